@@ -15,7 +15,7 @@ from killswitch.lab.backtest import Rule, backtest
 from killswitch.lab.bars import BarTable, Series
 from killswitch.lab.book import Book, BookAccount, BookPosition
 from killswitch.lab.outcome import Run
-from killswitch.lab.panel import Panel
+from killswitch.lab.price_matrix import Panel
 from killswitch.market.paper import PaperMarket
 from killswitch.model.clock import Clock
 from killswitch.policy.loader import load

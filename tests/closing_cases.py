@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 
-from killswitch.closing.closer import Closer
-from killswitch.closing.intents import planned_entries
+from killswitch.execution.account_executor import Closer
+from killswitch.execution.state.intents import planned_entries
 from killswitch.model.decision import Cancel, CancelWhy, Decision, Intent
 from killswitch.model.store import Store, TickRecord
 from tests.honest_venue import NOW, HonestVenue

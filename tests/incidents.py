@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from killswitch.incident.places import PolicyText, TriggerText, WrittenAt
+from killswitch.incident.record.source_places import PolicyText, TriggerText, WrittenAt
 from killswitch.model.decision import (
     Attribution,
     Book,

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
 
-from killswitch.market.bar import Bar
 from killswitch.market.paper import PaperMarket
 from killswitch.market.rules import MarketRules
+from killswitch.market.tape import Bar
 from killswitch.market.terms import VenueTerms
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Market, OrderSide, Position, Side
 from killswitch.model.venue import OrderReport, OrderRequest

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 from msgspec import convert
 
-from killswitch.incident.message import Message, encode_message
-from killswitch.incident.sending import Lane
-from killswitch.incident.targets import NotSentError, Sender
-from killswitch.lab.clock import VirtualClock
+from killswitch.incident.notify.delivery import Lane
+from killswitch.incident.notify.message import Message, encode_message
+from killswitch.incident.notify.targets import NotSentError, Sender
+from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.instant import HOUR, to_micros
 from killswitch.model.store import Outgoing, TickRecord
 from killswitch.store.sql import SqlStore

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from msgspec import structs
 
+from killswitch.accounts.armed import ArmedAccount
 from killswitch.graph.nodes import CancelOrders, Graph, LockTrading, PolicySet
-from killswitch.lab.clock import VirtualClock
+from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import OrderReport, OrderRequest, VenueDownError
-from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.loop import Pace, Runner, TickReport, Witness
 from killswitch.store.sql import SqlStore

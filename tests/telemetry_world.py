@@ -15,14 +15,14 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
 
+from killswitch.accounts.armed import ArmedAccount
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Health
 from killswitch.model.venue import FateUnknownError, OrderRejectedError, OrderReport, OrderRequest, VenueDownError
-from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.assembly import assemble
+from killswitch.runner.event_emitter import Measuring
 from killswitch.runner.loop import Runner, Witness
-from killswitch.runner.telling import Measuring
 from killswitch.telemetry.closings import ClosingCourses
 from killswitch.telemetry.exporting import Ids, KeepIncidents, SpanSink
 from killswitch.telemetry.metrics import Metrics, Notifications

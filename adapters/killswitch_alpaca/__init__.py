@@ -13,8 +13,7 @@ def adapter(spec: AccountSpec) -> VenueAdapter:
 
     ValueError for a document that it cannot be made from; the message says what to write.
     """
-    from killswitch_alpaca.fitting import not_installed
-    from killswitch_alpaca.settings import read_settings
+    from killswitch_alpaca.settings import not_installed, read_settings
     from killswitch_alpaca.venue import AlpacaVenue
 
     missing = not_installed()

@@ -12,13 +12,11 @@ from typing import Any, Final
 from killswitch.model.inspection import Bar
 from killswitch.model.venue import CredentialsRefusedError, MalformedAnswerError, VenueDownError
 from killswitch.transport.deadlines import Deadlines
-from killswitch_alpaca.addresses import failure, hushed, shown
-from killswitch_alpaca.client import GarbledError, RefusedError, asking_once, imported
-from killswitch_alpaca.errors import as_venue_error
+from killswitch_alpaca.client import DaemonThreads, GarbledError, RefusedError, asking_once, imported
+from killswitch_alpaca.errors import as_venue_error, failure, hushed, shown
 from killswitch_alpaca.numbers import Row, UnreadableError, instant, needed, row
 from killswitch_alpaca.positions import is_crypto
 from killswitch_alpaca.settings import DATA
-from killswitch_alpaca.threads import DaemonThreads
 
 TIMEFRAMES: Final = {
     "1m": "1Min", "5m": "5Min", "15m": "15Min", "30m": "30Min", "1h": "1Hour", "4h": "4Hour", "1d": "1Day",

@@ -3,6 +3,8 @@
 alpaca-py sends again by itself after a 429 or a 504, waits without end for an answer, and reads numbers as floats.
 Here a request leaves once, has a deadline, and its numbers stay exact. Orders have threads of their own: a reading that
 hangs never keeps one waiting.
+
+Threads that nobody waits for when the process ends.
 """
 
 from __future__ import annotations
@@ -14,9 +16,13 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
+from errno import EAGAIN
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from killswitch.model.legible import legible, shortened
@@ -29,10 +35,8 @@ from killswitch.model.venue import (
 )
 from killswitch.transport import AnswerTooLargeError, RedirectRefusedError
 from killswitch.transport.deadlines import Deadlines, never_made
-from killswitch_alpaca.addresses import failure, hushed, place, shown
-from killswitch_alpaca.errors import LONGEST_TEXT, Refused, as_venue_error, read_refusal
+from killswitch_alpaca.errors import LONGEST_TEXT, Refused, as_venue_error, failure, hushed, place, read_refusal, shown
 from killswitch_alpaca.settings import Settings
-from killswitch_alpaca.threads import DaemonThreads
 
 T = TypeVar("T")
 READERS, CHANGERS = 4, 8
@@ -283,3 +287,65 @@ def asked_to_wait(headers: Mapping[str, str]) -> float | None:
         return max(0.1, float(headers["X-RateLimit-Reset"]) - answered_at)
     except (KeyError, ValueError):
         return None
+
+
+class DaemonThreads(Executor):
+    """So many threads at most, none of which anybody waits for when the process ends."""
+
+    def __init__(self, most: int, name: str) -> None:
+        self._most, self._name = most, name
+        self._lock = threading.Lock()
+        self._work: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._threads = 0
+        self._closed = False
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """RuntimeError after `shutdown`. Where no thread can be begun and none runs, the future's is an OSError."""
+        future: Future[T] = Future()
+        with self._lock:
+            if self._closed:
+                raise RuntimeError(f"the threads {self._name} were given back")
+            self._work.put((future, lambda: fn(*args, **kwargs)))
+            if not self._idle.acquire(blocking=False) and self._threads < self._most:
+                self._begin_one()
+        return future
+
+    def _begin_one(self) -> None:
+        """With the lock held. What was put last is called off if there is nobody to do it, now or soon."""
+        thread = threading.Thread(target=self._run, name=f"{self._name}-{self._threads + 1}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            if self._threads == 0 and (work := self._work.get_nowait()) is not None:
+                work[0].set_exception(OSError(EAGAIN, f"no thread can be begun to ask with: {error}"))
+        else:
+            self._threads += 1
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """What has not begun is called off, and nothing that has is waited for, whatever is asked for."""
+        with self._lock:
+            self._closed = True
+            with suppress(Empty):
+                while (work := self._work.get_nowait()) is not None:
+                    work[0].cancel()
+            for _ in range(self._threads):
+                self._work.put(None)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                work = self._work.get_nowait()
+            except Empty:
+                self._idle.release()
+                work = self._work.get()
+            if work is None:
+                return
+            future, do = work
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(do())
+            except BaseException as error:  # noqa: BLE001 - it is whoever waits for it who is told
+                future.set_exception(error)
+            del work, future, do

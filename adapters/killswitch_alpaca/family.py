@@ -18,9 +18,8 @@ class AlpacaFamily:
 
     def listings(self) -> Sequence[VenueListing]:
         from killswitch.model.inspection import VenueListing
-        from killswitch_alpaca.fitting import MARKETS
-        from killswitch_alpaca.settings import REQUESTS_PER_MINUTE
-        from killswitch_alpaca.traits import CAPABILITIES, traits_for
+        from killswitch_alpaca.inspecting import CAPABILITIES, traits_for
+        from killswitch_alpaca.settings import MARKETS, REQUESTS_PER_MINUTE
 
         return (
             VenueListing(
@@ -43,13 +42,13 @@ class AlpacaFamily:
 
     def misfits(self, account: WrittenAccount) -> Sequence[Misfit]:
         """See `FittingFamily`."""
-        from killswitch_alpaca.fitting import misfits
+        from killswitch_alpaca.settings import misfits
 
         return list(misfits(account))
 
     def not_installed(self) -> Misfit | None:
         """See `FittingFamily`."""
-        from killswitch_alpaca.fitting import not_installed
+        from killswitch_alpaca.settings import not_installed
 
         return not_installed()
 

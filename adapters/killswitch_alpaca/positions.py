@@ -1,11 +1,19 @@
-"""Alpaca's positions as ours, and its names as ours: its positions write BTCUSD where its orders write BTC/USD."""
+"""Alpaca's positions, and what an account is worth.
+
+Alpaca's positions as ours, and its names as ours: its positions write BTCUSD where its orders write BTC/USD.
+
+What an account is worth, in parts: its money, and what is held at its price.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
+from typing import Final
 
-from killswitch.model.snapshot import Position, Side
+from killswitch.model.snapshot import Balance, Position, Side
 from killswitch_alpaca.numbers import Row, UnreadableError, decimal, needed, positive, word
 
 CRYPTO, EQUITY, OPTION = "crypto", "us_equity", "us_option"
@@ -69,3 +77,104 @@ def worth(positions: Sequence[Position]) -> Decimal | None:
             return None
         total += position.notional if position.side == "long" else -position.notional
     return total
+
+
+APART: Final = Decimal("0.005")
+"""By so much of what is held, long and short together, the account and its positions may differ in one reading: prices
+move between the two answers. More than that is a trade that only one of the two knows of."""
+ZERO: Final = Decimal(0)
+Held = frozenset[tuple[str, str, Decimal]]
+"""Symbol, side and size of every position."""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The account as it was read, and the positions that it was read with.
+
+    `money` is what neither prices nor positions are: trades and transfers move it. `worth` is that of the positions.
+    None is not known.
+    """
+
+    account: Row
+    equity: Decimal
+    money: Decimal | None
+    worth: Decimal | None
+    held: Held
+    read_at: datetime
+
+    def equity_with(self, present: Decimal | None) -> Decimal:
+        """The equity once the same positions are worth `present`."""
+        if present is None or (self.money is None and self.worth is None):
+            return self.equity
+        if self.money is not None:
+            return self.money + present
+        return self.equity + present - (self.worth or ZERO)
+
+
+def base_of(account: Row, positions: Sequence[Position], read_at: datetime) -> Base:
+    """UnreadableError for an account without equity."""
+    equity, found = needed(account, "equity"), worth(positions)
+    money = None
+    if found is not None and agrees(account, positions):
+        market = _market_value(account)
+        # Of one answer where it gives both: then no price moved in between.
+        money = equity - (found if market is None else market)
+    return Base(account, equity, money, found, held_of(positions), read_at)
+
+
+def agrees(account: Row, positions: Sequence[Position]) -> bool:
+    """Whether the account's market values are those of these positions; True where either does not say."""
+    market, found = _market_value(account), worth(positions)
+    if market is None or found is None:
+        return True
+    gross = sum((position.notional or ZERO for position in positions), ZERO)
+    return abs(market - found) <= APART * gross
+
+
+def held_of(positions: Sequence[Position]) -> Held:
+    """What is held, without its prices."""
+    return frozenset((position.symbol, position.side, position.contracts) for position in positions)
+
+
+def changes(before: Base, after: Base) -> tuple[dict[str, Decimal], Decimal]:
+    """By how much each symbol has changed between two readings, signed, and the money; of what is unknown, nothing."""
+    was, present = _signed(before.held), _signed(after.held)
+    shares = {it: present.get(it, ZERO) - was.get(it, ZERO) for it in was.keys() | present.keys()}
+    money = ZERO if before.money is None or after.money is None else after.money - before.money
+    return {symbol: amount for symbol, amount in shares.items() if amount}, money
+
+
+def balances(
+    base: Base, positions: Sequence[Position], currency: str, at: datetime
+) -> tuple[tuple[Balance, ...], Decimal | None]:
+    """The money and, where the account is known in parts, each holding; beside them their sum, None where it is not.
+
+    Shares and coins are wallets of their own (below zero where they are owed), so that no part is unrealised profit.
+    """
+    cash = decimal(base.account.get("cash"))
+    if base.money is None or worth(positions) is None:
+        return (() if cash is None else (Balance(currency, cash, Decimal(1)),)), None
+    money = base.money
+    found = [Balance(currency, money if cash is None else cash, Decimal(1), None, money, money, at)]
+    total = money
+    for position in positions:
+        signed = position.contracts if position.side == "long" else -position.contracts
+        price = _price(position)
+        found.append(Balance(position.symbol.partition("/")[0], signed, price, None, signed, signed, at))
+        total += signed * price
+    return tuple(found), total
+
+
+def _signed(held: Held) -> dict[str, Decimal]:
+    return {symbol: amount if side == "long" else -amount for symbol, side, amount in held}
+
+
+def _price(position: Position) -> Decimal:
+    """What one share, coin or contract is worth: of an option, that of all the shares that it is about."""
+    value, mark = position.notional or ZERO, position.mark_price
+    return mark if mark is not None and mark * position.contracts == value else value / position.contracts
+
+
+def _market_value(account: Row) -> Decimal | None:
+    long, short = decimal(account.get("long_market_value")), decimal(account.get("short_market_value"))
+    return None if long is None or short is None else long + short

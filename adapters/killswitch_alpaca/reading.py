@@ -27,24 +27,15 @@ from killswitch.model.venue import (
 )
 from killswitch_alpaca.client import Client, RefusedError
 from killswitch_alpaca.errors import as_venue_error
+from killswitch_alpaca.inspecting import FIFTHS, SNAPSHOT
 from killswitch_alpaca.instruments import barred
 from killswitch_alpaca.ledger import Ledger
-from killswitch_alpaca.markets import Markets
+from killswitch_alpaca.markets import Markets, Sessions
 from killswitch_alpaca.numbers import Row, UnreadableError, not_negative
-from killswitch_alpaca.parts import (
-    ACCOUNT,
-    MARKS,
-    ORDERS,
-    OWED,
-    SAVED,
-    Part,
-)
-from killswitch_alpaca.positions import is_crypto, worth
+from killswitch_alpaca.parts import ACCOUNT, MARKS, ORDERS, OWED, SAVED, Part
+from killswitch_alpaca.positions import Base, agrees, balances, base_of, changes, held_of, is_crypto, worth
 from killswitch_alpaca.questions import Questions
-from killswitch_alpaca.sessions import Sessions
 from killswitch_alpaca.settings import Settings
-from killswitch_alpaca.traits import FIFTHS, SNAPSHOT
-from killswitch_alpaca.value import Base, agrees, balances, base_of, changes, held_of
 
 MARKED = 10.0
 """For so many seconds prices of what is held no more are read."""

@@ -19,7 +19,7 @@ from killswitch.model.legible import legible, shortened
 from killswitch.model.venue import Push, VenueDownError
 from killswitch.transport import LARGEST_MESSAGE, RedirectRefusedError
 from killswitch.transport.sessions import guarded_session
-from killswitch_alpaca.addresses import hushed
+from killswitch_alpaca.errors import hushed
 from killswitch_alpaca.settings import Settings
 
 BEAT = 10.0

@@ -31,7 +31,8 @@ from killswitch_ccxt.errors import (
     meaning_of,
     names_an_order,
 )
-from killswitch_ccxt.hearing import (
+from killswitch_ccxt.numbers import ODD, UnreadableError, instant, needed, shapeless
+from killswitch_ccxt.response_capture import (
     COURSE,
     TALLY,
     Answer,
@@ -42,7 +43,6 @@ from killswitch_ccxt.hearing import (
     UnsignableError,
     bound_numbers,
 )
-from killswitch_ccxt.numbers import ODD, UnreadableError, instant, needed, shapeless
 
 _SILENT: Final = logging.Logger("ccxt", logging.CRITICAL + 1)
 """ccxt writes the headers of every request at its finest level, keys included. This logger is in no hierarchy."""

@@ -26,7 +26,7 @@ from killswitch.model.venue import (
 )
 
 if TYPE_CHECKING:
-    from killswitch_ccxt.hearing import Answer
+    from killswitch_ccxt.response_capture import Answer
 
 Kind = Literal["rejected", "limited", "down", "unknown", "gone", "same", "denied", "malformed"]
 

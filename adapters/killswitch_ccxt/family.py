@@ -53,7 +53,7 @@ class CcxtFamily:
 
     def keeps_apart(self, exchange: str | None) -> bool:
         """See `FittingFamily`."""
-        from killswitch_ccxt.offered import OFFERED
+        from killswitch_ccxt.fitting import OFFERED
 
         offered = OFFERED.get(exchange or "")
         return offered is not None and offered.keeps_apart

@@ -1,14 +1,21 @@
-"""What an Account document asks that its exchange does not have: what `venue` refuses, told without ccxt."""
+"""What an Account document can ask of each exchange, told without ccxt.
+
+What an Account document asks that its exchange does not have: what `venue` refuses, told without ccxt.
+
+What an Account document can ask of each exchange that has a dialect: plain data, to be read without ccxt.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from importlib.util import find_spec
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from killswitch.model.fitting import Misfit, WrittenAccount
-from killswitch_ccxt.offered import OFFERED, Offered, elsewhere
+from killswitch.model.words import Market
 
 
 def misfits(account: WrittenAccount) -> Iterator[Misfit]:
@@ -114,3 +121,53 @@ def _meant(odd: str, missing: Collection[str], offered: Offered) -> str | None:
         if offered.credentials[name] == odd:
             return name
     return next(iter(get_close_matches(odd, missing, 1)), None)
+
+
+KEY_AND_SECRET: Final[Mapping[str, str]] = MappingProxyType({"key": "apiKey", "secret": "secret"})
+WITH_PASSPHRASE: Final[Mapping[str, str]] = MappingProxyType({**KEY_AND_SECRET, "passphrase": "password"})
+WALLET: Final[Mapping[str, str]] = MappingProxyType({"wallet_address": "walletAddress", "private_key": "privateKey"})
+
+
+class Offered(NamedTuple):
+    """`venue`: whose exchange it is, since some venues are several exchanges to ccxt."""
+
+    venue: str
+    markets: tuple[Market, ...]
+    environments: tuple[str, ...] = ("production", "sandbox")
+    credentials: Mapping[str, str] = KEY_AND_SECRET
+    """Name in an Account document → name in ccxt. All are needed."""
+    currencies: tuple[str, ...] | None = None
+    """In which an account can be counted; None where that is not bound to a list."""
+    keeps_apart: bool = False
+    """Whether an account sees the positions of its own settlement currency only, as the wallets there are apart."""
+
+
+OFFERED: Final[Mapping[str, Offered]] = {
+    "binanceusdm": Offered("binance", ("swap", "future"), ("production", "demo")),
+    "binancecoinm": Offered("binance", ("swap", "future"), ("production", "demo")),
+    "binance": Offered("binance", ("spot", "margin"), ("production", "sandbox", "demo")),
+    "bybit": Offered("bybit", ("swap", "future", "spot"), ("production", "sandbox", "demo")),
+    "bitget": Offered(
+        "bitget",
+        ("swap", "future"),
+        ("production", "sandbox", "demo"),
+        WITH_PASSPHRASE,
+        ("USDT", "USDC"),
+        keeps_apart=True,
+    ),
+    "kraken": Offered("kraken", ("spot", "margin"), ("production",)),
+    "krakenfutures": Offered("kraken", ("swap", "future")),
+    "mexc": Offered("mexc", ("swap",), ("production",), keeps_apart=True),
+    "okx": Offered("okx", ("swap", "future", "spot"), credentials=WITH_PASSPHRASE),
+    "deribit": Offered("deribit", ("swap", "future"), keeps_apart=True),
+    "hyperliquid": Offered("hyperliquid", ("swap",), credentials=WALLET),
+}
+
+
+def elsewhere(exchange: str, market: str) -> tuple[str, ...]:
+    """The exchanges under which the same venue has that market."""
+    here = OFFERED.get(exchange)
+    if here is None:
+        return ()
+    same = [name for name, each in OFFERED.items() if name != exchange and each.venue == here.venue]
+    return tuple(name for name in same if market in OFFERED[name].markets)

@@ -21,15 +21,7 @@ from killswitch.model.snapshot import Fill, Flow
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.numbers import UnreadableError
-from killswitch_ccxt.parts import (
-    KNOWN_ROWS,
-    LATE_ROWS,
-    LONGEST_LOOK_BACK,
-    LOOK_BACK,
-    MOST_SYMBOLS,
-    OVERLAP,
-    Part,
-)
+from killswitch_ccxt.parts import KNOWN_ROWS, LATE_ROWS, LONGEST_LOOK_BACK, LOOK_BACK, MOST_SYMBOLS, OVERLAP, Part
 
 Row = TypeVar("Row", Fill, Flow)
 ReadPart = Callable[[Part[Any], Callable[[], Awaitable[Any]]], Awaitable[bool]]

@@ -9,9 +9,8 @@ from typing import Any
 from msgspec import structs
 
 from killswitch.model.snapshot import Position, Side
-from killswitch_ccxt.instruments import is_whole
+from killswitch_ccxt.instruments import Quote, is_whole
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed, positive
-from killswitch_ccxt.quotes import Quote
 
 Rules = Mapping[str, Mapping[str, Any]]
 """ccxt's markets by symbol."""

@@ -37,14 +37,12 @@ from killswitch.model.venue import (
 )
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
-from killswitch_ccxt.hearing import Tally
-from killswitch_ccxt.instruments import Given, instruments
+from killswitch_ccxt.instruments import Given, Quote, instruments
 from killswitch_ccxt.ledger import Ledger
-from killswitch_ccxt.movement import Movement
 from killswitch_ccxt.numbers import ODD, NoSuchSymbolError, UnreadableError, not_negative, shapeless
-from killswitch_ccxt.parts import AGAIN, RULES_AGAIN, SHUT_RULES, Part, phase_of
+from killswitch_ccxt.parts import AGAIN, RULES_AGAIN, SHUT_RULES, Movement, Part, phase_of
 from killswitch_ccxt.positions import quoted
-from killswitch_ccxt.quotes import Quote
+from killswitch_ccxt.response_capture import Tally
 from killswitch_ccxt.rules import Rules
 from killswitch_ccxt.wealth import Wealth
 

@@ -1,17 +1,25 @@
-"""One account at a ccxt exchange, as a VenueAdapter. What only some venues offer it offers only there."""
+"""One account at a ccxt exchange, as a VenueAdapter. What only some venues offer it offers only there.
+
+What an account's venue says when it is asked before it is trusted.
+
+Which of two things a refusal means that a venue says in one word: its own rules for the symbol decide.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from killswitch.model.inspection import Inspection, KeyRights
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import (
     AccountSpec,
+    CredentialsRefusedError,
     MalformedAnswerError,
+    OrderRejectedError,
     OrderReport,
     OrderRequest,
     Prices,
@@ -23,13 +31,11 @@ from killswitch_ccxt import orders
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.errors import AlreadySoError, GoneError, ModeChangedError
+from killswitch_ccxt.fitting import elsewhere
 from killswitch_ccxt.holdings import most_of_unpriced
-from killswitch_ccxt.inspecting import inspection
-from killswitch_ccxt.numbers import ODD, UnreadableError, text
-from killswitch_ccxt.offered import elsewhere
+from killswitch_ccxt.numbers import ODD, UnreadableError, positive, text
 from killswitch_ccxt.pushing import Pushing
 from killswitch_ccxt.reading import Reading
-from killswitch_ccxt.refusals import told_apart
 from killswitch_ccxt.rules import Rules
 
 T = TypeVar("T")
@@ -244,3 +250,67 @@ def _read(read: Callable[[], T]) -> T:
         raise MalformedAnswerError(str(error)) from error
     except ODD as error:
         raise MalformedAnswerError(f"the answer has no known shape: {type(error).__name__}: {error}") from error
+
+
+async def inspection(client: Client, dialect: Dialect) -> Inspection:
+    """Ask everything at once; what cannot be told is None, with a note that says why.
+
+    CredentialsRefusedError where the key may not even read the account: a refusal of one question says less.
+    """
+    notes: list[str] = []
+    refused: list[CredentialsRefusedError] = []
+
+    async def asked(what: str, question: Awaitable[T]) -> T | None:
+        try:
+            return await question
+        except (VenueError, UnreadableError, *ODD) as error:
+            if isinstance(error, CredentialsRefusedError):
+                refused.append(error)
+            notes.append(f"{what}: {error}")
+            return None
+
+    skew, status, rights, position_mode, margin_mode = await asyncio.gather(
+        asked("clock", client.measure_skew()),
+        asked("status", dialect.status()),
+        asked("key rights", dialect.rights()),
+        asked("position mode", dialect.position_mode()),
+        asked("margin mode", dialect.margin_mode()),
+    )
+    if refused and not await _reads(dialect):
+        raise refused[0]
+    return Inspection(
+        status=status,
+        clock_skew_ms=skew,
+        rights=rights or KeyRights(note="could not be read"),
+        position_mode=position_mode,
+        margin_mode=margin_mode,
+        capabilities=dialect.capabilities,
+        notes=tuple(notes),
+    )
+
+
+async def _reads(dialect: Dialect) -> bool:
+    """Whether the credentials are good for reading the account; an answer of another kind says nothing against them."""
+    try:
+        await dialect.account()
+    except CredentialsRefusedError:
+        return False
+    except (VenueError, UnreadableError, *ODD):
+        return True
+    return True
+
+
+def told_apart(error: VenueError, request: OrderRequest, rule: Mapping[str, Any] | None) -> VenueError:
+    """`error`, or a refusal with a reason where the venue named none and the amount is outside the symbol's rules.
+
+    Several venues call every wrong amount by one name; closing leaves what is too small and cuts what is too large.
+    """
+    if not isinstance(error, OrderRejectedError) or error.reason != "other" or rule is None:
+        return error
+    limits = (rule.get("limits") or {}).get("amount") or {}
+    least, most = positive(limits.get("min")), positive(limits.get("max"))
+    if least is not None and request.amount < least:
+        return OrderRejectedError("below_minimum", str(error))
+    if most is not None and request.amount > most:
+        return OrderRejectedError("above_maximum", str(error))
+    return error

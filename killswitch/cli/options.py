@@ -18,7 +18,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer c
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, float):
             return value
-        from killswitch.policy.scalars import duration
+        from killswitch.policy.schema.scalars import duration
 
         try:
             return duration(value) / 1_000_000

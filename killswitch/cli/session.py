@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from killswitch.accounts.armed import ArmedAccount
+    from killswitch.accounts.opening import Written
     from killswitch.model.store import Lease
-    from killswitch.runner.accounts import ArmedAccount
     from killswitch.runner.assembly import LockPaths
-    from killswitch.runner.opening import Written
     from killswitch.store.sql import SqlStore
 
 
@@ -25,11 +25,11 @@ _READ = 1_000
 @contextmanager
 def friendly() -> Iterator[None]:
     """Turn what a person can do something about into one line and exit 1, instead of a traceback."""
-    from killswitch.gate.errors import LockError
-    from killswitch.runner.adapters import AdapterError
-    from killswitch.runner.credentials import CredentialError
+    from killswitch.accounts.credentials import CredentialError
+    from killswitch.accounts.opening import NoAccountsError
+    from killswitch.accounts.plug_ins import AdapterError
+    from killswitch.gate.changes import LockError
     from killswitch.runner.lease import LeaseLostError, LeaseRefusedError
-    from killswitch.runner.opening import NoAccountsError
     from killswitch.store.errors import StoreError
 
     try:
@@ -101,7 +101,7 @@ def acting_store(store_at: str, journal: str | None, locks: LockPaths) -> Iterat
 
 def _require_readable(store: SqlStore) -> None:
     """StoreError or DamagedMemoryError, now, where something that a start reads could not be read from a copy."""
-    from killswitch.planning.watch import require_readable
+    from killswitch.planning.scopes.evaluator import require_readable
 
     store.unfinished(), store.decisions(_READ), store.notices(_READ), store.pending_events(), store.journal()
     for memory in store.states():
@@ -126,8 +126,8 @@ def _require_nobody(lease: Lease | None) -> None:
     """ClickException where the process that holds, or held, the lease runs on this machine, or another may hold it."""
     from datetime import UTC, datetime
 
+    from killswitch.operations.status import runner_state
     from killswitch.runner.lease import is_running, pid_of
-    from killswitch.runner.standing import runner_state
 
     if lease is None:
         return
@@ -144,9 +144,9 @@ def written(policies_at: Sequence[Path], variant: str | None = None) -> Written:
 
     `variant` is selected in every policy that declares it; without it the text selects.
     """
+    from killswitch.accounts.opening import PolicyProblemsError, read_policies
     from killswitch.graph.variants import NoSuchVariantError
-    from killswitch.policy.diagnostics import render
-    from killswitch.runner.opening import PolicyProblemsError, read_policies
+    from killswitch.policy.diagnostics.problem import render
 
     try:
         found = read_policies(policies_at, variant=variant)
@@ -187,9 +187,9 @@ def require_locks(
     from datetime import UTC, datetime
 
     from killswitch.deadline import DeadlineError, within
-    from killswitch.gate.errors import LockError, UnwritableError
+    from killswitch.gate.changes import LockError, UnwritableError
     from killswitch.gate.probe import require_writable, weaknesses
-    from killswitch.runner.standing import FOLDER_PATIENCE
+    from killswitch.operations.status import FOLDER_PATIENCE
     from killswitch.store.reserve import Reserve
 
     def look(union: Path | None) -> tuple[str, ...]:

@@ -8,21 +8,21 @@ from shutil import get_terminal_size
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from killswitch.incident.causes import by_hand, intended
-from killswitch.incident.readings import Written as Written
-from killswitch.incident.readings import as_written as as_written
-from killswitch.incident.readings import reading as reading
+from killswitch.incident.notify.message import Written as Written
+from killswitch.incident.notify.message import as_written as as_written
+from killswitch.incident.notify.message import reading as reading
+from killswitch.incident.record.close_causes import by_hand, intended
 from killswitch.model.legible import one_line
-from killswitch.model.spelling import INFINITY as INFINITY
-from killswitch.model.spelling import instant as instant
-from killswitch.model.spelling import interval as interval
-from killswitch.model.spelling import lasting as lasting
-from killswitch.model.spelling import money as money
-from killswitch.model.spelling import number as number
+from killswitch.render.formats import INFINITY as INFINITY
+from killswitch.render.formats import instant as instant
+from killswitch.render.formats import interval as interval
+from killswitch.render.formats import lasting as lasting
+from killswitch.render.formats import money as money
+from killswitch.render.formats import number as number
 
 if TYPE_CHECKING:
     from killswitch.model.decision import Decision, Notice
-    from killswitch.runner.status import MachineView, OrphanView
+    from killswitch.runner.status_blob import MachineView, OrphanView
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  ") -> str:

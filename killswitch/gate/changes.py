@@ -1,11 +1,20 @@
-"""What is asked of a lock folder in one turn, and what came of it."""
+"""The trading lock, what is asked of a lock folder in one turn, and what came of it.
+
+What is asked of a lock folder in one turn, and what came of it.
+
+Why a lock could not be written.
+
+The trading lock that bots obey: the v6 fields plus `mode`, `generation` and `alive_until`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from killswitch.model.decision import LockOrder
-from killswitch.model.lock import Lock
+from msgspec import Struct
+
+from killswitch.model.decision import LockMode, LockOrder
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +84,46 @@ class UnionOutcome:
     foreign: Lock | None = None
     """A lock that another program has left there, for the lock folder to keep as a scope of its own."""
     problems: tuple[LockProblem, ...] = ()
+
+
+class LockError(Exception):
+    """The lock folder could not be written; its former content is unchanged."""
+
+
+class StaleGenerationError(LockError):
+    """A newer runner has written this lock: the older one must not open it."""
+
+
+class GuardError(LockError):
+    """The guard of the lock folder cannot be had: another writer may be at work, or its file is none of ours."""
+
+
+class UnwritableError(LockError):
+    """The folder refuses a new file: rights, a full or read-only disk."""
+
+
+FAR_FUTURE = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+"""`expires_ts` of a lock without end: the v6 reader takes a missing one for unlocked."""
+
+LONGEST_LIFE = 86_400.0
+"""Seconds. An open file whose `alive_until` is further ahead is a lock: no runner may be dead for so long unnoticed."""
+
+
+class Lock(Struct, frozen=True, omit_defaults=True):
+    """One lock file. Times are Unix seconds; `alive_until` in the past means locked, whatever `locked` says.
+
+    `generation` is the lease generation of the runner that wrote it: an older writer must not overwrite a newer.
+    """
+
+    locked: bool
+    scope: str
+    stage: str | None
+    reason: str | None
+    created_ts: float
+    expires_ts: float
+    details: dict[str, str | None]
+    mode: LockMode
+    generation: int
+    alive_until: float
+    own: Lock | None = None
+    """What the scope's file would say without the locks of wider scopes; there only where such a lock is in force."""

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from killswitch.gate.changes import LockRequest
-from killswitch.gate.reading import LockFile
-from killswitch.gate.strictness import (
+from killswitch.gate.changes import FAR_FUTURE, Lock, LockRequest
+from killswitch.gate.lock_merge import (
     ALSO,
     ON_SUSPICION,
     UNREADABLE,
@@ -26,7 +25,7 @@ from killswitch.gate.strictness import (
     unreadable,
     with_wider,
 )
-from killswitch.model.lock import FAR_FUTURE, Lock
+from killswitch.gate.reading import LockFile
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,9 @@
-"""A lock that another program, or another lock folder, left at the union path: taking over must not open it."""
+"""What must not be overwritten: locks of other programs, and scope files at the union path.
+
+A lock that another program, or another lock folder, left at the union path: taking over must not open it.
+
+The union file must be no scope's file: it is made of those, and would otherwise be made of itself.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 
+from killswitch.gate.changes import FAR_FUTURE, Lock, LockError
 from killswitch.gate.reading import UnfitFileError, content_of, read_file
 from killswitch.model.decision import LockMode
-from killswitch.model.lock import FAR_FUTURE, Lock
 
 FOREIGN_SCOPE = "foreign"
 """The scope under which such a lock lives on; lifting it by hand ends it."""
@@ -73,3 +78,15 @@ def _decoded(union: Path) -> _OldFields:
         return msgspec.json.decode(content_of(union), type=_OldFields)
     except (OSError, UnfitFileError, UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         return _OldFields(locked=True, reason=read_file(union).problem or "cannot be understood")
+
+
+_SCOPE_KINDS = frozenset({"account", "venue", "portfolio", FOREIGN_SCOPE})
+
+
+def require_apart(folder: Path, union: Path) -> None:
+    """LockError if `union` has the name of a scope's file in `folder`. Both paths are resolved already."""
+    if union.parent == folder and union.suffix == ".json" and union.stem.partition("__")[0] in _SCOPE_KINDS:
+        raise LockError(
+            f"{union} cannot be the file for all scopes: in the lock folder that is the name of one scope's own file. "
+            "Give it another name, or put it elsewhere"
+        )

@@ -9,9 +9,8 @@ import tempfile
 from datetime import datetime
 from pathlib import Path
 
-from killswitch.gate.apart import require_apart
-from killswitch.gate.errors import LockError, UnwritableError
-from killswitch.gate.foreign import is_signed
+from killswitch.gate.changes import LockError, UnwritableError
+from killswitch.gate.foreign import is_signed, require_apart
 from killswitch.gate.reading import read_file
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import msgspec
 
+from killswitch.gate.changes import LONGEST_LIFE, Lock
 from killswitch.model.decision import LockMode
-from killswitch.model.lock import LONGEST_LIFE, Lock
 
 _DECODER = msgspec.json.Decoder(Lock)
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)

@@ -14,17 +14,13 @@ from pathlib import Path
 
 import msgspec
 
-from killswitch.gate.apart import require_apart
-from killswitch.gate.atomic import is_temporary, remove_abandoned
-from killswitch.gate.changes import LockProblem, UnionOutcome
-from killswitch.gate.errors import GuardError, LockError
-from killswitch.gate.foreign import FOREIGN_SCOPE, is_signed, signature, standing_foreign_lock
-from killswitch.gate.guard import alone_in
+from killswitch.gate.changes import GuardError, Lock, LockError, LockProblem, UnionOutcome
+from killswitch.gate.files import alone_in, is_temporary, remove_abandoned
+from killswitch.gate.foreign import FOREIGN_SCOPE, is_signed, require_apart, signature, standing_foreign_lock
+from killswitch.gate.lock_merge import in_force, strictest_mode, tightens, union_of
 from killswitch.gate.reading import read_file
-from killswitch.gate.strange import LISTED
-from killswitch.gate.strictness import in_force, strictest_mode, tightens, union_of
+from killswitch.gate.unrequested import LISTED
 from killswitch.gate.writing import Pen, cause_of
-from killswitch.model.lock import Lock
 
 
 class UnionFile:

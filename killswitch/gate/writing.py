@@ -9,11 +9,10 @@ from pathlib import Path
 
 import msgspec
 
-from killswitch.gate.atomic import replace_file
-from killswitch.gate.errors import StaleGenerationError
+from killswitch.gate.changes import Lock, StaleGenerationError
+from killswitch.gate.files import replace_file
+from killswitch.gate.lock_merge import tightens
 from killswitch.gate.reading import read_file
-from killswitch.gate.strictness import tightens
-from killswitch.model.lock import Lock
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from killswitch.graph.nodes import (
-    Action,
-    CancelOrders,
-    ConditionNode,
-    Graph,
-    LockTrading,
-    PolicySet,
-    Stage,
-    Trigger,
-)
+from killswitch.graph.nodes import Action, CancelOrders, ConditionNode, Graph, LockTrading, PolicySet, Stage, Trigger
 from killswitch.graph.wording import close_text, condition_text, signal_text, signals_of, span
 from killswitch.model.record import Record, record
 

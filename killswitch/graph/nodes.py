@@ -2,20 +2,23 @@
 
 Times are whole microseconds. Conditions read *columns*: position `i` of the column lists is signal `i` of
 `Graph.signals`. Everything here is plain frozen data; `lowering` turns the conditions into code.
+
+The plainest condition: one signal against one number, however it was written.
+
+A dead man's switch as it is run.
 """
 
 from __future__ import annotations
 
 from decimal import Decimal
+from math import isfinite
 from typing import Literal
 
 from killswitch.graph.routing import Route
-from killswitch.graph.timer import TimerRule
 from killswitch.graph.unwinding import UnwindingRule
-from killswitch.model.place import Place as Place
 from killswitch.model.record import Record, record
-from killswitch.model.reference_currency import ReferenceCurrency
-from killswitch.model.words import LockMode, PolicyMode
+from killswitch.model.words import LockMode, PolicyMode, ReferenceCurrency
+from killswitch.model.words import Place as Place
 
 ComparisonOp = Literal["<", "<=", ">", ">=", "==", "!="]
 ArithmeticOp = Literal["+", "-", "*", "/"]
@@ -301,3 +304,52 @@ class PolicySet(Record):
     """How closes are carried out, by name."""
     timers: tuple[TimerRule, ...] = ()
     """Dead man's switches, by name; no account is in two of them."""
+
+
+_MIRRORED: dict[ComparisonOp, ComparisonOp] = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
+
+
+@record
+class Step(Record):
+    """Column `index` at or beyond `value`: upwards when `rising`, and past it when `strict`."""
+
+    index: int
+    rising: bool
+    value: float
+    strict: bool
+
+    @property
+    def severity(self) -> tuple[float, bool]:
+        """Greater for what is harder to reach; only steps of one column and direction may be compared."""
+        return (self.value if self.rising else -self.value, self.strict)
+
+
+def step_of(node: ConditionNode) -> Step | None:
+    """The step that `node` is; None for anything else, equality with a number included."""
+    if isinstance(node, AllOf | AnyOf) and len(node.parts) == 1:
+        return step_of(node.parts[0])
+    if not isinstance(node, Compare):
+        return None
+    left, op, right = node.left, node.op, node.right
+    if isinstance(left, Number):
+        left, op, right = right, _MIRRORED[op], left
+    if not (isinstance(left, SignalRead) and isinstance(right, Number) and isfinite(right.value)):
+        return None
+    if op in ("==", "!="):
+        return None
+    return Step(left.index, op in (">", ">="), right.value, op in ("<", ">"))
+
+
+@record
+class TimerRule(Record):
+    """A timer at the venue, for each of `accounts`. Times are whole microseconds."""
+
+    name: str
+    accounts: tuple[str, ...]
+    timeout: int
+    """Without a refresh for so long the venue cancels the account's resting orders."""
+    refresh: int
+    """How often it is started anew."""
+    accept_unprotected: bool
+    """Whether it may run while it would cancel protective stops of open positions."""
+    place: Place

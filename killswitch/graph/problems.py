@@ -1,8 +1,24 @@
-"""A mistake found in a part of a policy, before its place in the file is known."""
+"""Problems found in documents, with their places and the names that were probably meant.
+
+A mistake found in a part of a policy, before its place in the file is known.
+
+Problems of a document, gathered with their places; compiling goes on past every one of them.
+
+What the documents beside the sound ones may be called: a reference to one of them is no mistake of its own.
+
+Names in policies: which signal is meant, whether it may be read here, and what was probably meant instead.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from killswitch.model.record import Record, record
+from killswitch.model.words import Place
+from killswitch.policy.diagnostics.problem import Diagnostic, Severity, diagnostic
+from killswitch.policy.schema.validation import NO_GAPS, Gaps
+from killswitch.policy.yaml.source import Path, SourceMap
+from killswitch.signals.catalogue import BY_NAME, CATALOGUE, Level
 
 
 @record
@@ -14,3 +30,108 @@ class Problem(Record):
     fix: str
     start: int = 0
     length: int = 1
+
+
+class Findings:
+    """What is wrong with one document. Paths are keys and list indexes as the document has them.
+
+    `gaps` are what of it could not be read, and is not to be judged.
+    """
+
+    def __init__(self, source: SourceMap, gaps: Gaps = NO_GAPS) -> None:
+        self.diagnostics: list[Diagnostic] = []
+        self.gaps = gaps
+        self.source = source
+
+    def error(self, code: str, path: Path, message: str, fix: str, *, key: bool = False) -> None:
+        """A problem with the value at `path`, or with its key."""
+        self._add(code, path, message, fix, "error", key)
+
+    def warning(self, code: str, path: Path, message: str, fix: str, *, key: bool = False) -> None:
+        """What compiles, and is most likely not meant."""
+        self._add(code, path, message, fix, "warning", key)
+
+    def within(self, path: Path, problems: Iterable[Problem]) -> None:
+        """Problems inside the text at `path`, each at its own character."""
+        for problem in problems:
+            place = self.source.inside(path, problem.start)
+            self.diagnostics.append(
+                diagnostic(problem.code, place, problem.message, problem.fix, length=problem.length)
+            )
+
+    def line(self, path: Path, offset: int) -> int:
+        """The line on which character `offset` of the text at `path` was written."""
+        return self.source.inside(path, offset).line
+
+    def place(self, path: Path, *, key: bool = False) -> Place:
+        """Where the value at `path`, or its key, was written."""
+        return self.source.place(path, key=key)
+
+    def _add(self, code: str, path: Path, message: str, fix: str, severity: Severity, key: bool) -> None:
+        self.diagnostics.append(self.source.diagnostic(code, path, message, fix, key=key, severity=severity))
+
+
+@record
+class Others(Record):
+    """Names of documents with mistakes in them, by kind; None where one of them may have any name."""
+
+    names: Mapping[str, frozenset[str] | None]
+    any_at_all: bool = False
+    """Whether there may be documents of which not even the kind is known."""
+
+    def may_have(self, kind: str, name: str | None = None) -> bool:
+        """Whether one of them may be of this kind, and have this name where one is given."""
+        if self.any_at_all:
+            return True
+        known = self.names.get(kind, frozenset())
+        return known is None or (bool(known) if name is None else name in known)
+
+
+NO_OTHERS = Others({})
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """`did you mean …?`, or an empty text when nothing known is near."""
+    from difflib import get_close_matches  # only a mistake needs it
+
+    names = sorted(known)
+    last: dict[str, str] = {}
+    for candidate in names:
+        last.setdefault(candidate.rsplit(".", 1)[-1], candidate)
+    near = get_close_matches(name, names, n=1) or [
+        last[match] for match in get_close_matches(name.rsplit(".", 1)[-1], last, n=1)
+    ]
+    return f"did you mean `{near[0]}`?" if near else ""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> tuple[str, str]:
+    """Message and fix for a reference that leads nowhere."""
+    names = sorted(known)
+    listed = ", ".join(f"`{each}`" for each in names) if names else "there is none"
+    return f"there is no {kind} `{name}`", suggestion(name, names) or f"known: {listed}"
+
+
+def signal_names(level: Level) -> list[str]:
+    """The signals that may be read at `level`."""
+    return [spec.name for spec in CATALOGUE if spec.level == level]
+
+
+def signal_problem(name: str, level: Level) -> tuple[str, str, str] | None:
+    """(code, message, fix) if `name` is no signal, or none that may be read here; else None."""
+    spec = BY_NAME.get(name)
+    if spec is None:
+        near = suggestion(name, signal_names(level))
+        return "KS3001", f"there is no signal `{name}`", near or "`ksctl schema signals` lists them all"
+    if spec.level == level:
+        return None
+    if level == "scope":
+        return (
+            "KS3005",
+            f"`{name}` is a quantity of one position, and a stage machine watches a whole scope",
+            "use it in `close.all_if`, or a signal of the scope here",
+        )
+    return (
+        "KS3006",
+        f"`{name}` is a quantity of the whole scope, and `all_if` is asked of each position",
+        "use a `position.` signal here, or a trigger for the scope",
+    )

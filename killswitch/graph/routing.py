@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from killswitch.model.place import Place
 from killswitch.model.record import Record, record
-from killswitch.model.words import NotificationEvent, Severity
+from killswitch.model.words import NotificationEvent, Place, Severity
 
 
 @record

@@ -6,18 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from killswitch.graph.checks import check
-from killswitch.graph.findings import Findings
-from killswitch.graph.naming import unknown_name
+from killswitch.graph.analysis.checks import check
 from killswitch.graph.nodes import Stage, Trigger
-from killswitch.graph.stages import Surroundings
-from killswitch.graph.triggers import trigger
-from killswitch.model.place import Place
-from killswitch.policy.diagnostics import Severity
-from killswitch.policy.documents import COMPARISONS, ExpressionTrigger, Override, PolicyDocument, PolicySpec
+from killswitch.graph.problems import Findings, unknown_name
+from killswitch.graph.resolution.stages import Surroundings
+from killswitch.graph.resolution.triggers import trigger
+from killswitch.model.words import Place
+from killswitch.policy.diagnostics.problem import Severity
 from killswitch.policy.loader import Document
-from killswitch.policy.shape import Part, as_values
-from killswitch.policy.source import Path
+from killswitch.policy.schema.policy import COMPARISONS, ExpressionTrigger, Override, PolicyDocument, PolicySpec
+from killswitch.policy.schema.shape import Part, as_values
+from killswitch.policy.yaml.source import Path
 
 P = TypeVar("P", bound=Part)
 Compiled = Mapping[str, Trigger | None]

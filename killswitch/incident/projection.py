@@ -1,30 +1,34 @@
-"""From a store to the record of one incident: nothing but what was written down goes in, and it needs no runner."""
+"""From a store to the record of one incident: nothing but what was written down goes in, and it needs no runner.
+
+Who was told of an incident: what the outbox of notifications says of its decisions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
 from msgspec import structs
 
-from killswitch.incident.causes import text_of
-from killswitch.incident.checklist import checklist
-from killswitch.incident.closed_positions import ClosedPosition, closed_by_request, closed_positions
-from killswitch.incident.commands import StartedAs, next_commands
-from killswitch.incident.course import course_in
-from killswitch.incident.decided_on import first_hops
-from killswitch.incident.exposure import Exposure
-from killswitch.incident.firing import Acted, firing_of
-from killswitch.incident.life import Life
-from killswitch.incident.note import Note, note_of
-from killswitch.incident.order_lines import OrderLine
-from killswitch.incident.orders import endings, money_of, outcomes, positions, stage_of
-from killswitch.incident.own_decisions import credit_own_decisions
-from killswitch.incident.record import (
+from killswitch.incident.notify.message import Message, decode_message
+from killswitch.incident.record.checklist import StartedAs, checklist, next_commands
+from killswitch.incident.record.close_causes import text_of
+from killswitch.incident.record.closed_positions import (
+    ClosedPosition,
+    closed_by_request,
+    closed_positions,
+    credit_own_decisions,
+)
+from killswitch.incident.record.decided_on import first_hops
+from killswitch.incident.record.document import (
     Course,
     Ended,
     Incident,
+    Item,
+    Moment,
     OrderOutcome,
     Person,
     PositionLeft,
@@ -33,16 +37,21 @@ from killswitch.incident.record import (
     RunbookFacts,
     Step,
 )
-from killswitch.incident.remarks import remarks
-from killswitch.incident.results import Result, kept_snapshot, result_of
-from killswitch.incident.timeline import Suspected, timeline
-from killswitch.incident.told import item, told_of
-from killswitch.incident.told import moments as moments_of
-from killswitch.incident.totals import Totals, totals_of
-from killswitch.model.course import IncidentStore
+from killswitch.incident.record.equity_curve import course_in
+from killswitch.incident.record.firing import Acted, firing_of
+from killswitch.incident.record.lifetime import Life, Note, note_of
+from killswitch.incident.record.order_lines import OrderLine
+from killswitch.incident.record.orders import endings, money_of, outcomes, positions, stage_of
+from killswitch.incident.record.remarks import remarks
+from killswitch.incident.record.results import Result, kept_snapshot, result_of
+from killswitch.incident.record.timeline import Suspected, timeline
+from killswitch.incident.record.totals import Totals, totals_of
+from killswitch.incident.record.unprotected import Exposure
 from killswitch.model.decision import Decision, Notice
+from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import Snapshot
-from killswitch.model.spelling import lasting
+from killswitch.model.store import Delivery, IncidentStore, Outbox
+from killswitch.render.formats import instant, lasting
 
 LOOKED_THROUGH = 10_000
 """How many of the newest notices are looked through for those of an incident."""
@@ -66,7 +75,7 @@ def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datet
     told = told_of(store, {each.decision.id for each in acted} | ({reset.decision} if reset else set()))
     recorded = [(each.firing, each.journal, each.result, each.snapshot) for each in acted]
     suspicions = [_suspected(store, decision) for decision in life.suspicions]
-    moments = timeline(recorded, notices, moments_of(told), reset, suspicions)
+    moments = timeline(recorded, notices, delivery_moments(told), reset, suspicions)
     newest = max(moment.at for moment in moments)
     as_of = closed_at if closed_at is not None else max(newest, now or newest)
     course = course_in(store, opening, closed_at)
@@ -247,3 +256,51 @@ def _doubts(acted: Sequence[Acted], note: Note, course: Course | None) -> tuple[
     if fired and course is None:
         doubts.append("no course of equity was kept")
     return tuple(doubts)
+
+
+DELIVERIES_LOOKED_THROUGH = 10_000
+"""How many of the newest notifications are looked through for those of an incident."""
+
+_KEY, _TITLE = "notified", "Notifications sent"
+
+Told = tuple[Delivery, Message]
+
+
+def told_of(store: Outbox, decisions: Collection[str]) -> list[Told]:
+    """Every notification about the decisions, oldest first."""
+    found = []
+    for delivery in reversed(store.deliveries(DELIVERIES_LOOKED_THROUGH)):
+        try:
+            message = decode_message(delivery.message.body)
+        except msgspec.DecodeError:
+            continue  # another version's: what it is about cannot be told
+        if message.decision in decisions:
+            found.append((delivery, message))
+    return found
+
+
+def item(told: Sequence[Told]) -> Item:
+    """The checklist's line: proved where every message was delivered."""
+    if not told:
+        return Item(_KEY, _TITLE, "open", "no notification is recorded: tell the desk yourself")
+    states = Counter(delivery.state for delivery, _ in told)
+    targets = ", ".join(dict.fromkeys(delivery.message.target for delivery, _ in told))
+    if states["delivered"] == len(told):
+        newest = max(delivery.ended_at or delivery.message.at for delivery, _ in told)
+        count = f"{len(told)} message{'' if len(told) == 1 else 's'}"
+        return Item(_KEY, _TITLE, "proved", f"{count} delivered to {targets}, last at {instant(from_micros(newest))}")
+    words = [f"{states['pending']} pending"] if states["pending"] else []
+    words += [f"{states['given_up']} given up"] if states["given_up"] else []
+    why = next((f": {delivery.error}" for delivery, _ in told if delivery.state != "delivered" and delivery.error), "")
+    return Item(_KEY, _TITLE, "open", f"{' and '.join(words)} of {len(told)} to {targets}{why}")
+
+
+def delivery_moments(told: Sequence[Told]) -> list[Moment]:
+    """When each message arrived, or was given up."""
+    words = {"delivered": "told", "given_up": "could not tell"}
+    return [
+        Moment(from_micros(delivery.ended_at), "told", None,
+               f"{words[delivery.state]} {delivery.message.target}: {message.title}")
+        for delivery, message in told
+        if delivery.ended_at is not None and delivery.state in words
+    ]  # fmt: skip

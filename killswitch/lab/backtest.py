@@ -8,20 +8,19 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Literal
 
-from killswitch.closing.closer import Closer
-from killswitch.closing.intents import planned_entries
+from killswitch.execution.account_executor import Closer
+from killswitch.execution.state.intents import planned_entries
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.alternatives import close_all, in_proportion
 from killswitch.lab.book import Book
-from killswitch.lab.clock import VirtualClock
+from killswitch.lab.equity_curve import Tally
+from killswitch.lab.fast_forward import Quiet
 from killswitch.lab.feed import market_with
 from killswitch.lab.firings import Firings
-from killswitch.lab.journal import MemoryJournal
 from killswitch.lab.outcome import Run
-from killswitch.lab.panel import Panel
-from killswitch.lab.quiet import Quiet
-from killswitch.lab.standing import Standing
-from killswitch.lab.tally import Tally
+from killswitch.lab.price_matrix import Panel
+from killswitch.lab.rehearsal import MemoryJournal, VirtualClock
+from killswitch.lab.static_book import Standing
 from killswitch.market.paper import PaperMarket
 from killswitch.market.rules import MarketRules
 from killswitch.model.clock import Clock

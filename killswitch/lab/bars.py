@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
-from killswitch.market.bar import Bar, carry
-from killswitch.market.instruments import derived
+from killswitch.market.rules import derived
+from killswitch.market.tape import Bar, carry
 from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import Instrument
 

@@ -20,7 +20,7 @@ from killswitch.lab.bars import BarsError
 from killswitch.lab.book import Book
 from killswitch.lab.families import Member
 from killswitch.lab.outcome import Run
-from killswitch.lab.panel import Panel
+from killswitch.lab.price_matrix import Panel
 
 STAGED: Final = "staged"
 NONE: Final = "none"

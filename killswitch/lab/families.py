@@ -14,7 +14,7 @@ from random import Random
 from typing import Literal
 
 from killswitch.lab.book import Book, BookAccount, BookPosition
-from killswitch.market.instruments import base_asset
+from killswitch.market.rules import base_asset
 from killswitch.model.snapshot import Side
 
 EQUITY = Decimal(100_000)

@@ -10,9 +10,9 @@ from typing import Self
 from killswitch.lab.bars import BarTable
 from killswitch.lab.book import Book, demo_book
 from killswitch.lab.crash import calm_bars
-from killswitch.market.bar import Bar
 from killswitch.market.paper import PaperMarket
 from killswitch.market.rules import MarketRules
+from killswitch.market.tape import Bar
 from killswitch.model.snapshot import Instrument, Snapshot
 
 _NO_LIQUIDATION = MarketRules(liquidates=False)

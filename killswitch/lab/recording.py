@@ -1,11 +1,16 @@
-"""Recordings: JSON Lines of `killswitch.snapshot/v1`, plain, `.gz` or `.zst`."""
+"""Recordings of snapshots, and the replay of policies over them.
+
+Recordings: JSON Lines of `killswitch.snapshot/v1`, plain, `.gz` or `.zst`.
+
+Replay: the policies over a recording, as the runner would have decided.
+"""
 
 from __future__ import annotations
 
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +19,10 @@ from typing import IO, Self
 import msgspec
 from msgspec import structs
 
+from killswitch.graph.nodes import PolicySet
+from killswitch.model.decision import Decision, Notice
 from killswitch.model.snapshot import SNAPSHOT_FORMAT, Snapshot, decode_snapshot, encode_snapshot
+from killswitch.planning.tick import Interpreter
 from killswitch.telemetry.background_writer import MOST, MOST_BYTES, BackgroundWriter, Compressor
 
 _BUFFER = 1 << 20
@@ -187,3 +195,25 @@ def _compressor(path: Path) -> Callable[[], Compressor] | None:
 
         return zstandard.ZstdCompressor().compressobj
     return None
+
+
+def replay(policies: PolicySet, snapshots: Iterable[Snapshot]) -> Iterator[Decision | Notice]:
+    """Every decision and notice, in order; a warning where the recording lacks snapshots.
+
+    The stage machine moves as if every decision had been carried out; positions are taken as recorded.
+    """
+    interpreter = Interpreter(policies)
+    for snapshot in snapshots:
+        if snapshot.missing:
+            yield _missing(snapshot)
+        outcome = interpreter.tick(snapshot)
+        yield from outcome.notices
+        yield from outcome.decisions
+
+
+def _missing(snapshot: Snapshot) -> Notice:
+    count = "1 snapshot is" if snapshot.missing == 1 else f"{snapshot.missing} snapshots are"
+    text = (
+        f"{count} missing here: the recording could not be written then, and what the run decided on them is not shown"
+    )
+    return Notice(snapshot.as_of, "recording", "recording", "warning", "warning", text)

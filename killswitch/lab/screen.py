@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from killswitch.graph.nodes import AllOf, AnyOf, Compare, ConditionNode, Constant, Not, Number, SignalRead
-from killswitch.lab.panel import Floats
+from killswitch.lab.price_matrix import Floats
 
 Flags = NDArray[np.bool_]
 CLOSE = 1e-9

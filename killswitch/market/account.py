@@ -1,20 +1,61 @@
-"""One account of the paper venue: its wallet, its positions, its orders, and what it did lately."""
+"""One account of the paper venue: its wallet, its positions, its orders, and what it did lately.
+
+The rows of an account, fills or flows, as its snapshots show them: some venues write them down late.
+
+One account of the paper venue: its wallet, its positions, its orders, and what it did lately.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Generic, TypeVar
 
-from killswitch.market.holding import ZERO, Holding
-from killswitch.market.instruments import base_asset
-from killswitch.market.margin import Margin, initial_margin, margin_of
+from killswitch.market.holding import ZERO, Holding, Margin, initial_margin, margin_of
 from killswitch.market.order import PaperOrder
-from killswitch.market.statement import Statement
+from killswitch.market.rules import base_asset
 from killswitch.market.tape import Tape
 from killswitch.model.snapshot import Fill, Flow, Market, Side
 from killswitch.model.venue import OrderRequest
+
+R = TypeVar("R", Fill, Flow)
+
+
+class Statement(Generic[R]):
+    """Rows in the order in which they happened, each shown `lag` after its own time."""
+
+    def __init__(self) -> None:
+        self.lag = timedelta(0)
+        self._rows: deque[R] = deque()
+        self._shown_from: dict[str, datetime] = {}
+        """By id; of a row that is not late there is none."""
+
+    def add(self, row: R, lag: timedelta | None = None) -> None:
+        """Write a row down, to be shown `lag` later; None is the statement's own."""
+        late = self.lag if lag is None else lag
+        if late:
+            self._shown_from[row.id] = row.at + late
+        self._rows.append(row)
+
+    def shown(self, at: datetime) -> tuple[R, ...]:
+        """The rows that a snapshot of that moment shows."""
+        if not self._shown_from:
+            return tuple(self._rows)
+        return tuple(row for row in self._rows if self._shown_from.get(row.id, row.at) <= at)
+
+    def forget_before(self, oldest: datetime) -> None:
+        """Drop the rows that are shown since before `oldest`."""
+        if not self._shown_from:
+            while self._rows and self._rows[0].at < oldest:
+                self._rows.popleft()
+            return
+        self._rows = deque(row for row in self._rows if self._shown_from.get(row.id, row.at) >= oldest)
+        kept = {row.id for row in self._rows}
+        self._shown_from = {name: at for name, at in self._shown_from.items() if name in kept}
+
 
 CASH_MARKETS: frozenset[Market] = frozenset({"spot", "equity"})
 """What is held is paid in full: no leverage, no margin, no short side, no liquidation."""

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from killswitch.market.account import PaperAccount
-from killswitch.market.holding import ZERO
-from killswitch.market.margin import initial_margin
-from killswitch.market.matching import Matching
-from killswitch.market.quotes import Quotes
+from killswitch.market.holding import ZERO, initial_margin
+from killswitch.market.matching import Matching, Quotes
 from killswitch.market.rules import MarketRules
 from killswitch.market.tape import Tape
 from killswitch.market.terms import VenueTerms
-from killswitch.market.triggers import is_met
+from killswitch.market.walk import is_met
 from killswitch.model.snapshot import Instrument, InstrumentState
 from killswitch.model.venue import ClientIdRule, OrderRejectedError, OrderRequest
 

@@ -1,9 +1,15 @@
-"""One position's ledger, kept by cost so that money is conserved to the last digit."""
+"""One position's ledger, and the margin that all positions of an account need.
+
+One position's ledger, kept by cost so that money is conserved to the last digit.
+
+Margin and liquidation of an account in cross margin, one-way mode, linear contracts.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 
 from killswitch.model.snapshot import Side
 
@@ -63,3 +69,67 @@ class Holding:
         if closed == self.quantity:
             return self.cost
         return (self.cost * closed / self.quantity).quantize(MONEY_STEP, ROUND_HALF_EVEN)
+
+
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """All in the account's currency, at the marks given."""
+
+    equity: Decimal
+    unrealized: Decimal
+    used: Decimal
+    maintenance: Decimal
+
+
+def margin_of(wallet: Decimal, holdings: Iterable[tuple[Holding, Decimal]], maintenance_rate: Decimal) -> Margin:
+    """Margin of an account with `wallet` and `holdings`, each with its mark.
+
+    Initial margin is the notional at the mark ÷ leverage; equity is the wallet and all unrealised P&L.
+    """
+    unrealized = used = gross = ZERO
+    for holding, mark in holdings:
+        notional = abs(holding.quantity) * mark
+        unrealized += holding.unrealized(mark)
+        used += initial_margin(notional, holding.leverage)
+        gross += notional
+    return Margin(wallet + unrealized, unrealized, used, gross * maintenance_rate)
+
+
+def initial_margin(notional: Decimal, leverage: Decimal) -> Decimal:
+    """notional ÷ leverage, to a hundred-millionth."""
+    return (notional / leverage).quantize(MONEY_STEP, ROUND_HALF_EVEN)
+
+
+def liquidation_price(
+    holding: Holding,
+    mark: Decimal,
+    account: Margin,
+    rate: Decimal,
+    price_step: Decimal,
+    opposite: Holding | None = None,
+) -> Decimal | None:
+    """The price of this position's symbol at which the account's equity meets its maintenance margin, all other
+    marks as they are; None where no price above zero does that.
+
+    With E and M the account's equity and maintenance margin now, and q the signed quantity:
+    E + q·(p − mark) = M + |q|·r·(p − mark), so p = mark − (E − M) ÷ (q − |q|·r). This is the cross-margin
+    formula of Binance's "How to calculate liquidation price of USDⓈ-M futures contracts" in one-way mode with
+    one maintenance tier. For an account that holds one position and no more than its initial margin it becomes
+    the isolated formula, entry × (1 − 1/leverage) ÷ (1 − r) for a long and entry × (1 + 1/leverage) ÷ (1 + r)
+    for a short. Rounded to the tick towards the mark, so that it never promises room that is not there.
+
+    In hedge mode the `opposite` position moves with it: q and |q| are then the sums over both, and a side that gains
+    on the way to that price has none.
+    """
+    quantity, gross = holding.quantity, abs(holding.quantity)
+    if opposite is not None:
+        quantity, gross = quantity + opposite.quantity, gross + abs(opposite.quantity)
+    slope = quantity - gross * rate
+    if slope == 0:
+        return None
+    price = mark - (account.equity - account.maintenance) / slope
+    if price <= 0 or (opposite is not None and (price - mark) * holding.quantity > 0):
+        return None
+    rounding = ROUND_CEILING if holding.quantity > 0 else ROUND_FLOOR
+    rounded = (price / price_step).to_integral_value(rounding) * price_step
+    return rounded if rounded > 0 else None

@@ -8,10 +8,9 @@ from decimal import Decimal
 
 from killswitch.market.account import PaperAccount
 from killswitch.market.holding import ZERO, Holding
-from killswitch.market.instruments import lots_down
-from killswitch.market.matching import Matching
+from killswitch.market.matching import Matching, Quotes
 from killswitch.market.order import PaperOrder
-from killswitch.market.quotes import Quotes
+from killswitch.market.rules import lots_down
 from killswitch.market.tape import Tape
 from killswitch.model.snapshot import Fill, FillCause, Flow, FlowKind, OrderSide, Side
 from killswitch.model.venue import OrderRejectedError, OrderRequest

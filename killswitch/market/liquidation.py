@@ -7,11 +7,10 @@ from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 
 from killswitch.market.account import PaperAccount
-from killswitch.market.bar import Bar
 from killswitch.market.holding import ZERO
-from killswitch.market.instruments import lots_up
 from killswitch.market.matching import Matching
-from killswitch.market.tape import Tape
+from killswitch.market.rules import lots_up
+from killswitch.market.tape import Bar, Tape
 from killswitch.model.snapshot import Flow, OrderSide
 
 Marks = Mapping[str, Decimal]

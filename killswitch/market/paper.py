@@ -9,22 +9,17 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from killswitch.market.account import CASH_MARKETS, PaperAccount
-from killswitch.market.bar import Bar
-from killswitch.market.chance import SplitMix64
 from killswitch.market.checks import Checks
 from killswitch.market.holding import ZERO, Holding
-from killswitch.market.instruments import lots_down
 from killswitch.market.interventions import Interventions
 from killswitch.market.liquidation import Liquidator
-from killswitch.market.liquidity import Activity
-from killswitch.market.matching import Matching
+from killswitch.market.matching import Matching, Quotes, SplitMix64
 from killswitch.market.meter import Meter
 from killswitch.market.order import PaperOrder
-from killswitch.market.quotes import Quotes
-from killswitch.market.rules import MarketRules
-from killswitch.market.tape import tape_of
+from killswitch.market.rules import MarketRules, lots_down
+from killswitch.market.snapshot import Activity, view
+from killswitch.market.tape import Bar, tape_of
 from killswitch.market.terms import VenueTerms
-from killswitch.market.view import view
 from killswitch.market.walk import Walk
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import (

@@ -1,14 +1,19 @@
-"""What the market knows about one symbol: its rules, its last price, and what is left of the bar's volume."""
+"""Price bars, and what the market knows about one symbol.
+
+What the market knows about one symbol: its rules, its last price, and what is left of the bar's volume.
+
+One price bar, and the way a price is taken to have gone through it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
-from killswitch.market.bar import Bar
+from msgspec import Struct
+
 from killswitch.market.holding import ZERO
-from killswitch.market.instruments import lots_down
-from killswitch.market.rules import MarketRules
+from killswitch.market.rules import MarketRules, lots_down
 from killswitch.model.snapshot import Instrument, InstrumentState, OrderSide
 
 SHUT: frozenset[InstrumentState | None] = frozenset({"halted", "delisted", "cancel_only"})
@@ -91,3 +96,34 @@ def tape_of(instrument: Instrument) -> Tape:
             raise ValueError(f"{instrument.symbol}: {name} must be given, above zero")
     assert instrument.contract_size and instrument.amount_step and instrument.price_step  # told to the type checker
     return Tape(instrument, instrument.contract_size, instrument.amount_step, instrument.price_step)
+
+
+class Bar(Struct, frozen=True, gc=False):
+    """Prices in quote per base, volume in base units (contracts × contract size) traded in the bar.
+
+    `carried` marks a bar that nobody traded: the venue has none for this interval, and the last price stands.
+    """
+
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    volume: Decimal
+    carried: bool = False
+
+
+def carry(price: Decimal) -> Bar:
+    """The bar of an interval without a trade after a last price of `price`."""
+    return Bar(price, price, price, price, Decimal(0), carried=True)
+
+
+def path(bar: Bar) -> tuple[Decimal, Decimal, Decimal, Decimal]:
+    """The four prices a bar is taken to have passed, in order.
+
+    A bar tells its extremes but not which came first. The convention of back-testers is followed: a bar that
+    closes at or above its open first went down (open, low, high, close), one that falls first went up
+    (open, high, low, close).
+    """
+    if bar.close >= bar.open:
+        return bar.open, bar.low, bar.high, bar.close
+    return bar.open, bar.high, bar.low, bar.close

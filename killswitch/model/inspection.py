@@ -1,4 +1,7 @@
-"""What a venue says when it is asked before it is trusted, and what an adapter says of the venues that it reaches."""
+"""What a venue says when it is asked before it is trusted, and what an adapter says of the venues that it reaches.
+
+Asking for what a key may do, and for nothing else: cheap enough for every start.
+"""
 
 from __future__ import annotations
 
@@ -101,4 +104,13 @@ class VenueFamily(Protocol):
 
     def history(self, exchange: str, endpoint: str | None = None) -> BarHistory | None:
         """Its public bars; None if this family does not know the exchange, or has no bars of it."""
+        ...
+
+
+@runtime_checkable
+class KeyedVenue(Protocol):
+    """An adapter that can be asked for its key alone, by one request or two."""
+
+    async def key_rights(self) -> KeyRights:
+        """What the credentials may do. Raises VenueError where that cannot be read."""
         ...

@@ -1,12 +1,21 @@
-"""The closed vocabularies that policies and decisions share.
+"""The closed vocabularies that policies and decisions share, and places in policy files.
+
+The closed vocabularies that policies and decisions share.
 
 They stand apart from the message types because importing msgspec costs what parsing a whole policy set costs,
 and a verb that only reads policies needs no message.
+
+The currency that a scope with accounts of several is measured in.
+
+Where something was written in a policy: what every message and explanation points back to.
 """
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Literal
+
+from killswitch.model.record import Record, record
 
 LockMode = Literal["reduce_only", "all"]
 Source = Literal["LONG", "SHORT", "MIXED", "UNKNOWN"]
@@ -20,3 +29,27 @@ coin fails. drill: an exercise. operator: a person's own judgement."""
 Severity = Literal["info", "warning", "page"]
 NotificationEvent = Literal["fired", "closed", "residual", "reset", "notice"]
 """fired: a stage, or a close by hand. closed: at target. residual: ended and left something. reset: back to normal."""
+
+
+@record
+class ReferenceCurrency(Record):
+    """A rate to `currency` wants `venues` that agree: none further than the fraction `within` from the others.
+
+    `declared`: what one unit of a currency is taken for where they do not, sorted by currency.
+    """
+
+    currency: str
+    venues: int
+    within: Decimal
+    declared: tuple[tuple[str, Decimal], ...] = ()
+
+
+@record
+class Place(Record):
+    """Where in the policy text a node was written; lines and columns count from 1."""
+
+    file: str
+    line: int
+    column: int
+    text: str
+    """The source line, for `explain`."""

@@ -14,7 +14,7 @@ from typing import Literal
 from msgspec import Struct
 
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Order, Position, Side
-from killswitch.planning.cancels import is_entry
+from killswitch.planning.decide import is_entry
 from killswitch.planning.rounding import SHUT, Reduction, reduction, whole_steps
 from killswitch.signals.position import ZERO
 

@@ -1,15 +1,27 @@
-"""From a stage that may fire to a decision: attribution, selection, exact intents, cancels and lock."""
+"""From a stage that may fire to a decision: attribution, selection, exact intents, cancels and lock.
+
+The book before and after: gross and net notional, and margin ratio.
+
+Which resting orders a decision cancels.
+
+Only `reduce_only` as a real boolean is believed (the model refuses strings). An order that could add risk is
+an entry; one that can only reduce an open position is protection, whatever its flag says.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Context, Decimal
 
-from killswitch.graph.nodes import CancelOrders, Close, Graph, LockTrading, PolicySet, Stage
+from killswitch.graph.nodes import Action, CancelOrders, Close, Graph, LockTrading, PolicySet, Stage
 from killswitch.graph.unwinding import PLAIN, UnwindingRule, unwinding_named
 from killswitch.graph.wording import signals_of
 from killswitch.model.decision import (
     Attribution,
+    Book,
+    BookChange,
+    Cancel,
     Decision,
     LockMode,
     LockOrder,
@@ -17,17 +29,17 @@ from killswitch.model.decision import (
     decision_id,
 )
 from killswitch.model.instant import HOUR, MINUTE, SECOND, from_micros
-from killswitch.planning.book import book_change
-from killswitch.planning.cancels import cancels
-from killswitch.planning.ranking import Candidate, candidates
-from killswitch.planning.readings import number, trigger_reading
-from killswitch.planning.routes import never_sold
-from killswitch.planning.selection import Target, select
-from killswitch.planning.unwind import Blocked as Blocked
-from killswitch.planning.unwind import manner, most_urgent, unwind
-from killswitch.planning.watch import Watch
-from killswitch.signals.attribution import TWO_THIRDS, Shares, shares
-from killswitch.signals.falls import pnl_change
+from killswitch.model.snapshot import AccountSnapshot, Order
+from killswitch.planning.orders.unwind import Blocked as Blocked
+from killswitch.planning.orders.unwind import manner, most_urgent, unwind
+from killswitch.planning.scopes.evaluator import Watch
+from killswitch.planning.scopes.trigger_status import number, trigger_reading
+from killswitch.planning.spot_routes import never_sold
+from killswitch.planning.targets.ranking import Candidate, candidates
+from killswitch.planning.targets.selection import Target, select
+from killswitch.signals.columns import TWO_THIRDS, Shares, shares
+from killswitch.signals.history.windows import pnl_change
+from killswitch.signals.position import ZERO
 from killswitch.signals.view import PnlKey, ScopeView
 
 
@@ -199,3 +211,73 @@ def lock_order(scope: str, stage: Stage, now: int) -> LockOrder | None:
     ends = [order.duration for order in orders]
     longest = None if None in ends else max(end for end in ends if end is not None)
     return LockOrder(scope, mode, None if longest is None else from_micros(now + longest))
+
+
+_WIDE = Context(prec=200)
+"""Digits for whatever sound numbers multiply to: a venue that reads one out wrongly must not end the tick."""
+
+
+def book_change(view: ScopeView, left: Mapping[PnlKey, Decimal]) -> BookChange:
+    """The scope's book as it is, and with the positions in `left` brought to those contracts at the mark.
+
+    Maintenance margin afterwards is taken in proportion to gross: the venue's tiers are not in a snapshot.
+    """
+    rows = None if view.unknown is not None else view.notionals()
+    if rows is None:
+        nothing = Book(None, None, None)
+        return BookChange(nothing, nothing)
+    gross = net = gross_after = net_after = ZERO
+    for account, position, value in rows:
+        signed = value if position.side == "long" else -value
+        kept = left.get((account.account, position.symbol, position.side), position.contracts)
+        share = kept / position.contracts
+        gross += value
+        net += signed
+        gross_after += value * share
+        net_after += signed * share
+    ratio = _margin_ratio(view)
+    after = ratio * gross_after / gross if ratio is not None and gross else ratio
+    return BookChange(_book(gross, net, ratio), _book(gross_after, net_after, after))
+
+
+def _margin_ratio(view: ScopeView) -> Decimal | None:
+    """Maintenance margin ÷ equity; unknown where either is, or equity is not above zero."""
+    total = view.maintenance()
+    return total / view.equity if total is not None and view.equity is not None and view.equity > ZERO else None
+
+
+def _book(gross: Decimal, net: Decimal, ratio: Decimal | None) -> Book:
+    cents, basis = Decimal("0.01"), Decimal("0.0001")
+    return Book(
+        gross.quantize(cents, context=_WIDE),
+        net.quantize(cents, context=_WIDE),
+        None if ratio is None else ratio.quantize(basis, context=_WIDE),
+    )
+
+
+def is_entry(order: Order, account: AccountSnapshot) -> bool:
+    """Whether the order can open or add to a position."""
+    if order.reduce_only is True:
+        return False
+    if account.positions is None and order.trigger_price is not None:
+        return False  # a stop of a position that nobody can see now
+    if account.position_mode == "hedge" and order.position_side is not None:
+        return (order.side == "buy") == (order.position_side == "long")
+    reduces = "long" if order.side == "sell" else "short"
+    held = sum((p.contracts for p in account.positions or () if p.symbol == order.symbol and p.side == reduces), ZERO)
+    left: Decimal = order.amount - (order.filled or ZERO)
+    return left > held
+
+
+def cancels(view: ScopeView, actions: Sequence[Action]) -> tuple[Cancel, ...]:
+    """The orders to cancel: entries before closing; the rest, where a stage says so, after it."""
+    kinds = {action.kind for action in actions if isinstance(action, CancelOrders)}
+    found = []
+    for account in view.sound:
+        for order in account.orders or ():
+            entry = is_entry(order, account)
+            if entry and kinds:
+                found.append(Cancel(account.account, order.symbol, order.id, "entry"))
+            elif not entry and "all" in kinds:
+                found.append(Cancel(account.account, order.symbol, order.id, "all"))
+    return tuple(found)

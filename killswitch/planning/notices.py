@@ -10,12 +10,12 @@ from killswitch.graph.wording import signals_of, span
 from killswitch.model.decision import Decision, Notice, NoticeKind, Severity
 from killswitch.model.instant import SECOND, from_micros
 from killswitch.model.snapshot import Event
-from killswitch.model.spelling import instant
 from killswitch.planning.decide import Blocked, Proposal
-from killswitch.planning.readings import why_unknown
-from killswitch.planning.watch import Paged, Watch
-from killswitch.signals.changes import Change
-from killswitch.signals.explanation import ChangeEvent
+from killswitch.planning.scopes.evaluator import Paged, Watch
+from killswitch.planning.scopes.trigger_status import why_unknown
+from killswitch.render.formats import instant
+from killswitch.signals.equity.explanation import ChangeEvent
+from killswitch.signals.equity.pending_changes import Change
 from killswitch.signals.position import ZERO
 
 DOUBTED_FOR = 10 * SECOND

@@ -17,11 +17,10 @@ from killswitch.model.decision import Cancel, Decision, LockOrder, Notice, decis
 from killswitch.model.instant import SECOND, from_micros, to_micros
 from killswitch.model.snapshot import Event
 from killswitch.planning import notices
-from killswitch.planning.cancels import cancels
-from killswitch.planning.decide import lock_order
-from killswitch.planning.readings import trigger_reading
-from killswitch.planning.watch import Suspected, Watch
-from killswitch.signals.changes import Change
+from killswitch.planning.decide import cancels, lock_order
+from killswitch.planning.scopes.evaluator import Suspected, Watch
+from killswitch.planning.scopes.trigger_status import trigger_reading
+from killswitch.signals.equity.pending_changes import Change
 from killswitch.signals.position import ZERO
 from killswitch.signals.view import ScopeView
 

@@ -18,27 +18,39 @@ from killswitch.engine.step import bits, fire_partly, latch, reset
 from killswitch.graph.nodes import PolicySet, Stage
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
+from killswitch.model.magnitude import sound_instrument
 from killswitch.model.snapshot import Event, Instrument, Snapshot
 from killswitch.model.store import HistoryRow, MachineState
 from killswitch.planning import notices as tell
-from killswitch.planning.corroboration import PricesOf, corroborate, repriced
 from killswitch.planning.decide import Proposal, propose
-from killswitch.planning.hand_events import HandEvents, UnfinishedClose
-from killswitch.planning.hands import applies, reset_record
-from killswitch.planning.hedging import Hedging
-from killswitch.planning.last_positions import LastKnown, with_last_positions
-from killswitch.planning.merge import Targets, least, meet, merge, only, targets_of
-from killswitch.planning.orphans import Orphan, end, orphans_in
-from killswitch.planning.prepared import Prepared, prepare
-from killswitch.planning.readings import MachineStatus, only_young, status
-from killswitch.planning.rest import Rest, rest_of
-from killswitch.planning.scopes import Identity, identity, places_of, scopes_of, view_of
-from killswitch.planning.stuck import WORKING, busy_accounts
+from killswitch.planning.hedge.hedging import Hedging
+from killswitch.planning.hedge.uncloseable import WORKING, busy_accounts
+from killswitch.planning.operator.closes import Orphan, applies, end, orphans_in, reset_record
+from killswitch.planning.operator.commands import HandEvents, UnfinishedClose
+from killswitch.planning.scopes.compiled_policy import (
+    Identity,
+    Prepared,
+    identity,
+    places_of,
+    prepare,
+    scopes_of,
+    view_of,
+)
+from killswitch.planning.scopes.corroboration import PricesOf, corroborate, repriced
+from killswitch.planning.scopes.evaluator import Rest, Watch, rest_of
+from killswitch.planning.scopes.trigger_status import MachineStatus, only_young, status
 from killswitch.planning.suspicion import lifted, suspicion, withdrawal
-from killswitch.planning.unreachable import answers, carried_out, due, unread_remarked, wait
-from killswitch.planning.watch import Watch
+from killswitch.planning.targets.merge import Targets, least, meet, merge, only, targets_of
+from killswitch.planning.unreachable import (
+    LastKnown,
+    answers,
+    carried_out,
+    due,
+    unread_remarked,
+    wait,
+    with_last_positions,
+)
 from killswitch.signals.position import ZERO
-from killswitch.signals.soundness import sound_instrument
 from killswitch.signals.view import ScopeView
 
 RowsSince = Callable[[str, str, int], Sequence[HistoryRow]]

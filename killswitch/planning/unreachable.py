@@ -1,13 +1,22 @@
-"""A close that waits: a stage fired while accounts could not be read, and they answer again, or do not.
+"""Stages that fire on accounts that cannot be read, or whose positions are not known.
+
+A close that waits: a stage fired while accounts could not be read, and they answer again, or do not.
 
 What can be read is closed at once. For the rest the intent to close is kept in the engine's state, by stage: it is
 carried out on the first snapshot in which an account can be read, whether or not the triggers still hold, and is given
 up when the time that the policy allows has passed since they held last.
+
+Accounts whose equity is known and whose positions are not: a stage that fires closes by the last known ones.
+
+Only where an order cannot open anything: on derivatives it goes out reduce-only, and the venue itself cuts it down to
+what is there. What was opened since is not closed by it, and a holding that is gone is not sold: on other markets the
+account counts as one that cannot be read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from msgspec.structs import replace
 
@@ -15,10 +24,12 @@ from killswitch.engine.state import Waiting
 from killswitch.graph.nodes import Stage
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import from_micros
-from killswitch.model.spelling import instant
+from killswitch.model.snapshot import AccountSnapshot
 from killswitch.planning import notices
-from killswitch.planning.merge import only
-from killswitch.planning.watch import Watch
+from killswitch.planning.orders.slices import DERIVATIVES
+from killswitch.planning.scopes.evaluator import Watch
+from killswitch.planning.targets.merge import only
+from killswitch.render.formats import instant
 from killswitch.signals.view import ScopeView
 
 
@@ -105,3 +116,32 @@ def _level(watch: Watch, name: str) -> int:
 def _accounts(watch: Watch, view: ScopeView) -> set[str]:
     """The scope's accounts: those in the snapshot, and those that it had before."""
     return {account.account for account in view.accounts} | set(watch.history.members)
+
+
+@dataclass(frozen=True, slots=True)
+class LastKnown:
+    """A scope with the last known positions where the snapshot gives none, and a remark on each such account."""
+
+    view: ScopeView
+    remarks: tuple[str, ...] = ()
+
+    def remarked(self, decision: Decision) -> Decision:
+        """The decision with these remarks in its reason."""
+        reason = "; ".join((*self.remarks, *(() if decision.reason is None else (decision.reason,))))
+        return replace(decision, reason=reason or None) if self.remarks else decision
+
+
+def with_last_positions(view: ScopeView, read_last: Mapping[str, AccountSnapshot]) -> LastKnown:
+    """The scope with what its accounts held when they were read last, where they do not say what they hold now."""
+    if view.positions_unknown is None:
+        return LastKnown(view)
+    accounts, remarks = [], []
+    for account in view.accounts:
+        last = read_last.get(account.account)
+        if account.positions is not None or account.market not in DERIVATIVES or last is None:
+            accounts.append(account)
+            continue
+        accounts.append(replace(account, positions=last.positions))
+        seen = "" if last.observed_at is None else f" at {last.observed_at.isoformat()}"
+        remarks.append(f"{account.account} gives no positions: closed by those last read{seen}, reduce-only")
+    return LastKnown(view.of(accounts), tuple(remarks))

@@ -6,18 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from killswitch.policy.checks import mixed_forms
-from killswitch.policy.diagnostics import Diagnostic, diagnostic, in_order
-from killswitch.policy.documents import API_VERSION
-from killswitch.policy.files import about_file, texts
-from killswitch.policy.gaps import Gaps
+from killswitch.policy.diagnostics.problem import Diagnostic, diagnostic, in_order
 from killswitch.policy.kinds import BUILT_IN, CHECKS, KINDS, AnyDocument
-from killswitch.policy.quick import parse
-from killswitch.policy.reading import Reader, closest
-from killswitch.policy.scalars import spelled
-from killswitch.policy.source import SourceMap
-from killswitch.policy.tree import Node, Note, plain_value
-from killswitch.policy.written import Written
+from killswitch.policy.schema.checks import mixed_forms
+from killswitch.policy.schema.policy import API_VERSION
+from killswitch.policy.schema.scalars import spelled
+from killswitch.policy.schema.validation import Gaps, Reader, closest
+from killswitch.policy.yaml.files import about_file, texts
+from killswitch.policy.yaml.masked_text import Written
+from killswitch.policy.yaml.parser import parse
+from killswitch.policy.yaml.source import SourceMap
+from killswitch.policy.yaml.tree import Node, Note, plain_value
 
 _BROKEN_OFF = frozenset({"KS1005", "KS1101", "KS1102", "KS1107"})
 """Notes after which the rest of a file is not read."""

@@ -8,39 +8,39 @@ from pathlib import Path
 
 import msgspec
 
-from killswitch.closing.closer import Closer
+from killswitch.accounts.armed import ArmedAccount, Arming
+from killswitch.accounts.poll.request_counters import Meter, metered
+from killswitch.accounts.poll.shared_adapter import SharedVenue, shared
+from killswitch.accounts.poll.timer_refresh import Refreshing
 from killswitch.deadline import DeadlineError, within
-from killswitch.gate.lock import LockFolder
+from killswitch.execution.account_executor import Closer
+from killswitch.gate.changes import LONGEST_LIFE
+from killswitch.gate.lock_folder import LockFolder
 from killswitch.graph.nodes import PolicySet
-from killswitch.incident.places import keep_places
+from killswitch.incident.record.source_places import keep_places
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
-from killswitch.model.lock import LONGEST_LIFE
 from killswitch.model.snapshot import Closing
 from killswitch.model.store import Store
 from killswitch.model.tracing import NO_TRACER, NO_WATCH, ClosingWatch, Tracer
 from killswitch.model.words import Severity
-from killswitch.planning.scopes import Identity, scopes_of
+from killswitch.planning.scopes.compiled_policy import Identity, scopes_of
 from killswitch.planning.tick import Interpreter
-from killswitch.runner.accounts import ArmedAccount, Arming
-from killswitch.runner.acting import left_to_do, observed_latches
+from killswitch.runner.account_memory import Remembering, remind
 from killswitch.runner.clock import Timeline, words_of_leap
+from killswitch.runner.close_by_operator import left_to_do, observed_latches
 from killswitch.runner.closings import Closings
-from killswitch.runner.confirming import Both, Confirming
-from killswitch.runner.deadman import Timers
-from killswitch.runner.deadman_rules import require_timers
+from killswitch.runner.dead_man.rules import require_timers
+from killswitch.runner.dead_man.timers import Timers
 from killswitch.runner.lease import LeaseHolder
-from killswitch.runner.lock_writer import LockWriter
-from killswitch.runner.locking import Locking
+from killswitch.runner.locks.broker_suspension import Suspending
+from killswitch.runner.locks.lock_writer import LockWriter
+from killswitch.runner.locks.locking import Locking
 from killswitch.runner.loop import REMEMBERED_NOTICES, Pace, Recorder, Runner, Witness
-from killswitch.runner.metering import Meter, metered
-from killswitch.runner.notifying import Notifier
-from killswitch.runner.publishing import Publisher
-from killswitch.runner.refreshing import Refreshing
-from killswitch.runner.remembering import Remembering, remind
-from killswitch.runner.sharing import SharedVenue, shared
-from killswitch.runner.status import LIVE_NAME, RunnerView, decode_view, last_clock_state
-from killswitch.runner.suspending import Suspending
+from killswitch.runner.notify.notifier import Notifier
+from killswitch.runner.order_reconciliation import Both, Confirming
+from killswitch.runner.status_blob import LIVE_NAME, RunnerView, decode_view, last_clock_state
+from killswitch.runner.status_publisher import Publisher
 from killswitch.runner.worker import ClosingWorker
 
 

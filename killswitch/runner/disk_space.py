@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
-from killswitch.runner.witnesses import TickReport
+from killswitch.runner.observers import TickReport
 from killswitch.store.reserve import in_units
 
 LOOK_EVERY: Final = 5.0

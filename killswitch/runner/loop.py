@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec import structs
 
-from killswitch.closing.intents import planned_entries
+from killswitch.accounts.armed import ArmedAccount, Arming
+from killswitch.accounts.poll.outages import Unread, patience
+from killswitch.accounts.poll.poll_budget import spares
+from killswitch.accounts.poll.poller import FIRST_PATIENCE, Readers
+from killswitch.accounts.poll.push_listener import Listening
+from killswitch.accounts.poll.request_counters import Meter, metered
+from killswitch.accounts.poll.wake_up import Waking
+from killswitch.execution.state.intents import planned_entries
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
@@ -23,31 +30,20 @@ from killswitch.model.store import Commands, JournalEntry, Store, TickRecord
 from killswitch.model.tracing import NO_TRACER, Span, Tracer
 from killswitch.model.words import Severity
 from killswitch.planning.tick import NOTHING, Interpreter, Outcome, Pending
-from killswitch.runner.accounts import ArmedAccount, Arming
-from killswitch.runner.acting import REMEMBERED, is_acted_on, left_to_do
-from killswitch.runner.beside import Beside
+from killswitch.runner.alert_deduplication import News, SetAside
 from killswitch.runner.clock import EventDates, Timeline, WallWatch, on_timeline
+from killswitch.runner.close_by_operator import REMEMBERED, given_up, is_acted_on, left_to_do
 from killswitch.runner.closings import Closings
-from killswitch.runner.confirming import Confirming
-from killswitch.runner.deadman import Timers
-from killswitch.runner.giving_up import given_up
+from killswitch.runner.dead_man.timers import Timers
 from killswitch.runner.lease import LeaseHolder
-from killswitch.runner.listening import Listening
-from killswitch.runner.lock_writer import LockWriter
-from killswitch.runner.metering import Meter, metered
-from killswitch.runner.news import News
-from killswitch.runner.notifying import Notifier
-from killswitch.runner.pacing import Pacing
-from killswitch.runner.reading import FIRST_PATIENCE, Readers
-from killswitch.runner.set_aside import SetAside
-from killswitch.runner.sparing import spares
-from killswitch.runner.suspending import Suspending
-from killswitch.runner.tick_words import describe, unsaid
-from killswitch.runner.unread import Unread, patience
-from killswitch.runner.waking import Waking
-from killswitch.runner.witnesses import TickReport as TickReport
-from killswitch.runner.witnesses import Troubled, Witnesses
-from killswitch.runner.witnesses import Witness as Witness
+from killswitch.runner.locks.broker_suspension import Suspending
+from killswitch.runner.locks.lock_writer import LockWriter
+from killswitch.runner.notify.notifier import Notifier
+from killswitch.runner.observers import Beside, Troubled, Witnesses, describe, unsaid
+from killswitch.runner.observers import TickReport as TickReport
+from killswitch.runner.observers import Witness as Witness
+from killswitch.runner.order_reconciliation import Confirming
+from killswitch.runner.scheduler import Pacing
 
 if TYPE_CHECKING:
     from killswitch.telemetry.metrics import Notifications

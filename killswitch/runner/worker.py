@@ -28,7 +28,7 @@ AT_ONE_INSTANT = 1000
 
 
 class AccountCloser(Protocol):
-    """The part of `killswitch.closing` that the runner uses: one per armed account."""
+    """The part of `killswitch.execution` that the runner uses: one per armed account."""
 
     passes: int
 

@@ -12,8 +12,8 @@ from decimal import Decimal
 from statistics import median
 
 from killswitch.model.magnitude import sane
-from killswitch.model.reference_currency import ReferenceCurrency
 from killswitch.model.snapshot import AccountSnapshot
+from killswitch.model.words import ReferenceCurrency
 from killswitch.signals.position import ZERO
 
 ONE = Decimal(1)

@@ -9,12 +9,11 @@ from operator import attrgetter
 from msgspec.structs import replace
 
 from killswitch.model.instant import to_micros
-from killswitch.model.magnitude import sane
-from killswitch.model.reference_currency import ReferenceCurrency
+from killswitch.model.magnitude import LEAST, MOST, sane, sound_account
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
+from killswitch.model.words import ReferenceCurrency
 from killswitch.signals.currency import ONE, Conversion, conversion, prices_by_venue
 from killswitch.signals.position import HOLDINGS, ZERO, notional, together, unrealized
-from killswitch.signals.soundness import LEAST, MOST, sound_account
 
 PnlKey = tuple[str, str, str]
 """(account, symbol, side): what makes a position one position in a scope."""

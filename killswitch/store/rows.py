@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from killswitch.model.course import CoursePoint
 from killswitch.model.decision import Decision, Notice, decode_decision, encode_decision, encode_notice
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.snapshot import Event
 from killswitch.model.store import (
+    CoursePoint,
     Delivery,
     HistoryRow,
     JournalEntry,

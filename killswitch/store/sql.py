@@ -8,13 +8,13 @@ from typing import Any, Final
 
 import msgspec
 
-from killswitch.model.course import CoursePoint
 from killswitch.model.decision import Notice
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.legible import legible, one_line
 from killswitch.model.snapshot import Event
 from killswitch.model.store import (
     Commands,
+    CoursePoint,
     Delivery,
     HistoryRow,
     JournalEntry,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from killswitch.graph.nodes import PolicySet
     from killswitch.model.snapshot import AccountSnapshot, Closing
-    from killswitch.planning.readings import MachineStatus, Reading
+    from killswitch.planning.scopes.trigger_status import MachineStatus, Reading
 
 WORKING = ("planned", "closing")
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

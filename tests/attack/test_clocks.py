@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from killswitch.operations.commands import hand
 from killswitch.runner.clock import SystemClock
-from killswitch.runner.hands import hand
-from killswitch.runner.started import tick_time
-from killswitch.runner.status import LIVE_NAME, decode_view, encode_view
+from killswitch.runner.status_blob import LIVE_NAME, decode_view, encode_view, tick_time
 from killswitch.store.sqlite import open_store
 from tests.e2e.processes import Site, ksctl, paper, process, until
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from killswitch.gate.reading import read_lock
-from killswitch.runner.standing import Standing
+from killswitch.operations.status import Standing
 from tests.e2e.forks import begin, finish
 from tests.e2e.processes import PATIENCE, Site, ksctl, paper, terminate, until
 

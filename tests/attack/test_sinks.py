@@ -163,7 +163,7 @@ def test_names_that_nobody_resolves_keep_neither_another_venue_nor_the_end_waiti
 
 DEAD_MOUNT = """
 import os, threading
-from killswitch.policy import files
+from killswitch.policy.yaml import files
 files.ANSWERS_WITHIN = 1.0
 _stat = os.stat
 def _hangs(path, *arguments, **more):

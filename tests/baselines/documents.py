@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from killswitch.planning.plan_file import decode_plan, encode_plan
+from killswitch.planning.operator.plan_file import decode_plan, encode_plan
 from tests.baselines.dumps import settled
 from tests.baselines.scenes import PLAN
 from tests.baselines.site import START

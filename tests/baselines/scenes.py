@@ -14,7 +14,7 @@ from killswitch.market.rules import MarketRules
 from killswitch.market.terms import VenueTerms
 from killswitch.model.snapshot import OrderSide
 from killswitch.model.venue import Cost, OrderRequest, RateLimit, VenueTraits
-from killswitch.planning.plan_file import decode_plan, encode_plan
+from killswitch.planning.operator.plan_file import decode_plan, encode_plan
 from tests.baselines.site import Site, linear
 
 PLAN = Path(__file__).parent / "recorded" / "plan.json"

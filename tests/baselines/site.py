@@ -18,24 +18,24 @@ from typing import Any
 
 from msgspec import structs
 
-from killswitch.incident.folder import folder_beside
+from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.opening import Written, read_policies
+from killswitch.incident.report.rendering import folder_beside
 from killswitch.lab.recording import Writer
-from killswitch.market.bar import Bar
 from killswitch.market.paper import PaperMarket
 from killswitch.market.rules import MarketRules
+from killswitch.market.tape import Bar
 from killswitch.market.terms import VenueTerms
 from killswitch.model.snapshot import AccountSnapshot, Event, Fill, Instrument, Order, Side, Snapshot
 from killswitch.model.venue import FateUnknownError, OrderReport, OrderRequest, VenueDownError
-from killswitch.planning.plan_file import SavedPlan
-from killswitch.policy.account_document import venue_of
-from killswitch.runner.accounts import ArmedAccount
+from killswitch.operations.commands import apply_hand, hand
+from killswitch.operations.preview import from_store, preview, saved
+from killswitch.planning.operator.plan_file import SavedPlan
+from killswitch.policy.schema.account import venue_of
 from killswitch.runner.assembly import LockPaths, assemble
-from killswitch.runner.hands import apply_hand, hand
 from killswitch.runner.loop import Pace, TickReport, Witness
-from killswitch.runner.opening import Written, read_policies
-from killswitch.runner.preview import from_store, preview, saved
-from killswitch.runner.reporting import Reporting
-from killswitch.runner.started import keep_start
+from killswitch.runner.notify.reports import Reporting
+from killswitch.runner.status_blob import keep_start
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
 from killswitch_paper.local import LocalVenue

@@ -14,7 +14,7 @@ import click
 from click.testing import CliRunner
 
 from killswitch.cli import ksctl
-from killswitch.runner.started import last_tick
+from killswitch.runner.status_blob import last_tick
 from killswitch.store.sqlite import open_store
 from tests.baselines.dumps import settled
 

@@ -18,7 +18,7 @@ from killswitch.lab.backtest import backtest
 from killswitch.lab.book import Book, demo_book
 from killswitch.lab.crash import calm_bars
 from killswitch.lab.outcome import Run
-from killswitch.lab.panel import Panel
+from killswitch.lab.price_matrix import Panel
 from tests.backtests import local, shipped
 from tests.bench.measure import Measure, best_of
 

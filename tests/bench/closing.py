@@ -25,15 +25,15 @@ from typing import TypeVar
 
 from msgspec import structs
 
-from killswitch.closing.breaker import Breaker
-from killswitch.closing.budget import Budgets
-from killswitch.closing.closer import Closer
-from killswitch.closing.intents import planned_entries
+from killswitch.execution.account_executor import Closer
+from killswitch.execution.state.intents import planned_entries
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision, Intent, Unwinding
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import JournalEntry, TickRecord
 from killswitch.model.venue import VenueTraits
+from killswitch.ratelimit.breaker import Breaker
+from killswitch.ratelimit.budget import Budgets
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.closings import Closings, ClosingWorker
 from killswitch.store.sql import SqlStore

@@ -15,11 +15,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from killswitch.accounts.armed import ArmedAccount
 from killswitch.lab.book import demo_book
-from killswitch.lab.clock import VirtualClock
 from killswitch.lab.crash import CrashModel, crash_bars
 from killswitch.lab.feed import Feed
-from killswitch.runner.accounts import ArmedAccount
+from killswitch.lab.rehearsal import VirtualClock
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.loop import Pace, Runner
 from killswitch.store.sqlite import open_store

@@ -84,6 +84,6 @@ async def _started(folder: Path, pending: int) -> tuple[World, Runner]:
 
 
 def _body() -> bytes:
-    from killswitch.incident.message import encode_message
+    from killswitch.incident.notify.message import encode_message
 
     return encode_message(message("m0"))

@@ -21,14 +21,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
+from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.plug_ins import make_adapter
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.venue import AccountSpec, traits_of
-from killswitch.runner.accounts import ArmedAccount
-from killswitch.runner.adapters import make_adapter
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.loop import Pace, Runner
-from killswitch.runner.pauses import FirstAnswers, keep_short
+from killswitch.runner.scheduler import FirstAnswers, keep_short
 from killswitch.store.sqlite import open_store
 from killswitch_ccxt import adapter
 from killswitch_ccxt.venue import CcxtVenue

@@ -19,8 +19,7 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.lab.bars import BarTable, Series
 from killswitch.lab.book import read_book
 from killswitch.lab.feed import record
-from killswitch.lab.recording import Writer, read
-from killswitch.lab.replay import replay
+from killswitch.lab.recording import Writer, read, replay
 from killswitch.model.decision import Decision
 from killswitch.policy.loader import load
 from tests.bench.measure import Measure, best_of

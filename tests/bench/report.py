@@ -13,11 +13,11 @@ from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from killswitch.incident.commands import StartedAs
-from killswitch.incident.life import life_of
 from killswitch.incident.projection import incident_of
-from killswitch.incident.record import Incident
-from killswitch.incident.rendering import charts, report
+from killswitch.incident.record.checklist import StartedAs
+from killswitch.incident.record.document import Incident
+from killswitch.incident.record.lifetime import life_of
+from killswitch.incident.report.rendering import charts, report
 from killswitch.store.sqlite import open_store
 from tests import incidents
 from tests.bench.measure import Measure, best_of

@@ -7,9 +7,9 @@ from decimal import Decimal
 
 from msgspec import structs
 
-from killswitch.closing.budget import Budgets
 from killswitch.model.decision import Decision, Unwinding
 from killswitch.model.venue import Cost, RateLimit, VenueTraits
+from killswitch.ratelimit.budget import Budgets
 from tests.faults.exchange import Market
 from tests.faults.scene import Scene, committed, decision_on, long
 from tests.faults.wire import KNOWN

@@ -7,9 +7,9 @@ from decimal import Decimal
 
 import pytest
 
-from killswitch.closing.breaker import Breaker
-from killswitch.closing.budget import Budgets
 from killswitch.model.venue import Cost, RateLimit, VenueTraits
+from killswitch.ratelimit.breaker import Breaker
+from killswitch.ratelimit.budget import Budgets
 from killswitch.runner.closings import Closings, ClosingWorker
 from tests.faults.exchange import Key
 from tests.faults.mishaps import Mishap, Rule

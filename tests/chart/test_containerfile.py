@@ -105,7 +105,7 @@ def test_the_build_stage_works_command_by_command(repository: Path, tmp_path: Pa
     assert re.fullmatch(r"ksctl \d+\.\d+\.\d+\n", said.stdout)
     asked = (
         "import ccxt, alpaca, killswitch, killswitch_ccxt, killswitch_alpaca, killswitch_paper\n"
-        "from killswitch.runner.fitting import adapter_names\n"
+        "from killswitch.accounts.validation import adapter_names\n"
         "from killswitch.content import policies_folder, runbooks_folder\n"
         "print(*adapter_names())\n"
         "print((policies_folder() / 'futures-drawdown' / 'policy.yaml').is_file(),"

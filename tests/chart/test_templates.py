@@ -12,11 +12,11 @@ import yaml  # type: ignore[import-untyped]
 from click.testing import CliRunner
 from kubernetes_validate import utils as kubernetes  # type: ignore[import-untyped,unused-ignore]
 
-from killswitch.cli.live import status
-from killswitch.cli.run import run
-from killswitch.cli.text import validate
-from killswitch.runner import reporting
+from killswitch.cli.live.run import run
+from killswitch.cli.live.status import status
+from killswitch.cli.policy.verbs import validate
 from killswitch.runner.loop import REREAD_WITHIN, Pace
+from killswitch.runner.notify import reports
 from killswitch.telemetry import background_writer, provider
 from tests.chart.conftest import Helm
 
@@ -170,7 +170,7 @@ def test_the_grace_is_longer_than_the_longest_stop(helm: Helm, chart: Path) -> N
     pace = Pace(interval=1.0, read_timeout=5.0)
     longest = (
         pace.read_timeout + REREAD_WITHIN + 2 * pace.last_words
-        + SINKS * background_writer.LAST_WORDS + provider.LAST_WORDS + reporting.LAST_WORDS
+        + SINKS * background_writer.LAST_WORDS + provider.LAST_WORDS + reports.LAST_WORDS
     )  # fmt: skip
     assert pod(helm, "files")["terminationGracePeriodSeconds"] == 60
     assert longest < 60

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.closing.budget import Budgets
-from killswitch.closing.closer import Closer
-from killswitch.lab.clock import VirtualClock
-from killswitch.market.bar import Bar
+from killswitch.execution.account_executor import Closer
+from killswitch.lab.rehearsal import VirtualClock
 from killswitch.market.paper import PaperMarket
 from killswitch.market.rules import MarketRules
+from killswitch.market.tape import Bar
 from killswitch.market.terms import read_terms
 from killswitch.model.decision import Decision, Intent, Rung, Unwinding
 from killswitch.model.snapshot import InstrumentState
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import AccountSpec, traits_of
+from killswitch.ratelimit.budget import Budgets
 from killswitch.store.sqlite import open_store
 from killswitch_paper import adapter
 from tests.closing_cases import commit

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from killswitch.model.course import CoursePoint, IncidentStore
 from killswitch.model.decision import Decision, Intent, Notice
 from killswitch.model.snapshot import Event
 from killswitch.model.store import (
+    CoursePoint,
     Delivery,
     HistoryRow,
+    IncidentStore,
     JournalEntry,
     JournalKind,
     MachineState,

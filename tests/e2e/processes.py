@@ -16,7 +16,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import AccountSpec
-from killswitch.runner.standing import Standing, standing_of
+from killswitch.operations.status import Standing, standing_of
 from killswitch.store.sqlite import open_store
 from killswitch_paper import adapter
 from tests.e2e.forks import Process, begin, finish

@@ -8,7 +8,7 @@ from killswitch.graph.compile import compile_policies
 from killswitch.lab.book import demo_book
 from killswitch.lab.crash import START, CrashModel, crash_bars
 from killswitch.lab.feed import record
-from killswitch.lab.replay import replay
+from killswitch.lab.recording import replay
 from killswitch.model.decision import Decision
 from killswitch.policy.loader import load
 from tests.conftest import REPOSITORY

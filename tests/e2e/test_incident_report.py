@@ -10,7 +10,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from killswitch.incident.record import Incident
+from killswitch.incident.record.document import Incident
 from tests.e2e.forks import finish
 from tests.e2e.processes import PATIENCE, POLICY, Site, ksctl, paper, terminate, until
 

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import pytest
 
+from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.poll.push_listener import STALE_AFTER, STEADY_AFTER, Listening, Stream
 from killswitch.model.venue import AccountSpec
-from killswitch.runner.accounts import ArmedAccount
-from killswitch.runner.listening import STALE_AFTER, STEADY_AFTER, Listening, Stream
 from killswitch_ccxt import adapter
 from tests.e2e.processes import POLICY, until
 from tests.e2e.wired import REACHED, Run, Site, World, venue

@@ -16,8 +16,8 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from killswitch.model.decision import Notice
-from killswitch.runner.standing import Standing, standing_of
-from killswitch.runner.status import RunnerView
+from killswitch.operations.status import Standing, standing_of
+from killswitch.runner.status_blob import RunnerView
 from killswitch.store.errors import StoreError
 from killswitch.store.sqlite import open_store
 from tests.e2e.forks import REPOSITORY, Process, begin, finish

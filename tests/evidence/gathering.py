@@ -10,18 +10,18 @@ from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
-from killswitch.cli.backtest_books import Wanted, market_folders, panel_of
-from killswitch.cli.backtest_books import gather as books_of
-from killswitch.cli.backtest_run import Rehearsal
+from killswitch.accounts.opening import read_policies
+from killswitch.cli.lab.backtest_books import Wanted, market_folders, panel_of
+from killswitch.cli.lab.backtest_books import gather as books_of
+from killswitch.cli.lab.backtest_run import Rehearsal
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.backtest import never
 from killswitch.lab.campaign import CLOSE_ALL, IN_PROPORTION, NONE, STAGED, Campaign, Part, Tried
 from killswitch.lab.outcome import Course, Run
 from killswitch.model.instant import to_micros
-from killswitch.planning.scopes import scopes_of
-from killswitch.policy.documents import PolicyDocument
+from killswitch.planning.scopes.compiled_policy import scopes_of
 from killswitch.policy.loader import load
-from killswitch.runner.opening import read_policies
+from killswitch.policy.schema.policy import PolicyDocument
 
 CALM = "calm-"
 """Folders whose name begins so hold an ordinary month, not a crash."""

@@ -7,8 +7,7 @@ from decimal import Decimal
 
 from killswitch.lab.campaign import CLOSE_ALL, IN_PROPORTION, NONE, STAGED, Tried
 from killswitch.lab.outcome import Run
-from killswitch.lab.pages.markdown import table_lines
-from killswitch.lab.pages.parts import Table
+from killswitch.lab.pages.document import Table, table_lines
 from killswitch.lab.summary import figures, in_turn, mean
 from tests.evidence.gathering import CALM, GROSS, HORIZON, Case, Evidence, Firings
 

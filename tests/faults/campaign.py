@@ -17,10 +17,10 @@ from typing import Any
 
 from msgspec import structs
 
-from killswitch.closing.budget import Budgets
-from killswitch.closing.closer import Closer
+from killswitch.execution.account_executor import Closer
 from killswitch.model.decision import Cancel, Decision
 from killswitch.model.venue import VenueTraits
+from killswitch.ratelimit.budget import Budgets
 from tests.faults.exchange import ZERO, Exchange, Key, Market
 from tests.faults.mishaps import Chance, Mishap, Occasion
 from tests.faults.plans import Plan, disturbed_plan, plain_plan

@@ -20,7 +20,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from killswitch.closing.closer import Closer
+from killswitch.execution.account_executor import Closer
 from killswitch.model.store import JournalEntry, TickRecord
 from killswitch.model.venue import OrderReport, OrderRequest
 from killswitch.store.sql import SqlStore

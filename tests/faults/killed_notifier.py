@@ -10,10 +10,10 @@ import signal
 import sys
 from pathlib import Path
 
-from killswitch.incident.message import Message
-from killswitch.incident.sending import Lane
-from killswitch.incident.targets import FileSender
-from killswitch.lab.clock import VirtualClock
+from killswitch.incident.notify.delivery import Lane
+from killswitch.incident.notify.message import Message
+from killswitch.incident.notify.targets import FileSender
+from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.instant import HOUR
 from killswitch.store.sqlite import open_store
 from tests.outboxes import START, waiting

@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from killswitch.closing.closer import Closer
+from killswitch.execution.account_executor import Closer
 from killswitch.model.decision import Cancel, Decision, Intent
 from killswitch.model.venue import AccountSpec, OrderReport, OrderRequest, VenueAdapter
 from killswitch.store.sqlite import open_store

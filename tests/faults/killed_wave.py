@@ -26,7 +26,7 @@ from typing import Any
 import sqlalchemy.dialects.sqlite  # noqa: F401 - else each child imports it
 from msgspec import structs
 
-from killswitch.closing.closer import Closer
+from killswitch.execution.account_executor import Closer
 from killswitch.model.decision import Cancel, Decision, Rung, Unwinding
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import JournalEntry, TickRecord

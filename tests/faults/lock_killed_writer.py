@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from killswitch.gate.lock import LockFolder
+from killswitch.gate.lock_folder import LockFolder
 from killswitch.model.decision import LockOrder
 
 NOW = datetime(2021, 5, 19, 12, 0, tzinfo=UTC)

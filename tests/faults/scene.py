@@ -10,8 +10,8 @@ from typing import Any
 
 from msgspec import structs
 
-from killswitch.closing.closer import Closer
-from killswitch.closing.intents import planned_entries
+from killswitch.execution.account_executor import Closer
+from killswitch.execution.state.intents import planned_entries
 from killswitch.model.decision import Cancel, CancelWhy, Decision, Intent
 from killswitch.model.snapshot import Closing, Snapshot
 from killswitch.model.store import JournalEntry, TickRecord

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.incident.targets import FileSender
-from killswitch.lab.clock import VirtualClock
+from killswitch.incident.notify.targets import FileSender
+from killswitch.lab.rehearsal import VirtualClock
 from killswitch.store.sqlite import open_store
 from tests.outboxes import START, lane, waiting
 

@@ -14,14 +14,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.opening import read_policies
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.clock import Clock
 from killswitch.model.snapshot import Side
 from killswitch.model.venue import AccountSpec
-from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.loop import Pace, TickReport
-from killswitch.runner.opening import read_policies
 from killswitch.store.sqlite import open_store
 from killswitch_alpaca import adapter as alpaca
 from killswitch_ccxt import adapter as ccxt

@@ -8,7 +8,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.closing.breaker import Breaker
+from killswitch.ratelimit.breaker import Breaker
 
 LONGEST = 30.0
 STEPS = st.lists(

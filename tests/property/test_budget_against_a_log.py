@@ -9,8 +9,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.closing.budget import Budget, Budgets, Purpose, Ticket
 from killswitch.model.venue import Call, Cost, RateLimit, VenueTraits
+from killswitch.ratelimit.budget import Budget, Budgets, Purpose, Ticket
 
 TRAITS = VenueTraits(
     limits=(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec import structs
 
-from killswitch.closing.closer import Closer
+from killswitch.execution.account_executor import Closer
 from killswitch.model.decision import Unwinding
 from killswitch.model.snapshot import FillCause, InstrumentState
 from killswitch.model.venue import Call, VenueTraits

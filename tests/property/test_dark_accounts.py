@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Mark
-from killswitch.signals.explanation import EquityTerms
-from killswitch.signals.falls import drawdown
-from killswitch.signals.history import History
+from killswitch.signals.equity.explanation import EquityTerms
+from killswitch.signals.history.scope import History
+from killswitch.signals.history.windows import drawdown
 from killswitch.signals.view import ScopeView
 from tests.worlds import account, after, position
 

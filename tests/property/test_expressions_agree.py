@@ -8,11 +8,11 @@ from cel_expr_python import cel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from killswitch.graph.columns import Columns
-from killswitch.graph.expressions import condition
+from killswitch.graph.expressions.expression import condition
 from killswitch.graph.lowering import FALSE, TRUE, UNKNOWN, lower_one
 from killswitch.graph.nodes import ConditionNode
-from killswitch.graph.plain import plain_condition
+from killswitch.graph.resolution.thresholds import Columns
+from killswitch.graph.resolution.triggers import plain_condition
 from killswitch.graph.wording import condition_text
 from killswitch.signals.catalogue import BY_NAME, CATALOGUE, Level
 

@@ -9,9 +9,9 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.market.bar import Bar
 from killswitch.market.paper import PaperMarket
 from killswitch.market.rules import MarketRules
+from killswitch.market.tape import Bar
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import OrderRejectedError, OrderRequest
 from tests.markets import START, instrument

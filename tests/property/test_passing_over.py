@@ -15,7 +15,7 @@ from killswitch.lab.backtest import Rule
 from killswitch.lab.bars import BarTable
 from killswitch.lab.book import Book
 from killswitch.lab.outcome import Course, Run
-from killswitch.lab.panel import Panel
+from killswitch.lab.price_matrix import Panel
 from tests.backtests import book, run, series, shipped, written
 
 FROM_PEAK = """

@@ -7,8 +7,8 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.closing.budget import Budget, Budgets
 from killswitch.model.venue import Cost, RateLimit, VenueTraits
+from killswitch.ratelimit.budget import Budget, Budgets
 
 ALLOWED, PER, READING, ACCOUNTS = 60, 10.0, 20, 3
 TRAITS = VenueTraits(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from killswitch.model.snapshot import Snapshot
-from killswitch.planning.plan_file import decode_plan, encode_plan
+from killswitch.planning.operator.plan_file import decode_plan, encode_plan
 from tests.unit.planning.test_saved_plans import applied, book, held, order, plan_of
 from tests.worlds import after, rules
 

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.closing.closer import Closer
-from killswitch.closing.intents import client_order_id, planned_entries
-from killswitch.closing.life import TRANSITIONS, Event, ForbiddenTransitionError, State
-from killswitch.closing.line import Line
-from killswitch.gate.lock import LockFolder
+from killswitch.execution.account_executor import Closer
+from killswitch.execution.state.intents import client_order_id, planned_entries
+from killswitch.execution.targets.lifecycle import TRANSITIONS, Event, ForbiddenTransitionError, State
+from killswitch.execution.targets.position_target import Line
+from killswitch.gate.lock_folder import LockFolder
 from killswitch.model.decision import LockOrder
 from killswitch.model.snapshot import AccountSnapshot, Fill, Quality, Snapshot
 from killswitch.model.store import JournalEntry, Store

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from killswitch.closing.closer import Closer
-from killswitch.closing.life import State
-from killswitch.closing.line import Line
+from killswitch.execution.account_executor import Closer
+from killswitch.execution.targets.lifecycle import State
+from killswitch.execution.targets.position_target import Line
 from killswitch.model.store import JournalEntry, Store
 from killswitch.model.venue import OrderReport, OrderRequest
 from killswitch.store.sqlite import open_store
@@ -148,7 +148,7 @@ def test_an_adapter_that_cancels_itself_has_given_no_answer(store: Store, reques
 
 def test_a_pass_that_is_called_off_by_the_runner_does_end() -> None:
     """A cancel of ours comes through: it is told from an adapter's own by the task that it was asked of."""
-    from killswitch.closing.executor import called_off
+    from killswitch.execution.send.venue_session import called_off
 
     async def story() -> bool:
         seen: list[bool] = []

@@ -7,8 +7,8 @@ from decimal import Decimal
 
 import pytest
 
-from killswitch.closing.budget import Budget, Budgets, BudgetSpentError
 from killswitch.model.venue import Cost, RateLimit, VenueTraits
+from killswitch.ratelimit.budget import Budget, Budgets, BudgetSpentError
 
 TRAITS = VenueTraits(
     limits=(RateLimit("weight", 10, 60.0, "address"), RateLimit("orders", 4, 1.0)),

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from killswitch.closing.closer import Closer
-from killswitch.closing.pace import PACE
+from killswitch.execution.account_executor import Closer
+from killswitch.execution.patience import PACE
 from killswitch.model.snapshot import Order
 from killswitch.model.store import Store
 from killswitch.store.sqlite import open_store

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.closing.naming import client_order_id
+from killswitch.execution.targets.client_order_id import client_order_id
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order, OrderSide
 from killswitch.model.store import JournalEntry, JournalKind
 from killswitch.model.venue import ClientIdRule
-from killswitch.runner.confirming import Both, Confirming
+from killswitch.runner.order_reconciliation import Both, Confirming
 from tests import incidents, worlds
 from tests.incidents import FIRST, HandWritten, hand_written
 from tests.worlds import after

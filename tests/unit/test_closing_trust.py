@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from killswitch.closing.closer import Closer
+from killswitch.execution.account_executor import Closer
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
 from killswitch.model.store import Store
 from killswitch.store.sqlite import open_store

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.closing.closer import Closer
-from killswitch.closing.life import State
-from killswitch.closing.line import Line
+from killswitch.execution.account_executor import Closer
+from killswitch.execution.targets.lifecycle import State
+from killswitch.execution.targets.position_target import Line
 from killswitch.model.store import JournalEntry
 from killswitch.store.errors import FencedError
 from killswitch.store.sql import SqlStore

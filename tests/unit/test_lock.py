@@ -16,13 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.gate.changes import LockChanges, LockRequest
-from killswitch.gate.errors import LockError
-from killswitch.gate.lock import LockFolder
+from killswitch.gate.changes import Lock, LockChanges, LockError, LockRequest
+from killswitch.gate.lock_folder import LockFolder
 from killswitch.gate.probe import require_writable
 from killswitch.gate.reading import read_lock
 from killswitch.model.decision import LockMode, LockOrder
-from killswitch.model.lock import Lock
 
 NOW = datetime(2021, 5, 19, 12, 0, tzinfo=UTC)
 MAIN = "account/main"

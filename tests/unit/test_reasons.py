@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from killswitch.cli.reasons import CAUSES, reason_of, too_narrow
+from killswitch.cli.operate.reasons import CAUSES, reason_of, too_narrow
 from killswitch.model.words import Cause
 
 

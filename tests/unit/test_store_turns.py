@@ -11,8 +11,8 @@ import pytest
 from killswitch.model.instant import to_micros
 from killswitch.model.store import Outgoing, TickRecord
 from killswitch.store.errors import StoreError
+from killswitch.store.handle import Turns
 from killswitch.store.sqlite import open_store
-from killswitch.store.turns import Turns
 from tests.outboxes import START, waiting
 
 PATIENCE = 30.0

@@ -19,14 +19,13 @@ import pytest
 from sqlalchemy import event
 
 from killswitch.cli.session import acting_store
-from killswitch.model.course import CoursePoint
 from killswitch.model.snapshot import Event
-from killswitch.model.store import JournalEntry, Outgoing, TickRecord
-from killswitch.runner import descriptors
+from killswitch.model.store import CoursePoint, JournalEntry, Outgoing, TickRecord
+from killswitch.operations.status import standing_of
+from killswitch.runner import process
 from killswitch.runner.assembly import LockPaths
-from killswitch.runner.descriptors import BASE, PER_ACCOUNT, make_room
 from killswitch.runner.disk_space import DiskSpace
-from killswitch.runner.standing import standing_of
+from killswitch.runner.process import BASE, PER_ACCOUNT, make_room
 from killswitch.store import fallback, sqlite
 from killswitch.store.errors import (
     DamagedStoreError,
@@ -37,8 +36,7 @@ from killswitch.store.errors import (
     WriteLockedError,
     store_error,
 )
-from killswitch.store.fallback import memory_engine
-from killswitch.store.salvage import TABLES, salvage
+from killswitch.store.fallback import TABLES, memory_engine, salvage
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import copy_store, exposed, open_store
 from tests.runner_world import ScriptedVenue, Seen, World, book
@@ -357,7 +355,7 @@ def test_too_many_open_files_are_told_from_a_bad_disk_and_use_up_no_reserve(
     ("soft", "hard", "becomes", "warned"),
     [
         (1024, 4096, 4096, False),
-        (1024, resource.RLIM_INFINITY, descriptors.MOST, False),
+        (1024, resource.RLIM_INFINITY, process.MOST, False),
         (resource.RLIM_INFINITY, resource.RLIM_INFINITY, resource.RLIM_INFINITY, False),
         (64, BASE + 10 * PER_ACCOUNT - 1, BASE + 10 * PER_ACCOUNT - 1, True),
     ],

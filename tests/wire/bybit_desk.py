@@ -8,9 +8,9 @@ from decimal import Decimal
 from itertools import count
 from typing import Any
 
-from killswitch.closing.budget import Budgets
-from killswitch.closing.closer import Closer
+from killswitch.execution.account_executor import Closer
 from killswitch.model.venue import AccountSpec, traits_of
+from killswitch.ratelimit.budget import Budgets
 from killswitch_ccxt import adapter
 from tests.faults.exchange import Exchange, Key, Market, Mode
 from tests.faults.mishaps import Rule, Script

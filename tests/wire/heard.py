@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.poll.push_listener import Listening, StreamView
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import AccountSpec
-from killswitch.runner.accounts import ArmedAccount
-from killswitch.runner.listening import Listening, StreamView
 from killswitch_ccxt import adapter
 from tests.virtual_time import VirtualTime
 from tests.wire.server import KEY, SECRET, WireVenue

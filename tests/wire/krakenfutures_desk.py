@@ -7,11 +7,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from killswitch.closing.budget import Budgets
-from killswitch.closing.closer import Closer
+from killswitch.execution.account_executor import Closer
 from killswitch.model.decision import Decision, Intent, Rung, Unwinding
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import AccountSpec, traits_of
+from killswitch.ratelimit.budget import Budgets
 from killswitch.store.sqlite import open_store
 from killswitch_ccxt import adapter
 from killswitch_ccxt.venue import CcxtVenue

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 import pytest
 
-from killswitch.closing.budget import Budgets
-from killswitch.closing.closer import Closer
+from killswitch.execution.account_executor import Closer
 from killswitch.model.decision import Decision, Intent
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import traits_of
+from killswitch.ratelimit.budget import Budgets
 from killswitch.store.sqlite import open_store
 from tests.closing_cases import commit
 from tests.faults.exchange import Key, Market

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from killswitch.closing.budget import Budgets
 from killswitch.model.venue import (
     AccountSpec,
     CredentialsRefusedError,
@@ -19,6 +18,7 @@ from killswitch.model.venue import (
     RateLimitedError,
     VenueDownError,
 )
+from killswitch.ratelimit.budget import Budgets
 from killswitch_ccxt import adapter
 from killswitch_ccxt.venue import CcxtVenue
 from tests.faults.exchange import Exchange, Key, Mode

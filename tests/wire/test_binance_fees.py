@@ -8,9 +8,9 @@ import pytest
 
 from killswitch.model.venue import AccountSpec, VenueTraits
 from killswitch_ccxt.dialect import Dialect
-from killswitch_ccxt.venues.binance import BinanceUsdm
-from killswitch_ccxt.venues.binance_coinm import BinanceCoinm
-from killswitch_ccxt.venues.binance_spot import BinanceSpot
+from killswitch_ccxt.venues.binance.coinm import BinanceCoinm
+from killswitch_ccxt.venues.binance.spot import BinanceSpot
+from killswitch_ccxt.venues.binance.usdm import BinanceUsdm
 from tests.faults.mishaps import Rule
 from tests.faults.scene import Scene, long
 from tests.wire.binance import BinanceWire

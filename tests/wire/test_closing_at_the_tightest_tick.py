@@ -13,13 +13,13 @@ from typing import Final
 
 import pytest
 
-from killswitch.closing.breaker import Breaker
-from killswitch.closing.budget import Budgets
-from killswitch.closing.closer import Closer
-from killswitch.closing.reading_cost import Reader, reading_costs
+from killswitch.accounts.poll.request_counters import Meter, NoRoomError
 from killswitch.conformance.stand import Key
+from killswitch.execution.account_executor import Closer
 from killswitch.model.venue import VenueAdapter, VenueError, traits_of
-from killswitch.runner.metering import Meter, NoRoomError
+from killswitch.ratelimit.breaker import Breaker
+from killswitch.ratelimit.budget import Budgets
+from killswitch.ratelimit.read_cost import Reader, reading_costs
 from tests.conformance.stands import Wired, WireStand
 from tests.conformance.wires import WIRES
 from tests.faults.mishaps import Mishap, Rule

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from killswitch.closing.breaker import Breaker
-from killswitch.closing.budget import Budgets
-from killswitch.closing.closer import Closer
 from killswitch.conformance.mutations import MISSING, Mutation
+from killswitch.execution.account_executor import Closer
 from killswitch.model.venue import FateUnknownError, traits_of
+from killswitch.ratelimit.breaker import Breaker
+from killswitch.ratelimit.budget import Budgets
 from tests.conformance.stands import WireStand
 from tests.conformance.wires import WIRES
 from tests.faults.scene import committed, decision_on

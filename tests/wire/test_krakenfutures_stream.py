@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
 
+from killswitch.accounts.poll.push_listener import STALE_AFTER
 from killswitch.model.venue import OrderRequest, Push
-from killswitch.runner.listening import STALE_AFTER
 from tests.faults.exchange import Exchange, Market
 from tests.virtual_time import VirtualTime
 from tests.wire.heard import Heard, listened_to

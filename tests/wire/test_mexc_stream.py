@@ -10,8 +10,8 @@ from typing import Any
 
 import aiohttp
 
+from killswitch.accounts.poll.push_listener import STALE_AFTER
 from killswitch.model.venue import OrderRequest, Push
-from killswitch.runner.listening import STALE_AFTER
 from tests.faults.exchange import Exchange, Market
 from tests.virtual_time import VirtualTime
 from tests.wire.heard import Heard, listened_to

@@ -25,7 +25,7 @@ from killswitch_alpaca.client import Client as AlpacaClient
 from killswitch_alpaca.settings import read_settings
 from killswitch_ccxt import adapter as ccxt
 from killswitch_ccxt.client import Client as CcxtClient
-from killswitch_ccxt.venues.bybit import Bybit
+from killswitch_ccxt.venues.bybit.dialect import Bybit
 
 CLASS = re.compile(r"\b[A-Z][A-Za-z]*(Error|Exception|Timeout|NotAvailable|Disconnected|Connection)\b|Connection\(")
 """What Python and its libraries call their errors."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from killswitch.policy.codes import PAGES
-from killswitch.policy.page import Page
+from killswitch.policy.diagnostics.pages import PAGES
+from killswitch.policy.diagnostics.problem import Page
 from tools.reference.markdown import fence, page, sentence
 
 FAMILIES = {

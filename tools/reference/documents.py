@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, get_args, get_origin
 
-from killswitch.policy.documents import API_VERSION, Metadata
 from killswitch.policy.kinds import BUILT_IN, KINDS
-from killswitch.policy.shape import Choice, Field, Part, fields, unwrap
+from killswitch.policy.schema.policy import API_VERSION, Metadata
+from killswitch.policy.schema.shape import Choice, Field, Part, fields, unwrap
 from tools.reference.examples import Examples, read_examples
 from tools.reference.markdown import code, fence, page, sentence, table
 from tools.reference.values import VALUES, anchor, value_words

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from msgspec import Struct
 
-from killswitch.incident.filters import FILTERS, OWN_OF_JINJA, TESTS
-from killswitch.incident.record import INCIDENT_FORMAT, Incident
-from killswitch.incident.shown import Shown
+from killswitch.incident.record.document import INCIDENT_FORMAT, Incident
+from killswitch.incident.record.filters import FILTERS, OWN_OF_JINJA, TESTS
+from killswitch.incident.report.rendering import Shown
 from tools.reference.markdown import code, page, sentence, table
 
 INTRODUCTION = f"""\

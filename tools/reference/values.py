@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
-from killswitch.policy import scalars, unwinding_document
-from killswitch.policy.shape import AtLeastOne, Choice, Part, Scalar, unwrap
+from killswitch.policy.schema import scalars, unwinding
+from killswitch.policy.schema.shape import AtLeastOne, Choice, Part, Scalar, unwrap
 
 
 class Words(NamedTuple):
@@ -34,10 +34,10 @@ VALUES: Mapping[Callable[[object], object], Words] = {
         "threshold", "A number with the unit of [its signal](signals.md): a percentage, money, a time, or a plain "
         "number for a count or a ratio.", ("4.5%", "10000 USDT", "30s", "3"),
     ),
-    unwinding_document.money: Words(
+    unwinding.money: Words(
         "money", "More than zero of a currency, whose name stands behind the number.", ("50000 USDT",),
     ),
-    unwinding_document.widening: Words(
+    unwinding.widening: Words(
         "multiple", "A plain number above 0 and at most 100.", ("1", "2.5"),
     ),
     scalars.confirm: Words(

@@ -9,17 +9,17 @@ from typing import Final
 from killswitch_ccxt.dialect import Dialect
 
 MODULES: Final[Mapping[str, str]] = {
-    "binanceusdm": "binance",
-    "binancecoinm": "binance_coinm",
-    "binance": "binance_spot",
-    "bybit": "bybit",
-    "bitget": "bitget",
-    "kraken": "kraken",
-    "krakenfutures": "krakenfutures",
-    "mexc": "mexc",
-    "okx": "okx",
-    "deribit": "deribit",
-    "hyperliquid": "hyperliquid",
+    "binanceusdm": "binance.usdm",
+    "binancecoinm": "binance.coinm",
+    "binance": "binance.spot",
+    "bybit": "bybit.dialect",
+    "bitget": "bitget.dialect",
+    "kraken": "kraken.dialect",
+    "krakenfutures": "krakenfutures.dialect",
+    "mexc": "mexc.dialect",
+    "okx": "okx.dialect",
+    "deribit": "deribit.dialect",
+    "hyperliquid": "hyperliquid.dialect",
 }
 """Exchange → the module here whose `DIALECTS` has it."""
 

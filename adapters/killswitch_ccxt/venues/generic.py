@@ -12,8 +12,8 @@ from msgspec import structs
 from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import Fill, Market
 from killswitch.model.venue import ClientIdRule, Cost, RateLimit
-from killswitch_ccxt.ages import Ages
 from killswitch_ccxt.dialect import Dialect
+from killswitch_ccxt.parts import Ages
 
 _ASKED: Final[Mapping[str, tuple[str, ...]]] = {
     "equity": ("fetchBalance",),

@@ -5,12 +5,12 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from killswitch.charts.lines import line_chart, stacked_chart
-from killswitch.charts.sampling import Mark
 from killswitch.lab.campaign import STAGED, Tried
 from killswitch.lab.outcome import Course, Run
-from killswitch.lab.pages.parts import Figure
+from killswitch.lab.pages.document import Figure
 from killswitch.model.instant import to_micros
+from killswitch.render.line_chart import line_chart, stacked_chart
+from killswitch.render.series import Mark
 
 WIDE, NARROW = (11.0, 3.4), (3.9, 2.6)
 """Inches of the drawing on a wide screen and on a phone: text keeps its size on both."""

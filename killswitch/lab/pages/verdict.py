@@ -8,7 +8,7 @@ from decimal import Decimal
 from killswitch.lab.campaign import CLOSE_ALL, IN_PROPORTION, NONE, STAGED, Results, Tried
 from killswitch.lab.outcome import Run
 from killswitch.lab.summary import Against, Summary, in_turn
-from killswitch.model.spelling import instant, money
+from killswitch.render.formats import instant, money
 
 NAMES = {
     STAGED: "staging",

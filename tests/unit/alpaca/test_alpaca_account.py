@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from killswitch.accounts.plug_ins import make_adapter
 from killswitch.model.inspection import InspectedVenue, VenueFamily
 from killswitch.model.venue import (
     BatchingVenue,
@@ -19,7 +20,6 @@ from killswitch.model.venue import (
     SuspendingVenue,
     VenueDownError,
 )
-from killswitch.runner.adapters import make_adapter
 from killswitch_alpaca import adapter
 from killswitch_alpaca.family import family
 from killswitch_alpaca.settings import read_settings

@@ -8,7 +8,7 @@ import pytest
 
 from killswitch.model.venue import VenueDownError
 from killswitch_alpaca import adapter
-from killswitch_alpaca.addresses import hushed, shown
+from killswitch_alpaca.errors import hushed, shown
 from killswitch_alpaca.family import family
 from tests.unit.alpaca.documents import spec
 

@@ -18,7 +18,7 @@ from killswitch.model.venue import FateUnknownError, OrderRequest, VenueDownErro
 from killswitch.transport.adapters import watch
 from killswitch.transport.deadlines import Deadlines
 from killswitch_alpaca import adapter
-from killswitch_alpaca.threads import DaemonThreads
+from killswitch_alpaca.client import DaemonThreads
 from killswitch_alpaca.venue import AlpacaVenue
 from tests.threads import NoThreads
 from tests.unit.alpaca.documents import spec

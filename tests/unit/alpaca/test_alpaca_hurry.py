@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from killswitch.model.snapshot import Fill, OrderSide
-from killswitch_alpaca.hurry import Hurry
+from killswitch_alpaca.parts import Hurry
 
 D = Decimal
 EQUITY = D(100_000)

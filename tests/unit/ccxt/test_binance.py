@@ -24,9 +24,9 @@ from killswitch.model.venue import (
 from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues import dialect_of
-from killswitch_ccxt.venues.binance_futures import rights_of
-from killswitch_ccxt.venues.binance_rows import cause, income
-from killswitch_ccxt.venues.binance_spot import balance_of
+from killswitch_ccxt.venues.binance.futures import rights_of
+from killswitch_ccxt.venues.binance.rows import cause, income
+from killswitch_ccxt.venues.binance.spot import balance_of
 
 D = Decimal
 RULE: dict[str, Any] = {

@@ -15,10 +15,10 @@ from killswitch.model.venue import (
     VenueError,
 )
 from killswitch_ccxt.errors import UNKNOWN, GoneError, Verdicts, as_venue_error, rejected, row_error
-from killswitch_ccxt.hearing import Answer
-from killswitch_ccxt.venues.binance import BinanceUsdm
-from killswitch_ccxt.venues.binance_codes import COINM, FORM, FUTURES, SPOT, codes_in, codes_of, used_from
-from killswitch_ccxt.venues.binance_coinm import BinanceCoinm
+from killswitch_ccxt.response_capture import Answer
+from killswitch_ccxt.venues.binance.codes import COINM, FORM, FUTURES, SPOT, codes_in, codes_of, used_from
+from killswitch_ccxt.venues.binance.coinm import BinanceCoinm
+from killswitch_ccxt.venues.binance.usdm import BinanceUsdm
 
 
 def meant(code: int, text: str = "", status: int = 400, *, spot: bool = False) -> VenueError:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from killswitch_ccxt.numbers import UnreadableError
-from killswitch_ccxt.venues.binance_moves import Moves
+from killswitch_ccxt.venues.binance.flows import Moves
 
 D = Decimal
 START = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -13,7 +13,7 @@ import pytest
 
 from killswitch.model.venue import AccountSpec, OrderReport, OrderRequest
 from killswitch_ccxt.venue import CcxtVenue
-from killswitch_ccxt.venues.binance_spot import BinanceSpot
+from killswitch_ccxt.venues.binance.spot import BinanceSpot
 
 D = Decimal
 LOT = {"filterType": "LOT_SIZE", "stepSize": "0.001", "minQty": "0.001", "maxQty": "1000"}

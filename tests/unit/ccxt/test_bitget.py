@@ -24,10 +24,10 @@ from killswitch.model.venue import (
 )
 from killswitch_ccxt import adapter
 from killswitch_ccxt.errors import GoneError, ModeChangedError, as_venue_error, rejected
-from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.numbers import UnreadableError
-from killswitch_ccxt.venues.bitget import Bitget
-from killswitch_ccxt.venues.bitget_rows import flow_of, refined_fill, refined_order, rights_of, wealth_of
+from killswitch_ccxt.response_capture import Answer
+from killswitch_ccxt.venues.bitget.dialect import Bitget
+from killswitch_ccxt.venues.bitget.rows import flow_of, refined_fill, refined_order, rights_of, wealth_of
 from tests.faults.exchange import Market
 from tests.faults.mishaps import Rule
 from tests.wire.bitget import BitgetWire

@@ -26,12 +26,12 @@ from killswitch.model.venue import (
     VenueDownError,
 )
 from killswitch_ccxt.errors import GoneError, as_venue_error
-from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.numbers import UnreadableError
+from killswitch_ccxt.response_capture import Answer
 from killswitch_ccxt.venue import CcxtVenue
-from killswitch_ccxt.venues.bybit import Bybit
-from killswitch_ccxt.venues.bybit_log import flow_of
-from killswitch_ccxt.venues.bybit_rows import rights_of, row_report, spot_balance, wealth_of
+from killswitch_ccxt.venues.bybit.dialect import Bybit
+from killswitch_ccxt.venues.bybit.flows import flow_of
+from killswitch_ccxt.venues.bybit.rows import rights_of, row_report, spot_balance, wealth_of
 from tests.faults.exchange import Market
 from tests.wire import bybit_words
 

@@ -11,7 +11,7 @@ import pytest
 
 from killswitch.model.venue import RateLimitedError, VenueDownError, VenueError
 from killswitch_ccxt.numbers import UnreadableError
-from killswitch_ccxt.venues.bybit_portions import Page, Portions
+from killswitch_ccxt.venues.bybit.flows import Page, Portions
 from tests.unit.ccxt.test_bybit_money import Rows, Told
 
 NOW = 1_700_000_000_000

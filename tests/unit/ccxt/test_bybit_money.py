@@ -12,11 +12,11 @@ import pytest
 
 from killswitch.model.venue import AccountSpec, FateUnknownError, OrderRejectedError, OrderRequest
 from killswitch_ccxt.errors import ModeChangedError, as_venue_error
-from killswitch_ccxt.hearing import Answer
+from killswitch_ccxt.response_capture import Answer
 from killswitch_ccxt.venue import CcxtVenue
-from killswitch_ccxt.venues.bybit import Bybit
-from killswitch_ccxt.venues.bybit_log import flow_of
-from killswitch_ccxt.venues.bybit_rows import row_report
+from killswitch_ccxt.venues.bybit.dialect import Bybit
+from killswitch_ccxt.venues.bybit.flows import flow_of
+from killswitch_ccxt.venues.bybit.rows import row_report
 from tests.faults.exchange import Market
 from tests.wire import bybit_words
 

@@ -11,11 +11,11 @@ from killswitch.model.venue import FateUnknownError, OrderRejectedError
 from killswitch_ccxt import orders
 from killswitch_ccxt.errors import Verdicts, rejected, row_error
 from killswitch_ccxt.numbers import UnreadableError
-from killswitch_ccxt.venues.binance_codes import FORM, FUTURES
-from killswitch_ccxt.venues.binance_spot import balance_of
-from killswitch_ccxt.venues.bybit_rows import spot_balance
-from killswitch_ccxt.venues.kraken_rows import held_amounts, margin_rows
-from killswitch_ccxt.venues.okx_rows import wealth
+from killswitch_ccxt.venues.binance.codes import FORM, FUTURES
+from killswitch_ccxt.venues.binance.spot import balance_of
+from killswitch_ccxt.venues.bybit.rows import spot_balance
+from killswitch_ccxt.venues.kraken.rows import held_amounts, margin_rows
+from killswitch_ccxt.venues.okx.rows import wealth
 from tests.conformance import typed_binance
 from tests.conformance.answering import TypedStand
 

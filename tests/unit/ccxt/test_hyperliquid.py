@@ -25,7 +25,7 @@ from killswitch.model.venue import (
 )
 from killswitch_ccxt import adapter, client
 from killswitch_ccxt.venue import CcxtVenue
-from killswitch_ccxt.venues.hyperliquid_rows import allowed_price, ledger_flow
+from killswitch_ccxt.venues.hyperliquid.rows import allowed_price, ledger_flow
 from tests.virtual_time import VirtualTime
 from tests.wire.krakenfutures_desk import closed
 

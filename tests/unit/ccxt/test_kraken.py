@@ -25,7 +25,7 @@ from killswitch.model.venue import (
 from killswitch_ccxt import adapter
 from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venue import CcxtVenue
-from killswitch_ccxt.venues.kraken_rows import triggered
+from killswitch_ccxt.venues.kraken.rows import triggered
 from tests.virtual_time import VirtualTime
 from tests.wire.krakenfutures_desk import closed
 

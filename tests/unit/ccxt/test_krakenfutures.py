@@ -27,7 +27,7 @@ from killswitch_ccxt import adapter
 from killswitch_ccxt.errors import AlreadySoError, GoneError, as_venue_error
 from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venue import CcxtVenue
-from killswitch_ccxt.venues.krakenfutures_rows import CODES, wallet_of
+from killswitch_ccxt.venues.krakenfutures.rows import CODES, wallet_of
 from tests.faults.exchange import Market
 from tests.faults.mishaps import Rule
 from tests.virtual_time import VirtualTime

@@ -11,9 +11,9 @@ from killswitch.model.venue import AccountSpec
 from killswitch_alpaca import numbers as alpaca
 from killswitch_ccxt import numbers
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.hearing import bound_numbers
-from killswitch_ccxt.venues.binance_codes import used_from
-from killswitch_ccxt.venues.bybit import Bybit
+from killswitch_ccxt.response_capture import bound_numbers
+from killswitch_ccxt.venues.binance.codes import used_from
+from killswitch_ccxt.venues.bybit.dialect import Bybit
 from killswitch_paper.wire import read_used
 
 HUGE = ("1e3000000", "-1e-3000000", "0e3000000", "0e-3000000", "9" * 121, "1e60", "1e-60")

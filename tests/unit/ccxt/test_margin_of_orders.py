@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from killswitch_ccxt.venues.bybit_rows import wealth_of
-from killswitch_ccxt.venues.okx_rows import wealth as okx_wealth
+from killswitch_ccxt.venues.bybit.rows import wealth_of
+from killswitch_ccxt.venues.okx.rows import wealth as okx_wealth
 from tests.unit.ccxt.test_binance import QUIET, account, snapshot_of
 
 USDT: dict[str, Any] = {"asset": "USDT", "walletBalance": "1000", "unrealizedProfit": "0", "marginBalance": "1000"}

@@ -23,7 +23,7 @@ from killswitch.model.venue import (
 from killswitch_ccxt import adapter
 from killswitch_ccxt.errors import GoneError, as_venue_error
 from killswitch_ccxt.venue import CcxtVenue
-from killswitch_ccxt.venues.mexc_rows import CODES
+from killswitch_ccxt.venues.mexc.rows import CODES
 from tests.faults.exchange import Key, Market
 from tests.faults.mishaps import Rule
 from tests.virtual_time import VirtualTime

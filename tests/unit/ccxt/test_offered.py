@@ -12,7 +12,7 @@ from killswitch.model.fitting import WrittenAccount
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt import adapter, fitting
 from killswitch_ccxt.family import family
-from killswitch_ccxt.offered import OFFERED, elsewhere
+from killswitch_ccxt.fitting import OFFERED, elsewhere
 from killswitch_ccxt.venues import MODULES, dialect_of
 
 NO_CCXT = "[name for name in ('ccxt', 'aiohttp', 'msgspec', 'killswitch_ccxt.dialect') if name in sys.modules]"

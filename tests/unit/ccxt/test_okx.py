@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from killswitch.model.venue import Push
-from killswitch_ccxt.venues.okx_rows import wealth
+from killswitch_ccxt.venues.okx.rows import wealth
 from tests.faults.exchange import Key, Market
 from tests.faults.mishaps import Rule
 from tests.wire.okx_desk import BTC, ETH, OkxDesk, order

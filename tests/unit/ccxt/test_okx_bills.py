@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from killswitch.model.venue import FateUnknownError
-from killswitch_ccxt.venues.okx_bills import flows
-from killswitch_ccxt.venues.okx_terms import COSTS
+from killswitch_ccxt.venues.okx.codes import COSTS
+from killswitch_ccxt.venues.okx.rows import flows
 from tests.wire.okx_desk import BTC, OkxDesk, order
 from tests.wire.server import Reply
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from killswitch.closing.budget import Budgets
-from killswitch.closing.closer import Closer
+from killswitch.execution.account_executor import Closer
 from killswitch.model.snapshot import OrderSide, Snapshot
 from killswitch.model.venue import traits_of
+from killswitch.ratelimit.budget import Budgets
 from tests.faults.exchange import Key, Market, Mode
 from tests.faults.mishaps import Mishap, Rule
 from tests.faults.scene import committed, decision_on

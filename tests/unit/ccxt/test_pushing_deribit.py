@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from killswitch.accounts.poll.push_listener import STALE_AFTER
 from killswitch.model.venue import Push
-from killswitch.runner.listening import STALE_AFTER
 from tests.unit.ccxt.speaking import Speaking
 from tests.unit.ccxt.test_deribit import LONG, ORDER, Answers
 from tests.virtual_time import VirtualTime

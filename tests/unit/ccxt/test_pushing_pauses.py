@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import pytest
 
+from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.poll.push_listener import Listening
 from killswitch.model.venue import CredentialsRefusedError, Push, VenueDownError, VenueError
-from killswitch.runner.accounts import ArmedAccount
-from killswitch.runner.listening import Listening
 from killswitch_ccxt.pushing import Pushing
 from tests.virtual_time import VirtualTime
 

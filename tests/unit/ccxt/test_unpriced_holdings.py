@@ -14,7 +14,7 @@ from killswitch.model.snapshot import Position
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt import adapter
 from killswitch_ccxt.holdings import LastPrices, Market, holdings
-from killswitch_ccxt.quotes import Quote
+from killswitch_ccxt.instruments import Quote
 from killswitch_ccxt.wealth import Wealth
 from tests.unit.ccxt.test_binance import SPOT_QUIET, snapshot_of
 

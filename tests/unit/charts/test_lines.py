@@ -9,8 +9,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from killswitch.charts.lines import line_chart, stacked_chart
-from killswitch.charts.sampling import Mark, extremes, stack_sample
+from killswitch.render.line_chart import line_chart, stacked_chart
+from killswitch.render.series import Mark, extremes, stack_sample
 
 SVG = "{http://www.w3.org/2000/svg}"
 MINUTE = 60_000_000

@@ -10,13 +10,11 @@ from typing import Any, cast
 
 import pytest
 
-from killswitch.closing.asking import Asking, Question, questions
-from killswitch.closing.breaker import Breaker
-from killswitch.closing.budget import Budget, Budgets
-from killswitch.closing.life import State
-from killswitch.closing.line import AsideOrder, Line
-from killswitch.closing.pace import Pace
-from killswitch.closing.requests import Requests
+from killswitch.execution.patience import Pace
+from killswitch.execution.query.order_query import Asking, Question, questions
+from killswitch.execution.send.requests import Requests
+from killswitch.execution.targets.lifecycle import State
+from killswitch.execution.targets.position_target import AsideOrder, Line
 from killswitch.model.snapshot import Fill, Order
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import (
@@ -29,6 +27,8 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueTraits,
 )
+from killswitch.ratelimit.breaker import Breaker
+from killswitch.ratelimit.budget import Budget, Budgets
 from tests.honest_venue import NOW, VirtualClock
 
 D = Decimal

@@ -8,10 +8,10 @@ from decimal import Decimal
 
 import pytest
 
-from killswitch.closing.breaker import Breaker
-from killswitch.closing.bucket import LOST_AFTER, Bucket
-from killswitch.closing.budget import LONGEST_BAN, Budget, Budgets, BudgetSpentError
 from killswitch.model.venue import Cost, RateLimit, VenueTraits
+from killswitch.ratelimit.breaker import Breaker
+from killswitch.ratelimit.bucket import LOST_AFTER, Bucket
+from killswitch.ratelimit.budget import LONGEST_BAN, Budget, Budgets, BudgetSpentError
 
 D = Decimal
 

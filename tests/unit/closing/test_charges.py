@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from killswitch.closing.breaker import Breaker
-from killswitch.closing.budget import Budgets
-from killswitch.closing.charges import TRIES, charged
+from killswitch.execution.query.charges import TRIES, charged
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Fill
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import Cost, OrderReport, OrderRequest, RateLimit, RateLimitedError, VenueTraits
+from killswitch.ratelimit.breaker import Breaker
+from killswitch.ratelimit.budget import Budgets
 from tests.faults.exchange import Key
 from tests.faults.mishaps import Mishap, Rule
 from tests.faults.scene import Scene, long

@@ -11,14 +11,12 @@ from typing import Any, cast
 import pytest
 from msgspec import structs
 
-from killswitch.closing.breaker import Breaker
-from killswitch.closing.budget import Budgets
-from killswitch.closing.departures import Departure, Sent
-from killswitch.closing.dispatch import Dispatch, told
-from killswitch.closing.life import State
-from killswitch.closing.line import Line
-from killswitch.closing.pace import Pace
-from killswitch.closing.requests import Requests
+from killswitch.execution.patience import Pace
+from killswitch.execution.send.order_sender import Dispatch, told
+from killswitch.execution.send.queued_orders import Departure, Sent
+from killswitch.execution.send.requests import Requests
+from killswitch.execution.targets.lifecycle import State
+from killswitch.execution.targets.position_target import Line
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import (
     Cost,
@@ -33,6 +31,8 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueTraits,
 )
+from killswitch.ratelimit.breaker import Breaker
+from killswitch.ratelimit.budget import Budgets
 from tests.honest_venue import NOW
 from tests.virtual_time import VirtualTime
 

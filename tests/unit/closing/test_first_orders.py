@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from killswitch.closing.closer import Closer
-from killswitch.closing.pace import PACE
+from killswitch.execution.account_executor import Closer
+from killswitch.execution.patience import PACE
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.store import Store
 from killswitch.store.sqlite import open_store
@@ -95,7 +95,7 @@ def test_where_the_tick_could_not_read_the_first_orders_do_not_wait_for_another_
 
 def test_a_prepared_decision_is_worked_on_only_once_it_is_adopted(store: Store) -> None:
     """Made ready while it is being committed, it sends nothing; adopted, it closes as any other."""
-    from killswitch.closing.intents import planned_entries
+    from killswitch.execution.state.intents import planned_entries
 
     venue = Logged({"BTC": D(100)})
     closer = Closer("main", venue, store, VirtualClock())

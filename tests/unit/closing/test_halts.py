@@ -9,15 +9,15 @@ from typing import cast
 import pytest
 from msgspec import structs
 
-from killswitch.closing.asking import Asking, Question
-from killswitch.closing.breaker import Breaker
-from killswitch.closing.budget import Budgets
-from killswitch.closing.life import State
-from killswitch.closing.line import Line
-from killswitch.closing.pace import Pace
-from killswitch.closing.requests import Requests
+from killswitch.execution.patience import Pace
+from killswitch.execution.query.order_query import Asking, Question
+from killswitch.execution.send.requests import Requests
+from killswitch.execution.targets.lifecycle import State
+from killswitch.execution.targets.position_target import Line
 from killswitch.model.snapshot import AccountSnapshot, InstrumentState
 from killswitch.model.venue import Cost, OrderReport, OrderRequest, RateLimit, VenueAdapter, VenueTraits
+from killswitch.ratelimit.breaker import Breaker
+from killswitch.ratelimit.budget import Budgets
 from tests.faults.exchange import ZERO, Exchange, Key, Market, Placed
 from tests.faults.scene import Scene
 from tests.faults.statement import statement

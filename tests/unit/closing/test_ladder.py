@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.closing.ladder import MARKET, Manner, manner, next_rung
+from killswitch.execution.decide.ladder import MARKET, Manner, manner, next_rung
 from killswitch.model.decision import Rung
 from killswitch.model.snapshot import Instrument, OrderSide, Position
 

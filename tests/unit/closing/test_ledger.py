@@ -7,8 +7,8 @@ from decimal import Decimal
 
 import pytest
 
-from killswitch.closing.ledger import PositionLedger
-from killswitch.closing.life import Event, event_of, number
+from killswitch.execution.targets.lifecycle import Event, event_of, number
+from killswitch.execution.targets.order_ledger import PositionLedger
 from killswitch.model.store import JournalEntry, JournalKind
 
 D = Decimal

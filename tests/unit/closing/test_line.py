@@ -8,11 +8,11 @@ from typing import Literal
 
 import pytest
 
-from killswitch.closing.life import ForbiddenTransitionError, State
-from killswitch.closing.line import AsideOrder, Line
-from killswitch.closing.pace import Pace
+from killswitch.execution.patience import Pace
+from killswitch.execution.targets.lifecycle import ForbiddenTransitionError, State
+from killswitch.execution.targets.position_target import AsideOrder, Line
 from killswitch.model.store import JournalEntry, JournalKind
-from killswitch.risk.shortfall import Marked
+from killswitch.risk.trading_cost import Marked
 
 D = Decimal
 AT = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.closing.life import State
-from killswitch.closing.memory import Memory
-from killswitch.closing.pace import PACE
-from killswitch.closing.protection import Protections
+from killswitch.execution.patience import PACE
+from killswitch.execution.state.execution_state import Memory
+from killswitch.execution.state.protective_record import Protections
+from killswitch.execution.targets.lifecycle import State
 from killswitch.model.store import JournalEntry, JournalKind, Store
 from killswitch.model.tracing import NO_WATCH
 from killswitch.store.sqlite import open_store

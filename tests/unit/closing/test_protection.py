@@ -8,9 +8,16 @@ from typing import Literal
 
 import pytest
 
-from killswitch.closing.line import Line
-from killswitch.closing.naming import PLAIN
-from killswitch.closing.protection import Guard, Protections, blocking, put_back, taken_away, trigger_when
+from killswitch.execution.state.protective_record import (
+    Guard,
+    Protections,
+    blocking,
+    put_back,
+    taken_away,
+    trigger_when,
+)
+from killswitch.execution.targets.client_order_id import PLAIN
+from killswitch.execution.targets.position_target import Line
 from killswitch.model.snapshot import Order, Position
 from killswitch.model.store import JournalEntry, JournalKind
 from killswitch.model.venue import ClientIdRule, OrderRequest

@@ -7,8 +7,8 @@ from decimal import Decimal
 import pytest
 from msgspec import structs
 
-from killswitch.closing.reading_cost import Reader, reading_costs
 from killswitch.model.venue import Cost, RateLimit, VenueTraits
+from killswitch.ratelimit.read_cost import Reader, reading_costs
 
 HALF = Decimal("0.5")
 

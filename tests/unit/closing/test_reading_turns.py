@@ -7,10 +7,10 @@ from decimal import Decimal
 
 import pytest
 
-from killswitch.closing.breaker import Breaker
-from killswitch.closing.bucket import BELIEVED_FOR, SHORTEST, Bucket
-from killswitch.closing.budget import Budget, Budgets
 from killswitch.model.venue import Cost, RateLimit, VenueTraits
+from killswitch.ratelimit.breaker import Breaker
+from killswitch.ratelimit.bucket import BELIEVED_FOR, SHORTEST, Bucket
+from killswitch.ratelimit.budget import Budget, Budgets
 
 HALF = Decimal("0.5")
 COSTS = Cost("submit", "w", units=1), Cost("snapshot", "w", units=20)

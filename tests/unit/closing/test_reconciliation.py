@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from killswitch.closing.line import PositionKey
-from killswitch.closing.pace import Pace
-from killswitch.closing.reconciliation import Distrust, Reading, Trust, read
+from killswitch.execution.decide.position_trust import Distrust, Reading, Trust, read
+from killswitch.execution.patience import Pace
+from killswitch.execution.targets.position_target import PositionKey
 from killswitch.model.snapshot import AccountSnapshot, Position
 
 D = Decimal

@@ -6,10 +6,10 @@ from decimal import Decimal
 
 import pytest
 
-from killswitch.closing.ledger import PositionLedger
-from killswitch.closing.life import State
-from killswitch.closing.line import AsideOrder, Line
-from killswitch.closing.schedule import Do, Verdict, acting, judge, left_to_close, sized
+from killswitch.execution.decide.schedule import Do, Verdict, acting, judge, left_to_close, sized
+from killswitch.execution.targets.lifecycle import State
+from killswitch.execution.targets.order_ledger import PositionLedger
+from killswitch.execution.targets.position_target import AsideOrder, Line
 from killswitch.model.snapshot import Instrument
 from tests.honest_venue import NOW
 

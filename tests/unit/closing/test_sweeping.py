@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.closing.budget import Budgets
-from killswitch.closing.closer import Closer
+from killswitch.execution.account_executor import Closer
 from killswitch.model.store import Store
 from killswitch.model.venue import Cost, FateUnknownError, OrderRequest, RateLimit, VenueTraits
+from killswitch.ratelimit.budget import Budgets
 from killswitch.store.sqlite import open_store
 from tests.closing_cases import commit, decide, drive
 from tests.honest_venue import HonestVenue, VirtualClock

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from killswitch.closing.line import Line
-from killswitch.closing.timetable import Timetable
+from killswitch.execution.state.account_job import Timetable
+from killswitch.execution.targets.position_target import Line
 from killswitch.model.decision import Unwinding
 
 D = Decimal

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from killswitch.closing.ladder import MARKET
-from killswitch.closing.life import State
-from killswitch.closing.line import Line
-from killswitch.closing.schedule import Do, Verdict
-from killswitch.closing.work import Work, ended_as, key_of
+from killswitch.execution.decide.ladder import MARKET
+from killswitch.execution.decide.schedule import Do, Verdict
+from killswitch.execution.state.account_job import Work, ended_as, key_of
+from killswitch.execution.targets.lifecycle import State
+from killswitch.execution.targets.position_target import Line
 from killswitch.model.decision import Cancel, Decision, Intent, Rung, Unwinding
 from killswitch.model.snapshot import Closing, Instrument, Residual
 from killswitch.model.store import JournalEntry, JournalKind

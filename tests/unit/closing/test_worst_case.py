@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from killswitch.closing.reading_cost import Reader
-from killswitch.closing.worst_case import Reckoning, Task, reckon
 from killswitch.model.venue import Call, Cost, RateLimit, VenueTraits
+from killswitch.ratelimit.read_cost import Reader
+from killswitch.ratelimit.worst_case import Reckoning, Task, reckon
 from tests.bench.limits import BINANCE, BYBIT, OKX, spread
 
 HALF = Decimal("0.5")

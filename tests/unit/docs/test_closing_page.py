@@ -14,15 +14,15 @@ from typing import get_args
 
 import pytest
 
-from killswitch.closing import dispatch
-from killswitch.closing.ladder import MARKET
-from killswitch.closing.ledger import PositionLedger
-from killswitch.closing.life import ASIDE, TRANSITIONS, Event, State
-from killswitch.closing.line import Line
-from killswitch.closing.naming import client_order_id
-from killswitch.closing.pace import PACE, Pace
-from killswitch.closing.schedule import Do, judge
-from killswitch.incident.results import Standing
+from killswitch.execution.decide.ladder import MARKET
+from killswitch.execution.decide.schedule import Do, judge
+from killswitch.execution.patience import PACE, Pace
+from killswitch.execution.send import order_sender
+from killswitch.execution.targets.client_order_id import client_order_id
+from killswitch.execution.targets.lifecycle import ASIDE, TRANSITIONS, Event, State
+from killswitch.execution.targets.order_ledger import PositionLedger
+from killswitch.execution.targets.position_target import Line
+from killswitch.incident.record.results import Standing
 from killswitch.model.store import JournalEntry, JournalKind
 from killswitch.model.venue import ClientIdRule, RejectReason
 from tests.unit.docs.pages import Section, sections
@@ -210,8 +210,8 @@ def test_the_other_numbers_are_where_the_page_says(page: dict[str, Section]) -> 
     assert len({row["number"] for row in rows}) == len(rows)
     for row in rows:
         module, _, name = row["number"].strip("`").rpartition(".")
-        if module == "closing.breaker.Breaker":
-            breaker = import_module("killswitch.closing.breaker").Breaker
+        if module == "ratelimit.breaker.Breaker":
+            breaker = import_module("killswitch.ratelimit.breaker").Breaker
             value = inspect.signature(breaker).parameters[name].default
         else:
             value = getattr(import_module(f"killswitch.{module}"), name)
@@ -226,14 +226,14 @@ def test_the_numbers_in_the_sentences_are_those_of_the_tables(text: str) -> None
     assert waits[-1] == PACE.longest_wait
     questions = [*accumulate(repeat(2, 3), lambda wait, by: wait * by, initial=PACE.ask_again)]
     assert questions == [0.1, 0.2, 0.4, 0.8]
-    chunks = [min(dispatch.FIRST * 8**turn, dispatch.LARGEST) for turn in range(4)]
+    chunks = [min(order_sender.FIRST * 8**turn, order_sender.LARGEST) for turn in range(4)]
     assert chunks == [10, 80, 320, 320]
     for said in (
         "waits for 0.5, 1, 2 … 30 s",
         "repeated after 0.1, 0.2, 0.4 … 1 s",
-        f"{dispatch.FIRST} first and eight times as many in each further one, up to {dispatch.LARGEST};",
-        f"within {dispatch.TOGETHER * 1000:g} ms of each other",
-        f"comes within {dispatch.SOON * 1000:g} ms",
+        f"{order_sender.FIRST} first and eight times as many in each further one, up to {order_sender.LARGEST};",
+        f"within {order_sender.TOGETHER * 1000:g} ms of each other",
+        f"comes within {order_sender.SOON * 1000:g} ms",
         f'"No such order" counts only {PACE.absence_after:g} s after sending',
         f"{PACE.asked_for / 60:g} minutes after the venue was first",
         f"cancelled after {PACE.rest_at_most:g} s",

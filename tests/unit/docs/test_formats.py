@@ -9,13 +9,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from killswitch.incident.message import Message
-from killswitch.lab import answer, outcome, summary
+from killswitch.incident.notify.message import Message
+from killswitch.lab import outcome, summary
+from killswitch.lab.pages import answer
 from killswitch.model import decision, snapshot
-from killswitch.planning import plan_file
+from killswitch.operations import progress
+from killswitch.operations.preview import encode_preview, preview
+from killswitch.planning.operator import plan_file
 from killswitch.planning.tick import Interpreter
-from killswitch.runner import progress
-from killswitch.runner.preview import encode_preview, preview
 from tests import graphs
 from tests.worlds import START
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.cli.unwinding_text import manner
+from killswitch.cli.live.plan_text import manner
+from killswitch.cli.operate.reasons import WORDS
 from killswitch.graph.unwinding import OF_CAUSE
 from killswitch.model.decision import Decision, Intent, Unwinding
 from killswitch.model.words import Cause
-from killswitch.planning.unwind import manner as as_decided
-from killswitch.policy.causes import WORDS
+from killswitch.planning.orders.unwind import manner as as_decided
 from tests.unit.docs.pages import sections
 from tests.worlds import START
 

@@ -9,8 +9,8 @@ from ruamel.yaml import YAML
 
 from killswitch.market.terms import read_terms
 from killswitch.model.venue import AccountSpec, Cost, RateLimit, traits_of
-from killswitch.policy.account_document import AccountDocument
 from killswitch.policy.loader import load
+from killswitch.policy.schema.account import AccountDocument
 from killswitch_paper import adapter
 
 PAGE = Path(__file__).parents[3] / "docs/paper.md"

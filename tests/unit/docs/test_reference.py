@@ -8,10 +8,10 @@ import pytest
 
 from killswitch.cli import VERBS
 from killswitch.graph.compile import compile_loaded
-from killswitch.policy.codes import PAGES
+from killswitch.policy.diagnostics.pages import PAGES
 from killswitch.policy.kinds import KINDS
 from killswitch.policy.loader import load
-from killswitch.policy.shape import Part, fields
+from killswitch.policy.schema.shape import Part, fields
 from killswitch.signals.catalogue import CATALOGUE
 from tools.reference.documents import sections
 from tools.reference.examples import FOLDER, read_examples

@@ -10,24 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.closing.ledger import PositionLedger
+from killswitch.accounts.opening import open_accounts
+from killswitch.execution.targets.order_ledger import PositionLedger
 from killswitch.gate.reading import read_lock
-from killswitch.graph.rankings import BUILT_IN
+from killswitch.graph.resolution.references import BUILT_IN
 from killswitch.model.decision import Decision
 from killswitch.model.instant import HOUR, MINUTE, to_micros
 from killswitch.model.snapshot import Flow, Position, Rate, Snapshot
-from killswitch.planning.genesis import by_genesis
-from killswitch.planning.ranking import Candidate, rank
-from killswitch.planning.readings import Reading
+from killswitch.planning.scopes.trigger_status import Reading
+from killswitch.planning.targets.ranking import Candidate, by_genesis, rank
 from killswitch.planning.tick import Interpreter
-from killswitch.policy.account_document import AccountDocument
 from killswitch.policy.loader import load
-from killswitch.risk.cut import least_variance
-from killswitch.runner.opening import open_accounts
+from killswitch.policy.schema.account import AccountDocument
+from killswitch.risk.covariance import least_variance
 from killswitch.signals.currency import conversion
-from killswitch.signals.explanation import EquityTerms
-from killswitch.signals.history import History
-from killswitch.signals.marks import Marks
+from killswitch.signals.equity.explanation import EquityTerms
+from killswitch.signals.history.marks import Marks
+from killswitch.signals.history.scope import History
 from tests.graphs import DEFAULT_RANKING
 from tests.unit.docs.pages import Rows, Section, compiled, number, percent, sections
 from tests.worlds import account, after, flow, hand, position, rules, snapshot

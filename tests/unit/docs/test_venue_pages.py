@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from killswitch.accounts.plug_ins import families
 from killswitch.policy.loader import load
-from killswitch.runner.families import families
 
 PAGE_OF = {
     "binanceusdm": "binance", "binancecoinm": "binance", "binance": "binance", None: "alpaca",

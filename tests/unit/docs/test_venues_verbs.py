@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from killswitch.lab import fetching
-from killswitch.runner import account_findings as found
+from killswitch.preflight import findings as found
 from tests.unit.docs.test_followed import PORT, follow, free_port
 
 

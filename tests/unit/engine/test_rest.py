@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from killswitch.engine.rest import rests_until
 from killswitch.engine.state import NEVER, State, initial
-from killswitch.engine.step import Machine, latch, reset, step
+from killswitch.engine.step import Machine, latch, reset, rests_until, step
 from killswitch.graph.lowering import lower
 from killswitch.graph.nodes import AutoReset, Compare, Number, SignalRead
 from killswitch.model.instant import HOUR, MINUTE, SECOND

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from killswitch.accounts.opening import read_policies
 from killswitch.lab.campaign import CLOSE_ALL, IN_PROPORTION, NONE, STAGED, Part
 from killswitch.lab.outcome import Course
 from killswitch.model.instant import to_micros
-from killswitch.runner.opening import read_policies
 from tests.evidence.gathering import HORIZON, Candidate, Case, Evidence, Firings, came_back
 from tests.evidence.readmes import BEGIN, END, insert
 from tests.evidence.writing import MEANT, written

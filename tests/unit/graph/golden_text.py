@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 
 from killswitch.graph.nodes import PolicySet
-from killswitch.model.place import Place
+from killswitch.model.words import Place
 
 
 def as_text(policy_set: PolicySet) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from killswitch.graph.compile import compile_policies
+from killswitch.graph.lowering import _RANGES, outcomes
 from killswitch.graph.nodes import (
     AllOf,
     Compare,
@@ -19,7 +20,6 @@ from killswitch.graph.nodes import (
     SignalRead,
     SignalRef,
 )
-from killswitch.graph.ranges import _RANGES, outcomes
 from killswitch.graph.wording import span
 from killswitch.policy.loader import load
 from killswitch.signals.catalogue import BY_NAME

@@ -12,8 +12,8 @@ import pytest
 
 from killswitch.graph.compile import compile_policies
 from killswitch.graph.diagram import dot, mermaid
-from killswitch.policy import codes_graph
-from killswitch.policy.diagnostics import Diagnostic, render
+from killswitch.policy.diagnostics import graph_pages
+from killswitch.policy.diagnostics.problem import Diagnostic, render
 from killswitch.policy.loader import Document, load
 from tests.unit.graph.golden_text import as_text
 
@@ -68,14 +68,14 @@ def test_a_file_of_mistakes_holds_the_code_of_its_name(name: str, monkeypatch: p
 def test_every_code_of_the_graph_has_a_file() -> None:
     """No page without a policy that brings its problem about."""
     shown = {name.split("-")[0].upper() for name in INVALID}
-    assert {page.code for page in codes_graph.PAGES} <= shown
+    assert {page.code for page in graph_pages.PAGES} <= shown
 
 
 @pytest.mark.parametrize("name", INVALID)
 def test_only_codes_with_a_page_are_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`ksctl explain` knows every code that compiling gives."""
     monkeypatch.chdir(GOLDEN / "invalid")
-    assert {each.code for each in told(name)} <= {page.code for page in codes_graph.PAGES}
+    assert {each.code for each in told(name)} <= {page.code for page in graph_pages.PAGES}
 
 
 def test_the_graph_is_drawn_as_in_its_golden_files(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import get_args
 
 import pytest
 
+from killswitch.cli.operate.reasons import WORDS
 from killswitch.graph.compile import compile_loaded, compile_policies
 from killswitch.graph.nodes import Close, PolicySet
 from killswitch.graph.unwinding import (
@@ -27,10 +28,9 @@ from killswitch.graph.unwinding import (
 )
 from killswitch.graph.wording import close_text, unwinding_text
 from killswitch.model.words import Cause
-from killswitch.policy.account_document import AccountDocument
-from killswitch.policy.causes import WORDS
 from killswitch.policy.loader import load
-from killswitch.policy.unwinding_checks import unwinding as breaches
+from killswitch.policy.schema.account import AccountDocument
+from killswitch.policy.schema.unwinding_checks import unwinding as breaches
 
 SECOND = 1_000_000
 GOLDEN = Path(__file__).parent / "golden"

@@ -8,17 +8,16 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.incident.commands import StartedAs
-from killswitch.incident.course import course_of, points_before, points_since
-from killswitch.incident.life import life_of
 from killswitch.incident.projection import incident_of
-from killswitch.incident.rendering import report_markdown
-from killswitch.incident.restating import Restating
-from killswitch.model.course import CoursePoint
+from killswitch.incident.record.checklist import StartedAs
+from killswitch.incident.record.equity_curve import course_of, points_before, points_since
+from killswitch.incident.record.lifetime import life_of
+from killswitch.incident.record.restating import Restating
+from killswitch.incident.report.rendering import report_markdown
 from killswitch.model.instant import HOUR, SECOND, to_micros
-from killswitch.model.store import HistoryRow
-from killswitch.signals.changes import Change
-from killswitch.signals.rows import Correction
+from killswitch.model.store import CoursePoint, HistoryRow
+from killswitch.signals.equity.pending_changes import Change
+from killswitch.signals.history.rows import Correction
 from tests import incidents
 from tests.incidents import FIRST, hand_written, rows
 from tests.worlds import after

@@ -6,11 +6,10 @@ from decimal import Decimal
 
 from msgspec import structs
 
-from killswitch.cli.chain_text import chain_text
-from killswitch.incident.results import result_of
+from killswitch.cli.policy.explain_decision import Chain, chain_text
+from killswitch.incident.record.results import result_of
 from killswitch.model.decision import Decision, Rung, Unwinding
 from killswitch.model.store import JournalEntry
-from killswitch.runner.chain import Chain
 from tests import incidents
 from tests.incidents import FIRST, SCOPE, SET, entry
 from tests.worlds import after

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.closing.closer import Closer
-from killswitch.closing.intents import planned_entries
-from killswitch.incident.commands import StartedAs
-from killswitch.incident.life import life_of
+from killswitch.execution.account_executor import Closer
+from killswitch.execution.state.intents import planned_entries
 from killswitch.incident.projection import incident_of
-from killswitch.incident.record import Incident
-from killswitch.incident.rendering import report
+from killswitch.incident.record.checklist import StartedAs
+from killswitch.incident.record.document import Incident
+from killswitch.incident.record.lifetime import life_of
+from killswitch.incident.report.rendering import report
 from killswitch.model.decision import Book, BookChange, Decision, Intent, Rung, Unwinding
 from killswitch.model.snapshot import AccountSnapshot, Fill, Snapshot, encode_snapshot
 from killswitch.model.store import TickRecord

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from msgspec import structs
 
-from killswitch.incident.grouping import GROUP_INTERVAL, NoticeGroups, Repeats
+from killswitch.incident.notify.grouping import GROUP_INTERVAL, NoticeGroups, Repeats
 from killswitch.model.decision import Notice, NoticeKind, Severity
 from tests import incidents
 from tests.incidents import FIRST

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.cli.hands_text import _failed
-from killswitch.cli.status_text import _closings
-from killswitch.incident.causes import intended, remainders
-from killswitch.incident.totals import UNMARKED, UNREAD
+from killswitch.cli.live.status_text import _closings
+from killswitch.cli.operate.text import _failed
+from killswitch.incident.record.close_causes import intended, remainders
+from killswitch.incident.record.totals import UNMARKED, UNREAD
 from killswitch.model.decision import Intent
 from killswitch.model.snapshot import AccountSnapshot, Position, Snapshot
 from killswitch.model.store import JournalEntry
-from killswitch.runner.standing import OpenClosing
+from killswitch.operations.status import OpenClosing
 from tests import incidents
 from tests.incidents import HandWritten, hand_written
 from tests.unit.incident.test_results import (

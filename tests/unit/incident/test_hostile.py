@@ -14,16 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from killswitch.incident.commands import StartedAs
-from killswitch.incident.life import life_of
-from killswitch.incident.markdown import code, escape, fenced, plain
-from killswitch.incident.note import keep_runbooks
-from killswitch.incident.page import page
-from killswitch.incident.places import PolicyText, WrittenAt
 from killswitch.incident.projection import incident_of
-from killswitch.incident.record import Person, RunbookFacts
-from killswitch.incident.rendering import report, runbook
-from killswitch.incident.templates import RenderingError
+from killswitch.incident.record.checklist import StartedAs
+from killswitch.incident.record.document import Person, RunbookFacts
+from killswitch.incident.record.filters import code, escape, fenced, plain
+from killswitch.incident.record.lifetime import keep_runbooks, life_of
+from killswitch.incident.record.source_places import PolicyText, WrittenAt
+from killswitch.incident.report.page import page
+from killswitch.incident.report.rendering import report, runbook
+from killswitch.incident.report.templates import RenderingError
 from killswitch.model.decision import Notice
 from tests import incidents
 from tests.incidents import FIRST, POLICY, SET, HandWritten, entry, hand_written

@@ -8,17 +8,15 @@ from decimal import Decimal
 import pytest
 from msgspec import structs
 
-from killswitch.cli.chain_text import chain_text
+from killswitch.cli.policy.explain_decision import Chain, chain_text
 from killswitch.cli.wording import decision_lines
 from killswitch.graph.nodes import PolicySet, SignalRef
 from killswitch.graph.routing import Route, RouteRule, RouteTarget, Subject
-from killswitch.incident.addressing import Addressing
-from killswitch.incident.message import Message, decode_message, of_decision, plain
-from killswitch.incident.readings import as_written
-from killswitch.incident.results import result_of
+from killswitch.incident.notify.message import Message, as_written, decode_message, of_decision, plain
+from killswitch.incident.notify.routing import Addressing
+from killswitch.incident.record.results import result_of
 from killswitch.model.decision import Attribution, Decision, Intent, LockOrder, Notice, TriggerReading
 from killswitch.model.snapshot import Closing, Residual
-from killswitch.runner.chain import Chain
 from tests import graphs
 from tests.outboxes import START
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from killswitch.incident.mouth import Mouth, UnheardError
+from killswitch.incident.notify.targets import Mouth, UnheardError
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_reader_that_stops_loses_lines_and_the_next_one_begins_anew(pipe: tupl
 
 PROGRAM = """
 import os, sys
-from killswitch.incident.targets import LogSender, NotSentError
+from killswitch.incident.notify.targets import LogSender, NotSentError
 from tests.outboxes import message
 os.set_blocking(2, False)
 try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from killswitch.incident.numbering import numbered
+from killswitch.render.formats import numbered
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.incident.commands import StartedAs
-from killswitch.incident.life import life_of
 from killswitch.incident.projection import incident_of
-from killswitch.incident.results import recorded_result
+from killswitch.incident.record.checklist import StartedAs
+from killswitch.incident.record.lifetime import life_of
+from killswitch.incident.record.results import recorded_result
 from killswitch.model.store import JournalEntry
 from tests.incidents import FIRST, SECOND, HandWritten, entry, firing, hand_written, intent, snapshot
 from tests.worlds import after

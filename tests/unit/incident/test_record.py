@@ -9,13 +9,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from killswitch.incident.commands import StartedAs
-from killswitch.incident.life import UnknownIncidentError, life_of, lives
-from killswitch.incident.message import Message, encode_message
-from killswitch.incident.note import encode_note, keep_runbooks, note_now
+from killswitch.incident.notify.message import Message, encode_message
 from killswitch.incident.projection import incident_of
-from killswitch.incident.record import Incident, Item, Person, RunbookFacts, Step
-from killswitch.incident.rendering import report_markdown
+from killswitch.incident.record.checklist import StartedAs
+from killswitch.incident.record.document import Incident, Item, Person, RunbookFacts, Step
+from killswitch.incident.record.lifetime import (
+    UnknownIncidentError,
+    encode_note,
+    keep_runbooks,
+    life_of,
+    lives,
+    note_now,
+)
+from killswitch.incident.report.rendering import report_markdown
 from killswitch.model.decision import Decision
 from killswitch.model.instant import to_micros
 from killswitch.model.store import JournalEntry, Outgoing

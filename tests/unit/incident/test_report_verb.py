@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from markdown_it import MarkdownIt
 
-from killswitch.cli.report import report
+from killswitch.cli.live.report import report
 from tests import incidents
 from tests.incidents import FIRST, SECOND, HandWritten, hand_written, rows
 from tests.worlds import after

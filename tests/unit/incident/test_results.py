@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.incident.commands import StartedAs
-from killswitch.incident.exposure import Exposure
-from killswitch.incident.life import life_of, lives
-from killswitch.incident.order_lines import Bound
-from killswitch.incident.orders import outcomes
 from killswitch.incident.projection import incident_of
-from killswitch.incident.record import Incident
-from killswitch.incident.rendering import report_markdown
-from killswitch.incident.results import Result, result_of
-from killswitch.incident.totals import UNMARKED, Missing
+from killswitch.incident.record.checklist import StartedAs
+from killswitch.incident.record.document import Incident
+from killswitch.incident.record.lifetime import life_of, lives
+from killswitch.incident.record.order_lines import Bound
+from killswitch.incident.record.orders import outcomes
+from killswitch.incident.record.results import Result, result_of
+from killswitch.incident.record.totals import UNMARKED, Missing
+from killswitch.incident.record.unprotected import Exposure
+from killswitch.incident.report.rendering import report_markdown
 from killswitch.model.decision import Cause, Decision, Intent, Rung, Unwinding
 from killswitch.model.snapshot import Instrument, Snapshot
 from killswitch.model.store import JournalEntry

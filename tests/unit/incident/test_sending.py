@@ -10,12 +10,12 @@ from time import monotonic
 
 import pytest
 
-from killswitch.incident import apprise_target
-from killswitch.incident import sending as sending_module
-from killswitch.incident.apprise_target import AppriseSender
-from killswitch.incident.message import Message
-from killswitch.incident.sending import MOST_HANGING, Lane, Sending
-from killswitch.lab.clock import VirtualClock
+from killswitch.incident.notify import apprise_target
+from killswitch.incident.notify import delivery as sending_module
+from killswitch.incident.notify.apprise_target import AppriseSender
+from killswitch.incident.notify.delivery import MOST_HANGING, Lane, Sending
+from killswitch.incident.notify.message import Message
+from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.instant import HOUR
 from killswitch.store.errors import FencedError, StoreError
 from killswitch.store.sql import SqlStore

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from killswitch.incident.life import Life, lives
+from killswitch.incident.record.lifetime import Life, lives
 from killswitch.model.decision import Decision, LockOrder
 from tests.incidents import POLICY, SCOPE, SET, firing, reset
 from tests.worlds import after

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.incident import apprise_target
-from killswitch.incident.apprise_target import AppriseSender
-from killswitch.incident.message import decode_message, fitted
-from killswitch.incident.targets import LOGGER, FileSender, LogSender, NotSentError, StalledError
-from killswitch.runner.target_senders import discreet
+from killswitch.incident.notify import apprise_target
+from killswitch.incident.notify.apprise_target import AppriseSender
+from killswitch.incident.notify.message import decode_message, fitted
+from killswitch.incident.notify.targets import LOGGER, FileSender, LogSender, NotSentError, StalledError
+from killswitch.runner.notify.target_check import discreet
 from killswitch.transport import sinks
 from tests.outboxes import message
 from tests.webhooks import Webhook, free_port

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.incident import template_budget
-from killswitch.incident.page import LONGEST_FORMATTED
-from killswitch.incident.record import Incident, RunbookFacts
-from killswitch.incident.rendering import runbook
-from killswitch.incident.template_budget import LONGEST_TEXT
-from killswitch.incident.templates import RenderingError
+from killswitch.incident.record.document import Incident, RunbookFacts
+from killswitch.incident.report import template_budget
+from killswitch.incident.report.page import LONGEST_FORMATTED
+from killswitch.incident.report.rendering import runbook
+from killswitch.incident.report.template_budget import LONGEST_TEXT
+from killswitch.incident.report.templates import RenderingError
 from tests.incidents import hand_written, whole_incident
 from tests.unit.incident.test_validation import found_in
 
@@ -55,9 +55,9 @@ def test_a_template_that_would_not_end_is_refused_when_it_is_checked(
 
 @pytest.fixture(scope="module")
 def incident(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Incident]:
-    from killswitch.incident.commands import StartedAs
-    from killswitch.incident.life import life_of
     from killswitch.incident.projection import incident_of
+    from killswitch.incident.record.checklist import StartedAs
+    from killswitch.incident.record.lifetime import life_of
 
     written = hand_written(tmp_path_factory.mktemp("incident"))
     whole_incident(written)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.incident.commands import StartedAs
-from killswitch.incident.life import life_of
-from killswitch.incident.order_lines import order_lines
 from killswitch.incident.projection import incident_of
-from killswitch.incident.resting import kind_of
+from killswitch.incident.record.checklist import StartedAs
+from killswitch.incident.record.lifetime import life_of
+from killswitch.incident.record.order_lines import order_lines
+from killswitch.incident.record.timeline import kind_of
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Order
 from killswitch.model.store import JournalEntry

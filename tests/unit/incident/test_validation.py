@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from killswitch.content import policies_folder, runbooks_folder
-from killswitch.incident.shapes import Parts, shape_of
-from killswitch.incident.shown import Shown
-from killswitch.incident.template_check import Walk
-from killswitch.incident.templates import environment
-from killswitch.incident.validation import compile_all, shipped
-from killswitch.policy.diagnostics import Diagnostic
-from killswitch.policy.documents import PolicyDocument
+from killswitch.incident.report.rendering import Shown
+from killswitch.incident.report.runbooks import compile_all, shipped
+from killswitch.incident.report.template_check import Walk
+from killswitch.incident.report.template_shapes import Parts, shape_of
+from killswitch.incident.report.templates import environment
+from killswitch.policy.diagnostics.problem import Diagnostic
 from killswitch.policy.loader import load
+from killswitch.policy.schema.policy import PolicyDocument
 
 POLICY = """
 apiVersion: killswitch.dev/v1

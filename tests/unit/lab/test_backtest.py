@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from killswitch.lab.alternatives import close_all, in_proportion
 from killswitch.lab.bars import BarsError, BarTable, read_market
-from killswitch.lab.panel import Panel
+from killswitch.lab.price_matrix import Panel
 from killswitch.market.rules import MarketRules
 from killswitch.model.snapshot import Snapshot
 from tests.backtests import BEGINS, MINUTE, book, market, run, series, shipped, written

@@ -17,7 +17,7 @@ from killswitch.lab.campaign import RULES, Campaign, Part, Progress, Stop
 from killswitch.lab.crash import calm_bars
 from killswitch.lab.families import Member, half_and_half
 from killswitch.lab.outcome import Run
-from killswitch.lab.panel import Panel
+from killswitch.lab.price_matrix import Panel
 from tests.runs import run
 
 BOOK = half_and_half(("BTC_USDT", "ETH_USDT"))

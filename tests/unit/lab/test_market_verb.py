@@ -11,15 +11,15 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from killswitch.cli import market as market_module
-from killswitch.cli.backtest import backtest
-from killswitch.cli.market import market
+from killswitch.accounts import plug_ins as families_module
+from killswitch.cli.lab import market as market_module
+from killswitch.cli.lab.backtest import backtest
+from killswitch.cli.lab.market import market
 from killswitch.lab import fetching
 from killswitch.lab.bars import Series
 from killswitch.lab.crash import crash_bars
 from killswitch.model.inspection import Bar, BarHistory
 from killswitch.model.venue import OrderRejectedError, VenueDownError
-from killswitch.runner import families as families_module
 
 
 def _bars(one: Series) -> list[Bar]:

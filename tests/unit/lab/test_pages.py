@@ -13,15 +13,12 @@ from pathlib import Path
 import pytest
 
 from killswitch.graph.nodes import PolicySet
-from killswitch.lab.answer import Answer, answer, encode, used
 from killswitch.lab.campaign import RULES, Campaign, Fault, Part, Results, Tried
 from killswitch.lab.families import Kind
+from killswitch.lab.pages.answer import Answer, answer, encode, used
 from killswitch.lab.pages.charts import figures
-from killswitch.lab.pages.html import html
-from killswitch.lab.pages.markdown import markdown
-from killswitch.lab.pages.parts import Page, Table, aligned
-from killswitch.lab.pages.telling import page
-from killswitch.lab.pages.text import text
+from killswitch.lab.pages.content import page
+from killswitch.lab.pages.document import Page, Table, aligned, html, markdown, text
 from tests.runs import START, course, firing, liquidation, run, tried
 
 HOSTILE = '<script>alert("x")</script> & | `$_{x}` ${7*7} {{ 7*7 }}'
@@ -30,7 +27,7 @@ VOID = {"meta", "br", "hr", "img", "link", "input"}
 
 @pytest.fixture(scope="module")
 def policies(repository: Path) -> PolicySet:
-    from killswitch.runner.opening import read_policies
+    from killswitch.accounts.opening import read_policies
 
     return read_policies([repository / "policies" / "futures-drawdown"]).policies
 

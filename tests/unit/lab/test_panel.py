@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from killswitch.lab.bars import BarsError, BarTable, Series, read_market
-from killswitch.lab.panel import Panel
+from killswitch.lab.price_matrix import Panel
 from killswitch.model.instant import from_micros
 
 MINUTE = 60_000_000

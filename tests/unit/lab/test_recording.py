@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.lab.recording import Recorder, RecordingError, Writer, last, read
-from killswitch.lab.replay import replay
+from killswitch.lab.recording import Recorder, RecordingError, Writer, last, read, replay
 from killswitch.model.decision import Notice
 from killswitch.model.snapshot import AccountSnapshot, Snapshot, decode_snapshot
 from tests.graphs import policy_set

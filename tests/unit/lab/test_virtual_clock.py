@@ -3,7 +3,7 @@
 import asyncio
 from datetime import datetime
 
-from killswitch.lab.clock import VirtualClock
+from killswitch.lab.rehearsal import VirtualClock
 from tests.worlds import START, after
 
 

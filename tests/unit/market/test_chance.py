@@ -2,7 +2,7 @@
 
 from decimal import Decimal
 
-from killswitch.market.chance import SplitMix64
+from killswitch.market.matching import SplitMix64
 
 
 def test_it_draws_the_reference_numbers_of_its_seed() -> None:

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from killswitch.market.instruments import base_asset, derived, lots_down, lots_up
+from killswitch.market.rules import base_asset, derived, lots_down, lots_up
 
 
 @pytest.mark.parametrize(

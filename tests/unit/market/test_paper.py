@@ -5,9 +5,9 @@ from decimal import Decimal
 
 import pytest
 
-from killswitch.market.bar import carry, path
 from killswitch.market.paper import PaperMarket
 from killswitch.market.rules import MarketRules
+from killswitch.market.tape import carry, path
 from killswitch.market.terms import VenueTerms
 from tests.markets import START, Desk, bar, instrument
 

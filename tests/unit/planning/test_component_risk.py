@@ -13,14 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from killswitch.graph.nodes import Close, Graph, PolicySet
-from killswitch.graph.rankings import BUILT_IN
+from killswitch.graph.resolution.references import BUILT_IN
 from killswitch.model.decision import Decision
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import Position, Snapshot
 from killswitch.model.store import HistoryRow
 from killswitch.planning.tick import Interpreter
-from killswitch.risk.contributions import variance
-from killswitch.risk.shrinkage import shrunk_covariance
+from killswitch.risk.covariance import shrunk_covariance, variance
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
 from tests.worlds import account, after, position, rules, snapshot
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace as put
 
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
 from killswitch.model.venue import Prices
-from killswitch.planning.corroboration import corroborate, repriced
+from killswitch.planning.scopes.corroboration import corroborate, repriced
 from killswitch.signals.view import ScopeView
 from tests.worlds import account, position, rules
 

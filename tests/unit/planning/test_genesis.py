@@ -9,15 +9,14 @@ from decimal import Decimal
 import pytest
 
 from killswitch.graph.nodes import RankingRule
-from killswitch.graph.rankings import BUILT_IN
+from killswitch.graph.resolution.references import BUILT_IN
 from killswitch.model.instant import HOUR, MINUTE, to_micros
-from killswitch.model.reference_currency import ReferenceCurrency
 from killswitch.model.snapshot import Instrument, Position
-from killswitch.planning.genesis import by_genesis
-from killswitch.planning.ranking import Ranked, candidates
+from killswitch.model.words import ReferenceCurrency
+from killswitch.planning.targets.ranking import Ranked, by_genesis, candidates
 from killswitch.planning.tick import Interpreter
-from killswitch.signals.history import EquityTerms, History
-from killswitch.signals.marks import Marks
+from killswitch.signals.history.marks import Marks
+from killswitch.signals.history.scope import EquityTerms, History
 from killswitch.signals.view import PnlKey, ScopeView
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
 from tests.worlds import account, after, position, rules, snapshot

@@ -13,7 +13,7 @@ from killswitch.graph.nodes import AutoReset, Compare, LockTrading, Number, Poli
 from killswitch.model.decision import Book, BookChange, Cancel, Decision, decision_id
 from killswitch.model.instant import MINUTE, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Order, Snapshot
-from killswitch.planning.hands import accounts_in, applies
+from killswitch.planning.operator.closes import accounts_in, applies
 from killswitch.planning.tick import Interpreter, Outcome
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
 from tests.worlds import START, account, after, hand, position, rules, snapshot

@@ -17,9 +17,9 @@ from killswitch.graph.unwinding import HedgeRule, StandIn
 from killswitch.model.decision import Decision, Intent
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import AccountSnapshot, Closing, ClosingStatus, Order, Residual
-from killswitch.planning.stuck import OUT_OF_BUDGET, Obstacles, Seen
+from killswitch.operations.preview import preview
+from killswitch.planning.hedge.uncloseable import OUT_OF_BUDGET, Obstacles, Seen
 from killswitch.planning.tick import Interpreter, Outcome
-from killswitch.runner.preview import preview
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
 from tests.unit.planning.test_hedging import BTC, ETH, World, down, hedge, main, orders, other, policies
 from tests.worlds import START, account, hand, position, rules, snapshot

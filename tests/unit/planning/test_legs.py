@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from killswitch.planning import legs as room
-from killswitch.planning.legs import leg_order
+from killswitch.planning.orders import hedge_legs as room
+from killswitch.planning.orders.hedge_legs import leg_order
 
 D = Decimal
 

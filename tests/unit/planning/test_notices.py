@@ -10,13 +10,13 @@ import pytest
 from killswitch.graph.nodes import EquityRule, OnUnknown, SignalRef
 from killswitch.model.decision import Notice
 from killswitch.model.instant import MINUTE, SECOND, from_micros
-from killswitch.model.reference_currency import ReferenceCurrency
 from killswitch.model.snapshot import AccountSnapshot
+from killswitch.model.words import ReferenceCurrency
 from killswitch.planning import notices
-from killswitch.planning.cuts import Blocked
-from killswitch.planning.prepared import prepare
-from killswitch.planning.watch import Watch
-from killswitch.signals.explanation import ChangeEvent as News
+from killswitch.planning.orders.slices import Blocked
+from killswitch.planning.scopes.compiled_policy import prepare
+from killswitch.planning.scopes.evaluator import Watch
+from killswitch.signals.equity.explanation import ChangeEvent as News
 from killswitch.signals.view import ScopeView
 from tests.graphs import FALL_15M, graph, stage, trigger
 from tests.worlds import account, hand

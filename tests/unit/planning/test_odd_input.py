@@ -8,14 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace as put
 
-from killswitch.graph.nodes import (
-    AttributionRule,
-    CancelOrders,
-    Graph,
-    LockTrading,
-    ScopeRule,
-    SignalRef,
-)
+from killswitch.graph.nodes import AttributionRule, CancelOrders, Graph, LockTrading, ScopeRule, SignalRef
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import AccountSnapshot, Closing, Order, Snapshot

@@ -11,9 +11,9 @@ from msgspec.structs import replace as put
 from killswitch.graph.nodes import Graph, ScopeRule, SignalRef
 from killswitch.model.decision import Decision
 from killswitch.model.instant import HOUR, MINUTE
-from killswitch.model.reference_currency import ReferenceCurrency
 from killswitch.model.snapshot import AccountSnapshot, Rate
 from killswitch.model.venue import Prices
+from killswitch.model.words import ReferenceCurrency
 from killswitch.planning.tick import Interpreter
 from tests.graphs import FALL_1H, FALL_15M, close, graph, policy_set, stage, trigger
 from tests.worlds import account, after, position, snapshot

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from killswitch.graph.nodes import CorrelationGroupRule, RankingRule
 from killswitch.model.instant import MINUTE, to_micros
 from killswitch.model.snapshot import Position
-from killswitch.planning.ranking import Ranked, candidates, in_group_order, rank
+from killswitch.planning.targets.ranking import Ranked, candidates, in_group_order, rank
 from killswitch.signals.view import PnlKey, ScopeView
 from tests.graphs import DEFAULT_RANKING
 from tests.worlds import START, account, position

@@ -12,9 +12,9 @@ from killswitch.graph.nodes import Compare, Number, SignalRead
 from killswitch.model.decision import TriggerReading
 from killswitch.model.instant import MINUTE, SECOND, from_micros
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.planning.prepared import prepare
-from killswitch.planning.readings import number, reading, status, trigger_reading, why_unknown
-from killswitch.planning.watch import Watch
+from killswitch.planning.scopes.compiled_policy import prepare
+from killswitch.planning.scopes.evaluator import Watch
+from killswitch.planning.scopes.trigger_status import number, reading, status, trigger_reading, why_unknown
 from killswitch.signals.view import ScopeView
 from tests.graphs import FALL_1H, FALL_15M, graph, stage, trigger
 from tests.worlds import account, position

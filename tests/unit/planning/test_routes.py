@@ -11,11 +11,11 @@ import pytest
 from killswitch.graph.nodes import Close
 from killswitch.graph.unwinding import DEFAULT_SPOT, SlippageRule, SpotRule, UnwindingRule
 from killswitch.model.snapshot import Balance, Instrument, Position
-from killswitch.planning.ranking import Ranked, candidates
-from killswitch.planning.routes import Route, base_of, never_sold, route
-from killswitch.planning.selection import Target
+from killswitch.planning.orders.unwind import Unwound, unwind
+from killswitch.planning.spot_routes import Route, base_of, never_sold, route
+from killswitch.planning.targets.ranking import Ranked, candidates
+from killswitch.planning.targets.selection import Target
 from killswitch.planning.tick import Interpreter, Outcome
-from killswitch.planning.unwind import Unwound, unwind
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
 from tests.unit.planning.test_unwind import close_all, view_of
 from tests.worlds import START, account, after, position, rules, snapshot

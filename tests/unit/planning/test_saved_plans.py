@@ -16,8 +16,8 @@ from msgspec.structs import replace
 from killswitch.graph.nodes import LockTrading, PolicySet
 from killswitch.model.decision import Cancel, Intent, LockOrder, Notice, Rung, TriggerReading, Unwinding
 from killswitch.model.snapshot import Event, Order, Position, Snapshot
-from killswitch.planning.founded import unfounded
-from killswitch.planning.plan_file import (
+from killswitch.planning.operator.plan_check import unfounded
+from killswitch.planning.operator.plan_file import (
     PlanFileError,
     SavedPlan,
     decode_plan,
@@ -26,7 +26,7 @@ from killswitch.planning.plan_file import (
     made,
     plan_schema,
 )
-from killswitch.planning.saved import LONGEST_WAIT, applied_ids, basis_of
+from killswitch.planning.operator.saved_plan import LONGEST_WAIT, applied_ids, basis_of
 from killswitch.planning.tick import Interpreter, Outcome
 from tests import graphs
 from tests.worlds import account, after, hand, position, rules, snapshot

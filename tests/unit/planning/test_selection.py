@@ -11,8 +11,8 @@ from killswitch.graph.lowering import lower_one
 from killswitch.graph.nodes import AttributionRule, Close, Compare, ComparisonOp, Number, SignalRead, SignalRef
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Position
-from killswitch.planning.ranking import candidates
-from killswitch.planning.selection import Selection, select
+from killswitch.planning.targets.ranking import candidates
+from killswitch.planning.targets.selection import Selection, select
 from killswitch.signals.view import ScopeView
 from tests.graphs import FALL_15M, close, graph
 from tests.worlds import START, account, position

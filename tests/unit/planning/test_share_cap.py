@@ -11,8 +11,8 @@ from killswitch.cli.wording import decision_lines
 from killswitch.graph.nodes import Close, CorrelationGroupRule
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Position
-from killswitch.planning.ranking import candidates
-from killswitch.planning.selection import Selection, select
+from killswitch.planning.targets.ranking import candidates
+from killswitch.planning.targets.selection import Selection, select
 from killswitch.planning.tick import Interpreter
 from killswitch.signals.view import ScopeView
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger

@@ -10,9 +10,9 @@ import pytest
 
 from killswitch.graph.unwinding import SpotRule, UnwindingRule
 from killswitch.model.snapshot import Balance, Instrument, Position
-from killswitch.planning.ranking import Ranked, candidates
-from killswitch.planning.selection import Target
-from killswitch.planning.unwind import Unwound, unwind
+from killswitch.planning.orders.unwind import Unwound, unwind
+from killswitch.planning.targets.ranking import Ranked, candidates
+from killswitch.planning.targets.selection import Target
 from tests.unit.planning.test_unwind import close_all, view_of
 from tests.worlds import account, position, rules
 

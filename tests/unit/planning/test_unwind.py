@@ -19,16 +19,10 @@ from killswitch.graph.unwinding import (
 from killswitch.model.decision import Rung, Unwinding
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Liquidity, Position
-from killswitch.planning.ranking import Ranked, candidates
-from killswitch.planning.selection import Target
+from killswitch.planning.orders.unwind import Unwound, at_once, manner, most_urgent, unwind
+from killswitch.planning.targets.ranking import Ranked, candidates
+from killswitch.planning.targets.selection import Target
 from killswitch.planning.tick import Interpreter
-from killswitch.planning.unwind import (
-    Unwound,
-    at_once,
-    manner,
-    most_urgent,
-    unwind,
-)
 from killswitch.signals.view import ScopeView
 from tests.graphs import graph, policy_set
 from tests.worlds import START, account, hand, position, rules, snapshot

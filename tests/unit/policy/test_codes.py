@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.policy.codes import PAGES, page
+from killswitch.policy.diagnostics.pages import PAGES, page
 
 ROOMS = Path(__file__).parents[3] / "killswitch"
 TESTS = Path(__file__).parents[2]
+RAISING = ("policy", "graph", "incident", "accounts", "runner")
 CODE = re.compile(r"\bKS[1-9]\d{3}\b")
 
-PAGES_OF_CODES = {file.name for file in (ROOMS / "policy").glob("codes_*.py")}
+PAGES_OF_CODES = set((ROOMS / "policy" / "diagnostics").glob("*_pages.py"))
 
 
 def codes_in(files: list[Path]) -> set[str]:
@@ -23,8 +24,8 @@ def codes_in(files: list[Path]) -> set[str]:
 
 def raised() -> set[str]:
     """Every code that the rooms can raise."""
-    files = [file for room in ("policy", "graph", "incident", "runner") for file in (ROOMS / room).glob("*.py")]
-    return codes_in([file for file in files if file.name not in PAGES_OF_CODES])
+    files = [file for room in RAISING for file in (ROOMS / room).rglob("*.py")]
+    return codes_in([file for file in files if file not in PAGES_OF_CODES])
 
 
 def test_every_code_has_a_page_and_every_page_a_code() -> None:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.policy import files, tree
-from killswitch.policy.diagnostics import Diagnostic
+from killswitch.policy.diagnostics.problem import Diagnostic
 from killswitch.policy.loader import load
+from killswitch.policy.yaml import files, tree
 
 RANKING = """apiVersion: killswitch.dev/v1
 kind: Ranking

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from killswitch.policy.quick import read_plain
-from killswitch.policy.tree import Node, Note, parse_any
+from killswitch.policy.yaml.parser import read_plain
+from killswitch.policy.yaml.tree import Node, Note, parse_any
 
 ROOT = Path(__file__).parents[3]
 TEXTS = sorted(

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from killswitch.policy.jsonschema import schema_of, schema_of_all
-from killswitch.policy.kinds import KINDS
-from killswitch.policy.shape import fields
+from killswitch.policy.kinds import KINDS, schema_of, schema_of_all
+from killswitch.policy.schema.shape import fields
 
 
 def objects(schema: Any) -> list[dict[str, Any]]:

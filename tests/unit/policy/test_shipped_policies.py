@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from killswitch.graph.compile import compile_policies
-from killswitch.policy.documents import AutoReset, Close, PolicyDocument, PolicySpec, Stage, ThresholdTrigger
 from killswitch.policy.loader import load
+from killswitch.policy.schema.policy import AutoReset, Close, PolicyDocument, PolicySpec, Stage, ThresholdTrigger
 
 MINUTE = 60_000_000
 HOUR = 60 * MINUTE

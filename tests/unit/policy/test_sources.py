@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from killswitch.policy.diagnostics import as_json, render
+from killswitch.policy.diagnostics.problem import as_json, render
 from killswitch.policy.loader import load
-from killswitch.policy.quick import parse
-from killswitch.policy.source import SourceMap
-from killswitch.policy.written import Written
+from killswitch.policy.yaml.masked_text import Written
+from killswitch.policy.yaml.parser import parse
+from killswitch.policy.yaml.source import SourceMap
 
 
 def source_of(text: str) -> SourceMap:

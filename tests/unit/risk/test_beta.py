@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.risk.beta import least_squares_beta
+from killswitch.risk.covariance import least_squares_beta
 
 RETURNS = st.lists(st.tuples(st.integers(-500, 500), st.integers(-500, 500)), min_size=2, max_size=50)
 

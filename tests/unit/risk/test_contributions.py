@@ -6,8 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from killswitch.risk.contributions import variance, variance_shares
-from killswitch.risk.shrinkage import shrunk_covariance
+from killswitch.risk.covariance import shrunk_covariance, variance, variance_shares
 from tests.unit.risk.test_shrinkage import returns
 
 

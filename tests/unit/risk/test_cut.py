@@ -7,9 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.risk.contributions import variance
-from killswitch.risk.cut import least_variance
-from killswitch.risk.shrinkage import Matrix, shrunk_covariance
+from killswitch.risk.covariance import Matrix, least_variance, shrunk_covariance, variance
 from tests.unit.risk.test_shrinkage import returns
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.risk.impact import Model, daily_volume, expected_impact, greatest_size
+from killswitch.risk.trading_cost import Model, daily_volume, expected_impact, greatest_size
 
 D = Decimal
 MODELS: list[Model] = ["square_root", "linear"]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.risk.shrinkage import shrunk_covariance
+from killswitch.risk.covariance import shrunk_covariance
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.cli.hands_once import once
+from killswitch.cli.operate.single_tick import once
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import OrderReport, OrderRequest
-from killswitch.runner.hands import hand
+from killswitch.operations.commands import hand
 from killswitch.store.sql import SqlStore
 from tests.runner_world import ScriptedVenue, World, book
 

@@ -13,16 +13,16 @@ import pytest
 from click.testing import CliRunner, Result
 from msgspec.structs import replace
 
-from killswitch.cli.hands import apply, close
-from killswitch.cli.plan import plan as plan_verb
-from killswitch.cli.run import run
-from killswitch.cli.text import schema
+from killswitch.cli.live.plan import plan as plan_verb
+from killswitch.cli.live.run import run
+from killswitch.cli.operate.verbs import apply, close
+from killswitch.cli.policy.verbs import schema
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.model.venue import OrderReport, OrderRequest, VenueDownError
-from killswitch.planning.plan_file import SavedPlan, encode_plan
+from killswitch.operations.commands import SpentPlanError, answer_to, apply_hand, hand
+from killswitch.operations.preview import from_store, of_policies, preview, saved, under_way
+from killswitch.planning.operator.plan_file import SavedPlan, encode_plan
 from killswitch.planning.tick import Interpreter
-from killswitch.runner.hands import SpentPlanError, answer_to, apply_hand, hand
-from killswitch.runner.preview import from_store, of_policies, preview, saved, under_way
 from killswitch.store.sql import SqlStore
 from tests import graphs
 from tests.runner_world import ScriptedVenue, World, book, crash_policy, observing

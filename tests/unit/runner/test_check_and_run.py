@@ -7,12 +7,12 @@ from decimal import Decimal
 import pytest
 from msgspec import structs
 
+from killswitch.accounts.opening import open_accounts
+from killswitch.accounts.plug_ins import AdapterError
 from killswitch.model.snapshot import Order
 from killswitch.model.venue import DeadManRule, VenueTraits
-from killswitch.policy.account_document import AccountDocument
 from killswitch.policy.loader import load
-from killswitch.runner.adapters import AdapterError
-from killswitch.runner.opening import open_accounts
+from killswitch.policy.schema.account import AccountDocument
 from tests.runner_world import book
 from tests.unit.runner.test_venue_verbs import SOUND, Desk, Inspected, desk, findings, policy, wide
 
@@ -66,7 +66,7 @@ def test_another_currency_is_another_account_of_a_run_and_of_a_check_where_the_v
         def keeps_apart(self, exchange: str | None) -> bool:
             return True
 
-    monkeypatch.setattr("killswitch.runner.twins.families_of", lambda adapters: dict.fromkeys(adapters, Apart()))
+    monkeypatch.setattr("killswitch.accounts.validation.families_of", lambda adapters: dict.fromkeys(adapters, Apart()))
     desk.add(Inspected(SOUND))
     add_twin(desk, monkeypatch, "KEY-PLANTED", currency="USDC")
     assert findings(desk.checked("main"), "failed", "warning") == []

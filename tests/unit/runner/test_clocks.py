@@ -11,16 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.gate.lock import LockFolder
+from killswitch.accounts.armed import ArmedAccount, Arming
+from killswitch.gate.lock_folder import LockFolder
 from killswitch.gate.reading import read_lock
 from killswitch.graph.nodes import LockTrading, PolicySet, SignalRef
-from killswitch.lab.clock import VirtualClock
+from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.decision import Decision, LockOrder
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import Event, Snapshot
 from killswitch.model.store import TickRecord
+from killswitch.operations.commands import answer_to, apply_hand, hand
+from killswitch.operations.preview import preview, saved
+from killswitch.operations.probe import probe_of
+from killswitch.operations.status import runner_state
 from killswitch.planning.tick import Interpreter
-from killswitch.runner.accounts import ArmedAccount, Arming
 from killswitch.runner.clock import (
     FOLLOWED,
     ClockState,
@@ -33,14 +37,10 @@ from killswitch.runner.clock import (
     now_after,
     on_timeline,
 )
-from killswitch.runner.hands import answer_to, apply_hand, hand
 from killswitch.runner.lease import LeaseHolder, LeaseRefusedError, end_misdated, is_misdated
-from killswitch.runner.locking import Locking
+from killswitch.runner.locks.locking import Locking
 from killswitch.runner.loop import Runner
-from killswitch.runner.preview import preview, saved
-from killswitch.runner.probing import probe_of
-from killswitch.runner.standing import runner_state
-from killswitch.runner.started import tick_time
+from killswitch.runner.status_blob import tick_time
 from killswitch.store.sql import SqlStore
 from tests import graphs
 from tests.runner_world import ScriptedVenue, World, book, crash_policy

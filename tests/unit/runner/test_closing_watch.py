@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.cli import closing_watch
-from killswitch.cli.closing_watch import Terminal, Watch, follow
+from killswitch.cli.live import close_progress
+from killswitch.cli.live.close_progress import Terminal, Watch, follow
 from killswitch.model.decision import Decision, Intent
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.store import JournalEntry, JournalKind, TickRecord
-from killswitch.runner.hands import hand
+from killswitch.operations.commands import hand
 from killswitch.runner.lease import this_process
 from killswitch.store.sql import SqlStore
 from tests.runner_world import World
@@ -31,8 +31,8 @@ class Closing:
         self.steps: list[Callable[[], None]] = []
         self.slept = 0.0
         store.acquire(this_process(), to_micros(NOW), 3600 * SECOND)
-        monkeypatch.setattr(closing_watch.time, "sleep", self._sleep)
-        monkeypatch.setattr(closing_watch.time, "monotonic", lambda: self.slept)
+        monkeypatch.setattr(close_progress.time, "sleep", self._sleep)
+        monkeypatch.setattr(close_progress.time, "monotonic", lambda: self.slept)
 
     def _sleep(self, seconds: float) -> None:
         self.slept += seconds
@@ -153,7 +153,7 @@ def test_without_a_runner_watching_ends_and_says_so(closing: Closing, capsys: py
     captured = capsys.readouterr()
     assert "end unknown: no runner lives that works on it" in captured.out
     assert "`ksctl run --live` goes on with what is left" in captured.err
-    assert closing.slept == pytest.approx(closing_watch.LEFT_ALONE)
+    assert closing.slept == pytest.approx(close_progress.LEFT_ALONE)
 
 
 def test_an_interrupted_watch_says_that_the_closing_goes_on(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from killswitch.runner.commit import commit_of
+from killswitch.accounts.opening import commit_of
 
 
 def git(folder: Path, *arguments: str) -> str:

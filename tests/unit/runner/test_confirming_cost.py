@@ -7,13 +7,13 @@ from decimal import Decimal
 
 import pytest
 
-from killswitch.closing.confirmation import LAG
-from killswitch.closing.naming import client_order_id
+from killswitch.execution.query.order_reconciliation import LAG
+from killswitch.execution.targets.client_order_id import client_order_id
 from killswitch.model.decision import Notice, decision_id
 from killswitch.model.snapshot import Order
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import ClientIdRule
-from killswitch.runner.confirming import KEPT, Confirming
+from killswitch.runner.order_reconciliation import KEPT, Confirming
 from tests.worlds import account, fill, snapshot
 
 START = datetime(2024, 1, 1, tzinfo=UTC)

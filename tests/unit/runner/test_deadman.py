@@ -17,10 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from killswitch.graph.timer import TimerRule
+from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.opening import read_policies
+from killswitch.graph.nodes import TimerRule
 from killswitch.model.inspection import Inspection, KeyRights
 from killswitch.model.instant import SECOND
-from killswitch.model.place import Place
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Order
 from killswitch.model.venue import (
     Cost,
@@ -32,14 +33,13 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueTraits,
 )
-from killswitch.runner.accounts import ArmedAccount
+from killswitch.model.words import Place
 from killswitch.runner.assembly import LockPaths, assemble
-from killswitch.runner.deadman_memory import LIVE_NAME, decode_memory
-from killswitch.runner.deadman_rules import TimerError, bared
+from killswitch.runner.dead_man.memory import LIVE_NAME, decode_memory
+from killswitch.runner.dead_man.rules import TimerError, bared
 from killswitch.runner.loop import Pace, Runner
-from killswitch.runner.opening import read_policies
-from killswitch.runner.status import LIVE_NAME as STATUS
-from killswitch.runner.status import decode_view
+from killswitch.runner.status_blob import LIVE_NAME as STATUS
+from killswitch.runner.status_blob import decode_view
 from killswitch.store.errors import StoreError
 from killswitch.store.sqlite import open_store
 from tests import graphs, worlds

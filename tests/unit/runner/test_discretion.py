@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from killswitch.accounts import plug_ins
+from killswitch.accounts.plug_ins import AdapterError, make_adapter
+from killswitch.accounts.redaction import HIDDEN, Redactor
 from killswitch.model.legible import shortened
 from killswitch.model.venue import (
     AccountSpec,
@@ -23,9 +26,6 @@ from killswitch.model.venue import (
     VenueTraits,
     traits_of,
 )
-from killswitch.runner import adapters
-from killswitch.runner.adapters import AdapterError, make_adapter
-from killswitch.runner.discretion import HIDDEN, Redactor
 
 SECRET = "s3cr&t/'1'"
 SPEC = AccountSpec("main", "leaky", "swap", "USDT", None, {}, {"key": SECRET})
@@ -74,7 +74,7 @@ def test_w3_no_error_of_an_adapter_says_a_credential(
     error: Exception, call: str, arguments: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the request and the error: its words come through, the credential in them does not."""
-    monkeypatch.setattr(adapters, "_factory", lambda name: lambda spec: Leaky(error))
+    monkeypatch.setattr(plug_ins, "_factory", lambda name: lambda spec: Leaky(error))
     venue = make_adapter(SPEC)
     with pytest.raises(Exception, match="hidden credential") as raised:
         asyncio.run(getattr(venue, call)(*[""] * arguments))
@@ -90,7 +90,7 @@ def test_w3_an_adapter_that_refuses_its_account_does_not_say_its_credential(monk
     def refuse(spec: AccountSpec) -> object:
         raise ValueError(f"key {spec.credentials['key']} is malformed")
 
-    monkeypatch.setattr(adapters, "_factory", lambda name: refuse)
+    monkeypatch.setattr(plug_ins, "_factory", lambda name: refuse)
     with pytest.raises(AdapterError) as refused:
         make_adapter(SPEC)
     assert str(refused.value) == f"account main: adapter leaky refused it: key {HIDDEN} is malformed"
@@ -116,7 +116,7 @@ def test_what_an_endpoint_is_asked_with_is_hidden(words: str, monkeypatch: pytes
     """A token in the query of an address stands in a document, and need not stand in logs and stores too."""
     address = "http://127.0.0.1:1"
     spec = AccountSpec("main", "leaky", "swap", "USDT", f"{address}/?venue=7&token=T0KENsup3r", {}, {})
-    monkeypatch.setattr(adapters, "_factory", lambda _: lambda _: Leaky(VenueDownError(words.format(address))))
+    monkeypatch.setattr(plug_ins, "_factory", lambda _: lambda _: Leaky(VenueDownError(words.format(address))))
     with pytest.raises(VenueDownError) as raised:
         asyncio.run(make_adapter(spec).snapshot())
     assert "T0KEN" not in str(raised.value)
@@ -137,7 +137,7 @@ def test_w3_no_answer_in_a_batch_says_a_credential_and_each_means_what_it_meant(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The errors of single orders come as answers, not as exceptions: their words are looked at all the same."""
-    monkeypatch.setattr(adapters, "_factory", lambda name: lambda spec: LeakyBatches())
+    monkeypatch.setattr(plug_ins, "_factory", lambda name: lambda spec: LeakyBatches())
     venue = make_adapter(SPEC)
     assert isinstance(venue, BatchingVenue)
     order, rejected, limited, wordy = asyncio.run(venue.submit_batch(()))
@@ -166,11 +166,11 @@ def test_discretion_offers_what_the_adapter_offers_and_nothing_else(monkeypatch:
             raise VenueDownError(f"401 for {SECRET}")
 
     optional = (BatchingVenue, BookClosingVenue, MeteredVenue)
-    monkeypatch.setattr(adapters, "_factory", lambda name: lambda spec: Plain())
+    monkeypatch.setattr(plug_ins, "_factory", lambda name: lambda spec: Plain())
     plain = make_adapter(SPEC)
     assert not any(isinstance(plain, each) for each in optional)
     assert traits_of(plain) == VenueTraits()
-    monkeypatch.setattr(adapters, "_factory", lambda name: lambda spec: Gifted())
+    monkeypatch.setattr(plug_ins, "_factory", lambda name: lambda spec: Gifted())
     gifted = make_adapter(SPEC)
     assert traits_of(gifted).batch == 5
     assert isinstance(gifted, MeteredVenue)

@@ -11,8 +11,8 @@ from concurrent.futures import Future
 import pytest
 
 from killswitch.deadline import NoThreadError
-from killswitch.runner import event_loop
-from killswitch.runner.event_loop import DaemonThreads
+from killswitch.runner import process
+from killswitch.runner.process import DaemonThreads
 from tests.threads import NoThreads
 
 
@@ -32,7 +32,7 @@ def test_calls_that_hang_keep_no_other_from_being_made_nor_the_loop_from_its_end
         assert not any(each.done() for each in hanging)
         return answer
 
-    assert event_loop.run(work()) == "answered"
+    assert process.run(work()) == "answered"
     never.set()
 
 
@@ -57,7 +57,7 @@ def _when_there_is_room(threads: DaemonThreads) -> Future[float]:
 
 PROGRAM = """
 import asyncio, threading
-from killswitch.runner import event_loop
+from killswitch.runner import process as event_loop
 async def main():
     asyncio.create_task(asyncio.to_thread(threading.Event().wait))
     await asyncio.sleep(0)
@@ -80,9 +80,9 @@ def test_a_loop_ends_where_no_thread_can_be_begun(no_threads: NoThreads) -> None
         no_threads.begin()
         return await asyncio.to_thread(lambda: "answered by the thread of the call before")
 
-    assert event_loop.run(work()) == "answered by the thread of the call before"
+    assert process.run(work()) == "answered by the thread of the call before"
     with pytest.raises(NoThreadError, match="no thread can be begun: can't start new thread"):
-        event_loop.run(asyncio.to_thread(int))
+        process.run(asyncio.to_thread(int))
 
 
 def test_what_a_thread_that_was_not_begun_took_is_given_back(no_threads: NoThreads) -> None:

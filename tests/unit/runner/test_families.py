@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from killswitch.accounts import plug_ins as module
+from killswitch.accounts.plug_ins import GROUP, NoSuchVenueError, families
 from killswitch.model.inspection import Bar, BarHistory, Capability, VenueListing
 from killswitch.model.venue import VenueTraits
-from killswitch.runner import families as module
-from killswitch.runner.families import GROUP, NoSuchVenueError, families
 
 
 class Bars:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.poll.poller import FIRST_PATIENCE, Readers
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.runner.accounts import ArmedAccount
-from killswitch.runner.reading import FIRST_PATIENCE, Readers
 from tests import virtual_time
 from tests.runner_world import ScriptedVenue
 from tests.worlds import account

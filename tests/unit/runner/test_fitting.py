@@ -12,12 +12,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from killswitch.accounts.plug_ins import AdapterError, make_adapter
+from killswitch.accounts.validation import account_misfits
 from killswitch.model.fitting import Misfit, WrittenAccount
 from killswitch.model.venue import AccountSpec
-from killswitch.policy.diagnostics import Diagnostic
+from killswitch.policy.diagnostics.problem import Diagnostic
 from killswitch.policy.loader import load
-from killswitch.runner.adapters import AdapterError, make_adapter
-from killswitch.runner.fitting import account_misfits
 
 HEAD = "apiVersion: killswitch.dev/v1\nkind: Account\nmetadata: {name: main}\nspec:\n"
 """Four lines: the first key of the spec is on the fifth."""
@@ -229,7 +229,7 @@ def test_a_library_that_is_missing_is_a_warning_and_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adapter: str, library: str, fix: str
 ) -> None:
     """Policies may be checked on a machine that never runs them; where they are run, the adapter refuses to be made."""
-    for module in ("killswitch_ccxt.fitting", "killswitch_alpaca.fitting"):
+    for module in ("killswitch_ccxt.fitting", "killswitch_alpaca.settings"):
         monkeypatch.setattr(f"{module}.find_spec", lambda _name: None)
     keys = ["exchange: okx", "market: swap"] if adapter == "ccxt" else ["market: equity"]
     credentials = "credentials: {key: 'env:A', secret: 'env:B', passphrase: 'env:C'}"

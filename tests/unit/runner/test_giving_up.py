@@ -12,13 +12,13 @@ import pytest
 from click.testing import CliRunner
 from msgspec import structs
 
-from killswitch.cli.hands import close
-from killswitch.cli.status_hands import outcome
+from killswitch.cli.live.status_sections import outcome
+from killswitch.cli.operate.verbs import close
 from killswitch.graph.nodes import ScopeRule
-from killswitch.incident.results import decided, recorded_result, result_of
+from killswitch.incident.record.results import decided, recorded_result, result_of
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest
-from killswitch.runner.hands import hand
+from killswitch.operations.commands import hand
 from tests import graphs
 from tests.cases.test_going_on import Unwilling
 from tests.faults.mishaps import Rule

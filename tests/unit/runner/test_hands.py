@@ -12,19 +12,19 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from killswitch.cli.hands import close, reset
-from killswitch.cli.live import status
-from killswitch.cli.run import LeftLatched, Terminal, run
-from killswitch.cli.status_text import status_text
+from killswitch.cli.live.run import LeftLatched, Terminal, run
+from killswitch.cli.live.status import status
+from killswitch.cli.live.status_text import status_text
+from killswitch.cli.operate.verbs import close, reset
 from killswitch.gate.reading import read_lock
-from killswitch.incident.results import decided
+from killswitch.incident.record.results import decided
 from killswitch.model.decision import Decision, Intent, TriggerReading
 from killswitch.model.snapshot import Closing, ClosingStatus, Snapshot
 from killswitch.model.store import JournalEntry, Store, TickRecord
-from killswitch.runner.hands import hand, watched_scopes
-from killswitch.runner.lock_writer import LockWriter
+from killswitch.operations.commands import hand, watched_scopes
+from killswitch.operations.status import standing_of
+from killswitch.runner.locks.lock_writer import LockWriter
 from killswitch.runner.loop import TickReport, Witness
-from killswitch.runner.standing import standing_of
 from killswitch.store.errors import StoreError
 from killswitch.store.sqlite import open_store
 from tests import graphs

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.cli import hands_once
-from killswitch.cli.hands import close, reset
-from killswitch.cli.hands_left import saying_what_is_left, who_goes_on
-from killswitch.cli.live import status
+from killswitch.cli.live.status import status
+from killswitch.cli.operate import single_tick
+from killswitch.cli.operate.text import saying_what_is_left, who_goes_on
+from killswitch.cli.operate.verbs import close, reset
 from killswitch.cli.wording import headline, table
 from killswitch.model.decision import Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.legible import one_line
 from killswitch.model.snapshot import Event
 from killswitch.model.store import StoredDecision
-from killswitch.runner.hands import Answer, answer_to, hand
+from killswitch.operations.commands import Answer, answer_to, hand
 from killswitch.store.sqlite import open_store
 from tests import incidents
 from tests.unit.runner.test_hands import Site
@@ -80,7 +80,7 @@ class OneShot:
         self.waiting, self.late = self.late, []
 
     async def work_through(self, patience: float, *, fees: bool = False) -> bool:
-        assert patience <= hands_once.LOOK_AGAIN
+        assert patience <= single_tick.LOOK_AGAIN
         return True
 
     async def finish(self) -> None:
@@ -93,10 +93,10 @@ def test_a_hand_that_is_given_while_another_one_is_the_runner_is_taken(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It was told that a runner lives here, and so one does: there is a tick more."""
-    monkeypatch.setattr("killswitch.runner.hands.answer_to", lambda *_: Answer((), ()))
+    monkeypatch.setattr("killswitch.operations.commands.answer_to", lambda *_: Answer((), ()))
     mine, other = (hand("close", None, who, "r", START) for who in ("ada", "bob"))
     shot = OneShot(late=[other])
-    asyncio.run(hands_once.once(shot, shot, mine, 5.0))  # type: ignore[arg-type] # a runner and a store in one
+    asyncio.run(single_tick.once(shot, shot, mine, 5.0))  # type: ignore[arg-type] # a runner and a store in one
     assert shot.ticks == 2
     assert "given meanwhile: ticking again" in capsys.readouterr().err
 
@@ -113,7 +113,7 @@ class Uncharged(OneShot):
         return self.seconds
 
     async def work_through(self, patience: float, *, fees: bool = False) -> bool:
-        assert patience <= hands_once.LOOK_AGAIN
+        assert patience <= single_tick.LOOK_AGAIN
         if not fees or self.seconds >= self.told:
             return True
         self.seconds += max(0.0, min(patience, self.told - self.seconds))
@@ -128,9 +128,9 @@ def test_a_hand_goes_on_for_fees_for_three_seconds_at_the_most(
 ) -> None:
     """A venue that tells them at once is heard; the close does not take longer than it was given, either."""
     shot = Uncharged(told)
-    monkeypatch.setattr("killswitch.runner.hands.answer_to", lambda *_: Answer((), ()))
-    monkeypatch.setattr("killswitch.cli.hands_once.time", shot)
-    asyncio.run(hands_once.once(shot, shot, hand("close", None, "ada", "r", START), wait))  # type: ignore[arg-type]
+    monkeypatch.setattr("killswitch.operations.commands.answer_to", lambda *_: Answer((), ()))
+    monkeypatch.setattr("killswitch.cli.operate.single_tick.time", shot)
+    asyncio.run(single_tick.once(shot, shot, hand("close", None, "ada", "r", START), wait))  # type: ignore[arg-type]
     assert (shot.seconds, shot.ticks) == (takes, 1)
 
 
@@ -140,10 +140,10 @@ def test_a_hand_that_waits_for_fees_takes_another_one_all_the_same(
     """It comes in the first tick, and is taken half a second later: nobody is told for ninety."""
     mine, other = (hand("close", None, who, "r", START) for who in ("ada", "bob"))
     shot = Uncharged(90.0, (other,))
-    monkeypatch.setattr("killswitch.runner.hands.answer_to", lambda *_: Answer((), ()))
-    monkeypatch.setattr("killswitch.cli.hands_once.time", shot)
-    asyncio.run(hands_once.once(shot, shot, mine, 60.0))  # type: ignore[arg-type] # a runner and a store in one
-    assert (shot.ticks, shot.seconds) == (2, 0.5 + hands_once.FEES_WITHIN)
+    monkeypatch.setattr("killswitch.operations.commands.answer_to", lambda *_: Answer((), ()))
+    monkeypatch.setattr("killswitch.cli.operate.single_tick.time", shot)
+    asyncio.run(single_tick.once(shot, shot, mine, 60.0))  # type: ignore[arg-type] # a runner and a store in one
+    assert (shot.ticks, shot.seconds) == (2, 0.5 + single_tick.FEES_WITHIN)
     assert "given meanwhile: ticking again" in capsys.readouterr().err
 
 

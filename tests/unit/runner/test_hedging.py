@@ -7,12 +7,12 @@ from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
+from killswitch.accounts.armed import ArmedAccount
 from killswitch.graph.nodes import PolicySet, SignalRef
 from killswitch.graph.unwinding import HedgeRule, StandIn, UnwindingRule
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.venue import OrderReport, OrderRequest, VenueDownError
-from killswitch.planning.stuck import OUT_OF_BUDGET
-from killswitch.runner.accounts import ArmedAccount
+from killswitch.planning.hedge.uncloseable import OUT_OF_BUDGET
 from killswitch.runner.assembly import assemble
 from killswitch.runner.loop import Runner
 from tests import graphs

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.lab.clock import VirtualClock
+from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.runner.lease import LeaseHolder, LeaseLostError, LeaseRefusedError, is_dead, pid_of, this_process
 from killswitch.store.sql import SqlStore

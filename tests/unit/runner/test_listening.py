@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.poll.poll_budget import spares
+from killswitch.accounts.poll.poller import Readers
+from killswitch.accounts.poll.push_listener import STALE_AFTER, STEADY_AFTER, Stream
+from killswitch.accounts.poll.request_counters import metered
+from killswitch.accounts.poll.wake_up import LEAST_DISTANCE
 from killswitch.model.snapshot import AccountSnapshot, Health
 from killswitch.model.venue import Cost, CredentialsRefusedError, Push, RateLimit, VenueDownError, VenueTraits
-from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.assembly import LockPaths, assemble
-from killswitch.runner.listening import STALE_AFTER, STEADY_AFTER, Stream
 from killswitch.runner.loop import Pace, Runner
-from killswitch.runner.metering import metered
-from killswitch.runner.reading import Readers
-from killswitch.runner.sparing import spares
-from killswitch.runner.status import LIVE_NAME, decode_view
-from killswitch.runner.waking import LEAST_DISTANCE
+from killswitch.runner.status_blob import LIVE_NAME, decode_view
 from killswitch.store.sqlite import open_store
 from tests import graphs
 from tests.runner_world import ScriptedVenue, Seen, book, crash_policy

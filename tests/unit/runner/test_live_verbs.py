@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from killswitch.cli.explain import explain
-from killswitch.cli.hands import close, reset
-from killswitch.cli.live import history, status
-from killswitch.cli.run import run
+from killswitch.cli.live.run import run
+from killswitch.cli.live.status import history, status
+from killswitch.cli.operate.verbs import close, reset
+from killswitch.cli.policy.explain import explain
 from killswitch.model.instant import SECOND, to_micros
-from killswitch.runner.hands import hand
+from killswitch.operations.commands import hand
 from killswitch.runner.lease import this_process
 from tests.runner_world import ScriptedVenue, World
 from tests.unit.runner.test_loop import crash

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.cli.status_text import status_text
+from killswitch.cli.live.status_text import status_text
 from killswitch.deadline import DeadlineError, within
-from killswitch.gate.atomic import replace_file
+from killswitch.gate.files import replace_file
 from killswitch.gate.reading import read_lock
+from killswitch.operations.status import locks_at, standing_of
 from killswitch.runner.loop import Runner
-from killswitch.runner.standing import locks_at, standing_of
 from tests.runner_world import PACE, ScriptedVenue, Seen, World, book
 from tests.threads import NoThreads
 
@@ -44,12 +44,12 @@ class Mount:
 
     def hang(self) -> None:
         """From now on; whoever waits for it is told so at once."""
-        self._patch.setattr("killswitch.runner.lock_writer.DEADLINE", 0.0)
+        self._patch.setattr("killswitch.runner.locks.lock_writer.DEADLINE", 0.0)
         self.answers.clear()
 
     def answer(self) -> None:
         """Whatever has hung, and whatever comes; however slow this machine is, nothing is given up."""
-        self._patch.setattr("killswitch.runner.lock_writer.DEADLINE", 3600.0)
+        self._patch.setattr("killswitch.runner.locks.lock_writer.DEADLINE", 3600.0)
         self.answers.set()
 
 
@@ -317,7 +317,7 @@ def test_a_mistake_of_ours_in_the_lock_folder_is_a_page_and_keeps_no_position_op
         raise ValueError("nobody thought of this")
 
     async def story() -> None:
-        monkeypatch.setattr("killswitch.gate.lock.LockFolder._contents", stumble)
+        monkeypatch.setattr("killswitch.gate.lock_folder.LockFolder._contents", stumble)
         runner = world.runner(store, [venue], witnesses=(seen,))
         await runner.start()
         await ticks(world, runner, 1)
@@ -343,8 +343,8 @@ def test_status_does_not_wait_for_a_lock_folder_that_hangs(world: World, monkeyp
 
     asyncio.run(story())
     hangs = threading.Event()
-    monkeypatch.setattr("killswitch.runner.standing.read_lock", lambda *_: hangs.wait())
-    monkeypatch.setattr("killswitch.runner.standing.FOLDER_PATIENCE", 0.01)
+    monkeypatch.setattr("killswitch.operations.status.read_lock", lambda *_: hangs.wait())
+    monkeypatch.setattr("killswitch.operations.status.FOLDER_PATIENCE", 0.01)
     standing = standing_of(store, world.clock.now(), 0)
     assert [(view.scope, view.locked, view.file) for view in standing.locks] == [
         (None, True, str(world.locks.folder)),
@@ -381,7 +381,7 @@ def test_a_close_goes_on_and_locks_are_written_later_where_no_thread_can_be_begu
         venue.answer = book("850")
         await ticks(world, runner, 1)
         no_threads.end()
-        monkeypatch.setattr("killswitch.runner.lock_writer.DEADLINE", 3600.0)
+        monkeypatch.setattr("killswitch.runner.locks.lock_writer.DEADLINE", 3600.0)
         await ticks(world, runner, 1)
         await runner.finish()
         await runner.let_go()

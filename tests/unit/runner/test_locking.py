@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.gate.lock import LockFolder
+from killswitch.accounts.armed import ArmedAccount, Arming
+from killswitch.gate.lock_folder import LockFolder
 from killswitch.gate.reading import Verdict, read_lock
 from killswitch.model.decision import Decision, LockMode, LockOrder
 from killswitch.model.store import JournalEntry, JournalKind, TickRecord
-from killswitch.runner.accounts import ArmedAccount, Arming
-from killswitch.runner.hands import hand
-from killswitch.runner.locking import Locking
+from killswitch.operations.commands import hand
+from killswitch.runner.locks.locking import Locking
 from killswitch.store.sql import SqlStore
 from tests import graphs
 from tests.runner_world import ScriptedVenue, World, crash_policy

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from killswitch.cli.policy.explain_decision import chain_of
 from killswitch.gate.reading import read_lock
 from killswitch.graph.nodes import Graph, PolicySet, ScopeRule
-from killswitch.incident.results import decided
+from killswitch.incident.record.results import decided
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Snapshot, decode_snapshot
 from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest, VenueDownError
-from killswitch.runner.chain import chain_of
-from killswitch.runner.hands import hand
+from killswitch.operations.commands import hand
 from killswitch.runner.lease import LeaseRefusedError
 from killswitch.runner.loop import Runner, TickReport
-from killswitch.runner.status import LIVE_NAME, decode_view
+from killswitch.runner.status_blob import LIVE_NAME, decode_view
 from killswitch.store.errors import StoreError
 from killswitch.store.sql import SqlStore
 from tests import graphs
@@ -102,7 +102,7 @@ def test_what_is_not_armed_is_recorded_and_nothing_is_sent(world: World, why: st
 
 def test_a_decision_that_spans_armed_and_unarmed_accounts_is_carried_out_on_the_armed(world: World) -> None:
     """A portfolio's decision names both; only the armed account sends, and only its part is planned."""
-    from killswitch.runner.accounts import ArmedAccount
+    from killswitch.accounts.armed import ArmedAccount
     from killswitch.runner.assembly import assemble
     from tests.runner_world import PACE
 
@@ -304,11 +304,11 @@ def test_a_reset_by_hand_lifts_the_lock_once_its_closing_has_ended(world: World)
 
 def test_a_reset_of_one_policy_leaves_the_lock_that_another_still_wants(world: World) -> None:
     """L2: the scope's file is lifted when no policy wants it any more, and not before."""
-    from killswitch.gate.lock import LockFolder
+    from killswitch.accounts.armed import ArmedAccount, Arming
+    from killswitch.gate.lock_folder import LockFolder
     from killswitch.model.decision import Decision, LockOrder
     from killswitch.model.store import TickRecord
-    from killswitch.runner.accounts import ArmedAccount, Arming
-    from killswitch.runner.locking import Locking
+    from killswitch.runner.locks.locking import Locking
 
     store, now = world.open(), world.clock.now()
     policies = graphs.policy_set(crash_policy(), graphs.graph([], [], [], policy="other"))
@@ -538,8 +538,8 @@ async def _start_and_tick(runner: Runner) -> None:
 @pytest.mark.parametrize(
     ("place", "part"),
     [
-        ("killswitch.runner.lock_writer.LockWriter.act", "the locks"),
-        ("killswitch.runner.notifying.Notifier.outgoing", "what is to be notified"),
+        ("killswitch.runner.locks.lock_writer.LockWriter.act", "the locks"),
+        ("killswitch.runner.notify.notifier.Notifier.outgoing", "what is to be notified"),
         ("killswitch.runner.loop.describe", "the trace of a tick"),
     ],
     ids=lambda each: each.rpartition(".")[2],

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.closing.budget import Budgets
-from killswitch.lab.clock import VirtualClock
+from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.poll.poller import Readers
+from killswitch.accounts.poll.request_counters import Meter, NoRoomError, metered
+from killswitch.accounts.poll.shared_adapter import shared
+from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import (
     BatchingVenue,
@@ -25,11 +28,8 @@ from killswitch.model.venue import (
     VenueTraits,
     traits_of,
 )
-from killswitch.runner.accounts import ArmedAccount
+from killswitch.ratelimit.budget import Budgets
 from killswitch.runner.clock import SystemClock
-from killswitch.runner.metering import Meter, NoRoomError, metered
-from killswitch.runner.reading import Readers
-from killswitch.runner.sharing import shared
 from tests.runner_world import ScriptedVenue, World, book
 from tests.virtual_time import VirtualTime
 from tests.worlds import START, account

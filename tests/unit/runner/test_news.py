@@ -6,7 +6,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 from killswitch.model.snapshot import Closing, Residual, Snapshot
-from killswitch.runner.news import News
+from killswitch.runner.alert_deduplication import News
 from tests import worlds
 
 WEAK = "the folder has not answered since 12:00:00"

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.cli.status_text import status_text
+from killswitch.cli.live.status_text import status_text
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.routing import Route, RouteRule, RouteTarget
-from killswitch.incident.message import decode_message
+from killswitch.incident.notify.message import decode_message
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import TickRecord
-from killswitch.runner.hands import hand
-from killswitch.runner.notifying import Notifier
-from killswitch.runner.standing import encode_standing, standing_of
+from killswitch.operations.commands import hand
+from killswitch.operations.status import encode_standing, standing_of
+from killswitch.runner.notify.notifier import Notifier
 from killswitch.store.errors import StoreError
 from killswitch.store.sql import SqlStore
 from tests import graphs

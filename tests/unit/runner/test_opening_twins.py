@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.policy.account_document import AccountDocument
+from killswitch.accounts.opening import open_accounts
+from killswitch.accounts.plug_ins import AdapterError
 from killswitch.policy.loader import load
-from killswitch.runner.adapters import AdapterError
-from killswitch.runner.opening import open_accounts
+from killswitch.policy.schema.account import AccountDocument
 
 
 def _documents(

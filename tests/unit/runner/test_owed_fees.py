@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.cli.hands_once import once
+from killswitch.cli.operate.single_tick import once
 from killswitch.model.snapshot import Fill
 from killswitch.model.venue import OrderReport, OrderRequest
+from killswitch.operations.commands import answer_to, hand
 from killswitch.runner.closings import Closings
-from killswitch.runner.hands import answer_to, hand
 from killswitch.runner.worker import ClosingWorker
 from tests import worlds
 from tests.faults.mishaps import Rule

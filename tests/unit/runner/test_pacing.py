@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from killswitch.accounts.armed import ArmedAccount
 from killswitch.graph.nodes import ScopeRule
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import Cost, OrderReport, OrderRequest, RateLimit, VenueTraits
-from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.loop import Pace, Runner, TickReport, Witness
 from killswitch.store.sqlite import open_store

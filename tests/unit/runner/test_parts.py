@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from killswitch.accounts import credentials, plug_ins
+from killswitch.accounts.credentials import CredentialError, resolve
+from killswitch.accounts.opening import open_accounts
+from killswitch.accounts.plug_ins import AdapterError, make_adapter
+from killswitch.accounts.poll.shared_adapter import shared
 from killswitch.model.venue import AccountSpec, Cost, VenueTraits
-from killswitch.policy.account_document import AccountDocument
 from killswitch.policy.loader import load
-from killswitch.runner import adapters, credentials
-from killswitch.runner.adapters import AdapterError, make_adapter
-from killswitch.runner.credentials import CredentialError, resolve
-from killswitch.runner.opening import open_accounts
-from killswitch.runner.sharing import shared
+from killswitch.policy.schema.account import AccountDocument
 from tests.runner_world import ScriptedVenue
 from tests.worlds import START, account, fill, flow, rules
 
@@ -130,7 +130,7 @@ def test_an_adapter_that_contradicts_itself_on_its_venue_is_refused_before_the_s
     class Confused(ScriptedVenue):
         traits = VenueTraits(costs=(Cost("submit", "odrers", units=1),))
 
-    monkeypatch.setattr(adapters, "_factory", lambda name: lambda spec: Confused(None))
+    monkeypatch.setattr(plug_ins, "_factory", lambda name: lambda spec: Confused(None))
     (tmp_path / "account.yaml").write_text(ACCOUNT % "", encoding="utf-8")
     (document,) = load([tmp_path]).documents
     assert isinstance(document.model, AccountDocument)

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from msgspec import structs
 
-from killswitch.cli.chain_text import what_is_decided
-from killswitch.cli.plan_text import plan_text
+from killswitch.accounts.opening import read_policies
+from killswitch.cli.live.plan_text import plan_text
+from killswitch.cli.policy.explain_decision import what_is_decided
 from killswitch.graph.nodes import PolicySet
-from killswitch.incident.causes import alike, intended
+from killswitch.incident.record.close_causes import alike, intended
 from killswitch.model.decision import Cancel, Decision, Intent
 from killswitch.model.snapshot import SNAPSHOT_FORMAT, AccountSnapshot, Order, Snapshot
+from killswitch.operations.preview import Preview, preview
 from killswitch.planning.tick import Interpreter
-from killswitch.runner.opening import read_policies
-from killswitch.runner.preview import Preview, preview
 from tests.worlds import START, account, position, rules
 
 POLICY = """

@@ -11,10 +11,10 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from killswitch.cli.live import status
+from killswitch.cli.live.status import status
 from killswitch.model.instant import SECOND, to_micros
+from killswitch.operations.probe import Probe, Verdict, probe_of
 from killswitch.runner.lease import this_process
-from killswitch.runner.probing import Probe, Verdict, probe_of
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
 

@@ -8,10 +8,10 @@ from decimal import Decimal
 import pytest
 from msgspec.structs import replace
 
-from killswitch.cli.closing_text import block
+from killswitch.cli.live.close_progress import block
 from killswitch.model.decision import Decision, Intent, Unwinding
 from killswitch.model.store import JournalEntry, JournalKind
-from killswitch.runner.progress import Progress, progress_of, scheduled_seconds
+from killswitch.operations.progress import Progress, progress_of, scheduled_seconds
 from tests.worlds import START, after
 
 

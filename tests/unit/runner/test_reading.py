@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.closing.closer import Closer
-from killswitch.lab.clock import VirtualClock
+from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.poll.poller import Readers
+from killswitch.accounts.poll.request_counters import metered
+from killswitch.execution.account_executor import Closer
+from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import FateUnknownError, MalformedAnswerError, RateLimitedError, VenueDownError
-from killswitch.runner.accounts import ArmedAccount
-from killswitch.runner.metering import metered
-from killswitch.runner.reading import Readers
 from tests.runner_world import ScriptedVenue, World, book
 from tests.worlds import START, account, position, rules
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from killswitch.runner.discretion import HIDDEN, Redactor
+from killswitch.accounts.redaction import HIDDEN, Redactor
 from tests.e2e.planted import forms
 
 SECRETS = ("SECRET-PLANTED", 'p/a+s s"w\\ö=rd', "KEY&plänted%20")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from killswitch.accounts.redaction import DiscreetVenue, Redactor
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import RememberingVenue, RuleKeepingVenue, VenueDownError
-from killswitch.runner.discretion import DiscreetVenue, Redactor
-from killswitch.runner.remembering import SYMBOLS_NAME
+from killswitch.runner.account_memory import SYMBOLS_NAME
 from killswitch.store.sql import SqlStore
 from tests import graphs, worlds
 from tests.runner_world import ScriptedVenue, World, crash_policy, observing

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.incident.folder import write
-from killswitch.incident.note import keep_runbooks
-from killswitch.incident.record import RunbookFacts
-from killswitch.incident.rendering import Rendered
+from killswitch.incident.record.document import RunbookFacts
+from killswitch.incident.record.lifetime import keep_runbooks
+from killswitch.incident.report.rendering import Rendered, write
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.runner.reporting import Reporting
-from killswitch.runner.witnesses import TickReport
+from killswitch.runner.notify.reports import Reporting
+from killswitch.runner.observers import TickReport
 from killswitch.store.errors import FencedError
 from killswitch.store.sql import SqlStore
 from tests import incidents, worlds
@@ -122,11 +121,11 @@ def test_a_disk_that_hangs_under_a_page_is_a_problem_and_a_stop_does_not_wait_fo
     asyncio.run(crashing(world, world.open(), reports))
     assert begun.wait(PATIENCE)
     assert reports.problem is None
-    monkeypatch.setattr("killswitch.runner.reporting.STALLED_AFTER", 0.0)
+    monkeypatch.setattr("killswitch.runner.notify.reports.STALLED_AFTER", 0.0)
     assert reports.problem == f"reports stall: {world.folder / 'rendered'}, or its disk, takes nothing"
     assert not reports.close(3600.0)
     held.set()
-    monkeypatch.setattr("killswitch.runner.reporting.STALLED_AFTER", PATIENCE)
+    monkeypatch.setattr("killswitch.runner.notify.reports.STALLED_AFTER", PATIENCE)
     assert reports.close(PATIENCE)
     assert reports.problem is None
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from killswitch.cli.run import run
+from killswitch.accounts import plug_ins
+from killswitch.cli.live.run import run
 from killswitch.model.inspection import Inspection, KeyRights
 from killswitch.model.venue import AccountSpec, VenueDownError
-from killswitch.runner import adapters
 from killswitch.store.sqlite import open_store
 from tests.runner_world import ScriptedVenue
 from tests.worlds import account
@@ -56,7 +56,7 @@ class Desk:
         self.venues: dict[str, Callable[[], ScriptedVenue]] = {}
         self.made: list[ScriptedVenue] = []
         self._monkeypatch = monkeypatch
-        monkeypatch.setattr(adapters, "_factory", lambda _name: self._make)
+        monkeypatch.setattr(plug_ins, "_factory", lambda _name: self._make)
         (folder / "policies").mkdir()
         (folder / "policies" / "policy.yaml").write_text(POLICY, encoding="utf-8")
 
@@ -198,8 +198,8 @@ def test_what_is_not_known_of_a_key_is_a_notice_and_the_run_starts(
 
 def test_silent_venues_are_waited_for_side_by_side(desk: Desk) -> None:
     """Ten of them cost one read timeout together: the run's first tick is not held up by each in turn."""
-    from killswitch.runner.opening import read_policies
-    from killswitch.runner.rights import require_harmless_keys
+    from killswitch.accounts.opening import read_policies
+    from killswitch.preflight.key_rights import require_harmless_keys
     from tests.virtual_time import VirtualTime
 
     for number in range(10):

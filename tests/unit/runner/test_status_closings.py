@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.cli.status_text import status_text
+from killswitch.cli.live.status_text import status_text
 from killswitch.graph.nodes import ScopeRule
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest
-from killswitch.runner.standing import encode_standing, standing_of
+from killswitch.operations.status import encode_standing, standing_of
 from tests import graphs
 from tests.runner_world import ScriptedVenue, World, book, crash_policy
 

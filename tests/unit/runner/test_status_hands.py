@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from msgspec import json
 
-from killswitch.cli.hands_once import once
-from killswitch.cli.hands_text import Order, tell
-from killswitch.cli.status_hands import outcome
-from killswitch.cli.status_text import status_text
-from killswitch.incident.closed_positions import ClosedPosition
-from killswitch.incident.order_lines import OrderLine
-from killswitch.incident.results import Result, decided
-from killswitch.runner.hands import answer_to, hand
-from killswitch.runner.standing import Standing, encode_standing, standing_of
+from killswitch.cli.live.status_sections import outcome
+from killswitch.cli.live.status_text import status_text
+from killswitch.cli.operate.single_tick import once
+from killswitch.cli.operate.text import Order, tell
+from killswitch.incident.record.closed_positions import ClosedPosition
+from killswitch.incident.record.order_lines import OrderLine
+from killswitch.incident.record.results import Result, decided
+from killswitch.operations.commands import answer_to, hand
+from killswitch.operations.status import Standing, encode_standing, standing_of
 from killswitch.store.sql import SqlStore
 from tests import worlds
 from tests.runner_world import ScriptedVenue, World, book

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from killswitch.cli.status_text import status_text
+from killswitch.cli.live.status_text import status_text
 from killswitch.model.venue import VenueDownError
-from killswitch.runner.standing import standing_of
+from killswitch.operations.status import standing_of
 from tests.runner_world import ScriptedVenue, World, book
 
 WHY = "the venue has been in maintenance since noon and asks to be left alone, and this goes on for a while " * 2

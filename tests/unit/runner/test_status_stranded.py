@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.cli.status_text import status_text
+from killswitch.cli.live.status_text import status_text
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import OrderReport, OrderRequest, VenueDownError
-from killswitch.runner.standing import Standing, encode_standing, standing_of
+from killswitch.operations.status import Standing, encode_standing, standing_of
 from killswitch.store.sql import SqlStore
 from tests import worlds
 from tests.runner_world import ScriptedVenue, World

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.opening import open_accounts
+from killswitch.accounts.plug_ins import AdapterError
 from killswitch.graph.nodes import LockTrading
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import OrderReport, OrderRequest, VenueDownError
-from killswitch.policy.account_document import AccountDocument
+from killswitch.operations.commands import HandKind, hand
 from killswitch.policy.loader import load
-from killswitch.runner.accounts import ArmedAccount
-from killswitch.runner.adapters import AdapterError
+from killswitch.policy.schema.account import AccountDocument
 from killswitch.runner.assembly import LockPaths, assemble
-from killswitch.runner.hands import HandKind, hand
+from killswitch.runner.locks.broker_suspension import LIVE_NAME
 from killswitch.runner.loop import Pace, Runner
-from killswitch.runner.opening import open_accounts
-from killswitch.runner.suspending import LIVE_NAME
 from killswitch.store.sqlite import open_store
 from tests import graphs, worlds
 from tests.runner_world import ScriptedVenue, Seen, book, crash_policy

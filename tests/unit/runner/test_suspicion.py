@@ -12,31 +12,30 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.cli.chain_text import chain_text
-from killswitch.cli.plan_text import plan_text
-from killswitch.cli.status_text import history_text, status_text
+from killswitch.accounts.armed import ArmedAccount, Arming
+from killswitch.cli.live.plan_text import plan_text
+from killswitch.cli.live.status_text import history_text, status_text
+from killswitch.cli.policy.explain_decision import chain_of, chain_text
 from killswitch.gate.reading import read_lock
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.routing import Route, RouteRule, RouteTarget
-from killswitch.incident.addressing import Addressing
-from killswitch.incident.commands import StartedAs
-from killswitch.incident.life import lives_in
-from killswitch.incident.message import decode_message
+from killswitch.incident.notify.message import decode_message
+from killswitch.incident.notify.routing import Addressing
 from killswitch.incident.projection import incident_of
-from killswitch.incident.record import Course
-from killswitch.incident.results import decided
+from killswitch.incident.record.checklist import StartedAs
+from killswitch.incident.record.document import Course
+from killswitch.incident.record.lifetime import lives_in
+from killswitch.incident.record.results import decided
 from killswitch.model.decision import Decision, LockOrder, Notice
 from killswitch.model.instant import HOUR
 from killswitch.model.snapshot import AccountSnapshot, Flow, Order, Snapshot
 from killswitch.model.store import TickRecord
-from killswitch.runner.accounts import ArmedAccount, Arming
-from killswitch.runner.acting import left_to_do, observed_latches
-from killswitch.runner.chain import chain_of
-from killswitch.runner.notifying import Notifier
-from killswitch.runner.preview import from_store, of_policies, preview, saved
-from killswitch.runner.reporting import Reporting
-from killswitch.runner.standing import standing_of
-from killswitch.runner.telling import EventTeller
+from killswitch.operations.preview import from_store, of_policies, preview, saved
+from killswitch.operations.status import standing_of
+from killswitch.runner.close_by_operator import left_to_do, observed_latches
+from killswitch.runner.event_emitter import EventTeller
+from killswitch.runner.notify.notifier import Notifier
+from killswitch.runner.notify.reports import Reporting
 from killswitch.store.sql import SqlStore
 from killswitch.telemetry.events import Suspicion, decode_event
 from tests import graphs, worlds

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from killswitch.accounts.armed import ArmedAccount
 from killswitch.model.decision import Notice
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import CredentialsRefusedError, Push, VenueDownError
-from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.loop import Pace
-from killswitch.runner.status import LIVE_NAME, decode_view
-from killswitch.runner.tick_words import reading_words
+from killswitch.runner.observers import reading_words
+from killswitch.runner.status_blob import LIVE_NAME, decode_view
 from killswitch.store.sqlite import open_store
 from tests import graphs
 from tests.runner_world import ScriptedVenue, Seen, book, crash_policy

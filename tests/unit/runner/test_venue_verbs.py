@@ -14,8 +14,10 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from killswitch.cli.snapshot import snapshot
-from killswitch.cli.venues import venues
+from killswitch.accounts import plug_ins
+from killswitch.accounts import plug_ins as families_module
+from killswitch.cli.live.snapshot import snapshot
+from killswitch.cli.venues.verbs import venues
 from killswitch.lab.recording import read
 from killswitch.model.inspection import Capability, Inspection, KeyRights, VenueListing
 from killswitch.model.snapshot import AccountSnapshot, Health, Order
@@ -29,10 +31,8 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueTraits,
 )
-from killswitch.runner import adapters
-from killswitch.runner import families as families_module
-from killswitch.runner.account_findings import rounded_up
-from killswitch.runner.offered import CAPABILITIES
+from killswitch.preflight.account_check import CAPABILITIES
+from killswitch.preflight.findings import rounded_up
 from tests import worlds
 from tests.runner_world import ScriptedVenue, book
 
@@ -101,7 +101,7 @@ class Desk:
         self._documents = [policy]
         monkeypatch.setenv("SCRIPTED_KEY", "KEY-PLANTED")
         self._set_key = monkeypatch.setenv
-        monkeypatch.setattr(adapters, "_factory", lambda _name: self._made)
+        monkeypatch.setattr(plug_ins, "_factory", lambda _name: self._made)
 
     def add(self, adapter: ScriptedVenue, **spec: object) -> None:
         """An account with a key of its own, unless its `spec` says another."""

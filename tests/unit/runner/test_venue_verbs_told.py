@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pytest
 from msgspec import structs
 
+from killswitch.accounts import plug_ins as families_module
 from killswitch.cli import options
 from killswitch.cli.wording import fitted, hanging
 from killswitch.model.inspection import KeyRights
@@ -21,8 +22,7 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueTraits,
 )
-from killswitch.runner import account_check
-from killswitch.runner import families as families_module
+from killswitch.preflight import account_check
 from tests import worlds
 from tests.runner_world import book
 from tests.unit.runner.test_venue_verbs import (

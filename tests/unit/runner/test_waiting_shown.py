@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.cli.plan_text import plan_text
-from killswitch.cli.status_text import status_text
+from killswitch.cli.live.plan_text import plan_text
+from killswitch.cli.live.status_text import status_text
 from killswitch.gate.reading import read_lock
 from killswitch.graph.nodes import LockTrading, SignalRef
 from killswitch.model.instant import MINUTE
 from killswitch.model.venue import VenueDownError
-from killswitch.runner.preview import from_store, preview
-from killswitch.runner.standing import encode_standing, standing_of
+from killswitch.operations.preview import from_store, preview
+from killswitch.operations.status import encode_standing, standing_of
 from tests import graphs, worlds
 from tests.runner_world import ScriptedVenue, World, book
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from killswitch.accounts.armed import ArmedAccount
 from killswitch.graph.nodes import Graph, LockTrading, ScopeRule, SignalRef
 from killswitch.model.snapshot import Health
-from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.loop import Pace
 from tests import graphs

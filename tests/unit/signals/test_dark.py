@@ -10,7 +10,8 @@ import pytest
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Balance, Mark
-from killswitch.signals.dark import (
+from killswitch.signals.equity.explanation import EquityTerms
+from killswitch.signals.equity.unread_accounts import (
     ANYTHING,
     DarkAccounts,
     Holding,
@@ -25,9 +26,8 @@ from killswitch.signals.dark import (
     range_read,
     unit_range,
 )
-from killswitch.signals.explanation import EquityTerms
-from killswitch.signals.falls import drawdown, drawdown_from_peak, loss_from_start, unit_value
-from killswitch.signals.history import History
+from killswitch.signals.history.scope import History
+from killswitch.signals.history.windows import drawdown, drawdown_from_peak, loss_from_start, unit_value
 from killswitch.signals.view import ScopeView
 from tests.worlds import account, after, flow, position
 

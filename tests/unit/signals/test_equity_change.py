@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Balance, Fill, Instrument, Mark, Position, Rate, Side
-from killswitch.signals.equity_change import PositionMoves, Untold, position_moves
-from killswitch.signals.explanation import EquityTerms
-from killswitch.signals.falls import drawdown
-from killswitch.signals.history import History
-from killswitch.signals.ledger import FillRow
+from killswitch.signals.equity.change import PositionMoves, Untold, position_moves
+from killswitch.signals.equity.explanation import EquityTerms
+from killswitch.signals.equity.ledger_rows import FillRow
+from killswitch.signals.equity.trades import Trades
+from killswitch.signals.history.scope import History
+from killswitch.signals.history.windows import drawdown
 from killswitch.signals.position import ZERO
-from killswitch.signals.trades import Trades
 from killswitch.signals.view import ScopeView
 from tests.worlds import account, after, fill, position, rules
 

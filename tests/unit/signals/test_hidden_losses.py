@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from killswitch.model.instant import HOUR, MINUTE, to_micros
-from killswitch.model.reference_currency import ReferenceCurrency
 from killswitch.model.snapshot import AccountSnapshot, Balance, Fill, Flow, Instrument, Mark, Position
-from killswitch.signals.explanation import EquityTerms
-from killswitch.signals.falls import drawdown_from_peak, unit_value
-from killswitch.signals.history import History
+from killswitch.model.words import ReferenceCurrency
+from killswitch.signals.equity.explanation import EquityTerms
+from killswitch.signals.history.scope import History
+from killswitch.signals.history.windows import drawdown_from_peak, unit_value
 from killswitch.signals.view import ScopeView
 
 X = "X/USDT:USDT"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from killswitch.model.instant import MINUTE, SECOND, to_micros
-from killswitch.signals.history import EquityTerms, History
-from killswitch.signals.marks import Marks
-from killswitch.signals.rows import stored
+from killswitch.signals.history.marks import Marks
+from killswitch.signals.history.rows import stored
+from killswitch.signals.history.scope import EquityTerms, History
 from killswitch.signals.view import ScopeView
 from tests.worlds import account, after, position
 

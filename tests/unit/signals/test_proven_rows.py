@@ -9,8 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from killswitch.model.instant import to_micros
-from killswitch.signals.changes import Change
-from killswitch.signals.explanation import _proven
+from killswitch.signals.equity.explanation import _proven
+from killswitch.signals.equity.pending_changes import Change
 from tests.worlds import account, after
 
 CHANGE = Change(to_micros(after(minutes=600)), Decimal(-100), 0.0, 0.0, 0.0)

@@ -10,15 +10,14 @@ import msgspec
 import pytest
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
+from killswitch.model.magnitude import sound_fill
 from killswitch.model.snapshot import AccountSnapshot, Balance, Fill, Flow, Mark, Rate
-from killswitch.signals.clocks import ahead_of_venue
-from killswitch.signals.explanation import EquityTerms
-from killswitch.signals.falls import drawdown_from_peak
-from killswitch.signals.history import History
-from killswitch.signals.ledger import FillRow
-from killswitch.signals.rows import HistoryState, StoredRow, stored
-from killswitch.signals.soundness import sound_fill
-from killswitch.signals.units import Track
+from killswitch.signals.equity.explanation import EquityTerms
+from killswitch.signals.equity.ledger_rows import FillRow, ahead_of_venue
+from killswitch.signals.history.rows import HistoryState, StoredRow, stored
+from killswitch.signals.history.scope import History
+from killswitch.signals.history.windows import drawdown_from_peak
+from killswitch.signals.unit_value import Track
 from killswitch.signals.view import ScopeView
 from tests.worlds import account, after, fill, flow, position, rules
 

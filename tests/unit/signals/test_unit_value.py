@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.signals.explanation import ChangeEvent as News
-from killswitch.signals.explanation import EquityTerms
-from killswitch.signals.falls import drawdown, drawdown_from_peak, loss_from_start, pnl_change, unit_value
-from killswitch.signals.history import History
-from killswitch.signals.rows import stored
+from killswitch.signals.equity.explanation import ChangeEvent as News
+from killswitch.signals.equity.explanation import EquityTerms
+from killswitch.signals.history.rows import stored
+from killswitch.signals.history.scope import History
+from killswitch.signals.history.windows import drawdown, drawdown_from_peak, loss_from_start, pnl_change, unit_value
 from killswitch.signals.view import ScopeView
 from tests.worlds import account, after, fill, flow, position
 

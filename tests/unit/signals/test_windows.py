@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.signals.falls import drawdown, why_partly
-from killswitch.signals.history import EquityTerms, History
-from killswitch.signals.units import Track
+from killswitch.signals.history.scope import EquityTerms, History
+from killswitch.signals.history.windows import drawdown, why_partly
+from killswitch.signals.unit_value import Track
 from killswitch.signals.view import ScopeView
 from tests.worlds import account, after, position
 

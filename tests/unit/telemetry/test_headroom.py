@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from killswitch.planning.readings import Reading
-from killswitch.signals.falls import Interval
+from killswitch.planning.scopes.trigger_status import Reading
+from killswitch.signals.history.windows import Interval
 from killswitch.telemetry.metrics import headroom, headroom_ratio
 from tests.runner_world import crash_policy
 

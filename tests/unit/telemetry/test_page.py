@@ -19,7 +19,7 @@ from killswitch.model.decision import Decision, Unwinding
 from killswitch.model.snapshot import Event, Order
 from killswitch.model.store import JournalEntry
 from killswitch.model.tracing import report_span
-from killswitch.runner.telling import EventTeller
+from killswitch.runner.event_emitter import EventTeller
 from killswitch.telemetry.background_writer import BackgroundWriter
 from killswitch.telemetry.events import KINDS, decode_event, encode_event
 from killswitch.telemetry.metrics import Notifications

@@ -104,7 +104,7 @@ def test_grpc_is_said_to_be_missing_where_its_package_is(monkeypatch: pytest.Mon
 def test_a_run_that_exports_nothing_imports_nothing() -> None:
     """Opening silent telemetry and the verb itself leave OpenTelemetry on the disk."""
     code = (
-        "import sys; import killswitch.cli.run, killswitch.cli.watching, killswitch.runner.assembly;"
+        "import sys; import killswitch.cli.live.run, killswitch.cli.live.run_outputs, killswitch.runner.assembly;"
         "from killswitch.telemetry.opened import SILENT, open_telemetry;"
         "assert open_telemetry({}, None, None, store='s', discreet=None) is SILENT;"
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]"

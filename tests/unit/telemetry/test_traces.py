@@ -10,10 +10,10 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import StatusCode
 
+from killswitch.accounts.redaction import HIDDEN, Redactor
 from killswitch.model.instant import to_micros
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import VenueDownError
-from killswitch.runner.discretion import HIDDEN, Redactor
 from killswitch.runner.lease import LeaseLostError
 from tests import graphs, incidents, worlds
 from tests.runner_world import ScriptedVenue, World, book, crash_policy

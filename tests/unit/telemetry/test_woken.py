@@ -7,7 +7,7 @@ from pathlib import Path
 
 from opentelemetry.sdk.metrics.export import Gauge, Histogram, Sum
 
-from killswitch.runner.witnesses import TickReport
+from killswitch.runner.observers import TickReport
 from tests import graphs
 from tests.runner_world import World, crash_policy
 from tests.telemetry_world import Exported

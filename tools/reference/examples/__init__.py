@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 from ruamel.yaml import YAML
 
 from killswitch.policy.kinds import KINDS
-from killswitch.policy.shape import Choice, Part, fields, unwrap
+from killswitch.policy.schema.shape import Choice, Part, fields, unwrap
 
 FOLDER = Path(__file__).resolve().parent
 LONGEST = 60

@@ -1,0 +1,223 @@
+"""Binance's own rows → what ccxt's unified rows would be, exactly as written.
+
+ccxt is gone around here on purpose: it drops positions without an entry price, takes the side of a position from its
+notional, needs a request of its own for margin brackets, and puts the refused rows of a batch before the others.
+
+What a Binance futures account is worth: wallet and unrealised profit of each asset, at the venue's own index.
+
+Equity is the sum of its parts, at prices that are read beside them. In multi-assets mode the venue tells a total too,
+which it reckons at an index of another moment, and for which its documents leave open whether haircuts are in it: a
+total that moves by more than the parts would be a loss that nobody had. It is used where an asset has no price. In
+single-asset mode its totals are of USDT alone, and of no use where something else is held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from killswitch.model.snapshot import Balance, FillCause, Flow, FlowKind, InstrumentState, Rate
+from killswitch_ccxt.instruments import Quote
+from killswitch_ccxt.numbers import (
+    NoSuchSymbolError,
+    UnreadableError,
+    any_flag,
+    decimal,
+    flag,
+    instant,
+    needed,
+    positive,
+    text,
+    told_of,
+)
+
+Row = Mapping[str, Any]
+SymbolOf = Callable[[str], str]
+STATES: Final[Mapping[str, str]] = {
+    "NEW": "open", "PARTIALLY_FILLED": "open", "PENDING_NEW": "open", "PENDING_CANCEL": "canceling",
+    "FILLED": "closed", "CANCELED": "canceled", "REJECTED": "rejected", "EXPIRED": "expired",
+    "EXPIRED_IN_MATCH": "expired",
+    # Of conditional orders
+    "TRIGGERING": "open", "TRIGGERED": "open", "FINISHED": "closed",
+}  # fmt: skip
+MARKETS: Final[Mapping[str, InstrumentState]] = {
+    "SETTLING": "delisted", "CLOSE": "delisted", "DELIVERED": "delisted", "TRADING_CANCEL_ONLY": "cancel_only",
+}  # fmt: skip
+"""Status of a contract. A perpetual that was taken off stays `SETTLING` for good. `PENDING_TRADING`, `PRE_SETTLE`,
+`PRE_DELIVERING`, `DELIVERING` and `TRADING_HALT` pass by themselves, and are what ccxt calls them: not active."""
+PASSING: Final = frozenset({"TRADING", "PENDING_TRADING", "PRE_SETTLE", "PRE_DELIVERING", "DELIVERING", "TRADING_HALT"})
+ALGO: Final = "algo-"
+"""Conditional orders are numbered apart by the venue, so that a bare number could be either's."""
+FLOWS: Final[Mapping[str, FlowKind]] = {
+    "FUNDING_FEE": "funding", "SPECIAL_FUNDING_FEE": "funding", "TRANSFER": "transfer",
+    "INTERNAL_TRANSFER": "transfer", "CROSS_COLLATERAL_TRANSFER": "transfer",
+    "STRATEGY_UMFUTURES_TRANSFER": "transfer", "AUTO_EXCHANGE": "transfer", "COIN_SWAP_DEPOSIT": "deposit",
+    "COIN_SWAP_WITHDRAW": "withdrawal", "INSURANCE_CLEAR": "insurance", "WELCOME_BONUS": "rebate",
+    "CONTEST_REWARD": "rebate", "BFUSD_REWARD": "rebate", "REFERRAL_KICKBACK": "rebate",
+    "COMMISSION_REBATE": "rebate", "API_REBATE": "rebate", "FEE_RETURN": "rebate",
+    "POSITION_LIMIT_INCREASE_FEE": "fee", "OPTIONS_PREMIUM_FEE": "fee",
+}  # fmt: skip
+TRADES: Final = frozenset({"COMMISSION", "REALIZED_PNL"})
+"""Incomes of which every trade has one, or it has moved no money."""
+TOLD_BY_FILLS: Final = TRADES | {"DELIVERED_SETTELMENT", "OPTIONS_SETTLE_PROFIT"}
+
+
+def told(value: Any) -> Decimal | None:
+    """What is good to know and not needed: what is no number is unknown, and spoils nothing else."""
+    try:
+        return decimal(value)
+    except UnreadableError:
+        return None
+
+
+def position(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
+    """A row of positionRisk. UnreadableError where the size contradicts the side."""
+    symbol = symbol_of(str(row.get("symbol")))
+    if row.get("positionAmt") is None:
+        raise UnreadableError(f"position {symbol}: its size is missing")
+    size, stated = needed(row["positionAmt"], "the size"), str(row.get("positionSide") or "BOTH")
+    side = "long" if size > 0 else "short"
+    if size and stated not in ("BOTH", side.upper()):
+        raise UnreadableError(f"position {symbol}: {size} contracts, and its side is {stated}")
+    return {
+        "symbol": symbol, "contracts": abs(size), "side": side, "entryPrice": told(row.get("entryPrice")),
+        "markPrice": told(row.get("markPrice")), "liquidationPrice": told(row.get("liquidationPrice")),
+        "initialMargin": told(row.get("initialMargin")), "leverage": told(row.get("leverage")),
+        "unrealizedPnl": told(row.get("unRealizedProfit", row.get("unrealizedProfit"))),
+        "notional": told(row.get("notional", row.get("notionalValue"))), "info": row,
+    }  # fmt: skip
+
+
+def order(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
+    """An ordinary order, or a conditional one, as ccxt names things. UnreadableError without an id or a state."""
+    algo = row.get("algoId") is not None
+    number = text(row.get("algoId") if algo else row.get("orderId"))
+    state = str(row.get("algoStatus") if algo else row.get("status"))
+    if number is None or state not in STATES:
+        raise UnreadableError(f"order {number}: {state!r} is no state of an order")
+    stated = str(row.get("positionSide") or "BOTH")
+    filled = row.get("executedQty", "0" if algo and STATES[state] != "closed" else None)
+    if filled is None or needed(filled, "what was filled") < 0:
+        raise UnreadableError(f"order {number}: {filled!r} was filled of it, it says")
+    return {
+        "id": f"{ALGO}{number}" if algo else str(number),
+        "clientOrderId": row.get("clientAlgoId") if algo else row.get("clientOrderId"),
+        "symbol": symbol_of(str(row.get("symbol"))), "status": STATES[state],
+        "side": str(row.get("side") or "").lower(),
+        "type": str(row.get("orderType") or row.get("type") or "").lower() or None,
+        "amount": row.get("quantity") if algo else row.get("origQty"), "filled": filled,
+        "average": told(row.get("avgPrice")), "price": row.get("price"),
+        "triggerPrice": row.get("triggerPrice") if algo else row.get("stopPrice"),
+        "reduceOnly": any_flag(row.get("reduceOnly"), row.get("closePosition")),
+        "positionSide": None if stated == "BOTH" else stated.lower(),
+        "timestamp": row.get("createTime") or row.get("time") or row.get("updateTime"), "info": row,
+    }  # fmt: skip
+
+
+def trade(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
+    """A row of userTrades."""
+    side = row.get("side") or ("BUY" if flag(row.get("buyer", row.get("isBuyer"))) else "SELL")
+    return {
+        "id": f"{row['symbol']}:{number}" if (number := text(row.get("id"))) is not None else None,
+        "symbol": symbol_of(str(row.get("symbol"))), "side": str(side).lower(), "amount": row.get("qty"),
+        "price": row.get("price"), "order": row.get("orderId"), "timestamp": row.get("time"),
+        "fee": {"cost": row.get("commission"), "currency": row.get("commissionAsset")}, "info": row,
+    }  # fmt: skip
+
+
+def cause(client_order_id: str) -> FillCause | None:
+    """What the venue's own orders are named after; None for every other."""
+    if client_order_id.startswith("adl_autoclose"):
+        return "adl"
+    if client_order_id.startswith("autoclose-"):
+        return "liquidation"
+    if client_order_id.startswith(("settlement_autoclose-", "delivery_autoclose-")):
+        return "delivery"
+    return None
+
+
+def income(rows: Iterable[Row]) -> tuple[Flow, ...]:
+    """The rows of an income history that are flows. What no one knows here counts as a fee or a rebate, by its sign:
+    it is profit or loss, and nobody brought or took it."""
+    found = []
+    for row in rows:
+        kind, amount = row.get("incomeType"), needed(row.get("income"), "the amount of an income")
+        if not isinstance(kind, str) or not kind:
+            raise UnreadableError(f"income {row.get('tranId')}: {kind!r} is no kind of one")
+        at = instant(row.get("time"))
+        if kind in TOLD_BY_FILLS or not amount:
+            continue
+        if at is None or text(row.get("tranId")) is None:
+            raise UnreadableError(f"income {kind}: it has no time or no number")
+        name = ":".join(text(row.get(key)) or "" for key in ("incomeType", "tranId", "asset", "symbol"))
+        asset = told_of(row.get("asset"), f"income {name}")
+        found.append(Flow(name, at, FLOWS.get(kind) or ("rebate" if amount > 0 else "fee"), amount, asset))
+    return tuple(found)
+
+
+def traded(rows: Iterable[Row], symbol_of: SymbolOf) -> dict[str, datetime]:
+    """Symbol → its latest trade in an income history; none of symbols that the rules do not have."""
+    found: dict[str, datetime] = {}
+    for row in rows:
+        at = instant(row.get("time"))
+        if row.get("incomeType") not in TRADES or at is None:
+            continue
+        try:
+            symbol = symbol_of(str(row.get("symbol")))
+        except NoSuchSymbolError:
+            continue
+        found[symbol] = max(at, found.get(symbol, at))
+    return found
+
+
+def quote(row: Row) -> Quote:
+    """Of a symbol's rows of bookTicker, ticker/price and premiumIndex in one; the time is that of the last one."""
+    return Quote(
+        positive(row.get("bidPrice")), positive(row.get("askPrice")), positive(row.get("price")),
+        positive(row.get("indexPrice")), positive(row.get("markPrice")), instant(row.get("time")),
+    )  # fmt: skip
+
+
+def in_own(dollars: Mapping[str, Decimal], currency: str) -> dict[str, Decimal]:
+    """Asset → price in the account's currency, of prices in USD; the currency itself alone where it has none."""
+    own = Decimal(1) if currency == "USD" else dollars.get(currency)
+    found = {} if own is None else {asset: price / own for asset, price in dollars.items()}
+    return found | {currency: Decimal(1)}
+
+
+def rates(dollars: Mapping[str, Decimal], currency: str) -> tuple[Rate, ...] | None:
+    """What the account's currency costs in USD by the venue's index, where that was read."""
+    own = dollars.get(currency)
+    return None if own is None or currency == "USD" else (Rate("USD", own),)
+
+
+def balances(rows: Iterable[Row], prices: Mapping[str, Decimal]) -> tuple[Balance, ...]:
+    """Every asset with something in it; `prices` in the account's currency.
+
+    UnreadableError where an asset has a wallet, and its worth with what is unrealised is not told.
+    """
+    found = []
+    for row in rows:
+        asset = told_of(row.get("asset"), "the name of an asset")
+        equity, wallet = decimal(row.get("marginBalance", row.get("balance"))), told(row.get("walletBalance"))
+        if equity or wallet:
+            equity = needed(equity, f"the margin balance of {asset}")
+            found.append(Balance(asset, equity, prices.get(asset), wallet=wallet, equity=equity))
+    return tuple(sorted(found, key=lambda it: it.asset))
+
+
+def unrealized(rows: Iterable[Row], prices: Mapping[str, Decimal]) -> Decimal | None:
+    """The unrealised profit of all assets that have a price, in the account's currency; None where one is not told."""
+    total = Decimal(0)
+    for row in rows:
+        asset, profit = str(row.get("asset")), told(row.get("unrealizedProfit"))
+        wallet, equity = told(row.get("walletBalance")), told(row.get("marginBalance"))
+        if profit is None and wallet is not None and equity is not None:
+            profit = equity - wallet
+        if asset in prices:
+            if profit is None:
+                return None
+            total += profit * prices[asset]
+    return total

@@ -1,0 +1,323 @@
+"""Bitget, API v2, classic futures accounts: swaps and futures that are settled in USDT or USDC.
+
+Bitget's own routes are asked where ccxt's unified call would leave something out: further pages, the several kinds
+of trigger orders, fills of all symbols, and failures that an answer reports as a success.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any, ClassVar, Final
+
+from msgspec import structs
+
+from killswitch.model.inspection import KeyRights
+from killswitch.model.snapshot import Fill, Flow, Order, Position
+from killswitch.model.venue import AccountSpec, ClientIdRule, OrderLife, OrderRejectedError, OrderRequest, VenueTraits
+from killswitch_ccxt import fills, orders, positions
+from killswitch_ccxt.client import Client
+from killswitch_ccxt.dialect import Dialect, PositionMode, Row
+from killswitch_ccxt.errors import GoneError, row_error
+from killswitch_ccxt.fitting import OFFERED
+from killswitch_ccxt.instruments import States, states_of
+from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, above_zero, decimal, needed, positive
+from killswitch_ccxt.response_capture import Answer
+from killswitch_ccxt.venues.bitget import codes as words
+from killswitch_ccxt.venues.bitget.rows import flow_of, refined_fill, refined_order, rights_of, wealth_of, with_largest
+from killswitch_ccxt.wealth import Wealth
+
+MOST_PAGES: Final = 40
+PAGE: Final = 100
+MONTH: Final = 30 * 86_400_000
+"""Milliseconds that one question for bills may span."""
+PLANS: Final = ("normal_plan", "track_plan", "profit_loss")
+
+
+class Bitget(Dialect):
+    """Bitget. An order is sent in the margin mode that its position has."""
+
+    exchange: ClassVar[str] = "bitget"
+    codes = words.CODES
+    code_form = re.compile(r"[1-9]\d{4,5}")
+    limits = words.LIMITS
+    costs = words.COSTS
+    client_ids = ClientIdRule(longest=50)
+    # How long Bitget remembers a name it does not say.
+    order_life = OrderLife(always=30.0, names="open")
+    whole_book = True
+    capabilities = words.CAPABILITIES
+    has_hedge_mode = True
+    tried = "a local server that speaks v2 (USDT futures, one-way and hedge)"
+
+    def __init__(self, client: Client, spec: AccountSpec) -> None:
+        super().__init__(client, spec)
+        self._product = f"{spec.currency}-FUTURES"
+        self._held: dict[tuple[str, str], Position] = {}
+        self._isolated: set[str] = set()
+        """Symbols whose positions have margin of their own."""
+        self._mode: PositionMode | None = None
+        self._known: Mapping[str, Row] | None = None
+        self._rules: Mapping[str, Row] = {}
+        self._plans: dict[str, str] = {}
+        """Id of a trigger order → its kind, without which it cannot be cancelled."""
+
+    @classmethod
+    def traits_for(cls, spec: AccountSpec) -> VenueTraits:
+        """ValueError for other currencies: coin futures count in coins, which is no contract of ours."""
+        currencies = OFFERED["bitget"].currencies or ()
+        if spec.currency not in currencies:
+            only = " or ".join(currencies)
+            raise ValueError(f"bitget: futures settled in {spec.currency} are not supported, only in {only}")
+        return super().traits_for(spec)
+
+    @classmethod
+    def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
+        """As generic. That the account is a classic one is said, or a failed question would decide it."""
+        return {**super().client_options(spec), "uta": False, "fetchMarkets": {"types": ["swap"]}}
+
+    @classmethod
+    def codes_of(cls, answer: Answer) -> Iterable[str]:
+        body = answer.body
+        return words.said(body.get("code"), body.get("msg")) if isinstance(body, Mapping) else ()
+
+    def concerns(self, rule: Row) -> bool:
+        return rule.get("settle") == self.spec.currency and bool(rule.get("contract"))
+
+    @property
+    def rules(self) -> Mapping[str, Row]:
+        """As generic, with the largest order, which ccxt leaves out."""
+        known = self.client.ccxt.markets or {}
+        if known is not self._known:
+            self._known, self._rules = known, {symbol: with_largest(rule) for symbol, rule in known.items()}
+        return self._rules
+
+    # Reading
+
+    async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
+        """As generic. Without positions nothing is unrealised: Bitget leaves that empty then."""
+        wealth, found = await super().account()
+        if not found and wealth.unrealized is None and wealth.balances is not None:
+            flat = tuple(structs.replace(it, wallet=it.amount) for it in wealth.balances)
+            wealth = replace(wealth, unrealized=Decimal(0), balances=flat)
+        return wealth, found
+
+    async def wealth(self) -> Wealth:
+        return wealth_of(await self._data("privateMixGetV2MixAccountAccounts"), self.spec.currency)
+
+    async def positions(self) -> tuple[Position, ...]:
+        rows = await self._data("privateMixGetV2MixPositionAllPosition", {"marginCoin": self.spec.currency})
+        if not isinstance(rows, list):
+            raise UnreadableError("position/all-position: an answer without a list")
+        rows = [it for it in rows if needed(it.get("total"), f"the size of {it.get('symbol')}")]
+        odd = [str(it.get("symbol")) for it in rows if needed(it.get("total"), "a size") < 0]
+        if odd:
+            raise UnreadableError(f"positions of less than nothing: {', '.join(odd)}")
+        parsed = [self.client.ccxt.parse_position(it, self._rule(it)) for it in rows]
+        found = positions.positions(parsed, self.rules, self.refine_position)
+        self._held = {it.key: it for it in found}
+        self._isolated = {str(it["symbol"]) for it in parsed if it["info"].get("marginMode") == "isolated"}
+        self._mode = self._mode_of(rows) or self._mode
+        return found
+
+    def refine_position(self, position: Position, info: Row) -> Position:
+        return structs.replace(
+            position,
+            liquidation_price=positive(info.get("liquidationPrice")),  # never one that was reckoned by someone else
+            margin=decimal(info.get("marginSize")),
+            unrealized_pnl=decimal(info.get("unrealizedPL")),
+        )
+
+    async def orders(self) -> tuple[Order, ...]:
+        plain, *planned = await asyncio.gather(
+            self._pages("privateMixGetV2MixOrderOrdersPending", "entrustedList"),
+            *(self._pages("privateMixGetV2MixOrderOrdersPlanPending", "entrustedList", planType=it) for it in PLANS),
+        )
+        rows = [row for answer in planned for row in answer]
+        self._plans = {str(row.get("orderId")): str(row.get("planType")) for row in rows}
+        for row in rows:
+            if row.get("planType") != "track_plan":
+                above_zero(row.get("triggerPrice"), f"the trigger of order {row.get('orderId')}")
+        return orders.resting(self._order(row) for row in (*plain, *rows))
+
+    def refine_order(self, row: Row) -> Row:
+        """Take-profit and stop-loss of a whole position have no size of their own."""
+        found = refined_order(row)
+        if decimal(found.get("amount")) or not str(found["info"].get("planType", "")).startswith("pos_"):
+            return found
+        side = found.get("positionSide") or ("long" if found["side"] == "sell" else "short")
+        held = self._held.get((str(found["symbol"]), str(side)))
+        return found if held is None else {**found, "amount": held.contracts}
+
+    async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
+        return self._fills(await self._pages("privateMixGetV2MixOrderFills", "fillList", startTime=since))
+
+    async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
+        named = {"symbol": self._id(symbol), "orderId": order_id}
+        rows = await self._pages("privateMixGetV2MixOrderFills", "fillList", **named)
+        return fills.of_order(self._fills(rows), order_id)
+
+    def _fills(self, rows: Sequence[Row]) -> tuple[Fill, ...]:
+        return fills.fills((self.client.ccxt.parse_trade(it, self._rule(it)) for it in rows), self.refine_fill)
+
+    def refine_fill(self, fill: Fill, info: Row) -> Fill:
+        return refined_fill(fill, info)
+
+    async def flows(self, since: int) -> tuple[Flow, ...]:
+        now = int(self.client.now().timestamp() * 1000)
+        found: dict[str, Flow] = {}
+        for begin in range(since, now + 1, MONTH):
+            span = {"startTime": begin, "endTime": min(begin + MONTH, now + 60_000)}
+            for row in await self._pages("privateMixGetV2MixAccountBill", "bills", **span):
+                flow = flow_of(row)
+                if flow is not None:
+                    found[flow.id] = flow
+        return tuple(found.values())
+
+    async def states(self) -> States:
+        told = {symbol: str((rule.get("info") or {}).get("symbolStatus")) for symbol, rule in self.rules.items()}
+        return states_of(told, words.STATES, words.PASSING)
+
+    async def position_mode(self) -> PositionMode | None:
+        """That of the positions; of the account, where there are none."""
+        if self._held and self._mode is not None:
+            return self._mode
+        symbol = next((it for it, rule in self.rules.items() if self.concerns(rule)), None)
+        if symbol is None:
+            return None
+        named = {"symbol": self._id(symbol), "marginCoin": self.spec.currency}
+        return self._mode_of([await self._data("privateMixGetV2MixAccountAccount", named) or {}])
+
+    # Acting
+
+    def order_params(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
+        """Numbers as text: ccxt takes a Decimal among params for nothing, and would send a stop at once."""
+        params: dict[str, Any] = {
+            "clientOrderId": request.client_order_id,
+            "hedged": mode == "hedge",
+            "marginMode": "isolated" if request.symbol in self._isolated else "cross",
+        }
+        if request.reduce_only:
+            params["reduceOnly"] = True
+        if request.time_in_force == "ioc":
+            params["timeInForce"] = "IOC"
+        if request.trigger_price is not None:
+            params |= {"triggerPrice": str(request.trigger_price), "triggerType": "mark_price"}
+        return params
+
+    async def close_book(self) -> None:
+        """Every position of the product. Where there is none, there is nothing to do."""
+        try:
+            await self._data("privateMixPostV2MixOrderClosePositions", changes=True)
+        except OrderRejectedError as error:
+            if error.reason != "already_flat":
+                raise
+
+    async def find(self, symbol: str, client_order_id: str) -> Row | None:
+        """Among orders, then among trigger orders that rest or have ended; what none of them has, there is not."""
+        named = {"symbol": self._id(symbol), "clientOid": client_order_id}
+        found = await self._detail(named)
+        if found is not None:
+            return found
+        for kind in ("Pending", "History"):
+            method = f"privateMixGetV2MixOrderOrdersPlan{kind}"
+            rows = await self._pages(method, "entrustedList", planType="normal_plan", **named)
+            rows = [row for row in rows if row.get("clientOid") == client_order_id]
+            if rows:
+                return await self._planned(rows[0])
+        return None
+
+    async def _detail(self, named: Mapping[str, str]) -> Row | None:
+        try:
+            row = await self._data("privateMixGetV2MixOrderDetail", named)
+        except GoneError:
+            return None
+        if not isinstance(row, Mapping):
+            raise UnreadableError("order/detail: an answer without an order")
+        return self._order(row)
+
+    async def _planned(self, row: Row) -> Row:
+        """A trigger order; one that was triggered is told as the order that came of it."""
+        status = str(row.get("planStatus"))
+        if status == "executed":
+            asked = {"planType": "normal_plan", "planOrderId": str(row.get("orderId"))}
+            came = await self._data("privateMixGetV2MixOrderPlanSubOrder", asked) or []
+            number = next((str(it["orderId"]) for it in came if it.get("orderId")), None)
+            found = None if number is None else await self._detail({"symbol": str(row["symbol"]), "orderId": number})
+            if found is None:
+                raise UnreadableError(f"trigger order {row.get('orderId')} was executed, and its order is not told")
+            return {**found, "clientOrderId": row.get("clientOid")}
+        ended = status in ("cancelled", "canceled", "fail_trigger", "fail_execute")
+        return {**self._order(row), "status": "canceled" if ended else "open", "filled": 0, "average": None}
+
+    async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
+        """A trigger order that could not be cancelled is told in the list of failures of an answer that is good."""
+        named = {"symbol": self._id(symbol), "marginCoin": self.spec.currency}
+        if not conditional:
+            await self._data("privateMixPostV2MixOrderCancelOrder", {**named, "orderId": order_id}, changes=True)
+            return
+        kind = self._plans.get(order_id, "normal_plan")
+        asked = {**named, "planType": kind, "orderIdList": [{"orderId": order_id}]}
+        told = await self._data("privateMixPostV2MixOrderCancelPlanOrder", asked, changes=True)
+        for failure in (told or {}).get("failureList") or ():
+            code = str(failure.get("errorCode"))
+            said = words.said(code, failure.get("errorMsg"))
+            raise row_error(self.verdicts(), said, f"bitget {code}: {failure.get('errorMsg')}")
+
+    # Being asked about
+
+    async def rights(self) -> KeyRights:
+        answer = await self.client.call("privateSpotGetV2SpotAccountInfo")
+        return rights_of(answer.get("data") or {})
+
+    async def margin_mode(self) -> str | None:
+        modes = {"isolated" if symbol in self._isolated else "cross" for symbol, _ in self._held}
+        return modes.pop() if len(modes) == 1 else None
+
+    # Rows
+
+    async def _data(self, method: str, params: Mapping[str, Any] | None = None, *, changes: bool = False) -> Any:
+        answer = await self.client.call(method, {"productType": self._product, **(params or {})}, changes=changes)
+        return answer.get("data")
+
+    async def _pages(self, method: str, name: str, **params: Any) -> list[Row]:
+        """Every page of a question. UnreadableError where it never ends."""
+        rows: list[Row] = []
+        before: dict[str, str] = {}
+        for _ in range(MOST_PAGES):
+            data = await self._data(method, {"limit": str(PAGE), **params, **before})
+            if not isinstance(data, Mapping) or name not in data:
+                raise UnreadableError(f"{method}: an answer without {name}")
+            page = [] if data[name] is None and not data.get("endId") else data[name]
+            if not isinstance(page, list):
+                raise UnreadableError(f"{method}: {name} is no list")
+            rows += page
+            if len(page) < PAGE or not data.get("endId"):
+                return rows
+            before = {"idLessThan": str(data["endId"])}
+        raise UnreadableError(f"{method}: more than {MOST_PAGES} pages of {PAGE}")
+
+    def _rule(self, row: Row) -> Any:
+        """ccxt's market of a row; UnreadableError where the rules have none."""
+        found = (self.client.ccxt.markets_by_id or {}).get(str(row.get("symbol")), ())
+        rule = next((it for it in found if self.concerns(it)), None)
+        if rule is None:
+            raise NoSuchSymbolError(f"a row of {row.get('symbol')!r}: the venue's rules have no such symbol")
+        return rule
+
+    def _order(self, row: Row) -> Row:
+        return self.refine_order(self.client.ccxt.parse_order(dict(row), self._rule(row)))
+
+    def _id(self, symbol: str) -> str:
+        return str(self.rules[symbol]["id"])
+
+    @staticmethod
+    def _mode_of(rows: Sequence[Row]) -> PositionMode | None:
+        told = {str(row.get("posMode")) for row in rows}
+        return "hedge" if "hedge_mode" in told else "one_way" if "one_way_mode" in told else None
+
+
+DIALECTS: Final[Mapping[str, type[Dialect]]] = {"bitget": Bitget}

@@ -1,0 +1,193 @@
+"""Bitget's own rows → our records, where ccxt's unified structures say less than the row does.
+
+In hedge mode Bitget writes the side of the position, not of the order: a `buy` that closes is a sale of the long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+from msgspec import structs
+
+from killswitch.model.inspection import KeyRights
+from killswitch.model.snapshot import Balance, Fill, FillCause, Flow, FlowKind, OrderSide, Rate, Side
+from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive, text, told_of
+from killswitch_ccxt.venues.bitget import codes as words
+from killswitch_ccxt.wealth import Wealth
+
+Row = Mapping[str, Any]
+ZERO: Final = Decimal(0)
+
+
+def with_largest(rule: Row) -> Row:
+    """ccxt's market, with the most that any one order may be for."""
+    info = rule.get("info") or {}
+    known = [it for it in (positive(info.get(name)) for name in ("maxOrderQty", "maxMarketOrderQty")) if it is not None]
+    limits = rule.get("limits") or {}
+    if not str(info.get("pricePlace")).isdecimal():
+        rule = {**rule, "precision": {**(rule.get("precision") or {}), "price": None}}
+    return {**rule, "limits": {**limits, "amount": {**limits.get("amount", {}), "max": min(known, default=None)}}}
+
+
+def wealth_of(rows: Any, currency: str) -> Wealth:
+    """Of `account/accounts`. With several assets as margin the worth is that of all of them, which is told in USDT.
+
+    A wallet is the equity of a coin less the unrealised profit that the same row tells.
+    """
+    own = next((it for it in rows or () if it.get("marginCoin") == currency), None)
+    if own is None:
+        raise UnreadableError(f"the venue says nothing of {currency}, the account's currency")
+    equity = needed(own.get("accountEquity"), "accountEquity")
+    union = any(it.get("assetMode") == "union" for it in rows)
+    if union:
+        if currency != "USDT":
+            raise UnreadableError(f"several assets are margin, and their worth is told in USDT, not in {currency}")
+        equity = sum((needed(it.get("usdtEquity"), "usdtEquity") for it in rows), start=ZERO)
+    used = [decimal(own.get(name)) for name in ("crossedMargin", "isolatedMargin")]
+    found = [it for it in map(_balance, rows if union else [own]) if it is not None]
+    balances = tuple(found) if union else tuple(structs.replace(it, price=Decimal(1)) for it in found)
+    profits = [None if it.wallet is None or it.price is None else (it.amount - it.wallet) * it.price for it in balances]
+    return Wealth(
+        equity=equity,
+        free=decimal(own.get("crossedMaxAvailable")),
+        margin_used=sum((it for it in used if it is not None), start=ZERO) if any(used) else None,
+        balances=balances,
+        unrealized=None if None in profits else sum((it for it in profits if it is not None), start=ZERO),
+        rates=_rates(own, currency),
+    )
+
+
+def _balance(row: Row) -> Balance | None:
+    """One coin, priced in USDT by what Bitget says that it is worth there; None of a coin with nothing in it."""
+    equity = needed(row.get("accountEquity"), "accountEquity")
+    profit, dollars = _unrealized(row), decimal(row.get("usdtEquity"))
+    wallet = None if profit is None else equity - profit
+    if not equity and not wallet:
+        return None
+    price = dollars / equity if equity and dollars is not None else None
+    return Balance(told_of(row.get("marginCoin"), "the name of a coin"), equity, price, wallet=wallet, equity=equity)
+
+
+def _unrealized(row: Row) -> Decimal | None:
+    """Of all positions in the coin; of the two margin modes together where it does not say."""
+    whole = decimal(row.get("unrealizedPL"))
+    if whole is not None:
+        return whole
+    parts = [decimal(row.get(name)) for name in ("crossedUnrealizedPL", "isolatedUnrealizedPL")]
+    return None if None in parts else sum((it for it in parts if it is not None), start=ZERO)
+
+
+def _rates(own: Row, currency: str) -> tuple[Rate, ...] | None:
+    """What the account's currency costs in USDT."""
+    equity, dollars = decimal(own.get("accountEquity")), decimal(own.get("usdtEquity"))
+    if currency == "USDT" or not equity or dollars is None:
+        return None
+    return (Rate("USDT", dollars / equity),)
+
+
+def _of_position(info: Row) -> tuple[Side, bool] | None:
+    """Position side and whether it closes, of a hedge-mode row; None for one of the one-way mode."""
+    told = str(info.get("tradeSide")).lower()
+    if info.get("posMode") != "hedge_mode":
+        return None
+    side: Side
+    if info.get("posSide") in ("long", "short"):
+        side = "long" if info["posSide"] == "long" else "short"
+    elif told.endswith(("_long", "_short")):
+        side = "long" if told.endswith("_long") else "short"
+    else:
+        side = "long" if info.get("side") == "buy" else "short"
+    return side, "close" in told
+
+
+def _side(position_side: Side, *, closes: bool) -> OrderSide:
+    return "sell" if (position_side == "long") is closes else "buy"
+
+
+def refined_order(row: Row) -> Row:
+    """ccxt's order with the order's own side, what it is for, and the numbers that ccxt loses among Decimals."""
+    info = row["info"]
+    fee = decimal(info.get("fee"))
+    found = {
+        **row,
+        "timestamp": info.get("cTime"),
+        "triggerPrice": positive(info.get("triggerPrice")),
+        "fee": None if fee is None else {"cost": -fee},
+        "side": info.get("side"),
+        "guards": {"loss": True, "profit": False}.get(
+            str(info.get("planType")).removeprefix("pos_").removesuffix("_plan")
+        ),
+        "reduceOnly": info.get("planType") in ("pos_profit", "pos_loss") or flag(info.get("reduceOnly")),
+    }
+    hedge = _of_position(info)
+    if hedge is not None:
+        position_side, closes = hedge
+        found |= {"positionSide": position_side, "reduceOnly": closes, "side": _side(position_side, closes=closes)}
+    return found
+
+
+def refined_fill(fill: Fill, info: Row) -> Fill:
+    """With side, fee, profit and cause as Bitget tells them. A fee in parts may be in two coins: it is unknown."""
+    costs = [it for it in info.get("feeDetail") or () if isinstance(it, Mapping)]
+    paid = [decimal(it.get("totalFee")) for it in costs]
+    fuller = structs.replace(
+        fill,
+        at=instant(info.get("cTime")) or fill.at,
+        fee=-paid[0] if len(paid) == 1 and paid[0] is not None else None,
+        fee_currency=text(costs[0].get("feeCoin")) if costs else None,
+        realized_pnl=decimal(info.get("profit")),
+        cause=_cause(str(info.get("tradeSide")).lower()),
+    )
+    hedge = _of_position(info)
+    if hedge is None:
+        return fuller
+    position_side, closes = hedge
+    return structs.replace(fuller, position_side=position_side, side=_side(position_side, closes=closes))
+
+
+def _cause(trade_side: str) -> FillCause:
+    if "adl" in trade_side:
+        return "adl"
+    if "burst" in trade_side or trade_side.startswith("reduce_"):
+        return "liquidation"
+    return "delivery" if "delivery" in trade_side else "trade"
+
+
+def flow_of(row: Row) -> Flow | None:
+    """A bill; None for what is no flow.
+
+    A type that nobody knows here is a rebate or a fee, by its sign: profit or loss. So a loss never hides as money
+    that somebody took out, though money taken out in a new way counts as a loss until its type is known. Such a flow
+    has the type in its id.
+    """
+    business = told_of(row.get("businessType"), f"bill {row.get('billId')}")
+    amount = needed(row.get("amount"), f"the amount of bill {row.get('billId')}")
+    name = str(row.get("billId") or "")
+    if not amount:
+        return None
+    kind: FlowKind | None
+    try:
+        kind = words.kind_of(business)
+    except KeyError:
+        kind, name = "rebate" if amount > 0 else "fee", name and f"{business}:{name}"
+    at = instant(row.get("cTime"))
+    if kind is None:
+        return None
+    if at is None or not name:
+        raise UnreadableError(f"a bill {business} has no id or no time")
+    return Flow(name, at, kind, amount, told_of(row.get("coin"), f"bill {name}"))
+
+
+def rights_of(info: Row) -> KeyRights:
+    """Of `spot/account/info`: permissions by their short names, or by those of older keys."""
+    allowed = set(info.get("authorities") or ())
+    return KeyRights(
+        read=True,
+        trade={"coow", "cpow"} <= allowed or "trade" in allowed,
+        withdraw=bool(allowed & {"wwow", "withdraw"}),
+        transfer=bool(allowed & {"wtow", "transfer"}),
+        bound_to_addresses=bool(str(info.get("ips") or "").strip()),
+        note="Bitget does not tell when a key expires",
+    )

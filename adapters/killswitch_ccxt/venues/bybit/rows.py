@@ -1,0 +1,267 @@
+"""Bybit's own rows → our records, where ccxt's unified structures say less than the row does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from msgspec import structs
+
+from killswitch.model.inspection import KeyRights
+from killswitch.model.snapshot import Balance, Fill, Position, Rate, Side
+from killswitch.model.venue import MalformedAnswerError, OrderReport, OrderRequest, VenueError
+from killswitch_ccxt.errors import row_error
+from killswitch_ccxt.instruments import Quote
+from killswitch_ccxt.numbers import UnreadableError, any_flag, decimal, instant, needed, positive, told_of
+from killswitch_ccxt.venues.bybit import codes as words
+from killswitch_ccxt.wealth import Wealth, by_asset, from_dollars, unrealized_of, worth_of
+
+Row = Mapping[str, Any]
+ROUNDED: Final = Decimal("1e-5")
+"""The share of a total by which the sum of its parts may differ from it, for rounding."""
+SMALL: Final = Decimal("5e-4")
+"""The share of the equity from which on what is in no wallet and no profit is taken for options: interest is less."""
+
+
+def with_largest(rule: Row) -> Row:
+    """ccxt's market, with the most that any one order may be for: of market orders Bybit takes less than of others."""
+    filters = (rule.get("info") or {}).get("lotSizeFilter") or {}
+    told = [positive(filters.get(name)) for name in ("maxOrderQty", "maxMktOrderQty", "maxMarketOrderQty")]
+    known = [it for it in told if it is not None]
+    limits = rule.get("limits") or {}
+    return {**rule, "limits": {**limits, "amount": {**limits.get("amount", {}), "max": min(known, default=None)}}}
+
+
+def wealth_of(answer: Row, currency: str, as_of: datetime | None = None) -> Wealth:
+    """Of `account/wallet-balance`: dollars, divided by what Bybit itself reckons one of `currency` at.
+
+    Totals that Bybit leaves empty, as with isolated margin, are unknown. UnreadableError where the currency has no
+    price: then its row is missing or empty.
+    """
+    rows = (answer.get("result") or {}).get("list") or []
+    if len(rows) != 1:
+        raise UnreadableError(f"the venue tells of {len(rows)} unified accounts")
+    (row,) = rows
+    coins = tuple(by_asset(row.get("coin"), "coin").values())
+    total = needed(row.get("totalEquity"), "totalEquity")
+    price = _dollars(next((it for it in coins if it.get("coin") == currency), {}))
+
+    def money(value: Any) -> Decimal | None:
+        found = decimal(value)
+        return found if not found else from_dollars(found, price, currency)
+
+    balances = tuple(_balance(it, price, currency) for it in coins if decimal(it.get("equity")))
+    equity = from_dollars(total, price, currency) if total else total
+    parts = worth_of(balances)
+    # The total is the sum of the coins, rounded in dollars.
+    equity = parts if abs(parts - equity) <= ROUNDED * abs(equity) else equity
+    return Wealth(
+        equity=equity,
+        free=money(row.get("totalAvailableBalance")),
+        margin_used=_of_positions(row, balances),
+        maintenance_margin=money(row.get("totalMaintenanceMargin")),
+        balances=balances,
+        unrealized=unrealized_of(balances),
+        rates=None if price is None or currency == "USD" else (Rate("USD", price),),
+        as_of=as_of,
+        complete=False if _has_options(coins, balances, equity) else None,
+    )
+
+
+def _of_positions(row: Row, balances: Sequence[Balance]) -> Decimal | None:
+    """The initial margin of positions: of all coins, in the account's currency. The account's own figure has the orders
+    in it. None where a coin does not say, as with portfolio margin.
+    """
+    if decimal(row.get("totalInitialMargin")) == 0:
+        return Decimal(0)
+    prices, total = {it.asset: it.price for it in balances}, Decimal(0)
+    for coin in row.get("coin") or ():
+        held, price = decimal(coin.get("totalPositionIM")), prices.get(str(coin.get("coin")))
+        if held is None or (held and price is None):
+            return None
+        total += held * price if held and price is not None else 0
+    return total
+
+
+def _has_options(coins: Sequence[Row], balances: Sequence[Balance], equity: Decimal) -> bool:
+    """Whether the equity holds more than wallets and the profit of futures: the value of options, which are not read.
+
+    Prices move it, so that it counts as unrealised; there are no positions that say why.
+    """
+    profits = {str(it.get("coin")): decimal(it.get("unrealisedPnl")) for it in coins}
+    rest = Decimal(0)
+    for it in balances:
+        profit = profits.get(it.asset)
+        if it.price is not None and it.wallet is not None and profit is not None:
+            rest += abs((it.amount - it.wallet - profit) * it.price)
+    return rest > SMALL * abs(equity)
+
+
+def place_of(row: Row) -> int:
+    """How an order has to name the position: 0 in one-way mode, 1 the long and 2 the short one in hedge mode."""
+    told = row.get("positionIdx")
+    if isinstance(told, bool) or str(told) not in ("0", "1", "2"):
+        raise UnreadableError(f"position {row.get('symbol')}: {told!r} is no positionIdx")
+    return int(told)  # type: ignore[arg-type] # one of the three
+
+
+def quote_of(row: Row, at: datetime | None) -> Quote:
+    """Of a ticker."""
+    return Quote(
+        positive(row.get("bid1Price")), positive(row.get("ask1Price")), positive(row.get("lastPrice")),
+        positive(row.get("indexPrice")), positive(row.get("markPrice")), at,
+    )  # fmt: skip
+
+
+def spot_balance(answer: Row) -> dict[str, Any]:
+    """ccxt's unified balance, with the equity of each coin for its total."""
+    rows = (answer.get("result") or {}).get("list") or []
+    if len(rows) != 1:
+        raise UnreadableError(f"the venue tells of {len(rows)} unified accounts")
+    coins = by_asset(rows[0].get("coin"), "coin")
+    return {"total": {coin: needed(row.get("equity"), f"the equity in {coin}") for coin, row in coins.items()}}
+
+
+def dollar_prices(answer: Row) -> dict[str, Decimal]:
+    """Coin → dollars for one of it, as Bybit reckons in `account/wallet-balance`, of coins that the account has."""
+    rows = (answer.get("result") or {}).get("list") or []
+    told = {str(it.get("coin")): _dollars(it) for row in rows for it in row.get("coin") or []}
+    return {"USD": Decimal(1), **{coin: price for coin, price in told.items() if price is not None}}
+
+
+def rate(prices: Mapping[str, Decimal], coin: object, currency: str) -> Decimal | None:
+    """What one `coin` is worth in `currency`; None where Bybit has no price of one of the two."""
+    if coin == currency:
+        return Decimal(1)
+    each, own = prices.get(str(coin)), prices.get(currency)
+    return each / own if each is not None and own is not None else None
+
+
+def in_currency(position: Position, each: Decimal | None) -> Position:
+    """A position whose money is told in a coin that is worth `each` of the account's currency; None: unknown."""
+    if each == 1:
+        return position
+
+    def money(amount: Decimal | None) -> Decimal | None:
+        return None if amount is None or each is None else amount * each
+
+    return structs.replace(
+        position,
+        notional=money(position.notional),
+        margin=money(position.margin),
+        unrealized_pnl=money(position.unrealized_pnl),
+    )
+
+
+def executed(rows: Sequence[Row]) -> dict[str, Any]:
+    """What the executions of one order say of the order, as a row of `order/history` would.
+
+    Where some of it is left, nobody knows whether it still rests: then it is told as one that does, and is asked again.
+    """
+    latest = min(rows, key=lambda it: needed(it.get("leavesQty"), "leavesQty"))
+    left = needed(latest.get("leavesQty"), "leavesQty")
+    filled = sum((needed(it.get("execQty"), "execQty") for it in rows), Decimal(0))
+    value = sum(
+        (needed(it.get("execQty"), "execQty") * needed(it.get("execPrice"), "execPrice") for it in rows), Decimal(0)
+    )
+    return {
+        **{name: latest.get(name) for name in ("symbol", "orderId", "orderLinkId", "side", "orderType")},
+        "qty": str(latest.get("orderQty") or filled + left), "cumExecQty": str(filled), "leavesQty": str(left),
+        "avgPrice": str(value / filled) if filled else "", "price": str(latest.get("orderPrice") or ""),
+        "orderStatus": "PartiallyFilled" if left else "Filled", "createdTime": latest.get("execTime"),
+        "updatedTime": latest.get("execTime"),
+    }  # fmt: skip
+
+
+def _dollars(coin: Row) -> Decimal | None:
+    amount, worth = decimal(coin.get("equity")), decimal(coin.get("usdValue"))
+    return worth / amount if amount and worth else None
+
+
+def _balance(coin: Row, price: Decimal | None, currency: str) -> Balance:
+    """One coin. What is owed of it is off its equity, and off its wallet too.
+
+    Every answer of Bybit's has what is borrowed, zero too: where it is missing, the wallet is unknown.
+    """
+    own, equity = _dollars(coin), needed(coin.get("equity"), "equity")
+    each = None if own is None else own if currency == "USD" else own / price if price else None
+    held, borrowed = decimal(coin.get("walletBalance")), decimal(coin.get("spotBorrow"))
+    wallet = None if held is None or borrowed is None else held - borrowed
+    return Balance(told_of(coin.get("coin"), "the name of a coin"), equity, each, wallet=wallet, equity=equity)
+
+
+def refined_fill(fill: Fill, info: Row, *, spot: bool, paid_in: str | None, each: Decimal | None) -> Fill:
+    """With fee, profit and cause as Bybit tells them. What it closed says which position it was of, in either mode.
+
+    `each`: what one of the coin that the profit is told in is worth in the account's currency; None: unknown.
+    """
+    profit = decimal(info.get("execPnl"))
+    closed = decimal(info.get("closedSize"))
+    side: Side | None = None
+    if closed is not None and closed in (0, fill.amount) and not spot:
+        side = "long" if (fill.side == "sell") is (closed != 0) else "short"
+    coin = info.get("feeCurrency") or info.get("feeCoin") or fill.fee_currency or paid_in
+    return structs.replace(
+        fill,
+        at=instant(info.get("execTime")) or fill.at,
+        fee=decimal(info.get("execFee")),
+        fee_currency=None if coin is None else str(coin),
+        realized_pnl=None if profit is None or each is None else profit * each,
+        cause=words.CAUSES.get(str(info.get("execType"))) or "trade",
+        position_side=side,
+    )
+
+
+def refined_order(row: Row) -> Row:
+    """ccxt's order, with position side, reduce-only and fee of Bybit's row."""
+    info = row["info"]
+    side = {"1": "long", "2": "short"}.get(str(info.get("positionIdx")))
+    fees = info.get("cumFeeDetail")
+    detailed = isinstance(fees, Mapping) and len(fees) == 1
+    coin, cost = next(iter(fees.items())) if detailed else (None, None)
+    paid = decimal(cost if cost is not None else None if fees else info.get("cumExecFee"))
+    reduces = any_flag(info.get("reduceOnly"), info.get("closeOnTrigger"))
+    # 1 waits for a rise, 2 for a fall.
+    falls = {"1": False, "2": True}.get(str(info.get("triggerDirection")))
+    guards = None if falls is None else (row.get("side") == "sell") is falls
+    found = {
+        **row, "timestamp": info.get("createdTime"),
+        "positionSide": side, "reduceOnly": reduces, "fee": {"cost": paid, "currency": coin}, "guards": guards,
+    }  # fmt: skip
+    if row.get("status") == "rejected" and decimal(row.get("filled")):
+        found["status"] = "canceled"  # the rest of it was: what is rejected has done nothing
+    return found
+
+
+def rights_of(info: Row, *, spot: bool) -> KeyRights:
+    """Of `user/query-api`."""
+    allowed = {str(area): set(rights or ()) for area, rights in (info.get("permissions") or {}).items()}
+    writes = str(info.get("readOnly")) == "0"
+    wallet = allowed.get("Wallet", set())
+    wanted, area = ({"SpotTrade"}, "Spot") if spot else ({"Order", "Position"}, "ContractTrade")
+    addresses = [it for it in info.get("ips") or () if it and it != "*"]
+    expires = datetime.fromisoformat(str(info["expiredAt"]).replace("Z", "+00:00")) if info.get("expiredAt") else None
+    return KeyRights(
+        read=True,
+        trade=writes and wanted <= allowed.get(area, set()),
+        withdraw=writes and "Withdraw" in wallet,
+        transfer=writes and bool(wallet & {"AccountTransfer", "SubMemberTransfer", "SubMemberTransferList"}),
+        bound_to_addresses=bool(addresses),
+        expires_at=None if expires is None or expires <= datetime(1971, 1, 1, tzinfo=UTC) else expires,
+        note=""
+        if str(info.get("uta")) == "1"
+        else "this is no unified account, and Bybit's other accounts are not read",
+    )
+
+
+def row_report(request: OrderRequest, row: Row, code: Row) -> OrderReport | VenueError:
+    """What came of one order of a batch."""
+    number = code.get("code")
+    if number != 0 or isinstance(number, bool):
+        said = words.said(number, code.get("msg"))
+        return row_error(words.VERDICTS, said, f"bybit {number}: {code.get('msg')}", order=row)
+    if row.get("orderLinkId") != request.client_order_id or not row.get("orderId"):
+        return MalformedAnswerError(f"sent order {request.client_order_id}, and its place tells of {dict(row)}")
+    return OrderReport(str(row["orderId"]), request.client_order_id, request.symbol, "open", request.amount, Decimal(0))

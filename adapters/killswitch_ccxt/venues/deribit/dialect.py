@@ -1,0 +1,424 @@
+"""Deribit, API v2: one account's futures, perpetuals and options in one currency, or in all with cross collateral.
+
+What Deribit calls an amount is what is a contract here: US dollars on inverse futures, coins on everything else. So
+the contract size is 1 everywhere, whatever `contract_size` says: that is how many of them one lot has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any, ClassVar, Final
+
+from msgspec import structs
+
+from killswitch.model.inspection import Capability, KeyRights
+from killswitch.model.snapshot import Fill, FillCause, Flow, FlowKind, Order, Position, Rate
+from killswitch.model.venue import (
+    AccountSpec,
+    Cost,
+    OrderLife,
+    OrderReport,
+    OrderRequest,
+    RateLimit,
+    VenueDownError,
+    VenueError,
+)
+from killswitch_ccxt import fills, orders, positions
+from killswitch_ccxt.client import Client
+from killswitch_ccxt.dialect import Dialect, PositionMode
+from killswitch_ccxt.errors import Meaning, as_venue_error, rejected
+from killswitch_ccxt.instruments import Quote, is_whole
+from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive, text, told_of
+from killswitch_ccxt.parts import Ages
+from killswitch_ccxt.response_capture import Answer
+from killswitch_ccxt.venues.deribit.codes import CAPABILITIES, CODES, COSTS, LIMITS, said
+from killswitch_ccxt.venues.deribit.rows import (
+    is_crossed,
+    is_told,
+    of_all,
+    of_one,
+    of_positions,
+    position_row,
+    rights_of,
+    rows_of,
+)
+from killswitch_ccxt.wealth import Wealth, from_dollars
+
+Row = Mapping[str, Any]
+FLOWS: Final[Mapping[str, FlowKind]] = {"deposit": "deposit", "withdrawal": "withdrawal", "transfer": "transfer"}
+"""`type` of an entry of the transaction log → kind of a flow."""
+PAGES: Final = 50
+MOST_TICKERS: Final = 5
+"""Symbols that are asked for one by one in a second look."""
+
+
+class Deribit(Dialect):
+    """One account, in one way mode. Its ways are told in docs/venues/deribit.md."""
+
+    exchange = "deribit"
+    codes: ClassVar[Mapping[str, Meaning]] = CODES
+    code_form = re.compile(r"-?[1-9]\d{3,4}")
+    limits: ClassVar[tuple[RateLimit, ...]] = LIMITS
+    costs: ClassVar[tuple[Cost, ...]] = COSTS
+    streams = ("orders", "balance")
+    # The log is dear, and asked for each currency that is collateral.
+    ages = Ages(orders=5.0, fills=15.0, flows=30.0, quotes=15.0, rows_hurried=2)
+    capabilities: ClassVar[tuple[Capability, ...]] = CAPABILITIES
+    changes_by_get = True
+    # A label may be given to any number of orders.
+    order_life = OrderLife(longest=60.0, names="none")
+    tried = "answers as its documents give them"
+
+    def __init__(self, client: Client, spec: AccountSpec) -> None:
+        super().__init__(client, spec)
+        self._dollars: Decimal | None = None
+        """US dollars for one of the account's currency, where worth is told in dollars."""
+        self._crossed = False
+        self._collateral: frozenset[str] = frozenset((spec.currency,))
+        """Currencies that the account holds, as far as they are its worth."""
+        self._settled: frozenset[str] = frozenset((spec.currency,))
+        """Currencies that the account's positions settle in."""
+        self._corrected: tuple[object, dict[str, Row]] = (None, {})
+        self._entering = asyncio.Lock()
+
+    @classmethod
+    def codes_of(cls, answer: Answer) -> Iterable[str]:
+        error = answer.body.get("error") if isinstance(answer.body, Mapping) else None
+        return said(error) if isinstance(error, Mapping) else ()
+
+    # Hearing
+
+    @classmethod
+    def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
+        """Without a word of ours ccxt hears the portfolio of four currencies only."""
+        return {**super().client_options(spec), "currencies": ["any"]}
+
+    async def watch(self, method: str) -> None:
+        """Enters first, and alone: ccxt would ask for the second stream before the first has been let in."""
+        async with self._entering:
+            await self.client.call("authenticate")
+        await super().watch(method)
+
+    @classmethod
+    def refused_by(cls, message: Any) -> VenueError | None:
+        error = message.get("error") if isinstance(message, Mapping) else None
+        if not isinstance(error, Mapping):
+            return None
+        meaning = next((CODES[code] for code in said(error) if code in CODES), rejected("other"))
+        text = f"deribit stream: {error.get('code')} {error.get('message')}"
+        return as_venue_error(meaning, text, changes=False, left=False)
+
+    @property
+    def rules(self) -> Mapping[str, Row]:
+        """With amounts for contracts; an option is no inverse contract, since its amount is in coins."""
+        found = super().rules
+        if self._corrected[0] is not found:
+            rules: dict[str, Row] = {
+                symbol: {
+                    **rule,
+                    "contractSize": Decimal(1),
+                    "inverse": bool(rule.get("inverse")) and not rule["option"],
+                    **({} if is_told(rule) else {"base": None}),
+                }
+                for symbol, rule in found.items()
+            }
+            self._corrected = (found, rules)
+        return self._corrected[1]
+
+    def concerns(self, rule: Row) -> bool:
+        """Not a combination: what is traded in one is held as its legs, and its price is a difference."""
+        return super().concerns(rule) and "combo" not in str((rule.get("info") or {}).get("kind"))
+
+    # Reading
+
+    async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
+        answer, held, dollars = await asyncio.gather(
+            self.client.call("private_get_get_account_summaries"), self.client.call("private_get_get_positions"),
+            self._indexes(self._collateral if self._crossed else ()),
+        )  # fmt: skip
+        wealth = await self._wealth(answer, dollars)
+        infos = rows_of(held.get("result"), "positions")
+        rows = [position_row(info, self._symbol(info.get("instrument_name"))) for info in infos]
+        if not self._crossed:
+            rows = [row for row in rows if self._settles(row) in (self.spec.currency, None)]
+        found = positions.positions(rows, self.rules, self.refine_position)
+        wealth = replace(wealth, margin_used=None if self._crossed else of_positions(wealth, rows))
+        settled = {str(self.rules[each.symbol].get("settle")) for each in found}
+        self._settled = frozenset({self.spec.currency, *settled})
+        if wealth.rates is None and self.spec.currency != "USD":
+            wealth = replace(wealth, rates=self._rates_of(found))
+        return wealth, found
+
+    async def worth_alone(self) -> Wealth | None:
+        answer, dollars = await asyncio.gather(
+            self.client.call("private_get_get_account_summaries"),
+            self._indexes(self._collateral if self._crossed else ()),
+        )
+        return await self._wealth(answer, dollars)
+
+    def _rates_of(self, found: Sequence[Position]) -> tuple[Rate, ...] | None:
+        """What the account's coin costs in USD, where a position is priced by the index of that coin."""
+        inverse = (it for it in found if self.rules[it.symbol].get("inverse") and it.index_price is not None)
+        return next(((Rate("USD", it.index_price),) for it in inverse if it.index_price is not None), None)
+
+    def _symbol(self, name: object) -> str | None:
+        """ccxt's symbol of an instrument; None where the rules have none of that name."""
+        known = (self.client.ccxt.markets_by_id or {}).get(str(name))
+        return str(known[0]["symbol"]) if known else None
+
+    def _settles(self, row: Row) -> str | None:
+        rule = self.rules.get(str(row.get("symbol")))
+        return None if rule is None or not is_whole(rule) else str(rule.get("settle"))
+
+    async def _wealth(self, answer: Any, dollars: Mapping[str, Decimal]) -> Wealth:
+        """Of one currency its own figures; with cross collateral those of the whole, which Deribit tells in dollars."""
+        result = answer.get("result") if isinstance(answer, Mapping) else None
+        summaries = result.get("summaries") if isinstance(result, Mapping) else None
+        if not isinstance(summaries, list):
+            raise UnreadableError("the venue's answer holds no summaries")
+        currency = self.spec.currency
+        row = next((it for it in summaries if it.get("currency") == currency), None)
+        first = row if row is not None else next(iter(summaries), None)
+        if first is None:
+            raise UnreadableError("the venue's answer holds no summary of any currency")
+        self._crossed = is_crossed(first)
+        if not self._crossed:
+            if row is None:
+                raise UnreadableError(f"the venue says nothing of {currency}, the account's currency")
+            self._collateral = frozenset((currency,))
+            return of_one(row)
+        summed = [it for it in summaries if decimal(it.get("equity")) or decimal(it.get("balance"))]
+        self._collateral = frozenset((currency, *(str(it.get("currency")) for it in summed)))
+        missing = self._collateral - dollars.keys()
+        dollars = {**dollars, **(await self._indexes(missing) if missing else {})}
+        self._dollars = dollars.get(currency)
+        return of_all(first, summed, currency, dollars)
+
+    async def _indexes(self, currencies: Collection[str]) -> dict[str, Decimal]:
+        """Currency → Deribit's index of it, in USD; without those that it has none of."""
+
+        async def asked(currency: str) -> Decimal | None:
+            if currency == "USD":
+                return Decimal(1)
+            try:
+                answer = await self.client.call("public_get_get_index_price", {"index_name": f"{currency.lower()}_usd"})
+            except VenueDownError:
+                if currency == self.spec.currency:
+                    raise
+                return None  # without it, or where there is no such index, Deribit's own total stands alone
+            return positive((answer.get("result") or {}).get("index_price"))
+
+        names = sorted(currencies)
+        found = await asyncio.gather(*map(asked, names))
+        return {name: price for name, price in zip(names, found, strict=True) if price is not None}
+
+    def refine_position(self, position: Position, info: Row) -> Position:
+        """Money that is not in the account's currency is not told as if it were."""
+        rule = self.rules[position.symbol]
+        ours = rule.get("settle") == self.spec.currency
+        notional = None
+        if rule.get("option"):
+            index = positive(info.get("index_price"))
+            if ours and rule.get("base") == rule.get("settle"):
+                notional = position.contracts
+            elif ours and index is not None:
+                notional = position.contracts * index
+        elif ours:
+            notional = positions.worth(position, rule)
+        elif rule.get("inverse") and (self._dollars or self.spec.currency == "USD"):
+            notional = from_dollars(position.contracts, self._dollars, self.spec.currency)
+        return structs.replace(
+            position,
+            notional=notional,
+            index_price=positive(info.get("index_price")),
+            margin=decimal(info.get("initial_margin")) if ours else None,
+            unrealized_pnl=decimal(info.get("floating_profit_loss")) if ours else None,
+        )
+
+    async def orders(self) -> tuple[Order, ...]:
+        answer = await self.client.call("private_get_get_open_orders")
+        return orders.resting(self._order(row) for row in rows_of(answer.get("result"), "orders"))
+
+    def _order(self, info: Row) -> dict[str, Any]:
+        """ccxt's order; it knows neither labels nor the trigger's name, and takes no notice of reduce-only."""
+        try:
+            row = self.client.ccxt.parse_order(dict(info))
+        except Exception as error:
+            raise UnreadableError(f"ccxt cannot read order {info.get('order_id')}: {error}") from error
+        kind = str(info.get("order_type"))
+        return {
+            **row, "timestamp": info.get("creation_timestamp"),
+            "clientOrderId": info.get("label"), "reduceOnly": info.get("reduce_only"), "type": kind,
+            "triggerPrice": positive(info.get("trigger_price")), "stopLossPrice": None, "takeProfitPrice": None,
+            "price": None if info.get("price") == "market_price" or kind.endswith("market") else info.get("price"),
+            "amount": info.get("amount"), "filled": info.get("filled_amount"), "average": info.get("average_price"),
+            "fee": {"cost": info.get("commission"), "currency": self._settles(row)},
+        }  # fmt: skip
+
+    async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
+        answers = await asyncio.gather(*(self._trades(currency, since) for currency in sorted(self._settled)))
+        return self._as_fills([row for rows in answers for row in rows])
+
+    async def _trades(self, currency: str, since: int) -> list[Row]:
+        found: dict[str, Row] = {}
+        until = int(self.client.now().timestamp() * 1000) + 60_000
+        for _ in range(PAGES):
+            asked = {"currency": currency, "start_timestamp": since, "end_timestamp": until, "count": 1000,
+                     "sorting": "asc"}  # fmt: skip
+            answer = await self.client.call("private_get_get_user_trades_by_currency_and_time", asked)
+            result = answer.get("result") or {}
+            rows = rows_of(result.get("trades"), "trades")
+            found.update({str(row.get("trade_id")): row for row in rows})
+            if not result.get("has_more") or not rows:
+                return list(found.values())
+            since = int(rows[-1]["timestamp"])
+        raise UnreadableError(f"more than {PAGES * 1000} fills in {currency}")
+
+    def _as_fills(self, rows: Sequence[Row]) -> tuple[Fill, ...]:
+        try:
+            parsed = self.client.ccxt.parse_trades([dict(row) for row in rows])
+        except Exception as error:
+            raise UnreadableError(f"ccxt cannot read the venue's trades: {error}") from error
+        return fills.fills(parsed, self.refine_fill)
+
+    def refine_fill(self, fill: Fill, info: Row) -> Fill:
+        """`liquidation` names whose side was liquidated, `liquidity` which one was ours."""
+        mine = str(info.get("liquidity") or "")
+        cause: FillCause = "liquidation" if mine and mine in str(info.get("liquidation") or "") else "trade"
+        rule = self.rules.get(fill.symbol) or {}
+        return structs.replace(
+            fill,
+            at=instant(info.get("timestamp")) or fill.at,
+            fee=decimal(info.get("fee")),
+            fee_currency=text(info.get("fee_currency")),
+            cause=cause,
+            realized_pnl=decimal(info.get("profit_loss")) if rule.get("settle") == self.spec.currency else None,
+        )
+
+    async def flows(self, since: int) -> tuple[Flow, ...] | None:
+        """What the transaction logs of the account's currencies call deposits, withdrawals and transfers."""
+        answers = await asyncio.gather(*(self._moves(currency, since) for currency in sorted(self._collateral)))
+        return tuple(flow for found in answers for flow in found)
+
+    async def _moves(self, currency: str, since: int) -> list[Flow]:
+        found: list[Flow] = []
+        until = int(self.client.now().timestamp() * 1000) + 60_000
+        asked: dict[str, Any] = {
+            "currency": currency, "start_timestamp": since, "end_timestamp": until, "count": 250,
+        }  # fmt: skip
+        for _ in range(PAGES):
+            answer = await self.client.call("private_get_get_transaction_log", asked)
+            result = answer.get("result") or {}
+            for row in rows_of(result.get("logs"), "log entries"):
+                kind = FLOWS.get(told_of(row.get("type"), "an entry of the transaction log"))
+                at, number = instant(row.get("timestamp")), text(row.get("id"))
+                if kind is None:
+                    continue
+                if at is None or number is None:
+                    raise UnreadableError("an entry of the transaction log without an id or a time")
+                change = needed(row.get("change"), f"the change of log entry {number}")
+                found.append(Flow(number, at, kind, change, told_of(row.get("currency"), f"log entry {number}")))
+            if result.get("continuation") is None:
+                return found
+            asked = {**asked, "continuation": result["continuation"]}
+        raise UnreadableError("more entries of the transaction log than can be read")
+
+    async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        """Of each currency that the symbols settle in, one answer with the prices of all its instruments."""
+        wanted = {str(self.rules[symbol]["id"]): symbol for symbol in symbols}
+        currencies = sorted({str(self.rules[symbol].get("settle")) for symbol in symbols})
+        answers = await asyncio.gather(
+            *(self.client.call("public_get_get_book_summary_by_currency", {"currency": each}) for each in currencies)
+        )
+        rows = [row for it in answers for row in rows_of(it.get("result"), "prices")]
+        return {
+            symbol: self._quote(symbol, row, "bid_price", "ask_price", "last", "creation_timestamp")
+            for row in rows
+            if (symbol := wanted.get(str(row.get("instrument_name")))) is not None
+        }
+
+    async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        """With the index, of each symbol by itself; of many without it, in an answer for each currency."""
+        if len(symbols) > MOST_TICKERS:
+            return await self.quotes(symbols)
+        answers = await asyncio.gather(
+            *(self.client.call("public_get_ticker", {"instrument_name": self.rules[it]["id"]}) for it in symbols)
+        )
+        names = ("best_bid_price", "best_ask_price", "last_price", "timestamp")
+        return {
+            symbol: self._quote(symbol, result, *names)
+            for symbol, answer in zip(symbols, answers, strict=True)
+            if isinstance(result := answer.get("result"), Mapping)
+        }
+
+    def _quote(self, symbol: str, row: Row, bid: str, ask: str, last: str, at: str) -> Quote:
+        """The last price of an option may be hours old, and Deribit does not say when it was made: it is left out."""
+        return Quote(
+            positive(row.get(bid)), positive(row.get(ask)),
+            None if self.rules[symbol].get("option") else positive(row.get(last)),
+            positive(row.get("index_price")), positive(row.get("mark_price")), instant(row.get(at)),
+        )  # fmt: skip
+
+    # Acting
+
+    def order_params(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
+        """ccxt reads a trigger price as text only."""
+        params: dict[str, Any] = {"label": request.client_order_id}
+        if (deadline := self.deadline_of(request)) is not None:
+            params["valid_until"] = deadline
+        if request.reduce_only:
+            params["reduceOnly"] = True
+        if request.time_in_force == "ioc" and request.type == "limit":
+            params["timeInForce"] = "IOC"
+        if request.trigger_price is not None:
+            stop = (request.side == "sell") is (request.trigger_when == "falls")
+            params["stopLossPrice" if stop else "takeProfitPrice"] = format(request.trigger_price, "f")
+            params["trigger"] = "mark_price"
+        return params
+
+    async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
+        row = await self.client.call("create_order", *self.create_arguments(request, mode), places=True)
+        found = self._order(row["info"])
+        if found["clientOrderId"] not in (request.client_order_id, None, ""):
+            raise UnreadableError(f"sent order {request.client_order_id}, told of {found['clientOrderId']}")
+        told = {**found, "clientOrderId": request.client_order_id}
+        return orders.report(told, request.symbol, self.spec.currency)
+
+    async def find(self, symbol: str, client_order_id: str) -> Row | None:
+        """By label. A stop and what it has sent have the same one: the newest is what became of it."""
+        asked = {"currency": self.rules[symbol]["settleId"], "label": client_order_id}
+        answer = await self.client.call("private_get_get_order_state_by_label", asked)
+        told = rows_of(answer.get("result"), "orders")
+        rows = [it for it in told if it.get("label") == client_order_id]
+        if not rows and told:
+            raise UnreadableError(f"asked for order {client_order_id}, told of others")
+        if not rows:
+            return None
+        return self._order(max(rows, key=lambda it: int(it.get("creation_timestamp") or 0)))
+
+    async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
+        asked = {"order_id": order_id, "sorting": "asc"}
+        answer = await self.client.call("private_get_get_user_trades_by_order", asked)
+        result = answer.get("result")
+        rows = rows_of(result.get("trades") if isinstance(result, Mapping) else result, "trades")
+        return fills.of_order(self._as_fills(rows), order_id)
+
+    async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
+        await self.client.call("private_get_cancel", {"order_id": order_id}, changes=True)
+
+    # Being asked about
+
+    async def rights(self) -> KeyRights:
+        """What the list of keys says of this one; every key with account:read may see it."""
+        answer = await self.client.call("private_get_list_api_keys")
+        return rights_of(rows_of(answer.get("result"), "keys"), self.client.ccxt.apiKey)
+
+    async def margin_mode(self) -> str | None:
+        return "cross"
+
+
+DIALECTS: Final[Mapping[str, type[Dialect]]] = {"deribit": Deribit}

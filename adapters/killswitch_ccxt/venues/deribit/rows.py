@@ -1,0 +1,168 @@
+"""Deribit's lists, and what an account there is worth.
+
+Deribit's lists, and what one of them says of a key.
+
+What an account at Deribit is worth: of one currency by its summary, with cross collateral by all of them.
+
+Deribit books what futures gain and lose at the daily settlement only: until then the balance stands still. Equity is
+the balance, what futures have realised and not realised in the session, and what options are worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+from killswitch.model.inspection import KeyRights
+from killswitch.model.snapshot import Balance, Rate
+from killswitch_ccxt.numbers import UnreadableError, decimal, needed
+from killswitch_ccxt.wealth import Wealth, from_dollars, unrealized_of, worth_of
+
+Row = Mapping[str, Any]
+PERIODS = frozenset({"perpetual", "day", "week", "month"})
+"""How long futures live: of another word nobody knows here whether they end."""
+
+
+def rows_of(value: Any, what: str) -> list[Row]:
+    """All rows of a list. UnreadableError where it is none."""
+    if not isinstance(value, list) or not all(isinstance(it, Mapping) for it in value):
+        raise UnreadableError(f"the venue's answer holds no list of {what}")
+    return value
+
+
+def is_told(rule: Row) -> bool:
+    """Whether a contract says how long it lives, and settles in a coin that it is of: else it would be another one."""
+    if not rule.get("contract"):
+        return True
+    lives = rule.get("option") or (rule.get("info") or {}).get("settlement_period") in PERIODS
+    return bool(lives) and rule.get("settle") in (rule.get("base"), rule.get("quote"))
+
+
+def position_row(info: Row, symbol: str | None) -> dict[str, Any]:
+    """A position under ccxt's names, which takes every direction but `buy` for a short one.
+
+    UnreadableError where the direction contradicts the size, which is signed, or either is not told.
+    """
+    name, direction = info.get("instrument_name"), info.get("direction")
+    size = needed(info.get("size"), f"the size of position {name}")
+    if size and direction != ("buy" if size > 0 else "sell"):
+        raise UnreadableError(f"position {name}: its size is {size}, and its direction {direction!r}")
+    return {
+        "symbol": symbol if symbol is not None else name, "side": "long" if size > 0 else "short", "contracts": size,
+        "entryPrice": info.get("average_price"), "markPrice": info.get("mark_price"), "leverage": info.get("leverage"),
+        "liquidationPrice": info.get("estimated_liquidation_price"), "info": info,
+    }  # fmt: skip
+
+
+def rights_of(keys: Sequence[Row], key: str) -> KeyRights:
+    """Of the list of the account's keys, what it says of this one."""
+    ours = [it for it in keys if it.get("client_id") == key]
+    if not ours:
+        return KeyRights(note="the venue's list of keys does not name this one")
+    scopes = dict(each.partition(":")[::2] for each in str(ours[0].get("max_scope", "")).split())
+    return KeyRights(
+        read=scopes.get("account") in ("read", "read_write"),
+        trade=scopes.get("trade") == "read_write",
+        withdraw=scopes.get("wallet") == "read_write",
+        transfer=scopes.get("wallet") == "read_write",
+        bound_to_addresses=bool(ours[0].get("ip_whitelist")),
+    )
+
+
+ANOTHER_MOMENT: Final = Decimal("0.005")
+"""The share of the total by which the sum of the currencies may differ from it: prices move between two answers."""
+
+
+def is_crossed(summary: Row) -> bool:
+    """Whether all currencies of the account stand for its positions, by its margin model where it says no more.
+
+    UnreadableError where it says neither, or both and they contradict each other.
+    """
+    enabled, model = summary.get("cross_collateral_enabled"), str(summary.get("margin_model") or "")
+    by_model = {"cross": True, "segregated": False}.get(model.partition("_")[0])
+    told = {each for each in (enabled, by_model) if each is not None}
+    if len(told) != 1 or not told <= {True, False} or isinstance(enabled, int) is not isinstance(enabled, bool):
+        raise UnreadableError(
+            f"whether the account has cross collateral is not told: cross_collateral_enabled is {enabled!r}, "
+            f"margin_model {model!r}"
+        )
+    return told.pop() is True
+
+
+def of_positions(wealth: Wealth, rows: Sequence[Row]) -> Decimal | None:
+    """What of the account's initial margin, which is that of orders too, belongs to positions; `rows` of all of them.
+
+    Of an account without positions it is not told: an order may rest in an instrument that has no row.
+    """
+    if not any(decimal(row["contracts"]) for row in rows):
+        return None
+    orders = [decimal(row["info"].get("open_orders_margin")) for row in rows]
+    if wealth.margin_used is None or None in orders:
+        return None
+    return max(wealth.margin_used - sum((it for it in orders if it is not None), Decimal(0)), Decimal(0))
+
+
+def of_one(row: Row) -> Wealth:
+    """Of an account that is its own currency's alone. `margin_used` is that of positions and orders together."""
+    own = _balance(row, Decimal(1))
+    return Wealth(
+        equity=own.amount,
+        free=decimal(row.get("available_funds")),
+        margin_used=decimal(row.get("initial_margin")),
+        maintenance_margin=decimal(row.get("maintenance_margin")),
+        margin_mode="cross",
+        balances=(own,),
+        unrealized=unrealized_of((own,)),
+        orders_maintained=_orders_maintained(row),
+    )
+
+
+def of_all(first: Row, summaries: Sequence[Row], currency: str, dollars: Mapping[str, Decimal]) -> Wealth:
+    """With cross collateral. `first` has the totals, in dollars; `dollars` is Deribit's index of each currency.
+
+    Deribit reckons its total at an index of another moment, so that it would move by prices that no balance has: where
+    the sum of the currencies is near to it, the sum is the equity. Else the total stands alone. UnreadableError where
+    the account's currency has no index.
+    """
+    own = dollars.get(currency)
+
+    def worth(told: Any) -> Decimal | None:
+        found = decimal(told)
+        return None if found is None else from_dollars(found, own, currency)
+
+    equity = from_dollars(needed(first.get("total_equity_usd"), "the account's total equity"), own, currency)
+    prices = {asset: price / own for asset, price in dollars.items()} if own else {}
+    balances = tuple(_balance(it, prices.get(str(it.get("currency")))) for it in summaries)
+    parts = worth_of(balances)
+    profit = unrealized_of(balances) if all(it.price is not None for it in balances) else None
+    if profit is not None and abs(parts - equity) <= ANOTHER_MOMENT * abs(equity):
+        equity = parts
+    else:
+        profit = None
+    return Wealth(
+        equity=equity,
+        maintenance_margin=worth(first.get("total_maintenance_margin_usd")),
+        margin_mode="cross",
+        balances=balances,
+        unrealized=profit,
+        rates=None if currency == "USD" or own is None else (Rate("USD", own),),
+        orders_maintained=_orders_maintained(first),
+    )
+
+
+def _orders_maintained(row: Row) -> bool:
+    """A portfolio's margin may be that of its orders too; a standard one's is that of positions."""
+    return not str(row.get("margin_model") or "").endswith("_sm")
+
+
+def _balance(row: Row, price: Decimal | None) -> Balance:
+    """One currency of a summary. Its wallet is the balance, and what futures have realised since the last settlement:
+    until then Deribit does not book it. What is left of the equity is unrealised, and what options are worth. Where
+    one of the two is missing, the wallet is unknown: Deribit always tells both, zero too.
+    """
+    name = str(row.get("currency"))
+    equity, balance = needed(row.get("equity"), f"the equity in {name}"), decimal(row.get("balance"))
+    realized = decimal(row.get("futures_session_rpl"))
+    wallet = None if balance is None or realized is None else balance + realized
+    return Balance(name, equity, price, wallet=wallet, equity=equity)

@@ -1,0 +1,410 @@
+"""Hyperliquid's perpetuals. A key is a private key: that of the account itself, or of an agent that may only trade.
+
+Orders are written and signed here. ccxt would do more at the first one: name a referrer and approve a fee for a third
+party, both signed with the account's key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+from msgspec import structs
+
+from killswitch.model.inspection import Capability, KeyRights
+from killswitch.model.snapshot import Balance, Fill, Flow, Order, Position
+from killswitch.model.venue import (
+    AccountSpec,
+    ClientIdRule,
+    Cost,
+    DeadManRule,
+    OrderLife,
+    OrderRejectedError,
+    OrderReport,
+    OrderRequest,
+    RateLimit,
+    VenueDownError,
+    VenueError,
+)
+from killswitch_ccxt import orders
+from killswitch_ccxt.dialect import Dialect, PositionMode, Row
+from killswitch_ccxt.errors import GoneError
+from killswitch_ccxt.fills import of_order
+from killswitch_ccxt.instruments import Quote
+from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, instant, needed, positive
+from killswitch_ccxt.parts import Ages
+from killswitch_ccxt.response_capture import Answer
+from killswitch_ccxt.venues.hyperliquid.rows import (
+    CODES,
+    allowed_price,
+    fill,
+    found_order,
+    funding_flow,
+    is_spot,
+    known,
+    ledger_flow,
+    resting_order,
+    rows_of,
+    sentences,
+    spot_asset,
+    statuses,
+    taken,
+    written,
+)
+from killswitch_ccxt.wealth import Wealth
+
+BOUND: Final = Decimal("0.05")
+"""How far from the middle a market order may go: there are none, only limits that take at once."""
+LONGEST_PAGE: Final = 2000
+PUBLIC: Final = frozenset({"allMids", "metaAndAssetCtxs"})
+"""Questions that are about nobody's account."""
+FILLS_BACK: Final = 86_400_000
+
+
+class Hyperliquid(Dialect):
+    """Perpetuals of the first exchange there, in USDC."""
+
+    exchange = "hyperliquid"
+    more_options = ("vault",)
+    codes = CODES
+    code_form = re.compile(r"[A-Z]\S* .+", re.DOTALL)  # it has sentences instead
+    limits = (RateLimit("weight", 1200, 60.0, by="address"),)
+    costs = (
+        Cost("snapshot", "weight", units=13), Cost("submit", "weight", units=3), Cost("find_order", "weight", units=2),
+        Cost("open_orders", "weight", units=20), Cost("fills", "weight", units=22), Cost("cancel", "weight", units=1),
+        Cost("dead_man", "weight", units=1),
+    )  # fmt: skip
+    """A snapshot while money and positions move all the time; a calm one costs 8. A list is 20, and any page of it."""
+    client_ids = ClientIdRule("hex", 34)
+    # Without a time in it an action is good for two days: that is how far back its nonce may lie.
+    order_life = OrderLife(longest=60.0, always=172_800.0, names="none")
+    dead_man = DeadManRule("account", shortest=5.0, a_day=10, takes_stops=True)
+    streams = ("orders", "positions")
+    # A list of fills weighs 20, the two ledgers 40: with these, 60 a minute.
+    ages = Ages(
+        orders=10.0, fills=20.0, flows=60.0, quotes=15.0, orders_least=4.0, rows_least=15.0, rows_hurried=1,
+        fills_hurried=1, hurried_saved=1,  # a list costs 20 of the 1,200 a minute: three saved up would be too many
+    )  # fmt: skip
+    kinds_apart = False
+    tried = "answers from its documents"
+    capabilities = (
+        Capability("equity", "partly", "of the first exchange's perpetuals; unknown for a unified account"),
+        Capability("positions", "partly", "without those of exchanges deployed by others (HIP-3)"),
+        Capability("orders", "yes"),
+        Capability("trigger orders", "yes", "in the same list"),
+        Capability("fills", "yes"),
+        Capability("flows", "yes"),
+        Capability("prices", "yes"),
+        Capability("market orders", "partly", "as limits that take at once, at most 5% from the middle"),
+        Capability("limit orders", "yes", "worth 10 USDC at least"),
+        Capability("reduce only", "yes"),
+        Capability("put back stops", "yes", "triggered by the mark"),
+        Capability("batch orders", "no", "one refused row would hide what became of the others"),
+        Capability("close book", "no"),
+        Capability("position mode", "yes", "one way always"),
+        Capability("find by client id", "yes"),
+        Capability("dead man", "partly", "ten times a day, and only for accounts that have traded enough"),
+        Capability("push", "yes"),
+        Capability("key rights", "yes", "an agent may trade and not withdraw"),
+        Capability("clock", "yes"),
+        Capability("bars", "yes", "the last 5000 of a timeframe"),
+        Capability("sandbox", "yes", "the testnet"),
+        Capability("demo", "no"),
+    )
+
+    @classmethod
+    def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
+        return {
+            **super().client_options(spec), "builderFee": False, "approvedBuilderFee": False, "refSet": True,
+            "fetchMarkets": {"types": ["swap"]}, **({"vaultAddress": _vault(spec)} if _vault(spec) else {}),
+            # ccxt hands these on with rules that are shared, and makes them only where it asks for more than `swap`.
+            "hip3TokensByName": {}, "cachedCurrenciesById": {},
+        }  # fmt: skip
+
+    @classmethod
+    def codes_of(cls, answer: Answer) -> Iterable[str]:
+        said = [it for it in sentences(answer.body) if isinstance(it, str)]
+        return (*(code for sentence in said for code in known(sentence)), *said)
+
+    @property
+    def user(self) -> str:
+        """Whose account it is: the vault or sub-account that `options: {vault: 0x…}` names, or the wallet itself."""
+        return _vault(self.spec) or str(self.client.ccxt.walletAddress)
+
+    async def watch(self, method: str) -> None:
+        await self.client.call(method, params={"user": self.user})
+
+    @classmethod
+    def refused_by(cls, message: Any) -> VenueError | None:
+        """ccxt tells whoever waits, and then takes for subscribed to what was refused."""
+        text = str(message.get("data")) if isinstance(message, Mapping) and message.get("channel") == "error" else ""
+        if not text or text.startswith("Already subscribed"):
+            return None
+        return VenueDownError(f"Hyperliquid refuses what it was asked on the stream: {text}")
+
+    @property
+    def rules(self) -> Mapping[str, Row]:
+        """ccxt counts the digits of a price by the mark in the same answer: without one its step is not known."""
+        found = super().rules
+        if self._known is not found:
+            self._known, self._rules = found, {symbol: _stepped(rule) for symbol, rule in found.items()}
+        return self._rules
+
+    # Reading
+
+    async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
+        """Both in one answer, after a look whether the account keeps its money there."""
+        await self._separate()
+        state = await self._info("clearinghouseState")
+        summary = state.get("marginSummary")
+        rows = state.get("assetPositions")
+        if not isinstance(summary, Mapping) or not isinstance(rows, list):
+            raise UnreadableError("the answer has no margin summary or no positions")
+        at = instant(state.get("time"))
+        found = tuple(structs.replace(it, mark_at=at) for it in map(self._position, rows) if it is not None)
+        if sorted({it.symbol for it in found}) != sorted(it.symbol for it in found):
+            raise UnreadableError("the venue shows a position twice")
+        equity = needed(summary.get("accountValue"), "the account value")
+        profits = [it.unrealized_pnl for it in found]
+        profit = None if None in profits else sum((it for it in profits if it is not None), Decimal(0))
+        # `totalRawUsd` is no wallet: what a trade takes or brings moves it.
+        wallet = None if profit is None else equity - profit
+        wealth = Wealth(
+            equity, free=decimal(state.get("withdrawable")), margin_used=decimal(summary.get("totalMarginUsed")),
+            maintenance_margin=decimal(state.get("crossMaintenanceMarginUsed")),
+            balances=(Balance(self.spec.currency, equity, Decimal(1), wallet=wallet, equity=equity),),
+            unrealized=profit, as_of=at, positions_as_of=at, complete=False if self._shares_margin else None,
+        )  # fmt: skip
+        return wealth, found
+
+    async def worth_alone(self) -> Wealth | None:
+        return None
+
+    async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        """Mark, oracle price and the middle, which stands for a last price, of one answer."""
+        answer = await self._info("metaAndAssetCtxs")
+        universe = answer[0].get("universe") if isinstance(answer, list) and len(answer) == 2 else None
+        if not isinstance(universe, list) or len(universe) != len(answer[1]):
+            raise UnreadableError("the answer has no prices")
+        rows = {str(coin.get("name")): row for coin, row in zip(universe, answer[1], strict=True)}
+        named = {symbol: str((self.rules[symbol].get("info") or {}).get("name")) for symbol in symbols}
+        return {
+            symbol: Quote(
+                last=positive(row.get("midPx")), index=positive(row.get("oraclePx")), mark=positive(row.get("markPx"))
+            )
+            for symbol, name in named.items()
+            if (row := rows.get(name)) is not None
+        }
+
+    async def orders(self) -> tuple[Order, ...]:
+        """Those in spot markets too, named as the venue names them: they can be cancelled."""
+        rows = rows_of(await self._info("frontendOpenOrders"), "orders")
+        named = ((row, self._market_of(row.get("coin"))) for row in rows)
+        return orders.resting(resting_order(row, symbol, self._sizes.get(symbol)) for row, symbol in named)
+
+    async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
+        """Those of the perpetuals: what is held in the spot wallet is no part of the account."""
+        rows = rows_of(await self._info("userFillsByTime", startTime=since), "fills")
+        if len(rows) >= LONGEST_PAGE:
+            raise UnreadableError(f"{len(rows)} fills since the last reading: there may be more")
+        ours = (row for row in rows if not is_spot(row.get("coin")))
+        found = [fill(row, self._market_of(row.get("coin")), self.user) for row in ours]
+        return tuple({it.id: it for it in found}.values())
+
+    def _market_of(self, coin: object) -> str:
+        """ccxt's symbol of a coin, or the venue's own of a spot market. UnreadableError for no name."""
+        if not isinstance(coin, str) or not coin:
+            raise UnreadableError(f"{coin!r} is no name of a market")
+        if is_spot(coin):
+            return coin
+        symbol = str(self.client.ccxt.coin_to_market_id(coin))
+        if symbol not in self.rules:
+            raise NoSuchSymbolError(f"a row of {coin}: the venue's rules have no such coin")
+        return symbol
+
+    async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
+        since = int(self.client.now().timestamp() * 1000) - FILLS_BACK
+        return of_order(await self.fills((), since), order_id)
+
+    async def flows(self, since: int) -> tuple[Flow, ...] | None:
+        paid, moved = await asyncio.gather(
+            self._info("userFunding", startTime=since), self._info("userNonFundingLedgerUpdates", startTime=since)
+        )
+        if not isinstance(paid, list) or not isinstance(moved, list):
+            raise UnreadableError("the answer has no ledger")
+        told = [funding_flow(row) for row in paid] + [ledger_flow(row, self.user) for row in moved]
+        return tuple(flow for flow in told if flow is not None)
+
+    async def rights(self) -> KeyRights:
+        """Whose key it is, is told by its address."""
+        ccxt = self.client.ccxt
+        address = str(ccxt.eth_get_address_from_private_key(ccxt.privateKey))
+        if address.lower() == str(ccxt.walletAddress).lower():
+            return KeyRights(
+                read=True, trade=True, withdraw=True, transfer=True,
+                note="the account's own private key, which may do everything; make an agent wallet for the switch",
+            )  # fmt: skip
+        agents = await self._info("extraAgents", user=str(ccxt.walletAddress))
+        for agent in agents if isinstance(agents, list) else ():
+            if str(agent.get("address")).lower() == address.lower():
+                return KeyRights(
+                    read=True, trade=True, withdraw=False, transfer=False, expires_at=instant(agent.get("validUntil")),
+                    note=f"the key of the agent wallet {agent.get('name') or address}",
+                )  # fmt: skip
+        role = await self._info("userRole", user=address)
+        master = (role.get("data") or {}).get("user") if isinstance(role, Mapping) else None
+        if isinstance(role, Mapping) and role.get("role") == "agent" and str(master).lower() == self._wallet():
+            return KeyRights(read=True, trade=True, withdraw=False, transfer=False, note="the key of an agent wallet")
+        return KeyRights(read=True, trade=False, note=f"the private key is that of {address}, no agent of the account")
+
+    # Acting
+
+    async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
+        action = {"type": "order", "orders": [await self._order(request)], "grouping": "na"}
+        said = statuses(await self._act(action, self.deadline_of(request), places=True))
+        if len(said) != 1:
+            raise UnreadableError(f"{len(said)} statuses for one order")
+        row = taken(said[0], request.client_order_id, request.amount)
+        return orders.report(
+            {**row, "clientOrderId": request.client_order_id, "amount": request.amount}, request.symbol
+        )
+
+    async def find(self, symbol: str, client_order_id: str) -> Row | None:
+        try:
+            answer = await self._info("orderStatus", oid=client_order_id)
+        except GoneError:
+            return None
+        return found_order(answer, client_order_id)
+
+    async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
+        rule = self.rules.get(symbol)
+        asset = spot_asset(symbol) if rule is None else int(rule["baseId"])
+        if asset is None:
+            raise UnreadableError(f"order {order_id}: {symbol} does not say by which number it is cancelled")
+        await self._act({"type": "cancel", "cancels": [{"a": asset, "o": int(order_id)}]})
+
+    async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
+        ahead = int(max(seconds, 5.0) * 1000)
+        await self._act({"type": "scheduleCancel", "time": self.client.ccxt.milliseconds() + ahead})
+
+    async def disarm_dead_man(self, symbols: Collection[str]) -> None:
+        """Without a time, what was scheduled is taken back."""
+        await self._act({"type": "scheduleCancel"})
+
+    # Parts
+
+    _known: Mapping[str, Row] | None = None
+    _rules: Mapping[str, Row] = {}
+    _sizes: Mapping[str, Decimal] = {}
+    _checked: float = float("-inf")
+    _shares_margin: bool = False
+    """Whether positions at exchanges deployed by others, which are not read, take their margin from here."""
+
+    async def _act(self, action: Mapping[str, Any], deadline: int | None = None, *, places: bool = False) -> Any:
+        """Sign and send, to be refused from `deadline` (ms) on. The order of the fields is part of what is signed."""
+        ccxt = self.client.ccxt
+        nonce, vault = ccxt.incrementing_nonce(), ccxt.format_vault_address(_vault(self.spec))
+        request = {"action": action, "nonce": nonce, "signature": ccxt.sign_l1_action(action, nonce, vault, deadline)}
+        if deadline is not None:
+            request["expiresAfter"] = deadline
+        return await self.client.call(
+            "privatePostExchange", request | ({"vaultAddress": vault} if vault else {}), changes=True, places=places
+        )
+
+    async def _order(self, request: OrderRequest) -> dict[str, Any]:
+        """As the venue's document has it; prices are text with five significant digits at most."""
+        self.create_arguments(structs.replace(request, price=None), "one_way")
+        market = self.client.ccxt.market(request.symbol)
+        price = await self._bound(request) if request.type == "market" else needed(request.price, "the limit price")
+        kind: dict[str, Any] = {"limit": {"tif": "Ioc" if request.time_in_force == "ioc" else "Gtc"}}
+        if request.trigger_price is not None:
+            protects = (request.side == "sell") is (request.trigger_when == "falls")
+            kind = {
+                "trigger": {
+                    "isMarket": request.type == "market", "triggerPx": self._priced(request, request.trigger_price),
+                    "tpsl": "sl" if protects else "tp",
+                }
+            }  # fmt: skip
+        elif request.type == "market":
+            kind = {"limit": {"tif": "Ioc"}}
+        return {
+            "a": int(market["baseId"]), "b": request.side == "buy", "p": self._priced(request, price),
+            "s": written(request.amount), "r": request.reduce_only, "t": kind, "c": request.client_order_id,
+        }  # fmt: skip
+
+    def _priced(self, request: OrderRequest, price: Decimal) -> str:
+        """OrderRejectedError for a price that the venue would refuse: it has too many digits."""
+        decimals = int((self.rules[request.symbol].get("info") or {}).get("szDecimals", 0))
+        if price != allowed_price(price, decimals):
+            raise OrderRejectedError("other", f"{price} is no price that {request.symbol} can have")
+        return written(price)
+
+    async def _bound(self, request: OrderRequest) -> Decimal:
+        """The price that a market order is sent with: of the trigger, or of the middle, and five per cent beyond."""
+        middle = request.trigger_price
+        if middle is None:
+            name = (self.rules.get(request.symbol) or {}).get("info", {}).get("name")
+            middle = positive((await self._info("allMids")).get(name))
+        if middle is None:
+            raise OrderRejectedError("market_closed", f"the venue has no middle price of {request.symbol}")
+        decimals = int((self.rules[request.symbol].get("info") or {}).get("szDecimals", 0))
+        return allowed_price(middle * (1 - BOUND if request.side == "sell" else 1 + BOUND), decimals)
+
+    def _position(self, row: Row) -> Position | None:
+        told = row.get("position") or {}
+        coin = told.get("coin")
+        size = needed(told.get("szi"), f"the size of position {coin}")
+        if size == 0:
+            return None
+        symbol = self._market_of(coin)
+        value = positive(told.get("positionValue"))
+        leverage = told.get("leverage") or {}
+        self._sizes = {**self._sizes, symbol: abs(size)}
+        return Position(
+            symbol, "long" if size > 0 else "short", abs(size), entry_price=positive(told.get("entryPx")),
+            mark_price=None if value is None else value / abs(size), notional=value,
+            liquidation_price=positive(told.get("liquidationPx")), margin=decimal(told.get("marginUsed")),
+            leverage=positive(leverage.get("value")), unrealized_pnl=decimal(told.get("unrealizedPnl")),
+        )  # fmt: skip
+
+    async def _separate(self) -> None:
+        """UnreadableError for a unified account: what it is worth is nowhere told in one number."""
+        now = asyncio.get_running_loop().time()
+        if 0 <= now - self._checked < self.ages.mode:
+            return
+        kept = str(await self._info("userAbstraction")).strip('"')
+        if kept not in ("default", "disabled", "dexAbstraction", "None", ""):
+            raise UnreadableError(
+                f"the account is unified ({kept}): the venue does not tell its worth in one number; "
+                "set its abstraction to disabled, or watch it elsewhere"
+            )
+        self._checked, self._shares_margin = now, kept == "dexAbstraction"
+
+    async def _info(self, kind: str, *, user: str | None = None, **more: object) -> Any:
+        asked = {"type": kind, **({} if kind in PUBLIC else {"user": user or self.user}), **more}
+        return await self.client.call("publicPostInfo", asked)
+
+    def _wallet(self) -> str:
+        return str(self.client.ccxt.walletAddress).lower()
+
+
+def _stepped(rule: Row) -> Row:
+    info, known = rule.get("info") or {}, rule.get("precision") or {}
+    try:
+        marked, digits = positive(info.get("markPx")), decimal(info.get("szDecimals"))
+    except UnreadableError:
+        return {**rule, "precision": {}}
+    if digits is not None and digits < 0:
+        return {**rule, "precision": {}}
+    return rule if marked is not None else {**rule, "precision": {**known, "price": None}}
+
+
+def _vault(spec: AccountSpec) -> str | None:
+    vault = spec.options.get("vault")
+    return None if vault is None else str(vault)
+
+
+DIALECTS: Final[Mapping[str, type[Dialect]]] = {"hyperliquid": Hyperliquid}

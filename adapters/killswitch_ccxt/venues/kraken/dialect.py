@@ -1,0 +1,389 @@
+"""Kraken: a spot account by its balances, or a margin account by its open positions.
+
+Its private questions are so few in a second that balances are asked every few seconds only, and oftener while something
+of ours is under way; prices are public and asked each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from msgspec import structs
+
+from killswitch.model.inspection import Capability, KeyRights
+from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position, Side
+from killswitch.model.venue import (
+    AccountSpec,
+    ClientIdRule,
+    Cost,
+    DeadManRule,
+    OrderLife,
+    OrderReport,
+    OrderRequest,
+    RateLimit,
+    VenueDownError,
+    VenueTraits,
+)
+from killswitch_ccxt import orders
+from killswitch_ccxt.client import Client
+from killswitch_ccxt.dialect import Dialect, PositionMode, Row
+from killswitch_ccxt.instruments import Quote, States
+from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed
+from killswitch_ccxt.parts import Ages
+from killswitch_ccxt.response_capture import Answer
+from killswitch_ccxt.venues.kraken.rows import (
+    CODES,
+    LEDGER,
+    ROWS,
+    SPARE,
+    STATES,
+    Counter,
+    Tier,
+    found_order,
+    held_amounts,
+    margin_rows,
+    reduces,
+    tier_of,
+    triggered,
+    words_of,
+)
+from killswitch_ccxt.wealth import Wealth
+
+BUSY: Final = 15.0
+"""Seconds after something of ours in which balances are asked as often as the counter has room to spare."""
+PAGES: Final = 4
+LIST: Final = 2
+"""Questions that trades and ledgers count as."""
+TENTH: Final = 10
+"""Units of the counter are tenths of a question."""
+
+
+class Kraken(Dialect):
+    """`options: {tier: starter | intermediate | pro}`, starter where it is not said."""
+
+    exchange = "kraken"
+    more_options = ("tier",)
+    codes = CODES
+    code_form = re.compile(r"E[A-Z][A-Za-z]+:.+")
+    costs = (
+        Cost("find_order", "counter", units=2 * TENTH),
+        Cost("open_orders", "counter", units=TENTH), Cost("fills", "counter", units=4 * TENTH),
+        Cost("dead_man", "counter", units=TENTH), Cost("submit", "matching", units=1),
+        Cost("cancel", "matching", units=8),
+    )  # fmt: skip
+    client_ids = ClientIdRule("uuid", 36)
+    # A deadline must be two seconds ahead where the engine reads it, or the order is refused for good.
+    order_life = OrderLife(shortest=5.0, longest=60.0, names="open")
+    dead_man = DeadManRule("account", shortest=1.0, longest=86_400.0, takes_stops=True, quiet_for_maintenance=True)
+    streams = ("orders", "balance")
+    # Each list counts as two questions, of which the counter lets few go by.
+    ages = Ages(
+        orders=20.0, fills=60.0, flows=60.0, quotes=None, states=10.0, orders_least=5.0, rows_least=15.0,
+        rows_hurried=1, fills_hurried=1,
+    )  # fmt: skip
+    kinds_apart = False
+    tried = "answers from its documents"
+    capabilities = (
+        Capability("equity", "yes", "balances at last prices; of a margin account the venue's own equity"),
+        Capability("positions", "yes", "balances of a spot account, open positions of a margin account"),
+        Capability("orders", "yes"),
+        Capability("trigger orders", "yes", "in the same list"),
+        Capability("fills", "yes"),
+        Capability("flows", "yes", "from the ledgers"),
+        Capability("prices", "yes"),
+        Capability("market orders", "yes"),
+        Capability("limit orders", "yes"),
+        Capability("reduce only", "partly", "margin only; a spot order cannot sell more than there is"),
+        Capability("put back stops", "yes", "triggered by the last price"),
+        Capability("batch orders", "no", "only orders of one pair go together"),
+        Capability("close book", "no"),
+        Capability("position mode", "yes", "one way always"),
+        Capability("find by client id", "yes", "among open and closed orders; a name is unique among open ones only"),
+        Capability("dead man", "yes", "all orders of the account; disarm before maintenance"),
+        Capability("push", "yes", "orders and balances"),
+        Capability("key rights", "no", "the venue does not tell"),
+        Capability("clock", "yes"),
+        Capability("bars", "yes", "the last 720 of a timeframe"),
+        Capability("sandbox", "no", "Kraken has none for spot, and ccxt cannot make one"),
+        Capability("demo", "no"),
+    )
+
+    def __init__(self, client: Client, spec: AccountSpec) -> None:
+        super().__init__(client, spec)
+        self._tier: Tier = tier_of(spec)
+        self._counter = Counter(self._tier)
+        self._kept_answers: tuple[Any, ...] = ()
+        self._kept_as_of: datetime | None = None
+        """The venue's time when the question of these answers was asked."""
+        self._kept_at = self._done_at = self._busy_until = float("-inf")
+        self._leverage: dict[tuple[str, Side], Decimal | None] = {}
+
+    @classmethod
+    def traits_for(cls, spec: AccountSpec) -> VenueTraits:
+        tier = tier_of(spec)
+        limits = (
+            RateLimit("counter", tier.asked * TENTH, tier.within),
+            RateLimit("matching", tier.points, tier.back, by="symbol"),
+        )
+        costs = (Cost("snapshot", "counter", units=tier.snapshot), *cls.costs)
+        return structs.replace(super().traits_for(spec), limits=limits, costs=costs)
+
+    @classmethod
+    def codes_of(cls, answer: Answer) -> Iterable[str]:
+        body = answer.body
+        return tuple(words_of(body.get("error"))) if isinstance(body, Mapping) else ()
+
+    # Reading
+
+    async def held(self) -> tuple[Wealth, tuple[Position, ...]]:
+        if self.spec.market == "margin":
+            return await self._margin()
+        wealth, found = await self.priced(self._spot_balance())
+        return replace(wealth, as_of=self._kept_as_of, positions_as_of=self._kept_as_of), found
+
+    async def _spot_balance(self) -> Row:
+        """What is held, as ccxt would tell it."""
+        (told,) = await self._kept(self._tier.spot, ("privatePostBalanceEx", {}))
+        amounts = held_amounts(told)
+        totals: dict[str, Decimal] = {}
+        free: dict[str, Decimal] = {}
+        for asset, (amount, blocked) in amounts.items():
+            # What earns by itself (`.F`) is traded like what does not.
+            code = self.client.ccxt.safe_currency_code(asset.removesuffix(".F"))
+            totals[code] = totals.get(code, Decimal(0)) + amount
+            free[code] = free.get(code, Decimal(0)) + amount - (blocked or Decimal(0))
+        return {"total": totals} | {code: {"total": totals[code], "free": free[code]} for code in totals}
+
+    async def states(self) -> States:
+        of_all = STATES.get(await self._status() or "")
+        found: dict[str, InstrumentState] = {}
+        for symbol, rule in self.rules.items():
+            state = of_all or STATES.get(str((rule.get("info") or {}).get("status")))
+            if state is not None and self.concerns(rule):
+                found[symbol] = state
+        return found
+
+    async def status(self) -> str | None:
+        told = await self._status()
+        return "ok" if told == "online" else told
+
+    def refine_order(self, row: Row) -> Row:
+        info = row.get("info") or {}
+        name = info.get("cl_ord_id")
+        return {**row, **triggered(info), "clientOrderId": name, "reduceOnly": reduces(info)}
+
+    async def orders(self) -> tuple[Order, ...]:
+        await self._counter.taken(1)
+        return await super().orders()
+
+    async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
+        rows = await self._listed("privatePostTradesHistory", "trades", {"start": since // 1000})
+        return tuple(self._fill(number, row) for number, row in rows.items())
+
+    async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
+        answer = await self._ask("privatePostQueryOrders", {"txid": order_id, "trades": "true"})
+        numbers = (_result(answer).get(order_id) or {}).get("trades") or ()
+        if not numbers:
+            return ()
+        answer = await self._ask("privatePostQueryTrades", {"txid": ",".join(map(str, numbers))})
+        return tuple(self._fill(number, row) for number, row in _result(answer).items())
+
+    async def flows(self, since: int) -> tuple[Flow, ...] | None:
+        rows = await self._listed("privatePostLedgers", "ledger", {"start": since // 1000})
+        return tuple(flow for flow in (self._flow(number, row) for number, row in rows.items()) if flow is not None)
+
+    async def rights(self) -> KeyRights:
+        return KeyRights(note="Kraken does not tell what a key may do; look at the key on its page")
+
+    # Acting
+
+    async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
+        """Send one order. The answer says that it was taken, and nothing of what became of it."""
+        order = self._order(request, mode)
+        self._under_way()
+        try:
+            result = _result(await self.client.call("privatePostAddOrder", order, places=True))
+        finally:
+            # What is held was read before this: it is worth nothing any more, also where no answer came.
+            self._done_at = asyncio.get_running_loop().time()
+        numbers = result.get("txid")
+        said = {
+            "id": numbers[0] if isinstance(numbers, list) and numbers else None,
+            "clientOrderId": request.client_order_id,
+        }
+        return orders.report({**said, "amount": request.amount}, request.symbol)
+
+    async def find(self, symbol: str, client_order_id: str) -> Row | None:
+        """First among open orders, then among closed ones: an order that ends in between is in the second."""
+        self._under_way()
+        for method, part in (("privatePostOpenOrders", "open"), ("privatePostClosedOrders", "closed")):
+            answer = await self._ask(method, {"cl_ord_id": client_order_id})
+            rows = _result(answer).get(part)
+            if not isinstance(rows, Mapping):
+                raise UnreadableError(f"the answer has no {part} orders")
+            for number, row in rows.items():
+                if row.get("cl_ord_id") == client_order_id:
+                    return found_order(number, row, client_order_id)
+        return None
+
+    def _order(self, request: OrderRequest, mode: PositionMode) -> dict[str, str]:
+        ccxt = self.client.ccxt
+        symbol, _, side, amount, _, _ = self.create_arguments(request, mode)
+        limited = request.type == "limit"
+        order = {
+            "pair": str(ccxt.market(symbol)["id"]), "type": side, "ordertype": request.type,
+            "volume": str(ccxt.amount_to_precision(symbol, amount)), "cl_ord_id": request.client_order_id,
+        }  # fmt: skip
+        price = str(ccxt.price_to_precision(symbol, request.price)) if limited else None
+        if request.trigger_price is not None:
+            protects = (side == "sell") is (request.trigger_when == "falls")
+            order["ordertype"] = ("stop-loss" if protects else "take-profit") + ("-limit" if limited else "")
+            order["price"] = str(ccxt.price_to_precision(symbol, request.trigger_price))
+            order |= {} if price is None else {"price2": price}
+        else:
+            order |= {} if price is None else {"price": price}
+        if request.time_in_force == "ioc" and request.trigger_price is None:
+            order["timeinforce"] = "IOC"
+        if self.spec.market == "margin":
+            kept = self._leverage.get((symbol, request.position_side))
+            order["leverage"] = str(max(2, int(kept))) if kept is not None else "2"
+            order |= {"reduce_only": "true"} if request.reduce_only else {}
+        if (deadline := self.deadline_of(request)) is not None:
+            at = datetime.fromtimestamp(deadline / 1000, UTC)
+            order["deadline"] = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return order
+
+    # Parts
+
+    async def _margin(self) -> tuple[Wealth, tuple[Position, ...]]:
+        result, rows = await self._kept(
+            self._tier.margin,
+            ("privatePostTradeBalance", {"asset": self.client.ccxt.currency(self.spec.currency)["id"]}),
+            ("privatePostOpenPositions", {"docalcs": "true"}),
+        )
+        if not isinstance(result, Mapping):
+            raise UnreadableError("the answer has no equity")
+        found = tuple(self._position(pair, kind, row) for (pair, kind), row in margin_rows(rows).items())
+        # Of collateral only the sum is told, which its prices move: there is no wallet in it.
+        wealth = Wealth(
+            needed(result.get("e"), "the equity"), free=decimal(result.get("mf")), margin_used=decimal(result.get("m")),
+            unrealized=decimal(result.get("n")), as_of=self._kept_as_of, positions_as_of=self._kept_as_of,
+        )  # fmt: skip
+        quotes = await self.quotes(sorted({it.symbol for it in found}))
+        return wealth, tuple(_priced(it, quotes[it.symbol]) if it.symbol in quotes else it for it in found)
+
+    def _position(self, pair: str, kind: str, row: Mapping[str, Decimal | None]) -> Position:
+        symbol = self._symbol(pair)
+        if symbol not in self.rules:
+            raise NoSuchSymbolError(f"position {pair}: the venue's rules have no such pair")
+        side: Side = "long" if kind == "buy" else "short"
+        volume, cost = needed(row["volume"], "the volume"), row["cost"]
+        self._leverage[symbol, side] = row["leverage"]
+        return Position(
+            symbol, side, volume, entry_price=None if cost is None else cost / volume, margin=row["margin"],
+            leverage=row["leverage"], unrealized_pnl=row["net"],
+        )  # fmt: skip
+
+    async def _kept(self, every: float, *questions: tuple[str, Mapping[str, str]]) -> tuple[Any, ...]:
+        """The answers, or the last ones where these are younger than `every` and than whatever we did.
+
+        While something of ours is under way they are asked anew as far as the counter has room to spare.
+        """
+        now = asyncio.get_running_loop().time()
+        old = now - self._kept_at >= every or self._kept_at <= self._done_at
+        watched = now < self._busy_until and self._counter.fits(len(questions), SPARE)
+        if not self._kept_answers or old or watched or now < self._kept_at:
+            await self._counter.taken(len(questions))
+            now, asked_at = asyncio.get_running_loop().time(), int(self.client.now().timestamp() * 1000)
+            told = await asyncio.gather(*(self._asked(method, asked) for method, asked in questions))
+            self._kept_answers, self._kept_at = tuple(told), now
+            self._kept_as_of = self.client.venue_time(asked_at)
+        return self._kept_answers
+
+    async def _asked(self, method: str, asked: Mapping[str, str]) -> Any:
+        answer = await self.client.call(method, asked)
+        result = answer.get("result") if isinstance(answer, Mapping) else None
+        if result is None:
+            raise UnreadableError(f"{method}: the answer has no result")
+        return result
+
+    async def _ask(self, method: str, asked: Mapping[str, Any], questions: int = 1) -> Any:
+        """One answer, asked for as soon as the counter has room."""
+        await self._counter.taken(questions)
+        return await self.client.call(method, asked)
+
+    async def _listed(self, method: str, part: str, asked: Mapping[str, int]) -> dict[str, Row]:
+        """Rows by id, in pages of fifty. UnreadableError where they do not come to an end."""
+        found: dict[str, Row] = {}
+        for _ in range(PAGES):
+            if not self._counter.fits(LIST, ROWS):
+                # Not RateLimitedError: the venue refused nothing, and what is held is worth asking for meanwhile.
+                raise VenueDownError(f"{part} are put off: closing needs what is left of the counter of questions")
+            result = _result(await self._ask(method, {**asked, "ofs": len(found)}, LIST))
+            rows = result.get(part)
+            if not isinstance(rows, Mapping):
+                raise UnreadableError(f"the answer has no {part}")
+            found |= rows
+            if not rows or len(found) >= int(result.get("count") or 0):
+                return found
+        raise UnreadableError(f"{method}: more than {len(found)} rows since the last reading")
+
+    def _fill(self, number: str, row: Row) -> Fill:
+        symbol, side = self._symbol(str(row.get("pair"))), row.get("type")
+        if side not in ("buy", "sell"):
+            raise UnreadableError(f"fill {number}: it has no side")
+        quote = (self.rules.get(symbol) or {}).get("quote")
+        return Fill(
+            number, _at(row, number), symbol, side, needed(row.get("vol"), f"the volume of fill {number}"),
+            needed(row.get("price"), f"the price of fill {number}"), order=row.get("ordertxid"),
+            fee=decimal(row.get("fee")), fee_currency=quote,
+        )  # fmt: skip
+
+    def _flow(self, number: str, row: Row) -> Flow | None:
+        kind = LEDGER.get(str(row.get("type")))
+        if kind is None or (row.get("type") == "staking" and row.get("subtype") == "allocation"):
+            return None
+        amount = needed(row.get("amount"), f"the amount of ledger entry {number}") - (decimal(row.get("fee")) or 0)
+        currency = self.client.ccxt.safe_currency_code(str(row.get("asset")).removesuffix(".F"))
+        return Flow(number, _at(row, number), kind, amount, currency) if amount else None
+
+    async def _status(self) -> str | None:
+        told = _result(await self.client.call("publicGetSystemStatus")).get("status")
+        return None if told is None else str(told)
+
+    def _symbol(self, pair: str) -> str:
+        found = self.client.ccxt.resolve_market_by_altname_or_id(pair)
+        return str(found["symbol"]) if found is not None else pair
+
+    def _under_way(self) -> None:
+        self._busy_until = asyncio.get_running_loop().time() + BUSY
+
+
+def _priced(position: Position, quote: Quote) -> Position:
+    return structs.replace(
+        position, mark_price=quote.last, last_price=quote.last, bid=quote.bid, ask=quote.ask,
+        notional=None if quote.last is None or position.contracts is None else position.contracts * quote.last,
+    )  # fmt: skip
+
+
+def _result(answer: Any) -> Mapping[str, Any]:
+    result = answer.get("result") if isinstance(answer, Mapping) else None
+    if not isinstance(result, Mapping):
+        raise UnreadableError("the answer has no result")
+    return result
+
+
+def _at(row: Row, number: str) -> datetime:
+    try:
+        return datetime.fromtimestamp(float(needed(row.get("time"), f"the time of {number}")), UTC)
+    except (OverflowError, OSError, ValueError):
+        raise UnreadableError(f"row {number}: {row.get('time')!r} is no time") from None
+
+
+DIALECTS: Final[Mapping[str, type[Dialect]]] = {"kraken": Kraken}

@@ -1,0 +1,237 @@
+"""What Kraken Futures says, in our terms: its words of refusal, and rows that need nobody but themselves to be read.
+
+What Kraken Futures lets in, what requests cost there, and what the adapter can do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+from killswitch.model.inspection import Capability
+from killswitch.model.snapshot import Balance, FillCause, FlowKind
+from killswitch.model.venue import Cost, RateLimit, VenueDownError, VenueError
+from killswitch_ccxt.dialect import Row
+from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, rejected
+from killswitch_ccxt.numbers import UnreadableError, decimal, needed
+from killswitch_ccxt.wealth import Wealth
+
+CODES: Final[Mapping[str, Meaning]] = {
+    "wouldNotReducePosition": rejected("already_flat"),
+    "insufficientAvailableFunds": rejected("insufficient_margin"),
+    "insufficientFunds": rejected("insufficient_margin"),
+    "INSUFFICIENT_MARGIN": rejected("insufficient_margin"),
+    "wouldCauseLiquidation": rejected("insufficient_margin"),
+    "maxPositionViolation": rejected("above_maximum"),
+    "selfFill": rejected("blocked_by_order"),
+    "tooManySmallOrders": rejected("blocked_by_order"),
+    "tooManyOrders": rejected("blocked_by_order"),
+    "outsidePriceCollar": rejected("price_band"),
+    "wouldIncreasePriceDislocation": rejected("price_band"),
+    "postWouldExecute": rejected("price_band"),
+    "iocWouldNotExecute": rejected("price_band"),
+    "marketSuspended": rejected("market_closed"),
+    "marketInactive": rejected("market_closed"),
+    "marketUnavailable": rejected("market_closed"),
+    "marketIsPostOnly": rejected("market_closed"),
+    "contractNotFound": rejected("market_closed"),
+    "clientOrderIdAlreadyExist": rejected("duplicate_client_order_id"),
+    # A size is exact by the venue's step when it is sent, and no minimum is told: what is wrong with it is not known.
+    "invalidSize": rejected("other"),
+    "invalidPrice": rejected("other"),
+    "invalidOrderType": rejected("other"),
+    "invalidSide": rejected("other"),
+    "clientOrderIdTooLong": rejected("other"),
+    "clientOrderIdTooBig": rejected("other"),
+    "clientOrderIdInvalid": rejected("other"),
+    "fixedLeverageTooHigh": rejected("other"),
+    "orderForEditNotAStop": rejected("other"),
+    "requiredArgumentMissing": rejected("other"),
+    "invalidArgument": rejected("other"),
+    "Json Parse Error": rejected("other"),
+    "orderForEditNotFound": GONE,
+    "notFound": GONE,
+    "filled": GONE,
+    "apiLimitExceeded": LIMITED,
+    "authenticationError": DENIED,
+    "accountInactive": DENIED,
+    "invalidAccount": DENIED,
+    "nonceBelowThreshold": DOWN,
+    "nonceDuplicate": DOWN,
+    "wouldProcessAfterSpecifiedTime": DOWN,
+    "Unavailable": DOWN,
+    "unavailable": DOWN,
+    "Server Error": UNKNOWN,
+    "Internal Server Error": UNKNOWN,
+    "unknownError": UNKNOWN,
+    # Said of an order that was sent, these are no refusals: it was taken, and what of it was filled is to be asked.
+    "cancelled": UNKNOWN,
+    "edited": UNKNOWN,
+}
+STATES: Final = {
+    "ENTERED_BOOK": "open", "TRIGGER_PLACED": "open", "FULLY_EXECUTED": "closed", "CANCELLED": "canceled",
+    "REJECTED": "rejected", "TRIGGER_ACTIVATION_FAILURE": "rejected",
+}  # fmt: skip
+EVENTS: Final = {
+    "OrderPlaced": "open", "OrderTriggerPlaced": "open", "OrderUpdated": "open", "OrderTriggerActivated": "open",
+    "OrderCancelled": "canceled", "OrderTriggerCancelled": "canceled", "OrderRejected": "rejected",
+    "OrderNotFound": None,
+}  # fmt: skip
+CAUSES: Final[Mapping[str, FillCause]] = {
+    "liquidation": "liquidation", "assignee": "adl", "assignor": "adl", "unwindBankrupt": "adl",
+    "unwindCounterparty": "adl",
+}  # fmt: skip
+LOG: Final[Mapping[str, FlowKind]] = {
+    "transfer": "transfer", "subaccount transfer": "transfer", "cross-exchange transfer": "transfer",
+    "admin transfer": "transfer", "funding rate change": "funding", "interest payment": "interest",
+    "kfee applied": "fee", "tax withheld": "fee", "tax refund": "rebate",
+}  # fmt: skip
+
+
+_TOLD_BY_FILLS: Final = frozenset({"covered liquidation", "settlement", "conversion", "dust conversion"})
+
+
+def is_trade(word: str) -> bool:
+    """Whether an entry of the account log is about what fills tell, or about one coin for another.
+
+    One that nobody knows here is a rebate or a fee, by its sign, with its name in the flow's id: so no loss hides as
+    money that somebody took out.
+    """
+    return word.startswith("futures ") or word in _TOLD_BY_FILLS
+
+
+def part(answer: Any, name: str, kind: type[Any]) -> Any:
+    """A field of an answer. UnreadableError where it is missing, or is something else."""
+    found = answer.get(name) if isinstance(answer, Mapping) else None
+    if not isinstance(found, kind):
+        raise UnreadableError(f"the answer has no {name}")
+    return found
+
+
+def wallet_of(contract: object) -> str:
+    """The wallet that a contract is held in: `PF_XBTUSD` in `flex`, `PI_XBTUSD` and `FI_XBTUSD_260327` in `fi_xbtusd`.
+
+    UnreadableError for a contract that is named in no known way: it may be of any wallet.
+    """
+    kind, _, rest = str(contract).lower().partition("_")
+    pair = rest.partition("_")[0]
+    if len(kind) != 2 or kind[0] not in "pf" or not pair:
+        raise UnreadableError(f"contract {contract!r} does not say by its name in which wallet it is held")
+    return "flex" if kind[1] == "f" else f"f{kind[1]}_{pair}"
+
+
+def price_of(row: Row | None) -> Decimal | None:
+    """Of one unit, in dollars, as the flex wallet values it."""
+    quantity, value = (None, None) if row is None else (decimal(row.get("quantity")), decimal(row.get("value")))
+    return value / quantity if quantity and value is not None else None
+
+
+def wallets_of(held: Mapping[str, Row], own: Decimal | None, currency: str) -> tuple[Balance, ...]:
+    """What is held of each currency, priced as the flex wallet values it; `own` is the account's currency in USD."""
+    found = []
+    for asset, row in sorted(held.items()):
+        quantity, dollars = needed(row.get("quantity"), f"the quantity of {asset}"), price_of(row)
+        if not quantity:
+            continue
+        price = dollars if currency == "USD" else None if own is None or dollars is None else dollars / own
+        found.append(Balance(asset, quantity, Decimal(1) if asset == currency else price, wallet=quantity))
+    return tuple(found)
+
+
+def single(row: Row, currency: str, held: str, wallet: str) -> Wealth:
+    """The worth of a single-collateral wallet, which is kept in `held`."""
+    if held != currency:
+        raise UnreadableError(f"wallet {wallet} is kept in {held}, and the account in {currency}")
+    auxiliary, margin = row.get("auxiliary") or {}, row.get("marginRequirements") or {}
+    equity = needed(auxiliary.get("pv"), f"the portfolio value of wallet {wallet}")
+    balances = row.get("balances") or {}
+    cash = next((decimal(it) for asset, it in balances.items() if asset == row.get("currency")), None)
+    return Wealth(
+        equity, free=decimal(auxiliary.get("af")), margin_used=decimal(margin.get("im")),
+        maintenance_margin=decimal(margin.get("mm")),
+        balances=(Balance(currency, equity, Decimal(1), wallet=cash, equity=equity),),
+        unrealized=None if cash is None else equity - cash,
+    )  # fmt: skip
+
+
+def found_order(number: Any, name: str, status: str | None, order: Row) -> dict[str, Any]:
+    """An order as ccxt would tell it."""
+    if status is None:
+        raise UnreadableError(f"order {name} has a state that is not known")
+    filled = decimal(order.get("filled"))
+    return {
+        "id": number, "clientOrderId": name, "status": status, "filled": filled,
+        "amount": needed(order.get("quantity"), f"the quantity of {name}"),
+    }  # fmt: skip
+
+
+def event_of(row: Row) -> dict[str, Any] | None:
+    """What one event of the history says of its order."""
+    for kind, told in (row.get("event") or {}).items():
+        status = EVENTS.get(kind)
+        order = told.get("newOrder") or told.get("order") or told.get("newTrigger") or {}
+        if status is None or not order.get("clientId"):
+            continue
+        filled, quantity = decimal(order.get("filled")), decimal(order.get("quantity"))
+        if told.get("reason") == "full_fill" or (filled is not None and quantity is not None and filled >= quantity):
+            status = "closed"
+        return found_order(order.get("uid"), str(order["clientId"]), status, order)
+    return None
+
+
+def name_of(row: Row) -> object:
+    """The client id of a fill or an order, if it has one."""
+    return row.get("cliOrdId") or row.get("cli_ord_id")
+
+
+def refused_on_stream(message: Any) -> VenueError | None:
+    """An alert or an error. ccxt does not hear the one, and after the other asks for no challenge any more.
+
+    Kraken gives a challenge to any key, and says the same of a wrong key, a wrong signature and a missing right.
+    """
+    if not isinstance(message, Mapping) or message.get("event") not in ("alert", "error"):
+        return None
+    text = str(message.get("message"))
+    if text.startswith("Already subscribed"):
+        return None
+    return VenueDownError(
+        f"Kraken Futures refuses what it was asked on the private stream: {text}; "
+        "if this comes at every try, key or secret are wrong, or the key may not use the WebSocket API"
+    )
+
+
+LIMITS: Final = (RateLimit("derivatives", 500, 10.0), RateLimit("history", 40, 600.0))
+"""The venue's history pool is 100 in ten minutes; the account log takes 1 or 3 of it each 60 s, as much again while
+money moves, and two more when it begins to."""
+COSTS: Final = (
+    Cost("snapshot", "derivatives", units=5), Cost("submit", "derivatives", units=10),
+    Cost("submit_batch", "derivatives", units=9, each=1), Cost("find_order", "derivatives", units=3),
+    Cost("find_order", "history", units=1), Cost("open_orders", "derivatives", units=2),
+    Cost("fills", "derivatives", units=5), Cost("fills", "history", units=1),
+    Cost("cancel", "derivatives", units=10), Cost("dead_man", "derivatives", units=25),
+)  # fmt: skip
+CAPABILITIES: Final = (
+    Capability("equity", "yes", "portfolio value of the flex wallet, in USD"),
+    Capability("positions", "yes", "the venue tells no notional, leverage or liquidation price"),
+    Capability("orders", "yes"),
+    Capability("trigger orders", "yes", "in the same list"),
+    Capability("fills", "yes", "the fee where the venue tells it"),
+    Capability("flows", "yes", "from the account log"),
+    Capability("prices", "yes"),
+    Capability("market orders", "yes", "the venue bounds them at 1% from the market"),
+    Capability("limit orders", "yes"),
+    Capability("reduce only", "yes"),
+    Capability("put back stops", "yes", "triggered by the mark"),
+    Capability("batch orders", "yes"),
+    Capability("close book", "no"),
+    Capability("position mode", "yes", "one way always"),
+    Capability("find by client id", "yes", "by the status; five seconds after its end by the history, a week back"),
+    Capability("dead man", "yes", "all orders of the account; disarm before maintenance"),
+    Capability("push", "yes"),
+    Capability("key rights", "no", "the venue does not tell"),
+    Capability("clock", "no"),
+    Capability("bars", "yes"),
+    Capability("sandbox", "yes", "demo-futures.kraken.com, with keys of its own"),
+    Capability("demo", "no"),
+)

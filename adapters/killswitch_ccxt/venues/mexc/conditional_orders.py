@@ -1,0 +1,169 @@
+"""MEXC's conditional orders, and lists that are read page by page.
+
+MEXC's conditional orders: the venue keeps no client id of one, so what was sent is remembered here.
+
+One that has triggered becomes another order, of the book, which is the one that is filled.
+
+MEXC's lists, read page by page to their end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from killswitch.model.venue import OrderRequest
+from killswitch_ccxt.client import Client
+from killswitch_ccxt.dialect import Row
+from killswitch_ccxt.errors import GoneError
+from killswitch_ccxt.numbers import UnreadableError
+from killswitch_ccxt.venues.mexc.rows import executed_as, found_order, page_of, plan_order, plan_state, rows_of
+
+SAME_SECONDS: Final = 10_000
+KEPT: Final = 7 * 86_400_000
+"""Milliseconds for which the venue keeps a conditional order."""
+ALL_STATES: Final = "1,2,3,4,5"
+SENT: Final = 10_000
+"""How many names of orders are remembered."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """A conditional order that this process sent: what it said, when (UTC ms), and its number where that is known."""
+
+    request: OrderRequest
+    sent_at: int
+    number: str | None = None
+
+
+class Plans:
+    """What one account's process sent, and what has become of the conditional orders among it."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._sent: dict[str, Plan] = {}
+        """Client id → the conditional order sent with it."""
+        self._plain: dict[str, None] = {}
+        """Client ids of orders that were not conditional."""
+        self.unfilled: set[str] = set()
+        """Conditional orders that have not become orders of the book."""
+
+    def __contains__(self, client_order_id: str) -> bool:
+        return client_order_id in self._sent
+
+    def sending(self, request: OrderRequest) -> Plan | None:
+        """Remember an order before it is sent; the plan, where it is a conditional one."""
+        name = request.client_order_id
+        if request.trigger_price is not None:
+            return self._sent.setdefault(name, Plan(request, self._now()))
+        self._plain[name] = None
+        while len(self._plain) > SENT:
+            self._plain.pop(next(iter(self._plain)))
+        return None
+
+    async def find(self, symbol: str, client_order_id: str) -> Row | None:
+        """A conditional order of ours by its number, or by what it says, and what has become of it.
+
+        None only where the venue lists none like it in any state. UnreadableError where one was taken and is not
+        listed, or where it may be one of several.
+        """
+        plan = self._sent[client_order_id]
+        rows = await self._since(symbol, plan.sent_at - SAME_SECONDS)
+        numbers = {it.number for name, it in self._sent.items() if name != client_order_id}
+        if plan.number is not None:
+            like = [row for row in rows if str(row.get("id")) == plan.number]
+        else:
+            like = [row for row in rows if str(row.get("id")) not in numbers and _same(row, symbol, plan.request)]
+        if len(like) > 1 or (not like and plan.number is not None):
+            raise UnreadableError(
+                f"{len(like)} plan orders are listed that may be {client_order_id}, "
+                f"of number {plan.number or 'unknown'}: nothing is known of it"
+            )
+        if not like:
+            return None
+        state, number = plan_state(like[0]), str(like[0].get("id"))
+        plan.number = number
+        if state == "executed":
+            self.unfilled.discard(number)
+            return await self._executed(executed_as(like[0]), client_order_id)
+        self.unfilled.add(number)
+        return {"id": number, "clientOrderId": client_order_id, "status": state, "amount": plan.request.amount,
+                "filled": 0}  # fmt: skip
+
+    async def _executed(self, number: str, client_order_id: str) -> Row:
+        """The order of the book that a conditional one has become."""
+        try:
+            answer = await self._client.call("contractPrivateGetOrderGetOrderId", {"order_id": number})
+        except GoneError as error:
+            raise UnreadableError(f"{client_order_id} was executed as order {number}, which is not there") from error
+        data = answer.get("data")
+        if not isinstance(data, Mapping):
+            raise UnreadableError(f"the venue says nothing of order {number}, as which {client_order_id} was executed")
+        return {**found_order(data), "clientOrderId": client_order_id}
+
+    async def none_unnamed(self, symbol: str, client_order_id: str) -> None:
+        """UnreadableError where an order that is not found by its name may be a conditional one.
+
+        It is none where this process sent it as another one, or where each that is listed is known by another name.
+        """
+        if client_order_id in self._plain:
+            return
+        numbers = {it.number for it in self._sent.values()}
+        rows = await self._since(symbol, self._now() - KEPT)
+        unnamed = sorted(str(row.get("id")) for row in rows if str(row.get("id")) not in numbers)
+        if unnamed:
+            raise UnreadableError(
+                f"no order is named {client_order_id}, and it may be a plan order, which MEXC keeps no name of: "
+                f"{', '.join(unnamed[:5])}; look at them on its page"
+            )
+
+    async def _since(self, symbol: str, since: int) -> list[Row]:
+        """Conditional orders of a symbol made since (UTC ms), whatever became of them."""
+        asked = {
+            "symbol": self._client.ccxt.market(symbol)["id"], "states": ALL_STATES, "start_time": since,
+            "end_time": self._now() + SAME_SECONDS,
+        }  # fmt: skip
+        rows = await every_row(self._client, "contractPrivateGetPlanorderListOrders", asked)
+        return [
+            row for row in rows if row.get("symbol") == asked["symbol"] and int(row.get("createTime") or since) >= since
+        ]
+
+    def _now(self) -> int:
+        return int(self._client.now().timestamp() * 1000)
+
+
+def _same(row: Row, symbol: str, request: OrderRequest) -> bool:
+    """Whether a conditional order says what was sent."""
+    order = plan_order(row, symbol)
+    said = (order.side, order.position_side, order.amount, order.trigger_price)
+    return said == (request.side, request.position_side, request.amount, request.trigger_price)
+
+
+PAGE: Final = 100
+PAGES: Final = 20
+
+
+async def every_row(client: Client, method: str, asked: Mapping[str, Any]) -> list[Row]:
+    """Every row of a list. UnreadableError where it does not come to an end."""
+    found: list[Row] = []
+    for page in range(1, PAGES + 1):
+        rows = rows_of(await client.call(method, {**asked, "page_num": page, "page_size": PAGE}))
+        found += rows
+        if len(rows) < PAGE:
+            return found
+    raise UnreadableError(f"{method}: more than {PAGES * PAGE} rows")
+
+
+async def back_to(client: Client, method: str, since: int, at: str) -> list[Row]:
+    """Rows of a list that begins with the newest, back to `since` (UTC ms) by their field `at`.
+
+    UnreadableError where that is too far back.
+    """
+    found: list[Row] = []
+    for page in range(1, PAGES + 1):
+        rows = page_of(await client.call(method, {"page_num": page, "page_size": PAGE}))
+        found += rows
+        if len(rows) < PAGE or int(rows[-1].get(at) or since) < since:
+            return found
+    raise UnreadableError(f"{method}: more than {PAGES * PAGE} rows since the last reading")

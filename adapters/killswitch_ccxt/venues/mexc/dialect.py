@@ -1,0 +1,382 @@
+"""MEXC's contract API v1. Orders carry their side as the venue's code, exact for each position mode."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+from msgspec import structs
+
+from killswitch.model.inspection import Capability, KeyRights
+from killswitch.model.snapshot import Balance, Fill, Flow, Order, Position, Side
+from killswitch.model.venue import (
+    AccountSpec,
+    ClientIdRule,
+    Cost,
+    FateUnknownError,
+    OrderLife,
+    OrderReport,
+    OrderRequest,
+    RateLimit,
+    VenueDownError,
+    VenueError,
+    VenueTraits,
+)
+from killswitch_ccxt import orders, positions
+from killswitch_ccxt.client import Client
+from killswitch_ccxt.dialect import Dialect, PositionMode, Row
+from killswitch_ccxt.errors import GoneError, row_error
+from killswitch_ccxt.fills import once
+from killswitch_ccxt.instruments import Quote, States, states_of
+from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive, told_of
+from killswitch_ccxt.parts import Ages
+from killswitch_ccxt.venues.mexc.conditional_orders import Plans, back_to, every_row
+from killswitch_ccxt.venues.mexc.rows import (
+    CODES,
+    FORM,
+    MARKETS,
+    deal,
+    found_order,
+    funding,
+    limit_order,
+    number_of,
+    plan_order,
+    rows_of,
+    side_code,
+    stop_orders,
+    transfer,
+)
+from killswitch_ccxt.wealth import Wealth
+
+WEEK: Final = 2
+"""`executeCycle` of a conditional order: the longest that the venue keeps one is seven days."""
+FAIR: Final = 2
+"""`trend` of a conditional order: triggered by the fair price, which is the mark."""
+MOVES_BACK: Final = 12 * 3_600_000
+"""Milliseconds further back for which transfers and funding are read: they are told once, and may be written late."""
+
+
+class Mexc(Dialect):
+    """A futures wallet of one settlement currency. Contracts that settle in another are another account."""
+
+    exchange = "mexc"
+    more_options = ("batch_orders", "close_all")
+    codes = CODES
+    code_form = FORM
+    limits = (
+        RateLimit("positions", 20, 2.0), RateLimit("order", 4, 2.0), RateLimit("batch", 1, 2.0),
+        RateLimit("close all", 4, 2.0), RateLimit("external", 20, 2.0), RateLimit("open orders", 20, 2.0),
+        RateLimit("deals", 20, 2.0), RateLimit("cancel", 20, 2.0),
+    )  # fmt: skip
+    """Each route has a limit of its own; those that a reading asks more rarely are further from theirs."""
+    costs = (
+        Cost("snapshot", "positions", units=1), Cost("submit", "order", units=1),
+        Cost("submit_batch", "batch", units=1), Cost("close_book", "close all", units=1),
+        Cost("find_order", "external", units=1), Cost("open_orders", "open orders", units=1),
+        Cost("fills", "deals", units=1), Cost("fills", "external", units=1), Cost("cancel", "cancel", units=1),
+    )  # fmt: skip
+    client_ids = ClientIdRule("plain", 32)
+    # How long MEXC remembers a name it does not say.
+    order_life = OrderLife(always=10.0, names="open")
+    batch = 50
+    """Where MEXC has allowed the account such requests, see `traits_for`."""
+    has_hedge_mode = True
+    streams = ("orders", "balance")
+    # Each route takes 600 a minute, half of which is readings; and symbols are asked for one by one.
+    ages = Ages(orders=5.0, fills=15.0, flows=30.0, quotes=1.0, rows_hurried=10, fills_hurried=30)
+    fills_need_symbol = True
+    tried = "wire level"
+    capabilities = (
+        Capability("equity", "yes", "of one settlement currency"),
+        Capability("positions", "yes"),
+        Capability("orders", "yes"),
+        Capability("trigger orders", "yes", "plan orders and the stops attached to positions"),
+        Capability("fills", "yes", "asked for each symbol that has moved"),
+        Capability("flows", "yes", "transfers and funding"),
+        Capability("prices", "yes"),
+        Capability("market orders", "yes", "where MEXC has them enabled for the key's account"),
+        Capability("limit orders", "yes"),
+        Capability("reduce only", "yes", "in hedge mode by the side code of a close"),
+        Capability("put back stops", "partly", "as plan orders, which the venue keeps for seven days"),
+        Capability("batch orders", "partly", "where MEXC has allowed them, so only with options: {batch_orders: true}"),
+        Capability("close book", "partly", "closes every settlement currency, so only with options: {close_all: true}"),
+        Capability("position mode", "yes"),
+        Capability("find by client id", "partly", "plan orders have none; they are known while the process lives"),
+        Capability("dead man", "no"),
+        Capability("push", "partly", "orders and assets; plan orders and attached stops are polled"),
+        Capability("key rights", "no", "the venue does not tell"),
+        Capability("clock", "yes"),
+        Capability("bars", "yes"),
+        Capability("sandbox", "no", "MEXC has none"),
+        Capability("demo", "no"),
+    )
+
+    def __init__(self, client: Client, spec: AccountSpec) -> None:
+        super().__init__(client, spec)
+        self._margins: dict[tuple[str, Side], tuple[int, int | None]] = {}
+        """Position → how its margin is kept (1 isolated, 2 cross) and its leverage, as read last."""
+        self._lists: dict[str, str] = {}
+        """Order → the list that it was in when it was read last."""
+        self._plans = Plans(client)
+
+    @classmethod
+    def traits_for(cls, spec: AccountSpec) -> VenueTraits:
+        batch = cls.batch if spec.options.get("batch_orders") is True else 1
+        return structs.replace(super().traits_for(spec), batch=batch, whole_book=spec.options.get("close_all") is True)
+
+    def concerns(self, rule: Row) -> bool:
+        return rule.get("swap") is True and rule.get("settle") == self.spec.currency
+
+    @classmethod
+    def refused_by(cls, message: Any) -> VenueError | None:
+        """ccxt hears neither what becomes of its login nor any error. MEXC gives them no codes, only words."""
+        channel = message.get("channel") if isinstance(message, Mapping) else None
+        if channel != "rs.error" and (channel != "rs.login" or message.get("data") == "success"):
+            return None
+        return VenueDownError(
+            f"MEXC refuses what it was asked on the private stream: {message.get('data')}; "
+            "if this comes at every try, key or secret are wrong, or the key is not allowed to trade contracts"
+        )
+
+    # Reading
+
+    async def wealth(self) -> Wealth:
+        answer = await self.client.call("contractPrivateGetAccountAssets")
+        row = next((it for it in rows_of(answer) if it.get("currency") == self.spec.currency), None)
+        if row is None:
+            raise UnreadableError(f"the venue says nothing of {self.spec.currency}, the account's currency")
+        equity, profit = needed(row.get("equity"), "the equity"), decimal(row.get("unrealized"))
+        wallet = None if profit is None else equity - profit
+        return Wealth(
+            equity, free=decimal(row.get("availableBalance")), margin_used=decimal(row.get("positionMargin")),
+            balances=(Balance(self.spec.currency, equity, Decimal(1), wallet=wallet, equity=equity),),
+            unrealized=profit,
+        )  # fmt: skip
+
+    async def positions(self) -> tuple[Position, ...]:
+        rows = await self.client.call("fetch_positions")
+        # A row of a symbol without rules is kept: it must be told as malformed, and not be left out.
+        mine = [it for it in rows if it.get("symbol") not in self.rules or self.concerns(self.rules[it["symbol"]])]
+        for row in mine:
+            _of_one_side(row)
+        for row in rows:
+            _of_a_known_coin(self.rules.get(row.get("symbol")), row.get("symbol"))
+        found = positions.positions(mine, self.rules)
+        self._margins = {
+            (row["symbol"], row["side"]): (
+                1 if str(row["info"].get("openType")) == "1" else 2,
+                None if row.get("leverage") is None else int(row["leverage"]),
+            )
+            for row in mine
+        }
+        return found
+
+    async def orders(self) -> tuple[Order, ...]:
+        book, plans, stops = await asyncio.gather(
+            every_row(self.client, "contractPrivateGetOrderListOpenOrders", {}),
+            every_row(self.client, "contractPrivateGetPlanorderListOrders", {"states": 1}),
+            every_row(self.client, "contractPrivateGetStoporderListOrders", {"is_finished": 0}),
+        )
+        lists = {
+            "book": [limit_order(row, symbol) for row, symbol in self._ours(book)],
+            "plan": [plan_order(row, symbol) for row, symbol in self._ours(plans)],
+            "stop": [order for row, symbol in self._ours(stops) for order in stop_orders(row, symbol)],
+        }
+        self._lists = {order.id: name for name, found in lists.items() for order in found}
+        return tuple({order.id: order for found in lists.values() for order in found}.values())
+
+    async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
+        answers = await asyncio.gather(*(self._deals_of(symbol, since) for symbol in symbols))
+        return tuple({fill.id: fill for found in answers for fill in found}.values())
+
+    async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
+        if order_id in self._plans.unfilled:
+            return ()
+        rows = rows_of(await self.client.call("contractPrivateGetOrderDealDetailsOrderId", {"order_id": order_id}))
+        return once(deal(row, symbol) for row in rows)
+
+    async def flows(self, since: int) -> tuple[Flow, ...] | None:
+        since -= MOVES_BACK
+        moved, paid = await asyncio.gather(
+            back_to(self.client, "contractPrivateGetAccountTransferRecord", since, "createTime"),
+            back_to(self.client, "contractPrivateGetPositionFundingRecords", since, "settleTime"),
+        )
+        currency = self.spec.currency
+        found = [*map(transfer, moved), *(funding(row, currency) for row, _ in self._ours(paid))]
+        return tuple(
+            flow
+            for flow in found
+            if flow is not None and flow.currency == currency and flow.at.timestamp() * 1000 >= since
+        )
+
+    async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        wanted = {self.client.ccxt.market(symbol)["id"]: symbol for symbol in symbols}
+        if not wanted:
+            return {}
+        answer = await self.client.call("contractPublicGetTicker")
+        return {
+            wanted[row["symbol"]]: Quote(
+                positive(row.get("bid1")), positive(row.get("ask1")), positive(row.get("lastPrice")),
+                positive(row.get("indexPrice")), positive(row.get("fairPrice")), instant(row.get("timestamp")),
+            )
+            for row in rows_of(answer)
+            if row.get("symbol") in wanted
+        }  # fmt: skip
+
+    async def states(self) -> States:
+        told = {symbol: str((rule.get("info") or {}).get("state")) for symbol, rule in self.rules.items()}
+        return states_of(told, MARKETS, ("0", "1", "4"))
+
+    async def position_mode(self) -> PositionMode | None:
+        told = str((await self.client.call("contractPrivateGetPositionPositionMode")).get("data"))
+        return "hedge" if told == "1" else "one_way" if told == "2" else None
+
+    async def rights(self) -> KeyRights:
+        return KeyRights(note="MEXC does not tell what a key may do; look at the key on its page")
+
+    # Acting
+
+    async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
+        order = self._order(request, mode)
+        plan = self._plans.sending(request)
+        method = "contractPrivatePostOrderCreate" if plan is None else "contractPrivatePostPlanorderPlace"
+        data = (await self.client.call(method, order, places=True)).get("data")
+        taken = _taken(data.get("orderId") if isinstance(data, Mapping) else data, request)
+        if plan is not None:
+            plan.number = taken.id
+        return taken
+
+    async def submit_batch(
+        self, requests: Sequence[OrderRequest], mode: PositionMode
+    ) -> Sequence[OrderReport | VenueError]:
+        plain = [self._order(it, mode) for it in requests if it.trigger_price is None]
+        for it in requests:
+            self._plans.sending(it)
+        answer = (
+            await self.client.call("contractPrivatePostOrderSubmitBatch", plain, places=True) if plain else {"data": []}
+        )
+        told = {str(row.get("externalOid")): row for row in rows_of(answer)}
+        return [
+            self._in_batch(told.get(it.client_order_id), it)
+            if it.trigger_price is None
+            else await _one(lambda request=it: self.submit(request, mode))  # type: ignore[misc] # bound in the loop
+            for it in requests
+        ]
+
+    async def close_book(self) -> None:
+        await self.client.call("contractPrivatePostPositionCloseAll", changes=True)
+
+    async def find(self, symbol: str, client_order_id: str) -> Row | None:
+        if client_order_id in self._plans:
+            return await self._plans.find(symbol, client_order_id)
+        asked = {"symbol": self.client.ccxt.market(symbol)["id"], "external_oid": client_order_id}
+        try:
+            answer = await self.client.call("contractPrivateGetOrderExternalSymbolExternalOid", asked)
+        except GoneError:
+            await self._plans.none_unnamed(symbol, client_order_id)
+            return None
+        data = answer.get("data")
+        if not isinstance(data, Mapping):
+            raise UnreadableError(f"the venue says neither that it has order {client_order_id} nor that it has none")
+        return found_order(data)
+
+    async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
+        kept = self._lists.get(order_id, "plan" if conditional else "book")
+        if kept == "stop":
+            number: dict[str, str] = {"stopPlanOrderId": order_id.partition("#")[0]}
+            await self.client.call("contractPrivatePostStoporderCancel", [number], changes=True)
+            return
+        if kept == "plan":
+            row = {"symbol": self.client.ccxt.market(symbol)["id"], "orderId": order_id}
+            answer = await self.client.call("contractPrivatePostPlanorderCancel", [row], changes=True)
+        else:
+            answer = await self.client.call("contractPrivatePostOrderCancel", [order_id], changes=True)
+        for said in rows_of(answer):
+            if (code := str(said.get("errorCode"))) != "0":
+                raise row_error(self.verdicts(), (code,), f"{self.exchange}: {code} {said.get('errorMsg')}")
+
+    # Parts
+
+    def _order(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
+        ccxt = self.client.ccxt
+        self.create_arguments(request, mode)
+        margin, leverage = self._margins.get((request.symbol, request.position_side), (2, None))
+        order: dict[str, Any] = {
+            "symbol": ccxt.market(request.symbol)["id"], "vol": number_of(request.amount), "openType": margin,
+            "side": side_code(request.side, request.position_side, closes=request.reduce_only),
+            "positionMode": 1 if mode == "hedge" else 2,
+        }  # fmt: skip
+        kind = 5 if request.type == "market" else 3 if request.time_in_force == "ioc" else 1
+        if request.type == "limit":
+            order["price"] = number_of(needed(request.price, "the price of a limit order"))
+        if margin == 1 and leverage is not None:
+            order["leverage"] = leverage
+        if mode == "one_way" and request.reduce_only:
+            order["reduceOnly"] = True
+        if request.trigger_price is None:
+            return order | {"type": kind, "externalOid": request.client_order_id}
+        return order | {
+            "orderType": kind, "triggerPrice": number_of(request.trigger_price), "executeCycle": WEEK, "trend": FAIR,
+            "triggerType": 1 if request.trigger_when == "rises" else 2,
+        }  # fmt: skip
+
+    def _in_batch(self, row: Row | None, request: OrderRequest) -> OrderReport | VenueError:
+        if row is None:
+            return FateUnknownError(f"the answer to a batch says nothing of {request.client_order_id}")
+        code = str(row.get("errorCode") or 0)
+        if code != "0":
+            return row_error(self.verdicts(), (code,), f"{self.exchange}: {code} {row.get('errorMsg')}", order=row)
+        try:
+            return _taken(row.get("orderId"), request)
+        except UnreadableError as error:
+            return FateUnknownError(str(error))
+
+    async def _deals_of(self, symbol: str, since: int) -> tuple[Fill, ...]:
+        asked = {"symbol": self.client.ccxt.market(symbol)["id"], "start_time": since}
+        rows = await every_row(self.client, "contractPrivateGetOrderListOrderDeals", asked)
+        return tuple(deal(row, symbol) for row in rows)
+
+    def _symbol(self, name: str) -> str:
+        return str(self.client.ccxt.safe_symbol(name, None, None, "swap"))
+
+    def _ours(self, rows: Sequence[Row]) -> list[tuple[Row, str]]:
+        """Rows with the symbol that they are about, without those of another settlement currency."""
+        named = [(row, self._symbol(told_of(row.get("symbol"), "the symbol of a row"))) for row in rows]
+        return [
+            (row, symbol)
+            for row, symbol in named
+            if symbol not in self.rules or self.concerns(self.rules[symbol])
+        ]  # fmt: skip
+
+
+def _taken(number: Any, request: OrderRequest) -> OrderReport:
+    """The venue says that it took an order, and nothing of what became of it."""
+    said = {"id": number, "clientOrderId": request.client_order_id, "amount": request.amount}
+    return orders.report(said, request.symbol)
+
+
+def _of_a_known_coin(rule: Row | None, symbol: object) -> None:
+    """UnreadableError where a contract settles in a coin that it is not of: it may be one of the account's."""
+    if rule is not None and rule.get("settle") not in (rule.get("base"), rule.get("quote")):
+        raise UnreadableError(f"position {symbol}: the venue's rules do not say in what it settles")
+
+
+def _of_one_side(row: Row) -> None:
+    """UnreadableError where nobody can tell which way a position goes: ccxt takes every other word for a short one."""
+    info = row.get("info") or {}
+    kind, held = str(info.get("positionType")), needed(info.get("holdVol"), f"the size of position {row.get('symbol')}")
+    if kind not in ("1", "2") or held < 0:
+        raise UnreadableError(f"position {row.get('symbol')}: {held} of the type {kind}")
+
+
+async def _one(send: Callable[[], Any]) -> OrderReport | VenueError:
+    try:
+        sent: OrderReport = await send()
+    except VenueError as error:
+        return error
+    return sent
+
+
+DIALECTS: Final[Mapping[str, type[Dialect]]] = {"mexc": Mexc}

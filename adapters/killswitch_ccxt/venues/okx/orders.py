@@ -1,0 +1,192 @@
+"""Acting at OKX: placing, finding and cancelling orders, plain ones and algo orders, and its dead-man timer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+from killswitch.model.snapshot import Side
+from killswitch.model.venue import AccountSpec, MalformedAnswerError, OrderReport, OrderRequest, VenueError
+from killswitch_ccxt.client import Client
+from killswitch_ccxt.dialect import Dialect, PositionMode
+from killswitch_ccxt.errors import GoneError, row_error
+from killswitch_ccxt.numbers import UnreadableError
+from killswitch_ccxt.response_capture import sent_with
+from killswitch_ccxt.venues.okx import rows as okx_rows
+from killswitch_ccxt.venues.okx.codes import said
+from killswitch_ccxt.venues.okx.rows import Row
+
+REMEMBERED: Final = 5000
+"""How many names of orders that were sent are remembered."""
+
+
+class OkxActing(Dialect):
+    """What is done at OKX, with what reading has learnt of the account."""
+
+    def __init__(self, client: Client, spec: AccountSpec) -> None:
+        super().__init__(client, spec)
+        self.margin_modes: dict[tuple[str, Side], str] = {}
+        """`mgnMode` of each position: an order in the other mode would open a second position."""
+        self.held_contracts: dict[tuple[str, Side], Decimal] | None = None
+        self.resting: dict[str, tuple[bool, str]] = {}
+        """Id of each resting order that was seen → whether it is an algo order, and OKX's id of its instrument."""
+        self.sent: dict[str, bool] = {}
+        """Name of each order that was sent lately → whether it is an algo order: the other list need not be asked."""
+
+    def order_params(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
+        """In long/short mode the side of the position guards; in net mode reduce-only does."""
+        params: dict[str, Any] = {"clientOrderId": request.client_order_id}
+        if self.spec.market == "spot":
+            params["tdMode"] = "cash"
+        else:
+            usual = str(self.spec.options.get("margin_mode", "cross"))
+            params["tdMode"] = self.margin_modes.get((request.symbol, request.position_side), usual)
+            if mode == "hedge":
+                params["positionSide"] = request.position_side
+            elif request.reduce_only:
+                params["reduceOnly"] = True
+        if request.time_in_force == "ioc" and request.type == "limit":
+            params["timeInForce"] = "IOC"
+        if request.trigger_price is not None:
+            half = "sl" if (request.side == "sell") is (request.trigger_when == "falls") else "tp"
+            params[{"sl": "stopLossPrice", "tp": "takeProfitPrice"}[half]] = request.trigger_price
+            params |= {"algoClOrdId": request.client_order_id, f"{half}TriggerPxType": "mark"}
+        return params
+
+    async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
+        arguments = self.create_arguments(request, mode)
+        self._sends(request)
+        with sent_with(self._headers(request)):
+            row = await self.client.call("create_order", *arguments, places=True)
+        return self._taken(request, row.get("info") or {})
+
+    def _taken(self, request: OrderRequest, info: Row) -> OrderReport:
+        """The report of an order that was taken; the error that its row means where it was not."""
+        self._raise_refused(info, order=info)
+        conditional = request.trigger_price is not None
+        number = info.get("algoId" if conditional else "ordId")
+        name = info.get("algoClOrdId" if conditional else "clOrdId")
+        if not number or name not in (request.client_order_id, None, ""):
+            raise UnreadableError(f"sent order {request.client_order_id}, told of {name} with id {number}")
+        self.resting[str(number)] = (conditional, self.rules[request.symbol]["id"])
+        return OrderReport(str(number), request.client_order_id, request.symbol, "open", request.amount, Decimal(0))
+
+    async def submit_batch(
+        self, requests: Sequence[OrderRequest], mode: PositionMode
+    ) -> Sequence[OrderReport | VenueError]:
+        """Conditional orders have no batch, and go one by one; what a row says is told for that row alone."""
+        if any(it.trigger_price is not None for it in requests):
+            return [await _outcome(self.submit(it, mode)) for it in requests]
+        rows = []
+        for request in requests:
+            symbol, kind, side, amount, price, params = self.create_arguments(request, mode)
+            self._sends(request)
+            rows.append(self.client.ccxt.create_order_request(symbol, kind, side, amount, price, params))
+        try:
+            with sent_with(self._headers(*requests)):
+                answer = await self.client.call("private_post_trade_batch_orders", rows, places=True)
+            data = okx_rows.rows_of(answer, "orders")
+        except VenueError as error:
+            data = _rows_refused(error)
+            if len(data) != len(requests):
+                raise
+        if len(data) != len(requests):
+            raise UnreadableError(f"{len(data)} answers to {len(requests)} orders")
+        return [self._row_outcome(request, info) for request, info in zip(requests, data, strict=True)]
+
+    def _headers(self, *requests: OrderRequest) -> dict[str, str]:
+        """Algo orders know no time at which they are to be refused."""
+        deadline = self.deadline_of(*(it for it in requests if it.trigger_price is None))
+        return {} if deadline is None else {"expTime": str(deadline)}
+
+    def _sends(self, request: OrderRequest) -> None:
+        self.sent[request.client_order_id] = request.trigger_price is not None
+        while len(self.sent) > REMEMBERED:
+            self.sent.pop(next(iter(self.sent)))
+
+    def _row_outcome(self, request: OrderRequest, info: Row) -> OrderReport | VenueError:
+        try:
+            return self._taken(request, info)
+        except VenueError as error:
+            return error
+        except UnreadableError as error:
+            return MalformedAnswerError(str(error))
+
+    async def find(self, symbol: str, client_order_id: str) -> Row | None:
+        """Among plain orders, then among algo orders; one that a stop has sent is told under the stop's name."""
+        name = {"clientOrderId": client_order_id}
+        conditional = self.sent.get(client_order_id)
+        if conditional is not True:
+            try:
+                row = await self.client.call("fetch_order", None, symbol, name)
+                return okx_rows.plain_order(row, row["info"])
+            except GoneError:
+                if conditional is False:
+                    return None
+        try:
+            row = await self.client.call("fetch_order", None, symbol, {**name, "trigger": True})
+        except GoneError:
+            return None
+        info = row["info"]
+        if info.get("state") in ("effective", "partially_effective") and info.get("ordId"):
+            row = await self.client.call("fetch_order", info["ordId"], symbol)
+            return {**okx_rows.plain_order(row, row["info"]), "clientOrderId": client_order_id}
+        return okx_rows.algo_order(row, info, self.held_contracts)
+
+    async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
+        """Where the order is, is known from the list that it was in; of one never seen, both ways are tried."""
+        known, name = self.resting.get(order_id, (True if conditional else None, ""))
+        name = name or self.rules[symbol]["id"]
+        if known is not True:
+            try:
+                order = {"instId": name, "ordId": order_id}
+                self._cancelled(await self.client.call("private_post_trade_cancel_order", order, changes=True))
+            except GoneError:
+                if known is False:
+                    raise
+            else:
+                return
+        algo = [{"instId": name, "algoId": order_id}]
+        self._cancelled(await self.client.call("private_post_trade_cancel_algos", algo, changes=True))
+
+    def _cancelled(self, answer: Any) -> None:
+        """An answer that calls itself good may hold a row that was refused."""
+        self._raise_refused(okx_rows.only_row(answer, "cancelled order"))
+
+    def _raise_refused(self, row: Row, *, order: Row | None = None) -> None:
+        """The error that a row means unless its code says that it was done. `order`: as `row_error` has it."""
+        code = row.get("sCode")
+        if code != "0":
+            words = str(row.get("sMsg") or "")
+            raise row_error(self.verdicts(), said(code, words), f"okx {code}: {words}", order=order)
+
+    async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
+        """Whole seconds, from 10 to 120; any other number stops nothing, so it is brought into that range."""
+        whole = min(120, max(10, int(seconds)))
+        await self.client.call("private_post_trade_cancel_all_after", {"timeOut": str(whole)}, changes=True)
+
+    async def disarm_dead_man(self, symbols: Collection[str]) -> None:
+        await self.client.call("private_post_trade_cancel_all_after", {"timeOut": "0"}, changes=True)
+
+
+def _rows_refused(error: VenueError) -> list[Row]:
+    """The rows of a batch of which every order was refused: ccxt raises the first of them for all."""
+    text = str(error.__cause__ or "")
+    try:
+        body = json.loads(text[text.index("{") :])
+    except ValueError:
+        return []
+    data = body.get("data") if isinstance(body, dict) and body.get("code") in ("1", "2") else None
+    return [it for it in data if isinstance(it, dict) and it.get("sCode")] if isinstance(data, list) else []
+
+
+async def _outcome(sending: Any) -> OrderReport | VenueError:
+    try:
+        report: OrderReport = await sending
+    except VenueError as error:
+        return error
+    except UnreadableError as error:
+        return MalformedAnswerError(str(error))
+    return report

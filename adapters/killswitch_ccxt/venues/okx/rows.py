@@ -1,0 +1,300 @@
+"""OKX's own rows: worth in several currencies, algo orders, and bills that are flows.
+
+What only OKX's own rows tell: worth in several currencies, algo orders.
+
+OKX's bills: which of them are flows, of what kind, and how they are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from killswitch.model.snapshot import Balance, FillCause, Flow, FlowKind, Rate, Side
+from killswitch_ccxt.instruments import Quote
+from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, not_negative, positive, told_of
+from killswitch_ccxt.wealth import Wealth, by_asset, from_dollars, unrealized_of, worth_of
+
+Row = Mapping[str, Any]
+ZERO: Final = Decimal(0)
+ROUNDED: Final = Decimal("1e-6")
+"""The share of a total by which the sum of its parts may differ from it, for rounding."""
+UNSEEN: Final = ("stgyEq", "spotCopyTradingEq", "smtSyncEq")
+"""What bots and copied traders hold of a currency: it is in the equity, and not among the positions."""
+_CAUSES: Final[Mapping[str, FillCause]] = {
+    **dict.fromkeys(("100", "101", "102", "103", "104", "105", "106", "107"), "liquidation"),
+    **dict.fromkeys(("125", "126", "127", "128"), "adl"),
+    **dict.fromkeys(("112", "113"), "delivery"),
+}
+"""`subType` of a fill → cause."""
+_SIDES: Final[Mapping[str, Side]] = {"long": "long", "short": "short"}
+_STATES: Final = {"live": "open", "effective": "closed", "partially_effective": "open", "canceled": "canceled",
+                  "order_failed": "rejected", "partially_failed": "open", "pause": "open"}  # fmt: skip
+
+
+def only_row(answer: Any, what: str) -> Row:
+    """The one row of an answer."""
+    data = answer.get("data") if isinstance(answer, Mapping) else None
+    if not isinstance(data, list) or not data or not isinstance(data[0], Mapping):
+        raise UnreadableError(f"the venue's answer holds no {what}")
+    return data[0]
+
+
+def rows_of(answer: Any, what: str) -> list[Row]:
+    """All rows of an answer."""
+    data = answer.get("data") if isinstance(answer, Mapping) else None
+    if not isinstance(data, list) or not all(isinstance(it, Mapping) for it in data):
+        raise UnreadableError(f"the venue's answer holds no list of {what}")
+    return data
+
+
+def parsed(parse: Callable[[list[Row]], list[Row]], rows: Sequence[Row]) -> list[Row]:
+    """What ccxt makes of raw rows. UnreadableError where it stumbles over one."""
+    try:
+        return parse(list(rows))
+    except Exception as error:
+        raise UnreadableError(f"ccxt cannot read the venue's rows: {type(error).__name__}: {error}") from error
+
+
+def dollar_price(account: Row, currency: str) -> Decimal | None:
+    """US dollars for one of `currency`, as OKX itself reckons; None where the account has no row of it."""
+    if currency == "USD":
+        return Decimal(1)
+    for detail in account.get("details") or ():
+        if detail.get("ccy") == currency:
+            held, worth = decimal(detail.get("eq")), decimal(detail.get("eqUsd"))
+            each = worth / held if held and worth else decimal(detail.get("coinUsdPrice"))
+            return each if each is not None and each > 0 else None
+    return None
+
+
+def _of_positions(own: Row, *, isolated: bool) -> Decimal | None:
+    """What positions hold of the currency: the initial margin, where the account's mode tells one, without orders'.
+
+    In the other modes, and beside isolated positions, of which it knows nothing, all that is frozen without orders'.
+    None where it cannot be told from what orders or bots hold.
+    """
+    told, orders = None if isolated else decimal(own.get("imr")), decimal(own.get("ordFrozen"))
+    frozen = decimal(own.get("frozenBal")) if told is None else told
+    has_bots = told is None and any(decimal(own.get(name)) for name in UNSEEN)
+    if not frozen or frozen < 0:
+        return None if frozen is None or frozen < 0 else frozen
+    return None if orders is None or has_bots else max(frozen - orders, ZERO)
+
+
+def _without_orders(account: Row) -> Decimal | None:
+    """The account's initial margin in US dollars, less what orders hold of it; None where one of them is not told."""
+    margin, orders = not_negative(decimal(account.get("imr"))), decimal(account.get("ordFroz"))
+    return margin if not margin else None if orders is None else max(margin - orders, ZERO)
+
+
+def wealth(account: Row, currency: str, price: Decimal | None, as_of: datetime | None = None) -> Wealth:
+    """The worth of the trading account, with its parts from the same answer.
+
+    Where all that is held is `currency`, its own figures, exactly. Otherwise the totals, which OKX gives in US dollars,
+    at `price` dollars for one of `currency`. UnreadableError where that price is not known.
+    """
+    listed = by_asset(account.get("details"), "ccy")
+    details = [it for asset, it in listed.items() if needed(it.get("eq"), f"the equity in {asset}")]
+    own: Row = listed.get(currency, {})
+    owes = any(decimal(it.get("liab")) for it in details)
+    isolated = any(decimal(it.get("isoEq")) for it in details)
+    dollars = needed(account.get("totalEq"), "the account's total equity")
+    if not details and dollars:
+        raise UnreadableError(f"the venue tells a total of {dollars} USD and names nothing that it is made of")
+    is_alone = all(it.get("ccy") == currency for it in details)
+
+    def worth(dollars: Any) -> Decimal | None:
+        found = decimal(dollars)
+        return None if found is None else from_dollars(found, price, currency)
+
+    balances = tuple(_balance(it, currency, worth) for it in details)
+    parts = worth_of(balances)
+    total = parts if is_alone else from_dollars(dollars, price, currency)
+    # The total is the sum of what is listed, rounded another way.
+    equity = parts if abs(parts - total) <= ROUNDED * abs(total) else total
+    maintenance = decimal(own.get("mmr")) if is_alone else worth(account.get("mmr"))
+    available = decimal(own.get("availEq")) if own.get("availEq") else decimal(own.get("availBal"))
+    return Wealth(
+        equity=equity,
+        free=available if is_alone else worth(account.get("availEq")),
+        margin_used=_of_positions(own, isolated=isolated) if is_alone else worth(_without_orders(account)),
+        # Of isolated positions the account's own figure knows nothing; of loans it knows more than positions need.
+        maintenance_margin=None if isolated or owes else maintenance,
+        balances=balances,
+        unrealized=unrealized_of(balances),
+        rates=None if price is None or currency == "USD" else (Rate("USD", price),),
+        as_of=as_of,
+        complete=False if any(decimal(it.get(name)) for it in details for name in UNSEEN) else None,
+    )
+
+
+def _balance(detail: Row, currency: str, worth: Callable[[Any], Decimal | None]) -> Balance:
+    """One currency. Its wallet is what is left of the equity without the unrealised profit.
+
+    `cashBal` is less than that: what an isolated position, or a bot, holds is not in it.
+    """
+    ccy, equity = told_of(detail.get("ccy"), "the currency of a balance"), needed(detail.get("eq"), "an equity")
+    dollars, profit = worth(detail.get("eqUsd")) if ccy != currency else None, decimal(detail.get("upl"))
+    if profit is None and decimal(detail.get("cashBal")) == equity:
+        profit = ZERO  # accounts that have no positions leave it empty
+    return Balance(
+        ccy, equity, Decimal(1) if ccy == currency else None if dollars is None else dollars / equity,
+        wallet=None if profit is None else equity - profit, equity=equity,
+    )  # fmt: skip
+
+
+def kind_of(rule: Row) -> str:
+    """`instType` of one of ccxt's markets."""
+    return "SPOT" if rule.get("spot") else "SWAP" if rule.get("swap") else "FUTURES"
+
+
+def index_of(rule: Row) -> str:
+    """OKX's name of the index that a contract follows: `BTC-USDT`."""
+    return str((rule.get("info") or {}).get("uly") or "") or f"{rule.get('base')}-{rule.get('quote')}"
+
+
+def prices(rules: Mapping[str, Row], rows: Sequence[Row]) -> dict[str, Quote]:
+    """Symbol → its prices, of rows of mark prices, tickers and index tickers; the time is that of the mark."""
+    marks = {row.get("instId"): row for row in rows if "markPx" in row}
+    last = {row.get("instId"): row for row in rows if "last" in row}
+    indexes = {row.get("instId"): row for row in rows if "idxPx" in row}
+    found = {}
+    for symbol, rule in rules.items():
+        mark, ticker = marks.get(rule["id"], {}), last.get(rule["id"], {})
+        if mark or ticker:
+            found[symbol] = Quote(
+                positive(ticker.get("bidPx")), positive(ticker.get("askPx")), positive(ticker.get("last")),
+                positive(indexes.get(index_of(rule), {}).get("idxPx")), positive(mark.get("markPx")),
+                instant(mark.get("ts") or ticker.get("ts")),
+            )  # fmt: skip
+    return found
+
+
+def plain_order(row: Row, info: Row) -> dict[str, Any]:
+    """ccxt's order of one from the list of plain orders.
+
+    ccxt calls one that a stop has sent by the stop's id, and takes the stops attached to it for its own trigger.
+    """
+    return {
+        **row, "timestamp": info.get("cTime"), "id": info.get("ordId"), "clientOrderId": info.get("clOrdId"),
+        "triggerPrice": None, "stopLossPrice": None, "takeProfitPrice": None,
+        "amount": info.get("sz"), "filled": info.get("accFillSz"), **_sided(info),
+    }  # fmt: skip
+
+
+def algo_order(row: Row, info: Row, held: Mapping[tuple[str, Side], Decimal] | None) -> dict[str, Any]:
+    """ccxt's order of one from the lists of algo orders. `held`: contracts of each position, for a close of a fraction.
+
+    One that cancels the other is told as its stop, the half that guards.
+    """
+    stop, target = positive(info.get("slTriggerPx")), positive(info.get("tpTriggerPx"))
+    chosen = "sl" if stop is not None else "tp"
+    price = positive(info.get("ordPx") or info.get(f"{chosen}OrdPx"))
+    kind = str(info.get("ordType"))
+    if kind in ("conditional", "oco"):
+        if stop is None and target is None:
+            raise UnreadableError(f"order {info.get('algoId')}: it waits for a price that is not told")
+        kind = ("stop" if stop is not None else "take_profit") + ("_market" if price is None else "_limit")
+    trigger = stop or target or positive(info.get("triggerPx")) or positive(info.get("moveTriggerPx"))
+    sided = _sided(info)
+    return {
+        **row, "timestamp": info.get("cTime"), "id": info.get("algoId"), "clientOrderId": info.get("algoClOrdId"),
+        "type": kind, "price": price,
+        "triggerPrice": trigger or positive(info.get("activePx")), "stopLossPrice": None, "takeProfitPrice": None,
+        "amount": _amount(row, info, held, sided), "filled": info.get("actualSz") or None,
+        "status": _STATES.get(str(info.get("state")), info.get("state")), **sided,
+    }  # fmt: skip
+
+
+def _amount(row: Row, info: Row, held: Mapping[tuple[str, Side], Decimal] | None, sided: Row) -> Any:
+    fraction = decimal(info.get("closeFraction"))
+    if decimal(info.get("sz")) or fraction is None:
+        return info.get("sz")
+    if held is None:
+        raise UnreadableError(f"order {info.get('algoId')} closes {fraction} of a position that was not read yet")
+    side: Side = sided.get("positionSide") or ("long" if info.get("side") == "sell" else "short")
+    return held.get((str(row.get("symbol")), side), ZERO) * fraction
+
+
+def _sided(info: Row) -> dict[str, Any]:
+    """Position side and reduce-only. In long/short mode OKX says `false` of what can do nothing but close."""
+    side = _SIDES.get(str(info.get("posSide")))
+    if side is None:
+        return {"reduceOnly": info.get("reduceOnly")}
+    return {"positionSide": side, "reduceOnly": (info.get("side") == "sell") is (side == "long")}
+
+
+def cause_of(info: Row) -> FillCause:
+    """What brought a fill about."""
+    return _CAUSES.get(str(info.get("subType")), "trade")
+
+
+def side_of(info: Row) -> Side | None:
+    """The position side that a fill was on; None in net mode, where OKX does not tell."""
+    return _SIDES.get(str(info.get("posSide")))
+
+
+FLOW_TYPES: Final[Mapping[str, FlowKind]] = {
+    "1": "transfer",
+    "7": "interest",
+    "8": "funding",
+    "10": "insurance",
+    "12": "transfer",  # to and from trading bots
+    "18": "fee",  # a share of the profit
+    "26": "transfer",  # structured products
+    "33": "transfer",  # loans from outside the trading account
+    "250": "fee",
+    "251": "rebate",
+}
+"""`type` of a bill → kind of a flow. Deposits come to the funding account, and from there as transfers."""
+NO_FLOWS: Final = frozenset(
+    {
+        # Told by fills: trade, delivery, liquidation, ADL, delta hedge, block trade, spread, move, settlement
+        "2", "3", "5", "9", "13", "14", "24", "32", "34",
+        # One coin of the account for another: forced repayment, conversions, one-click repay, simple trade
+        "4", "11", "27", "28", "29", "30",
+        # Margin that moves inside, and debts: what is borrowed is in the balance and off the equity at once
+        "6", "15", "16", "22",
+    }
+)  # fmt: skip
+"""`type` of a bill that leaves the equity as it was, or that fills tell of."""
+BUSY: Final = 3
+"""Pages of all bills that are read. Where there are more, it is trades that fill them, and each kind of flow is asked
+for by itself."""
+PACE: Final = 0.35
+"""Seconds between two of these questions: OKX takes five a second, those before them included."""
+
+
+def flows(bills: Iterable[Row]) -> tuple[Flow, ...]:
+    """The bills that are flows. What moved in an isolated position's own margin is told beside the account's change.
+
+    A type that nobody knows here is a rebate or a fee, by its sign: profit or loss. So a loss never hides as money
+    that somebody took out, though money taken out in a new way counts as a loss until its type is known. Such a flow
+    has the type in its id.
+    """
+    found = []
+    for bill in bills:
+        told = told_of(bill.get("type"), f"bill {bill.get('billId')}")
+        if told in NO_FLOWS:
+            continue
+        number, at = str(bill.get("billId") or ""), instant(bill.get("ts"))
+        amount = needed(bill.get("balChg"), f"the change of bill {number}") or decimal(bill.get("posBalChg"))
+        if not number or at is None:
+            raise UnreadableError("a bill without an id or a time")
+        if not amount:
+            continue
+        kind = FLOW_TYPES.get(told)
+        name = number if kind is not None else f"type {told}:{number}"
+        found.append(
+            Flow(
+                name,
+                at,
+                kind or ("rebate" if amount > 0 else "fee"),
+                amount,
+                told_of(bill.get("ccy"), f"bill {number}"),
+            )
+        )
+    return tuple(found)

@@ -1,0 +1,216 @@
+"""From paths and options to what a runner is made of: policies, accounts, adapters.
+
+The git commit that policy files stand in, where there is one.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.credentials import resolve
+from killswitch.accounts.plug_ins import AdapterError, make_adapter
+from killswitch.accounts.poll.poller import Readers
+from killswitch.accounts.validation import armed_twins, twin_words
+from killswitch.graph.nodes import PolicySet
+from killswitch.graph.resolution.accounts import unencrypted
+from killswitch.graph.resolution.routes import unrouted_names
+from killswitch.incident.record.lifetime import Runbooks
+from killswitch.incident.report.runbook_map import declared_runbooks
+from killswitch.incident.report.runbooks import compile_all
+from killswitch.model.snapshot import AccountSnapshot
+from killswitch.model.venue import AccountSpec, SuspendingVenue, traits_of
+from killswitch.model.words import Place
+from killswitch.policy.diagnostics.problem import Diagnostic
+from killswitch.policy.loader import load
+from killswitch.policy.schema.account import AccountDocument, venue_of
+from killswitch.policy.schema.account import AccountSpec as AccountKeys
+from killswitch.ratelimit.budget import Budgets
+
+SUSPEND_OPTION = "suspend_trade"
+"""The key of an account's `options` by which its broker is told to suspend trading under a lock of mode `all`."""
+
+
+class PolicyProblemsError(Exception):
+    """The policies cannot be used; `diagnostics` says where and why, every one of them."""
+
+    def __init__(self, diagnostics: tuple[Diagnostic, ...]) -> None:
+        super().__init__(f"{len(diagnostics)} problems in the policies")
+        self.diagnostics = diagnostics
+
+
+class NoAccountsError(Exception):
+    """There is nothing to watch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What the policy files say: the compiled policies, the accounts, and what the compiler warns of."""
+
+    policies: PolicySet
+    accounts: tuple[AccountDocument, ...]
+    warnings: tuple[Diagnostic, ...]
+    runbooks: Runbooks = field(default_factory=dict)
+    """Policy → stage → its runbook."""
+    places: Mapping[str, Place] = field(default_factory=dict)
+    """Account → where its spec is written."""
+    unrouted: tuple[Diagnostic, ...] = ()
+    """Names under `notify` that nobody takes."""
+
+
+def read_policies(paths: Sequence[Path], *, variant: str | None = None) -> Written:
+    """Load and compile; PolicyProblemsError if there is any error.
+
+    `variant` is selected in every policy that declares it, NoSuchVariantError if none does; else the text selects.
+    """
+    loaded = load(paths)
+    # What could not be read has no commit, and git would wait for a mount that hangs.
+    commit = None if loaded.lost else commit_of(paths)
+    policies, diagnostics = compile_all(loaded, commit, variant=variant)
+    if policies is None:
+        raise PolicyProblemsError(diagnostics)
+    found = [document for document in loaded.documents if isinstance(document.model, AccountDocument)]
+    accounts = tuple(document.model for document in found if isinstance(document.model, AccountDocument))
+    places = {document.name: document.source.place(("spec", "credentials")) for document in found}
+    unrouted = (each for each in diagnostics if each.code == "KS5020")
+    return Written(
+        policies, accounts, diagnostics, declared_runbooks(loaded.documents), places,
+        (*unrouted, *unrouted_names(loaded.documents)),
+    )  # fmt: skip
+
+
+def open_accounts(documents: Iterable[AccountDocument], *, live: bool) -> dict[str, ArmedAccount]:
+    """An adapter for each `Account` document, by name. No connection is made yet.
+
+    An account is armed only if its document says `execution: live` and `live` is given. Raises NoAccountsError,
+    CredentialError or AdapterError.
+    """
+    documents = tuple(documents)
+    accounts = {document.metadata.name: _open(document, live=live) for document in documents}
+    if live:
+        _refuse_twins(documents)
+    if not accounts:
+        raise NoAccountsError(
+            "the policies hold no Account document, so there is nothing to watch; "
+            "add one (kind: Account) to the folder, or name its file with another --policies"
+        )
+    return accounts
+
+
+def require_encrypted(documents: Iterable[AccountDocument], places: Mapping[str, Place]) -> None:
+    """AdapterError for an account that says `execution: live` and whose credentials would leave the machine in clear.
+
+    `places`: where each account is written.
+    """
+    refused = [
+        f"{located(places.get(document.metadata.name))}account {document.metadata.name}: {unencrypted_words(document)}"
+        for document in documents
+        if document.spec.execution == "live" and unencrypted(document.spec)
+    ]
+    if refused:
+        raise AdapterError("; ".join(refused))
+
+
+def unencrypted_words(document: AccountDocument) -> str:
+    """Why `run --live` refuses such a document."""
+    keys = " and ".join(unencrypted(document.spec))
+    return (
+        f"{keys} would take its credentials beyond this machine without TLS (KS5095); write https:// (wss://), or "
+        "allow_unencrypted: true where the network itself is trusted"
+    )
+
+
+def located(place: Place | None) -> str:
+    """How a refusal begins that is about something written."""
+    return "" if place is None else f"{place.file}:{place.line}:{place.column}: "
+
+
+def _refuse_twins(documents: Iterable[AccountDocument]) -> None:
+    """AdapterError where two documents arm one account: two closers would work on one book."""
+    for first, second in armed_twins(documents):
+        raise AdapterError(twin_words(first, second))
+
+
+async def read_once(accounts: Mapping[str, ArmedAccount], patience: float) -> tuple[AccountSnapshot, ...]:
+    """Every account read once, for at most `patience` seconds, and the connections given back: for previews."""
+    readers = Readers(accounts, patience)
+    try:
+        return await readers.gather()
+    finally:
+        await readers.abandon()
+        for account in accounts.values():
+            await account.adapter.close()
+
+
+def _open(document: AccountDocument, *, live: bool) -> ArmedAccount:
+    name, spec = document.metadata.name, document.spec
+    if spec.endpoint_ws is not None and not spec.endpoint_ws.startswith(("ws://", "wss://")):
+        scheme = spec.endpoint_ws.partition("://")[0]
+        raise AdapterError(f"account {name}: endpoint_ws begins with ws:// or wss://, not {scheme}://")
+    adapter = make_adapter(
+        AccountSpec(
+            account=name,
+            adapter=spec.adapter,
+            market=spec.market,
+            currency=spec.currency,
+            endpoint=spec.endpoint,
+            options=dict(spec.options),
+            credentials=resolve(spec.credentials, account=name),
+            exchange=spec.exchange,
+            endpoint_ws=spec.endpoint_ws,
+            environment=_environment(name, spec),
+            outside_hours=spec.outside_hours,
+        )
+    )
+    venue = venue_of(spec)
+    try:
+        Budgets().of(name, venue, traits_of(adapter), spec.closing_share)
+    except ValueError as error:
+        raise AdapterError(
+            f"account {name}: adapter {spec.adapter} contradicts itself on its venue: {error}"
+        ) from error
+    armed = live and spec.execution == "live"
+    suspends = spec.options.get(SUSPEND_OPTION) is True
+    if suspends and not isinstance(adapter, SuspendingVenue):
+        raise AdapterError(
+            f"account {name}: {SUSPEND_OPTION} is asked for, and adapter {spec.adapter} reaches no broker that could "
+            "suspend trading; take the option out"
+        )
+    return ArmedAccount(name, venue, spec.market, spec.currency, adapter, armed, spec.closing_share, suspends)
+
+
+def _environment(name: str, spec: AccountKeys) -> Literal["production", "sandbox", "demo"]:
+    """Which of the venue's systems; AdapterError for two of them at once."""
+    if spec.sandbox and spec.demo:
+        raise AdapterError(f"account {name}: sandbox and demo are two systems of a venue; leave one of them out")
+    return "sandbox" if spec.sandbox else "demo" if spec.demo else "production"
+
+
+_PATIENCE = 5.0
+
+
+def commit_of(paths: Sequence[Path]) -> str | None:
+    """The commit that holds exactly these files as they are on disk; None if none does (no git, changed, ignored)."""
+    if not paths:
+        return None
+    start = paths[0] if paths[0].is_dir() else paths[0].parent
+    commit = _git(start, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    changes = _git(start, "status", "--porcelain", "--ignored", "--", *(str(path.resolve()) for path in paths))
+    return commit if changes == "" else None
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git prints, or None if it is not there, takes too long or refuses."""
+    try:
+        done = subprocess.run(
+            ("git", "-C", str(folder), *arguments), capture_output=True, text=True, timeout=_PATIENCE, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None  # a policy set without a commit is identified by its digest
+    return done.stdout.strip()

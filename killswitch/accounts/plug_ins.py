@@ -1,0 +1,198 @@
+"""Venues and venue adapters by name, from the entry points of installed packages.
+
+Venues by name: the entry-point group `killswitch.venues`. No family is imported by name here.
+
+Venue adapters by name: the entry-point group `killswitch.adapters`. No adapter is imported by name here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points
+from urllib.parse import parse_qsl, urlsplit
+
+from killswitch.accounts.redaction import DiscreetVenue, Redactor
+from killswitch.accounts.validation import ADAPTERS, unknown_adapter
+from killswitch.model.fitting import VENUES
+from killswitch.model.inspection import BarHistory, VenueFamily, VenueListing
+from killswitch.model.legible import one_line
+from killswitch.model.venue import AccountSpec, AdapterFactory, VenueAdapter
+
+GROUP = VENUES
+
+
+class NoSuchVenueError(Exception):
+    """No family that could be loaded knows the venue; the message says which there are, and which are not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A family that is declared and cannot be used: its name, why, and what to do about it."""
+
+    family: str
+    why: str
+    way_out: str
+
+    def __str__(self) -> str:
+        return f"the venues of {self.family} are not there: {self.why}; {self.way_out}"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A family that is there, with what it lists."""
+
+    entry: EntryPoint
+    family: VenueFamily
+    listings: tuple[VenueListing, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Families:
+    """The families that are there, and those that are not."""
+
+    there: tuple[Loaded, ...]
+    absent: tuple[Absent, ...]
+
+    @property
+    def listings(self) -> tuple[VenueListing, ...]:
+        """Every venue, by adapter and exchange."""
+        found = [listing for each in self.there for listing in each.listings]
+        return tuple(sorted(found, key=lambda each: (each.adapter, each.exchange or "")))
+
+    def named(self, venue: str) -> tuple[VenueListing, ...]:
+        """The venues of this name: of an exchange, or of an adapter that has but one. NoSuchVenueError if none is.
+
+        A family may reach more than it lists, and is asked where none is listed under the name.
+        """
+        found = tuple(each for each in self.listings if venue in (each.exchange, each.adapter))
+        exact = tuple(each for each in found if each.exchange == venue)
+        if not found:
+            found = tuple(each for each in self._unlisted(venue))
+        if not found:
+            raise self._unknown(venue)
+        return exact or found
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The families that reach more venues than they list, by name."""
+        return tuple(each.entry.name for each in self.there if hasattr(each.family, "listing"))
+
+    def _unlisted(self, venue: str) -> Iterator[VenueListing]:
+        """What families say of a venue that they do not list; nothing of one that cannot be asked."""
+        for each in self.there:
+            listing = getattr(each.family, "listing", None)
+            if listing is None:
+                continue
+            try:
+                found: VenueListing | None = listing(venue)
+            except ImportError as error:  # what a venue needs is imported at first use
+                raise NoSuchVenueError(str(_absent(each.entry, error))) from error
+            if found is not None:
+                yield found
+
+    def history(self, venue: str, endpoint: str | None) -> BarHistory:
+        """The venue's public bars, of the first family that has some. NoSuchVenueError if none has.
+
+        What a family raises beside that, it says of the venue or of the endpoint: it comes out as it is.
+        """
+        for each in self.there:
+            try:
+                found = each.family.history(venue, endpoint)
+            except ImportError as error:  # what a venue needs is imported at first use
+                raise NoSuchVenueError(str(_absent(each.entry, error))) from error
+            if found is not None:
+                return found
+        if any(venue in (each.exchange, each.adapter) for each in self.listings):
+            raise NoSuchVenueError(f"{venue} gives no public bars here; other venues do: `ksctl venues list`")
+        raise self._unknown(venue)
+
+    def _unknown(self, venue: str) -> NoSuchVenueError:
+        names = sorted({each.exchange or each.adapter for each in self.listings})
+        close = get_close_matches(venue, names, 1)
+        meant = f", did you mean {close[0]}?" if close else ""
+        known = f"; known: {', '.join(names)}" if names else ""
+        if self.others:
+            known += f", and any other exchange of {', '.join(self.others)} by its name there"
+        gone = "".join(f"\n{each}" for each in self.absent)
+        return NoSuchVenueError(f"no venue is called {venue}{meant}{known}{gone}")
+
+
+def families() -> Families:
+    """Load them all. One that cannot be loaded is told as absent: the others are there all the same."""
+    there: list[Loaded] = []
+    absent: list[Absent] = []
+    for entry in sorted(entry_points(group=GROUP), key=lambda each: each.name):
+        try:
+            family: VenueFamily = entry.load()
+            there.append(Loaded(entry, family, tuple(family.listings())))
+        except Exception as error:  # noqa: BLE001 - importing third-party code may raise anything
+            absent.append(_absent(entry, error))
+    return Families(tuple(there), tuple(absent))
+
+
+def _absent(entry: EntryPoint, error: Exception) -> Absent:
+    return Absent(entry.name, one_line(f"{type(error).__name__}: {error}"), _way_out(entry, error))
+
+
+def _way_out(entry: EntryPoint, error: Exception) -> str:
+    """What to install: the extra of the same name, where its distribution has one."""
+    dist = entry.dist
+    own = isinstance(error, ImportError) and (error.name or "").partition(".")[0] == entry.module.partition(".")[0]
+    if dist is not None and isinstance(error, ImportError) and not own:
+        if entry.name in (dist.metadata.get_all("Provides-Extra") or ()):
+            return f"pip install '.[{entry.name}]' in a clone of {dist.name}, or what its extra {entry.name} lists"
+        return f"install what {dist.name} needs for it"
+    return f"this is a defect of {entry.value}; what is not of it works all the same"
+
+
+SHORTEST_SECRET = 4
+"""Characters: hiding a shorter value would make every reason unreadable."""
+
+
+class AdapterError(Exception):
+    """An adapter is missing, cannot be imported, or refuses the account; the message says which and why."""
+
+
+def make_adapter(spec: AccountSpec) -> VenueAdapter:
+    """The adapter of `spec`, made but not yet connected. AdapterError if that is impossible.
+
+    No error that it raises, now or later, says a credential, or what the endpoint's address asks with.
+    """
+    factory = _factory(spec.adapter)
+    secrets = (*spec.credentials.values(), *_asked_with(spec.endpoint))
+    redactor = Redactor(secrets)
+    try:
+        adapter = factory(spec)
+    except Exception as error:  # noqa: BLE001 - third-party code: whatever it raises is this account's problem
+        # What an adapter refuses is a ValueError with words for people. Of any other kind its class says what it is.
+        words = str(error) if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: {error}"
+        why = redactor.hide(words)
+        # Without its cause: a chain of errors shows the words of each.
+        raise AdapterError(f"account {spec.account}: adapter {spec.adapter} refused it: {why}") from None
+    return DiscreetVenue(adapter, redactor) if secrets else adapter
+
+
+def _asked_with(endpoint: str | None) -> tuple[str, ...]:
+    """The query of an address: some services take their token there, whoever wrote it openly into a document."""
+    try:
+        query = urlsplit(endpoint or "").query
+    except ValueError:
+        return ()
+    values = (value for _, value in parse_qsl(query) if len(value) >= SHORTEST_SECRET)
+    return (query, *values) if query else ()
+
+
+def _factory(name: str) -> AdapterFactory:
+    found = entry_points(group=ADAPTERS, name=name)
+    if not found:
+        raise AdapterError("; ".join(unknown_adapter(name)))
+    entry: EntryPoint = next(iter(found))
+    try:
+        factory: AdapterFactory = entry.load()
+    except Exception as error:  # importing third-party code may raise anything
+        raise AdapterError(
+            f"adapter {name} ({entry.value}) cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    return factory

@@ -1,0 +1,91 @@
+"""How many readings the venues' limits leave beside the polls: a reading that a push calls for never costs a poll.
+
+Nor does it cost a dead-man timer its refresh. The share that is kept for closing is left out of account, as by every
+reading.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.poll.timer_refresh import Refreshing
+from killswitch.model.venue import RateLimit, VenueTraits, traits_of
+from killswitch.ratelimit.limits import added_up
+
+
+@dataclass(slots=True)
+class Lane:
+    """What one limit leaves in any `per` seconds, in its units; `taken` are those of woken readings, by time."""
+
+    room: int
+    per: float
+    taken: deque[tuple[float, int]] = field(default_factory=deque)
+    kept: Callable[[], int] = int
+    """What of the room the venue's timers need now."""
+
+    def left(self, now: float) -> int:
+        """Units for woken readings that begin now."""
+        while self.taken and self.taken[0][0] <= now - self.per:
+            self.taken.popleft()
+        return self.room - self.kept() - sum(units for _, units in self.taken)
+
+
+class Spare:
+    """What one account may spend on readings that are no polls."""
+
+    def __init__(self, lanes: tuple[tuple[Lane, int], ...] = ()) -> None:
+        """`lanes`: each with the units that one reading takes of it."""
+        self._lanes = lanes
+
+    def admits(self, now: float) -> bool:
+        """Whether one more reading leaves the polls of the time to come their room. `now` in monotonic seconds."""
+        return all(lane.left(now) >= units for lane, units in self._lanes)
+
+    def take(self, now: float) -> None:
+        """Count a reading that begins now."""
+        for lane, units in self._lanes:
+            lane.taken.append((now, units))
+
+
+def spares(
+    accounts: Mapping[str, ArmedAccount], interval: float, refreshing: Refreshing | None = None
+) -> dict[str, Spare]:
+    """For each account; what a venue counts for an address, its accounts share. `interval`: seconds between polls.
+
+    `refreshing`: the timers at the venues that the run keeps, None for none.
+    """
+    costs = {name: _costs(traits_of(account.adapter)) for name, account in accounts.items()}
+    shared: dict[tuple[str, str], Lane] = {}
+    found = {}
+    for name, account in accounts.items():
+        lanes = []
+        for limit, units in costs[name]:
+            fellows = [name]
+            if limit.by == "address":
+                fellows = [each for each, other in accounts.items() if other.venue == account.venue]
+            key = (account.venue, limit.name) if limit.by == "address" else (name, limit.name)
+            polls = math.ceil(limit.per / interval) + 1  # one more: a poll is held until its answer, and beyond
+            polled = polls * sum(cost for each in fellows for one, cost in costs[each] if one.name == limit.name)
+            kept = max(int(limit.allowed * accounts[each].closing_share) for each in fellows)
+            lane = shared.setdefault(key, Lane(limit.allowed - kept - polled, limit.per))
+            if refreshing is not None:
+                lane.kept = partial(refreshing.kept, tuple(fellows), limit)
+            lane.room = min(lane.room, limit.allowed - kept - polled)
+            lanes.append((lane, units))
+        found[name] = Spare(tuple(lanes))
+    return found
+
+
+def _costs(traits: VenueTraits) -> list[tuple[RateLimit, int]]:
+    """The limits that a reading takes of, with how much."""
+    costs = added_up(traits)
+    return [
+        (limit, costs["snapshot", limit.name][0])
+        for limit in traits.limits
+        if costs.get(("snapshot", limit.name), (0, 0))[0]
+    ]

@@ -1,0 +1,344 @@
+"""Reads all accounts for one tick, at the same time, so that one slow venue costs the others at most its timeout.
+
+A read that does not answer in time is called off, and its account is `down` for the tick. From then on the
+account is read in the background: ticks do not wait for it again until an answer has come back.
+
+Every read is counted on its account's meter. Where the venue's limits leave no room for it in time, the account is
+`down` for the tick and nothing was asked: what is kept for closing, reading does not use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable, Mapping
+
+from msgspec import json as msgjson
+from msgspec import structs
+
+from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.poll.request_counters import Meter, NoRoomError
+from killswitch.execution.send.venue_session import called_off
+from killswitch.model.legible import legible
+from killswitch.model.snapshot import AccountSnapshot, Snapshot
+from killswitch.model.tracing import NO_SPAN, Span
+from killswitch.model.venue import (
+    CredentialsRefusedError,
+    MalformedAnswerError,
+    PricedVenue,
+    Prices,
+    RateLimitedError,
+    VenueError,
+)
+
+FIRST_PATIENCE = 30.0
+"""Seconds after which a venue's first answer is not waited for any more: it holds the rules of all its markets."""
+
+FIRST_ANSWER = "the first answer is being waited for"
+"""How the reason of an account begins whose venue has not answered yet, and may still take its time."""
+
+_ENCODER = msgjson.Encoder(decimal_format="string")
+_DECODER = msgjson.Decoder(AccountSnapshot)
+_SIGNALLING = re.compile(rb'"-?sNaN[0-9]*"')
+"""A number that raises where it is compared with another, even for equality; NaN is as unknown, and only that."""
+
+
+class AccountReader:
+    """At most one read of one account in flight; its outcome is always an AccountSnapshot."""
+
+    def __init__(self, account: ArmedAccount, timeout: float, meter: Meter, first: float = 0.0) -> None:
+        """`timeout` in seconds of real time: it bounds input and output, not decisions.
+
+        `first`: seconds after which a read is called off as long as the venue has never answered.
+        """
+        self._account = account
+        self._timeout = timeout
+        self._called_off_after = self._first = max(timeout, first)
+        self._begun_first: float | None = None
+        self._meter = meter
+        self._read: asyncio.Task[AccountSnapshot] | None = None
+        self._began = 0.0
+        self._asked_at: float | None = None
+        self.dated = meter.monotonic()
+        """Seconds of the meter's clock of which the last outcome tells: when the venue was asked, or gave no answer."""
+        self.late = False
+        """Whether the last read missed its timeout; ticks do not wait for a late reader."""
+        self.denied = False
+        """Whether the venue has refused the credentials, as far as the last outcome tells."""
+        self._last: AccountSnapshot | None = None
+
+    @property
+    def reading(self) -> bool:
+        """Whether a read is under way, or its answer waits to be taken."""
+        return self._read is not None
+
+    @property
+    def awaits_first(self) -> bool:
+        """Whether a read is under way, none has ever been answered, and the allowance for the first is not over."""
+        if self._read is None or self._begun_first is None or self._called_off_after <= self._timeout:
+            return False
+        return asyncio.get_running_loop().time() - self._begun_first < self._first
+
+    def begin(self, span: Span, *, poll: bool) -> asyncio.Task[AccountSnapshot]:
+        """Start a read as a part of `span`, unless one is still in flight. `poll`: it is the one of an interval."""
+        if self._read is None:
+            self._began = asyncio.get_running_loop().time()
+            self._begun_first = self._began if self._begun_first is None else self._begun_first
+            self._read = asyncio.create_task(self._watched(span, poll=poll))
+        return self._read
+
+    def take(self, waited: float) -> AccountSnapshot:
+        """The outcome of the read, or `down` if `waited` seconds brought none; past its timeout it is called off."""
+        self._last = self._taken(waited)
+        return self._last
+
+    def again(self, within: float) -> AccountSnapshot:
+        """What was taken last, for a tick that does not read this account; `stale` if it is older than `within`.
+
+        What was new in it is not new again: rows and rules are of the tick that took them. How reading went stays as
+        it was, since it is what is known of the venue until it is asked again.
+        """
+        if self._last is None:
+            return self._account.unreadable("down", "it has not been read")
+        if self._meter.monotonic() - self.dated > within:
+            return self._account.unreadable("stale", "the last reading is older than an interval")
+        return structs.replace(
+            self._last,
+            flows=None if self._last.flows is None else (),
+            fills=None if self._last.fills is None else (),
+            instruments=None,
+        )
+
+    def _taken(self, waited: float) -> AccountSnapshot:
+        read = self._read
+        if read is None:
+            # A second reading of another pass has taken the answer: what it came to stands.
+            return self._last or self._account.unreadable("down", "it has not been read")
+        self.dated = self._meter.monotonic()
+        if read.done():
+            self._read = None
+            if not read.cancelled():
+                self.late = False
+                answer = read.result()
+                if answer.quality != "down":
+                    self._called_off_after = self._timeout
+                if answer.quality == "ok" and self._asked_at is not None:
+                    self.dated = self._asked_at
+                return answer
+        elif asyncio.get_running_loop().time() - self._began >= self._called_off_after:
+            read.cancel()
+        self.late = True
+        self.denied = False
+        if self.awaits_first:
+            why = f"{FIRST_ANSWER}, for {self._first:g} s at the most: it holds the rules of all markets"
+            return self._account.unreadable("down", why)
+        if self._called_off_after > self._timeout:
+            return self._account.unreadable("down", f"no first answer within {self._first:g} s")
+        return self._account.unreadable("down", f"no answer within {waited:g} s")
+
+    async def abandon(self) -> None:
+        """Call off a read in flight, and wait for it no longer than its timeout."""
+        if self._read is not None:
+            self._read.cancel()
+            await asyncio.wait((self._read,), timeout=self._timeout)
+            self._read = None
+
+    @property
+    def tells_prices(self) -> bool:
+        """Whether the adapter reads prices by themselves."""
+        return isinstance(self._account.adapter, PricedVenue)
+
+    async def prices(self, symbols: frozenset[str], span: Span) -> Mapping[str, Prices] | None:
+        """Prices of one moment; None where they cannot be had, which the span says."""
+        adapter = self._account.adapter
+        assert isinstance(adapter, PricedVenue)  # the caller has looked
+        with span.span("prices", {"killswitch.account": self._account.name}) as part:
+            try:
+                return await adapter.prices(symbols)
+            except Exception as error:  # noqa: BLE001 - a second look that cannot be had is none, whatever went wrong
+                part.fail(_reason(error))
+                return None
+
+    async def _watched(self, span: Span, *, poll: bool) -> AccountSnapshot:
+        """The read as a span, which may outlast the tick that began it."""
+        account = self._account
+        with span.span("snapshot", {"killswitch.account": account.name, "killswitch.venue": account.venue}) as part:
+            answer = await self._outcome(poll=poll)
+            part.set("killswitch.account.quality", answer.quality)
+            if answer.quality != "ok":
+                part.fail(f"{answer.quality}: {answer.reason or 'no reason given'}")
+            if (health := answer.health) is not None:
+                part.set("killswitch.venue.latency", None if health.latency_ms is None else health.latency_ms / 1000)
+                part.set("killswitch.venue.requests", health.requests)
+                part.set("killswitch.venue.errors", health.errors)
+            return answer
+
+    async def _outcome(self, *, poll: bool) -> AccountSnapshot:
+        account = self._account
+        self.denied = False
+        try:
+            answer = await self._counted(poll=poll)
+        except asyncio.CancelledError:
+            if called_off():
+                raise
+            return account.unreadable("down", "the adapter called its own request off")
+        except MalformedAnswerError as error:
+            return account.unreadable("malformed", _reason(error))
+        except RateLimitedError as error:
+            return account.unreadable("down", f"rate limited: {_reason(error)}")
+        except (VenueError, NoRoomError) as error:
+            self.denied = isinstance(error, CredentialsRefusedError)
+            return account.unreadable("down", _reason(error))
+        except Exception as error:  # noqa: BLE001 - an adapter's defect is one account down, not the end of the watch
+            return account.unreadable("down", f"the adapter failed: {_reason(error)}")
+        return _as_recorded(account, answer)
+
+    async def _counted(self, *, poll: bool) -> AccountSnapshot:
+        """The adapter's answer, counted on the meter; what went wrong comes out as it is."""
+        ticket = await self._meter.admit(self._timeout, poll=poll)
+        self._asked_at = self._meter.monotonic()
+        try:
+            answer = await self._account.adapter.snapshot()
+        except RateLimitedError as error:
+            self._meter.refused(error.retry_after)
+            raise
+        else:
+            # A failure may be told by quality; whether this is a snapshot at all is looked at later.
+            if getattr(answer, "quality", "down") != "down":
+                self._meter.heard()
+            return answer
+        finally:
+            self._meter.over(ticket, self._account.adapter)
+
+
+class Readers:
+    """All accounts of a runner."""
+
+    def __init__(
+        self,
+        accounts: Mapping[str, ArmedAccount],
+        timeout: float,
+        meters: Mapping[str, Meter] | None = None,
+        first: float = 0.0,
+    ) -> None:
+        """`meters`: what each account's reads are counted on; without them, each has a limitless one of its own.
+
+        `first`: seconds after which an account's read is called off as long as its venue has never answered. Nobody
+        waits longer than the timeout for it.
+        """
+        meters = meters or {name: Meter() for name in accounts}
+        self._readers = {
+            name: AccountReader(account, timeout, meters[name], first) for name, account in accounts.items()
+        }
+        self._timeout = timeout
+
+    def dated(self, name: str) -> float:
+        """Seconds of the clock of its meter of which the account's last outcome tells."""
+        return self._readers[name].dated
+
+    def denied(self, name: str) -> bool:
+        """Whether the venue has refused the account's credentials, as far as its last outcome tells."""
+        return self._readers[name].denied
+
+    def awaits_first(self, name: str) -> bool:
+        """Whether the account's venue has never answered, and the allowance for its first answer is not over."""
+        return self._readers[name].awaits_first
+
+    def is_reading(self, name: str) -> bool:
+        """Whether a read of the account is under way, or its answer waits to be taken."""
+        return self._readers[name].reading
+
+    def begin(self, name: str, span: Span = NO_SPAN) -> asyncio.Task[AccountSnapshot]:
+        """Read one account beside the ticks, unless it is being read."""
+        return self._readers[name].begin(span, poll=False)
+
+    def take(self, name: str) -> AccountSnapshot:
+        """What such a read has come to."""
+        return self._readers[name].take(0.0)
+
+    def complete(self, read: Mapping[str, AccountSnapshot], within: float) -> tuple[AccountSnapshot, ...]:
+        """`read`, and every other account as it was read last, at most `within` seconds ago; in the accounts' order."""
+        return tuple(read.get(name) or reader.again(within) for name, reader in self._readers.items())
+
+    async def gather(self, span: Span = NO_SPAN) -> tuple[AccountSnapshot, ...]:
+        """One snapshot per account, in the accounts' order, after at most the timeout. Each is a part of `span`."""
+        return await self._gather(self._readers.values(), span, poll=True)
+
+    async def gather_again(
+        self, names: Iterable[str], within: float, span: Span = NO_SPAN
+    ) -> Mapping[str, AccountSnapshot]:
+        """Read the named accounts once more, for at most `within` seconds (corroboration)."""
+        chosen = {name: self._readers[name] for name in names if name in self._readers}
+        return dict(zip(chosen, await self._gather(chosen.values(), span, within, poll=False), strict=True))
+
+    def priced(self, snapshot: Snapshot, names: Iterable[str]) -> dict[str, frozenset[str]]:
+        """Account → the symbols that it holds, of those named whose adapters tell prices by themselves."""
+        wanted = frozenset(names)
+        return {
+            account.account: frozenset(position.symbol for position in account.positions or ())
+            for account in snapshot.accounts
+            if account.account in wanted and self._readers[account.account].tells_prices and account.positions
+        }
+
+    async def prices(
+        self, symbols: Mapping[str, frozenset[str]], within: float, span: Span = NO_SPAN
+    ) -> dict[str, Mapping[str, Prices]]:
+        """Prices of one moment of these symbols, by account, after at most `within` seconds.
+
+        An account whose venue does not answer, or answers with an error, is left out.
+        """
+        asked = {name: asyncio.create_task(self._readers[name].prices(each, span)) for name, each in symbols.items()}
+        if asked:
+            await asyncio.wait(asked.values(), timeout=within)
+        found = {}
+        for name, task in asked.items():
+            if task.done() and not task.cancelled() and (prices := task.result()) is not None:
+                found[name] = prices
+            task.cancel()
+        return found
+
+    async def _gather(
+        self, readers: Iterable[AccountReader], span: Span, within: float | None = None, *, poll: bool
+    ) -> tuple[AccountSnapshot, ...]:
+        readers = tuple(readers)
+        patience = self._timeout if within is None else min(within, self._timeout)
+        # Every read is begun before any is waited for; the late ones go on in the background.
+        reads = [(reader, reader.begin(span, poll=poll)) for reader in readers]
+        waited = [read for reader, read in reads if not reader.late]
+        if waited:
+            await asyncio.wait(waited, timeout=patience)
+        return tuple(reader.take(patience) for reader in readers)
+
+    async def abandon(self) -> None:
+        """Call off what is still in flight, at the end of a run."""
+        await asyncio.gather(*(reader.abandon() for reader in self._readers.values()))
+
+
+def _as_recorded(account: ArmedAccount, answer: AccountSnapshot) -> AccountSnapshot:
+    """The answer written and read back: no type of an adapter's answer is checked before that.
+
+    What cannot be written, or read again, would end the run when it is stored, or when it is reckoned with.
+    """
+    try:
+        recorded = _DECODER.decode(_SIGNALLING.sub(rb'"NaN"', _ENCODER.encode(answer)))
+    except Exception as error:  # noqa: BLE001 - what an adapter built may fail to be written in any way
+        return account.unreadable("malformed", f"the adapter's answer is no account snapshot: {_reason(error)}")
+    return _held_against_document(account, recorded)
+
+
+def _held_against_document(account: ArmedAccount, answer: AccountSnapshot) -> AccountSnapshot:
+    """The answer under the document's names; an answer about something else is malformed."""
+    for what, said, told in (
+        ("account", account.name, answer.account),
+        ("market", account.market, answer.market),
+        ("currency", account.currency, answer.currency),
+    ):
+        if said != told:
+            return account.unreadable("malformed", f"the document says {what} {said}, the venue answers for {told}")
+    if answer.venue != account.venue:
+        return structs.replace(answer, venue=account.venue)
+    return answer
+
+
+def _reason(error: Exception) -> str:
+    return legible(str(error) or type(error).__name__)

@@ -1,0 +1,231 @@
+"""Hears the venues' private streams. What is heard wakes a reading; it never stands for one, and silence is not calm.
+
+Polling goes on whatever a stream says. A stream that is lost, or that gives no sign of life for `STALE_AFTER`, is told
+once as a warning, and once more when it has been heard for `STEADY_AFTER`. What pages is an account that is not read.
+Where an adapter stops listening it is made to begin again, after pauses that grow; only one whose credentials the venue
+refuses stays silent for the rest of the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Literal
+
+from msgspec import Struct
+
+from killswitch.accounts.armed import ArmedAccount
+from killswitch.execution.send.venue_session import called_off
+from killswitch.model.clock import Clock
+from killswitch.model.decision import Notice
+from killswitch.model.legible import legible
+from killswitch.model.venue import CredentialsRefusedError, Push, PushingVenue
+
+STALE_AFTER = 60.0
+"""Seconds without any sign of life after which a stream counts as stale: venues ping every three minutes at the most
+seldom, but adapters ask them every twenty to thirty seconds."""
+STEADY_AFTER = 60.0
+"""Seconds for which a stream must be heard again before its next failure is news: one that flaps is told once."""
+FIRST_PAUSE = 1.0
+"""Seconds of real time before an adapter that stopped listening begins again, doubled by each further end in a row."""
+LONGEST_PAUSE = 300.0
+"""The most that this doubling comes to."""
+
+WITHOUT = "nothing but the interval calls for readings"
+"""What follows for the account; whether these readings come to anything is told by themselves."""
+
+LETS_GO_WITHIN = 5.0
+"""Seconds of real time for which a listening that was called off is waited for before another one begins."""
+
+StreamState = Literal["opening", "heard", "stale", "lost", "ended"]
+_WAKING = frozenset({"positions", "orders", "balance"})
+
+
+class StreamView(Struct, frozen=True):
+    """What `status` shows of one account's stream. `why`: why it is not heard, or was not until a moment ago."""
+
+    account: str
+    state: StreamState
+    heard_at: datetime | None = None
+    why: str | None = None
+
+
+class Stream:
+    """What one account's stream has said, by the seconds of the runner's clock."""
+
+    def __init__(self, account: str, clock: Clock) -> None:
+        self.account = account
+        self._clock = clock
+        self._begun = clock.monotonic()
+        self._heard: float | None = None
+        self._heard_at: datetime | None = None
+        self._steady_since: float | None = None
+        self._lost: str | None = None
+        self._ended: str | None = None
+        self._told: str | None = None
+        self._told_why: str | None = None
+        self._cleared = False
+
+    def heard(self) -> None:
+        """A sign of life."""
+        now = self._clock.monotonic()
+        self._note()
+        if self.state != "heard":
+            self._steady_since = now
+        self._heard, self._heard_at, self._lost = now, self._clock.now(), None
+
+    def lost(self, why: str) -> None:
+        """The adapter says that the stream is down. Of several channels the first that says so is told."""
+        self._lost = self._lost or legible(why)
+        self._note()
+
+    def ended(self, why: str) -> None:
+        """The adapter listens no more, and is not asked to."""
+        self._ended = legible(why)
+
+    @property
+    def state(self) -> StreamState:
+        if self._ended is not None:
+            return "ended"
+        if self._lost is not None:
+            return "lost"
+        if self._clock.monotonic() - (self._begun if self._heard is None else self._heard) > STALE_AFTER:
+            return "stale"
+        return "opening" if self._heard is None else "heard"
+
+    @property
+    def view(self) -> StreamView:
+        return StreamView(self.account, self.state, self._heard_at, self._ended or self._told_why or self._lost)
+
+    @property
+    def problem(self) -> str | None:
+        """Why pushes are not to be counted on, in words that stay the same until that is over; None if they are."""
+        if self._ended is not None:
+            self._told = f"the stream of account {self.account} is given up: {self._ended}; from now on {WITHOUT}"
+        elif self.state in ("lost", "stale"):
+            self._note()
+        elif self._told is not None and self._is_steady():
+            self._told = self._told_why = None
+            self._cleared = True
+        return self._told
+
+    @property
+    def news(self) -> str | None:
+        """That what was told is over; once."""
+        cleared, self._cleared = self._cleared, False
+        return f"the stream of account {self.account} is heard again" if cleared else None
+
+    def _note(self) -> None:
+        """Keep what is wrong now: it is to be told also where it is over when the next tick looks."""
+        if self._told is None and self.state in ("lost", "stale"):
+            why = self._told_why = self._lost or f"it has said nothing for {STALE_AFTER:g} s"
+            self._told = (
+                f"the stream of account {self.account} is not to be counted on: {why}; until it is heard {WITHOUT}"
+            )
+
+    def _is_steady(self) -> bool:
+        since = self._steady_since
+        return self.state == "heard" and since is not None and self._clock.monotonic() - since >= STEADY_AFTER
+
+
+class Listening:
+    """One task for each account whose adapter hears its venue's stream."""
+
+    def __init__(self, accounts: Mapping[str, ArmedAccount], clock: Clock) -> None:
+        self._venues = {
+            name: account.adapter for name, account in accounts.items() if isinstance(account.adapter, PushingVenue)
+        }
+        self._clock = clock
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._begun_anew: dict[str, float] = {}
+        self._streams: dict[str, Stream] = {}
+        self.called: dict[str, None] = {}
+        """Accounts of which something was heard that no reading has been begun for since, in that order."""
+        self.bell = asyncio.Event()
+        """Set by whatever is heard that calls for a reading."""
+
+    def start(self) -> None:
+        """Begin to listen. Nothing is waited for."""
+        for name, venue in self._venues.items():
+            stream = self._streams[name] = Stream(name, self._clock)
+            self._tasks[name] = asyncio.create_task(self._listen(stream, venue), name=f"stream of {name}")
+
+    def begin_anew(self, name: str) -> None:
+        """The account is read again: a stream that is not heard need not wait for the end of its pause.
+
+        At most once in `STEADY_AFTER`, so that a venue that comes and goes is not asked without a pause.
+        """
+        stream, now = self._streams.get(name), self._clock.monotonic()
+        if stream is None or stream.state not in ("lost", "stale"):
+            return
+        if now - self._begun_anew.get(name, -math.inf) < STEADY_AFTER:
+            return
+        self._begun_anew[name] = now
+        before = self._tasks[name]
+        before.cancel()
+        anew = self._listen(stream, self._venues[name], after=before)
+        self._tasks[name] = asyncio.create_task(anew, name=f"stream of {name}")
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with the streams, each in words that stay the same while it is."""
+        return tuple(problem for stream in self._streams.values() if (problem := stream.problem) is not None)
+
+    def notices(self, as_of: datetime) -> tuple[Notice, ...]:
+        """What is over, each once: as a warning, so that it reaches those who were warned."""
+        found = (news for stream in self._streams.values() if (news := stream.news) is not None)
+        return tuple(Notice(as_of, "runner", "runner", "warning", "warning", text) for text in found)
+
+    @property
+    def views(self) -> tuple[StreamView, ...]:
+        return tuple(stream.view for stream in self._streams.values())
+
+    async def stop(self, patience: float) -> None:
+        """Listen no more; for at most `patience` seconds of real time."""
+        tasks, self._tasks = list(self._tasks.values()), {}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=patience)
+
+    async def _listen(self, stream: Stream, venue: PushingVenue, *, after: asyncio.Task[None] | None = None) -> None:
+        """`after`: a listening that was called off, and must have let go of its connection."""
+        if after is not None:
+            await asyncio.wait((after,), timeout=LETS_GO_WITHIN)
+        pause = FIRST_PAUSE
+        while True:
+            heard = False
+
+            def hear(push: Push) -> None:
+                nonlocal heard
+                heard = heard or push.kind != "lost"
+                self._hear(stream, push)
+
+            try:
+                await venue.listen(hear)
+            except asyncio.CancelledError:
+                if called_off():
+                    raise
+                why = "the adapter called its own listening off"
+            except CredentialsRefusedError as error:
+                stream.ended(str(error) or type(error).__name__)
+                return
+            except Exception as error:  # noqa: BLE001 - whatever an adapter raises ends its pushes, never the watch
+                why = str(error) or type(error).__name__
+            else:
+                why = "the adapter stopped listening"
+            stream.lost(f"{why}; it is listened to again after pauses of up to {LONGEST_PAUSE / 60:g} minutes")
+            pause = FIRST_PAUSE if heard else pause
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _hear(self, stream: Stream, push: Push) -> None:
+        if push.kind == "lost":
+            stream.lost(push.why or "no reason given")
+            return
+        stream.heard()
+        if push.kind in _WAKING:
+            self.called[stream.account] = None
+            self.bell.set()

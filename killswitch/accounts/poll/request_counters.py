@@ -1,0 +1,126 @@
+"""What the requests of one account are counted on, and how a reading finds its place among them."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from killswitch.accounts.armed import ArmedAccount
+from killswitch.model.clock import Clock
+from killswitch.model.venue import Call, traits_of
+from killswitch.ratelimit.breaker import Breaker
+from killswitch.ratelimit.budget import Budget, Budgets, Ticket
+
+TURNS_KEPT = 3
+"""For so many ticks that were given all their patience a reading that found no room keeps its turn."""
+LOOK_AGAIN = 0.1
+"""Real seconds after which a reading that waits for room looks whether there is some."""
+
+
+class NoRoomError(Exception):
+    """The venue's limits leave no room for a reading within its time; the message says why, without numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """One account's part of its venue's limits, and the breaker of that venue.
+
+    `monotonic`: the seconds of the clock that the account's closer counts on, too. `interval`: seconds between two
+    readings. `line`: the same limits, for what waits its turn beside the readings.
+    """
+
+    budget: Budget = field(default_factory=Budget.unlimited)
+    breaker: Breaker = field(default_factory=Breaker)
+    monotonic: Callable[[], float] = time.monotonic
+    interval: float = 1.0
+    line: Budget = field(default_factory=Budget.unlimited)
+
+    async def admit(self, patience: float, *, poll: bool = True) -> Ticket:
+        """Take a reading's units as soon as they are there. NoRoomError if that is after `patience` real seconds.
+
+        Its turn is kept until the next ones ask: after an interval without room, orders leave it its units.
+        `poll`: whether it is one of those that come at every interval, and keep a pace where a limit is for long.
+        """
+        return await self._in_turn(self.budget, "snapshot", (), patience, poll=poll)
+
+    async def admit_timer(self, symbols: Sequence[str], patience: float, *, last: bool = False) -> Ticket:
+        """The same for a word to the venue's dead-man timer, which has its own turn among the readings.
+
+        `last`: none follows it, so that it may take what is kept for closing.
+        """
+        if not last:
+            return await self._in_turn(self.line, "dead_man", symbols, patience)
+        now = self.monotonic()
+        if (wait := self.budget.wait(now, "dead_man", symbols)) > 0.0:
+            await asyncio.sleep(min(wait, patience))
+            now = self.monotonic()
+            if (wait := self.budget.wait(now, "dead_man", symbols)) > 0.0:
+                raise NoRoomError(self._why(now, wait))
+        return self.budget.take(now, "dead_man", symbols)
+
+    async def _in_turn(
+        self, budget: Budget, call: Call, symbols: Sequence[str], patience: float, *, poll: bool = False
+    ) -> Ticket:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience
+        while True:
+            now = self.monotonic()
+            wait = budget.wait(now, call, symbols, "reading", in_turn=True, poll=poll)
+            if wait <= 0.0:
+                return budget.take(now, call, symbols, "reading", in_turn=True, poll=poll)
+            lasts = TURNS_KEPT * (self.interval + patience)
+            budget.claim(now, call, symbols, overdue=now + self.interval, until=now + lasts, poll=poll)
+            if loop.time() + wait >= deadline:
+                raise NoRoomError(self._why(now, wait))
+            await asyncio.sleep(min(wait, LOOK_AGAIN))  # whose turn it is may change meanwhile
+
+    @property
+    def free(self) -> bool:
+        """Whether a reading may leave at once, without a turn."""
+        return self.budget.wait(self.monotonic(), "snapshot", purpose="reading") <= 0.0
+
+    def refused(self, retry_after: float | None) -> None:
+        """The venue refused to listen, for `retry_after` seconds or for a time that it did not say."""
+        self.budget.refused(self.monotonic(), retry_after)
+
+    def heard(self) -> None:
+        """A reading got an answer. It asked no breaker, so this is a probe that always leaves.
+
+        One without an answer is nothing to the breaker: a venue that cannot tell positions may take orders.
+        """
+        self.breaker.succeeded(self.monotonic())
+
+    def over(self, ticket: Ticket, adapter: object) -> None:
+        """The reading has ended, however it did: its units begin to come back, and the venue's own count is taken."""
+        now = self.monotonic()
+        self.budget.answered(now, ticket)
+        self.budget.heed(now, adapter)
+
+    def _why(self, now: float, wait: float) -> str:
+        if wait == math.inf:
+            return "one request is more than the venue's request limit allows"
+        if self.budget.quiet_until > now:
+            return "the venue asked not to be spoken to"
+        return "the request budget is spent"
+
+
+def metered(accounts: Mapping[str, ArmedAccount], clock: Clock, interval: float = 1.0) -> dict[str, Meter]:
+    """A meter for each account; accounts at one venue share its breaker, and what it counts for an address.
+
+    `interval`: seconds between two readings. ValueError if an adapter's word on its venue contradicts itself.
+    """
+    budgets, breakers = Budgets(interval), dict[str, Breaker]()
+
+    def budget(name: str) -> Budget:
+        account = accounts[name]
+        return budgets.of(name, account.venue, traits_of(account.adapter), account.closing_share)
+
+    return {
+        name: Meter(
+            budget(name), breakers.setdefault(account.venue, Breaker()), clock.monotonic, interval, line=budget(name)
+        )
+        for name, account in accounts.items()
+    }

@@ -1,0 +1,86 @@
+"""What refreshing the venues' dead-man timers takes of their limits beside the polls, and how fast it can go."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+from killswitch.accounts.armed import ArmedAccount
+from killswitch.graph.nodes import TimerRule
+from killswitch.model.instant import SECOND
+from killswitch.model.venue import RateLimit, traits_of
+from killswitch.ratelimit.limits import added_up
+from killswitch.ratelimit.read_cost import refresh_units
+
+SLACK = 1.25
+"""So much longer than the limits alone would have it a round takes: requests wait for their turns."""
+
+
+class Refreshing:
+    """The timers of one runner."""
+
+    def __init__(self, accounts: Mapping[str, ArmedAccount], interval: float, slowest: float) -> None:
+        """`interval`: seconds between polls; `slowest`: how far apart two ticks may be at the most."""
+        self._accounts = accounts
+        self._rules: dict[str, TimerRule] = {}
+        self._interval = interval
+        self.slowest = slowest
+        self.symbols: dict[str, int] = {}
+        """For how many symbols each timer is to run; 1 where it is for the whole account."""
+
+    def add(self, name: str, rule: TimerRule) -> None:
+        """Keep one more timer."""
+        self._rules[name] = rule
+        self.symbols[name] = 1
+
+    def kept(self, names: tuple[str, ...], limit: RateLimit) -> int:
+        """Units that refreshes of the named accounts may take in any `per` seconds of the limit."""
+        return sum(
+            (math.ceil(limit.per / self.every(name)) + 1) * self._units(name, limit)
+            for name in names
+            if name in self._rules
+        )
+
+    def every(self, name: str) -> float:
+        """Seconds between two refreshes: as the rule says, or longer where the limits leave less beside the polls."""
+        refresh = self._rules[name].refresh / SECOND
+        return max(refresh, min(self.least(name), self._rules[name].timeout / SECOND))
+
+    def least(self, name: str) -> float:
+        """The shortest time in seconds in which every symbol can be refreshed once; infinite if polls leave nothing."""
+        account = self._accounts[name]
+        longest = 0.0
+        for limit in traits_of(account.adapter).limits:
+            units = self._units(name, limit)
+            if not units:
+                continue
+            left = limit.allowed - int(limit.allowed * account.closing_share) - self._elsewhere(name, limit)
+            longest = max(longest, SLACK * units * limit.per / left if left > 0 else math.inf)
+        return longest
+
+    def fits(self, name: str) -> bool:
+        """Whether the timer can be refreshed before it goes off, however late a tick comes."""
+        return max(self.every(name), self.least(name)) + self.slowest < self._rules[name].timeout / SECOND
+
+    def _elsewhere(self, name: str, limit: RateLimit) -> float:
+        """Units in `per` seconds that polls, and the timers of other accounts behind the same limit, take."""
+        taken = 0.0
+        for other in self._sharers(name, limit):
+            traits = traits_of(self._accounts[other].adapter)
+            taken += added_up(traits).get(("snapshot", limit.name), (0, 0))[0] * limit.per / self._interval
+            if other != name and other in self._rules:
+                taken += self._units(other, limit) * limit.per * SECOND / self._rules[other].refresh
+        return taken
+
+    def _sharers(self, name: str, limit: RateLimit) -> Iterator[str]:
+        if limit.by != "address":
+            yield name
+            return
+        venue = self._accounts[name].venue
+        yield from (other for other, account in self._accounts.items() if account.venue == venue)
+
+    def _units(self, name: str, limit: RateLimit) -> int:
+        """Of one refresh. What is counted for each symbol apart, polls do not draw on."""
+        if limit.by == "symbol":
+            return 0
+        return refresh_units(traits_of(self._accounts[name].adapter), limit.name, self.symbols[name])

@@ -1,0 +1,173 @@
+"""Whether Account documents fit their venues, and whether two of them lead to one book.
+
+Whether the Account documents fit their venues, told by the families of the adapters before anything is made.
+
+`run` and `venues check` make the adapters, and those refuse what does not fit; `ksctl validate` makes none, since their
+clients take seconds to import. What costs anything is imported for an Account document only.
+
+Account documents that lead to one book of a venue: armed twice, two closers would work on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Literal
+
+from killswitch.policy.diagnostics.problem import Diagnostic
+from killswitch.policy.loader import Document, Faulty, Loaded
+from killswitch.policy.schema.account import AccountDocument, AccountSpec
+
+if TYPE_CHECKING:
+    from killswitch.model.fitting import FittingFamily, Misfit
+from collections.abc import Iterable
+
+from killswitch.accounts.credentials import resolve
+from killswitch.graph.resolution.accounts import book_of
+
+
+def account_misfits(loaded: Loaded) -> tuple[Diagnostic, ...]:
+    """An error for every key of an Account document that its venue does not have, or that names no adapter.
+
+    Nothing is said of a document whose spec could not be read, nor where an adapter has no family that can tell.
+    """
+    everything: list[Document | Faulty] = [*loaded.documents, *loaded.faulty]
+    written = [
+        (document, document.model.spec)
+        for document in everything
+        if isinstance(document.model, AccountDocument) and _readable(document)
+    ]
+    families = families_of({spec.adapter for _, spec in written}) if written else {}
+    return (*_not_installed(written, families), *_misfitting(written, families))
+
+
+ADAPTERS: Final = "killswitch.adapters"
+"""The entry-point group of venue adapters, by name."""
+Written = Sequence[tuple["Document | Faulty", AccountSpec]]
+
+
+def _not_installed(written: Written, families: Mapping[str, FittingFamily]) -> Iterator[Diagnostic]:
+    """Adapters that nothing installed offers (errors), and those whose library is missing (warnings)."""
+    names = adapter_names() if written else ()
+    for document, spec in written:
+        if spec.adapter not in names:
+            yield document.source.diagnostic("KS3060", ("spec", "adapter"), *unknown_adapter(spec.adapter))
+            continue
+        missing = _missing(families.get(spec.adapter))
+        if missing is not None:
+            path = ("spec", *missing.key)
+            yield document.source.diagnostic("KS5096", path, missing.message, missing.fix, severity="warning")
+
+
+def adapter_names() -> tuple[str, ...]:
+    """Names of all installed adapters, sorted."""
+    from importlib.metadata import entry_points
+
+    return tuple(sorted({entry.name for entry in entry_points(group=ADAPTERS)}))
+
+
+def unknown_adapter(name: str) -> tuple[str, str]:
+    """That no adapter has this name, and what can be done."""
+    from difflib import get_close_matches
+
+    names = adapter_names()
+    close = get_close_matches(name, names, 1)
+    meant = f"did you mean `{close[0]}`? Else " if close else ""
+    known = ", ".join(names) or "none"
+    package = f"the package that offers it (entry point `{name}` in the group {ADAPTERS})"
+    return f"no adapter is called `{name}`; installed: {known}", f"{meant}install {package}, or correct the name"
+
+
+def _missing(family: FittingFamily | None) -> Misfit | None:
+    try:
+        return family.not_installed() if family is not None and hasattr(family, "not_installed") else None
+    except Exception:  # noqa: BLE001 - third-party code: what it cannot tell here, the adapter says when it is made
+        return None
+
+
+def _misfitting(written: Written, families: Mapping[str, FittingFamily]) -> Iterator[Diagnostic]:
+    return (
+        document.source.diagnostic("KS3051", ("spec", *each.key), each.message, each.fix, key=each.at_key)
+        for document, spec in written
+        for each in _misfits(spec, families.get(spec.adapter))
+    )
+
+
+def _readable(document: Document | Faulty) -> bool:
+    return not (isinstance(document, Faulty) and document.gaps.flawed(("spec",)))
+
+
+def families_of(adapters: set[str]) -> Mapping[str, FittingFamily]:
+    """Those of `adapters` that are there and can tell what does not fit."""
+    from importlib.metadata import entry_points
+
+    from killswitch.model.fitting import VENUES
+
+    found: dict[str, FittingFamily] = {}
+    for entry in entry_points(group=VENUES):
+        if entry.name not in adapters or entry.name in found:
+            continue
+        try:
+            family = entry.load()
+        except Exception:  # noqa: BLE001 - importing third-party code may raise anything; `venues list` tells
+            continue
+        if hasattr(family, "misfits"):
+            found[entry.name] = family
+    return found
+
+
+def _misfits(spec: AccountSpec, family: FittingFamily | None) -> Iterator[Misfit]:
+    from killswitch.model.fitting import Misfit, WrittenAccount
+
+    if spec.sandbox and spec.demo:
+        yield Misfit(("demo",), "sandbox and demo are two systems of a venue", "leave one of them out")
+    if family is None:
+        return
+    environment: Literal["production", "sandbox", "demo"] = "production"
+    if spec.sandbox != spec.demo:
+        environment = "sandbox" if spec.sandbox else "demo"
+    account = WrittenAccount(spec.exchange, spec.market, spec.currency, environment, tuple(spec.credentials))
+    try:
+        yield from tuple(family.misfits(account))
+    except Exception:  # noqa: BLE001 - third-party code: what it cannot tell here, the adapter says when it is made
+        return
+
+
+def armed_twins(documents: Iterable[AccountDocument]) -> Iterator[tuple[str, str]]:
+    """Names of accounts that would be armed and are one account of one venue. CredentialError for a missing secret."""
+    armed = [each for each in documents if each.spec.execution == "live" and each.spec.credentials]
+    found: dict[object, str] = {}
+    for document in armed:
+        name = document.metadata.name
+        key = _book(document.spec, resolve(document.spec.credentials, account=name))
+        if key in found:
+            yield found[key], name
+        found.setdefault(key, name)
+
+
+def twin_words(first: str, second: str) -> str:
+    """Why two documents that arm one account are refused."""
+    return (
+        f"accounts {first} and {second} are one account of one venue: their credentials are the same; "
+        "take one of the two documents out, or set its execution to observe"
+    )
+
+
+def twins(document: AccountDocument, others: Sequence[AccountDocument]) -> tuple[str, ...]:
+    """Names of the other documents that lead to the same book, as far as documents tell.
+
+    Without credentials nothing tells: an account of a paper venue goes by its name.
+    """
+    if not document.spec.credentials:
+        return ()
+    here, name = _book(document.spec), document.metadata.name
+    return tuple(each.metadata.name for each in others if each.metadata.name != name and _book(each.spec) == here)
+
+
+def _book(spec: AccountSpec, credentials: Mapping[str, str] | None = None) -> tuple[object, ...]:
+    """Where nobody tells that a venue keeps currencies apart, one key is taken to lead to one book."""
+    family = families_of({spec.adapter}).get(spec.adapter)
+    try:
+        apart = family is not None and bool(family.keeps_apart(spec.exchange))
+    except Exception:  # noqa: BLE001 - third-party code, which may lack it: then nobody tells
+        apart = False
+    return book_of(spec, credentials, apart=apart)

@@ -1,0 +1,126 @@
+"""`ksctl backtest`: what the policies would have done in a crash, beside doing nothing and closing everything."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from killswitch.cli import EXIT_FAILED
+from killswitch.cli.options import policies, variant
+
+if TYPE_CHECKING:
+    from killswitch.lab.pages.answer import Answer
+    from killswitch.lab.pages.document import Page
+
+FORMS = ("text", "json", "markdown", "html")
+SUFFIXES = {".txt": "text", ".json": "json", ".md": "markdown", ".html": "html"}
+RANDOM = 10
+
+_folder = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@click.command()
+@policies(required=True)
+@variant
+@click.option("--market", "markets_at", type=_folder, multiple=True,
+              help="Folder of bars, one file a symbol, or of such folders. May be given more than once.")  # fmt: skip
+@click.option("--crash", type=int, metavar="SEED", help="A generated crash instead; each seed is another one.")
+@click.option("--book", "book_at", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="What the accounts hold. Left out: half of the symbols long, half short.")  # fmt: skip
+@click.option("--books", "books_at", type=_folder, help="Folder of books (YAML): each of them.")
+@click.option("--all-splits", type=click.IntRange(min=1), metavar="N",
+              help="Every book with N symbols long and N others short; random books beside them.")  # fmt: skip
+@click.option("--random", "count", type=click.IntRange(min=0), metavar="M",
+              help="So many seeded books of each kind: hedged, directional, concentrated.  "
+                   "[default: 10 with --all-splits]")  # fmt: skip
+@click.option("--gross", type=click.FloatRange(min=0, min_open=True, max=5),
+              help="Of the books that are made here, in multiples of their equity.  [default: 3]")  # fmt: skip
+@click.option("--seed", type=int, default=7, show_default=True, help="Of the random books and the paper market.")
+@click.option("--in-proportion", is_flag=True, help="A fourth rule: the same cuts, made over all positions alike.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that share the work.")
+@click.option("--output", type=click.Choice(FORMS), default="text", show_default=True, help="What goes to stdout.")
+@click.option("--out", "files", type=click.Path(dir_okay=False, path_type=Path), multiple=True, metavar="FILE",
+              help="Written as well; .html, .md, .json or .txt decides how. May be given more than once.")  # fmt: skip
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@click.pass_context
+def backtest(
+    context: click.Context, policies_at: tuple[Path, ...], variant: str | None, markets_at: tuple[Path, ...],
+    crash: int | None, book_at: Path | None, books_at: Path | None, all_splits: int | None, count: int | None,
+    gross: float | None, seed: int, in_proportion: bool, jobs: int, output: str, files: tuple[Path, ...], quiet: bool,
+) -> None:  # fmt: skip
+    """Run books through recorded bars under the policies, with no protection, and closing all at the first trigger.
+
+    Exits 0 when everything was run to the end. Ctrl-C ends it with what there is: the result says that it is partial,
+    in every form, and the exit is 1; so it is when a book could not be run.
+    """
+    if markets_at and crash is not None:
+        raise click.UsageError("--market and --crash exclude each other")
+    if not markets_at and crash is None:
+        raise click.UsageError("say where the prices come from: --market DIR (or several), or --crash SEED")
+    made = all_splits is not None or count is not None
+    if sum((book_at is not None, books_at is not None, made)) > 1:
+        raise click.UsageError("--book, --books and --all-splits (or --random) exclude each other")
+    if gross is not None and (book_at or books_at):
+        raise click.UsageError("--gross is for books that are made here; a book in a file says its own notionals")
+    odd = [str(file) for file in files if file.suffix not in SUFFIXES]
+    if odd:
+        raise click.UsageError(f"--out {', '.join(odd)}: end its name in {', '.join(sorted(SUFFIXES))}")
+
+    from killswitch.cli.lab.backtest_books import Wanted, gather
+    from killswitch.cli.lab.backtest_run import Interrupt, Rehearsal, matching, run_campaign
+    from killswitch.cli.session import written
+    from killswitch.lab.bars import BarsError
+    from killswitch.lab.book import BookError
+    from killswitch.lab.campaign import IN_PROPORTION, RULES
+
+    found = written(policies_at, variant)
+    wanted = Wanted(
+        markets_at, crash, book_at, books_at, all_splits, RANDOM if all_splits and count is None else count or 0,
+        Decimal(str(gross or 3)), seed,
+    )  # fmt: skip
+    try:
+        books = matching(found.policies, gather(wanted))
+    except (BarsError, BookError) as error:
+        raise click.ClickException(str(error)) from error
+    rules = (*RULES, IN_PROPORTION) if in_proportion else RULES
+    forms = {output, *(SUFFIXES[file.suffix] for file in files)}
+    with Interrupt() as interrupt:
+        answer, page = run_campaign(
+            found.policies, books, rules, Rehearsal(found.policies, seed), variant=variant, jobs=jobs,
+            drawn="html" in forms, stop=interrupt, quiet=quiet,
+        )  # fmt: skip
+    for file in files:
+        _write(file, written_as(SUFFIXES[file.suffix], answer, page))
+    click.echo(written_as(output, answer, page), nl=False)
+    if not answer.complete:
+        click.echo(page.warning, err=True)
+        context.exit(EXIT_FAILED)
+
+
+def written_as(form: str, answer: Answer, page: Page) -> str:
+    """The result as text, json, markdown or html, with a line end."""
+    if form == "json":
+        from killswitch.lab.pages.answer import encode
+
+        return encode(answer).decode() + "\n"
+    if form == "markdown":
+        from killswitch.lab.pages.document import markdown
+
+        return markdown(page)
+    if form == "html":
+        from killswitch.lab.pages.document import html
+
+        return html(page) + "\n"
+    from killswitch.lab.pages.document import text
+
+    return text(page)
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise click.ClickException(f"{file} cannot be written: {error.strerror or error}") from error

@@ -1,0 +1,141 @@
+"""Which books are run in which markets, as the options of `ksctl backtest` say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+
+from killswitch.lab.bars import BarsError, read_market
+from killswitch.lab.book import Book, BookError, demo_book, read_book
+from killswitch.lab.campaign import Part, Source
+from killswitch.lab.crash import crash_bars
+from killswitch.lab.families import Family, Member, all_splits, half_and_half, random_books
+from killswitch.lab.price_matrix import Panel
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The options: where prices come from (`markets` or `crash`), and which books (`random` of each kind)."""
+
+    markets: tuple[Path, ...]
+    crash: int | None
+    book: Path | None
+    books: Path | None
+    all_splits: int | None
+    random: int
+    gross: Decimal
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """The markets by name, the books in each, and in words which books there are not."""
+
+    markets: dict[str, Source]
+    parts: tuple[Part, ...]
+    missing: tuple[str, ...]
+
+
+def gather(wanted: Wanted) -> Books:
+    """Everything that is to be run. BarsError or BookError, each with its place, for what cannot be."""
+    sources = dict(_sources(wanted))
+    given = _given(wanted)
+    parts: list[Part] = []
+    missing: list[str] = []
+    for name, source in sources.items():
+        panel = source()
+        family = _fitting(panel, given) if given else _made(panel, wanted)
+        parts += [Part(name, member) for member in family.members]
+        missing += [f"{name}: {words}" for words in family.missing]
+    if not parts:
+        raise BookError("\n".join(missing))
+    return Books(sources, tuple(parts), tuple(missing))
+
+
+def panel_of(folder: Path) -> Panel:
+    """The bars in `folder`."""
+    return Panel(read_market(folder))
+
+
+def generated(seed: int) -> Panel:
+    """The generated crash of this seed."""
+    return Panel(crash_bars(seed))
+
+
+def market_folders(folder: Path) -> list[Path]:
+    """`folder` itself if it holds bars, else those of its folders that do. BarsError for none."""
+    if _holds_bars(folder):
+        return [folder]
+    found = [inner for inner in sorted(folder.iterdir()) if inner.is_dir() and _holds_bars(inner)]
+    if not found:
+        raise BarsError(f"{folder}: holds no .parquet and no .csv file, and neither does any folder in it")
+    return found
+
+
+def _holds_bars(folder: Path) -> bool:
+    return any(path.suffix in {".parquet", ".csv"} for path in folder.iterdir())
+
+
+def _sources(wanted: Wanted) -> Iterator[tuple[str, Source]]:
+    if wanted.crash is not None:
+        yield f"crash-{wanted.crash}", partial(generated, wanted.crash)
+        return
+    folders: dict[str, Path] = {}
+    for folder in (inner for given in wanted.markets for inner in market_folders(given)):
+        other = folders.setdefault(folder.resolve().name, folder)
+        if other.resolve() != folder.resolve():
+            raise BarsError(f"{folder}: {other} has the same name, and results could not be told apart; rename one")
+    yield from ((name, partial(panel_of, folder)) for name, folder in folders.items())
+
+
+def _given(wanted: Wanted) -> Sequence[Member]:
+    if wanted.book is not None:
+        return [Member("given", read_book(wanted.book))]
+    if wanted.books is None:
+        return []
+    files = sorted(path for path in wanted.books.iterdir() if path.suffix in {".yaml", ".yml"})
+    if not files:
+        raise BookError(f"{wanted.books}: holds no book (.yaml or .yml)")
+    books = [read_book(file) for file in files]
+    names: dict[str, Path] = {}
+    for book, file in zip(books, files, strict=True):
+        if names.setdefault(book.name, file) is not file:
+            raise BookError(f"{file}: the book of {names[book.name]} is called {book.name} too; rename one")
+    return [Member("given", book) for book in books]
+
+
+def _fitting(panel: Panel, given: Sequence[Member]) -> Family:
+    members, missing = [], []
+    for member in given:
+        try:
+            panel.first(member.book.symbols)
+        except BarsError as error:
+            missing.append(f"book {member.book.name} cannot be held: {_after_name(error, panel.name)}")
+        else:
+            members.append(member)
+    return Family(tuple(members), tuple(missing))
+
+
+def _after_name(error: BarsError, name: str) -> str:
+    return str(error).removeprefix(f"{name}: ")
+
+
+def _made(panel: Panel, wanted: Wanted) -> Family:
+    if wanted.all_splits is None and not wanted.random:
+        return Family((Member("given", _usual(panel, wanted.gross)),), ())
+    splits = Family((), ())
+    if wanted.all_splits is not None:
+        splits = all_splits(panel.symbols, wanted.all_splits, wanted.gross)
+    drawn = random_books(panel.symbols, wanted.random, seed=wanted.seed, gross=wanted.gross)
+    unless_none = drawn.missing if wanted.random else ()
+    return Family((*splits.members, *drawn.members), (*splits.missing, *unless_none))
+
+
+def _usual(panel: Panel, gross: Decimal) -> Book:
+    demo = demo_book()
+    if panel.name.startswith("crash-") and demo.symbols == set(panel.symbols) and gross == 3:
+        return demo
+    return half_and_half(panel.symbols, gross)

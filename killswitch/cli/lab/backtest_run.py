@@ -1,0 +1,207 @@
+"""How `ksctl backtest` runs: the engine with the installed paper adapter, progress on stderr, and Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Self
+
+import click
+
+from killswitch.accounts.plug_ins import make_adapter
+from killswitch.cli.lab.backtest_books import Books
+from killswitch.graph.nodes import PolicySet
+from killswitch.lab.backtest import Rule
+from killswitch.lab.backtest import backtest as rehearse
+from killswitch.lab.book import Book, BookError
+from killswitch.lab.campaign import Campaign, Progress, Results, Stop, Told, Tried
+from killswitch.lab.outcome import Run
+from killswitch.lab.pages.answer import Answer, answer, used
+from killswitch.lab.pages.content import Drawings, page
+from killswitch.lab.pages.document import Page
+from killswitch.lab.price_matrix import Panel
+from killswitch.market.paper import PaperMarket
+from killswitch.model.clock import Clock
+from killswitch.model.venue import AccountSpec, VenueAdapter
+from killswitch.planning.scopes.compiled_policy import scopes_of
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+DRAWN = 8
+"""At most so many books are drawn one by one; of more, those in which staging loses most."""
+PLAIN_EVERY = 10.0
+"""Seconds between two plain lines of progress."""
+
+
+def paper_venue(market: PaperMarket, account: str, clock: Clock) -> VenueAdapter:
+    """The adapter of one account, found by name as a runner finds it."""
+    shown = market.snapshot(account)
+    spec = AccountSpec(
+        account=account, adapter="paper", market=shown.market, currency=shown.currency, endpoint=None,
+        options={"market": market, "clock": clock}, credentials={},
+    )  # fmt: skip
+    return make_adapter(spec)
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """`campaign.RunOne`: one book under one rule. Goes to other processes as it is."""
+
+    policies: PolicySet
+    seed: int
+
+    def __call__(
+        self, bars: Panel, book: Book, rule: Rule, *, course: bool, stop: Stop, on_bar: Callable[[int], None]
+    ) -> Run:
+        done = 0
+
+        def gone_through(bars_more: int) -> None:
+            nonlocal done
+            done += bars_more
+            on_bar(done)
+
+        return asyncio.run(
+            rehearse(
+                self.policies, bars, book, rule=rule, venue=paper_venue, seed=self.seed, course=course, stop=stop,
+                on_bars=gone_through,
+            )
+        )  # fmt: skip
+
+
+_ASKING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupt:
+    """Ctrl-C or SIGTERM asks to stop, once; a second one ends the program at once, as it always does."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def __call__(self) -> bool:
+        """Whether one of them came."""
+        return self._asked
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._pressed) for number in _ASKING}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _pressed(self, _number: int, _frame: FrameType | None) -> None:
+        self._asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def matching(policies: PolicySet, books: Books) -> Books:
+    """Without the books that no policy watches: staging would be doing nothing. BookError if none is left."""
+    if not policies.graphs:
+        raise BookError("the policies hold no Policy document, so there is nothing to try; name more with --policies")
+    parts = tuple(part for part in books.parts if _watched(policies, part.member.book))
+    if not parts:
+        raise BookError(_unwatched(policies, books.parts[0].member.book))
+    left = [part.member.book.name for part in books.parts if part not in parts]
+    missing = (f"no policy watches {len(left)} books, {left[0]} for one: left out",) if left else ()
+    acting = any(graph.mode == "enforce" for graph in policies.graphs)
+    mute = () if acting else ("every policy says mode: observe, so staging closes nothing; write mode: enforce",)
+    return replace(books, parts=parts, missing=(*books.missing, *missing, *mute))
+
+
+def _watched(policies: PolicySet, book: Book) -> bool:
+    accounts = [(each.account, each.venue, each.market, each.currency) for each in book.accounts]
+    return any(scopes_of(graph.scope, accounts) for graph in policies.graphs)
+
+
+def _unwatched(policies: PolicySet, book: Book) -> str:
+    accounts = ", ".join(f"{each.account} ({each.venue}, {each.market}, {each.currency})" for each in book.accounts)
+    names = ", ".join(graph.policy for graph in policies.graphs)
+    return (
+        f"no policy watches the book {book.name}, whose accounts are {accounts}: the scope of {names} matches none of "
+        "them; change scope.match, or give a --book that it matches"
+    )
+
+
+def run_campaign(
+    policies: PolicySet, books: Books, rules: Sequence[Rule], run_one: Rehearsal, *, variant: str | None = None,
+    jobs: int, drawn: bool, stop: Stop, quiet: bool,
+) -> tuple[Answer, Page]:  # fmt: skip
+    """Run it, and make the answer and its page; `drawn` pages get charts."""
+    course = drawn and len(books.parts) <= DRAWN
+    campaign = Campaign(books.markets, books.parts, tuple(rules), run_one, course)
+    with _progress(len(books.parts), len(rules), len(books.markets), quiet=quiet) as told:
+        results = campaign.run(jobs=min(jobs, len(books.parts)), stop=stop, told=told)
+    found = answer(used(policies, variant), campaign, results, seed=run_one.seed, missing=books.missing)
+    drawings = _drawings(campaign, results, found, stop) if drawn else None
+    return found, page(found, results, policies, drawings)
+
+
+def _drawings(campaign: Campaign, results: Results, found: Answer, stop: Stop) -> Drawings:
+    from killswitch.lab.pages.charts import figures
+
+    tried = results.tried if campaign.course else _again(campaign, found, stop)
+    return {(each.market, each.member.book.name): figures(each, _currency(each.member.book)) for each in tried}
+
+
+def _again(campaign: Campaign, found: Answer, stop: Stop) -> tuple[Tried, ...]:
+    """The book that loses most against each alternative, run again for its course."""
+    worst = {(one.market, one.book) for losers in found.summary.losers for one in losers.books[:1]}
+    parts = tuple(part for part in campaign.parts if (part.market, part.member.book.name) in worst)
+    return replace(campaign, parts=parts, course=True).run(stop=stop, told=lambda _: None).tried
+
+
+def _currency(book: Book) -> str:
+    return "/".join(dict.fromkeys(account.currency for account in book.accounts))
+
+
+# -- progress --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _progress(books: int, rules: int, markets: int, *, quiet: bool) -> Iterator[Told]:
+    what = f"{_count(books, 'book')} under {rules} rules in {_count(markets, 'market')}"
+    if quiet:
+        yield lambda _: None
+    elif sys.stderr.isatty():
+        with _bar() as bar:
+            task = bar.add_task(what, total=books * rules)
+            yield lambda news: bar.update(task, completed=news.done, description=news.what)
+    else:
+        click.echo(f"running {what}", err=True)
+        yield _plain()
+
+
+def _plain() -> Told:
+    last = time.monotonic()
+
+    def told(news: Progress) -> None:
+        nonlocal last
+        if time.monotonic() - last >= PLAIN_EVERY:
+            last = time.monotonic()
+            click.echo(f"{int(news.done)} of {news.total} runs: {news.what}", err=True)
+
+    return told
+
+
+def _bar() -> Bar:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    what = TextColumn("{task.description}", markup=False)
+    columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(), what)
+    return RichProgress(*columns, console=Console(stderr=True), transient=True)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"

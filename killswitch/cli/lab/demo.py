@@ -1,0 +1,131 @@
+"""`ksctl demo`: the main job through a crash, on the embedded paper venue, in virtual time.
+
+The demo's end: the same bars and book once more under every rule, told side by side, with a report to open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from bisect import bisect_left
+from functools import partial
+from pathlib import Path
+
+import click
+
+from killswitch.cli.lab.backtest import written_as
+from killswitch.cli.lab.backtest_books import Books
+from killswitch.cli.lab.backtest_run import Rehearsal, matching, run_campaign
+from killswitch.cli.lab.demo_run import Excerpt
+from killswitch.graph.nodes import PolicySet
+from killswitch.lab.backtest import never
+from killswitch.lab.bars import BarTable, Series
+from killswitch.lab.book import Book, BookError
+from killswitch.lab.campaign import RULES, Part
+from killswitch.lab.families import Member
+from killswitch.lab.pages.document import aligned
+from killswitch.lab.price_matrix import Panel
+from killswitch.model.snapshot import Instrument
+
+FOLDER = Path("demo-run")
+
+
+@click.command()
+@click.option("--market", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="Folder of real bars; without it, a generated crash.")  # fmt: skip
+@click.option("--book", "book_at", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="What the account holds; without it, eight of the market's symbols, long and short.")  # fmt: skip
+@click.option("--policies", "policies_at", type=click.Path(exists=True, path_type=Path),
+              help="Policies to run; without it, the shipped futures-drawdown.")  # fmt: skip
+@click.option("--seed", type=int, default=7, show_default=True, help="Of the generated crash and the paper venue.")
+@click.option("--folder", type=click.Path(file_okay=False, path_type=Path), default=FOLDER, show_default=True,
+              help="For the store, the lock and the recording; an earlier demo's is emptied first.")  # fmt: skip
+@click.option("--pace", type=click.FloatRange(min=0), default=0.15, show_default=True,
+              help="Seconds to pause after each line of news; 0 is as fast as it goes.")  # fmt: skip
+def demo(
+    market: Path | None, book_at: Path | None, policies_at: Path | None, seed: int, folder: Path, pace: float
+) -> None:
+    """Run the policies through a crash and show what happens, as it happens."""
+    from killswitch.cli.lab.demo_run import bars_and_book, excerpt, run_demo
+    from killswitch.cli.lab.demo_screen import Screen
+    from killswitch.cli.session import written
+    from killswitch.content import policies_folder
+    from killswitch.lab.bars import BarsError
+    from killswitch.lab.book import BookError
+
+    found = written([policies_at or policies_folder() / "futures-drawdown"])
+    try:
+        bars, book = bars_and_book(market, book_at, seed)
+    except (BarsError, BookError) as error:
+        raise click.ClickException(str(error)) from error
+    _make_room(folder)
+    screen = Screen(pace)
+    try:
+        asyncio.run(run_demo(found, bars, book, seed, folder, screen))
+        compare(found.policies, bars, book, excerpt(bars, book), seed, folder)
+    except (BarsError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _make_room(folder: Path) -> None:
+    """An empty folder. One that no demo made is left alone."""
+    marker = folder / ".ksctl-demo"
+    if folder.exists() and any(folder.iterdir()):
+        if not marker.exists():
+            raise click.ClickException(f"{folder} is not empty and no earlier demo made it: name another --folder")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    marker.write_text("made by ksctl demo; emptied by the next one\n", encoding="utf-8")
+
+
+REPORT = "backtest.html"
+
+
+def compare(policies: PolicySet, bars: BarTable, book: Book, shown: Excerpt, seed: int, folder: Path) -> None:
+    """Tell how staging compares over the bars that were shown, and write the page of it into `folder`."""
+    table = excerpt_of(bars, book, shown)
+    parts = (Part(table.name, Member("given", book)),)
+    books = Books({table.name: partial(_panel, table, bars.instruments())}, parts, ())
+    try:
+        watched = matching(policies, books)
+    except BookError as error:
+        click.echo(f"\nNothing to compare: {error}")
+        return
+    answer, page = run_campaign(
+        policies, watched, RULES, Rehearsal(policies, seed), jobs=1, drawn=True, stop=never,
+        quiet=True,
+    )  # fmt: skip
+    report = folder / REPORT
+    report.write_text(written_as("html", answer, page), encoding="utf-8")
+    click.secho("\nBeside the alternatives", bold=True)
+    click.echo(aligned(page.sections[0].tables[0]))
+    click.echo()
+    for words in page.verdict:
+        click.echo(words)
+    click.echo(f"The report, with charts: {report}")
+
+
+def excerpt_of(bars: BarTable, book: Book, shown: Excerpt) -> BarTable:
+    """Only the bars that the demo shows."""
+    opened = bars.opened
+    first = max((one.opened[0] for one in bars.series if one.symbol in book.symbols), default=opened[0])
+    begin = bisect_left(opened, first) + shown.skip
+    last = opened[min(begin + shown.count, len(opened)) - 1]
+    return BarTable(bars.name, [_between(one, opened[begin], last) for one in bars.series if one.opened[0] <= last])
+
+
+def _panel(table: BarTable, instruments: tuple[Instrument, ...]) -> Panel:
+    """With the trading rules of the whole market: those derived from an excerpt could have other lots."""
+    panel = Panel(table)
+    panel.instruments = instruments
+    return panel
+
+
+def _between(one: Series, first: int, last: int) -> Series:
+    """The rows from `first` to `last`; a symbol without a bar at `first` begins with the one that it carries."""
+    begin, end = bisect_left(one.opened, first), bisect_left(one.opened, last + 1)
+    if begin and (begin == len(one.opened) or one.opened[begin] != first):
+        begin -= 1
+    rows = slice(begin, end)
+    return Series(one.symbol, one.opened[rows], one.open[rows], one.high[rows], one.low[rows], one.close[rows],
+                  one.volume[rows])  # fmt: skip

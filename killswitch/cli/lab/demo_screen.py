@@ -1,0 +1,217 @@
+"""What the demo shows: one line for each thing that happens, as it happens."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from killswitch.cli.wording import interval, money
+from killswitch.graph.nodes import PolicySet
+from killswitch.model.decision import Decision
+from killswitch.model.store import JournalEntry, Store
+from killswitch.runner.loop import TickReport
+from killswitch.runner.status_blob import LIVE_NAME, MachineView, TriggerStatus, decode_view
+
+if TYPE_CHECKING:
+    from killswitch.lab.bars import BarTable
+    from killswitch.lab.book import Book
+    from killswitch.lab.feed import Feed
+
+QUIET_FOR = 30 * 60
+"""Seconds of market time after which a tick without news is shown all the same."""
+MOVED = Decimal("0.01")
+"""A move of equity by this part of what it was is news."""
+
+
+class Screen:
+    """Prints the run. `pace` is how long to pause after a line of news, in seconds."""
+
+    def __init__(self, pace: float) -> None:
+        self._pace = pace
+        self._shown_equity: Decimal | None = None
+        self._shown_at: datetime | None = None
+        self._first_equity: Decimal | None = None
+        self._triggers: dict[tuple[str, str, str], tuple[bool, bool]] = {}
+        self._acting: list[str] = []
+        self._journaled: dict[str, int] = {}
+        self._store: Store | None = None
+        self._at: datetime | None = None
+        self._lowest: dict[tuple[str, str], Decimal] = {}
+
+    # -- the run begins, and ends -------------------------------------------------------------------------
+
+    def begin(self, bars: BarTable, book: Book, policies: PolicySet, count: int) -> None:
+        """What is about to be run."""
+        hours = bars.interval.total_seconds() * count / 3600
+        click.secho(
+            f"Market {bars.name}: {len(bars.symbols)} symbols, {count} bars shown ({hours:.1f} hours)", bold=True
+        )
+        for account in book.accounts:
+            sides = {side: [p.symbol for p in account.positions if p.side == side] for side in ("long", "short")}
+            click.echo(f"Book {book.name}, account {account.account}: {money(account.equity, account.currency)}")
+            for side, symbols in sides.items():
+                if symbols:
+                    click.echo(f"  {side:5} {', '.join(symbols)}")
+        names = ", ".join(graph.policy for graph in policies.graphs)
+        click.echo(f"Policies {names} ({policies.digest[:19]}), armed, on the paper venue\n")
+
+    def watching(self, store: Store) -> Screen:
+        """Look into `store` for triggers and the journal; returns the witness for the runner."""
+        self._store = store
+        return self
+
+    def end(self, protected: Feed, bystander: Feed, book: Book, folder: Path) -> None:
+        """How it came out, beside the same book without the switch."""
+        click.secho("\nHow it came out", bold=True)
+        for account in book.accounts:
+            with_, without = (feed.market.snapshot(account.account) for feed in (protected, bystander))
+            click.echo(f"  account {account.account}: equity {money(account.equity, account.currency)} at the start")
+            for name, seen in (("with the policies", with_), ("without", without)):
+                lowest = self._lowest.get((name, account.account))
+                click.echo(
+                    f"    {name:18} lowest {money(lowest):>12}, at the end {money(seen.equity):>12}"
+                    f" ({_held(seen.positions)})"
+                )
+        store = folder / "killswitch.sqlite"
+        click.echo(
+            f"\nLeft in {folder}/: the store, the reports, the locks, trading_lock.json and recording.jsonl. "
+            "Look further with"
+        )
+        ksctl = sys.argv[0] if "/" in sys.argv[0] and not Path(sys.argv[0]).is_absolute() else "ksctl"
+        click.echo(f"  {ksctl} report --store {store}")
+        click.echo(f"  {ksctl} history --store {store}")
+        click.echo(f"  {ksctl} explain {self._acting[-1] if self._acting else 'DECISION'} --store {store}")
+        click.echo(f"  {ksctl} replay --policies policies/futures-drawdown --snapshots {folder / 'recording.jsonl'}")
+
+    # -- as it happens ------------------------------------------------------------------------------------
+
+    def ticked(self, report: TickReport) -> None:
+        """One tick: equity where it moved, triggers that changed, stages that fired."""
+        self._at = report.snapshot.as_of
+        equities = [account.equity for account in report.snapshot.accounts]
+        equity = None if None in equities else sum((e for e in equities if e is not None), Decimal(0))
+        changes = self._changes()
+        if equity is None or self._is_news(equity, report) or changes:
+            self._equity(equity)
+        for text, colour in changes:
+            self._say(text, colour)
+        for notice in report.notices:
+            self._say(f"{notice.severity}: {notice.text}", "yellow")
+        for decision in report.decisions:
+            self._decision(decision)
+        self._acting += report.acting_on
+
+    def beside(self, name: str, feed: Feed) -> None:
+        """Remember the lowest equities of the same book with or without the switch."""
+        for account in feed.market.accounts:
+            equity = feed.market.snapshot(account).equity
+            if equity is not None:
+                key = (name, account)
+                self._lowest[key] = min(equity, self._lowest.get(key, equity))
+
+    def worked(self) -> None:
+        """What closing has written down since the last look."""
+        assert self._store is not None
+        for decision in self._acting:
+            for entry in self._store.journal(decision):
+                if entry.sequence > self._journaled.get(decision, 0):
+                    self._journaled[decision] = entry.sequence
+                    self._journal(entry)
+
+    def _is_news(self, equity: Decimal, report: TickReport) -> bool:
+        if self._shown_equity is None or self._shown_at is None:
+            return True
+        moved = abs(equity - self._shown_equity) >= MOVED * abs(self._shown_equity)
+        quiet = (report.snapshot.as_of - self._shown_at).total_seconds() >= QUIET_FOR
+        return moved or quiet or bool(report.decisions)
+
+    def _equity(self, equity: Decimal | None) -> None:
+        self._shown_equity, self._shown_at = equity, self._at
+        self._first_equity = self._first_equity or equity
+        if equity is None or not self._first_equity:
+            self._say("equity unknown", "yellow")
+            return
+        share = float(equity / self._first_equity)
+        bar = "█" * max(0, min(40, round(share * 30)))
+        falls = self._falls()
+        self._say(f"equity {money(equity):>12}  {bar:<32} {falls}")
+
+    def _machines(self) -> tuple[MachineView, ...]:
+        blob = self._store.live(LIVE_NAME) if self._store else None
+        return () if blob is None else decode_view(blob).machines
+
+    def _falls(self) -> str:
+        """The drawdowns that the policies watch, each once."""
+        seen: dict[str, str] = {}
+        for machine in self._machines():
+            for trigger in machine.triggers:
+                if trigger.signal == "equity.drawdown" and trigger.window:
+                    seen[f"{trigger.window // 60_000_000}m"] = interval(trigger.value, trigger.unit)
+        return "  ".join(f"fall {window} {value}" for window, value in seen.items())
+
+    def _changes(self) -> list[tuple[str, str]]:
+        """Triggers that became true, were confirmed or cleared since the last tick."""
+        found = []
+        for machine in self._machines():
+            for trigger in machine.triggers:
+                key = (machine.policy, machine.scope, trigger.name)
+                before, now = self._triggers.get(key, (False, False)), (trigger.held, trigger.confirmed)
+                self._triggers[key] = now
+                if now != before:
+                    found.append(_change(trigger, before))
+        return found
+
+    def _decision(self, decision: Decision) -> None:
+        if decision.kind == "reset":
+            self._say(f"RESET from level {decision.previous_level}: {decision.reason}", "green")
+            return
+        if decision.is_suspicion:
+            self._say(decision.reason or "suspicion", "yellow")
+            return
+        self._say(f"LEVEL {decision.level} FIRES: {decision.stage}", "red")
+        if decision.attribution is not None and decision.attribution.window:
+            self._say(f"  the loss is {decision.attribution.source}, over {decision.attribution.window}")
+        if decision.book is not None:
+            before, after = decision.book.before.gross, decision.book.after.gross
+            self._say(f"  {len(decision.intents)} orders: gross {money(before)} → {money(after)}")
+
+    def _journal(self, entry: JournalEntry) -> None:
+        data, symbol = entry.data, entry.symbol
+        if entry.kind == "locked":
+            self._say(f"  lock written: {data.get('scope')} ({data.get('status')})", "magenta")
+        elif entry.kind == "filled":
+            self._say(f"  {symbol}: filled {data.get('filled')} at {data.get('price')}", "cyan")
+        elif entry.kind == "verified" and symbol is not None:
+            self._say(f"  {symbol}: the venue shows {data.get('position')}, wanted {data.get('target')}", "cyan")
+        elif entry.kind == "rejected":
+            self._say(f"  {symbol}: rejected: {data.get('text') or data.get('reason')}", "yellow")
+        elif entry.kind == "finished" and entry.account is not None:
+            self._say(f"  closing ended: {_ENDS.get(data.get('status') or '', data.get('status'))}", "green")
+
+    def _say(self, text: str, colour: str | None = None) -> None:
+        at = f"{self._at:%d %H:%M}" if self._at else ""
+        click.echo(f"{click.style(at, dim=True)}  {click.style(text, fg=colour) if colour else text}")
+        if self._pace:
+            time.sleep(self._pace)
+
+
+_ENDS = {"flat": "the venue shows every target reached", "residual": "something is left", "blocked": "blocked"}
+
+
+def _change(trigger: TriggerStatus, before: tuple[bool, bool]) -> tuple[str, str]:
+    value = interval(trigger.value, trigger.unit)
+    if trigger.confirmed:
+        return f"{trigger.name} confirmed: {value} {trigger.threshold}", "red"
+    if trigger.held and not before[0]:
+        return f"{trigger.name} true: {value} {trigger.threshold}, confirming", "yellow"
+    return f"{trigger.name} cleared: {value}", "green"
+
+
+def _held(positions: tuple[object, ...] | None) -> str:
+    return "positions unknown" if positions is None else f"{len(positions)} positions open"

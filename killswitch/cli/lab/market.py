@@ -1,0 +1,263 @@
+"""`ksctl market`: the bars that `backtest` reads, from a venue's public history."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from killswitch.cli import EXIT_FAILED, options
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+    from killswitch.lab.fetching import Fetched
+    from killswitch.model.inspection import BarHistory
+
+
+class Instant(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only; older ones cannot be subscripted
+    """A date or an instant as ISO 8601 has it, in UTC where it names no zone; in UTC milliseconds."""
+
+    name = "instant"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            found = datetime.fromisoformat(str(value))
+        except ValueError:
+            return self.fail(f"{value!r} is no date: write 2021-05-19 or 2021-05-19T12:00:00Z", param, ctx)
+        aware = found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+        return int(aware.timestamp() * 1000)
+
+
+INSTANT = Instant()
+LINE_EVERY = 30.0
+"""Seconds between two lines on how far a fetch is."""
+
+
+@click.group()
+def market() -> None:
+    """Bars for backtests, from the public history of a venue."""
+
+
+@market.command()
+@click.argument("venue")
+@click.argument("symbols", metavar="SYMBOL…", nargs=-1, required=True)
+@click.option("--from", "begins", type=INSTANT, required=True, help="The first bar opens then, or later (UTC).")
+@click.option("--to", "ends", type=INSTANT, help="Bars open before then (UTC). Left out: now.")
+@click.option("--timeframe", default="1m", show_default=True, metavar="TIMEFRAME",
+              help="The length of a bar: 1m, 5m, 1h, 1d, 1w, where the venue has it.")  # fmt: skip
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True,
+              help="The folder of the market: a file for each symbol.")  # fmt: skip
+@click.option("--endpoint", metavar="URL", help="The address in the place of the venue's own.")
+@options.output
+def fetch(
+    venue: str, symbols: tuple[str, ...], begins: int, ends: int | None, timeframe: str, out: Path,
+    endpoint: str | None, output: str,
+) -> int:  # fmt: skip
+    """Fetch a venue's bars into a folder that `backtest --market` reads. Asks for no key.
+
+    SYMBOL is written as in snapshots, as in BTC/USDT:USDT; its file is BTC_USDT_USDT.csv, and that is its name in a
+    book. A bar that is not over yet is not written. What the venue does not have stays a gap, and is counted.
+
+    Called again it fetches what is missing, and goes on where a fetch was killed. An earlier --from or a later --to
+    makes the file longer, without a hole in between.
+    """
+    from killswitch.accounts.plug_ins import NoSuchVenueError, families
+    from killswitch.lab.fetched import FetchError, stem
+    from killswitch.lab.fetching import milliseconds
+
+    try:
+        milliseconds(timeframe)
+    except ValueError as error:
+        raise click.UsageError(f"--timeframe: {error}") from error
+    ends = int(datetime.now(UTC).timestamp() * 1000) if ends is None else ends
+    if begins >= ends:
+        raise click.UsageError("--from must be before --to, and both before now")
+    twice = sorted({a for a in symbols for b in symbols if a != b and stem(a) == stem(b)})
+    if twice:
+        raise click.UsageError(f"{', '.join(twice)} would share one file: fetch them into two folders")
+    try:
+        history = families().history(venue, endpoint)
+    except NoSuchVenueError as error:
+        raise click.ClickException(str(error)) from error
+    except Exception as error:  # third-party code: whatever it raises is about this venue or this endpoint
+        raise click.ClickException(f"{venue} cannot be reached so: {error}") from error
+    job = _Job(venue, tuple(dict.fromkeys(symbols)), begins, ends, timeframe, out, endpoint)
+    try:
+        done, failed = asyncio.run(_fetch(history, job))
+    except (FetchError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    if output == "json" or done:
+        click.echo(_json(job, done, failed) if output == "json" else _text(job, done))
+    for each in failed:
+        click.echo(f"Error: {each}", err=True)
+    return EXIT_FAILED if failed else 0
+
+
+class _Job:
+    """What was asked for."""
+
+    def __init__(
+        self, venue: str, symbols: Sequence[str], begins: int, ends: int, timeframe: str, out: Path,
+        endpoint: str | None,
+    ) -> None:  # fmt: skip
+        self.venue = venue
+        self.symbols = symbols
+        self.begins = begins
+        self.ends = ends
+        self.timeframe = timeframe
+        self.out = out
+        self.endpoint = endpoint
+
+
+async def _fetch(history: BarHistory, job: _Job) -> tuple[list[Fetched], list[str]]:
+    """One symbol after another; one that fails does not keep the others from being fetched."""
+    from killswitch.lab.fetched import FetchError, Whose
+    from killswitch.lab.fetching import Fetch
+    from killswitch.runner.clock import SystemClock
+
+    done: list[Fetched] = []
+    failed: list[str] = []
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(history.close)
+        with _progress(job) as (tell, warn):
+            for symbol in job.symbols:
+                whose = Whose(job.venue, symbol, job.timeframe, _plain(job.endpoint))
+                work = Fetch(history, whose, job.out, SystemClock(), partial(tell, symbol), warn)
+                try:
+                    done.append(await work.run(job.begins, job.ends))
+                except FetchError as error:
+                    failed.append(str(error))
+                except OSError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - an adapter's defect is one symbol that was not fetched
+                    failed.append(f"{symbol}: the adapter failed: {type(error).__name__}: {error}")
+    return done, failed
+
+
+def _plain(endpoint: str | None) -> str | None:
+    """The address without what it asks with: some services take their token there."""
+    if endpoint is None:
+        return None
+    from urllib.parse import urlsplit, urlunsplit
+
+    parts = urlsplit(endpoint)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+@contextmanager
+def _progress(job: _Job) -> Iterator[tuple[Callable[[str, int], None], Callable[[str], None]]]:
+    """(how far a symbol is, a warning): a bar on a terminal, else a line now and then; all on stderr."""
+    if not sys.stderr.isatty():
+        yield _Lines(job, monotonic).tell, lambda text: click.echo(text, err=True)
+        return
+    with _bar() as bar:
+        tasks = {symbol: bar.add_task(symbol, total=job.ends - job.begins, start=False) for symbol in job.symbols}
+
+        def tell(symbol: str, at: int) -> None:
+            bar.start_task(tasks[symbol])
+            bar.update(tasks[symbol], completed=max(0, min(at, job.ends) - job.begins))
+
+        yield tell, lambda text: bar.console.print(text, markup=False)
+
+
+class _Lines:
+    """How far a fetch is, a line now and then, where nobody looks at a terminal."""
+
+    def __init__(self, job: _Job, clock: Callable[[], float]) -> None:
+        self._job = job
+        self._clock = clock
+        self._next = clock() + LINE_EVERY
+
+    def tell(self, symbol: str, at: int) -> None:
+        if (now := self._clock()) < self._next:
+            return
+        self._next = now + LINE_EVERY
+        job = self._job
+        done = (min(max(at, job.begins), job.ends) - job.begins) / (job.ends - job.begins)
+        click.echo(f"{symbol}: fetched to {_at(min(at, job.ends))}, {done:.0%}", err=True)
+
+
+def _bar() -> Bar:
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    what = TextColumn("{task.description}", markup=False)
+    columns = (BarColumn(bar_width=24), TaskProgressColumn(), TimeRemainingColumn(), what)
+    return RichProgress(*columns, console=Console(stderr=True), transient=True)
+
+
+def _text(job: _Job, done: Sequence[Fetched]) -> str:
+    from killswitch.cli.wording import fitted, width
+
+    rows = [
+        (
+            each.symbol, f"{each.bars:,}", f"{each.new:,}", _at(each.first), _at(each.last),
+            "none" if not each.gaps else f"{each.gaps:,} ({each.missing:,} bars)", str(each.requests),
+        )
+        for each in done
+    ]  # fmt: skip
+    lines = []
+    if rows:
+        lines.append(f"{job.venue}, {job.timeframe}, in {job.out}")
+        lines.append(fitted(("symbol", "bars", "new", "first", "last", "gaps", "requests"), rows, width()))
+    lines += [f"{each.symbol}: {words}" for each in done for words in (*_short(each), *_left_out(each))]
+    return "\n".join(lines)
+
+
+def _short(each: Fetched) -> Iterator[str]:
+    if each.before:
+        yield f"the venue has nothing of the first {_bars(each.before)} from --from on"
+    if each.after:
+        yield f"the venue has nothing of the last {_bars(each.after)} before --to; called again, it is asked again"
+
+
+def _bars(count: int) -> str:
+    return "bar" if count == 1 else f"{count:,} bars"
+
+
+def _left_out(each: Fetched) -> Iterator[str]:
+    if each.left_out_count:
+        count = "1 bar" if each.left_out_count == 1 else f"{each.left_out_count:,} bars"
+        more = ", …" if each.left_out_count > len(each.left_out) else ""
+        yield f"{count} that the venue gave cannot be true, and were left out: {'; '.join(each.left_out)}{more}"
+
+
+def _json(job: _Job, done: Sequence[Fetched], failed: Sequence[str]) -> str:
+    import json
+
+    from killswitch.lab.fetched import stem
+
+    answer = {
+        "venue": job.venue,
+        "timeframe": job.timeframe,
+        "out": str(job.out),
+        "symbols": [
+            {
+                "symbol": each.symbol, "file": f"{stem(each.symbol)}.csv", "bars": each.bars, "new": each.new,
+                "first": _at(each.first), "last": _at(each.last), "gaps": each.gaps, "missing": each.missing,
+                "before": each.before, "after": each.after,
+                "left_out": each.left_out_count, "requests": each.requests,
+            }
+            for each in done
+        ],
+        "failed": list(failed),
+    }  # fmt: skip
+    return json.dumps(answer, indent=2, ensure_ascii=False)
+
+
+def _at(ms: int | None) -> str:
+    from killswitch.cli.wording import instant
+
+    return instant(None if ms is None else datetime.fromtimestamp(ms / 1000, UTC))

@@ -1,0 +1,48 @@
+"""`ksctl notify`: whether people would be told, tried before it matters."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from killswitch.cli import EXIT_FAILED, options
+
+
+@click.group()
+def notify() -> None:
+    """Try the notification routes before it matters."""
+
+
+@notify.command()
+@options.policies(required=True)
+@click.option("--severity", type=click.Choice(["info", "warning", "page"]), default="info", show_default=True,
+              help="Of the test message; a pager may take note of a page only.")  # fmt: skip
+@options.output
+@click.pass_context
+def test(context: click.Context, policies_at: tuple[Path, ...], severity: str, output: str) -> None:
+    """Send a test message to every target of every route, whatever the routes match.
+
+    Exits 1 if a target did not take it, or there is none. Nothing is written into a store, and no venue is asked.
+    """
+    from killswitch.cli.session import written
+    from killswitch.incident.notify.message import of_trial
+    from killswitch.runner.notify.target_check import deliver
+
+    policies = written(policies_at).policies
+    if not policies.routes:
+        raise click.ClickException("the policies have no NotificationRoute, so nobody is told of anything")
+    results = deliver(policies, of_trial(severity, datetime.now(UTC)))  # type: ignore[arg-type] # one of the choices
+    if output == "json":
+        import json
+
+        rows = [{"target": each.target, "routes": each.routes, "taken": each.error is None, "error": each.error}
+                for each in results]  # fmt: skip
+        click.echo(json.dumps({"targets": rows}, indent=2, ensure_ascii=False))
+    else:
+        for each in results:
+            said = "taken" if each.error is None else f"NOT TAKEN: {each.error}"
+            click.echo(f"{each.target} ({', '.join(each.routes)}): {said}")
+    if any(each.error is not None for each in results):
+        context.exit(EXIT_FAILED)

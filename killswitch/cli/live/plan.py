@@ -1,0 +1,103 @@
+"""`ksctl plan`: what the policies would do to the live book now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from killswitch.cli import EXIT_FAILED, EXIT_PENDING
+from killswitch.cli.options import output, policies, read_timeout, variant
+
+if TYPE_CHECKING:
+    from killswitch.accounts.opening import Written
+    from killswitch.model.store import Store
+    from killswitch.operations.preview import Preview
+
+
+@click.command()
+@policies(required=True)
+@click.option("--store", "store_at", metavar="FILE", envvar="KSCTL_STORE", show_envvar=True,
+              help="The runner's store: history, stages and cooldowns are taken from it, read-only.")  # fmt: skip
+@click.option("--snapshot", "recording", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Plan on the last line of this recording, with the lines before it as history.")  # fmt: skip
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path),
+              help="Save it as a plan, for `ksctl apply`, in a new file.")  # fmt: skip
+@variant
+@read_timeout("30s")
+@output
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 if there is anything to do.")
+def plan(
+    policies_at: tuple[Path, ...],
+    store_at: str | None,
+    recording: Path | None,
+    out: Path | None,
+    variant: str | None,
+    read_timeout: float,
+    output: str,
+    detailed_exitcode: bool,
+) -> int:
+    """Show what the policies would do right now. Changes nothing, anywhere.
+
+    Exits 1 if an account cannot be read: then the plan says what is known, and that the rest is not.
+
+    --out saves the orders, cancels and locks of stages that would fire, with every position and order that they were
+    decided on. Where there are none, nothing is written.
+    """
+    from killswitch.cli.live import plan_saving
+    from killswitch.cli.live.plan_text import plan_text
+    from killswitch.cli.session import friendly, opened_store, written
+    from killswitch.operations.preview import encode_preview, of_policies, saved
+
+    if recording is not None and store_at is not None:
+        raise click.UsageError("--snapshot brings its own history: leave --store out")
+    if recording is not None and out is not None:
+        raise click.UsageError("what a recording calls for is past: a plan is saved of the venues as they are")
+    plan_saving.require_new(out)
+    found = written(policies_at, variant)
+    with friendly():
+        if recording is not None:
+            shown = _of_recording(found, recording)
+        elif store_at is None:
+            shown = _of_venues(found, None, read_timeout)
+        else:
+            with opened_store(store_at, read_only=True) as store:
+                shown = _of_venues(found, store, read_timeout)
+    click.echo(encode_preview(shown) if output == "json" else plan_text(shown))
+    if out is not None:
+        plan_saving.save(saved(shown, of_policies(shown)), out)
+    if shown.unreadable:
+        return EXIT_FAILED
+    return EXIT_PENDING if detailed_exitcode and shown.pending else 0
+
+
+def _of_recording(found: Written, recording: Path) -> Preview:
+    from killswitch.lab.recording import RecordingError, read
+    from killswitch.operations.preview import from_recording, preview
+
+    try:
+        interpreter, last, memory = from_recording(found.policies, read(recording))
+    except RecordingError as error:
+        raise click.ClickException(str(error)) from error
+    if last is None:
+        raise click.ClickException(f"{recording}: holds no snapshot")
+    return preview(found.policies, last, interpreter, memory, frozenset())
+
+
+def _of_venues(found: Written, store: Store | None, patience: float) -> Preview:
+    from killswitch.accounts.opening import open_accounts, read_once
+    from killswitch.model.snapshot import Snapshot
+    from killswitch.operations.preview import from_store, preview, under_way
+    from killswitch.runner import process
+    from killswitch.runner.clock import SystemClock
+    from killswitch.runner.status_blob import tick_time
+
+    accounts = open_accounts(found.accounts, live=True)
+    seen = process.run(read_once(accounts, patience))
+    events = tuple(store.pending_events()) if store else ()
+    now = tick_time(store, SystemClock())
+    snapshot = Snapshot(now, seen, "killswitch.snapshot/v1", events=events, closings=under_way(store))
+    interpreter, memory = from_store(found.policies, store)
+    armed = frozenset(name for name, account in accounts.items() if account.armed)
+    return preview(found.policies, snapshot, interpreter, memory, armed)

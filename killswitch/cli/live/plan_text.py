@@ -1,0 +1,263 @@
+"""A plan in words: accounts, triggers with their headroom, and what would be done.
+
+In words how a decision is carried out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+
+from killswitch.cli.wording import (
+    Below,
+    as_written,
+    instant,
+    interval,
+    meanwhile,
+    money,
+    number,
+    reading,
+    share,
+    stage_words,
+    table,
+)
+from killswitch.graph.nodes import Close
+from killswitch.graph.wording import close_text, percent
+from killswitch.incident.record.close_causes import alike
+from killswitch.incident.record.timeline import cancel_lines, resting_orders
+from killswitch.model.decision import Book, Decision, Intent, Rung
+from killswitch.model.legible import one_line
+from killswitch.operations.preview import Preview
+from killswitch.runner.status_blob import MachineView, TriggerStatus
+
+
+def plan_text(shown: Preview) -> str:
+    """The whole plan."""
+    return "\n".join(_lines(shown))
+
+
+def _lines(shown: Preview) -> Iterator[str]:
+    yield f"Plan as of {instant(shown.snapshot.as_of)}, policy set {shown.policies.digest[:19]}"
+    yield f"Memory: {shown.memory}"
+    yield ""
+    for account in shown.accounts:
+        positions = "positions unknown" if account.positions is None else f"{account.positions} positions"
+        yield (
+            f"Account {account.account} at {account.venue} ({account.market}): {account.quality}, "
+            f"equity {money(account.equity, account.currency)}, {positions}, "
+            f"{'acts when run with --live' if account.armed else 'observed only'}"
+        )
+        if account.reason:
+            yield one_line(f"  {account.account} is {account.quality}: {account.reason}")
+    for machine in shown.machines:
+        yield ""
+        yield from _machine(machine, shown)
+    for decision in shown.decisions:
+        yield ""
+        yield from _decision(decision, shown)
+    if shown.notices:
+        yield ""
+        yield from (f"Note: {notice.scope}: {_short(notice.text, shown)}" for notice in shown.notices)
+    yield ""
+    yield _summary(shown)
+
+
+def _short(text: str, shown: Preview) -> str:
+    """`text` without the reasons of accounts that cannot be read, which stand above, each with its account."""
+    for account in shown.accounts:
+        if account.reason:
+            said = f"{account.account} is {account.quality}"
+            text = text.replace(f"{said}: {account.reason}", f"{said}, see above")
+    return text
+
+
+def _machine(machine: MachineView, shown: Preview) -> Iterator[str]:
+    latched = f"level {machine.level} ({stage_words(machine)})" if machine.level else "nothing latched"
+    cooling = f", cooldown until {instant(machine.cooldown_until)}" if machine.cooldown_until else ""
+    yield f"{machine.policy} on {machine.scope}: {latched}{cooling}"
+    yield from (f"  {line}" for line in meanwhile(machine, shown.snapshot.as_of))
+    below = Below()
+    yield table(
+        ("trigger", "value", "threshold", "headroom", "now"),
+        [
+            (
+                each.name, _value(each), each.threshold or "expression", interval(each.headroom, each.unit),
+                _truth(each, shown, below),
+            )
+            for each in machine.triggers
+        ],
+    )  # fmt: skip
+    yield from below.lines()
+
+
+def _value(trigger: TriggerStatus) -> str:
+    return interval(trigger.value, trigger.unit) if trigger.threshold else "-"
+
+
+def _truth(trigger: TriggerStatus, shown: Preview, below: Below) -> str:
+    if trigger.truth is None:
+        return f"unknown: {below.point(_short(trigger.unknown_because or 'not evaluated yet', shown))}"
+    if not trigger.truth:
+        return "false"
+    return f"true since {instant(trigger.true_since)}{'' if trigger.confirmed else ', confirming'}"
+
+
+def _decision(decision: Decision, shown: Preview) -> Iterator[str]:
+    if decision.kind == "reset":
+        yield f"RESET {decision.scope} ({decision.policy}) from level {decision.previous_level}: {decision.reason}"
+        return
+    if decision.is_suspicion:
+        yield from _suspicion(decision, shown)
+        return
+    by_itself = "hedge" if decision.kind == "hedge" else "close by hand"
+    what = f"{decision.stage}, level {decision.previous_level} → {decision.level}" if decision.stage else by_itself
+    observing = "" if decision.mode == "enforce" else " (observe: recorded, never carried out)"
+    yield f"WOULD FIRE {decision.policy} on {decision.scope}: {what}{observing}"
+    written = as_written(shown.policies)
+    yield from (f"  because {each.name} is {reading(decision, each, written)}" for each in decision.triggers)
+    found = decision.attribution
+    if found is not None and found.window:
+        shares = f"long {share(found.long_share)}, short {share(found.short_share)}"
+        yield f"  the loss is {found.source} ({shares}, over {found.window})"
+    yield from (f"  {each}" for each in _closes(decision, shown))
+    if decision.reason:
+        yield f"  note: {decision.reason}"
+    if decision.lock is not None:
+        until = instant(decision.lock.until) if decision.lock.until else "it is lifted"
+        yield f"  lock {decision.lock.scope}: {decision.lock.mode} until {until}"
+    yield from _orders(decision, shown)
+    if decision.unwinding is not None:
+        yield f"  carried out {manner(decision)}"
+    if decision.book is not None:
+        yield f"  book: {_book(decision.book.before)}"
+        yield f"     →  {_book(decision.book.after)}"
+
+
+def _suspicion(decision: Decision, shown: Preview) -> Iterator[str]:
+    observing = "" if decision.mode == "enforce" else " (observe: recorded, never carried out)"
+    what = "WOULD WITHDRAW THE LOCK" if decision.is_withdrawal else "WOULD LOCK"
+    yield f"{what} ON SUSPICION {decision.policy} on {decision.scope}: {decision.stage} does not fire{observing}"
+    if decision.reason:
+        yield f"  note: {decision.reason}"
+    if decision.lock is not None and not decision.is_withdrawal:
+        yield f"  lock {decision.lock.scope}: {decision.lock.mode} until {instant(decision.lock.until)}"
+    yield from (one_line(f"  {each}") for each in cancel_lines(decision.cancels, resting_orders(shown.snapshot)))
+
+
+def _closes(decision: Decision, shown: Preview) -> Iterator[str]:
+    """What the policy's line asks to be closed, in words."""
+    for graph in shown.policies.graphs:
+        if graph.policy == decision.policy:
+            stages = [stage for stage in graph.stages if stage.name == decision.stage]
+            closes = [action for stage in stages for action in stage.actions if isinstance(action, Close)]
+            yield from (close_text(each, graph.position_signals) for each in closes)
+
+
+def _orders(decision: Decision, shown: Preview) -> Iterator[str]:
+    yield from (one_line(f"  {each}") for each in cancel_lines(decision.cancels, resting_orders(shown.snapshot)))
+    if decision.intents:
+        yield table(
+            ("#", "account", "order", "contracts", "symbol", "leaves", ""),
+            [
+                (
+                    str(each.intent.rank), each.intent.account, each.intent.side, each.amount,
+                    f"{each.intent.symbol} ({each.intent.position_side})", f"{each.leaves:f}", _remarks(each.intent),
+                )
+                for each in alike(decision.intents)
+            ],
+        )  # fmt: skip
+    elif decision.stage is not None:
+        yield "  no order of its own" + _covered(decision, shown)
+
+
+def _covered(decision: Decision, shown: Preview) -> str:
+    """Whose orders close what this decision would: one position has one target, the smallest."""
+    others = [d.policy for d in shown.decisions if d.id != decision.id and d.intents and d.mode == "enforce"]
+    return f": {' and '.join(others)} closes as much or more" if others and decision.book is not None else ""
+
+
+def _remarks(intent: Intent) -> str:
+    remarks = ["reduce-only"] if intent.reduce_only else []
+    if intent.purpose != "reduce":
+        remarks.append(
+            "sells what another order has bought" if intent.purpose == "hop" else "opens, for the time being"
+        )
+    if not intent.exact:
+        remarks.append("not rounded: the venue's rules are unknown")
+    return ", ".join(remarks)
+
+
+def _book(book: Book) -> str:
+    ratio = "unknown" if book.margin_ratio is None else number(float(book.margin_ratio), "fraction")
+    return f"gross {money(book.gross)}, net {money(book.net)}, margin ratio {ratio}"
+
+
+def _is_unknown(trigger: TriggerStatus) -> bool:
+    """Whether nothing at all is known of it; a window that is too young is known in part."""
+    return trigger.truth is None and (trigger.value is None or trigger.value == (None, None))
+
+
+def _summary(shown: Preview) -> str:
+    fires = [decision for decision in shown.decisions if decision.kind not in ("reset", "suspicion")]
+    acting = [each for each in shown.decisions if each.mode == "enforce" and not each.is_withdrawal]
+    orders = sum(len(decision.intents) for decision in acting)
+    cancels = sum(len(decision.cancels) for decision in acting)
+    locks = sum(1 for decision in acting if decision.lock)
+    resets = sum(1 for decision in shown.decisions if decision.kind == "reset")
+    if shown.unreadable and not shown.pending:
+        unread = [f"{it.account} is {it.quality}" for it in shown.accounts if it.quality != "ok"]
+        return f"Cannot tell: {' and '.join(unread)}, see above. Nothing was changed."
+    unknown = [
+        f"{machine.policy} on {machine.scope}"
+        for machine in shown.machines
+        if machine.triggers and all(_is_unknown(each) for each in machine.triggers)
+    ]
+    if unknown and not shown.pending:
+        return f"Cannot tell: every trigger of {' and '.join(unknown)} is unknown, see above. Nothing was changed."
+    if not shown.pending:
+        return "Nothing to do. Nothing was changed."
+    return (
+        f"Plan: {_count(len(fires), 'stage')}, {_count(orders, 'order')}, {_count(cancels, 'cancel')}, "
+        f"{_count(locks, 'lock')}, {_count(resets, 'reset')}. Nothing was changed."
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def manner(decision: Decision) -> str:
+    """`within 3% of the mark, 1 try, then at market, …; as fast as the venue allows`: the ladder, and the pace."""
+    ladder = () if decision.unwinding is None else decision.unwinding.ladder
+    bounds = sorted({intent.band for intent in decision.intents if intent.band is not None})
+    one = bounds[0] if len(bounds) == 1 else None
+    words = ", then ".join(_rung(rung, one) for rung in ladder) or "at market"
+    if ladder and len(bounds) > 1:
+        words += f"; the bound is {percent(bounds[0])} to {percent(bounds[-1])} of the mark"
+    return f"{words}; {_pace(decision)}"
+
+
+def _rung(rung: Rung, bound: Decimal | None) -> str:
+    """`bound`: of every order, where it is the same."""
+    tries = "1 try" if rung.tries == 1 else f"{rung.tries} tries"
+    if rung.order == "market":
+        return f"at market, {tries}"
+    times = "the bound" if rung.widen == 1 else f"{rung.widen.normalize():f} × the bound"
+    limit = times if bound is None else f"{percent(bound * rung.widen)} of the mark"
+    return (
+        f"within {limit}, {tries}"
+        if rung.order == "limit_ioc"
+        else f"resting within {limit} where no market order fills"
+    )
+
+
+def _pace(decision: Decision) -> str:
+    unwinding = decision.unwinding
+    if unwinding is None or (unwinding.max_orders_per_minute is None and unwinding.pause is None):
+        return "as fast as the venue allows"
+    parts = []
+    if unwinding.max_orders_per_minute is not None:
+        parts.append(f"at most {unwinding.max_orders_per_minute} orders a minute")
+    if unwinding.pause is not None:
+        parts.append(f"{unwinding.pause:g} s between two slices of a position")
+    return ", ".join(parts)

@@ -1,0 +1,260 @@
+"""`ksctl run`: evaluate the policies at an interval, and act where armed."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from killswitch.cli import options
+from killswitch.cli.console import console_problem, end_well, mention, mention_journaled, outlive, write_in_background
+
+if TYPE_CHECKING:
+    from killswitch.accounts.opening import Written
+    from killswitch.cli.wording import Written as Thresholds
+    from killswitch.lab.recording import Recorder
+    from killswitch.model.store import Store
+    from killswitch.runner.loop import Runner, TickReport
+
+
+_UNDER_WAY = ("planned", "closing")
+
+
+@click.command()
+@options.policies(required=True)
+@options.store
+@click.option("--live", is_flag=True, help="Act on accounts whose document says execution: live. Without: observe.")
+@click.option("--unnotified", is_flag=True,
+              help="With --live: start although somebody who is to be notified cannot be.")  # fmt: skip
+@click.option("--interval", type=options.DURATION, default="1s", show_default=True, help="Time between two ticks.")
+@options.read_timeout("5s")
+@options.lock_dir
+@options.lock_file
+@click.option("--record", type=Path, metavar="FILE", help="Append every snapshot to this recording.")
+@click.option("--events", "events_at", metavar="FILE|-",
+              help="Append events (JSON Lines) to FILE; with -, to stdout, and decisions go to stderr.")  # fmt: skip
+@click.option("--min-free", type=options.SIZE, default="256MiB", show_default=True,
+              help="Page when the disk of the store has less space than this.")  # fmt: skip
+@click.option("--ticks", type=click.IntRange(min=1), help="Stop after so many ticks. Left out: run until SIGTERM.")
+@options.journal
+@options.output
+def run(
+    policies_at: tuple[Path, ...], store_at: str, live: bool, unnotified: bool, interval: float, read_timeout: float,
+    lock_dir: Path | None, lock_file: Path | None, record: Path | None, events_at: str | None, min_free: int,
+    ticks: int | None, journal: str | None, output: str,
+) -> None:  # fmt: skip
+    """Evaluate the policies at an interval, and act where armed.
+
+    Decisions go to stdout (with --output json one killswitch.decision/v1 object a line), notices and progress to
+    stderr. SIGTERM, SIGINT and SIGQUIT let the step under way end, give the lease back and exit 0; SIGHUP, SIGUSR1 and
+    SIGUSR2 end nothing. Traces and metrics are exported where OpenTelemetry's own variables (OTEL_TRACES_EXPORTER,
+    OTEL_EXPORTER_OTLP_ENDPOINT and so on) ask for it.
+    """
+    if events_at == "-" and output == "json":
+        raise click.UsageError("--events - and --output json both want stdout; write the events to a file")
+    write_in_background()
+    from killswitch.accounts.opening import open_accounts, require_encrypted
+    from killswitch.cli.live.run_outputs import reporting, watching
+    from killswitch.cli.session import acting_store, arming_words, friendly, lock_paths, require_locks, written
+    from killswitch.cli.wording import as_written
+    from killswitch.preflight.key_rights import require_harmless_keys
+    from killswitch.runner import process
+    from killswitch.runner.assembly import assemble
+    from killswitch.runner.clock import SystemClock
+    from killswitch.runner.disk_space import DiskSpace
+    from killswitch.runner.loop import Pace
+    from killswitch.runner.process import make_room
+    from killswitch.runner.scheduler import FirstAnswers, keep_short
+    from killswitch.runner.status_blob import keep_start
+    from killswitch.store.sqlite import exposed
+
+    found = written(policies_at)
+    clock = SystemClock()
+    locks = lock_paths(store_at, lock_dir, lock_file)
+    with friendly():
+        accounts = open_accounts(found.accounts, live=live)
+        about_locks = require_locks(accounts, locks, store_at, emergency=journal is not None)
+        if live:
+            require_encrypted(found.accounts, found.places)
+        found_before = process.run(require_harmless_keys(found.accounts, found.places, read_timeout)) if live else ()
+        if live and not unnotified and any(account.armed for account in accounts.values()):
+            _require_notified(found)
+        about_machine = tuple(
+            words for words in (*about_locks, make_room(len(accounts)), exposed(store_at)) if words is not None
+        )
+    for words in about_machine:
+        mention(words)
+    with (
+        friendly(),
+        watching(found, store_at, events_at, clock) as told,
+        acting_store(store_at, journal, locks) as store,
+        reporting(store, store_at, told.telemetry.tracer) as reports,
+    ):
+        place = Path(store_at.removeprefix("sqlite:///") if journal in (None, "memory") else journal)
+        space = DiskSpace(store, place.parent, min_free, clock.monotonic)
+        terminal = Terminal(store, json=output == "json", err=events_at == "-", written=as_written(found.policies))
+        runner = assemble(
+            found.policies, accounts, store, clock, Pace(interval, read_timeout),
+            live=live, locks=locks,
+            paths=tuple(str(path.resolve()) for path in policies_at), recorder=_recorder(record),
+            witnesses=(terminal, LeftLatched(store), reports, FirstAnswers(), space, *told.witnesses),
+            tracer=told.telemetry.tracer, watch=told.telemetry.watch, timers=True,
+            found_before=found_before + tuple(("warning", words) for words in about_machine), say=mention,
+            when_held=partial(store.go_on_in_memory, mention_journaled),
+        )  # fmt: skip
+        keep_start(store, found.policies.digest, found.runbooks, record)
+        mention(f"running {found.policies.digest}; {arming_words(accounts, live=live)}")
+        told.closings = runner.closings
+        told.notifications = runner.notifications
+        keep_short()
+        told.why = process.run(_until_stopped(runner, ticks))
+    mention(f"stopped after {terminal.ticks} tick{'' if terminal.ticks == 1 else 's'}; {terminal.last_words()}")
+    left = store.trouble
+    for words in (*runner.left_behind, *(() if left is None else (left,))):
+        mention(words)
+    if any(account.armed for account in accounts.values()):
+        mention("the lock files go stale now, which bots read as locked, until a runner lives again")
+
+
+def _require_notified(found: Written) -> None:
+    """ClickException where a name under `notify` leads nowhere, or a target cannot work from here."""
+    from killswitch.policy.diagnostics.problem import render
+    from killswitch.runner.notify.target_check import target_warnings
+
+    warnings = (*found.unrouted, *target_warnings(found.policies))
+    if warnings:
+        click.echo(render(warnings), err=True)
+        raise click.ClickException(
+            "somebody who is to be notified cannot be; nothing was started. Correct the NotificationRoutes, try them "
+            "with `ksctl notify test --policies …`, or start with --unnotified"
+        )
+
+
+async def _until_stopped(runner: Runner, ticks: int | None) -> str:
+    """Run, and say why it ended."""
+    stop = asyncio.Event()
+    heard: list[str] = []
+
+    def hear(name: str) -> None:
+        heard.append(name)
+        stop.set()
+
+    end_well(hear)
+    outlive()
+    await runner.run(stop, ticks)
+    return f"stopped by {heard[0]}" if heard else f"all {ticks} ticks are done"
+
+
+class LeftLatched:
+    """Says once, at the first tick, which stages are latched whose policy or account is gone."""
+
+    def __init__(self, store: Store) -> None:
+        self._store: Store | None = store
+
+    def ticked(self, report: TickReport) -> None:
+        """Read what the publisher has just left in the store."""
+        from killswitch.cli.wording import orphan_line
+        from killswitch.runner.status_blob import LIVE_NAME, decode_view
+
+        store, self._store = self._store, None
+        blob = None if store is None else store.live(LIVE_NAME)
+        for orphan in () if blob is None else decode_view(blob).orphans:
+            mention(orphan_line(orphan))
+
+
+class Terminal:
+    """Says what happens as it happens: decisions on stdout, the rest on stderr."""
+
+    def __init__(self, store: Store, *, json: bool, err: bool = False, written: Thresholds | None = None) -> None:
+        """`store`: what came of a closing. `written`: the thresholds of the policies.
+
+        `err`: decisions go to stderr too, because stdout is wanted for something else.
+        """
+        self._store = store
+        self._written = written
+        self._json = json
+        self._err = err
+        self._down: dict[str, str] = {}
+        self._closing: dict[str, str] = {}
+        self.ticks = 0
+
+    def ticked(self, report: TickReport) -> None:
+        """Say what is new since the tick before."""
+        self.ticks += report.snapshot.scheduled  # a pass woken by a push is not counted as a tick
+        for say in (self._say_decisions, self._say_notices, self._say_accounts, self._say_closings):
+            say(report)
+
+    @property
+    def problem(self) -> str | None:
+        """Why what is said does not arrive."""
+        return console_problem()
+
+    def _say_decisions(self, report: TickReport) -> None:
+        from killswitch.cli.wording import decision_lines
+        from killswitch.model.decision import encode_decision
+
+        for decision in report.decisions:
+            if self._json:
+                click.echo(encode_decision(decision).decode(), err=self._err)
+                continue
+            acted = "" if decision.id in report.acting_on else "  (observed only: nothing is sent)"
+            first, *reasons = decision_lines(decision, self._written)
+            click.echo("\n".join((f"{first}  [{decision.id}]{acted}", *reasons)), err=self._err)
+
+    def _say_notices(self, report: TickReport) -> None:
+        from killswitch.cli.wording import instant, notice_line
+
+        for notice in report.notices:
+            click.echo(f"{instant(notice.as_of)}  {notice_line(notice)}", err=True)
+
+    def _say_accounts(self, report: TickReport) -> None:
+        from killswitch.cli.wording import instant
+        from killswitch.runner.observers import reading_words
+
+        for account in report.snapshot.accounts:
+            now = reading_words(account)
+            if now != self._down.get(account.account, ""):
+                said = now or "ok again"
+                click.echo(f"{instant(report.snapshot.as_of)}  account {account.account} is {said}", err=True)
+            self._down[account.account] = now
+
+    def _say_closings(self, report: TickReport) -> None:
+        from killswitch.cli.wording import instant
+
+        current = {closing.decision: closing.status for closing in report.snapshot.closings}
+        for decision, status in current.items():
+            # How an earlier run's closings ended was told by that run.
+            is_news = self._closing.get(decision) != status and (self.ticks > 1 or status in _UNDER_WAY)
+            if is_news:
+                said = status if status in _UNDER_WAY else self._came_to(decision) or status
+                click.echo(f"{instant(report.snapshot.as_of)}  closing {decision}: {said}", err=True)
+        self._closing = dict(current)
+
+    def _came_to(self, decision: str) -> str | None:
+        """What `history` says of it, in the same word; None where the record does not say yet that it ended."""
+        from killswitch.operations.commands import standing_of_close
+
+        stored = self._store.decision(decision)
+        standing = None if stored is None else standing_of_close(self._store, stored.decision)
+        return None if standing == "closing" else standing
+
+    def last_words(self) -> str:
+        """What a stop leaves behind."""
+        open_ = [decision for decision, status in self._closing.items() if status in _UNDER_WAY]
+        if not open_:
+            return "no closing is under way"
+        return f"closing under way, to go on at the next start: {', '.join(open_)}"
+
+
+def _recorder(path: Path | None) -> Recorder | None:
+    if path is None:
+        return None
+    from killswitch.lab.recording import Recorder
+
+    try:
+        return Recorder(path)
+    except OSError as error:
+        raise click.ClickException(f"cannot record to {path}: {error.strerror}") from error

@@ -1,0 +1,172 @@
+"""`ksctl snapshot`: one reading of one account, in the public format.
+
+A snapshot in words: the account, its positions and orders, and what is not known.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from killswitch.cli import EXIT_FAILED, options
+from killswitch.cli.venues.verbs import chosen_accounts
+
+if TYPE_CHECKING:
+    from killswitch.model.snapshot import Snapshot
+    from killswitch.policy.schema.account import AccountDocument
+from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
+from typing import TypeVar
+
+from killswitch.cli.wording import instant, money, number, table
+from killswitch.model.legible import one_line
+from killswitch.model.snapshot import AccountSnapshot, Balance, Fill, Flow, Instrument, Order, Position, Snapshot
+
+
+@click.command()
+@click.argument("account")
+@options.policies(required=True)
+@options.read_timeout("30s")
+@click.option("--output", type=click.Choice(["json", "text"]), default="json", show_default=True,
+              help="A line of a recording, or tables.")  # fmt: skip
+def snapshot(account: str, policies_at: tuple[Path, ...], read_timeout: float, output: str) -> int:
+    """Read one account once, and print it as a line of a recording. Changes nothing, anywhere.
+
+    What is printed is what `replay --snapshots` and `plan --snapshot` read. Exits 1 if the account could not be
+    read well; it is printed all the same, and the reason goes to stderr.
+    """
+    from killswitch.cli.session import friendly, written
+    from killswitch.model.snapshot import encode_snapshot
+
+    (document,) = chosen_accounts(written(policies_at), (account,))
+    with friendly():
+        seen = _read(document, read_timeout)
+    click.echo(encode_snapshot(seen).decode() if output == "json" else snapshot_text(seen))
+    (found,) = seen.accounts
+    if found.quality == "ok":
+        return 0
+    click.echo(f"Error: account {found.account} is {found.quality}: {found.reason or 'no reason given'}", err=True)
+    return EXIT_FAILED
+
+
+def _read(document: AccountDocument, patience: float) -> Snapshot:
+    from datetime import UTC, datetime
+
+    from killswitch.accounts.opening import open_accounts, read_once
+    from killswitch.model.snapshot import Snapshot
+    from killswitch.runner import process
+
+    seen = process.run(read_once(open_accounts([document], live=False), patience))
+    return Snapshot(datetime.now(UTC), seen, "killswitch.snapshot/v1")
+
+
+T = TypeVar("T")
+
+UNKNOWN = "unknown"
+
+
+def snapshot_text(seen: Snapshot) -> str:
+    """Every account of it."""
+    return "\n".join(line for account in seen.accounts for line in _account(seen, account))
+
+
+def _account(seen: Snapshot, account: AccountSnapshot) -> Iterator[str]:
+    reason = f" ({one_line(account.reason)})" if account.reason else ""
+    where = f"{account.account} at {account.venue}, {account.market} in {account.currency}"
+    yield f"{where}, read {instant(account.observed_at or seen.as_of)}: {account.quality}{reason}"
+    yield table(
+        ("equity", "free", "margin used", "maintenance", "margin mode", "position mode"),
+        [
+            (
+                money(account.equity), money(account.free), money(account.margin_used),
+                money(account.maintenance_margin), account.margin_mode or UNKNOWN, account.position_mode or UNKNOWN,
+            )
+        ],
+    )  # fmt: skip
+    yield from _health(account)
+    yield from _rows("position", account.positions, POSITIONS, _position)
+    yield from _rows("resting order", account.orders, ORDERS, _order)
+    yield from _rows("balance", account.balances, ("asset", "amount", "price", "haircut"), _balance)
+    yield from _rows("fill", account.fills, ("at", "symbol", "side", "amount", "price", "fee", "cause"), _fill)
+    yield from _rows("flow", account.flows, ("at", "kind", "amount", "currency"), _flow)
+    held = {each.symbol for each in account.positions or ()} | {each.symbol for each in account.orders or ()}
+    rules = None if account.instruments is None else [each for each in account.instruments if each.symbol in held]
+    if held:
+        yield from _rows("set of rules", rules, RULES, _rules)
+
+
+POSITIONS = ("symbol", "side", "contracts", "entry", "mark", "notional", "unrealized", "liquidation", "leverage")
+ORDERS = ("id", "symbol", "side", "type", "amount", "filled", "price", "trigger", "reduce-only", "client id")
+RULES = ("symbol", "contract size", "step", "least", "most", "least notional", "price step", "state")
+
+
+def _health(account: AccountSnapshot) -> Iterator[str]:
+    found = account.health
+    if found is None:
+        return
+    words = [] if found.latency_ms is None else [f"latency {number(found.latency_ms, 'milliseconds')}"]
+    counts = (
+        ("requests", found.requests), ("errors", found.errors), ("timeouts", found.timeouts),
+        ("malformed", found.malformed), ("rate limited", found.rate_limited),
+    )  # fmt: skip
+    words += [f"{name} {count}" for name, count in counts if count]
+    words += [] if found.clock_skew_ms is None else [f"clock skew {found.clock_skew_ms:+.0f} ms"]
+    if words:
+        yield f"  {', '.join(words)}"
+
+
+def _rows(
+    what: str, rows: Sequence[T] | None, head: Sequence[str], cells: Callable[[T], tuple[str, ...]]
+) -> Iterator[str]:
+    yield ""
+    if rows is None:
+        yield f"{_plural(what).capitalize()}: {UNKNOWN}"
+        return
+    yield f"{len(rows)} {_plural(what) if len(rows) != 1 else what}"
+    if rows:
+        yield table(head, [cells(row) for row in rows])
+
+
+def _plural(what: str) -> str:
+    return what.replace("set", "sets") if what.startswith("set") else f"{what}s"
+
+
+def _position(each: Position) -> tuple[str, ...]:
+    return (
+        each.symbol, each.side, f"{each.contracts:f}", _exact(each.entry_price), _exact(each.mark_price),
+        money(each.notional), money(each.unrealized_pnl), _exact(each.liquidation_price), _exact(each.leverage),
+    )  # fmt: skip
+
+
+def _order(each: Order) -> tuple[str, ...]:
+    flag = {True: "yes", False: "no", None: UNKNOWN}[each.reduce_only]
+    return (
+        each.id, each.symbol, each.side, each.type or UNKNOWN, f"{each.amount:f}", _exact(each.filled),
+        _exact(each.price, "-"), _exact(each.trigger_price, "-"), flag, each.client_order_id or "-",
+    )  # fmt: skip
+
+
+def _balance(each: Balance) -> tuple[str, ...]:
+    return (each.asset, _exact(each.amount), _exact(each.price), _exact(each.haircut))
+
+
+def _fill(each: Fill) -> tuple[str, ...]:
+    fee = UNKNOWN if each.fee is None else f"{each.fee:f} {each.fee_currency or ''}".rstrip()
+    return (instant(each.at), each.symbol, each.side, f"{each.amount:f}", f"{each.price:f}", fee, each.cause)
+
+
+def _flow(each: Flow) -> tuple[str, ...]:
+    return (instant(each.at), each.kind, f"{each.amount:f}", each.currency)
+
+
+def _rules(each: Instrument) -> tuple[str, ...]:
+    return (
+        each.symbol, _exact(each.contract_size), _exact(each.amount_step), _exact(each.min_amount),
+        _exact(each.max_amount, "-"), _exact(each.min_notional, "-"), _exact(each.price_step), each.state or UNKNOWN,
+    )  # fmt: skip
+
+
+def _exact(value: Decimal | None, nothing: str = UNKNOWN) -> str:
+    return nothing if value is None else f"{value:f}"

@@ -1,0 +1,165 @@
+"""Parts of `ksctl status`: closes by hand, and the venues' own means.
+
+What `status` says of closes by hand: when, by whom, of what, and what came of it.
+
+What `status` says of the venues' own means: private streams, dead-man timers, suspensions at the broker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from textwrap import fill
+
+from killswitch.accounts.poll.push_listener import StreamView
+from killswitch.cli.wording import ago, instant, money, table
+from killswitch.incident.record.close_causes import by_hand
+from killswitch.incident.record.order_lines import ACCEPTED, RESTING, OrderLine
+from killswitch.incident.record.results import Result
+from killswitch.model.legible import one_line
+from killswitch.operations.status import HandClose
+from killswitch.runner.dead_man.memory import TimerView
+
+
+def hands_text(closes: Sequence[HandClose]) -> str:
+    """A line for each; empty for none."""
+    if not closes:
+        return ""
+    told = [outcome(each.result) for each in closes]
+    rows = [
+        (
+            instant(each.at),
+            each.author or "unknown",
+            f"{by_hand(each.cause)}: {each.scope} ({each.reason or 'no reason'})",
+            first,
+            each.decision,
+        )
+        for each, (first, *_) in zip(closes, told, strict=True)
+    ]
+    below = [f"  {each.decision}: {line}" for each, (_, *more) in zip(closes, told, strict=True) for line in more]
+    head = ("when", "by", "what", "what came of it", "decision")
+    return "\n".join(("Closes by hand\n" + table(head, rows), *below))
+
+
+def outcome(result: Result) -> list[str]:
+    """How it stands, what was reduced and paid, and why anything is left; without a word on who goes on."""
+    positions = f"{result.closed} position{'' if result.closed == 1 else 's'} reduced"
+    reasons = [f"{ending.account}: {ending.reason}" for ending in result.endings if ending.reason]
+    reasons += [f"{account}: nothing was sent, because nothing is armed for it" for account in result.unsent]
+    if result.standing == "closing":
+        reasons += _left(result)
+    return [f"{result.standing}, {positions}, fees {money(result.fees)}", *reasons]
+
+
+def _left(result: Result) -> Iterator[str]:
+    """What is not where it was to be yet, why as far as its last order tells it, and what a person can do."""
+    hints: dict[str, None] = {}
+    over = {ending.account for ending in result.endings}  # and why, its ending says
+    for each in result.positions:
+        held = each.start if each.left is None else each.left
+        if held <= each.target or each.account in over:
+            continue
+        mine = (each.account, each.symbol, each.side)
+        sent = [it for it in result.orders if (it.account, it.symbol, it.position_side) == mine]
+        why, hint = _why(sent[-1]) if sent else ("no order was sent yet", "")
+        yield f"left: {held - each.target:f} {each.symbol} {each.side or ''}".rstrip() + f": {why}"
+        hints |= {hint: None} if hint else {}
+    yield from hints
+
+
+def _why(order: OrderLine) -> tuple[str, str]:
+    said = f" ({one_line(order.text)})" if order.text else ""
+    if order.outcome in (RESTING, ACCEPTED):
+        return (
+            f"the venue has the order and has not filled it{said}",
+            "where trading is halted, what rests is filled when trading goes on; to take it back, cancel it there",
+        )
+    if order.outcome == f"rejected: {CLOSED}":
+        return (
+            f"the venue takes no orders for it now: the market is closed, or trading in it is halted{said}",
+            "what is refused so leaves when trading goes on, while a runner lives",
+        )
+    return f"its last order: {order.outcome}{said}", ""
+
+
+CLOSED = "market_closed"
+"""Why an order is refused that an opening lets through."""
+
+
+WIDTH = 80
+"""Columns. Reasons are whole sentences of venues: they go on below themselves."""
+LEAST = 40
+"""Columns that a sentence has, however long the account's name is."""
+
+
+def streams_text(streams: Sequence[StreamView], now: datetime) -> str:
+    """Each account's stream: when it was heard last, and why it is not."""
+    return _block("Streams", [(each.account, _stream(each, now)) for each in streams])
+
+
+def _stream(stream: StreamView, now: datetime) -> str:
+    heard = "nothing heard yet" if stream.heard_at is None else f"last heard {_when(stream.heard_at, now)}"
+    match stream.state:
+        case "heard":
+            return heard if stream.why is None else f"{heard}; not heard a moment ago: {stream.why}"
+        case "opening":
+            return f"opening, {heard}"
+        case "stale":
+            return f"STALE, {heard}"
+        case "lost":
+            return f"LOST: {stream.why or 'no reason given'}; {heard}"
+        case "ended":
+            return f"GIVEN UP: {stream.why or 'no reason given'}; {heard}"
+
+
+def timers_text(timers: Sequence[TimerView], now: datetime) -> str:
+    """Each account's dead-man timer: until when it runs, when it was refreshed, and why it is not."""
+    return _block("Dead-man timers", [(each.account, f"{_timer(each, now)} (by {each.switch})") for each in timers])
+
+
+def _timer(timer: TimerView, now: datetime) -> str:
+    until = "a time not known" if timer.until is None else _when(timer.until, now)
+    over = timer.until is not None and timer.until <= now
+    why = "" if timer.why is None else f"; {timer.why}"
+    match timer.state:
+        case "armed":
+            refreshed = "" if timer.refreshed_at is None else f", refreshed {_when(timer.refreshed_at, now)}"
+            return f"armed until {until}{', WHICH IS OVER' if over else ''}{refreshed}{why}"
+        case "off":
+            return "OFF" if timer.why is None else f"OFF: {timer.why}"
+        case "unknown":
+            return f"UNKNOWN whether it {'ran' if over else 'runs'}, until {until} at the latest{why}"
+
+
+def suspended_text(accounts: Sequence[str]) -> str:
+    """The accounts on which the broker takes no new order."""
+    return _block("Suspended at the broker", [(name, "every new order is refused there") for name in accounts])
+
+
+def _when(at: datetime, now: datetime) -> str:
+    return f"{instant(at)}, {ago(at, now)}"
+
+
+def _block(title: str, rows: Sequence[tuple[str, str]]) -> str:
+    """A line or more for each row, under its title; nothing where there are none."""
+    if not rows:
+        return ""
+    named = [(one_line(name), one_line(text)) for name, text in rows]
+    width = max(len(name) for name, _ in named)
+    indent = " " * (width + 4)
+    return "\n".join(
+        [
+            title,
+            *(
+                fill(
+                    text,
+                    max(WIDTH, len(indent) + LEAST),
+                    initial_indent=f"  {name.ljust(width)}  ",
+                    subsequent_indent=indent,
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
+                for name, text in named
+            ),
+        ]
+    )

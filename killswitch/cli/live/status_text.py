@@ -1,0 +1,336 @@
+"""What `status` and `history` look like."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from decimal import Decimal
+
+from killswitch.cli.live.status_sections import hands_text, streams_text, suspended_text, timers_text
+from killswitch.cli.wording import (
+    Below,
+    ago,
+    headline,
+    instant,
+    interval,
+    lasting,
+    meanwhile,
+    money,
+    notice_line,
+    orphan_line,
+    stage_words,
+    table,
+)
+from killswitch.incident.record.results import Result
+from killswitch.model.decision import Decision
+from killswitch.model.instant import from_micros
+from killswitch.model.snapshot import Event
+from killswitch.operations.status import LockView, OpenClosing, Standing
+from killswitch.runner.status_blob import MachineView, RunnerView, TriggerStatus
+
+MOST_NAMED = 4
+"""So many of the positions that a close has left are named, the others counted."""
+LATE = 1.5
+"""Ticks are behind when they are so many intervals apart."""
+SHORT = 60.0
+"""Seconds below which a close's length is shown with a fraction."""
+
+
+def status_text(standing: Standing, store_at: str) -> str:
+    """Everything, one block for each subject."""
+    return "\n\n".join(block for block in _blocks(standing, store_at) if block)
+
+
+def _blocks(standing: Standing, store_at: str) -> Iterator[str]:
+    yield _runner(standing, store_at)
+    view = standing.view
+    if view is None:
+        yield f"Stages: unknown, {standing.view_problem}"
+    else:
+        yield _accounts(view)
+        yield _stages(view, standing)
+        yield _list("Latched without a policy", [orphan_line(orphan) for orphan in view.orphans])
+        yield from (_triggers(machine, view) for machine in view.machines)
+        yield _locks(standing.locks, view)
+        yield streams_text(view.streams, standing.now)
+        yield timers_text(view.timers, standing.now)
+        yield suspended_text(view.suspended)
+    yield _list("Problems", ((() if view is None else view.problems) + standing.problems))
+    yield _closings(standing.closings, alive=standing.runner.liveness == "alive")
+    yield _list("Suspicions", [_suspicion(each) for each in standing.suspicions])
+    yield hands_text(standing.by_hand)
+    yield _notifications(standing)
+    yield _list("Pending hands", [_hand(standing, i) for i in range(len(standing.pending))])
+    yield _list("Newest notices", [f"{instant(each.as_of)}  {notice_line(each)}" for each in standing.notices])
+
+
+def _runner(standing: Standing, store_at: str) -> str:
+    runner, view = standing.runner, standing.view
+    who = f"pid {runner.pid}, generation {runner.generation}" if runner.pid else f"{runner.owner}"
+    said = {
+        "alive": f"alive ({who}), lease until {instant(runner.lease_until)}",
+        "silent": f"NOT RUNNING: {runner.why} ({who}, lease until {instant(runner.lease_until)})",
+        "gone": f"not running: {runner.why}",
+    }[runner.liveness]
+    lines = [f"Store    {store_at}", f"Runner   {said}"]
+    if view is not None:
+        mode = "started with --live" if view.live else "observes only (started without --live)"
+        lines += [
+            f"         {mode}; policies {', '.join(view.policies) or 'given in process'}",
+            f"         {view.policy_set}",
+            f"Tick     {ago(view.as_of, standing.now)} ({instant(view.as_of)}), number {view.ticks} since "
+            f"{instant(view.started_at)}, took {view.duration_ms:g} ms, every {view.interval:g} s{_behind(view)}",
+        ]
+        if runner.liveness != "alive":
+            lines.append("         Accounts, stages and triggers below are as of that tick, not as of now.")
+    return "\n".join(lines)
+
+
+def _behind(view: RunnerView) -> str:
+    """How far apart the last ticks were at the most, where that is not the interval that they are to come at."""
+    if view.apart is None or view.apart <= LATE * view.interval:
+        return ""
+    return f"; BEHIND: up to {view.apart:.1f} s between the last ones, as a tick waits for accounts that do not answer"
+
+
+def _accounts(view: RunnerView) -> str:
+    below = Below()
+    rows = [
+        (
+            each.account, each.venue, each.market, "live" if each.armed else "observe",
+            each.quality if each.reason is None else f"{each.quality} {below.point(f'{each.account}: {each.reason}')}",
+            money(each.equity, each.currency), "unknown" if each.positions is None else str(each.positions),
+            instant(each.observed_at),
+        )
+        for each in view.accounts
+    ]  # fmt: skip
+    head = ("account", "venue", "market", "acts", "quality", "equity", "positions", "observed")
+    return "\n".join(("Accounts", table(head, rows), *below.lines()))
+
+
+def _stages(view: RunnerView, standing: Standing) -> str:
+    if not view.machines:
+        return "Stages: no policy's scope matches an account"
+    rows = [
+        (
+            machine.scope, machine.policy, machine.mode, str(machine.level), stage_words(machine),
+            instant(machine.fired_at), _cooldown(machine, standing), machine.decision or "-",
+        )
+        for machine in view.machines
+    ]  # fmt: skip
+    head = ("scope", "policy", "mode", "level", "stage (latched until reset)", "fired", "cooldown", "decision")
+    below = [
+        f"  {machine.policy} on {machine.scope}: {line}"
+        for machine in view.machines
+        for line in meanwhile(machine, standing.now)
+    ]
+    return "\n".join(("Stages", table(head, rows), *below))
+
+
+def _cooldown(machine: MachineView, standing: Standing) -> str:
+    if machine.cooldown_until is None:
+        return "-"
+    left = machine.cooldown_until - standing.now
+    return f"{lasting(left)} left" if left.total_seconds() > 0 else "over"
+
+
+def _triggers(machine: MachineView, view: RunnerView) -> str:
+    below = Below()
+    rows = [
+        (
+            trigger.name, interval(trigger.value, trigger.unit), trigger.threshold or "expression",
+            interval(trigger.headroom, trigger.unit) if trigger.headroom else "-",
+            _truth(trigger, view, below),
+        )
+        for trigger in machine.triggers
+    ]  # fmt: skip
+    head = ("trigger", "value", "threshold", "headroom", "is")
+    return "\n".join((f"Triggers of {machine.policy} on {machine.scope}", table(head, rows), *below.lines()))
+
+
+def _truth(trigger: TriggerStatus, view: RunnerView, below: Below) -> str:
+    if trigger.truth is None:
+        held = ", counts as true" if trigger.held else ""
+        why = trigger.unknown_because or "not evaluated yet"
+        for each in view.accounts:  # what is said with the account is not said again for each trigger
+            if each.reason:
+                said = f"{each.account} is {each.quality}"
+                why = why.replace(f"{said}: {each.reason}", f"{said}, see Accounts")
+        return f"unknown{held}: {below.point(why)}"
+    if not trigger.truth:
+        return "false"
+    return f"true since {instant(trigger.true_since)}, {'confirmed' if trigger.confirmed else 'not confirmed yet'}"
+
+
+def _locks(locks: Sequence[LockView], view: RunnerView) -> str:
+    if view.lock_folder is None:
+        return "Locks: none are written, because no account is armed"
+    if not locks:
+        return f"Locks: no file in {view.lock_folder}; a reader takes that for locked"
+    rows = []
+    for lock in locks:
+        said = f"LOCKED {lock.mode}" if lock.locked else "open"
+        until = _until(lock)
+        alive = "unknown" if lock.alive_until is None else instant(lock.alive_until)
+        rows.append((lock.scope or "unknown", said, until, f"{alive}{' (stale)' if lock.stale else ''}", lock.reason))
+    return f"Locks, as bots read them in {view.lock_folder}\n" + table(
+        ("scope", "says", "until", "kept alive until", "reason"), rows
+    )
+
+
+def _until(lock: LockView) -> str:
+    if not lock.locked:
+        return "-"
+    if lock.on_suspicion:
+        return f"on suspicion until {instant(lock.until)}"
+    if lock.until is not None:
+        return instant(lock.until)
+    return "it is lifted" if lock.ordered else "a runner lives"
+
+
+def _closings(closings: Sequence[OpenClosing], *, alive: bool) -> str:
+    rows = []
+    for closing in closings:
+        outcomes = Counter(order.outcome for order in closing.result.orders if order.account == closing.account)
+        orders = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()) or "none sent yet"
+        rows.append((closing.decision, closing.account, orders, _left(closing)))
+    title = "Closings under way" if alive else "Closings that nobody works on"
+    return f"{title}\n" + table(("decision", "account", "orders", "left to close"), rows) if rows else ""
+
+
+def _left(closing: OpenClosing) -> str:
+    """How many positions are not at their target, the first of them by name, and how much of that was seen."""
+    if closing.left is not None:
+        return _listed([(each.contracts, each.symbol, each.position_side) for each in closing.left])
+    open_ = [
+        (each, held - each.target)
+        for each in closing.result.positions
+        if each.account == closing.account and (held := each.start if each.left is None else each.left) > each.target
+    ]
+    unseen = sum(each.left is None for each, _ in open_)
+    since = (
+        "as it was" if unseen == len(open_) == 1 else "as they were" if unseen == len(open_) else f"{unseen} as it was"
+    )
+    told = f"; {since} when it was decided, because nothing later is known" if unseen else ""
+    return _listed([(left, each.symbol, each.side) for each, left in open_]) + told
+
+
+def _listed(left: Sequence[tuple[Decimal, str, str | None]]) -> str:
+    """Contracts to close, symbol and side of each position: how many there are, and the first of them."""
+    if not left:
+        return "nothing that is known of"
+    named = [f"{contracts:f} {symbol} {side}" for contracts, symbol, side in left[:MOST_NAMED]]
+    more = [f"{len(left) - MOST_NAMED} more"] if len(left) > MOST_NAMED else []
+    return f"{len(left)} position{'' if len(left) == 1 else 's'}: {', '.join(named + more)}"
+
+
+def _notifications(standing: Standing) -> str:
+    rows = [
+        (
+            each.route, each.target, str(each.pending), str(each.delivered), str(each.given_up),
+            "-" if each.oldest is None else ago(from_micros(each.oldest), standing.now), each.error or "-",
+        )
+        for each in standing.notifications
+    ]  # fmt: skip
+    head = ("route", "target", "pending", "delivered", "given up", "oldest pending", "last error of it")
+    return "Notifications\n" + table(head, rows) if rows else ""
+
+
+def _hand(standing: Standing, index: int) -> str:
+    event = standing.pending[index]
+    kind = f"{event.kind} by force" if event.force else event.kind
+    cause = f"{event.cause}: " if event.cause and event.cause != event.reason else ""
+    return (
+        f"{kind} {event.scope or 'portfolio'} by {event.author or 'unknown'}, {ago(event.at, standing.now)}: "
+        f"{cause}{event.reason or 'no reason'}{_waits_for(standing, event)} [{event.id}]"
+    )
+
+
+def _waits_for(standing: Standing, event: Event) -> str:
+    """The accounts that a close by hand still waits for."""
+    waiting = () if standing.view is None else standing.view.unfinished_closes
+    found = next((each for each in waiting if each.event == event.id), None)
+    if found is None:
+        return ""
+    return f"; waits for {' and '.join(found.accounts)}, which cannot be read, until {instant(found.until)}"
+
+
+def _suspicion(decision: Decision) -> str:
+    observed = "" if decision.mode == "enforce" else " (observed only)"
+    return f"{instant(decision.as_of)}  {headline(decision)}{observed}  [{decision.id}]"
+
+
+def _list(title: str, lines: Sequence[str]) -> str:
+    return "\n".join((title, *(f"  {line}" for line in lines))) if lines else ""
+
+
+def history_text(found: Sequence[tuple[Decision, Result]]) -> str:
+    """One line for each decision, newest first."""
+    if not found:
+        return "No decision is recorded on this store."
+    rows = [
+        (instant(decision.as_of), decision.id, headline(decision), *_result(decision, result))
+        for decision, result in found
+    ]
+    head = ("as of", "decision", "what", "result", "closed", "realised", "fees", "slippage", "delay", "took", "remarks")
+    return table(head, rows, indent="")
+
+
+def _result(decision: Decision, result: Result) -> tuple[str, ...]:
+    if decision.kind == "reset":
+        return ("reset", *["-"] * 7)
+    if not result.orders:
+        return (result.standing, *["-"] * 7)
+    return (
+        result.standing,
+        f"{result.closed} position{'' if result.closed == 1 else 's'}" if result.closed else "-",
+        *(_sum(result, what, value) for what, value in _sums(result)),
+        "-" if result.totals.took is None else _took(result.totals.took),
+        "; ".join(_remarks(result)) or "-",
+    )
+
+
+def _sums(result: Result) -> tuple[tuple[str, Decimal | None], ...]:
+    return (
+        ("realised", result.realised),
+        ("fees", result.fees),
+        ("slippage", result.slippage),
+        ("delay", result.delay),
+    )
+
+
+def _sum(result: Result, what: str, value: Decimal | None) -> str:
+    """A sum; of one that is only partly known, what its known orders come to."""
+    missing = next((each for each in result.missing if each.what == what), None)
+    if value is not None or missing is None or missing.known is None:
+        return money(value)
+    orders = f"{len(missing.orders)} order{'' if len(missing.orders) == 1 else 's'}"
+    return f"unknown ({money(missing.known)} without {orders})"
+
+
+def _took(seconds: float) -> str:
+    return f"{seconds:.1f}s" if seconds < SHORT else lasting(timedelta(seconds=seconds))
+
+
+def _remarks(result: Result) -> Iterator[str]:
+    """What did not go plainly, as far as it fits into a line; `ksctl report` has all of it."""
+    totals = result.totals
+    for count, what in (
+        (totals.unknown - totals.abandoned, "of unknown fate"),
+        (totals.abandoned, "never answered for"),
+        (totals.exceeded, "beyond the bound"),
+    ):
+        if count > 0:
+            yield f"{count} order{'' if count == 1 else 's'} {what}"
+    if result.unsent:
+        yield f"nothing sent on {', '.join(result.unsent)}"
+    dust = sum(1 for position in result.positions if position.dust)
+    if dust:
+        yield f"dust left of {dust} position{'' if dust == 1 else 's'}"
+    others = sum(1 for position in result.positions if position.others)
+    if others:
+        yield f"{others} position{'' if others == 1 else 's'} changed by others"
+    elsewhere = sum(1 for position in result.positions if position.other_decisions)
+    if elsewhere:
+        yield f"{elsewhere} position{'' if elsewhere == 1 else 's'} closed by other decisions of ours"

@@ -1,0 +1,361 @@
+"""What `close`, `apply` and `reset` do: hand the order to the runner that lives, or be the runner for one tick."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import click
+
+from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.opening import Written, open_accounts
+from killswitch.cli.console import mention_journaled, write_in_background
+from killswitch.cli.live.run_outputs import reporting, watching
+from killswitch.cli.operate.single_tick import Fired, once, scheduled
+from killswitch.cli.operate.text import Order, is_lifting, saying_what_is_left, tell, tell_unfinished, tell_waiting
+from killswitch.cli.session import (
+    acting_store,
+    arming_words,
+    friendly,
+    lock_paths,
+    opened_store,
+    require_locks,
+    written,
+)
+from killswitch.cli.wording import as_written, decision_lines
+from killswitch.incident.record.lifetime import keep_runbooks
+from killswitch.model.decision import Decision
+from killswitch.model.snapshot import Event
+from killswitch.model.store import Store
+from killswitch.operations import commands
+from killswitch.operations.status import Standing, locks_at, runner_state, standing_of
+from killswitch.planning.operator.plan_file import SavedPlan
+from killswitch.runner import process
+from killswitch.runner.assembly import LockPaths, assemble
+from killswitch.runner.clock import SystemClock
+from killswitch.runner.lease import end_misdated, is_misdated, is_running, watching_words
+from killswitch.runner.loop import Pace
+from killswitch.runner.status_blob import RunnerView, tick_time
+from killswitch.store.errors import StoreError, StoreMissingError
+from killswitch.store.sql import SqlStore
+
+POLL = 0.1
+"""Seconds between two looks at the store while waiting for a runner."""
+
+PAUSE_FOR_LOOK = 4.0
+"""How many times longer than a look the pause after it is at least."""
+
+LAST_WORDS = 30.0
+"""Seconds that the end of a command waits for whoever reads what it says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where it is to happen."""
+
+    store_at: str
+    policies_at: tuple[Path, ...]
+    read_timeout: float
+    lock_dir: Path | None
+    lock_file: Path | None
+
+    def written(self, view: RunnerView | None) -> Written:
+        """The policies named, or else those of the last runner."""
+        paths = self.policies_at or tuple(Path(path) for path in (view.policies if view else ()))
+        if not paths:
+            raise click.UsageError("name the policies and accounts with --policies: no runner has left word of them")
+        try:
+            return written(paths)
+        except click.ClickException as error:
+            if self.policies_at:
+                raise
+            raise click.ClickException(
+                f"{error.message}; the last runner read these: name others by --policies"
+            ) from error
+
+    def locks(self, view: RunnerView | None) -> LockPaths:
+        """Where the last runner wrote its locks, unless told otherwise."""
+        folder = self.lock_dir or _path(view.lock_folder if view else None)
+        return lock_paths(self.store_at, folder, self.lock_file or _path(view.union if view else None))
+
+
+def _path(written: str | None) -> Path | None:
+    return None if written is None else Path(written)
+
+
+def this_user() -> str:
+    """The name of this session's user, for the record."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"
+
+
+# The real thing
+
+
+def give(order: Order, place: Place, *, live: bool, journal: str | None = None) -> None:
+    """Hand the order to the living runner, or tick once ourselves. Where there is no store, none is made.
+
+    `journal`: where what is done is journaled instead of in the store, in an emergency.
+    """
+    write_in_background(LAST_WORDS)
+    if journal is not None:
+        with friendly(), acting_store(place.store_at, journal, place.locks(None)) as store:
+            _tick_ourselves(order, store, place, _last_view(store), live=live, given=None, emergency=True)
+        return
+    _end_misdated(place.store_at)
+    _require_taker(order, place.store_at, live=live)
+    with friendly(), _unspent(), opened_store(place.store_at, read_only=False) as store:
+        standing = standing_of(store, datetime.now(UTC), 0)
+        with saying_what_is_left(store):
+            left = None
+            if standing.runner.liveness == "alive" and standing.view is not None:
+                left = _hand_over(order, store, standing, standing.view)
+                if left is None:
+                    return
+                _require_to_go_on(order, left, standing, live=live)
+            _tick_ourselves(order, store, place, standing.view, live=live, given=left)
+
+
+def _last_view(store: Store) -> RunnerView | None:
+    """What the last runner left, where it can be read: an emergency is no time to insist."""
+    try:
+        return standing_of(store, datetime.now(UTC), 0).view
+    except StoreError:
+        return None
+
+
+@contextmanager
+def _unspent() -> Iterator[None]:
+    """A plan that was carried out already is refused in words."""
+    try:
+        yield
+    except commands.SpentPlanError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@contextmanager
+def _or_how_to_make_one(order: Order, store_at: str) -> Iterator[None]:
+    """A misspelled store must not become a new one beside the runner's; on a new machine there is a way all the same.
+
+    StoreMissingError with that way.
+    """
+    try:
+        yield
+    except StoreMissingError as error:
+        if not order.sends:
+            raise
+        way = f"`ksctl run --ticks 1 --policies … --store {store_at}` makes it and, without --live, sends nothing"
+        raise StoreMissingError(f"{error}. Where no runner ever ran, {way}; then give this command again") from error
+
+
+def tick_time_of(store_at: str) -> datetime:
+    """Now, as ticks on that store are dated; by the wall clock where there is none."""
+    clock = SystemClock()
+    with friendly(), contextlib.suppress(StoreMissingError), opened_store(store_at, read_only=True) as store:
+        return tick_time(store, clock)
+    return clock.now()
+
+
+def _end_misdated(store_at: str) -> None:
+    """Where the clock was put back under a lease, see first whether its holder lives: nobody else takes the order."""
+    lease, now = None, datetime.now(UTC)
+    with friendly(), contextlib.suppress(StoreMissingError), opened_store(store_at, read_only=True) as store:
+        lease = store.lease()
+    if lease is None or is_running(lease.owner) or not is_misdated(lease, now):
+        return
+    click.echo(watching_words(lease, now), err=True)
+    with friendly(), opened_store(store_at, read_only=False) as store:
+        end_misdated(store, lease)
+
+
+def _require_taker(order: Order, store_at: str, *, live: bool) -> None:
+    """Refuse, before anything is changed, a store that is not there and orders that nobody would send."""
+    with friendly(), _unspent(), _or_how_to_make_one(order, store_at), opened_store(store_at, read_only=True) as store:
+        liveness = runner_state(store.lease(), datetime.now(UTC)).liveness
+        if order.plan is not None:
+            commands.require_unspent(store, order.plan)
+    if order.sends and not live and liveness != "alive":
+        raise click.UsageError(
+            "no runner lives on this store, so this command would send the orders itself: add --live"
+            + (", or --dry-run to see them" if order.kind == "close" else "")
+        )
+
+
+def _is_closing(store: Store, decision: Decision) -> bool:
+    """Whether it is, after a pause if so: a long journal takes its time, and reading it must not slow the runner."""
+    began = time.monotonic()
+    closing = commands.standing_of_close(store, decision) == "closing"
+    if closing:
+        time.sleep(max(POLL, PAUSE_FOR_LOOK * (time.monotonic() - began)))
+    return closing
+
+
+def _lives(store: Store) -> bool:
+    return runner_state(store.lease(), datetime.now(UTC)).liveness == "alive"
+
+
+def _require_to_go_on(order: Order, left: Event, standing: Standing, *, live: bool) -> None:
+    """The runner ended before it took the hand: with --live it is carried out from here, else it waits."""
+    ended = f"the runner (pid {standing.runner.pid}) ended before it took {left.id} ({order.kind})"
+    if not live:
+        raise click.ClickException(f"{ended}: it waits, and the next tick of any runner here carries it out")
+    click.echo(f"{ended}: going on from here", err=True)
+
+
+def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView) -> Event | None:
+    """Let the runner take it, and say what came of it; the event, if the runner ended without having taken it."""
+    locked = commands.locked_scopes(standing.locks)
+    if order.plan is not None:
+        armed = {each.account: each.armed for each in view.accounts}
+        _require_armed(order.plan, armed, f"by the runner (pid {standing.runner.pid}): restart it with --live, for a")
+    elif order.kind == "close":
+        require_known(order.scope, commands.closable_scopes(view))
+        _require_an_armed(order, standing, view)
+    else:
+        require_known(order.scope, commands.watched_scopes(view) | locked)
+    if order.kind == "reset" and not any(account.armed for account in view.accounts):
+        click.echo("locks stay as they are: the runner is armed for no account", err=True)
+    event = order.event(store)
+    store.put_event(event)
+    click.echo(f"handed to the runner (pid {standing.runner.pid}) as {event.id}", err=True)
+    deadline = time.monotonic() + order.wait
+    while commands.is_waiting(store, event):
+        if not _lives(store) and commands.is_waiting(store, event):
+            return event
+        if time.monotonic() > deadline:
+            if commands.is_unfinished(store, event):
+                break
+            raise click.ClickException(
+                f"the runner has not taken {event.id} within {order.wait:g} s; it still will at its next tick. "
+                "See `ksctl status`"
+            )
+        time.sleep(POLL)
+    answer = commands.answer_to(store, event)
+    deadline += scheduled(answer)
+    for decision in answer.decisions:
+        while _is_closing(store, decision) and time.monotonic() < deadline and _lives(store):
+            pass
+    at = LockPaths(Path(view.lock_folder), None) if view.lock_folder else None
+    # The tick lifts the lock right after it has written down that it took the hand.
+    lifts = order.scope in locked and commands.fired_anew(store, answer) is None
+    while lifts and is_lifting(order, store, at) and time.monotonic() < deadline:
+        time.sleep(POLL)
+    tell(order, store, answer, at, event)
+    return None
+
+
+def _tick_ourselves(
+    order: Order, store: SqlStore, place: Place, view: RunnerView | None, *, live: bool, given: Event | None,
+    emergency: bool = False,
+) -> None:  # fmt: skip
+    """`given`: the event, where it was given already and nobody has taken it. `emergency`: no lock folder is no bar."""
+    found = place.written(view)
+    if order.kind == "reset" and not live and any(each.spec.execution == "live" for each in found.accounts):
+        raise click.UsageError(
+            "no runner lives on this store, so this command would tick once itself; unarmed, whatever fires in that "
+            "tick would be latched without being acted on. Add --live"
+        )
+    accounts = open_accounts(found.accounts, live=live)
+    locks = place.locks(view)
+    for words in require_locks(accounts, locks, place.store_at, closes=order.sends, emergency=emergency):
+        click.echo(words, err=True)
+    if order.plan is not None:
+        armed_here = {name: account.armed for name, account in accounts.items()}
+        _require_armed(order.plan, armed_here, "here: that takes --live, and a")
+    elif order.kind == "close":
+        require_closable(order.scope, accounts)
+    else:
+        locked = commands.locked_scopes(locks_at(locks.folder, locks.union, datetime.now(UTC)))
+        # A latch outlives its policy, and its account: the last runner knew its scope.
+        latched = set() if view is None else commands.watched_scopes(view)
+        require_known(order.scope, commands.machine_scopes(found.policies, accounts) | locked | latched)
+    _require_its_policies(order, place, found)
+    seen = Fired()
+    with (
+        watching(found, place.store_at, None, SystemClock(), by_hand=True) as told,
+        reporting(store, place.store_at, told.telemetry.tracer) as reports,
+    ):
+        runner = assemble(
+            found.policies, accounts, store, SystemClock(), Pace(interval=1.0, read_timeout=place.read_timeout),
+            live=live, locks=locks, witnesses=(seen, reports, *told.witnesses),
+            tracer=told.telemetry.tracer, watch=told.telemetry.watch,
+            paths=tuple(str(path.resolve()) for path in place.policies_at) or (view.policies if view else ()),
+            when_held=partial(store.go_on_in_memory, mention_journaled),
+        )  # fmt: skip
+        keep_runbooks(store, found.policies.digest, found.runbooks)
+        click.echo(f"no runner lives here: ticking once; {arming_words(accounts, live=live)}", err=True)
+        armed = any(account.armed for account in accounts.values())
+        if order.kind == "reset" and not armed:
+            click.echo("locks stay as they are: nothing is armed", err=True)
+        tell_waiting(store)
+        event = given or order.event(store)
+        try:
+            process.run(once(runner, store, event, order.wait))
+        except BaseException:
+            if commands.is_waiting(store, event):
+                click.echo(
+                    f"{event.id} ({order.kind}) waits on: the next tick of any runner here carries it out", err=True
+                )
+            raise
+        # The answer first: the pages and the last traces take their time.
+        answer = commands.answer_to(store, event)
+        mine = {decision.id for decision in answer.decisions}
+        for decision in (each for each in seen.decisions if each.id not in mine):
+            what = "brought about by itself" if decision.kind in (None, "suspicion") else "carried out besides"
+            click.echo(
+                "\n".join((f"the same tick {what}:", *decision_lines(decision, as_written(found.policies)))), err=True
+            )
+        tell_unfinished(store)
+        tell(order, store, answer, locks if armed else None, event)
+
+
+def _require_its_policies(order: Order, place: Place, found: Written) -> None:
+    """Policies named for a plan that was made with others would become the store's, and tick, for a refusal."""
+    if place.policies_at and order.plan is not None and order.plan.policy_set != found.policies.digest:
+        raise click.ClickException(
+            f"the plan was made with the policy set {order.plan.policy_set[:19]}, and these policies are "
+            f"{found.policies.digest[:19]}: name the plan's own with --policies. Nothing was changed"
+        )
+
+
+def _require_an_armed(order: Order, standing: Standing, view: RunnerView) -> None:
+    if not any(each.armed for each in commands.accounts_named(view, order.scope)):
+        raise click.ClickException(
+            f"the runner (pid {standing.runner.pid}) is armed for no account of {order.scope or 'the portfolio'}, so "
+            "nothing would be sent: restart it with --live, for accounts whose document says execution: live"
+        )
+
+
+def _require_armed(plan: SavedPlan, armed: Mapping[str, bool], way: str) -> None:
+    """A plan is carried out as a whole: every account that it acts on must be armed."""
+    acted_on = {each.account for decision in plan.decisions for each in decision.intents}
+    acted_on |= {each.account for decision in plan.decisions for each in decision.cancels}
+    missing = sorted(name for name in acted_on if not armed.get(name, False))
+    if missing:
+        raise click.ClickException(
+            f"the plan acts on {', '.join(missing)}, for which nothing is armed {way} document that says "
+            "execution: live"
+        )
+
+
+def require_closable(scope: str | None, accounts: dict[str, ArmedAccount]) -> None:
+    known = {f"account/{name}" for name in accounts} | {f"venue/{each.venue}" for each in accounts.values()}
+    require_known(scope, known | {"portfolio"})
+
+
+def require_known(scope: str | None, known: set[str]) -> None:
+    if scope is None:
+        return
+    try:
+        commands.require_scope(scope, known)
+    except commands.RefusedScopeError as error:
+        raise click.ClickException(str(error)) from error

@@ -1,0 +1,92 @@
+"""`ksctl close --give-up`: a person ends a close that would go on for as long as the venue shows a position."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+import click
+
+from killswitch.cli.operate.text import tell_results
+from killswitch.cli.session import friendly, opened_store
+from killswitch.model.snapshot import Event
+from killswitch.model.store import Store
+from killswitch.operations import commands
+from killswitch.operations.status import runner_state
+from killswitch.runner.clock import SystemClock
+from killswitch.runner.close_by_operator import accounts_closing, left_to_do
+from killswitch.runner.status_blob import tick_time
+
+POLL = 0.1
+"""Seconds between two looks at the store while waiting for a runner."""
+
+
+def give_up(
+    store_at: str, decision: str, scope: str | None, author: str, reason: str, wait: float, *, json: bool
+) -> None:
+    """Hand it to the runner that lives, or leave it to the next one. `wait` in seconds, for each of two steps."""
+    with friendly(), opened_store(store_at, read_only=False) as store:
+        decision = _whole(store, decision)
+        waiting = next((event for event in store.pending_events() if event.id == decision), None)
+        if waiting is not None:
+            if scope is not None and not commands.is_unfinished(store, waiting):
+                way_out = "leave out --scope to give up the whole of it, or ask again after the next tick"
+                raise click.ClickException(f"no tick has taken {decision} yet, so it has no accounts: {way_out}")
+            event = commands.hand("give_up", scope, author, reason, datetime.now(UTC), decision=decision)
+            _end_wait(store, event, wait, json=json)
+            return
+        accounts = accounts_closing(store, decision, scope)
+        if not accounts:
+            raise click.ClickException(_nothing(store, decision, scope))
+        event = commands.hand("give_up", scope, author, reason, tick_time(store, SystemClock()), decision=decision)
+        store.put_event(event)
+        if not _lives(store):
+            click.echo(f"no runner lives here: {event.id} waits, and the first tick of the next run ends the close")
+            return
+        _await_tick(store, event, wait)
+        deadline = time.monotonic() + wait
+        while accounts_closing(store, decision, scope) and time.monotonic() < deadline and _lives(store):
+            time.sleep(POLL)
+        tell_results(commands.answer_to(store, event), store, json=json)
+        if left := accounts_closing(store, decision, scope):
+            what = "it ends when every order of it has an answer"
+            raise click.ClickException(f"nothing more is sent on {', '.join(left)}, and the close is not over: {what}")
+
+
+def _end_wait(store: Store, event: Event, wait: float, *, json: bool) -> None:
+    """Let a close by hand wait no longer for the accounts that cannot be read."""
+    store.put_event(event)
+    if not _lives(store):
+        click.echo(f"no runner lives here: {event.id} waits, and with the first tick of the next run the close ends")
+        return
+    _await_tick(store, event, wait)
+    tell_results(commands.answer_to(store, event), store, json=json)
+
+
+def _await_tick(store: Store, event: Event, wait: float) -> None:
+    deadline = time.monotonic() + wait
+    while commands.is_waiting(store, event):
+        if time.monotonic() > deadline or not _lives(store):
+            raise click.ClickException(f"no tick has taken {event.id} yet; the next one will. See `ksctl status`")
+        time.sleep(POLL)
+
+
+def _lives(store: Store) -> bool:
+    return runner_state(store.lease(), datetime.now(UTC)).liveness == "alive"
+
+
+def _whole(store: Store, decision: str) -> str:
+    """The id of the close under way, or of the command that waits, that begins so; as it is where none does."""
+    open_ones = {each.id for found in left_to_do(store).values() for each in found}
+    open_ones |= {event.id for event in store.pending_events() if event.kind == "close"}
+    meant = sorted(each for each in open_ones if each.startswith(decision))
+    if len(meant) > 1 and decision not in meant:
+        raise click.ClickException(f"{decision} is the beginning of several: {', '.join(meant)}")
+    return meant[0] if len(meant) == 1 else decision
+
+
+def _nothing(store: Store, decision: str, scope: str | None) -> str:
+    """What there is to give up instead."""
+    open_ones = [f"{each.id} on {account}" for account, found in left_to_do(store).items() for each in found]
+    known = f" Not over: {', '.join(open_ones)}" if open_ones else " No close is under way"
+    return f"nothing is being closed for {decision} on {scope or 'any account'}.{known}"

@@ -1,0 +1,214 @@
+"""What an operator command prints: what was waiting, what came of it, and what is left.
+
+What a hand is told: its decision, what came of it, and how the lock stands afterwards.
+
+What a hand finds waiting, what it leaves behind, and who goes on with that: said before and after it acts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import click
+
+from killswitch.cli.live.status_sections import outcome
+from killswitch.cli.wording import ago, headline
+from killswitch.incident.record.results import Result, recorded_result
+from killswitch.model.decision import Decision, Notice, decision_record
+from killswitch.model.legible import one_line
+from killswitch.model.snapshot import Event
+from killswitch.model.store import Store
+from killswitch.model.words import Cause
+from killswitch.operations import commands
+from killswitch.operations.status import LockView, RunnerState, locks_at, runner_state
+from killswitch.planning.operator.plan_file import SavedPlan
+from killswitch.runner.assembly import LockPaths
+from killswitch.runner.clock import SystemClock
+from killswitch.runner.close_by_operator import left_to_do
+from killswitch.runner.status_blob import tick_time
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a person asks for. `wait` in seconds."""
+
+    kind: commands.HandKind
+    scope: str | None
+    author: str
+    reason: str
+    wait: float
+    json: bool
+    cause: Cause | None = None
+    force: bool = False
+    plan: SavedPlan | None = None
+    """What an `apply` is about."""
+
+    def event(self, store: Store | None) -> Event:
+        """Its event now, dated as ticks on `store` are; for a plan, one that it has not taken yet. SpentPlanError."""
+        now = tick_time(store, SystemClock())
+        if self.plan is not None and store is not None:
+            return commands.apply_hand(store, self.plan, self.author, now)
+        return commands.hand(self.kind, self.scope, self.author, self.reason, now, cause=self.cause, force=self.force)
+
+    @property
+    def sends(self) -> bool:
+        """Whether it is there to send orders, so that somebody has to be armed."""
+        return self.kind != "reset"
+
+
+def lock_of(order: Order, at: LockPaths | None) -> LockView | None:
+    """The lock file of a reset's scope as it stands; None for a close, and where no lock is written."""
+    if order.kind != "reset" or at is None:
+        return None
+    return next((lock for lock in locks_at(at.folder, None, datetime.now(UTC)) if lock.scope == order.scope), None)
+
+
+def is_lifting(order: Order, store: Store, at: LockPaths | None) -> bool:
+    """Whether the lock of a reset's scope still stands, with nothing under way that keeps it."""
+    lock = lock_of(order, at)
+    return lock is not None and lock.ordered and lock.has_own and not _closing_on(order.scope, store)
+
+
+def _closing_on(scope: str | None, store: Store) -> list[str]:
+    left = {each.id: each.scope for decisions in left_to_do(store).values() for each in decisions}
+    return [decision for decision, where in left.items() if where == scope]
+
+
+def _lock_words(lock: LockView, store: Store) -> str:
+    if not lock.ordered:
+        return f"{lock.scope} is not locked"
+    if not lock.has_own:
+        return f"{lock.scope} itself is not locked, but stays so by {', '.join(lock.wider)}: {lock.reason}"
+    closing = _closing_on(lock.scope, store)
+    if closing:
+        return f"{lock.scope} stays locked until the closing of {', '.join(closing)} has ended, and opens then"
+    return f"{lock.scope} is still locked: {lock.reason}"
+
+
+def tell(order: Order, store: Store, answer: commands.Answer, at: LockPaths | None, event: Event | None = None) -> None:
+    """What came of the hand; exit 1 where it is not what was asked for. `at`: where locks are lifted, if they are.
+
+    `event`: the command as the store has it.
+    """
+    results = [(decision, recorded_result(store, decision)) for decision in answer.decisions]
+    lock = lock_of(order, at)
+    if not results and not answer.notices and lock is None:
+        raise click.ClickException("the tick took it, and nothing came of it; see `ksctl status`")
+    if order.json:
+        _tell_json(results, answer.notices, lock)
+    else:
+        for decision, result in results:
+            click.echo(f"{headline(decision)}  [{decision.id}]\n  {_outcome(decision, result, store)}")
+        for notice in answer.notices:
+            click.echo(notice.text.replace("; ", "\n  ") if order.kind == "apply" else notice.text)
+        anew = commands.fired_anew(store, answer)
+        if anew is not None:
+            click.echo(f"{headline(anew)}  [{anew.id}]\n  it fired anew: its triggers still hold")
+        if lock is not None:
+            click.echo(_lock_words(lock, store))
+    if event is not None and commands.is_waiting(store, event):
+        raise click.ClickException(
+            f"not all of it is closed, and the command waits for the rest ({event.id}): {who_goes_on(store)}"
+        )
+    # A page that the command waited for an account is no failure once it does not wait any longer.
+    refused = any(notice.severity == "page" and notice.kind != "warning" for notice in answer.notices)
+    if refused or any(_failed(*each) for each in results):
+        raise click.exceptions.Exit(1)
+
+
+def tell_results(answer: commands.Answer, store: Store, *, json: bool) -> None:
+    """The decisions of an answer as they stand now, and what was said of them."""
+    results = [(decision, recorded_result(store, decision)) for decision in answer.decisions]
+    if json:
+        _tell_json(results, answer.notices, None)
+        return
+    for decision, result in results:
+        click.echo(f"{headline(decision)}  [{decision.id}]\n  {_outcome(decision, result, store)}")
+    for notice in answer.notices:
+        click.echo(notice.text)
+
+
+def _tell_json(results: Sequence[tuple[Decision, Result]], notices: Sequence[Notice], lock: LockView | None) -> None:
+    import msgspec
+
+    whole = {
+        "decisions": [{"decision": decision_record(decision), "result": result} for decision, result in results],
+        "notices": notices,
+        "lock": lock,
+    }
+    click.echo(msgspec.json.Encoder(decimal_format="string").encode(whole))
+
+
+def _outcome(decision: Decision, result: Result, store: Store) -> str:
+    if decision.kind == "reset":
+        return "back to normal"
+    words = outcome(result)
+    if result.standing == "closing":
+        words.append(f"not finished yet: {who_goes_on(store)}")
+    return "\n  ".join(words)
+
+
+def _failed(decision: Decision, result: Result) -> bool:
+    return decision.kind == "manual" and result.standing not in ("flat", "at target", "nothing to close")
+
+
+def other_runner(store: Store) -> RunnerState | None:
+    """The living runner on this store, unless it is this process."""
+    state = runner_state(store.lease(), datetime.now(UTC))
+    return state if state.liveness == "alive" and state.pid != os.getpid() else None
+
+
+def who_goes_on(store: Store) -> str:
+    """Who goes on with what is not finished."""
+    runner = other_runner(store)
+    if runner is None:
+        return "nobody goes on with it now: `ksctl run --live` on this store does"
+    return f"the runner (pid {runner.pid}) goes on with it, and `ksctl status --watch` follows it"
+
+
+def tell_waiting(store: Store) -> None:
+    """Say what the tick of a hand will take up besides: closings of an earlier run, and hands that wait."""
+    for line in (*_unfinished(store), *_waiting(store)):
+        click.echo(f"taken up as well, {line}", err=True)
+
+
+def tell_unfinished(store: Store) -> None:
+    """Say what the end of a hand leaves behind."""
+    for line in _unfinished(store):
+        click.echo(f"left behind, {line}", err=True)
+
+
+@contextmanager
+def saying_what_is_left(store: Store) -> Iterator[None]:
+    """Where a person breaks it off: what is being closed, and whether anybody goes on with it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        left = (*_unfinished(store), *_waiting(store))
+        for line in left:
+            click.echo(f"broken off, {line}", err=True)
+        if left:
+            click.echo(who_goes_on(store), err=True)
+        raise
+
+
+def _unfinished(store: Store) -> list[str]:
+    return [
+        f"not finished: the close of {decision.scope} on account {account} [{decision.id}]"
+        for account, decisions in left_to_do(store).items()
+        for decision in decisions
+    ]
+
+
+def _waiting(store: Store) -> list[str]:
+    now = tick_time(store, SystemClock())
+    return [f"waits: {_hand(event, now)}" for event in store.pending_events()]
+
+
+def _hand(event: Event, now: datetime) -> str:
+    by = f"{event.kind} of {event.scope or 'portfolio'} by {event.author or 'unknown'}"
+    return one_line(f"{by}, given {ago(event.at, now)}: {event.reason or 'no reason'} [{event.id}]")

@@ -1,0 +1,55 @@
+"""`ksctl explain`: the page of a diagnostic code, or the chain behind a decision."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+from killswitch.cli import options
+
+_CODE = re.compile(r"KS\d+", re.IGNORECASE)
+
+
+@click.command()
+@click.argument("subject", metavar="CODE|DECISION")
+@click.option("--store", "store_at", metavar="FILE", envvar="KSCTL_STORE", show_envvar=True,
+              help="The runner's store; needed for a decision.")  # fmt: skip
+@options.output
+def explain(subject: str, store_at: str | None, output: str) -> None:
+    """Explain a diagnostic code (KS1203), or a decision by its id or the beginning of it.
+
+    A decision's chain: policy line, triggers, values, snapshot, orders, fills, and what the venue said at the end.
+    """
+    if _CODE.fullmatch(subject):
+        _explain_code(subject.upper(), output)
+        return
+    if store_at is None:
+        raise click.UsageError(
+            f"{subject} is not a code such as KS1203; to explain a decision, name the store with --store FILE"
+        )
+    _explain_decision(subject, store_at, output)
+
+
+def _explain_code(code: str, output: str) -> None:
+    import json
+
+    from killswitch.policy.diagnostics.pages import page
+
+    try:
+        text = page(code)
+    except LookupError as error:
+        raise click.ClickException(str(error.args[0])) from error
+    click.echo(json.dumps({"code": code, "page": text}) if output == "json" else text.rstrip())
+
+
+def _explain_decision(prefix: str, store_at: str, output: str) -> None:
+    from killswitch.cli.policy.explain_decision import chain_of, chain_text, encode_chain
+    from killswitch.cli.session import friendly, opened_store
+
+    with friendly(), opened_store(store_at, read_only=True) as store:
+        try:
+            chain = chain_of(store, prefix)
+        except LookupError as error:
+            raise click.ClickException(str(error.args[0])) from error
+    click.echo(encode_chain(chain) if output == "json" else chain_text(chain))

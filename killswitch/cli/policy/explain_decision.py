@@ -1,0 +1,319 @@
+"""`ksctl explain DECISION`: the chain behind a decision, link by link.
+
+What `explain DECISION` looks like: one block for each link of the chain.
+
+The chain behind a decision: policy line → trigger → values → snapshot → orders → fills → flat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+
+import msgspec
+from msgspec import Struct
+
+from killswitch.cli.wording import headline, instant, interval, money, share, table
+from killswitch.incident.record.close_causes import alike, text_of
+from killswitch.incident.record.closed_positions import ClosedPosition
+from killswitch.incident.record.results import OrderLine, Result, kept_snapshot, recorded_result
+from killswitch.incident.record.source_places import PolicyText, WrittenAt, places_of
+from killswitch.incident.record.timeline import cancel_lines, resting_orders
+from killswitch.incident.record.totals import Missing
+from killswitch.incident.record.unprotected import Exposure
+from killswitch.model.decision import Decision, TriggerReading, decision_record
+from killswitch.model.legible import one_line
+from killswitch.model.snapshot import AccountSnapshot, Position, Snapshot
+from killswitch.model.store import Store
+from killswitch.render.formats import numbered
+
+
+def chain_text(chain: Chain) -> str:
+    """The whole chain."""
+    return "\n\n".join(block for block in _blocks(chain) if block)
+
+
+def _blocks(chain: Chain) -> Iterator[str]:
+    decision = chain.decision
+    yield f"Decision {decision.id}\n  {instant(decision.as_of)}  {headline(decision)}"
+    yield _policy(chain)
+    yield _triggers(chain)
+    yield _attribution(chain)
+    yield _snapshot(chain)
+    yield _plan(chain)
+    yield _orders(chain)
+    yield _end(chain)
+
+
+def _policy(chain: Chain) -> str:
+    decision = chain.decision
+    if decision.kind == "manual":
+        said = text_of(decision.cause)
+        declared = "" if said is None else f"\n  {decision.cause}: {said.tone}"
+        words = one_line(f"{decision.author or 'unknown'}: {decision.reason or 'no reason given'}")
+        return f"By hand\n  {words}{declared}"
+    if chain.policy is None:
+        return f"Policy line\n  unknown: the policy set {decision.policy_set} was not run on this store"
+    stage = chain.policy.stages.get(decision.stage or "")
+    lines = [_line(stage) if stage else _line(chain.policy.at), f"  {decision.policy_set}"]
+    if decision.commit:
+        lines.append(f"  commit {decision.commit}")
+    if decision.kind in (None, "suspicion") and decision.reason:
+        lines.append(f"  note: {decision.reason}")
+    if decision.kind == "reset":
+        lines.append(one_line(f"  reset by {decision.author or 'itself'}: {decision.reason or 'no reason given'}"))
+    return "\n".join(("Policy line", *lines))
+
+
+def _line(at: WrittenAt) -> str:
+    return f"  {at.file}:{at.line}  {at.text}"
+
+
+def _triggers(chain: Chain) -> str:
+    lines: list[str] = []
+    for trigger in chain.decision.triggers:
+        text = None if chain.policy is None else chain.policy.triggers.get(trigger.name)
+        if text is not None:
+            lines.append(_line(text.at))
+        since = f", true since {instant(trigger.true_since)}" if trigger.true_since else ""
+        threshold = (text.threshold if text else None) or trigger.threshold or "its expression"
+        value = f"{text.signal} {_value(trigger, text.unit)}" if text and text.signal else _value(trigger, None)
+        lines.append(f"    {trigger.name}: {value}, held against {threshold}{since}")
+        if trigger.reason:
+            lines.append(f"    {trigger.reason}")
+    return "\n".join(("Triggers and values", *lines)) if lines else ""
+
+
+def _value(trigger: TriggerReading, unit: str | None) -> str:
+    if trigger.value is None:
+        return "unknown" if trigger.threshold else "true"
+    low, high = (None if each is None else float(each) for each in trigger.value)
+    return interval((low, high), unit)
+
+
+def _attribution(chain: Chain) -> str:
+    found = chain.decision.attribution
+    if found is None or not found.window:
+        return ""
+    shares = f"long {share(found.long_share)}, short {share(found.short_share)} over {found.window}"
+    why = f" ({found.reason})" if found.reason else ""
+    return f"Who lost\n  {found.source}: {shares}{why}"
+
+
+def _snapshot(chain: Chain) -> str:
+    if chain.snapshot is None:
+        return "Snapshot\n  not kept"
+    blocks = [f"Snapshot of {instant(chain.snapshot.as_of)}"]
+    for account in chain.snapshot.accounts:
+        blocks.append(_account(account))
+        if account.positions:
+            rows = [_position(position) for position in account.positions]
+            blocks.append(table(("symbol", "side", "contracts", "entry", "mark", "liquidation", "P&L"), rows, "    "))
+    return "\n".join(blocks)
+
+
+def _account(account: AccountSnapshot) -> str:
+    quality = account.quality if account.reason is None else f"{account.quality}: {account.reason}"
+    held = "positions unknown" if account.positions is None else f"{len(account.positions)} positions"
+    return (
+        f"  {account.account} at {account.venue}, {quality}: equity {money(account.equity, account.currency)}, "
+        f"margin used {money(account.margin_used)}, {held}"
+    )
+
+
+def _position(position: Position) -> tuple[str, ...]:
+    return (
+        position.symbol, position.side, f"{position.contracts:f}", _plain(position.entry_price),
+        _plain(position.mark_price), _plain(position.liquidation_price), money(position.unrealized_pnl),
+    )  # fmt: skip
+
+
+def _plain(number: Decimal | None) -> str:
+    return "unknown" if number is None else f"{number:f}"
+
+
+def _plan(chain: Chain) -> str:
+    return what_is_decided(chain.decision, chain.snapshot)
+
+
+def what_is_decided(decision: Decision, snapshot: Snapshot | None) -> str:
+    """Orders, cancels and lock of a decision, before anything is done. `snapshot`: what it was decided on."""
+    rows = [
+        (
+            str(each.intent.rank), each.intent.account, each.intent.symbol, each.intent.position_side,
+            f"{each.intent.side} {each.amount}", f"{each.leaves:f}", each.intent.score or "-",
+        )
+        for each in alike(decision.intents)
+    ]  # fmt: skip
+    lines = [table(("rank", "account", "symbol", "position", "to do", "leaving", "score"), rows)] if rows else []
+    lines += [one_line(f"  {each}") for each in cancel_lines(decision.cancels, resting_orders(snapshot))]
+    if decision.lock is not None:
+        until = "until it is lifted" if decision.lock.until is None else f"until {instant(decision.lock.until)}"
+        lines.append(f"  lock {decision.lock.scope} {decision.lock.mode} {until}")
+    return "\n".join(("Decided", *lines)) if lines else "Decided\n  nothing to do"
+
+
+def _orders(chain: Chain) -> str:
+    rows = [_order(order) for order in chain.result.orders]
+    if not rows:
+        return ""
+    head = ("symbol", "position", "sent", "order", "client order id", "outcome", "filled", "price", "fee")
+    lines = ["Orders and fills", table(head, rows)]
+    bounded = [_bounded(number, order) for number, order in enumerate(chain.result.orders, start=1) if order.bound]
+    if bounded:
+        lines += [
+            "",
+            "Bounds of slippage",
+            table(("order", "rung", "sent as", "limit", "bound", "slipped", ""), bounded),
+        ]
+    return "\n".join(lines)
+
+
+def _bounded(number: int, order: OrderLine) -> tuple[str, ...]:
+    bound = order.bound
+    if bound is None:
+        return ()
+    kept = {True: "kept", False: "exceeded", None: "unknown"}[bound.kept]
+    if order.fate == "final" and not order.filled:
+        kept = "nothing filled"
+    return (
+        str(number), "-" if order.rung is None else str(order.rung + 1), order.kind or "-", _dash(order.limit),
+        f"{bound.declared:.2%}", "-" if bound.slipped is None else f"{bound.slipped:.2%}",
+        kept if bound.sent else f"{kept}, sent without a bound",
+    )  # fmt: skip
+
+
+def _order(order: OrderLine) -> tuple[str, ...]:
+    return (
+        order.symbol, order.position_side or "-", instant(order.sent_at), f"{order.side} {_plain(order.amount)}",
+        order.client_order_id or "-", f"{order.outcome}{f' ({order.text})' if order.text else ''}",
+        _dash(order.filled), _dash(order.price), _dash(order.fee),
+    )  # fmt: skip
+
+
+def _dash(number: Decimal | None) -> str:
+    return "-" if number is None else f"{number:f}"
+
+
+def _end(chain: Chain) -> str:
+    result = chain.result
+    lines = [f"  locked at {instant(result.locked_at)}"] if result.locked_at else []
+    lines += [f"  cancelled {order}" for order in result.cancelled]
+    lines += [
+        f"  {each.symbol} {each.position_side} on {each.account}: {each.position:f} left, as the venue says "
+        f"(target {each.target:f}, {instant(each.at)})"
+        for each in result.verified
+    ]
+    for ending in result.endings:
+        why = f": {ending.reason}" if ending.reason else ""
+        ended = "every target is reached" if ending.status == "flat" else f"ended {ending.status}"
+        lines.append(f"  {ending.account}: {ended}, {instant(ending.at)}{why}")
+    lines += [f"  {account}: nothing was sent, because nothing was armed for it" for account in result.unsent]
+    lines += [f"  the whole book of {account} was asked to be closed in one request" for account in result.swept]
+    lines += [line for each in result.positions if (line := _became(each))]
+    lines += [f"  {_bare(each)}" for each in result.exposures]
+    lines.append(f"  {_standing(chain)}")
+    if result.closed:
+        lines.append(f"  realised {money(result.realised)} before fees, fees {money(result.fees)}")
+        lines.append(
+            f"  slippage {money(result.slippage)} against the marks when the orders were sent, "
+            f"delay cost {money(result.delay)} until then"
+        )
+    lines += [f"  {each.what} {_partly(each)}" for each in result.missing]
+    if result.totals.took is not None:
+        lines.append(f"  {result.totals.took:.1f} s from the first order to the last look at the venue")
+    return "\n".join(("End", *lines))
+
+
+def _partly(missing: Missing) -> str:
+    if missing.known is None:
+        return f"unknown: nothing is known of {_lacking(missing)}"
+    return f"{money(missing.known)} as far as known, without {_lacking(missing)}"
+
+
+def _lacking(missing: Missing) -> str:
+    words = [numbered(missing.orders)] if missing.orders else []
+    said = " and ".join((*words, "what the whole-book request closed") if missing.swept else words)
+    return said if missing.why is None else f"{said} ({missing.why})"
+
+
+def _became(position: ClosedPosition) -> str:
+    """What went by other hands, and dust; empty where there is neither."""
+    name = f"{position.symbol} {position.side} on {position.account}"
+    words = []
+    if position.others:
+        by = "went without an order of ours" if position.others > 0 else "came to it meanwhile"
+        words.append(f"{abs(position.others):f} {by}")
+    if position.other_decisions:
+        words.append(f"{position.other_decisions:f} went by orders of other decisions of ours")
+    if position.dust:
+        words.append(f"what is left is dust, {money(position.worth)}" if position.worth else "what is left is dust")
+    return f"  {name}: {', '.join(words)}" if words else ""
+
+
+def _bare(exposure: Exposure) -> str:
+    name = f"{exposure.symbol} {exposure.position_side} on {exposure.account} without protective order {exposure.order}"
+    if exposure.seconds is None:
+        return f"{name} since {instant(exposure.since)}: {exposure.text or exposure.end}"
+    return f"{name} for {exposure.seconds:.1f} s: {exposure.end}"
+
+
+def _standing(chain: Chain) -> str:
+    if chain.decision.kind == "reset":
+        return "the scope is back to normal"
+    return {
+        "recorded only": "recorded only: nothing was sent, because the account or the policy observes",
+        "locked on suspicion": "on suspicion: no stage has fired, and nothing is closed",
+        "suspicion over": "the suspicion is over: no stage has fired, and its lock is lifted",
+        "nothing to close": "nothing was to be closed",
+        "closing": "closing: not finished yet",
+        "flat": "flat: the venue itself shows every target of 0 reached",
+        "at target": "at target: the venue itself shows every target reached",
+        "residual": "residual: something is left, see above",
+        "blocked": "blocked: the venue does not let the rest be closed, see above",
+        "abandoned": "abandoned: what became of an order of ours was never known, see above"
+        if chain.result.totals.abandoned
+        else "abandoned",
+        "partly recorded only": f"partly recorded only: nothing was sent on {', '.join(chain.result.unsent)}, "
+        "because nothing was armed for it; everything else reached its targets",
+    }[chain.result.standing]
+
+
+CHAIN_FORMAT = "killswitch.explanation/v1"
+
+
+class Chain(Struct, frozen=True):
+    """A decision with all that led to it and all that came of it. What was not kept is null."""
+
+    decision: Decision
+    policy: PolicyText | None
+    snapshot: Snapshot | None
+    result: Result
+
+
+def chain_of(store: Store, id_prefix: str) -> Chain:
+    """The chain of the one decision whose id starts so. LookupError, in words, if there is none or several."""
+    stored = store.decision(id_prefix)
+    if stored is None:
+        raise LookupError(f"no decision starts with {id_prefix}; `ksctl history` lists them")
+    decision = stored.decision
+    snapshot = kept_snapshot(stored.snapshot)
+    return Chain(
+        decision,
+        places_of(store, decision.policy_set).get(decision.policy),
+        snapshot,
+        recorded_result(store, decision),
+    )
+
+
+def encode_chain(chain: Chain) -> bytes:
+    """The chain as one JSON object, format `killswitch.explanation/v1`."""
+    return msgspec.json.Encoder(decimal_format="string").encode(
+        {
+            "format": CHAIN_FORMAT,
+            "decision": decision_record(chain.decision),
+            "policy": chain.policy,
+            "snapshot": chain.snapshot,
+            "result": chain.result,
+        }
+    )

@@ -1,0 +1,201 @@
+"""Verbs that only read policies: `validate`, `schema`, `graph`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from killswitch.cli import EXIT_FAILED, EXIT_WARNINGS, options
+
+if TYPE_CHECKING:
+    from killswitch.graph.nodes import PolicySet
+    from killswitch.policy.diagnostics.problem import Diagnostic
+    from killswitch.policy.loader import Loaded
+
+paths_argument = click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=options.UntouchedPath())
+
+
+@click.command()
+@paths_argument
+@click.option("--strict", is_flag=True, help="Exit 3 when there are warnings.")
+@options.variant
+@options.output
+@click.pass_context
+def validate(context: click.Context, paths: tuple[Path, ...], strict: bool, variant: str | None, output: str) -> None:
+    """Check policies: every mistake of what can be read, in one pass.
+
+    PATH is a file or a folder; all of them together are one policy set. Every variant that they declare is checked,
+    whichever is selected.
+    """
+    loaded, policy_set, problems = _with_accounts(*_read(paths, variant))
+    if output == "json":
+        click.echo(_json(_answer(loaded, policy_set, problems)))
+    else:
+        click.echo(_told(loaded, policy_set, problems))
+    if any(problem.severity == "error" for problem in problems):
+        context.exit(EXIT_FAILED)
+    if strict and problems:
+        context.exit(EXIT_WARNINGS)
+
+
+def _read(paths: Sequence[Path], variant: str | None) -> tuple[Loaded, PolicySet | None, Sequence[Diagnostic]]:
+    """What the paths hold, what it compiles to (None where anything is wrong), and every problem."""
+    from killswitch.graph.variants import NoSuchVariantError
+    from killswitch.incident.report.runbooks import compile_all
+    from killswitch.policy.loader import load
+
+    loaded = load(paths)
+    try:
+        return (loaded, *compile_all(loaded, variant=variant))
+    except NoSuchVariantError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _with_accounts(
+    loaded: Loaded, policy_set: PolicySet | None, problems: Sequence[Diagnostic]
+) -> tuple[Loaded, PolicySet | None, Sequence[Diagnostic]]:
+    """The same, and what of the accounts their venues do not have: no runner could start with them.
+
+    Of a set that compiles also who would not be told of what, from here.
+    """
+    from killswitch.accounts.validation import account_misfits
+    from killswitch.policy.diagnostics.problem import has_errors, in_order
+
+    misfits = account_misfits(loaded)
+    if policy_set is None or has_errors(misfits):
+        return loaded, None, in_order((*problems, *misfits))
+    from killswitch.graph.resolution.routes import unrouted_names
+
+    untold = unrouted_names(loaded.documents)
+    if policy_set.routes:
+        from killswitch.runner.notify.target_check import target_warnings
+
+        untold += target_warnings(policy_set)
+    return loaded, policy_set, in_order((*problems, *misfits, *untold))
+
+
+def _unchecked(loaded: Loaded) -> bool:
+    """Whether anything is written that could not be read, and so not be checked any further."""
+    return loaded.lost or any(each.gaps.flawed(()) for each in loaded.faulty)
+
+
+def _told(loaded: Loaded, policy_set: PolicySet | None, problems: Sequence[Diagnostic]) -> str:
+    from killswitch.policy.diagnostics.problem import render
+
+    told = [render(problems), ""] if problems else []
+    errors = sum(problem.severity == "error" for problem in problems)
+    warnings = len(problems) - errors
+    if policy_set is None:
+        told.append(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}; `ksctl explain CODE` says more")
+        if _unchecked(loaded):
+            told.append("what could not be read was not checked any further: correct it, and validate again")
+    else:
+        told.append(f"{_count(len(loaded.documents), 'document')}, {_count(warnings, 'warning')}; {policy_set.digest}")
+    return "\n".join(told)
+
+
+def _json(answer: object) -> str:
+    import json
+
+    return json.dumps(answer, indent=2, ensure_ascii=False)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def _answer(loaded: Loaded, policy_set: PolicySet | None, problems: Sequence[Diagnostic]) -> dict[str, object]:
+    from killswitch.policy.diagnostics.problem import as_json
+
+    return {
+        "valid": policy_set is not None,
+        "complete": not _unchecked(loaded),
+        "digest": policy_set.digest if policy_set is not None else None,
+        "documents": [
+            {"kind": document.kind, "name": document.name, "file": document.source.file}
+            for document in loaded.documents
+        ],
+        "diagnostics": as_json(problems),
+    }
+
+
+@click.command()
+@click.argument("what", metavar="[KIND|signals|events|plan|all]", default="all")
+@options.output
+def schema(what: str, output: str) -> None:
+    """Print the JSON Schema of a kind, of all kinds, of `ksctl run --events`, of a saved plan, or the signals."""
+    if what == "signals":
+        click.echo(_signals_json() if output == "json" else _signals_text())
+        return
+    if what == "events":
+        from killswitch.telemetry.events import event_schema
+
+        click.echo(_json(event_schema()))
+        return
+    if what == "plan":
+        from killswitch.planning.operator.plan_file import plan_schema
+
+        click.echo(_json(plan_schema()))
+        return
+    from killswitch.policy.kinds import KINDS, schema_of, schema_of_all
+    from killswitch.policy.schema.validation import closest
+
+    others = [*KINDS, "signals", "events", "plan", "all"]
+    if what != "all" and what not in KINDS:
+        near = closest(what, others)
+        hint = f" Did you mean {near}?" if near else ""
+        raise click.UsageError(f"{what} is not one of {', '.join(others)}.{hint}")
+    click.echo(_json(schema_of_all() if what == "all" else schema_of(what)))
+
+
+def _signals_json() -> str:
+    from dataclasses import asdict
+
+    from killswitch.signals.catalogue import CATALOGUE
+
+    return _json([asdict(signal) for signal in CATALOGUE])
+
+
+def _signals_text() -> str:
+    from killswitch.signals.catalogue import CATALOGUE
+
+    entries = []
+    for signal in CATALOGUE:
+        use = f'{signal.name}("15m")' if signal.windowed else signal.name
+        entries.append(
+            f"{use}  ({signal.unit}, of a {signal.level})\n  {signal.meaning}\n"
+            f"  partly known: {signal.partly_known}\n  unknown: {signal.unknown}"
+        )
+    return "\n\n".join(entries)
+
+
+@click.command()
+@paths_argument
+@click.option(
+    "--format", "form", type=click.Choice(["mermaid", "dot"]), default="mermaid", show_default=True,
+    help="The language of the diagram.",
+)  # fmt: skip
+@options.variant
+@options.output
+@click.pass_context
+def graph(context: click.Context, paths: tuple[Path, ...], form: str, variant: str | None, output: str) -> None:
+    """Print the compiled decision graph as Mermaid or DOT."""
+    _, policy_set, problems = _read(paths, variant)
+    if policy_set is None:
+        from killswitch.policy.diagnostics.problem import as_json, render
+
+        if output == "json":
+            click.echo(_json({"format": form, "text": None, "diagnostics": as_json(problems)}))
+        else:
+            click.echo(render(problems), err=True)
+        context.exit(EXIT_FAILED)
+    from killswitch.graph.diagram import dot, mermaid
+
+    drawn = mermaid(policy_set) if form == "mermaid" else dot(policy_set)
+    if output == "json":
+        click.echo(_json({"format": form, "text": drawn, "digest": policy_set.digest}))
+    else:
+        click.echo(drawn.rstrip("\n"))

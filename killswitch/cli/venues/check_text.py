@@ -1,0 +1,207 @@
+"""Checked accounts in words: the verdict, what was found, and the tables behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from killswitch.cli.venues.list_text import capability_table
+from killswitch.cli.wording import fitted, hanging, money, width
+from killswitch.model.inspection import KeyRights
+from killswitch.model.legible import one_line
+from killswitch.planning.closability import Outlook
+from killswitch.preflight.account_check import AccountCheck, Check
+from killswitch.preflight.findings import rounded_up
+from killswitch.ratelimit.worst_case import Reckoning
+
+SHOWN = 40
+"""At most so many positions with something to say are shown; the others are in the JSON."""
+
+
+def check_text(check: Check) -> str:
+    """The whole check."""
+    return "\n".join(_lines(check))
+
+
+def _lines(check: Check) -> Iterator[str]:
+    for account in check.accounts:
+        yield from _account(account, check)
+        yield ""
+    counts = {verdict: sum(each.verdict == verdict for each in check.accounts) for verdict in _SUMMED}
+    words = [f"{count} {_SUMMED[verdict]}" for verdict, count in counts.items() if count]
+    number = len(check.accounts)
+    yield f"{number} account{'' if number == 1 else 's'}: {', '.join(words)}. Nothing was changed."
+
+
+_SUMMED = {"failed": "failed", "warnings": "with warnings", "ok": "ok"}
+
+
+def _account(account: AccountCheck, check: Check) -> Iterator[str]:
+    where = account.exchange or account.adapter
+    system = "" if account.environment == "production" else f", {account.environment}"
+    acts = "acts when run with --live" if account.execution == "live" else "observed only"
+    kind = f"{account.adapter}, {where}, {account.market}{system}"
+    yield f"{account.account} at {account.venue} ({kind}): {account.verdict.upper()}"
+    yield f"  {acts}; {_numbers(account)}"
+    if account.quality == "ok":
+        yield hanging(f"  {_modes(account)}", "  ", width())
+    if account.rights is not None:
+        yield hanging(f"  key: {_rights(account.rights)}", "  ", width())
+    for finding in account.findings:
+        way_out = f"; {finding.way_out}" if finding.way_out else ""
+        text = f"  {finding.severity:7}  {finding.about}: {one_line(finding.text + way_out)}"
+        yield hanging(text, " " * 11, width())
+    if account.capabilities:
+        yield ""
+        told = "as the venue and the adapter say" if account.told_by == "inspection" else "as far as the adapter shows"
+        yield f"  What the switch can do here, {told}"
+        yield capability_table(account.capabilities)
+    yield from _outlooks(account)
+    yield from _reading(account, check)
+    yield from _closing(account)
+
+
+def _numbers(account: AccountCheck) -> str:
+    if account.quality is None:
+        return "not read"
+    if account.quality != "ok":
+        return account.quality
+    positions = "positions unknown" if account.positions is None else _counted(account.positions, "position")
+    orders = "orders unknown" if account.orders is None else _counted(account.orders, "resting order")
+    return f"equity {money(account.equity, account.currency)}, {positions}, {orders}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _modes(account: AccountCheck) -> str:
+    took = "unknown" if account.reading_ms is None else f"{account.reading_ms:,.0f} ms"
+    skew = "unknown" if account.clock_skew_ms is None else f"{account.clock_skew_ms:+,.0f} ms"
+    status = "" if account.status is None else f", status {one_line(account.status)}"
+    return (
+        f"a reading takes {took}, the venue's clock {skew}{status}; "
+        f"position mode {account.position_mode or 'unknown'}, margin mode {account.margin_mode or 'unknown'}"
+    )
+
+
+def _rights(rights: KeyRights) -> str:
+    words = {True: "yes", False: "no", None: "unknown"}
+    shown = [
+        f"{name} {words[can]}"
+        for name, can in (
+            ("read", rights.read), ("trade", rights.trade), ("withdraw", rights.withdraw),
+            ("transfer", rights.transfer), ("bound to addresses", rights.bound_to_addresses),
+        )
+    ]  # fmt: skip
+    if rights.expires_at is not None:
+        shown.append(f"expires {rights.expires_at:%Y-%m-%d}")
+    return ", ".join(shown) + (f" ({one_line(rights.note)})" if rights.note else "")
+
+
+def _outlooks(account: AccountCheck) -> Iterator[str]:
+    if account.outlooks is None:
+        return
+    told = [each for each in account.outlooks if each.hindrances]
+    told.sort(key=lambda each: all(one.severity == "note" for one in each.hindrances))
+    yield ""
+    plain = len(account.outlooks) - len(told)
+    if not told:
+        some = "The position" if plain == 1 else f"All {plain} positions"
+        yield (
+            f"  {some} could be closed as {'it is' if plain == 1 else 'they are'}."
+            if plain
+            else "  No position is open."
+        )
+        return
+    yield f"  Positions with something to say, of {len(account.outlooks)}"
+    shown = told[:SHOWN]
+    yield fitted(("position", "contracts", "orders", "", ""), list(_rows(shown)), width())
+    if len(told) > SHOWN:
+        yield f"  … and {len(told) - SHOWN} more: --output json"
+    for kind, meaning in dict.fromkeys((one.kind, one.meaning) for each in shown for one in each.hindrances):
+        if meaning:
+            yield hanging(f"  {kind}: {meaning}", "    ", width())
+
+
+def _rows(outlooks: Sequence[Outlook]) -> Iterator[tuple[str, str, str, str, str]]:
+    """A row for each thing to say of a position; what is said of several alike, once and with all of them.
+
+    Warnings about several come first, notes about several last.
+    """
+    alike: dict[_Said, list[Outlook]] = {}
+    for outlook in outlooks:
+        for each in outlook.hindrances:
+            alike.setdefault((each.severity, each.kind, each.text), []).append(outlook)
+    yield from _of_several(alike, "warning")
+    for outlook in outlooks:
+        place = (f"{outlook.symbol} {outlook.side}", f"{outlook.contracts:f}", str(outlook.orders))
+        for each in outlook.hindrances:
+            if len(alike[each.severity, each.kind, each.text]) == 1:
+                yield (*place, _kind(each.severity, each.kind), each.text)
+                place = ("", "", "")
+    yield from _of_several(alike, "note")
+
+
+_Said = tuple[str, str, str]
+"""Severity, kind and text of a hindrance."""
+
+
+def _of_several(alike: Mapping[_Said, Sequence[Outlook]], wanted: str) -> Iterator[tuple[str, str, str, str, str]]:
+    for (severity, kind, text), those in alike.items():
+        if severity == wanted and len(those) > 1:
+            names = ", ".join(f"{each.symbol} {each.side} {each.contracts:f}" for each in those)
+            orders = str(sum(each.orders for each in those))
+            yield (f"{len(those)} positions", "", orders, _kind(severity, kind), f"{text}: {names}")
+
+
+def _kind(severity: str, kind: str) -> str:
+    return kind if severity == "warning" else f"({kind})"
+
+
+def _reading(account: AccountCheck, check: Check) -> Iterator[str]:
+    if not account.reading:
+        return
+    yield ""
+    yield f"  Reading at a tick of {check.interval:g} s"
+    rows = [
+        (
+            cost.limit,
+            f"{cost.takes:,.0f} of {cost.allowed:,} in {cost.per:g} s",
+            f"{cost.for_reading:,} are for reading",
+            f"least tick {rounded_up(cost.least):g} s" if cost.least else "",
+            f"{_units(cost.refreshes)} of it for dead-man timers" if cost.refreshes else "",
+            f"shared by {cost.accounts} accounts" if cost.accounts > 1 else "",
+            _used(account, cost.limit),
+        )
+        for cost in account.reading
+    ]
+    yield fitted(("limit", "takes", "", "", "", "", ""), rows, width())
+
+
+def _units(taken: float) -> str:
+    """What is more than nothing never reads as 0."""
+    return f"{taken:,.0f}" if taken >= 1 else "less than 1"
+
+
+def _used(account: AccountCheck, name: str) -> str:
+    used = (account.used or {}).get(name)
+    return "" if used is None else f"{used:,} used now, by the venue's count"
+
+
+def _closing(account: AccountCheck) -> Iterator[str]:
+    if account.closing is None:
+        return
+    yield ""
+    yield "  Closing, by the venue's limits alone (every order filling at once)"
+    rows = [("everything", "", *_reckoned(account.closing.everything))]
+    worst = account.closing.worst_stage
+    if worst is not None:
+        paced = " at its own pace" if worst.paced else ""
+        which = f"{worst.policy}/{worst.stage} on {worst.scope}"
+        rows.append((f"worst stage{paced}", which, *_reckoned(worst.reckoning)))
+    yield fitted(("", "", "orders", "cancels", "requests", "seconds", "bound by"), rows, width())
+
+
+def _reckoned(found: Reckoning) -> tuple[str, str, str, str, str]:
+    seconds = "over a day" if found.seconds is None else f"{found.seconds:,.1f}"
+    return f"{found.orders:,}", f"{found.cancels:,}", f"{found.requests:,}", seconds, found.bound_by or "nothing"

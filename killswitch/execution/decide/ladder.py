@@ -1,0 +1,107 @@
+"""By which order the next attempt is made: the rungs of the ladder, down to one that always has a way out. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+
+from killswitch.execution.targets.recorded_reports import finite
+from killswitch.model.decision import Rung
+from killswitch.model.snapshot import Instrument, OrderSide, Position
+
+MARKET = (Rung("market", tries=2), Rung("limit"))
+"""Where no ladder is declared: at market, and at the best price of the other side where that is not taken."""
+_NO_MARKET_ORDERS = frozenset({"limit_only", "post_only"})
+_NEVER = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How one order is sent. `price` in quote per base, None for a market order; `rests` where it may stay open."""
+
+    rung: int
+    order: str
+    price: Decimal | None
+    rests: bool = False
+
+
+def next_rung(ladder: Sequence[Rung], rung: int, tried: int) -> int:
+    """The rung of the next order, after `tried` orders on `rung` that did not fill.
+
+    After the last one, what is without a bound is tried anew: what was refused a moment ago may be taken now.
+    """
+    rung = min(rung, len(ladder) - 1)
+    if tried < ladder[rung].tries:
+        return rung
+    if rung + 1 < len(ladder):
+        return rung + 1
+    return next((number for number, step in enumerate(ladder) if step.order == "market"), rung)
+
+
+def before_the_last(ladder: Sequence[Rung]) -> int:
+    """How many orders a ladder takes until its last rung is reached."""
+    return sum(step.tries for step in ladder[:-1])
+
+
+def manner(
+    ladder: Sequence[Rung],
+    rung: int,
+    side: OrderSide,
+    band: Decimal | None,
+    position: Position | None,
+    instrument: Instrument | None,
+) -> Manner:
+    """The order of rung `rung`, priced on `position` as the venue shows it now.
+
+    A rung that cannot be priced, because neither mark nor book is known, is passed over for a market order: an exit
+    must exist, and the report says that it had no bound. A market order where the market takes none is a limit order.
+    """
+    step = ladder[rung]
+    disabled = instrument is not None and instrument.state in _NO_MARKET_ORDERS
+    if step.order == "market" and not disabled:
+        return Manner(rung, "market", None)
+    bounded = None if step.order == "market" else band
+    price = _price(side, None if bounded is None else bounded * step.widen, position, instrument)
+    if price is None:
+        return Manner(rung, "market", None)
+    if step.order == "limit_ioc" and not (instrument is not None and instrument.state == "post_only"):
+        return Manner(rung, "limit_ioc", price)
+    return Manner(rung, "limit", price, rests=True)
+
+
+def _price(
+    side: OrderSide, band: Decimal | None, position: Position | None, instrument: Instrument | None
+) -> Decimal | None:
+    """The limit: `band` away from the mark, else the best price of the other side; within the venue's own band."""
+    if position is None:
+        return None
+    mark = finite(position.mark_price)
+    book = _book(side, position, instrument)
+    if band is not None and mark is not None:
+        price = mark * (1 - band if side == "sell" else 1 + band)
+    elif book is not None:
+        price = book
+    else:
+        return None
+    venue_band = None if instrument is None else instrument.price_band
+    if venue_band is not None and mark is not None:
+        edge = mark * (1 - venue_band if side == "sell" else 1 + venue_band)
+        price = max(price, edge) if side == "sell" else min(price, edge)
+    return _on_tick(price, side, None if instrument is None else finite(instrument.price_step))
+
+
+def _book(side: OrderSide, position: Position, instrument: Instrument | None) -> Decimal | None:
+    """The best price that takes the order at once; where only makers are let in, the best price of our own side."""
+    bid, ask = finite(position.bid), finite(position.ask)
+    makers_only = instrument is not None and instrument.state == "post_only"
+    crossing = bid if side == "sell" else ask
+    return (ask if side == "sell" else bid) if makers_only else crossing
+
+
+def _on_tick(price: Decimal, side: OrderSide, tick: Decimal | None) -> Decimal | None:
+    """On the venue's tick, never beyond the bound: a sale rounds up, a purchase down."""
+    if tick is not None and tick > _NEVER:
+        rounding = ROUND_CEILING if side == "sell" else ROUND_FLOOR
+        price = (price / tick).to_integral_value(rounding=rounding) * tick
+    return price if price > _NEVER else None

@@ -1,0 +1,111 @@
+"""What the venue's own account of the world is worth: only a trusted reading can say that a position is closed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+from killswitch.execution.patience import Pace
+from killswitch.execution.targets.lifecycle import ZERO
+from killswitch.execution.targets.position_target import PositionKey
+from killswitch.execution.targets.recorded_reports import finite, said
+from killswitch.model.snapshot import AccountSnapshot, Position
+
+_MARGINED = frozenset({"swap", "future", "margin"})
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The positions of a trusted snapshot; what is not in them is not held, unless it is `doubtful`."""
+
+    positions: Mapping[PositionKey, Position]
+    doubtful: frozenset[PositionKey] = frozenset()
+    """Positions that have gone from the answer, and not by our own orders: said too seldom yet to be believed."""
+
+    def contracts(self, key: PositionKey) -> Decimal:
+        """Contracts held, 0 if none."""
+        position = self.positions.get(key)
+        return ZERO if position is None else position.contracts
+
+
+@dataclass(frozen=True, slots=True)
+class Distrust:
+    """Why a snapshot says nothing about positions. `repeatable`: believed if it comes again and again."""
+
+    reason: str
+    repeatable: bool = False
+
+
+def read(account: AccountSnapshot) -> Reading | Distrust:
+    """The positions, if the snapshot is good for them.
+
+    An empty book with margin in use contradicts itself; one whose margin is not given may be an answer that
+    got lost, and must repeat itself. A size that is no number, or negative, is no answer at all.
+    """
+    if account.quality != "ok":
+        return Distrust(f"the venue's answer is {account.quality}: {account.reason or 'no reason given'}")
+    if account.positions is None:
+        return Distrust("the venue did not say what is held")
+    for position in account.positions:
+        size = finite(position.contracts)
+        if size is None or size < ZERO:
+            return Distrust(f"{position.symbol} {position.side} is said to be {said(position.contracts)} contracts")
+    positions = {position.key: position for position in account.positions if position.contracts > ZERO}
+    if len(positions) < len(account.positions) and not positions:
+        return Distrust("every position has size 0", repeatable=True)
+    if not positions and account.market in _MARGINED:
+        return _empty(finite(account.margin_used))
+    return Reading(positions)
+
+
+def _empty(margin: Decimal | None) -> Reading | Distrust:
+    """An empty book with `margin` in use."""
+    if margin is None:
+        return Distrust("an empty book, and the margin in use is not given", repeatable=True)
+    if margin > ZERO:
+        return Distrust(f"an empty book with {margin} of margin in use")
+    return Reading({})
+
+
+class Trust:
+    """Turns snapshots into readings, one after the other; remembers how often an odd one has repeated itself.
+
+    A position that has gone from the answer is odd in every market, unless our own orders can have closed it:
+    an answer that got lost, or a page of it, looks the same. It is believed when it has repeated itself for a while.
+    """
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._odd = 0
+        self._gone: dict[PositionKey, tuple[int, float]] = {}
+
+    def take(self, account: AccountSnapshot, expected: Mapping[PositionKey, Decimal], now: float) -> Reading | Distrust:
+        """The reading that this snapshot gives, or why it gives none.
+
+        `expected`: the contracts that our own orders leave of each position, at least. `now` in monotonic seconds.
+        """
+        found = read(account)
+        if isinstance(found, Distrust) and not found.repeatable:
+            self._odd, self._gone = 0, {}
+            return found
+        positions = {} if isinstance(found, Distrust) else found.positions
+        doubtful = self._count_gone(positions, expected, now)
+        if isinstance(found, Reading):
+            self._odd = 0
+            return Reading(positions, doubtful)
+        self._odd += 1
+        return found if self._odd < self._pace.doubt_reads else Reading({}, doubtful)
+
+    def _count_gone(
+        self, positions: Mapping[PositionKey, Position], expected: Mapping[PositionKey, Decimal], now: float
+    ) -> frozenset[PositionKey]:
+        """The positions that have gone unexplained, and not yet often and long enough."""
+        gone = [key for key, least in expected.items() if least > ZERO and key not in positions]
+        counted = {key: self._gone.get(key, (0, now)) for key in gone}
+        self._gone = {key: (count + 1, since) for key, (count, since) in counted.items()}
+        return frozenset(
+            key
+            for key, (count, since) in self._gone.items()
+            if count < self._pace.doubt_reads or now - since < self._pace.doubt_for
+        )

@@ -1,0 +1,160 @@
+"""Which line may send which order now. Pure: positions and lines in, verdicts out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Decimal
+from enum import Enum
+
+from killswitch.execution.targets.lifecycle import ZERO, State
+from killswitch.execution.targets.order_ledger import PositionLedger
+from killswitch.execution.targets.position_target import Line
+from killswitch.model.snapshot import Instrument
+
+_RULED_OUT = frozenset({"below_minimum"})
+"""Refusals that no further order changes."""
+_RULES = frozenset({"below_minimum", "market_closed", "permission"})
+"""Refusals that are the venue's rules and not its trouble: what they leave is blocked, not merely left."""
+
+Slot = tuple[str, ...]
+"""What one line at a time may work on: a position, or what a line trades by itself."""
+
+
+class Do(Enum):
+    NOTHING = "at target"
+    WAIT = "wait"
+    SEND = "send"
+    DOUBT = "the venue shows more than our fills have left"
+    BLOCKED = "the venue's rules do not let us"
+    GIVE_UP = "too many attempts"
+    ABANDON = "an order's fate was never known"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to do about a line; `amount` with SEND, `reason` with what ends it."""
+
+    do: Do
+    amount: Decimal = ZERO
+    reason: str | None = None
+
+    @property
+    def ends(self) -> bool:
+        return self.do in (Do.BLOCKED, Do.GIVE_UP, Do.ABANDON)
+
+
+WAIT = Verdict(Do.WAIT)
+
+
+def judge(
+    line: Line,
+    shown: Decimal,
+    ledger: PositionLedger,
+    instrument: Instrument | None,
+    *,
+    attempts: int,
+    believe_venue: bool = False,
+) -> Verdict:
+    """What is to be done about `line`, of whose position the venue shows `shown` contracts.
+
+    A trim never sends more than was decided, over all attempts; a full close goes on until the venue shows
+    nothing. `believe_venue`: the venue has shown more than our fills have left for long enough to be right.
+    For a line that is counted by its own fills, `shown` is what it has still to trade. `attempts`: after so many orders
+    in a row that came to nothing it is given up, unless it is a full close.
+    """
+    if line.in_flight or line.state is State.SETTLED:
+        return WAIT
+    if shown <= line.target:
+        return Verdict(Do.NOTHING)
+    if line.refusal in _RULED_OUT:
+        return Verdict(Do.BLOCKED, reason=f"{shown} {line.symbol}: the venue says it is below its minimum")
+    if line.fruitless >= attempts and not _goes_on(line):
+        do = Do.BLOCKED if line.refusal in _RULES else Do.GIVE_UP
+        why = "none of them filled" if line.refusal is None else f"the last one: {line.refusal}"
+        return Verdict(do, reason=f"{line.symbol}: {line.fruitless} orders in a row closed nothing ({why})")
+    wanted = _held(line, shown, ledger, believe_venue=believe_venue) - line.target
+    if line.target > ZERO:
+        wanted = min(wanted, left_to_close(line, ledger))
+    if wanted <= ZERO:
+        return _left_over(line, shown, ledger, believe_venue=believe_venue)
+    return sized(line, wanted, instrument)
+
+
+def _goes_on(line: Line) -> bool:
+    """Whether it is a full close: that does not end while the venue shows a position, whatever the venue refuses."""
+    return line.target == ZERO and not line.by_fills
+
+
+def left_to_close(line: Line, ledger: PositionLedger) -> Decimal:
+    """What of the decided amount is not closed yet, by whichever decision: two that halve leave a half."""
+    return line.decided - (ledger.closed - line.closed_before) - line.outstanding
+
+
+def _held(line: Line, shown: Decimal, ledger: PositionLedger, *, believe_venue: bool) -> Decimal:
+    """What of the position an order of this line may count on."""
+    if line.by_fills:
+        return shown - line.outstanding
+    if believe_venue and (line.guarded or not ledger.outstanding):
+        return shown
+    return ledger.free(shown, guarded=line.guarded)
+
+
+def _left_over(line: Line, shown: Decimal, ledger: PositionLedger, *, believe_venue: bool) -> Verdict:
+    """More is shown than the target, and yet nothing may be sent."""
+    if line.aside or (ledger.waits and not line.by_fills):
+        return WAIT
+    if line.abandoned or (ledger.outstanding and not line.by_fills):
+        return Verdict(Do.ABANDON, reason=f"{line.symbol}: what became of an order of ours was never known")
+    if not believe_venue:
+        return Verdict(Do.DOUBT)
+    return Verdict(
+        Do.GIVE_UP,
+        reason=f"{line.symbol}: all {line.decided} that were decided are closed, and the venue shows {shown}: "
+        "the position has grown meanwhile",
+    )
+
+
+def sized(line: Line, wanted: Decimal, instrument: Instrument | None) -> Verdict:
+    """`wanted` as one order that the venue's rules allow; planning has made the first one exact already.
+
+    Nothing is left that could not be sent after it, and no slice is so small that the venue would refuse it.
+    """
+    step = None if instrument is None else instrument.amount_step
+    if instrument is None or not step:
+        most = wanted if instrument is None or not instrument.max_amount else min(wanted, instrument.max_amount)
+        return Verdict(Do.SEND, min(most, line.largest))
+    first_of_plan = line.attempt == 0 and line.purpose == "reduce"
+    least = step if first_of_plan else max(step, instrument.min_amount or ZERO)
+    whole = _floor(wanted, step)
+    if whole < least:
+        return Verdict(Do.BLOCKED, reason=f"dust: {wanted} {line.symbol} is below the venue's minimum")
+    most = whole if not instrument.max_amount else max(least, min(whole, _floor(instrument.max_amount, step)))
+    amount = min(most, max(least, _floor(line.largest, step)))
+    if ZERO < whole - amount < (instrument.min_amount or ZERO):
+        amount = whole if whole <= most else max(least, _floor(whole - (instrument.min_amount or ZERO), step))
+    return Verdict(Do.SEND, min(amount, most))
+
+
+def _floor(amount: Decimal, step: Decimal) -> Decimal:
+    return (amount / step).to_integral_value(rounding=ROUND_FLOOR) * step
+
+
+def acting(lines: Iterable[Line], ends: Callable[[Line], bool]) -> list[Line]:
+    """The one line for each position that may send: the smallest target, of equals the most urgent, then the one at it.
+
+    Lines that have come to an end are passed over where another decision's line may try after them. In the order of
+    closing. `ends` is asked only where several lines meet.
+    """
+    slots: dict[Slot, Line | list[Line]] = {}
+    for line in lines:
+        slot: Slot = line.name if line.by_fills else line.key
+        other = slots.get(slot)
+        slots[slot] = line if other is None else [*(other if isinstance(other, list) else [other]), line]
+    chosen = (found if isinstance(found, Line) else _smallest(found, ends) for found in slots.values())
+    return sorted((line for line in chosen if line is not None), key=lambda line: (line.rank, line.index))
+
+
+def _smallest(lines: Iterable[Line], ends: Callable[[Line], bool]) -> Line | None:
+    trying = (line for line in lines if not ends(line))
+    return min(trying, key=lambda line: (line.target, line.urgency, -line.attempt), default=None)

@@ -1,0 +1,285 @@
+"""Which orders leave in a pass, and in which order: the acting line of each position, the worst rank first.
+
+When the venue's own "close everything" is the fastest way, and does nothing that was not decided. Pure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from itertools import chain
+
+from killswitch.execution.decide.ladder import MARKET, before_the_last
+from killswitch.execution.decide.position_trust import Reading
+from killswitch.execution.decide.schedule import Do, acting, sized
+from killswitch.execution.order_pass.market_halts import Halts
+from killswitch.execution.order_pass.next_order import departure, next_slice, untouched
+from killswitch.execution.order_pass.order_decision import Judging, Verdicts
+from killswitch.execution.order_pass.trusted_positions import Looking
+from killswitch.execution.patience import Pace
+from killswitch.execution.protective_orders import Guarding
+from killswitch.execution.send.order_sender import Dispatch
+from killswitch.execution.send.queued_orders import Departure
+from killswitch.execution.send.requests import Requests
+from killswitch.execution.send.venue_session import Executor
+from killswitch.execution.state.account_job import Work
+from killswitch.execution.state.execution_state import Memory
+from killswitch.execution.targets.lifecycle import ZERO, State
+from killswitch.execution.targets.position_target import Line, LineName
+from killswitch.model.clock import Clock
+from killswitch.model.venue import BookClosingVenue, VenueAdapter, VenueTraits
+
+SLICING = 0.25
+"""Seconds for which one pass lets slices follow one another, before anything else has its turn."""
+
+
+class Sending:
+    """Sends the orders of one account, at the pace that lines, timetables and budget leave."""
+
+    def __init__(
+        self,
+        venue: VenueAdapter,
+        traits: VenueTraits,
+        clock: Clock,
+        pace: Pace,
+        requests: Requests,
+        memory: Memory,
+        looking: Looking,
+        judging: Judging,
+        executor: Executor,
+        dispatch: Dispatch,
+        guarding: Guarding,
+        halts: Halts,
+    ) -> None:
+        self._venue = venue
+        self._traits = traits
+        self._clock = clock
+        self._pace = pace
+        self._requests = requests
+        self._memory = memory
+        self._looking = looking
+        self._judging = judging
+        self._executor = executor
+        self._dispatch = dispatch
+        self._guarding = guarding
+        self._halts = halts
+        self._not_before: dict[LineName, float] = {}
+        self._left: dict[LineName, float] = {}
+        self._cleared: set[LineName] = set()
+        """Lines whose way was cleared since anything of them was filled: refused as blocked again, they pause."""
+        self.held_back = False
+        """Whether the last pass had an order that could not leave yet."""
+        self._more_slices = False
+        """Whether an order of the wave is a slice that others follow: then it is too early for a look."""
+        self.room_at = math.inf
+        """Monotonic seconds at which the venue may have room for what was held back; infinite if it had room."""
+
+    async def send(self, verdicts: Verdicts, *, fresh: bool) -> None:
+        """Send for the line with the smallest target on each position, the worst rank first.
+
+        `fresh`: whether the reading is closing's own. The whole book is closed on no other.
+        """
+        lines = acting(self._memory.lines(), lambda line: verdicts.of(line).ends)
+        self.held_back, self.room_at = False, math.inf
+        if self._traits.whole_book and fresh and await self._swept(lines, verdicts):
+            return
+        await self._clear_the_way(lines, verdicts)
+        began = self._clock.monotonic()
+        self._more_slices = False
+        sent = await self._leave(self._departures(lines, verdicts))
+        while sent and self._clock.monotonic() - began < SLICING:
+            self._more_slices = False
+            blocked = [each.line for each in sent if self._is_newly_blocked(each.line)]
+            again = self._departures(await self._clear_the_way(blocked, verdicts), verdicts)
+            slices = self._slices([each.line for each in sent], verdicts)
+            sent = await self._leave(chain(again, slices)) if blocked or slices else ()
+
+    def _departures(self, lines: Sequence[Line], verdicts: Verdicts) -> Iterator[Departure]:
+        for line in lines:
+            verdict = verdicts.of(line)
+            if verdict.do is Do.SEND:
+                if self._may_leave(line) and self._has_its_turn(line, verdicts):
+                    held_now = self._judging.believed(line, verdicts.reading)
+                    yield self._order(line, verdict.amount, held_now, verdicts.reading)
+                else:
+                    self.held_back = True
+
+    async def _leave(self, due: Iterator[Departure]) -> Sequence[Departure]:
+        """Send what there is room for; what has left, or nothing where something had to stay behind."""
+        sent = await self._dispatch.send(due, self._look_ahead)
+        now = self._clock.monotonic()
+        for each in reversed(sent.stayed):
+            self._memory.works[each.line.decision].timetable.stayed(each.line)
+        for each in sent.departures:
+            self._judging.forget(each.line)
+            self._not_before[each.line.name] = now + self._pause_after(each.line)
+            self._left[each.line.name] = now
+        if sent.room_in is None:
+            return sent.departures
+        self.held_back = True
+        self.room_at = now + sent.room_in
+        return ()
+
+    async def _swept(self, lines: Sequence[Line], verdicts: Verdicts) -> bool:
+        """Ask the venue to close its whole book, where that is the fastest way; whether it was asked."""
+        wanted = [line for line in lines if verdicts.of(line).do is Do.SEND]
+        found = may_sweep(self._venue, self._traits, self._requests, wanted, self._memory, verdicts.reading)
+        if found:
+            await self._executor.sweep(sorted({line.decision for line in found}))
+        return bool(found)
+
+    def _has_its_turn(self, line: Line, verdicts: Verdicts) -> bool:
+        turn = self._memory.works[line.decision].turn(lambda each: verdicts.of(each).ends)
+        return turn is None or turn == line.key
+
+    def _slices(self, lines: list[Line], verdicts: Verdicts) -> list[Departure]:
+        """The slices that follow at once on those that filled wholly."""
+        found = []
+        for line in lines:
+            ledger = self._memory.ledger(line.key)
+            amount = next_slice(line, ledger, self._looking.instruments.get(line.symbol))
+            if amount is not None and self._may_leave(line) and self._has_its_turn(line, verdicts):
+                held = line.remaining if line.by_fills else ledger.anchor or ZERO
+                found.append(self._order(line, amount, held, verdicts.reading, slice_after=True))
+        return found
+
+    def _order(
+        self, line: Line, amount: Decimal, held: Decimal, reading: Reading | None, *, slice_after: bool = False
+    ) -> Departure:
+        work = self._memory.works[line.decision]
+        self._more_slices |= amount + line.target < held and line.largest < line.decided
+        work.timetable.left(line, self._clock.monotonic())
+        seen = None if reading is None else reading.positions.get(line.key)
+        instrument = self._looking.instruments.get(line.symbol)
+        return departure(
+            work, line, amount, held, seen, instrument, self._traits, self._pace, slice_after=slice_after
+        )  # fmt: skip
+
+    async def send_on_what_was_known(self, *, unreadable: bool) -> None:
+        """Orders where the account cannot be read, only where the venue itself keeps them from opening anything.
+
+        The first order of a fresh decision goes out on the reading it was made on. Where the account is `unreadable`,
+        and it is not only that there is no room for a look, full closes go on by the position that was known last,
+        less what our own orders have filled of it since.
+        """
+        began = self._clock.monotonic()
+        while await self._leave(self._known_last(unreadable=unreadable)):
+            if self._clock.monotonic() - began >= SLICING:
+                return
+
+    def _known_last(self, *, unreadable: bool) -> Iterator[Departure]:
+        for line in acting(self._memory.lines(), lambda _: False):
+            if not line.reduce_only or line.by_fills or not self._may_leave(line):
+                continue
+            ledger = self._memory.ledger(line.key)
+            before = line.decided + line.target
+            if untouched(line, ledger) and self._fresh(line):
+                yield self._order(line, min(line.decided, line.largest), before, None)
+            elif unreadable and line.guarded and line.state in (State.READY, State.SETTLED) and self._has_paused(line):
+                held = ledger.free(before, guarded=True)
+                verdict = sized(line, held, self._looking.instruments.get(line.symbol)) if held > ZERO else None
+                if verdict is not None and verdict.do is Do.SEND:
+                    settled = line.state is State.SETTLED
+                    yield self._order(line, verdict.amount, held, None, slice_after=settled)
+
+    def _has_paused(self, line: Line) -> bool:
+        """Whether an order that no reading stands behind may follow the one before: later after each without a fill."""
+        pause = self._pace.wait_after(len(line.aside) + line.fruitless)
+        return self._clock.monotonic() >= self._left.get(line.name, -math.inf) + pause
+
+    def _fresh(self, line: Line) -> bool:
+        decided_at = self._memory.works[line.decision].decision.as_of
+        return 0 <= (self._clock.now() - decided_at).total_seconds() <= self._pace.fresh_for
+
+    def _may_leave(self, line: Line) -> bool:
+        work = self._memory.works[line.decision]
+        return work.given_up is None and self._clock.monotonic() >= self.departs(work, line)
+
+    def departs(self, work: Work, line: Line) -> float:
+        """Monotonic seconds from which on the next order of the line may leave; infinite before its market opens."""
+        if self._halts.waits(line):
+            return math.inf
+        return max(self._not_before.get(line.name, -math.inf), work.timetable.due(line), self._reopens(work, line))
+
+    def _reopens(self, work: Work, line: Line) -> float:
+        """When a line is tried again whose market is said to be closed, and of which no reading tells whether it is."""
+        if not self._halts.refused(line) or self._halts.state(line.symbol) is not None:
+            return -math.inf
+        beyond = line.fruitless - before_the_last(work.ladder)
+        return self._left.get(line.name, -math.inf) + self._pace.wait_after(max(1, beyond), closed=True)
+
+    # Protection
+
+    async def _clear_the_way(self, lines: Sequence[Line], verdicts: Verdicts) -> Sequence[Line]:
+        """Take away the protective orders that the venue says block a close, when its next order may leave.
+
+        Those whose way is clear now.
+        """
+        refused = [line for line in lines if line.is_blocked and self._may_leave(line)]
+        blocked = [line for line in refused if verdicts.of(line).do is Do.SEND]
+        if not blocked:
+            return ()
+        self._cleared |= {line.name for line in blocked}
+        every = self._memory.lines()
+        names = {line.client_order_id for line in every} | {name for line in every for name in line.aside}
+        own = frozenset(name for name in names if name is not None)
+        return await self._guarding.clear_the_way(blocked, own, verdicts.reading.positions)
+
+    def _is_newly_blocked(self, line: Line) -> bool:
+        """Whether resting orders stand in its way that it has not been tried to take away yet."""
+        return line.is_blocked and line.name not in self._cleared
+
+    def _pause_after(self, line: Line) -> float:
+        """Seconds until the line's next order: longer after each that closed nothing, once the ladder has been walked.
+
+        One that only found no price that good is followed by the next at once; so is one that has rested, and one that
+        nothing but resting orders stood in the way of.
+        """
+        if line.fruitless == 0:
+            self._cleared.discard(line.name)
+        if self._is_newly_blocked(line):
+            return 0.0
+        work = self._memory.works[line.decision]
+        beyond = line.fruitless - before_the_last(work.ladder)
+        if line.fruitless == 0 or (line.refusal is None and (line.rests or (line.bounded and beyond <= 0))):
+            return 0.0
+        return self._pace.wait_after(max(1, beyond))
+
+    def forget(self, line: Line) -> None:
+        """The line is over: its waits are beside the point."""
+        self._not_before.pop(line.name, None)
+        self._left.pop(line.name, None)
+        self._cleared.discard(line.name)
+
+    def _look_ahead(self) -> None:
+        """Every order of a wave is answered: ask for the account while the answers are written down."""
+        if not self._more_slices and self._requests.quiet_for <= 0 and self._requests.wait("snapshot") <= 0:
+            self._looking.begin(self._memory.sent)
+
+
+def may_sweep(
+    venue: VenueAdapter,
+    traits: VenueTraits,
+    requests: Requests,
+    wanted: Sequence[Line],
+    memory: Memory,
+    reading: Reading,
+) -> list[Line]:
+    """The lines that one request closes all at once; empty where single orders are to be sent.
+
+    Only where every position of the account is to be closed wholly, at market and at once, where nothing was sent for
+    any of them yet, and where single orders would have to wait for room.
+    """
+    if not traits.whole_book or not isinstance(venue, BookClosingVenue) or len(wanted) < 2:
+        return []
+    if {line.key for line in wanted} != set(reading.positions) or reading.doubtful:
+        return []
+    for line in wanted:
+        work = memory.works[line.decision]
+        plain = work.ladder is MARKET and not work.timetable.declared
+        fresh = line.state is State.READY and line.attempt == 0 and not line.swept and not line.aside
+        if not (line.guarded and plain and fresh):
+            return []
+    has_room = requests.room("submit", [line.symbol for line in wanted]) >= len(wanted)
+    return [] if has_room or requests.wait("close_book") > 0 else list(wanted)

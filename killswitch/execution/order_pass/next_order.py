@@ -1,0 +1,96 @@
+"""From a verdict to the order that leaves: its name, its kind and price, its amount, and what is journaled of it."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from killswitch.execution.decide.ladder import Manner, manner, next_rung
+from killswitch.execution.decide.schedule import Do, left_to_close, sized
+from killswitch.execution.patience import Pace
+from killswitch.execution.send.queued_orders import Departure
+from killswitch.execution.state.account_job import Work
+from killswitch.execution.state.intents import marked
+from killswitch.execution.targets.client_order_id import client_order_id, validity
+from killswitch.execution.targets.lifecycle import NEXT_SLICE, ZERO, State
+from killswitch.execution.targets.order_ledger import PositionLedger
+from killswitch.execution.targets.position_target import Line
+from killswitch.model.snapshot import Instrument, Position
+from killswitch.model.venue import OrderRequest, VenueTraits
+
+
+def departure(
+    work: Work,
+    line: Line,
+    amount: Decimal,
+    held: Decimal,
+    seen: Position | None,
+    instrument: Instrument | None,
+    traits: VenueTraits,
+    pace: Pace,
+    *,
+    slice_after: bool = False,
+) -> Departure:
+    """The next order of `line` over `amount` contracts.
+
+    `held` is what is believed to be held before it, `seen` the position as the venue showed it last.
+    """
+    rung = next_rung(work.ladder, line.rung, line.tried)
+    how = manner(work.ladder, rung, line.side, line.band, seen, instrument)
+    attempt = line.attempt + 1 if line.spent else line.attempt
+    request = OrderRequest(
+        client_order_id=client_order_id(line.decision, line.index, attempt, traits.client_ids),
+        symbol=line.symbol,
+        side=line.side,
+        position_side=line.position_side,
+        amount=amount,
+        reduce_only=line.reduce_only,
+        type="market" if how.price is None else "limit",
+        price=how.price,
+        time_in_force="gtc" if how.price is None or how.rests else "ioc",
+        valid_for=validity(traits.order_life, pace, line.expired),
+    )
+    data = _words(line, how, amount, held, seen, slice_after=slice_after)
+    if request.valid_for is not None:
+        data["valid_for"] = f"{request.valid_for:g}"
+    return Departure(line, request, attempt, data)
+
+
+def _words(
+    line: Line, how: Manner, amount: Decimal, held: Decimal, seen: Position | None, *, slice_after: bool
+) -> dict[str, str | None]:
+    data: dict[str, str | None] = {
+        "side": line.side,
+        "amount": str(amount),
+        "position": str(held),
+        "order": how.order,
+        "rung": str(how.rung),
+    }
+    if how.price is not None:
+        data["price"] = str(how.price)
+    if slice_after:
+        data["after"] = NEXT_SLICE
+    return data | (marked(seen) if seen is not None else {})
+
+
+def next_slice(line: Line, ledger: PositionLedger, instrument: Instrument | None) -> Decimal | None:
+    """How much the slice may be that follows at once on one that filled wholly; None if none may.
+
+    It is reckoned from the fills alone, so it never counts on more than was there before them.
+    """
+    if line.state is not State.SETTLED or not line.whole or line.swept:
+        return None
+    held = line.remaining if line.by_fills else ledger.anchor
+    if held is None or line.aside or (ledger.outstanding and not line.by_fills):
+        return None
+    wanted = held - line.target
+    if line.target > ZERO:
+        wanted = min(wanted, left_to_close(line, ledger))
+    if wanted <= ZERO:
+        return None
+    verdict = sized(line, wanted, instrument)
+    return verdict.amount if verdict.do is Do.SEND else None
+
+
+def untouched(line: Line, ledger: PositionLedger) -> bool:
+    """Whether nothing of ours has ever been in play on the line's position."""
+    return line.state is State.READY and line.attempt == 0 and not line.aside and ledger.anchor is None

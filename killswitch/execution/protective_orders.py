@@ -1,0 +1,235 @@
+"""Takes protective orders out of the way of a close, and puts them back: the acting side of `protection`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+
+from killswitch.execution.decide.position_trust import Reading
+from killswitch.execution.patience import Pace
+from killswitch.execution.send.order_sender import RecordAll
+from killswitch.execution.send.requests import Requests
+from killswitch.execution.state.account_job import Work
+from killswitch.execution.state.protective_record import (
+    AGAIN,
+    TRIED,
+    Guard,
+    Protections,
+    Protective,
+    blocking,
+    put_back,
+    taken_away,
+)
+from killswitch.execution.targets.client_order_id import over_after
+from killswitch.execution.targets.lifecycle import ZERO, State
+from killswitch.execution.targets.position_target import Line, PositionKey
+from killswitch.execution.targets.recorded_reports import said, sound
+from killswitch.model.clock import Clock
+from killswitch.model.snapshot import Order, Position
+from killswitch.model.store import JournalEntry, JournalKind
+from killswitch.model.venue import (
+    OrderRejectedError,
+    OrderRequest,
+    RateLimitedError,
+    VenueAdapter,
+    VenueDownError,
+    VenueError,
+    VenueTraits,
+)
+
+TRIES = 5
+"""So many times protection is put back before a person has to do it."""
+
+
+class Guarding:
+    """One account's protective orders."""
+
+    def __init__(
+        self,
+        account: str,
+        venue: VenueAdapter,
+        traits: VenueTraits,
+        clock: Clock,
+        pace: Pace,
+        requests: Requests,
+        record: RecordAll,
+        protections: Protections,
+    ) -> None:
+        """`protections` is folded from the same entries that `record` writes."""
+        self._account = account
+        self._venue = venue
+        self._rule, self._life = traits.client_ids, traits.order_life
+        self._clock = clock
+        self._pace = pace
+        self._requests = requests
+        self._record = record
+        self.protections = protections
+
+    async def clear_the_way(
+        self, lines: Sequence[Line], ours: frozenset[str], positions: Mapping[PositionKey, Position]
+    ) -> list[Line]:
+        """Take away what blocks `lines`, each of it durable before it is cancelled; those whose way is clear now.
+
+        `ours`: the names of our own closing orders, which are no protection.
+        """
+        try:
+            orders = await self._requests.make("open_orders", self._venue.open_orders())
+            found = [(line, blocking(line, orders, ours)) for line in lines]
+        except (VenueError, AttributeError, TypeError):
+            return []
+        taken = [
+            self._entry(line.decision, line.key, "unprotected", taken_away(order, positions.get(line.key)))
+            for line, blockers in found
+            for order in blockers
+            if not self.protections.is_open(order.id)
+        ]
+        self._record(taken)
+        gone = await asyncio.gather(*(self._cancel(line, order) for line, blockers in found for order in blockers))
+        self._record([entry for entry in gone if entry is not None])
+        cleared = {entry.data.get("order") for entry in gone if entry is not None}
+        return [line for line, blockers in found if blockers and all(order.id in cleared for order in blockers)]
+
+    async def restore(self, works: Mapping[str, Work], reading: Reading, over: Callable[[Line], bool]) -> None:
+        """Put back what protects a position that is still there, for what is left of it.
+
+        `over`: whether a line's close is at its end, or goes no further.
+        """
+        for guard in self.protections.open():
+            if not self._requests.may_act():
+                return
+            if guard.state is Guard.RESTORING:
+                await self._ask(guard, works[guard.decision].line_at(guard.key))
+                continue
+            line = works[guard.decision].line_at(guard.key)
+            if line is None or works[guard.decision].cancels_all(guard.order):
+                self._end(guard, "not needed", None)
+            elif line.key in reading.doubtful:
+                continue
+            elif (left := reading.contracts(guard.key)) <= ZERO:
+                self._end(guard, "not needed", None)
+            elif (over(line) or self._too_long(guard, line)) and await self._is_gone(guard):
+                await self._put_back(guard, left, line)
+
+    async def _is_gone(self, guard: Protective) -> bool:
+        """Whether the order that was in the way rests no longer; one that was never cancelled protects as before."""
+        if guard.gone:
+            return True
+        try:
+            orders = await self._requests.make("open_orders", self._venue.open_orders())
+            resting = any(order.id == guard.order for order in orders)
+        except (VenueError, AttributeError, TypeError):
+            return False
+        if resting:
+            self._end(guard, "still there", guard.order)
+            return False
+        self._record(
+            [self._entry(guard.decision, guard.key, "cancelled", {"order": guard.order, "why": "blocks the close"})]
+        )
+        return True
+
+    def due_in(self) -> float:
+        """Seconds until the first of them has been away for too long; infinite if none is."""
+        return min(
+            (self._pace.unprotected_for - self._away(guard) for guard in self.protections.open()), default=float("inf")
+        )
+
+    def _away(self, guard: Protective) -> float:
+        return self._since(guard.since)
+
+    def _since(self, at: datetime) -> float:
+        return (self._clock.now() - at).total_seconds()
+
+    def _too_long(self, guard: Protective, line: Line) -> bool:
+        idle = not line.in_flight and line.state is not State.SETTLED
+        return idle and self._away(guard) >= self._pace.unprotected_for
+
+    async def _cancel(self, line: Line, order: Order) -> JournalEntry | None:
+        try:
+            await self._requests.make("cancel", self._venue.cancel(order.symbol, order.id), self._pace.cancel_timeout)
+        except VenueError:
+            return None
+        return self._entry(line.decision, line.key, "cancelled", {"order": order.id, "why": "blocks the close"})
+
+    async def _put_back(self, guard: Protective, contracts: Decimal, line: Line) -> None:
+        request = put_back(guard, contracts, reduce_only=line.reduce_only, rule=self._rule)
+        if isinstance(request, str):
+            self._end(guard, f"refused: {request}", None)
+            return
+        self._record([self._entry(guard.decision, guard.key, "protected", self._words(guard, request), request)])
+        await self._send(guard, request)
+
+    async def _send(self, guard: Protective, request: OrderRequest) -> None:
+        try:
+            report = sound(
+                await self._requests.make("submit", self._venue.submit(request)),
+                request.client_order_id,
+                request.amount,
+            )
+        except OrderRejectedError as error:
+            if error.reason != "duplicate_client_order_id":
+                last = guard.refused + 1 >= TRIES
+                self._end(guard, f"refused: {said(error)}" if last else f"{TRIED}: {said(error)}", None)
+        except (RateLimitedError, VenueDownError):
+            self._end(guard, AGAIN, None)
+        except VenueError:
+            return  # RESTORING: it is asked about
+        else:
+            self._end(guard, "resting", report.id)
+
+    async def _ask(self, guard: Protective, line: Line | None) -> None:
+        """What became of the order that was to be put back."""
+        name = guard.name(self._rule)
+        try:
+            found = await self._requests.make("find_order", self._venue.find_order(guard.key[0], name))
+            report = None if found is None else sound(found, name, guard.amount)
+        except VenueError:
+            return
+        if report is not None:
+            self._end(guard, "resting" if report.state == "open" else report.state, report.id)
+        elif guard.sent_at is None or self._since(guard.sent_at) >= self._absent_after(line):
+            self._end(guard, AGAIN, None)
+
+    def _absent_after(self, line: Line | None) -> float:
+        """Seconds after sending until "no such order" is believed of one that is sent again under its name.
+
+        Two that rest have two names at most venues, and two that only reduce do no harm.
+        """
+        if self._life.names != "none" or (line is not None and line.reduce_only):
+            return self._pace.absence_after
+        return over_after(self._life, self._pace, None)
+
+    def _words(self, guard: Protective, request: OrderRequest) -> dict[str, str | None]:
+        return {
+            "for": guard.order,
+            "side": request.side,
+            "amount": str(request.amount),
+            "type": request.type,
+            "price": None if request.price is None else str(request.price),
+            "trigger_price": None if request.trigger_price is None else str(request.trigger_price),
+            "trigger_when": request.trigger_when,
+        }
+
+    def _end(self, guard: Protective, state: str, order: str | None) -> None:
+        data = {"for": guard.order, "state": said(state), "order": None if order is None else said(order)}
+        self._record([self._entry(guard.decision, guard.key, "guarded", data)])
+
+    def _entry(
+        self,
+        decision: str,
+        key: PositionKey,
+        kind: JournalKind,
+        data: Mapping[str, str | None],
+        request: OrderRequest | None = None,
+    ) -> JournalEntry:
+        return JournalEntry(
+            decision=decision,
+            kind=kind,
+            at=self._clock.now(),
+            account=self._account,
+            symbol=key[0],
+            position_side=key[1],
+            client_order_id=None if request is None else request.client_order_id,
+            data=dict(data),
+        )

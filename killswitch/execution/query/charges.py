@@ -1,0 +1,247 @@
+"""What orders were charged, where the venue's answers about them leave that out: read from their fills.
+
+Asked only once nothing is being closed, beside the passes and within the share of the limits that reading has: no order
+waits for it. What cannot be read stays unknown, and the journal says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+from killswitch.execution.patience import Pace
+from killswitch.execution.send.requests import NoRoomError, Requests
+from killswitch.execution.state.execution_state import Memory
+from killswitch.execution.targets.lifecycle import ZERO, number
+from killswitch.execution.targets.recorded_reports import said, sound_fills
+from killswitch.model.clock import Clock
+from killswitch.model.snapshot import Fill
+from killswitch.model.store import JournalEntry
+from killswitch.model.venue import MalformedAnswerError, RateLimitedError, VenueAdapter, VenueError, traits_of
+from killswitch.ratelimit.breaker import Breaker
+from killswitch.ratelimit.budget import Budget
+
+TRIES: Final = 6
+"""Answers, or failures, about one order, after which what it was charged stays unknown."""
+REFUSALS: Final = 2
+"""So many refusals to listen, after which all that is still asked stays unknown: each silences the whole venue."""
+STAY_AWAY: Final = 300.0
+"""Seconds without a question after the venue has refused to listen, at least; else twice as long as it wants quiet."""
+AT_ONCE: Final = 5
+"""So many orders are asked about at the same time: there is no hurry."""
+RECENT: Final = timedelta(hours=1)
+"""After a restart only what ended so lately is asked about: venues keep fills, but a report is read on the day."""
+
+_Charge = tuple[Decimal | None, str | None]
+"""What an order was charged; or None, with what is known of it in words."""
+
+
+@dataclass(slots=True)
+class _Owed:
+    """One order whose charge nobody has told."""
+
+    entry: JournalEntry
+    filled: Decimal
+    since: float
+    due: float
+    tries: int = 0
+
+
+class Charges:
+    """The charges of one account's orders. Only where the adapter says that fills tell them is anything asked."""
+
+    def __init__(
+        self,
+        account: str,
+        venue: VenueAdapter,
+        clock: Clock,
+        pace: Pace,
+        budget: Budget,
+        memory: Memory,
+        currency: Callable[[], str | None],
+    ) -> None:
+        """`currency`: what the account is counted in, as far as it has been read."""
+        self._account = account
+        self._venue = venue
+        self._clock = clock
+        self._pace = pace
+        # Their failures say nothing of orders: a breaker of their own keeps them from holding any back.
+        self._requests = Requests(venue, clock, pace, budget, Breaker())
+        self._memory = memory
+        self._currency = currency
+        self._wanted = traits_of(venue).fees_by_fills
+        self._owed: dict[str, _Owed] = {}
+        self._asking: asyncio.Task[list[tuple[_Owed, _Charge | str | VenueError]]] | None = None
+        self._due = -math.inf
+        self._refusals = 0
+        self._away_until = -math.inf
+
+    def recall(self) -> None:
+        """After a restart: the orders of the decisions of late, which may not have been asked about."""
+        since = self._clock.now() - RECENT
+        for decision in self._memory.ended:
+            self._owe(decision, since)
+
+    def ended(self, decision: str) -> None:
+        """The work on a decision is over."""
+        self._owe(decision, None)
+
+    def _owe(self, decision: str, since: datetime | None) -> None:
+        now = self._clock.monotonic()
+        for entry in self._memory.take_uncharged(decision):
+            filled, name = number(entry.data.get("filled")), entry.client_order_id
+            if self._wanted and filled and name is not None and (since is None or entry.at >= since):
+                self._owed[name] = _Owed(entry, filled, now, now + self._pace.poll)
+        self._due = min(self._due, now + self._pace.poll)
+
+    @property
+    def owing(self) -> bool:
+        """Whether the charge of any order is still to be asked for."""
+        return bool(self._owed)
+
+    @property
+    def wait(self) -> float:
+        """Seconds until the next step makes sense; infinite while nothing is owed."""
+        return max(0.0, self._due - self._clock.monotonic()) if self._owed else math.inf
+
+    async def advance(self) -> None:
+        """One step, which never waits for the venue. StoreError."""
+        if (wait := self.wait) > 0:
+            if wait < math.inf:
+                await self._clock.sleep(min(wait, self._pace.breath))
+            return
+        now = self._clock.monotonic()
+        if self._asking is None:
+            self._begin(now)
+        elif self._asking.done():
+            asked, self._asking = self._asking, None
+            self._take(() if asked.cancelled() else asked.result(), now)
+        else:
+            self._due = now + self._pace.breath
+
+    def abandon(self) -> asyncio.Future[Any] | None:
+        """Call off the questions under way; the task that ends with them. A next run asks again."""
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking.cancel()
+        return asking
+
+    def _begin(self, now: float) -> None:
+        """Ask about some of those that are due, if there is room for it; nobody waits for the answers."""
+        if now >= self._away_until and self._requests.quiet_for > 0:
+            # Whatever it was refused to: what can wait must not be the next thing that it hears.
+            self._stay_away(now)
+        away = self._away_until - now
+        lost = [it for it in self._owed.values() if now - it.since > self._pace.asked_for]
+        left_alone = "the venue has refused to listen, and was left alone"
+        late = "the venue did not tell it in time"
+        self._note((it, None, left_alone if self._away_until > it.since else late) for it in lost)
+        due = sorted((it for it in self._owed.values() if it.due <= now), key=lambda it: it.due)[:AT_ONCE]
+        if away > 0:
+            wait = away
+        elif not due:
+            wait = min((it.due - now for it in self._owed.values()), default=0.0)
+        elif self._currency() is None:
+            wait = self._pace.poll
+        else:
+            wait = self._requests.wait("fills", (due[0].entry.symbol or "",), "reading")
+        if due and wait <= 0:
+            self._asking = asyncio.create_task(self._ask(due))
+        self._due = now + min(max(wait, self._pace.breath), self._pace.longest_wait)
+
+    def _stay_away(self, now: float) -> None:
+        self._away_until = max(self._away_until, now + max(STAY_AWAY, 2 * self._requests.quiet_for))
+
+    async def _ask(self, due: Sequence[_Owed]) -> list[tuple[_Owed, _Charge | str | VenueError]]:
+        answers = await asyncio.gather(*map(self._charge_of, due))
+        return list(zip(due, answers, strict=True))
+
+    async def _charge_of(self, owed: _Owed) -> _Charge | str | VenueError:
+        """What it was charged; in words, what the venue does not tell yet; or how asking failed."""
+        try:
+            asked = self._venue.fills(owed.entry.symbol or "", owed.entry.client_order_id or "")
+            fills = sound_fills(await self._requests.make("fills", asked, purpose="reading"))
+            if (listed := sum((fill.amount for fill in fills), ZERO)) < owed.filled:
+                return f"the venue lists fills of {listed:f} of it, and {owed.filled:f} were filled"
+            return charged(fills, self._currency())
+        except VenueError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - an adapter's defect leaves this one unknown, and nothing else
+            return MalformedAnswerError(f"the answer makes no sense: {type(error).__name__}: {error}")
+
+    def _take(self, answers: Iterable[tuple[_Owed, _Charge | str | VenueError]], now: float) -> None:
+        known: list[tuple[_Owed, Decimal | None, str | None]] = []
+        refused: RateLimitedError | None = None
+        for owed, answer in answers:
+            if isinstance(answer, tuple):
+                known.append((owed, *answer))
+                continue
+            if isinstance(answer, NoRoomError):
+                owed.due = now + min(self._pace.longest_wait, max(self._pace.poll, answer.retry_after or 0.0))
+                continue
+            if isinstance(answer, RateLimitedError):
+                refused = answer
+            owed.tries += 1
+            owed.due = now + min(self._pace.longest_wait, self._pace.poll * 2.0 ** (owed.tries - 1))
+            if owed.tries >= TRIES:
+                failed = isinstance(answer, VenueError)
+                prefix = f"asked {TRIES} times what it was charged: " if failed else ""
+                known.append((owed, None, prefix + said(answer)))
+        self._note(known)
+        if refused is not None:
+            self._refused(refused, now)
+        self._due = min((it.due for it in self._owed.values()), default=now)
+
+    def _refused(self, refused: RateLimitedError, now: float) -> None:
+        """Each refusal keeps everybody from this venue for a while, those who close there too: so hardly a second."""
+        self._refusals += 1
+        self._stay_away(now)
+        if self._refusals >= REFUSALS:
+            why = f"the venue refused to listen {REFUSALS} times: {said(refused)}"
+            self._note([(it, None, why) for it in self._owed.values()])
+
+    def _note(self, known: Iterable[tuple[_Owed, Decimal | None, str | None]]) -> None:
+        entries = [self._entry(owed.entry, fee, why) for owed, fee, why in known]
+        if entries:
+            self._memory.note(entries)
+        for entry in entries:
+            del self._owed[entry.client_order_id or ""]
+        if not self._owed:
+            self._refusals = 0
+
+    def _entry(self, filled: JournalEntry, fee: Decimal | None, why: str | None) -> JournalEntry:
+        return JournalEntry(
+            decision=filled.decision,
+            kind="charged",
+            at=self._clock.now(),
+            account=self._account,
+            symbol=filled.symbol,
+            position_side=filled.position_side,
+            client_order_id=filled.client_order_id,
+            attempt=filled.attempt,
+            data={"fee": None if fee is None else str(fee), "text": why},
+        )
+
+
+def charged(fills: Sequence[Fill], currency: str | None) -> tuple[Decimal | None, str | None]:
+    """What `fills` were charged in the account's `currency`; or None, with what is known of it in words.
+
+    Assets are never added up: what was paid in another one has no price here. A fee without one is in the currency.
+    """
+    paid: dict[str | None, Decimal] = {}
+    for fill in fills:
+        if fill.fee is None:
+            return None, "the venue tells no fee of its fills"
+        asset = currency if fill.fee_currency is None else fill.fee_currency
+        paid[asset] = paid.get(asset, ZERO) + fill.fee
+    others = {asset: amount for asset, amount in paid.items() if asset != currency and amount}
+    if not others:
+        return paid.get(currency, ZERO), None
+    amounts = {asset: amount for asset, amount in paid.items() if amount}
+    words = " and ".join(f"{amount.normalize():f} {asset}" for asset, amount in amounts.items())
+    return None, said(f"charged {words}")

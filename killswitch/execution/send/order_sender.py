@@ -1,0 +1,309 @@
+"""A wave of orders: as many as the venue takes now, made durable together, sent at the same time, and their answers.
+
+Nothing is decided here. What leaves was journaled before; what comes back is journaled in groups, as it comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from decimal import Decimal
+from typing import Any
+
+from killswitch.execution.send.queued_orders import Departure, Flight, Queue, Sent, Wave
+from killswitch.execution.send.requests import Requests
+from killswitch.execution.targets.lifecycle import EXPIRED, ZERO, State
+from killswitch.execution.targets.recorded_reports import said, sound
+from killswitch.model.clock import Clock
+from killswitch.model.store import JournalEntry, JournalKind
+from killswitch.model.venue import (
+    BatchingVenue,
+    Call,
+    MalformedAnswerError,
+    OrderRejectedError,
+    OrderReport,
+    OrderRequest,
+    RateLimitedError,
+    RequestExpiredError,
+    VenueAdapter,
+    VenueDownError,
+    VenueError,
+    VenueTraits,
+)
+from killswitch.ratelimit.budget import Ticket
+
+RecordAll = Callable[[Sequence[JournalEntry]], None]
+"""Makes entries durable together, and then lets each move what it is about."""
+
+TOGETHER = 0.02
+"""Real seconds that an answer waits for others to be journaled with it. The order itself is durable already."""
+
+
+SOON = 0.05
+"""Seconds of the clock for which a wave waits for room for its next orders, instead of ending without them."""
+
+
+FIRST, LARGEST = 10, 320
+"""Orders that are made durable together before they leave: few at first, eight times as many in each further chunk."""
+
+
+LEAST = 1e-6
+"""Seconds. Event loops do not tell shorter times apart."""
+ANY_OTHER = "\N{ASTERISK}"
+"""Stands for a symbol of which no order has been sent."""
+
+
+class Dispatch:
+    """Sends waves of orders of one account."""
+
+    def __init__(
+        self,
+        account: str,
+        venue: VenueAdapter,
+        traits: VenueTraits,
+        clock: Clock,
+        requests: Requests,
+        record: RecordAll,
+    ) -> None:
+        self._account = account
+        self._venue = venue
+        self._batch = traits.batch if isinstance(venue, BatchingVenue) else 1
+        self._clock = clock
+        self._requests = requests
+        self._record = record
+        self._behind: dict[asyncio.Task[Sequence[JournalEntry]], Flight] = {}
+        """Requests that no wave waits for any longer."""
+
+    def late(self) -> list[JournalEntry]:
+        """The answers to requests that were not waited for, as far as they are here; each is given once.
+
+        What became of a request that broke is unknown: its orders are asked about.
+        """
+        ended = [task for task in self._behind if task.done()]
+        found: list[JournalEntry] = []
+        for task in ended:
+            group = self._behind.pop(task).group
+            self._requests.running -= _names(group)
+            if task.cancelled():
+                continue
+            error = task.exception()
+            found += task.result() if error is None else [self._unknown(each, error) for each in group]
+        return found
+
+    def abandon(self) -> list[asyncio.Future[Any]]:
+        """Call off what still runs, at the end of a run: the next one asks."""
+        for task in self._behind:
+            task.cancel()
+        return list(self._behind)
+
+    async def send(self, source: Iterable[Departure], answered: Callable[[], None]) -> Sent:
+        """Send from the front of `source` what the budget has room for, now or within a moment. Each is sent once.
+
+        They leave in chunks, each as soon as it is durable, so that the first do not wait for the last to be made;
+        answers that come close together are made durable together. Over when every answer is there, or has been out
+        for so long that its orders are to be asked about: `late` gives it when it comes. `answered` is told when
+        nothing is waited for any longer, before the last answers are made durable.
+        """
+        queue = Queue(source)
+        wave = Wave()
+        loop = asyncio.get_running_loop()
+
+        async def one(flight: Flight, ticket: Ticket) -> Sequence[JournalEntry]:
+            answers = await self._request(flight.group, ticket)
+            if not flight.behind:
+                wave.take(answers)
+            return answers
+
+        tasks: list[asyncio.Task[Sequence[JournalEntry]]] = []
+        try:
+            more, chunk = True, FIRST
+            while more or wave.open:
+                if more:
+                    groups = self._depart(queue, chunk)
+                    chunk = min(8 * chunk, LARGEST)
+                    for group, ticket in groups:
+                        flight = Flight(loop.time(), group)
+                        task = loop.create_task(one(flight, ticket))
+                        wave.flights[task] = flight
+                        task.add_done_callback(wave.ended)
+                        tasks.append(task)
+                    if groups:
+                        await asyncio.sleep(0)  # let them leave before the next ones are made
+                more = await self._wait(wave, queue)
+                for task, flight in wave.leave_behind(loop.time() - self._requests.ask_after + LEAST):
+                    self._behind[task] = flight
+                    self._requests.running |= _names(flight.group)
+                if queue.sent and not (wave.open or more):
+                    answered()
+                    await asyncio.sleep(0)
+                if not wave.open or wave.held_for >= TOGETHER - LEAST:
+                    self._record(wave.give())
+            for task in tasks:
+                if task not in self._behind:
+                    task.result()
+        finally:
+            waited = [task for task in tasks if task not in self._behind]
+            for task in waited:
+                task.cancel()
+            if waited:
+                await asyncio.gather(*waited, return_exceptions=True)
+        return Sent(queue.sent, queue.made, None if queue.empty else self._room_in(queue))
+
+    async def _wait(self, wave: Wave, queue: Queue) -> bool:
+        """Until there may be room for more, or something is to be written down; whether there may be room."""
+        room_in = self._room_in(queue)
+        if room_in <= 0.0:
+            return True
+        soon = room_in <= SOON
+        if not wave.open:
+            if soon:
+                await self._clock.sleep(room_in)
+            return soon
+        asked_in = wave.oldest() + self._requests.ask_after - asyncio.get_running_loop().time()
+        waits = [max(room_in, LEAST)] * soon + [max(TOGETHER - wave.held_for, LEAST)] * wave.holds
+        try:
+            async with asyncio.timeout(min([*waits, max(asked_in, LEAST)])):
+                await wave.came.wait()
+            wave.came.clear()
+        except TimeoutError:
+            pass
+        return soon
+
+    def _room_in(self, queue: Queue) -> float:
+        """Seconds until the next order may leave; infinite where that is not for the budget alone to say."""
+        first = queue.peek() or next(iter(queue.made), None)
+        if first is None or self._requests.quiet_for > 0.0 or self._requests.broken_for > 0.0:
+            return math.inf
+        symbols = [each.line.symbol for each in queue.next(self._batch)] or [first.line.symbol]
+        single = self._requests.wait("submit", symbols[:1])
+        if len(symbols) < 2 or single <= 0.0:
+            return single
+        return min(single, self._requests.wait("submit_batch", symbols[:2]))
+
+    def _depart(self, queue: Queue, chunk: int) -> list[tuple[Sequence[Departure], Ticket]]:
+        """Up to `chunk` orders that there is room for, as requests with their room; durable when this returns."""
+        groups: list[tuple[Sequence[Departure], Ticket]] = []
+        count, most = 0, self._requests.orders_at_once(chunk if queue.peek() is not None else 0)
+        while count < most:
+            group = self._next_group(queue.next(min(self._batch, most - count)))
+            if not group:
+                if (first := queue.peek()) is None or not self._only_its_symbol(first.line.symbol):
+                    break
+                queue.skip()
+                continue
+            groups.append((group, self._requests.take(_call(group), [each.line.symbol for each in group])))
+            queue.took(len(group))
+            count += len(group)
+        self._record([self._entry(each, "sending", each.data) for group, _ in groups for each in group])
+        return groups
+
+    def _only_its_symbol(self, symbol: str) -> bool:
+        """Whether there is room for an order of any other symbol: then this one does not hold the others up."""
+        return self._requests.wait("submit", (symbol,)) > 0.0 and self._requests.wait("submit", (ANY_OTHER,)) <= 0.0
+
+    def _next_group(self, first: list[Departure]) -> list[Departure]:
+        """What of the first orders in the queue one request may carry now: a batch, else a single order, else none."""
+        symbols = [each.line.symbol for each in first]
+        fits = self._requests.room("submit_batch", symbols) if len(first) > 1 else 0
+        if fits > 1:
+            return first[:fits]
+        return first[:1] if first and self._requests.wait("submit", symbols[:1]) <= 0.0 else []
+
+    async def _request(self, group: Sequence[Departure], ticket: Ticket) -> list[JournalEntry]:
+        """One request, and for each of its orders what the venue said."""
+        asked: Awaitable[Sequence[OrderReport | VenueError]]
+        asked = self._single(group[0].request) if len(group) == 1 else self._several([d.request for d in group])
+        try:
+            found = await self._requests.made(_call(group), asked, ticket)
+        except VenueError as error:
+            return [self._failed(each, error) for each in group]
+        return [self._answered(each, answer) for each, answer in zip(group, found, strict=True)]
+
+    async def _single(self, request: OrderRequest) -> Sequence[OrderReport | VenueError]:
+        return (await self._venue.submit(request),)
+
+    async def _several(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
+        if not isinstance(self._venue, BatchingVenue):
+            raise TypeError(f"{type(self._venue).__name__} takes no batches")
+        found = tuple(await self._venue.submit_batch(requests))
+        if len(found) != len(requests):
+            raise MalformedAnswerError(f"{len(found)} answers to a batch of {len(requests)} orders")
+        return found
+
+    def _answered(self, departure: Departure, answer: OrderReport | VenueError) -> JournalEntry:
+        if isinstance(answer, VenueError):
+            if isinstance(answer, RateLimitedError):
+                self._requests.refused(answer)
+            return self._failed(departure, answer)
+        line = departure.line
+        try:
+            report = sound(answer, departure.request.client_order_id, line.may_fill)
+        except VenueError as error:
+            return self._failed(departure, error)
+        except Exception as error:  # noqa: BLE001 - an adapter is someone else's code: it must not stop other orders
+            return self._unknown(departure, error)
+        kind, data = told(report, line.state) or ("acknowledged", {"order": report.id, "filled": str(report.filled)})
+        return self._entry(departure, kind, data)
+
+    def _failed(self, departure: Departure, error: VenueError) -> JournalEntry:
+        match error:
+            case OrderRejectedError(reason="duplicate_client_order_id"):
+                # The venue has an order of this name: ours, sent before. What became of it, only it can say.
+                return self._entry(departure, "unknown", {"reason": error.reason, "text": said(error)})
+            case OrderRejectedError():
+                return self._entry(departure, "rejected", {"reason": said(error.reason), "text": said(error)})
+            case RateLimitedError():
+                return self._entry(departure, "rejected", {"reason": "rate_limited", "text": said(error)})
+            case RequestExpiredError():
+                return self._entry(departure, "rejected", {"reason": EXPIRED, "text": said(error)})
+            case VenueDownError():
+                return self._entry(departure, "rejected", {"reason": "venue_down", "text": said(error)})
+            case _:
+                return self._unknown(departure, error)
+
+    def _unknown(self, departure: Departure, error: BaseException) -> JournalEntry:
+        return self._entry(departure, "unknown", {"text": said(f"{type(error).__name__}: {error}")})
+
+    def _entry(self, departure: Departure, kind: JournalKind, data: dict[str, str | None]) -> JournalEntry:
+        line = departure.line
+        return JournalEntry(
+            decision=line.decision,
+            kind=kind,
+            at=self._clock.now(),
+            account=self._account,
+            symbol=line.symbol,
+            position_side=line.position_side,
+            client_order_id=departure.request.client_order_id,
+            attempt=departure.attempt,
+            data=data,
+        )
+
+
+def _names(group: Sequence[Departure]) -> set[str]:
+    return {each.request.client_order_id for each in group}
+
+
+def _call(orders: Sequence[Departure]) -> Call:
+    return "submit_batch" if len(orders) > 1 else "submit"
+
+
+def told(report: OrderReport, state: State | None) -> tuple[JournalKind, dict[str, str | None]] | None:
+    """What a sound report is as a journal entry; None for one that says nothing new of an order in `state`."""
+    if report.state == "open":
+        if state is State.WORKING:
+            return None
+        return "acknowledged", {"order": report.id, "filled": str(report.filled)}
+    if report.state == "rejected" and report.filled == ZERO:
+        return "rejected", {"reason": "other", "text": f"order {report.id} was rejected", "order": report.id}
+    return "filled", {
+        "order": report.id,
+        "state": report.state,
+        "filled": str(report.filled),
+        "price": _text(report.average_price),
+        "fee": _text(report.fee),
+    }
+
+
+def _text(value: Decimal | None) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,319 @@
+"""The work of one decision on one account: its lines, its cancels, and how it ended.
+
+When the next order of a decision may leave, where its unwinding declares a pace. Memory of this process only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from decimal import ROUND_FLOOR, Decimal
+
+from killswitch.execution.decide.ladder import MARKET
+from killswitch.execution.decide.schedule import Do, Verdict
+from killswitch.execution.state.intents import lines_of
+from killswitch.execution.targets.lifecycle import ZERO, State, number
+from killswitch.execution.targets.position_target import Line, LineName, PositionKey
+from killswitch.model.decision import Cancel, Decision, Unwinding
+from killswitch.model.snapshot import Closing, ClosingStatus, Instrument, Residual
+from killswitch.model.store import JournalEntry
+
+_AFTER_FEES = Decimal("0.98")
+"""No venue takes more than two percent of a sale."""
+_LEFT = "left "
+"""In a `finished` entry: `left SIDE SYMBOL` → contracts above the target."""
+
+
+class Work:
+    """Folded from the decision and its journal entries; knows nothing that is not in them."""
+
+    def __init__(self, decision: Decision, account: str, entries: Sequence[JournalEntry] = ()) -> None:
+        """`entries` are the decision's journal, in sequence; those of other accounts are passed over."""
+        self.decision = decision
+        self.account = account
+        self.lines = lines_of(decision, account)
+        self._by_key = {line.key: line for line in self.lines}
+        unwinding = decision.unwinding
+        self.ladder = unwinding.ladder if unwinding is not None and unwinding.ladder else MARKET
+        self.timetable = Timetable(unwinding)
+        self.cancels = [cancel for cancel in decision.cancels if cancel.account == account]
+        self._uncancellable: dict[str, str] = {}
+        self._in_turn = _in_turn(decision, account)
+        self.unsupplied: set[LineName] = set()
+        """Hops whose source has brought in nobody knows how much."""
+        self.short: set[LineName] = set()
+        """Hops for which less has arrived than a fee can explain."""
+        self.planned: int | None = None
+        """Where in the journal the work begins; None if none was planned on this account."""
+        self.finished: JournalEntry | None = None
+        self.given_up: str | None = None
+        """Who has ended the work by hand, and why; nothing more is sent for it then."""
+        for entry in entries:
+            if entry.account == account:
+                self._take(entry, Line.recall)
+
+    def apply(self, entry: JournalEntry) -> None:
+        """Take one new entry of this decision on this account. ForbiddenTransitionError if it cannot follow."""
+        self._take(entry, Line.apply)
+
+    def _take(self, entry: JournalEntry, move: Callable[[Line, JournalEntry], None]) -> None:
+        if entry.kind == "planned":
+            self.planned = entry.sequence if self.planned is None else self.planned
+        if entry.kind in ("finished", "swept"):
+            self.finished = entry if entry.kind == "finished" else self.finished
+            for line in self.lines:
+                if entry.kind == "finished" or line.state is State.READY:
+                    move(line, entry)
+            return
+        if entry.kind == "given_up":
+            author, why = entry.data.get("author") or "unknown", entry.data.get("reason") or "no reason given"
+            self.given_up = f"given up by {author}: {why}"
+            return
+        if entry.kind == "cancelled":
+            self.cancels = [cancel for cancel in self.cancels if cancel.order != entry.data["order"]]
+            return
+        if (key := key_of(entry)) in self._by_key:
+            move(self._by_key[key], entry)
+
+    def check(self, entry: JournalEntry) -> None:
+        """Raise what `apply` would, and change nothing: what cannot be folded must not be written down."""
+        touched = self.lines if entry.kind == "finished" else [self.line_of(entry)]
+        for line in touched:
+            if line is not None:
+                line.check(entry)
+
+    def line_at(self, key: PositionKey) -> Line | None:
+        """The line that works on a position."""
+        return self._by_key.get(key)
+
+    def line_of(self, entry: JournalEntry) -> Line | None:
+        """The line that `entry` is about; None if it is about none of this work."""
+        key = key_of(entry)
+        return None if key is None else self._by_key.get(key)
+
+    def turn(self, over: Callable[[Line], bool]) -> PositionKey | None:
+        """Whose turn it is where planning has put the slices of several positions in turn; None where it has not.
+
+        A line that is `over`, or whose last order came to nothing, holds the others up no longer.
+        """
+        if not self._in_turn:
+            return None
+        done = {line.key: line.filled for line in self.lines}
+        for key, contracts in self._in_turn:
+            line = self._by_key[key]
+            if done[key] >= contracts:
+                done[key] -= contracts
+            elif not (over(line) or line.fruitless or line.state is State.AT_TARGET):
+                return key
+        return None
+
+    def supply(self, line: Line, shown: Decimal, instrument: Instrument | None) -> None:
+        """Let a hop sell what the orders before it have brought in by now, in whole steps, and nothing else.
+
+        That is what they were paid, as far as it has arrived: a fee may have been taken out of it. `shown`: what is
+        held of the hop's symbol. While much less has arrived, the venue's positions may lag: the hop is `short`.
+        """
+        if line.purpose != "hop" or line.after is None:
+            return
+        received = [each.received for each in self._sources(line)]
+        if not received or None in received:
+            # What was brought in is not known: nothing of it can be told from what was there before.
+            self.unsupplied.add(line.name)
+            return
+        size = (instrument.contract_size if instrument is not None else None) or Decimal(1)
+        paid = sum((each for each in received if each is not None), ZERO) / size
+        arrived = max(ZERO, shown + line.filled - line.kept)
+        (self.short.add if arrived < paid * _AFTER_FEES else self.short.discard)(line.name)
+        brought = min(paid, arrived)
+        if instrument is not None and instrument.amount_step:
+            brought = (brought / instrument.amount_step).to_integral_value(ROUND_FLOOR) * instrument.amount_step
+        line.decided = line.largest = max(brought, line.filled)
+
+    def _sources(self, line: Line) -> list[Line]:
+        """The sales whose proceeds a hop sells: several holdings may go over one asset."""
+        intents = self.decision.intents
+        places = dict.fromkeys(
+            (intents[hop.after].symbol, intents[hop.after].position_side)
+            for hop in intents
+            if hop.after is not None
+            and 0 <= hop.after < len(intents)
+            and hop.account == self.account
+            and (hop.symbol, hop.position_side) == line.key
+        )
+        return [self._by_key[key] for key in places if key in self._by_key]
+
+    def due_cancels(self, *, after_closing: bool) -> list[Cancel]:
+        """Entries at once; the rest after closing, or as soon as one of them blocks the close of its symbol."""
+        blocked = {line.symbol for line in self.lines if line.is_blocked}
+        return [
+            cancel
+            for cancel in self.cancels
+            if cancel.order not in self._uncancellable
+            and (after_closing or cancel.why == "entry" or cancel.symbol in blocked)
+        ]
+
+    def cancels_all(self, order: str) -> bool:
+        """Whether the decision wants this order gone for good."""
+        return any(cancel.order == order for cancel in self.decision.cancels)
+
+    @property
+    def uncancelled(self) -> bool:
+        """Whether an order could not be cancelled, so that the work does not end as if nothing were left."""
+        return bool(self._uncancellable)
+
+    def cannot_cancel(self, cancel: Cancel, why: str) -> None:
+        """The venue refuses to cancel this order: it is reported, and not asked for again in this process."""
+        self._uncancellable[cancel.order] = why
+
+    def result(self, verdicts: Sequence[Verdict], shown: Mapping[PositionKey, Decimal]) -> dict[str, str | None]:
+        """What the `finished` entry says: status, reason if not flat, cost, delay, what is left of each position."""
+        status, reason = self._outcome(verdicts)
+        cost, delay = self.cost(), self.delay()
+        left = {_LEFT + line.position_side + " " + line.symbol: str(left) for line, left in self._left(shown)}
+        return {
+            "status": status,
+            "reason": reason,
+            "cost": None if cost is None else str(cost),
+            "delay": None if delay is None else str(delay),
+            **left,
+        }
+
+    def _outcome(self, verdicts: Sequence[Verdict]) -> tuple[ClosingStatus, str | None]:
+        reasons = [verdict.reason for verdict in verdicts if verdict.reason]
+        reasons += [f"order {order} cannot be cancelled: {why}" for order, why in self._uncancellable.items()]
+        lost = [name for line in self.lines for name in line.abandoned]
+        reasons += [f"what became of order {name} was never known" for name in lost]
+        if not reasons:
+            return "flat", None
+        if lost or any(verdict.do is Do.ABANDON for verdict in verdicts):
+            return "abandoned", "; ".join(reasons)
+        blocked = all(verdict.do is not Do.GIVE_UP for verdict in verdicts)
+        return ("blocked" if blocked else "residual"), "; ".join(reasons)
+
+    def closing(self, shown: Mapping[PositionKey, Decimal]) -> Closing:
+        """What has been reached, for the next snapshot. `shown`: positions as last read and trusted."""
+        if self.finished is not None:
+            return self._ended(self.finished)
+        begun = any(line.attempt > 0 or line.state is State.AT_TARGET for line in self.lines)
+        residual = tuple(
+            Residual(self.account, line.symbol, line.position_side, left) for line, left in self._left(shown)
+        )
+        status: ClosingStatus = "closing" if begun else "planned"
+        return Closing(self.decision.id, status, residual, self.cost(), self.decision.scope)
+
+    def _ended(self, finished: JournalEntry) -> Closing:
+        residual = tuple(
+            Residual(self.account, line.symbol, line.position_side, left)
+            for line in self.lines
+            if (left := number(finished.data.get(_LEFT + line.position_side + " " + line.symbol))) is not None
+        )
+        return Closing(
+            self.decision.id,
+            ended_as(finished),
+            residual,
+            number(finished.data.get("cost")),
+            self.decision.scope,
+        )
+
+    def _left(self, shown: Mapping[PositionKey, Decimal]) -> list[tuple[Line, Decimal]]:
+        """The lines not at their targets, and how far each is from it."""
+        return [(line, left) for line in self.lines if (left := _distance(line, shown)) > ZERO]
+
+    def cost(self) -> Decimal | None:
+        """Fees and slippage so far, never below 0; None if a part of it is unknown."""
+        total = ZERO
+        for line in self.lines:
+            if line.cost is None:
+                return None
+            total += line.cost
+        return max(ZERO, total)
+
+    def delay(self) -> Decimal | None:
+        """What the market's move before the orders cost so far, below 0 where it gained; None if a part is unknown."""
+        parts = [line.delay for line in self.lines]
+        known = [part for part in parts if part is not None]
+        return sum(known, ZERO) if len(known) == len(parts) else None
+
+
+def _in_turn(decision: Decision, account: str) -> list[tuple[PositionKey, Decimal]]:
+    """Positions and contracts of an account's slices, where those of one come between those of another; else none."""
+    mine = [each for each in decision.intents if each.account == account and each.purpose == "reduce"]
+    slices: list[tuple[PositionKey, Decimal]] = [((each.symbol, each.position_side), each.contracts) for each in mine]
+    seen: list[PositionKey] = []
+    for key, _ in slices:
+        if not seen or seen[-1] != key:
+            seen.append(key)
+    return slices if len(seen) > len(set(seen)) else []
+
+
+def key_of(entry: JournalEntry) -> PositionKey | None:
+    """The position that `entry` is about; None if it is about none."""
+    if entry.symbol is None or entry.position_side is None:
+        return None
+    return (entry.symbol, "long" if entry.position_side == "long" else "short")
+
+
+def ended_as(finished: JournalEntry) -> ClosingStatus:
+    """The status that a `finished` entry carries; `abandoned` for one that this program does not know."""
+    match finished.data.get("status"):
+        case "flat":
+            return "flat"
+        case "residual":
+            return "residual"
+        case "blocked":
+            return "blocked"
+        case _:
+            return "abandoned"
+
+
+def _distance(line: Line, shown: Mapping[PositionKey, Decimal]) -> Decimal:
+    if line.state is State.AT_TARGET:
+        return ZERO
+    if line.by_fills:
+        return line.remaining
+    if line.key in shown:
+        return shown[line.key] - line.target
+    return line.decided - line.filled
+
+
+class Timetable:
+    """Evenly spaced departures of one decision on one account, and a pause between two slices of a position.
+
+    Departures are counted from the first one, so that lateness of one does not push the others back. After a restart
+    it begins anew: an order more in the first minute than declared at worst.
+    """
+
+    def __init__(self, unwinding: Unwinding | None) -> None:
+        per_minute = None if unwinding is None else unwinding.max_orders_per_minute
+        self._every = 0.0 if not per_minute else 60.0 / per_minute
+        self._pause = (unwinding.pause or 0.0) if unwinding is not None else 0.0
+        self._next: float | None = None
+        self._last: dict[tuple[str, str], float] = {}
+        self._before: dict[LineName, tuple[float | None, float | None]] = {}
+
+    @property
+    def declared(self) -> bool:
+        """Whether there is any pace to keep."""
+        return bool(self._every or self._pause)
+
+    def due(self, line: Line) -> float:
+        """Monotonic seconds from which on the line's next order may leave."""
+        slice_due = self._last.get(line.key, float("-inf")) + self._pause
+        return slice_due if self._next is None else max(self._next, slice_due)
+
+    def left(self, line: Line, now: float) -> None:
+        """An order of the line leaves at `now`."""
+        self._before[line.name] = (self._next, self._last.get(line.key))
+        if self._every:
+            planned = now if self._next is None else self._next
+            # Hours of waiting for something else are not made up for by a burst of orders.
+            self._next = max(planned, now - self._every) + self._every
+        if self._pause:
+            self._last[line.key] = now
+
+    def stayed(self, line: Line) -> None:
+        """It did not leave after all, and neither did any after it: its place is free again."""
+        self._next, last = self._before.pop(line.name, (self._next, None))
+        if last is None:
+            self._last.pop(line.key, None)
+        else:
+            self._last[line.key] = last

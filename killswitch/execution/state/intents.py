@@ -1,0 +1,119 @@
+"""From a decision to the work of one account: its lines, and what is journaled with it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from decimal import Decimal
+
+from killswitch.execution.targets.client_order_id import client_order_id as client_order_id
+from killswitch.execution.targets.position_target import Line, PositionKey
+from killswitch.execution.targets.recorded_reports import finite
+from killswitch.model.decision import Decision, Intent, patience_of
+from killswitch.model.snapshot import Position, Side, Snapshot
+from killswitch.model.store import JournalEntry
+
+
+def planned_entries(
+    decision: Decision, *, snapshot: Snapshot | None = None, accounts: Collection[str] | None = None
+) -> tuple[JournalEntry, ...]:
+    """The `planned` entries that are committed with `decision`: one for each position, one for an account's cancels.
+
+    None for a decision that only observes, and none for accounts outside `accounts` (those armed; None is all).
+    `snapshot`, the one that was decided on, gives the marks from which delay is counted later.
+    """
+    if decision.mode == "observe" or decision.kind == "reset":
+        return ()
+    held = {} if snapshot is None else _positions(snapshot)
+    entries = [
+        _planned(decision, line, held.get((account, *line.key)))
+        for account in _accounts(decision)
+        for line in lines_of(decision, account)
+    ]
+    with_lines = {entry.account for entry in entries}
+    entries += [
+        JournalEntry(decision=decision.id, kind="planned", at=decision.as_of, account=account)
+        for account in dict.fromkeys(cancel.account for cancel in decision.cancels)
+        if account not in with_lines
+    ]
+    return tuple(entry for entry in entries if accounts is None or entry.account in accounts)
+
+
+def lines_of(decision: Decision, account: str) -> list[Line]:
+    """One line for each position of `account` that the decision reduces, in order of rank.
+
+    Several intents on one position are one order that was cut into slices. A hop into a position that the decision
+    closes itself is a part of that close.
+    """
+    lines: dict[PositionKey, Line] = {}
+    urgency = (*patience_of(decision.unwinding), -decision.level)
+    for index, intent in enumerate(decision.intents):
+        if intent.account != account:
+            continue
+        line = lines.get((intent.symbol, intent.position_side))
+        if line is None:
+            lines[intent.symbol, intent.position_side] = Line(
+                decision=decision.id,
+                account=account,
+                symbol=intent.symbol,
+                position_side=intent.position_side,
+                side=intent.side,
+                target=intent.target if intent.purpose == "reduce" else Decimal(0),
+                decided=_decided(intent),
+                largest=intent.contracts,
+                reduce_only=intent.reduce_only,
+                rank=intent.rank,
+                index=index,
+                purpose=intent.purpose,
+                after=intent.after,
+                band=intent.band,
+                urgency=urgency,
+                kept=Decimal(0) if intent.after is None else intent.target,
+            )
+        elif intent.purpose == line.purpose:
+            line.decided += _decided(intent)
+            line.largest = max(line.largest, intent.contracts)
+            line.target = min(line.target, intent.target) if intent.purpose == "reduce" else line.target
+    return sorted(lines.values(), key=lambda line: (line.rank, line.index))
+
+
+def _decided(intent: Intent) -> Decimal:
+    """What the intent is to trade. What a second hop may sell is known once the sale before it has brought it in.
+
+    A hop that comes after nothing sells a holding on another market than the one that it is listed on.
+    """
+    return intent.contracts if intent.after is None else Decimal(0)
+
+
+def _accounts(decision: Decision) -> Sequence[str]:
+    return list(dict.fromkeys(intent.account for intent in decision.intents))
+
+
+def _planned(decision: Decision, line: Line, position: Position | None) -> JournalEntry:
+    data: dict[str, str | None] = {"contracts": str(line.decided), "target": str(line.target)}
+    if position is not None:
+        data |= marked(position)
+    return JournalEntry(
+        decision=decision.id,
+        kind="planned",
+        at=decision.as_of,
+        account=line.account,
+        symbol=line.symbol,
+        position_side=line.position_side,
+        data=data,
+    )
+
+
+def _positions(snapshot: Snapshot) -> dict[tuple[str, str, Side], Position]:
+    return {
+        (account.account, *position.key): position
+        for account in snapshot.accounts
+        for position in account.positions or ()
+    }
+
+
+def marked(position: Position) -> dict[str, str | None]:
+    """The mark, and the account currency that one contract moves when the mark doubles; absent where unknown."""
+    mark, notional, contracts = finite(position.mark_price), finite(position.notional), finite(position.contracts)
+    if mark is None or notional is None or contracts is None or contracts <= Decimal(0):
+        return {}
+    return {"mark": str(mark), "value": str(abs(notional) / contracts)}

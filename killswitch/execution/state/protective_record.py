@@ -1,0 +1,217 @@
+"""Protective orders that block a close: taken away one position at a time, and put back for what is left of it.
+
+| state       | means                                                          | leaves it by                       |
+|-------------|----------------------------------------------------------------|------------------------------------|
+| `OFF`       | journaled before the cancel left; perhaps it still rests       | `protected`, `guarded`             |
+| `RESTORING` | journaled before the order left that is to stand in its place  | `guarded`: what the venue said     |
+| `DONE`      | it rests again, or nothing is left to protect, or it cannot be | nothing                            |
+
+Killed in between, the restart finds `OFF` or `RESTORING` and goes on: whether the old order is `gone`, the venue's open
+orders say, and the one that is put back has a name that changes only when the venue has refused it, so that a second
+one of it is refused as a duplicate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import Enum
+from typing import Literal
+
+from killswitch.execution.targets.client_order_id import client_order_id
+from killswitch.execution.targets.lifecycle import ZERO, number
+from killswitch.execution.targets.position_target import Line, PositionKey
+from killswitch.execution.targets.recorded_reports import finite
+from killswitch.model.snapshot import Order, Position
+from killswitch.model.store import JournalEntry
+from killswitch.model.venue import ClientIdRule, OrderRequest
+
+_NAMED_FOR = "/protection"
+AGAIN = "again"
+"""In `guarded`: the venue did not take the order up, and it is to be sent again under its name."""
+TRIED = "tried"
+"""In `guarded`: the venue refused it, and another is to be sent under another name."""
+
+
+GUARDING = frozenset({"unprotected", "cancelled", "protected", "guarded"})
+"""Kinds of journal entries that are about protective orders."""
+
+
+class Guard(Enum):
+    OFF = "off"
+    RESTORING = "restoring"
+    DONE = "done"
+
+
+@dataclass(slots=True)
+class Protective:
+    """One protective order that stood in the way, and what has become of it. Amounts in contracts."""
+
+    decision: str
+    account: str
+    key: PositionKey
+    order: str
+    side: str
+    amount: Decimal
+    price: Decimal | None
+    trigger_price: Decimal | None
+    trigger_when: str | None
+    since: datetime
+    number: int
+    """Which of the decision's it is: part of the name of the order that is put back."""
+    state: Guard = Guard.OFF
+    gone: bool = False
+    """Whether it surely rests no longer."""
+    refused: int = 0
+    """How often the venue has refused the one that is to stand in its place."""
+    sent_at: datetime | None = None
+
+    def name(self, rule: ClientIdRule) -> str:
+        """The client id of the order that is put back."""
+        return client_order_id(f"{self.decision}{_NAMED_FOR}/{self.account}", self.number, self.refused, rule)
+
+
+class Protections:
+    """All protective orders that closing has taken away on one account, folded from the journal."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], Protective] = {}
+        self._numbers: dict[str, int] = {}
+
+    def apply(self, entry: JournalEntry) -> None:
+        """Take one journal entry."""
+        data = entry.data
+        if entry.kind == "unprotected" and entry.symbol is not None:
+            self._take_away(entry, data.get("order") or "")
+            return
+        found = self._found.get((entry.decision, data.get("for") or data.get("order") or ""))
+        if found is None:
+            return
+        match entry.kind:
+            case "cancelled":
+                found.gone = True
+            case "protected":
+                found.state, found.sent_at = Guard.RESTORING, entry.at
+            case "guarded" if (words := data.get("state") or "").startswith((AGAIN, TRIED)):
+                found.state = Guard.OFF
+                found.refused += words.startswith(TRIED)
+            case "guarded":
+                found.state = Guard.DONE
+
+    def _take_away(self, entry: JournalEntry, order: str) -> None:
+        known = self._found.get((entry.decision, order))
+        if known is not None and known.state is not Guard.DONE:
+            return
+        data = entry.data
+        side: Literal["long", "short"] = "long" if entry.position_side == "long" else "short"
+        self._found[entry.decision, order] = Protective(
+            decision=entry.decision,
+            account=entry.account or "",
+            key=(entry.symbol or "", side),
+            order=order,
+            side=data.get("side") or "",
+            amount=number(data.get("amount")) or ZERO,
+            price=number(data.get("price")),
+            trigger_price=number(data.get("trigger_price")),
+            trigger_when=data.get("trigger_when"),
+            since=entry.at,
+            number=self._numbers.get(entry.decision, 0),
+        )
+        self._numbers[entry.decision] = self._numbers.get(entry.decision, 0) + 1
+
+    def is_open(self, order: str) -> bool:
+        """Whether the order was taken away, for whichever decision, and that has not come to an end."""
+        return any(each.order == order for each in self.open())
+
+    def open(self) -> list[Protective]:
+        """Those that have not come to an end."""
+        return [each for each in self._found.values() if each.state is not Guard.DONE]
+
+    def of(self, decision: str) -> list[Protective]:
+        """The open ones that were taken away for a decision."""
+        return [each for each in self.open() if each.decision == decision]
+
+
+def blocking(line: Line, orders: Iterable[Order], ours: frozenset[str]) -> list[Order]:
+    """The resting orders that may stand in the way of `line`: exits of its own position, not our own orders."""
+    return [
+        order
+        for order in orders
+        if order.symbol == line.symbol
+        and order.side == line.side
+        and order.position_side in (None, line.position_side)
+        and order.client_order_id not in ours
+        # One that says that it reduces nothing is somebody's entry; in hedge mode its position side makes it an exit.
+        and not (order.reduce_only is False and order.position_side is None and line.reduce_only)
+    ]
+
+
+def taken_away(order: Order, position: Position | None) -> Mapping[str, str | None]:
+    """What the journal keeps of an order before it is cancelled, so that it can be put back."""
+    left = finite(order.amount)
+    filled = finite(order.filled)
+    if left is not None and filled is not None:
+        left -= filled
+    return {
+        "order": order.id,
+        "client_order_id": order.client_order_id,
+        "side": order.side,
+        "position_side": order.position_side,
+        "amount": None if left is None else str(left),
+        "type": order.type,
+        "price": _text(order.price),
+        "trigger_price": _text(order.trigger_price),
+        "trigger_when": trigger_when(order, position),
+    }
+
+
+def trigger_when(order: Order, position: Position | None) -> str | None:
+    """Whether a conditional order waits for a fall or a rise; None if it waits for neither, or nobody can tell."""
+    trigger = finite(order.trigger_price)
+    kind = (order.type or "").lower()
+    if trigger is not None and "take" in kind:
+        return "rises" if order.side == "sell" else "falls"
+    if trigger is not None and "stop" in kind:
+        return "falls" if order.side == "sell" else "rises"
+    mark = None if position is None else finite(position.mark_price)
+    if trigger is None or mark is None or trigger == mark:
+        return None
+    return "falls" if trigger < mark else "rises"
+
+
+def put_back(guard: Protective, left: Decimal, *, reduce_only: bool, rule: ClientIdRule) -> OrderRequest | str:
+    """The order that protects `left` contracts again, or why there can be none."""
+    amount = min(guard.amount, left) if guard.amount > ZERO else left
+    if guard.trigger_price is None and guard.price is None:
+        return "neither price nor trigger of it are known"
+    if guard.trigger_price is not None and _direction(guard.trigger_when) is None:
+        return "the mark was not known, so nobody can say which way its trigger lies"
+    return OrderRequest(
+        client_order_id=guard.name(rule),
+        symbol=guard.key[0],
+        side="sell" if guard.side == "sell" else "buy",
+        position_side=guard.key[1],
+        amount=amount,
+        reduce_only=reduce_only,
+        type="market" if guard.price is None else "limit",
+        price=guard.price,
+        trigger_price=guard.trigger_price,
+        trigger_when=_direction(guard.trigger_when),
+    )
+
+
+def _direction(words: str | None) -> Literal["falls", "rises"] | None:
+    match words:
+        case "falls":
+            return "falls"
+        case "rises":
+            return "rises"
+        case _:
+            return None
+
+
+def _text(value: Decimal | None) -> str | None:
+    known = finite(value)
+    return None if known is None else str(known)

@@ -1,0 +1,378 @@
+"""A decision's target on one position, and the orders towards it, folded from the journal through `life`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Literal
+
+from killswitch.execution.patience import Pace
+from killswitch.execution.targets.lifecycle import (
+    ASIDE,
+    EARLY,
+    EXPIRED,
+    IN_FLIGHT,
+    NOT_HEARD,
+    TRANSITIONS,
+    ZERO,
+    Event,
+    ForbiddenTransitionError,
+    State,
+    event_of,
+    number,
+)
+from killswitch.model.snapshot import OrderSide, Side
+from killswitch.model.store import JournalEntry
+from killswitch.risk.trading_cost import Marked, delay_cost
+
+PositionKey = tuple[str, Side]
+LineName = tuple[str, str, Side]
+
+_NO_STEP_DOWN = frozenset(
+    {"above_maximum", "insufficient_margin", "blocked_by_order", "already_flat", "duplicate_client_order_id"}
+)
+"""Refusals that another kind of order would not change."""
+
+
+_COVERED = frozenset(2**power for power in range(1, 20))
+"""After so many refusals in a row as `already_flat`, of a position that is shown, orders may cover it."""
+
+
+@dataclass(frozen=True, slots=True)
+class AsideOrder:
+    """An order of unknown fate that its line does not wait for; it may fill `may_fill` contracts yet."""
+
+    name: str
+    attempt: int | None
+    may_fill: Decimal
+    sent_at: datetime | None
+    since: datetime
+    arrival: Marked | None = None
+    """The mark when it was sent."""
+    valid_for: float | None = None
+    """Seconds for which its request was valid, if it said so."""
+
+
+@dataclass(slots=True)
+class Line:
+    """A decision's target on one position, and the orders towards it. Quantities in contracts.
+
+    `decided` is how much the decision closes, `largest` the biggest single order, `index` the place of the
+    first intent in the decision. What follows below is folded from the journal and nothing else.
+    """
+
+    decision: str
+    account: str
+    symbol: str
+    position_side: Side
+    side: OrderSide
+    target: Decimal
+    decided: Decimal
+    largest: Decimal
+    reduce_only: bool
+    rank: int
+    index: int
+    purpose: Literal["reduce", "hop", "hedge"] = "reduce"
+    after: int | None = None
+    band: Decimal | None = None
+    urgency: tuple[float, float, int, int] = (0.0, 0.0, 0, 0)
+    """Of two lines for the same target, the one with the smaller urgency acts."""
+    kept: Decimal = ZERO
+    """For a hop: what was held of its symbol before, and is not sold."""
+
+    state: State = State.READY
+    attempt: int = 0
+    spent: bool = True
+    """Whether the id of `attempt` is used up, so that the next order needs the next one."""
+    client_order_id: str | None = None
+    order_id: str | None = None
+    sent_amount: Decimal = ZERO
+    may_fill: Decimal = ZERO
+    """The most that was ever sent under `client_order_id`, so the most that may fill under it."""
+    sent_at: datetime | None = None
+    valid_for: float | None = None
+    """Seconds for which the last request was valid, if it said so."""
+    expired: int = 0
+    """Orders that were refused because their time was up, since anything was filled."""
+    kept_name: bool = False
+    """Whether a request under `client_order_id` that was believed to be absent may arrive yet."""
+    filled: Decimal = ZERO
+    closed_before: Decimal = ZERO
+    """What had been closed of the position, by whichever decision, when this one was taken up."""
+    counted: frozenset[str | None] = frozenset()
+    """Client order ids whose fills are in `filled`: each counts once."""
+    aside: dict[str, AsideOrder] = field(default_factory=dict)
+    abandoned: tuple[str, ...] = ()
+    """Client order ids whose fate was never known."""
+    lost: Decimal = ZERO
+    """What they may have filled, at worst."""
+    fruitless: int = 0
+    """Attempts in a row that the venue answered without filling anything."""
+    refusal: str | None = None
+    """Why the venue refused the last order, if it did."""
+    trouble: str | None = None
+    """The last refusal since something was filled."""
+    said_flat: int = 0
+    """How often in a row its orders were refused as `already_flat`."""
+    rung: int = 0
+    tried: int = 0
+    """Orders in a row on `rung` that it was not good for: without a fill, or bounded and filled in part."""
+    uncut: Decimal | None = None
+    """`largest` as it was before margin cut it."""
+    whole: bool = False
+    """Whether the last order filled wholly."""
+    swept: bool = False
+    """Whether it was asked to be closed with the whole book."""
+    bounded: bool = False
+    """Whether the last order had a limit."""
+    rests: bool = False
+    """Whether the last order was one that rests."""
+    received: Decimal | None = ZERO
+    """What the fills came to in quote units; None once a part of it is unknown."""
+    decided_at: Marked | None = None
+    """The mark that was decided on."""
+    arrival: Marked | None = None
+    """The mark when the last order was sent."""
+    cost: Decimal | None = field(default=ZERO)
+    """Fees and slippage so far, each fill against the mark when its order was sent, account currency; None once a part
+    of it is unknown."""
+    delay: Decimal | None = field(default=ZERO)
+    """What the market moved between the decision and the orders, for what they filled; None once a part is unknown."""
+
+    @property
+    def key(self) -> PositionKey:
+        return (self.symbol, self.position_side)
+
+    @property
+    def name(self) -> LineName:
+        """What tells it from every other line of its account."""
+        return (self.decision, self.symbol, self.position_side)
+
+    @property
+    def in_flight(self) -> bool:
+        return self.state in IN_FLIGHT
+
+    @property
+    def by_fills(self) -> bool:
+        """Whether its own fills say how far it has come, and not the position."""
+        return self.purpose != "reduce"
+
+    @property
+    def remaining(self) -> Decimal:
+        """For a line that is counted by its own fills: what it has still to trade."""
+        return max(ZERO, self.decided - self.filled)
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether resting orders stood in the way of its last one; where nothing is lent they lock what is held.
+
+        Binance has one code (-2022) for a position that is gone and for resting orders that cover it. Said once, it may
+        be gone and the reading behind; said again of one that a reading shows, orders may cover it. Said a third time,
+        after they were taken away, they were not why. They are looked for again the fourth time, the eighth and so on.
+        """
+        locked = self.refusal == "insufficient_margin" and not self.reduce_only and self.purpose != "hedge"
+        return self.refusal == "blocked_by_order" or locked or self.said_flat in _COVERED
+
+    @property
+    def guarded(self) -> bool:
+        """Whether the venue itself keeps its orders from closing more than is there: a full, reduce-only close."""
+        return self.reduce_only and self.target == ZERO and not self.by_fills
+
+    @property
+    def outstanding(self) -> Decimal:
+        """What its orders of unknown fate may fill yet, or have filled, at worst."""
+        return sum((order.may_fill for order in self.aside.values()), self.lost)
+
+    def check(self, entry: JournalEntry) -> None:
+        """Raise what `apply` would, and change nothing: what cannot be folded must not be written down."""
+        event = event_of(entry)
+        if event is None:
+            return
+        if entry.client_order_id is not None and entry.client_order_id in self.aside:
+            if event not in ASIDE:
+                raise ForbiddenTransitionError(f"{self._words} {event.value} of {entry.client_order_id}, set aside")
+        elif event not in TRANSITIONS[self.state]:
+            raise ForbiddenTransitionError(f"{self._words} {event.value} while {self.state.value}")
+
+    def apply(self, entry: JournalEntry) -> None:
+        """Move by one journal entry of this line. ForbiddenTransitionError if it cannot follow."""
+        self.check(entry)
+        event = event_of(entry)
+        if event is None:
+            self.decided_at = self.decided_at or _marked(entry.data)
+            return
+        if entry.client_order_id is not None and entry.client_order_id in self.aside:
+            self._apply_aside(entry, event)
+            return
+        self.state = TRANSITIONS[self.state][event]
+        match event:
+            case Event.SENDING | Event.NEXT_SLICE:
+                self._sent(entry)
+            case Event.SWEPT:
+                self.swept = True
+                self.cost = self.delay = self.received = None
+            case Event.ACKNOWLEDGED:
+                self.order_id = entry.data.get("order")
+            case Event.FILLED:
+                self._settled(entry)
+            case Event.REJECTED:
+                self._refused(entry.data)
+            case Event.ABSENT:
+                self.spent = False
+                self.kept_name = EARLY in entry.data
+                self.fruitless += 1
+            case Event.SET_ASIDE:
+                self._set_aside(entry)
+
+    def stuck(self, now: datetime, pace: Pace) -> str | None:
+        """Why a person should look at it, though it is still being tried; None if there is no reason to."""
+        for order in self.aside.values():
+            if order.sent_at is not None and (now - order.sent_at).total_seconds() < pace.absence_after:
+                continue
+            return f"order {order.name} on {self.symbol} is of unknown fate{_since(order.sent_at)}, and is asked about"
+        if self.state is not State.AT_TARGET and self.fruitless >= pace.fruitless_attempts:
+            how = "does not fill" if self.trouble is None else f"is refused again and again ({self.trouble})"
+            return f"{self.symbol} {how}, and tried again"
+        if self.in_flight and self.sent_at is not None:
+            if (now - self.sent_at).total_seconds() < pace.resting_for:
+                return None
+            how = "rests" if self.state is State.WORKING else "is of unknown fate"
+            return f"order {self.client_order_id} on {self.symbol} {how}{_since(self.sent_at)}"
+        return None
+
+    def recall(self, entry: JournalEntry) -> None:
+        """Move by an entry of the past, whether it follows or not: two hands may have written this journal.
+
+        Where it does not, the newest order is of unknown fate, so that the venue is asked about it, and the cost
+        is unknown. What came after the end moves nothing.
+        """
+        try:
+            self.apply(entry)
+        except ForbiddenTransitionError:
+            self._muddle(entry)
+
+    @property
+    def _words(self) -> str:
+        return f"{self.decision} {self.symbol} {self.position_side}:"
+
+    def _apply_aside(self, entry: JournalEntry, event: Event) -> None:
+        name = entry.client_order_id or ""
+        if ASIDE[event]:
+            return
+        order = self.aside.pop(name)
+        if event is Event.FILLED:
+            self._count(entry, order.may_fill, order.arrival)
+        elif event is Event.ABANDONED:
+            self.abandoned = (*self.abandoned, name)
+            self.lost += order.may_fill
+            self.cost = self.delay = self.received = None
+
+    def _set_aside(self, entry: JournalEntry) -> None:
+        if self.client_order_id is not None:
+            self.aside[self.client_order_id] = AsideOrder(
+                self.client_order_id, self.attempt, self.may_fill, self.sent_at, entry.at, self.arrival, self.valid_for
+            )
+        self.spent, self.kept_name = True, False
+
+    def _muddle(self, entry: JournalEntry) -> None:
+        if self.state is State.OVER:
+            return
+        match event_of(entry):
+            case Event.SENDING | Event.NEXT_SLICE:
+                self._sent(entry)
+            case Event.FILLED:
+                self._settled(entry)
+            case Event.FINISHED:
+                self.state = State.OVER
+                return
+        self.cost = self.delay = None
+        if self.client_order_id is not None:
+            self.state = State.UNKNOWN
+
+    def _sent(self, entry: JournalEntry) -> None:
+        self.attempt = entry.attempt or 0
+        self.client_order_id = entry.client_order_id
+        amount = number(entry.data.get("amount"))
+        self.sent_amount = self.decided if amount is None else amount
+        self.may_fill = self.sent_amount if self.spent else max(self.may_fill, self.sent_amount)
+        self.sent_at = entry.at
+        valid_for = number(entry.data.get("valid_for"))
+        self.valid_for = None if valid_for is None else float(valid_for)
+        self.order_id = None
+        rung = int(entry.data.get("rung") or 0)
+        self.rung, self.tried = rung, self.tried if rung == self.rung else 0
+        self.bounded = entry.data.get("price") is not None
+        self.rests = entry.data.get("order") == "limit"
+        self.arrival = _marked(entry.data)
+
+    def _settled(self, entry: JournalEntry) -> None:
+        self.spent, self.kept_name = True, False
+        self.refusal = None
+        filled = self._count(entry, self.may_fill, self.arrival)
+        self.whole = filled is not None and filled >= self.sent_amount
+        if self.uncut is not None and filled:
+            self.largest, self.uncut = self.uncut, None  # another leg has made room
+        if filled is not None:
+            good = filled >= self.sent_amount or (filled > ZERO and not self.bounded)
+            self.tried = 0 if good else self.tried + 1
+
+    def _count(self, entry: JournalEntry, may_fill: Decimal, arrival: Marked | None) -> Decimal | None:
+        """Take in what an order has filled, once; None if that was done before."""
+        data = entry.data
+        if entry.client_order_id in self.counted:
+            return None
+        self.counted |= {entry.client_order_id}
+        filled = number(data.get("filled"))
+        if filled is None:
+            # At worst it closed all that it could: nothing is closed twice on an answer that cannot be read.
+            self.filled += may_fill
+            self.cost = self.delay = self.received = None
+            self.fruitless += 1
+            return ZERO
+        self.filled += filled
+        self.fruitless = 0 if filled > ZERO else self.fruitless + 1
+        self.said_flat = 0
+        self.expired = 0 if filled > ZERO else self.expired
+        self.trouble = None if filled > ZERO else self.trouble
+        price = number(data.get("price"))
+        if filled > ZERO and self.received is not None:
+            self.received = None if price is None else self.received + filled * price
+        if filled > ZERO:
+            self._count_cost(filled, price, number(data.get("fee")), arrival)
+        return filled
+
+    def _count_cost(self, filled: Decimal, price: Decimal | None, fee: Decimal | None, arrival: Marked | None) -> None:
+        delay = delay_cost(self.side, filled, self.decided_at, arrival)
+        self.delay = None if self.delay is None or delay is None else self.delay + delay
+        if self.cost is None or price is None or fee is None or arrival is None:
+            self.cost = None
+        else:
+            self.cost += fee + arrival.cost(self.side, filled, price)
+
+    def _refused(self, data: Mapping[str, str | None]) -> None:
+        self.refusal = data.get("reason")
+        self.trouble = self.refusal
+        self.expired += self.refusal == EXPIRED
+        if self.refusal in NOT_HEARD:
+            self.spent = False
+            return
+        # Where the request before it may arrive yet, another name would let both be carried out.
+        self.kept_name = self.kept_name and data.get("order") is None
+        self.spent = not self.kept_name
+        self.fruitless += 1
+        self.said_flat = self.said_flat + 1 if self.refusal == "already_flat" else 0
+        if self.refusal == "above_maximum" or (self.refusal == "insufficient_margin" and self.reduce_only):
+            self.uncut = self.largest if self.uncut is None and self.refusal == "insufficient_margin" else self.uncut
+            self.largest = self.sent_amount / 2
+        if self.refusal not in _NO_STEP_DOWN:
+            self.tried += 1
+
+
+def _marked(data: Mapping[str, str | None]) -> Marked | None:
+    return Marked.of(number(data.get("mark")), number(data.get("value")))
+
+
+def _since(at: datetime | None) -> str:
+    return "" if at is None else f" since {at:%Y-%m-%d %H:%M:%S} UTC"

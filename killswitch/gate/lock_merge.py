@@ -1,0 +1,157 @@
+"""How locks combine: `all` over `reduce_only`, the later end over the earlier, and never the last writer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import unquote
+
+import msgspec
+
+from killswitch.gate.changes import FAR_FUTURE, Lock
+from killswitch.gate.reading import LockFile
+from killswitch.model.decision import LockMode
+from killswitch.model.legible import legible
+
+UNION_SCOPE = "union"
+ON_SUSPICION = "on_suspicion"
+"""The key of `details` that a lock on suspicion has."""
+UNREADABLE = "unreadable"
+"""The key of `details` of a lock that stands for a file that could not be read."""
+ALSO = "also"
+"""The key of `details` that names the other decisions which a lock is joined of."""
+
+
+def in_force(lock: Lock, now: datetime) -> bool:
+    """Whether the writer must still hold this lock at `now`."""
+    return lock.locked and lock.expires_ts > now.timestamp()
+
+
+def strictest_mode(modes: Iterable[LockMode]) -> LockMode:
+    """`all` if any is."""
+    return "all" if "all" in modes else "reduce_only"
+
+
+def joined(standing: Lock, wanted: Lock) -> Lock:
+    """`wanted` written over `standing` on the same scope: neither its mode nor its end gets weaker."""
+    return msgspec.structs.replace(
+        wanted,
+        mode=strictest_mode((standing.mode, wanted.mode)),
+        expires_ts=max(standing.expires_ts, wanted.expires_ts),
+        created_ts=min(standing.created_ts, wanted.created_ts),
+    )
+
+
+def is_on_suspicion(lock: Lock) -> bool:
+    """Whether it was written while it was not known whether a fall of equity was a loss."""
+    return ON_SUSPICION in lock.details
+
+
+def decisions_of(lock: Lock) -> set[str]:
+    """The decisions that a lock names."""
+    named = [lock.details.get("decision") or "", *(lock.details.get(ALSO) or "").split(", ")]
+    return {decision for decision in named if decision}
+
+
+def opened(scope: str, reason: str, now: datetime, generation: int, alive_until: float) -> Lock:
+    """What a file says when its scope is not locked: the runner lives, and trading is open."""
+    return Lock(
+        locked=False,
+        scope=scope,
+        stage=None,
+        reason=reason,
+        created_ts=now.timestamp(),
+        expires_ts=now.timestamp(),
+        details={},
+        mode="reduce_only",
+        generation=generation,
+        alive_until=alive_until,
+    )
+
+
+def scope_of(path: Path) -> str:
+    """The scope whose file has this name, where the file itself cannot be asked."""
+    return legible(unquote(path.stem.replace("__", "/")))
+
+
+def unreadable(file: LockFile, now: datetime, generation: int, alive_until: float) -> Lock:
+    """A file that cannot be read, as the lock that it is: without end, until a hand lifts it.
+
+    Where its mode can be made out, as in a lock of another version, it is kept.
+    """
+    return Lock(
+        locked=True,
+        scope=scope_of(file.path),
+        stage=None,
+        reason=f"{legible(file.path.name)} {file.problem}",
+        created_ts=now.timestamp(),
+        expires_ts=FAR_FUTURE.timestamp(),
+        details={UNREADABLE: "yes"},
+        mode=file.mode,
+        generation=generation,
+        alive_until=alive_until,
+    )
+
+
+def _details_of(held: Sequence[Lock]) -> dict[str, str | None]:
+    """Those of the first; the sum is on suspicion only where every lock in it is."""
+    firm = not all(is_on_suspicion(lock) for lock in held)
+    return {key: value for key, value in held[0].details.items() if not (firm and key == ON_SUSPICION)}
+
+
+def union_of(locks: Sequence[Lock], now: datetime, generation: int, alive_until: float) -> Lock:
+    """One lock for a reader that knows one file: locked if any is, in the strictest mode, to the latest end."""
+    held = [lock for lock in locks if in_force(lock, now)]
+    if not held:
+        return opened(UNION_SCOPE, "open", now, generation, alive_until)
+    return _sum_of(held, UNION_SCOPE, generation, alive_until)
+
+
+def with_wider(own: Lock, wider: Sequence[Lock], now: datetime) -> Lock:
+    """What a scope's file says where `wider` scopes that hold the scope are locked too: the sum, with `own` in it.
+
+    Only those of `wider` that are in force count; without any it is `own`.
+    """
+    held = [lock for lock in wider if in_force(lock, now)]
+    if not held:
+        return own
+    if in_force(own, now):
+        held.append(own)
+    return msgspec.structs.replace(_sum_of(held, own.scope, own.generation, own.alive_until), own=own)
+
+
+def own_of(lock: Lock) -> Lock:
+    """What the scope's file would say without the locks of wider scopes."""
+    return lock if lock.own is None else msgspec.structs.replace(lock.own, own=None)
+
+
+def tightens(standing: Lock | None, wanted: Lock, now: datetime) -> bool:
+    """Whether to write `wanted` over `standing` locks more and opens nothing."""
+    if not in_force(wanted, now):
+        return False
+    if standing is None or not in_force(standing, now):
+        return True
+    stricter = standing.mode != wanted.mode and wanted.mode == "all"
+    is_as_strict = strictest_mode((standing.mode, wanted.mode)) == wanted.mode
+    return (
+        is_as_strict
+        and wanted.expires_ts >= standing.expires_ts
+        and (stricter or wanted.expires_ts > standing.expires_ts)
+    )
+
+
+def _sum_of(locks: Sequence[Lock], scope: str, generation: int, alive_until: float) -> Lock:
+    held = sorted(locks, key=lambda lock: (lock.mode != "all", -lock.expires_ts, lock.scope))
+    return Lock(
+        locked=True,
+        scope=scope,
+        stage=held[0].stage,
+        reason="; ".join(f"{lock.scope}: {lock.reason or 'locked'}" for lock in held),
+        created_ts=min(lock.created_ts for lock in held),
+        expires_ts=max(lock.expires_ts for lock in held),
+        details={**_details_of(held), "scopes": ", ".join(dict.fromkeys(lock.scope for lock in held))},
+        mode=strictest_mode([lock.mode for lock in held]),
+        generation=generation,
+        alive_until=alive_until,
+    )

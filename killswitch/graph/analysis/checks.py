@@ -1,0 +1,151 @@
+"""What makes sense, and what cannot be meant: unused triggers, conditions without effect, stages out of reach.
+
+Keys of a policy that change nothing: what was written is most likely not what was meant.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+
+from killswitch.graph.analysis.reachability import check_reachable, condition_path
+from killswitch.graph.lowering import outcomes
+from killswitch.graph.nodes import Stage, Trigger
+from killswitch.graph.problems import Findings
+from killswitch.graph.resolution.stages import Surroundings
+from killswitch.policy.schema.policy import PolicySpec, ThresholdTrigger
+
+
+def check(
+    policy: PolicySpec, triggers: Sequence[Trigger | None], stages: Sequence[Stage], around: Surroundings
+) -> None:
+    """Every check that looks at a policy as a whole. A trigger that is None has had its diagnostic already."""
+    found = around.found
+    _names_differ(stages, found)
+    _all_used(policy, around)
+    comes_to = _outcomes(policy, triggers, around)
+    _position_conditions(around)
+    never = {i for i, result in comes_to.items() if result == {False} and _trigger(triggers, i).on_unknown != "trip"}
+    check_reachable(policy, triggers, stages, never, found)
+
+
+def _trigger(triggers: Sequence[Trigger | None], number: int) -> Trigger:
+    found = triggers[number]
+    if found is None:
+        raise AssertionError("only triggers that compile have outcomes")
+    return found
+
+
+def _names_differ(stages: Sequence[Stage], found: Findings) -> None:
+    seen: Counter[str] = Counter()
+    for number, stage in enumerate(stages):
+        if found.gaps.unread(("spec", "stages", number, "name")):
+            continue
+        if seen[stage.name]:
+            message = f"there is already a stage `{stage.name}`"
+            found.error("KS3020", ("spec", "stages", number, "name"), message, "give each stage a name of its own")
+        seen[stage.name] += 1
+
+
+def _all_used(policy: PolicySpec, around: Surroundings) -> None:
+    gaps = around.found.gaps
+    lists = [("spec", "stages", number, key) for number in range(len(policy.stages)) for key in ("any", "all")]
+    unread = gaps.unread(("spec", "stages")) or any(gaps.flawed(each) for each in lists)
+    if unread or not all(stage.any_of or stage.all_of for stage in policy.stages):
+        return  # one whose triggers could not be read may use any of them
+    used = {name for stage in policy.stages for name in (*stage.any_of, *stage.all_of)}
+    for name in policy.triggers:
+        if name not in used:
+            message = f"no stage uses the trigger `{name}`"
+            fix = "name it under `any` or `all` of a stage, or take it out"
+            around.found.warning("KS5001", ("spec", "triggers", name), message, fix, key=True)
+
+
+def _outcomes(
+    policy: PolicySpec, triggers: Sequence[Trigger | None], around: Surroundings
+) -> dict[int, frozenset[bool]]:
+    """What each trigger can come to; warns of those, and of resets, that can come to one thing only."""
+    whole = [(i, trigger) for i, trigger in enumerate(triggers) if trigger is not None]
+    conditions = [*(trigger.condition for _, trigger in whole), *(condition for _, condition in around.resets)]
+    results = outcomes(conditions, around.columns.signals)
+    for (_, trigger), result in zip(whole, results, strict=False):
+        path = condition_path(policy, trigger.name)
+        if result == {True}:
+            message = f"`{trigger.name}` holds whatever its signals are"
+            around.found.warning("KS5002", path, message, "write what it should tell apart")
+        elif result == {False}:
+            message = f"`{trigger.name}` can never hold: its signals cannot reach that"
+            around.found.warning("KS5003", path, message, "`ksctl schema signals` says what each signal can be")
+    for (path, _), result in zip(around.resets, results[len(whole) :], strict=True):
+        if result == {True}:
+            message = "this always holds, so the stage resets as soon as its time is over, however bad it still is"
+            around.found.warning("KS5002", path, message, "write what says that it is over")
+        elif result == {False}:
+            message = "this can never hold, so the stage never resets by itself"
+            around.found.warning("KS5003", path, message, "correct it, or write `reset: manual`")
+    return {i: result for (i, _), result in zip(whole, results, strict=False)}
+
+
+def _position_conditions(around: Surroundings) -> None:
+    """Warn of an `all_if` that tells no position from another."""
+    results = outcomes([condition for _, condition in around.all_ifs], around.position_columns.signals)
+    for (path, _), result in zip(around.all_ifs, results, strict=True):
+        if result == {True}:
+            around.found.warning("KS5002", path, "this holds for every position", "write `fraction: 100%` instead")
+        elif result == {False}:
+            around.found.warning("KS5003", path, "this can never hold for any position", "correct it, or take it out")
+
+
+NOISE_IN_A_MINUTE = Decimal("0.005")
+"""Of equity: no more counts as noise, whatever the tolerance is."""
+_HOLD_AT_ZERO: dict[str, Callable[[Decimal], bool]] = {
+    "at_least": lambda number: number <= 0,
+    "above": lambda number: number < 0,
+    "at_most": lambda number: number >= 0,
+    "below": lambda number: number > 0,
+}
+"""Comparison → whether it holds for a signal that is 0."""
+
+
+def check_idle(policy: PolicySpec, found: Findings) -> None:
+    """Warn of keys that are written and change nothing."""
+    flawed = found.gaps.flawed
+    for number, stage in enumerate(policy.stages):
+        closes = any(action.close is not None or action.cancel_orders is not None for action in stage.actions)
+        unread = flawed(("spec", "stages", number, "actions"))
+        if not closes and not unread and _is_written(found, ("spec", "stages", number, "when_unreachable")):
+            message = f"`{stage.name}` closes and cancels nothing, so that nothing of it waits for an account"
+            found.warning(
+                "KS5016", ("spec", "stages", number, "when_unreachable"), message, "take it out, or add a `close`",
+                key=True,
+            )  # fmt: skip
+    locks = any(action.lock_trading is not None for stage in policy.stages for action in stage.actions)
+    lists = [("spec", "stages", number, "actions") for number in range(len(policy.stages))]
+    unread = found.gaps.unread(("spec", "stages")) or any(flawed(each) for each in lists)
+    if policy.on_suspicion == "lock" and not locks and not unread and _is_written(found, ("spec", "on_suspicion")):
+        message = "no stage has `lock_trading`, so that there is no lock to write on suspicion"
+        found.warning("KS5016", ("spec", "on_suspicion"), message, "add `lock_trading` to a stage, or take it out")
+    if not flawed(("spec", "unexplained")) and policy.unexplained.tolerance > 2 * NOISE_IN_A_MINUTE:
+        message = "at most 0.5% of equity a minute counts as noise, however large the tolerance is"
+        found.warning("KS5016", ("spec", "unexplained", "tolerance"), message, "write a smaller one, or take it out")
+    _unexplained(policy, found)
+
+
+def _unexplained(policy: PolicySpec, found: Findings) -> None:
+    """Warn of a threshold on unexplained money that holds while there is none."""
+    for name, trigger in policy.triggers.items():
+        if not isinstance(trigger, ThresholdTrigger) or trigger.signal != "equity.unexplained":
+            continue
+        if found.gaps.flawed(("spec", "triggers", name)):
+            continue
+        for comparison, holds in _HOLD_AT_ZERO.items():
+            written = getattr(trigger, comparison)
+            if written is not None and holds(written.value):
+                message = f"`{name}` holds on a quiet account, where nothing is unexplained and the sum is 0"
+                fix = "falls are below zero: write `at_most: -10000 USDT`; `at_least: 10000 USDT` is money that came in"
+                found.warning("KS5017", ("spec", "triggers", name, comparison), message, fix)
+
+
+def _is_written(found: Findings, path: tuple[str | int, ...]) -> bool:
+    return found.source.node(path) is not None

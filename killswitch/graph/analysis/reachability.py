@@ -1,0 +1,214 @@
+"""Levels that mean something: a higher one asks for more, and none is out of reach.
+
+A stage fires through any one *way*: one of its `any` triggers together with all of its `all` triggers. Of several
+stages that could fire at once only the first does, in the order of level, then of writing. So a stage whose every
+way also makes a stage before it fire never fires at all, unless that one may decline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from math import inf
+
+from killswitch.graph.nodes import Close, Stage, Step, Trigger, step_of
+from killswitch.graph.problems import Findings
+from killswitch.model.record import Record, record
+from killswitch.policy.schema.policy import COMPARISONS, ExpressionTrigger, PolicySpec
+from killswitch.policy.yaml.source import Path
+
+Way = frozenset[int]
+
+
+def condition_path(policy: PolicySpec, name: str) -> Path:
+    """Where the condition of a trigger is written: its comparison, or its expression."""
+    written = policy.triggers[name]
+    if isinstance(written, ExpressionTrigger):
+        return ("spec", "triggers", name, "when")
+    return ("spec", "triggers", name, next(key for key in COMPARISONS if getattr(written, key) is not None))
+
+
+def check_reachable(
+    policy: PolicySpec,
+    triggers: Sequence[Trigger | None],
+    stages: Sequence[Stage],
+    never: Collection[int],
+    found: Findings,
+) -> None:
+    """Report stages that can never fire, and higher levels that ask for no more than lower ones.
+
+    Stages count from 0 in the order written; `never` are the triggers that can never be true.
+    """
+    # names that lead nowhere have been told; what would follow from them is noise
+    whole = [number for number in range(len(stages)) if _resolved(policy, stages, number, triggers, found)]
+    judge = _Judge(policy, triggers, stages, frozenset(never), found)
+    asked: list[int] = []
+    for number in sorted(whole, key=lambda number: (-stages[number].level, number)):
+        if not judge.out_of_reach(number) and not judge.shadowed(number, asked):
+            judge.shares_level(number, asked)
+            asked.append(number)
+
+
+def _resolved(
+    policy: PolicySpec, stages: Sequence[Stage], number: int, triggers: Sequence[Trigger | None], found: Findings
+) -> bool:
+    if found.gaps.flawed(("spec", "stages", number)):
+        return False
+    written, made = policy.stages[number], stages[number]
+    names = {*written.any_of, *written.all_of}
+    numbers = {*made.any_of, *made.all_of}
+    return len(names) == len(numbers) and all(triggers[each] is not None for each in numbers)
+
+
+def ways(stage: Stage) -> list[Way]:
+    """Every set of triggers that, all confirmed, makes the stage fire."""
+    needed = frozenset(stage.all_of)
+    return [needed | {each} for each in stage.any_of] or [needed]
+
+
+def may_decline(stage: Stage) -> bool:
+    """Whether the stage can leave it to the next one though its triggers hold: see `docs/adr/0005`.
+
+    It does where its prints are not corroborated, and where its closes select nothing of a book that is not empty.
+    """
+    closes = [action for action in stage.actions if isinstance(action, Close)]
+    selects = any(close.side == "both" and close.symbols is None and not close.except_assets for close in closes)
+    return stage.corroborate or (bool(closes) and not selects)
+
+
+@record
+class _Judge(Record):
+    policy: PolicySpec
+    triggers: Sequence[Trigger | None]
+    stages: Sequence[Stage]
+    never: frozenset[int]
+    found: Findings
+
+    def out_of_reach(self, number: int) -> bool:
+        """Report and say so if no way to fire the stage can come true by itself."""
+        stage = self.stages[number]
+        possible = [way for way in ways(stage) if not way & self.never]
+        if possible and not all(self._contradicts(way) for way in possible):
+            return False
+        why = "its triggers contradict each other" if possible else "it needs a trigger that can never hold"
+        self._unreachable(number, why, "correct the triggers, or take the stage out")
+        return True
+
+    def shadowed(self, lower: int, asked: Sequence[int]) -> bool:
+        """Hold a stage against those asked before it; report and say so if one of them always fires instead."""
+        weaker = [higher for higher in asked if self._no_stricter(higher, lower)]
+        for higher in asked:
+            first, second = self.stages[higher], self.stages[lower]
+            covered = all(any(self._implies(way, other) for other in ways(first)) for way in ways(second))
+            if covered and higher not in weaker and may_decline(first):
+                message = f"stage `{second.name}` fires only when level {first.level} `{first.name}` declines to"
+                fix = "if that is meant, leave it; otherwise give it a lower threshold or a shorter confirmation"
+                self.found.warning("KS5008", ("spec", "stages", lower, "name"), message, fix)
+            elif covered and higher not in weaker:
+                why = f"whenever its triggers hold, level {first.level} `{first.name}` fires instead"
+                fix = "give it a lower threshold or a shorter confirmation, or take it out"
+                if first.level == second.level:
+                    fix = f"give it a level above {first.level}, or take it out"
+                self._unreachable(lower, why, fix)
+                return True
+        return False
+
+    def shares_level(self, number: int, asked: Sequence[int]) -> None:
+        """Warn of a stage with the level of another: a level fires once, and then only on a new loss."""
+        stage = self.stages[number]
+        first = next((each for each in asked if self.stages[each].level == stage.level), None)
+        if first is not None:
+            other = self.stages[first].name
+            message = f"level {stage.level} is that of `{other}` too: of the two, only the one that fires first acts"
+            fix = f"give it a level of its own, or make one stage of `{other}` and this one"
+            self.found.warning("KS5009", ("spec", "stages", number, "level"), message, fix)
+
+    def _no_stricter(self, higher: int, lower: int) -> bool:
+        """Report every trigger, enough by itself for the higher level, that asks for no more than a lower one's."""
+        first, second = self.stages[higher], self.stages[lower]
+        if first.level == second.level:
+            return False
+        enough = [each for way in ways(first) if len(way) == 1 for each in way]
+        needed = sorted({*second.any_of, *second.all_of})
+        pairs = [(strong, weak) for strong in enough for weak in needed if strong != weak]
+        return sum(self._not_stricter(first, strong, second, weak) for strong, weak in pairs) > 0
+
+    def _not_stricter(self, first: Stage, strong: int, second: Stage, weak: int) -> bool:
+        """Report if `strong`, enough for the higher level, asks for no more than `weak` of the lower one."""
+        above, below = self._trigger(strong), self._trigger(weak)
+        one, other = step_of(above.condition), step_of(below.condition)
+        if one is None or other is None or (one.index, one.rising) != (other.index, other.rising):
+            return False
+        if one.severity > other.severity:
+            return False
+        path = condition_path(self.policy, above.name)
+        levels = f"level {first.level} `{first.name}`", f"level {second.level} `{second.name}`"
+        if one.severity == other.severity and not _confirms_no_longer(above, below):
+            message = f"only its confirmation makes {levels[0]} stricter than {levels[1]}: the threshold is the same"
+            self.found.warning("KS5004", path, message, "give the higher level a threshold of its own")
+            return False
+        message = f"{levels[0]} asks for no more than {levels[1]}: {_written(above)} against {_written(below)}"
+        direction = "above" if one.rising else "below"
+        fix = f"set `{above.name}` {direction} {_written(below)}, or exchange the levels"
+        self.found.error("KS3022", path, message, fix)
+        return True
+
+    def _implies(self, way: Way, other: Way) -> bool:
+        """Whether every trigger of `other` must be confirmed once those of `way` are."""
+        return all(any(self._follows(each, from_) for from_ in way) for each in other)
+
+    def _follows(self, number: int, from_: int) -> bool:
+        if number == from_:
+            return True
+        one, other = self._trigger(number), self._trigger(from_)
+        if other.on_unknown == "trip" and one.on_unknown != "trip":
+            return False
+        if not _confirms_no_longer(one, other):
+            return False
+        step, reached = step_of(one.condition), step_of(other.condition)
+        if step is None or reached is None:
+            return one.condition == other.condition
+        return (step.index, step.rising) == (reached.index, reached.rising) and step.severity <= reached.severity
+
+    def _contradicts(self, way: Way) -> bool:
+        """Whether two plain conditions of `way` leave no value of a signal over."""
+        steps = [
+            step
+            for each in way
+            if self._trigger(each).on_unknown != "trip"
+            for step in [step_of(self._trigger(each).condition)]
+            if step is not None
+        ]
+        return any(_apart(low, high) for low in steps if low.rising for high in steps if not high.rising)
+
+    def _unreachable(self, number: int, why: str, fix: str) -> None:
+        message = f"stage `{self.stages[number].name}` can never fire: {why}"
+        self.found.error("KS3021", ("spec", "stages", number, "name"), message, fix)
+
+    def _trigger(self, number: int) -> Trigger:
+        found = self.triggers[number]
+        if found is None:
+            raise AssertionError("stages with a broken trigger are not judged")
+        return found
+
+
+def _apart(low: Step, high: Step) -> bool:
+    """Whether nothing is at or beyond `low` upwards and at or beyond `high` downwards."""
+    if low.index != high.index:
+        return False
+    return low.value > high.value or (low.value == high.value and (low.strict or high.strict))
+
+
+def _confirms_no_longer(one: Trigger, other: Trigger) -> bool:
+    """Whether `one` is confirmed whenever `other` is; ticks and time cannot be held against each other."""
+    if one.confirm == 0 and one.confirm_ticks <= 1:
+        return True
+    if one.confirm_ticks or other.confirm_ticks:
+        return other.confirm == 0 and 0 < one.confirm_ticks <= other.confirm_ticks
+    return one.confirm <= other.confirm
+
+
+def _written(trigger: Trigger) -> str:
+    if trigger.threshold is not None:
+        return trigger.threshold.written
+    step = step_of(trigger.condition)
+    return f"{inf if step is None else step.value:g}"

@@ -1,0 +1,170 @@
+"""The one door to Google's CEL: expression text in, syntax tree or the places of its mistakes out.
+
+Importing this module loads a native extension and protobuf; only policies that hold an expression need it.
+
+The messages in which CEL hands over a parsed expression, as far as they are read here.
+
+Field names and numbers are those of the CEL specification (`proto/cel/expr/syntax.proto`, package `cel.expr`). What is
+not declared is passed over, as protobuf does with fields it does not know; of a map and of a comprehension only that
+they stand there.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any
+
+from cel_expr_python import cel
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError
+
+from killswitch.model.record import Record, record
+from killswitch.signals.catalogue import CATALOGUE
+
+_MISTAKE = r"ERROR: <input>:(-?\d+):(-?\d+): (.*)"
+_TRAILER = r" \[[A-Z_]+\]$"
+
+
+@record
+class Mistake(Record):
+    """What CEL says is wrong, and where: an offset in code points, or None where it names no place."""
+
+    offset: int | None
+    text: str
+
+
+class CelError(Exception):
+    """CEL refuses the text; `mistakes` says why, at least once."""
+
+    def __init__(self, mistakes: tuple[Mistake, ...]) -> None:
+        super().__init__("; ".join(mistake.text for mistake in mistakes))
+        self.mistakes = mistakes
+
+
+@record
+class Parsed(Record):
+    """The syntax tree (`cel.expr.Expr`), and where in the text each node stands."""
+
+    tree: Any
+    positions: dict[int, int]
+
+
+def parse(text: str) -> Parsed:
+    """The tree of `text`, names and types unchecked; CelError for a mistake of syntax or an abyss of nesting."""
+    try:
+        container = _environment().compile(text, disable_check=True).serialize()
+        parsed = ParsedExpr.FromString(AnyMessage.FromString(container).value)
+    except RuntimeError as refusal:
+        raise CelError(_mistakes(str(refusal), text)) from None
+    except DecodeError:
+        raise CelError((Mistake(None, "nested too deeply"),)) from None
+    return Parsed(parsed.expr, {entry.key: entry.value for entry in parsed.source_info.positions})
+
+
+def result_type(text: str) -> str:
+    """The type that `text` evaluates to, in CEL's words (`BOOL`); CelError where types do not fit."""
+    try:
+        return str(_environment().compile(text).return_type().name())
+    except RuntimeError as refusal:
+        raise CelError(_mistakes(str(refusal), text)) from None
+
+
+@cache
+def _environment() -> Any:
+    """Every signal of the catalogue: a function of its window where it takes one, else a variable."""
+    types = {"number": cel.Type.DOUBLE, "text": cel.Type.STRING}
+    return cel.NewEnv(
+        variables={spec.name: types[spec.type] for spec in CATALOGUE if not spec.windowed},
+        functions=[
+            cel.FunctionDecl(
+                spec.name, [cel.Overload(spec.name.replace(".", "_"), types[spec.type], [cel.Type.STRING])]
+            )
+            for spec in CATALOGUE
+            if spec.windowed
+        ],
+    )
+
+
+def _mistakes(refusal: str, text: str) -> tuple[Mistake, ...]:
+    lines = text.split("\n")
+    found = []
+    for match in re.finditer(_MISTAKE, refusal):
+        line, column, said = int(match[1]), int(match[2]), re.sub(_TRAILER, "", match[3])
+        offset = sum(len(passed) + 1 for passed in lines[: line - 1]) + column - 1 if line > 0 else None
+        found.append(Mistake(offset, said))
+    return tuple(dict.fromkeys(found)) or (Mistake(None, re.sub(_TRAILER, "", refusal)),)
+
+
+_F = descriptor_pb2.FieldDescriptorProto
+_SCALARS = {
+    "bool": _F.TYPE_BOOL, "bytes": _F.TYPE_BYTES, "double": _F.TYPE_DOUBLE, "int32": _F.TYPE_INT32,
+    "int64": _F.TYPE_INT64, "string": _F.TYPE_STRING, "uint64": _F.TYPE_UINT64,
+}  # fmt: skip
+_PACKAGE = "cel.expr"
+
+_MESSAGES: dict[str, tuple[str, ...]] = {
+    "ParsedExpr": ("Expr expr = 2", "SourceInfo source_info = 3"),
+    "Expr": (
+        "int64 id = 2",
+        "expr_kind: Constant const_expr = 3",
+        "expr_kind: Ident ident_expr = 4",
+        "expr_kind: Select select_expr = 5",
+        "expr_kind: Call call_expr = 6",
+        "expr_kind: CreateList list_expr = 7",
+        "expr_kind: CreateStruct struct_expr = 8",
+        "expr_kind: Comprehension comprehension_expr = 9",
+    ),
+    "Ident": ("string name = 1",),
+    "Select": ("Expr operand = 1", "string field = 2", "bool test_only = 3"),
+    "Call": ("Expr target = 1", "string function = 2", "repeated Expr args = 3"),
+    "CreateList": ("repeated Expr elements = 1",),
+    "CreateStruct": (),
+    "Comprehension": (),
+    "Constant": (
+        "constant_kind: int32 null_value = 1",
+        "constant_kind: bool bool_value = 2",
+        "constant_kind: int64 int64_value = 3",
+        "constant_kind: uint64 uint64_value = 4",
+        "constant_kind: double double_value = 5",
+        "constant_kind: string string_value = 6",
+        "constant_kind: bytes bytes_value = 7",
+    ),
+    "SourceInfo": ("repeated Position positions = 4",),
+    "Position": ("int64 key = 1", "int32 value = 2"),
+}
+"""Each message and its fields, `oneof: repeated type name = number`. A map is written as the entries that it is."""
+
+
+def _class() -> Any:
+    """The class of `ParsedExpr`, in a pool of its own: another package may have declared the same names."""
+    file = descriptor_pb2.FileDescriptorProto(name="syntax.proto", package=_PACKAGE, syntax="proto3")
+    for name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=name)
+        for text in fields:
+            _declare(message, text)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.ParsedExpr"))
+
+
+def _declare(message: descriptor_pb2.DescriptorProto, text: str) -> None:
+    declared, _, number = text.partition(" = ")
+    one_of, _, declared = declared.rpartition(": ")
+    *repeated, kind, name = declared.split()
+    field = message.field.add(name=name, number=int(number))
+    field.label = _F.LABEL_REPEATED if repeated else _F.LABEL_OPTIONAL
+    if kind in _SCALARS:
+        field.type = _SCALARS[kind]
+    else:
+        field.type = _F.TYPE_MESSAGE
+        field.type_name = f".{_PACKAGE}.{kind}"
+    if one_of:
+        if not message.oneof_decl:
+            message.oneof_decl.add(name=one_of)
+        field.oneof_index = 0  # no message here has two
+
+
+ParsedExpr = _class()
+"""A parsed expression: `expr`, and `source_info.positions`, which says where in the text each node stands."""

@@ -1,0 +1,302 @@
+"""Reading a CEL syntax tree as a condition: names, units and constructs, with every problem in one pass.
+
+What signals measure, and what becomes of it in arithmetic: money is not compared with a fraction.
+
+The window of a signal: present where the signal takes one, absent where it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import isfinite
+from typing import Any, Literal, NoReturn
+
+from killswitch.graph.expressions.tree import Tree, construct, dotted, is_literal, operation
+from killswitch.graph.nodes import (
+    AllOf,
+    AnyOf,
+    Arithmetic,
+    ArithmeticOp,
+    Compare,
+    ComparisonOp,
+    ConditionNode,
+    Constant,
+    Not,
+    Number,
+    NumberNode,
+    SignalRead,
+    SignalRef,
+    TextIs,
+)
+from killswitch.graph.problems import Problem, signal_names, signal_problem, suggestion
+from killswitch.model.record import Record, record
+from killswitch.policy.schema.scalars import duration
+from killswitch.policy.schema.shape import MistakeError
+from killswitch.signals.catalogue import BY_NAME, Level, SignalSpec, Unit
+
+TEXT_VALUES = {"attribution.source": ("LONG", "SHORT", "MIXED")}
+"""What a text signal can say. That it says nothing is *unknown*, which is no value."""
+
+ColumnOf = Callable[[SignalRef], int]
+"""The column in which a signal will be read; the same signal has the same column."""
+
+_COMPARISONS: dict[str, ComparisonOp] = {
+    "_<_": "<", "_<=_": "<=", "_>_": ">", "_>=_": ">=", "_==_": "==", "_!=_": "!=",
+}  # fmt: skip
+_ARITHMETIC: dict[str, ArithmeticOp] = {"_+_": "+", "_-_": "-", "_*_": "*", "_/_": "/"}
+_CONDITIONS = {*_COMPARISONS, "_&&_", "_||_", "!_", "@in"}
+_MEANINGFUL = (
+    "use signals, numbers, texts, `&&`, `||`, `!`, comparisons, `+ - * /` and `in`; for `a implies b` write `!(a) || b`"
+)
+
+
+class _RefusedError(Exception):
+    """This part of the tree has no meaning; why is already in the reader's list."""
+
+
+@record
+class _Value(Record):
+    """A number as written, and what it measures."""
+
+    node: NumberNode
+    dimension: Dimension | None
+
+
+class Reader:
+    """Walks one tree. `problems` gathers what is wrong; walking goes on past it where it can."""
+
+    def __init__(self, tree: Tree, level: Level, column: ColumnOf) -> None:
+        self.problems: list[Problem] = []
+        self._tree = tree
+        self._level = level
+        self._column = column
+
+    def read(self, node: Any) -> ConditionNode | None:
+        """The condition that `node` means, or None when something in it has been refused."""
+        try:
+            return self._condition(node)
+        except _RefusedError:
+            return None
+
+    def _condition(self, node: Any) -> ConditionNode:
+        if is_literal(node, "bool_value"):
+            return Constant(node.const_expr.bool_value)
+        function, operands = operation(node)
+        if function in ("_&&_", "_||_"):
+            return self._junction(AllOf if function == "_&&_" else AnyOf, operands)
+        if function == "!_":
+            return Not(self._condition(operands[0]))
+        if function in _COMPARISONS:
+            return self._comparison(node, _COMPARISONS[function], operands[0], operands[1])
+        if function == "@in":
+            return self._membership(node, operands[0], operands[1])
+        if function in _ARITHMETIC or function == "-_" or dotted(node) is not None or is_literal(node):
+            self._value_only(node)
+        raise self._unsupported(node)
+
+    def _junction(self, kind: type[AllOf | AnyOf], operands: list[Any]) -> ConditionNode:
+        """`a && b && c` as one node, however CEL has paired it."""
+        read = [self.read(operand) for operand in operands]
+        parts: list[ConditionNode] = []
+        for part in read:
+            if part is None:
+                raise _RefusedError
+            parts += part.parts if isinstance(part, kind) else (part,)
+        return kind(tuple(parts))
+
+    def _comparison(self, node: Any, op: ComparisonOp, left: Any, right: Any) -> ConditionNode:
+        if self._is_text(left) or self._is_text(right):
+            return self._text_comparison(node, op, left, right)
+        first, second = self._both(left, right)
+        self._same_unit(node, op, first, second)
+        return Compare(op, first.node, second.node)
+
+    def _text_comparison(self, node: Any, op: ComparisonOp, left: Any, right: Any) -> ConditionNode:
+        signal, literal = (right, left) if is_literal(left) else (left, right)
+        if op not in ("==", "!=") or dotted(signal) is None or not is_literal(literal, "string_value"):
+            fix = 'a text signal is compared with a text: `attribution.source("15m") == "LONG"`'
+            self._refuse("KS4002", f"`{op}` cannot compare these", fix, self._tree.at(node), len(op))
+        found = self._text_is(signal, [literal])
+        return found if op == "==" else Not(found)
+
+    def _membership(self, node: Any, left: Any, right: Any) -> ConditionNode:
+        elements = list(right.list_expr.elements)
+        if dotted(left) is None or not elements or not all(is_literal(each, "string_value") for each in elements):
+            fix = 'write `attribution.source("15m") in ["LONG", "MIXED"]`; for numbers `x == 1.0 || x == 2.0`'
+            self._refuse("KS4004", "`in` is for a text signal and a list of texts", fix, self._tree.at(node), 2)
+        return self._text_is(left, elements)
+
+    def _text_is(self, signal: Any, literals: list[Any]) -> TextIs:
+        name, index = self._signal(signal, "text")
+        says = TEXT_VALUES[name]
+        texts = {literal.const_expr.string_value: literal for literal in literals}
+        for text, literal in texts.items():
+            if text not in says:
+                fix = "it says " + ", ".join(says)
+                if text == "UNKNOWN":
+                    fix = "unknown is no value: what a trigger makes of it is its `on_unknown`; " + fix
+                self._note("KS4008", f"`{name}` never says {text!r}", fix, self._tree.at(literal), len(text) + 2)
+        return TextIs(index, tuple(sorted(texts)))
+
+    def _both(self, left: Any, right: Any) -> tuple[_Value, _Value]:
+        """Both operands, so that a mistake in the first does not hide one in the second."""
+        values: list[_Value] = []
+        for operand in (left, right):
+            try:
+                values.append(self._number(operand))
+            except _RefusedError:
+                continue  # its problem is written down; the other operand may hold one too
+        if len(values) < 2:
+            raise _RefusedError
+        return values[0], values[1]
+
+    def _number(self, node: Any) -> _Value:
+        if is_literal(node):
+            return _Value(Number(self._literal(node)), None)
+        if dotted(node) is not None:
+            name, index = self._signal(node, "number")
+            return _Value(SignalRead(index), of_signal(name))
+        function, operands = operation(node)
+        if function == "-_":
+            value = self._number(operands[0])
+            return _Value(Arithmetic("*", Number(-1.0), value.node), value.dimension)
+        if function in _ARITHMETIC:
+            return self._arithmetic(node, _ARITHMETIC[function], operands)
+        if function in _CONDITIONS:
+            message = "this is a condition, where a number is needed"
+            fix = "combine conditions with `&&`, `||` and `!`"
+            self._refuse("KS4002", message, fix, self._tree.at(node), len(function.strip("_@")))
+        raise self._unsupported(node)
+
+    def _arithmetic(self, node: Any, op: ArithmeticOp, operands: list[Any]) -> _Value:
+        left, right = self._both(operands[0], operands[1])
+        made = Arithmetic(op, left.node, right.node)
+        if op == "*":
+            return _Value(made, product(left.dimension, right.dimension))
+        if op == "/":
+            if right.node == Number(0.0):
+                self._note("KS4009", "this divides by zero", "its result is always unknown", self._tree.at(node))
+            return _Value(made, quotient(left.dimension, right.dimension))
+        self._same_unit(node, op, left, right)
+        return _Value(made, left.dimension or right.dimension)
+
+    def _literal(self, node: Any) -> float:
+        kind = node.const_expr.WhichOneof("constant_kind")
+        start, width = self._tree.at(node), self._tree.width(node)
+        if kind not in ("double_value", "int64_value"):
+            self._refuse("KS4002", "a number is needed here", "write one, such as 0.05", start, width)
+        value = float(getattr(node.const_expr, kind))
+        if not isfinite(value):
+            self._refuse("KS4009", "this number is too large", "nothing can reach it", start, width)
+        return value
+
+    def _signal(self, node: Any, wanted: str) -> tuple[str, int]:
+        """Name and column of a signal, once its name, its type and its window are in order."""
+        name = dotted(node) or ""
+        start = self._tree.start(node)
+        problem = signal_problem(name, self._level)
+        if problem is not None:
+            self._refuse(*problem, start, len(name))
+        spec = BY_NAME[name]
+        if spec.type != wanted:
+            fix = 'compare it with a text: `== "LONG"`' if spec.type == "text" else "compare it with a number"
+            self._refuse("KS4002", f"`{name}` is a {spec.type}", fix, start, len(name))
+        called = node.WhichOneof("expr_kind") == "call_expr"
+        arguments = list(node.call_expr.args) if called else []
+        texts = [arg.const_expr.string_value for arg in arguments if is_literal(arg, "string_value")]
+        written = texts[0] if len(texts) == len(arguments) == 1 else ("" if called else None)
+        window = window_of(spec, written)
+        if isinstance(window, Problem):
+            shown = arguments[0] if arguments and spec.windowed else node
+            at, width = self._tree.start(shown), self._tree.width(shown)
+            self._refuse(window.code, window.message, window.fix, at, width)
+        return name, self._column(SignalRef(name, window))
+
+    def _is_text(self, node: Any) -> bool:
+        spec = BY_NAME.get(dotted(node) or "")
+        return is_literal(node, "string_value") or (spec is not None and spec.type == "text")
+
+    def _same_unit(self, node: Any, op: str, left: _Value, right: _Value) -> None:
+        if not same(left.dimension, right.dimension):
+            message = f"`{op}` mixes {left.dimension} and {right.dimension}"
+            fix = "bring both sides to one unit; a part of something is written as a quotient, `a / b`"
+            self._note("KS4007", message, fix, self._tree.at(node), len(op))
+
+    def _value_only(self, node: Any) -> NoReturn:
+        message, fix = "this is a value, where a condition is needed", "compare it: `… >= 0.05`"
+        self._refuse("KS4003", message, fix, self._tree.start(node), self._tree.width(node))
+
+    def _unsupported(self, node: Any) -> _RefusedError:
+        """Writes the problem down; the caller raises what comes back."""
+        start, width = self._tree.start(node), self._tree.width(node)
+        function, _ = operation(node)
+        near = suggestion(function, signal_names(self._level)) if function.isidentifier() else ""
+        if near:
+            self._note("KS3001", f"there is no signal `{function}`", near, start, width)
+        else:
+            self._note("KS4004", f"{construct(node)} has no meaning here", _MEANINGFUL, start, width)
+        return _RefusedError()
+
+    def _refuse(self, code: str, message: str, fix: str, start: int, length: int = 1) -> NoReturn:
+        self._note(code, message, fix, start, length)
+        raise _RefusedError
+
+    def _note(self, code: str, message: str, fix: str, start: int, length: int = 1) -> None:
+        self.problems.append(Problem(code, message, fix, start, max(1, length)))
+
+
+Dimension = Literal["a plain number", "money", "seconds", "milliseconds", "a compound of units"]
+"""A number written in an expression has none: it takes the other side's."""
+
+_DIMENSIONS: dict[Unit, Dimension] = {"money": "money", "seconds": "seconds", "milliseconds": "milliseconds"}
+_PLAIN: Dimension = "a plain number"
+_COMPOUND: Dimension = "a compound of units"
+
+
+def of_signal(name: str) -> Dimension:
+    """Fractions, ratios, counts and scores are plain numbers; money and times are not."""
+    return _DIMENSIONS.get(BY_NAME[name].unit, _PLAIN)
+
+
+def same(left: Dimension | None, right: Dimension | None) -> bool:
+    """Whether the two may be added or compared."""
+    return left is None or right is None or left == right or _COMPOUND in (left, right)
+
+
+def product(left: Dimension | None, right: Dimension | None) -> Dimension | None:
+    """What `left × right` measures."""
+    factors = {dimension for dimension in (left, right) if dimension is not None}
+    if len(factors - {_PLAIN}) == 0:
+        return _PLAIN if factors else None
+    if left in (None, _PLAIN) or right in (None, _PLAIN):
+        return (factors - {_PLAIN}).pop()
+    return _COMPOUND
+
+
+def quotient(left: Dimension | None, right: Dimension | None) -> Dimension | None:
+    """What `left ÷ right` measures."""
+    if right is None or right == _PLAIN:
+        return left if left is not None else right
+    if left == right and left != _COMPOUND:
+        return _PLAIN
+    return _COMPOUND
+
+
+def spelled(spec: SignalSpec) -> str:
+    """How the signal is written in an expression."""
+    return f'{spec.name}("15m")' if spec.windowed else spec.name
+
+
+def window_of(spec: SignalSpec, written: str | None) -> int | Problem | None:
+    """The window in microseconds, or what is wrong with it; `written` is None where no window is given."""
+    if not spec.windowed:
+        if written is None:
+            return None
+        return Problem("KS3003", f"`{spec.name}` takes no window", f"write `{spec.name}`")
+    if written is None:
+        return Problem("KS3002", f"`{spec.name}` needs a window", f"write `{spelled(spec)}`")
+    try:
+        return duration(written)
+    except MistakeError:  # its message is for a value of its own; here the way out is the whole call
+        fix = f"a window is one text with a number and its unit: `{spelled(spec)}`"
+        return Problem("KS4005", f"this is no window for `{spec.name}`", fix)

@@ -1,0 +1,156 @@
+"""Accounts of a policy set beside each other: doubles, and whether their currencies add up.
+
+What can be told of the accounts of a policy set beside each other.
+
+Whether the accounts of a scope can be added up: they are of one currency, or the policy has a reference currency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
+from typing import Final
+from urllib.parse import urlsplit
+
+from killswitch.graph.problems import Findings, Others
+from killswitch.graph.resolution.references import findings, matches
+from killswitch.policy.diagnostics.problem import Diagnostic
+from killswitch.policy.loader import Document, Faulty
+from killswitch.policy.schema.account import AccountDocument, AccountSpec, venue_of
+from killswitch.policy.schema.policy import PolicySpec
+
+
+def check_accounts(everything: Sequence[Document | Faulty]) -> list[Diagnostic]:
+    """Accounts that are armed twice, as far as text tells it: the same references to credentials, at one venue.
+
+    `run --live` goes by the credentials themselves, and refuses those too that are the same under two names. It also
+    refuses the addresses that are only warned of here.
+    """
+    diagnostics: list[Diagnostic] = []
+    before: list[AccountDocument] = []
+    for document in sorted(everything, key=lambda each: each.name or ""):
+        account, found = document.model, findings(document)
+        if not isinstance(account, AccountDocument) or found.gaps.flawed(("spec",)):
+            continue
+        for key in unencrypted(account.spec):
+            message = f"{key} has no TLS: credentials and orders can be read, and answers changed, on the way"
+            fix = "write https:// (wss://), or `allow_unencrypted: true` where the network itself is trusted"
+            found.warning("KS5095", ("spec", key), message, fix)
+        diagnostics += found.diagnostics
+        if account.spec.execution != "live" or not account.spec.credentials:
+            continue
+        twin = next((each for each in before if book_of(each.spec) == book_of(account.spec)), None)
+        if twin is not None:
+            message = (
+                f"`{account.metadata.name}` and `{twin.metadata.name}` are one account of one venue, and both are armed"
+            )
+            fix = "take one of the two documents out, write `execution: observe` in one, or correct its credentials"
+            twice = findings(document)
+            twice.error("KS3050", ("spec", "credentials"), message, fix)
+            diagnostics += twice.diagnostics
+        before.append(account)
+    return diagnostics
+
+
+def unencrypted(spec: AccountSpec) -> tuple[str, ...]:
+    """The keys whose address takes credentials beyond this machine in clear; none where the document allows that."""
+    if spec.allow_unencrypted or not spec.credentials:
+        return ()
+    addresses = {"endpoint": spec.endpoint, "endpoint_ws": spec.endpoint_ws}
+    return tuple(name for name, address in addresses.items() if address is not None and _readable_by_others(address))
+
+
+def _readable_by_others(address: str) -> bool:
+    """Whether what is sent there leaves the machine without TLS. A name that is not `localhost` may lead anywhere."""
+    try:
+        parts = urlsplit(address)
+        if parts.scheme.lower() not in ("http", "ws"):
+            return False
+        host = parts.hostname or ""
+        return host != "localhost" and not ip_address(host).is_loopback
+    except ValueError:
+        return True
+
+
+def book_of(
+    spec: AccountSpec, credentials: Mapping[str, str] | None = None, *, apart: bool = True
+) -> tuple[object, ...]:
+    """What says to which book of a venue these keys lead: equal for two documents of one book, as far as they tell.
+
+    A venue's name, a share of its limits and the like make no other book. The currency may for derivatives, where the
+    venue keeps a wallet and positions for each; what lies at spot, on margin or in stocks is the same in any currency.
+
+    `credentials`: the secrets themselves, where they are known. Left out: the references to them. `apart`: whether the
+    venue keeps derivatives of each currency apart; text alone does not tell, and refuses nobody who may be right.
+    """
+    keys = spec.credentials if credentials is None else credentials
+    currency = spec.currency if apart and spec.market in _SETTLED else None
+    return (
+        spec.adapter, spec.exchange, spec.market, currency, spec.endpoint, spec.sandbox, spec.demo,
+        repr(sorted(spec.options.items())), frozenset(keys.items()),
+    )  # fmt: skip
+
+
+_SETTLED: Final = ("swap", "future")
+"""Markets whose positions settle in a currency."""
+
+
+def check_reference(policy: PolicySpec, documents: Sequence[Document], others: Others, found: Findings) -> None:
+    """Warn of a reference currency that can never be reached, or of which a part changes nothing."""
+    written, each = policy.reference, policy.scope.each
+    if written is None or found.gaps.flawed(("spec", "scope")) or found.gaps.flawed(("spec", "reference")):
+        return
+    path, accounts = ("spec", "reference"), [it.model for it in documents if isinstance(it.model, AccountDocument)]
+    if each == "account":
+        message = "each account is measured by itself, in its own currency, so that nothing is converted"
+        found.warning("KS5015", path, message, "take it out, or write `each: portfolio`", key=True)
+        return
+    if not accounts or others.may_have("Account"):
+        return
+    held = sorted({it.spec.currency for it in accounts if matches(policy.scope.match, it)})
+    venues = len({venue_of(it.spec) for it in accounts})
+    for currency in held:
+        if currency == written.currency or currency in written.otherwise or written.rates_from <= venues:
+            continue
+        message = (
+            f"the rate of {currency} in {written.currency} can never be known: {written.rates_from} venues must agree "
+            f"on it, and the accounts are at {venues}; then every limit of the policy is unknown, and none fires"
+        )
+        near = " (currencies are told apart by case)" if currency.lower() == written.currency.lower() else ""
+        declared = f"declare it with `otherwise: {{{currency}: 1}}`"
+        fix = f"write `currency: {currency}`{near}" if near else f"{declared}, or ask for fewer with `rates_from`"
+        found.warning("KS5014", path, message, fix, key=True)
+    for currency in written.otherwise:
+        if currency == written.currency:
+            message = f"{currency} is the reference currency itself, and one of it is worth one of it"
+        elif held and currency not in held:
+            message = f"no account of the scope is in {currency}, so that its rate is never asked for"
+        else:
+            continue
+        found.warning("KS5015", (*path, "otherwise", currency), message, "correct it, or take it out", key=True)
+
+
+def check_currencies(policy: PolicySpec, documents: Sequence[Document], found: Findings) -> None:
+    """Refuse a venue or a portfolio of several currencies without a reference currency: no limit on it could fire."""
+    each = policy.scope.each
+    if policy.reference is not None or each == "account" or found.gaps.flawed(("spec", "scope")):
+        return
+    if found.gaps.flawed(("spec", "reference")):
+        return
+    scopes: dict[str, dict[str, str]] = {}
+    for document in sorted(documents, key=lambda one: one.name):
+        account = document.model
+        if isinstance(account, AccountDocument) and matches(policy.scope.match, account):
+            scope = "the portfolio" if each == "portfolio" else f"the venue {venue_of(account.spec)}"
+            scopes.setdefault(scope, {}).setdefault(account.spec.currency, account.metadata.name)
+    for scope, currencies in scopes.items():
+        if len(currencies) > 1:
+            held = " and ".join(f"{currency} (`{account}`)" for currency, account in sorted(currencies.items()))
+            first = min(currencies)
+            fix = (
+                "add `reference: {currency: USD}`, with `otherwise: "
+                f"{{{', '.join(f'{it}: 1' for it in sorted(currencies))}}}` where venues give no rates, or narrow the "
+                f"scope with `match: {{currency: {first}}}`"
+            )
+            message = f"{scope} has accounts in {held}, and nothing converts between them"
+            found.error("KS3018", ("spec", "scope", "each"), message, fix, key=True)

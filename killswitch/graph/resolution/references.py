@@ -1,0 +1,163 @@
+"""References between documents, other than those inside one policy.
+
+Rankings: the four that are always there, and those that documents declare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+from killswitch.graph.nodes import CorrelationGroupRule, RankingRule, RankingTerm
+from killswitch.graph.problems import Findings, Others, suggestion
+from killswitch.graph.wording import span
+from killswitch.model.instant import HOUR, MINUTE
+from killswitch.policy.diagnostics.problem import Diagnostic
+from killswitch.policy.loader import Document, Faulty
+from killswitch.policy.schema.account import AccountDocument, venue_of
+from killswitch.policy.schema.policy import CorrelationGroupDocument, Match, PolicyDocument, PolicySpec, RankingDocument
+from killswitch.policy.schema.ranking import RankingSpec
+from killswitch.policy.schema.validation import NO_GAPS
+
+
+def findings(document: Document | Faulty) -> Findings:
+    """Where to put what is wrong with a document."""
+    return Findings(document.source, document.gaps if isinstance(document, Faulty) else NO_GAPS)
+
+
+def correlation_groups(
+    documents: Sequence[Document | Faulty],
+) -> tuple[tuple[CorrelationGroupRule, ...], list[Diagnostic]]:
+    """All groups by their order, then name. A symbol has one place in the order of closing, so one group."""
+    groups: list[CorrelationGroupRule] = []
+    diagnostics: list[Diagnostic] = []
+    owners: dict[str, str] = {}
+    for document in sorted(documents, key=lambda each: each.name or ""):
+        name, found = document.name, findings(document)
+        if not isinstance(document.model, CorrelationGroupDocument) or found.gaps.flawed(("spec", "symbols")):
+            continue
+        if name is None:
+            continue
+        spec = document.model.spec
+        for number, symbol in enumerate(spec.symbols):
+            owner = owners.setdefault(symbol, name)
+            if owner != name:
+                message = f"`{symbol}` is already in the group `{owner}`"
+                found.error("KS3013", ("spec", "symbols", number), message, "keep it in one of the two")
+        groups.append(CorrelationGroupRule(name, spec.symbols, spec.order))
+        diagnostics += found.diagnostics
+    return tuple(sorted(groups, key=lambda group: (group.order, group.name))), diagnostics
+
+
+def declared_rankings(documents: Sequence[Document | Faulty]) -> tuple[dict[str, RankingRule], list[Diagnostic]]:
+    """The built-in rankings and those of the documents, by name."""
+    rankings = dict(BUILT_IN)
+    diagnostics: list[Diagnostic] = []
+    for document in documents:
+        found = findings(document)
+        if not isinstance(document.model, RankingDocument) or found.gaps.flawed(("spec", "weights")):
+            continue
+        rule = ranking(document.model.metadata.name, document.model.spec)
+        if rule.weights and not any(weight for _, weight in rule.weights):
+            fix = "give at least one term a weight, or leave `weights` out"
+            found.error("KS3014", ("spec", "weights"), "every weight is zero: this ranks nothing", fix)
+        if rule.sample is not None and not found.gaps.flawed(("spec",)) and rule.window // rule.sample < rule.least:
+            message = f"{rule.least} returns of {span(rule.sample)} do not fit into {span(rule.window)}"
+            fix = "lengthen the window, sample more often, or ask for fewer"
+            found.error("KS3017", ("spec", "least"), message, fix)
+        diagnostics += found.diagnostics
+        if isinstance(document, Document):
+            rankings[document.name] = rule
+    return rankings, diagnostics
+
+
+def accounts_watched(everything: Sequence[Document | Faulty], others: Others) -> list[Diagnostic]:
+    """Warn of every account that is in no policy's scope: whatever happens there, nothing is done.
+
+    Where a scope could not be read, nothing is said of any account.
+    """
+    policies = [(each, each.model.spec.scope) for each in everything if isinstance(each.model, PolicyDocument)]
+    if others.any_at_all or any(findings(document).gaps.flawed(("spec", "scope")) for document, _ in policies):
+        return []
+    diagnostics: list[Diagnostic] = []
+    for document in everything:
+        account = document.model
+        if isinstance(account, AccountDocument) and not findings(document).gaps.flawed(()):
+            if any(matches(scope.match, account) for _, scope in policies):
+                continue
+            found = findings(document)
+            message = f"no policy watches the account `{account.metadata.name}`"
+            about = f"market {account.spec.market}, venue {_venue(account)}, currency {account.spec.currency}"
+            fix = f"add a Policy whose scope takes it in ({about}); policies/ has some to start from"
+            if policies:
+                fix = f"widen a policy's `scope.match` to take it in ({about}), add a policy, or take the account out"
+            found.warning("KS5010", ("metadata", "name"), message, fix)
+            diagnostics += found.diagnostics
+    return diagnostics
+
+
+def matches(match: Match, account: AccountDocument) -> bool:
+    """As the runner chooses the accounts of a scope."""
+    held = (
+        (match.account, account.metadata.name),
+        (match.venue, _venue(account)),
+        (match.market, account.spec.market),
+        (match.currency, account.spec.currency),
+    )
+    return all(wanted is None or value in wanted for wanted, value in held)
+
+
+def _venue(account: AccountDocument) -> str:
+    return venue_of(account.spec)
+
+
+def accounts_exist(policy: PolicySpec, documents: Sequence[Document], others: Others, found: Findings) -> None:
+    """Warn of an account that no document describes; without any Account document the names are a recording's."""
+    known = [document.name for document in documents if document.kind == "Account"]
+    named = policy.scope.match.account
+    if named is None or not (known or others.may_have("Account")):
+        return
+    for number, account in enumerate(named):
+        path = ("spec", "scope", "match", "account", number)
+        if account not in known and not others.may_have("Account", account) and not found.gaps.unread(path):
+            fix = suggestion(account, known) or "add the Account, or correct the name"
+            found.warning("KS5006", path, f"there is no Account `{account}`", fix)
+
+
+TERMS: tuple[RankingTerm, ...] = ("pnl_delta", "loss", "liquidation_proximity", "notional_share", "margin_loss")
+
+SEED_WEIGHTS: tuple[tuple[RankingTerm, float], ...] = tuple(zip(TERMS, (0.40, 0.25, 0.20, 0.10, 0.05), strict=True))
+"""0.40 × P&L delta + 0.25 × loss + 0.20 × liquidation proximity + 0.10 × notional share + 0.05 × margin loss."""
+
+BUILT_IN: dict[str, RankingRule] = {
+    "default": RankingRule("default", "normalised", SEED_WEIGHTS, 15 * MINUTE),
+    "killswitch-v6": RankingRule("killswitch-v6", "killswitch-v6", SEED_WEIGHTS, 15 * MINUTE),
+    # Four hours of minutes: recent enough for how things move today. Thirty returns are enough to begin with, because
+    # the covariance is shrunk; five-minute bars of four hours, which are 48, are enough too.
+    "component-risk": RankingRule(
+        "component-risk", "component-risk", SEED_WEIGHTS, 4 * HOUR, sample=MINUTE, least=30, if_unknown="normalised"
+    ),
+    "genesis": RankingRule("genesis", "genesis", (), 4 * HOUR, sample=MINUTE, least=30),
+}
+
+
+def ranking(name: str, spec: RankingSpec) -> RankingRule:
+    """The ranking that a document declares."""
+    return RankingRule(
+        name,
+        spec.formula,
+        _weights(spec),
+        spec.window,
+        spec.sample,
+        spec.least or 0,
+        spec.if_unknown,
+    )
+
+
+def _weights(spec: RankingSpec) -> tuple[tuple[RankingTerm, float], ...]:
+    if spec.formula == "genesis":
+        return ()
+    if spec.weights is None:
+        return SEED_WEIGHTS
+    values: list[tuple[RankingTerm, Decimal]] = [(term, getattr(spec.weights, term)) for term in TERMS]
+    return tuple((term, float(value)) for term, value in values)

@@ -1,0 +1,182 @@
+"""Routes of a policy set, and what can be told of them before anything happens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from killswitch.graph.problems import Findings, Others
+from killswitch.graph.resolution.references import findings
+from killswitch.graph.routing import Route, RouteRule, RouteTarget, Subject
+from killswitch.model.words import NotificationEvent, Place, Severity
+from killswitch.policy.diagnostics.problem import Diagnostic
+from killswitch.policy.loader import Document, Faulty
+from killswitch.policy.schema.policy import PolicyDocument, Stage
+from killswitch.policy.schema.route import RouteDocument, RouteMatch, Target
+from killswitch.policy.yaml.source import Path
+
+RUNNER = "runner"
+"""Policy and scope of what the program itself has to say."""
+OPERATOR = "operator"
+"""Policy of a close by hand."""
+
+
+def routes(documents: Sequence[Document]) -> tuple[Route, ...]:
+    """Every route, by name."""
+    found = (_route(each.model, Findings(each.source)) for each in documents if isinstance(each.model, RouteDocument))
+    return tuple(sorted(found, key=lambda route: route.name))
+
+
+def check_routes(everything: Sequence[Document | Faulty], others: Others) -> list[Diagnostic]:
+    """Warn of what is most likely not meant; nothing to say where there is no route.
+
+    Where a route's match or a policy's stages could not be read, nothing is said of any.
+    """
+    by_name = {each.name: _rule(each.model.spec.match) for each in everything if isinstance(each.model, RouteDocument)}
+    policies = [each.model for each in everything if isinstance(each.model, PolicyDocument)]
+    if not by_name or others.any_at_all or any(_unread(findings(each), each.model) for each in everything):
+        return []
+    possible = list(_possible(policies))
+    of_runner = [each for each in possible if (each.policy, each.severity) == (RUNNER, "page")]
+    told: list[Diagnostic] = []
+    for document in everything:
+        found = findings(document)
+        if isinstance(document.model, RouteDocument):
+            _matches(by_name[document.name], possible, found)
+            if document.name == min(name or "" for name in by_name) and not _taken(of_runner, by_name.values()):
+                message = "no route takes a page about the program itself, such as a lock that cannot be written"
+                fix = "add a route with `match: {events: notice, severity: page}`, or ask for less in one"
+                found.warning("KS5022", ("metadata", "name"), message, fix)
+        elif isinstance(document.model, PolicyDocument):
+            _names_lead_somewhere(document.model, list(by_name.values()), found)
+        told += found.diagnostics
+    return told
+
+
+def unrouted_names(everything: Sequence[Document]) -> list[Diagnostic]:
+    """Warn of names that stages notify where the set has no route at all; `check_routes` tells it where there are some.
+
+    Each name once for each policy. A set without names has no need of routes: then the record alone is meant.
+    """
+    if any(isinstance(each.model, RouteDocument) for each in everything):
+        return []
+    told: list[Diagnostic] = []
+    for document in everything:
+        if not isinstance(document.model, PolicyDocument):
+            continue
+        found = findings(document)
+        known: set[str] = set()
+        for number, stage in enumerate(document.model.spec.stages):
+            for place, name in enumerate(stage.notify):
+                if name not in known:
+                    message = f"nobody is told of what is meant for `{name}`: there is no NotificationRoute"
+                    fix = f"add one with `match: {{notify: {name}}}`, or take the name out"
+                    found.warning("KS5020", ("spec", "stages", number, "notify", place), message, fix)
+                known.add(name)
+        told += found.diagnostics
+    return told
+
+
+def _unread(found: Findings, model: object) -> bool:
+    if isinstance(model, RouteDocument):
+        return found.gaps.flawed(("spec", "match")) or found.gaps.flawed(("metadata", "name"))
+    stages = [("spec", "stages"), ("metadata",)]
+    return isinstance(model, PolicyDocument) and any(found.gaps.unread(path) or _holes(found, path) for path in stages)
+
+
+def _holes(found: Findings, path: Path) -> bool:
+    """Whether a filler stands where a route looks: in a stage's level or names, or in the labels."""
+    looked_at = {"level", "notify", "labels", "name"}
+    inside = [hole for hole in found.gaps.holes if hole[: len(path)] == path]
+    return not found.gaps.sound or any(len(hole) <= len(path) + 1 or looked_at & set(hole) for hole in inside)
+
+
+def _taken(subjects: Sequence[Subject], among: Iterable[RouteRule]) -> bool:
+    return any(_takes(rule, subject) for rule in among for subject in subjects)
+
+
+def _matches(rule: RouteRule, possible: Sequence[Subject], found: Findings) -> None:
+    if not any(_takes(rule, subject) for subject in possible):
+        message = "no message of this policy set can have all that this route asks for"
+        found.warning("KS5021", ("spec", "match"), message, "ask for less, or take the route out", key=True)
+
+
+def _names_lead_somewhere(policy: PolicyDocument, among: Sequence[RouteRule], found: Findings) -> None:
+    for number, stage in enumerate(policy.spec.stages):
+        for place, name in enumerate(stage.notify):
+            if not _taken(list(_of_stage(policy, stage, (name,))), among):
+                message = f"no route takes what is meant for `{name}`"
+                fix = f"correct the name, or add a NotificationRoute with `match: {{notify: {name}}}`"
+                found.warning("KS5020", ("spec", "stages", number, "notify", place), message, fix)
+
+
+def _takes(rule: RouteRule, subject: Subject) -> bool:
+    """Whether it may be taken. Which scopes there will be is not known before the accounts are read."""
+    scope = subject.scope if rule.scopes is None or subject.policy == RUNNER else rule.scopes[0]
+    return rule.takes(
+        Subject(subject.event, subject.severity, subject.policy, scope, subject.level, subject.notify, subject.labels)
+    )
+
+
+def _possible(policies: Sequence[PolicyDocument]) -> Iterator[Subject]:
+    """Everything that a message of these policies can be asked for, whatever happens."""
+    for severity in _TOLD:
+        yield Subject("notice", severity, RUNNER, RUNNER)
+        for policy in policies:
+            named = tuple({name: None for stage in policy.spec.stages for name in stage.notify})
+            yield Subject("notice", severity, policy.metadata.name, "", None, named, _labels(policy))
+    yield from (Subject(event, severity, OPERATOR, "") for event, severity in _ENDS)
+    for policy in policies:
+        for stage in policy.spec.stages:
+            yield from _of_stage(policy, stage, stage.notify)
+
+
+def _labels(policy: PolicyDocument) -> tuple[tuple[str, str], ...]:
+    return tuple(policy.metadata.labels.items())
+
+
+_TOLD: tuple[Severity, ...] = ("warning", "page")
+_ENDS: tuple[tuple[NotificationEvent, Severity], ...] = (
+    ("fired", "page"), ("closed", "info"), ("residual", "page"), ("reset", "info"),
+)  # fmt: skip
+
+
+def _of_stage(policy: PolicyDocument, stage: Stage, notify: tuple[str, ...]) -> Iterator[Subject]:
+    for event, severity in _ENDS:
+        yield Subject(event, severity, policy.metadata.name, "", stage.level, notify, _labels(policy))
+
+
+_PLACES = {"log": "level", "file": "path", "apprise": "url"}
+
+
+def _route(document: RouteDocument, found: Findings) -> Route:
+    spec = document.spec
+    targets: dict[RouteTarget, Place] = {}
+    for number, each in enumerate(spec.targets):
+        target = _target(each)
+        targets.setdefault(target, found.place(("spec", "targets", number, target.kind, _PLACES[target.kind])))
+    return Route(
+        document.metadata.name, _rule(spec.match), tuple(targets), spec.give_up_after,
+        found.place(("metadata", "name")), tuple(targets.values()),
+    )  # fmt: skip
+
+
+def _rule(match: RouteMatch) -> RouteRule:
+    return RouteRule(
+        notify=match.notify,
+        least_level=None if match.level is None else match.level.at_least,
+        severities=match.severity,
+        events=match.events,
+        policies=match.policy,
+        scopes=match.scope,
+        labels=tuple(sorted(match.labels.items())),
+    )
+
+
+def _target(written: Target) -> RouteTarget:
+    if written.log is not None:
+        return RouteTarget("log", written.log.level)
+    if written.file is not None:
+        return RouteTarget("file", written.file.path)
+    if written.apprise is None:
+        raise AssertionError("the schema lets no target through without one of its keys")
+    return RouteTarget("apprise", written.apprise.url)

@@ -1,0 +1,173 @@
+"""The threshold form: a signal held against a number whose unit must fit it.
+
+The columns of a graph: which signal stands where, each signal and window once.
+"""
+
+from __future__ import annotations
+
+import re
+
+from killswitch.graph.lowering import range_of
+from killswitch.graph.nodes import ComparisonOp, ConditionNode, SignalRef, Threshold, step_of
+from killswitch.graph.problems import Findings, signal_problem
+from killswitch.model.instant import SECOND
+from killswitch.policy.schema.policy import COMPARISONS, PolicySpec, ThresholdTrigger
+from killswitch.policy.schema.scalars import Quantity, QuantityUnit
+from killswitch.policy.yaml.source import Path
+from killswitch.signals.catalogue import BY_NAME, SignalSpec, Unit
+
+OPERATORS: dict[str, ComparisonOp] = {"at_least": ">=", "at_most": "<=", "above": ">", "below": "<"}
+
+_FITTING: dict[Unit, tuple[QuantityUnit, ...]] = {
+    "fraction": ("percent", "plain"),
+    "ratio": ("plain", "percent"),
+    "count": ("plain",),
+    "score": ("plain",),
+    "money": ("money",),
+    "seconds": ("time",),
+    "milliseconds": ("time",),
+}
+_EXAMPLES: dict[Unit, str] = {
+    "fraction": "4.5%",
+    "ratio": "2.5",
+    "count": "3",
+    "score": "0.5",
+    "seconds": "30s",
+    "milliseconds": "250ms",
+}
+_KINDS: dict[QuantityUnit, str] = {
+    "plain": "a plain number",
+    "percent": "a percentage",
+    "money": "money",
+    "time": "a time",
+}
+MILLISECONDS = SECOND // 1000
+
+_NUMBERS = re.compile(
+    r"""//[^\n]*|"[^"]*"|'[^']*'|[A-Za-z_][\w.]*|(-?\s*(?:0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?))"""
+)
+"""Numbers of an expression as written; texts, comments and names are stepped over."""
+
+
+def threshold(
+    written: ThresholdTrigger, path: Path, policy: PolicySpec, columns: Columns, found: Findings
+) -> Threshold | None:
+    """The threshold of the trigger at `path`; None where its signal, window or unit is wrong."""
+    spec = _signal(written, path, found)
+    if spec is None:
+        return None
+    key = next((each for each in COMPARISONS if getattr(written, each) is not None), None)
+    if key is None:
+        return None  # of a trigger that could be read in part only
+    quantity: Quantity = getattr(written, key)
+    if not _unit_fits(spec, quantity, (*path, key), policy, found):
+        return None
+    scale = SECOND // MILLISECONDS if spec.unit == "milliseconds" else 1
+    index = columns.of(SignalRef(spec.name, written.window))
+    return Threshold(index, OPERATORS[key], float(quantity.value * scale), quantity.written)
+
+
+def held_against(condition: ConditionNode, text: str) -> Threshold | None:
+    """The threshold that the expression `text` comes to: one signal against one number, on either side; else None."""
+    step = step_of(condition)
+    if step is None:
+        return None
+    op: ComparisonOp = (">" if step.strict else ">=") if step.rising else ("<" if step.strict else "<=")
+    numbers = [each for each in _NUMBERS.findall(text) if each]
+    written = numbers[0].replace(" ", "") if len(numbers) == 1 else f"{step.value:g}"
+    return Threshold(step.index, op, step.value, written)
+
+
+def _signal(written: ThresholdTrigger, path: Path, found: Findings) -> SignalSpec | None:
+    """The signal that is meant, once it may be read here, is a number, and its window is in order."""
+    if found.gaps.unread((*path, "signal")):
+        return None
+    problem = signal_problem(written.signal, "scope")
+    if problem is not None:
+        found.error(problem[0], (*path, "signal"), problem[1], problem[2])
+        return None
+    spec = BY_NAME[written.signal]
+    if spec.type == "text":
+        fix = f'write it as an expression: `when: \'{spec.name}("15m") == "LONG"\'`'
+        found.error("KS3007", (*path, "signal"), f"`{spec.name}` is a text, and has no threshold", fix)
+        return None
+    if spec.windowed and written.window is None and not found.gaps.unread((*path, "window")):
+        message = f"`{spec.name}` is taken over a window, and none is given"
+        found.error("KS3002", (*path, "signal"), message, "add `window: 15m`")
+        return None
+    if not spec.windowed and written.window is not None:
+        message = f"`{spec.name}` takes no window"
+        found.error("KS3003", (*path, "window"), message, "take `window` out", key=True)
+        return None
+    return spec
+
+
+def _unit_fits(spec: SignalSpec, quantity: Quantity, path: Path, policy: PolicySpec, found: Findings) -> bool:
+    if quantity.unit not in _FITTING.get(spec.unit, ()):
+        message = f"`{quantity.written}` is {_KINDS[quantity.unit]}, and `{spec.name}` is {_measures(spec.unit)}"
+        found.error("KS3004", path, message, _way_out(spec.unit, quantity, policy))
+        return False
+    if quantity.value < range_of(spec.name)[0]:
+        message = f"`{quantity.written}` is below zero, and `{spec.name}` never is"
+        found.error("KS3004", path, message, f"write it without the sign: {quantity.written.lstrip('-')}")
+        return False
+    if quantity.unit == "plain" and spec.unit == "fraction" and quantity.value > 1 >= range_of(spec.name)[1]:
+        message = (
+            f"`{quantity.written}` is {(quantity.value * 100).normalize():f}% of a fraction that never exceeds 100%"
+        )
+        found.error("KS3004", path, message, f"did you mean {quantity.written}%?")
+        return False
+    return spec.unit != "money" or _currency_fits(spec, quantity, path, policy, found)
+
+
+def _currency_fits(spec: SignalSpec, quantity: Quantity, path: Path, policy: PolicySpec, found: Findings) -> bool:
+    """Money is compared in the reference currency, or in the accounts' own, so that the scope must hold no other."""
+    if policy.reference is not None or found.gaps.flawed(("spec", "reference")):
+        return _in_reference(policy, quantity, path, found)
+    currencies = policy.scope.match.currency
+    if currencies == (quantity.currency,) or found.gaps.flawed(("spec", "scope", "match", "currency")):
+        return True
+    others = "any currency" if currencies is None else "accounts in " + " and ".join(currencies)
+    found.error(
+        "KS3008", path,
+        f"the threshold is in {quantity.currency}, and the policy's scope takes {others}",
+        f"narrow the scope with `match: {{currency: {quantity.currency}}}`, or compare a fraction instead",
+    )  # fmt: skip
+    return False
+
+
+def _in_reference(policy: PolicySpec, quantity: Quantity, path: Path, found: Findings) -> bool:
+    reference = policy.reference
+    if reference is None or quantity.currency == reference.currency:
+        return True
+    message = f"the threshold is in {quantity.currency}, and the policy measures its scope in {reference.currency}"
+    found.error("KS3008", path, message, f"write it in {reference.currency}, the policy's reference currency")
+    return False
+
+
+def _measures(unit: Unit) -> str:
+    return {"money": "money", "seconds": "a time", "milliseconds": "a time"}.get(unit, f"a {unit}")
+
+
+def _way_out(unit: Unit, quantity: Quantity, policy: PolicySpec) -> str:
+    currencies = policy.scope.match.currency
+    units = {"money": f" {currencies[0] if currencies else 'USDT'}", "seconds": "s", "milliseconds": "ms"}
+    if quantity.unit == "plain" and unit in units:
+        return f"write it with its unit: {quantity.written}{units[unit]}"
+    return f"write it as, for example, {_EXAMPLES.get(unit, '10000' + units.get(unit, ''))}"
+
+
+class Columns:
+    """Hands out columns in the order in which signals are first read."""
+
+    def __init__(self) -> None:
+        self._index: dict[SignalRef, int] = {}
+
+    def of(self, signal: SignalRef) -> int:
+        """The column of `signal`, the same each time."""
+        return self._index.setdefault(signal, len(self._index))
+
+    @property
+    def signals(self) -> tuple[SignalRef, ...]:
+        """The signals, by column."""
+        return tuple(self._index)

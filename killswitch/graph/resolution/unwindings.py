@@ -1,0 +1,225 @@
+"""Unwindings of a policy set, with every name in them resolved, and what can be told of them beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from killswitch.graph.problems import Findings, Others, suggestion, unknown_name
+from killswitch.graph.resolution.references import findings
+from killswitch.graph.unwinding import (
+    SUGGESTED_ONLY,
+    HedgeRule,
+    ImpactRule,
+    RungRule,
+    SlippageRule,
+    SpotRule,
+    StandIn,
+    UnwindingRule,
+)
+from killswitch.graph.wording import percent
+from killswitch.policy.diagnostics.problem import Diagnostic
+from killswitch.policy.loader import Document, Faulty
+from killswitch.policy.schema.account import AccountDocument
+from killswitch.policy.schema.policy import CorrelationGroupDocument, PolicyDocument
+from killswitch.policy.schema.unwinding import Hedge, Impact, Spot, UnwindingDocument, UnwindingSpec
+from killswitch.policy.yaml.source import Path
+
+DEFAULT = "default"
+"""The unwinding of a close that names none, where there is a document of that name."""
+
+Written = tuple[UnwindingDocument, Findings]
+
+
+def unwindings(documents: Sequence[Document]) -> tuple[UnwindingRule, ...]:
+    """Every unwinding, by name."""
+    groups = _groups(documents)
+    rules = (_rule(each.model, groups) for each in documents if isinstance(each.model, UnwindingDocument))
+    return tuple(sorted(rules, key=lambda rule: rule.name))
+
+
+def carried_out_by(written: str | None, known: Iterable[str]) -> str | None:
+    """The unwinding of a close that says `written`, of those that are `known` by name."""
+    return DEFAULT if written is None and DEFAULT in known else written
+
+
+def check_unwindings(everything: Sequence[Document | Faulty], others: Others) -> list[Diagnostic]:
+    """All that is wrong with unwindings beyond their own keys, and what is most likely not meant."""
+    written = sorted(_written(everything), key=lambda each: each[0].metadata.name)
+    accounts = {each.name for each in everything if each.kind == "Account" and each.name is not None}
+    policies = any(each.kind == "Policy" for each in everything)
+    groups = _groups(everything)
+    _reasons_differ(written)
+    for document, found in written:
+        _groups_exist(document.spec, groups, others, found)
+        _accounts_exist(document.spec, accounts, others, found, warn=policies)
+        _money_is_theirs(document.spec, everything, found)
+        if not found.gaps.flawed(("spec", "slippage")):
+            _classes_hold(document.spec, groups, found)
+            if not found.gaps.flawed(("spec", "ladder")):
+                _limits_mean_something(document.spec, found)
+        if not found.gaps.flawed(("spec", "ladder")):
+            _leaves_at_any_price(document.spec, found)
+    _all_used(written, everything, others)
+    return [told for _, found in written for told in found.diagnostics]
+
+
+def _written(everything: Sequence[Document | Faulty]) -> Iterator[Written]:
+    for each in everything:
+        if isinstance(each.model, UnwindingDocument):
+            yield each.model, findings(each)
+
+
+def _groups(everything: Sequence[Document | Faulty]) -> dict[str, tuple[str, ...]]:
+    """Symbols by the name of their group, of those groups that could be read."""
+    return {
+        each.name: each.model.spec.symbols
+        for each in everything
+        if isinstance(each.model, CorrelationGroupDocument)
+        and each.name is not None
+        and not findings(each).gaps.flawed(("spec", "symbols"))
+    }
+
+
+def _reasons_differ(written: Sequence[Written]) -> None:
+    owners: dict[str, str] = {}
+    for document, found in written:
+        for number, reason in enumerate(document.spec.reasons):
+            path: Path = ("spec", "reasons", number)
+            if found.gaps.unread(path) or found.gaps.unread(("metadata", "name")):
+                continue
+            owner = owners.setdefault(reason, document.metadata.name)
+            if owner != document.metadata.name:
+                message = f"closes for the reason `{reason}` are already carried out by `{owner}`"
+                found.error("KS3031", path, message, "keep the reason in one of the two")
+
+
+def _groups_exist(spec: UnwindingSpec, groups: dict[str, tuple[str, ...]], others: Others, found: Findings) -> None:
+    for number, each in enumerate(spec.slippage):
+        path: Path = ("spec", "slippage", number, "group")
+        if each.group is None or each.group in groups or found.gaps.flawed(path):
+            continue
+        if not others.may_have("CorrelationGroup", each.group):
+            message, fix = unknown_name("correlation group", each.group, groups)
+            found.error("KS3032", path, message, fix)
+
+
+def _accounts_exist(spec: UnwindingSpec, accounts: set[str], others: Others, found: Findings, *, warn: bool) -> None:
+    """A hedge on an account that is not there is an error; in a set of policies without any account, a warning."""
+    told = not warn
+    for number, each in enumerate(() if spec.hedge is None else spec.hedge.stand_ins):
+        path: Path = ("spec", "hedge", "with", number, "account")
+        if each.account in accounts or others.may_have("Account", each.account) or found.gaps.unread(path):
+            continue
+        if accounts or others.may_have("Account"):
+            fix = suggestion(each.account, accounts) or "add the Account, or correct the name"
+            found.error("KS3033", path, f"there is no Account `{each.account}`", fix)
+        elif not told:
+            message = f"`{each.account}` is not described: this set has no Account"
+            found.warning("KS5030", path, message, "add the Account documents; without them nothing can be hedged")
+            told = True
+
+
+def _money_is_theirs(spec: UnwindingSpec, everything: Sequence[Document | Faulty], found: Findings) -> None:
+    """The bound of a hedge is in the currency of every account that it may be opened on."""
+    hedge, path = spec.hedge, ("spec", "hedge", "max_notional")
+    if hedge is None or hedge.max_notional is None or found.gaps.unread(path):
+        return
+    named = {each.account for each in hedge.stand_ins}
+    for each in everything:
+        if isinstance(each.model, AccountDocument) and each.name in named:
+            currency = each.model.spec.currency
+            if currency == hedge.max_notional.currency or findings(each).gaps.unread(("spec", "currency")):
+                continue
+            message = f"the account `{each.name}` is in {currency}, not in {hedge.max_notional.currency}"
+            found.error("KS3035", path, message, f"write the bound in {currency}, or take the account out of `with`")
+            return
+
+
+def _classes_hold(spec: UnwindingSpec, groups: dict[str, tuple[str, ...]], found: Findings) -> None:
+    """Warn of classes all of whose symbols are of classes before them."""
+    covered: set[str] = set()
+    everything = False
+    for number, each in enumerate(spec.slippage):
+        symbols = groups.get(each.group) if each.group is not None else each.symbols
+        if each.group is not None and symbols is None:
+            continue
+        if everything or (symbols is not None and covered >= set(symbols)):
+            message = "this bound never holds: classes before it cover all that it covers"
+            path: Path = ("spec", "slippage", number, "at_most")
+            found.warning("KS5032", path, message, "write the narrower classes first, or take it out", key=True)
+        covered |= set(symbols or ())
+        everything |= symbols is None
+
+
+def _limits_mean_something(spec: UnwindingSpec, found: Findings) -> None:
+    limited = [(number, rung) for number, rung in enumerate(spec.ladder) if rung.order != "market"]
+    if limited and not spec.slippage and not found.gaps.unread(("spec", "slippage")):
+        message = "no `slippage` says what the limits of these rungs are times of"
+        found.warning("KS5033", ("spec", "ladder"), message, "add `slippage: [{at_most: 2%}]`", key=True)
+    widest = max((rung.widen for _, rung in limited), default=None)
+    for place, each in enumerate(spec.slippage):
+        if widest is not None and each.at_most * widest >= 1:
+            message = f"{widest:f} × {percent(each.at_most)} is no limit: a sale at zero or below"
+            fix = "lower the bound, or widen less; what is to go at any price is a `market` rung"
+            found.error("KS3034", ("spec", "slippage", place, "at_most"), message, fix)
+
+
+def _leaves_at_any_price(spec: UnwindingSpec, found: Findings) -> None:
+    if spec.ladder and spec.ladder[-1].order == "limit" and all(rung.order != "market" for rung in spec.ladder):
+        message = "no rung leaves at any price: beyond the last limit the position stays open"
+        found.warning("KS5034", ("spec", "ladder"), message, "add `{order: market}` before the last rung", key=True)
+
+
+def _all_used(written: Sequence[Written], everything: Sequence[Document | Faulty], others: Others) -> None:
+    """Warn of unwindings that nothing leads to; nothing is said where a policy's closes could not be read."""
+    policies = [(each.model, findings(each)) for each in everything if isinstance(each.model, PolicyDocument)]
+    unread = any(found.gaps.flawed(("spec", "stages")) for _, found in policies)
+    if not policies or unread or others.any_at_all:
+        return
+    closes = [action.close for policy, _ in policies for stage in policy.spec.stages for action in stage.actions]
+    used = {close.unwinding for close in closes if close is not None} | {DEFAULT}
+    for document, found in written:
+        name, path = document.metadata.name, ("metadata", "name")
+        claims = document.spec.reasons or found.gaps.unread(("spec", "reasons"))
+        if name not in used and not claims and not found.gaps.flawed(path):
+            message = f"no close names the unwinding `{name}`, and it claims no reason"
+            fix = f"write `unwinding: {name}` in a close, claim a reason, or take it out"
+            found.warning("KS5031", path, message, fix)
+
+
+def _rule(document: UnwindingDocument, groups: dict[str, tuple[str, ...]]) -> UnwindingRule:
+    spec = document.spec
+    return UnwindingRule(
+        name=document.metadata.name,
+        reasons=spec.reasons,
+        max_orders_per_minute=spec.max_orders_per_minute,
+        pause=spec.pause or 0,
+        impact=None if spec.impact is None else _impact(spec.impact),
+        slippage=tuple(
+            SlippageRule(each.symbols if each.group is None else groups.get(each.group, ()), each.at_most, each.group)
+            for each in spec.slippage
+        ),
+        ladder=tuple(RungRule(each.order, each.widen, each.tries) for each in spec.ladder),
+        hedge=SUGGESTED_ONLY if spec.hedge is None else _hedge(spec.hedge),
+        spot=_spot(spec.spot),
+    )
+
+
+def _impact(written: Impact) -> ImpactRule:
+    return ImpactRule(written.model, written.at_most, written.participation, written.if_unknown)
+
+
+def _hedge(written: Hedge) -> HedgeRule:
+    bound = written.max_notional
+    return HedgeRule(
+        mode=written.mode,
+        after=written.after,
+        stand_ins=tuple(StandIn(each.account, each.symbol) for each in written.stand_ins),
+        window=written.window,
+        max_notional=None if bound is None else bound.value,
+        currency=None if bound is None else bound.currency,
+    )
+
+
+def _spot(written: Spot) -> SpotRule:
+    return SpotRule(written.via, written.stables, written.keep)

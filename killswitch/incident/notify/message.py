@@ -1,0 +1,281 @@
+"""What people are told: a decision, the end of a close, a notice, as a message with a title and a text.
+
+A trigger's reading as the policy's own line spells its threshold: in percent, in seconds, in money.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from msgspec import Struct, structs
+
+from killswitch.graph.routing import Subject
+from killswitch.incident.notify.grouping import Repeats
+from killswitch.incident.record.close_causes import by_hand, intended
+from killswitch.incident.record.filters import percent
+from killswitch.model.decision import Decision, Notice
+from killswitch.model.instant import to_micros
+from killswitch.model.legible import CUT, legible, shortened
+from killswitch.model.snapshot import Closing, Instant
+from killswitch.model.words import NotificationEvent, Severity
+from killswitch.render.formats import INFINITY, instant, interval, money
+
+if TYPE_CHECKING:
+    from killswitch.graph.nodes import PolicySet
+    from killswitch.model.decision import Decision, TriggerReading
+
+MESSAGE_FORMAT: Final = "killswitch.notification/v1"
+
+LONGEST_LINE = 300
+MOST_LINES = 15
+"""Of orders, and of what is left: a phone shows no more, and the command says the rest."""
+
+
+class Message(Struct, frozen=True, omit_defaults=True, tag_field="format", tag=MESSAGE_FORMAT):
+    """One message to one target; `id` is a digest of what it is about and the target, the same at every attempt.
+
+    What is sent begins with its `format`. An older version kept messages without one: they are read all the same.
+    """
+
+    id: str
+    at: Instant
+    event: NotificationEvent
+    severity: Severity
+    policy: str
+    scope: str
+    title: str
+    body: str
+    level: int | None = None
+    decision: str | None = None
+    """Of a stage, a close or a reset: what `ksctl explain` takes."""
+    labels: dict[str, str] = {}
+    count: int = 1
+    """Of a notice that repeats: how many notices the message stands for."""
+
+
+encode_message = msgspec.json.Encoder(decimal_format="string").encode
+decode_message = msgspec.json.Decoder(Message).decode
+
+
+def digest(*parts: str) -> str:
+    """An id that is the same wherever and whenever it is worked out of the same parts."""
+    return blake2b("\x00".join(parts).encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()
+
+
+def plain(text: str) -> str:
+    """One line that cannot pass for another: whatever moves the cursor, turns the text round or hides is escaped."""
+    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in legible(text))
+    return shortened(shown, LONGEST_LINE)
+
+
+def fitted(message: Message, most: int, measure: Callable[[str], int] = len) -> str:
+    """The text with its id, for a place that takes `most` characters, counted by `measure`: whole lines of it.
+
+    Of a longer one the rest is left out, and the last line says how much that is and which command shows it.
+    """
+    end = f"\n\nnotification {message.id}"
+    whole = f"{message.body}{end}"
+    if measure(whole) <= most:
+        return whole
+    lines = message.body.split("\n")
+    further = "ksctl status" if message.decision is None else f"ksctl report {message.decision}"
+    for kept in range(len(lines) - 1, 0, -1):
+        left = len(lines) - kept
+        rest = f"\n{CUT} {left} line{'' if left == 1 else 's'} more: {further}{end}"
+        text = "\n".join(lines[:kept]) + rest
+        if measure(text) <= most:
+            return text
+    short = f"{further}{end}" if measure(f"{further}{end}") <= most else further
+    return shortened(short, max(1, most))
+
+
+def of_decision(
+    decision: Decision,
+    subject: Subject,
+    *,
+    acted: bool,
+    corrects: Instant | None = None,
+    written: Written | None = None,
+) -> Message:
+    """A stage that fires, a close by hand, or a reset. `acted`: whether anything is done about it.
+
+    `corrects`: since when people were told that the stage did not fire. `written`: the thresholds of the policies.
+    """
+    corrected = (
+        () if corrects is None else (f"this corrects what was sent since {instant(corrects)}: it has fired now",)
+    )
+    return _message(
+        digest(subject.event, decision.id), subject, at=decision.as_of, decision=decision.id,
+        title=_headline(decision) + ("" if acted or decision.kind == "reset" else " (observed only: nothing was done)"),
+        lines=(*corrected, *_reasons(decision, written or {}), *_doings(decision, acted=acted), *_further(decision.id)),
+    )  # fmt: skip
+
+
+def of_trial(severity: Severity, at: Instant) -> Message:
+    """What somebody sends to see whether it arrives."""
+    return Message(
+        digest("trial", str(to_micros(at))), at, "notice", severity, "operator", "notify test",
+        f"[{severity}] a test of the notification routes",
+        "Somebody has tried whether this target takes messages. Nothing has happened, and there is nothing to do.",
+    )  # fmt: skip
+
+
+def of_closing(closing: Closing, decision: Decision, subject: Subject, *, at: Instant) -> Message:
+    """The end of a close: at target, or what it has left."""
+    said = "is at its target" if closing.status == "flat" else f"ended {closing.status}"
+    left = [f"left: {each.contracts.normalize():f} {each.symbol} {each.position_side} on {each.account}" for each in
+            closing.residual]  # fmt: skip
+    if closing.status != "flat" and not left:
+        left = ["left: no position known; look at the venue itself"]
+    cost = [] if closing.cost is None else [f"fees and slippage so far: {money(closing.cost)}"]
+    return _message(
+        digest("closing", decision.id, closing.status), subject, at=at, decision=decision.id,
+        title=f"the close {said}: {_what(decision)}",
+        lines=(f"decided {instant(decision.as_of)}", *_bounded(left), *cost, *_further(decision.id)),
+    )  # fmt: skip
+
+
+def of_notice(notice: Notice, subject: Subject) -> Message:
+    """Something that a person must know and that is no decision."""
+    about = digest("notice", str(to_micros(notice.as_of)), notice.policy, notice.scope, notice.kind, notice.text)
+    return _message(
+        about, subject, at=notice.as_of, decision=None, title=f"notice: {_where(notice)}",
+        lines=(notice.text, "look further: ksctl status"),
+    )  # fmt: skip
+
+
+def of_repeats(repeats: Repeats, subject: Subject) -> Message:
+    """A notice that has repeated since the last message about it: how often, and the newest of them."""
+    notice = repeats.newest
+    group = (notice.policy, notice.scope, notice.kind, notice.subject or "")
+    # By count and not by time, so that a run that takes up where another died does not send it again.
+    about = digest("repeats", *group, str(to_micros(repeats.since)), str(repeats.total))
+    made = _message(
+        about, subject, at=notice.as_of, decision=None, title=f"notice: {_where(notice)}: {repeats.count} more",
+        lines=(
+            f"{repeats.count} more since the last message, {repeats.total} since {instant(repeats.since)}; the newest:",
+            notice.text,
+            "look further: ksctl status",
+        ),
+    )  # fmt: skip
+    return structs.replace(made, count=repeats.count)
+
+
+def _where(notice: Notice) -> str:
+    return "the program itself" if notice.policy == "runner" else f"{notice.policy} on {notice.scope}"
+
+
+def _message(
+    about: str, subject: Subject, *, at: Instant, decision: str | None, title: str, lines: Sequence[str]
+) -> Message:
+    return Message(
+        id=about, at=at, event=subject.event, severity=subject.severity, policy=subject.policy, scope=subject.scope,
+        title=plain(f"[{subject.severity}] {title}"), body="\n".join(plain(line) for line in lines),
+        level=subject.level, decision=decision, labels=dict(subject.labels),
+    )  # fmt: skip
+
+
+def _headline(decision: Decision) -> str:
+    if decision.kind == "reset":
+        by = decision.author or "its own condition"
+        return f"reset to level {decision.level} by {by}: {decision.policy} on {decision.scope}"
+    return _what(decision)
+
+
+def _what(decision: Decision) -> str:
+    if decision.kind == "manual":
+        return f"{by_hand(decision.cause)} by {decision.author or 'unknown'}: {decision.scope}"
+    if decision.kind == "hedge":
+        return f"temporary hedge: {decision.policy} on {decision.scope}"
+    if decision.is_withdrawal:
+        return f"the suspicion is over, trading is not locked for it any more: {decision.policy} on {decision.scope}"
+    if decision.is_suspicion:
+        return (
+            f"suspicion: trading locked{_for_how_long(decision)} while it is not known whether a fall of equity was a "
+            f"loss: {decision.policy} on {decision.scope}"
+        )
+    return f"level {decision.level} {decision.stage}: {decision.policy} on {decision.scope}"
+
+
+def _for_how_long(decision: Decision) -> str:
+    until = None if decision.lock is None else decision.lock.until
+    return "" if until is None else f" for {(until - decision.as_of).total_seconds():g} s"
+
+
+def _reasons(decision: Decision, written: Written) -> Iterator[str]:
+    """What fell, by how much, against which threshold; and whose loss it is."""
+    for trigger in decision.triggers:
+        since = "" if trigger.true_since is None else f", true since {instant(trigger.true_since)}"
+        why = "" if trigger.reason is None else f" ({trigger.reason})"
+        yield f"{trigger.name}: {reading(decision, trigger, written)}{since}{why}"
+    found = decision.attribution
+    if found is not None and found.window:
+        shares = f"long {percent(found.long_share)}, short {percent(found.short_share)}"
+        yield f"the loss is {found.source} ({shares}, over {found.window})"
+    if decision.reason:
+        yield f"reason: {decision.reason}"
+
+
+def _doings(decision: Decision, *, acted: bool) -> Iterator[str]:
+    """What is closed, cancelled and locked; or would be."""
+    if decision.kind == "reset" or decision.is_withdrawal:
+        return
+    if not acted:
+        yield "this run only observes: no order, no cancel and no lock was made; by the policy it would be:"
+    orders = intended(decision.intents)
+    yield from _bounded(orders)
+    if decision.cancels:
+        yield f"cancel {len(decision.cancels)} resting order{'' if len(decision.cancels) == 1 else 's'}"
+    if decision.lock is not None:
+        until = "it is lifted" if decision.lock.until is None else instant(decision.lock.until)
+        yield f"lock {decision.lock.scope} for {decision.lock.mode}, until {until}"
+    if not (orders or decision.cancels or decision.lock):
+        yield "nothing is closed, cancelled or locked"
+    if decision.book is not None:
+        before, after = decision.book.before, decision.book.after
+        yield f"gross {money(before.gross)} → {money(after.gross)}, net {money(before.net)} → {money(after.net)}"
+
+
+def _bounded(lines: Sequence[str]) -> Iterator[str]:
+    yield from lines[:MOST_LINES]
+    if len(lines) > MOST_LINES:
+        yield f"and {len(lines) - MOST_LINES} more"
+
+
+def _further(decision: str) -> Iterator[str]:
+    yield f"look further: ksctl explain {decision}"
+
+
+Written = Mapping[tuple[str, str], tuple[str | None, str]]
+"""Policy and trigger → the unit of its signal, and its threshold as the policy writes it."""
+
+
+def as_written(policies: PolicySet) -> Written:
+    """What the thresholds of the policies are in, so that a reading is told in the same spelling."""
+    from killswitch.signals.catalogue import CATALOGUE
+
+    units = {spec.name: spec.unit for spec in CATALOGUE}
+    found: dict[tuple[str, str], tuple[str | None, str]] = {}
+    for graph in policies.graphs:
+        for trigger in graph.triggers:
+            limit = trigger.threshold
+            if limit is not None:
+                unit = units.get(graph.signals[limit.index].name)
+                found[graph.policy, trigger.name] = (unit, f"{limit.op} {limit.written}")
+    return found
+
+
+def reading(decision: Decision, trigger: TriggerReading, written: Written) -> str:
+    """`20.00% against >= 10%`; without the policy's own line, the numbers of the record."""
+    unit, threshold = written.get((decision.policy, trigger.name), (None, trigger.threshold))
+    if trigger.value is None:
+        return f"unknown against {threshold}" if threshold else "true"
+    if unit is not None:
+        low, high = (None if each is None else float(each) for each in trigger.value)
+        return f"{interval((low, high), unit)} against {threshold or 'its expression'}"
+    least, most = trigger.value
+    value = least if least == most else f"[{least or '-' + INFINITY}, {most or INFINITY}]"
+    return f"{value or 'unknown'} against {threshold or 'its expression'}"

@@ -1,0 +1,124 @@
+"""Who is told what: the messages of a tick, by the routes of a policy set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msgspec import structs
+
+from killswitch.graph.nodes import Graph, PolicySet
+from killswitch.graph.routing import Subject
+from killswitch.incident.notify.grouping import Repeats
+from killswitch.incident.notify.message import (
+    Message,
+    as_written,
+    digest,
+    encode_message,
+    of_closing,
+    of_decision,
+    of_notice,
+    of_repeats,
+)
+from killswitch.model.decision import Decision, Notice
+from killswitch.model.instant import to_micros
+from killswitch.model.snapshot import Closing, Instant
+from killswitch.model.store import Outgoing
+from killswitch.model.words import NotificationEvent
+
+
+class Addressing:
+    """Addresses what happens under one policy set."""
+
+    def __init__(self, policies: PolicySet) -> None:
+        self._routes = policies.routes
+        self._written = as_written(policies)
+        self._graphs = {graph.policy: graph for graph in policies.graphs}
+
+    @property
+    def has_routes(self) -> bool:
+        """Whether anybody is told anything."""
+        return bool(self._routes)
+
+    def of_decision(
+        self, decision: Decision, *, acted: bool, corrects: Instant | None = None, paged: bool = False
+    ) -> Iterator[Outgoing]:
+        """Of a stage that fires, a close by hand, a reset, or a suspicion.
+
+        `corrects`: since when people heard that the stage did not fire. `paged`: they were paged about the same
+        unexplained fall just before, so that a suspicion pages no more.
+        """
+        if decision.is_suspicion:
+            subject = self._suspected(decision, paged=paged)
+        else:
+            subject = self._decided("reset" if decision.kind == "reset" else "fired", decision)
+        message = of_decision(decision, subject, acted=acted, corrects=corrects, written=self._written)
+        yield from self._addressed(message, subject)
+
+    def of_closing(self, closing: Closing, decision: Decision, at: Instant) -> Iterator[Outgoing]:
+        """Of a close that has ended; nothing of one that goes on."""
+        if closing.status in ("flat", "residual", "blocked", "abandoned"):
+            subject = self._decided("closed" if closing.status == "flat" else "residual", decision)
+            yield from self._addressed(of_closing(closing, decision, subject, at=at), subject)
+
+    def of_notice(self, notice: Notice) -> Iterator[Outgoing]:
+        """Of a notice that a person should read: a warning or a page."""
+        if notice.severity != "info":
+            subject = self._noticed(notice)
+            yield from self._addressed(of_notice(notice, subject), subject)
+
+    def of_repeats(self, repeats: Repeats) -> Iterator[Outgoing]:
+        """Of notices that have repeated since the last message about them."""
+        subject = self._noticed(repeats.newest)
+        yield from self._addressed(of_repeats(repeats, subject), subject)
+
+    def _noticed(self, notice: Notice) -> Subject:
+        graph = self._graphs.get(notice.policy)
+        named = () if graph is None else tuple(dict.fromkeys(name for stage in graph.stages for name in stage.notify))
+        labels = () if graph is None else graph.labels
+        return Subject("notice", notice.severity, notice.policy, notice.scope, None, named, labels)
+
+    def _suspected(self, decision: Decision, *, paged: bool) -> Subject:
+        """A suspicion reaches whom the stage would; it is a notice, because nothing has fired."""
+        graph = self._graphs.get(decision.policy)
+        stages = () if graph is None else [each for each in graph.stages if each.name == decision.stage]
+        return Subject(
+            "notice",
+            "info" if decision.is_withdrawal else "warning" if paged else "page",
+            decision.policy,
+            decision.scope,
+            next((each.level for each in stages), None),
+            tuple(dict.fromkeys(name for each in stages for name in each.notify)),
+            () if graph is None else graph.labels,
+        )
+
+    def _decided(self, event: NotificationEvent, decision: Decision) -> Subject:
+        """A reset, and the end of a close, reach those who were told of what they end."""
+        graph = self._graphs.get(decision.policy)
+        level = decision.previous_level if event == "reset" else decision.level
+        return Subject(
+            event,
+            "page" if event in ("fired", "residual") else "info",
+            decision.policy,
+            decision.scope,
+            None if decision.kind == "manual" else level,
+            () if graph is None else _notified(graph, None if event == "reset" else decision.stage, level),
+            () if graph is None else graph.labels,
+        )
+
+    def _addressed(self, message: Message, subject: Subject) -> Iterator[Outgoing]:
+        """Once to each target, whatever number of routes lead there."""
+        seen: set[str] = set()
+        for route in self._routes:
+            if not route.rule.takes(subject):
+                continue
+            for target in route.targets:
+                if target.key not in seen:
+                    seen.add(target.key)
+                    own = structs.replace(message, id=digest(message.id, target.key))
+                    yield Outgoing(own.id, to_micros(own.at), route.name, target.key, encode_message(own))
+
+
+def _notified(graph: Graph, stage: str | None, level: int) -> tuple[str, ...]:
+    """Whom the stage names; of a reset, whom the stages of the level that ends name."""
+    chosen = [each for each in graph.stages if (each.level == level if stage is None else each.name == stage)]
+    return tuple(dict.fromkeys(name for each in chosen for name in each.notify))

@@ -1,0 +1,251 @@
+"""What became of every position that was to be reduced: by our own orders, by others, and what is left of it.
+
+What other decisions of this program have closed of a decision's positions: that is no change by others.
+
+A close that a killed process has begun goes on in the next one, beside what a person or a policy decides there anew.
+Each decision has its own journal, so that to each the orders of the other are none of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from killswitch.incident.record.order_lines import Key, OrderLine, key_of, number, order_lines
+from killswitch.model.decision import Decision
+from killswitch.model.snapshot import Instrument, Snapshot
+from killswitch.model.store import JournalEntry, Store
+
+Told = tuple[Decision, Sequence[JournalEntry], Sequence[OrderLine], Snapshot | None]
+"""A decision, its journal in sequence, its orders, and the snapshot that it was decided on."""
+
+
+class ClosedPosition(Struct, frozen=True):
+    """One position, in contracts; null where it is not known.
+
+    `start` is what was held when it was decided, `filled` what our orders took of it, `left` what the venue showed
+    last. `other_decisions` is what orders of other decisions took meanwhile, and `others` what went without an order of
+    any decision (start − filled − other_decisions − left): liquidation, ADL, a hand at the venue, a whole-book request;
+    below 0, the position has grown meanwhile. `others` is null, too, where an order of ours may have taken it after the
+    venue had said that it has no such order. `dust`: what is left is less than the venue takes. `worth` is the value of
+    what is left at the decision's mark, in the account's currency.
+    """
+
+    account: str
+    symbol: str
+    side: str | None
+    start: Decimal
+    target: Decimal
+    filled: Decimal | None
+    left: Decimal | None
+    others: Decimal | None
+    seen_at: datetime | None
+    dust: bool | None
+    worth: Decimal | None
+    other_decisions: Decimal | None = Decimal(0)
+
+
+class _Facts:
+    """What is gathered about one position over all decisions."""
+
+    def __init__(self, start: Decimal) -> None:
+        self.start = start
+        self.target = start
+        self.value: Decimal | None = None
+        self.seen: JournalEntry | None = None
+        self.orders: list[OrderLine] = []
+        self.rules: Instrument | None = None
+        self.exempt = True
+        """Whether its orders are reduce-only: venues exempt them from the minimum of their notional."""
+        self.reason = ""
+        self.fed = False
+        """Whether a hop of ours brings something in: then what others did cannot be told apart."""
+
+
+def closed_positions(told: Iterable[Told]) -> tuple[ClosedPosition, ...]:
+    """Every position that was planned to be reduced, over all decisions in the order in which they were made."""
+    facts: dict[Key, _Facts] = {}
+    for decision, journal, orders, snapshot in told:
+        ours = _reduced(decision)
+        rules, reasons = _rules(snapshot), _reasons(journal)
+        for entry in journal:
+            _take(facts, entry, ours)
+        for order in orders:
+            found = facts.get((order.account, order.symbol, order.position_side))
+            if order.purpose == "reduce" and found is not None:
+                found.orders.append(order)
+        hops = {(i.account, i.symbol, i.position_side) for i in decision.intents if i.purpose == "hop"}
+        for key, found in facts.items():
+            found.fed |= key in hops
+            found.exempt &= ours.get(key, True)
+            found.rules = rules.get(key[:2]) or found.rules
+            found.reason = reasons.get(key[0]) or found.reason
+    return tuple(_position(key, found) for key, found in facts.items())
+
+
+def closed_by_request(positions: Iterable[ClosedPosition], swept: Sequence[str]) -> tuple[ClosedPosition, ...]:
+    """The positions on the accounts `swept` that a whole-book request has closed, as far as our orders have not."""
+    return tuple(
+        each for each in positions if each.account in swept and each.left != each.start and each.others != 0
+    )  # fmt: skip
+
+
+def _reduced(decision: Decision) -> dict[Key, bool]:
+    """The positions that the decision reduces, each with whether by reduce-only orders.
+
+    Those that a hop or a hedge passes through have no target.
+    """
+    return {
+        (each.account, each.symbol, each.position_side): each.reduce_only
+        for each in decision.intents
+        if each.purpose == "reduce"
+    }
+
+
+def _take(facts: dict[Key, _Facts], entry: JournalEntry, ours: Collection[Key]) -> None:
+    key = key_of(entry)
+    if entry.kind == "planned" and key in ours:
+        contracts, target = number(entry, "contracts"), number(entry, "target")
+        if target is None:
+            return
+        found = facts.setdefault(key, _Facts(target + (contracts or Decimal(0))))
+        found.target = min(found.target, target)
+        found.value = found.value or number(entry, "value")
+    elif entry.kind == "verified" and key in facts:
+        shown = facts[key].seen
+        if shown is None or entry.sequence >= shown.sequence:
+            facts[key].seen = entry
+
+
+def _position(key: Key, facts: _Facts) -> ClosedPosition:
+    account, symbol, side = key
+    filled = _filled(facts.orders)
+    left = None if facts.seen is None else number(facts.seen, "position")
+    others = None
+    if filled is not None and left is not None and not facts.fed and not _answered_later(facts):
+        others = facts.start - filled - left
+        if others > 0 and any(order.is_absent for order in facts.orders):
+            others = None  # the request may have been under way still when the venue was asked
+    return ClosedPosition(
+        account=account or "",
+        symbol=symbol or "",
+        side=side,
+        start=facts.start,
+        target=facts.target,
+        filled=filled,
+        left=left,
+        others=others,
+        seen_at=None if facts.seen is None else facts.seen.at,
+        dust=_dust(symbol or "", left, facts),
+        worth=None if left is None or facts.value is None else left * facts.value,
+    )
+
+
+def _filled(orders: Sequence[OrderLine]) -> Decimal | None:
+    """What the orders took; None while the fate of one is not known, or what it filled."""
+    total = Decimal(0)
+    for order in orders:
+        if order.fate != "final":
+            return None
+        if order.filled is not None:
+            total += order.filled
+        elif not order.did_nothing:
+            return None
+    return total
+
+
+def _answered_later(facts: _Facts) -> bool:
+    """Whether an order was answered after the position was last seen: then its effect is not in what was seen."""
+    seen = None if facts.seen is None else facts.seen.at
+    return seen is not None and any(order.filled and (order.answered_at or seen) > seen for order in facts.orders)
+
+
+def _rules(snapshot: Snapshot | None) -> dict[tuple[str | None, str | None], Instrument]:
+    """By account and symbol."""
+    return {
+        (account.account, instrument.symbol): instrument
+        for account in (() if snapshot is None else snapshot.accounts)
+        for instrument in account.instruments or ()
+    }
+
+
+def _reasons(journal: Sequence[JournalEntry]) -> dict[str | None, str]:
+    """Why the work on each account ended as it did."""
+    found: dict[str | None, list[str]] = {}
+    for entry in journal:
+        if entry.kind == "finished":
+            found.setdefault(entry.account, []).append(entry.data.get("reason") or "")
+    return {account: "; ".join(reasons) for account, reasons in found.items()}
+
+
+def _dust(symbol: str, left: Decimal | None, facts: _Facts) -> bool | None:
+    """By the venue's rules where they are known, or by the words with which the closing ended."""
+    if left is None:
+        return None
+    if left == 0:
+        return False
+    rules = facts.rules
+    minimum = None if rules is None else rules.min_amount or rules.amount_step
+    least = None if rules is None or facts.exempt else rules.min_notional
+    worth = None if facts.value is None else left * facts.value
+    if minimum is not None and left < minimum:
+        return True
+    if least is not None and worth is not None and worth < least:
+        return True
+    if f" {symbol} is below the venue's minimum" in facts.reason:
+        return True
+    return None if minimum is None or (least is not None and worth is None) else False
+
+
+LOOKED_THROUGH = 200
+"""Of so many of the newest decisions, those on the same positions are looked at."""
+
+
+def credit_own_decisions(
+    store: Store, positions: tuple[ClosedPosition, ...], since: datetime, own: Collection[str]
+) -> tuple[ClosedPosition, ...]:
+    """The positions with `others` divided: what orders of other decisions have closed, and what none of ours has.
+
+    `own`: the decisions that the positions are of, and `since` when the first was made. Where an order's fate is not
+    known, both parts are unknown. The store is asked only where something went without an order of `own`.
+    """
+    gaps = {(each.account, each.symbol, each.side) for each in positions if each.others is not None and each.others > 0}
+    if not gaps:
+        return positions
+    lines = _lines_elsewhere(store, gaps, since, own)
+    return tuple(
+        _credited(each, lines.get((each.account, each.symbol, each.side), [])) if each.others else each
+        for each in positions
+    )
+
+
+def _lines_elsewhere(
+    store: Store, keys: Collection[Key], since: datetime, own: Collection[str]
+) -> dict[Key, list[OrderLine]]:
+    """The orders of other decisions on these positions that may have filled after `since`."""
+    found: dict[Key, list[OrderLine]] = {}
+    for stored in store.decisions(LOOKED_THROUGH):
+        decision = stored.decision
+        if decision.id in own or not any((i.account, i.symbol, i.position_side) in keys for i in decision.intents):
+            continue
+        for line in order_lines(decision, store.journal(decision.id), None):
+            key = (line.account, line.symbol, line.position_side)
+            is_over = line.fate == "final" and line.answered_at is not None and line.answered_at < since
+            if key in keys and line.purpose == "reduce" and not is_over and not line.did_nothing:
+                found.setdefault(key, []).append(line)
+    return found
+
+
+def _credited(position: ClosedPosition, lines: list[OrderLine]) -> ClosedPosition:
+    others, seen_at = position.others, position.seen_at
+    lines = [line for line in lines if seen_at is None or line.sent_at <= seen_at]
+    if others is None or others <= 0 or not lines:
+        return position
+    if any(line.fate != "final" or line.filled is None for line in lines):
+        return replace(position, others=None, other_decisions=None)
+    ours = min(others, sum((line.filled or Decimal(0) for line in lines), Decimal(0)))
+    return replace(position, others=others - ours, other_decisions=ours)

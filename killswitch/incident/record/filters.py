@@ -1,0 +1,181 @@
+"""What templates and reports may do with a value, values of others as Markdown first of all.
+
+Values of others as Markdown: a symbol, a reason or a venue's words can break neither a table nor a page.
+
+What templates may do with a value: the whole list, because a template can do nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from markupsafe import Markup
+
+from killswitch.incident.record.document import Command, WrittenAt
+from killswitch.render import formats
+from killswitch.render.formats import instant, numbered
+
+UNKNOWN = "unknown"
+
+_ALWAYS = re.compile(r"([\\`*\[\]<>|#~!{}]|&(?=#|\w+;))")
+_UNDERSCORE = re.compile(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+_AT_THE_START = re.compile(r"^(\s*)(?:([-+=:](?=\s|$|[-=:|\s]))|(\d{1,9})([.)])(?=\s|$))")
+_ONLY_RULES = re.compile(r"^[-=_: ]+$")
+_BLANKS = re.compile(r"\s+")
+
+
+def plain(value: object) -> str:
+    """A value as one line of text: unknown for none, UTC for instants, controls and line ends made harmless."""
+    if value is None:
+        return UNKNOWN
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return instant(value)
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    return _BLANKS.sub(" ", "".join(_harmless(each) for each in str(value))).strip()
+
+
+def _harmless(character: str) -> str:
+    """Controls become blanks; what turns the direction of text or cannot be written is shown as its number."""
+    category = unicodedata.category(character)
+    if category in ("Cc", "Zl", "Zp"):
+        return " "
+    return f"<U+{ord(character):04X}>" if category in ("Cf", "Cs", "Co") else character
+
+
+def escape(value: object) -> Markup:
+    """A value as Markdown text that is nothing but text; what is Markup stays as it is."""
+    if isinstance(value, Markup):
+        return value
+    text = _ALWAYS.sub(r"\\\1", plain(value))
+    text = _UNDERSCORE.sub(r"\\_", text)
+    if _ONLY_RULES.match(text):
+        text = "\\" + text
+    return Markup(_AT_THE_START.sub(_held, text))
+
+
+def _held(found: re.Match[str]) -> str:
+    """What would begin a list or underline a heading, made text."""
+    return f"{found[1]}\\{found[2]}" if found[2] else f"{found[1]}{found[3]}\\{found[4]}"
+
+
+def code(value: object) -> Markup:
+    """A value in code type; where that could not hold it, as escaped text."""
+    text = plain(value)
+    if value is None or not text or re.search(r"[`|\\]", text):
+        return escape(value)
+    return Markup(f"`{text}`")
+
+
+def fenced(lines: str | Iterable[str], language: str = "") -> Markup:
+    """A block of code. The fence is longer than any run of backticks in it."""
+    texts = [lines] if isinstance(lines, str) else list(lines)
+    body = "\n".join("".join(each if each in " \n" else _harmless(each) for each in text) for text in texts)
+    runs = [len(run) for run in re.findall(r"`+", body)]
+    fence = "`" * max(3, *(run + 1 for run in runs), 3)
+    return Markup(f"{fence}{language}\n{body}\n{fence}")
+
+
+_ONE_LINE = 60
+"""Characters of a command that stand on one line."""
+_MOST_DECIMALS = 20
+
+
+def money(amount: Decimal | None, currency: str | None = "") -> str:
+    """An amount with two decimals and its currency; unknown where it is."""
+    return formats.money(amount, currency or "")
+
+
+def percent(share: str | float | Decimal | None) -> str:
+    """A fraction as per cent with one decimal."""
+    return "unknown" if share is None else f"{float(share):.1%}"
+
+
+def fixed(value: float | None, digits: int = 1) -> str:
+    """A number with so many decimals; ValueError for more than there can be of a float."""
+    if not 0 <= digits <= _MOST_DECIMALS:
+        raise ValueError(f"a number has 0 to {_MOST_DECIMALS} decimals, not {digits}")
+    return "unknown" if value is None else f"{value:,.{digits}f}"
+
+
+def price(value: Decimal | None) -> str:
+    """A price to eight significant digits, without an exponent; a dash where there is none."""
+    if value is None:
+        return "–"
+    shown = f"{value:.8g}"
+    return f"{Decimal(shown):f}"
+
+
+def amount(value: Decimal | None) -> str:
+    """An amount without an exponent and trailing zeros; a dash where there is none."""
+    if value is None:
+        return "–"
+    shown = f"{value:f}"
+    return (shown.rstrip("0").rstrip(".") if "." in shown else shown) or "0"
+
+
+def clock(at: datetime | None, day: datetime | None = None) -> str:
+    """The time of day in UTC, to the second; with the date where it is another one than that of `day`."""
+    if at is None:
+        return "–"
+    same = day is None or at.date() == day.date()
+    return f"{at:%H:%M:%S}" if same else f"{at:%Y-%m-%d %H:%M:%S}"
+
+
+def lasting(seconds: float) -> str:
+    """Seconds as a duration in its two largest units."""
+    return formats.lasting(timedelta(seconds=seconds))
+
+
+def quoted(line: WrittenAt | None) -> Markup:
+    """A policy's line: its words in code type, and where it stands."""
+    if line is None:
+        return Markup("the policy's line is not known")
+    where = escape(f"{line.file}:{line.line}")
+    return Markup(f"{code(line.text)} ({where})") if line.text else where
+
+
+def shell(command: Command) -> Markup:
+    """A command as a block to copy, a line for each option where it is long."""
+    lines: list[str] = []
+    for word in command.words:
+        quoted_word = shlex.quote(word)
+        if lines and (not word.startswith("--") or len(command.line) <= _ONE_LINE):
+            lines[-1] += f" {quoted_word}"
+        else:
+            lines.append(f"  {quoted_word}" if lines else quoted_word)
+    return fenced(" \\\n".join(lines), "sh")
+
+
+def join(values: Iterable[object], between: str = ", ") -> Markup:
+    """Each value escaped, with text of the template between them."""
+    return Markup(between).join(escape(value) for value in values)
+
+
+FILTERS: Mapping[str, Callable[..., Any]] = {
+    "amount": amount,
+    "clock": clock,
+    "code": code,
+    "fenced": fenced,
+    "fixed": fixed,
+    "join": join,
+    "lasting": lasting,
+    "money": money,
+    "numbered": numbered,
+    "percent": percent,
+    "price": price,
+    "quoted": quoted,
+    "shell": shell,
+}
+"""Ours. `length`, `first`, `last`, `lower`, `upper` and `trim` are Jinja2's own."""
+
+OWN_OF_JINJA = ("length", "first", "last", "lower", "upper", "trim")
+TESTS = ("none", "true", "false", "string", "number", "eq", "ne", "lt", "le", "gt", "ge", "in")

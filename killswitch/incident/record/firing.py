@@ -1,0 +1,127 @@
+"""One decision of an incident as people read it: the policy's line, the readings, and what was set going."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from killswitch.incident.record.document import Firing, TriggerFact
+from killswitch.incident.record.lifetime import Note
+from killswitch.incident.record.orders import stage_of
+from killswitch.incident.record.results import Result
+from killswitch.model.decision import Decision, TriggerReading
+from killswitch.model.snapshot import AccountSnapshot, Snapshot
+from killswitch.model.store import JournalEntry
+from killswitch.render.formats import interval
+
+_OUTCOMES = {
+    "recorded only": "recorded only, nothing was sent",
+    "nothing to close": "nothing was to be closed",
+    "closing": "the closing goes on",
+    "flat": "done, the venue shows each of its positions at 0",
+    "at target": "done, the venue shows each of its positions at target",
+    "residual": "ended, and something is left",
+    "blocked": "ended, because the venue does not let the rest be closed",
+    "abandoned": "given up",
+    "partly recorded only": "done where it was acted on; on the rest nothing was sent",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Acted:
+    """A decision with everything that is recorded of it."""
+
+    decision: Decision
+    firing: Firing
+    journal: Sequence[JournalEntry]
+    result: Result
+    snapshot: Snapshot | None
+
+
+def firing_of(
+    decision: Decision, result: Result, journal: Sequence[JournalEntry], snapshot: Snapshot | None, note: Note
+) -> Firing:
+    """The decision with the policy's words beside its numbers."""
+    equity, currency = equity_of(decision.scope, snapshot)
+    stage = stage_of(decision)
+    runbook = note.runbooks.get(stage)
+    return Firing(
+        decision=decision.id,
+        at=decision.as_of,
+        stage=stage,
+        level=decision.level,
+        previous_level=decision.previous_level,
+        acted=any(entry.kind == "planned" for entry in journal),
+        standing=result.standing,
+        outcome=_outcome(decision, result),
+        line=None if note.policy is None else note.policy.stages.get(stage),
+        policy_set=decision.policy_set,
+        commit=decision.commit,
+        triggers=tuple(_fact(trigger, note) for trigger in decision.triggers),
+        attribution=decision.attribution,
+        book=decision.book,
+        lock=decision.lock,
+        locked_at=result.locked_at,
+        cooldown_until=decision.cooldown_until,
+        orders=len(decision.intents),
+        cancels=len(decision.cancels),
+        equity=equity,
+        currency=currency,
+        runbook=None if runbook is None else runbook.name,
+        author=decision.author,
+        reason=decision.reason,
+        unsent=result.standing == "recorded only" and bool(decision.intents),
+        kind="hand" if decision.kind == "manual" else "hedge" if decision.kind == "hedge" else "stage",
+        cause=decision.cause,
+        unwinding=None if decision.unwinding is None else decision.unwinding.name,
+        took=result.totals.took,
+    )
+
+
+def _outcome(decision: Decision, result: Result) -> str:
+    if decision.kind == "hedge" and result.standing == "at target":
+        return "done, and temporary: it stands until it is closed"
+    if result.standing == "abandoned" and result.totals.abandoned:
+        return "ended, and what became of an order of ours was never known"
+    if result.standing == "partly recorded only":
+        return f"done where it was acted on; nothing was sent on {', '.join(result.unsent)}"
+    return _OUTCOMES[result.standing]
+
+
+def _fact(trigger: TriggerReading, note: Note) -> TriggerFact:
+    text = None if note.policy is None else note.policy.triggers.get(trigger.name)
+    value = "true" if trigger.threshold is None else "unknown"
+    if trigger.value is not None:
+        low, high = (None if each is None else float(each) for each in trigger.value)
+        value = interval((low, high), text.unit if text else None)
+    return TriggerFact(
+        name=trigger.name,
+        signal=text.signal if text else None,
+        value=value,
+        threshold=(text.threshold if text else None) or trigger.threshold or "its expression",
+        true_since=trigger.true_since,
+        reason=trigger.reason,
+        line=text.at if text else None,
+    )
+
+
+def accounts_in(scope: str, snapshot: Snapshot) -> tuple[AccountSnapshot, ...]:
+    """The accounts of the snapshot that the scope names."""
+    kind, _, name = scope.partition("/")
+    return tuple(
+        account
+        for account in snapshot.accounts
+        if kind == "portfolio" or (account.account if kind == "account" else account.venue) == name
+    )
+
+
+def equity_of(scope: str, snapshot: Snapshot | None) -> tuple[Decimal | None, str | None]:
+    """Equity of the scope and its currency; None where an account's is unknown, or the currencies differ."""
+    accounts = () if snapshot is None else accounts_in(scope, snapshot)
+    currencies = {account.currency for account in accounts}
+    currency = currencies.pop() if len(currencies) == 1 else None
+    known = [account.equity for account in accounts if account.equity is not None]
+    if currency is None or len(known) != len(accounts):
+        return None, currency
+    return sum(known, Decimal(0)), currency

@@ -1,0 +1,115 @@
+"""What did not go plainly in a close, in words for whoever reads the report first."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+from killswitch.incident.record.closed_positions import ClosedPosition
+from killswitch.incident.record.decided_on import Key
+from killswitch.incident.record.document import OrderOutcome
+from killswitch.incident.record.filters import amount
+from killswitch.incident.record.unprotected import Exposure
+from killswitch.render.formats import instant, money
+
+
+def remarks(
+    orders: Sequence[OrderOutcome],
+    positions: Sequence[ClosedPosition],
+    exposures: Sequence[Exposure],
+    swept: Sequence[str],
+    currency: str | None,
+    holdings: Collection[Key] = (),
+    unsent: Sequence[str] = (),
+) -> tuple[str, ...]:
+    """A sentence each; none for a close that went plainly. `swept`: accounts that were closed in one request.
+
+    `holdings`: the markets on which holdings are sold that are listed on others. `unsent`: accounts on which nothing
+    was sent, although something was decided for them.
+    """
+    found = [
+        f"nothing was sent on {account}, although orders or cancels were decided for it: it was not armed, and its "
+        "positions are as they were"
+        for account in unsent
+    ]
+    for order in orders:
+        found += _order(order, holdings)
+    for position in positions:
+        found += _position(position, swept, currency or "")
+    for exposure in exposures:
+        found += _exposure(exposure)
+    found += [
+        f"the venue was asked to close the whole book of {account} in one request: what that closed has no order here"
+        for account in dict.fromkeys(swept)
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def _order(order: OrderOutcome, holdings: Collection[Key]) -> Iterator[str]:
+    name = f"order {order.number} ({order.side} {_amount(order)} {_place(order)}, {order.client_order_id})"
+    if order.fate == "abandoned":
+        yield f"{name} is of unknown fate, and the venue is asked no more: it may have filled, or may yet"
+    elif order.fate == "set aside":
+        yield (
+            f"{name} is of unknown fate and set aside: the venue is still asked, and all but a full close of a swap or "
+            "future counts it as filled"
+        )
+    if order.purpose == "hedge":
+        yield f"{name} opened a temporary hedge, and closes nothing: close it once what it stands in for is closed"
+    elif order.purpose == "hop" and (order.account, order.symbol, order.position_side) in holdings:
+        yield f"{name} sold a holding on another market than it is listed on"
+    elif order.purpose == "hop":
+        yield f"{name} is a hop on the way to the account's currency: it sold what another order had bought"
+    bound = order.bound
+    if bound is None or not order.filled:
+        return
+    if bound.beyond_limit:
+        limit = f"its own limit of {amount(order.limit)}"
+        yield f"{name} was filled at {amount(order.price)}, worse than {limit}: ask the venue"
+    if not bound.sent:
+        yield f"{name} was sent without a bound{_slipped(order)}"
+    elif bound.kept is False:
+        yield f"{name} exceeded its bound{_slipped(order)}"
+
+
+def _slipped(order: OrderOutcome) -> str:
+    if order.bound is None or order.bound.slipped is None:
+        return ": what it slipped is not known"
+    return f": it slipped {order.bound.slipped:.2%} where {order.bound.declared:.2%} was declared"
+
+
+def _amount(order: OrderOutcome) -> str:
+    return "an unknown amount of" if order.amount is None else amount(order.amount)
+
+
+def _place(what: OrderOutcome | Exposure) -> str:
+    return f"{what.symbol} {what.position_side or ''}".rstrip() + f" on {what.account}"
+
+
+def _position(position: ClosedPosition, swept: Sequence[str], currency: str) -> Iterator[str]:
+    name = f"{position.symbol} {position.side or ''}".rstrip() + f" on {position.account}"
+    if position.others is not None and position.others > 0:
+        hands = "the whole-book request, a liquidation" if position.account in swept else "a liquidation"
+        yield (
+            f"{amount(position.others)} of the {amount(position.start)} {name} went without an order of ours: {hands}, "
+            "deleveraging or a hand at the venue; what that realised is not counted here"
+        )
+    elif position.others is not None and position.others < 0:
+        yield f"{name} has grown by {amount(-position.others)} since it was decided on: somebody else trades there"
+    if position.other_decisions:
+        yield (
+            f"{amount(position.other_decisions)} of the {amount(position.start)} {name} went by orders of other "
+            "decisions of ours; what they realised is counted there"
+        )
+    if position.left and position.dust:
+        worth = "" if position.worth is None else f", worth {money(position.worth, currency)}"
+        yield f"{amount(position.left)} {name} is left as dust: less than the venue takes{worth}"
+
+
+def _exposure(exposure: Exposure) -> Iterator[str]:
+    name = f"{_place(exposure)} without its protective order {exposure.order}"
+    if exposure.seconds is None:
+        why = {"refused": f", the venue {exposure.text}", "unknown": ", whether the new one rests is not known"}
+        yield f"{name} since {instant(exposure.since)}: nothing has taken its place{why.get(exposure.end, '')}"
+    else:
+        how = {"put back": "then it was put back", "position closed": "then the position was closed"}
+        yield f"{name} for {exposure.seconds:.1f} s; {how.get(exposure.end, 'then none was needed any more')}"

@@ -1,0 +1,119 @@
+"""What becomes of unit values that were entered before it was known which changes of equity were money that moved.
+
+Rows of history and points of a course say what was known in their tick. A change that nothing explains is in them as
+profit or loss until it is settled; the machine's memory says which are open, and which were corrected since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+
+import msgspec
+from msgspec import Struct
+
+from killswitch.incident.record.document import PendingChange
+from killswitch.model.decision import Decision
+from killswitch.model.instant import from_micros
+from killswitch.model.store import CoursePoint, IncidentStore
+from killswitch.signals.equity.pending_changes import Change, optimistic
+from killswitch.signals.history.rows import Correction
+
+
+class Restating(Struct, frozen=True):
+    """The corrections of a scope's unit values, and the changes of its equity that are open. Times in microseconds."""
+
+    corrections: tuple[Correction, ...] = ()
+    changes: tuple[Change, ...] = ()
+
+    def restated(self, points: Sequence[CoursePoint]) -> Sequence[CoursePoint]:
+        """The points as they would have been entered by what is known now: money that moved is no gain or loss.
+
+        What is pending is read as the smaller drawdown.
+        """
+        if not self.corrections and not self.changes:
+            return points
+        return [self._one(point) for point in points]
+
+    def _one(self, point: CoursePoint) -> CoursePoint:
+        value = point.value
+        for each in self.corrections:
+            if not each.start <= point.at < each.end:
+                continue
+            if each.undone:
+                value *= each.factor if each.factor > 0.0 else 1.0
+            else:
+                value = value / each.factor if each.factor > 0.0 else each.value
+        for change in self.changes:
+            if point.at >= change.at:
+                factor = optimistic(change)
+                value = value / factor if factor > 0.0 else change.value
+        return CoursePoint(point.at, value)
+
+    def pending(self, first: int, last: int) -> tuple[PendingChange, ...]:
+        """What of that time may still be either."""
+        return tuple(
+            PendingChange(from_micros(each.at), float(each.worth) / each.before)
+            for each in self.changes
+            if each.kind == "trade" and first <= each.at <= last and each.before > 0.0
+        )
+
+
+AS_ENTERED = Restating()
+
+
+class _History(Struct):
+    changes: list[Change] = []
+    corrections: list[Correction] = []
+
+
+class _Memory(Struct):
+    """The parts of a machine's stored memory that are read here."""
+
+    history: _History = msgspec.field(default_factory=_History)
+
+
+_MEMORY = msgspec.json.Decoder(_Memory)
+_KEPT = msgspec.json.Decoder(Restating)
+
+encode_restating = msgspec.json.Encoder(decimal_format="string").encode
+
+
+def restating_name(incident: str) -> str:
+    """The name that what was known while the incident was open is kept by."""
+    return f"restating/{incident}"
+
+
+def restating_of(store: IncidentStore, opening: Decision) -> Restating:
+    """What is known of the scope's changes now, and what was known while the incident was open.
+
+    The machine forgets both: corrections with their rows, changes after two days and with a reset.
+    """
+    kept, now = kept_restating(store, opening.id), _memory(store, opening)
+    corrections = dict.fromkeys((*kept.corrections, *now.corrections))
+    # A change that the machine still has, or has corrected since, is as the machine says.
+    known = {each.at for each in now.changes} | {each.start for each in now.corrections}
+    open_ones = [each for each in now.changes if each.is_open]
+    open_ones += [each for each in kept.changes if each.at not in known]
+    return Restating(
+        tuple(sorted(corrections, key=attrgetter("end", "start"))), tuple(sorted(open_ones, key=attrgetter("at")))
+    )
+
+
+def kept_restating(store: IncidentStore, incident: str) -> Restating:
+    """What was kept of the incident; nothing where nothing was, or another version wrote it."""
+    blob = store.live(restating_name(incident))
+    try:
+        return AS_ENTERED if blob is None else _KEPT.decode(blob)
+    except msgspec.DecodeError:
+        return AS_ENTERED
+
+
+def _memory(store: IncidentStore, opening: Decision) -> _History:
+    blobs: Iterable[bytes] = (
+        each.blob for each in store.states() if (each.policy, each.scope) == (opening.policy, opening.scope)
+    )
+    try:
+        return next((_MEMORY.decode(blob).history for blob in blobs), _History())
+    except msgspec.DecodeError:
+        return _History()

@@ -1,0 +1,204 @@
+"""What came of a decision, read from its journal: orders, positions, money, time, and how it ended on each account."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Literal
+
+from msgspec import DecodeError, Struct, structs
+
+from killswitch.incident.record.closed_positions import (
+    ClosedPosition,
+    closed_by_request,
+    closed_positions,
+    credit_own_decisions,
+)
+from killswitch.incident.record.decided_on import Key, only_passed_through
+from killswitch.incident.record.order_lines import OrderLine as OrderLine
+from killswitch.incident.record.order_lines import number, order_lines, position_of
+from killswitch.incident.record.totals import Missing, Totals, missing_of, sum_of, totals_of
+from killswitch.incident.record.unprotected import Exposure, exposures
+from killswitch.model.decision import Decision
+from killswitch.model.snapshot import Snapshot, decode_snapshot
+from killswitch.model.store import JournalEntry, Store
+
+Standing = Literal[
+    "recorded only", "nothing to close", "closing", "flat", "at target", "residual", "blocked", "abandoned",
+    "partly recorded only", "locked on suspicion", "suspicion over",
+]  # fmt: skip
+"""`partly recorded only`: done where it was acted on, and on an account that is not armed nothing was sent."""
+
+
+class Verification(Struct, frozen=True):
+    """What the venue's own account of a position said last."""
+
+    account: str
+    symbol: str
+    position_side: str | None
+    at: datetime
+    position: Decimal
+    target: Decimal
+
+
+class Ending(Struct, frozen=True):
+    """How the decision's work on one account ended. `cost` is fees and slippage, never below 0; `delay` is signed."""
+
+    account: str
+    at: datetime
+    status: str
+    reason: str | None
+    cost: Decimal | None
+    delay: Decimal | None = None
+
+
+class Result(Struct, frozen=True):
+    """A decision's results.
+
+    `fees`, `slippage` (each fill against the mark when its order was sent), `delay` (what the market moved from the
+    decision's mark until then; below 0 it gained) and `realised` (before fees) are null where any part of them is
+    unknown, an order whose fate is not known yet included; `missing` says which part, and what the others come to.
+    """
+
+    standing: Standing
+    orders: tuple[OrderLine, ...]
+    verified: tuple[Verification, ...]
+    endings: tuple[Ending, ...]
+    locked_at: datetime | None
+    cancelled: tuple[str, ...]
+    closed: int
+    """Number of positions that were reduced."""
+    fees: Decimal | None
+    realised: Decimal | None
+    slippage: Decimal | None = None
+    missing: tuple[Missing, ...] = ()
+    positions: tuple[ClosedPosition, ...] = ()
+    exposures: tuple[Exposure, ...] = ()
+    swept: tuple[str, ...] = ()
+    """Accounts whose whole book was asked to be closed in one request."""
+    totals: Totals = Totals()
+    delay: Decimal | None = None
+    unsent: tuple[str, ...] = ()
+    """Accounts for which something was decided and nothing was sent, while the decision was acted on elsewhere."""
+
+
+def result_of(decision: Decision, journal: Sequence[JournalEntry], snapshot: Snapshot | None) -> Result:
+    """Fold `journal`, the decision's entries in sequence. `snapshot`: what it was decided on, where that was kept."""
+    orders = order_lines(decision, journal, snapshot)
+    verified = {(e.account, e.symbol, e.position_side): e for e in journal if e.kind == "verified"}
+    endings = tuple(
+        Ending(
+            e.account,
+            e.at,
+            e.data.get("status") or "abandoned",
+            e.data.get("reason"),
+            number(e, "cost"),
+            number(e, "delay"),
+        )
+        for e in journal
+        if e.kind == "finished" and e.account is not None
+    )
+    unsent = _unsent(decision, journal)
+    suspected = decision.is_suspicion  # no close, whatever it has cancelled
+    standing = _suspected(decision, journal) if suspected else _standing(decision, journal, endings, unsent)
+    positions = closed_positions([(decision, journal, orders, snapshot)])
+    swept = tuple(dict.fromkeys(e.account for e in journal if e.kind == "swept" and e.account is not None))
+    by_request = closed_by_request(positions, swept)
+    return Result(
+        standing=standing,
+        orders=orders,
+        verified=tuple(_verification(entry) for entry in verified.values()),
+        endings=endings,
+        locked_at=next((entry.at for entry in journal if entry.kind == "locked"), None),
+        cancelled=tuple(entry.data.get("order") or "" for entry in journal if entry.kind == "cancelled"),
+        closed=len(
+            _filled(orders) - only_passed_through(decision)
+            | {(each.account, each.symbol, each.side) for each in by_request}
+        ),
+        fees=sum_of("fees", orders, swept=bool(by_request)),
+        realised=sum_of("realised", orders, swept=bool(by_request)),
+        slippage=sum_of("slippage", orders, swept=bool(by_request)),
+        delay=sum_of("delay", orders, swept=bool(by_request)),
+        missing=missing_of(orders, swept=bool(by_request)),
+        positions=positions,
+        exposures=exposures(journal),
+        swept=swept,
+        totals=totals_of(orders, [each.at for each in verified.values()], ended=standing != "closing"),
+        unsent=unsent,
+    )
+
+
+def _filled(orders: Sequence[OrderLine]) -> set[Key]:
+    """The positions that our orders have reduced."""
+    return {position_of(each) for each in orders if each.filled and each.purpose != "hedge"}
+
+
+def _unsent(decision: Decision, journal: Sequence[JournalEntry]) -> tuple[str, ...]:
+    """The accounts that nothing was planned for, of a decision that was acted on elsewhere."""
+    planned = {entry.account for entry in journal if entry.kind == "planned"}
+    meant = dict.fromkeys(
+        [intent.account for intent in decision.intents] + [cancel.account for cancel in decision.cancels]
+    )
+    return tuple(account for account in meant if account not in planned) if planned else ()
+
+
+def _suspected(decision: Decision, journal: Sequence[JournalEntry]) -> Standing:
+    if decision.is_withdrawal:
+        return "suspicion over"
+    return "locked on suspicion" if any(entry.kind == "planned" for entry in journal) else "recorded only"
+
+
+def _standing(
+    decision: Decision, journal: Sequence[JournalEntry], endings: tuple[Ending, ...], unsent: Sequence[str]
+) -> Standing:
+    ordered = [entry.account for entry in journal if entry.kind == "planned"]
+    planned = {account for account in ordered if account is not None}
+    if not planned:
+        observed = not ordered and (decision.intents or decision.cancels or decision.lock)
+        return "recorded only" if observed else "nothing to close"
+    if planned - {ending.account for ending in endings}:
+        return "closing"
+    statuses = {ending.status for ending in endings}
+    if statuses == {"flat"}:
+        if unsent:
+            return "partly recorded only"
+        # A second hop's target is what was there before the first one, and nothing that it was to reach.
+        targets = [intent.target for intent in decision.intents if intent.after is None]
+        return "flat" if decision.kind != "hedge" and not any(targets) else "at target"
+    # An order that nobody could tell of is worse than a position that is known to be there.
+    if statuses <= {"flat", "blocked", "residual"}:
+        return "blocked" if "blocked" in statuses else "residual"
+    return "abandoned"
+
+
+def _verification(entry: JournalEntry) -> Verification:
+    return Verification(
+        entry.account or "", entry.symbol or "", entry.position_side, entry.at,
+        number(entry, "position") or Decimal(0), number(entry, "target") or Decimal(0),
+    )  # fmt: skip
+
+
+def kept_snapshot(stored: bytes | None) -> Snapshot | None:
+    """The snapshot that was kept with a decision; None, too, for one that this version cannot read any more."""
+    try:
+        return None if stored is None else decode_snapshot(stored)
+    except (DecodeError, UnicodeDecodeError):
+        return None
+
+
+def decided(store: Store, limit: int) -> tuple[tuple[Decision, Result], ...]:
+    """The newest `limit` decisions with their results, newest first."""
+    return tuple((each.decision, recorded_result(store, each.decision)) for each in store.decisions(limit))
+
+
+def recorded_result(store: Store, decision: Decision) -> Result:
+    """The results of `decision` by everything that `store` keeps of it: its journal, and what it was decided on.
+
+    Without the snapshot no entry price is known, and with it no realised P&L.
+    """
+    stored = store.decision(decision.id)
+    snapshot = None if stored is None else kept_snapshot(stored.snapshot)
+    result = result_of(decision, store.journal(decision.id), snapshot)
+    positions = credit_own_decisions(store, result.positions, decision.as_of, {decision.id})
+    return result if positions is result.positions else structs.replace(result, positions=positions)

@@ -1,0 +1,84 @@
+"""Where the stages and triggers of a policy set were written, kept in the store so that `explain` needs no files."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from killswitch.graph.nodes import Graph, PolicySet, Trigger
+from killswitch.model.store import Store
+from killswitch.model.words import Place
+from killswitch.signals.catalogue import CATALOGUE
+
+_UNITS = {spec.name: spec.unit for spec in CATALOGUE}
+
+
+class WrittenAt(Struct, frozen=True):
+    """A line of a policy file: where it stands, and what it says."""
+
+    file: str
+    line: int
+    text: str
+
+
+class TriggerText(Struct, frozen=True):
+    """A trigger as written. Signal, unit and threshold are those of the threshold form; null for an expression."""
+
+    at: WrittenAt
+    signal: str | None
+    unit: str | None
+    threshold: str | None
+
+
+class PolicyText(Struct, frozen=True):
+    """One policy: its own line, its stages' and its triggers'."""
+
+    at: WrittenAt
+    stages: dict[str, WrittenAt]
+    triggers: dict[str, TriggerText]
+
+
+_DECODER = msgspec.json.Decoder(dict[str, PolicyText])
+
+
+def keep_places(store: Store, policies: PolicySet) -> None:
+    """Write down the places of `policies` under its digest, unless they stand there."""
+    name = _name(policies.digest)
+    blob = msgspec.json.encode({graph.policy: _policy(graph) for graph in policies.graphs})
+    if store.live(name) != blob:
+        store.put_live(name, blob)
+
+
+def places_of(store: Store, digest: str) -> dict[str, PolicyText]:
+    """Policy name → its text, of the policy set with this digest; empty if it was never run on this store."""
+    blob = store.live(_name(digest))
+    if blob is None:
+        return {}
+    try:
+        return _DECODER.decode(blob)
+    except msgspec.DecodeError:
+        return {}  # written by another version: then the places are simply not known
+
+
+def _policy(graph: Graph) -> PolicyText:
+    return PolicyText(
+        at=_written(graph.place),
+        stages={stage.name: _written(stage.place) for stage in graph.stages},
+        triggers={trigger.name: _trigger(graph, trigger) for trigger in graph.triggers},
+    )
+
+
+def _trigger(graph: Graph, trigger: Trigger) -> TriggerText:
+    threshold = trigger.threshold
+    if threshold is None:
+        return TriggerText(_written(trigger.place), None, None, None)
+    name = graph.signals[threshold.index].name
+    return TriggerText(_written(trigger.place), name, _UNITS.get(name), f"{threshold.op} {threshold.written}")
+
+
+def _written(place: Place) -> WrittenAt:
+    return WrittenAt(place.file, place.line, place.text.strip())
+
+
+def _name(digest: str) -> str:
+    return f"places/{digest}"

@@ -1,0 +1,283 @@
+"""What happened when: every recorded moment of an incident in one order of time.
+
+Resting orders that a decision cancels, as the snapshot showed them that was decided on: what each is, in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from killswitch.incident.record.close_causes import by_hand
+from killswitch.incident.record.document import Firing, Moment, MomentKind, Reset
+from killswitch.incident.record.filters import amount
+from killswitch.incident.record.order_lines import number
+from killswitch.incident.record.results import Result
+from killswitch.model.decision import Cancel, Decision, Notice
+from killswitch.model.snapshot import Order, Snapshot
+from killswitch.model.store import JournalEntry
+
+_TOGETHER = 4
+"""So many like moments of one second, with nothing else between them, become one line."""
+_NAMED = 6
+
+_ENDS: frozenset[MomentKind] = frozenset({"finished", "lock", "reset"})
+"""Of what happened at one instant, these are told last."""
+_KINDS: Mapping[str, MomentKind] = {"stage": "fired", "hand": "hand", "hedge": "hedge"}
+_WORDS = {
+    "acknowledged": "was accepted by the venue",
+    "unknown": "got no answer that says what happened",
+    "rejected": "was rejected",
+    "absent": "never reached the venue",
+    "filled": "was filled",
+    "set_aside": "is set aside",
+    "abandoned": "is asked about no more",
+}
+
+
+class Suspected(NamedTuple):
+    """A suspicion that came before the incident or during it, with its journal and what it was decided on."""
+
+    decision: Decision
+    journal: Sequence[JournalEntry]
+    snapshot: Snapshot | None
+
+
+class _Row(NamedTuple):
+    """A moment, and what it would be called together with others of its like: None for what stands alone."""
+
+    moment: Moment
+    like: str | None = None
+    symbol: str = "?"
+
+
+def timeline(
+    firings: Sequence[tuple[Firing, Sequence[JournalEntry], Result, Snapshot | None]],
+    notices: Iterable[Notice],
+    told: Iterable[Moment],
+    reset: Reset | None,
+    suspicions: Iterable[Suspected] = (),
+) -> tuple[Moment, ...]:
+    """Triggers, firings, locks, orders, answers, verifications, ends, notices, messages and the reset, oldest first.
+
+    `firings`: each with the journal of its decision, what came of it, and the snapshot that was decided on.
+    `suspicions` are told between them: they fired nothing.
+    """
+    moments: list[Moment] = [*told]
+    orders: list[_Row] = []
+    for firing, journal, result, snapshot in firings:
+        moments += _triggers(firing)
+        moments.append(Moment(firing.at, _KINDS[firing.kind], firing.level or None, _fired(firing)))
+        orders += _journal(journal, resting_orders(snapshot))
+        moments += _ends(journal, result)
+    for each in suspicions:
+        moments.append(Moment(each.decision.as_of, "suspicion", None, _suspicion(each)))
+        orders += _journal(each.journal, resting_orders(each.snapshot))
+        moments += _lock_ends(each.journal)
+    moments += [Moment(notice.as_of, "notice", None, f"{notice.severity}: {notice.text}") for notice in notices]
+    if reset is not None:
+        by = reset.author or "the stage's own condition"
+        moments.append(Moment(reset.at, "reset", None, f"reset by {by}: {reset.reason or 'no reason given'}"))
+    before = [_Row(each) for each in dict.fromkeys(moments) if each.kind not in _ENDS]
+    after = [_Row(each) for each in dict.fromkeys(moments) if each.kind in _ENDS]
+    return tuple(_together(sorted((*before, *orders, *after), key=lambda row: row.moment.at)))
+
+
+def _together(rows: Iterable[_Row]) -> Iterator[Moment]:
+    """Many like moments that follow each other in one second as one line, because every order has a row of its own.
+
+    What came between two of them parts them: a line never tells of what was before and after something else.
+    """
+    for (like, _), run in groupby(rows, key=lambda row: (row.like, row.moment.at.replace(microsecond=0))):
+        found = list(run)
+        if like is None or len(found) < _TOGETHER:
+            yield from (row.moment for row in found)
+            continue
+        symbols = list(dict.fromkeys(row.symbol for row in found))
+        more = f" and {len(symbols) - _NAMED} more" if len(symbols) > _NAMED else ""
+        first = found[0].moment
+        text = f"{len(found)} times: {like} ({', '.join(symbols[:_NAMED])}{more})"
+        yield Moment(first.at, first.kind, None, text)
+
+
+def _triggers(firing: Firing) -> Iterator[Moment]:
+    for trigger in firing.triggers:
+        if trigger.true_since is not None:
+            yield Moment(trigger.true_since, "trigger", firing.level or None, f"trigger {trigger.name} became true")
+
+
+def _fired(firing: Firing) -> str:
+    if firing.kind == "hand":
+        return f"{by_hand(firing.cause)} by {firing.author or 'unknown'}: {firing.reason or 'no reason given'}"
+    if firing.kind == "hedge":
+        return f"a temporary hedge was decided on: {firing.reason or 'no reason given'}"
+    confirmed = ", ".join(trigger.name for trigger in firing.triggers)
+    acted = "" if firing.acted else "; recorded only, nothing is sent"
+    return f"level {firing.level} {firing.stage} fired ({confirmed or 'no trigger recorded'} confirmed){acted}"
+
+
+def _suspicion(suspected: Suspected) -> str:
+    decision = suspected.decision
+    acted = any(entry.kind == "planned" for entry in suspected.journal) or decision.is_withdrawal
+    return f"{decision.reason or 'suspicion'}{'' if acted else '; recorded only, nothing is locked'}"
+
+
+def _journal(journal: Sequence[JournalEntry], resting: Resting) -> Iterator[_Row]:
+    """Orders and answers."""
+    kinds = {entry.client_order_id: entry.data.get("order") for entry in journal if entry.kind == "sending"}
+    for entry in journal:
+        said = _said(entry, kinds.get(entry.client_order_id), resting)
+        if said is not None:
+            kind, like, text = said
+            yield _Row(Moment(entry.at, kind, None, text), like, entry.symbol or "?")
+
+
+def _said(entry: JournalEntry, sent_as: str | None, resting: Resting) -> tuple[MomentKind, str, str] | None:
+    """(kind, what happened, what happened to what); None for entries that are no news of their own.
+
+    `sent_as`: the kind of the order that the entry is about, where the journal says it.
+    """
+    where = f"{entry.symbol} {entry.position_side or ''}".rstrip() + f" on {entry.account}"
+    data = entry.data
+    match entry.kind:
+        case "sending":
+            what = f"{data.get('side')} {_amount(entry, 'amount')}"
+            return ("sent", "an order was sent", f"order sent: {what} {where}")
+        case "acknowledged" | "unknown" | "rejected" | "absent" | "filled" | "set_aside" | "abandoned":
+            what = _WORDS[entry.kind]
+            if entry.kind == "filled" and number(entry, "filled") == 0:
+                what = "ended without a fill"
+            elif entry.kind == "acknowledged" and sent_as == "limit":
+                what = "rests at the venue"
+            return ("answered", f"an order {what}", f"the order on {where} {what}{_detail(entry)}")
+        case "cancelled":
+            return _cancelled(entry, resting)
+        case "verified":
+            held = f"{_amount(entry, 'position')} (target {_amount(entry, 'target')})"
+            return ("verified", "the venue showed a position", f"the venue shows {held} of {where}")
+        case "locked":
+            return ("lock", "lock written", f"lock of {data.get('scope')} written: {data.get('status')}")
+    return _protection(entry, where)
+
+
+def _cancelled(entry: JournalEntry, resting: Resting) -> tuple[MomentKind, str, str]:
+    name = entry.data.get("order")
+    order = resting.get((entry.account, entry.symbol, name))
+    kind = kind_of(entry.data.get("why"), order)
+    was = "" if order is None else f": {terms(order)}"
+    what = f"resting {kind} order" if kind else "resting order"
+    text = f"{what} {name} of {entry.symbol} on {entry.account} is cancelled{was}"
+    return ("answered", f"a {what} is cancelled", text)
+
+
+def _protection(entry: JournalEntry, where: str) -> tuple[MomentKind, str, str] | None:
+    """The same of whole books, and of orders that protect a position."""
+    data = entry.data
+    match entry.kind:
+        case "swept":
+            what = "a whole book was asked to be closed"
+            return ("sent", what, f"the whole book of {entry.account} was asked to be closed in one request")
+        case "unprotected":
+            text = f"protective order {data.get('order')} of {where} is to be cancelled, because it blocks the close"
+            return ("protection", "a protective order is to be cancelled", text)
+        case "protected":
+            text = f"protection of {where} is to be put back: {data.get('amount')}, trigger {data.get('trigger_price')}"
+            return ("protection", "protection is to be put back", text)
+        case "guarded":
+            text = f"protection of {where} in place of {data.get('for')}: {data.get('state') or 'unknown'}"
+            return ("protection", "the venue answered about protection", text)
+    return None
+
+
+def _amount(entry: JournalEntry, name: str) -> str | None:
+    """A number of the entry as the tables have it; what is no number, as it stands there."""
+    value = number(entry, name)
+    return entry.data.get(name) if value is None else amount(value)
+
+
+def _detail(entry: JournalEntry) -> str:
+    data = entry.data
+    if entry.kind == "filled":
+        state = data.get("state")
+        price = f" at {_amount(entry, 'price')}" if data.get("price") else ""
+        return f": {_amount(entry, 'filled')}{price}" + ("" if state in (None, "filled") else f" ({state})")
+    said = "; ".join(each for each in (data.get("reason"), data.get("text")) if each)
+    return f": {said}" if said else ""
+
+
+def _ends(journal: Sequence[JournalEntry], result: Result) -> Iterator[Moment]:
+    for ending in result.endings:
+        why = f": {ending.reason}" if ending.reason else ""
+        said = "every target is reached, as the venue itself shows" if ending.status == "flat" else ending.status
+        yield Moment(ending.at, "finished", None, f"closing on {ending.account} ended, {said}{why}")
+    yield from _lock_ends(journal)
+
+
+def _lock_ends(journal: Sequence[JournalEntry]) -> Iterator[Moment]:
+    for entry in journal:
+        if entry.kind == "finished" and entry.account is None and entry.data.get("status") != "locked":
+            text = f"lock of {entry.data.get('scope') or 'the scope'}: {entry.data.get('status') or 'ended'}"
+            yield Moment(entry.at, "lock", None, text)
+
+
+Resting = Mapping[tuple[str | None, str | None, str | None], Order]
+"""Account, symbol and the venue's own id of an order → the order."""
+
+FIRST = 3
+"""So many of many orders of one kind are named."""
+
+
+def resting_orders(snapshot: Snapshot | None) -> Resting:
+    """Every order that the snapshot shows; empty where none was kept."""
+    accounts = () if snapshot is None else snapshot.accounts
+    return {(account.account, order.symbol, order.id): order for account in accounts for order in account.orders or ()}
+
+
+def kind_of(why: str | None, order: Order | None) -> str:
+    """`entry`, `protective` (one with a trigger, or that blocks a close) or `exit`; empty where nothing tells.
+
+    `why`: of the cancel, as it was decided and journaled.
+    """
+    if why == "entry":
+        return "entry"
+    if why == "blocks the close":
+        return "protective"
+    if why != "all":
+        return ""
+    if order is None:
+        return "exit or protective"
+    return "exit" if order.trigger_price is None else "protective"
+
+
+def terms(order: Order) -> str:
+    """`buy 1 at 50`, `sell 2, trigger 90`."""
+    price = "" if order.price is None else f" at {amount(order.price)}"
+    trigger = "" if order.trigger_price is None else f", trigger {amount(order.trigger_price)}"
+    return f"{order.side} {amount(order.amount)}{price}{trigger}"
+
+
+def cancel_lines(cancels: Sequence[Cancel], resting: Resting) -> Iterator[str]:
+    """What is cancelled: entries before the orders of the close, the rest after them; of many alike the first few."""
+    for when, why in (("first", "entry"), ("at the end", "all")):
+        alike: dict[tuple[str, str, str], list[Cancel]] = {}
+        for cancel in cancels:
+            if cancel.why == why:
+                kind = kind_of(why, resting.get(_key(cancel)))
+                alike.setdefault((cancel.account, cancel.symbol, kind), []).append(cancel)
+        for (account, symbol, kind), found in alike.items():
+            of = f"{symbol} on {account}"
+            if len(found) <= FIRST:
+                yield from (f"cancel {when}: {kind} order {_named(each, resting)} of {of}" for each in found)
+                continue
+            named = ", ".join(_named(each, resting) for each in found[:FIRST])
+            yield f"cancel {when}: {len(found)} {kind} orders of {of}: {named} and {len(found) - FIRST} more"
+
+
+def _named(cancel: Cancel, resting: Resting) -> str:
+    order = resting.get(_key(cancel))
+    return cancel.order if order is None else f"{cancel.order} ({terms(order)})"
+
+
+def _key(cancel: Cancel) -> tuple[str, str, str]:
+    return (cancel.account, cancel.symbol, cancel.order)

@@ -1,0 +1,149 @@
+"""What all orders of a close came to: counts, time, and sums that say which part of them is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Literal, get_args
+
+from msgspec import Struct
+
+from killswitch.incident.record.order_lines import OrderLine
+
+Sum = Literal["realised", "fees", "slippage", "delay"]
+_FIELDS: dict[Sum, str] = {"realised": "realised", "fees": "fee", "slippage": "slippage", "delay": "delay"}
+
+REASONS = 3
+"""So many reasons for unknown fees are told; each order has its own beside it."""
+UNREAD = "decided without reading the position, as by force: its mark and entry price were not known"
+UNMARKED = "no mark was known when the order was sent: the account could not be read at that moment"
+
+
+class Missing(Struct, frozen=True):
+    """A sum that is not known: what its known parts come to, and the numbers (from 1) of the orders that lack.
+
+    `known` is null where no order that did anything has a known part: then nothing is known, which is not 0. `swept`:
+    what the venue closed by itself lacks too, asked to close a whole book in one request.
+    """
+
+    what: Sum
+    known: Decimal | None
+    orders: tuple[int, ...]
+    swept: bool = False
+    why: str | None = None
+    """Why nobody could tell, where that is known: what was held had not been read; what was said of fees."""
+
+
+class Totals(Struct, frozen=True):
+    """Counts over all orders of a close.
+
+    `unknown` have no final answer yet, those that are set aside or given up included. `kept`, `exceeded` and
+    `unbounded` count filled orders for which a bound of the slippage was declared: within it, beyond it, and sent
+    without a limit (these are in one of the other two as well, where their price is known).
+    """
+
+    orders: int = 0
+    filled: int = 0
+    unknown: int = 0
+    set_aside: int = 0
+    abandoned: int = 0
+    kept: int = 0
+    exceeded: int = 0
+    unbounded: int = 0
+    hops: int = 0
+    hedges: int = 0
+    first_sent: datetime | None = None
+    last_verified: datetime | None = None
+    took: float | None = None
+    """Seconds from the first order to the last look that showed a position; null while the close goes on, and for
+    several closes, each of which has its own."""
+
+
+def totals_of(orders: Sequence[OrderLine], verified: Sequence[datetime], *, ended: bool) -> Totals:
+    """`verified`: when the venue last showed each position. `ended`: whether all work on it has come to its end."""
+    bounds = [order.bound for order in orders if order.bound is not None and order.filled]
+    first = min((order.sent_at for order in orders), default=None)
+    last = max(verified, default=None)
+    took = None
+    if ended and first is not None and last is not None and last >= first:
+        took = (last - first).total_seconds()
+    return Totals(
+        orders=len(orders),
+        filled=sum(bool(order.filled) for order in orders),
+        unknown=sum(order.fate != "final" for order in orders),
+        set_aside=sum(order.fate == "set aside" for order in orders),
+        abandoned=sum(order.fate == "abandoned" for order in orders),
+        kept=sum(bound.kept is True for bound in bounds),
+        exceeded=sum(bound.kept is False for bound in bounds),
+        unbounded=sum(not bound.sent for bound in bounds),
+        hops=sum(order.purpose == "hop" for order in orders),
+        hedges=sum(order.purpose == "hedge" for order in orders),
+        first_sent=first,
+        last_verified=last,
+        took=took,
+    )
+
+
+def sum_of(what: Sum, orders: Sequence[OrderLine], *, swept: bool = False) -> Decimal | None:
+    """The sum over the orders, or None if any order's part is not known, or its fate.
+
+    `swept`: a whole-book request has closed something besides, of which no order tells.
+    """
+    return None if swept else _added(what, orders)[0]
+
+
+def missing_of(orders: Sequence[OrderLine], *, swept: bool = False) -> tuple[Missing, ...]:
+    """Every sum that is not known, with what is known of it. Orders are numbered from 1, as they were sent."""
+    found = []
+    for what in get_args(Sum):
+        _, known, unknown = _added(what, orders)
+        if unknown or swept:
+            found.append(Missing(what, known, tuple(unknown), swept, _why(what, [orders[it - 1] for it in unknown])))
+    return tuple(found)
+
+
+def _why(what: Sum, lacking: Sequence[OrderLine]) -> str | None:
+    """Why a part of the sum is unknown, where that is known; of fees the first few orders' reasons."""
+    if what in ("slippage", "delay") and any(_lacks(order, order.arrival_mark) for order in lacking):
+        return UNMARKED
+    if what != "fees":
+        return UNREAD if any(_lacks(order, order.mark) for order in lacking) else None
+    said = list(dict.fromkeys(order.fee_unknown for order in lacking if order.fee_unknown is not None))
+    more = len(said) - REASONS
+    return "; ".join(said[:REASONS]) + (f"; and {more} more" if more > 0 else "") if said else None
+
+
+def _lacks(order: OrderLine, mark: Decimal | None) -> bool:
+    """Whether it was filled at a known price, and yet there is no `mark` of its position to hold that against."""
+    return bool(order.filled) and order.fate == "final" and order.price is not None and mark is None
+
+
+def _added(what: Sum, orders: Sequence[OrderLine]) -> tuple[Decimal | None, Decimal | None, list[int]]:
+    """The sum, what is known of it, and the numbers of the orders whose part is not."""
+    known: Decimal | None = None
+    unknown = []
+    for position, order in enumerate(orders, start=1):
+        part = _part(what, order)
+        if part is None:
+            unknown.append(position)
+        elif order.filled and not _is_no_part(what, order):
+            known = part + (known or Decimal(0))
+    return (None if unknown else known or Decimal(0)), known, unknown
+
+
+def _part(what: Sum, order: OrderLine) -> Decimal | None:
+    """What one order adds; 0 where the venue did nothing, or the sum is not about such orders."""
+    if order.fate != "final":
+        return None
+    if order.did_nothing or order.filled == 0:
+        return Decimal(0)
+    if _is_no_part(what, order):
+        return Decimal(0)
+    part: Decimal | None = getattr(order, _FIELDS[what])
+    return None if order.filled is None else part
+
+
+def _is_no_part(what: Sum, order: OrderLine) -> bool:
+    """Whether the sum is not about such orders: a hedge has opened something, and realised nothing."""
+    return what == "realised" and order.purpose == "hedge"

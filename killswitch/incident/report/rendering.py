@@ -1,0 +1,142 @@
+"""Renders the report and the runbooks of one incident into its folder.
+
+The report and the runbooks of one incident, as Markdown and as a page.
+
+What a template is given: the names it may use, and nothing else. Validation checks templates against this shape.
+
+The folder of an incident's rendered files: `STORE.incidents/<incident>/`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from killswitch.incident.record.document import Firing, Incident, RunbookFacts
+from killswitch.incident.record.filters import escape
+from killswitch.incident.report.page import LONGEST_FORMATTED, page, page_as_written
+from killswitch.incident.report.templates import GENERIC, REPORT, SUFFIX, environment, render
+from killswitch.model.instant import to_micros
+
+_DESK, _PHONE = (10.0, 3.4), (4.4, 2.8)
+"""Width and height of the drawings, in inches."""
+
+
+class Rendered(NamedTuple):
+    """One document in both forms."""
+
+    markdown: str
+    html: str
+
+
+def report_markdown(incident: Incident) -> str:
+    """The report. RenderingError where a template is wrong."""
+    return render(environment(), REPORT, context_of(incident))
+
+
+def report(incident: Incident) -> Rendered:
+    """The report in both forms, the page with its chart. RenderingError where a template is wrong."""
+    text = report_markdown(incident)
+    return Rendered(text, page(text, charts(incident)))
+
+
+def runbook(incident: Incident, stage: str, facts: RunbookFacts | None) -> Rendered:
+    """The runbook of one stage: its own template, else the shipped one of its name, else the generic one."""
+    own = None if facts is None or facts.folder is None or facts.template is None else facts.template
+    found = environment((Path(facts.folder),) if own is not None and facts is not None and facts.folder else ())
+    wanted = own or f"{facts.name if facts else stage}{SUFFIX}"
+    if own is None and wanted not in found.list_templates():
+        wanted = GENERIC
+    text = render(found, wanted, context_of(incident, stage))
+    if own is not None and len(text) > LONGEST_FORMATTED:
+        return Rendered(text, page_as_written(text))
+    return Rendered(text, page(text, ()))
+
+
+def generic_runbook(incident: Incident, stage: str, why: str) -> Rendered:
+    """The generic runbook of one stage, headed by `why` its own could not be rendered. RenderingError as above."""
+    text = render(environment(), GENERIC, context_of(incident, stage))
+    text = f"> **This is the generic runbook:** the stage's own could not be rendered, {escape(why)}.\n\n{text}"
+    return Rendered(text, page(text, ()))
+
+
+def charts(incident: Incident) -> tuple[str, ...]:
+    """The course of equity with the firings marked, as `<svg>` elements: for a desk, and for a phone.
+
+    None where no course is known.
+    """
+    course = incident.course
+    if course is None:
+        return ()
+    from killswitch.render.line_chart import line_chart
+    from killswitch.render.series import Mark
+
+    marks = [Mark(to_micros(each.at), each.stage, each.level) for each in incident.firings]
+    if incident.reset is not None:
+        marks.append(Mark(to_micros(incident.reset.at), "reset", 0))
+    at = [to_micros(point.at) for point in course.points]
+    series = {"value of a unit": [point.value for point in course.points]}
+    title, unit = "Value of a unit around the incident", "first firing = 100"
+    return tuple(
+        line_chart(title, at, series, unit=unit, marks=marks, width=width, height=height)
+        for width, height in (_DESK, _PHONE)
+    )
+
+
+class Shown(Struct, frozen=True):
+    """The names of a template. `firing` is the newest one of the runbook's stage; in a report, of the highest."""
+
+    incident: Incident
+    firing: Firing
+
+
+def context_of(incident: Incident, stage: str | None = None) -> dict[str, object]:
+    """The names of a runbook of `stage`, or of the report."""
+    wanted = incident.stage if stage is None else stage
+    firing = next((each for each in reversed(incident.firings) if each.stage == wanted), incident.firings[-1])
+    return {"incident": incident, "firing": firing}
+
+
+_UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+def folder_beside(store_at: str) -> Path:
+    """Where the incidents of the store at this path or `sqlite:///` URL are rendered to."""
+    return Path(store_at.removeprefix("sqlite:///") + ".incidents")
+
+
+def write(folder: Path, incident: str, name: str, rendered: Rendered) -> bool:
+    """Write `name.md` and `name.html` of an incident, unless they say so already; whether anything was written.
+
+    Every reader finds the old file or the new one, whole. OSError if it cannot be written.
+    """
+    home = folder / _fit(incident)
+    home.mkdir(parents=True, exist_ok=True)
+    written = [
+        _replace(home / f"{_fit(name)}{suffix}", text.encode("utf-8", "backslashreplace"))
+        for suffix, text in ((".md", rendered.markdown), (".html", rendered.html))
+    ]
+    return any(written)
+
+
+def _fit(name: str) -> str:
+    """A name that is one part of a path, whatever stood in the store."""
+    return _UNFIT.sub("-", name).lstrip(".") or "unnamed"
+
+
+def _replace(path: Path, content: bytes) -> bool:
+    if path.is_file() and path.read_bytes() == content:
+        return False
+    temporary = path.with_name(f".{path.name}.tmp")
+    # Made anew: what somebody else has put there may be a link to another file, or a pipe that is never read.
+    temporary.unlink(missing_ok=True)
+    with temporary.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    return True

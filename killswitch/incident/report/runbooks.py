@@ -1,0 +1,122 @@
+"""Whether the runbooks of a policy set hold: names that lead somewhere, templates that ask for what is there.
+
+`ksctl validate` runs at every save, so Jinja2 is imported only where a document names a template of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from killswitch.content import runbooks_folder
+from killswitch.graph.compile import compile_loaded
+from killswitch.graph.nodes import PolicySet
+from killswitch.policy.diagnostics.problem import Diagnostic, has_errors, in_order
+from killswitch.policy.loader import Document, Loaded
+from killswitch.policy.schema.policy import PolicyDocument
+from killswitch.policy.schema.runbook import RunbookDocument
+
+SUFFIX = ".md.j2"
+NOT_RUNBOOKS = frozenset({"report", "stage", "macros"})
+LARGEST = 64 << 10
+"""Bytes. A template is read by people."""
+
+
+def compile_all(
+    loaded: Loaded, commit: str | None = None, *, variant: str | None = None
+) -> tuple[PolicySet | None, tuple[Diagnostic, ...]]:
+    """As `compile_loaded`, and what there is to say about runbooks; no policy set where anything is wrong."""
+    policies, told = compile_loaded(loaded, commit, variant=variant)
+    found = in_order((*told, *runbook_problems(loaded)))
+    return (None if has_errors(found) else policies), found
+
+
+def shipped() -> frozenset[str]:
+    """The names of the shipped runbooks."""
+    names = (file.name.removesuffix(SUFFIX) for file in runbooks_folder().glob(f"*{SUFFIX}"))
+    return frozenset(names) - NOT_RUNBOOKS
+
+
+def runbook_problems(loaded: Loaded) -> tuple[Diagnostic, ...]:
+    """Everything that is wrong with the runbooks of the documents."""
+    found = list(_names(loaded))
+    for document in loaded.documents:
+        if isinstance(document.model, RunbookDocument) and document.model.spec.template is not None:
+            found += _template(document, document.model.spec.template)
+    return tuple(found)
+
+
+def _names(loaded: Loaded) -> Iterator[Diagnostic]:
+    """Stages whose runbook is neither a document nor shipped. Nothing is said where a document could not be read."""
+    policies = [each for each in loaded.documents if isinstance(each.model, PolicyDocument)]
+    named = {name for policy in policies for _, name in _runbooks(policy)}
+    known = {each.name for each in loaded.documents if each.kind == "Runbook"}
+    known |= {each.name for each in loaded.faulty if each.kind == "Runbook" and each.name is not None}
+    lost = loaded.lost or any(each.kind == "Runbook" and each.name is None for each in loaded.faulty)
+    if lost or named <= known:
+        return
+    known |= shipped()
+    for policy in policies:
+        for number, name in _runbooks(policy):
+            if name not in known:
+                yield policy.source.diagnostic(
+                    "KS6110", ("spec", "stages", number, "runbook"), f"there is no runbook `{name}`",
+                    _instead(name, known), severity="warning",
+                )  # fmt: skip
+
+
+def _runbooks(policy: Document) -> list[tuple[int, str]]:
+    """(number of the stage, name of its runbook) of every stage that has one."""
+    if not isinstance(policy.model, PolicyDocument):
+        return []
+    stages = enumerate(policy.model.spec.stages)
+    return [(number, stage.runbook) for number, stage in stages if stage.runbook is not None]
+
+
+def _instead(name: str, known: set[str]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, sorted(known), n=1)
+    add = f"add a Runbook document named `{name}`"
+    return f"did you mean `{near[0]}`? Else {add}" if near else f"{add}, or name one of {', '.join(sorted(known))}"
+
+
+def _template(document: Document, name: str) -> Sequence[Diagnostic]:
+    """What is wrong with a document's own template."""
+    folder = Path(document.source.file).parent
+    trouble = _unreadable(folder / name)
+    if trouble is not None:
+        fix = f"put it at {folder / name}, or correct the name"
+        return [document.source.diagnostic("KS6101", ("spec", "template"), trouble, fix)]
+    from killswitch.incident.report.rendering import Shown
+    from killswitch.incident.report.template_check import Walk
+    from killswitch.incident.report.template_shapes import Parts, in_template, shape_of
+    from killswitch.incident.report.templates import environment
+
+    found: dict[Diagnostic, None] = {}
+    place = document.source.place(("spec", "template"))
+    by = f"template of the Runbook `{document.name}`, {place.file}:{place.line}"
+
+    def report(code: str, file: str | None, line: int, word: str | None, message: str, fix: str) -> None:
+        found[in_template(code, file or str(folder / name), line, word, f"{message} ({by})", fix)] = None
+
+    names = shape_of(Shown)
+    if not isinstance(names, Parts):
+        raise TypeError("what a template is shown is a record")
+    Walk(environment((folder,)), dict(names.of), report).template(name)
+    return list(found)
+
+
+def _unreadable(file: Path) -> str | None:
+    """Why a template cannot be read; None if it can."""
+    try:
+        if not file.is_file():
+            return f"there is no template at {file}"
+        if file.stat().st_size > LARGEST:
+            return f"{file} is larger than {LARGEST >> 10} KiB"
+        file.read_text(encoding="utf-8")
+    except OSError as error:
+        return f"{file} cannot be read: {error.strerror}"
+    except UnicodeDecodeError:
+        return f"{file} is not UTF-8"
+    return None

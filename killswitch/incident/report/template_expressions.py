@@ -1,0 +1,225 @@
+"""What an expression of a template reads, held against the shape of what the template is shown."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+from jinja2 import nodes
+
+from killswitch.incident.record.filters import FILTERS, OWN_OF_JINJA, TESTS
+from killswitch.incident.report.template_shapes import Anything, ListOf, Parts, Report, Shape, Value
+
+Scope = dict[str, Shape]
+
+
+class Macro(NamedTuple):
+    """A macro, and where it was written."""
+
+    node: nodes.Macro
+    template: Template
+    names: Scope
+
+
+class Template(NamedTuple):
+    """A parsed template."""
+
+    name: str
+    file: str
+    tree: nodes.Template
+    macros: tuple[nodes.Macro, ...]
+
+
+_DEEPEST = 20
+"""Templates and macros inside one another."""
+_MOST_STEPS = 10_000
+"""Nodes that the walk comes by, the body of a macro once for each call. The shipped report comes to an eighth."""
+
+
+class TooMuchError(Exception):
+    """The walk has come by too many nodes, or into too deep ones."""
+
+
+class Expressions(ABC):
+    """Walks expressions. `report` is told of every problem."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._at: list[Template] = []
+        """The templates that the walk is in, the innermost last."""
+        self._macros: list[dict[str, Macro | dict[str, Macro]]] = [{}]
+        self._depth = 0
+        self._steps = 0
+        self._under_way: list[nodes.Node] = []
+        """The templates and macros that the walk is in."""
+
+    @abstractmethod
+    def _body(self, statements: Iterable[nodes.Node], scope: Scope) -> None:
+        """Walk the statements of a macro's body."""
+
+    @contextmanager
+    def _inside(self, template: Template, part: nodes.Node, asked: nodes.Node) -> Iterator[bool]:
+        """Walk a template or a macro of one; False, and it is a problem where `asked`, if that leads into itself."""
+        # By identity: Jinja2 takes two macros of the same words for equal.
+        if any(part is each for each in self._under_way) or self._depth >= _DEEPEST:
+            self._say("KS6106", asked, "templates and macros go round in a circle here", "take one of them out")
+            yield False
+            return
+        self._depth += 1
+        self._under_way.append(part)
+        self._at.append(template)
+        try:
+            yield True
+        finally:
+            self._at.pop()
+            self._under_way.pop()
+            self._depth -= 1
+
+    def _step(self) -> None:
+        """TooMuchError where no more may be walked."""
+        self._steps += 1
+        if self._steps > _MOST_STEPS:
+            raise TooMuchError(f"it comes to more than {_MOST_STEPS:,} steps")
+
+    def _value(self, node: nodes.Node | None, scope: Scope) -> Shape:
+        self._step()
+        handle = _EXPRESSIONS.get(type(node)) if node is not None else None
+        if handle is not None:
+            return handle(self, node, scope)
+        if node is not None:
+            self._all(node.iter_child_nodes(), scope)
+        return Value()
+
+    def _attribute(self, node: nodes.Getattr, scope: Scope) -> Shape:
+        return self._part(node, node.attr, self._value(node.node, scope))
+
+    def _test(self, node: nodes.Test, scope: Scope) -> Shape:
+        if node.name not in TESTS:
+            self._say("KS6105", node, f"there is no test `{node.name}`", near(node.name, TESTS), node.name)
+        self._all((node.node, *node.args), scope)
+        return Value()
+
+    def _choice(self, node: nodes.CondExpr, scope: Scope) -> Shape:
+        self._value(node.test, scope)
+        return self._either((node.expr1, node.expr2), scope)
+
+    def _one_of(self, node: nodes.BinExpr, scope: Scope) -> Shape:
+        return self._either((node.left, node.right), scope)
+
+    def _either(self, found: Iterable[nodes.Node | None], scope: Scope) -> Shape:
+        """The shape of the first that has parts; the others are plain values then, such as an empty text."""
+        shapes = [self._value(each, scope) for each in found]
+        return next((shape for shape in shapes if not isinstance(shape, Value)), Value())
+
+    def _written_list(self, node: nodes.List | nodes.Tuple, scope: Scope) -> Shape:
+        shapes = [self._value(each, scope) for each in node.items]
+        return ListOf(shapes[0] if shapes else Anything())
+
+    def _all(self, found: Iterable[nodes.Node | None], scope: Scope) -> None:
+        for each in found:
+            self._value(each, scope)
+
+    def _name(self, node: nodes.Name, scope: Scope) -> Shape:
+        if node.name in scope:
+            return scope[node.name]
+        if not any(node.name in level for level in self._macros):
+            self._say("KS6103", node, f"there is no `{node.name}` here", near(node.name, scope), node.name)
+        return Anything()
+
+    def _part(self, node: nodes.Node, name: str, shape: Shape) -> Shape:
+        if isinstance(shape, Anything):
+            return Anything()
+        if isinstance(shape, Parts):
+            if name in shape.of:
+                return shape.of[name]
+            self._say("KS6104", node, f"{said(shape)} has no part `{name}`", near(name, shape.of), name)
+        else:
+            what = "a list" if isinstance(shape, ListOf) else "a plain value"
+            self._say("KS6104", node, f"{what} has no part `{name}`", "show it as it is, or with a filter", name)
+        return Anything()
+
+    def _item(self, node: nodes.Getitem, scope: Scope) -> Shape:
+        shape = self._value(node.node, scope)
+        if isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
+            return self._part(node, node.arg.value, shape)
+        self._value(node.arg, scope)
+        if isinstance(shape, ListOf):
+            return shape if isinstance(node.arg, nodes.Slice) else shape.item
+        return Anything()
+
+    def _filter(self, node: nodes.Filter, scope: Scope) -> Shape:
+        known = (*FILTERS, *OWN_OF_JINJA)
+        if node.name not in known:
+            self._say("KS6105", node, f"there is no filter `{node.name}`", near(node.name, known), node.name)
+        shape = self._value(node.node, scope)
+        self._all((*node.args, *(each.value for each in node.kwargs), node.dyn_args, node.dyn_kwargs), scope)
+        if node.name in ("first", "last") and isinstance(shape, ListOf):
+            return shape.item
+        return Value() if node.name in known else Anything()
+
+    def _call(self, node: nodes.Call, scope: Scope) -> Shape:
+        given = [self._value(each, scope) for each in node.args]
+        named = {each.key: self._value(each.value, scope) for each in node.kwargs}
+        macro = self._macro(node.node)
+        if isinstance(node.node, nodes.Name) and node.node.name in ("super", "caller"):
+            return Value()
+        if macro is None:
+            self._say("KS6106", node, "only macros can be called in a template", "use a filter, or write a macro")
+            return Value()
+        parameters = [each.name for each in macro.node.args]
+        bound: Scope = {**macro.names, **dict.fromkeys(parameters, Anything()), **named}
+        bound |= dict(zip(parameters, given, strict=False))
+        with self._inside(macro.template, macro.node, node) as is_new:
+            if is_new:
+                self._macros.append(dict(macros_of(macro.template, macro.names)))
+                self._body(macro.node.body, bound)
+                self._macros.pop()
+        return Value()
+
+    def _macro(self, called: nodes.Expr) -> Macro | None:
+        if isinstance(called, nodes.Name):
+            found = next((level[called.name] for level in reversed(self._macros) if called.name in level), None)
+            return found if isinstance(found, Macro) else None
+        if isinstance(called, nodes.Getattr) and isinstance(called.node, nodes.Name):
+            group = next(
+                (level[called.node.name] for level in reversed(self._macros) if called.node.name in level), None
+            )
+            return group.get(called.attr) if isinstance(group, dict) else None
+        return None
+
+    def _say(self, code: str, node: nodes.Node | None, message: str, fix: str, word: str | None = None) -> None:
+        file = self._at[-1].file if self._at else None
+        line = 1 if node is None else node.lineno
+        self._report(code, file, line, word, message, fix)
+
+
+_EXPRESSIONS: dict[type[nodes.Node], Callable[[Expressions, Any, Scope], Shape]] = {
+    nodes.Name: Expressions._name,
+    nodes.Getattr: Expressions._attribute,
+    nodes.Getitem: Expressions._item,
+    nodes.Filter: Expressions._filter,
+    nodes.Test: Expressions._test,
+    nodes.Call: Expressions._call,
+    nodes.CondExpr: Expressions._choice,
+    nodes.And: Expressions._one_of,
+    nodes.Or: Expressions._one_of,
+    nodes.List: Expressions._written_list,
+    nodes.Tuple: Expressions._written_list,
+}
+
+
+def macros_of(template: Template, names: Scope) -> dict[str, Macro]:
+    return {node.name: Macro(node, template, names) for node in template.macros}
+
+
+def said(shape: Parts) -> str:
+    return f"the {shape.name.lower()}" if shape.name == "loop" else f"a record of {shape.name}"
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1)
+    return f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(names) or 'nothing'}"

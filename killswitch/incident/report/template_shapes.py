@@ -1,0 +1,99 @@
+"""What a template may ask of a value, and what is wrong where it asks for something else.
+
+What a template may ask of a value, from the declared types of the record.
+
+A problem in a template, with its place in the template and the document that names it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Protocol, Union, get_args, get_origin, get_type_hints
+
+from msgspec import Struct
+
+from killswitch.policy.diagnostics.problem import Diagnostic
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A text, a number, an instant: nothing can be asked of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Anything:
+    """What is not known, and so not judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListOf:
+    """Several values of one shape."""
+
+    item: Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A record: the shape of each of its parts."""
+
+    name: str
+    of: Mapping[str, Shape]
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+Shape = Value | Anything | ListOf | Parts
+
+LOOP = Parts(
+    "loop",
+    {
+        **dict.fromkeys(("index", "index0", "revindex", "revindex0", "first", "last", "length", "depth"), Value()),
+        "previtem": Anything(),
+        "nextitem": Anything(),
+    },
+)
+"""What Jinja2 says of a loop inside it."""
+
+
+@cache
+def shape_of(declared: Any) -> Shape:
+    """The shape of an annotation of the record."""
+    if get_origin(declared) is Annotated:
+        return shape_of(get_args(declared)[0])
+    if get_origin(declared) in (Union, UnionType):
+        real = [option for option in get_args(declared) if option is not NoneType]
+        return shape_of(real[0]) if len(real) == 1 else Value()
+    if get_origin(declared) in (tuple, list):
+        return ListOf(shape_of(get_args(declared)[0]))
+    if isinstance(declared, type) and issubclass(declared, Struct):
+        hints = get_type_hints(declared, include_extras=True)
+        return Parts(declared.__name__, {name: shape_of(hints[name]) for name in declared.__struct_fields__})
+    return Value()
+
+
+class Report(Protocol):
+    """Is told of a problem: `file` None is the document itself, `word` what to underline in the line."""
+
+    def __call__(self, code: str, file: str | None, line: int, word: str | None, message: str, fix: str) -> None: ...
+
+
+def in_template(code: str, file: str, line: int, word: str | None, message: str, fix: str) -> Diagnostic:
+    """The problem at its line of the template, the word underlined where it stands there."""
+    text = _line(file, line)
+    found = None if word is None else re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text)
+    start, end = found.span() if found else (len(text) - len(text.lstrip()), len(text.rstrip()))
+    return Diagnostic(code, "error", message, fix, file, line, start + 1, max(1, end - start), text)
+
+
+def _line(file: str, line: int) -> str:
+    try:
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return ""  # it is gone since, or is no text: then the place has no line to show
+    return lines[line - 1] if 0 < line <= len(lines) else ""

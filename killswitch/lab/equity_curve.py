@@ -1,0 +1,194 @@
+"""What a run adds up to, bar by bar: equity, P&L by side, what is held, and what trading costs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+
+import numpy as np
+
+from killswitch.lab.outcome import Course, Firing, Liquidation, Run
+from killswitch.lab.price_matrix import Floats, Panel
+from killswitch.lab.static_book import Standing
+from killswitch.model.decision import Decision
+from killswitch.model.instant import from_micros
+from killswitch.model.snapshot import Fill, Side, Snapshot
+
+_MONEY = Decimal("0.00000001")
+_UNIT, _UP_FROM = 1e6, 0.5333333
+"""Equity is kept to a millionth. What is beyond goes up from a bit more than half of one: exact sums of money often lie
+at the half itself, from which the last bits of floats would send them either way."""
+_MEAN = Decimal("0.0001")  # a mean of thousands of sums of floats has no more decimals that are surely its own
+_FRACTION = Decimal("0.000000000001")
+ZERO = Decimal(0)
+
+
+class Tally:
+    """Accumulates one run that begins at instant `begins` of the panel. Sums are over all accounts."""
+
+    def __init__(self, panel: Panel, begins: int, *, course: bool) -> None:
+        """`course`: keep what is only drawn, too."""
+        self._panel = panel
+        self._begins = begins
+        bars = len(panel) - begins
+        self._equity: Floats = np.zeros(bars)
+        self._gross: Floats = np.zeros(bars)
+        self._drawn = _Drawn(bars, panel.symbols) if course else None
+        self._size = {i.symbol: i.contract_size or Decimal(1) for i in panel.instruments}
+        self._realized: dict[Side, Decimal] = {"long": ZERO, "short": ZERO}
+        self._seen: set[tuple[str, str]] = set()
+        self._marks: dict[tuple[str, str], Decimal] = {}
+        self._liquidated: dict[tuple[datetime, str, str, Side], tuple[Decimal, Decimal]] = {}
+        self._first_equity: Decimal | None = None
+        self._last_equity = ZERO
+        self._sums: dict[str, Decimal] = defaultdict(Decimal)
+        self.bars = 0
+        """How many bars have been taken."""
+
+    def decided(self, decision: Decision, snapshot: Snapshot) -> None:
+        """The marks against which the decision's fills will be held."""
+        wanted = {(intent.account, intent.symbol) for intent in decision.intents}
+        for account in snapshot.accounts:
+            for position in account.positions or ():
+                key = (account.account, position.symbol)
+                if key in wanted and position.mark_price is not None:
+                    self._marks[key] = position.mark_price
+
+    def ticked(self, snapshot: Snapshot) -> None:
+        """Take the next bar as a tick saw it."""
+        self.bars += 1
+        self._enter(snapshot)
+
+    def ended(self, snapshot: Snapshot) -> None:
+        """Take the last bar once more: what was closed after its tick counts too."""
+        self._enter(snapshot)
+
+    def _enter(self, snapshot: Snapshot) -> None:
+        place = self.bars - 1
+        equity, gross = ZERO, ZERO
+        for account in snapshot.accounts:
+            equity += account.equity or ZERO  # the paper market knows it always
+            for fill in account.fills or ():
+                self._take(account.account, fill)
+            gross += sum((position.notional or ZERO for position in account.positions or ()), ZERO)
+        if self._first_equity is None:
+            self._first_equity = equity
+        self._last_equity = equity
+        self._equity[place], self._gross[place] = float(equity), float(gross)
+        if self._drawn is not None:
+            self._drawn.ticked(place, snapshot, self._realized)
+
+    def passed(self, count: int, standing: Standing) -> None:
+        """Take `count` bars in which nothing but prices moved."""
+        first, end = self._begins + self.bars, self._begins + self.bars + count
+        here = slice(self.bars, self.bars + count)
+        for account in standing.accounts:
+            self._equity[here] += account.equities(first, end)
+            self._gross[here] += account.gross(first, end)
+        if self._drawn is not None:
+            self._drawn.passed(here, standing, first, end, self._realized)
+        self.bars += count
+
+    def _take(self, account: str, fill: Fill) -> None:
+        if (account, fill.id) in self._seen:
+            return
+        self._seen.add((account, fill.id))
+        quantity = fill.amount * self._size[fill.symbol]
+        self._realized[fill.position_side or "long"] += fill.realized_pnl or ZERO
+        self._sums["fees"] += fill.fee or ZERO
+        self._sums["turnover"] += quantity * fill.price
+        mark = self._marks.get((account, fill.symbol))
+        if fill.cause == "liquidation":
+            # the venue takes a position in steps: what it took inside one bar is one liquidation
+            key = (fill.at, account, fill.symbol, fill.position_side or "long")
+            contracts, worth = self._liquidated.get(key, (ZERO, ZERO))
+            self._liquidated[key] = (contracts + fill.amount, worth + fill.amount * fill.price)
+        elif mark is not None:
+            self._sums["slippage"] += quantity * (mark - fill.price) * (1 if fill.side == "sell" else -1)
+
+    # -- what it came to ----------------------------------------------------------------------------------
+
+    def run(self, rule: str, book: str, firings: Sequence[Firing], notices: int, *, complete: bool) -> Run:
+        """Everything, after the last bar. At least one bar must have been taken."""
+        equity = _millionths(self._equity[: self.bars])  # what float sums lose must not decide which was lowest
+        peaks = np.maximum.accumulate(equity)
+        falls = np.where(peaks > 0, (peaks - equity) / np.where(peaks > 0, peaks, 1.0), 0.0)
+        worst, lowest = int(np.argmax(falls)), int(np.argmin(equity))
+        peak = int(np.argmax(equity[: worst + 1]))
+        gross = self._gross[: self.bars]
+        return Run(
+            rule=rule, book=book, market=self._panel.name,
+            begins=self._instant(0), ends=self._instant(self.bars - 1), bars=self.bars, complete=complete,
+            start_equity=self._first_equity or ZERO, final_equity=self._last_equity,
+            lowest_equity=_rounded(float(equity[lowest]), _MONEY), lowest_at=self._instant(lowest),
+            worst_drawdown=_rounded(float(falls[worst]), _FRACTION),
+            worst_from=self._instant(peak), worst_at=self._instant(worst),
+            gross_start=_rounded(float(gross[0]), _MONEY), gross_end=_rounded(float(gross[-1]), _MONEY),
+            gross_mean=_rounded(float(gross.mean()), _MEAN),
+            turnover=self._sums["turnover"], fees=self._sums["fees"], slippage=self._sums["slippage"],
+            firings=tuple(firings), liquidations=self._liquidations(), notices=notices,
+            course=None if self._drawn is None else self._drawn.course(self._ats(), equity),
+        )  # fmt: skip
+
+    def _liquidations(self) -> tuple[Liquidation, ...]:
+        return tuple(
+            Liquidation(at, account, symbol, side, contracts, worth / contracts)
+            for (at, account, symbol, side), (contracts, worth) in self._liquidated.items()
+        )
+
+    def _ats(self) -> list[int]:
+        ats: list[int] = self._panel.at[self._begins : self._begins + self.bars].tolist()
+        return ats
+
+    def _instant(self, bar: int) -> datetime:
+        return from_micros(int(self._panel.at[self._begins + bar]))
+
+
+class _Drawn:
+    """What only charts show, by bar: P&L of each side, and signed notional of each symbol."""
+
+    def __init__(self, bars: int, symbols: Sequence[str]) -> None:
+        self._pnl: dict[Side, Floats] = {"long": np.zeros(bars), "short": np.zeros(bars)}
+        self._held: dict[str, Floats] = {symbol: np.zeros(bars) for symbol in symbols}
+
+    def ticked(self, bar: int, snapshot: Snapshot, realized: Mapping[Side, Decimal]) -> None:
+        for side, pnl in self._pnl.items():
+            pnl[bar] = float(realized[side])
+        for worth in self._held.values():
+            worth[bar] = 0.0
+        for account in snapshot.accounts:
+            for position in account.positions or ():
+                notional = float(position.notional or ZERO)
+                self._pnl[position.side][bar] += float(position.unrealized_pnl or ZERO)
+                self._held[position.symbol][bar] += notional if position.side == "long" else -notional
+
+    def passed(self, here: slice, standing: Standing, first: int, end: int, realized: Mapping[Side, Decimal]) -> None:
+        for side, pnl in self._pnl.items():
+            pnl[here] = float(realized[side])
+            for account in standing.accounts:
+                pnl[here] += account.pnl(side, first, end)
+        for account in standing.accounts:
+            worth = account.notionals(first, end)
+            for column, (_, symbol, _) in enumerate(account.keys):
+                self._held[symbol][here] += worth[:, column]
+
+    def course(self, at: list[int], equity: Floats) -> Course:
+        bars = len(at)
+        return Course(
+            at=at,
+            equity=equity.tolist(),
+            long_pnl=self._pnl["long"][:bars].tolist(),
+            short_pnl=self._pnl["short"][:bars].tolist(),
+            held={symbol: worth[:bars].tolist() for symbol, worth in self._held.items() if worth.any()},
+        )
+
+
+def _millionths(values: Floats) -> Floats:
+    rounded: Floats = np.floor(values * _UNIT + (1 - _UP_FROM)) / _UNIT
+    return rounded
+
+
+def _rounded(value: float, step: Decimal) -> Decimal:
+    return Decimal(repr(value)).quantize(step)

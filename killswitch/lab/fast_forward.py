@@ -1,0 +1,232 @@
+"""How far ahead nothing can happen: bars that a backtest passes over without ticking through them.
+
+A bar is quiet if the market would only move prices in it, and a tick after it would change nothing but histories.
+Both are judged from the bars and the interpreter's state with room for the last bits of floats; whatever is not surely
+quiet is ticked. So a backtest comes to the same with passing over as without it (a test holds it to that).
+
+The highest value in a trailing window of time, over many instants at once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from decimal import Decimal
+
+import numpy as np
+
+from killswitch.graph.nodes import SignalRef
+from killswitch.lab.price_matrix import Floats, Instants, Panel
+from killswitch.lab.screen import NotScreenedError, Span, first_change
+from killswitch.lab.static_book import Standing
+from killswitch.market.rules import MarketRules
+from killswitch.planning.scopes.evaluator import Rest
+from killswitch.planning.tick import Interpreter
+
+FIRST_LOOK, LOOK_FURTHER = 64, 8
+"""So many bars are looked at first, and so many times more each time all of them were quiet."""
+WORTH_IT = 4
+"""Fewer bars than this are ticked through: passing over costs more."""
+LONGEST_PATIENCE = 16
+"""After looking in vain, so many ticks at the most go by before the next look."""
+ROUNDING = 1e-9
+"""Of an amount of money: what summing floats may have lost."""
+
+
+class Quiet:
+    """Looks ahead for one run. `interpreter` is None where no policy watches."""
+
+    def __init__(self, panel: Panel, interpreter: Interpreter | None, rules: MarketRules) -> None:
+        self._panel = panel
+        self._interpreter = interpreter
+        self._rules = rules
+        self._screens = True
+        self._patience, self._wait = 1, 0
+
+    def ahead(self, standing: Standing) -> int:
+        """How many bars may be passed over; the one after them is to be ticked, as is the next.
+
+        `standing` is what the last tick saw.
+        """
+        if self._wait > 0:
+            self._wait -= 1
+            return 0
+        found = self._quiet_bars(standing) - 1  # a tick before whatever comes sees what it came from
+        if found >= WORTH_IT:
+            self._patience = 1
+            return found
+        self._wait = self._patience
+        self._patience = min(LONGEST_PATIENCE, 2 * self._patience)
+        return 0
+
+    def pass_over(self, count: int, standing: Standing) -> None:
+        """Enter the next `count` bars into the interpreter's histories."""
+        begin, last = standing.number + 1, standing.number + count
+        for rest in self._resting() or ():
+            keep = int(self._panel.at[last]) - rest.watch.prepared.keep
+            if (sample := rest.watch.prepared.sample) is not None:
+                keep -= keep % sample  # marks are sampled at the first observation of each stretch
+            first = max(begin, int(np.searchsorted(self._panel.at, keep)))
+            tail = [standing.observed(rest.places, each) for each in range(first, last + 1)]
+            rest.watch.history.pass_over(tail, self._highest(rest, begin, last + 1, standing))
+
+    def _highest(self, rest: Rest, first: int, end: int, standing: Standing) -> Decimal:
+        """The highest equity, exactly: the highest of those that are about the highest."""
+        about = standing.equities(rest.places, first, end)
+        top = float(about.max())
+        near = np.flatnonzero(about >= top - ROUNDING * max(1.0, abs(top)))
+        return max(standing.observed(rest.places, first + int(each)).equity for each in near)
+
+    def _resting(self) -> tuple[Rest, ...] | None:
+        return () if self._interpreter is None else self._interpreter.at_rest()
+
+    def _quiet_bars(self, standing: Standing) -> int:
+        resting = self._resting() if self._screens else None
+        if resting is None or not all(account.idle for account in standing.accounts):
+            return 0
+        first, last, look = standing.number + 1, len(self._panel), FIRST_LOOK
+        try:
+            while first < last:
+                end = min(first + look, last)
+                found = self._first_event(first, end, standing, resting)
+                first += found
+                if first < end:
+                    break
+                look *= LOOK_FURTHER
+        except NotScreenedError:
+            self._screens = False
+            return 0
+        return first - standing.number - 1
+
+    def _first_event(self, first: int, end: int, standing: Standing, resting: tuple[Rest, ...]) -> int:
+        """How many of the bars `[first, end)` are surely quiet, from the first on."""
+        count = end - first
+        for account in standing.accounts:
+            if account.on_margin and self._rules.liquidates and account.keys:
+                room = account.room(first, end, self._rules.maintenance)
+                count = min(count, _first(room <= ROUNDING * (np.abs(room) + abs(float(account.equity)))))
+        for rest in resting:
+            if count == 0:
+                break
+            count = min(count, self._first_move(rest, first, first + count, standing))
+        return count
+
+    def _first_move(self, rest: Rest, first: int, end: int, standing: Standing) -> int:
+        """How many of the bars leave the watch at rest."""
+        at = self._panel.at[first - 1 : end]
+        graph = rest.watch.prepared.graph
+        count = min(_first(np.diff(at) > graph.equity.max_gap), _first(at[1:] >= rest.until))
+        if count == 0:
+            return 0
+        past = _Past(rest, self._panel.at[standing.number + 1 : first + count], count, standing)
+        spans = {place: past.span(place, ref) for place, ref in enumerate(graph.signals)}
+        known = {place: span for place, span in spans.items() if span is not None}
+        return first_change(graph.conditions, known, rest.true, rest.unknown, count)
+
+
+def _first(flags: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:
+    """The place of the first that is set, or their number."""
+    return int(np.argmax(flags)) if flags.any() else len(flags)
+
+
+class _Past:
+    """A watch's signals as they would be at the last `count` of the coming instants `at`, each a `Span`."""
+
+    def __init__(self, rest: Rest, at: Instants, count: int, standing: Standing) -> None:
+        self._watch, self._count = rest.watch, count
+        history = rest.watch.history
+        begin = standing.number + 1
+        equity = standing.equities(rest.places, begin, begin + len(at))
+        self._equity = equity[-count:]
+        self._value: Floats = equity / history.track.units
+        self._at = at[-count:]
+        self._all_at = np.concatenate([np.array([row.at for row in history.rows], dtype=np.int64), at])
+        self._step = even_step(self._all_at)
+        self._all_values = np.concatenate([np.array([row.value for row in history.rows]), self._value])
+
+    def span(self, place: int, signal: SignalRef) -> Span | None:
+        """The signal in column `place`, or None if it is not known how to look ahead in it."""
+        history, value = self._watch.history, self._value[-self._count :]
+        if signal.name == "equity.drawdown" and signal.window is not None:
+            return self._drawdown(signal.window)
+        if signal.name == "equity.value":
+            return Span(self._equity, self._equity)
+        if signal.name == "equity.drawdown_from_peak":
+            highest = np.maximum(np.maximum.accumulate(self._value), history.changes.peak)
+            return _exactly(_fall(highest[-self._count :], value))
+        if signal.name == "equity.loss_from_start":
+            return _exactly(_fall(np.maximum(value, history.track.start), value))
+        if signal.name.startswith("venue."):  # the paper venue is as it was
+            columns = self._watch.columns
+            assert columns is not None  # what rests has stepped
+            ends = (np.full_like(value, end[place]) for end in (columns.lo, columns.hi))
+            return Span(*ends)
+        return None
+
+    def _drawdown(self, window: int) -> Span:
+        history = self._watch.history
+        edge = int(np.searchsorted(self._all_at, int(self._at[0]) - window))
+        highest = highest_in(self._all_at[edge:], self._all_values[edge:], window, self._step)[-self._count :]
+        fall = _fall(highest, self._value[-self._count :])
+        begun = -1 if history.rebased or history.begun_at is None else history.begun_at
+        known_from = max(begun, history.gaps[-1][1] if history.gaps else -1)
+        if int(self._at[0]) - window >= known_from:
+            return _exactly(fall)
+        return Span(fall, np.where(self._at - window < known_from, 1.0, fall))
+
+
+def _exactly(value: Floats) -> Span:
+    return Span(value, value)
+
+
+def _fall(highest: Floats, value: Floats) -> Floats:
+    """`signals.units.fall_from` over arrays, but for its rounding. `highest` is nowhere below `value`."""
+    if float(value.min()) > 0.0:
+        plain: Floats = (highest - value) / highest
+        return plain
+    with np.errstate(divide="ignore", invalid="ignore"):
+        fallen = np.where(highest > value, (highest - value) / highest, 0.0)
+    answer: Floats = np.where(value <= 0.0, 1.0, fallen)
+    return answer
+
+
+def even_step(at: Instants) -> int | None:
+    """The distance of any two neighbours, if it is the same everywhere."""
+    steps = np.diff(at)
+    if len(steps) == 0:
+        return None
+    step = int(steps[0])
+    return step if bool((steps == step).all()) else None
+
+
+def highest_in(at: Instants, value: Floats, window: int, step: int | None) -> Floats:
+    """For each instant the highest `value` of [at − window, at], both ends included (microseconds).
+
+    The instants rise; `step` is what `even_step` says of them. Comparing is exact: every answer is one of the values.
+    """
+    if step is None:
+        return _unevenly(at.tolist(), value.tolist(), window)
+    return _evenly(value, window // step + 1)
+
+
+def _evenly(value: Floats, width: int) -> Floats:
+    """The highest of the last `width` values, by doubling: the maximum of two windows that meet or overlap."""
+    highest, span = value.copy(), 1
+    width = min(width, len(value))
+    while span < width:
+        shift = min(span, width - span)
+        highest[shift:] = np.maximum(highest[shift:], highest[:-shift])
+        span += shift
+    return highest
+
+
+def _unevenly(at: list[int], value: list[float], window: int) -> Floats:
+    maxima: deque[tuple[int, float]] = deque()
+    found = []
+    for instant, level in zip(at, value, strict=True):
+        while maxima and maxima[-1][1] <= level:
+            maxima.pop()
+        maxima.append((instant, level))
+        while maxima[0][0] < instant - window:
+            maxima.popleft()
+        found.append(maxima[0][1])
+    return np.asarray(found)

@@ -1,0 +1,336 @@
+"""From an answer to its page: what is said, in which order.
+
+Why a stage fired, in the units of its signals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from decimal import Decimal
+
+from killswitch.graph.nodes import Graph, PolicySet, Trigger
+from killswitch.lab.campaign import CLOSE_ALL, NONE, STAGED, Results, Tried
+from killswitch.lab.outcome import Closed, Firing, Run
+from killswitch.lab.pages.answer import Answer
+from killswitch.lab.pages.document import Figure, Page, Section, Table
+from killswitch.lab.pages.verdict import NAMES, partial, percent
+from killswitch.lab.summary import Against, Figures, Group
+from killswitch.model.decision import TriggerReading
+from killswitch.render.formats import instant, interval, lasting, money
+from killswitch.signals.catalogue import CATALOGUE
+
+NOTES = (
+    "Bars go through a paper market: 0.05% taker fee, 0.01% half spread, linear impact, at most a tenth of a bar's "
+    "volume, liquidation at the maintenance margin. Funding is not charged.",
+    "Worst drawdown is the greatest fall of equity from an earlier peak, at bar closes.",
+    "A recording of a crash always rewards cutting sooner and more: compare rules at equal gross, and price the "
+    "triggers on calm months, before believing in one.",
+)
+_COMPARED = (STAGED, NONE, CLOSE_ALL)
+Drawings = dict[tuple[str, str], tuple[Figure, ...]]
+"""(market, book) → its charts."""
+
+
+def page(found: Answer, results: Results, policies: PolicySet, drawings: Drawings | None = None) -> Page:
+    """The page of `found`. `policies` give the reasons their words; books without drawings are told in tables only."""
+    reasons = Reasons(policies)
+    sections: list[Section] = []
+    if results.wanted > 1:
+        sections += _summary(found)
+    few = results.wanted <= len(drawings) if drawings else results.wanted == 1
+    shown = [each for each in results.tried if few or (drawings or {}).keys() & {_key(each)}]
+    for each in shown:
+        sections.append(_book(each, reasons, (drawings or {}).get(_key(each), ()), alone=results.wanted == 1))
+    if results.wanted > 1:
+        sections.append(Section("Every book", tables=(_every_book(results.tried, found.rules),), folded=True))
+    if found.not_run:
+        sections.append(_not_run(found))
+    return Page(
+        title="Backtest",
+        warning=partial(results, found.rules),
+        verdict=found.verdict,
+        facts=tuple(_facts(found, results)),
+        sections=tuple(sections),
+        notes=NOTES,
+    )
+
+
+def _key(tried: Tried) -> tuple[str, str]:
+    return tried.market, tried.member.book.name
+
+
+def _facts(found: Answer, results: Results) -> Iterator[tuple[str, str]]:
+    variant = f", variant {found.policies.variant}" if found.policies.variant else ""
+    commit = f", commit {found.policies.commit[:12]}" if found.policies.commit else ""
+    yield "Policies", f"{', '.join(found.policies.names)}{variant} ({found.policies.digest[:19]}{commit})"
+    markets = list(dict.fromkeys(each.market for each in results.tried))
+    yield ("Market" if len(markets) == 1 else "Markets"), ", ".join(markets) or "-"
+    if results.wanted == 1 and results.tried:
+        (run, *_) = results.tried[0].runs
+        yield "Book", f"{run.book}: equity {money(run.start_equity)}, gross {money(run.gross_start)}"
+        yield "Bars", f"{run.bars:,} from {instant(run.begins)} to {instant(run.ends)}"
+    else:
+        yield "Books", f"{results.wanted:,}"
+    yield "Seed", str(found.seed)
+    for words in found.missing:
+        yield "Left out", words
+
+
+# -- one book ------------------------------------------------------------------------------------------------
+
+
+def _book(tried: Tried, reasons: Reasons, figures: tuple[Figure, ...], *, alone: bool) -> Section:
+    staged = tried.run(STAGED)
+    tables = [_side_by_side(tried.runs)]
+    if staged is not None and staged.firings:
+        tables.append(_firings(staged, reasons))
+    tables += [_liquidations(run) for run in tried.runs if run.liquidations]
+    title = "The rules side by side" if alone else f"{tried.member.book.name} in {tried.market}"
+    return Section(title, tables=tuple(tables), figures=figures)
+
+
+def _side_by_side(runs: Sequence[Run]) -> Table:
+    head = ("rule", "final equity", "worst drawdown", "lowest", "fees", "slippage", "turnover", "liquidations")
+    rows = tuple(
+        (
+            run.rule, money(run.final_equity), percent(run.worst_drawdown), money(run.lowest_equity), money(run.fees),
+            money(run.slippage), money(run.turnover), str(len(run.liquidations)),
+        )
+        for run in runs
+    )  # fmt: skip
+    return Table(head, rows, numbers=tuple(range(1, len(head))))
+
+
+def _firings(run: Run, reasons: Reasons) -> Table:
+    head = ("fired", "stage", "why", "loss", "closed", "gross", "verified", "hedge then", "cost")
+    rows = tuple(
+        (
+            instant(firing.at), f"{firing.level} {firing.stage or ''}".strip(), reasons.why(firing),
+            firing.source or "-", closed_words(firing.closed, short=False),
+            f"{money(firing.gross_before)} → {money(firing.gross_after)}", verified_words(firing),
+            hedge_words(firing), money(firing.cost),
+        )
+        for firing in run.firings
+    )  # fmt: skip
+    return Table(head, rows, numbers=(8,), caption=f"Stages that fired ({run.rule})")
+
+
+def _liquidations(run: Run) -> Table:
+    rows = tuple(
+        (instant(one.at), one.account, one.symbol, one.side, f"{one.contracts:f}", f"{one.price:f}")
+        for one in run.liquidations
+    )
+    head = ("liquidated", "account", "symbol", "side", "contracts", "price")
+    return Table(head, rows, numbers=(4, 5), caption=f"Liquidations ({run.rule})")
+
+
+# -- many books ----------------------------------------------------------------------------------------------
+
+
+def _summary(found: Answer) -> Iterator[Section]:
+    summary = found.summary
+    if not summary.groups:
+        return
+    yield Section("All books together", tables=(against_table(summary.groups[:1]), figures_table(summary.groups[:1])))
+    folded = len(summary.groups) > 8
+    if folded:
+        yield _where([group for group in summary.groups if group.market and group.kind] or summary.groups[1:])
+    if summary.groups[1:]:
+        tables = (against_table(summary.groups[1:]), figures_table(summary.groups[1:]))
+        yield Section("By market and kind of book", tables=tables, folded=folded)
+    losers = tuple(_losers(losers.rule, found) for losers in summary.losers if losers.books)
+    words = () if losers else ("In no book did staging end poorer than an alternative.",)
+    yield Section("Where staging loses most", words=words, tables=losers)
+    yield _in_turn(found)
+
+
+def _where(groups: Sequence[Group]) -> Section:
+    """A line for each market and kind of book: whether staging helps there, and by how much."""
+    figures = (f"{what}: {rule}" for what in ("drawdown", "final") for rule in _COMPARED)
+    head = ("books of", "books", "staging", *figures)
+    rows = []
+    for group in groups:
+        of = {one.rule: one for one in group.figures}
+        if of.keys() >= set(_COMPARED):
+            means = [of[rule] for rule in _COMPARED]
+            rows.append((
+                _name(group), str(group.books), _helps(of[STAGED], of[NONE]),
+                *(percent(one.drawdown_mean) for one in means),
+                *("-" if one.final_of_start is None else percent(one.final_of_start) for one in means),
+            ))  # fmt: skip
+    words = (
+        "Means over the books; final equity is in percent of the start. Staging helps where its worst drawdown is "
+        "smaller than with no protection and it ends no poorer; at a price, where it is smaller and it ends poorer; "
+        "elsewhere it does not help.",
+    )
+    return Section("Where staging helps, and where not", words, (Table(head, tuple(rows), (1, *range(3, len(head)))),))
+
+
+def _helps(staged: Figures, bare: Figures) -> str:
+    if staged.drawdown_mean == bare.drawdown_mean and staged.final_mean == bare.final_mean:
+        return "changes nothing"
+    if staged.drawdown_mean >= bare.drawdown_mean:
+        return "does not help"
+    return "helps" if staged.final_mean >= bare.final_mean else "at a price"
+
+
+def _losers(rule: str, found: Answer) -> Table:
+    (losers,) = (each for each in found.summary.losers if each.rule == rule)
+    rows = tuple(
+        (one.book, one.market, money(one.staged), money(one.alternative), money(one.difference), _yes(one.in_turn))
+        for one in losers.books
+    )
+    head = ("book", "market", "staged", rule, "difference", "both sides in turn")
+    return _short(Table(head, rows, numbers=(2, 3, 4), caption=f"Against {NAMES[rule]}"))
+
+
+def _in_turn(found: Answer) -> Section:
+    turns = found.summary.in_turn
+    title = "Both sides closed in turn (case D20)"
+    if not turns:
+        return Section(title, words=("In no book: no side was closed after the other had gone.",))
+    rows = tuple(
+        (
+            turn.book, turn.market, f"{turn.first}s {instant(turn.first_at)}", instant(turn.second_at),
+            money(turn.final), money(turn.unprotected),
+        )
+        for turn in turns
+    )  # fmt: skip
+    head = ("book", "market", "first closed", "other side closed", "staged", "none")
+    words = (
+        f"In {len(turns)} books the losing side was closed first, and the side that had hedged it later, alone: what "
+        "happens when a fall turns into a rebound.",
+    )
+    return Section(title, words, (_short(Table(head, rows, numbers=(4, 5))),), folded=len(rows) > 12)
+
+
+def against_table(groups: Sequence[Group]) -> Table:
+    """Staging against each alternative, a line for each group and alternative."""
+    head = ("books of", "against", "books", "richer", "poorer", "smaller drawdown", "greater", "mean difference")
+    rows = tuple((_name(group), *_against(against)) for group in groups for against in group.against)
+    return Table(head, rows, numbers=(2, 3, 4, 5, 6, 7), caption="Staging against each alternative")
+
+
+def _against(against: Against) -> tuple[str, ...]:
+    counts = (against.books, against.richer, against.poorer, against.smaller_drawdown, against.greater_drawdown)
+    return (NAMES[against.rule], *map(str, counts), money(against.difference_mean))
+
+
+def figures_table(groups: Sequence[Group]) -> Table:
+    """The figures of each rule, a line for each group and rule."""
+    head = (
+        "books of", "rule", "books", "final equity", "mean drawdown", "95th percentile", "over 20%",
+        "turnover ÷ gross", "gross kept", "costs", "liquidated",
+    )  # fmt: skip
+    rows = tuple((_name(group), *_figures(figures)) for group in groups for figures in group.figures)
+    return Table(head, rows, numbers=tuple(range(2, len(head))), caption="Each rule (means over books)")
+
+
+def _figures(one: Figures) -> tuple[str, ...]:
+    return (
+        one.rule, str(one.books), money(one.final_mean), percent(one.drawdown_mean), percent(one.drawdown_p95),
+        f"{one.deep:.0%}", _share(one.turnover), "-" if one.gross_kept is None else f"{one.gross_kept:.0%}",
+        money(one.cost_mean), str(one.liquidated),
+    )  # fmt: skip
+
+
+def _share(value: Decimal | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _name(group: Group) -> str:
+    if group.market is None:
+        return group.kind or "all"
+    return f"{group.market}, {group.kind}" if group.kind else group.market
+
+
+def _every_book(tried: Sequence[Tried], rules: Sequence[str]) -> Table:
+    head = ("book", "market", "kind", *(f"{rule}: {what}" for rule in rules for what in ("final", "drawdown")))
+    rows = tuple(
+        (each.member.book.name, each.market, each.member.kind, *(cell for rule in rules for cell in _two(each, rule)))
+        for each in tried
+    )
+    return _short(Table(head, rows, numbers=tuple(range(3, len(head)))))
+
+
+def _short(table: Table) -> Table:
+    """Without its second column, the market, where there is only one: the page's facts name it."""
+    if len({row[1] for row in table.rows}) > 1:
+        return table
+    rows = tuple((row[0], *row[2:]) for row in table.rows)
+    return Table((table.head[0], *table.head[2:]), rows, tuple(n - 1 for n in table.numbers), table.caption)
+
+
+def _two(tried: Tried, rule: str) -> tuple[str, str]:
+    run = tried.run(rule)
+    if run is None:
+        return "not run", "-"
+    unfinished = "" if run.complete else " (stopped)"
+    return money(run.final_equity) + unfinished, percent(run.worst_drawdown)
+
+
+def _not_run(found: Answer) -> Section:
+    rows = tuple((one.market or "-", one.book, one.rule or "-", one.text) for one in found.not_run)
+    return Section("What could not be run", tables=(Table(("market", "book", "rule", "why"), rows),))
+
+
+def _yes(so: bool) -> str:
+    return "yes" if so else "no"
+
+
+_UNITS = {signal.name: signal.unit for signal in CATALOGUE}
+_FEW = 4
+
+
+class Reasons:
+    """Words for the firings of one policy set."""
+
+    def __init__(self, policies: PolicySet) -> None:
+        self._triggers: dict[tuple[str, str], tuple[Graph, Trigger]] = {
+            (graph.policy, trigger.name): (graph, trigger) for graph in policies.graphs for trigger in graph.triggers
+        }
+
+    def why(self, firing: Firing) -> str:
+        """Its triggers: `equity.drawdown over 15m 4.67% >= 4.5%`."""
+        return "; ".join(self._why(firing.policy, reading) for reading in firing.triggers) or "-"
+
+    def _why(self, policy: str, reading: TriggerReading) -> str:
+        graph, trigger = self._triggers.get((policy, reading.name), (None, None))
+        threshold = trigger.threshold if trigger else None
+        if graph is None or threshold is None:
+            return reading.name
+        signal = graph.signals[threshold.index]
+        over = f" over {lasting(timedelta(microseconds=signal.window))}" if signal.window else ""
+        low, high = reading.value or (None, None)
+        span = (None if low is None else float(low), None if high is None else float(high))
+        return f"{signal.name}{over} {interval(span, _UNITS.get(signal.name))} {threshold.op} {threshold.written}"
+
+
+def closed_words(closed: tuple[Closed, ...], *, short: bool) -> str:
+    """What a firing closed, largest first; `short` names a few and counts the rest."""
+    ordered = sorted(closed, key=lambda each: (-each.notional, each.symbol))
+    if not ordered:
+        return "nothing"
+    shown = ordered[:_FEW] if short else ordered
+    words = [f"{each.symbol} {each.side} {money(each.notional)}" for each in shown]
+    left = len(ordered) - len(shown)
+    return ", ".join(words) + (f" and {left} more" if left else "")
+
+
+def verified_words(firing: Firing) -> str:
+    """When the venue showed every target reached, counted from the firing."""
+    if firing.ended is None:
+        return "nothing to close"
+    if firing.verified_at is None:
+        return "never"
+    after = firing.verified_at - firing.at
+    return f"after {lasting(after)}" if after >= timedelta(seconds=1) else "at once"
+
+
+def hedge_words(firing: Firing) -> str:
+    """Whether the other side stood when the close was verified, and how much of it."""
+    if firing.hedge is None:
+        return "-"
+    kept = "" if firing.hedge_kept is None or firing.hedge == "closed" else f" ({firing.hedge_kept:.0%})"
+    return f"{firing.hedge}{kept}"

@@ -1,0 +1,183 @@
+"""A page that is written as text, as Markdown or as HTML.
+
+What a page is made of, whatever it is written in.
+
+A page as text for a terminal.
+
+A page as Markdown (GitHub's tables).
+
+A page as one self-contained HTML file: it asks nothing of anybody, and reads on a phone and in the dark.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from textwrap import wrap
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+WIDEST = 48
+"""Letters of a cell on one line of text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under their heads; `numbers` are the columns that hold numbers, which stand to the right."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: tuple[int, ...] = ()
+    caption: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A chart in two drawings: for a wide screen and for a phone. Both are `<svg>` elements."""
+
+    caption: str
+    wide: str
+    narrow: str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A title with words, tables and figures under it; a `folded` one is closed until it is asked for."""
+
+    title: str
+    words: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    folded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """`verdict` is the answer in plain words, `facts` is what it was made from, `warning` what is wrong with it."""
+
+    title: str
+    warning: str
+    verdict: tuple[str, ...]
+    facts: tuple[tuple[str, str], ...]
+    sections: tuple[Section, ...]
+    notes: tuple[str, ...]
+
+
+def aligned(table: Table, indent: str = "  ") -> str:
+    """The table as text in columns, numbers to the right, long cells on several lines, without trailing blanks."""
+    rows = [[_wrapped(cell) for cell in row] for row in (table.head, *table.rows)]
+    widths = [max(len(line) for row in rows for line in row[column]) for column in range(len(table.head))]
+
+    def lines(row: Sequence[list[str]]) -> Iterator[str]:
+        for cells in zip_longest(*row, fillvalue=""):
+            padded = (
+                cell.rjust(width) if column in table.numbers else cell.ljust(width)
+                for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            )
+            yield (indent + "  ".join(padded)).rstrip()
+
+    return "\n".join(line for row in rows for line in lines(row))
+
+
+def _wrapped(cell: str) -> list[str]:
+    return wrap(cell, WIDEST, break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def text(page: Page) -> str:
+    """The page in columns. Folded sections are left out, and named at the end; no name commands the terminal."""
+    lines = "\n".join(_text_lines(page)).rstrip()
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in lines) + "\n"
+
+
+def _text_lines(page: Page) -> Iterator[str]:
+    if page.warning:
+        yield page.warning
+        yield ""
+    width = max((len(name) for name, _ in page.facts), default=0)
+    for name, value in page.facts:
+        yield f"{name:<{width}}  {value}"
+    yield ""
+    yield from page.verdict
+    for section in page.sections:
+        if not section.folded:
+            yield from _text_section(section)
+    folded = [section.title for section in page.sections if section.folded]
+    if folded:
+        yield ""
+        yield f"Left out here, but in --output json, markdown and html: {', '.join(folded)}."
+
+
+def _text_section(section: Section) -> Iterator[str]:
+    yield ""
+    yield section.title
+    yield from (f"  {words}" for words in section.words)
+    for table in section.tables:
+        if table.caption:
+            yield ""
+            yield f"  {table.caption}"
+        yield aligned(table, "    " if table.caption else "  ")
+
+
+_MARKUP = re.compile(r"[\\`*{}\[\]<>#|~&$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+"""What Markdown could take for markup; an underscore inside a word is none."""
+
+
+def markdown(page: Page) -> str:
+    """The whole page, folded sections too; charts are left to HTML."""
+    return "\n".join(_markdown_lines(page)).rstrip() + "\n"
+
+
+def table_lines(table: Table) -> Iterator[str]:
+    """A table; names that others wrote stay names."""
+    yield _row(table.head)
+    yield _row(["---:" if column in table.numbers else "---" for column in range(len(table.head))], plain=True)
+    yield from (_row(row) for row in table.rows)
+
+
+def _markdown_lines(page: Page) -> Iterator[str]:
+    yield f"# {page.title}"
+    yield ""
+    if page.warning:
+        yield f"**{_plain(page.warning)}**"
+        yield ""
+    yield from (f"- {name}: {_plain(value)}" for name, value in page.facts)
+    yield ""
+    yield from (f"{_plain(words)}\n" for words in page.verdict)
+    for section in page.sections:
+        yield from _markdown_section(section)
+    yield "## Notes"
+    yield ""
+    yield from (f"- {_plain(note)}" for note in page.notes)
+
+
+def _markdown_section(section: Section) -> Iterator[str]:
+    yield f"## {_plain(section.title)}"
+    yield ""
+    yield from (f"{_plain(words)}\n" for words in section.words)
+    for table in section.tables:
+        if table.caption:
+            yield f"### {_plain(table.caption)}"
+            yield ""
+        yield from table_lines(table)
+        yield ""
+
+
+def _row(cells: Sequence[str], *, plain: bool = False) -> str:
+    return f"| {' | '.join(cell if plain else _plain(cell) for cell in cells)} |"
+
+
+def _plain(text: str) -> str:
+    """Nothing in it is markup, and it stays on its line."""
+    return _MARKUP.sub(lambda found: f"\\{found[0]}", " ".join(text.split()))
+
+
+def html(page: Page) -> str:
+    """The file. Every text is escaped; only charts, which this program drew, go in as they are."""
+    loader = PackageLoader("killswitch.lab.pages", "")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("page.html.j2").render(page=page, drawing=Markup)

@@ -1,0 +1,117 @@
+"""A market's bars as arrays over its instants, for backtests: any instant at once, and signals over many."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from killswitch.lab.bars import BarsError, BarTable, Series, bar_of, exact
+from killswitch.market.tape import Bar, carry
+from killswitch.model.snapshot import Instrument
+
+Floats = NDArray[np.float64]
+Instants = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Some symbols' prices, side by side in memory: (instants × symbols).
+
+    `lowest` and `highest` are of the bar and the close before it, between which a price may jump.
+    """
+
+    close: Floats
+    lowest: Floats
+    highest: Floats
+
+
+class Panel:
+    """`BarTable` by number of instant; the same bars as its iteration gives.
+
+    `at` is when each bar closes (microseconds). `low`, `high` and `close` are (instants × symbols), in the order of
+    `symbols`: a symbol without a bar carries its last price, and is NaN before its first one.
+    """
+
+    def __init__(self, table: BarTable) -> None:
+        self.name = table.name
+        self.interval = table.interval
+        self.symbols = table.symbols
+        self.instruments: tuple[Instrument, ...] = table.instruments()
+        self._series = table.series
+        opened = np.asarray(table.opened, dtype=np.int64)
+        self.at: Instants = opened + round(self.interval.total_seconds() * 1_000_000)
+        self._rows = [np.searchsorted(np.asarray(one.opened), opened, side="right") - 1 for one in self._series]
+        self._fresh = [
+            np.asarray(one.opened)[np.maximum(rows, 0)] == opened
+            for one, rows in zip(self._series, self._rows, strict=True)
+        ]
+        self.close: Floats = self._columns([one.close for one in self._series])
+        carried = ~np.stack(self._fresh, axis=1)
+        self.low: Floats = np.where(carried, self.close, self._columns([one.low for one in self._series]))
+        self.high: Floats = np.where(carried, self.close, self._columns([one.high for one in self._series]))
+        self._bars: dict[int, dict[str, Bar]] = {}
+        self._prices: dict[tuple[int, int], Decimal] = {}
+        self._selections: dict[tuple[int, ...], Selection] = {}
+
+    def __len__(self) -> int:
+        """The number of instants."""
+        return len(self.at)
+
+    def first(self, symbols: frozenset[str]) -> int:
+        """The first instant by which each of `symbols` has had a bar. BarsError for one that is not there."""
+        absent = sorted(symbols - set(self.symbols))
+        if absent:
+            raise BarsError(f"{self.name}: has no {', '.join(absent)}; it has {', '.join(self.symbols)}")
+        starts = [
+            int(np.searchsorted(rows, 0))
+            for one, rows in zip(self._series, self._rows, strict=True)
+            if one.symbol in symbols
+        ]
+        return max(starts, default=0)
+
+    def columns(self, symbols: list[str]) -> list[int]:
+        """Where the symbols stand in the arrays."""
+        return [bisect_left(self.symbols, symbol) for symbol in symbols]
+
+    def select(self, columns: tuple[int, ...]) -> Selection:
+        """The prices of these columns, in this order; made once, because many books hold the same symbols."""
+        found = self._selections.get(columns)
+        if found is None:
+            close, low, high = (table[:, list(columns)] for table in (self.close, self.low, self.high))
+            before = np.concatenate([close[:1], close[:-1]])
+            found = self._selections[columns] = Selection(close, np.minimum(before, low), np.maximum(before, high))
+        return found
+
+    def price(self, number: int, column: int) -> Decimal:
+        """A symbol's close, in the decimals that it was written in; read once, because every book asks again."""
+        found = self._prices.get((number, column))
+        if found is None:
+            found = self._prices[number, column] = exact(float(self.close[number, column]))
+        return found
+
+    def bars(self, number: int) -> dict[str, Bar]:
+        """The bar of each symbol that has begun by then."""
+        found = self._bars.get(number)
+        if found is None:
+            found = self._bars[number] = {
+                one.symbol: self._bar(one, place, number)
+                for place, one in enumerate(self._series)
+                if self._rows[place][number] >= 0
+            }
+        return found
+
+    def _bar(self, one: Series, place: int, number: int) -> Bar:
+        row = int(self._rows[place][number])
+        return bar_of(one, row) if self._fresh[place][number] else carry(exact(one.close[row]))
+
+    def _columns(self, fields: Sequence[Sequence[float]]) -> Floats:
+        columns = []
+        for field, rows in zip(fields, self._rows, strict=True):
+            values = np.asarray(field, dtype=np.float64)[np.maximum(rows, 0)]
+            columns.append(np.where(rows < 0, np.nan, values))
+        return np.stack(columns, axis=1)

@@ -1,0 +1,106 @@
+"""The clock and the journal of runs that leave nothing behind.
+
+Time that passes only when someone sleeps: for demos, measurements and tests of what acts.
+
+A journal that lives as long as a rehearsal: closing writes it down, and nobody else will ever ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+from msgspec.structs import replace
+
+from killswitch.model.decision import Decision
+from killswitch.model.store import JournalEntry, StoredDecision
+
+
+class VirtualClock:
+    """A clock that `sleep` advances, at once. It is for one sleeper at a time: the runner's loop is one.
+
+    What else happens in that time (a market moving) hangs on `on_advance`, which is told the new instant.
+    """
+
+    def __init__(self, start: datetime, on_advance: Callable[[datetime], None] | None = None) -> None:
+        """`start` is an aware UTC datetime."""
+        self._start = start
+        self._elapsed = 0.0
+        self._on_advance = on_advance
+
+    def now(self) -> datetime:
+        return self._start + timedelta(seconds=self._elapsed)
+
+    def monotonic(self) -> float:
+        return self._elapsed
+
+    @property
+    def origin(self) -> str:
+        """What `monotonic` is counted from: two runs on one such clock know how much time lies between them."""
+        return f"virtual {id(self)}"
+
+    def set(self, now: datetime) -> None:
+        """Let the time until `now` pass at once. ValueError if that lies behind."""
+        elapsed = (now - self._start).total_seconds()
+        if elapsed < self._elapsed:
+            raise ValueError(f"it is {self.now().isoformat()} already, later than {now.isoformat()}")
+        self._elapsed = elapsed
+
+    async def sleep(self, seconds: float) -> None:
+        """Let `seconds` pass, and everything else that is ready run."""
+        self._elapsed += max(seconds, 0.0)
+        if self._on_advance is not None:
+            self._on_advance(self.now())
+        await asyncio.sleep(0)
+
+
+class MemoryJournal:
+    """`model.store.Journal` in memory. Decisions are entered as they are made."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, list[JournalEntry]] = {}
+        self._decisions: dict[str, Decision] = {}
+        self._count = 0
+
+    def enter(self, decision: Decision, planned: Sequence[JournalEntry]) -> None:
+        """A decision with its `planned` entries, as a tick commits them."""
+        self._decisions[decision.id] = decision
+        for entry in planned:
+            self.append(entry)
+
+    def append(self, entry: JournalEntry) -> int:
+        self._count += 1
+        self._entries.setdefault(entry.decision, []).append(replace(entry, sequence=self._count))
+        return self._count
+
+    def append_all(self, entries: Sequence[JournalEntry]) -> None:
+        for entry in entries:
+            self.append(entry)
+
+    def journal(self, decision: str | None = None) -> Sequence[JournalEntry]:
+        if decision is not None:
+            return tuple(self._entries.get(decision, ()))
+        every = [entry for entries in self._entries.values() for entry in entries]
+        return sorted(every, key=lambda entry: entry.sequence)
+
+    def journal_from(self, sequence: int) -> Sequence[JournalEntry]:
+        return [entry for entry in self.journal() if entry.sequence >= sequence]
+
+    def decision(self, id_prefix: str) -> StoredDecision | None:
+        found = [decision for id_, decision in self._decisions.items() if id_.startswith(id_prefix)]
+        if len(found) > 1:
+            raise LookupError(f"several decisions start with {id_prefix!r}")
+        return StoredDecision(found[0], None) if found else None
+
+    def unfinished(self) -> Sequence[StoredDecision]:
+        kinds = {id_: {entry.kind for entry in entries} for id_, entries in self._entries.items()}
+        return tuple(
+            StoredDecision(decision, None)
+            for id_, decision in self._decisions.items()
+            if "planned" in kinds.get(id_, ()) and "finished" not in kinds[id_]
+        )
+
+    def decisions(self, limit: int) -> Sequence[StoredDecision]:
+        newest = list(self._decisions.values())[::-1][:limit]
+        return tuple(StoredDecision(decision, None) for decision in newest)

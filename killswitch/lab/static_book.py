@@ -1,0 +1,117 @@
+"""What accounts hold while nothing is traded, so that bars alone say what they are worth."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import numpy as np
+
+from killswitch.lab.price_matrix import Floats, Panel
+from killswitch.market.account import CASH_MARKETS
+from killswitch.model.snapshot import AccountSnapshot, Side, Snapshot
+from killswitch.signals.history.scope import Observed
+from killswitch.signals.view import PnlKey
+
+
+class AccountStanding:
+    """One account as a snapshot shows it at instant `number` of the panel.
+
+    Arrays are over instants `[first, end)` after it.
+    """
+
+    def __init__(self, panel: Panel, account: AccountSnapshot, number: int) -> None:
+        """ValueError for an account without equity, positions or one of their numbers: the paper market has all."""
+        if account.equity is None or account.positions is None:
+            raise ValueError(f"{account.account} shows no equity or positions")
+        sizes = {i.symbol: i.contract_size or Decimal(1) for i in panel.instruments}
+        self.name = account.account
+        self.idle = not account.orders
+        self.on_margin = account.market not in CASH_MARKETS
+        self.equity = account.equity
+        self.keys: list[PnlKey] = [(self.name, p.symbol, p.side) for p in account.positions]
+        self._panel = panel
+        self._columns = panel.columns([p.symbol for p in account.positions])
+        self._prices = panel.select(tuple(self._columns))
+        self._quantities = [p.contracts * sizes[p.symbol] * (1 if p.side == "long" else -1) for p in account.positions]
+        self._marks = [p.mark_price or Decimal(0) for p in account.positions]
+        self._pnl = [p.unrealized_pnl or Decimal(0) for p in account.positions]
+        self.quantity: Floats = np.array([float(q) for q in self._quantities])
+        self._mark: Floats = np.array([float(m) for m in self._marks])
+        self._next = number + 1
+        self._equities: Floats = np.empty(0)
+
+    def equities(self, first: int, end: int) -> Floats:
+        """Equity at each close; what was asked for once is kept."""
+        known = self._next + len(self._equities)
+        if end > known:
+            rest = float(self.equity) - float(self._mark @ self.quantity)
+            more = self._prices.close[known:end] @ self.quantity + rest
+            self._equities = np.concatenate([self._equities, more])
+        return self._equities[first - self._next : end - self._next]
+
+    def pnl(self, side: Side, first: int, end: int) -> Floats:
+        """Unrealised P&L of one side's positions together, at each close."""
+        mine = np.array([key[2] == side for key in self.keys], dtype=bool)
+        quantity = np.where(mine, self.quantity, 0.0)
+        rest = float(sum((p for p, own in zip(self._pnl, mine, strict=True) if own), Decimal(0)))
+        unrealised: Floats = self._prices.close[first:end] @ quantity + (rest - float(self._mark @ quantity))
+        return unrealised
+
+    def gross(self, first: int, end: int) -> Floats:
+        """Gross notional at each close."""
+        gross: Floats = self._prices.close[first:end] @ np.abs(self.quantity)
+        return gross
+
+    def notionals(self, first: int, end: int) -> Floats:
+        """Signed notional of each position at each close: (instants × positions)."""
+        signed: Floats = self._prices.close[first:end] * self.quantity
+        return signed
+
+    def room(self, first: int, end: int, maintenance: Decimal) -> Floats:
+        """Equity less maintenance margin if every symbol were at its worst in each bar; `first` is at least 1.
+
+        What `Liquidator.is_out_of_reach` holds against zero, for many bars at once.
+        """
+        long = np.maximum(self.quantity, 0.0)
+        short = np.minimum(self.quantity, 0.0) - float(maintenance) * np.abs(self.quantity)
+        rest = float(self.equity) - float(self._mark @ self.quantity)
+        prices = self._prices
+        answer: Floats = prices.lowest[first:end] @ long + prices.highest[first:end] @ short + rest
+        return answer
+
+    def observed(self, number: int) -> Observed:
+        """What the account comes to at one close, to the last digit."""
+        prices = [self._panel.price(number, column) for column in self._columns]
+        moves = [q * (price - m) for q, price, m in zip(self._quantities, prices, self._marks, strict=True)]
+        return Observed(
+            at=int(self._panel.at[number]),
+            equity=self.equity + sum(moves, Decimal(0)),
+            pnl={key: before + move for key, before, move in zip(self.keys, self._pnl, moves, strict=True)},
+            marks={(self.name, key[1]): float(price) for key, price in zip(self.keys, prices, strict=True)},
+        )
+
+
+class Standing:
+    """All accounts of a snapshot taken at instant `number` of the panel."""
+
+    def __init__(self, panel: Panel, snapshot: Snapshot, number: int) -> None:
+        self.number = number
+        self.accounts = tuple(AccountStanding(panel, account, number) for account in snapshot.accounts)
+        self._panel = panel
+
+    def equities(self, places: tuple[int, ...], first: int, end: int) -> Floats:
+        """Equity at each close, of the accounts at these places together."""
+        total: Floats = np.zeros(end - first)
+        for place in places:
+            total = total + self.accounts[place].equities(first, end)
+        return total
+
+    def observed(self, places: tuple[int, ...], number: int) -> Observed:
+        """What the accounts at these places together come to at one close, exactly."""
+        found = [self.accounts[place].observed(number) for place in places]
+        return Observed(
+            at=int(self._panel.at[number]),
+            equity=sum((each.equity for each in found), Decimal(0)),
+            pnl={key: value for each in found for key, value in each.pnl.items()},
+            marks={key: mark for each in found for key, mark in each.marks.items()},
+        )

@@ -1,0 +1,217 @@
+"""What the paper venue shows of an account: its snapshot, with the liquidity of its markets.
+
+What the paper venue tells about an account: its snapshot.
+
+What a symbol's market can take, and how much its price moves: told only by venues that show it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from math import log, sqrt
+
+from msgspec.structs import replace
+
+from killswitch.market.account import PaperAccount
+from killswitch.market.checks import free_money
+from killswitch.market.holding import ZERO, Holding, Margin, initial_margin, liquidation_price
+from killswitch.market.matching import Quotes
+from killswitch.market.rules import MarketRules, base_asset
+from killswitch.market.tape import Bar, Tape
+from killswitch.model.snapshot import AccountSnapshot, Balance, Health, Liquidity, Mark, Position
+
+_ONE = Decimal(1)
+_MOMENT = timedelta.resolution
+
+
+def view(
+    account: PaperAccount,
+    tapes: Mapping[str, Tape],
+    rules: MarketRules,
+    quotes: Quotes,
+    at: datetime,
+    with_instruments: bool,
+    activity: Activity | None = None,
+    row_lag: float = 0.0,
+) -> AccountSnapshot:
+    """Everything about `account` as of `at`. The paper market has one price: mark, index and last are the same.
+
+    With `activity` it says what each market that has a price can take. `row_lag`: seconds by which rows are late.
+    """
+    marks = quotes.prices(account)
+    margin = account.margin(marks, rules.maintenance)
+    positions = tuple(
+        _position(account, holding, tapes[holding.symbol], margin, rules, marks[holding.symbol], at)
+        for holding in account.holdings.values()
+    )
+    if account.is_cash:
+        # What it cost is kept in the account's currency: at what price of another quote it came is not known.
+        positions = tuple(
+            p if quotes.bridge(account, p.symbol) is None else replace(p, entry_price=None) for p in positions
+        )
+    cash = account.is_cash
+    # Time may stand still, so that a row of this very moment may be yet to come.
+    rows_until = at - _MOMENT
+    return AccountSnapshot(
+        account=account.name,
+        venue=account.venue,
+        market=account.market,
+        currency=account.currency,
+        quality="ok",
+        observed_at=at,
+        equity=_clean(margin.equity),
+        free=_clean(free_money(account, tapes, rules, quotes)),
+        margin_used=ZERO if cash else _clean(margin.used),
+        maintenance_margin=ZERO if cash else _clean(margin.maintenance),
+        margin_mode=None if cash else "cross",
+        position_mode="hedge" if account.is_hedged else "one_way",
+        balances=_balances(account, marks, margin, at),
+        flows=account.flows.shown(at),
+        positions=positions,
+        orders=tuple(order.resting() for order in account.working),
+        fills=account.fills.shown(at),
+        instruments=tuple(tape.instrument for tape in tapes.values()) if with_instruments else None,
+        liquidity=_liquidity(tapes, rules, activity),
+        health=Health(latency_ms=0.0, requests=1, errors=0, timeouts=0, malformed=0, rate_limited=0, clock_skew_ms=0.0),
+        unrealized=ZERO if cash else _clean(margin.unrealized),
+        wallet_as_of=at,
+        positions_as_of=at,
+        fills_as_of=rows_until,
+        flows_as_of=rows_until,
+        row_lag_s=row_lag,
+        complete=True,
+        marks=_marks_of(account.vanished_since(at), tapes),
+        rates=quotes.rates(account.currency) or None,
+    )
+
+
+def _marks_of(symbols: tuple[str, ...], tapes: Mapping[str, Tape]) -> tuple[Mark, ...]:
+    prices = ((symbol, tapes[symbol].last) for symbol in symbols)
+    return tuple(Mark(symbol, last) for symbol, last in prices if last is not None)
+
+
+def _liquidity(
+    tapes: Mapping[str, Tape], rules: MarketRules, activity: Activity | None
+) -> tuple[Liquidity, ...] | None:
+    if activity is None:
+        return None
+    return tuple(activity.of(tape, rules) for tape in tapes.values() if tape.last is not None)
+
+
+def _position(
+    account: PaperAccount,
+    holding: Holding,
+    tape: Tape,
+    margin: Margin,
+    rules: MarketRules,
+    price: Decimal,
+    at: datetime,
+) -> Position:
+    """`price` is the last one in the account's currency."""
+    last = tape.last or ZERO
+    size = abs(holding.quantity)
+    notional = size * price
+    cash = account.is_cash
+    other = None
+    if account.is_hedged:
+        other = account.holdings.get(account.key(holding.symbol, "short" if holding.side == "long" else "long"))
+    return Position(
+        symbol=holding.symbol,
+        side=holding.side,
+        contracts=size if tape.size == 1 else size / tape.size,
+        entry_price=holding.entry_price,
+        mark_price=last,
+        index_price=last,
+        last_price=last,
+        bid=tape.bid(rules),
+        ask=tape.ask(rules),
+        liquidation_price=None
+        if cash
+        else liquidation_price(holding, last, margin, rules.maintenance, tape.tick, other),
+        notional=notional,
+        margin=None if cash else initial_margin(notional, holding.leverage),
+        leverage=None if cash else holding.leverage,
+        unrealized_pnl=_clean(holding.unrealized(price)),
+        mark_at=at,
+    )
+
+
+def _balances(account: PaperAccount, marks: Mapping[str, Decimal], margin: Margin, at: datetime) -> tuple[Balance, ...]:
+    """Money first. In a cash market what is held is a balance too; the sum at these prices is the equity."""
+    if not account.is_cash:
+        wallet = _clean(account.wallet)
+        return (Balance(account.currency, wallet, _ONE, ZERO, wallet, _clean(margin.equity), at),)
+    held = tuple(
+        _whole(base_asset(symbol), holding.quantity, marks[symbol], at) for symbol, holding in account.holdings.items()
+    )
+    return (_whole(account.currency, _clean(account.cash), _ONE, at), *held)
+
+
+def _whole(asset: str, amount: Decimal, price: Decimal, at: datetime) -> Balance:
+    """What a cash account holds: no part of it is unrealised profit."""
+    return Balance(asset, amount, price, ZERO, amount, amount, at)
+
+
+def _clean(money: Decimal) -> Decimal:
+    """The same number; a zero without its decimals, which would be written `0E-8`."""
+    return money if money else ZERO
+
+
+DAY = 86_400.0
+RETURNS = 60
+"""Volatility is over so many bars at the most,"""
+FEWEST = 10
+"""and unknown with fewer."""
+
+
+@dataclass(slots=True)
+class Activity:
+    """The closes and volumes of a market's bars, as far back as they are looked at."""
+
+    _moves: dict[str, deque[tuple[float, float]]] = field(default_factory=dict)
+    """Symbol → (seconds, log return) of each bar."""
+    _seconds: float | None = None
+
+    def begin(self, seconds: float | None, bars: Mapping[str, Bar], tapes: Mapping[str, Tape]) -> None:
+        """Bars of `seconds` close, None if that is unknown; the tapes still have the closes before."""
+        self._seconds = seconds
+        if seconds is None:
+            return
+        for symbol, bar in bars.items():
+            last = tapes[symbol].last
+            if last:
+                moves = self._moves.setdefault(symbol, deque(maxlen=RETURNS))
+                moves.append((seconds, log(bar.close / last)))
+
+    def of(self, tape: Tape, rules: MarketRules) -> Liquidity:
+        """What the symbol's market can still take in the bar that closed last.
+
+        The depth is what the venue's participation leaves of the bar's volume, on each side; it reaches as far as the
+        price would move if that were taken (`Tape.slippage`: 2 · impact · participation of the best price).
+        """
+        depth = tape.available(rules.participation)
+        known = self._seconds is not None
+        return Liquidity(
+            symbol=tape.instrument.symbol,
+            bid_depth=depth,
+            ask_depth=depth,
+            within=2 * rules.impact * rules.participation,
+            volume=tape.volume / tape.size if known else None,
+            over=self._seconds,
+            volatility=self.volatility(tape.instrument.symbol),
+        )
+
+    def volatility(self, symbol: str) -> float | None:
+        """Of a day, as a fraction: √(Σ r² ÷ Σ seconds × a day) over the log returns r of the bars.
+
+        That is the realised volatility of Andersen, Bollerslev, Diebold and Labys, "Modeling and forecasting realized
+        volatility", Econometrica 71, 2003, scaled to a day. None where fewer than `FEWEST` returns are known.
+        """
+        moves = self._moves.get(symbol, ())
+        if len(moves) < FEWEST:
+            return None
+        return sqrt(sum(r * r for _, r in moves) / sum(seconds for seconds, _ in moves) * DAY)

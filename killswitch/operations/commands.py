@@ -1,0 +1,220 @@
+"""Hands: a command of a person becomes an event of a tick. Beside a living runner nothing else is done."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from difflib import get_close_matches
+from typing import Literal, TypeVar
+
+from killswitch.accounts.armed import ArmedAccount
+from killswitch.gate.lock_merge import UNION_SCOPE
+from killswitch.graph.nodes import PolicySet
+from killswitch.incident.record.results import Standing, result_of
+from killswitch.model.decision import Decision, Notice, decision_id
+from killswitch.model.instant import rfc3339
+from killswitch.model.snapshot import Event
+from killswitch.model.store import Store
+from killswitch.model.words import Cause
+from killswitch.operations.status import LockView
+from killswitch.planning.notices import RESET
+from killswitch.planning.operator.closes import OPERATOR
+from killswitch.planning.operator.plan_file import SavedPlan, decode_plan, encode_plan
+from killswitch.planning.operator.saved_plan import applied_ids
+from killswitch.planning.scopes.compiled_policy import Identity, scopes_of
+from killswitch.runner.status_blob import AccountView, RunnerView
+
+T = TypeVar("T")
+HandKind = Literal["close", "reset", "apply", "give_up"]
+
+LOOK_BACK = 50
+"""How many of the newest decisions and notices are searched for the answer to a hand at first."""
+
+FAR_BACK = 10_000
+"""How many of the newest are searched at most, for refusals of a plan as well."""
+
+
+class RefusedScopeError(Exception):
+    """The scope names nothing that is watched; the message lists what is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a tick made of a hand: its decisions, and what it said instead."""
+
+    decisions: tuple[Decision, ...]
+    notices: tuple[Notice, ...]
+
+
+class SpentPlanError(Exception):
+    """A saved plan that this store has carried out, or is about to; the message says which."""
+
+
+def hand(
+    kind: HandKind,
+    scope: str | None,
+    author: str,
+    reason: str,
+    at: datetime,
+    *,
+    cause: Cause | None = None,
+    force: bool = False,
+    decision: str | None = None,
+) -> Event:
+    """The event of a command given at `at`."""
+    return Event(
+        id=f"hand-{secrets.token_hex(8)}", at=at, kind=kind, scope=scope, author=author, reason=reason, cause=cause,
+        force=force, decision=decision,
+    )  # fmt: skip
+
+
+def apply_hand(store: Store, plan: SavedPlan, author: str, at: datetime) -> Event:
+    """The event that brings `plan` to a tick. SpentPlanError if the store has it, or its decisions, already.
+
+    Its id counts the refusals of the plan so far, and a store takes an id once: however many hands apply a plan at
+    the same time, one tick takes it once.
+    """
+    require_unspent(store, plan)
+    begins = f"apply-{plan.digest.removeprefix('sha256:')[:20]}-"
+    refused = {notice.subject for notice in store.notices(FAR_BACK) if (notice.subject or "").startswith(begins)}
+    event_id = f"{begins}{len(refused)}"
+    if any(event.id == event_id for event in store.pending_events()):
+        raise SpentPlanError(f"the plan {plan.short} waits for a tick already, as {event_id}: see `ksctl status`")
+    return Event(
+        id=event_id, at=at, kind="apply", scope=plan.scope, author=author, reason=f"plan {plan.short}",
+        plan=encode_plan(plan).decode(),
+    )  # fmt: skip
+
+
+def require_unspent(store: Store, plan: SavedPlan) -> None:
+    """SpentPlanError if the plan's decisions are in the store: a plan is carried out once."""
+    for decision in applied_ids(plan):
+        found = store.decision(decision)
+        if found is not None:
+            raise SpentPlanError(
+                f"the plan {plan.short} was applied at {rfc3339(found.decision.as_of)} by "
+                f"{found.decision.author or 'unknown'}, as decision {decision}: make a new one"
+            )
+
+
+def require_scope(scope: str, known: set[str]) -> None:
+    """RefusedScopeError unless `scope` is one of `known`."""
+    if scope in known:
+        return
+    near = get_close_matches(scope, known, 1)
+    meant = f", did you mean {near[0]}?" if near else "."
+    raise RefusedScopeError(f"nothing is watched under {scope}{meant} Known: {', '.join(sorted(known)) or 'nothing'}")
+
+
+def closable_scopes(view: RunnerView) -> set[str]:
+    """What a close by hand may name."""
+    accounts = {f"account/{account.account}" for account in view.accounts}
+    return accounts | {f"venue/{account.venue}" for account in view.accounts} | {"portfolio"}
+
+
+def machine_scopes(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) -> set[str]:
+    """The scopes that would have a stage machine with these policies and accounts."""
+    identities: list[Identity] = [(a.name, a.venue, a.market, a.currency) for a in accounts.values()]
+    return {scope for graph in policies.graphs for scope in scopes_of(graph.scope, identities)}
+
+
+def watched_scopes(view: RunnerView) -> set[str]:
+    """The scopes that have a stage machine, or a latch that outlived its policy."""
+    return {machine.scope for machine in view.machines} | {orphan.scope for orphan in view.orphans}
+
+
+def locked_scopes(locks: Iterable[LockView]) -> set[str]:
+    """The scopes that a lock stands on, whoever wrote it: a hand may lift it also where no policy is."""
+    return {lock.scope for lock in locks if lock.ordered and lock.has_own and lock.scope is not None} - {UNION_SCOPE}
+
+
+def accounts_named(view: RunnerView, scope: str | None) -> tuple[AccountView, ...]:
+    """The accounts that a close of `scope` reaches."""
+    kind, _, name = (scope or "portfolio").partition("/")
+    return tuple(
+        each
+        for each in view.accounts
+        if kind == "portfolio" or (kind, name) in (("account", each.account), ("venue", each.venue))
+    )
+
+
+def is_waiting(store: Store, event: Event) -> bool:
+    """Whether no tick has taken `event` yet."""
+    return any(pending.id == event.id for pending in store.pending_events())
+
+
+def is_unfinished(store: Store, event: Event) -> bool:
+    """Whether a tick has taken the close, and it still waits for accounts that cannot be read."""
+    answer = answer_to(store, event)
+    return event.kind == "close" and bool(answer.decisions or answer.notices)
+
+
+def answer_to(store: Store, event: Event) -> Answer:
+    """What the tick that took `event` made of it."""
+    recent = [each.decision for each in _newest(store.decisions, lambda stored: stored.decision.as_of, event.at)]
+    notices = _newest(store.notices, lambda notice: notice.as_of, event.at)
+    mine = _TESTS[event.kind](event) if event.kind in _TESTS else _resets(event)
+    return Answer(
+        tuple(decision for decision in recent if mine(decision)),
+        tuple(
+            notice
+            for notice in notices
+            if notice.subject == event.id or (_is_reset_notice(notice, event) and notice.as_of >= event.at)
+        ),
+    )
+
+
+def _newest(read: Callable[[int], Sequence[T]], when: Callable[[T], datetime], since: datetime) -> Sequence[T]:
+    """The newest, newest first, and all that are of `since` or later: one tick may say much at once."""
+    limit = LOOK_BACK
+    while True:
+        found = read(limit)
+        if len(found) < limit or limit >= FAR_BACK or when(found[-1]) < since:
+            return found
+        limit = min(FAR_BACK, limit * 10)
+
+
+def fired_anew(store: Store, answer: Answer) -> Decision | None:
+    """The newest stage that has locked a scope again since it was reset: its triggers still held. None without one."""
+    resets = [each for each in answer.decisions if each.kind == "reset"]
+    newest = (stored.decision for stored in store.decisions(LOOK_BACK))
+    locking = (each for each in newest if each.kind is None and each.lock is not None)
+    return next((it for it in locking if any(it.scope == r.scope and it.as_of >= r.as_of for r in resets)), None)
+
+
+def standing_of_close(store: Store, decision: Decision) -> Standing:
+    """How far the close of `decision` has come, from its journal alone: cheap enough to be asked repeatedly."""
+    return result_of(decision, store.journal(decision.id), None).standing
+
+
+def _closes(event: Event) -> Callable[[Decision], bool]:
+    def test(decision: Decision) -> bool:
+        return decision.id == decision_id(OPERATOR, decision.scope, event.id, decision.as_of)
+
+    return test
+
+
+def _resets(event: Event) -> Callable[[Decision], bool]:
+    def test(decision: Decision) -> bool:
+        same = (decision.scope, decision.author, decision.reason) == (event.scope, event.author, event.reason)
+        return decision.kind == "reset" and same and decision.as_of >= event.at
+
+    return test
+
+
+def _applies(event: Event) -> Callable[[Decision], bool]:
+    ids = frozenset(applied_ids(decode_plan(event.plan or "")))
+    return lambda decision: decision.id in ids
+
+
+_TESTS: dict[str, Callable[[Event], Callable[[Decision], bool]]] = {
+    "close": _closes,
+    "apply": _applies,
+    "give_up": lambda event: lambda decision: decision.id == event.decision,
+}
+
+
+def _is_reset_notice(notice: Notice, event: Event) -> bool:
+    return event.kind == "reset" and notice.scope == event.scope and notice.subject == RESET

@@ -1,0 +1,145 @@
+"""What the policies would do now: one tick whose outcome is shown and not carried out.
+
+The same interpreter, restored from the same memory, on the same snapshot as a runner's next tick; it holds no
+lease, writes nothing and sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+from msgspec import json as msgjson
+
+from killswitch.graph.nodes import PolicySet
+from killswitch.model.decision import Decision, Notice, decision_record
+from killswitch.model.instant import rfc3339
+from killswitch.model.snapshot import Closing, Snapshot
+from killswitch.model.store import Store
+from killswitch.planning.operator.plan_file import SavedPlan, made
+from killswitch.planning.operator.saved_plan import basis_of
+from killswitch.planning.tick import NOTHING, Interpreter
+from killswitch.runner.close_by_operator import REMEMBERED
+from killswitch.runner.loop import REMEMBERED_NOTICES
+from killswitch.runner.status_blob import AccountView, MachineView, account_view, machine_views
+
+PREVIEW_FORMAT = "killswitch.preview/v1"
+
+
+class Preview(Struct, frozen=True):
+    """One tick, not carried out. `armed` are the accounts whose documents say `execution: live`."""
+
+    snapshot: Snapshot
+    policies: PolicySet
+    accounts: tuple[AccountView, ...]
+    machines: tuple[MachineView, ...]
+    decisions: tuple[Decision, ...]
+    notices: tuple[Notice, ...]
+    memory: str
+    """Where history and stages were taken from, in words."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.decisions)
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """Accounts of which nothing can be said, and why: for them no answer is not `nothing to do`."""
+        return tuple(
+            f"{account.account} is {account.quality}: {account.reason or 'no reason given'}"
+            for account in self.accounts
+            if account.quality != "ok"
+        )
+
+
+def preview(
+    policies: PolicySet, snapshot: Snapshot, interpreter: Interpreter, memory: str, armed: frozenset[str]
+) -> Preview:
+    """Tick `interpreter`, whose memory was restored or replayed, on `snapshot`."""
+    interpreter.may_send_on(armed)
+    pending = interpreter.evaluate(snapshot)
+    machines = machine_views(interpreter.status(), policies)  # as they are, not as the plan would leave them
+    outcome = NOTHING if pending is None else interpreter.decide(pending)
+    return Preview(
+        snapshot=snapshot,
+        policies=policies,
+        accounts=tuple(account_view(account, armed=account.account in armed) for account in snapshot.accounts),
+        machines=machines,
+        decisions=outcome.decisions,
+        notices=outcome.notices,
+        memory=memory,
+    )
+
+
+def saved(shown: Preview, decisions: Iterable[Decision]) -> SavedPlan | None:
+    """The plan of these decisions of a preview, for `ksctl apply`; None if nothing of them would be carried out."""
+    kept = tuple(
+        decision
+        for decision in decisions
+        if decision.mode == "enforce"
+        and decision.kind != "hedge"  # opens what no book of the plan holds, and a tick opens it by itself
+        and not decision.is_suspicion  # over before anybody could apply it
+        and (decision.intents or decision.cancels or decision.lock)
+    )
+    if not kept:
+        return None
+    policies = shown.policies
+    basis = basis_of(kept, shown.snapshot, policies)
+    return made(shown.snapshot.as_of, policies.digest, policies.commit, kept, basis)
+
+
+def of_policies(shown: Preview) -> tuple[Decision, ...]:
+    """What the policies would bring about: not what a tick does by itself at any rate, as resets and waiting hands."""
+    return tuple(decision for decision in shown.decisions if decision.kind in (None, "hedge"))
+
+
+def from_store(policies: PolicySet, store: Store | None) -> tuple[Interpreter, str]:
+    """An interpreter with a runner's memory, where there is one; and in words, where it is from."""
+    interpreter = Interpreter(policies, told=() if store is None else store.notices(REMEMBERED_NOTICES))
+    if store is None:
+        return interpreter, "no store: this snapshot alone, so windows are only partly known"
+    unfinished = [stored.decision for stored in store.unfinished()]
+    past = [stored.decision for stored in store.decisions(REMEMBERED)]
+    interpreter.restore(store.states(), store.rows, unfinished, past)
+    return interpreter, "the runner's store"
+
+
+def under_way(store: Store | None) -> tuple[Closing, ...]:
+    """What is being closed: a plan must not order again what is being worked on."""
+    if store is None:
+        return ()
+    closes = [stored.decision for stored in store.unfinished() if not stored.decision.is_suspicion]
+    return tuple(Closing(decision.id, "closing", scope=decision.scope) for decision in closes)
+
+
+def from_recording(policies: PolicySet, snapshots: Iterable[Snapshot]) -> tuple[Interpreter, Snapshot | None, str]:
+    """An interpreter that has seen all but the last of `snapshots`, that last one (None: there is none), and words."""
+    interpreter = Interpreter(policies)
+    last: Snapshot | None = None
+    seen = 0
+    for snapshot in snapshots:
+        if last is not None:
+            interpreter.tick(last)
+            seen += 1
+        last = snapshot
+    return interpreter, last, f"{seen} earlier snapshot{'' if seen == 1 else 's'} of the recording"
+
+
+def encode_preview(shown: Preview) -> bytes:
+    """What would be done, as JSON, format `killswitch.preview/v1`: one object. A saved plan is another thing."""
+    return msgjson.Encoder(decimal_format="string").encode(
+        {
+            "format": PREVIEW_FORMAT,
+            "as_of": rfc3339(shown.snapshot.as_of),
+            "policy_set": shown.policies.digest,
+            "commit": shown.policies.commit,
+            "memory": shown.memory,
+            "pending": shown.pending,
+            "unreadable": shown.unreadable,
+            "accounts": shown.accounts,
+            "machines": shown.machines,
+            "decisions": [decision_record(decision) for decision in shown.decisions],
+            "notices": shown.notices,
+        }
+    )

@@ -1,0 +1,273 @@
+"""How far a close has come, and when it is expected to end: from its decision and its journal alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import ROUND_CEILING, Decimal
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from killswitch.incident.record.order_lines import OrderLine, number
+from killswitch.incident.record.results import Ending, Result, Standing, result_of
+from killswitch.model.decision import Decision, Unwinding
+from killswitch.model.store import JournalEntry
+from killswitch.model.words import Cause
+
+PROGRESS_FORMAT: Final = "killswitch.progress/v1"
+ZERO = Decimal(0)
+Key = tuple[str | None, str | None, str | None]
+"""Account, symbol and side of a position."""
+
+
+class OrderCounts(Struct, frozen=True):
+    """The orders of a close by what came of them. `unknown`: nobody can say yet what it did."""
+
+    sent: int
+    filled: int
+    unknown: int
+    refused: int
+    partly: int = 0
+    """Of the filled, those that ended with less than was sent."""
+    empty: int = 0
+    """Those that the venue ended without a fill."""
+
+
+class OpenPosition(Struct, frozen=True):
+    """A position that is held up: what is left to close of it in contracts (null: not known yet), and why."""
+
+    account: str
+    symbol: str
+    position_side: str
+    left: Decimal | None
+    why: str
+
+
+class Progress(Struct, frozen=True):
+    """One decision's close. `elapsed` in seconds since it was decided, until now or its end.
+
+    `expected_end` is null where nothing is known to expect it by, and `unknown_because` says what is missing.
+    """
+
+    at: datetime
+    decision: str
+    scope: str
+    stage: str | None
+    author: str | None
+    reason: str | None
+    cause: Cause | None
+    standing: Standing
+    positions: int
+    done: int
+    open: int
+    orders: OrderCounts
+    blocked: tuple[OpenPosition, ...]
+    elapsed: float
+    expected_end: datetime | None
+    unknown_because: str | None
+    format: Literal["killswitch.progress/v1"] = PROGRESS_FORMAT
+
+    @property
+    def changing(self) -> tuple[object, ...]:
+        """What makes a progress another one: everything but the time."""
+        return (self.standing, self.positions, self.done, self.orders, self.blocked)
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One position at work: what is to be closed of it and what has been, in contracts."""
+
+    key: Key
+    contracts: Decimal
+    filled: Decimal
+    left: Decimal | None
+    done: bool
+    largest: Decimal
+
+    @property
+    def share(self) -> Decimal:
+        """How much of the work is done, 0…1."""
+        return Decimal(1) if self.done or not self.contracts else min(Decimal(1), self.filled / self.contracts)
+
+    @property
+    def orders_left(self) -> int:
+        """How many orders it takes still, where each fills."""
+        rest = max(ZERO, self.contracts - self.filled)
+        if self.done:
+            return 0
+        return max(1, int((rest / self.largest).to_integral_value(ROUND_CEILING))) if self.largest else 1
+
+
+def progress_of(decision: Decision, journal: Sequence[JournalEntry], now: datetime, *, runs: bool) -> Progress:
+    """How far the close of `decision` has come at `now`. `runs`: somebody lives who works on it."""
+    result = result_of(decision, journal, None)
+    orders = _by_position(result.orders)
+    lines = _lines(decision, journal, result, orders)
+    endings = {ending.account: ending for ending in result.endings}
+    blocked = tuple(each for line in lines if (each := _held_up(line, orders.get(line.key, ()), endings)) is not None)
+    ended = result.standing != "closing"
+    until = max((ending.at for ending in result.endings), default=now) if ended else now
+    left, why = (None, None) if ended else _seconds_left(decision, lines, result, blocked, now, runs=runs)
+    done = sum(line.done for line in lines)
+    return Progress(
+        at=now,
+        decision=decision.id,
+        scope=decision.scope,
+        stage=decision.stage,
+        author=decision.author,
+        reason=decision.reason,
+        cause=decision.cause,
+        standing=result.standing,
+        positions=len(lines),
+        done=done,
+        open=len(lines) - done,
+        orders=_counts(result.orders),
+        blocked=blocked,
+        elapsed=max(0.0, (until - decision.as_of).total_seconds()),
+        expected_end=until if ended else None if left is None else now + timedelta(seconds=left),
+        unknown_because=why,
+    )
+
+
+def scheduled_seconds(decision: Decision) -> float:
+    """How long the declared pace alone makes the close last, where each order fills; 0 where none is declared."""
+    unwinding = decision.unwinding
+    if unwinding is None:
+        return 0.0
+    orders = Counter(intent.account for intent in decision.intents)
+    slices = Counter((intent.account, intent.symbol, intent.position_side) for intent in decision.intents)
+    return _paced(unwinding, max(orders.values(), default=0), max(slices.values(), default=0))
+
+
+def _paced(unwinding: Unwinding, orders: int, slices: int) -> float:
+    """Seconds for so many orders of one account, so many of them slices of one position."""
+    a_minute = unwinding.max_orders_per_minute
+    spaced = 0.0 if a_minute is None else orders * 60.0 / a_minute
+    return max(spaced, max(0, slices - 1) * (unwinding.pause or 0.0))
+
+
+def _by_position(orders: Sequence[OrderLine]) -> Mapping[Key, Sequence[OrderLine]]:
+    """The orders of each position, as they were sent."""
+    found: dict[Key, list[OrderLine]] = {}
+    for order in orders:
+        found.setdefault((order.account, order.symbol, order.position_side), []).append(order)
+    return found
+
+
+def _lines(
+    decision: Decision, journal: Sequence[JournalEntry], result: Result, orders: Mapping[Key, Sequence[OrderLine]]
+) -> tuple[_Line, ...]:
+    shown = {(each.account, each.symbol, each.position_side): each for each in result.verified}
+    flat = {ending.account for ending in result.endings if ending.status == "flat"}
+    largest = _largest(decision)
+    found = []
+    for entry in journal:
+        if entry.kind != "planned" or entry.symbol is None:
+            continue
+        key: Key = (entry.account, entry.symbol, entry.position_side)
+        seen = shown.get((entry.account or "", entry.symbol, entry.position_side))
+        contracts = number(entry, "contracts") or ZERO
+        found.append(
+            _Line(
+                key=key,
+                contracts=contracts,
+                filled=sum((order.filled or ZERO for order in orders.get(key, ())), ZERO),
+                left=None if seen is None else max(ZERO, seen.position - seen.target),
+                done=entry.account in flat or (seen is not None and seen.position <= seen.target),
+                largest=largest.get(key, contracts),
+            )
+        )
+    return tuple(found)
+
+
+def _largest(decision: Decision) -> Mapping[Key, Decimal]:
+    """The largest slice of each position."""
+    found: dict[Key, Decimal] = {}
+    for intent in decision.intents:
+        key = (intent.account, intent.symbol, intent.position_side)
+        found[key] = max(intent.contracts, found.get(key, ZERO))
+    return found
+
+
+def _counts(orders: Sequence[OrderLine]) -> OrderCounts:
+    return OrderCounts(
+        sent=len(orders),
+        filled=sum(1 for order in orders if order.filled),
+        unknown=sum(1 for order in orders if _unknown(order)),
+        refused=sum(1 for order in orders if order.outcome.startswith("rejected")),
+        partly=sum(1 for order in orders if order.fate == "final" and _less(order)),
+        empty=sum(1 for order in orders if order.fate == "final" and order.filled == 0 and not order.did_nothing),
+    )
+
+
+def _less(order: OrderLine) -> bool:
+    return bool(order.filled) and order.amount is not None and order.filled is not None and order.filled < order.amount
+
+
+def _unknown(order: OrderLine) -> bool:
+    return order.fate in ("set aside", "abandoned") or (order.fate == "in flight" and order.was_unknown)
+
+
+def _held_up(line: _Line, mine: Sequence[OrderLine], endings: Mapping[str, Ending]) -> OpenPosition | None:
+    """Why the position is not closed yet, where something is in the way of it; None for one that is on its way."""
+    if line.done:
+        return None
+    unknown = [order.client_order_id for order in mine if _unknown(order)]
+    ending = endings.get(line.key[0] or "")
+    why = None
+    if unknown:
+        why = f"nobody can say yet what order {unknown[-1]} did"
+    elif mine and mine[-1].outcome.startswith("rejected"):
+        why = mine[-1].outcome + (f" ({mine[-1].text})" if mine[-1].text else "")
+    elif ending is not None:
+        why = ending.reason or ending.status
+    if why is None:
+        return None
+    account, symbol, side = line.key
+    return OpenPosition(account or "", symbol or "", side or "", line.left, why)
+
+
+def _seconds_left(
+    decision: Decision,
+    lines: Sequence[_Line],
+    result: Result,
+    blocked: Sequence[OpenPosition],
+    now: datetime,
+    *,
+    runs: bool,
+) -> tuple[float | None, str | None]:
+    """Seconds that the rest is expected to take, or why nothing can be said.
+
+    By the pace so far, as if the rest took as long in proportion, and by the declared pace; the longer holds.
+    """
+    open_lines = sum(not line.done for line in lines)
+    if not runs:
+        return None, "no runner lives that works on it"
+    if open_lines and open_lines == len(blocked):
+        return None, "everything that is open is held up"
+    if blocked:
+        return None, f"{len(blocked)} of {open_lines} open positions {'is' if len(blocked) == 1 else 'are'} held up"
+    expected = [each for each in (_by_pace(lines, result, now), _by_schedule(decision, lines)) if each is not None]
+    return (max(expected), None) if expected else (None, "nothing has filled yet")
+
+
+def _by_pace(lines: Sequence[_Line], result: Result, now: datetime) -> float | None:
+    if not lines or not result.orders:
+        return None
+    share = sum((line.share for line in lines), ZERO) / len(lines)
+    taken = (now - min(order.sent_at for order in result.orders)).total_seconds()
+    return float(Decimal(max(0.0, taken)) * (1 - share) / share) if share else None
+
+
+def _by_schedule(decision: Decision, lines: Sequence[_Line]) -> float | None:
+    """What the declared pace alone takes: it spaces the orders of each account, and the slices of each position."""
+    unwinding = decision.unwinding
+    if unwinding is None or (unwinding.max_orders_per_minute is None and unwinding.pause is None):
+        return None
+    orders: dict[str | None, int] = {}
+    for line in lines:
+        orders[line.key[0]] = orders.get(line.key[0], 0) + line.orders_left
+    return _paced(unwinding, max(orders.values(), default=0), max((line.orders_left for line in lines), default=0))

@@ -1,0 +1,290 @@
+"""How things stand on a store: the runner, its last tick, the locks as bots read them, and what waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from killswitch.deadline import DeadlineError, within
+from killswitch.gate.lock_merge import UNION_SCOPE, is_on_suspicion, scope_of
+from killswitch.gate.reading import read_file, read_lock
+from killswitch.incident.record.results import Result, recorded_result
+from killswitch.model.decision import Cause, Decision, Notice
+from killswitch.model.instant import from_micros, to_micros
+from killswitch.model.legible import legible, one_line
+from killswitch.model.snapshot import Event, Residual
+from killswitch.model.store import Lease, RouteCount, Store
+from killswitch.runner.alert_deduplication import set_aside_words
+from killswitch.runner.close_by_operator import left_to_do
+from killswitch.runner.lease import is_dead, is_misdated, is_running, pid_of
+from killswitch.runner.status_blob import LIVE_NAME, RunnerView, decode_view
+
+STATUS_FORMAT = "killswitch.status/v1"
+
+AN_HOUR = timedelta(hours=1)
+MOST_SUSPICIONS = 5
+NEWEST = 100
+"""How many decisions back suspicions are looked for."""
+A_DAY = timedelta(days=1)
+MOST_BY_HAND = 5
+LOOKED_THROUGH = 100
+"""Of so many of the newest decisions, those by hand are shown."""
+
+FOLDER_PATIENCE = 2.0
+"""Seconds that the file system of the lock folder is waited for."""
+MOST_FILES = 5_000
+"""So many lock files are shown: a folder may be full of what is none."""
+
+Liveness = Literal["alive", "silent", "gone"]
+"""alive: it holds the lease. silent: its lease ran out, or its process is dead. gone: nobody holds the lease."""
+
+
+class RunnerState(Struct, frozen=True):
+    """Whether a runner lives on the store."""
+
+    liveness: Liveness
+    owner: str | None
+    pid: int | None
+    generation: int | None
+    lease_until: datetime | None
+    why: str
+
+
+class LockView(Struct, frozen=True):
+    """A lock file as a bot reads it now. `until` is null for a lock without end."""
+
+    file: str
+    scope: str | None
+    locked: bool
+    mode: str | None
+    reason: str
+    stage: str | None
+    until: datetime | None
+    alive_until: datetime | None
+    ordered: bool
+    """Whether a lock was ordered, or stands in a file that cannot be read; else only staleness locks."""
+    stale: bool
+    """Nobody keeps the file alive any more: that alone locks, whatever else the file says."""
+    on_suspicion: bool = False
+    """It is not known whether a fall was a loss, and no stage has fired."""
+    wider: tuple[str, ...] = ()
+    """The wider scopes whose locks this file says too."""
+    has_own: bool = True
+    """Of one that is ordered: whether the scope itself is locked, and not only a wider one."""
+
+
+class OpenClosing(Struct, frozen=True):
+    """A decision whose work on an account is planned and not finished."""
+
+    decision: str
+    scope: str
+    account: str
+    result: Result
+    left: tuple[Residual, ...] | None = None
+    """What is left to close there as of the runner's last tick; null where it could not read the account then."""
+
+
+class HandClose(Struct, frozen=True):
+    """A close that a person gave, taken by a runner or carried out without one, and what came of it."""
+
+    at: datetime
+    decision: str
+    scope: str
+    author: str | None
+    cause: Cause | None
+    reason: str | None
+    result: Result
+
+
+class Standing(Struct, frozen=True):
+    """Everything that `ksctl status` says. `view` is null where no runner has ticked on this store."""
+
+    now: datetime
+    runner: RunnerState
+    view: RunnerView | None
+    view_problem: str | None
+    locks: tuple[LockView, ...]
+    closings: tuple[OpenClosing, ...]
+    pending: tuple[Event, ...]
+    notices: tuple[Notice, ...]
+    notifications: tuple[RouteCount, ...] = ()
+    """How many messages of each route to each target wait, were delivered, and were given up."""
+    by_hand: tuple[HandClose, ...] = ()
+    """The newest closes by hand of the last day, newest first; where no runner lives, the last one however old."""
+    problems: tuple[str, ...] = ()
+    """What no tick could say: closes that nobody works on, and a lock folder that does not answer."""
+    suspicions: tuple[Decision, ...] = ()
+    """The newest locks on suspicion of the last hour, newest first."""
+    format: str = STATUS_FORMAT
+
+
+encode_standing = msgspec.json.Encoder(decimal_format="string").encode
+
+
+def standing_of(store: Store, now: datetime, notices: int, dated: datetime | None = None) -> Standing:
+    """Read everything once. StoreError if the store cannot be read; nothing else raises.
+
+    `now` is the wall clock, which the lease and the locks go by. `dated`: now as ticks are dated, which the ages of
+    what they did are told by; None: the same.
+    """
+    view, problem = _view(store)
+    runner = runner_state(store.lease(), now)
+    left = [(account, decision) for account, decisions in left_to_do(store).items() for decision in decisions]
+    locks = () if view is None else locks_at(_as_path(view.lock_folder), _as_path(view.union), now)
+    commands = store.commands()
+    stranded = () if runner.liveness == "alive" else tuple(_stranded(account, each) for account, each in left)
+    return Standing(
+        now=dated or now,
+        runner=runner,
+        view=view,
+        view_problem=problem,
+        locks=locks,
+        closings=tuple(
+            OpenClosing(
+                decision.id,
+                decision.scope,
+                account,
+                recorded_result(store, decision),
+                _left(view, decision.id, account),
+            )
+            for account, decision in left
+        ),
+        pending=commands.events,
+        notices=tuple(store.notices(notices)),
+        notifications=tuple(store.outbox()),
+        suspicions=_suspicions(store, dated or now),
+        by_hand=tuple(_by_hand(store, dated or now, alone=runner.liveness != "alive")),
+        problems=stranded
+        + tuple(set_aside_words(each) for each in commands.unreadable)
+        + tuple(lock.reason for lock in locks if lock.scope is None),
+    )
+
+
+def _left(view: RunnerView | None, decision: str, account: str) -> tuple[Residual, ...] | None:
+    read = view is not None and any(each.account == account and each.quality == "ok" for each in view.accounts)
+    known = () if view is None or not read else view.closings
+    at_work = [each for each in known if each.decision == decision and each.status in ("planned", "closing")]
+    return tuple(it for each in at_work for it in each.residual if it.account == account) if at_work else None
+
+
+def _stranded(account: str, decision: Decision) -> str:
+    return (
+        f"nobody works on the closing of decision {decision.id} on account {account}, because no runner lives: "
+        "`ksctl run --live` goes on with what is left, `ksctl status --watch` shows how it stands"
+    )
+
+
+def _suspicions(store: Store, now: datetime) -> tuple[Decision, ...]:
+    newest = (stored.decision for stored in store.decisions(NEWEST))
+    return tuple(
+        islice((each for each in newest if each.is_suspicion and now - each.as_of <= AN_HOUR), MOST_SUSPICIONS)
+    )
+
+
+def _by_hand(store: Store, now: datetime, *, alone: bool) -> Iterator[HandClose]:
+    given = [each.decision for each in store.decisions(LOOKED_THROUGH) if each.decision.kind == "manual"]
+    fresh = [each for each in given if now - each.as_of <= A_DAY][:MOST_BY_HAND]
+    for each in fresh or (given[:1] if alone else []):
+        result = recorded_result(store, each)
+        yield HandClose(each.as_of, each.id, each.scope, each.author, each.cause, each.reason, result)
+
+
+def runner_state(lease: Lease | None, now: datetime) -> RunnerState:
+    """Whether the holder of `lease` lives, as far as can be told from here, and why that is said."""
+    if lease is None:
+        return RunnerState("gone", None, None, None, None, "nobody holds the lease")
+    until = from_micros(lease.expires_at)
+    liveness: Liveness = "alive"
+    why = "it holds the lease"
+    if is_dead(lease.owner):
+        liveness, why = "silent", "its process is gone, without giving the lease back"
+    elif is_misdated(lease, now) and not is_running(lease.owner):
+        liveness, why = "silent", "its lease is dated too far ahead: the clock was put back, and it has not renewed it"
+    elif lease.expires_at <= to_micros(now):
+        liveness, why = "silent", "its lease ran out without being renewed"
+    return RunnerState(liveness, lease.owner, pid_of(lease.owner), lease.generation, until, why)
+
+
+def _view(store: Store) -> tuple[RunnerView | None, str | None]:
+    blob = store.live(LIVE_NAME)
+    if blob is None:
+        return None, "no runner has ticked on this store yet"
+    try:
+        return decode_view(blob), None
+    except msgspec.DecodeError as error:
+        return None, f"the last tick was written by another version of ksctl ({error})"
+
+
+def locks_at(folder: Path | None, union: Path | None, now: datetime) -> tuple[LockView, ...]:
+    """The lock files there, as a bot reads them at `now`; a place that does not answer is itself shown as a lock.
+
+    Of a folder with more than `MOST_FILES` those of accounts, venues and the portfolio are shown before others.
+    """
+    found: tuple[LockView, ...] = ()
+    if folder is not None:
+        found += _answered(f"the lock folder {folder}", folder, lambda: _locks_in(folder, union, now))
+    if union is not None:
+        found += _answered(f"the lock file {union} for all scopes", union, lambda: (_lock(union, union, now),))
+    return found
+
+
+def _answered(what: str, path: Path, look: Callable[[], tuple[LockView, ...]]) -> tuple[LockView, ...]:
+    try:
+        return within(FOLDER_PATIENCE, what, look)
+    except DeadlineError as error:
+        return (_unanswered(str(path), str(error)),)
+
+
+def _unanswered(file: str, why: str) -> LockView:
+    return LockView(
+        file=file, scope=None, locked=True, mode="reduce_only", reason=why, stage=None, until=None, alive_until=None,
+        ordered=True, stale=False,
+    )  # fmt: skip
+
+
+def _locks_in(folder: Path, union: Path | None, now: datetime) -> tuple[LockView, ...]:
+    paths = (path for path in folder.glob("*.json") if path != union)
+    shown = sorted(paths, key=lambda path: (not path.stem.startswith(("account__", "venue__", "portfolio")), path))
+    return tuple(_lock(path, union, now) for path in sorted(shown[:MOST_FILES]))
+
+
+def _as_path(written: str | None) -> Path | None:
+    return None if written is None else Path(written)
+
+
+def _lock(path: Path, union: Path | None, now: datetime) -> LockView:
+    verdict, lock = read_lock(path, now), read_file(path).lock
+    endless = lock is None or not lock.locked or lock.expires_ts > _YEAR_9000
+    scopes = ((None if lock is None else lock.details.get("scopes")) or "").split(", ")
+    return LockView(
+        file=legible(str(path)),
+        scope=one_line(lock.scope if lock is not None else UNION_SCOPE if path == union else scope_of(path)),
+        locked=verdict.locked,
+        mode=verdict.mode,
+        reason=one_line(legible(verdict.reason)),
+        stage=None if lock is None or lock.stage is None else one_line(lock.stage),
+        until=None if lock is None or endless else _instant(lock.expires_ts),
+        alive_until=None if lock is None else _instant(lock.alive_until),
+        ordered=lock is None or lock.locked,
+        on_suspicion=lock is not None and lock.locked and is_on_suspicion(lock),
+        stale=lock is not None and lock.alive_until < now.timestamp(),
+        wider=() if lock is None or lock.own is None else tuple(each for each in scopes if each != lock.scope),
+        has_own=lock is None or lock.own is None or lock.own.locked,
+    )
+
+
+_YEAR_9000 = 221_845_392_000.0
+
+
+def _instant(seconds: float) -> datetime | None:
+    """Unix seconds as an instant; None for what no calendar holds."""
+    try:
+        return from_micros(round(seconds * 1_000_000))
+    except (OverflowError, ValueError):
+        return None

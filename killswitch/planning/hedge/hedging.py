@@ -1,0 +1,259 @@
+"""Hedges: what stands in for a position that cannot be closed, suggested or opened, once for each position.
+
+A hedge is temporary. It reduces nothing, no stage ends it, and no reset: whoever reads the notice closes it by hand
+once the position that it stands in for is gone. It is recorded on the policy and the scope of the decision that could
+not be carried out, with the contracts that it covers, so that neither another decision about the same position nor a
+restart opens it again: only what has come to the position since is answered for, within the same bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from killswitch.graph.nodes import PolicySet
+from killswitch.graph.unwinding import OF_CAUSE, UnwindingRule, unwinding_for
+from killswitch.model.decision import Decision, Intent, Notice, Severity, decision_id
+from killswitch.model.instant import MINUTE, from_micros
+from killswitch.model.snapshot import AccountSnapshot, Residual, Snapshot
+from killswitch.planning.hedge.proxy import SAMPLE, Sized, World, size
+from killswitch.planning.hedge.uncloseable import Obstacles, Seen, Stuck, Watched, is_dust
+from killswitch.planning.orders.unwind import manner
+from killswitch.planning.rounding import SHUT
+from killswitch.signals.history.marks import Marks
+from killswitch.signals.position import ZERO
+from killswitch.signals.view import Instruments, PnlKey, ScopeView, distrust
+
+LONGEST_GAP = 10 * MINUTE
+"""Microseconds that a return may span."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """What stands in for a position: for how many of its contracts, and the orders that opened it."""
+
+    contracts: Decimal = ZERO
+    orders: tuple[Intent, ...] = ()
+
+
+_NOTHING = _Standing()
+
+
+class Hedging:
+    """Watches the closings of decisions whose unwinding names instruments that may stand in. Without one it is idle.
+
+    Marks are sampled from when it is made: after a restart beta is unknown until enough returns are seen again, but
+    for an instrument of the same name. `armed` are the accounts on which orders may be sent, None where all are;
+    `told` is what earlier runs have told.
+    """
+
+    def __init__(
+        self, policies: PolicySet, armed: Collection[str] | None = None, told: Iterable[Notice] | None = None
+    ) -> None:
+        self._policies = policies
+        self.armed = armed
+        self._rules = {rule.name: rule for rule in policies.unwindings if rule.hedge.stand_ins}
+        self._observing = frozenset(graph.policy for graph in policies.graphs if graph.mode == "observe")
+        keep = max((rule.hedge.window for rule in self._rules.values()), default=0)
+        self._marks = Marks(SAMPLE, keep, LONGEST_GAP)
+        self._decisions: dict[str, Decision] = {}
+        self._obstacles = Obstacles()
+        self._seen = Seen(0, {}, {}, {})
+        self._stuck: list[Stuck] = []
+        self._counted: set[str] = set()
+        self._standing: dict[PnlKey, _Standing] = {}
+        self._told: set[tuple[PnlKey, str]] = set()
+        self._told_before = None if told is None else tuple(told)
+        self._restored: set[str] = set()
+
+    def restore(self, decisions: Iterable[Decision]) -> None:
+        """Take up what was decided before a restart: what may need a hedge, and which hedges were opened."""
+        for decision in decisions if self._rules else ():
+            self.remember(decision)
+            self._restored.add(decision.id)
+
+    def remember(self, decision: Decision) -> None:
+        """A decision that is acted on: its closing is watched, or what it covers is counted, once."""
+        if decision.covers and decision.mode == "enforce" and decision.id not in self._counted:
+            self._counted.add(decision.id)
+            for each in decision.covers:
+                key = (each.account, each.symbol, each.position_side)
+                before = self._standing.get(key, _NOTHING)
+                orders = tuple(intent for intent in decision.intents if intent.purpose == "hedge")
+                self._standing[key] = _Standing(before.contracts + each.contracts, (*before.orders, *orders))
+        elif self._rule_of(decision) is not None:
+            self._decisions[decision.id] = decision
+
+    def observe(
+        self, snapshot: Snapshot, now: int, last: Mapping[str, AccountSnapshot], instruments: Instruments
+    ) -> bool:
+        """Take the snapshot in; whether `look` has anything to answer. `last`: each account as read last."""
+        if not self._rules:
+            return False
+        self._sample(snapshot, now, instruments)
+        accounts = {account.account: account for account in snapshot.accounts}
+        self._seen = Seen(now, accounts, last, instruments)
+        self._forget(snapshot)
+        # the greatest part first: what another decision would close of the same position is within it
+        found = self._obstacles.stuck(self._watched(snapshot), self._seen)
+        self._stuck = sorted(found, key=lambda each: -each.contracts)
+        return bool(self._stuck)
+
+    def look(self, busy: Collection[str]) -> tuple[list[Decision], list[Notice]]:
+        """The hedges that the snapshot observed last asks for, and what is told of them."""
+        decisions: list[Decision] = []
+        told: list[Notice] = []
+        seen = self._seen
+        world = World(seen.now, seen.accounts, seen.last, seen.instruments, self._marks, busy, self.armed)
+        for stuck in self._stuck:
+            rule = self._rule_of(stuck.decision)
+            part = self._uncovered(stuck)
+            if rule is not None and part is not None:
+                self._answer(part, rule, world, decisions, told)
+        return decisions, told
+
+    def _sample(self, snapshot: Snapshot, now: int, instruments: Instruments) -> None:
+        """Marks of markets that trade: one that is frozen does not say that nothing moved."""
+        if not self._marks.is_due(now):
+            return
+        readable = [account for account in snapshot.accounts if distrust(account, now, None) is None]
+        marks: dict[tuple[str, str], float] = {}
+        for account, position in ScopeView(now, snapshot.scheduled, readable, instruments, None).positions():
+            key = (account.account, position.symbol)
+            shut = key in instruments and instruments[key].state in SHUT
+            if not shut and position.mark_price is not None and position.mark_price > ZERO:
+                marks[key] = float(position.mark_price)
+        self._marks.recall(now, marks)
+
+    def _forget(self, snapshot: Snapshot) -> None:
+        """A decision is watched from when it is made until its closing is not shown any more.
+
+        What stands in for a position is kept in mind until the position is seen to be gone: whatever is held there
+        after that is another one.
+        """
+        shown = {closing.decision for closing in snapshot.closings}
+        made = {id_ for id_, decision in self._decisions.items() if decision.as_of >= snapshot.as_of}
+        self._decisions = {id_: each for id_, each in self._decisions.items() if id_ in shown or id_ in made}
+        self._standing = {key: each for key, each in self._standing.items() if not self._is_gone(key)}
+        self._told = {(key, what) for key, what in self._told if not self._is_gone(key)}
+
+    def _is_gone(self, key: PnlKey) -> bool:
+        account = self._seen.accounts.get(key[0])
+        if account is None or distrust(account, self._seen.now, None) is not None:
+            return False
+        return not any(row.contracts and (row.symbol, row.side) == key[1:] for row in account.positions or ())
+
+    def _watched(self, snapshot: Snapshot) -> Iterator[Watched]:
+        for closing in snapshot.closings:
+            decision = self._decisions.get(closing.decision)
+            rule = None if decision is None else self._rule_of(decision)
+            if decision is not None and rule is not None:
+                yield closing, decision, rule.hedge
+
+    def _uncovered(self, stuck: Stuck) -> Stuck | None:
+        """The part of it that nothing stands in for yet; None where that is nothing, or less than its venue trades."""
+        standing = self._standing.get(stuck.key, _NOTHING).contracts
+        if not standing:
+            return stuck
+        more = stuck.contracts - standing
+        rules = self._seen.instruments.get((stuck.account, stuck.position.symbol))
+        if more <= ZERO or is_dust(more, stuck.position, self._seen.last[stuck.account], rules):
+            return None
+        return replace(stuck, contracts=more)
+
+    def _answer(
+        self, stuck: Stuck, rule: UnwindingRule, world: World, decisions: list[Decision], told: list[Notice]
+    ) -> None:
+        """Hedge it, or suggest that, once; where nothing can stand in, say so once and look again at the next tick."""
+        standing = self._standing.get(stuck.key, _NOTHING)
+        found = size(stuck, rule, world, standing.orders)
+        if isinstance(found, str):
+            if (stuck.key, SUGGESTED) in self._told or self._was_told(stuck, SUGGESTED):
+                return  # people know of it: what has changed since is the market, or what this process has seen of it
+            self._tell_once(stuck, f"nothing can stand in: {found}", "nothing can stand in", told)
+        elif rule.hedge.mode == "act" and found.doubt is None:
+            made = _decision(_hedge_id(stuck, standing.contracts), stuck, rule, found, self._policies, world.now)
+            self.remember(made)
+            decisions.append(made)
+            told.append(_notice(stuck, world.now, "page", _opened(found)))
+        else:
+            unasked = f"; not opened: {found.doubt}" if rule.hedge.mode == "act" and found.doubt is not None else ""
+            self._tell_once(stuck, f"{SUGGESTED}: {found.text}{unasked}", SUGGESTED, told)
+
+    def _tell_once(self, stuck: Stuck, text: str, what: str, told: list[Notice]) -> None:
+        """Of each position once, over restarts too."""
+        if (stuck.key, what) not in self._told:
+            self._told.add((stuck.key, what))
+            if not self._was_told(stuck, what):
+                told.append(_notice(stuck, self._seen.now, "page", text))
+
+    def _was_told(self, stuck: Stuck, what: str) -> bool:
+        """Whether an earlier run has told this. Where nobody knows, it is taken to have told what had ended by then."""
+        of = stuck.decision
+        if self._told_before is None or of.id not in self._restored:
+            return stuck.ended and of.id in self._restored
+        account, symbol, side = stuck.key
+        start, middle = f"hedge: {side} ", f" {symbol} on {account}, which "
+        texts = (each.text for each in self._told_before if each.as_of >= of.as_of)
+        return any(each.startswith(start) and middle in each and what in each for each in texts)
+
+    def _rule_of(self, decision: Decision) -> UnwindingRule | None:
+        """The unwinding of the decision, where it has a hedge to offer; None for what is not acted on."""
+        if decision.policy in self._observing or decision.kind in ("reset", "hedge"):
+            return None
+        rule = None if decision.unwinding is None else self._rules.get(decision.unwinding.name)
+        built_in = decision.kind == "manual" and rule is not None and rule.name in OF_CAUSE
+        if built_in and rule is not unwinding_for(decision.cause, self._policies.unwindings):
+            return None  # what is built in for a reason has its name from it, as a document may have too
+        return rule
+
+
+SUGGESTED = "suggested to stand in until it is closed"
+
+
+def _hedge_id(stuck: Stuck, standing: Decimal) -> str:
+    """The same for one position of one decision for which so much stands in, whenever and wherever it is hedged."""
+    decision = stuck.decision
+    what = f"hedge/{decision.id}/{'/'.join(stuck.key)}" + (f"/{standing.normalize():f}" if standing else "")
+    return decision_id(decision.policy, decision.scope, what, decision.as_of)
+
+
+def _decision(id_: str, stuck: Stuck, rule: UnwindingRule, found: Sized, policies: PolicySet, now: int) -> Decision:
+    """The record of a hedge that is opened: at the level of the decision that it belongs to."""
+    of = stuck.decision
+    return Decision(
+        id=id_,
+        as_of=from_micros(now),
+        policy=of.policy,
+        policy_set=policies.digest,
+        commit=policies.commit,
+        scope=of.scope,
+        mode="enforce",
+        stage=of.stage,
+        level=of.level,
+        previous_level=of.level,
+        kind="hedge",
+        intents=found.intents,
+        cause=of.cause,
+        reason=f"temporary: stands in for {_what(stuck)}; {found.text}",
+        unwinding=manner(rule),
+        covers=(Residual(stuck.account, stuck.position.symbol, stuck.position.side, stuck.contracts),),
+    )
+
+
+def _what(stuck: Stuck) -> str:
+    account, symbol, side = stuck.key
+    return f"{side} {stuck.contracts} {symbol} on {account}, which could not be closed ({stuck.why})"
+
+
+def _opened(found: Sized) -> str:
+    account = found.intents[0].account
+    return f"temporary, until it is closed: {found.text}; `ksctl close --scope account/{account}` ends it"
+
+
+def _notice(stuck: Stuck, now: int, severity: Severity, text: str) -> Notice:
+    of = stuck.decision
+    return Notice(
+        from_micros(now), of.policy, of.scope, "blocked", severity, f"hedge: {_what(stuck)}: {text}", stuck.key[1]
+    )

@@ -1,0 +1,254 @@
+"""Which instrument stands in for a position that cannot be closed, and how much of it.
+
+Everything is priced in the currency of both accounts, so both symbols must be: nothing here converts. An instrument of
+the position's own name is the same thing, and is taken unit for unit: no price is asked then, because the last one of
+an account that is out of reach may be an old one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from killswitch.graph.unwinding import HedgeRule, StandIn, UnwindingRule
+from killswitch.model.decision import Intent
+from killswitch.model.instant import MINUTE
+from killswitch.model.magnitude import sane
+from killswitch.model.snapshot import AccountSnapshot, Instrument, OrderSide, Side
+from killswitch.planning.decide import duration
+from killswitch.planning.hedge.uncloseable import Seen, Stuck
+from killswitch.planning.rounding import SHUT, whole_steps
+from killswitch.planning.spot_routes import base_of, quote_of
+from killswitch.risk.covariance import Beta, least_squares_beta
+from killswitch.signals.history.marks import MarkKey, Marks
+from killswitch.signals.position import ZERO, notional
+from killswitch.signals.view import distrust
+
+SAMPLE = MINUTE
+"""Microseconds between two marks that returns are taken of."""
+
+LEAST_RETURNS = 30
+"""With fewer returns beta is unknown: half an hour of minutes."""
+
+SURE = 2.0
+"""How many standard errors beta must lie from zero for a hedge to be opened by it."""
+
+NOT_OPENING = (*SHUT, "reduce_only")
+"""States in which a market takes no order that opens a position."""
+
+
+@dataclass(frozen=True, slots=True)
+class World(Seen):
+    """What sizing looks at besides: sampled marks, accounts on which something is being closed, and armed ones.
+
+    What is opened on a busy account would be closed with the rest, or locked out. `armed` is None where all are.
+    """
+
+    marks: Marks
+    busy: Collection[str] = ()
+    armed: Collection[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sized:
+    """A hedge: its orders, and in words what it is. `doubt` is why nothing should open it unasked, or None."""
+
+    intents: tuple[Intent, ...]
+    text: str
+    doubt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Beta:
+    """Beta, how it was come by, and why it should not be acted on, or None."""
+
+    value: Decimal
+    source: str
+    doubt: str | None = None
+
+
+class _CannotError(Exception):
+    """An instrument cannot stand in; the message says why."""
+
+
+def size(stuck: Stuck, rule: UnwindingRule, world: World, standing: Sequence[Intent] = ()) -> Sized | str:
+    """The first instrument that can stand in without a doubt, else the first that can at all; or why none can.
+
+    `standing`: the orders of hedges that stand in for the position already. They count towards the bound.
+    """
+    reasons = []
+    doubtful: Sized | None = None
+    for stand_in in rule.hedge.stand_ins:
+        try:
+            found = _sized(stuck, stand_in, rule, world, standing)
+        except _CannotError as cannot:
+            reasons.append(f"{stand_in.symbol} on {stand_in.account}: {cannot}")
+            continue
+        if found.doubt is None:
+            return found
+        doubtful = doubtful or found
+    return doubtful or "; ".join(reasons)
+
+
+def _sized(stuck: Stuck, stand_in: StandIn, rule: UnwindingRule, world: World, standing: Sequence[Intent]) -> Sized:
+    account, instrument = _usable(stuck, stand_in, world)
+    unit = _unit(stand_in.account, stand_in.symbol, world)
+    beta = _beta(stuck, stand_in, rule.hedge, world)
+    side = _side(stuck, beta.value, account)
+    same = stand_in.symbol == stuck.position.symbol
+    amount = _units(stuck, instrument, world) if same else abs(beta.value) * _worth(stuck, world) / unit
+    wanted = amount * unit
+    allowed = min(wanted, _bound(rule.hedge, account, wanted, standing, world))
+    parts = _parts(amount if allowed == wanted else allowed / unit, unit, instrument)
+    if not parts:
+        raise _CannotError(f"{_short(allowed)} {account.currency} is less than it trades")
+    order: OrderSide = "buy" if side == "long" else "sell"
+    of = _short(wanted) if allowed == wanted else f"{_short(allowed)} of {_short(wanted)}"
+    where = f"{stand_in.symbol} on {stand_in.account}"
+    price = _price(stand_in.account, stand_in.symbol, world)
+    text = f"{order} {sum(parts, ZERO)} {where} ({of} {account.currency} at {price}, {beta.source})"
+    band = rule.bound(stand_in.symbol, base_of(stand_in.symbol))
+    orders = tuple(_intent(stand_in, side, order, part, band) for part in parts)
+    return Sized(orders, text, _unarmed(stand_in.account, world) or beta.doubt)
+
+
+def _unarmed(account: str, world: World) -> str | None:
+    return None if world.armed is None or account in world.armed else f"{account} is not armed"
+
+
+def _usable(stuck: Stuck, stand_in: StandIn, world: World) -> tuple[AccountSnapshot, Instrument]:
+    """The account and the rules of an instrument on which something may be opened now."""
+    account = world.accounts.get(stand_in.account)
+    if account is None or account.account == stuck.account:
+        raise _CannotError("the account is not there" if account is None else "it is the same account")
+    doubt = distrust(account, world.now, None)
+    if doubt is not None or account.account in world.busy:
+        raise _CannotError(doubt or "the account is being closed itself")
+    instrument = world.instruments.get((stand_in.account, stand_in.symbol))
+    if instrument is None or instrument.contract_size is None or instrument.amount_step is None:
+        raise _CannotError("the venue's rules for it are unknown")
+    if instrument.state in NOT_OPENING:
+        raise _CannotError(f"it is {instrument.state} at the venue")
+    if instrument.inverse or account.currency != world.last[stuck.account].currency:
+        raise _CannotError("nothing converts between its currency and that of the position")
+    for each in (stand_in.symbol, stuck.position.symbol):
+        if quote_of(each) not in (None, account.currency):
+            raise _CannotError(f"{each} is priced in {quote_of(each)}, and nothing converts that to {account.currency}")
+    return account, instrument
+
+
+def _side(stuck: Stuck, beta: Decimal, account: AccountSnapshot) -> Side:
+    """Against the position; with it where the two move against each other."""
+    against: Side = "short" if stuck.position.side == "long" else "long"
+    side = against if beta > ZERO else stuck.position.side
+    if side == "short" and account.market in ("spot", "equity"):
+        raise _CannotError(f"nothing can be sold short on a {account.market} account")
+    return side
+
+
+def _bound(
+    rule: HedgeRule, account: AccountSnapshot, wanted: Decimal, standing: Sequence[Intent], world: World
+) -> Decimal:
+    """The most that this hedge may be worth besides those that stand, in the account's currency."""
+    if rule.max_notional is None:
+        return wanted
+    if rule.currency not in (None, account.currency):
+        raise _CannotError(f"its bound is in {rule.currency}, and nothing converts that to {account.currency}")
+    used = sum((each.contracts * _unit(each.account, each.symbol, world) for each in standing), ZERO)
+    if used >= rule.max_notional:
+        raise _CannotError(f"what stands in already is worth {_short(used)}, and {rule.max_notional} is the bound")
+    return rule.max_notional - used
+
+
+def _units(stuck: Stuck, instrument: Instrument, world: World) -> Decimal:
+    """As many contracts as hold the same quantity of the same thing."""
+    rules = world.instruments.get((stuck.account, stuck.position.symbol))
+    if rules is None or rules.contract_size is None or rules.inverse or instrument.contract_size is None:
+        raise _CannotError(f"how much one contract of {stuck.position.symbol} on {stuck.account} holds is unknown")
+    return stuck.contracts * rules.contract_size / instrument.contract_size
+
+
+def _worth(stuck: Stuck, world: World) -> Decimal:
+    """What the part that cannot be closed is worth, in its account's currency."""
+    rules = world.instruments.get((stuck.account, stuck.position.symbol))
+    account = world.accounts.get(stuck.account) or world.last.get(stuck.account)
+    whole = None if account is None else notional(stuck.position, account, rules)
+    if whole is None or not sane(whole) or not stuck.position.contracts:
+        raise _CannotError(f"what {stuck.position.symbol} is worth is unknown")
+    return whole * stuck.contracts / stuck.position.contracts
+
+
+def _unit(account: str, symbol: str, world: World) -> Decimal:
+    """What one contract is worth, in its account's currency."""
+    rules = world.instruments.get((account, symbol))
+    if rules is None or rules.contract_size is None:
+        raise _CannotError(f"how much one contract of {symbol} on {account} holds is unknown")
+    return _price(account, symbol, world) * rules.contract_size
+
+
+def _price(account: str, symbol: str, world: World) -> Decimal:
+    """The mark of the instrument on its own account, else where else the symbol is held, as it was read last."""
+    own = _mark(world.accounts.get(account), symbol)
+    others = (_mark(world.last[name], symbol) for name in sorted(world.last))
+    price = own if own is not None else next((mark for mark in others if mark is not None), None)
+    if price is None:
+        raise _CannotError("its price is unknown")
+    return price
+
+
+def _mark(account: AccountSnapshot | None, symbol: str) -> Decimal | None:
+    rows = () if account is None else account.positions or ()
+    found = (p.mark_price for p in rows if p.symbol == symbol and p.mark_price is not None)
+    return next((mark for mark in found if sane(mark) and mark > ZERO), None)
+
+
+def _beta(stuck: Stuck, stand_in: StandIn, rule: HedgeRule, world: World) -> _Beta:
+    """An instrument of the same name is the same thing; of another one it is what the returns of both say."""
+    if stand_in.symbol == stuck.position.symbol:
+        return _Beta(Decimal(1), "the same instrument")
+    of: MarkKey = (stuck.account, stuck.position.symbol)
+    most: list[list[float]] = [[], []]
+    for name in dict.fromkeys((stand_in.account, *sorted(world.last))):
+        found = world.marks.returns((of, (name, stand_in.symbol)), world.now, rule.window, SAMPLE)
+        most = max(most, found, key=lambda each: len(each[0]))
+    count, window = len(most[0]), duration(rule.window)
+    if count < LEAST_RETURNS:
+        raise _CannotError(f"its beta is unknown: {count} returns of both in {window}, and {LEAST_RETURNS} are needed")
+    beta = least_squares_beta(*most)
+    if beta is None:
+        raise _CannotError(f"its beta is unknown: it has not moved in {window}")
+    rounded = Decimal(f"{beta.slope:.4f}")
+    return _Beta(rounded, f"beta {rounded} by {count} returns in {window}", _doubt(beta))
+
+
+def _doubt(beta: Beta) -> str | None:
+    """Why a hedge of this beta is left to people: it may be noise, or open the same side on a whim of the window."""
+    if not beta.is_sure(SURE):
+        error = "unknown" if beta.error is None else f"{beta.error:.4f}"
+        return f"its beta of {beta.slope:.4f} is within {SURE:g} standard errors ({error}) of nothing"
+    return None if beta.slope > 0.0 else f"its beta is {beta.slope:.4f}: the two have moved against each other"
+
+
+def _parts(amount: Decimal, unit: Decimal, instrument: Instrument) -> list[Decimal]:
+    """The hedge in orders of at most the venue's maximum, rounded down; none where it is below the minimum."""
+    step = instrument.amount_step or Decimal(1)
+    amount = whole_steps(amount, step)
+    least = max(instrument.min_amount or ZERO, (instrument.min_notional or ZERO) / unit)
+    most = amount if instrument.max_amount is None else whole_steps(instrument.max_amount, step)
+    parts = []
+    while amount > ZERO and min(amount, most) >= least and most > ZERO:
+        parts.append(min(amount, most))
+        amount -= parts[-1]
+    return parts
+
+
+def _intent(stand_in: StandIn, side: Side, order: OrderSide, contracts: Decimal, band: Decimal | None) -> Intent:
+    return Intent(
+        account=stand_in.account, symbol=stand_in.symbol, position_side=side, side=order, contracts=contracts,
+        target=ZERO, reduce_only=False, rank=1, band=band, purpose="hedge",
+    )  # fmt: skip
+
+
+def _short(amount: Decimal) -> str:
+    return f"{amount.quantize(Decimal('0.01')):f}"

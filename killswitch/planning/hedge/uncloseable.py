@@ -1,0 +1,171 @@
+"""What cannot be closed: ended short of its target, or out of reach for too long (account down, market halted)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+from msgspec.structs import replace
+
+from killswitch.graph.unwinding import HedgeRule
+from killswitch.model.decision import Decision
+from killswitch.model.magnitude import sane
+from killswitch.model.snapshot import AccountSnapshot, Closing, Instrument, Position, Residual, Side
+from killswitch.planning.orders.slices import DERIVATIVES
+from killswitch.planning.rounding import SHUT, reduction
+from killswitch.planning.spot_routes import base_of
+from killswitch.signals.position import ZERO, together
+from killswitch.signals.view import Instruments, PnlKey, distrust
+
+ENDED_SHORT = ("residual", "blocked", "abandoned")
+WORKING = ("planned", "closing")
+
+OUT_OF_BUDGET = "the request budget is spent"
+"""Why an account was not read that nobody asked: what was left of the venue's limit is kept for closing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """`contracts` of a position that `decision` could not close, and why. `position` is as it was read last.
+
+    `ended` where its closing has given it up, and does not go on with it.
+    """
+
+    decision: Decision
+    account: str
+    position: Position
+    contracts: Decimal
+    why: str
+    ended: bool
+
+    @property
+    def key(self) -> PnlKey:
+        return (self.account, self.position.symbol, self.position.side)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """This tick's accounts, each as it was read last, and the rules of their symbols. `now` in microseconds."""
+
+    now: int
+    accounts: Mapping[str, AccountSnapshot]
+    last: Mapping[str, AccountSnapshot]
+    instruments: Instruments
+
+
+Watched = tuple[Closing, Decision, HedgeRule]
+"""A closing, the decision that it carries out, and what is to be done about what it cannot close."""
+
+
+_Waiting = tuple[int, Decimal]
+"""Since when something is in the way, and what was left to close when it was looked at last."""
+
+
+class Obstacles:
+    """What stands in the way of closings, and since when."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[tuple[str, PnlKey], _Waiting] = {}
+
+    def stuck(self, watched: Iterable[Watched], world: Seen) -> list[Stuck]:
+        """The positions that cannot be closed: of closings that ended short at once, of others after a while.
+
+        To be asked at every tick: what was not in the way at the last one, or is being closed all the same, begins
+        anew.
+        """
+        waiting: dict[tuple[str, PnlKey], _Waiting] = {}
+        found: list[Stuck] = []
+        for closing, decision, rule in watched:
+            ended = closing.status in ENDED_SHORT
+            for left in _left_of(closing, decision):
+                why = f"its closing ended {closing.status}" if ended else _obstacle(left, world)
+                key = (closing.decision, (left.account, left.symbol, left.position_side))
+                if why is None or not sane(left.contracts):
+                    continue
+                since, before = self._waiting.get(key, (world.now, left.contracts))
+                waiting[key] = (world.now if left.contracts < before else since, left.contracts)
+                if ended or world.now - waiting[key][0] >= rule.after:
+                    found += _still_there(decision, left, (why, ended), world)
+        self._waiting = waiting
+        return found
+
+
+def busy_accounts(closings: Iterable[Closing], active: Mapping[str, Collection[PnlKey]]) -> frozenset[str]:
+    """Accounts on which a position is still to be closed. `active`: the positions that each decision is to close."""
+    busy: set[str] = set()
+    for closing in closings:
+        positions = active.get(closing.decision)
+        if closing.status in WORKING and positions:
+            busy.update([left.account for left in closing.residual] or [key[0] for key in positions])
+    return frozenset(busy)
+
+
+def held_by(account: AccountSnapshot | None, key: tuple[str, Side]) -> Position | None:
+    """The position as the account shows it, rows of several strategies as one; None where it shows none."""
+    found: Position | None = None
+    for row in () if account is None else account.positions or ():
+        if row.key == key and sane(row.contracts):
+            found = row if found is None else together(found, row)
+    return found
+
+
+def is_dust(contracts: Decimal, position: Position, account: AccountSnapshot, rules: Instrument | None) -> bool:
+    """Whether so many contracts of the position are less than its venue trades."""
+    part = replace(position, contracts=contracts)
+    found = reduction(part, ZERO, rules, reduce_only=account.market in DERIVATIVES)
+    return found.blocked is not None and not found.parts
+
+
+def _left_of(closing: Closing, decision: Decision) -> Iterable[Residual]:
+    """What the closing has not closed. One that has begun says so itself: with nothing left its targets are reached."""
+    if closing.status == "planned" and not closing.residual:
+        return _planned(decision)
+    return closing.residual
+
+
+def _obstacle(left: Residual, world: Seen) -> str | None:
+    """Why an order for the position would not reach its market now, or None."""
+    account = world.accounts.get(left.account)
+    if account is not None and account.quality == "down" and account.reason == OUT_OF_BUDGET:
+        return None  # the venue was not asked, and closing goes on
+    if account is None or distrust(account, world.now, None) is not None:
+        return f"{left.account} cannot be read"
+    rules = world.instruments.get((left.account, left.symbol))
+    if rules is not None and rules.state in SHUT:
+        return f"{left.symbol} is {rules.state} at the venue"
+    return None
+
+
+def _still_there(decision: Decision, left: Residual, why: tuple[str, bool], world: Seen) -> Iterator[Stuck]:
+    """What is left of the position by its last reading too; what an account does not hold any more is not stuck.
+
+    Nor is what is less than its venue trades: closing tells that it stays.
+    """
+    account = world.last.get(left.account)
+    held = _position_of(left, account)
+    if account is None or held is None:
+        return
+    contracts = min(left.contracts, held.contracts)
+    rules = world.instruments.get((left.account, held.symbol))
+    if contracts > ZERO and not is_dust(contracts, held, account, rules):
+        yield Stuck(decision, left.account, held, contracts, *why)
+
+
+def _position_of(left: Residual, account: AccountSnapshot | None) -> Position | None:
+    """The position that the residual is of. A holding may be sold on another market than the one it is listed on."""
+    held = held_by(account, (left.symbol, left.position_side))
+    if held is not None or account is None or account.market != "spot":
+        return held
+    rows = (row for row in account.positions or () if base_of(row.symbol) == base_of(left.symbol))
+    return next((held_by(account, row.key) for row in rows if row.side == left.position_side), None)
+
+
+def _planned(decision: Decision) -> Iterable[Residual]:
+    """What a closing was to close that has not begun: everything that was decided."""
+    decided: dict[tuple[str, str, Side], Decimal] = {}
+    for intent in decision.intents:
+        if intent.purpose == "reduce":
+            key = (intent.account, intent.symbol, intent.position_side)
+            decided[key] = decided.get(key, ZERO) + intent.contracts
+    return [Residual(*key, contracts) for key, contracts in decided.items()]

@@ -1,0 +1,300 @@
+"""What operator commands bring about: resets, closes by hand, and ends of orphaned latches.
+
+What hands bring about: resets, and closes by hand.
+
+Latches whose policy or scope is gone: an edit never un-latches, so somebody has to be able to see and end them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+import msgspec
+from msgspec.structs import replace
+
+from killswitch.engine.state import StoredState, initial, level_in_force, stage_in_force, to_stored
+from killswitch.graph.nodes import CancelOrders, CorrelationGroupRule, PolicySet, RankingRule
+from killswitch.graph.unwinding import unwinding_for
+from killswitch.model.decision import Decision, decision_id
+from killswitch.model.instant import from_micros, rfc3339
+from killswitch.model.magnitude import sane
+from killswitch.model.snapshot import AccountSnapshot, Event, Position, Side, Snapshot
+from killswitch.model.store import DamagedMemoryError, MachineState
+from killswitch.planning.decide import book_change, cancels
+from killswitch.planning.orders.unwind import DERIVATIVES, at_once, manner, unwind
+from killswitch.planning.scopes.evaluator import Watch
+from killswitch.planning.targets.ranking import candidates, in_group_order, rank
+from killswitch.planning.targets.selection import Target
+from killswitch.signals.position import ZERO
+from killswitch.signals.view import Instruments, ScopeView, doubt_of_positions, positions_missing
+
+OPERATOR = "operator"
+"""The policy name of what a hand decides."""
+
+
+class RefusedHandError(Exception):
+    """A hand that cannot be followed; the message says why."""
+
+
+def applies(event: Event, scope: str) -> bool:
+    """Whether the event speaks of the scope; one without a scope speaks of all."""
+    return event.scope is None or event.scope == scope
+
+
+def reset_record(watch: Watch, now: int, digest: str, commit: str | None, event: Event | None) -> Decision:
+    """The record of a return to normal, by hand or by itself."""
+    as_of, stage = from_micros(now), stage_in_force(watch.state)
+    return Decision(
+        id=decision_id(watch.policy, watch.scope, f"reset/{stage}", as_of),
+        as_of=as_of,
+        policy=watch.policy,
+        policy_set=digest,
+        commit=commit,
+        scope=watch.scope,
+        mode=watch.prepared.graph.mode,
+        stage=stage,
+        level=0,
+        previous_level=level_in_force(watch.state),
+        kind="reset",
+        author=event.author if event else None,
+        reason=event.reason if event else "the stage's condition for reset has held",
+    )
+
+
+def accounts_in(scope: str | None, snapshot: Snapshot) -> tuple[AccountSnapshot, ...]:
+    """The accounts of the snapshot that a hand's scope names; empty if it names none."""
+    kind, _, name = (scope or "portfolio").partition("/")
+    return tuple(
+        account
+        for account in snapshot.accounts
+        if kind == "portfolio" or (account.account if kind == "account" else account.venue) == name
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class HandClose:
+    """A close by hand: its decision, what of the scope it leaves alone, and what it closes without knowing it now.
+
+    `unread`: account → why it can be closed only when it is read again. No decision where that is all of the scope.
+    """
+
+    decision: Decision | None
+    problems: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    unread: Mapping[str, str] = field(default_factory=dict)
+
+
+def close_by_hand(
+    event: Event,
+    snapshot: Snapshot,
+    now: int,
+    instruments: Instruments,
+    policies: PolicySet,
+    last: Mapping[str, AccountSnapshot],
+    only: Collection[str] | None = None,
+) -> HandClose:
+    """Close everything in the event's scope whose positions can be seen, and say of the rest why it was not closed.
+
+    By force it is closed at market, and on the `last` readings of derivatives accounts that cannot be read now. `only`:
+    of the scope these accounts. RefusedHandError where that names nothing.
+    """
+    scope = event.scope or "portfolio"
+    accounts = tuple(each for each in accounts_in(event.scope, snapshot) if only is None or each.account in only)
+    if not accounts:
+        raise RefusedHandError(f"{scope} names no account of this snapshot")
+    seen = _to_close(accounts, last, force=event.force)
+    if not seen.accounts:
+        return HandClose(None, tuple(seen.problems), unread=seen.unread)
+    view = ScopeView(now, snapshot.scheduled, tuple(seen.accounts), instruments, None)
+    ranked = rank(_default_ranking(policies), candidates(view, None))
+    rule = unwinding_for(event.cause, policies.unwindings)
+    rule, forced = (at_once(rule), "by force") if event.force else (rule, None)
+    unwound = unwind(view, [Target(r, Decimal(0)) for r in in_group_order(ranked, _groups(policies))], rule)
+    decision = Decision(
+        id=decision_id(OPERATOR, scope, event.id, from_micros(now)),
+        as_of=from_micros(now),
+        policy=OPERATOR,
+        policy_set=policies.digest,
+        commit=policies.commit,
+        scope=scope,
+        mode="enforce",
+        stage=None,
+        level=0,
+        previous_level=0,
+        kind="manual",
+        book=book_change(view, unwound.left),
+        intents=unwound.intents,
+        cancels=cancels(view, [CancelOrders("all")]),
+        author=event.author,
+        reason="; ".join(each for each in (event.reason, forced, *unwound.remarks) if each) or None,
+        cause=event.cause,
+        unwinding=manner(rule),
+        waits_for=tuple(sorted(seen.unread)),
+    )
+    return HandClose(
+        decision, (*seen.problems, *(each.why for each in unwound.blocked)), tuple(seen.remarks), seen.unread
+    )
+
+
+@dataclass(slots=True)
+class _Seen:
+    """The accounts to close, why the others are not, and what is to be said of those that are."""
+
+    accounts: list[AccountSnapshot] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    unread: dict[str, str] = field(default_factory=dict)
+    """Account → why it cannot be closed yet."""
+
+
+def _to_close(accounts: Iterable[AccountSnapshot], last: Mapping[str, AccountSnapshot], *, force: bool) -> _Seen:
+    """Every account whose positions can be seen, whatever it is worth.
+
+    Of the others by force those as far as their positions are known whose venue keeps orders from opening anything;
+    without reduce-only an order on old positions would sell blind, so that what is left of them waits.
+    """
+    seen = _Seen()
+    for account in accounts:
+        name, doubt = account.account, doubt_of_positions(account) or positions_missing(account)
+        reduces = account.market in DERIVATIVES
+        if doubt is None:
+            seen.accounts.append(account)
+        elif not reduces and force:
+            seen.unread[name] = (
+                f"{doubt}; {name} is a {account.market} account: without reduce-only orders --force would sell blind, "
+                "so that it sells what the next reading shows"
+            )
+        elif not force:
+            way = "; --force closes what was held there when it was read last" if reduces else ""
+            seen.unread[name] = f"{doubt}{way}"
+        else:
+            known = _known(account, last.get(name))
+            seen.problems += [f"{name} gives {row}, and its position was never read" for row in known.left_out]
+            if known.account is None:
+                seen.unread[name] = f"{doubt}; its positions were never read"
+            else:
+                seen.accounts.append(known.account)
+                seen.remarks.append(f"{doubt}; closed on its positions {known.words}")
+    return seen
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of an account that cannot be read (None: nothing), from when, and which rows are no positions."""
+
+    account: AccountSnapshot | None
+    words: str = ""
+    left_out: tuple[str, ...] = ()
+
+
+def _known(account: AccountSnapshot, last: AccountSnapshot | None) -> _Known:
+    """The positions that the account gives, and those of its last good reading that are not among them.
+
+    An answer that cannot be trusted may be a part of one: what it does not name is not gone. A position that is, the
+    venue refuses to reduce.
+    """
+    given, insane = _rows(account)
+    before, _ = ({}, {}) if last is None else _rows(last)
+    left_out = tuple(words for key, words in insane.items() if key not in before)
+    missing = {key: rows for key, rows in before.items() if key not in given}
+    if not given:
+        return _Known(last, "" if last is None else _of(last), left_out)
+    positions = tuple(row for rows in (*given.values(), *missing.values()) for row in rows)
+    words = _of(account)
+    if missing and last is not None:
+        words += f", and on {', '.join(f'{side} {symbol}' for symbol, side in missing)} {_of(last)}"
+    return _Known(replace(account, positions=positions), words, left_out)
+
+
+_Rows = dict[tuple[str, Side], list[Position]]
+
+
+def _rows(account: AccountSnapshot) -> tuple[_Rows, dict[tuple[str, Side], str]]:
+    """The rows of each position that is one; and of those that are none, what they say."""
+    found: _Rows = {}
+    insane: dict[tuple[str, Side], str] = {}
+    for row in account.positions or ():
+        if sane(row.contracts) and row.contracts > ZERO:
+            found.setdefault(row.key, []).append(row)
+        elif not row.contracts.is_finite() or row.contracts != ZERO:
+            # A row of nothing is none, and in an answer that is in doubt it is not a close either.
+            insane[row.key] = f"{row.contracts} contracts of {row.side} {row.symbol}"
+    return {key: rows for key, rows in found.items() if key not in insane}, insane
+
+
+def _of(account: AccountSnapshot) -> str:
+    return "of an unknown time" if account.observed_at is None else f"of {rfc3339(account.observed_at)}"
+
+
+def _groups(policies: PolicySet) -> tuple[CorrelationGroupRule, ...]:
+    """Every correlation group of the set, each once."""
+    return tuple({group.name: group for graph in policies.graphs for group in graph.groups}.values())
+
+
+def _default_ranking(policies: PolicySet) -> RankingRule:
+    for graph in policies.graphs:
+        for rule in graph.rankings:
+            if rule.name == "default":
+                return rule
+    return RankingRule("default", "normalised", (("loss", 1.0),), 0)
+
+
+class _Kept(msgspec.Struct):
+    """The part of a stored watch that says what is latched."""
+
+    engine: StoredState
+
+
+_DECODER = msgspec.json.Decoder(_Kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A latched stage that no machine answers for: its policy was renamed or removed, or its account is gone."""
+
+    policy: str
+    scope: str
+    level: int
+    stage: str | None
+
+
+def orphans_in(stored: Mapping[tuple[str, str], bytes]) -> tuple[Orphan, ...]:
+    """Those among stored memories in which a stage is in force, and that no watch has taken up."""
+    found = []
+    for (policy, scope), blob in stored.items():
+        try:
+            state = _DECODER.decode(blob).engine
+        except msgspec.DecodeError as error:
+            what = f"what was kept of {policy} on {scope} cannot be read ({error})"
+            raise DamagedMemoryError(what) from error
+        level = level_in_force(state)
+        if level > 0:
+            found.append(Orphan(policy, scope, level, stage_in_force(state)))
+    return tuple(found)
+
+
+def end(orphan: Orphan, blob: bytes, now: int, digest: str, event: Event) -> tuple[Decision, MachineState]:
+    """The record of a hand's reset of an orphan, and the memory that is left of it: nothing latched."""
+    as_of = from_micros(now)
+    record = Decision(
+        id=decision_id(orphan.policy, orphan.scope, f"reset/{orphan.stage}", as_of),
+        as_of=as_of,
+        policy=orphan.policy,
+        policy_set=digest,
+        scope=orphan.scope,
+        mode="enforce",
+        stage=orphan.stage,
+        level=0,
+        previous_level=orphan.level,
+        kind="reset",
+        author=event.author,
+        reason=event.reason,
+    )
+    memory: dict[str, object] = msgspec.json.decode(blob)
+    memory["engine"] = msgspec.to_builtins(to_stored(initial(), ()))
+    history = memory["history"]
+    assert isinstance(history, dict)  # a stored watch always has one
+    history["rebase_due"] = True  # should the policy come back, the hand has accepted the loss
+    return record, MachineState(orphan.policy, orphan.scope, msgspec.json.encode(memory))

@@ -1,0 +1,191 @@
+"""Whether a plan's orders follow from its own basis: of any others it was not this program that decided them.
+
+A digest is no signature. What a plan that was made by hand could do beyond closing what its basis shows (open, add,
+sell a holding twice, cancel what is not there) is refused here, whoever made it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from msgspec import Struct
+
+from killswitch.model.decision import Decision, Intent, Unwinding
+from killswitch.model.magnitude import sane, sound_instrument
+from killswitch.model.snapshot import Market
+from killswitch.planning.operator.plan_file import AccountBasis, SavedPlan
+from killswitch.planning.orders.slices import DERIVATIVES
+from killswitch.planning.spot_routes import base_of, quote_of
+from killswitch.signals.position import ZERO
+
+Markets = Mapping[str, Market]
+"""Account → what it trades."""
+
+
+def unfounded(plan: SavedPlan, markets: Markets) -> Iterator[str]:
+    """Everything in the plan that does not follow from its own basis, one sentence each; nothing if all of it does.
+
+    Its numbers must be sound. Of an account that is not in `markets` it is not known what it trades.
+    """
+    if not plan.decisions:
+        yield "it holds no decision"
+    basis = _Basis.of(plan.basis, markets)
+    for decision in plan.decisions:
+        if decision.mode != "enforce" or decision.kind in ("reset", "hedge", "suspicion"):
+            yield f"decision {decision.id} is none that is carried out"
+        for index, intent in enumerate(decision.intents):
+            yield from _order(decision.intents, index, basis, _where(intent))
+        yield from _sums(decision.intents, basis)
+        yield from _cancels(decision, basis)
+        if decision.unwinding is not None and not _possible(decision.unwinding):
+            yield f"its unwinding {decision.unwinding.name} has a pace or a ladder that none can have"
+
+
+def insane(plan: SavedPlan) -> Iterator[str]:
+    """Numbers in the plan that are none, and that nothing can be held against."""
+    for decision in plan.decisions:
+        for each in decision.intents:
+            if not all(sane(number) for number in (each.contracts, each.target, each.band or ZERO)):
+                yield f"it orders {each.contracts} contracts of {_where(each)}, leaving {each.target}"
+    for basis in plan.basis:
+        for row in basis.positions or ():
+            if not sane(row.contracts):
+                yield f"it saw {row.contracts} contracts of {row.symbol} {row.side} on {basis.account}"
+        for order in basis.orders or ():
+            if not sane(order.amount):
+                yield f"it saw order {order.id} of {order.amount} {order.symbol} on {basis.account}"
+        for rules in basis.instruments:
+            if sound_instrument(rules) != rules:
+                yield f"it saw rules of {rules.symbol} on {basis.account} that no market has"
+    # What is only shown must be a number too: it is stored, and shown for ever.
+    if not all(number.is_finite() for number in _decimals(plan.decisions)):
+        yield "one of its decisions holds a number that is none"
+
+
+def _decimals(value: object) -> Iterator[Decimal]:
+    """Every Decimal in a structure, however deep."""
+    if isinstance(value, Decimal):
+        yield value
+    elif isinstance(value, Struct):
+        for name in value.__struct_fields__:
+            yield from _decimals(getattr(value, name))
+    elif isinstance(value, tuple | list):
+        for each in value:
+            yield from _decimals(each)
+    elif isinstance(value, dict):
+        yield from _decimals(tuple(value.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Basis:
+    """What the plan saw: contracts by position, and by base asset; orders by account; and what each account trades."""
+
+    markets: Markets
+    held: dict[tuple[str, str, str], Decimal] = field(default_factory=dict)
+    orders: frozenset[tuple[str, str, str]] = frozenset()
+
+    @classmethod
+    def of(cls, basis: Sequence[AccountBasis], markets: Markets) -> _Basis:
+        held: dict[tuple[str, str, str], Decimal] = {
+            (account.account, each.symbol, each.side): each.contracts
+            for account in basis
+            for each in account.positions or ()
+        }
+        orders = frozenset((a.account, each.symbol, each.id) for a in basis for each in a.orders or ())
+        return cls(markets, held, orders)
+
+    def of_asset(self, account: str, asset: str) -> Decimal:
+        """How much the account held of the asset, under whatever symbols."""
+        rows = (size for (name, symbol, _), size in self.held.items() if name == account and base_of(symbol) == asset)
+        return sum(rows, ZERO)
+
+
+def _order(intents: Sequence[Intent], index: int, basis: _Basis, where: str) -> Iterator[str]:
+    """What is wrong with one order by itself."""
+    intent = intents[index]
+    market = basis.markets.get(intent.account)
+    estimate = intent.after is not None and not intent.contracts  # proceeds whose size nothing told
+    if (intent.contracts <= ZERO and not estimate) or intent.target < ZERO or (intent.band or ZERO) < ZERO:
+        yield f"it orders {intent.contracts:f} contracts of {where}, leaving {intent.target:f}"
+    elif intent.purpose == "hedge":
+        yield f"it opens {where}: a hedge is none that a plan carries out"
+    elif intent.side != ("sell" if intent.position_side == "long" else "buy"):
+        yield f"it orders to {intent.side} {where}, which adds to it"
+    elif market is not None and intent.reduce_only != (market in DERIVATIVES):
+        only = "reduce-only" if intent.reduce_only else "not reduce-only"
+        yield f"its order for {where} is {only}, and the account trades {market}"
+    elif market is not None and intent.purpose == "hop" and (market != "spot" or intent.position_side != "long"):
+        yield f"it sells {where} over another market, and the account trades {market}"
+    elif intent.after is not None:
+        yield from _second_hop(intents, index, basis, where)
+
+
+def _second_hop(intents: Sequence[Intent], index: int, basis: _Basis, where: str) -> Iterator[str]:
+    """A second hop sells what a first sale before it brings, once, and nothing that was there before."""
+    hop = intents[index]
+    after = hop.after
+    if after is None or not 0 <= after < index or hop.purpose != "hop":
+        yield f"it orders {where} after order {after}, which is no sale before it"
+        return
+    first = intents[after]
+    if first.account != hop.account or first.after is not None or quote_of(first.symbol) != base_of(hop.symbol):
+        yield f"it orders {where} after {_where(first)}, which brings nothing of it"
+    others = (each.after for each in intents[:index] if each.after is not None and 0 <= each.after < index)
+    if any(_line(intents[other]) == _line(first) for other in others):
+        yield f"it sells what {_where(first)} brings twice"
+    was = basis.held.get(_line(hop), ZERO)
+    if hop.target != was:
+        yield f"it leaves {hop.target:f} of {where}, and saw {was:f}"
+
+
+def _sums(intents: Sequence[Intent], basis: _Basis) -> Iterator[str]:
+    """Whether the slices of each position are what its target leaves of it, and no asset is sold more than held."""
+    slices: dict[tuple[str, str, str], list[Intent]] = {}
+    sold: dict[tuple[str, str], Decimal] = {}
+    for intent in intents:
+        if intent.after is None and intent.purpose != "hedge":
+            slices.setdefault(_line(intent), []).append(intent)
+            if intent.purpose == "hop":
+                sold.setdefault((intent.account, base_of(intent.symbol)), ZERO)
+    for line, parts in slices.items():
+        ordered, target = sum((part.contracts for part in parts), ZERO), parts[0].target
+        asset = (line[0], base_of(line[1]))
+        if asset in sold:
+            sold[asset] += ordered
+        if any((part.target, part.purpose) != (target, parts[0].purpose) for part in parts):
+            yield f"its slices of {_where(parts[0])} leave different amounts of it"
+        elif parts[0].purpose == "reduce":
+            was = basis.held.get(line)
+            if was is None or ordered != was - target:
+                seen = "none" if was is None else f"{was:f}"
+                yield f"it orders {ordered:f} contracts of {_where(parts[0])}, leaving {target:f}, and saw {seen}"
+    for (account, name), amount in sold.items():
+        was = basis.of_asset(account, name)
+        if amount > was:
+            yield f"it sells {amount:f} {name} on {account}, and saw {was:f}"
+
+
+def _cancels(decision: Decision, basis: _Basis) -> Iterator[str]:
+    for each in decision.cancels:
+        if (each.account, each.symbol, each.order) not in basis.orders:
+            yield f"it cancels order {each.order} of {each.symbol} on {each.account}, which it did not see"
+
+
+def _possible(unwinding: Unwinding) -> bool:
+    """Whether its numbers can be a pace and a ladder."""
+    rate, pause = unwinding.max_orders_per_minute, unwinding.pause
+    return (
+        (rate is None or rate > 0)
+        and (pause is None or 0 <= pause < float("inf"))
+        and all(rung.tries > 0 and sane(rung.widen) and rung.widen > ZERO for rung in unwinding.ladder)
+    )
+
+
+def _line(intent: Intent) -> tuple[str, str, str]:
+    return intent.account, intent.symbol, intent.position_side
+
+
+def _where(intent: Intent) -> str:
+    return f"{intent.symbol} {intent.position_side} on {intent.account}"

@@ -1,0 +1,274 @@
+"""Saved plans: what one is about, whether the world still is as it was, and the decisions that carry it out.
+
+A plan was chosen out of the whole of its scopes' books, so the whole of them must be as they were: a position that
+grew is no reason to close more than was read, and one that came since is not in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+
+from msgspec import structs
+
+from killswitch.graph.nodes import PolicySet
+from killswitch.model.decision import Decision, decision_id
+from killswitch.model.instant import SECOND, from_micros, rfc3339, to_micros
+from killswitch.model.magnitude import sound_instrument
+from killswitch.model.snapshot import AccountSnapshot, Event, Instrument, Snapshot
+from killswitch.planning.decide import lock_order
+from killswitch.planning.operator.closes import OPERATOR, accounts_in
+from killswitch.planning.operator.plan_check import insane, unfounded
+from killswitch.planning.operator.plan_file import AccountBasis, PlanFileError, PlannedOrder, PlannedPosition, SavedPlan
+from killswitch.planning.operator.plan_file import decode_plan as decode_plan
+from killswitch.planning.scopes.compiled_policy import identity, scopes_of
+from killswitch.signals.position import ZERO
+from killswitch.signals.view import Instruments, distrust
+
+LONGEST_WAIT = 600 * SECOND
+"""Microseconds that the order to apply a plan may wait for a tick. How old a plan may be, its giver has looked at."""
+
+AHEAD = 5 * SECOND
+"""Microseconds that the clock of the maker of a plan may be ahead of ours."""
+
+
+class RefusedPlanError(Exception):
+    """A plan that may not be carried out; `changes` says everything that is not as it was."""
+
+    def __init__(self, changes: Sequence[str]) -> None:
+        super().__init__("; ".join(changes))
+        self.changes = tuple(changes)
+
+
+# Making
+
+
+def basis_of(decisions: Iterable[Decision], snapshot: Snapshot, policies: PolicySet) -> tuple[AccountBasis, ...]:
+    """Every account that the decisions are about, as the snapshot shows it."""
+    decisions = tuple(decisions)
+    names = _concerned(decisions, snapshot, policies)
+    traded = {(intent.account, intent.symbol) for decision in decisions for intent in decision.intents}
+    rules = {
+        (account.account, instrument.symbol): sound_instrument(instrument)
+        for account in snapshot.accounts
+        for instrument in account.instruments or ()
+    }
+    now = to_micros(snapshot.as_of)
+    return tuple(_basis(each, now, traded, rules) for each in snapshot.accounts if each.account in names)
+
+
+def _concerned(decisions: Iterable[Decision], snapshot: Snapshot, policies: PolicySet) -> set[str]:
+    """The accounts of the decisions' scopes, as their policies draw them, and every other that they act on."""
+    drawn = {graph.policy: graph.scope for graph in policies.graphs}
+    names: set[str] = set()
+    for decision in decisions:
+        rule = drawn.get(decision.policy)
+        if rule is None:
+            names |= {account.account for account in accounts_in(decision.scope, snapshot)}
+        else:
+            names |= set(scopes_of(rule, [identity(each) for each in snapshot.accounts]).get(decision.scope, ()))
+        names |= {intent.account for intent in decision.intents} | {cancel.account for cancel in decision.cancels}
+    return names
+
+
+def _basis(
+    account: AccountSnapshot, now: int, traded: set[tuple[str, str]], rules: Mapping[tuple[str, str], Instrument]
+) -> AccountBasis:
+    known = tuple(rules[key] for key in sorted(traded) if key[0] == account.account and key in rules)
+    doubt = distrust(account, now, None)
+    if doubt is not None:
+        return AccountBasis(account.account, doubt, instruments=known)
+    orders = account.orders
+    return AccountBasis(
+        account.account,
+        positions=tuple(PlannedPosition(*key, amount) for key, amount in sorted(_held(account).items())),  # type: ignore[arg-type]  # a position's own side
+        orders=None
+        if orders is None
+        else tuple(PlannedOrder(each.id, each.symbol, each.side, each.amount) for each in orders),
+        instruments=known,
+    )
+
+
+def _held(account: AccountSnapshot) -> dict[tuple[str, str], Decimal]:
+    """(symbol, side) → contracts; rows of several strategies are one position, and one of nothing is none."""
+    found: dict[tuple[str, str], Decimal] = {}
+    for position in account.positions or ():
+        if position.contracts > ZERO:
+            found[position.key] = found.get(position.key, ZERO) + position.contracts
+    return found
+
+
+# Carrying out
+
+
+def apply_plan(
+    event: Event, snapshot: Snapshot, now: int, policies: PolicySet, instruments: Instruments
+) -> tuple[Decision, ...]:
+    """The decisions of the plan that the event brings; RefusedPlanError unless everything is as it was."""
+    try:
+        plan = decode_plan(event.plan or "")
+    except PlanFileError as error:
+        raise RefusedPlanError((str(error),)) from error
+    markets = {account.account: account.market for account in snapshot.accounts}
+    found = tuple(insane(plan)) or (*changes(plan, snapshot, policies, instruments), *unfounded(plan, markets))
+    waited = now - to_micros(event.at)
+    if waited > LONGEST_WAIT:
+        found = (f"the order to apply it has waited {waited // SECOND} s for a tick", *found)
+    if found:
+        raise RefusedPlanError(found)
+    return tuple(_decision(plan, index, event, now, policies) for index in range(len(plan.decisions)))
+
+
+def applied_ids(plan: SavedPlan) -> tuple[str, ...]:
+    """The ids of the decisions that carry the plan out: the same however often it is tried."""
+    return tuple(_id(plan, index) for index in range(len(plan.decisions)))
+
+
+def _id(plan: SavedPlan, index: int) -> str:
+    return decision_id(OPERATOR, plan.decisions[index].scope, f"plan/{plan.digest}/{index}", plan.as_of)
+
+
+def _decision(plan: SavedPlan, index: int, event: Event, now: int, policies: PolicySet) -> Decision:
+    planned = plan.decisions[index]
+    what = planned.reason or ""
+    if planned.stage is not None:
+        what = f"{planned.stage} of {planned.policy}" + (f"; {what}" if what else "")
+    return structs.replace(
+        planned,
+        id=_id(plan, index),
+        as_of=from_micros(now),
+        policy=OPERATOR,
+        policy_set=policies.digest,
+        commit=policies.commit,
+        mode="enforce",
+        kind="manual",
+        stage=None,
+        level=0,
+        previous_level=0,
+        triggers=(),
+        attribution=None,
+        cooldown_until=None,
+        author=event.author,
+        reason=f"plan {plan.short}: {what}" if what else f"plan {plan.short}",
+        cause=planned.cause or "operator",
+    )
+
+
+# What has changed
+
+
+def changes(plan: SavedPlan, snapshot: Snapshot, policies: PolicySet, instruments: Instruments) -> Iterator[str]:
+    """Everything that is not as the plan saw it, one sentence each; nothing if it may be carried out."""
+    if plan.policy_set != policies.digest:
+        yield f"the policy set is {policies.digest[:19]}, and the plan was made with {plan.policy_set[:19]}"
+    now = to_micros(snapshot.as_of)
+    if to_micros(plan.as_of) - now > AHEAD:
+        yield f"the plan is of {rfc3339(plan.as_of)}, which is still to come: the clocks differ"
+    for decision in plan.decisions:
+        if decision.lock is not None and decision.lock.until is not None and to_micros(decision.lock.until) <= now:
+            yield f"its lock of {decision.lock.scope} has run out at {rfc3339(decision.lock.until)}"
+        yield from _unwritten(decision, plan, snapshot, policies)
+    seen = {account.account: account for account in snapshot.accounts}
+    for basis in plan.basis:
+        account = seen.get(basis.account)
+        if account is None:
+            yield f"account {basis.account} is not watched any more"
+        else:
+            yield from _changes_of(basis, account, now, instruments)
+    met = {basis.account for basis in plan.basis}
+    for name in sorted(_concerned(plan.decisions, snapshot, policies) - met):
+        yield f"account {name} is in the scope now, and was not"
+
+
+def _unwritten(decision: Decision, plan: SavedPlan, snapshot: Snapshot, policies: PolicySet) -> Iterator[str]:
+    """A scope that the policies do not have, and a lock that no stage of theirs writes: a file does not invent one."""
+    if decision.scope not in _scopes(decision.policy, snapshot, policies):
+        yield f"its scope {decision.scope} is none that {decision.policy} has on the accounts that are watched"
+    lock = decision.lock
+    if lock is None:
+        return
+    stages = (stage for graph in policies.graphs if graph.policy == decision.policy for stage in graph.stages)
+    stage = next((stage for stage in stages if stage.name == decision.stage), None)
+    written = None if stage is None else lock_order(decision.scope, stage, to_micros(decision.as_of))
+    if lock != written or to_micros(decision.as_of) - to_micros(plan.as_of) > AHEAD:
+        until = "without end" if lock.until is None else f"until {rfc3339(lock.until)}"
+        yield (
+            f"its lock of {lock.scope} ({lock.mode}, {until}) is none that stage {decision.stage} of "
+            f"{decision.policy} writes for {decision.scope}"
+        )
+
+
+def _scopes(policy: str, snapshot: Snapshot, policies: PolicySet) -> set[str]:
+    """The scopes that a policy has on these accounts; a hand may name any account, any venue and all."""
+    identities = [identity(each) for each in snapshot.accounts]
+    if policy == OPERATOR:
+        return (
+            {"portfolio"} | {f"account/{each[0]}" for each in identities} | {f"venue/{each[1]}" for each in identities}
+        )
+    return {
+        scope for graph in policies.graphs if graph.policy == policy for scope in scopes_of(graph.scope, identities)
+    }
+
+
+def _changes_of(basis: AccountBasis, account: AccountSnapshot, now: int, instruments: Instruments) -> Iterator[str]:
+    doubt = distrust(account, now, None)
+    if doubt is not None:
+        yield f"account {basis.account} cannot be read: {doubt}"
+        return
+    if basis.unread is not None:
+        yield f"account {basis.account} could not be read for the plan ({basis.unread}), and can be now"
+    else:
+        yield from _moved(basis, account)
+        yield from _orders(basis, account)
+    for rules in basis.instruments:
+        yield from _rules(basis.account, rules, instruments.get((basis.account, rules.symbol)))
+
+
+def _moved(basis: AccountBasis, account: AccountSnapshot) -> Iterator[str]:
+    was: dict[tuple[str, str], Decimal] = {(each.symbol, each.side): each.contracts for each in basis.positions or ()}
+    held = _held(account)
+    for symbol, side in sorted(was.keys() | held.keys()):
+        before, after = was.get((symbol, side), ZERO), held.get((symbol, side), ZERO)
+        where = f"{symbol} {side} on {basis.account}"
+        if not before:
+            yield f"{where} has appeared: {after:f} contracts"
+        elif not after:
+            yield f"{where} has vanished: it was {before:f} contracts"
+        elif before != after:
+            yield f"{where} has {'grown' if after > before else 'shrunk'} from {before:f} to {after:f} contracts"
+
+
+def _orders(basis: AccountBasis, account: AccountSnapshot) -> Iterator[str]:
+    if basis.orders is None or account.orders is None:
+        if not (basis.orders is None and account.orders is None):
+            known, then = ("known", "were not") if basis.orders is None else ("unknown", "were known")
+            yield f"the open orders of {basis.account} are {known} now, and {then}"
+        return
+    was = {each.id: each for each in basis.orders}
+    there = {each.id: PlannedOrder(each.id, each.symbol, each.side, each.amount) for each in account.orders}
+    for id_ in sorted(was.keys() | there.keys()):
+        before, after = was.get(id_), there.get(id_)
+        if before is None and after is not None:
+            yield f"order {id_} is new: {_order_words(after)} on {basis.account}"
+        elif after is None and before is not None:
+            yield f"order {id_} is gone: it was {_order_words(before)} on {basis.account}"
+        elif before is not None and after is not None and before != after:
+            yield f"order {id_} on {basis.account} was {_order_words(before)}, and is {_order_words(after)}"
+
+
+def _order_words(order: PlannedOrder) -> str:
+    return f"{order.side} {order.amount:f} {order.symbol}"
+
+
+def _rules(account: str, was: Instrument, now: Instrument | None) -> Iterator[str]:
+    if now is None:
+        yield f"the rules of {was.symbol} on {account} are not known now"
+        return
+    for name, before in structs.asdict(was).items():
+        after = getattr(now, name)
+        if after != before:
+            yield f"{name} of {was.symbol} on {account} was {_said(before)}, and is {_said(after)}"
+
+
+def _said(value: object) -> str:
+    return "unknown" if value is None else f"{value:f}" if isinstance(value, Decimal) else str(value)

@@ -1,0 +1,122 @@
+"""A policy made ready to run, and the scopes that it watches in a snapshot.
+
+A graph made ready to run: conditions and position conditions as code, signals as readers.
+
+Which scopes a policy watches in a snapshot, and what each of them shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from killswitch.engine.step import Machine
+from killswitch.graph.lowering import lower, lower_one
+from killswitch.graph.nodes import Close, Graph, ScopeRule, Stage
+from killswitch.model.snapshot import AccountSnapshot, Snapshot
+from killswitch.model.words import ReferenceCurrency
+from killswitch.planning.targets.selection import AllIf
+from killswitch.signals.columns import ColumnReader, longest_window
+from killswitch.signals.equity.explanation import EquityTerms
+from killswitch.signals.view import Instruments, ScopeView
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Everything of a policy that does not change from tick to tick."""
+
+    graph: Graph
+    machine: Machine
+    reader: ColumnReader
+    windows: tuple[int, ...]
+    keep: int
+    """How far back history is kept: the longest window that anything reads (microseconds)."""
+    terms: EquityTerms
+    all_if: dict[tuple[str, int], AllIf]
+    """(stage, index of the action) → the compiled `all_if`."""
+    sample: int | None
+    """How often marks are recorded: the shortest that any ranking asks for (microseconds); None where none does."""
+    corroborates: bool
+    """Whether any stage holds prints against other prices before it acts."""
+
+    @property
+    def trigger_names(self) -> tuple[str, ...]:
+        return tuple(trigger.name for trigger in self.graph.triggers)
+
+
+def prepare(graph: Graph) -> Prepared:
+    """Compile what runs at every tick."""
+    windows = {ref.window for ref in graph.signals if ref.window is not None and ref.name == "equity.drawdown"}
+    keep = max(longest_window(graph.signals), *(rule.window for rule in graph.rankings), 0)
+    return Prepared(
+        graph=graph,
+        machine=Machine.of(graph, lower(graph.conditions)),
+        reader=ColumnReader(graph.signals),
+        windows=tuple(sorted(windows)),
+        keep=keep,
+        terms=EquityTerms(
+            graph.equity.max_gap, graph.equity.tolerance, graph.equity.flow_grace, graph.equity.closes_unexplained
+        ),
+        all_if=_position_conditions(graph.stages),
+        sample=min((rule.sample for rule in graph.rankings if rule.sample is not None), default=None),
+        corroborates=any(stage.corroborate for stage in graph.stages),
+    )
+
+
+def _position_conditions(stages: tuple[Stage, ...]) -> dict[tuple[str, int], AllIf]:
+    return {
+        (stage.name, index): lower_one(action.all_if)
+        for stage in stages
+        for index, action in enumerate(stage.actions)
+        if isinstance(action, Close) and action.all_if is not None
+    }
+
+
+Identity = tuple[str, str, str, str]
+"""(account, venue, market, currency)."""
+
+
+def identity(account: AccountSnapshot) -> Identity:
+    return (account.account, account.venue, account.market, account.currency)
+
+
+def scopes_of(rule: ScopeRule, accounts: Sequence[Identity]) -> dict[str, tuple[str, ...]]:
+    """Scope name → the names of its accounts, in the order of the snapshot."""
+    found: dict[str, tuple[str, ...]] = {}
+    for each in accounts:
+        if _matches(rule, each):
+            scope = _scope_of(rule, each)
+            found[scope] = (*found.get(scope, ()), each[0])
+    return found
+
+
+def places_of(
+    rule: ScopeRule, scope: str, names: Sequence[str], accounts: Sequence[Identity]
+) -> tuple[int, ...] | None:
+    """Where in the snapshot the scope's accounts stand; None if one of `names` is missing: a part is no sum."""
+    places = tuple(i for i, each in enumerate(accounts) if _matches(rule, each) and _scope_of(rule, each) == scope)
+    return places if {accounts[i][0] for i in places} >= set(names) else None
+
+
+def view_of(
+    snapshot: Snapshot,
+    now: int,
+    places: tuple[int, ...] | None,
+    instruments: Instruments,
+    stale_after: int | None,
+    reference: ReferenceCurrency | None = None,
+) -> ScopeView:
+    """What the accounts at these places of the snapshot show together, in the reference currency where there is one."""
+    accounts = () if places is None else tuple(snapshot.accounts[place] for place in places)
+    return ScopeView(now, snapshot.scheduled, accounts, instruments, stale_after, snapshot.accounts, reference)
+
+
+def _scope_of(rule: ScopeRule, account: Identity) -> str:
+    if rule.each == "portfolio":
+        return "portfolio"
+    return f"account/{account[0]}" if rule.each == "account" else f"venue/{account[1]}"
+
+
+def _matches(rule: ScopeRule, account: Identity) -> bool:
+    allowed = (rule.accounts, rule.venues, rule.markets, rule.currencies)
+    return all(names is None or value in names for names, value in zip(allowed, account, strict=True))

@@ -1,0 +1,196 @@
+"""What a watch shows: every trigger with its interval, threshold and headroom."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+
+from killswitch.engine.state import Waiting, level_in_force, partial_in_force, stage_in_force
+from killswitch.graph.nodes import Compare, SignalRead, SignalRef, Trigger
+from killswitch.graph.wording import signals_of
+from killswitch.model.decision import TriggerReading
+from killswitch.model.instant import from_micros
+from killswitch.planning.scopes.evaluator import Suspected, Watch
+from killswitch.signals.history.windows import Interval, is_young, why_partly
+from killswitch.signals.position import ZERO
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One trigger now. `headroom` is how far the value may still move before it is true; below zero, beyond."""
+
+    trigger: Trigger
+    value: Interval | None
+    headroom: Interval | None
+    truth: bool | None
+    held: bool
+    confirmed: bool
+    true_since: datetime | None
+    unknown_because: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MachineStatus:
+    """One policy on one scope, as it stands after the last tick.
+
+    `level` and `stage` are those of the stage that has fired and was not reset, with when and by which decision.
+    """
+
+    policy: str
+    scope: str
+    mode: str
+    level: int
+    stage: str | None
+    fired_at: datetime | None
+    cooldown_until: datetime | None
+    decision: str | None
+    unit_value: Interval | None
+    readings: tuple[Reading, ...]
+    waiting: Waiting | None = None
+    """A close that waits for accounts that cannot be read."""
+    suspected: Suspected | None = None
+    """A lock on suspicion, which may be over by now."""
+    latched: bool = True
+    """False for a stage that has fired and not latched, because accounts could not be read."""
+
+
+def status(watch: Watch) -> MachineStatus:
+    """Everything that `plan` and `status` show of a watch."""
+    state, graph = watch.state, watch.prepared.graph
+    partial = partial_in_force(state)
+    fired_at, decision = (state.fired_at, watch.decision) if partial is None else (partial.fired_at, partial.decision)
+    return MachineStatus(
+        policy=graph.policy,
+        scope=watch.scope,
+        mode=graph.mode,
+        level=level_in_force(state),
+        stage=stage_in_force(state),
+        fired_at=None if fired_at is None else from_micros(fired_at),
+        cooldown_until=None if state.cooldown_until is None else from_micros(state.cooldown_until),
+        decision=decision,
+        unit_value=watch.unit_value(),
+        readings=tuple(reading(watch, i) for i in range(len(graph.triggers))),
+        waiting=state.waiting,
+        suspected=watch.suspected,
+        latched=partial is None,
+    )
+
+
+def reading(watch: Watch, index: int) -> Reading:
+    """Trigger `index` of the watch's graph, as the last tick left it."""
+    trigger = watch.prepared.graph.triggers[index]
+    triggers = watch.state.triggers
+    held, unknown = bool(triggers.held >> index & 1), bool(triggers.unknown >> index & 1)
+    value = _value(watch, trigger)
+    return Reading(
+        trigger=trigger,
+        value=value,
+        headroom=_headroom(trigger, value),
+        truth=None if unknown or watch.columns is None else held,
+        held=held,
+        confirmed=bool(triggers.confirmed >> index & 1),
+        true_since=from_micros(triggers.since[index]) if held else None,
+        unknown_because=why_unknown(watch, trigger) if unknown else None,
+    )
+
+
+def why_unknown(watch: Watch, trigger: Trigger) -> str:
+    """Why a trigger's condition can be said neither true nor false."""
+    if watch.history.unknown is not None:
+        return watch.history.unknown
+    reference = signal_of(watch, trigger)
+    window = None if reference is None else reference.window
+    reasons = (None if window is None else why_partly(watch.history, window), _held_back(watch))
+    said = [reason for reason in reasons if reason is not None]
+    return "; ".join(said) or f"{' and '.join(unknown_signals(watch, trigger))} is not wholly known"
+
+
+def _held_back(watch: Watch) -> str | None:
+    """That a pending change may yet be a flow, and what it waits for; None without any."""
+    pending = [change for change in watch.history.changes.open if change.kind == "trade"]
+    if not pending:
+        return None
+    amount = sum((change.worth for change in pending), ZERO)
+    text = f"a change of {amount.normalize():f} that no row explains yet leaves two readings open"
+    if all(change.amount > 0 for change in pending):
+        return text
+    return f"{text}: a fall may be money taken out, and counts as loss once the ledger is known past it"
+
+
+def only_young(watch: Watch, trigger: Trigger) -> bool:
+    """Whether a trigger is unknown for nothing but that the history is younger than the windows that it reads."""
+    graph, history, columns = watch.prepared.graph, watch.history, watch.columns
+    if columns is None or history.unknown is not None or history.begun_at is None or _held_back(watch) is not None:
+        return False
+    found = False
+    for i in signals_of(trigger.condition):
+        if columns.lo[i] == columns.hi[i] or (columns.text and columns.text[i] is not None):
+            continue
+        signal = graph.signals[i]
+        if signal.window is None or not is_young(history, signal.window):
+            return False
+        if signal.name.startswith("attribution.") and history.rows and history.rows[-1].pnl is None:
+            return False  # positions do not say what they made, and would not with a longer history either
+        found = True
+    return found
+
+
+def unknown_signals(watch: Watch, trigger: Trigger) -> list[str]:
+    """Names of the signals that the trigger reads and that are not one known value."""
+    graph, columns = watch.prepared.graph, watch.columns
+    if columns is None:
+        return ["everything"]
+    names = {
+        graph.signals[i].name
+        for i in signals_of(trigger.condition)
+        if columns.lo[i] != columns.hi[i] or (columns.text and columns.text[i] is None and math.isinf(columns.lo[i]))
+    }
+    return sorted(names) or ["a signal"]
+
+
+def signal_of(watch: Watch, trigger: Trigger) -> SignalRef | None:
+    """The signal that a trigger reads, where it compares a single one."""
+    condition = trigger.condition
+    if trigger.threshold is not None:
+        return watch.prepared.graph.signals[trigger.threshold.index]
+    if isinstance(condition, Compare) and isinstance(condition.left, SignalRead):
+        return watch.prepared.graph.signals[condition.left.index]
+    return None
+
+
+def _value(watch: Watch, trigger: Trigger) -> Interval | None:
+    if trigger.threshold is None or watch.columns is None:
+        return None
+    index = trigger.threshold.index
+    return watch.columns.lo[index], watch.columns.hi[index]
+
+
+def _headroom(trigger: Trigger, value: Interval | None) -> Interval | None:
+    if trigger.threshold is None or value is None:
+        return None
+    limit = trigger.threshold.value
+    if trigger.threshold.op in (">", ">="):
+        return limit - value[1], limit - value[0]
+    return value[0] - limit, value[1] - limit
+
+
+def number(value: float) -> str | None:
+    """A signal value as a decimal string, to ten significant digits; an unbounded end is null."""
+    if math.isinf(value):
+        return None
+    text = f"{value:.10g}"
+    return f"{value:.12f}".rstrip("0").rstrip(".") if "e" in text and abs(value) < 1 else text
+
+
+def trigger_reading(watch: Watch, index: int) -> TriggerReading:
+    """A trigger as the decision record has it."""
+    shown = reading(watch, index)
+    threshold = shown.trigger.threshold
+    return TriggerReading(
+        name=shown.trigger.name,
+        value=None if shown.value is None else (number(shown.value[0]), number(shown.value[1])),
+        threshold=None if threshold is None else number(threshold.value),
+        true_since=shown.true_since,
+        reason=shown.unknown_because,
+    )

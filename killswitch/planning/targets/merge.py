@@ -1,0 +1,150 @@
+"""One position, one target: decisions merge to the smallest, of equals to the most urgent one, never to a sum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from msgspec.structs import replace
+
+from killswitch.model.decision import Decision, Intent, patience_of
+from killswitch.planning.spot_routes import base_of
+from killswitch.signals.view import PnlKey
+
+BY_HAND = 1_000_000
+"""The level of a close by hand, whose decision has none: above every stage's, because a person waits for it."""
+
+_Asset = tuple[str, str]
+"""(account, base asset) of a holding that is sold on another market than the one that it is listed on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What a decision wants left of a position, in contracts, and how urgent that is to it.
+
+    `asset` is what a first hop sells: no position of its market shows it.
+    """
+
+    target: Decimal
+    patience: tuple[float, float, int] = (0.0, 0.0, 0)
+    level: int = 0
+    asset: str | None = None
+
+    @property
+    def precedence(self) -> tuple[Decimal, tuple[float, float, int], int]:
+        """Of two for one position the smaller one holds: the smaller target, the more urgent, the higher level."""
+        return self.target, self.patience, -self.level
+
+
+Targets = Mapping[PnlKey, Aim]
+"""What is to be left of each position; a first hop stands under the market that it sells on."""
+
+
+def targets_of(decisions: Iterable[Decision]) -> dict[PnlKey, Aim]:
+    """What holds of the decisions' targets for each position. Second hops and hedges have none."""
+    return least(
+        {_key(intent): _wish(intent, decision)}
+        for decision in decisions
+        for intent in decision.intents
+        if intent.purpose != "hedge" and intent.after is None
+    )
+
+
+def least(targets: Iterable[Targets]) -> dict[PnlKey, Aim]:
+    """What holds of several for each position; of equals the first."""
+    found: dict[PnlKey, Aim] = {}
+    for each in targets:
+        for key, aim in each.items():
+            if key not in found or aim.precedence < found[key].precedence:
+                found[key] = aim
+    return found
+
+
+def meet(one: Targets, other: Targets) -> bool:
+    """Whether two are about a position, or a holding, that is the same."""
+    moved = _moved([one, other])
+    return not _places(one, moved).isdisjoint(_places(other, moved))
+
+
+def merge(decisions: Sequence[Decision], active: Targets) -> tuple[Decision, ...]:
+    """Leave each position's orders to the one decision with the smallest target, of equals the most urgent, the first.
+
+    `active` are targets that are being worked on already: what would leave more, or as much no sooner, is not needed.
+    Decisions that only observe are left as they are: they show what they would do alone. So is a close by hand:
+    whoever gave it waits for it, and closing sends one order for a position whoever wants it. So is a hedge: it
+    reduces no position.
+    """
+    enforcing = [d for d in decisions if _merges(d)]
+    if len(enforcing) < 2 and not active:
+        return tuple(decisions)
+    wanted = {decision.id: targets_of([decision]) for decision in enforcing}
+    moved = _moved([active, *wanted.values()])
+    best: dict[PnlKey, Aim] = {}
+    for key, aim in active.items():
+        _take(best, _place(key, moved), aim)
+    owner: dict[PnlKey, str] = {}
+    for decision in enforcing:
+        for key, aim in wanted[decision.id].items():
+            if _take(best, _place(key, moved), aim):
+                owner[_place(key, moved)] = decision.id
+    return tuple(_left_to(decision, owner, moved) if _merges(decision) else decision for decision in decisions)
+
+
+def _take(best: dict[PnlKey, Aim], place: PnlKey, aim: Aim) -> bool:
+    """Whether the aim goes before what was known for the place, which it then is."""
+    if place in best and aim.precedence >= best[place].precedence:
+        return False
+    best[place] = aim
+    return True
+
+
+def _left_to(decision: Decision, owner: Mapping[PnlKey, str], moved: Collection[_Asset]) -> Decision:
+    return only(decision, lambda intent: owner.get(_place(_key(intent), moved)) == decision.id)
+
+
+def only(decision: Decision, wanted: Callable[[Intent], bool]) -> Decision:
+    """The decision with the intents that are `wanted`. A second hop goes with the first, whose place it names anew."""
+    kept: list[Intent] = []
+    place: dict[int, int] = {}
+    for index, intent in enumerate(decision.intents):
+        if intent.after is None and wanted(intent):
+            place[index] = len(kept)
+            kept.append(intent)
+        elif intent.after is not None and intent.after in place:
+            place[index] = len(kept)
+            kept.append(replace(intent, after=place[intent.after]))
+    return decision if len(kept) == len(decision.intents) else replace(decision, intents=tuple(kept))
+
+
+def _merges(decision: Decision) -> bool:
+    return decision.mode == "enforce" and decision.kind not in ("manual", "hedge")
+
+
+def _wish(intent: Intent, decision: Decision) -> Aim:
+    asset = base_of(intent.symbol) if intent.purpose == "hop" else None
+    level = BY_HAND if decision.kind == "manual" else decision.level
+    return Aim(intent.target, patience_of(decision.unwinding), level, asset)
+
+
+def _moved(targets: Iterable[Targets]) -> frozenset[_Asset]:
+    """The holdings that something sells on another market than their own."""
+    return frozenset((key[0], aim.asset) for each in targets for key, aim in each.items() if aim.asset is not None)
+
+
+def _places(targets: Targets, moved: Collection[_Asset]) -> frozenset[PnlKey]:
+    return frozenset(_place(key, moved) for key in targets)
+
+
+def _place(key: PnlKey, moved: Collection[_Asset]) -> PnlKey:
+    """What a target is of: the position; or the holding whose asset is sold on several markets, whichever it names.
+
+    An account has one balance of an asset, so what is sold of it anywhere is one sale (C23).
+    """
+    account, symbol, side = key
+    asset = base_of(symbol)
+    return (account, asset, side) if (account, asset) in moved else key
+
+
+def _key(intent: Intent) -> PnlKey:
+    return (intent.account, intent.symbol, intent.position_side)

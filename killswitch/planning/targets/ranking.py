@@ -1,0 +1,239 @@
+"""In which order positions are closed.
+
+`normalised`: each term is scaled to 0…1 over the book and only harm scores; a position that gained in the
+window never outranks one that lost. `killswitch-v6`: 0.40·|P&L delta| + 0.25·|current loss| +
+0.20·liquidation proximity + 0.10·notional share + 0.05·margin loss in raw units, as the predecessor had it: its
+proximity is clamp(0.1 ÷ liquidation distance, 0, 1), that of `normalised` 1 − distance. `component-risk` and
+`genesis` also read recorded returns: they are in `component` and `genesis`.
+A term that is unknown for a position counts as the worst in the book: unknown is not harmless.
+
+The ranking `genesis`: a position's score is exposure × volatility × loss, each in 0…1 over the book.
+
+- exposure: its notional ÷ the gross of all positions whose notional is known, all in the scope's currency;
+- volatility: the sample standard deviation of the returns of its marks over the ranking's window, ÷ the book's largest;
+- loss: how far its P&L fell over the window of the decision, ÷ the book's largest fall; 0 where it rose.
+
+An unknown factor counts as the worst in the book, and a position that gained never outranks one that lost. Equal
+products (nobody lost, or nothing moved) go by the sum of the factors, then by (account, symbol, side).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from statistics import stdev
+
+from killswitch.graph.nodes import CorrelationGroupRule, RankingRule, RankingTerm
+from killswitch.model.snapshot import AccountSnapshot, Position
+from killswitch.signals.history.scope import History
+from killswitch.signals.position import liquidation_distance, margin_loss, notional, unrealized
+from killswitch.signals.view import PnlKey, ScopeView
+
+V6_NEAR = 0.1
+"""Liquidation distance, as a fraction of the mark, up to which `killswitch-v6` counts a position as at liquidation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A position with what ranking knows of it: floats in the scope's currency or as fractions; None unknown."""
+
+    account: AccountSnapshot
+    position: Position
+    worth: Decimal | None
+    """Absolute notional in the account's currency."""
+    pnl_delta: float | None
+    pnl: float | None
+    liquidation_distance: float | None
+    notional_share: float | None
+    margin_loss: float | None
+    measured: Decimal | None = None
+    """Absolute notional in the scope's currency: what can be compared between accounts."""
+
+    @property
+    def key(self) -> PnlKey:
+        return (self.account.account, self.position.symbol, self.position.side)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """`rank` counts from 1, the worst; `score` is larger for worse."""
+
+    candidate: Candidate
+    rank: int
+    score: float
+
+
+def candidates(view: ScopeView, delta: dict[PnlKey, Decimal] | None) -> list[Candidate]:
+    """Every open position of the scope; `delta` is P&L per position over the window, None if unknown."""
+    rows = view.positions()
+    notionals = [notional(p, a, view.instrument(a.account, p.symbol)) for a, p in rows]
+    measured = [
+        None if value is None else view.measured(value, account)
+        for (account, _), value in zip(rows, notionals, strict=True)
+    ]
+    known = [value for value in measured if value is not None]
+    gross = sum(known, Decimal(0)) if len(known) == len(rows) else None
+    found = []
+    for (account, position), value, share in zip(rows, notionals, measured, strict=True):
+        instrument = view.instrument(account.account, position.symbol)
+        pnl = unrealized(position, account, instrument)
+        key = (account.account, position.symbol, position.side)
+        found.append(
+            Candidate(
+                account=account,
+                position=position,
+                worth=value,
+                pnl_delta=None if delta is None else _float(delta.get(key)),
+                pnl=_float(None if pnl is None else view.measured(pnl, account)),
+                liquidation_distance=_float(liquidation_distance(position)),
+                notional_share=_float(share / gross if gross and share is not None else None),
+                margin_loss=_float(margin_loss(position, account, instrument)),
+                measured=share,
+            )
+        )
+    return found
+
+
+def _float(value: Decimal | None) -> float | None:
+    return None if value is None or not value.is_finite() else float(value)
+
+
+def _proximity(candidate: Candidate) -> float | None:
+    """1 at liquidation, 0 from a distance of the whole price on. Spot cannot be liquidated."""
+    if candidate.account.market in ("spot", "equity"):
+        return 0.0
+    distance = candidate.liquidation_distance
+    return None if distance is None else 1.0 - min(1.0, distance)
+
+
+def _proximity_v6(candidate: Candidate) -> float | None:
+    """clamp(0.1 ÷ distance, 0, 1): 1 within a tenth of the price. Spot cannot be liquidated."""
+    if candidate.account.market in ("spot", "equity"):
+        return 0.0
+    distance = candidate.liquidation_distance
+    if distance is None:
+        return None
+    return 1.0 if distance <= V6_NEAR else V6_NEAR / distance
+
+
+def fall(candidate: Candidate) -> float | None:
+    """How far its P&L fell over the window, in the scope's currency; 0 where it rose."""
+    return None if candidate.pnl_delta is None else max(0.0, -candidate.pnl_delta)
+
+
+Term = Callable[[Candidate], float | None]
+
+_HARM: dict[RankingTerm, Term] = {
+    "pnl_delta": fall,
+    "loss": lambda c: None if c.pnl is None else max(0.0, -c.pnl),
+    "liquidation_proximity": _proximity,
+    "notional_share": lambda c: c.notional_share,
+    "margin_loss": lambda c: c.margin_loss,
+}
+_RAW: dict[RankingTerm, Term] = {
+    **_HARM,
+    "pnl_delta": lambda c: None if c.pnl_delta is None else abs(c.pnl_delta),
+    "loss": lambda c: None if c.pnl is None else abs(min(0.0, c.pnl)),
+    "liquidation_proximity": _proximity_v6,
+}
+_ALREADY_SCALED: frozenset[RankingTerm] = frozenset({"liquidation_proximity", "notional_share"})
+
+
+def _column(term: RankingTerm, compute: Term, book: Sequence[Candidate], *, scaled: bool) -> list[float]:
+    """The term for every candidate, scaled to 0…1 by the book's largest where asked; unknown is the largest."""
+    values = [compute(candidate) for candidate in book]
+    largest = max((value for value in values if value is not None), default=1.0)
+    filled = [largest if value is None else value for value in values]
+    if not scaled or term in _ALREADY_SCALED:
+        return filled
+    return [value / largest if largest > 0 else 0.0 for value in filled]
+
+
+def gained(candidate: Candidate) -> int:
+    """0 lost or unknown, 1 neither, 2 gained: over the window where that is known, else since entry."""
+    change = candidate.pnl if candidate.pnl_delta is None else candidate.pnl_delta
+    if change is None or change < 0:
+        return 0
+    return 2 if change > 0 else 1
+
+
+def by_component(book: Sequence[Candidate], shares: Sequence[float]) -> list[Ranked]:
+    """The book by each position's share of its variance, the greatest first: those that hedge come last."""
+    order = sorted(range(len(book)), key=lambda i: (-shares[i], book[i].key))
+    return [Ranked(book[i], place + 1, shares[i]) for place, i in enumerate(order)]
+
+
+def rank(rule: RankingRule, book: Sequence[Candidate]) -> list[Ranked]:
+    """The book in order of closing, the worst first; equals keep the order of (account, symbol, side).
+
+    By component risk it is the order that holds while that is unknown.
+    """
+    if rule.if_unknown is not None:
+        rule = replace(rule, formula=rule.if_unknown)
+    normalised = rule.formula == "normalised"
+    terms = _HARM if normalised else _RAW
+    scores = [0.0] * len(book)
+    for term, weight in rule.weights:
+        for i, value in enumerate(_column(term, terms[term], book, scaled=normalised)):
+            scores[i] += weight * value
+    order = sorted(
+        range(len(book)),
+        key=lambda i: (gained(book[i]) if normalised else 0, -scores[i], book[i].key),
+    )
+    return [Ranked(book[i], place + 1, scores[i]) for place, i in enumerate(order)]
+
+
+def in_group_order(ranked: Sequence[Ranked], groups: Sequence[CorrelationGroupRule]) -> list[Ranked]:
+    """The order of closing over correlation groups: by the groups' declared order, then by rank.
+
+    Symbols of no group come after the groups, each on its own: uncorrelated is not one group called "other".
+    """
+    place = {symbol: group.order for group in groups for symbol in group.symbols}
+    return sorted(ranked, key=lambda r: (place.get(r.candidate.position.symbol, math.inf), r.rank))
+
+
+def by_genesis(
+    rule: RankingRule, book: Sequence[Candidate], history: History | None
+) -> tuple[list[Ranked], tuple[str, ...]]:
+    """The book in order of closing, the worst first, and which volatilities are unknown, in words."""
+    volatilities = [_volatility(rule, candidate, history) for candidate in book]
+    gross = sum(float(candidate.measured) for candidate in book if candidate.measured is not None)
+    shares = [None if each.measured is None else float(each.measured) / gross if gross else 0.0 for each in book]
+    worst_share = max((share for share in shares if share is not None), default=1.0)
+    exposure = [worst_share if share is None else share for share in shares]
+    volatility = _over_the_largest(volatilities)
+    loss = _over_the_largest([fall(candidate) for candidate in book])
+    factors = list(zip(exposure, volatility, loss, strict=True))
+    scores = [share * moved * lost for share, moved, lost in factors]
+    order = sorted(range(len(book)), key=lambda i: (gained(book[i]), -scores[i], -sum(factors[i]), book[i].key))
+    ranked = [Ranked(book[i], place + 1, scores[i]) for place, i in enumerate(order)]
+    return ranked, _remarks(rule, book, volatilities)
+
+
+def _volatility(rule: RankingRule, candidate: Candidate, history: History | None) -> float | None:
+    """The standard deviation of the returns of the position's marks, each over `sample`; None with too few of them."""
+    if history is None or history.marks is None or rule.sample is None or history.last_at is None:
+        return None
+    key = (candidate.account.account, candidate.position.symbol)
+    (series,) = history.marks.returns([key], history.last_at, rule.window, rule.sample)
+    return stdev(series) if len(series) >= max(rule.least, 2) else None
+
+
+def _over_the_largest(values: Sequence[float | None]) -> list[float]:
+    """Each value ÷ the largest; an unknown one is 1, also where all that are known are 0."""
+    largest = max((value for value in values if value is not None), default=0.0)
+    return [1.0 if value is None else value / largest if largest > 0.0 else 0.0 for value in values]
+
+
+def _remarks(rule: RankingRule, book: Sequence[Candidate], volatilities: Sequence[float | None]) -> tuple[str, ...]:
+    unknown = dict.fromkeys(
+        candidate.position.symbol for candidate, value in zip(book, volatilities, strict=True) if value is None
+    )
+    if not unknown:
+        return ()
+    return (
+        f"the volatility of {', '.join(unknown)} is unknown (fewer than {rule.least} returns were recorded): "
+        "it counts as the book's largest",
+    )

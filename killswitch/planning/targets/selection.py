@@ -1,0 +1,184 @@
+"""From a `close` action to targets: which positions, and what should be left of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+
+from killswitch.graph.nodes import AttributionRule, Close, Fallback, Graph, RankingRule
+from killswitch.model.decision import Source
+from killswitch.planning.spot_routes import base_of
+from killswitch.planning.targets.ranking import Candidate, Ranked, by_component, by_genesis, in_group_order, rank
+from killswitch.planning.targets.spread import (
+    BookRisk,
+    Gross,
+    Kept,
+    book_risk,
+    least_risk,
+    remarks,
+    under,
+    unspreadable,
+    worst_first,
+)
+from killswitch.signals.columns import known
+from killswitch.signals.history.scope import History
+from killswitch.signals.history.windows import Interval
+from killswitch.signals.position import ZERO
+from killswitch.signals.view import PnlKey
+
+AllIf = Callable[[list[float], list[float], list[str | None]], int]
+TRUE = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What should be left of a position: `contracts`, not yet rounded to the venue's steps."""
+
+    ranked: Ranked
+    contracts: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The targets of one close action in order of closing, and what of it could not be done as declared."""
+
+    targets: list[Target]
+    remarks: tuple[str, ...]
+
+
+def select(
+    graph: Graph,
+    action: Close,
+    book: Sequence[Candidate],
+    source: Source,
+    rule: AttributionRule | None,
+    all_if: AllIf | None,
+    history: History | None = None,
+    kept: Collection[PnlKey] = (),
+) -> Selection:
+    """What one close action selects, and what should be left of each; `book` is the whole scope's.
+
+    `history` is what component risk and volatility are known from; positions in `kept` are not selected, and count in
+    the book.
+    """
+    ranking = next(r for r in graph.rankings if r.name == action.ranking)
+    risk = _risk(ranking, book, history)
+    everyone, unranked = _ranked(ranking, book, risk, history)
+    pool = [each for each in everyone if each.candidate.key not in kept and _allowed(action, each.candidate)]
+    pool, ranked_fallback = _side(action, pool, source, rule)
+    limit = _limit(action, len(pool), ranked_fallback=ranked_fallback)
+    chosen = pool if limit is None else pool[:limit]
+    most, capped = _most(graph, action, chosen, book, all_if)
+    left, spread = _left(action, chosen, most, risk)
+    return Selection(
+        [
+            Target(ranked, left[ranked.candidate.key])
+            for ranked in in_group_order(chosen, graph.groups)
+            if action.spread == "each" or left[ranked.candidate.key] < ranked.candidate.position.contracts
+        ],
+        (*unranked, *capped, *spread),
+    )
+
+
+def _ranked(
+    ranking: RankingRule, book: Sequence[Candidate], risk: BookRisk | str | None, history: History | None
+) -> tuple[list[Ranked], tuple[str, ...]]:
+    """The book, the worst first, and what the ranking could not go by."""
+    if isinstance(risk, BookRisk):
+        return by_component(book, risk.shares), ()
+    if ranking.formula == "genesis":
+        return by_genesis(ranking, book, history)
+    remark = f"the component risk is unknown ({risk}): ranked as {ranking.if_unknown}"
+    return rank(ranking, book), (remark,) if isinstance(risk, str) else ()
+
+
+def _risk(ranking: RankingRule, book: Sequence[Candidate], history: History | None) -> BookRisk | str | None:
+    """The risk of the book, or why it is unknown; None where the ranking does not ask for it."""
+    if ranking.formula != "component-risk" or not book:
+        return None
+    return "no returns were recorded" if history is None else book_risk(ranking, book, history)
+
+
+def _most(
+    graph: Graph, action: Close, chosen: Sequence[Ranked], book: Sequence[Candidate], all_if: AllIf | None
+) -> tuple[Kept, tuple[str, ...]]:
+    """What may be left of each position whatever its part of the cut: none where `all_if` holds, else up to the cap."""
+    most = {r.candidate.key: ZERO if _wholly(graph, r, all_if) else r.candidate.position.contracts for r in chosen}
+    if action.share_cap is None:
+        return most, ()
+    gross = Gross.of(book)
+    for each in chosen:
+        most[each.candidate.key] = min(most[each.candidate.key], under(action.share_cap, each.candidate, gross))
+    return most, remarks(chosen, gross)
+
+
+def _left(
+    action: Close, chosen: Sequence[Ranked], most: Kept, risk: BookRisk | str | None
+) -> tuple[Kept, tuple[str, ...]]:
+    """What is left of each position: its own part, or what the cut of all of them by rank leaves."""
+    own = {r.candidate.key: r.candidate.position.contracts * (1 - action.fraction) for r in chosen}
+    each = {key: min(most[key], part) for key, part in own.items()}
+    if action.spread == "each" or action.fraction == 1 or not chosen:
+        return each, ()
+    why = unspreadable(chosen)
+    if why is not None or isinstance(risk, str):
+        because = "" if why is None else f"{why}: "
+        return each, (f"{because}the same part of every position is closed, not the worst ranked first",)
+    if risk is None:
+        return worst_first(action.fraction, chosen, most), ()
+    return least_risk(action.fraction, chosen, most, risk), ()
+
+
+def _allowed(action: Close, candidate: Candidate) -> bool:
+    symbol = candidate.position.symbol
+    base = base_of(symbol)
+    if base in action.except_assets:
+        return False
+    return action.symbols is None or symbol in action.symbols or base in action.symbols
+
+
+def _side(action: Close, pool: list[Ranked], source: Source, rule: AttributionRule | None) -> tuple[list[Ranked], bool]:
+    """The positions on the action's side, and whether attribution fell back to the worst ranked."""
+    if action.side == "both":
+        return pool, False
+    if action.side != "losing":
+        return [r for r in pool if r.candidate.position.side == action.side], False
+    if source in ("LONG", "SHORT"):
+        return [r for r in pool if r.candidate.position.side == source.lower()], False
+    fallback: Fallback = "worst_ranked"
+    if rule is not None:
+        fallback = rule.if_mixed if source == "MIXED" else rule.if_unknown
+    return ([] if fallback == "none" else pool), fallback == "worst_ranked"
+
+
+def _limit(action: Close, count: int, *, ranked_fallback: bool) -> int | None:
+    """How many to take, at least one; None is all. `worst` binds where attribution fell back to the worst."""
+    limits = [] if action.top is None else [action.top]
+    if ranked_fallback and action.worst_share is not None:
+        share = Fraction(str(action.worst_share))
+        limits.append(max(1, int(share * count)))
+    return min(limits, default=None)
+
+
+def _wholly(graph: Graph, ranked: Ranked, all_if: AllIf | None) -> bool:
+    """Whether the action's `all_if` is surely true of the position."""
+    if all_if is None:
+        return False
+    intervals = [_position_signal(ref.name, ranked) for ref in graph.position_signals]
+    return all_if([lo for lo, _ in intervals], [hi for _, hi in intervals], []) == TRUE
+
+
+def _position_signal(name: str, ranked: Ranked) -> Interval:
+    """A position signal of the catalogue. Its P&L delta is over the window that the decision is made on."""
+    candidate = ranked.candidate
+    values: dict[str, float | None] = {
+        "position.pnl_delta": candidate.pnl_delta,
+        "position.loss": None if candidate.pnl is None else max(0.0, -candidate.pnl),
+        "position.liquidation_distance": candidate.liquidation_distance,
+        "position.notional_share": candidate.notional_share,
+        "position.margin_loss": candidate.margin_loss,
+        "position.score": ranked.score,
+    }
+    return known(values[name])

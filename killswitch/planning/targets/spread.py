@@ -1,0 +1,161 @@
+"""Cuts that are not the same part of every position: by risk, by rank, by a share of the book.
+
+A cut of the selected gross that is not the same part of every position: the worst ranked go first.
+
+By most rankings that is what it says: the worst position whole, then the next, until the cut is made. By component risk
+the worst changes with every step, because closing what carries the risk makes what hedged it the risk; so the cut is
+the one that leaves the book with the least variance (`risk.cut`).
+
+The risk of a book by position, from the returns that its history has recorded.
+
+How much of a position a share cap leaves: at most a part of the scope's gross notional at firing.
+
+Where a part of the gross is unknown, the sum of what is known stands for it: gross is at least that, so the cap is at
+most what was declared. That nothing converts between two currencies of account makes the other one's part unknown.
+Of a position whose own worth is unknown, no remainder is surely under the cap, so nothing is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from killswitch.graph.nodes import RankingRule
+from killswitch.planning.targets.ranking import Candidate, Ranked
+from killswitch.risk.covariance import Matrix, least_variance, shrunk_covariance, variance_shares
+from killswitch.signals.history.marks import MarkKey
+from killswitch.signals.history.scope import History
+from killswitch.signals.position import ZERO
+from killswitch.signals.view import PnlKey
+
+DIGITS = 9
+"""To which a part that is kept is rounded: below it is what floats lose, and a lot must not be closed for that."""
+
+Kept = dict[PnlKey, Decimal]
+"""What may be left or is left of each position, in contracts."""
+
+
+def unspreadable(chosen: Sequence[Ranked]) -> str | None:
+    """Why no part of the selected gross can be taken, or None."""
+    gross = Gross.of([each.candidate for each in chosen])
+    if not gross.whole:
+        return "the selected gross is not wholly known"
+    return None if any(gross.known.values()) else "the selected positions are worth nothing"
+
+
+def worst_first(fraction: Decimal, chosen: Sequence[Ranked], most: Kept) -> Kept:
+    """What is left when `fraction` of the gross of `chosen` is taken from the worst ranked first.
+
+    `most` is what may be left of each at most, whatever the rank; what that takes counts towards the cut. Every worth
+    must be known.
+    """
+    left = dict(most)
+    to_cut = fraction * sum((_worth(each) for each in chosen), ZERO) - _taken(chosen, most)
+    for each in chosen:
+        held, key = each.candidate.position.contracts, each.candidate.key
+        worth = _worth(each) * most[key] / held
+        if to_cut <= ZERO:
+            break
+        if worth > ZERO:
+            left[key] = ZERO if worth <= to_cut else most[key] * (1 - to_cut / worth)
+            to_cut -= min(worth, to_cut)
+    return left
+
+
+def least_risk(fraction: Decimal, chosen: Sequence[Ranked], most: Kept, risk: BookRisk) -> Kept:
+    """What is left when `fraction` of the gross of `chosen` is taken so that the whole book varies the least."""
+    limits = {each.candidate.key: _worth(each) * most[each.candidate.key] / each.candidate.position.contracts
+              for each in chosen}  # fmt: skip
+    gross = sum((_worth(each) for each in chosen), ZERO)
+    kept = min((1 - fraction) * gross, sum(limits.values(), ZERO))
+    bounds = [None if key not in limits else float(limits[key]) for key in risk.keys]
+    worths = dict(zip(risk.keys, least_variance(risk.exposures, risk.covariance, bounds, float(kept)), strict=True))
+    left = {}
+    for key, limit in limits.items():
+        part = round(worths[key] / float(limit), DIGITS) if limit > ZERO else 0.0
+        left[key] = most[key] * Decimal(repr(min(1.0, max(0.0, part))))
+    return left
+
+
+def _worth(ranked: Ranked) -> Decimal:
+    if ranked.candidate.worth is None:
+        raise AssertionError("a cut of the gross is only made where every worth is known")
+    return ranked.candidate.worth
+
+
+def _taken(chosen: Sequence[Ranked], most: Kept) -> Decimal:
+    """The gross that the bounds take by themselves."""
+    parts = (1 - most[each.candidate.key] / each.candidate.position.contracts for each in chosen)
+    return sum((_worth(each) * part for each, part in zip(chosen, parts, strict=True)), ZERO)
+
+
+@dataclass(frozen=True, slots=True)
+class BookRisk:
+    """Positions in the order of the book: signed notionals, the covariance of their returns, shares of the variance."""
+
+    keys: tuple[PnlKey, ...]
+    exposures: tuple[float, ...]
+    covariance: Matrix
+    shares: tuple[float, ...]
+
+
+def book_risk(rule: RankingRule, book: Sequence[Candidate], history: History) -> BookRisk | str:
+    """The risk of the book over the ranking's window; or why it is unknown. Nothing stands in for what is missing."""
+    if history.marks is None or rule.sample is None or history.last_at is None:
+        return "no returns were recorded"
+    if len({candidate.account.currency for candidate in book}) > 1:
+        return "nothing converts between the currencies of the accounts"
+    exposures = []
+    for candidate in book:
+        if candidate.worth is None:
+            return f"the worth of {candidate.position.symbol} is unknown"
+        exposures.append(float(candidate.worth) * (1.0 if candidate.position.side == "long" else -1.0))
+    keys: list[MarkKey] = [(c.account.account, c.position.symbol) for c in book]
+    assets = list(dict.fromkeys(keys))
+    series = history.marks.returns(assets, history.last_at, rule.window, rule.sample)
+    count = len(series[0]) if series else 0
+    if count < max(rule.least, 2):
+        return f"only {count} returns of all its symbols together were recorded, and the ranking asks for {rule.least}"
+    of_assets = shrunk_covariance(series)
+    place = [assets.index(key) for key in keys]
+    covariance = [[of_assets[i][j] for j in place] for i in place]
+    shares = variance_shares(exposures, covariance)
+    if shares is None:
+        return "its symbols did not move"
+    return BookRisk(tuple(c.key for c in book), tuple(exposures), covariance, tuple(shares))
+
+
+@dataclass(frozen=True, slots=True)
+class Gross:
+    """Sum of the known notionals by currency of account; `whole` if that is all there is."""
+
+    known: Mapping[str, Decimal]
+    whole: bool
+
+    @classmethod
+    def of(cls, book: Sequence[Candidate]) -> Gross:
+        """The gross of all positions of a scope."""
+        known: dict[str, Decimal] = {}
+        for candidate in book:
+            currency = candidate.account.currency
+            known[currency] = known.get(currency, ZERO) + (candidate.worth or ZERO)
+        return cls(known, len(known) < 2 and all(candidate.worth is not None for candidate in book))
+
+
+def under(share_cap: Decimal, candidate: Candidate, gross: Gross) -> Decimal:
+    """The contracts that may be left of a position: share cap × gross ÷ worth per contract, at most all."""
+    held = candidate.position.contracts
+    if candidate.worth is None:
+        return ZERO
+    allowed = share_cap * gross.known[candidate.account.currency]
+    return held if candidate.worth <= allowed else held * allowed / candidate.worth
+
+
+def remarks(chosen: Sequence[Ranked], gross: Gross) -> tuple[str, ...]:
+    """What people must know of a cap that could not be taken as declared."""
+    unknown = [each.candidate.position.symbol for each in chosen if each.candidate.worth is None]
+    said = [f"the worth of {', '.join(unknown)} is unknown: closed wholly, as the share cap asks"] if unknown else []
+    if not gross.whole:
+        said.append("the gross is not wholly known: the share cap is taken of the part that is")
+    return tuple(said)

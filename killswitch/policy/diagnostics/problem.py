@@ -1,0 +1,95 @@
+"""A problem in a policy: where, what, and the way out; as text for people and as JSON for machines.
+
+The page of a diagnostic code: what it means and how to fix it, for `ksctl explain KS1203`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
+
+from killswitch.model.record import Record, record
+from killswitch.model.words import Place
+
+Severity = Literal["error", "warning"]
+
+
+@record
+class Diagnostic(Record):
+    """One problem. `line` and `column` count from 1 in characters; `length` is how much to underline, at least 1.
+
+    `source_line` is the line as written, secrets masked; empty where there is no line (a missing file).
+    """
+
+    code: str
+    severity: Severity
+    message: str
+    fix: str
+    file: str
+    line: int
+    column: int
+    length: int
+    source_line: str
+
+
+def diagnostic(
+    code: str, place: Place, message: str, fix: str, *, length: int = 1, severity: Severity = "error"
+) -> Diagnostic:
+    """A problem at a place that is already known."""
+    return Diagnostic(code, severity, message, fix, place.file, place.line, place.column, max(1, length), place.text)
+
+
+def in_order(diagnostics: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
+    """By file, line, column, then code; the same problem once."""
+    return tuple(sorted(dict.fromkeys(diagnostics), key=lambda d: (d.file, d.line, d.column, d.code, d.message)))
+
+
+def has_errors(diagnostics: Iterable[Diagnostic]) -> bool:
+    """Whether any of them is more than a warning."""
+    return any(found.severity == "error" for found in diagnostics)
+
+
+def render(diagnostics: Sequence[Diagnostic]) -> str:
+    """For people: place, code and message, the line with the problem underlined, the fix. No final newline."""
+    return "\n\n".join(_render(found) for found in diagnostics)
+
+
+def _render(found: Diagnostic) -> str:
+    lines = [f"{found.file}:{found.line}:{found.column}: {found.severity} {found.code}: {found.message}"]
+    if found.source_line:
+        shown, before, caret = _window(found)
+        number = str(found.line)
+        lines.append(f"  {number} | {shown}")
+        lines.append(f"  {' ' * len(number)} | {' ' * before}{caret}")
+    lines.append(f"  fix: {found.fix}")
+    return "\n".join(lines)
+
+
+_WIDEST = 120
+
+
+def _window(found: Diagnostic) -> tuple[str, int, str]:
+    """The part of the line to show, how far in the caret stands, and the caret; tabs become one blank."""
+    line = found.source_line.replace("\t", " ")
+    start = 0
+    if len(line) > _WIDEST and found.column > _WIDEST - 40:
+        start = found.column - 40
+    shown = line[start : start + _WIDEST]
+    before = found.column - 1 - start
+    length = max(1, min(found.length, len(shown) - before))
+    return shown, before, "^" * length
+
+
+def as_json(diagnostics: Sequence[Diagnostic]) -> list[dict[str, object]]:
+    """For machines: one object each, with the names of the fields as keys."""
+    return [{name: getattr(found, name) for name in Diagnostic.__dataclass_fields__} for found in diagnostics]
+
+
+class Page(NamedTuple):
+    """One code. `example` is YAML that brings the problem about, or says how it comes about."""
+
+    code: str
+    title: str
+    meaning: str
+    example: str
+    fix: str

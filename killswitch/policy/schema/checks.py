@@ -1,0 +1,153 @@
+"""What must hold between the keys of a document.
+
+The checks read what was written, not the finished model: a document with another mistake in it has none yet, and
+every problem is to be found in one pass. What is not of the right shape is left to the validator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from killswitch.policy.schema.scalars import name
+from killswitch.policy.schema.shape import MistakeError
+
+COMPARISONS = ("at_least", "at_most", "above", "below")
+FORMULA_KEYS = {
+    "normalised": ("weights",),
+    "killswitch-v6": ("weights",),
+    "component-risk": ("weights", "sample", "least", "if_unknown"),
+    "genesis": ("sample", "least"),
+}
+"""The keys that each formula of a `Ranking` reads; all but `weights` are needed where they are read."""
+ACTIONS = ("lock_trading", "cancel_orders", "close")
+
+Path = tuple[str | int, ...]
+
+
+class Breach(NamedTuple):
+    """Something that does not hold, and the path at whose key to say so."""
+
+    code: str
+    path: Path
+    message: str
+    fix: str
+
+
+def policy(written: object) -> Iterator[Breach]:
+    """All that must hold inside one `Policy`."""
+    spec = _mapping(_mapping(written).get("spec"))
+    for key, trigger in _mapping(spec.get("triggers")).items():
+        yield from _named(("spec", "triggers", key), key)
+        if isinstance(trigger, dict):
+            yield from _trigger(("spec", "triggers", key), trigger)
+    for variant, written_variant in _mapping(spec.get("variants")).items():
+        yield from _named(("spec", "variants", variant), variant)
+        for key, override in _mapping(_mapping(written_variant).get("triggers")).items():
+            yield from _one_comparison(("spec", "variants", variant, "triggers", key), _mapping(override))
+    for number, stage in enumerate(_list(spec.get("stages"))):
+        if isinstance(stage, dict):
+            yield from _stage(("spec", "stages", number), stage)
+
+
+def ranking(written: object) -> Iterator[Breach]:
+    """What only some formulas read, and what those cannot do without."""
+    spec = _mapping(_mapping(written).get("spec"))
+    formula = str(spec.get("formula"))
+    if formula not in FORMULA_KEYS:
+        return
+    reads = FORMULA_KEYS[formula]
+    for key in FORMULA_KEYS["component-risk"]:
+        if key in reads and key != "weights" and key not in spec:
+            fix = f"add `{key}:`; the built-in ranking {formula} has {_BUILT_IN_KEYS[formula]}"
+            yield Breach("KS2210", ("spec", "formula"), f"`{formula}` needs `{key}`", fix)
+        elif key in spec and key not in reads:
+            others = [f"`formula: {name}`" for name, keys in FORMULA_KEYS.items() if key in keys]
+            fix = f"take it out, or write {' or '.join(others)}"
+            yield Breach("KS2210", ("spec", key), f"`{key}` says nothing to the formula `{formula}`", fix)
+
+
+_BUILT_IN_KEYS = {"component-risk": "sample: 1m, least: 30, if_unknown: normalised", "genesis": "sample: 1m, least: 30"}
+
+
+def _named(at: Path, key: str) -> Iterator[Breach]:
+    """Triggers and variants are named by their keys, and as everything is named."""
+    try:
+        name(key)
+    except MistakeError as mistake:
+        yield Breach(mistake.code, at, mistake.message, mistake.fix)
+
+
+def mixed_forms(breaches: Iterable[Breach]) -> frozenset[Path]:
+    """The triggers of which it has been said that they mix or lack a form."""
+    mixed = [breach.path for breach in breaches if breach.code == "KS2201"]
+    return frozenset(path[:-1] if path[-1] == "when" and len(path) > len(_TRIGGER) else path for path in mixed)
+
+
+_TRIGGER = ("spec", "triggers", "name")
+
+
+def _trigger(at: Path, trigger: dict[str, object]) -> Iterator[Breach]:
+    """A threshold has exactly one comparison, an expression none; a trigger is one of the two."""
+    given = [key for key in COMPARISONS if key in trigger]
+    if "when" in trigger:
+        yield from _mixed(at, trigger, given)
+    elif "signal" not in trigger and not given:
+        fix = "write `signal:` with a threshold, or `when:` with an expression"
+        yield Breach("KS2201", at, f"trigger `{at[-1]}` watches nothing", fix)
+    elif "signal" in trigger and not given:
+        fix = "add one of at_least, at_most, above, below, with a number"
+        yield Breach("KS2202", at, f"trigger `{at[-1]}` compares its signal with nothing", fix)
+    if "when" not in trigger:
+        yield from _one_comparison(at, trigger)
+
+
+def _one_comparison(at: Path, trigger: dict[str, object]) -> Iterator[Breach]:
+    given = [key for key in COMPARISONS if key in trigger]
+    for key in given[1:]:
+        fix = "keep one comparison here, and write a trigger of its own for each other"
+        yield Breach("KS2202", (*at, key), f"`{key}` is a second comparison beside `{given[0]}`", fix)
+
+
+def _mixed(at: Path, trigger: dict[str, object], given: list[str]) -> Iterator[Breach]:
+    beside = [key for key in ("signal", "window", *given) if key in trigger]
+    if beside:
+        fix = "keep one of the two forms: `signal` with a threshold, or `when` with an expression"
+        message = f"`when` stands beside {', '.join(f'`{key}`' for key in beside)}"
+        yield Breach("KS2201", (*at, "when"), message, fix)
+
+
+def _stage(at: Path, stage: dict[str, object]) -> Iterator[Breach]:
+    """A stage needs something to fire on, and `losing` needs to know which side that is."""
+    called = stage.get("name", at[-1])
+    if not any(stage.get(key) for key in ("any", "all")):
+        where = next(((*at, key) for key in ("any", "all", "name") if key in stage), at)
+        message = f"stage `{called}` has no trigger, so it can never fire"
+        yield Breach("KS2203", where, message, "name triggers under `any` or `all`")
+    for number, action in enumerate(_list(stage.get("actions"))):
+        if isinstance(action, dict):
+            yield from _action((*at, "actions", number), action)
+            if _mapping(action.get("close")).get("side") == "losing" and "attribution" not in stage:
+                fix = (
+                    "add to the stage `attribution: {source_at_least: 0.65, if_mixed: worst_ranked, "
+                    "if_unknown: worst_ranked}`, with your own share and fallbacks"
+                )
+                message = f"stage `{called}` closes the losing side without saying which one that is"
+                yield Breach("KS2205", (*at, "actions", number, "close", "side"), message, fix)
+
+
+def _action(at: Path, action: dict[str, object]) -> Iterator[Breach]:
+    if not action:
+        yield Breach("KS2204", at, "the action says nothing to do", f"write one of {', '.join(ACTIONS)}")
+    given = [key for key in ACTIONS if key in action]
+    for key in given[1:]:
+        fix = "give it a dash of its own: each action has one key"
+        yield Breach("KS2204", (*at, key), f"`{key}` is a second thing to do in one action", fix)
+
+
+def _mapping(written: object) -> dict[str, object]:
+    return written if isinstance(written, dict) else {}
+
+
+def _list(written: object) -> list[object]:
+    return written if isinstance(written, list) else []

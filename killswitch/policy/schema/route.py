@@ -1,0 +1,188 @@
+"""What a `NotificationRoute` holds: which messages it takes, and where they go."""
+
+# No `from __future__ import annotations` here: `shape` reads the annotations as objects.
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal, get_args
+
+from killswitch.model.instant import HOUR
+from killswitch.model.words import NotificationEvent, Severity
+from killswitch.policy.schema.checks import Breach
+from killswitch.policy.schema.policy import ApiVersion, Metadata
+from killswitch.policy.schema.scalars import (
+    Duration,
+    Name,
+    StageLevel,
+    Text,
+    Words,
+    name,
+    require_name,
+    several,
+    spelled,
+)
+from killswitch.policy.schema.shape import AtLeastOne, Choice, MistakeError, Part, Scalar
+
+TARGETS = ("log", "file", "apprise")
+DEFAULT_GIVE_UP_AFTER = 24 * HOUR
+
+_REFERENCE = r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+"
+# Host and port alone: a path, a query or a user is where services put their tokens.
+_BARE = r"(?:json|jsons|xml|xmls|form|forms)://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?/?"
+
+
+def service_url(value: object) -> str:
+    """A reference to an Apprise URL, or one that names host and port only.
+
+    The message never repeats what was written: it may be the secret itself.
+    """
+    if isinstance(value, str) and re.fullmatch(f"{_REFERENCE}|{_BARE}", value):
+        return value
+    require_name(value)
+    raise MistakeError(
+        "KS2106", "an Apprise URL holds tokens, so it must be a reference, not a value",
+        "write env:NAME or file:PATH, and change the secret if it was ever real: it has been in a file; "
+        "only json://HOST:PORT and its like, without user, path and query, may be written out",
+    )  # fmt: skip
+
+
+def absolute(value: object) -> str:
+    """A path that means the same file wherever the program was started."""
+    if isinstance(value, str) and re.fullmatch(r"/[^\x00-\x1f]*[^\x00-\x1f/]", value):
+        return value
+    raise MistakeError(
+        "KS2111", "this is not a path of a file from the root", "write it as /var/log/killswitch/notifications.jsonl"
+    )
+
+
+def _one_name(value: object) -> tuple[str, ...]:
+    return (name(value),)
+
+
+def _one_of(words: object) -> Scalar:
+    known = get_args(words)
+
+    def read(value: object) -> tuple[str, ...]:
+        if isinstance(value, str) and value in known:
+            return (value,)
+        told = ", ".join(known)
+        raise MistakeError("KS2004", f"{spelled(value)} is not one of {told}", f"write one or more of {told}")
+
+    return Scalar(read, {"enum": list(known)})
+
+
+OneName = Annotated[tuple[str, ...], Scalar(_one_name, {"type": "string"})]
+Names = Annotated[tuple[str, ...], Choice(several, OneName, Annotated[tuple[Name, ...], AtLeastOne()])]
+OneEvent = Annotated[tuple[str, ...], _one_of(NotificationEvent)]
+Events = Annotated[tuple[str, ...], Choice(several, OneEvent, Annotated[tuple[NotificationEvent, ...], AtLeastOne()])]
+OneSeverity = Annotated[tuple[str, ...], _one_of(Severity)]
+Severities = Annotated[tuple[str, ...], Choice(several, OneSeverity, Annotated[tuple[Severity, ...], AtLeastOne()])]
+ServiceUrl = Annotated[
+    str,
+    Scalar(
+        service_url,
+        {
+            "type": "string",
+            "pattern": f"^(?:{_REFERENCE}|{_BARE})$",
+            "examples": ["env:RISK_DESK_URL", "file:/run/secrets/risk-desk", "json://127.0.0.1:8080/"],
+        },
+    ),
+]
+FilePath = Annotated[
+    str,
+    Scalar(
+        absolute, {"type": "string", "pattern": "^/.*[^/]$", "examples": ["/var/log/killswitch/notifications.jsonl"]}
+    ),
+]
+
+
+class LevelRange(Part):
+    """From which level of stage on."""
+
+    at_least: Annotated[StageLevel, "This level and those above it."]
+
+
+class RouteMatch(Part):
+    """Which messages a route takes: those that have everything that is asked for. A key left out asks for nothing."""
+
+    notify: Annotated[
+        Names | None, "Names under `notify` of the stage; a notice has those of all its policy's. Left out: any."
+    ] = None
+    level: Annotated[LevelRange | None, "Level of the stage. Notices have none. Left out: any, or none."] = None
+    severity: Annotated[
+        Severities | None,
+        "A stage that fires, and a close that leaves something, page; other ends are info. Left out: any.",
+    ] = None
+    events: Annotated[Events | None, "What has happened. Left out: anything."] = None
+    policy: Annotated[Names | None, "Names of policies; the program's own notices are of `runner`. Left out: any."] = (
+        None
+    )
+    scope: Annotated[Words | None, "Scopes as `ksctl status` shows them, such as account/main. Left out: any."] = None
+    labels: Annotated[dict[str, Text], "Labels of the policy, every one of them. Left out: any."] = {}  # noqa: RUF012 - frozen
+
+
+class LogTarget(Part):
+    """The program's log; without a configured one, a line on stderr."""
+
+    level: Annotated[
+        Literal["info", "warning", "error"],
+        "The level at which a configured log gets every message of the route; a line on stderr has none. It leaves no "
+        "message out: `match: {severity: page}` does.",
+    ]
+
+
+class FileTarget(Part):
+    """A file of JSON Lines, appended to and synced to disk."""
+
+    path: Annotated[FilePath, "From the root. It is made, for its owner alone, where it is not there."]
+
+
+class AppriseTarget(Part):
+    """A service that Apprise reaches: chat, mail, pager, webhook."""
+
+    url: Annotated[ServiceUrl, "A reference to its Apprise URL: env:NAME or file:PATH."]
+
+
+class Target(Part):
+    """One place to send to: exactly one key."""
+
+    SCHEMA: ClassVar = {"minProperties": 1, "maxProperties": 1}
+
+    log: Annotated[LogTarget | None, "The program's log, or stderr. Left out: another key says where."] = None
+    file: Annotated[FileTarget | None, "A file of JSON Lines. Left out: another key says where."] = None
+    apprise: Annotated[AppriseTarget | None, "Any service of Apprise. Left out: another key says where."] = None
+
+
+class RouteSpec(Part):
+    """Which messages go where."""
+
+    match: Annotated[RouteMatch, "Which messages; `{}` is every one."]
+    targets: Annotated[tuple[Target, ...], AtLeastOne(), "Where they go: to each of these, once."]
+    give_up_after: Annotated[
+        Duration, "A message that could not be delivered for so long is given up, and that is reported. Left out: 24h."
+    ] = DEFAULT_GIVE_UP_AFTER
+
+
+class RouteDocument(Part):
+    """A notification route: which messages go where."""
+
+    KEYS: ClassVar = {"api_version": "apiVersion"}
+
+    api_version: ApiVersion
+    kind: Literal["NotificationRoute"]
+    metadata: Metadata
+    spec: RouteSpec
+
+
+def route(written: object) -> Iterator[Breach]:
+    """What must hold between the keys of a route: each target is one thing."""
+    spec = written.get("spec") if isinstance(written, dict) else None
+    targets = spec.get("targets") if isinstance(spec, dict) else None
+    for number, target in enumerate(targets if isinstance(targets, list) else ()):
+        if not isinstance(target, dict):
+            continue
+        at = ("spec", "targets", number)
+        if not target:
+            yield Breach("KS2110", at, "the target is nowhere", f"write one of {', '.join(TARGETS)}")
+        for key in [key for key in TARGETS if key in target][1:]:
+            yield Breach("KS2110", (*at, key), f"`{key}` is a second target in one item", "give it a dash of its own")

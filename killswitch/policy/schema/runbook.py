@@ -1,0 +1,114 @@
+"""What a `Runbook` document holds: a template for a stage's runbook, and who is to be reached."""
+
+# No `from __future__ import annotations` here: `shape` reads the annotations as objects.
+
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Annotated, ClassVar, Literal
+
+from killswitch.policy.schema.checks import Breach
+from killswitch.policy.schema.policy import ApiVersion, Metadata
+from killswitch.policy.schema.scalars import Duration, Text, spelled, text
+from killswitch.policy.schema.shape import MistakeError, Part, Scalar
+
+_USER = re.compile(r"://[^/\s]*@")
+_SECRET_IN_QUERY = re.compile(r"(?i)[?&#;][^=\s&]*(?:secret|token|passw|key|sig)[^=\s&]*=")
+
+
+def template(value: object) -> str:
+    """A file beside the document, or below its folder."""
+    written = text(value)
+    path = PurePosixPath(written)
+    if path.is_absolute() or ".." in path.parts or "\\" in written or "\x00" in written:
+        raise MistakeError(
+            "KS2109", f"{spelled(written)} is not a file in the folder of the document",
+            "put the template beside the document, and write its name, such as trim.md.j2",
+        )  # fmt: skip
+    return written
+
+
+def reach(value: object) -> str:
+    """A number, an address or a reference. The message never repeats what was written: it may hold a secret."""
+    written = text(value)
+    if _USER.search(written) or _SECRET_IN_QUERY.search(written):
+        raise MistakeError(
+            "KS2106", "an address must not carry a password or a token",
+            "write env:NAME or file:PATH, and change the secret if it was ever real: it has been in a file",
+        )  # fmt: skip
+    return written
+
+
+def link(value: object) -> str:
+    """A page to open: http or https, without a secret in it."""
+    written = reach(value)
+    if not re.fullmatch(r"https?://\S+", written):
+        raise MistakeError("KS2107", "this is not the address of a page", "write it as https://wiki.example/drawdown")
+    return written
+
+
+Template = Annotated[str, Scalar(template, {"type": "string", "examples": ["trim.md.j2"]})]
+Reach = Annotated[str, Scalar(reach, {"type": "string", "examples": ["+49 30 901820", "env:DESK_PAGER"]})]
+Page = Annotated[str, Scalar(link, {"type": "string", "pattern": r"^https?://\S+$"})]
+
+
+class Contact(Part):
+    """Someone who can help."""
+
+    name: Annotated[Text, "Who; escalation refers to it."]
+    role: Annotated[Text, "What for."]
+    reach: Annotated[Reach, "How: a number, an address, or env:NAME or file:PATH, which is named and never resolved."]
+
+
+class EscalationStep(Part):
+    """Whom to turn to when it goes on."""
+
+    after: Annotated[Duration, "How long after the stage has fired."]
+    contact: Annotated[Text, "One of the contacts, by name."]
+
+
+class LinkTo(Part):
+    """A page to open."""
+
+    title: Annotated[Text, "What is to be found there."]
+    url: Annotated[Page, "Its address."]
+
+
+class RunbookSpec(Part):
+    """What the engineer on call is given when a stage fires."""
+
+    template: Annotated[
+        Template | None,
+        "A Jinja2 template beside the document. Left out: the shipped one of the same name, or the generic one.",
+    ] = None
+    contacts: Annotated[tuple[Contact, ...], "Who can help. Left out: nobody."] = ()
+    escalation: Annotated[tuple[EscalationStep, ...], "Whom to turn to, and when. Left out: nobody."] = ()
+    links: Annotated[tuple[LinkTo, ...], "Pages to open. Left out: none."] = ()
+
+
+class RunbookDocument(Part):
+    """A runbook: its template, contacts and escalation path."""
+
+    KEYS: ClassVar = {"api_version": "apiVersion"}
+
+    api_version: ApiVersion
+    kind: Literal["Runbook"]
+    metadata: Metadata
+    spec: RunbookSpec
+
+
+def check(written: object) -> Iterator[Breach]:
+    """Escalation names contacts that are there."""
+    spec = written.get("spec") if isinstance(written, dict) else None
+    if not isinstance(spec, dict):
+        return
+    contacts, escalation = spec.get("contacts"), spec.get("escalation")
+    named = [each.get("name") for each in contacts if isinstance(each, dict)] if isinstance(contacts, list) else []
+    for number, step in enumerate(escalation if isinstance(escalation, list) else []):
+        contact = step.get("contact") if isinstance(step, dict) else None
+        if isinstance(contact, str) and contact not in named:
+            known = ", ".join(f"`{name}`" for name in named if isinstance(name, str)) or "there is none"
+            yield Breach(
+                "KS2206", ("spec", "escalation", number, "contact"),
+                f"there is no contact `{contact}`", f"write one of the contacts ({known}), or add it",
+            )  # fmt: skip

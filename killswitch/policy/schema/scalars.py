@@ -1,0 +1,384 @@
+"""Values as policies write them: durations, percentages, thresholds with their units, names, references.
+
+Each function takes what the YAML says (str, int, Decimal, bool, None) and returns the value in house units
+(microseconds for time, fractions for percentages), or raises the mistake with the way out.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Annotated, Literal, NamedTuple, get_args
+
+from killswitch.model.instant import HOUR, MINUTE, SECOND
+from killswitch.model.words import Market
+from killswitch.policy.schema.shape import AtLeastOne, Choice, MistakeError, Scalar
+
+QuantityUnit = Literal["plain", "percent", "money", "time"]
+
+_STEP = {"ms": SECOND // 1000, "s": SECOND, "m": MINUTE, "h": HOUR, "d": 24 * HOUR}
+_DURATION = re.compile(r"(?:\d{1,12}(?:\.\d{1,9})?(?:ms|s|m|h|d)){1,5}", re.ASCII)
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
+# digits are bounded so that no number is too large to compute with
+_NUMBER = r"[+-]?(?:\d{1,18}(?:\.\d{0,18})?|\.\d{1,18})(?:[eE][+-]?\d{1,2})?"
+_PERCENT = re.compile(rf"({_NUMBER})\s*%", re.ASCII)
+_MONEY = re.compile(rf"({_NUMBER})\s+([A-Za-z][A-Za-z0-9]{{1,14}})", re.ASCII)
+_PLAIN = re.compile(_NUMBER, re.ASCII)
+_TICKS = re.compile(r"(\d{1,6})\s*ticks?", re.ASCII)
+_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?", re.ASCII)
+_REFERENCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+")
+_WORD = re.compile(r"\S+")
+
+DURATION_FIX = "write a number with its unit: 90s, 15m, 6h, 2d, 250ms or 1h30m"
+PERCENT_FIX = "write 4.5% or the fraction 0.045"
+QUANTITY_FIX = (
+    "write the number with the unit of the signal: 4.5%, 10000 USDT, 30s, 250ms, or a plain number for a ratio"
+)
+LONGEST = 3660 * _STEP["d"]
+"""Ten years: whoever writes more means something else."""
+
+
+class Quantity(NamedTuple):
+    """A threshold as written: `value` in fractions for percent, in seconds for time, else as it stands."""
+
+    value: Decimal
+    unit: QuantityUnit
+    currency: str | None
+    written: str
+
+
+class Confirm(NamedTuple):
+    """For how long a trigger must have been true: microseconds, or scheduled ticks; both 0 is at once."""
+
+    micros: int
+    ticks: int
+
+
+AT_ONCE = Confirm(0, 0)
+
+
+def spelled(value: object) -> str:
+    """What was written, short enough to quote in a message."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    text = str(value)
+    return f"`{text}`" if len(text) <= 60 else f"`{text[:57]}…`"
+
+
+def duration(value: object) -> int:
+    """Microseconds of `90s`, `1h30m`; zero and more than ten years are mistakes."""
+    text = value.strip() if isinstance(value, str) else None
+    if text is None or _DURATION.fullmatch(text) is None:
+        raise MistakeError("KS2101", f"{spelled(value)} is not a duration", _duration_fix(value))
+    micros = _micros(text)
+    if not 0 < micros <= LONGEST:
+        raise MistakeError("KS2101", f"{spelled(value)} is no usable duration", "write more than 0 and at most 3660d")
+    return micros
+
+
+def duration_or_zero(value: object) -> int:
+    """As `duration`, and `0s` says at once."""
+    text = value.strip() if isinstance(value, str) else None
+    if text is not None and _DURATION.fullmatch(text) and _micros(text) == 0:
+        return 0
+    return duration(value)
+
+
+def _micros(text: str) -> int:
+    return int(sum(Decimal(number) * _STEP[unit] for number, unit in _DURATION_PART.findall(text)))
+
+
+def _duration_fix(value: object) -> str:
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return f"{DURATION_FIX}; did you mean {value}s?"
+    return DURATION_FIX
+
+
+def fraction(value: object) -> Decimal:
+    """A share above 0 and at most 1, from `4.5%` or `0.045`."""
+    share = _share(value)
+    if not 0 < share <= 1:
+        meant = _percent_meant(value)
+        bound = "write at most 100%, or 1" if share > 1 else "write more than 0%"
+        fix = f"write {meant}% (or {share / 100})" if meant else bound
+        raise MistakeError("KS2102", f"{spelled(value)} is not above 0% and at most 100%", fix)
+    return share
+
+
+def proper_share(value: object) -> Decimal:
+    """A share above 0 and below 1, so that something is left on both sides."""
+    share = _share(value)
+    if not 0 < share < 1:
+        meant = _percent_meant(value) if share < 100 else None
+        fix = f"write {meant}% (or {share / 100})" if meant else "write a share that leaves something over, like 50%"
+        raise MistakeError("KS2102", f"{spelled(value)} is not above 0% and below 100%", fix)
+    return share
+
+
+def _percent_meant(value: object) -> str | None:
+    """The number itself where it was written without a sign and makes sense as per cent only."""
+    number = plain_number(value)
+    return f"{number:f}" if number is not None and 1 < number <= 100 else None
+
+
+def majority(value: object) -> Decimal:
+    """A share above one half and at most 1, so that not both sides can have it."""
+    share = _share(value)
+    meant = _percent_meant(value) if share > 50 else None
+    if not Decimal("0.5") < share <= 1:
+        fix = f"write {meant}% (or {share / 100})" if meant else "write a share that only one side can have, like 0.65"
+        raise MistakeError("KS2102", f"{spelled(value)} is not above 50% and at most 100%", fix)
+    return share
+
+
+def _share(value: object) -> Decimal:
+    number = plain_number(value)
+    if number is not None:
+        return number
+    found = _PERCENT.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is None:
+        raise MistakeError("KS2102", f"{spelled(value)} is not a percentage", PERCENT_FIX)
+    return Decimal(found[1]) / 100
+
+
+def weight(value: object) -> Decimal:
+    """A plain number, zero or more."""
+    number = plain_number(value)
+    if number is None or number < 0:
+        raise MistakeError(
+            "KS2103", f"{spelled(value)} is not a weight", "write a plain number, 0 or more, such as 0.25"
+        )
+    return number
+
+
+def price(value: object) -> Decimal:
+    """A plain number above zero."""
+    number = plain_number(value)
+    if number is None or number <= 0:
+        raise MistakeError("KS2103", f"{spelled(value)} is not a price", "write a plain number above 0, such as 1.08")
+    return number
+
+
+def plain_number(value: object) -> Decimal | None:
+    """A number written without a unit; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | Decimal):
+        number = Decimal(value)
+        return number if number.is_finite() else None
+    if isinstance(value, str) and _PLAIN.fullmatch(value.strip()):
+        return Decimal(value.strip())
+    return None
+
+
+def quantity(value: object) -> Quantity:
+    """A threshold with its unit; whether the unit fits the signal is for the graph to say."""
+    number = plain_number(value)
+    if number is not None:
+        return Quantity(number, "plain", None, str(value))
+    text = value.strip() if isinstance(value, str) else ""
+    if found := _PERCENT.fullmatch(text):
+        return Quantity(Decimal(found[1]) / 100, "percent", None, text)
+    if _DURATION.fullmatch(text):
+        return Quantity(Decimal(_micros(text)) / SECOND, "time", None, text)
+    if found := _MONEY.fullmatch(text):
+        return Quantity(Decimal(found[1]), "money", found[2], text)
+    raise MistakeError("KS2103", f"{spelled(value)} is not a threshold", QUANTITY_FIX)
+
+
+def confirm(value: object) -> Confirm:
+    """`2m` or `3 ticks`; `0s` is at once."""
+    if isinstance(value, str) and (found := _TICKS.fullmatch(value.strip())):
+        ticks = int(found[1])
+        if not 1 <= ticks <= 1000:
+            raise MistakeError(
+                "KS2104", f"{spelled(value)} is no usable confirmation", "write 1 to 1000 ticks, or a time"
+            )
+        return Confirm(0, ticks)
+    if not isinstance(value, str) or _DURATION.fullmatch(value.strip()) is None:
+        raise MistakeError("KS2104", f"{spelled(value)} is not a confirmation", "write a time such as 2m, or `3 ticks`")
+    return Confirm(duration_or_zero(value), 0)
+
+
+def name(value: object) -> str:
+    """A name: small letters, digits, `-` and `.`, at most 63, beginning and ending with a letter or digit."""
+    if isinstance(value, str) and _NAME.fullmatch(value):
+        return value
+    fix = "use small letters, digits, - and ., at most 63, beginning and ending with a letter or digit"
+    if isinstance(value, int | Decimal) and not isinstance(value, bool):
+        fix = f'YAML reads this as a number; write it in quotes: "{value}"'
+    elif isinstance(value, str) and _NAME.fullmatch(suggestion := _as_name(value)):
+        fix += f"; for example {suggestion}"
+    raise MistakeError("KS2105", f"{spelled(value)} is not a name", fix)
+
+
+def _as_name(value: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", value.strip().lower()).strip("-.")
+
+
+def word(value: object) -> str:
+    """A name given by a venue (symbol, account, currency): not empty, no space."""
+    if isinstance(value, str) and _WORD.fullmatch(value):
+        return value
+    fix = "write it without spaces"
+    if isinstance(value, int | Decimal) and not isinstance(value, bool):
+        fix = f'YAML reads this as a number; write it in quotes: "{value}"'
+    raise MistakeError("KS2105", f"{spelled(value)} is not a name", fix)
+
+
+def one_word(value: object) -> tuple[str, ...]:
+    """One name where several may stand."""
+    return (word(value),)
+
+
+def market(value: object) -> str:
+    """A kind of market."""
+    if value not in get_args(Market):
+        known = ", ".join(get_args(Market))
+        raise MistakeError("KS2004", f"{spelled(value)} is not a kind of market", f"write one of {known}")
+    return str(value)
+
+
+def one_market(value: object) -> tuple[str, ...]:
+    """One kind of market where several may stand."""
+    return (market(value),)
+
+
+def several(value: object) -> int:
+    """Which of the two shapes of one-or-more is meant."""
+    return int(isinstance(value, list))
+
+
+def text(value: object) -> str:
+    """Text that says something."""
+    if isinstance(value, str) and value.strip():
+        return value
+    fix = "write some text"
+    if isinstance(value, int | Decimal):
+        fix = f'YAML does not read this as text; write it in quotes: "{spelled(value).strip("`")}"'
+    raise MistakeError("KS2003", f"{spelled(value)} is not text", fix)
+
+
+def reference(value: object) -> str:
+    """`env:NAME` or `file:PATH`. The message never repeats what was written: it may be the secret itself."""
+    if isinstance(value, str) and _REFERENCE.fullmatch(value):
+        return value
+    require_name(value)
+    raise MistakeError(
+        "KS2106", "a credential must be a reference, not a value",
+        "write env:NAME or file:PATH, and change the secret if it was ever real: it has been in a file",
+    )  # fmt: skip
+
+
+def require_name(value: object) -> None:
+    """MistakeError where a reference has been begun, and does not say to what. Nothing of it can be a secret."""
+    if value == "env:":
+        raise MistakeError(
+            "KS2106", "after `env:` the name of the variable is missing", "write it as env:RISK_DESK_URL"
+        )
+    if value == "file:":
+        raise MistakeError("KS2106", "after `file:` the path is missing", "write it as file:/run/secrets/risk-desk")
+
+
+def manual(value: object) -> str:
+    """The word `manual`; the other way to reset is a mapping."""
+    if value == "manual":
+        return "manual"
+    raise MistakeError(
+        "KS2004", f"{spelled(value)} is no way to reset",
+        "write `manual`, or {auto: {when: 'equity.drawdown(\"1h\") < 0.02', for: 60m}}",
+    )  # fmt: skip
+
+
+def endpoint(value: object) -> str:
+    """An http(s) or ws(s) address without user or password in it."""
+    if not isinstance(value, str) or not re.fullmatch(r"(https?|wss?)://\S+", value):
+        raise MistakeError("KS2107", "this is not an address", "write it as http://127.0.0.1:8700")
+    if "@" in value.split("/")[2]:
+        raise MistakeError(
+            "KS2106", "an address must not carry a user or a password",
+            "take the part before the @ out, and refer to it under `credentials`",
+        )  # fmt: skip
+    return value
+
+
+def level(value: object) -> int:
+    """1 to 9."""
+    return whole_number(value, 1, 9)
+
+
+def rank_count(value: object) -> int:
+    """How many of the ranked: 1 to 1000."""
+    return whole_number(value, 1, 1000)
+
+
+def return_count(value: object) -> int:
+    """How many returns: 2 to 100000."""
+    return whole_number(value, 2, 100_000)
+
+
+def order(value: object) -> int:
+    """A place in an order: 0 to 10000."""
+    return whole_number(value, 0, 10_000)
+
+
+def whole_number(value: object, low: int, high: int) -> int:
+    """A whole number from `low` to `high`."""
+    if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+        return value
+    raise MistakeError(
+        "KS2006", f"{spelled(value)} is not a whole number from {low} to {high}", f"write {low} to {high}"
+    )
+
+
+def _pattern(pattern: str, *examples: object) -> dict[str, object]:
+    return {"type": "string", "pattern": f"^(?:{pattern})$", "examples": list(examples)}
+
+
+_SHARE_JSON = {
+    "anyOf": [
+        {"type": "string", "pattern": rf"^{_NUMBER}\s*%$"},
+        {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+    ],
+    "examples": ["4.5%", 0.045],
+}
+_PROPER_SHARE_JSON = {
+    "anyOf": [_SHARE_JSON["anyOf"][0], {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}],
+    "examples": ["50%", 0.5],
+}
+_QUANTITY_JSON = {"type": ["string", "number"], "examples": ["4.5%", "10000 USDT", "30s", "250ms", 3]}
+_NAME_JSON: dict[str, object] = {"type": "string", "pattern": f"^{_NAME.pattern}$"}
+_WORD_JSON: dict[str, object] = {"type": "string", "pattern": r"^\S+$"}
+_MARKET_JSON: dict[str, object] = {"enum": list(get_args(Market))}
+_DURATION_JSON = _pattern(_DURATION.pattern, "90s", "15m", "6h", "2d", "250ms", "1h30m")
+
+Duration = Annotated[int, Scalar(duration, _DURATION_JSON)]
+DurationOrZero = Annotated[int, Scalar(duration_or_zero, _DURATION_JSON)]
+Fraction = Annotated[Decimal, Scalar(fraction, _SHARE_JSON)]
+ProperShare = Annotated[Decimal, Scalar(proper_share, _PROPER_SHARE_JSON)]
+Majority = Annotated[Decimal, Scalar(majority, _SHARE_JSON)]
+Weight = Annotated[Decimal, Scalar(weight, {"type": "number", "minimum": 0})]
+Price = Annotated[Decimal, Scalar(price, {"type": "number", "exclusiveMinimum": 0})]
+Threshold = Annotated[Quantity, Scalar(quantity, _QUANTITY_JSON)]
+Confirmation = Annotated[Confirm, Scalar(confirm, _pattern(rf"{_DURATION.pattern}|{_TICKS.pattern}", "2m", "3 ticks"))]
+Name = Annotated[str, Scalar(name, _NAME_JSON)]
+Word = Annotated[str, Scalar(word, _WORD_JSON)]
+OneWord = Annotated[tuple[str, ...], Scalar(one_word, _WORD_JSON)]
+Words = Annotated[tuple[str, ...], Choice(several, OneWord, Annotated[tuple[Word, ...], AtLeastOne()])]
+MarketKind = Annotated[str, Scalar(market, _MARKET_JSON)]
+OneMarket = Annotated[tuple[str, ...], Scalar(one_market, _MARKET_JSON)]
+Markets = Annotated[tuple[str, ...], Choice(several, OneMarket, Annotated[tuple[MarketKind, ...], AtLeastOne()])]
+Text = Annotated[str, Scalar(text, {"type": "string", "minLength": 1})]
+Reference = Annotated[str, Scalar(reference, _pattern(_REFERENCE.pattern, "env:BINANCE_KEY", "file:/run/secrets/key"))]
+Manual = Annotated[str, Scalar(manual, {"const": "manual"})]
+Endpoint = Annotated[str, Scalar(endpoint, _pattern(r"(https?|wss?)://\S+", "http://127.0.0.1:8700"))]
+StageLevel = Annotated[int, Scalar(level, {"type": "integer", "minimum": 1, "maximum": 9})]
+RankCount = Annotated[int, Scalar(rank_count, {"type": "integer", "minimum": 1, "maximum": 1000})]
+ReturnCount = Annotated[int, Scalar(return_count, {"type": "integer", "minimum": 2, "maximum": 100_000})]
+OrderNumber = Annotated[int, Scalar(order, {"type": "integer", "minimum": 0, "maximum": 10_000})]

@@ -1,0 +1,192 @@
+"""What an `Unwinding` holds: how a close is carried out once it is decided."""
+
+# No `from __future__ import annotations` here: `shape` reads the annotations as objects.
+
+from decimal import Decimal
+from typing import Annotated, ClassVar, Literal
+
+from killswitch.model.instant import HOUR, MINUTE
+from killswitch.model.words import Cause
+from killswitch.policy.schema.policy import ApiVersion, Metadata
+from killswitch.policy.schema.scalars import (
+    Duration,
+    Fraction,
+    Name,
+    ProperShare,
+    Quantity,
+    Word,
+    plain_number,
+    quantity,
+    spelled,
+    whole_number,
+)
+from killswitch.policy.schema.shape import AtLeastOne, MistakeError, Part, Scalar
+
+DEFAULT_HEDGE_AFTER = MINUTE
+DEFAULT_HEDGE_WINDOW = 4 * HOUR
+DEFAULT_VIA = ("BTC", "ETH")
+DEFAULT_STABLES = ("USDT", "USDC", "FDUSD")
+WIDEST = 100
+
+
+def money(value: object) -> Quantity:
+    """More than zero of a currency, as `50000 USDT`."""
+    fix = "write the number and its currency, such as 50000 USDT"
+    try:
+        written = quantity(value)
+    except MistakeError:
+        raise MistakeError("KS2103", f"{spelled(value)} is no sum of money", fix) from None
+    if written.unit != "money" or written.value <= 0:
+        raise MistakeError("KS2103", f"{spelled(value)} is no sum of money above zero", fix)
+    return written
+
+
+def widening(value: object) -> Decimal:
+    """How many times the bound: a plain number above 0 and at most 100."""
+    number = plain_number(value)
+    if number is None or not 0 < number <= WIDEST:
+        message = f"{spelled(value)} is not above 0 and at most {WIDEST}"
+        raise MistakeError("KS2103", message, "write how many times the bound, such as 1 or 2.5")
+    return number
+
+
+def tries(value: object) -> int:
+    """How many orders: 1 to 100."""
+    return whole_number(value, 1, 100)
+
+
+def orders_per_minute(value: object) -> int:
+    """1 to 60000."""
+    return whole_number(value, 1, 60_000)
+
+
+Money = Annotated[Quantity, Scalar(money, {"type": "string", "pattern": r"^[0-9.]+\s+[A-Za-z][A-Za-z0-9]+$"})]
+Widening = Annotated[Decimal, Scalar(widening, {"type": "number", "exclusiveMinimum": 0, "maximum": WIDEST})]
+Tries = Annotated[int, Scalar(tries, {"type": "integer", "minimum": 1, "maximum": 100})]
+OrdersPerMinute = Annotated[int, Scalar(orders_per_minute, {"type": "integer", "minimum": 1, "maximum": 60_000})]
+
+
+class Impact(Part):
+    """How large a slice may be, so that it does not move the market against what is left."""
+
+    model: Annotated[
+        Literal["square_root", "linear"],
+        "The expected impact of trading Q: `square_root` is σ·√(Q/V) (Almgren, Thum, Hauptmann and Li 2005), `linear` "
+        "is σ·Q/V (Kyle 1985), with the daily volatility σ and the daily volume V.",
+    ]
+    at_most: Annotated[Fraction, "The greatest expected impact of one slice, as a fraction of the price."]
+    participation: Annotated[
+        Fraction | None,
+        "The greatest part of the visible depth, or where that is unknown of the recent volume, that one slice may be. "
+        "Left out: not bounded.",
+    ] = None
+    if_unknown: Annotated[
+        Literal["whole", "ladder_only"],
+        "When volume, volatility and depth are unknown the position goes in one order, as far as the venue's maximum "
+        "allows. `whole` accepts that; `ladder_only` accepts it only because a ladder bounds the price, and needs one.",
+    ]
+
+
+class SlippageClass(Part):
+    """How far from the mark an order of some symbols may fill. Without `symbols` and `group` it is for all."""
+
+    SCHEMA: ClassVar = {"not": {"required": ["symbols", "group"]}}
+
+    symbols: Annotated[tuple[Word, ...] | None, AtLeastOne(), "Symbols, or base assets. Left out: every one."] = None
+    group: Annotated[Name | None, "A CorrelationGroup, in place of its symbols. Left out: `symbols` says which."] = None
+    at_most: Annotated[ProperShare, "The bound, as a fraction of the mark when the order is sent."]
+
+
+class Rung(Part):
+    """One step of the ladder: so many orders of one kind, then the next step."""
+
+    order: Annotated[
+        Literal["limit_ioc", "market", "limit"],
+        "`limit_ioc` has a limit and expires as far as it does not fill at once. `market` has none. `limit` rests, and "
+        "is for markets that take no market orders.",
+    ]
+    widen: Annotated[Widening, "The limit, in times of the symbol's bound; not with `market`. Left out: 1."] = Decimal(
+        1
+    )
+    tries: Annotated[Tries, "How many orders before the next step. Left out: 1."] = 1
+
+
+class StandIn(Part):
+    """An instrument that may stand in for a position that cannot be closed."""
+
+    account: Annotated[Word, "The name of its Account."]
+    symbol: Annotated[Word, "Its symbol there."]
+
+
+class Hedge(Part):
+    """What is done about a position that cannot be closed: its venue is down, its market is halted or delisted."""
+
+    KEYS: ClassVar = {"stand_ins": "with"}
+
+    mode: Annotated[
+        Literal["suggest", "act"], "`suggest` tells a person what to open, and how much; `act` opens it, temporarily."
+    ]
+    after: Annotated[Duration, "How long the position cannot be closed before. Left out: 60s."] = DEFAULT_HEDGE_AFTER
+    stand_ins: Annotated[tuple[StandIn, ...], AtLeastOne(), "Instruments that may stand in; the first that can does."]
+    window: Annotated[Duration, "Of the returns over which beta is taken, which sizes the hedge. Left out: 4h."] = (
+        DEFAULT_HEDGE_WINDOW
+    )
+    max_notional: Annotated[
+        Money | None, "The greatest worth of one hedge; needed with `act`. Left out: what beta says."
+    ] = None
+
+
+class Spot(Part):
+    """How holdings are sold that have no open market against the account's currency, and what is never sold."""
+
+    via: Annotated[tuple[Word, ...], "Assets to go over, the first that has both markets. Left out: BTC, then ETH."] = (
+        DEFAULT_VIA
+    )
+    stables: Annotated[
+        tuple[Word, ...], "Assets that count as money, and are never sold. Left out: USDT, USDC, FDUSD."
+    ] = DEFAULT_STABLES
+    keep: Annotated[tuple[Word, ...], "Other assets that are never sold. Left out: none."] = ()
+
+
+class UnwindingSpec(Part):
+    """How fast, in which pieces and at which price a close is carried out, and what if it cannot be."""
+
+    reasons: Annotated[
+        tuple[Cause, ...],
+        "Closes by hand for these reasons are carried out by it. Left out: none; what a reason does by itself is in "
+        "`docs/semantics.md`.",
+    ] = ()
+    max_orders_per_minute: Annotated[
+        OrdersPerMinute | None, "On each account, evenly spaced. Left out: as fast as the venue allows."
+    ] = None
+    pause: Annotated[Duration | None, "Between two slices of one position. Left out: none."] = None
+    impact: Annotated[
+        Impact | None, "How large a slice may be. Left out: positions are split at the venue's maximum only."
+    ] = None
+    slippage: Annotated[
+        tuple[SlippageClass, ...],
+        "How far from the mark an order may fill; the first that covers a symbol holds, and what none covers is not "
+        "bounded. Needs a `ladder`. Left out: no bound.",
+    ] = ()
+    ladder: Annotated[
+        tuple[Rung, ...],
+        "The orders that are tried, one step after the other. It ends with an exit: `market`, or `limit`. Left out: "
+        "market orders.",
+    ] = ()
+    hedge: Annotated[
+        Hedge | None, "What to do about a position that cannot be closed. Left out: it is told, and nothing is opened."
+    ] = None
+    spot: Annotated[Spot, "Routes of spot holdings. Left out: over BTC, then ETH; USDT, USDC and FDUSD are kept."] = (
+        Spot()
+    )
+
+
+class UnwindingDocument(Part):
+    """An unwinding: how a close is carried out."""
+
+    KEYS: ClassVar = {"api_version": "apiVersion"}
+
+    api_version: ApiVersion
+    kind: Literal["Unwinding"]
+    metadata: Metadata
+    spec: UnwindingSpec

@@ -1,0 +1,85 @@
+"""What must hold between the keys of an `Unwinding`. Like `checks`, it reads what was written, not the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+
+from killswitch.policy.schema.checks import Breach, Path
+from killswitch.policy.schema.scalars import plain_number
+
+ORDERS = ("limit_ioc", "market", "limit")
+EXITS = ("market", "limit")
+
+
+def unwinding(written: object) -> Iterator[Breach]:
+    """An exit always exists, a bound has orders that keep it, and nothing is opened without a bound."""
+    spec = _mapping(_mapping(written).get("spec"))
+    yield from _slippage(spec)
+    yield from _ladder(spec)
+    if _mapping(spec.get("impact")).get("if_unknown") == "ladder_only" and "ladder" not in spec:
+        yield Breach(
+            "KS2225", ("spec", "impact", "if_unknown"), "`ladder_only` relies on a ladder, and there is none",
+            "add a `ladder` and `slippage`, or write `if_unknown: whole`",
+        )  # fmt: skip
+    hedge = _mapping(spec.get("hedge"))
+    if hedge.get("mode") == "act" and "max_notional" not in hedge:
+        yield Breach(
+            "KS2223", ("spec", "hedge", "mode"), "a hedge that is opened by itself has no bound",
+            "add `max_notional:` with the most that one hedge may be worth, or write `mode: suggest`",
+        )  # fmt: skip
+
+
+def _slippage(spec: dict[str, object]) -> Iterator[Breach]:
+    if spec.get("slippage") and not spec.get("ladder"):
+        yield Breach(
+            "KS2220", ("spec", "slippage"), "nothing says what is sent to keep the bound, or when it cannot be kept",
+            "add `ladder: [{order: limit_ioc, tries: 2}, {order: market, tries: 2}, {order: limit, widen: 3}]`",
+        )  # fmt: skip
+    for number, each in enumerate(_list(spec.get("slippage"))):
+        if {"symbols", "group"} <= _mapping(each).keys():
+            yield Breach(
+                "KS2224", ("spec", "slippage", number, "group"), "`group` stands beside `symbols`",
+                "keep one of them, and give the other an item of its own",
+            )  # fmt: skip
+
+
+def _ladder(spec: dict[str, object]) -> Iterator[Breach]:
+    rungs = [_mapping(each) for each in _list(spec.get("ladder"))]
+    if "ladder" in spec and isinstance(spec["ladder"], list) and not rungs and not spec.get("slippage"):
+        yield Breach("KS2221", ("spec", "ladder"), "the ladder has no rung", "take it out: then market orders are sent")
+    if rungs and rungs[-1].get("order") == "limit_ioc":
+        yield Breach(
+            "KS2221", ("spec", "ladder", len(rungs) - 1, "order"),
+            "the ladder ends without an exit: where this one does not fill, the position stays",
+            "add `- {order: market, tries: 2}` below it, and `- {order: limit, widen: 3}` for markets without one",
+        )  # fmt: skip
+    reached: Decimal | None = Decimal(0)
+    for number, rung in enumerate(rungs):
+        at = ("spec", "ladder", number)
+        order, widen = rung.get("order"), plain_number(rung.get("widen", 1))
+        if order not in ORDERS or widen is None:
+            return
+        if order == "market":
+            reached = None
+            if "widen" in rung:
+                fix = "take it out, or write `order: limit_ioc`"
+                yield Breach("KS2226", (*at, "widen"), "`widen` says nothing to a market order", fix)
+        elif reached is not None and widen >= reached:
+            reached = widen
+        elif reached is not None or order == "limit_ioc":
+            yield from _narrows(at, rung, reached)
+
+
+def _narrows(at: Path, rung: dict[str, object], reached: Decimal | None) -> Iterator[Breach]:
+    before = "a market order" if reached is None else f"{reached:f} × the bound"
+    fix = "write it further up, or take it out" if reached is None else f"write `widen: {reached:f}` or more"
+    yield Breach("KS2222", (*at, "widen") if "widen" in rung else at, f"this rung asks for less than {before}", fix)
+
+
+def _mapping(written: object) -> dict[str, object]:
+    return written if isinstance(written, dict) else {}
+
+
+def _list(written: object) -> list[object]:
+    return written if isinstance(written, list) else []

@@ -1,0 +1,133 @@
+"""Where every value of a document was written, for messages and for `explain`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from killswitch.model.words import Place
+from killswitch.policy.diagnostics.problem import Diagnostic, Severity, diagnostic
+from killswitch.policy.yaml.masked_text import Written
+from killswitch.policy.yaml.tree import Node, Span
+
+Path = tuple[str | int, ...]
+
+
+class SourceMap:
+    """The text of one document and where its parts stand in it. Paths are keys and list indexes as written."""
+
+    def __init__(self, written: Written, root: Node) -> None:
+        self.file = written.file
+        self._written = written
+        self._root = root
+
+    def place(self, path: Path, *, key: bool = False) -> Place:
+        """Where the value at `path` begins, or its key; of a path that leaves the text, the last part that is there."""
+        return self._written.place(self._span(path, key=key))
+
+    def diagnostic(
+        self, code: str, path: Path, message: str, fix: str, *, key: bool = False, severity: Severity = "error"
+    ) -> Diagnostic:
+        """A problem with the value at `path`, or with its key, underlined as far as its first line goes."""
+        span = self._span(path, key=key)
+        return diagnostic(
+            code, self._written.place(span), message, fix, length=self._written.length(span), severity=severity
+        )
+
+    def inside(self, path: Path, offset: int) -> Place:
+        """Where character `offset` of the text at `path` was written, whatever its quoting and folding."""
+        node = self._node(path)[0]
+        if node.text is None:
+            return self._written.place(node.span)
+        line, column = _position(self._written.lines, node, offset)
+        return self._written.place(Span(line, column, line, column + 1))
+
+    def node(self, path: Path) -> Node | None:
+        """The node at `path`, or None where nothing is written there."""
+        node, found = self._node(path)
+        return node if found == len(path) else None
+
+    def _node(self, path: Path) -> tuple[Node, int]:
+        """The last node on the way that is there, and how many steps it took."""
+        node = self._root
+        for depth, step in enumerate(path):
+            below = _below(node, step)
+            if below is None:
+                return node, depth
+            node = below[1]
+        return node, len(path)
+
+    def _span(self, path: Path, *, key: bool) -> Span:
+        """Of a value, or of its key; what is not there is pointed at by the key of what should hold it."""
+        node, found = self._node(path)
+        if found == len(path) and not key:
+            return node.span
+        while found:
+            below = _below(self._node(path[: found - 1])[0], path[found - 1])
+            if below is not None and below[0] is not None:
+                return below[0].span
+            if below is not None:
+                return below[1].span
+            found -= 1
+        return _first(self._root)
+
+
+def _below(node: Node, step: str | int) -> tuple[Node | None, Node] | None:
+    """(key, value) one step down."""
+    if node.pairs is not None and isinstance(step, str):
+        return node.pairs.get(step)
+    if node.items is not None and isinstance(step, int) and 0 <= step < len(node.items):
+        return None, node.items[step]
+    return None
+
+
+def _first(root: Node) -> Span:
+    """The first key of a document, where what is missing from it is reported."""
+    if root.pairs:
+        return next(iter(root.pairs.values()))[0].span
+    return root.span
+
+
+def _position(lines: Sequence[str], node: Node, offset: int) -> tuple[int, int]:
+    """Walk the written text beside the value: what was escaped, folded or indented away is stepped over."""
+    value = node.text or ""
+    line, column = node.span.line, node.span.column
+    head = lines[line][column : column + 1] if line < len(lines) else ""
+    quote = head if head in ("'", '"') and not node.plain else ""
+    if quote:
+        column += 1
+    elif head in ("|", ">") and not node.plain:
+        line, column = line + 1, 0
+    for index, wanted in enumerate(value):
+        line, column = _next(lines, line, column, wanted, quote)
+        if index == min(offset, len(value) - 1):
+            break
+        column += _width(lines[line], column, wanted, quote) if line < len(lines) else 1
+    return min(line, len(lines) - 1), column
+
+
+def _next(lines: Sequence[str], line: int, column: int, wanted: str, quote: str) -> tuple[int, int]:
+    """From here on, where `wanted` is written: over line ends and the indentation after them."""
+    while line < len(lines):
+        rest = lines[line][column:]
+        if wanted in " \n" and not rest.strip() and line + 1 < len(lines):
+            return line, column
+        if rest.startswith((wanted, "\\")) or (quote == "'" and rest.startswith("''")):
+            return line, column
+        if rest.strip():
+            # indentation before the text of a continued line
+            column += len(rest) - len(rest.lstrip())
+            if not lines[line][column:].startswith((wanted, "\\")):
+                return line, column
+            continue
+        line, column = line + 1, 0
+    return line, column
+
+
+def _width(text: str, column: int, wanted: str, quote: str) -> int:
+    """How many written characters stand for `wanted`."""
+    rest = text[column:]
+    if quote == "'" and wanted == "'":
+        return 2
+    if quote == '"' and rest.startswith("\\"):
+        return {"x": 4, "u": 6, "U": 10}.get(rest[1:2], 2)
+    return 1

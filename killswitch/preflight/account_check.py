@@ -1,0 +1,340 @@
+"""Whether accounts can be trusted: what asking them came to, judged. Pure; `inspecting` has asked.
+
+What `run --live` would say of accounts that were asked, for a check that must not say otherwise.
+
+What an adapter that cannot be asked is able to do, as far as what it offers and one reading show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Final, Literal
+
+from msgspec import Struct
+from msgspec import json as msgjson
+
+from killswitch.accounts.credentials import CredentialError, resolve
+from killswitch.accounts.validation import armed_twins, twin_words, twins
+from killswitch.graph.nodes import PolicySet
+from killswitch.model.inspection import Capability, KeyRights
+from killswitch.model.instant import SECOND
+from killswitch.model.snapshot import AccountSnapshot
+from killswitch.planning.closability import Outlook, outlooks
+from killswitch.planning.orders.slices import DERIVATIVES
+from killswitch.planning.scopes.compiled_policy import scopes_of
+from killswitch.policy.schema.account import AccountDocument, venue_of
+from killswitch.preflight.findings import Around, Finding, found, mode_of, skew_of
+from killswitch.preflight.inspection import Looked
+from killswitch.preflight.worst_cases import Reckoned, identities, worst_cases
+from killswitch.ratelimit.read_cost import Reader, ReadingCost, Refresh, reading_costs
+from killswitch.runner.dead_man.rules import TimerError, bared, cancellable, does_not_run, require_timers, would_bare
+
+RUNNERS_PATIENCE = 5.0
+"""Seconds that `run` gives a reading unless it is told otherwise."""
+CHECK_FORMAT = "killswitch.account_check/v1"
+Verdict = Literal["ok", "warnings", "failed"]
+
+
+class AccountCheck(Struct, frozen=True):
+    """One account, judged. What is None was not told, or not reckoned because something else is unknown.
+
+    `told_by`: whether the capabilities are the adapter's own word on this account, or what it offers at all.
+    """
+
+    account: str
+    venue: str
+    adapter: str
+    exchange: str | None
+    market: str
+    currency: str
+    environment: str
+    execution: str
+    verdict: Verdict
+    findings: tuple[Finding, ...]
+    quality: str | None
+    status: str | None
+    equity: Decimal | None
+    positions: int | None
+    orders: int | None
+    reading_ms: float | None
+    clock_skew_ms: float | None
+    position_mode: str | None
+    margin_mode: str | None
+    rights: KeyRights | None
+    told_by: Literal["inspection", "offers"] | None
+    capabilities: tuple[Capability, ...]
+    outlooks: tuple[Outlook, ...] | None
+    reading: tuple[ReadingCost, ...]
+    closing: Reckoned | None
+    used: dict[str, int] | None
+
+
+class Check(Struct, frozen=True):
+    """All accounts. `interval` and `within` in seconds."""
+
+    format: str
+    as_of: datetime
+    interval: float
+    within: float
+    verdict: Verdict
+    accounts: tuple[AccountCheck, ...]
+
+
+_ENCODER = msgjson.Encoder(decimal_format="string")
+
+
+def encode_check(check: Check) -> str:
+    """As JSON, for programs."""
+    return msgjson.format(_ENCODER.encode(check), indent=2).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the user holds the accounts against: the interval of readings, and seconds that a full close may take."""
+
+    interval: float
+    within: float
+    now: datetime
+
+
+def judged(
+    looked: Looked,
+    reading: Sequence[ReadingCost],
+    closing: Reckoned | None,
+    asked: Asked,
+    around: Around,
+    of_run: tuple[Finding, ...] = (),
+) -> AccountCheck:
+    """The account's findings and verdict. Where the venue refuses the key, nothing that it would have to tell.
+
+    `of_run`: what `run --live` would say of it, in its words.
+    """
+    spec, seen, inspection = looked.document.spec, looked.snapshot, looked.inspection
+    known = seen if seen is not None and seen.quality == "ok" else None
+    views = outlooks_of(looked)
+    told = inspection.capabilities if inspection is not None else offered(looked)
+    if looked.denied is not None:
+        told, reading, closing = (), (), None
+    findings = of_run + found(
+        looked, known, views, reading, closing,
+        interval=asked.interval, within=asked.within, now=asked.now, around=around,
+    )  # fmt: skip
+    return AccountCheck(
+        account=looked.name,
+        venue=looked.venue,
+        adapter=spec.adapter,
+        exchange=spec.exchange,
+        market=spec.market,
+        currency=spec.currency,
+        environment="sandbox" if spec.sandbox else "demo" if spec.demo else "production",
+        execution=spec.execution,
+        verdict=verdict_of(findings),
+        findings=findings,
+        quality=None if seen is None else seen.quality,
+        status=None if inspection is None else inspection.status,
+        equity=None if known is None else known.equity,
+        positions=None if known is None or known.positions is None else len(known.positions),
+        orders=None if known is None or known.orders is None else len(known.orders),
+        reading_ms=None if looked.trip is None else round(looked.trip * 1000, 1),
+        clock_skew_ms=skew_of(looked),
+        position_mode=mode_of(looked, known, "position_mode"),
+        margin_mode=mode_of(looked, known, "margin_mode"),
+        rights=None if inspection is None or looked.denied is not None else inspection.rights,
+        told_by=None if not told else "inspection" if inspection is not None else "offers",
+        capabilities=tuple(told),
+        outlooks=views,
+        reading=tuple(reading),
+        closing=closing,
+        used=None if looked.used is None else dict(looked.used),
+    )
+
+
+def verdict_of(findings: Sequence[Finding]) -> Verdict:
+    """The worst of them."""
+    severities = {each.severity for each in findings}
+    return "failed" if "failed" in severities else "warnings" if "warning" in severities else "ok"
+
+
+def whole(accounts: Sequence[AccountCheck], asked: Asked) -> Check:
+    """All of them, under the worst verdict."""
+    verdicts = {each.verdict for each in accounts}
+    worst: Verdict = "failed" if "failed" in verdicts else "warnings" if "warnings" in verdicts else "ok"
+    return Check(CHECK_FORMAT, asked.now, asked.interval, asked.within, worst, tuple(accounts))
+
+
+def outlooks_of(looked: Looked) -> tuple[Outlook, ...] | None:
+    """How each position could be closed; None where positions are unknown."""
+    seen = looked.snapshot
+    if seen is None or seen.quality != "ok":
+        return None
+    return outlooks(seen, reduce_only=reduces_only(looked), outside_hours=looked.document.spec.outside_hours)
+
+
+def reduces_only(looked: Looked) -> bool:
+    """Whether closes are reduce-only orders there, as far as the market and the adapter say."""
+    said = looked.inspection.capabilities if looked.inspection is not None else ()
+    never = any(each.name == "reduce only" and each.can == "no" for each in said)
+    return looked.document.spec.market in DERIVATIVES and not never
+
+
+def check_all(
+    looked: Sequence[Looked], documents: Sequence[AccountDocument], policies: PolicySet, asked: Asked
+) -> Check:
+    """Judge all that were asked. `documents`: every account of the runner, asked or not: readings of all of them count.
+
+    An account that was not asked counts as reading what an asked one of its venue and adapter takes.
+    """
+    readers = _readers(looked, documents, policies)
+    costs = reading_costs(readers, asked.interval)
+    guarded = {each.name: reduces_only(each) for each in looked}
+    closing = worst_cases(looked, policies, asked.interval, guarded, readers)
+    accounts = identities(looked)
+    scopes = [scopes_of(graph.scope, accounts) for graph in policies.graphs]
+    watched = {name for each in scopes for names in each.values() for name in names}
+    refused = refused_twins(looked, documents)
+    around = {
+        each.name: Around(
+            watched=each.name in watched,
+            twins=tuple(name for name in twins(each.document, documents) if each.name not in refused),
+            timers=tuple(_timers(each, looked, policies, asked.interval)),
+        )
+        for each in looked
+    }
+    checked = [
+        judged(
+            each, costs.get(each.name, ()), closing.get(each.name), asked, around[each.name],
+            (*refused.get(each.name, ()), *kept_off(each, policies)),
+        )
+        for each in looked
+    ]  # fmt: skip
+    return whole(checked, asked)
+
+
+def _timers(one: Looked, looked: Sequence[Looked], policies: PolicySet, interval: float) -> Iterator[str]:
+    """Why `run --live` would refuse the account's dead man's switch, at its own patience.
+
+    The others that were asked are there as those with which it shares limits.
+    """
+    if one.account is None or one.document.spec.execution != "live":
+        return
+    there = {
+        each.name: replace(each.account, armed=each.name == one.name) for each in looked if each.account is not None
+    }
+    try:
+        require_timers(policies, there, interval, RUNNERS_PATIENCE)
+    except TimerError as error:
+        yield str(error)
+
+
+def _readers(looked: Sequence[Looked], documents: Sequence[AccountDocument], policies: PolicySet) -> list[Reader]:
+    """Every account, as `run --live` would read it and keep its dead-man timer."""
+    asked = {each.name: each for each in looked if each.refused is None}
+    alike = {(each.venue, each.document.spec.adapter): each for each in asked.values()}
+    rules = {name: rule for rule in policies.timers for name in rule.accounts}
+    readers = []
+    for document in documents:
+        name, venue, spec = document.metadata.name, venue_of(document.spec), document.spec
+        like = asked.get(name) or alike.get((venue, spec.adapter))
+        if like is None:
+            continue
+        kept = name in rules and spec.execution == "live" and like.traits.dead_man is not None
+        refresh = Refresh(rules[name].refresh / SECOND, _resting_in(asked.get(name))) if kept else None
+        readers.append(Reader(name, venue, like.traits, spec.closing_share, refresh))
+    return readers
+
+
+def _resting_in(one: Looked | None) -> int:
+    """In how many symbols orders rest; 1 where nobody knows, and where there are none yet."""
+    seen = None if one is None else one.snapshot
+    return max(1, len((None if seen is None else cancellable(seen)) or ()))
+
+
+def refused_twins(looked: Sequence[Looked], documents: Sequence[AccountDocument]) -> Mapping[str, tuple[Finding, ...]]:
+    """Account → that `run --live` would not start, because another document arms the same account of a venue."""
+    readable = [each for each in documents if _has_secrets(each)]
+    asked = {each.name for each in looked}
+    told: dict[str, tuple[Finding, ...]] = {}
+    for pair in armed_twins(readable):
+        finding = Finding("failed", "account", f"`run --live` would not start: {twin_words(*pair)}")
+        told |= {name: (*told.get(name, ()), finding) for name in pair if name in asked}
+    return told
+
+
+def kept_off(one: Looked, policies: PolicySet) -> Iterator[Finding]:
+    """That a dead man's switch of the account would not be kept, because protective orders rest there now."""
+    rule = next((each for each in policies.timers if one.name in each.accounts), None)
+    venue, seen = one.traits.dead_man, one.snapshot
+    if rule is None or venue is None or seen is None or rule.accept_unprotected:
+        return
+    if one.document.spec.execution == "live" and (bare := bared(seen, venue)):
+        yield Finding("warning", "dead man", does_not_run(one.name, would_bare(bare, venue)))
+
+
+def _has_secrets(document: AccountDocument) -> bool:
+    """Whether its credentials are there; where they are not, that is told by itself."""
+    try:
+        resolve(document.spec.credentials, account=document.metadata.name)
+    except CredentialError:
+        return False
+    return True
+
+
+CAPABILITIES: Final = (
+    "equity", "positions", "orders", "trigger orders", "fills", "flows", "prices", "market orders", "limit orders",
+    "reduce only", "put back stops", "batch orders", "close book", "position mode", "find by client id", "dead man",
+    "push", "key rights", "clock", "bars", "sandbox", "demo",
+)  # fmt: skip
+"""The words for what a switch wants of a venue, in the order in which they are told."""
+
+_READ = ("equity", "positions", "orders", "fills", "flows")
+
+
+def offered(looked: Looked) -> tuple[Capability, ...]:
+    """What is shown; what nothing shows is left out. Nothing where there is no adapter."""
+    if looked.refused is not None:
+        return ()
+    found = {each.name: each for each in (*_from_traits(looked), *_from_reading(looked.snapshot))}
+    return tuple(found[name] for name in CAPABILITIES if name in found)
+
+
+def _from_traits(looked: Looked) -> Iterator[Capability]:
+    traits, offers = looked.traits, looked.offers
+    batches = "submit_batch" in offers and traits.batch > 1
+    yield Capability("batch orders", "yes", f"up to {traits.batch} in one request") if batches else _not("batch orders")
+    book = "close_book" in offers and traits.whole_book
+    yield Capability("close book", "yes") if book else _not("close book")
+    timer = traits.dead_man if "arm_dead_man" in offers else None
+    yield _not("dead man") if timer is None else Capability("dead man", "yes", f"for each {timer.reach}")
+    yield Capability("push", "yes") if "listen" in offers else _not("push")
+    if "inspect" in offers:
+        yield Capability("key rights", "unknown", "the venue could not be asked")
+    else:
+        yield _not("key rights")
+    yield Capability("find by client id", "yes")
+
+
+def _from_reading(seen: AccountSnapshot | None) -> Iterator[Capability]:
+    if seen is None or seen.quality != "ok":
+        return
+    for name in _READ:
+        told = getattr(seen, name) is not None
+        yield Capability(name, "yes" if told else "no", "" if told else "this reading did not tell them")
+    if seen.positions:
+        marks = sum(bool(position.mark_price) for position in seen.positions)
+        can = "yes" if marks == len(seen.positions) else "partly" if marks else "no"
+        yield Capability("prices", can, f"a mark for {marks} of {len(seen.positions)} positions")  # type: ignore[arg-type] # one of the three
+    mode = seen.position_mode
+    yield (
+        Capability("position mode", "no", "this reading did not tell it")
+        if mode is None
+        else Capability("position mode", "yes", mode)
+    )
+    skew = None if seen.health is None else seen.health.clock_skew_ms
+    yield Capability("clock", "yes") if skew is not None else _not("clock")
+
+
+def _not(name: str) -> Capability:
+    return Capability(name, "no", "the adapter does not offer it")

@@ -1,0 +1,364 @@
+"""What was found about an account, one thing each: how bad it is, and what can be done. Pure."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from decimal import ROUND_CEILING, Decimal
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from killswitch.graph.resolution.accounts import unencrypted
+from killswitch.model.inspection import KeyRights
+from killswitch.model.snapshot import AccountSnapshot, Quality
+from killswitch.model.unanswered import CLOCK_OFF
+from killswitch.planning.closability import Outlook
+from killswitch.planning.orders.slices import DERIVATIVES
+from killswitch.preflight.inspection import Looked
+from killswitch.preflight.worst_cases import Reckoned
+from killswitch.ratelimit.read_cost import ReadingCost
+
+OLD = timedelta(minutes=1)
+"""A reading that is dated further away than this was not made now."""
+SKEW_WARNS, SKEW_FAILS = 500.0, 5_000.0
+"""Milliseconds. Venues refuse a signed request whose time is too far from theirs: Binance and Bybit one of more than
+1 s ahead, or 5 s old by default (`recvWindow`). The way there takes its part, so half of the narrower is worth a word;
+beyond the wider most venues refuse every request, and so would a close be. Where the reading was taken all the same the
+venue allows more, and it stays a warning."""
+SET_CLOCK: Final = "set this machine's clock by NTP (chrony, systemd-timesyncd)"
+EXPIRES_SOON = timedelta(days=14)
+
+Severity = Literal["failed", "warning", "note"]
+
+
+class Finding(Struct, frozen=True):
+    """One thing that was found, about what, and what can be done."""
+
+    severity: Severity
+    about: str
+    text: str
+    way_out: str = ""
+
+
+class Around(Struct, frozen=True):
+    """What the documents say around the account.
+
+    `watched`: whether any policy's scope has it. `twins`: other accounts whose documents lead to the same book.
+    `timers`: why `run --live` would refuse a dead man's switch of it, each with its place.
+    """
+
+    watched: bool
+    twins: tuple[str, ...] = ()
+    timers: tuple[str, ...] = ()
+
+
+def found(
+    looked: Looked,
+    known: AccountSnapshot | None,
+    views: Sequence[Outlook] | None,
+    costs: Sequence[ReadingCost],
+    closing: Reckoned | None,
+    *,
+    interval: float,
+    within: float,
+    now: datetime,
+    around: Around,
+) -> tuple[Finding, ...]:
+    """Everything, in the order in which a person looks at it. `known`: the snapshot, where it is sound.
+
+    Where the venue refuses the key nothing is said of what only a key can tell.
+    """
+    if looked.denied is not None:
+        return (*_denied(looked), *_clock(looked), *_around(looked, around))
+    down = looked.snapshot is not None and looked.snapshot.quality == "down"
+    # Of a venue that is down the notes are the same cause once more, for each question.
+    notes = looked.inspection.notes if looked.inspection is not None and not down else ()
+    return (
+        *_reached(looked, now),
+        *_clock(looked),
+        *_rights(looked, now),
+        *_modes(looked, known),
+        *_around(looked, around),
+        *_positions(known, views),
+        *_reading(looked, costs, interval),
+        *_closing(known, closing, within),
+        *(Finding("note", "venue", note) for note in notes),
+    )
+
+
+def skew_of(looked: Looked) -> float | None:
+    """Milliseconds by which the venue's clock is ahead of ours."""
+    if looked.inspection is not None and looked.inspection.clock_skew_ms is not None:
+        return looked.inspection.clock_skew_ms
+    health = None if looked.snapshot is None else looked.snapshot.health
+    return None if health is None else health.clock_skew_ms
+
+
+def mode_of(looked: Looked, known: AccountSnapshot | None, name: Literal["position_mode", "margin_mode"]) -> str | None:
+    said: str | None = getattr(looked.inspection, name, None)
+    return said or (None if known is None else getattr(known, name))
+
+
+_UNREAD: Final = {
+    "down": "look at the address, the credentials, the network and the venue's own status, and call this again",
+    "stale": "the venue gives old numbers: wait for new ones before you trust the account",
+    "malformed": "the venue's answer is not understood: leave the account at execution: observe until it is",
+}
+
+
+def _denied(looked: Looked) -> Iterator[Finding]:
+    yield Finding(
+        "failed", "key",
+        f"the venue refuses it (wrong secret, revoked, wrong address or system): {looked.denied}",
+        "compare it with what the document's credentials point to, character by character; else make a new key for "
+        "this very system of the venue and put it there",
+    )  # fmt: skip
+
+
+LIMITED: Final = "rate limited: "
+"""How the reason of a reading begins that the venue refused because of too many requests."""
+
+
+def _way_out(looked: Looked, quality: Quality, why: str) -> str:
+    if quality == "malformed":
+        return _misread(looked, why)
+    if why.startswith(LIMITED):
+        return "wait so long, see what else asks from this address or with this key, and call this again"
+    return _UNREAD[quality]
+
+
+def _misread(looked: Looked, reason: str) -> str:
+    """What can be done about an answer that makes no sense."""
+    spec = looked.document.spec
+    if re.search(rf"(?<![\w/:]){re.escape(spec.currency)}(?![\w/:])", reason):
+        return "" if "write a currency" in reason else "write a currency that the account holds"
+    if spec.endpoint is not None:
+        return f"it does not look like {spec.exchange or looked.venue}: is the endpoint right?"
+    return _UNREAD["malformed"]
+
+
+def _reached(looked: Looked, now: datetime) -> Iterator[Finding]:
+    if looked.refused is not None:
+        own = f"account {looked.name}"
+        yield Finding("failed", "account", looked.refused.removeprefix(f"{own}: ").removeprefix(f"{own}, "))
+        return
+    if clock_refused(looked) is not None:
+        return  # the clock is the cause, and is told as such
+    seen = looked.snapshot
+    unread = seen is not None and seen.quality != "ok"
+    why = "" if seen is None else seen.reason or "no reason given"
+    way_out = _UNREAD["down"] if seen is None or not unread else _way_out(looked, seen.quality, why)
+    # Of what is asked for twice the second may be held up at once, since the first was refused.
+    same = unread and looked.uninspected is not None and why.removeprefix(LIMITED) in looked.uninspected
+    if looked.uninspected is not None:
+        yield Finding(
+            "failed", "venue", f"it cannot be inspected: {looked.uninspected}", way_out if same else _UNREAD["down"]
+        )
+    if seen is not None and unread:
+        told, told_out = ("for the same reason", "") if same else (why, way_out)
+        yield Finding("failed", "venue", f"it is {seen.quality}: {told}", told_out)
+    if seen is not None and seen.quality == "ok":
+        yield from _well(seen, now)
+    status = None if looked.inspection is None else looked.inspection.status
+    if status not in (None, "ok"):
+        yield Finding("warning", "venue", f"it says of itself: {status}", "look at the venue's status page")
+
+
+def _well(seen: AccountSnapshot, now: datetime) -> Iterator[Finding]:
+    """What must be known of a reading that calls itself good."""
+    if seen.reason is not None:
+        yield Finding("warning", "venue", f"not everything could be read: {seen.reason}", "call this again")
+    if seen.observed_at is not None and abs(now - seen.observed_at) > OLD:
+        when = f"{seen.observed_at:%Y-%m-%d %H:%M} UTC"
+        yield Finding(
+            "failed", "venue", f"what it tells is of another time: {when}",
+            "see that the clocks are right and that nothing between answers for the venue",
+        )  # fmt: skip
+
+
+def clock_refused(looked: Looked) -> str | None:
+    """The venue's words where it refuses requests because of their time."""
+    read = looked.snapshot is not None and looked.snapshot.quality == "ok"
+    told = (looked.uninspected, None if read or looked.snapshot is None else looked.snapshot.reason)
+    return next((why for why in told if why and CLOCK_OFF in why), None)
+
+
+def _clock(looked: Looked) -> Iterator[Finding]:
+    skew, refused = skew_of(looked), clock_refused(looked)
+    if skew is not None and not math.isfinite(skew):
+        yield Finding("failed", "clock", "what the venue tells of its time is no time", "look at the endpoint")
+        skew = None
+    side = "" if skew is None else "ahead of" if skew > 0 else "behind"
+    text = "" if skew is None else f"the venue's clock is {abs(skew):,.0f} ms {side} this one"
+    if refused is not None:
+        apart = f"{text}, and it refuses requests for that" if text else "the venue refuses requests for their time"
+        yield Finding("failed", "clock", f"{apart}: {refused}", SET_CLOCK)
+    elif skew is not None and abs(skew) > SKEW_FAILS:
+        why = "venues refuse signed requests that are so far from their time, usually 5 s"
+        if looked.snapshot is not None and looked.snapshot.quality == "ok":
+            why = (
+                "it took these requests all the same; others refuse what is signed so far from their time, and ages "
+                "and hours are off by as much"
+            )
+            yield Finding("warning", "clock", f"{text}: {why}", SET_CLOCK)
+        else:
+            yield Finding("failed", "clock", f"{text}: {why}", SET_CLOCK)
+    elif skew is not None and abs(skew) > SKEW_WARNS:
+        why = "some venues refuse a request from 1 s ahead of them, or one that is 5 s late with its way"
+        yield Finding("warning", "clock", f"{text}: {why}", SET_CLOCK)
+
+
+def _rights(looked: Looked, now: datetime) -> Iterator[Finding]:
+    spec = looked.document.spec
+    if looked.refused is not None:
+        return
+    rights = KeyRights() if looked.inspection is None else looked.inspection.rights
+    if not spec.credentials:
+        # The adapter may have some of its own; where it has none, there is nothing that could be unknown.
+        yield from _withdrawing(rights, allowed=spec.allow_withdrawal_keys) if rights.withdraw else ()
+        return
+    yield from _withdrawing(rights, allowed=spec.allow_withdrawal_keys)
+    if rights.read is False:
+        yield Finding("failed", "key", "it may not read", "give it the right to read at the venue")
+    if rights.trade is False:
+        live = spec.execution == "live"
+        text = "it may not trade: nothing could be closed with it"
+        yield Finding("failed" if live else "note", "key", text, "give it the right to trade, and nothing more")
+    elif rights.trade is None:
+        # Before it is armed, somebody has to know.
+        weight: Severity = "warning" if spec.execution == "live" else "note"
+        yield Finding(weight, "key", "whether it may trade is unknown", "look at the key at the venue")
+    if rights.transfer:
+        yield Finding("note", "key", "it may transfer between accounts, which the switch never does", "")
+    if rights.bound_to_addresses is False:
+        yield Finding("note", "key", "it works from any address", "bind it to this machine's address at the venue")
+    if rights.expires_at is not None and rights.expires_at <= now:
+        yield Finding("failed", "key", f"it expired at {rights.expires_at:%Y-%m-%d %H:%M} UTC", "make a new one")
+    elif rights.expires_at is not None and rights.expires_at - now < EXPIRES_SOON:
+        yield Finding("warning", "key", f"it expires at {rights.expires_at:%Y-%m-%d %H:%M} UTC", "make a new one")
+
+
+def _withdrawing(rights: KeyRights, *, allowed: bool) -> Iterator[Finding]:
+    if rights.withdraw and not allowed:
+        yield Finding(
+            "failed", "key", "it may withdraw: whoever gets hold of it takes the money",
+            "make one without that right, or say allow_withdrawal_keys: true in the Account document",
+        )  # fmt: skip
+    elif rights.withdraw:
+        yield Finding("note", "key", "it may withdraw, which the Account document allows")
+    elif rights.withdraw is None and not allowed:
+        why = f" ({rights.note})" if rights.note else ""
+        yield Finding(
+            "warning", "key", f"whether it may withdraw is unknown{why}",
+            "look at the key at the venue; allow_withdrawal_keys: true says that you did, or do not mind",
+        )  # fmt: skip
+
+
+def _modes(looked: Looked, known: AccountSnapshot | None) -> Iterator[Finding]:
+    market = looked.document.spec.market
+    if known is not None and market in DERIVATIVES and mode_of(looked, known, "position_mode") is None:
+        yield Finding(
+            "warning", "modes", "the position mode is unknown: a close in the wrong one is refused",
+            "set it at the venue (one-way or hedge) and see that the key may read it",
+        )  # fmt: skip
+
+
+def _around(looked: Looked, around: Around) -> Iterator[Finding]:
+    if around.twins:
+        yield Finding(
+            "warning", "account",
+            f"{', '.join(around.twins)} {'has' if len(around.twins) == 1 else 'have'} the same exchange, market, "
+            "address and credentials: one book is read, counted and closed more than once",
+            "keep one of the documents, or give each account a key of its own",
+        )  # fmt: skip
+    keys = " and ".join(unencrypted(looked.document.spec))
+    if keys:
+        live = looked.document.spec.execution == "live"
+        yield Finding(
+            "failed" if live else "warning", "account",
+            ("`run --live` would not start: " if live else "") + f"{keys} takes its credentials beyond this machine "
+            "without TLS",
+            "write https:// (wss://), or allow_unencrypted: true where the network itself is trusted",
+        )  # fmt: skip
+    for why in around.timers:
+        yield Finding("failed", "dead man", f"`run --live` would not start: {why}")
+    if not around.watched:
+        yield Finding(
+            "warning", "policies", "no policy watches this account", "widen the scope.match of one, or add one"
+        )
+
+
+def _positions(known: AccountSnapshot | None, views: Sequence[Outlook] | None) -> Iterator[Finding]:
+    if known is None:
+        return
+    if known.positions is None:
+        yield Finding("failed", "positions", "they are unknown: nothing could be closed", "see what the key may read")
+        return
+    stuck = [each for each in views or () if any(one.severity == "warning" for one in each.hindrances)]
+    if stuck:
+        names = ", ".join(each.symbol for each in stuck[:5]) + (", …" if len(stuck) > 5 else "")
+        yield Finding(
+            "warning", "positions",
+            f"{len(stuck)} of {len(known.positions)} could not be closed as they are, or not surely: {names}",
+            "; ".join(_ways_out(stuck)),
+        )  # fmt: skip
+    if known.equity is None:
+        yield Finding("warning", "equity", "it is unknown: no policy can measure a fall", "see what the key may read")
+    if known.orders is None:
+        yield Finding("warning", "orders", "resting orders are unknown: what blocks a close cannot be told", "")
+
+
+def _ways_out(stuck: Sequence[Outlook]) -> Iterator[str]:
+    """Each once, in the order of the positions."""
+    told = [one.way_out for each in stuck for one in each.hindrances if one.severity == "warning" and one.way_out]
+    yield "the positions below say why"
+    yield from dict.fromkeys(told)
+
+
+def _reading(looked: Looked, costs: Sequence[ReadingCost], interval: float) -> Iterator[Finding]:
+    if looked.refused is None and not looked.traits.limits:
+        yield Finding("note", "limits", "the adapter names no request limits: nothing is metered")
+    slow = [cost for cost in costs if cost.too_fast]
+    if slow:
+        worst = max(slow, key=lambda cost: cost.least)
+        least = f"{rounded_up(worst.least):g} s"
+        what = "Reading and refreshing dead-man timers" if worst.refreshes else "Reading"
+        shared = f", which {worst.accounts} accounts share" if worst.accounts > 1 else ""
+        fits = worst.for_reading - worst.refreshes >= worst.a_reading > 0 or not worst.refreshes
+        yield Finding(
+            "warning", "reading",
+            f"a tick of {interval:g} s is too fast here: "
+            + (f"{least} is the least. " if fits else "refreshing leaves readings no room. ")
+            + f"{what} would take {worst.takes:,.0f} of {worst.limit} in {worst.per:g} s{shared}, and "
+            f"{worst.for_reading:,} of {worst.allowed:,} are for reading",
+            ", or ".join(
+                each for each in (
+                    f"run with --interval {rounded_up(worst.least):g}s" if fits else "",
+                    "lengthen `refresh`" if worst.refreshes else "",
+                    "lower closing_share",
+                ) if each
+            ),
+        )  # fmt: skip
+
+
+def _closing(known: AccountSnapshot | None, closing: Reckoned | None, within: float) -> Iterator[Finding]:
+    if known is None or closing is None:
+        return
+    worst = closing.everything
+    if worst.seconds is not None and worst.seconds <= within:
+        return
+    took = "more than a day" if worst.seconds is None else f"{worst.seconds:,.0f} s"
+    bound = f", bound by {worst.bound_by}" if worst.bound_by else ""
+    yield Finding(
+        "warning", "closing",
+        f"closing everything takes {took} at best ({worst.requests:,} requests{bound}), more than {within:g} s",
+        "ask the venue for higher limits, split the account, or let runners use addresses of their own",
+    )  # fmt: skip
+
+
+def rounded_up(seconds: float) -> float:
+    """Seconds in tenths, never less."""
+    return float(Decimal(repr(round(seconds, 9))).quantize(Decimal("0.1"), ROUND_CEILING))

@@ -1,0 +1,211 @@
+"""Asking venues before they are trusted: one inspection and one reading of each account. Nothing is changed there.
+
+Accounts at one venue are asked one after another, within the share of its limits that reading has, so that a look at
+many accounts does not take the room of a runner at the same address; venues are asked side by side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.credentials import CredentialError
+from killswitch.accounts.opening import open_accounts
+from killswitch.accounts.plug_ins import AdapterError
+from killswitch.accounts.poll.poller import Readers
+from killswitch.model.clock import Clock
+from killswitch.model.inspection import InspectedVenue, Inspection
+from killswitch.model.legible import legible
+from killswitch.model.snapshot import AccountSnapshot
+from killswitch.model.venue import (
+    PLAIN_VENUE,
+    CredentialsRefusedError,
+    MeteredVenue,
+    VenueAdapter,
+    VenueError,
+    VenueTraits,
+    traits_of,
+)
+from killswitch.policy.schema.account import AccountDocument, venue_of
+from killswitch.ratelimit.budget import Budget, Budgets
+
+LONGEST_ROOM = 90.0
+"""Seconds for which a reading waits for room in the venue's limits; they count minutes at the most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What asking one account came to.
+
+    `refused`: why there is no adapter for it, and then nothing else is known. `inspection`: None where the adapter
+    cannot be asked (`uninspected` is None then), or where asking failed, which `uninspected` says. `trip`: seconds
+    that a request took. `offers`: the optional protocols that the adapter has, by name of their call. `denied`: the
+    venue's words where it refuses the credentials. `account`: as it was opened; its connections are given back.
+    """
+
+    document: AccountDocument
+    refused: str | None = None
+    inspection: Inspection | None = None
+    uninspected: str | None = None
+    snapshot: AccountSnapshot | None = None
+    traits: VenueTraits = PLAIN_VENUE
+    trip: float | None = None
+    offers: frozenset[str] = frozenset()
+    used: Mapping[str, int] | None = None
+    denied: str | None = None
+    account: ArmedAccount | None = None
+
+    @property
+    def name(self) -> str:
+        return self.document.metadata.name
+
+    @property
+    def venue(self) -> str:
+        return venue_of(self.document.spec)
+
+
+async def look_at(documents: Sequence[AccountDocument], patience: float, clock: Clock) -> tuple[Looked, ...]:
+    """Ask every account, in the documents' order. No failure of one keeps another from being asked.
+
+    `patience`: seconds that one answer may take.
+    """
+    venues: dict[str, list[AccountDocument]] = defaultdict(list)
+    for document in documents:
+        venues[venue_of(document.spec)].append(document)
+    budgets = Budgets()
+
+    async def one_after_another(here: Iterable[AccountDocument]) -> list[Looked]:
+        return [await _look(document, budgets, patience, clock) for document in here]
+
+    found = await asyncio.gather(*(one_after_another(here) for here in venues.values()))
+    by_name = {looked.name: looked for here in found for looked in here}
+    return tuple(by_name[document.metadata.name] for document in documents)
+
+
+async def _look(document: AccountDocument, budgets: Budgets, patience: float, clock: Clock) -> Looked:
+    name, spec = document.metadata.name, document.spec
+    try:
+        account = open_accounts([document], live=False)[name]
+    except (AdapterError, CredentialError) as error:
+        return Looked(document, refused=str(error))
+    adapter, traits = account.adapter, traits_of(account.adapter)
+    try:
+        budget = budgets.of(name, venue_of(spec), traits, spec.closing_share)
+        heard = _Overheard(adapter)
+        inspection, uninspected = await _inspected(adapter, heard, budget, patience, clock)
+        await _room(budget, clock)
+        began = clock.monotonic()
+        snapshot = await _snapshot(replace(account, adapter=cast(VenueAdapter, heard)), patience)
+        took = clock.monotonic() - began
+        return Looked(
+            document,
+            inspection=inspection,
+            uninspected=uninspected,
+            snapshot=snapshot,
+            traits=traits,
+            trip=_trip(snapshot, took),
+            offers=frozenset(call for call in _OFFERS if hasattr(adapter, call)),
+            used=_used(adapter),
+            denied=heard.denied,
+            account=account,
+        )
+    except ValueError as error:  # each word is sound by itself, or there would be no adapter
+        return Looked(document, refused=f"it contradicts another account of {venue_of(spec)} on their limits: {error}")
+    finally:
+        await _closed(adapter, patience)
+
+
+async def _inspected(
+    adapter: VenueAdapter, heard: _Overheard, budget: Budget, patience: float, clock: Clock
+) -> tuple[Inspection | None, str | None]:
+    """The inspection, or why there is none; neither where the adapter cannot be asked."""
+    if not isinstance(adapter, InspectedVenue):
+        return None, None
+    await _room(budget, clock)
+    try:
+        async with asyncio.timeout(patience):
+            return await adapter.inspect(), None
+    except TimeoutError:
+        return None, f"no answer within {patience:g} s"
+    except VenueError as error:
+        heard.note(error)
+        return None, legible(str(error) or type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - an adapter's defect is one account that cannot be trusted
+        return None, legible(f"the adapter failed: {type(error).__name__}: {error}")
+
+
+class _Overheard:
+    """The adapter for one reading. A snapshot's reason does not tell a refusal of the credentials from an outage."""
+
+    def __init__(self, adapter: VenueAdapter) -> None:
+        self._adapter = adapter
+        self.denied: str | None = None
+
+    async def snapshot(self) -> AccountSnapshot:
+        try:
+            return await self._adapter.snapshot()
+        except VenueError as error:
+            self.note(error)
+            raise
+
+    def note(self, error: VenueError) -> None:
+        """Keep the words of the first refusal."""
+        if isinstance(error, CredentialsRefusedError) and self.denied is None:
+            self.denied = legible(str(error) or type(error).__name__)
+
+
+async def _snapshot(account: ArmedAccount, patience: float) -> AccountSnapshot:
+    readers = Readers({account.name: account}, patience)
+    try:
+        return (await readers.gather())[0]
+    finally:
+        await readers.abandon()
+
+
+async def _room(budget: Budget, clock: Clock) -> None:
+    """Wait until a reading has its room, and take it; an inspection counts as one.
+
+    Where there is none for long it is asked all the same, once: the venue says itself what is too much.
+    """
+    deadline = clock.monotonic() + LONGEST_ROOM
+    while (wait := budget.wait(clock.monotonic(), "snapshot", purpose="reading")) > 0.0:
+        if clock.monotonic() + wait > deadline:
+            return
+        await clock.sleep(wait)
+    now = clock.monotonic()
+    budget.answered(now, budget.take(now, "snapshot", purpose="reading"))
+
+
+async def _closed(adapter: VenueAdapter, patience: float) -> None:
+    """Give the connections back; what goes wrong there is no news of the venue."""
+    try:
+        async with asyncio.timeout(patience):
+            await adapter.close()
+    except Exception:  # noqa: BLE001 - the answers are there
+        return
+
+
+_OFFERS = (
+    "used", "submit_batch", "close_book", "arm_dead_man", "listen", "suspend_trading", "inspect",
+)  # fmt: skip
+
+
+def _trip(snapshot: AccountSnapshot, took: float) -> float | None:
+    """Seconds of one request: as the adapter has measured it, else what the whole reading took."""
+    if snapshot.quality == "down":
+        return None
+    measured = None if snapshot.health is None else snapshot.health.latency_ms
+    return took if measured is None else measured / 1000
+
+
+def _used(adapter: VenueAdapter) -> Mapping[str, int] | None:
+    if not isinstance(adapter, MeteredVenue):
+        return None
+    try:
+        return dict(adapter.used())
+    except Exception:  # noqa: BLE001 - a defect in counting is no news of the account
+        return None

@@ -1,0 +1,107 @@
+"""A venue's limits as its accounts meet them, and what each kind of call takes of them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from killswitch.model.venue import Call, RateLimit, VenueTraits
+from killswitch.ratelimit.bucket import Bucket
+
+_OF_ORDERS = frozenset[Call]({"submit", "submit_batch", "find_order", "fills", "cancel"})
+"""Calls that are about at least one order; the others are about an account."""
+
+
+@dataclass(slots=True, eq=False)
+class Shared:
+    """One limit of one owner: an account, or an address with all its accounts. Of several words the strictest holds."""
+
+    allowed: int
+    per: float
+    dearest: int = 0
+    """The most that one call takes of it."""
+    buckets: dict[str, Bucket] = field(default_factory=dict)
+    """By symbol, or by "" for what is not counted for each symbol apart."""
+
+    def tighten(self, limit: RateLimit, dearest: int) -> None:
+        """Take another word on it. ValueError if there is a call then that could never be made."""
+        allowed, dearest = min(self.allowed, limit.allowed), max(self.dearest, dearest)
+        if dearest > allowed:
+            raise ValueError(f"a call costs {dearest} of limit {limit.name!r}, which never allows more than {allowed}")
+        self.allowed, self.per, self.dearest = allowed, max(self.per, limit.per), dearest
+        for bucket in self.buckets.values():
+            bucket.tighten(self.allowed, self.per)
+
+    def bucket(self, key: str) -> Bucket:
+        """Where the units of a symbol, or of "", are held."""
+        found = self.buckets.get(key)
+        if found is None:
+            found = self.buckets[key] = Bucket(self.allowed, self.per)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One limit as one account meets it, and where its units are held."""
+
+    limit: RateLimit
+    shared: Shared
+
+    def bucket(self, symbol: str) -> Bucket:
+        """The bucket that an order in `symbol` draws on."""
+        return self.shared.bucket(symbol if self.limit.by == "symbol" else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Toll:
+    """What one kind of call takes of one limit."""
+
+    place: Place
+    units: int
+    each: int
+    by_symbol: bool
+
+    def cost(self, symbols: Sequence[str], *, batch: bool) -> Iterator[tuple[Bucket, int]]:
+        """Buckets and the units taken of them; a batch is one request, every other call one for each symbol."""
+        if not self.by_symbol:
+            requests = 1 if batch or not symbols else len(symbols)
+            yield self.place.bucket(""), self.units * requests + self.each * len(symbols)
+        elif len(symbols) == 1:
+            yield self.place.bucket(symbols[0]), self.units + self.each
+        else:
+            for symbol, orders in Counter(symbols).items():
+                yield self.place.bucket(symbol), self.units * (1 if batch else orders) + self.each * orders
+
+
+def added_up(traits: VenueTraits) -> dict[tuple[Call, str], tuple[int, int]]:
+    """Units of each request, and of each order in it, by call and limit.
+
+    ValueError if the traits contradict themselves: a limit of nothing, a cost of a limit that is not there, or of more
+    than it allows, so that the call would wait for ever.
+    """
+    allowed = {}
+    for limit in traits.limits:
+        if limit.allowed < 1 or not 0 < limit.per < math.inf:
+            raise ValueError(f"limit {limit.name!r} allows {limit.allowed} in {limit.per} s, which is no limit")
+        allowed[limit.name] = limit.allowed
+    found: dict[tuple[Call, str], tuple[int, int]] = {}
+    for cost in traits.costs:
+        if cost.limit not in allowed or cost.units < 0 or cost.each < 0:
+            raise ValueError(f"{cost.call} costs {cost.units} + {cost.each} each of {cost.limit!r}: no such limit")
+        units, each = found.get((cost.call, cost.limit), (0, 0))
+        found[cost.call, cost.limit] = units + cost.units, each + cost.each
+    for (call, name), (units, each) in found.items():
+        if (least := _least(call, units, each)) > allowed[name]:
+            raise ValueError(f"{call} costs {least} of limit {name!r}, which never allows more than {allowed[name]}")
+    return found
+
+
+def dearest(costs: Mapping[tuple[Call, str], tuple[int, int]], limit: str) -> int:
+    """The most that one call takes of `limit` where it is about one order at the most."""
+    return max((_least(call, *cost) for (call, name), cost in costs.items() if name == limit), default=0)
+
+
+def _least(call: Call, units: int, each: int) -> int:
+    return units + each * (call in _OF_ORDERS)

@@ -1,0 +1,283 @@
+"""What closing whole books comes to in requests and seconds, within the venues' limits. Reckoned, and nothing is sent.
+
+The limits are counted by the budgets that closing itself uses, on a clock that jumps: a call leaves as soon as there is
+room, and its units come back `per` seconds after its answer. Accounts that share a limit share it here. What readings
+are entitled to is taken off each limit: they go on meanwhile, and may just have had it.
+
+For each account: cancels of entries, then a wave with at most one order of each position, a question for each order
+(as where the venue acknowledges and does not tell the fill), a look; wave after wave where the venue's maximum cuts a
+position into several orders; then the other cancels, and a last look. Every order fills at once, and nothing is
+refused: what a market does to that, no limit says.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from itertools import count
+from typing import Literal
+
+from msgspec import Struct, structs
+
+from killswitch.model.venue import Call, VenueTraits
+from killswitch.ratelimit.budget import Budget, Budgets, Ticket
+from killswitch.ratelimit.limits import added_up, dearest
+from killswitch.ratelimit.read_cost import Reader, ReadingCost, reading_costs
+
+LONGEST = 86_400.0
+"""Seconds. A close that takes longer is said to take longer than that."""
+LEAST_WAIT = 1e-3
+"""Seconds by which the clock jumps at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is to be done for one account. `orders`: symbol and how many orders it takes, for each position.
+
+    `share`: the part of every limit that reading leaves alone. `whole_book`: every position is closed wholly, so that
+    the venue's own way of closing a book will do where it has one. `every`: seconds between two departures, where the
+    policy declares a pace; `pause`: seconds between two orders of one position.
+    """
+
+    account: str
+    venue: str
+    traits: VenueTraits
+    share: Decimal
+    orders: Sequence[tuple[str, int]]
+    first: Sequence[str] = ()
+    """The symbol of each order that is cancelled before."""
+    last: Sequence[str] = ()
+    """And of each that is cancelled at the end."""
+    whole_book: bool = False
+    every: float = 0.0
+    pause: float = 0.0
+
+
+class Reckoning(Struct, frozen=True):
+    """What it comes to. `seconds`: from the decision to the last look's answer; None: more than a day.
+
+    `bound_by`: the limit of which it takes the longest to come by what is needed, with no regard to readings; None
+    where all that is needed is allowed at once.
+    """
+
+    orders: int
+    cancels: int
+    requests: int
+    calls: Mapping[str, int]
+    seconds: float | None
+    bound_by: str | None
+
+
+_Phase = tuple[Literal["cancel", "orders", "ask", "look", "book"], Sequence[str]]
+
+
+@dataclass(slots=True, eq=False)
+class _Course:
+    """One account on its way."""
+
+    task: Task
+    budget: Budget
+    phases: deque[_Phase]
+    left: deque[str] = field(default_factory=deque)
+    phase: str = ""
+    open: int = 0
+    next_departure: float = 0.0
+    wakes: float | None = 0.0
+    """When it is looked at again without an answer."""
+    calls: Counter[Call] = field(default_factory=Counter)
+    orders: int = 0
+    ended: float | None = None
+
+
+def reckon(
+    tasks: Sequence[Task], *, trip: float, interval: float, readers: Sequence[Reader] = ()
+) -> dict[str, Reckoning]:
+    """What each account's task comes to where all begin at once. `trip`: seconds from a request to its answer.
+
+    `interval`: seconds between two readings of each account, which go on; infinite for none. `readers`: the accounts
+    that are read, of which some may have no task: those with one count whether they are named here or not. Accounts
+    have distinct names. ValueError if traits contradict themselves.
+    """
+    named = {each.account for each in readers}
+    others = [Reader(each.account, each.venue, each.traits, each.share) for each in tasks if each.account not in named]
+    costs = {} if interval == math.inf else reading_costs([*readers, *others], interval)
+    budgets = Budgets()
+    courses = []
+    for task in tasks:
+        left = _without_readings(task, costs.get(task.account, ()))
+        courses.append(_Course(task, budgets.of(task.account, task.venue, left), deque(_phases(task))))
+    _Simulation(courses, trip).run()
+    return {course.task.account: _reckoning(course) for course in courses}
+
+
+def _phases(task: Task) -> Iterable[_Phase]:
+    if task.first:
+        yield "cancel", task.first
+    for wave in range(max((parts for _, parts in task.orders), default=0)):
+        symbols = [symbol for symbol, parts in task.orders if parts > wave]
+        yield "orders", symbols
+        yield "ask", symbols
+        yield "look", ("",)
+    if task.last:
+        yield "cancel", task.last
+        yield "look", ("",)
+
+
+class _Simulation:
+    """Departures and answers in the order of time; time 0 is the decision."""
+
+    def __init__(self, courses: Sequence[_Course], trip: float) -> None:
+        self._courses = courses
+        self._trip = trip
+        self._events: list[tuple[float, int, _Course, Ticket | None]] = []
+        self._names = count()
+
+    def run(self) -> None:
+        for course in self._courses:
+            self._at(0.0, course, None)
+        while self._events:
+            now, _, course, ticket = heapq.heappop(self._events)
+            if now > LONGEST:
+                return
+            if ticket is not None:
+                course.budget.answered(now, ticket)
+                course.open -= 1
+            elif now != course.wakes:
+                continue  # an earlier one has taken its place
+            else:
+                course.wakes = None
+            self._go_on(now, course)
+
+    def _at(self, when: float, course: _Course, ticket: Ticket | None) -> None:
+        heapq.heappush(self._events, (when, next(self._names), course, ticket))
+
+    def _go_on(self, now: float, course: _Course) -> None:
+        """Send what there is room for; then be called again by an answer, or when there may be more room."""
+        if course.ended is not None:
+            return
+        while not course.left and not course.open:
+            if not course.phases:
+                course.ended = now
+                return
+            self._begin(now, course)
+        wait = self._send(now, course)
+        if wait is None:
+            return
+        when = now + max(wait, LEAST_WAIT)
+        if course.wakes is None or when < course.wakes:
+            course.wakes = when
+            self._at(when, course, None)
+
+    def _begin(self, now: float, course: _Course) -> None:
+        course.phase, symbols = course.phases.popleft()
+        course.left = deque(symbols)
+        task = course.task
+        if course.phase != "orders":
+            return
+        if course.orders:
+            course.next_departure = max(course.next_departure, now + task.pause)
+        sweeps = task.traits.whole_book and task.whole_book and not (course.orders or task.every) and len(symbols) > 1
+        if sweeps and course.budget.room(now, "submit", symbols) < len(symbols):
+            course.phase, course.left = "book", deque([""])
+            course.phases = deque([("look", ("",)), *_after_orders(course.phases)])
+
+    def _send(self, now: float, course: _Course) -> float | None:
+        """Seconds until more may leave; None where nothing is left to send."""
+        while course.left:
+            if course.phase == "orders":
+                if course.next_departure > now:
+                    return course.next_departure - now
+                wait = self._order(now, course)
+            else:
+                wait = self._call(now, course, _CALLS[course.phase], course.left[0])
+            if wait > 0.0:
+                return wait
+        return None
+
+    def _order(self, now: float, course: _Course) -> float:
+        """Send the next order, or a batch of them; 0.0, or seconds until there is room."""
+        task = course.task
+        most = 1 if task.every else task.traits.batch
+        symbols = [course.left[i] for i in range(min(most, len(course.left)))]
+        fits = course.budget.room(now, "submit_batch", symbols) if len(symbols) > 1 else 0
+        if fits > 1:
+            self._leave(now, course, "submit_batch", symbols[:fits])
+            return 0.0
+        wait = self._call(now, course, "submit", symbols[0])
+        if wait <= 0.0 and task.every:
+            course.next_departure = max(course.next_departure, now - task.every) + task.every
+        if wait > 0.0 and len(symbols) > 1:
+            wait = min(wait, course.budget.wait(now, "submit_batch", symbols[:2]))
+        return wait
+
+    def _call(self, now: float, course: _Course, call: Call, symbol: str) -> float:
+        wait = course.budget.wait(now, call, (symbol,) if symbol else ())
+        if wait <= 0.0:
+            self._leave(now, course, call, [symbol])
+        return wait
+
+    def _leave(self, now: float, course: _Course, call: Call, symbols: Sequence[str]) -> None:
+        ticket = course.budget.take(now, call, [symbol for symbol in symbols if symbol])
+        for _ in symbols:
+            course.left.popleft()
+        course.calls[call] += 1
+        course.open += 1
+        if call in ("submit", "submit_batch"):
+            course.orders += len(symbols)
+        self._at(now + self._trip, course, ticket)
+
+
+def _without_readings(task: Task, costs: Sequence[ReadingCost]) -> VenueTraits:
+    """The traits with limits of what readings leave: they are entitled to their share, and may just have had it."""
+    least = added_up(task.traits)
+    taken = {cost.limit: min(cost.for_reading, max(cost.a_reading, math.ceil(cost.takes))) for cost in costs}
+    limits = tuple(
+        structs.replace(limit, allowed=max(limit.allowed - taken.get(limit.name, 0), dearest(least, limit.name), 1))
+        for limit in task.traits.limits
+    )
+    return structs.replace(task.traits, limits=limits)
+
+
+_CALLS: Mapping[str, Call] = {"cancel": "cancel", "ask": "find_order", "look": "snapshot", "book": "close_book"}
+
+
+def _after_orders(phases: Iterable[_Phase]) -> list[_Phase]:
+    """The phases from the cancels at the end on."""
+    left = list(phases)
+    ends = next((i for i, (what, _) in enumerate(left) if what == "cancel"), len(left))
+    return left[ends:]
+
+
+def _reckoning(course: _Course) -> Reckoning:
+    calls: dict[str, int] = {call: course.calls[call] for call in sorted(course.calls)}
+    return Reckoning(
+        orders=sum(parts for _, parts in course.task.orders),
+        cancels=len(course.task.first) + len(course.task.last),
+        requests=sum(calls.values()),
+        calls=calls,
+        seconds=None if course.ended is None else round(course.ended, 3),
+        bound_by=_bound_by(course),
+    )
+
+
+def _bound_by(course: _Course) -> str | None:
+    """The limit with the longest time until the last unit of what was asked for is allowed."""
+    traits = course.task.traits
+    costs = added_up(traits)
+    longest, found = 0.0, None
+    for limit in traits.limits:
+        if limit.by == "symbol":
+            continue
+        units = 0
+        for call, made in course.calls.items():
+            request, each = costs.get((call, limit.name), (0, 0))
+            orders = course.orders - course.calls["submit"] if call == "submit_batch" else made
+            units += made * request + each * orders
+        rounds = (units - 1) // limit.allowed
+        if rounds * limit.per > longest:
+            longest, found = rounds * limit.per, limit.name
+    return found

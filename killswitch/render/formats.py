@@ -1,0 +1,80 @@
+"""How numbers, amounts, times and lists of orders are written for people.
+
+How numbers, amounts and times are written for people, the same on every screen and page.
+
+The numbers of orders for a person: as ranges, and of many scattered ones the first few and how many more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from killswitch.model.instant import rfc3339
+
+INFINITY = "∞"
+Span = tuple[float | None, float | None]
+
+
+def number(value: float | None, unit: str | None, unbounded: str = INFINITY) -> str:
+    """A signal value as people write it: `4.51%`, `12.3 s`, `10,000.00`."""
+    if value is None:
+        return unbounded
+    if unit == "fraction":
+        return f"{value:.2%}"
+    if unit == "seconds":
+        return f"{value:.1f} s"
+    if unit == "milliseconds":
+        return f"{value:.0f} ms"
+    if unit == "money":
+        return f"{value:,.2f}"
+    return f"{value:.4g}"
+
+
+def interval(span: Span | None, unit: str | None) -> str:
+    """`4.51%` where known, `[4.51%, ∞]` where partly known, `unknown` where there is nothing."""
+    if span is None or span == (None, None):
+        return "unknown"
+    low, high = number(span[0], unit, "-" + INFINITY), number(span[1], unit)
+    return low if span[0] == span[1] else f"[{low}, {high}]"
+
+
+def money(amount: Decimal | None, currency: str = "") -> str:
+    """An amount with two decimals and its thousands apart; unknown where it is None."""
+    return "unknown" if amount is None else f"{amount:,.2f} {currency}".rstrip()
+
+
+def instant(at: datetime | None) -> str:
+    """UTC to the second; `-` for none."""
+    return "-" if at is None else rfc3339(at.replace(microsecond=0))
+
+
+def lasting(length: timedelta) -> str:
+    """A duration in its two largest units: `1h 30m`, `45s`."""
+    seconds = int(length.total_seconds())
+    parts = [(seconds // 86400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s")]
+    return " ".join([f"{count}{unit}" for count, unit in parts if count][:2]) or "0s"
+
+
+_RANGES = 6
+"""So many numbers and ranges are told."""
+
+
+def numbered(numbers: Sequence[int]) -> str:
+    """`order 3`, `orders 1 to 25`, `orders 1, 4 and 7 to 9`, `orders 1, 3, 5, 7, 9, 11 and 12 more`."""
+    found = sorted(set(numbers))
+    ranges: list[list[int]] = []
+    for number in found:
+        if ranges and number == ranges[-1][-1] + 1:
+            ranges[-1].append(number)
+        else:
+            ranges.append([number])
+    # Two neighbours are no range.
+    parts = [part for run in ranges for part in ([run] if len(run) > 2 else [[number] for number in run])]
+    words = [str(part[0]) if len(part) == 1 else f"{part[0]} to {part[-1]}" for part in parts[:_RANGES]]
+    more = sum(map(len, parts[_RANGES:]))
+    if more:
+        words.append(f"{more} more")
+    told = words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    return f"order{'' if len(found) == 1 else 's'} {told}"

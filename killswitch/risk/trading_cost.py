@@ -1,0 +1,121 @@
+"""What trading costs: expected before, measured after.
+
+What trading moves a price by, before anybody trades: expected impact of a size against a market's volume.
+
+Square root: I(Q) = Y·σ·√(Q/V), with σ the volatility of a day as a fraction, V the volume of a day and Q the size, in
+the same unit. Y is of order one; here it is 1 (Tóth, Lempérière, Deremble, de Lataillade, Kockelkoren & Bouchaud,
+2011, "Anomalous price impact and the critical nature of liquidity in financial markets", Physical Review X 1, 021006;
+Almgren, Thum, Hauptmann & Li, 2005, "Direct estimation of equity market impact", Risk 18(7), have the power 3/5 for
+the temporary part, which lies between the two models here).
+
+Linear: I(Q) = Y·σ·Q/V, the form of Kyle (1985), "Continuous auctions and insider trading", Econometrica 53(6). Below
+a day's volume it expects less than the square root, so it cuts into larger slices.
+
+Both are averages over many trades of a market that is quiet enough to have averages: in a crash they expect too little.
+
+What a fill cost against marks, by the implementation shortfall in parts.
+
+Perold, 1988, "The implementation shortfall: paper versus reality", Journal of Portfolio Management 14(3), counts a
+trade against the price at which it was decided. Kissell, 2006, "The expanded implementation shortfall", Journal of
+Trading 1(3), divides that at the arrival price, the mark when the order was sent: what the market moved until then is
+the delay cost, what the fill was worse than that is the execution cost (slippage). Both are signed: below 0, a gain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final, Literal
+
+from killswitch.model.snapshot import OrderSide
+
+Model = Literal["square_root", "linear"]
+
+Y: Final = Decimal(1)
+"""The factor of both models. Tóth et al. find it of order one over markets and sizes."""
+
+DAY: Final = Decimal(86_400)
+"""Seconds."""
+
+
+def daily_volume(volume: Decimal, over: float) -> Decimal:
+    """A day's volume, in the unit of `volume`, if every `over` seconds traded as the last did.
+
+    ValueError unless `over` is above zero.
+    """
+    seconds = _number(over)
+    if not seconds > 0:
+        raise ValueError(f"a volume over {over} seconds says nothing of a day")
+    return volume * DAY / seconds
+
+
+def expected_impact(model: Model, size: Decimal, volume: Decimal, volatility: float) -> Decimal:
+    """By what fraction trading `size` is expected to move the price.
+
+    `size` and the day's `volume` in one unit; `volatility` of a day as a fraction. Infinite where nothing trades.
+    ValueError for a number below zero.
+    """
+    spread = _checked(size, volume, volatility)
+    if not size:
+        return Decimal(0)
+    if not volume:
+        return Decimal("Infinity")
+    share = size / volume
+    return Y * spread * (share.sqrt() if model == "square_root" else share)
+
+
+def greatest_size(model: Model, at_most: Decimal, volume: Decimal, volatility: float) -> Decimal:
+    """The greatest size whose expected impact is at most the fraction `at_most`: the inverse of `expected_impact`.
+
+    In the unit of the day's `volume`; infinite where the price does not move. ValueError for a number below zero.
+    """
+    spread = _checked(at_most, volume, volatility)
+    if not spread:
+        return Decimal("Infinity")
+    share = at_most / (Y * spread)
+    return volume * (share * share if model == "square_root" else share)
+
+
+def _checked(size: Decimal, volume: Decimal, volatility: float) -> Decimal:
+    spread = _number(volatility)
+    if not (size >= 0 and volume >= 0 and spread >= 0):
+        raise ValueError(f"impact of {size} against a volume of {volume} at a volatility of {volatility}")
+    return spread
+
+
+def _number(value: float) -> Decimal:
+    """The decimal that a person would read: 0.02, not the binary fraction behind it. ValueError for no number."""
+    number = Decimal(repr(float(value)))
+    if not number.is_finite():
+        raise ValueError(f"{value} is no number to reckon with")
+    return number
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """A mark, and the account currency that one contract moves when that mark doubles; both above 0."""
+
+    mark: Decimal
+    value: Decimal
+
+    @classmethod
+    def of(cls, mark: Decimal | None, value: Decimal | None) -> Marked | None:
+        """The pair; None where a part of it is unknown or makes no sense."""
+        return None if not mark or not value or mark < 0 or value < 0 else cls(mark, value)
+
+    def cost(self, side: OrderSide | str | None, contracts: Decimal, price: Decimal) -> Decimal:
+        """What trading `contracts` at `price` in place of the mark costs, in the account's currency."""
+        return contracts * self.value * slipped(side, self.mark, price)
+
+
+def slipped(side: OrderSide | str | None, mark: Decimal, price: Decimal) -> Decimal:
+    """How much worse `price` is than `mark` for an order of this side, as a fraction of the mark."""
+    fall = (mark - price) / mark
+    return fall if side == "sell" else -fall
+
+
+def delay_cost(
+    side: OrderSide | str | None, contracts: Decimal, decided: Marked | None, arrival: Marked | None
+) -> Decimal | None:
+    """What the market's move from the decision's mark to the arrival mark cost; None where one of them is unknown."""
+    return None if decided is None or arrival is None else decided.cost(side, contracts, arrival.mark)

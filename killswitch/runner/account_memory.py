@@ -1,0 +1,94 @@
+"""What the next run must know of an account before its first snapshot: symbols that were held, rules of their markets.
+
+Some venues tell fills only of symbols that are named. A position that was closed while no runner looked would be one
+that nobody asks about, and its loss one that nothing explains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from killswitch.accounts.armed import ArmedAccount
+from killswitch.model.store import Store
+from killswitch.model.venue import RememberingVenue, RuleKeepingVenue
+from killswitch.runner.observers import TickReport
+from killswitch.runner.status_blob import LIVE_NAME, RunnerView, decode_view
+
+SYMBOLS_NAME: Final = "symbols"
+KEPT_FOR: Final = timedelta(minutes=5)
+"""For so long a symbol that is held no more is kept: its rows may come late."""
+
+
+class HeldSymbols(Struct):
+    """The blob: account → symbols that it held lately."""
+
+    accounts: dict[str, list[str]] = {}
+
+
+_DECODER = msgspec.json.Decoder(HeldSymbols)
+
+
+def rules_name(account: str) -> str:
+    """The name that the rules of an account are kept by."""
+    return f"rules/{account}"
+
+
+class Remembering:
+    """A witness that keeps in the store what `remind` tells the next run. Written when it changes."""
+
+    def __init__(self, store: Store, accounts: Mapping[str, ArmedAccount]) -> None:
+        self._store = store
+        self._accounts = accounts
+        self._seen: dict[str, dict[str, datetime]] = {}
+        self._written = _held(store)
+
+    def ticked(self, report: TickReport) -> None:
+        """Note what is held, and what was a while ago; an account that could not be read keeps what it had."""
+        as_of = report.snapshot.as_of
+        for account in report.snapshot.accounts:
+            if account.positions is not None:
+                # What the last run left may have closed while nobody looked: its rows may come as late.
+                left = dict.fromkeys(self._written.accounts.get(account.account, ()), as_of)
+                seen = self._seen.get(account.account, left) | dict.fromkeys(
+                    (position.symbol for position in account.positions), as_of
+                )
+                self._seen[account.account] = {it: at for it, at in seen.items() if as_of - at <= KEPT_FOR}
+        held = self._written.accounts | {name: sorted(seen) for name, seen in self._seen.items()}
+        if held != self._written.accounts:
+            self._written = HeldSymbols(held)
+            self._store.put_live(SYMBOLS_NAME, msgspec.json.encode(self._written))
+        for name, armed in self._accounts.items():
+            if isinstance(armed.adapter, RuleKeepingVenue) and (rules := armed.adapter.rules_to_keep()) is not None:
+                self._store.put_live(rules_name(name), rules)
+
+
+def remind(store: Store, accounts: Mapping[str, ArmedAccount]) -> None:
+    """Tell each account's adapter what the last run on this store knew; before anything is asked of a venue."""
+    held, view = _held(store).accounts, _last_view(store)
+    sound = {} if view is None else {it.account: view.as_of for it in view.accounts if it.quality == "ok"}
+    for name, armed in accounts.items():
+        if isinstance(armed.adapter, RememberingVenue) and name in held:
+            armed.adapter.remember(held[name], sound.get(name))
+        if isinstance(armed.adapter, RuleKeepingVenue) and (rules := store.live(rules_name(name))) is not None:
+            armed.adapter.use_rules(rules)
+
+
+def _held(store: Store) -> HeldSymbols:
+    blob = store.live(SYMBOLS_NAME)
+    try:
+        return HeldSymbols() if blob is None else _DECODER.decode(blob)
+    except msgspec.DecodeError:
+        return HeldSymbols()  # written by another version: the first reading then asks only for what is still held
+
+
+def _last_view(store: Store) -> RunnerView | None:
+    blob = store.live(LIVE_NAME)
+    try:
+        return None if blob is None else decode_view(blob)
+    except msgspec.DecodeError:
+        return None  # written by another version: how far to look back is the adapter's own affair

@@ -1,0 +1,153 @@
+"""What a tick tells of problems: each once when it comes up, and not again while it lasts.
+
+One that comes and goes is told again at growing distances, with how often it came, so that whoever is paged finds what
+else is wrong. How closings ended is not grouped: that is news each time.
+
+Commands in the store that this version cannot read: each is consumed with a page, and the run goes on.
+
+A newer ksctl, or a damaged row, must not keep a tick from what it can read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from killswitch.model.decision import Notice
+from killswitch.model.instant import rfc3339
+from killswitch.model.legible import legible, one_line
+from killswitch.model.snapshot import Closing, Snapshot
+from killswitch.model.store import UnreadableCommand
+from killswitch.model.words import Severity
+from killswitch.runner.observers import shortfall
+
+FIRST_PAUSE = timedelta(minutes=1)
+"""Between two notices of what comes and goes; it doubles with each."""
+LONGEST_PAUSE = timedelta(minutes=32)
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """One problem, under what it is about: from when it comes up until it has been away for a whole pause."""
+
+    text: str
+    severity: Severity
+    noticed: datetime
+    """When people were told of it last."""
+    tells_end: bool
+    pause: timedelta = FIRST_PAUSE
+    returns: int = 0
+    """How often it has come back since the last notice."""
+    gone: datetime | None = None
+
+
+class News:
+    """What one run has told."""
+
+    def __init__(self, before: tuple[tuple[Severity, str], ...] = ()) -> None:
+        """`before`: what was found before the run; told once by the first tick, and no problem after it."""
+        self._before = before
+        self._told: frozenset[str] = frozenset()
+        self._troubles: dict[str, _Trouble] = {}
+
+    def remember(self, notices: Iterable[Notice], closings: Iterable[Closing]) -> None:
+        """How closings ended is shown for a while, over restarts too; what was told once is not news again."""
+        told = {notice.text for notice in notices}
+        self._told = frozenset(text for each in closings if (text := shortfall(each)) is not None and text in told)
+
+    def of(
+        self,
+        snapshot: Snapshot,
+        problems: tuple[str, ...],
+        mild: Collection[str],
+        subjects: Mapping[str, str] | None = None,
+    ) -> tuple[Notice, ...]:
+        """A page for every problem that is news, and for every closing that ended short of its target.
+
+        `mild`: those problems that are a warning. `subjects`: what a problem is about, where its words may change while
+        it lasts; the end of such a one is told as well.
+        """
+        found = [(severity, text) for severity, text in self._before]
+        self._before = ()
+        found += self._of_problems(snapshot.as_of, problems, mild, subjects or {})
+        ends = [text for each in snapshot.closings if (text := shortfall(each)) is not None]
+        found += [("page", text) for text in ends if text not in self._told]
+        self._told = frozenset(ends)
+        return tuple(Notice(snapshot.as_of, "runner", "runner", "warning", *each) for each in found)
+
+    def _of_problems(
+        self, now: datetime, problems: tuple[str, ...], mild: Collection[str], subjects: Mapping[str, str]
+    ) -> list[tuple[Severity, str]]:
+        found: list[tuple[Severity, str]] = []
+        present = {subjects.get(text, text): text for text in problems}
+        for subject, text in present.items():
+            severity: Severity = "warning" if text in mild else "page"
+            trouble = self._troubles.get(subject)
+            if trouble is None:
+                self._troubles[subject] = _Trouble(text, severity, noticed=now, tells_end=text in subjects)
+                found.append((severity, text))
+                continue
+            if trouble.gone is not None:
+                trouble.gone = None
+                trouble.returns += 1
+            trouble.text = text
+            if trouble.returns and now - trouble.noticed >= trouble.pause:
+                found.append((severity, f"{text} (it has come back {_times(trouble)} since {_when(trouble.noticed)})"))
+                trouble.noticed, trouble.returns = now, 0
+                trouble.pause = min(trouble.pause * 2, LONGEST_PAUSE)
+        for subject in self._troubles.keys() - present.keys():
+            found += self._absent(subject, now)
+        return found
+
+    def _absent(self, subject: str, now: datetime) -> list[tuple[Severity, str]]:
+        """Its end, once it has been away for so long that it is not expected back."""
+        trouble = self._troubles[subject]
+        trouble.gone = trouble.gone or now
+        if now - trouble.gone < trouble.pause:
+            return []
+        del self._troubles[subject]
+        if not trouble.tells_end:
+            return []
+        return [(trouble.severity, f"over since {_when(trouble.gone)}: {trouble.text}")]
+
+
+def _times(trouble: _Trouble) -> str:
+    return "once" if trouble.returns == 1 else f"{trouble.returns} times"
+
+
+def _when(instant: datetime) -> str:
+    return rfc3339(instant.replace(microsecond=0))
+
+
+_LONGEST: Final = 80
+"""Characters of an id, or of a reason, that a page repeats."""
+
+
+class SetAside:
+    """Pages each unreadable command once, also where the store cannot mark it as consumed."""
+
+    def __init__(self) -> None:
+        self._paged: set[str] = set()
+
+    def notices(self, unreadable: Iterable[UnreadableCommand], at: datetime) -> tuple[Notice, ...]:
+        """A page for every command that is new."""
+        found = tuple(each for each in unreadable if each.id not in self._paged)
+        self._paged |= {each.id for each in found}
+        return tuple(
+            Notice(at, "operator", "portfolio", "warning", "page", set_aside_words(each), _short(each.id))
+            for each in found
+        )
+
+
+def set_aside_words(command: UnreadableCommand) -> str:
+    """What has become of the command, why, and what to do about it."""
+    return (
+        f"the command {_short(command.id)} cannot be read and is set aside: nothing of it is done "
+        f"({command.why[:_LONGEST]}): give it again with the ksctl of this runner's version"
+    )
+
+
+def _short(text: str) -> str:
+    return one_line(legible(text))[:_LONGEST]

@@ -1,0 +1,131 @@
+"""What must hold before a venue's dead-man timer is started: by the venue's rules, and by the book as it was read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.plug_ins import AdapterError
+from killswitch.execution.targets.client_order_id import is_ours
+from killswitch.graph.nodes import PolicySet, TimerRule
+from killswitch.model.instant import SECOND
+from killswitch.model.snapshot import AccountSnapshot, InstrumentState, Order, Position
+from killswitch.model.venue import DeadManRule, DeadManVenue, traits_of
+from killswitch.ratelimit.read_cost import Reader, Refresh, reading_costs
+
+CLOSED_TO_ORDERS: frozenset[InstrumentState] = frozenset({"cancel_only", "post_only"})
+"""How a venue opens and closes around its maintenance."""
+
+
+class TimerError(AdapterError):
+    """A switch asks of a venue what it cannot do; the message has the place, the cause and the way out."""
+
+
+def require_timers(
+    policies: PolicySet, accounts: Mapping[str, ArmedAccount], interval: float, read_timeout: float
+) -> None:
+    """TimerError if the timer of an armed account could not be started, or could not be kept from going off.
+
+    `interval` and `read_timeout` in seconds: how far apart the ticks are, and how long one may wait for a venue.
+    """
+    told = [
+        f"{rule.place.file}:{rule.place.line}:{rule.place.column}: DeadMansSwitch {rule.name}, account {name}: {why}"
+        for rule in policies.timers
+        for name in rule.accounts
+        if name in accounts and accounts[name].armed
+        for why in (
+            *_refusals(rule, accounts[name], interval + read_timeout),
+            *_too_much(policies, accounts, name, interval),
+        )
+    ]
+    if told:
+        raise TimerError("; ".join(told))
+
+
+def _refusals(rule: TimerRule, account: ArmedAccount, slowest: float) -> Iterator[str]:
+    venue = traits_of(account.adapter).dead_man
+    timeout, refresh = rule.timeout / SECOND, rule.refresh / SECOND
+    if venue is None or not isinstance(account.adapter, DeadManVenue):
+        yield f"venue {account.venue} has no timer that could be set; take the account out of the switch"
+        return
+    if venue.reach == "connection":
+        yield (
+            f"the timer of venue {account.venue} covers the orders of one connection only, so it would cancel none "
+            "that a bot has placed; take the account out of the switch"
+        )
+    if timeout < venue.shortest:
+        yield f"the timer of venue {account.venue} runs for {venue.shortest:g} s at least; lengthen `timeout`"
+    if venue.longest is not None and timeout > venue.longest:
+        yield f"the timer of venue {account.venue} runs for {venue.longest:g} s at the most; shorten `timeout`"
+    if refresh + slowest >= timeout:
+        yield (
+            f"a tick may come {slowest:g} s late (--interval and --read-timeout), so that a refresh every {refresh:g} "
+            f"s may miss a timeout of {timeout:g} s; lengthen `timeout`, or shorten one of the others"
+        )
+
+
+def _too_much(policies: PolicySet, accounts: Mapping[str, ArmedAccount], name: str, interval: float) -> Iterator[str]:
+    """Limits whose share for reading has no room for the polls and the refreshes together."""
+    rules = {each: rule for rule in policies.timers for each in rule.accounts}
+    readers = []
+    for each, account in accounts.items():
+        rule, traits = rules.get(each), traits_of(account.adapter)
+        kept = rule is not None and account.armed and traits.dead_man is not None
+        refresh = Refresh(rule.refresh / SECOND) if rule is not None and kept else None
+        readers.append(Reader(each, account.venue, traits, account.closing_share, refresh))
+    for cost in reading_costs(readers, interval)[name]:
+        if cost.refreshes and cost.too_fast:
+            left = cost.for_reading - cost.refreshes
+            longer = (
+                f"run with --interval {math.ceil(10 * cost.least) / 10:g}s, or " if left >= cost.a_reading > 0 else ""
+            )
+            yield (
+                f"polls every {interval:g} s and refreshes together take {cost.takes:,.0f} of {cost.limit} in "
+                f"{cost.per:g} s, and {cost.for_reading:,} of {cost.allowed:,} are for reading, so that the timer may "
+                f"go off; {longer}lengthen `refresh`, or lower closing_share"
+            )
+
+
+def is_known(account: AccountSnapshot) -> bool:
+    """Whether the account's positions and orders are known."""
+    return account.quality == "ok" and account.positions is not None and account.orders is not None
+
+
+def bared(account: AccountSnapshot, venue: DeadManRule) -> tuple[str, ...] | None:
+    """Symbols of positions that would lose protective orders if the timer went off; None where that is not known.
+
+    Protective is what rests reduce-only or with a trigger on the side that makes a position smaller. Orders that this
+    program has sent to close a position are none.
+    """
+    if venue.takes_stops is False:
+        return ()
+    if not is_known(account):
+        return None
+    orders = [order for order in account.orders or () if not is_ours(order.client_order_id)]
+    held = [position for position in account.positions or () if position.contracts != 0]
+    return tuple(dict.fromkeys(each.symbol for each in held if any(_protects(order, each) for order in orders)))
+
+
+def would_bare(bare: Sequence[str], venue: DeadManRule) -> str:
+    """Why a timer must not run while the positions in `bare` have protective orders."""
+    told = "would" if venue.takes_stops else "may"
+    why = f"it {told} cancel the protective orders of {', '.join(bare)} and leave the position naked"
+    return f"{why}; `accept_unprotected: true` would accept that"
+
+
+def does_not_run(account: str, why: str) -> str:
+    """What a person is told of a timer that is kept from running."""
+    return f"the dead-man timer of account {account} does not run: {why}"
+
+
+def _protects(order: Order, position: Position) -> bool:
+    if order.symbol != position.symbol or order.position_side not in (None, position.side):
+        return False
+    waits = order.reduce_only is True or order.trigger_price is not None
+    return waits and (order.side == "sell") == (position.side == "long")
+
+
+def cancellable(account: AccountSnapshot) -> tuple[str, ...] | None:
+    """Symbols in which an order rests; None where that is not known."""
+    return tuple(sorted({order.symbol for order in account.orders or ()})) if is_known(account) else None

@@ -1,0 +1,226 @@
+"""One account's dead-man timer: what is known of it, and whether it may run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Literal, NamedTuple
+
+from killswitch.accounts.poll.request_counters import Meter
+from killswitch.accounts.poll.timer_refresh import Refreshing
+from killswitch.graph.nodes import TimerRule
+from killswitch.model.instant import SECOND, rfc3339
+from killswitch.model.legible import legible
+from killswitch.model.snapshot import AccountSnapshot, Instant, InstrumentState
+from killswitch.model.venue import DeadManRule, DeadManVenue
+from killswitch.runner.dead_man.memory import TimerView
+from killswitch.runner.dead_man.rules import CLOSED_TO_ORDERS, bared, cancellable, does_not_run, would_bare
+
+LOOK_EVERY = 300.0
+"""Seconds between two questions whether the venue has announced maintenance."""
+
+Doing = Literal["arm", "disarm", "look"]
+
+
+CHUNK = 5
+"""So many symbols are refreshed before readings have their turn, where a timer is for a symbol."""
+WHOLE = ""
+"""Stands for the symbol of a timer that is for the whole account."""
+FIRST_RETRY = 1.0
+"""Seconds after a request that failed, doubled by each further one in a row up to the time between refreshes."""
+
+
+class Obstacle(NamedTuple):
+    """What keeps a timer from running. `pages`: whether a person must know."""
+
+    why: str
+    pages: bool = False
+
+
+@dataclass(slots=True)
+class Work:
+    """A round of requests that is under way: what it asks for, of which symbols, and what has come of it.
+
+    `done`: symbols with the seconds at which their request left; `failed`: those of which it is not known, with both.
+    """
+
+    doing: Doing
+    symbols: tuple[str, ...]
+    sent: float
+    task: asyncio.Task[str | None] | None = None
+    """The venue's word on its maintenance, where it was asked and has any."""
+    done: list[tuple[str, float]] = field(default_factory=list)
+    failed: list[tuple[str, float, Exception]] = field(default_factory=list)
+    last: bool = False
+    """Whether it belongs to a clean stop."""
+
+    @property
+    def chunks(self) -> Iterator[tuple[str, ...]]:
+        """What is asked for at once."""
+        if self.symbols == (WHOLE,):
+            yield ()
+            return
+        for start in range(0, len(self.symbols), CHUNK):
+            yield self.symbols[start : start + CHUNK]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the venue said about one symbol alone. `retry`: seconds of the clock before which it is not asked again."""
+
+    times: int
+    retry: float
+    what: str
+
+
+@dataclass(slots=True)
+class Timer:
+    """One account's timer. Times are seconds of the runner's clock."""
+
+    account: str
+    rule: TimerRule
+    venue: DeadManRule
+    adapter: DeadManVenue
+    meter: Meter
+    patience: float
+    room: Refreshing
+    state: Literal["armed", "off", "unknown"] = "off"
+    until: float = 0.0
+    until_at: Instant | None = None
+    runs: dict[str, float] = field(default_factory=dict)
+    """Symbol → when the word left by which its timer runs, or may; `WHOLE` where it is for the whole account."""
+    refused: dict[str, Refusal] = field(default_factory=dict)
+    why: str | None = "no tick has ended yet"
+    pages: bool = False
+    """Whether what keeps it off is news to a person."""
+    paged: bool = False
+    """Whether a person was told of something wrong that is not over; that it is over must reach the same person."""
+    failures: int = 0
+    failure: str | None = None
+    not_before: float = 0.0
+    looked_at: float | None = None
+    maintenance: str | None = None
+    states: dict[str, InstrumentState] = field(default_factory=dict)
+    work: Work | None = None
+
+    @property
+    def view(self) -> TimerView:
+        """What `status` shows of it."""
+        refreshed = None
+        if self.state == "armed" and self.until_at is not None:
+            refreshed = self.until_at - timedelta(seconds=self.timeout)
+        return TimerView(
+            self.account, self.rule.name, self.state, self.until_at, self.failure or self.why, refreshed
+        )  # fmt: skip
+
+    @property
+    def problems(self) -> Iterator[str]:
+        """What keeps it from running or from being refreshed, in words that stay the same while it does."""
+        if self.failure is not None:
+            end = "it does not run"
+            if self.state != "off" and self.until_at is not None:
+                end = f"it goes off at {rfc3339(self.until_at)} unless that ends"
+            yield f"the dead-man timer of account {self.account}: {self.failure}; {end}"
+        elif self.pages:
+            yield does_not_run(self.account, self.why or "no reason is known")
+        for refusal in self.refused.values():
+            yield f"the dead-man timer of account {self.account} {refusal.what}; it is tried again"
+
+    @property
+    def left_behind(self) -> str:
+        """What a clean stop that could not stop it leaves to say."""
+        at = "a time not known" if self.until_at is None else rfc3339(self.until_at)
+        return (
+            f"the dead-man timer of account {self.account} could not be stopped ({self.reason}): it goes off at {at} "
+            "and cancels what rests there"
+        )
+
+    def could_not(self, doing: Doing) -> str:
+        """What a request that failed has not done."""
+        if doing == "disarm":
+            return "could not be stopped"
+        return "could not be refreshed" if self.state == "armed" else "could not be started"
+
+    @property
+    def timeout(self) -> float:
+        return self.rule.timeout / SECOND
+
+    @property
+    def refresh(self) -> float:
+        return self.rule.refresh / SECOND
+
+    @property
+    def reason(self) -> str:
+        """Why the last round did not do what it should."""
+        return self.failure or "; ".join(f"it {refusal.what}" for refusal in self.refused.values()) or "not known"
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Those for which it runs, or may."""
+        return tuple(sorted(self.runs.keys() - {WHOLE}))
+
+    def due(self, now: float, wanted: tuple[str, ...]) -> tuple[str, ...]:
+        """Of `wanted` those whose refresh is due, the next to go off first, then those for which it does not run."""
+        every = self.room.every(self.account)
+        runs = sorted((self.runs[each], each) for each in wanted if each in self.runs)
+        due = [each for at, each in runs if now - at >= every or self.state != "armed"]
+        return self.free(now, (*due, *(each for each in wanted if each not in self.runs)))
+
+    def free(self, now: float, symbols: Iterable[str]) -> tuple[str, ...]:
+        """Those of which the venue has not said no a moment ago."""
+        return tuple(each for each in symbols if each not in self.refused or now >= self.refused[each].retry)
+
+    def pause(self, failures: int) -> float:
+        """Seconds after so many failures in a row."""
+        return min(self.refresh, FIRST_RETRY * 2.0 ** min(failures - 1, 30))
+
+    def look(self, account: AccountSnapshot) -> None:
+        """Take in the book, and the symbols' states, which hold until they are given again."""
+        self.room.symbols[self.account] = max(len(self.wanted(account)), 1)
+        for each in account.instruments or ():
+            if each.state is not None:
+                self.states[each.symbol] = each.state
+
+    def obstacle(self, account: AccountSnapshot, went_off: int) -> Obstacle | None:
+        """Why the timer must not run now; None if it may. `went_off`: how often it has in the last day."""
+        return next(self._obstacles(account, went_off), None)
+
+    def _obstacles(self, account: AccountSnapshot, went_off: int) -> Iterator[Obstacle]:
+        if self.venue.a_day is not None and went_off >= self.venue.a_day:
+            yield Obstacle(f"it has gone off {went_off} times in a day, and the venue allows no more", pages=True)
+        if self.venue.quiet_for_maintenance:
+            if self.maintenance is not None:
+                yield Obstacle(f"the venue says {self.maintenance}", pages=True)
+            if self.states and all(state in CLOSED_TO_ORDERS for state in self.states.values()):
+                yield Obstacle("the venue takes no ordinary orders, as around its maintenance", pages=True)
+        if not self.rule.accept_unprotected:
+            bare = bared(account, self.venue)
+            if bare:
+                yield Obstacle(would_bare(bare, self.venue), pages=True)
+            if bare is None and self.state != "armed":
+                # One that runs is refreshed all the same: it is letting go of it that would cancel.
+                yield Obstacle("it is not known which protective orders rest there")
+        if self.venue.reach == "symbol" and self.wanted(account) == ():
+            yield Obstacle("nothing rests there that it could cancel")
+        if not self.room.fits(self.account):
+            number = len(self.wanted(account))
+            why = f"polls and its refreshes for {number} symbol{'s' * (number != 1)} do not both find room in time"
+            yield Obstacle(f"{why}: lengthen --interval or `timeout`, or lower closing_share", pages=True)
+
+    def wants_look(self, now: float) -> bool:
+        """Whether it is time to ask if announced maintenance is over."""
+        return self.maintenance is not None and (self.looked_at is None or now - self.looked_at >= LOOK_EVERY)
+
+    def wanted(self, account: AccountSnapshot) -> tuple[str, ...]:
+        """The symbols to start it for; `WHOLE` where it is for the whole account."""
+        if self.venue.reach != "symbol":
+            return (WHOLE,)
+        known = cancellable(account)
+        return self.symbols if known is None else known
+
+
+def words(error: BaseException) -> str:
+    """What an error says, or its name where it says nothing."""
+    return legible(str(error) or type(error).__name__)

@@ -1,0 +1,227 @@
+"""Witnesses that turn what a tick did into numbers and into lines of the event stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from killswitch.model.decision import Decision
+from killswitch.model.snapshot import AccountSnapshot, Closing
+from killswitch.planning.scopes.trigger_status import MachineStatus
+from killswitch.runner.observers import TickReport, reading_words
+from killswitch.telemetry import events
+from killswitch.telemetry.background_writer import BackgroundWriter
+from killswitch.telemetry.metrics import WORKING, Notifications, Standing, gross, headroom, headroom_ratio
+
+if TYPE_CHECKING:
+    from killswitch.telemetry.opened import Telemetry
+
+
+class Measuring:
+    """Keeps the metrics of a run, and says when telemetry does not arrive."""
+
+    def __init__(self, telemetry: Telemetry, notifications: Callable[[], Notifications | None]) -> None:
+        """`notifications` tells of the outbox at every tick, from what it holds in memory; None where there is none."""
+        self._telemetry = telemetry
+        self._notifications = notifications
+
+    @property
+    def problem(self) -> str | None:
+        return self._telemetry.problem
+
+    def ticked(self, report: TickReport) -> None:
+        metrics = self._telemetry.metrics
+        if metrics is None:
+            return
+        snapshot = report.snapshot
+        standing = Standing(
+            snapshot.accounts, report.machines(), snapshot.closings, len(report.problems), self._notifications()
+        )
+        decided = [_labels(decision, report) for decision in report.decisions]
+        metrics.ticked(report.seconds, standing, decided, scheduled=snapshot.scheduled)
+
+
+def _labels(decision: Decision, report: TickReport) -> dict[str, str | int]:
+    return {
+        "killswitch.policy": decision.policy,
+        "killswitch.scope": decision.scope,
+        "killswitch.stage.level": decision.level,
+        "killswitch.decision.kind": decision.kind or "stage",
+        "killswitch.decision.acted_on": "true" if decision.id in report.acting_on else "false",
+    }
+
+
+class EventTeller:
+    """Writes the event stream of a run."""
+
+    def __init__(self, writer: BackgroundWriter, hide: Callable[[str], str]) -> None:
+        self._writer = writer
+        self._hide = hide
+        self._quality: dict[str, str] = {}
+        self._closings: dict[str, Closing] = {}
+        self._machines: tuple[MachineStatus, ...] = ()
+        self.ticks = 0
+
+    @property
+    def problem(self) -> str | None:
+        return self._writer.problem
+
+    def ticked(self, report: TickReport) -> None:
+        self.ticks += report.snapshot.scheduled
+        at = report.snapshot.as_of
+        self._machines = report.machines()
+        self._put(_portfolio(at, report.snapshot.accounts, self._machines, self._hide))
+        for account in report.snapshot.accounts:
+            self._tell_quality(at, account)
+        for notice in report.notices:
+            self._put(
+                events.Warned(
+                    at=at, source="notice", severity=notice.severity, text=self._hide(notice.text),
+                    policy=notice.policy, scope=notice.scope, notice=notice.kind,
+                )
+            )  # fmt: skip
+        for decision in report.decisions:
+            self._put(_decided(decision, report))
+        self._tell_closings(at, report.snapshot.closings)
+
+    def ended(self, at: datetime, why: str, closings: tuple[Closing, ...]) -> None:
+        """The last lines of a run: how closings ended since the last tick, and what it leaves behind."""
+        if self.ticks:
+            self._tell_closings(at, closings)
+        latched = tuple(
+            events.Latched(each.policy, each.scope, each.stage, each.level, each.decision)
+            for each in self._machines
+            if each.level > 0
+        )
+        unfinished = tuple(each.decision for each in self._closings.values() if each.status in WORKING)
+        self._put(events.Shutdown(at=at, why=self._hide(why), ticks=self.ticks, latched=latched, unfinished=unfinished))
+
+    def _tell_quality(self, at: datetime, account: AccountSnapshot) -> None:
+        now = reading_words(account)
+        if now != self._quality.get(account.account, ""):
+            text = f"account {account.account} is {now or 'ok again'}"
+            severity = events.Warned(
+                at=at, source="account", severity="warning" if now else "info", text=self._hide(text),
+                scope=f"account/{account.account}",
+            )  # fmt: skip
+            self._put(severity)
+        self._quality[account.account] = now
+
+    def _tell_closings(self, at: datetime, closings: tuple[Closing, ...]) -> None:
+        for closing in closings:
+            # How an earlier run's closings ended was told by that run.
+            old = self.ticks == 1 and closing.status not in WORKING
+            if self._closings.get(closing.decision) != closing and not old:
+                self._put(
+                    events.Close(
+                        at=at, decision=closing.decision, scope=closing.scope, status=closing.status,
+                        ended=closing.status not in WORKING, residual=closing.residual, cost=closing.cost,
+                    )
+                )  # fmt: skip
+        self._closings = {closing.decision: closing for closing in closings}
+
+    def _put(self, event: events.RunEvent) -> None:
+        lost = self._writer.put(events.encode_event(event))
+        if lost:
+            text = f"{lost} lines were lost before the last one, because nobody read them in time"
+            line = events.Warned(at=event.at, source="events", severity="warning", text=text)
+            self._writer.put(events.encode_event(line))
+
+
+def _portfolio(
+    at: datetime,
+    accounts: tuple[AccountSnapshot, ...],
+    machines: tuple[MachineStatus, ...],
+    hide: Callable[[str], str],
+) -> events.Portfolio:
+    return events.Portfolio(
+        at=at,
+        accounts=tuple(
+            events.AccountState(
+                each.account, each.quality, None if each.reason is None else hide(each.reason), each.currency,
+                each.equity if each.quality == "ok" else None, gross(each),
+                None if each.positions is None or each.quality != "ok" else len(each.positions),
+            )
+            for each in accounts
+        ),
+        machines=tuple(_machine(each) for each in machines),
+    )  # fmt: skip
+
+
+def _machine(machine: MachineStatus) -> events.Machine:
+    found = [
+        events.Nearest(reading.trigger.name, _short(room), _short(share))
+        for reading in machine.readings
+        if (room := headroom(reading)) is not None and (share := headroom_ratio(reading)) is not None
+    ]
+    return events.Machine(
+        machine.policy, machine.scope, "observe" if machine.mode == "observe" else "enforce",
+        machine.level, machine.stage, min(found, key=lambda each: each.share, default=None),
+        tuple(reading.trigger.name for reading in machine.readings if reading.truth is None),
+    )  # fmt: skip
+
+
+def _short(value: float) -> float:
+    """To ten significant digits, as decisions show values."""
+    return float(f"{value:.10g}")
+
+
+def _decided(decision: Decision, report: TickReport) -> events.RunEvent:
+    if decision.kind == "reset":
+        return _reset(decision)
+    return _suspicion(decision, report) if decision.is_suspicion else _trip(decision, report)
+
+
+def _suspicion(decision: Decision, report: TickReport) -> events.Suspicion:
+    lock = decision.lock
+    return events.Suspicion(
+        at=decision.as_of,
+        decision=decision.id,
+        policy=decision.policy,
+        scope=decision.scope,
+        stage=decision.stage,
+        mode=decision.mode,
+        acted_on=decision.id in report.acting_on,
+        cancels=len(decision.cancels),
+        lock=None if lock is None else lock.mode,
+        until=None if lock is None else lock.until,
+        reason=decision.reason,
+    )
+
+
+def _trip(decision: Decision, report: TickReport) -> events.Trip:
+    return events.Trip(
+        at=decision.as_of,
+        decision=decision.id,
+        policy=decision.policy,
+        scope=decision.scope,
+        stage=decision.stage,
+        level=decision.level,
+        previous_level=decision.previous_level,
+        mode=decision.mode,
+        acted_on=decision.id in report.acting_on,
+        triggers=tuple(events.TriggerSaid(each.name, each.value, each.threshold) for each in decision.triggers),
+        closes=tuple(
+            events.ToClose(each.account, each.symbol, each.position_side, each.side, each.contracts, each.target)
+            for each in decision.intents
+        ),
+        cancels=len(decision.cancels),
+        lock=None if decision.lock is None else decision.lock.mode,
+        by=decision.author,
+        reason=decision.reason,
+        cause=decision.cause,
+        hedge=decision.kind == "hedge",
+    )
+
+
+def _reset(decision: Decision) -> events.Reset:
+    return events.Reset(
+        at=decision.as_of,
+        decision=decision.id,
+        policy=decision.policy,
+        scope=decision.scope,
+        previous_level=decision.previous_level,
+        by=decision.author,
+        reason=decision.reason,
+    )

@@ -1,0 +1,166 @@
+"""Suspends trading at the broker itself while a lock of mode `all` stands on an account and nothing is left to close.
+
+A broker that is told so refuses every new order, ours included: where a close begins, the suspension is lifted first.
+Only what this program has suspended is lifted by it; the store remembers that over restarts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.poll.request_counters import Meter
+from killswitch.model.clock import Clock
+from killswitch.model.legible import legible
+from killswitch.model.store import Store
+from killswitch.model.venue import RateLimitedError, SuspendingVenue
+
+LIVE_NAME = "suspended"
+FIRST_RETRY = 1.0
+"""Seconds after a request that failed, doubled by each further one in a row."""
+LONGEST_RETRY = 60.0
+"""The most that this doubling comes to."""
+
+
+class Broker:
+    """One account's suspension at its broker."""
+
+    def __init__(self, account: str, adapter: SuspendingVenue, meter: Meter, patience: float) -> None:
+        self.account = account
+        self._adapter = adapter
+        self._meter = meter
+        self._patience = patience
+        self.suspended: bool | None = False
+        """What the broker was told last; None while that is not known."""
+        self._failures = 0
+        self._not_before = 0.0
+        self.task: asyncio.Task[None] | None = None
+        self.problem: str | None = None
+
+    def begin(self, *, suspended: bool, now: float, at_once: bool = False) -> None:
+        """Tell the broker, unless it knows, is being told, or refused a moment ago."""
+        if self.task is None and self.suspended is not suspended and (at_once or now >= self._not_before):
+            self.task = asyncio.create_task(self._tell(suspended=suspended, now=now))
+
+    async def settled(self) -> None:
+        """Until the request under way has ended; it is bounded by its own patience."""
+        if (task := self.task) is not None:
+            await asyncio.wait((task,))
+            if self.task is task:
+                self.task = None
+
+    async def make_way(self, now: Callable[[], float]) -> None:
+        """Let orders through, whatever the broker is being told now; over when it has answered, or failed to."""
+        await self.settled()
+        self.begin(suspended=False, now=now(), at_once=True)
+        await self.settled()
+
+    def collect(self) -> None:
+        """Forget a request that has ended."""
+        if self.task is not None and self.task.done():
+            self.task = None
+
+    async def _tell(self, *, suspended: bool, now: float) -> None:
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._adapter.suspend_trading(suspended)
+        except Exception as error:  # noqa: BLE001 - told, and tried again: an adapter's defect must not end the watch
+            self._failures += 1
+            self._not_before = now + min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(self._failures - 1, 30))
+            self.suspended = None
+            if isinstance(error, RateLimitedError):
+                self._meter.refused(error.retry_after)
+            if self.problem is None:  # the first reason stays while it lasts
+                what = "suspended at" if suspended else "allowed again by"
+                why = legible(str(error) or type(error).__name__)
+                self.problem = f"trading of account {self.account} could not be {what} its broker: {why}; tried again"
+        else:
+            self.suspended, self.problem = suspended, None
+            self._failures, self._not_before = 0, 0.0
+
+
+class Suspending:
+    """The suspensions of all armed accounts whose documents ask for it. Raises StoreError only."""
+
+    def __init__(
+        self,
+        accounts: Mapping[str, ArmedAccount],
+        meters: Mapping[str, Meter],
+        store: Store,
+        clock: Clock,
+        patience: float,
+    ) -> None:
+        """`patience`: real seconds that one request may take."""
+        self._brokers = {
+            name: Broker(name, account.adapter, meters[name], patience)
+            for name, account in accounts.items()
+            if account.armed and account.suspends and isinstance(account.adapter, SuspendingVenue)
+        }
+        self._store = store
+        self._clock = clock
+        self._ours: set[str] = set()
+        self._ways: set[asyncio.Task[None]] = set()
+        self._left: tuple[str, ...] = ()
+
+    def start(self) -> None:
+        """Take up what an earlier run has suspended: whether it still is, is not known."""
+        self._ours = set(json.loads(self._store.live(LIVE_NAME) or b"[]"))
+        for name in self._ours & self._brokers.keys():
+            self._brokers[name].suspended = None
+        self._left = tuple(
+            f"account {name} was suspended at its broker by an earlier run, and this one does not tell it anything: "
+            "start with --live and `options: {suspend_trade: true}`, or allow trading there by hand"
+            for name in sorted(self._ours - self._brokers.keys())
+        )
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What the brokers could not be told, in words that stay the same while it is tried."""
+        told = (broker.problem for broker in self._brokers.values())
+        return self._left + tuple(problem for problem in told if problem is not None)
+
+    @property
+    def suspended(self) -> tuple[str, ...]:
+        """Accounts whose broker has said that it refuses every new order."""
+        return tuple(name for name, broker in self._brokers.items() if broker.suspended)
+
+    def make_way(self, accounts: Iterable[str]) -> dict[str, asyncio.Task[None]]:
+        """Begin to let orders through again on those of `accounts` that are suspended; what their closes wait for.
+
+        Each broker answers for its own account only: no other waits for it.
+        """
+        ways = {
+            name: asyncio.create_task(self._brokers[name].make_way(self._clock.monotonic))
+            for name in sorted(self._ours & self._brokers.keys() & set(accounts))
+        }
+        for way in ways.values():
+            self._ways.add(way)
+            way.add_done_callback(self._ways.discard)
+        return ways
+
+    def settle(self, locked: Collection[str], busy: Collection[str]) -> None:
+        """Bring the brokers to what the locks say. `locked`: accounts under a lock of mode `all`; `busy`: closing."""
+        now = self._clock.monotonic()
+        for name, broker in self._brokers.items():
+            broker.collect()
+            wanted = name in locked and name not in busy
+            if wanted and name not in self._ours:
+                self._ours.add(name)  # before it is asked for: a crash must not leave it behind unknown
+                self._save()
+            if name in self._ours:
+                broker.begin(suspended=wanted, now=now)
+            if not wanted and name in self._ours and broker.suspended is False and broker.task is None:
+                self._ours.discard(name)
+                self._save()
+
+    async def abandon(self) -> None:
+        """Call off what is under way; the store knows what to take up."""
+        tasks = [*self._ways, *(broker.task for broker in self._brokers.values() if broker.task is not None)]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _save(self) -> None:
+        self._store.put_live(LIVE_NAME, json.dumps(sorted(self._ours)).encode())

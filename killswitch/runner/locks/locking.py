@@ -1,0 +1,325 @@
+"""Which locks the decisions call for, and the lock folder brought to say so.
+
+A scope may be locked by several policies at once. A reset takes back the locks of its own policy only, and those
+once nothing is being closed for them any more; the scope's file is lifted when nobody wants it locked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from msgspec import structs
+
+from killswitch.accounts.armed import Arming
+from killswitch.gate.changes import LockChanges, LockOutcome, LockProblem, LockRequest
+from killswitch.model.decision import Decision, LockOrder
+from killswitch.model.instant import rfc3339
+from killswitch.model.snapshot import Event
+from killswitch.model.store import JournalEntry, JournalKind, Store
+from killswitch.runner.clock import Leap, confirmed_end
+from killswitch.runner.close_by_operator import REMEMBERED, left_to_do
+
+RAN_OUT = "the lock ran out before it was written"
+LIFTED = "lifted"
+"""How the journal says that a decision's lock was taken back, so that no restart writes it again."""
+SUPERSEDED = "superseded by another lock"
+"""The same of a lock on suspicion where another lock is in force, or was written in its place."""
+
+
+class LockKeeper(Protocol):
+    """The part of the gate's lock folder that the runner uses."""
+
+    def settle(self, changes: LockChanges, now: datetime) -> LockOutcome: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One decision's lock: what it ordered, when, and for which policy."""
+
+    order: LockOrder
+    policy: str
+    stage: str | None
+    reason: str
+    decision: str
+    ordered_at: datetime
+    on_suspicion: bool = False
+
+    @property
+    def scope(self) -> str:
+        return self.order.scope
+
+    @property
+    def is_wide(self) -> bool:
+        return not self.scope.startswith("account/")
+
+    def in_force(self, now: datetime) -> bool:
+        return self.order.until is None or self.order.until > now
+
+
+class Locking:
+    """Keeps the lock folder at what the acted-on decisions call for.
+
+    `change` takes in what was decided, `due` says what the files must come to, and `done` what came of that; the
+    files themselves may be written beside the ticks, between the two. A folder that cannot be written, and a file that
+    a newer runner has written, are problems in words, and due again at the next call: they must not keep positions from
+    being closed. Whether this runner may act is the lease's business, and that is in the store.
+    """
+
+    def __init__(self, keeper: LockKeeper, store: Store, arming: Arming, leaps: tuple[Leap, ...] = ()) -> None:
+        """`leaps`: what a wall clock alone has vouched for, which shortens no lock that was in force then."""
+        self._keeper = keeper
+        self._leaps = leaps
+        self._store = store
+        self._arming = arming
+        self._armed = arming.names
+        self._wanted: dict[str, Wanted] = {}
+        self._unwritten: dict[str, Wanted] = {}
+        self._known: set[str] = set()
+        self._known_at_last: frozenset[str] = frozenset()
+        """Every decision that ever ordered a lock here: a file that names none of them is not for us to open."""
+        self._given_way: dict[str, frozenset[str]] = {}
+        """Decision on suspicion → the narrower scopes for which another lock has taken its place, for good."""
+        self._taken_back: dict[tuple[str, str], tuple[str, ...]] = {}
+        """(scope, policy) of resets → the decisions whose locks end as soon as nothing is being closed for them."""
+        self._to_lift: set[str] = set()
+        self._by_hand: set[str] = set()
+        """Scopes that a person wants lifted, whatever their files say."""
+        self._to_watch = frozenset(f"account/{name}" for name in arming.names)
+
+    def planned(self, decision: Decision) -> tuple[JournalEntry, ...]:
+        """What the decision's own transaction says of its lock, so that a crash before writing loses nothing."""
+        order = decision.lock
+        if order is None or decision.is_withdrawal:
+            return ()
+        until = None if order.until is None else rfc3339(order.until)
+        data = {"lock": order.mode, "scope": order.scope, "until": until}
+        return (JournalEntry(decision.id, "planned", decision.as_of, data=data),)
+
+    def recover(self, now: datetime) -> tuple[str, ...]:
+        """`remember` and `settle`."""
+        self.remember(now)
+        return self.settle(now)
+
+    def remember(self, now: datetime) -> None:
+        """Before the first tick: what was called for and still holds, and what was taken back since."""
+        unfinished = {stored.decision.id for stored in self._store.unfinished()}
+        for stored in reversed(self._store.decisions(REMEMBERED)):
+            decision = stored.decision
+            if decision.kind == "reset":
+                self._take_back(decision.scope, decision.policy)
+            elif decision.is_withdrawal:
+                self._withdraw(decision, now)
+            elif decision.lock is not None and self._was_ordered(decision.id):
+                wanted = self._want(decision, decision.lock)
+                if decision.id in unfinished and not wanted.in_force(now):
+                    self._journal(wanted, "finished", now, RAN_OUT)
+        for suspected in [each for each in self._wanted.values() if each.on_suspicion and each.in_force(now)]:
+            self._give_way(suspected, suspected.ordered_at, now)  # also to one that has run out since
+
+    def act(self, decisions: Iterable[Decision], now: datetime, hands: Iterable[Event] = ()) -> tuple[str, ...]:
+        """`change` and `settle`."""
+        self.change(decisions, now, hands)
+        return self.settle(now)
+
+    def change(self, decisions: Iterable[Decision], now: datetime, hands: Iterable[Event] = ()) -> None:
+        """Take in the locks of decisions to act on, and what resets take back.
+
+        `hands`: the events that this tick has taken. A reset by hand lifts its scope's lock whoever wrote it, and
+        also where no policy was latched.
+        """
+        for event in hands:
+            if event.kind == "reset" and event.scope is not None:
+                self._by_hand.add(event.scope)
+                for policy in {each.policy for each in self._wanted.values() if each.scope == event.scope}:
+                    self._take_back(event.scope, policy)
+        for decision in decisions:
+            if decision.kind == "reset":
+                self._take_back(decision.scope, decision.policy)
+            elif decision.is_withdrawal:
+                self._withdraw(decision, now)
+            elif decision.lock is not None:
+                self._want(decision, decision.lock)
+
+    def settle(self, now: datetime) -> tuple[str, ...]:
+        """Write, lift and renew what is due, and wait for it; what went wrong, in words."""
+        return tuple(each.text for each in self.done(self._keeper.settle(self.due(now), now), now))
+
+    def due(self, now: datetime) -> LockChanges:
+        """Every lock that must be in force at `now`, and what is to be opened.
+
+        What the files say is looked at each time: one that was deleted or weakened by others is written again
+        before the union is made of them.
+        """
+        self._end_taken_back(now)
+        self._end_superseded(now)
+        self._forget_expired(now)
+        if len(self._known) != len(self._known_at_last):
+            self._known_at_last = frozenset(self._known)
+        return LockChanges(
+            requests=tuple(
+                LockRequest(
+                    each.order, each.stage, each.reason, each.decision, each.on_suspicion,
+                    is_new=each.decision in self._unwritten, reach=self._reach(each),
+                )
+                for each in self._wanted.values()
+            ),
+            lift=frozenset(self._by_hand),
+            lift_known=frozenset(self._to_lift),
+            watch=self._to_watch,
+            known=self._known_at_last,
+        )  # fmt: skip
+
+    def _reach(self, wanted: Wanted) -> frozenset[str] | None:
+        """The narrower scopes that the lock reaches, as its policy draws them, but those where it has given way.
+
+        None, which is all that are below, where the policy draws the scope no more.
+        """
+        if not wanted.is_wide:
+            return frozenset()
+        reached = self._arming.narrower(wanted.policy, wanted.scope)
+        return reached - self._given_way.get(wanted.decision, frozenset()) if reached else None
+
+    def done(self, outcome: LockOutcome, now: datetime) -> tuple[LockProblem, ...]:
+        """Record what the files have come to; what went wrong, in words. What is not in `outcome` stays due."""
+        for decision in outcome.superseded & self._wanted.keys():
+            self._drop(self._wanted[decision], now, SUPERSEDED)
+        for decision in outcome.in_file & self._unwritten.keys():
+            self._written(self._unwritten.pop(decision), now)
+        self._to_lift -= outcome.lifted
+        self._by_hand -= outcome.lifted
+        failed = any(not each.is_mild for each in outcome.problems)
+        return outcome.problems + self.missing() if failed else outcome.problems
+
+    def missing(self) -> tuple[LockProblem, ...]:
+        """What is locked by decision and not yet by file."""
+        scopes = sorted({each.scope for each in self._unwritten.values()})
+        words = "is not written: bots may still trade there"
+        return tuple(LockProblem(f"missing: {scope}", f"the lock of {scope} {words}") for scope in scopes)
+
+    def locked_whole(self, now: datetime) -> frozenset[str]:
+        """Armed accounts on which a lock of mode `all` is called for; a suspicion suspends no broker."""
+        whole = [
+            each
+            for each in self._wanted.values()
+            if each.order.mode == "all" and not each.on_suspicion and each.in_force(now)
+        ]
+        return frozenset(name for each in whole for name in self._arming.reached_by(each.policy, each.scope))
+
+    def _want(self, decision: Decision, order: LockOrder) -> Wanted:
+        if order.until is not None:
+            order = structs.replace(order, until=confirmed_end(order.until, decision.as_of, self._leaps))
+        wanted = _wanted(decision, order)
+        self._by_hand.discard(order.scope)
+        self._known.add(decision.id)
+        self._wanted[decision.id] = self._unwritten[decision.id] = wanted
+        return wanted
+
+    def _take_back(self, scope: str, policy: str) -> None:
+        """Mark what the policy has ordered until now; a lock that it orders after the reset stays."""
+        ordered = (each for each in self._wanted.values() if (each.scope, each.policy) == (scope, policy))
+        earlier = self._taken_back.get((scope, policy), ())
+        self._taken_back[scope, policy] = tuple(dict.fromkeys((*earlier, *(each.decision for each in ordered))))
+
+    def _withdraw(self, decision: Decision, now: datetime) -> None:
+        """Lift the locks on suspicion that the decision's policy has ordered on its scope."""
+        for wanted in tuple(self._wanted.values()):
+            if wanted.on_suspicion and (wanted.scope, wanted.policy) == (decision.scope, decision.policy):
+                self._drop(wanted, now, LIFTED)
+                self._to_lift.add(wanted.scope)
+
+    def _end_superseded(self, now: datetime) -> None:
+        """A suspicion never lengthens another lock: where one is in force it is over, and stays so after its end."""
+        for wanted in [each for each in self._wanted.values() if each.on_suspicion]:
+            self._give_way(wanted, now, now)
+
+    def _give_way(self, suspected: Wanted, since: datetime, now: datetime) -> None:
+        """End the suspicion for what is reached by another lock of its scope that was in force at `since`.
+
+        Two policies may draw one scope differently: only what the other lock reaches too is locked by that.
+        """
+        ordered = (each for each in self._wanted.values() if each.scope == suspected.scope and not each.on_suspicion)
+        others = [self._reach(each) for each in ordered if each.in_force(since)]
+        if not others:
+            return
+        left = self._reach(suspected)
+        if None not in others and (left is None or not left <= _union(others)):
+            before = self._given_way.get(suspected.decision, frozenset())
+            self._given_way[suspected.decision] = before | _union(others)
+            return
+        self._drop(suspected, now, SUPERSEDED)
+
+    def _drop(self, wanted: Wanted, now: datetime, status: str) -> None:
+        self._wanted.pop(wanted.decision, None)
+        self._unwritten.pop(wanted.decision, None)
+        self._given_way.pop(wanted.decision, None)
+        self._journal(wanted, "finished", now, status)
+
+    def _end_taken_back(self, now: datetime) -> None:
+        """A lock is held until the last order that its policy's decisions call for on the scope has ended."""
+        if not self._taken_back:
+            return
+        closing = closing_for(self._store, self._armed)
+        for (scope, policy), decisions in tuple(self._taken_back.items()):
+            if (scope, policy) in closing:
+                continue
+            for decision in decisions:
+                self._unwritten.pop(decision, None)
+                wanted = self._wanted.pop(decision, None)
+                if wanted is not None:
+                    self._journal(wanted, "finished", now, LIFTED)
+            self._to_lift.add(scope)
+            del self._taken_back[scope, policy]
+
+    def _written(self, wanted: Wanted, now: datetime) -> None:
+        if self._was_written(wanted):
+            return
+        entries = self._said(wanted, "locked", now, wanted.order.mode), self._said(wanted, "finished", now, "locked")
+        self._store.append_all(entries)  # one transaction: the first order waits for it
+
+    def _was_written(self, wanted: Wanted) -> bool:
+        return any(entry.kind == "locked" for entry in self._store.journal(wanted.decision))
+
+    def _journal(self, wanted: Wanted, kind: JournalKind, now: datetime, status: str) -> None:
+        self._store.append(self._said(wanted, kind, now, status))
+
+    def _said(self, wanted: Wanted, kind: JournalKind, now: datetime, status: str) -> JournalEntry:
+        return JournalEntry(wanted.decision, kind, now, data={"scope": wanted.order.scope, "status": status})
+
+    def _was_ordered(self, decision: str) -> bool:
+        """Whether the decision was acted on, and its lock not lifted: one that was only observed has none planned."""
+        journal = self._store.journal(decision)
+        over = any(entry.kind == "finished" and entry.data.get("status") in (LIFTED, SUPERSEDED) for entry in journal)
+        return not over and any(entry.kind == "planned" and "lock" in entry.data for entry in journal)
+
+    def _forget_expired(self, now: datetime) -> None:
+        """The folder ends its locks by itself; here they only stop being wanted. No unfinished work stays behind."""
+        for wanted in self._unwritten.values():
+            if not wanted.in_force(now) and not self._was_written(wanted):
+                self._journal(wanted, "finished", now, RAN_OUT)
+        self._wanted = {key: wanted for key, wanted in self._wanted.items() if wanted.in_force(now)}
+        self._unwritten = {key: wanted for key, wanted in self._unwritten.items() if wanted.in_force(now)}
+        self._given_way = {key: scopes for key, scopes in self._given_way.items() if key in self._wanted}
+
+
+def _union(reaches: Iterable[frozenset[str] | None]) -> frozenset[str]:
+    return frozenset(scope for reach in reaches for scope in reach or ())
+
+
+def closing_for(store: Store, accounts: Collection[str]) -> frozenset[tuple[str, str]]:
+    """(scope, policy) of the decisions whose closing on one of `accounts` has not ended."""
+    left = left_to_do(store)
+    return frozenset((each.scope, each.policy) for name in accounts for each in left.get(name, ()))
+
+
+def _wanted(decision: Decision, order: LockOrder) -> Wanted:
+    triggers = ", ".join(trigger.name for trigger in decision.triggers)
+    by_policy = f"{decision.policy}: {triggers}" if triggers else decision.policy
+    reason = decision.reason or by_policy
+    if decision.kind is None and decision.reason:
+        reason = f"{by_policy}; {decision.reason}"
+    if decision.is_suspicion and order.until is not None:
+        reason = f"{reason}; locked until {rfc3339(order.until)} unless it is known before"
+    return Wanted(order, decision.policy, decision.stage, reason, decision.id, decision.as_of, decision.is_suspicion)

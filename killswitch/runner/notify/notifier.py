@@ -1,0 +1,168 @@
+"""What a run tells people: messages go into the outbox with the tick, and from there out beside the ticks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from killswitch.deadline import DaemonThreads, NoThreadError
+from killswitch.graph.nodes import PolicySet
+from killswitch.graph.routing import RouteTarget
+from killswitch.incident.notify.delivery import KEPT_FOR, Lane, Sending
+from killswitch.incident.notify.grouping import GROUP_INTERVAL, NoticeGroups
+from killswitch.incident.notify.routing import Addressing
+from killswitch.model.clock import Clock
+from killswitch.model.decision import Decision, Notice
+from killswitch.model.instant import HOUR, to_micros
+from killswitch.model.snapshot import Closing, Instant, Snapshot
+from killswitch.model.store import Outgoing, Store
+from killswitch.runner.notify.target_check import sender, unusable_targets
+from killswitch.runner.observers import TickReport
+
+if TYPE_CHECKING:
+    from killswitch.telemetry.metrics import Notifications
+
+KEPT_WITHOUT_ROUTE = 24 * HOUR
+"""How long what waits for a target that no route names any more may wait for the route to be put back."""
+RECALLED = 1_000
+"""How many of the newest notices and decisions are read at the start for what an earlier run has counted."""
+
+
+class Notifier:
+    """The notifications of one run. A witness: it is woken after the acting, and says what is wrong with sending."""
+
+    def __init__(self, policies: PolicySet, store: Store, clock: Clock) -> None:
+        self._addressing = Addressing(policies)
+        self._groups = NoticeGroups()
+        self._store = store
+        self._ended: dict[str, str] = {}
+        self._paged: dict[tuple[str, str], Instant] = {}
+        """(policy, scope) → when people were paged about an unexplained fall last."""
+        self._fresh = True
+        """Whether there may be something to send that no thread has been told of; an earlier run may have left some."""
+        self._clock = clock
+        self._stranded: tuple[str, ...] = ()
+        self._unusable: dict[str, str] = {}
+        """Target → why it could not work when the run began."""
+        self._policies = policies
+        self._sending = Sending(
+            {target.key: Lane(target.key, sender(target), store, clock, patience)
+             for target, patience in _targets(policies)}
+        )  # fmt: skip
+
+    def outgoing(
+        self, snapshot: Snapshot, decisions: Sequence[Decision], notices: Iterable[Notice], acting: Sequence[Decision]
+    ) -> tuple[Outgoing, ...]:
+        """The messages of a tick, to be committed with it. Nothing where the policy set has no route."""
+        if not self._addressing.has_routes:
+            return ()
+        acted = {decision.id for decision in acting}
+        found: list[Outgoing] = []
+        notices = tuple(notices)
+        self._learn_pages(notices)
+        for decision in decisions:
+            corrects, paged = self._groups.fired(decision), self._has_paged(decision)
+            found += self._addressing.of_decision(decision, acted=decision.id in acted, corrects=corrects, paged=paged)
+        found += self._of_closings(snapshot.closings, snapshot.as_of)
+        for repeats in self._groups.due(snapshot.as_of):
+            found += self._addressing.of_repeats(repeats)
+        for notice in notices:
+            if self._groups.leaves(notice):
+                found += self._addressing.of_notice(notice)
+        self._fresh |= bool(found)
+        return tuple(found)
+
+    def _learn_pages(self, notices: Iterable[Notice]) -> None:
+        for notice in notices:
+            if notice.kind == "unexplained" and notice.severity == "page":
+                self._paged[notice.policy, notice.scope] = notice.as_of
+
+    def _has_paged(self, decision: Decision) -> bool:
+        """Whether people were paged about the unexplained falls of a suspicion, when they were seen or since."""
+        paged, fell_at = self._paged.get((decision.policy, decision.scope)), decision.fell_at
+        return paged is not None and fell_at is not None and fell_at <= paged
+
+    def ticked(self, _report: TickReport) -> None:
+        """What was committed may leave."""
+        if self._fresh:
+            self._sending.wake()
+            self._fresh = False
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the targets, in words, for as long as it is."""
+        found = [problem for lane in self._sending.lanes.values() if (problem := lane.problem) is not None]
+        for target, why in self._unusable.items():
+            lane = self._sending.lanes[target]
+            if lane.problem is None and not lane.tally.delivered:
+                found.append(f"notifications to {target} will not be taken: {why}")
+        return "; ".join((*self._stranded, *found)) or None
+
+    def start(self) -> None:
+        """Forget what was settled long ago, and find what waits for a target that no route names any more."""
+        now = to_micros(self._clock.now())
+        self._unusable = {target.key: why for target, why in unusable_targets(self._policies).items()}
+        if self._addressing.has_routes:
+            self._store.forget(now - KEPT_FOR)
+            self._recall_groups()
+        waiting = dict.fromkeys(count.target for count in self._store.outbox() if count.pending)
+        self._stranded = tuple(self._strand(target, now) for target in waiting if target not in self._sending.lanes)
+
+    def _recall_groups(self) -> None:
+        """What an earlier run has counted and not told yet is not lost, nor told twice."""
+        since = self._clock.now() - 2 * GROUP_INTERVAL
+        self._groups.recall(
+            (notice for notice in self._store.notices(RECALLED) if notice.as_of >= since),
+            (stored.decision for stored in self._store.decisions(RECALLED) if stored.decision.as_of >= since),
+        )
+
+    def _strand(self, target: str, now: int) -> str:
+        """End what has waited in vain for long; what a person must know of the rest."""
+        why = "no route leads there any more"
+        given_up = self._store.give_up(target, now - KEPT_WITHOUT_ROUTE, now, why)
+        left = self._store.waiting(target)
+        said = [f"{left} wait"] if left else []
+        said += [f"{given_up} were given up"] if given_up else []
+        return f"of the notifications to {target} {' and '.join(said)}, because {why}; `ksctl status` counts them"
+
+    async def rest(self, patience: float) -> None:
+        """Let what can be sent at once be sent, for at most `patience` seconds; the rest waits in the outbox."""
+        # In a thread that nothing else can have taken, because a look-up of a name hangs in it.
+        threads, loop = DaemonThreads("notifications"), asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(threads, self._sending.rest, patience)
+        except NoThreadError:
+            self._sending.rest(0.0)
+
+    def counts(self) -> Notifications | None:
+        """What waits, and what this run has delivered and given up, by target; None without a route."""
+        if not self._addressing.has_routes:
+            return None
+        from killswitch.telemetry.metrics import Notifications
+
+        tallies = {target: lane.tally for target, lane in self._sending.lanes.items()}
+        return Notifications(
+            sum(tally.pending for tally in tallies.values()),
+            {target: tally.delivered for target, tally in tallies.items()},
+            {target: tally.given_up for target, tally in tallies.items()},
+        )
+
+    def _of_closings(self, closings: Sequence[Closing], at: Instant) -> Iterator[Outgoing]:
+        """Every end once; after a restart the outbox knows which have been told."""
+        for closing in closings:
+            if self._ended.get(closing.decision) == closing.status:
+                continue
+            stored = self._store.decision(closing.decision)
+            if stored is not None:
+                yield from self._addressing.of_closing(closing, stored.decision, at)
+        self._ended = {closing.decision: closing.status for closing in closings}
+
+
+def _targets(policies: PolicySet) -> Iterator[tuple[RouteTarget, int]]:
+    """Every target once, with the longest patience that a route has for it."""
+    patience: dict[RouteTarget, int] = {}
+    for route in policies.routes:
+        for target in route.targets:
+            patience[target] = max(route.give_up_after, patience.get(target, 0))
+    yield from patience.items()

@@ -1,0 +1,253 @@
+"""Renders runbooks and reports beside a run, in a thread of its own: a tick only says that there is news.
+
+What goes wrong here is told as a problem, as long as it lasts, and ends nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from datetime import datetime
+from hashlib import blake2b
+from pathlib import Path
+
+import msgspec
+
+from killswitch.deadline import begin
+from killswitch.incident.record.checklist import StartedAs
+from killswitch.incident.record.document import Incident, RunbookFacts
+from killswitch.incident.record.equity_curve import BEFORE, points_before, points_since
+from killswitch.incident.record.lifetime import Life, encode_note, lives_in, note_of
+from killswitch.incident.record.restating import encode_restating, kept_restating, restating_name, restating_of
+from killswitch.model.instant import SECOND, to_micros
+from killswitch.model.snapshot import Snapshot
+from killswitch.model.store import IncidentStore
+from killswitch.model.tracing import NO_TRACER, Tracer, report_span
+from killswitch.runner.observers import TickReport
+from killswitch.runner.status_blob import last_tick, started_as
+from killswitch.store.errors import StoreError
+from killswitch.store.sqlite import open_store
+
+COURSE_EVERY = 10 * SECOND
+"""How often the course of an open incident is looked at (microseconds of the run's own time)."""
+RENDERED_AT_LEAST = 60.0
+"""Seconds after which an open incident is rendered again although nothing but its equity has moved."""
+PAUSE = 1.0
+"""Seconds between two passes, at least: what happens meanwhile is rendered together."""
+PAUSE_FOR_WORK = 4.0
+"""A pass is followed by a pause of so many times its own length: pages take a fifth of the time at most."""
+LAST_WORDS = 20.0
+"""Seconds that a stop waits for the last pass."""
+STALLED_AFTER = 60.0
+"""Seconds after which a pass that goes on hangs in a disk: that is a problem, and a stop does not wait for it."""
+ENDED_LATELY = 5
+"""So many ended incidents are rendered again at the start: the run before may have been killed before it did."""
+
+_ENCODER = msgspec.json.Encoder(decimal_format="string")
+
+
+class Reporting:
+    """A witness that keeps the files of every open incident as things stand, and once more after its reset."""
+
+    def __init__(
+        self,
+        store: IncidentStore,
+        store_at: str,
+        folder: Path,
+        *,
+        tracer: Tracer = NO_TRACER,
+        pause: float = PAUSE,
+        pause_for_work: float = PAUSE_FOR_WORK,
+        warmed_up: Callable[[], None] | None = None,
+    ) -> None:
+        """`store` is the runner's own, for the course; everything is read through a read-only view of `store_at`.
+
+        `warmed_up` is called once, from the thread, when all that draws has been loaded.
+        """
+        self._store = store
+        self._store_at = store_at
+        self._folder = folder
+        self._tracer = tracer
+        self._pause = pause
+        self._pause_for_work = pause_for_work
+        self._warmed_up = warmed_up
+        self._wake = threading.Condition()
+        self._asked = 1  # the first pass takes up what an earlier run left
+        self._done = 0
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._began: float | None = None
+        """Since when a pass is under way."""
+        self._seen: tuple[object, ...] = ()
+        self._looked_at = 0
+        self._open: frozenset[str] = frozenset()
+        self._unsettled: set[str] = set()
+        """Closes by hand that had something left to close when they were last rendered."""
+        self._first = True
+        self._rendered: dict[str, tuple[bytes, float]] = {}
+        """Incident → digest of what its files say, and when they were written."""
+        self._troubles: dict[str, str] = {}
+
+    @property
+    def problem(self) -> str | None:
+        """What could not be rendered, and why; None if all could."""
+        stalled = (f"reports stall: {self._folder}, or its disk, takes nothing",) if self._stalled else ()
+        return "; ".join((*stalled, *self._troubles.values())) or None
+
+    @property
+    def _stalled(self) -> bool:
+        began = self._began
+        return began is not None and time.monotonic() - began >= STALLED_AFTER
+
+    def ticked(self, report: TickReport) -> None:
+        """Say that there is news, if there is. The thread begins with the first tick."""
+        now = to_micros(report.snapshot.as_of)
+        seen = _what_moves(report.snapshot)
+        news = report.decisions or report.notices or report.snapshot.events or seen != self._seen
+        due = bool(self._open or self._troubles) and now - self._looked_at >= COURSE_EVERY
+        if news or due or self._thread is None:
+            self._seen, self._looked_at = seen, now
+            self._ask()
+
+    def close(self, patience: float = LAST_WORDS) -> bool:
+        """One pass more, then no other; whether it came to its end in so many seconds."""
+        if self._thread is None:
+            return True
+        with self._wake:
+            self._asked += 1
+            self._stopping = True
+            self._wake.notify_all()
+        self._thread.join(0.0 if self._stalled else patience)
+        return not self._thread.is_alive()
+
+    def wait(self, patience: float) -> bool:
+        """Until everything asked for so far is rendered, for at most so many seconds; whether it is."""
+        with self._wake:
+            wanted = self._asked
+            return self._wake.wait_for(lambda: self._done >= wanted, patience)
+
+    def _ask(self) -> None:
+        with self._wake:
+            self._asked += 1
+            self._wake.notify_all()
+        if self._thread is None:
+            thread = threading.Thread(target=self._work, name="incident reports", daemon=True)
+            begin(thread)  # where that fails it is begun with the next thing to render
+            self._thread = thread
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._asked > self._done)
+                asked, stopping = self._asked, self._stopping
+            began = self._began = time.monotonic()
+            self._tried("incidents", "the incidents cannot be read", self._pass)
+            self._began = None
+            with self._wake:
+                self._done = asked
+                self._wake.notify_all()
+                if stopping:
+                    return
+                took = time.monotonic() - began
+                self._wake.wait_for(lambda: self._stopping, max(self._pause, took * self._pause_for_work))
+
+    def _pass(self) -> None:
+        with closing(open_store(self._store_at, read_only=True)) as view:
+            found = lives_in(view)
+            standing = {life.id for life in found if _stands(life)}
+            newest = found[-ENDED_LATELY:]
+            wanted = standing | self._open | self._unsettled | self._troubles.keys()
+            wanted |= {life.id for life in newest if self._first or life.by_hand}
+            started, now = started_as(view, self._store_at), last_tick(view)
+            for life in found:
+                if life.id in wanted:
+                    self._one(view, life, started, now)
+            self._open, self._first = frozenset(standing), False
+
+    def _one(self, view: IncidentStore, life: Life, started: StartedAs, now: datetime | None) -> None:
+        if _stands(life) or life.id in self._open or view.incident_note(life.id) is None:
+            course = f"the course of incident {life.id} is not kept"
+            self._tried(f"{life.id} course", course, lambda: self._keep(view, life))
+        report = f"the report of incident {life.id} cannot be written"
+        self._tried(life.id, report, lambda: self._render(view, life, started, now))
+
+    def _keep(self, view: IncidentStore, life: Life) -> None:
+        """The note of the incident, and the points of its course that are due; none after its reset."""
+        opening, reset = life.decisions[0], life.reset
+        opened, known = to_micros(opening.as_of), view.course(life.id)
+        since = known[-1].at + 1 if known else opened - BEFORE
+        rows = view.rows(opening.policy, opening.scope, since)
+        if reset is not None:
+            rows = [row for row in rows if row.at <= to_micros(reset.as_of)]
+        points = [] if known else points_before(rows, opened)
+        points += points_since(rows, opened, (points or known)[-1] if points or known else None)
+        restating = restating_of(view, opening)
+        if restating != kept_restating(view, opening.id):
+            self._store.put_live(restating_name(opening.id), encode_restating(restating))
+        if points or view.incident_note(life.id) is None:
+            self._store.keep_incident(life.id, encode_note(note_of(view, opening)), points)
+
+    def _render(self, view: IncidentStore, life: Life, started: StartedAs, now: datetime | None) -> None:
+        from killswitch.incident.projection import incident_of
+
+        incident = incident_of(view, life, started, now)
+        if life.by_hand:
+            (self._unsettled.add if incident.state == "open" else self._unsettled.discard)(life.id)
+        said, at = self._rendered.get(life.id, (b"", 0.0))
+        saying = blake2b(_ENCODER.encode(_lasting_parts(incident)), digest_size=16).digest()
+        fresh = incident.state == "closed" or (time.monotonic() - at < RENDERED_AT_LEAST and not self._stopping)
+        if saying == said and fresh:
+            return
+        with report_span(self._tracer, life.id, life.decisions[0].as_of):
+            self._files(incident, note_of(view, life.decisions[0]).runbooks)
+        if self._warmed_up is not None:
+            self._warmed_up()
+            self._warmed_up = None
+        self._rendered[life.id] = (saying, time.monotonic())
+
+    def _files(self, incident: Incident, runbooks: Mapping[str, RunbookFacts]) -> None:
+        """The runbooks first: they are what somebody waits for, and one that fails must not keep back the report.
+
+        In its place stands the generic one: somebody on call has to have the commands of the moment.
+        """
+        from killswitch.incident.report.rendering import generic_runbook, report, runbook, write
+        from killswitch.incident.report.templates import RenderingError
+
+        failed = []
+        for stage in dict.fromkeys(firing.stage for firing in incident.firings if firing.level):
+            try:
+                rendered = runbook(incident, stage, runbooks.get(stage))
+            except RenderingError as error:
+                failed.append(error)
+                rendered = generic_runbook(incident, stage, str(error))
+            write(self._folder, incident.id, f"runbook-{stage}", rendered)
+        write(self._folder, incident.id, "report", report(incident))
+        if failed:
+            raise failed[0]
+
+    def _tried(self, key: str, what: str, work: Callable[[], None]) -> None:
+        """Do it; what goes wrong is a problem until it works again."""
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - a defect in a page must end neither the run nor other pages
+            cause = str(error) if isinstance(error, StoreError | OSError) else f"{type(error).__name__}: {error}"
+            self._troubles = {**self._troubles, key: f"{what}: {cause}"}
+        else:
+            self._troubles = {name: text for name, text in self._troubles.items() if name != key}
+
+
+def _stands(life: Life) -> bool:
+    """Whether it waits for a reset. A close by hand does not: it is rendered when there is news of closings."""
+    return life.reset is None and not life.by_hand
+
+
+def _what_moves(snapshot: Snapshot) -> tuple[object, ...]:
+    """What of a snapshot says that a report would read otherwise."""
+    return tuple((each.decision, each.status, each.residual) for each in snapshot.closings)
+
+
+def _lasting_parts(incident: Incident) -> Incident:
+    """The record without what moves by itself."""
+    return msgspec.structs.replace(incident, as_of=incident.opened_at, lasted="", course=None)

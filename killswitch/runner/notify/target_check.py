@@ -1,0 +1,158 @@
+"""The targets of notification routes: what sends to each, and which cannot work from here.
+
+Which targets of notifications cannot work from here, and which names nobody takes: known before the incident.
+
+What sends to each target of the routes, with secrets looked up at the last moment and kept out of every text.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from urllib.parse import unquote, urlsplit
+
+from killswitch.accounts.credentials import CredentialError, resolve_one
+from killswitch.accounts.redaction import Redactor
+from killswitch.deadline import NoThreadError, begin
+from killswitch.graph.nodes import PolicySet
+from killswitch.graph.routing import RouteTarget
+from killswitch.incident.notify.apprise_target import AppriseSender
+from killswitch.incident.notify.message import Message
+from killswitch.incident.notify.targets import FileSender, LogSender, NotSentError, Sender
+from killswitch.policy.diagnostics.problem import Diagnostic, diagnostic, in_order
+
+PATIENCE = 10.0
+"""Seconds for the look at the targets: a file may be on a disk that no longer answers, and Apprise takes its time."""
+DELIVERY_PATIENCE = 30.0
+"""Seconds for a message: longer than a service may take to be connected to, and to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """What became of a message to one target. `error`: why it was not taken; None where it was."""
+
+    target: str
+    routes: tuple[str, ...]
+    error: str | None
+
+
+def deliver(policies: PolicySet, message: Message, patience: float = DELIVERY_PATIENCE) -> tuple[Delivered, ...]:
+    """Send `message` to every target once, all at the same time, and wait for each."""
+    routes: dict[RouteTarget, list[str]] = {}
+    for route in policies.routes:
+        for target in route.targets:
+            routes.setdefault(target, []).append(route.name)
+    begun = [_begin(target, partial(_send, target, message)) for target in routes]
+    ends = [attempt.end(patience) for attempt in begun]
+    return tuple(
+        Delivered(target.key, tuple(names), error) for (target, names), error in zip(routes.items(), ends, strict=True)
+    )
+
+
+def unusable_targets(policies: PolicySet, patience: float = PATIENCE) -> dict[RouteTarget, str]:
+    """Every target that could not be sent to from this process, with the reason. Sends nothing."""
+    targets = dict.fromkeys(target for route in policies.routes for target in route.targets)
+    begun = {target: _begin(target, sender(target).check) for target in targets}
+    found = {target: attempt.end(patience) for target, attempt in begun.items()}
+    return {target: why for target, why in found.items() if why is not None}
+
+
+def target_warnings(policies: PolicySet) -> tuple[Diagnostic, ...]:
+    """The same as diagnostics, at each route that names such a target."""
+    return in_order(_warnings(policies))
+
+
+def _warnings(policies: PolicySet) -> Iterator[Diagnostic]:
+    unusable = unusable_targets(policies)
+    for route in policies.routes:
+        for target, place in zip(route.targets, route.target_places, strict=True):
+            if target in unusable:
+                message = f"this target takes no message from this process: {unusable[target]}"
+                fix = "put it right where the runner runs; `ksctl notify test` sends a message through every route"
+                length = len(target.to) + 2 * place.text[place.column - 1 :].startswith(("'", '"'))
+                yield diagnostic("KS5029", place, message, fix, length=length, severity="warning")
+
+
+class _Attempt:
+    """Something that is tried in a thread of its own: a disk or a service that hangs holds up nothing else."""
+
+    def __init__(self, name: str, deed: Callable[[], None]) -> None:
+        self._deed = deed
+        self._error: str | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        try:
+            begin(self._thread)
+        except NoThreadError as error:
+            self._error = str(error.strerror)
+
+    def end(self, patience: float) -> str | None:
+        """Why it failed, or that it has not ended within `patience` seconds; None where it worked."""
+        if self._thread.ident is None:
+            return self._error
+        self._thread.join(patience)
+        return f"no answer within {patience:g} s" if self._thread.is_alive() else self._error
+
+    def _run(self) -> None:
+        try:
+            self._deed()
+        except NotSentError as error:
+            self._error = str(error)
+        except Exception as error:  # noqa: BLE001 - a plugin of somebody else may raise anything, with the URL in it
+            self._error = f"unexpected {type(error).__name__}"
+
+
+def _begin(target: RouteTarget, deed: Callable[[], None]) -> _Attempt:
+    return _Attempt(f"notify {target.kind}", deed)
+
+
+def _send(target: RouteTarget, message: Message) -> None:
+    sender(target).send(message)
+
+
+SHORTEST_SECRET = 4
+"""Characters: a shorter part of a URL is no secret, and hiding it would make every reason unreadable."""
+
+
+def sender(target: RouteTarget) -> Sender:
+    """What sends to `target`. Nothing is opened, looked up or imported yet."""
+    if target.kind == "log":
+        return LogSender(target.to)
+    if target.kind == "file":
+        return FileSender(target.to)
+    return AppriseSender(target.to, lambda: _secret(target.to), discreet if _refers(target.to) else lambda _: str)
+
+
+def _refers(to: str) -> bool:
+    """Whether it refers to a secret; what is written out holds none, by the schema."""
+    return to.startswith(("env:", "file:"))
+
+
+def _secret(to: str) -> str:
+    """The Apprise URL itself."""
+    if not _refers(to):
+        return to
+    try:
+        return resolve_one(to)
+    except CredentialError as error:
+        raise NotSentError(str(error)) from None
+
+
+def discreet(url: str) -> Callable[[str], str]:
+    """What takes an Apprise URL out of a text, and every part of it: any of them may be a token."""
+    parts = {url, unquote(url)}
+    try:
+        split = urlsplit(url)
+        parts |= {split.netloc, split.path, split.query}
+    except ValueError:
+        pass  # no URL at all: the pieces below are all there is
+    for each in tuple(parts):
+        parts |= set(_pieces(each)) | set(_pieces(unquote(each)))
+    return Redactor(part for part in parts if len(part) >= SHORTEST_SECRET).hide
+
+
+def _pieces(text: str) -> list[str]:
+    for mark in "/@:?&=#,;+ ":
+        text = text.replace(mark, "\0")
+    return text.split("\0")

@@ -1,0 +1,249 @@
+"""Follows every order that the switch has sent, and pages where the venue shows it otherwise than the journal has it.
+
+It also pages, once each, for orders of unknown fate that are set aside or asked about no more, and for positions whose
+protective order could not be put back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from msgspec import structs
+
+from killswitch.execution.query.order_reconciliation import (
+    Doubt,
+    KnownOrder,
+    doubts,
+    fills_of_ours,
+    fold,
+    folded,
+    lasts_from,
+    of_state,
+)
+from killswitch.execution.targets.client_order_id import is_ours
+from killswitch.model.decision import Decision, Notice
+from killswitch.model.snapshot import AccountSnapshot, Order, Snapshot
+from killswitch.model.store import JournalEntry, Store
+from killswitch.model.tracing import ClosingWatch
+
+REMEMBERED_NOTICES = 500
+"""How many of the newest notices a start looks through for what need not be told again."""
+KEPT = 64
+"""Decisions whose orders are kept in memory; those of others are read again when they are asked about."""
+LOOKED_THROUGH = 200
+"""How many of the newest decisions are looked through for a name that does not spell its decision out."""
+REMEMBERED_NAMES = 10_000
+"""Names of orders, and ids of fills, that are remembered."""
+
+_GUARDED = ("resting", "filled", "not needed", "still there", "again", "unknown")
+"""Answers about protection that leave nothing to be done, or are tried and asked again."""
+_SPELLED = re.compile(r"ks([0-9a-z]{20})[0-9a-z]{9}")
+
+
+class Confirming:
+    """A ClosingWatch, and what a tick asks for notices: told of every entry once it is durable, it reads little else.
+
+    After a restart it knows what the journal knows, and tells nothing again that the store's notices say already.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._orders: dict[str, dict[str, KnownOrder]] = {}
+        """Decision → name → what the journal says of it."""
+        self._decisions: dict[str, str | None] = {}
+        """Name → its decision; None where no journal knows it."""
+        self._names: dict[str, str] = {}
+        """The venue's id of an order → our name for it."""
+        self._seen_fills: dict[tuple[str, str], None] = {}
+        self._filled: dict[str, dict[str, Decimal]] = {}
+        """Account → name → contracts of all fills seen since the start."""
+        self._due: dict[str, dict[str, datetime | None]] = {}
+        """Account → name → from when on it is to be judged (None: at the next tick); others have not changed since."""
+        self._resting: dict[str, dict[str, Order]] = {}
+        """Account → name → our order as it rested when it was judged last."""
+        self._texts: dict[str, None] = {}
+        """What the journal itself gives to tell, until the next tick."""
+        self._told: set[str] | None = None
+
+    # As a ClosingWatch
+
+    def begun(self, decision: Decision, account: str, journal: Sequence[JournalEntry]) -> None:
+        """Take up what an earlier run has written about the decision."""
+        for entry in journal:
+            if entry.account == account:
+                self._note(decision.id, entry)
+        self._keep(decision.id, folded(journal))
+
+    def wrote(self, entry: JournalEntry) -> None:
+        """Take in an entry of a closing at work."""
+        orders = self._orders.get(entry.decision)
+        if orders is not None and (known := fold(orders, entry)) is not None:
+            self._remember(known)
+        for name in self._about(entry):
+            self._is_due(entry.account or "", name)
+        self._note(entry.decision, entry)
+
+    # As what a tick asks
+
+    def notices(self, snapshot: Snapshot) -> tuple[Notice, ...]:
+        """What is new to tell: a page for each doubt and for each order given up, once. Raises StoreError."""
+        if self._told is None:
+            self._told = {notice.text for notice in self._store.notices(REMEMBERED_NOTICES)}
+        texts, self._texts = list(self._texts), {}
+        for account in snapshot.accounts:
+            texts += [doubt.text for doubt in self._doubts(account, snapshot)]
+        fresh = [text for text in dict.fromkeys(texts) if text not in self._told]
+        self._told |= set(fresh)
+        return tuple(Notice(snapshot.as_of, "runner", "runner", "warning", "page", text) for text in fresh)
+
+    def _doubts(self, account: AccountSnapshot, snapshot: Snapshot) -> list[Doubt]:
+        """Of what is new in this reading, or was written anew, or could not be judged before; the rest is as it was."""
+        if account.quality != "ok":
+            return []
+        resting, filled = self._shown(account), self._filled[account.account]
+        due = self._due.setdefault(account.account, {})
+        names = [name for name, since in due.items() if since is None or since <= snapshot.as_of]
+        self._look_up({name for name in names if name not in self._decisions})
+        found: list[Doubt] = []
+        for name in sorted(names, key=lambda each: self._decisions.get(each) or ""):
+            del due[name]
+            known = self._known(name)
+            mine = structs.replace(account, orders=(resting[name],) if name in resting else ())
+            found += doubts(mine, snapshot.as_of, {name: known}.get, {name: filled[name]} if name in filled else {})
+            if known is not None and known.knowledge != "sent" and snapshot.as_of < lasts_from(known):
+                due[name] = lasts_from(known)
+        return found
+
+    def _shown(self, account: AccountSnapshot) -> dict[str, Order]:
+        """Our orders that rest, by name. What is new about them, and fills that are new, are due from now on."""
+        resting: dict[str, Order] = {}
+        for order in account.orders or ():
+            if order.client_order_id is not None and is_ours(order.client_order_id):
+                self._names[order.id] = order.client_order_id
+                resting[order.client_order_id] = order
+        before = self._resting.get(account.account, {})
+        for name, order in resting.items():
+            if _what(before.get(name)) != _what(order):
+                self._is_due(account.account, name)
+        self._resting[account.account] = resting
+        filled = self._filled.setdefault(account.account, {})
+        for name, fill in fills_of_ours(account, self._names):
+            if (account.account, fill.id) not in self._seen_fills:
+                self._seen_fills[account.account, fill.id] = None
+                filled[name] = filled.get(name, Decimal(0)) + fill.amount
+                self._is_due(account.account, name)
+        for remembered in (self._names, self._seen_fills, filled, self._due.get(account.account, {})):
+            _shorten(remembered)
+        return resting
+
+    def _is_due(self, account: str, name: str) -> None:
+        self._due.setdefault(account, {})[name] = None
+
+    def _about(self, entry: JournalEntry) -> list[str]:
+        """The orders of which the venue has shown something, and that an entry says something new of."""
+        account = entry.account or ""
+        shown = (*self._resting.get(account, ()), *self._filled.get(account, ())) if entry.kind == "guarded" else ()
+        if entry.kind == "guarded":  # it names the order whose place was taken, not the one that takes it
+            return [name for name in shown if self._decisions.get(name) == entry.decision]
+        name = entry.client_order_id
+        if name is None or not (name in self._resting.get(account, {}) or name in self._filled.get(account, {})):
+            return []
+        return [name]
+
+    # What the journal knows
+
+    def _known(self, name: str) -> KnownOrder | None:
+        decision = self._decisions.get(name)
+        if decision is None:
+            return None
+        if decision not in self._orders:
+            self._keep(decision, folded(self._store.journal(decision)))
+        return self._orders[decision].get(name)
+
+    def _look_up(self, names: set[str]) -> None:
+        """Find whose orders they are, all in one look: by the decision that a name spells out, else in the newest."""
+        self._decisions |= dict.fromkeys(names)
+        spelled = [found[1] for name in names if (found := _SPELLED.fullmatch(name)) is not None]
+        left = set(names)
+        for decision in spelled:
+            left -= self._found_in(decision, left)
+        for stored in self._store.decisions(LOOKED_THROUGH) if left else ():
+            left -= self._found_in(stored.decision.id, left)
+            if not left:
+                break
+        _shorten(self._decisions)
+
+    def _found_in(self, decision: str, names: set[str]) -> set[str]:
+        journal = self._store.journal(decision)
+        found = {name for entry in journal if (name := entry.client_order_id) is not None} & names
+        self._decisions |= dict.fromkeys(found, decision)
+        if found:
+            self._keep(decision, folded(journal))
+        return found
+
+    def _keep(self, decision: str, orders: dict[str, KnownOrder]) -> None:
+        self._orders.pop(decision, None)
+        self._orders[decision] = orders
+        for known in orders.values():
+            self._remember(known)
+        while len(self._orders) > KEPT:
+            del self._orders[next(iter(self._orders))]
+
+    def _remember(self, known: KnownOrder) -> None:
+        self._decisions[known.name] = known.decision
+        if known.order is not None:
+            self._names[known.order] = known.name
+        odd = of_state(known)
+        if odd is not None:
+            self._texts[odd.text] = None
+
+    def _note(self, decision: str, entry: JournalEntry) -> None:
+        """What an entry gives to tell by itself."""
+        if entry.kind == "guarded":
+            state = entry.data.get("state") or "unknown"
+            if state not in _GUARDED and not state.startswith("tried"):
+                bare = f"{entry.symbol} {entry.position_side} on account {entry.account}"
+                self._texts[f"{bare} stands without its protective order {entry.data.get('for')}: {state}"] = None
+            return
+        if entry.kind not in ("set_aside", "abandoned"):
+            return
+        said = f"order {entry.client_order_id} on {entry.symbol} on account {entry.account} is of unknown fate"
+        what = (
+            "it is set aside, and the venue is still asked. Its position goes on without it: a full close of a swap or "
+            "future as a whole, since such orders only reduce, anything else as if it had filled"
+        )
+        if entry.kind == "abandoned":
+            what = "the venue does not say what became of it, and is asked no more: look there"
+        self._texts[f"{said}: {what} (ksctl explain {decision})"] = None
+
+
+class Both:
+    """Two who watch closings."""
+
+    def __init__(self, first: ClosingWatch, second: ClosingWatch) -> None:
+        self._watches = (first, second)
+
+    def begun(self, decision: Decision, account: str, journal: Sequence[JournalEntry]) -> None:
+        """Tell both."""
+        for watch in self._watches:
+            watch.begun(decision, account, journal)
+
+    def wrote(self, entry: JournalEntry) -> None:
+        """Tell both."""
+        for watch in self._watches:
+            watch.wrote(entry)
+
+
+def _what(order: Order | None) -> tuple[object, ...] | None:
+    """What of a resting order is held against the journal."""
+    return None if order is None else (order.symbol, order.side, order.amount)
+
+
+def _shorten(remembered: dict[Any, Any]) -> None:
+    """Forget the oldest, so that a run of months does not grow."""
+    while len(remembered) > REMEMBERED_NAMES:
+        del remembered[next(iter(remembered))]

@@ -1,0 +1,91 @@
+"""The process of a verb that acts: its event loop, and its file descriptors.
+
+The event loop of a verb that acts: no thread that hangs keeps it from its end, and its end needs none.
+
+`asyncio.run` waits, without a limit, for every thread of the loop's own executor, on one more thread, and the
+interpreter's end for them once more. Names are looked up there (`getaddrinfo`), which may hang for as long as a
+resolver likes, and with six threads that hang no other name is looked up at all.
+
+How many files and connections this process may have open, held against what a run needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, Final, ParamSpec, TypeVar
+
+from killswitch import deadline
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+IDLE = 600.0
+"""Seconds for which a thread waits for another look-up, so that one is there when no other can be begun."""
+
+
+class DaemonThreads(ThreadPoolExecutor):
+    """`deadline.DaemonThreads` as an event loop takes them: it accepts a ThreadPoolExecutor only.
+
+    It never begins a thread of the pool's own.
+    """
+
+    def __init__(self, name: str, most: int = deadline.MOST_THREADS, idle: float = 0.0) -> None:
+        super().__init__(max_workers=1)
+        self._daemons = deadline.DaemonThreads(name, most=most, idle=idle)
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """A future, whose exception is an OSError if no thread can be begun, or too many calls hang already.
+
+        What waited behind those would hang too, and not say so.
+        """
+        return self._daemons.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the threads that are idle. Nothing that is under way is waited for, whatever is asked for."""
+        self._daemons.shutdown()
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        super().__init__()
+        self._look_ups = DaemonThreads("look-up", idle=IDLE)
+        self.set_default_executor(self._look_ups)
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncio's own signature
+        """asyncio's own begins a thread in which to wait for threads that nobody has to wait for."""
+        self._look_ups.shutdown()
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """What `asyncio.run` does, and it ends when `main` does."""
+    with asyncio.Runner(loop_factory=_Loop) as runner:
+        return runner.run(main)
+
+
+BASE: Final = 256
+"""Descriptors of a run without any account: the store's connections, logs, sinks, reports, notifications."""
+PER_ACCOUNT: Final = 32
+"""Descriptors of an account: a pool of connections to its venue, its pushes, look-ups of names, its lock file."""
+MOST: Final = 65_536
+"""No run needs more, and a limit without bounds costs programs time that walk through it."""
+
+
+def make_room(accounts: int) -> str | None:
+    """Raise the soft limit to the hard one; what is missing where that is too little for so many accounts."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST if hard == resource.RLIM_INFINITY else min(hard, MOST)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):  # then the limit stays, and is told below where it is too low
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = BASE + PER_ACCOUNT * accounts
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return None
+    return (
+        f"this process may open {soft} files and connections, and {accounts} accounts may need {needed}: raise the "
+        "limit (`ulimit -n`, LimitNOFILE= of the service), or orders may find no connection"
+    )

@@ -1,0 +1,139 @@
+"""Waiting of the runner's loop: whatever it waits for, closings go on meanwhile, each pass as soon as it makes sense.
+
+Only here does a runner sleep in its clock's time: a clock which passes only when someone sleeps has one sleeper.
+
+How long the threads of a run hold up its ticks: the interpreter lets one of them work at a time.
+
+A tick waits for the disk some ten times, and each time asks for the interpreter anew; while a page is drawn it is
+given it after the switch interval, five thousandths of a second by default. And a collection of garbage that looks
+through all that libraries have loaded stops every thread for half a tenth of a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from collections.abc import Collection, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from killswitch.model.clock import Clock
+from killswitch.runner.closings import Closings
+
+if TYPE_CHECKING:
+    from killswitch.runner.observers import TickReport
+
+T = TypeVar("T")
+
+
+class Caller(Protocol):
+    """What may want a tick before its time."""
+
+    @property
+    def bell(self) -> asyncio.Event: ...
+
+    @property
+    def ready(self) -> bool: ...
+
+    def ask(self, due: float) -> None: ...
+
+    def wait(self, due: float) -> float: ...
+
+    def futures(self) -> set[asyncio.Future[Any]]: ...
+
+
+class Pacing:
+    """One runner's waiting. StoreError comes out of every method: a closing that cannot record ends the run."""
+
+    def __init__(self, closings: Closings, clock: Clock) -> None:
+        self._closings = closings
+        self._clock = clock
+
+    async def beside(self, reading: Coroutine[None, None, T]) -> T:
+        """What `reading` comes to; closings go on meanwhile, because a venue may take its whole timeout to answer."""
+        if not (self._closings.working or self._closings.owing):
+            return await reading
+        task = asyncio.create_task(reading)
+        try:
+            await self._closings.go_on(until=task)
+            return await task
+        finally:
+            task.cancel()
+
+    async def until(self, due: float, stop: asyncio.Event, caller: Caller | None = None) -> bool:
+        """Until the next tick is due, or `stop`: closings go on, each pass as soon as it makes sense.
+
+        True where `caller` wants a tick before that.
+        """
+        stopped = asyncio.ensure_future(stop.wait())
+        rung: asyncio.Future[Any] | None = None
+        try:
+            while (left := due - self._clock.monotonic()) > 0 and not stopped.done():
+                if caller is None:
+                    await self.step(left, {stopped})
+                    continue
+                caller.ask(due)
+                if caller.ready:
+                    return True
+                if rung is None or rung.done():
+                    rung = asyncio.ensure_future(caller.bell.wait())
+                await self.step(min(left, caller.wait(due)), {stopped, rung, *caller.futures()})
+            return False
+        finally:
+            waits = [each for each in (stopped, rung) if each is not None]
+            for each in waits:
+                each.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    async def step(self, left: float, others: Collection[asyncio.Future[Any]] = ()) -> None:
+        """Begin the passes that are due, and wait until one ends or the next is due, for at most `left` seconds.
+
+        Or until one of `others` is done.
+
+        A pass under way waits for its venue, and so is waited for in real time. Where the clock has not moved in
+        that time, it is one that somebody has to move.
+        """
+        waited: set[asyncio.Future[Any]] = {*self._closings.kick()}
+        before, wait = self._clock.monotonic(), min(left, self._closings.wait)
+        other = set(others)
+        if waited:
+            ended, _ = await asyncio.wait(waited | other, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+            wait = 0.0 if ended else wait - (self._clock.monotonic() - before)
+        if wait > 0.0:
+            slept = asyncio.ensure_future(self._clock.sleep(wait))
+            await asyncio.wait({slept} | other, return_when=asyncio.FIRST_COMPLETED)
+            slept.cancel()
+            await asyncio.gather(slept, return_exceptions=True)
+
+
+SWITCH_AFTER = 0.0005
+"""Seconds after which a thread that is at work lets another one in that asks for it."""
+
+
+def keep_short() -> None:
+    """For this process: threads change often, and what is loaded by now is not looked through again."""
+    sys.setswitchinterval(SWITCH_AFTER)
+    leave_alone()
+
+
+def leave_alone() -> None:
+    """What is there now stays for the rest of the process: collections leave it out. It is freed when unused."""
+    gc.freeze()
+
+
+class FirstAnswers:
+    """A witness that leaves alone what adapters have loaded when an account first answers.
+
+    The rules of a venue are some ten thousand objects, and looking through those of fifty accounts takes an eighth of
+    a second. It is done once for each account at the most.
+    """
+
+    def __init__(self) -> None:
+        self._answered: set[str] = set()
+
+    def ticked(self, report: TickReport) -> None:
+        """Look for accounts that have not answered before."""
+        answered = {account.account for account in report.snapshot.accounts if account.quality == "ok"}
+        if not answered <= self._answered:
+            self._answered |= answered
+            leave_alone()

@@ -1,0 +1,290 @@
+"""The blob that `ksctl status` reads, and how the last run on a store was started.
+
+What `ksctl status` reads: one small blob in the store, replaced at every tick.
+
+How the last run on a store was started, for the commands of a report.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from killswitch.accounts.poll.push_listener import StreamView
+from killswitch.engine.state import Waiting
+from killswitch.graph.nodes import Graph, PolicySet
+from killswitch.incident.record.checklist import StartedAs
+from killswitch.incident.record.lifetime import Runbooks, keep_runbooks
+from killswitch.model.clock import Clock
+from killswitch.model.instant import from_micros
+from killswitch.model.snapshot import AccountSnapshot, Closing
+from killswitch.model.store import Store
+from killswitch.planning.operator.closes import Orphan
+from killswitch.planning.operator.commands import UnfinishedClose
+from killswitch.planning.scopes.evaluator import Suspected
+from killswitch.planning.scopes.trigger_status import MachineStatus, Reading
+from killswitch.runner.clock import ClockState, now_after
+from killswitch.runner.dead_man.memory import TimerView
+from killswitch.signals.catalogue import CATALOGUE
+
+LIVE_NAME = "runner"
+
+Span = tuple[float | None, float | None]
+"""An interval; null is an unbounded end."""
+
+_UNITS = {spec.name: spec.unit for spec in CATALOGUE}
+
+
+class TriggerStatus(Struct, frozen=True):
+    """One trigger: its interval, its threshold as written, and how far it is from being true."""
+
+    name: str
+    place: str
+    signal: str | None
+    window: int | None
+    """Microseconds."""
+    unit: str | None
+    value: Span | None
+    threshold: str | None
+    headroom: Span | None
+    truth: bool | None
+    held: bool
+    confirmed: bool
+    true_since: datetime | None
+    unknown_because: str | None
+
+
+class WaitingView(Struct, frozen=True):
+    """A stage that fired while accounts could not be read, and whose close waits for them.
+
+    `until`: when that ends, unless its triggers hold again before.
+    """
+
+    stage: str
+    accounts: tuple[str, ...]
+    since: datetime
+    until: datetime
+
+
+class SuspectedView(Struct, frozen=True):
+    """A lock that was written because the stage would fire if a fall of equity was a loss; nothing has fired."""
+
+    stage: str
+    mode: str
+    until: datetime | None
+
+
+class MachineView(Struct, frozen=True):
+    """One policy on one scope."""
+
+    policy: str
+    scope: str
+    mode: str
+    level: int
+    stage: str | None
+    fired_at: datetime | None
+    cooldown_until: datetime | None
+    decision: str | None
+    triggers: tuple[TriggerStatus, ...]
+    waiting: WaitingView | None = None
+    suspected: SuspectedView | None = None
+    """The last lock on suspicion; over once `until` has passed."""
+    latched: bool = True
+    """False where `stage` has fired and not latched, because accounts could not be read."""
+
+
+class UnfinishedCloseView(Struct, frozen=True):
+    """A close by hand that waits until accounts can be read, by the id of its event."""
+
+    event: str
+    accounts: tuple[str, ...]
+    since: datetime
+    until: datetime
+
+
+class AccountView(Struct, frozen=True):
+    """One account as the last tick read it."""
+
+    account: str
+    venue: str
+    market: str
+    currency: str
+    armed: bool
+    quality: str
+    reason: str | None
+    observed_at: datetime | None
+    equity: Decimal | None
+    positions: int | None
+
+
+class OrphanView(Struct, frozen=True):
+    """A latched stage whose policy or account is gone from the files: it stands, and only a hand ends it."""
+
+    policy: str
+    scope: str
+    level: int
+    stage: str | None
+
+
+class RunnerView(Struct, frozen=True):
+    """The runner as of its last tick. Locks are not here: they are read from their files, as bots read them."""
+
+    owner: str
+    started_at: datetime
+    as_of: datetime
+    ticks: int
+    duration_ms: float
+    interval: float
+    live: bool
+    policies: tuple[str, ...]
+    policy_set: str
+    lock_folder: str | None
+    union: str | None
+    accounts: tuple[AccountView, ...]
+    machines: tuple[MachineView, ...]
+    closings: tuple[Closing, ...]
+    problems: tuple[str, ...]
+    orphans: tuple[OrphanView, ...] = ()
+    streams: tuple[StreamView, ...] = ()
+    timers: tuple[TimerView, ...] = ()
+    suspended: tuple[str, ...] = ()
+    """Accounts whose broker refuses every new order by our word."""
+    apart: float | None = None
+    """The most seconds between two of the last ten scheduled ticks; null after the first. More than `interval` where a
+    tick waited for an account that did not answer."""
+    clock: ClockState | None = None
+    """Where the timeline of the ticks was when this was written."""
+    unfinished_closes: tuple[UnfinishedCloseView, ...] = ()
+    """Closes by hand that wait for accounts; their commands are among what is pending."""
+
+
+def last_clock_state(view: RunnerView | None) -> ClockState | None:
+    """Where the timeline of a store was left; None where no tick is known."""
+    return None if view is None else view.clock or ClockState(view.as_of)
+
+
+_ENCODER = msgspec.json.Encoder(decimal_format="string")
+_DECODER = msgspec.json.Decoder(RunnerView)
+
+encode_view = _ENCODER.encode
+decode_view = _DECODER.decode
+
+
+def account_view(snapshot: AccountSnapshot, *, armed: bool) -> AccountView:
+    """What status shows of one account."""
+    return AccountView(
+        snapshot.account, snapshot.venue, snapshot.market, snapshot.currency, armed,
+        snapshot.quality, snapshot.reason, snapshot.observed_at, snapshot.equity,
+        None if snapshot.positions is None else len(snapshot.positions),
+    )  # fmt: skip
+
+
+def orphan_views(orphans: tuple[Orphan, ...]) -> tuple[OrphanView, ...]:
+    """What status shows of latches that no machine answers for."""
+    return tuple(OrphanView(each.policy, each.scope, each.level, each.stage) for each in orphans)
+
+
+def machine_views(machines: tuple[MachineStatus, ...], policies: PolicySet) -> tuple[MachineView, ...]:
+    """What status shows of the interpreter's machines."""
+    graphs = {graph.policy: graph for graph in policies.graphs}
+    return tuple(_machine_view(machine, graphs[machine.policy]) for machine in machines)
+
+
+def _machine_view(machine: MachineStatus, graph: Graph) -> MachineView:
+    return MachineView(
+        machine.policy, machine.scope, machine.mode, machine.level, machine.stage, machine.fired_at,
+        machine.cooldown_until, machine.decision,
+        tuple(_trigger_status(reading, graph) for reading in machine.readings),
+        _waiting(machine.waiting), _suspected(machine.suspected), machine.latched,
+    )  # fmt: skip
+
+
+def _waiting(waiting: Waiting | None) -> WaitingView | None:
+    if waiting is None:
+        return None
+    since, until = from_micros(waiting.since), from_micros(waiting.until)
+    return WaitingView(waiting.stage, waiting.accounts, since, until)
+
+
+def unfinished_close_views(unfinished: Mapping[str, UnfinishedClose]) -> tuple[UnfinishedCloseView, ...]:
+    """What status shows of closes by hand that wait for accounts."""
+    return tuple(
+        UnfinishedCloseView(id_, tuple(sorted(each.accounts)), from_micros(each.since), from_micros(each.until))
+        for id_, each in unfinished.items()
+    )
+
+
+def _suspected(suspected: Suspected | None) -> SuspectedView | None:
+    return None if suspected is None else SuspectedView(suspected.stage, suspected.lock.mode, suspected.lock.until)
+
+
+def _trigger_status(reading: Reading, graph: Graph) -> TriggerStatus:
+    trigger = reading.trigger
+    signal = None if trigger.threshold is None else graph.signals[trigger.threshold.index]
+    return TriggerStatus(
+        name=trigger.name,
+        place=f"{trigger.place.file}:{trigger.place.line}",
+        signal=None if signal is None else signal.name,
+        window=None if signal is None else signal.window,
+        unit=None if signal is None else _UNITS.get(signal.name),
+        value=_span(reading.value),
+        threshold=None if trigger.threshold is None else f"{trigger.threshold.op} {trigger.threshold.written}",
+        headroom=_span(reading.headroom),
+        truth=reading.truth,
+        held=reading.held,
+        confirmed=reading.confirmed,
+        true_since=reading.true_since,
+        unknown_because=reading.unknown_because,
+    )
+
+
+def _span(interval: tuple[float, float] | None) -> Span | None:
+    if interval is None:
+        return None
+    low, high = interval
+    return (low if math.isfinite(low) else None, high if math.isfinite(high) else None)
+
+
+_RECORDING = "recording"
+
+
+def keep_start(store: Store, digest: str, runbooks: Runbooks, recording: Path | None) -> None:
+    """Write down, at the start of a run, what a report needs that no tick says: runbooks, and what is recorded to."""
+    keep_runbooks(store, digest, runbooks)
+    # Not resolved: that asks a disk that may hang.
+    store.put_live(_RECORDING, b"" if recording is None else str(recording.absolute()).encode())
+
+
+def started_as(store: Store, store_at: str) -> StartedAs:
+    """Where a command finds the store and the policies. `store_at`: the store as it was named."""
+    view = _view(store)
+    path = store_at if "://" in store_at else str(Path(store_at).resolve())
+    recording = (store.live(_RECORDING) or b"").decode()
+    # A packed recording cannot be read while it is written, so it is not offered.
+    replayed = recording if recording.endswith(".jsonl") else None
+    return StartedAs(path) if view is None else StartedAs(path, view.policies, view.live, replayed)
+
+
+def last_tick(store: Store) -> datetime | None:
+    """The `as_of` of the last tick on this store; None if there was none that we can read."""
+    view = _view(store)
+    return None if view is None else view.as_of
+
+
+def tick_time(store: Store | None, clock: Clock) -> datetime:
+    """Now, as the next tick on the store is dated: what is given to a tick, and held against its dates, is dated so."""
+    return now_after(None if store is None else last_clock_state(_view(store)), clock)
+
+
+def _view(store: Store) -> RunnerView | None:
+    blob = store.live(LIVE_NAME)
+    try:
+        return None if blob is None else decode_view(blob)
+    except msgspec.DecodeError:
+        return None  # written by another version: the commands then name the store only

@@ -1,0 +1,406 @@
+"""Why a scope's equity changed: the rows of the ledger held against what prices and trades leave unexplained.
+
+Each account is explained by itself, see `equity_change` for its parts and `loss_or_flow` for the rule. What comes out
+is money that moved, for which units are issued, and changes that wait until it is known what they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from copy import deepcopy
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+
+from msgspec import Struct
+
+from killswitch.model.instant import HOUR, SECOND, to_micros
+from killswitch.model.snapshot import AccountSnapshot
+from killswitch.signals.equity.ledger_rows import FillRow, Ledger, LedgerState, ahead_of_venue
+from killswitch.signals.equity.ledger_rows import Row as LedgerRow
+from killswitch.signals.equity.loss_or_flow import (
+    EARLY,
+    FALLS,
+    FALLS_WITHIN,
+    LAG,
+    NETTED_WITHIN,
+    SETTLED_AFTER,
+    is_about,
+    is_amount,
+    lag_of,
+)
+from killswitch.signals.equity.pending_changes import Change, Changes, Resolved
+from killswitch.signals.equity.swings import Swing
+from killswitch.signals.equity.trail import Trail, TrailState, Unexplained
+from killswitch.signals.equity.unread_accounts import Unsettled
+from killswitch.signals.position import ZERO
+from killswitch.signals.view import ScopeView
+
+OUT_OF_REACH = HOUR
+"""Flows that are known up to so long before a change only are not waited for."""
+SILENT = 5 * SECOND
+"""A ledger that has not answered for so long after a change does not hold up what may be taken back."""
+
+
+@dataclass(frozen=True, slots=True)
+class EquityTerms:
+    """How the policy judges equity: see `EquityRule` of the graph (microseconds, fraction).
+
+    `flow_grace`: how long a pending change waits for a ledger that does not answer. `closes`: whether a fall that
+    nothing explains counts as loss, once the ledger was known past it.
+    """
+
+    max_gap: int
+    tolerance: float
+    flow_grace: int
+    closes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeEvent:
+    """What became of unexplained money; `amount` in the scope's currency.
+
+    `appeared`: nothing explains it; it is `pending`, or taken for money that moved. `explained`: a row of the ledger
+    did. `lost`: it counts as profit or loss from now on. `anew`: money came into a wiped-out account, so that a new
+    series begins.
+    """
+
+    kind: Literal["appeared", "explained", "lost", "anew"]
+    amount: Decimal
+    pending: bool = False
+
+
+class Explained(Struct):
+    """What one observation came to: `flow` for which units are issued, corrections of the past, and new changes."""
+
+    flow: Decimal = ZERO
+    resolved: list[Resolved] = []
+    appeared: list[Change] = []
+    events: list[ChangeEvent] = []
+
+
+class Explanation:
+    """The memory by which a scope's changes of equity are explained."""
+
+    def __init__(self, terms: EquityTerms) -> None:
+        self._terms = terms
+        self._tolerance = Decimal(str(terms.tolerance))
+        self.ledger = Ledger()
+        self.changes = Changes()
+        self.trails: dict[str, Trail] = {}
+        self.complete = True
+        """Whether the last observation said of every account what its equity is made of."""
+        self._arrived: list[tuple[int, str, Decimal]] = []
+
+    def explain(self, view: ScopeView, profits: dict[str, Decimal | None], before: Decimal | None) -> Explained:
+        """Explain the accounts' changes since their last usable snapshots.
+
+        `profits`: of each account's positions together. `before`: the scope's equity at its last observation.
+        """
+        found = Explained()
+        self.complete = True
+        for account in view.accounts:
+            trail = self.trails.get(account.account)
+            if trail is None:
+                trail = self.trails[account.account] = Trail()
+            first = trail.before is None
+            fills = self.ledger.fills_of(account.account) if self.ledger.fills else []
+            rest = trail.observe(
+                view.as_of, account, profits[account.account], view.instruments, fills,
+                self._tolerance,
+            )  # fmt: skip
+            for row in trail.late:
+                found.resolved += self._late_fill(trail, row, account.currency)
+            if trail.swing:
+                found.flow += trail.swing * view.rate(account.account)
+                found.resolved += _taken_out(trail.noise_found, view.rate(account.account), before)
+            rows = [row for row in self.ledger.rows if row.account == account.account] if self.ledger.rows else []
+            if rest is None:
+                self.complete = self.complete and first
+                found.flow += sum((row.amount for row in rows if row.moved), ZERO) * view.rate(account.account)
+                self._drop(rows)
+                continue
+            self.complete = self.complete and rest.complete
+            if rows or rest.amount:
+                self._account_for(trail, account.account, rest, rows, found, view.rate(account.account))
+        return found
+
+    def settle(self, view: ScopeView) -> Explained:
+        """Let changes count as what they are by now, those that have just appeared included."""
+        found = Explained()
+        if self.changes.all or self.ledger.rows:
+            self._settle(view, found)
+            self._give_up_rows(view, found)
+        return found
+
+    def settle_readable(self, view: ScopeView) -> Explained:
+        """The same while other accounts of the scope cannot be read: `view` has those that can.
+
+        Their rows are held against what appeared before; those of what happens meanwhile wait until all can be read.
+        """
+        found = Explained()
+        if not self.changes.all:
+            return found
+        readable = {account.account for account in view.accounts}
+        for row in [each for each in self.ledger.rows if each.account in readable]:
+            trail = self.trails.get(row.account)
+            if trail is not None and trail.before is not None and trail.before.equity is not None:
+                self._explain_earlier(row, trail.noise_of(trail.before.equity), found)
+        self._settle(view, found)
+        return found
+
+    def unsettled(self, view: ScopeView, profits: dict[str, Decimal | None]) -> dict[str, Unsettled]:
+        """What moved in each account since its last usable snapshot, and what nothing explains; nothing is remembered.
+
+        For accounts that can be read while others of the scope cannot.
+        """
+        found: dict[str, Unsettled] = {}
+        for account in view.accounts:
+            trail = self.trails.get(account.account)
+            rows = [row for row in self.ledger.rows if row.account == account.account]
+            moved = sum((row.amount for row in rows if row.moved), ZERO)
+            rest = None if trail is None else deepcopy(trail).observe(
+                view.as_of, account, profits[account.account], view.instruments,
+                [row for row in self.ledger.fills if row.account == account.account],
+                self._tolerance,
+            )  # fmt: skip
+            left = ZERO if rest is None else rest.amount - sum((row.amount for row in rows), ZERO)
+            found[account.account] = Unsettled(moved, ZERO if rest is None or abs(left) <= rest.noise else left)
+        return found
+
+    def _account_for(
+        self,
+        trail: Trail,
+        account: str,
+        rest: Unexplained,
+        rows: list[LedgerRow],
+        found: Explained,
+        rate: Decimal,
+    ) -> None:
+        """Hold the rows against the residual, then against earlier changes; judge what is left."""
+        left = rest.amount
+        timely = self._together(trail, account, rest, rows)
+        for row in timely:
+            left -= row.amount
+            found.flow += row.amount * rate
+            self._arrive(rest.at, account, row.amount * rate)
+        self._drop(timely)
+        others = [row for row in rows if row not in timely] if timely else rows
+        for row in sorted(others, key=lambda it: not is_amount(it.amount, left, rest.noise)):
+            part = _part(row, left, rest)
+            left -= part
+            found.flow += part * rate if row.moved else ZERO
+            if part == row.amount or is_amount(row.amount, part, rest.noise):
+                self._arrive(rest.at, account, part * rate)
+                self._drop([row])
+                continue
+            row.amount -= part
+            self._explain_earlier(row, rest.noise, found)
+        kind = trail.judge(left, rest)
+        if kind in ("trade", "money"):
+            change = Change(
+                rest.at, left, 0.0, 0.0, 0.0, account=account, since=rest.since, equity=rest.equity, slack=rest.slack,
+                kind="trade" if kind == "trade" else "money", rate=rate,
+            )  # fmt: skip
+            if self._may_be_lost(change):
+                change.kind = "trade"
+            found.appeared.append(change)
+            self._arrive(rest.at, account, left * rate)
+        elif kind == "slip" and left:
+            # It counts at once, and is kept for a row that may yet speak of money that moved.
+            slip = Change(rest.at, left, 0.0, 0.0, 0.0, lost=True, account=account, since=rest.since, rate=rate)
+            slip.equity = rest.equity
+            found.appeared.append(slip)
+
+    def _explain_earlier(self, row: LedgerRow, noise: Decimal, found: Explained) -> None:
+        """Hold a row against changes that have appeared before it."""
+        resolved, row.amount = self.changes.explain(row.account, row.amount, row.at, noise, moved=row.moved)
+        found.resolved += resolved
+        found.events += [ChangeEvent("explained", it.worth) for it in resolved]
+        if row.amount == ZERO:
+            self._drop([row])
+
+    def _together(self, trail: Trail, account: str, rest: Unexplained, rows: list[LedgerRow]) -> list[LedgerRow]:
+        """The flows dated inside the interval, where all of them belong to its residual; else none.
+
+        They do where they add up to it. They do too where they hide a fall that trades may have made which no fill
+        accounts for: a deposit hides no loss.
+        """
+        timely = [it for it in rows if it.moved and is_about(it.at, rest.since, rest.at)]
+        timely = [it for it in timely if not self.changes.has(account, it.amount, it.at, rest.noise)]
+        if not timely:
+            return []
+        left = rest.amount - sum((it.amount for it in timely), ZERO)
+        if abs(left) <= rest.noise:
+            return timely
+        may_be_lost = left < min(rest.amount, -rest.noise) and -left <= trail.trades.bound(rest.at) + rest.slack
+        return timely if may_be_lost else []
+
+    def _late_fill(self, trail: Trail, row: FillRow, currency: str) -> list[Resolved]:
+        """Let a fill say what an earlier change was: against the mark of its trade, else by what it realised."""
+        trade = trail.trades.fill(row, currency)
+        if trade is not None:
+            return self.changes.fill(row.account, *trade)
+        if row.gain is None:
+            return []
+        return self.changes.explain(row.account, row.gain, to_micros(row.fill.at), ZERO, moved=False)[0]
+
+    def _arrive(self, at: int, account: str, amount: Decimal) -> None:
+        if amount > ZERO:
+            self._arrived.append((at, account, amount))
+
+    def _drop(self, rows: Iterable[LedgerRow]) -> None:
+        gone = {id(row) for row in rows}
+        self.ledger.rows = [row for row in self.ledger.rows if id(row) not in gone]
+
+    # What becomes of changes
+
+    def _settle(self, view: ScopeView, found: Explained) -> None:
+        now = view.as_of
+        self._arrived = [each for each in self._arrived if now - each[0] <= LAG]
+        accounts = {account.account: account for account in view.accounts}
+        for change in self.changes.unexplained:
+            if change.account in self.trails:
+                self._judge_anew(change, now, found)
+        self._many_falls(now, found)
+        for change in self.changes.open:
+            if change.kind == "trade":
+                self.changes.net(change, NETTED_WITHIN)
+        for change in self.changes.open:
+            account = accounts.get(change.account)
+            if account is not None:
+                self._resolve(change, account, now, found)
+        self.changes.expire(now)
+
+    def _judge_anew(self, change: Change, now: int, found: Explained) -> None:
+        """Trades that were seen later than the change bound it too, and fills that came say what they made of it."""
+        if change.moved and now - change.at > EARLY:
+            return
+        trail = self.trails[change.account]
+        size = abs(change.amount)
+        bounded = size <= trail.trades.bound(change.at) + change.slack
+        if change.moved:
+            if bounded:
+                change.kind = "trade"
+                found.resolved.append(self.changes.reopen(change))
+        elif size <= trail.noise_of(change.equity) or trail.takes_for_slip(change.amount, change.equity, change.at):
+            change.lost = True
+        elif change.in_transit:
+            change.kind = "money"
+        else:
+            change.kind = "trade" if bounded or self._may_be_lost(change) else "money"
+
+    def _may_be_lost(self, change: Change) -> bool:
+        """Whether it may be a loss although no trade accounts for it: by the policy's choice, or as one of many."""
+        return change.amount < ZERO and (self._terms.closes or change.hurried)
+
+    def _many_falls(self, now: int, found: Explained) -> None:
+        """Falls that come one after the other, and no rises among them: trades that nobody shows."""
+        recent = [each for each in self.changes.all if now - each.at <= FALLS_WITHIN and _is_loose(each)]
+        for account in dict.fromkeys(each.account for each in recent):
+            own = [each for each in recent if each.account == account]
+            falls = [each for each in own if each.amount < ZERO]
+            risen = sum((each.amount for each in own if each.amount > ZERO), ZERO)
+            fallen = -sum((each.amount for each in falls), ZERO)
+            if len(falls) < FALLS or risen * 2 >= fallen:
+                continue
+            for change in falls:
+                if change.lost or change.hurried:
+                    continue
+                change.kind, change.hurried = "trade", True
+                if change.moved:
+                    found.resolved.append(self.changes.reopen(change))
+
+    def _resolve(self, change: Change, account: AccountSnapshot, now: int, found: Explained) -> None:
+        """Let an open change count as what it is taken for, once enough is known."""
+        age = now - change.at
+        proven = _proven(account, change, ahead_of_venue(account, now))
+        if change.unanswered_since is None and ((proven is not None and proven >= change.at) or age >= SILENT):
+            change.unanswered_since = now
+        if change.kind == "money":
+            if age >= SETTLED_AFTER:
+                found.resolved.append(self.changes.settle_as_flow(change))
+            return
+        if change.amount < ZERO and self._is_in_transit(change):
+            change.kind, change.in_transit = "money", True
+            return
+        lag = lag_of(change.amount, change.equity, account.row_lag_s, hurried=change.hurried)
+        known = proven is not None and proven >= change.at + lag
+        silent = age >= self._terms.flow_grace and (proven is None or now - proven >= self._terms.flow_grace)
+        if known or silent:
+            change.lost = True
+            found.events.append(ChangeEvent("lost", -change.worth))
+
+    def _is_in_transit(self, change: Change) -> bool:
+        """Whether about as much arrived in another account of the scope shortly before or after."""
+        return any(
+            account != change.account and abs(at - change.at) <= LAG and ZERO <= -change.worth - amount <= amount / 100
+            for at, account, amount in self._arrived
+        )
+
+    def _give_up_rows(self, view: ScopeView, found: Explained) -> None:
+        """Rows whose change was never seen: a small one went as noise, the others never touched this equity."""
+        late = [row for row in self.ledger.rows if view.as_of - row.seen > EARLY]
+        for row in late:
+            trail = self.trails.get(row.account)
+            own = None if trail is None or trail.before is None else trail.before.equity
+            if not row.moved or own is None or abs(row.amount) * 500 > own or view.equity is None:
+                continue
+            worth = row.amount * view.rate(row.account)
+            before = view.equity - worth
+            if before > ZERO:
+                found.resolved.append(Resolved(row.at, worth, float(view.equity / before), 0.0))
+        self._drop(late)
+
+    # Keeping
+
+    def leave(self, members: frozenset[str]) -> None:
+        """Only `members` are in the scope any more; what was open of it is forgotten."""
+        self.trails = {name: trail for name, trail in self.trails.items() if name in members}
+        self.ledger.drop()
+        self.changes = Changes()
+
+    def state(self) -> tuple[LedgerState, dict[str, TrailState]]:
+        """Everything but the changes, for storing."""
+        trails = {name: state for name, trail in self.trails.items() if (state := trail.state()) is not None}
+        return self.ledger.state(), trails
+
+    def restore(self, ledger: LedgerState, trails: dict[str, TrailState], changes: Changes) -> None:
+        """Take up where a stored explanation left off."""
+        self.ledger.restore(ledger)
+        self.trails = {name: Trail.restored(state) for name, state in trails.items()}
+        self.changes = changes
+
+
+def _is_loose(change: Change) -> bool:
+    """Whether no trade accounts for a change: it is taken for money that moved, or was until many others came."""
+    return not change.accepted and (change.hurried or (change.kind == "money" and not change.lost))
+
+
+def _part(row: LedgerRow, left: Decimal, rest: Unexplained) -> Decimal:
+    """The part of what is left that the row explains: all of the row, where it is about that amount."""
+    if is_amount(row.amount, left, rest.noise):
+        return row.amount
+    if abs(left) <= rest.noise or (row.amount > ZERO) != (left > ZERO):
+        return ZERO
+    return min(row.amount, left, key=abs) if is_about(row.at, rest.since, rest.at) else ZERO
+
+
+def _proven(account: AccountSnapshot, change: Change, ahead: int) -> int | None:
+    """Until when both fills and flows are known, by our clock, `ahead` of the venue's; None where that is not said.
+
+    A venue that gives its flows hours late, as Alpaca does, will not show one of the change's own time within any
+    grace: waiting for it says nothing. There a change that trades may account for goes by the fills alone.
+    """
+    if account.fills_as_of is None or account.flows_as_of is None:
+        return None
+    fills, flows = to_micros(account.fills_as_of) + ahead, to_micros(account.flows_as_of) + ahead
+    return fills if change.kind == "trade" and flows < change.at - OUT_OF_REACH else min(fills, flows)
+
+
+def _taken_out(swings: list[Swing], rate: Decimal, equity: Decimal | None) -> list[Resolved]:
+    """Earlier swings of an account as what they were: no profit and no loss. `equity` is the scope's."""
+    if equity is None or equity <= ZERO:
+        return []
+    worths = [(it.at, it.amount * rate) for it in swings]
+    return [Resolved(at, worth, float(1 + worth / equity), 0.0) for at, worth in worths if -worth < equity]

@@ -1,0 +1,305 @@
+"""What flows and fills say about a change of equity, each row counted once.
+
+Money is Decimal in the scope's currency. Rows arrive when they become known, also with snapshots whose
+equity cannot be used, so they are gathered until the next equity that can.
+
+Two clocks in one snapshot: ours, which ticks are dated by, and the venue's, which dates rows and answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from killswitch.model.instant import HOUR, SECOND, to_micros
+from killswitch.model.magnitude import sane, sound_fill
+from killswitch.model.snapshot import UNIT_FLOWS, AccountSnapshot, Fill, Flow, Position
+from killswitch.signals.equity.asset_prices import AssetPrices, LastPrice
+from killswitch.signals.equity.loss_or_flow import EARLY
+from killswitch.signals.position import ZERO, move_value
+from killswitch.signals.view import PnlKey, ScopeView
+
+LATEST = 48 * HOUR
+"""Rows that happened longer before the last look than this are old news, told again: their ids may be forgotten."""
+
+
+class Row(Struct):
+    """A row of an account's ledger that no change of equity has been found for yet.
+
+    `at` is when it happened, `seen` when it became known (microseconds, as ticks are dated); `amount` in the account's
+    currency. `moved`: it is a deposit, a withdrawal or a transfer; otherwise profit or loss.
+    """
+
+    account: str
+    at: int
+    seen: int
+    amount: Decimal
+    moved: bool
+
+
+class UnpricedFlow(Struct, frozen=True):
+    """A flow in an asset whose price is not known yet; `seen` when it became known."""
+
+    account: str
+    flow: Flow
+    seen: int
+
+
+class FillRow(Struct):
+    """A fill that became known since its account's equity was last usable, and what it realised less its fee."""
+
+    account: str
+    fill: Fill
+    gain: Decimal | None
+
+
+class LedgerState(Struct):
+    """A ledger as serialised."""
+
+    seen: list[tuple[str, int]]
+    realized: list[tuple[str, str, str, Decimal]]
+    unknown: list[tuple[str, str, str, int]]
+    joined: list[tuple[str, int]]
+    looked_at: int | None
+    rows: list[Row] = []
+    fills: list[FillRow] = []
+    unpriced: list[UnpricedFlow] = []
+    prices: list[LastPrice] = []
+
+
+class Ledger:
+    """Gathers rows by id, and keeps realised P&L per position, net of fees.
+
+    `unknown` says of which positions, and when, a fill's gain was not known.
+    """
+
+    def __init__(self) -> None:
+        self.realized: dict[PnlKey, Decimal] = {}
+        self.unknown: dict[PnlKey, int] = {}
+        self.rows: list[Row] = []
+        """Flows, funding, interest and fees that still wait for their change of equity, oldest first."""
+        self.fills: list[FillRow] = []
+        self.joined: dict[str, int] = {}
+        """When each account's equity was first counted, by its venue's clock: what was before is in that already."""
+        self.unpriced: list[UnpricedFlow] = []
+        """Flows that wait for a price, as long as rows wait for their change."""
+        self._prices = AssetPrices()
+        self._seen: dict[str, int] = {}
+        self._looked_at: int | None = None
+
+    def gather(self, view: ScopeView, before: ScopeView | None) -> None:
+        """Take the view's new rows; `before` is the view of the tick before, for the positions that fills met."""
+        for account in view.accounts:
+            self._correct_joined(account)
+            self._prices.take(account, view.as_of)
+            if account.flows or account.fills:
+                self._take_rows(account, view, before)
+        if self.unpriced:
+            self._price_anew(view)
+        if view.unknown is None:
+            self._looked_at = view.as_of
+            for account in view.accounts:
+                if account.account not in self.joined:
+                    wallet = account.wallet_as_of
+                    self.joined[account.account] = view.as_of if wallet is None else to_micros(wallet)
+        self._forget_old()
+
+    def _take_rows(self, account: AccountSnapshot, view: ScopeView, before: ScopeView | None) -> None:
+        """Take an account's new rows, dated as ticks are."""
+        ahead = ahead_of_venue(account, view.as_of)
+        for flow in account.flows or ():
+            if self._is_new(account.account, f"flow/{account.account}/{flow.id}", flow.at):
+                self._take_flow(account, replace(flow, at=_later(flow.at, ahead)) if ahead else flow, view.as_of)
+        for fill in account.fills or ():
+            if self._is_new(account.account, f"fill/{account.account}/{fill.id}", fill.at):
+                self._take_fill(account, replace(fill, at=_later(fill.at, ahead)) if ahead else fill, view, before)
+
+    def _correct_joined(self, account: AccountSnapshot) -> None:
+        """A time that the venue's clock has not reached yet is one of a wrong clock: it joined by the last snapshot."""
+        joined, now = self.joined.get(account.account), venue_time(account)
+        if joined is None or now is None or joined <= now:
+            return
+        last = self._prices.last(account.account)
+        then = None if last is None else venue_time(last)
+        self.joined[account.account] = now if then is None else min(now, then)
+
+    def unit_flow_in(self, view: ScopeView) -> Decimal:
+        """Money moved by rows of the view that were not counted yet, in its currency; nothing is counted."""
+        total = ZERO
+        for account in view.accounts:
+            for flow in account.flows or ():
+                new = f"flow/{account.account}/{flow.id}" not in self._seen
+                amount = self._prices.amount(account, flow.amount, flow.currency)
+                if new and flow.kind in UNIT_FLOWS and amount is not None:
+                    total += view.converted(amount, account)
+        return total
+
+    def fills_of(self, account: str) -> list[FillRow]:
+        """The account's new fills, each given once."""
+        found = [row for row in self.fills if row.account == account]
+        if found:
+            self.fills = [row for row in self.fills if row.account != account]
+        return found
+
+    def drop(self, accounts: Collection[str] | None = None) -> None:
+        """Forget what waits, of these accounts or of all; of all, also what accounts realised that have left."""
+        if accounts is None:
+            self._keep_joined()
+        self.rows = [row for row in self.rows if accounts is not None and row.account not in accounts]
+        self.fills = [row for row in self.fills if accounts is not None and row.account not in accounts]
+        self.unpriced = [row for row in self.unpriced if accounts is not None and row.account not in accounts]
+
+    def _keep_joined(self) -> None:
+        """What accounts realised which are not in the scope any more is in a currency that is not known any more."""
+        self.realized = {key: value for key, value in self.realized.items() if key[0] in self.joined}
+        self.unknown = {key: at for key, at in self.unknown.items() if key[0] in self.joined}
+
+    def _is_new(self, account: str, key: str, at: datetime) -> bool:
+        happened = to_micros(at)
+        if key in self._seen or (self._looked_at is not None and happened < self._looked_at - LATEST):
+            return False
+        self._seen[key] = happened
+        joined = self.joined.get(account)
+        return joined is not None and happened >= joined
+
+    def _forget_old(self) -> None:
+        """Ids of rows that would be old news; the oldest were entered first, more or less, and that will do."""
+        while self._seen and self._looked_at is not None:
+            oldest = next(iter(self._seen))
+            if self._seen[oldest] >= self._looked_at - LATEST:
+                return
+            del self._seen[oldest]
+
+    def _take_flow(self, account: AccountSnapshot, flow: Flow, seen: int) -> None:
+        if not sane(flow.amount):
+            return  # what it moved shows as unexplained change, and is treated as such
+        amount = self._prices.amount(account, flow.amount, flow.currency)
+        if amount is None:
+            self.unpriced.append(UnpricedFlow(account.account, flow, seen))
+        elif amount:
+            self.rows.append(Row(account.account, to_micros(flow.at), seen, amount, flow.kind in UNIT_FLOWS))
+
+    def _price_anew(self, view: ScopeView) -> None:
+        """Take the flows whose price is known by now; those that wait for too long are given up, as rows are."""
+        waiting, self.unpriced = self.unpriced, []
+        accounts = {account.account: account for account in view.accounts}
+        for each in waiting:
+            account = accounts.get(each.account)
+            if view.as_of - each.seen > EARLY:
+                continue
+            if account is None:
+                self.unpriced.append(each)
+            else:
+                self._take_flow(account, each.flow, each.seen)
+
+    def _take_fill(self, account: AccountSnapshot, fill: Fill, view: ScopeView, before: ScopeView | None) -> None:
+        met = _position_met(account.account, fill, before)
+        side = fill.position_side or (met.side if met else _side_alone(fill))
+        sound = sound_fill(fill, view.instrument(account.account, fill.symbol))
+        gain = fill.realized_pnl if fill.realized_pnl is not None and sane(fill.realized_pnl) else None
+        if gain is None and sound is not None:
+            gain = _realized(account, sound, met, side, view)
+        fee = None if fill.fee is None else self._prices.amount(account, fill.fee, fill.fee_currency)
+        key = (account.account, fill.symbol, side)
+        known = None
+        if gain is None or not sane(gain):
+            self.unknown[key] = view.as_of
+        else:
+            known = gain - (fee or ZERO)
+            self.realized[key] = self.realized.get(key, ZERO) + known
+        if sound is not None:
+            self.fills.append(FillRow(account.account, sound, known))
+
+    def state(self) -> LedgerState:
+        """Everything, for storing."""
+        return LedgerState(
+            seen=list(self._seen.items()),
+            realized=[(*key, value) for key, value in self.realized.items()],
+            unknown=[(*key, at) for key, at in self.unknown.items()],
+            joined=list(self.joined.items()),
+            looked_at=self._looked_at,
+            rows=self.rows,
+            fills=self.fills,
+            unpriced=self.unpriced,
+            prices=self._prices.state(self._looked_at),
+        )
+
+    def restore(self, state: LedgerState) -> None:
+        """Take up where a stored ledger left off."""
+        self._seen = dict(state.seen)
+        self.realized = {(a, s, side): value for a, s, side, value in state.realized}
+        self.unknown = {(a, s, side): at for a, s, side, at in state.unknown}
+        self.joined, self._looked_at = dict(state.joined), state.looked_at
+        self._keep_joined()
+        self.rows, self.fills, self.unpriced = state.rows, state.fills, state.unpriced
+        self._prices.restore(state.prices)
+
+
+def _later(at: datetime, micros: int) -> datetime:
+    """A time by another clock; itself where no calendar has it."""
+    try:
+        return at + timedelta(microseconds=micros)
+    except OverflowError:
+        return at
+
+
+def _position_met(account: str, fill: Fill, before: ScopeView | None) -> Position | None:
+    """The position that the fill met, as it was before."""
+    if before is None:
+        return None
+    for owner, position in before.positions():
+        same = owner.account == account and position.symbol == fill.symbol
+        if same and fill.position_side in (None, position.side):
+            return position
+    return None
+
+
+def _side_alone(fill: Fill) -> str:
+    """The side of a fill of which nothing else is known: one with a result closes, one without opens."""
+    closes = fill.realized_pnl is not None and sane(fill.realized_pnl) and fill.realized_pnl != ZERO
+    return "long" if (fill.side == "buy") != closes else "short"
+
+
+def _realized(account: AccountSnapshot, fill: Fill, met: Position | None, side: str, view: ScopeView) -> Decimal | None:
+    """Realised P&L of a fill that does not say: none when it opens, else from the entry price it met."""
+    opens = (fill.side == "buy") == (side == "long")
+    if opens:
+        return ZERO if met is not None or fill.position_side is not None else None
+    if met is None:
+        return None
+    # What goes beyond the position turns it round: that part opens.
+    closed = Position(symbol=met.symbol, side=met.side, contracts=min(fill.amount, met.contracts))
+    return move_value(closed, account, view.instrument(account.account, fill.symbol), (met.entry_price, fill.price))
+
+
+BEHIND = 5 * SECOND
+"""A venue's clock that is ahead of ours by less is taken for ours: answers are not dated more exactly."""
+AHEAD = 30 * SECOND
+"""The same of one that is behind: so long an answer may have been under way."""
+OLD = 60 * SECOND
+"""No good answer is so old when it is judged: where one seems to be, ticks are dated ahead of our clock."""
+
+
+def venue_time(account: AccountSnapshot) -> int | None:
+    """The venue's time of the account's newest answer (microseconds); None where it dates none."""
+    wallet, positions = account.wallet_as_of, account.positions_as_of
+    if wallet is None or (positions is not None and positions > wallet):
+        wallet = positions
+    return None if wallet is None else to_micros(wallet)
+
+
+def ahead_of_venue(account: AccountSnapshot, as_of: int) -> int:
+    """By how much ticks are dated ahead of the venue's clock (microseconds); 0 where they agree, or nothing shows it.
+
+    To be added to the venue's times where they are held against a tick's.
+    """
+    venue = venue_time(account)
+    if venue is None or account.observed_at is None or account.quality != "ok":
+        return 0
+    observed = to_micros(account.observed_at)
+    skew, drift = observed - venue, as_of - observed
+    return (skew if skew < -BEHIND or skew > AHEAD else 0) + (drift if drift > OLD else 0)

@@ -1,0 +1,270 @@
+"""What an account has traded lately, and which part of that its fills account for.
+
+Positions show a trade between two snapshots, fills tell its price: earlier than the position, with it, or minutes
+later. Until they do, the trade may have been made at any price near the mark, and that bounds what it may have cost.
+
+Times in microseconds, money as Decimal in the account's currency.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from dataclasses import dataclass
+from decimal import Decimal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from killswitch.model.instant import SECOND, to_micros
+from killswitch.model.snapshot import AccountSnapshot, Fill, Side
+from killswitch.signals.equity.change import PositionMoves, Untold, is_hedged, part_of, position_moves, signed
+from killswitch.signals.equity.ledger_rows import FillRow
+from killswitch.signals.equity.loss_or_flow import TRADED, TRADES_AFTER, TRADES_BEFORE, is_about
+from killswitch.signals.position import ZERO, contract_value, is_inverse
+from killswitch.signals.view import Instruments
+
+KEPT = 300 * SECOND
+"""How long trades are remembered, for fills that come late."""
+EARLY = 10 * SECOND
+"""How long before its position a fill may be known."""
+
+
+class Trade(Struct):
+    """What was traded between two snapshots, the later one read `at`: the notional, and what no fill accounts for.
+
+    `settled`: worth and positions were of one moment, so that the equity of `at` holds all of it: what changes later is
+    not its doing.
+    """
+
+    at: int
+    since: int
+    traded: Decimal
+    untold: tuple[Untold, ...]
+    settled: bool = False
+
+
+class EarlyFill(Struct, frozen=True):
+    """A fill of a position that had not changed when it became known, `at`; `quantity` is signed.
+
+    `side`: of which position it was in hedge mode; None where that is not known, and in one-way mode.
+    """
+
+    at: int
+    symbol: str
+    quantity: Decimal
+    side: Side | None = None
+
+
+class FilledNotional(Struct, frozen=True):
+    """The notional of a fill, by the fill's own time."""
+
+    at: int
+    amount: Decimal
+
+
+class TradesState(Struct):
+    """Trades as serialised."""
+
+    trades: list[Trade] = []
+    early: list[EarlyFill] = []
+    filled: list[FilledNotional] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Traded:
+    """What one observation shows: the moves of positions, the fills of its own time, and those of earlier trades."""
+
+    moves: PositionMoves
+    timely: list[FillRow]
+    late: list[FillRow]
+
+
+class Trades:
+    """One account's."""
+
+    def __init__(self, state: TradesState | None = None) -> None:
+        state = state or TradesState()
+        self._trades = deque(state.trades)
+        self._early = list(state.early)
+        self._filled = deque(state.filled)
+
+    def state(self) -> TradesState:
+        """Everything, for storing."""
+        return TradesState(list(self._trades), self._early, list(self._filled))
+
+    def observe(
+        self,
+        at: int,
+        since: int,
+        before: AccountSnapshot,
+        account: AccountSnapshot,
+        rules: Instruments,
+        fills: list[FillRow],
+    ) -> Traded:
+        """Take what the positions of two snapshots and the new fills show. Both accounts are sound."""
+        self._forget_before(at)
+        timely: list[FillRow] = []
+        late: list[FillRow] = []
+        for row in fills:
+            (timely if self._is_timely(row, before, account, since) else late).append(row)
+        for row in late:
+            if self._trade_of(row) is None:
+                side = _side_of(row.fill, before, account)
+                self._early.append(EarlyFill(at, row.fill.symbol, signed(row.fill), side))
+        self._filled.extend(
+            FilledNotional(to_micros(row.fill.at), _notional(row.fill, account, rules)) for row in fills
+        )
+        moves = position_moves(before, account, rules, [row.fill for row in timely])
+        moves = self._without_early_fills(at, moves, before, account)
+        if moves.traded:
+            self._trades.append(Trade(at, since, moves.traded, moves.untold))
+        return Traded(moves, timely, late)
+
+    def settle(self, at: int) -> None:
+        """The equity of `at` holds all of what was traded until then."""
+        if self._trades and self._trades[-1].at == at:
+            self._trades[-1].settled = True
+
+    def fill(self, row: FillRow, currency: str) -> tuple[int, Decimal] | None:
+        """Account for a part of a trade by a late fill: when that trade was seen, and what the fill made of it.
+
+        None where no position shows such a trade. `currency`: the account's.
+        """
+        trade = self._trade_of(row)
+        return None if trade is None else (trade.at, _take_off(trade, row) - fee_of(row, currency))
+
+    def notional(self, at: int) -> Decimal:
+        """X: the notional that was traded shortly before and after `at`, by positions or by fills."""
+        by_fills = sum((each.amount for each in self._filled if _is_near(each.at, at)), ZERO)
+        return max(sum((trade.traded for trade in self._about(at)), ZERO), by_fills)
+
+    def bound(self, at: int) -> Decimal:
+        """What trades that no fill accounts for may have made: 20% of their notional beyond the price's own way.
+
+        Net of each position: one that comes and goes in the venue's answers was not traded each time.
+        """
+        net: dict[tuple[str, Side | None], list[Untold]] = {}
+        for trade in self._about(at):
+            for each in trade.untold:
+                net.setdefault((each.symbol, each.side), []).append(each)
+        return sum((_bound_of(untold) for untold in net.values()), ZERO)
+
+    def _about(self, at: int) -> list[Trade]:
+        return [it for it in self._trades if _is_near(it.at, at) and (it.at >= at or not it.settled)]
+
+    def _trade_of(self, row: FillRow) -> Trade | None:
+        """The trade that a fill is a part of: of the fill's own time, else of as good as that."""
+        happened = to_micros(row.fill.at)
+        about = [it for it in self._trades if is_about(happened, it.since, it.at) and _has(it, row)]
+        inside = [it for it in about if it.since < happened <= it.at]
+        return min(inside or about, key=lambda it: abs(it.at - happened), default=None)
+
+    def _is_timely(self, row: FillRow, before: AccountSnapshot, account: AccountSnapshot, since: int) -> bool:
+        """Whether a fill is of the time between the two snapshots, and not of a position that had changed before."""
+        if to_micros(row.fill.at) > since:
+            return True
+        if self._trade_of(row) is not None:
+            return False
+        side = _side_of(row.fill, before, account)
+        return _size(row.fill.symbol, side, before) != _size(row.fill.symbol, side, account)
+
+    def _without_early_fills(
+        self, at: int, moves: PositionMoves, before: AccountSnapshot, account: AccountSnapshot
+    ) -> PositionMoves:
+        """Fills that were known before their position changed account for its change, and are no trade of their own."""
+        self._early = [each for each in self._early if at - each.at <= EARLY]
+        untold = []
+        for each in sorted(moves.untold, key=lambda it: not it.opens):
+            if _size(each.symbol, each.side, before) == _size(each.symbol, each.side, account):
+                self._early.append(EarlyFill(at, each.symbol, -each.quantity, each.side))
+                continue
+            known = self._take_early(each)
+            if each.quantity != known:
+                untold.append(each.less(known))
+        return dataclasses.replace(moves, untold=tuple(untold)) if moves.untold else moves
+
+    def _take_early(self, untold: Untold) -> Decimal:
+        """Take out the fills that were known before; how much of the quantity they account for.
+
+        Of one that does not say its side, as much as the position of this side has changed.
+        """
+        known, kept = ZERO, []
+        for early in sorted(self._early, key=lambda it: it.side is None):
+            if early.symbol != untold.symbol or early.side not in (untold.side, None):
+                kept.append(early)
+                continue
+            is_own = early.side == untold.side
+            part = early.quantity if is_own else part_of(early.quantity, untold.quantity - known)
+            known += part
+            if part != early.quantity:
+                kept.append(replace(early, quantity=early.quantity - part))
+        self._early = kept
+        return known
+
+    def _forget_before(self, at: int) -> None:
+        while self._filled and self._filled[0].at < at - KEPT:
+            self._filled.popleft()
+        while self._trades and self._trades[0].at < at - KEPT:
+            self._trades.popleft()
+
+
+def _bound_of(untold: list[Untold]) -> Decimal:
+    """What one symbol's trades may have made, as far as they do not undo each other."""
+    largest = max(untold, key=lambda each: each.notional)
+    quantity = abs(sum((each.quantity for each in untold), ZERO))
+    if not largest.quantity or not quantity:
+        return ZERO
+    return (TRADED * largest.notional + largest.span) * quantity / abs(largest.quantity)
+
+
+def fee_of(row: FillRow, currency: str) -> Decimal:
+    """What a fill was charged in `currency`; nothing of a fee in another one, which is in that asset's wallet."""
+    return row.fill.fee if row.fill.fee is not None and row.fill.fee_currency == currency else ZERO
+
+
+def _take_off(trade: Trade, row: FillRow) -> Decimal:
+    """Account for a part of a trade by one of its fills; what that made, against the mark.
+
+    One that does not say its side, where both sides were traded: of each as much as was, what was opened first.
+    """
+    fill = row.fill
+    about = sorted((each for each in trade.untold if each.is_about(fill)), key=lambda it: not it.opens)
+    left: list[Untold] = [each for each in trade.untold if not each.is_about(fill)]
+    effect, rest = ZERO, signed(fill)
+    for each in about:
+        part = rest if len(about) == 1 else part_of(rest, each.quantity)
+        rest -= part
+        effect = each.effect(signed(fill), fill.price)
+        if each.quantity != part:
+            left.append(each.less(part))
+    trade.untold = tuple(left)
+    return effect
+
+
+def _size(symbol: str, side: Side | None, account: AccountSnapshot) -> list[tuple[str, Decimal]]:
+    """The contracts of a symbol by side; those of one side where it is given."""
+    held = (each for each in account.positions or () if each.symbol == symbol and side in (None, each.side))
+    return sorted((each.side, each.contracts) for each in held)
+
+
+def _side_of(fill: Fill, before: AccountSnapshot, account: AccountSnapshot) -> Side | None:
+    """Of which position a fill was; None in one-way mode, where it only names the side that it made or took."""
+    return fill.position_side if is_hedged(fill.symbol, before, account) else None
+
+
+def _has(trade: Trade, row: FillRow) -> bool:
+    return any(each.is_about(row.fill) for each in trade.untold)
+
+
+def _is_near(then: int, at: int) -> bool:
+    return at - TRADES_BEFORE <= then <= at + TRADES_AFTER
+
+
+def _notional(fill: Fill, account: AccountSnapshot, rules: Instruments) -> Decimal:
+    """The notional of a fill in the account's currency; none where its unit is not known: then it bounds nothing."""
+    known = rules.get((account.account, fill.symbol))
+    unit = contract_value(account, fill.symbol, known)
+    if unit is None or fill.price <= ZERO:
+        return ZERO
+    return fill.amount * unit / fill.price if is_inverse(fill.symbol, known) else fill.amount * unit * fill.price

@@ -1,0 +1,353 @@
+"""What is remembered of one account to say why its equity changed: its last snapshot, and the minute before it.
+
+Times in microseconds, money as Decimal in the account's currency.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from decimal import Decimal
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from killswitch.model.instant import SECOND, to_micros
+from killswitch.model.magnitude import sane, sound_account
+from killswitch.model.snapshot import AccountSnapshot
+from killswitch.signals.equity.change import collateral_effect, sizes_changed, wallet_change
+from killswitch.signals.equity.ledger_rows import FillRow
+from killswitch.signals.equity.loss_or_flow import (
+    MINUTE_OF_SUMS,
+    SLIP,
+    SLIPS_IN_A_MINUTE,
+    Residual,
+    judge,
+    skew_of,
+    unrecorded,
+)
+from killswitch.signals.equity.swings import Swing, Swings, SwingsState
+from killswitch.signals.equity.trades import Traded, Trades, TradesState, fee_of
+from killswitch.signals.position import HOLDINGS, ZERO
+from killswitch.signals.view import Instruments
+
+CONTRADICTION = Decimal("0.1")
+"""Wallet and equity that move so far apart, as a fraction of equity, are not of one account: an answer is wrong."""
+CARRIED_FOR = 5 * SECOND
+"""How long worth and positions may be out of step before they are judged as they are."""
+Entry = tuple[int, Decimal]
+"""An instant and an amount."""
+
+
+class Carried(Struct, frozen=True):
+    """What marks left and the wallet did not, `since` worth and positions were not of one moment.
+
+    The next answers that are in step hold both. `partly`: positions were closed meanwhile, without all their fills.
+    """
+
+    amount: Decimal = ZERO
+    partly: bool = False
+    since: int = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is anything to be made up for."""
+        return self.partly or bool(self.amount)
+
+
+NOTHING_CARRIED = Carried()
+
+
+class TrailState(Struct):
+    """A trail as serialised."""
+
+    before: AccountSnapshot
+    at: int
+    unrealized: Decimal | None
+    trades: TradesState = field(default_factory=TradesState)
+    swings: SwingsState = field(default_factory=SwingsState)
+    carried: Carried = NOTHING_CARRIED
+    noise: list[Entry] = []
+    slips: list[Entry] = []
+    had_parts: bool = False
+
+
+class Unexplained(Struct, frozen=True):
+    """What neither prices nor fills account for, from one snapshot of an account to the next, before its other rows.
+
+    `noise` is n; `slack` what may be missing without a row, `equity` the greater of the two equities. Not `complete`:
+    parts are missing that are given else, and it is all of the change.
+    """
+
+    since: int
+    at: int
+    amount: Decimal
+    noise: Decimal
+    slack: Decimal
+    equity: Decimal
+    complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Interval:
+    """The time between two snapshots: when they were read, n, the greater equity, and whether answers were `apart`.
+
+    Apart: worth and positions of the later one are not of one moment; None where nothing shows it.
+    """
+
+    since: int
+    at: int
+    noise: Decimal
+    equity: Decimal
+    apart: bool | None
+
+
+class Trail:
+    """One account of a scope."""
+
+    def __init__(self) -> None:
+        self.before: AccountSnapshot | None = None
+        self.at = 0
+        self.trades = Trades()
+        self.swings = Swings()
+        self.swing = ZERO
+        """What of the last change of equity is noise."""
+        self.noise_found: list[Swing] = []
+        """The swings that the last observation has shown to be noise."""
+        self.late: list[FillRow] = []
+        """The fills of the last observation that are of earlier trades, or of trades that no position showed."""
+        self._unrealized: Decimal | None = None
+        self._tolerance = ZERO
+        self._carried = NOTHING_CARRIED
+        self._was_apart: bool | None = None
+        """Whether worth and positions were apart at the last observation; None where that is not known."""
+        self._had_parts = False
+        """Whether it was ever said what its equity is made of: then a snapshot without parts is a gap."""
+        self._noise: deque[Entry] = deque()
+        self._slips: deque[Entry] = deque()
+
+    def observe(
+        self,
+        at: int,
+        account: AccountSnapshot,
+        profit: Decimal | None,
+        rules: Instruments,
+        fills: list[FillRow],
+        tolerance: Decimal,
+    ) -> Unexplained | None:
+        """Take the account's next snapshot; None where nothing can be said: it is the first, or has no parts.
+
+        `profit`: that of its positions together, None where it is not known. `tolerance`: n as a fraction of equity,
+        where the wallet is not given.
+        """
+        known = account.unrealized is not None and sane(account.unrealized)
+        unrealized = account.unrealized if known else profit
+        before, since, unrealized_before = self.before, self.at, self._unrealized
+        self.before, self.at, self._unrealized = account, at, unrealized
+        self.swing, self.noise_found, self.late = ZERO, [], []
+        self._forget_before(at - MINUTE_OF_SUMS)
+        if before is None or before.equity is None or account.equity is None:
+            self.swings.begin(account, profit)
+            return None
+        change = None if unrealized is None or unrealized_before is None else unrealized - unrealized_before
+        by_wallet = _by_wallet(before, account, change)
+        self._had_parts = self._had_parts or unrealized_before is not None
+        exact = by_wallet is not None and account.unrealized is not None
+        equity = max(abs(before.equity), abs(account.equity))
+        self._tolerance = tolerance / 2 if exact else tolerance
+        noise = self.noise_of(equity)
+        if by_wallet is not None and abs(by_wallet) > noise and _contradicts(before, account, change, by_wallet):
+            by_wallet = None
+        traded = sizes_changed(before, account)
+        still = by_wallet is not None and not fills and not traded and abs(by_wallet) <= noise
+        if account.market not in HOLDINGS:
+            change_of_equity = account.equity - before.equity
+            self.swing, self.noise_found = self.swings.observe(
+                at, account, change_of_equity, profit, noise, still=still
+            )
+        apart = None if profit is None or unrealized is None or not known else abs(profit - unrealized) > noise
+        if still and by_wallet is not None and not apart and not self._carried.is_open:
+            self._was_apart = apart
+            return Unexplained(since, at, by_wallet, noise, ZERO, equity)
+        interval = _Interval(since, at, noise, equity, apart)
+        before, account = sound_account(before), sound_account(account)
+        found = self.trades.observe(at, since, before, account, rules, fills)
+        self.late = self._left_of(found.late, account.currency)
+        return self._residual(interval, before, account, by_wallet, found)
+
+    def _residual(
+        self,
+        interval: _Interval,
+        before: AccountSnapshot,
+        account: AccountSnapshot,
+        by_wallet: Decimal | None,
+        found: Traded,
+    ) -> Unexplained | None:
+        """The residual where something was traded, the wallet has moved, or worth and positions are not in step."""
+        moves, noise = found.moves, interval.noise
+        by_marks = _by_marks(before, account, found)
+        moved = True
+        if account.market in HOLDINGS:
+            by_wallet = by_wallet if by_marks is None else by_marks
+        elif by_wallet is not None:
+            moved = abs(by_wallet) > noise
+            by_wallet -= _realized(found.timely)
+        by_marks = None if by_marks is None else by_marks + self._carried.amount
+        skewed = skew_of(moves.repriced, _skew(account), interval.at - interval.since)
+        bound = SLIP * moves.traded + skewed
+        partly = not moves.is_covered or self._carried.partly
+        still = by_wallet is not None and abs(by_wallet) <= noise
+        # Marks say that closed positions lost, and the wallet does not hold it yet.
+        ahead = partly and still and by_marks is not None and by_marks > bound
+        # A fill that is known before the wallet holds it must not make a wallet that has not moved look as if it had.
+        if interval.apart is False and (moves.is_covered or (moved and not still)):
+            self.trades.settle(interval.at)
+        begun = self._carried.since or interval.at
+        waits = (bool(interval.apart) or ahead) and interval.at - begun <= CARRIED_FOR
+        # While it waits, the wallet has not moved: what positions show is not in the worth yet.
+        # Where nothing was traded and all answers are of one moment, only money or a row moves the wallet.
+        exact = interval.apart is False and self._was_apart is False
+        by_worth = (waits and still) or (exact and not moves.traded and not partly)
+        by_worth = by_worth or _is_by_wallet(by_wallet, by_marks, noise, bound, partly=partly)
+        amount = by_wallet if by_worth else by_marks
+        self._carried, self._was_apart = NOTHING_CARRIED, interval.apart
+        if amount is None:
+            return self._unknown_parts(interval, before, account)
+        if waits and by_marks is not None:
+            self._carried = Carried(by_marks - amount, partly, begun)
+        # The figure by the wallet is of one answer, where that gives its unrealised profit too.
+        allowed = ZERO if by_worth and account.unrealized is not None else skewed
+        if amount < ZERO:
+            allowed += unrecorded(moves.gross, moves.liquidated, interval.since, interval.at)
+        return Unexplained(interval.since, interval.at, amount, noise, allowed, interval.equity)
+
+    def _unknown_parts(
+        self, interval: _Interval, before: AccountSnapshot, account: AccountSnapshot
+    ) -> Unexplained | None:
+        """All of the change where parts are missing that are given else: prices may have made it, trades or money."""
+        if not self._had_parts or before.equity is None or account.equity is None:
+            return None
+        change = account.equity - before.equity
+        return Unexplained(
+            interval.since, interval.at, change, interval.noise, abs(change), interval.equity, complete=False
+        )
+
+    def _left_of(self, late: list[FillRow], currency: str) -> list[FillRow]:
+        """Late fills without those that say what a trade made whose loss or gain is carried."""
+        if not self._carried.is_open:
+            return late
+        left = []
+        for row in late:
+            found = self.trades.fill(row, currency)
+            if found is None:
+                left.append(row)
+            else:
+                self._carried = replace(self._carried, amount=self._carried.amount - found[1])
+        return left
+
+    def judge(self, amount: Decimal, found: Unexplained) -> Residual:
+        """What the part of a residual that rows leave is taken for; noise and slips are added to the minute's sums."""
+        kind = judge(
+            amount, found.equity, found.noise,
+            traded=self.trades.notional(found.at), untold=self.trades.bound(found.at), slack=found.slack,
+            noise_before=sum((each for _, each in self._noise), ZERO),
+            slips_before=sum((each for _, each in self._slips), ZERO),
+        )  # fmt: skip
+        if kind == "noise" and amount:
+            self._noise.append((found.at, amount))
+        elif kind == "slip":
+            self._slips.append((found.at, amount))
+        return kind
+
+    def noise_of(self, equity: Decimal) -> Decimal:
+        """n of an equity, as of the last observation."""
+        return equity * self._tolerance
+
+    def takes_for_slip(self, amount: Decimal, equity: Decimal, at: int) -> bool:
+        """Whether an earlier residual is within what trades slip, as far as trades are known by now."""
+        slipped = sum((each for _, each in self._slips), ZERO)
+        if abs(amount) > SLIP * self.trades.notional(at) or abs(slipped + amount) > SLIPS_IN_A_MINUTE * equity:
+            return False
+        self._slips.append((at, amount))
+        return True
+
+    def _forget_before(self, edge: int) -> None:
+        for kept in (self._noise, self._slips):
+            while kept and kept[0][0] < edge:
+                kept.popleft()
+
+    def state(self) -> TrailState | None:
+        """Everything, for storing; of the snapshot what the next residual needs."""
+        if self.before is None:
+            return None
+        slim = replace(
+            self.before, orders=None, fills=None, flows=None, instruments=None, health=None, liquidity=None, reason=None
+        )
+        return TrailState(
+            slim, self.at, self._unrealized, self.trades.state(), self.swings.state(), self._carried,
+            list(self._noise), list(self._slips), self._had_parts,
+        )  # fmt: skip
+
+    @classmethod
+    def restored(cls, state: TrailState) -> Trail:
+        """Take up where a stored trail left off."""
+        trail = cls()
+        trail.before, trail.at, trail._unrealized = state.before, state.at, state.unrealized
+        trail.trades, trail.swings = Trades(state.trades), Swings(state.swings)
+        trail._carried, trail._noise, trail._slips = state.carried, deque(state.noise), deque(state.slips)
+        trail._had_parts = state.had_parts
+        return trail
+
+
+def _by_wallet(before: AccountSnapshot, account: AccountSnapshot, profit: Decimal | None) -> Decimal | None:
+    """ΔW; on a market of holdings by the prices of the assets, or by the profit that holdings show themselves."""
+    if account.market not in HOLDINGS or account.unrealized is not None:
+        return wallet_change(before, account, profit)
+    by_prices = wallet_change(before, account, ZERO)
+    if profit is None or by_prices is None or before.equity is None or account.equity is None:
+        return by_prices
+    return min(by_prices, account.equity - before.equity - profit, key=abs)
+
+
+def _contradicts(before: AccountSnapshot, account: AccountSnapshot, change: Decimal | None, by_wallet: Decimal) -> bool:
+    """Whether the wallet moved in a way that the equity did not, by more than noise ever is: one of them is wrong."""
+    if change is None or before.equity is None or account.equity is None or account.market in HOLDINGS:
+        return False
+    by_equity = account.equity - before.equity - change - collateral_effect(before, account)
+    return abs(by_wallet - by_equity) > CONTRADICTION * max(abs(before.equity), abs(account.equity))
+
+
+def _by_marks(before: AccountSnapshot, account: AccountSnapshot, found: Traded) -> Decimal | None:
+    """ΔE − C − M, with trades at the prices of their fills and less their fees; None where M is not known."""
+    if found.moves.by_marks is None or before.equity is None or account.equity is None:
+        return None
+    fees = sum((fee_of(row, account.currency) for row in found.timely), ZERO)
+    return account.equity - before.equity - collateral_effect(before, account) - found.moves.by_marks + fees
+
+
+def _realized(fills: list[FillRow]) -> Decimal:
+    """What fills put into the wallet: what they realised less fees, as far as that is known."""
+    return sum((row.gain for row in fills if row.gain is not None), ZERO)
+
+
+def _skew(account: AccountSnapshot) -> int | None:
+    """How far the answers of a snapshot are apart; None where the venue does not date them."""
+    if account.wallet_as_of is None or account.positions_as_of is None:
+        return None
+    return abs(to_micros(account.wallet_as_of) - to_micros(account.positions_as_of))
+
+
+def _is_by_wallet(
+    by_wallet: Decimal | None, by_marks: Decimal | None, noise: Decimal, bound: Decimal, *, partly: bool
+) -> bool:
+    """Whether the residual is the one by the wallet, and not the one by marks.
+
+    Where nothing was closed without its fills, it is the smaller one: marks that are not of the wallet's moment spoil
+    only the one by marks. Where something was (`partly`), the wallet holds what that realised against its entry
+    price: then what marks leave is the residual, unless the wallet stayed and marks leave no more than `bound`.
+    """
+    if by_wallet is None or by_marks is None:
+        return by_marks is None
+    if partly:
+        return abs(by_wallet) <= noise and abs(by_marks) <= bound
+    return abs(by_wallet) <= abs(by_marks)

@@ -1,0 +1,121 @@
+"""Marks of what a scope holds, and how old the last observation of each account is.
+
+Marks of what a scope holds, sampled, and the returns between them.
+
+A sample is taken at the first observation in each stretch of `every` microseconds, counted from the epoch, so that
+ticks which come a little late skip none. Samples say nothing about the account: they outlive resets, which re-base what
+is known of the account's fall.
+
+`venue.age`: how long ago each account of a scope was observed last, which goes on growing while none answers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from killswitch.model.instant import SECOND, to_micros
+from killswitch.signals.position import ZERO
+from killswitch.signals.view import ScopeView
+
+MarkKey = tuple[str, str]
+"""(account, symbol): two venues may mark one symbol differently."""
+
+
+class Marks:
+    """The samples of the last `keep` microseconds. A return spans at most `max_gap`."""
+
+    def __init__(self, every: int, keep: int, max_gap: int) -> None:
+        self.every = every
+        self._max_gap = max_gap
+        self._keep = keep
+        self._samples: deque[tuple[int, Mapping[MarkKey, float]]] = deque()
+
+    def sample(self, view: ScopeView) -> dict[MarkKey, float] | None:
+        """The view's marks if they are a sample, which is then remembered; None between two samples."""
+        if not self.is_due(view.as_of):
+            return None
+        marks = {
+            (account.account, position.symbol): float(position.mark_price)
+            for account, position in view.positions()
+            if position.mark_price is not None and position.mark_price > ZERO
+        }
+        self.recall(view.as_of, marks)
+        return marks
+
+    def is_due(self, at: int) -> bool:
+        """Whether an observation at `at` is the first in its stretch."""
+        return not self._samples or at // self.every != self._samples[-1][0] // self.every
+
+    def recall(self, at: int, marks: Mapping[MarkKey, float]) -> None:
+        """Remember a sample that was taken at `at`."""
+        self._samples.append((at, marks))
+        while self._samples[0][0] < at - self._keep:
+            self._samples.popleft()
+
+    def returns(self, keys: Sequence[MarkKey], now: int, window: int, every: int) -> list[list[float]]:
+        """The simple returns of each key between samples that lie `every` apart, oldest first, all of the same times.
+
+        Of the last `window` microseconds before `now`. Where a mark is missing, or two samples lie too far apart, there
+        is no return.
+        """
+        found: list[list[float]] = [[] for _ in keys]
+        before: tuple[int, Mapping[MarkKey, float]] | None = None
+        for at, marks in self._samples:
+            if at < now - window or at > now or (before is not None and at // every == before[0] // every):
+                continue
+            if (
+                before is not None
+                and at - before[0] <= self._max_gap
+                and all(k in marks and k in before[1] for k in keys)
+            ):
+                for series, key in zip(found, keys, strict=True):
+                    series.append(marks[key] / before[1][key] - 1.0)
+            before = at, marks
+        return found
+
+
+_ANY_AGE = (-math.inf, math.inf)
+
+
+@dataclass(slots=True)
+class LastObserved:
+    """The last observation of each account. Times in microseconds.
+
+    `at`: account → when it was observed last. `awaited`: account → since when it is watched and was never observed.
+    """
+
+    at: dict[str, int] = field(default_factory=dict)
+    awaited: dict[str, int] = field(default_factory=dict)
+
+    def observe(self, view: ScopeView) -> None:
+        """Take one snapshot of the scope. An account without `observed_at` that is not `ok` was not observed."""
+        for account in view.accounts:
+            if account.observed_at is not None:
+                self.at[account.account] = to_micros(account.observed_at)
+                self.awaited.pop(account.account, None)
+            elif account.account not in self.at:
+                self.awaited.setdefault(account.account, view.as_of)
+
+    def age(self, view: ScopeView) -> tuple[float, float]:
+        """Seconds since the scope's oldest account was observed.
+
+        An account that was never observed is at least as old as the watch on it: a bound below, and none above. Unknown
+        where an account that can be read does not say when it was observed.
+        """
+        if not view.accounts:
+            return _ANY_AGE
+        lowest = highest = 0.0
+        for account in view.accounts:
+            name = account.account
+            if account.observed_at is None and account.quality == "ok":
+                return _ANY_AGE
+            seen = self.at.get(name)
+            if seen is None and name not in self.awaited:
+                return _ANY_AGE
+            age = (view.as_of - (self.awaited[name] if seen is None else seen)) / SECOND
+            lowest = max(lowest, age)
+            highest = math.inf if seen is None else max(highest, age)
+        return lowest, highest

@@ -1,0 +1,99 @@
+"""The rows of a history, and everything else that it is stored as."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from killswitch.signals.equity.ledger_rows import LedgerState
+from killswitch.signals.equity.pending_changes import Change
+from killswitch.signals.equity.trail import TrailState
+from killswitch.signals.history.marks import MarkKey
+from killswitch.signals.unit_value import TrackState
+from killswitch.signals.view import PnlKey
+
+
+class Row(Struct, frozen=True, gc=False):
+    """One observation: unit value, each position's P&L since the start of observation, and marks where sampled."""
+
+    at: int
+    value: float
+    pnl: dict[PnlKey, Decimal] | None
+    marks: dict[MarkKey, float] | None = None
+
+
+class StoredRow(Struct, frozen=True, array_like=True, omit_defaults=True):
+    """A row as serialised: JSON has no tuple keys."""
+
+    at: int
+    value: float
+    pnl: list[tuple[str, str, str, Decimal]] | None
+    marks: list[tuple[str, str, float]] | None = None
+
+
+class Correction(Struct, frozen=True):
+    """Rows stored from `start` until before `end` say values from before a change was found to be a flow.
+
+    `undone`: to be one no longer.
+    """
+
+    start: int
+    end: int
+    factor: float
+    value: float
+    undone: bool = False
+
+
+class HistoryState(Struct):
+    """The serialised part of a history that rows do not hold."""
+
+    begun_at: int | None
+    rebased: bool
+    rebase_due: bool | None
+    last_at: int | None
+    gaps: list[tuple[int, int]]
+    track: TrackState
+    changes: list[Change]
+    peak: float
+    corrections: list[Correction]
+    equity: Decimal | None
+    failures: int
+    members: list[str]
+    ledger: LedgerState
+    open_pnl: Decimal | None = None
+    """Of a state that was stored before there were trails."""
+    trails: dict[str, TrailState] = {}
+    observed: dict[str, int] = {}
+    """Account → when it was observed last, microseconds."""
+    awaited: dict[str, int] = {}
+    """Account → since when it is watched and was never observed."""
+
+
+def corrected(row: Row, correction: Correction) -> Row:
+    """The row as it would have been, had the change been known for a flow."""
+    value = restated(row.at, row.value, correction)
+    return row if value == row.value else replace(row, value=value)
+
+
+def restated(at: int, value: float, correction: Correction) -> float:
+    """The unit value of `at` as it would have been."""
+    if at < correction.start:
+        return value
+    if correction.undone:
+        return value * correction.factor if correction.factor > 0.0 else value
+    return value / correction.factor if correction.factor > 0.0 else correction.value
+
+
+def stored(row: Row) -> StoredRow:
+    """A row as serialised."""
+    pnl = None if row.pnl is None else [(*key, value) for key, value in row.pnl.items()]
+    marks = None if row.marks is None else [(*key, mark) for key, mark in row.marks.items()]
+    return StoredRow(row.at, row.value, pnl, marks)
+
+
+def unstored(row: StoredRow) -> Row:
+    """A stored row as it was."""
+    pnl = None if row.pnl is None else {(a, s, side): v for a, s, side, v in row.pnl}
+    return Row(row.at, row.value, pnl, None if row.marks is None else {(a, s): mark for a, s, mark in row.marks})

@@ -1,0 +1,414 @@
+"""What one policy remembers of one scope: unit value, windows, P&L per position.
+
+A history is a fold over snapshots: `observe` is its only mutator but for `rebase`, and everything that it
+returns follows from what it was given. Serialised it is a `HistoryState` and its rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable
+from copy import copy, deepcopy
+from dataclasses import dataclass
+from decimal import Decimal
+
+from msgspec.structs import replace
+
+from killswitch.model.magnitude import sound_account
+from killswitch.model.snapshot import AccountSnapshot
+from killswitch.signals.equity.explanation import ChangeEvent, EquityTerms, Explained, Explanation
+from killswitch.signals.equity.ledger_rows import Ledger
+from killswitch.signals.equity.pending_changes import Changes, Reading, Resolved, optimistic, pessimistic, suspicious
+from killswitch.signals.equity.trail import TrailState
+from killswitch.signals.equity.unread_accounts import DarkAccounts, Range, UnitRange, unit_range
+from killswitch.signals.history.marks import LastObserved, MarkKey, Marks
+from killswitch.signals.history.rows import Correction, HistoryState, Row, StoredRow, corrected, unstored
+from killswitch.signals.position import ZERO
+from killswitch.signals.unit_value import Track
+from killswitch.signals.view import PnlKey, ScopeView
+
+JUMP = 1.02
+"""A rise by more than this between two observations is looked at before it counts as a peak."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a scope came to at one instant: equity, unrealised P&L per open position, and marks."""
+
+    at: int
+    equity: Decimal
+    pnl: dict[PnlKey, Decimal]
+    marks: dict[MarkKey, float]
+
+
+class History:
+    """The memory of one scope. Windows in microseconds; intervals are (lo, hi) floats."""
+
+    def __init__(self, windows: Iterable[int], keep: int, terms: EquityTerms, marks: Marks | None = None) -> None:
+        self._keep = keep
+        self.marks = marks
+        """Sampled where a ranking reads returns; else None."""
+        self._terms = terms
+        self.track = Track(sorted(set(windows)))
+        self.explanation = Explanation(terms)
+        self.readings: tuple[Reading, Reading] = (optimistic, pessimistic)
+        """In which the lower and the upper end of an interval are read, as long as a change is open."""
+        self.rows: deque[Row] = deque()
+        self.view: ScopeView | None = None
+        self.unknown: str | None = "nothing was observed yet"
+        self.begun_at: int | None = None
+        self.rebased = False
+        self.last_at: int | None = None
+        self.gaps: deque[tuple[int, int]] = deque()
+        self.failures = 0
+        """Scheduled observations in a row that told nothing; a known one ends the row, whatever called for it."""
+        self.last_observed = LastObserved()
+        self.members: frozenset[str] = frozenset()
+        self._rebase_due: bool | None = None
+        self._corrections: list[Correction] = []
+        self.corrected_now: list[Correction] = []
+        """Of the last observation: unit values from before it count anew."""
+        self._equity: Decimal | None = None
+        self._peak_before = 0.0
+        self.dark: UnitRange | None = None
+        """The unit value as far as it is known, while accounts cannot be read."""
+        self.equity_range: Range | None = None
+        """The members' equity then, but for money that moved since they could be read last."""
+        self._dark_accounts = DarkAccounts()
+
+    @property
+    def max_gap(self) -> int:
+        """How long nothing may be known in a window that counts as known (microseconds)."""
+        return self._terms.max_gap
+
+    @property
+    def ledger(self) -> Ledger:
+        """The rows of flows and fills that were seen, and what each position realised."""
+        return self.explanation.ledger
+
+    @property
+    def changes(self) -> Changes:
+        """The changes of equity that nothing explains, or nothing did for a while."""
+        return self.explanation.changes
+
+    def observe(self, view: ScopeView) -> list[ChangeEvent]:
+        """Take one snapshot of the scope; returns what became of unexplained money."""
+        before, self.view = self.view, view
+        self.corrected_now = []
+        self.ledger.gather(view, before)
+        self.last_observed.observe(view)
+        self.unknown = view.unknown
+        if view.unknown is not None or view.equity is None:
+            # A pass woken by a push gives the other accounts again as they were read last: that is no reading more.
+            self.failures += view.scheduled
+            news = self._settle(view, self.explanation.settle_readable(view.read()))
+            self._look_into_the_dark(view)
+            return news
+        self.failures = 0
+        self.dark = self.equity_range = None
+        self._dark_accounts.clear()
+        at = view.as_of
+        news = self._enter(view, view.equity)
+        if self.last_at is not None and at - self.last_at > self._terms.max_gap:
+            self.gaps.append((self.last_at, at))
+        if self.begun_at is None:
+            self.begun_at = at
+        self.last_at = at
+        self._forget_before(at - self._keep)
+        if self._rebase_due is not None:
+            self.rebase(accept=self._rebase_due)
+        return news
+
+    def _look_into_the_dark(self, view: ScopeView) -> None:
+        """Bound what the scope is worth. It is no row: the next one is entered when every account can be read.
+
+        Where none of its own accounts can be read, everything stays unknown.
+        """
+        readable = view.readable()
+        if self.members.isdisjoint(readable) or self._equity is None or self._rebase_due is not None:
+            self.dark = self.equity_range = None
+            return
+        trails = self.explanation.trails.items()
+        last = {name: sound_account(trail.before) for name, trail in trails if trail.before is not None}
+        read = view.read()
+        unsettled = self.explanation.unsettled(read, _profits(read, read.pnl()))
+        self.equity_range = self._dark_accounts.equity_range(
+            readable, last, self.members, view.instruments, unsettled, view.convertible(last)
+        )
+        self.dark = unit_range(view.as_of, self.equity_range, self.track.units, self.dark)
+
+    def supposing_dark(self, view: ScopeView) -> History:
+        """The same past with another view of the accounts that can be read; it must not observe."""
+        other = copy(self)
+        other._dark_accounts = deepcopy(self._dark_accounts)
+        other._look_into_the_dark(view)
+        return other
+
+    def pass_over(self, tail: Iterable[Observed], highest: Decimal) -> None:
+        """Take observations between which nothing but prices moved, as `observe` would have one by one.
+
+        `tail` are the last of them, oldest first, from as far back as any window reads; `highest` is the highest
+        equity of all. Nothing may be unknown or unexplained, and none may come later than `max_gap` after another.
+        """
+        units = self.track.units
+        for seen in tail:
+            value = float(seen.equity) / units
+            self.track.value = value
+            self.track.record(seen.at, value)
+            sampled = self.marks is not None and self.marks.is_due(seen.at)
+            if sampled and self.marks is not None:
+                self.marks.recall(seen.at, seen.marks)
+            self.rows.append(Row(seen.at, value, self._total(seen.pnl), seen.marks if sampled else None))
+            self.last_at, self._equity = seen.at, seen.equity
+        self._peak_before = self.changes.peak = max(self.changes.peak, float(highest) / units)
+        self._forget_before((self.last_at or 0) - self._keep)
+
+    @property
+    def explained(self) -> bool:
+        """Whether the newest observation is known, and nothing is unexplained, late or about to be re-based."""
+        settled = not self.changes.all and not self.ledger.rows
+        return self.unknown is None and self.explanation.complete and settled and self._rebase_due is None
+
+    def _forget_before(self, edge: int) -> None:
+        while self.rows[0].at < edge:
+            self.rows.popleft()
+        while self.gaps and self.gaps[0][1] <= edge:
+            self.gaps.popleft()
+
+    def _enter(self, view: ScopeView, equity: Decimal) -> list[ChangeEvent]:
+        at, pnl = view.as_of, view.pnl()
+        profits = _profits(view, pnl)
+        if pnl is not None and not all(profit is None or profit.is_finite() for profit in profits.values()):
+            pnl = None
+            profits = _profits(view, pnl)
+        events = self._account_for(view, equity, profits)
+        self.track.observe(at, float(equity))
+        value = self.track.value
+        self._peak_before = self.changes.peak
+        self.changes.peak = max(self.changes.peak, value)
+        marks = None if self.marks is None else self.marks.sample(view)
+        self.rows.append(Row(at, value, self._total(pnl), marks))
+        self._equity = equity
+        return events
+
+    def _joined(self, view: ScopeView) -> Decimal:
+        """The equity that accounts bring which join the scope: it is no gain."""
+        if len(view.accounts) == len(self.members):
+            return ZERO
+        new = [each for each in view.accounts if each.account not in self.members]
+        self.members |= {account.account for account in view.accounts}
+        brought = (view.converted(each.equity, each) for each in new if each.equity is not None)
+        return ZERO if self._equity is None else sum(brought, ZERO)
+
+    def _total(self, pnl: dict[PnlKey, Decimal] | None) -> dict[PnlKey, Decimal] | None:
+        """Unrealised plus realised P&L per position, closed ones included."""
+        realized = self.ledger.realized
+        if pnl is None or not realized:
+            return pnl
+        total = dict(realized)
+        if self.view is not None and self.view.reference is not None:
+            total = {key: value * self.view.rate(key[0]) for key, value in realized.items()}
+        for key, value in pnl.items():
+            total[key] = total.get(key, ZERO) + value
+        return total
+
+    # Explaining how equity changed
+
+    def _account_for(self, view: ScopeView, equity: Decimal, profits: dict[str, Decimal | None]) -> list[ChangeEvent]:
+        """Issue units for money that moved, and hold apart what nothing explains."""
+        at, value = view.as_of, float(equity)
+        rows = self.ledger.rows
+        came = sum((it.amount * view.rate(it.account) for it in rows if it.moved), ZERO) if rows else ZERO
+        joined = self._joined(view)
+        found = self.explanation.explain(view, profits, self._equity)
+        if self._equity is None:
+            self.track.open(at, value)
+            return []
+        if self.track.value <= 0.0 < min(float(came + joined), value):
+            self._begin_anew(at, value)
+            return [ChangeEvent("anew", came + joined)]
+        for each in found.resolved:
+            self._correct(at, each)
+        flow = found.flow + joined
+        before, was = float(self._equity + flow), self.track.value
+        if flow:
+            self.track.issue(float(flow), value)
+        events = [*found.events, *self._appear(found, before, was)]
+        return [*events, *self._settle(view, self.explanation.settle(view))]
+
+    def _settle(self, view: ScopeView, settled: Explained) -> list[ChangeEvent]:
+        for each in settled.resolved:
+            self._correct(view.as_of, each)
+        return settled.events
+
+    def _appear(self, found: Explained, before: float, value: float) -> list[ChangeEvent]:
+        """Enter the new changes, each after the one before it."""
+        events = []
+        for change in found.appeared:
+            change.before, change.value = before, value
+            before += float(change.worth)
+            self.changes.appear(change)
+            if change.is_open:
+                events.append(ChangeEvent("appeared", change.worth, pending=change.kind == "trade"))
+        return events
+
+    def _correct(self, now: int, part: Resolved) -> None:
+        """What was taken for profit or loss was a flow, or the other way round: values since then change."""
+        if part.factor == 1.0 or not math.isfinite(part.factor):
+            return
+        value = part.value or self.track.value
+        if part.undone:
+            self.track.uncorrect(part.at, part.factor, value, part.before, float(self._equity or ZERO))
+        else:
+            self.track.correct(part.at, part.factor, value)
+        self.corrected_now.append(Correction(part.at, now, part.factor, value, part.undone))
+        self._corrections.append(self.corrected_now[-1])
+        self._corrections = [each for each in self._corrections if each.end > now - self._keep]
+        self.rows = deque(corrected(row, self._corrections[-1]) for row in self.rows)
+        self.track.forget()
+        for row in self.rows:
+            self.track.record(row.at, row.value)
+
+    def jumped(self) -> bool:
+        """Whether the newest unit value lies far above the one before it."""
+        return len(self.rows) > 1 and self.rows[-1].value > JUMP * self.rows[-2].value
+
+    def doubt(self, equity: Decimal) -> None:
+        """The newest observation holds a print that does not hold: it is a peak only as far as `equity` makes it."""
+        if self.track.units <= 0.0:
+            return
+        value = min(self.rows[-1].value, float(equity) / self.track.units)
+        self.rows[-1] = replace(self.rows[-1], value=value)
+        self.changes.peak = max(self._peak_before, value)
+        self.track.forget()
+        for row in self.rows:
+            self.track.record(row.at, row.value)
+
+    def leave(self, present: frozenset[str]) -> None:
+        """A hand took accounts that are gone out of the scope: what is left begins a new series."""
+        if self.members <= present:
+            return
+        self.members &= present
+        self.ledger.joined = {name: at for name, at in self.ledger.joined.items() if name in self.members}
+        self.explanation.leave(self.members)
+        self._equity = None
+        self._corrections = []
+        self.rows.clear()
+        self.gaps.clear()
+        self.begun_at, self.rebased = None, True
+
+    def _begin_anew(self, at: int, equity: float) -> None:
+        self.track.open(at, equity)
+        self.ledger.joined = dict.fromkeys(self.ledger.joined, at)
+        self.ledger.drop()
+        self.explanation.changes = Changes(peak=equity)
+        self._corrections = []
+        self.rows.clear()
+        self.gaps.clear()
+        self.begun_at, self.rebased = at, True
+
+    def accept_until(self, at: int, now: int) -> bool:
+        """A reset by hand `now`, made `at`: what nothing explains of before counts as money that moved for good.
+
+        Microseconds. Whether there was any.
+        """
+        before = len(self.changes.unexplained)
+        for each in self.changes.accept_until(at):
+            self._correct(now, each)
+        return len(self.changes.unexplained) < before
+
+    def rebase(self, *, accept: bool) -> None:
+        """A reset: windows begin now and count as complete; one by hand accepts the loss, peak and start too.
+
+        While equity is unknown they begin with the next that is known.
+        """
+        self._rebase_due = accept if self.unknown is not None else None
+        self.rows = deque([self.rows[-1]] if self.rows and self._rebase_due is None else [])
+        self.gaps.clear()
+        self.track.forget()
+        self.rebased, self.begun_at = True, self.last_at if self._rebase_due is None else None
+        for row in self.rows:
+            self.track.record(row.at, row.value)
+        if accept and self.last_at is not None:
+            self.track.accept(self.last_at)
+            self.changes.accept(self.track.value)
+
+    def supposing(self, equity: Decimal) -> History:
+        """The same past with another present equity; shares the past, so it must not observe."""
+        other = copy(self)
+        other.track = self.track.supposing(float(equity))
+        return other
+
+    def suspecting(self) -> History:
+        """The same memory, read by the worst of every open change; it must not observe."""
+        other = copy(self)
+        other.readings = (suspicious, suspicious)
+        return other
+
+    # Serialising
+
+    def state(self) -> HistoryState:
+        """Everything that rows do not hold."""
+        ledger, trails = self.explanation.state()
+        return HistoryState(
+            begun_at=self.begun_at, rebased=self.rebased, rebase_due=self._rebase_due, last_at=self.last_at,
+            gaps=list(self.gaps), track=self.track.state(), changes=self.changes.all, peak=self.changes.peak,
+            corrections=self._corrections, equity=self._equity,
+            failures=self.failures, members=sorted(self.members), ledger=ledger, trails=trails,
+            observed=self.last_observed.at, awaited=self.last_observed.awaited,
+        )  # fmt: skip
+
+    def restore(self, state: HistoryState, rows: Iterable[StoredRow]) -> None:
+        """Take up where a history of the same policy left off; its windows may be others."""
+        self.begun_at, self.rebased, self._rebase_due = state.begun_at, state.rebased, state.rebase_due
+        self.last_at, self.gaps, self.failures = state.last_at, deque(state.gaps), state.failures
+        self._corrections, self._equity = state.corrections, state.equity
+        self.members = frozenset(state.members)
+        self.last_observed = LastObserved(dict(state.observed), dict(state.awaited))
+        trails = state.trails or _before_trails(state)
+        if self.members:
+            for change in state.changes:  # of a state from before changes were an account's: they waited for the scope
+                change.account = change.account or min(self.members)
+        self.explanation.restore(state.ledger, trails, Changes(state.changes, state.peak))
+        self.track.restore(state.track)
+        for row in rows:
+            if self.marks is not None and row.marks is not None:  # markets know of no reset
+                self.marks.recall(row.at, {(account, symbol): mark for account, symbol, mark in row.marks})
+            if self.begun_at is not None and row.at >= self.begun_at:  # what was before a reset is forgotten
+                self._replay(row)
+
+    def _replay(self, stored_row: StoredRow) -> None:
+        row = unstored(stored_row)
+        for correction in self._corrections:
+            if row.at < correction.end:
+                row = corrected(row, correction)
+        self.rows.append(row)
+        self.track.record(row.at, row.value)
+
+
+def _before_trails(state: HistoryState) -> dict[str, TrailState]:
+    """The trail of a single account, of a state that was stored before there were any."""
+    if state.equity is None or state.last_at is None or len(state.members) != 1:
+        return {}
+    (name,) = state.members
+    last = AccountSnapshot(name, "", "swap", "", "ok", equity=state.equity, unrealized=state.open_pnl)
+    return {name: TrailState(last, state.last_at, state.open_pnl)}
+
+
+def _profits(view: ScopeView, pnl: dict[PnlKey, Decimal] | None) -> dict[str, Decimal | None]:
+    """Account → the unrealised profit of its positions together, in its own currency; None where one is not known.
+
+    `pnl` is each position's, in the scope's currency.
+    """
+    found: dict[str, Decimal | None] = {}
+    alone = len(view.accounts) == 1
+    for account in view.accounts:
+        if account.positions is None:
+            found[account.account] = None
+        elif pnl is None:
+            found[account.account] = None if alone else view.pnl_of(account)
+        else:
+            own = sum(pnl.values() if alone else (it for key, it in pnl.items() if key[0] == account.account), ZERO)
+            found[account.account] = own if account.currency == view.currency else own / view.rate(account.account)
+    return found

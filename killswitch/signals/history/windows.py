@@ -1,0 +1,150 @@
+"""What signals read of a scope's memory: its falls, its unit value and its P&L, over windows.
+
+Windows are in microseconds; intervals are (lo, hi) floats. A window that is not wholly known says so by its interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from decimal import Decimal
+
+from killswitch.signals.equity.pending_changes import Reading
+from killswitch.signals.equity.unread_accounts import UnitRange, fall_between
+from killswitch.signals.history.scope import History
+from killswitch.signals.position import ZERO
+from killswitch.signals.unit_value import fall_from
+from killswitch.signals.view import PnlKey
+
+Interval = tuple[float, float]
+UNKNOWN: Interval = (-math.inf, math.inf)
+
+
+def why_partly(history: History, window: int) -> str | None:
+    """Why the window is not wholly known, or None."""
+    if history.begun_at is None or history.last_at is None:
+        return "nothing was observed yet"
+    edge = history.last_at - window
+    if not history.rebased and history.begun_at > edge:
+        return "history does not reach back to the window's start"
+    if history.gaps and history.gaps[-1][1] > edge:
+        return f"a gap of {(history.gaps[-1][1] - history.gaps[-1][0]) / 1e6:.0f} s lies in the window"
+    return None
+
+
+def is_young(history: History, window: int) -> bool:
+    """Whether the window is not wholly known because the history began in it, and for no other reason."""
+    if history.begun_at is None or history.last_at is None or history.rebased:
+        return False
+    edge = history.last_at - window
+    return history.begun_at > edge and not (history.gaps and history.gaps[-1][1] > edge)
+
+
+def drawdown(history: History, window: int) -> Interval:
+    """Fall of the unit value in the window; [seen, 1] where the window is partly known."""
+    if history.dark is not None:
+        return _drawdown_in_the_dark(history, window, history.dark)
+    if history.unknown is not None:
+        return UNKNOWN
+    low = high = history.track.fall(window)
+    edge = (history.last_at or 0) - window
+    if history.changes.all and history.changes.open:
+        low, high = (_fall_read(history, edge, reading) for reading in history.readings)
+    if (history.gaps and history.gaps[-1][1] > edge) or (not history.rebased and (history.begun_at or 0) > edge):
+        high = 1.0
+    return low, high
+
+
+def _drawdown_in_the_dark(history: History, window: int, now: UnitRange) -> Interval:
+    """The fall from what was seen in the window to what the scope may be worth; [seen, 1] where it is partly known."""
+    edge = now.at - window
+    low, high = (max((value for _, value in _read(history, edge, each)), default=0.0) for each in history.readings)
+    least, most = fall_between((low, high), now)
+    gap = history.gaps[-1][1] > edge if history.gaps else False
+    begun = history.rebased or (history.begun_at or 0) <= edge
+    # what was highest before the window may still have been so at its edge: only rows on both sides of that tell
+    whole = begun and not gap and high > 0.0 and now.at - (history.last_at or 0) <= history.max_gap
+    return least, most if whole else 1.0
+
+
+def _fall_read(history: History, edge: int, reading: Reading) -> float:
+    """The fall in the window as it would be in the reading of the open changes."""
+    highest = max((value for _, value in _read(history, edge, reading)), default=history.track.value)
+    # Where nothing was left but what a withdrawal took, nothing fell.
+    return fall_from(max(highest, history.track.value), history.track.value) if highest > 0.0 else 0.0
+
+
+def _read(history: History, edge: int, reading: Reading) -> Iterable[tuple[int, float]]:
+    """The rows since `edge`, newest first, in the reading: values from before an open change times its factor."""
+    scale, open_changes = 1.0, history.changes.open
+    for row in reversed(history.rows):
+        if row.at < edge:
+            return
+        while open_changes and row.at < open_changes[-1].at:
+            scale *= reading(open_changes.pop())
+        yield row.at, row.value * scale
+
+
+def drawdown_from_peak(history: History) -> Interval:
+    """Fall from the highest value since the start or the last reset by hand."""
+    if history.unknown is not None and history.dark is None:
+        return UNKNOWN
+    low, high = (history.changes.highest(reading) for reading in history.readings)
+    if history.dark is not None:
+        return fall_between((low, high), history.dark)
+    return fall_from(low, history.track.value), fall_from(high, history.track.value)
+
+
+def loss_from_start(history: History) -> Interval:
+    """Fall from the value at the start or the last reset by hand."""
+    if history.unknown is not None and history.dark is None:
+        return UNKNOWN
+    track = history.track
+    low, high = (track.start * _scale(history, track.start_at, reading) for reading in history.readings)
+    if history.dark is not None:
+        return fall_between((low, high), replace(history.dark, highest=0.0))
+    return fall_from(low, track.value), fall_from(high, track.value)
+
+
+def unit_value(history: History, since: int) -> Interval:
+    """The unit value now beside values of `since`, in either reading of what is unexplained after it."""
+    if history.unknown is not None and history.dark is None:
+        return UNKNOWN
+    low, high = (_scale(history, since, reading) for reading in reversed(history.readings))
+    if history.dark is not None:
+        return history.dark.low / low if low > 0.0 else -math.inf, history.dark.high / high if high > 0.0 else math.inf
+    value = history.track.value
+    if low <= 0.0 < value:
+        return UNKNOWN  # all that was there may have been taken out: there is nothing to stand beside
+    return (value / low, value / high if high > 0.0 else math.inf) if value > 0.0 else (value, value)
+
+
+def _scale(history: History, since: int, reading: Reading) -> float:
+    scale = 1.0
+    for change in history.changes.open:
+        if change.at > since:
+            scale *= reading(change)
+    return scale
+
+
+def pnl_change(history: History, window: int) -> dict[PnlKey, Decimal] | str:
+    """P&L of every position since the unit value's highest in the window; or why that is unknown.
+
+    Closed positions are in it. The values sum to the fall that drawdown over the window measures.
+    """
+    if history.unknown is not None or not history.rows:
+        return history.unknown or "nothing was observed yet"
+    partly = why_partly(history, window)
+    if partly is not None:
+        return partly
+    now, edge = history.rows[-1], history.rows[-1].at - window
+    # of equals the latest: nothing was lost between them
+    highest = max((row for row in history.rows if row.at >= edge), key=lambda row: (row.value, row.at))
+    if now.pnl is None or highest.pnl is None:
+        return "a position's profit and loss is unknown"
+    gone = [key for key in highest.pnl if key not in now.pnl]
+    gone += [key for key, at in history.ledger.unknown.items() if at >= highest.at]
+    if gone:
+        return f"what {gone[0][1]} made or lost when it was closed is unknown"
+    return {key: value - highest.pnl.get(key, ZERO) for key, value in now.pnl.items()}
