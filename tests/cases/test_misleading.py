@@ -16,7 +16,7 @@ from tests.faults.exchange import Exchange, Market
 from tests.faults.mishaps import Rule
 from tests.faults.scene import Scene, long
 from tests.faults.wire import Wire
-from tests.unit.test_closing_hops import COIN, MARKETS, D, X, of, sale
+from tests.unit.execution.passes.test_closing_hops import COIN, MARKETS, D, X, of, sale
 
 (BTC,) = long("BTC")
 

@@ -137,7 +137,7 @@ class PaperAnswers(PaperStand):
 
 def deribit() -> TypedStand:
     """A long perpetual and a short option in BTC, an order that is done, a stop, fills and a deposit."""
-    from tests.unit.ccxt import test_deribit as typed
+    from tests.unit.ccxt.venues import test_deribit as typed
 
     fill = {
         "trade_id": "T1", "timestamp": typed.NOW, "instrument_name": "BTC-PERPETUAL", "direction": "sell",
@@ -162,7 +162,7 @@ def deribit() -> TypedStand:
 
 def hyperliquid() -> TypedStand:
     """A long and a short, a limit and a stop for the whole position, a fill, funding and a deposit."""
-    from tests.unit.ccxt import test_hyperliquid as typed
+    from tests.unit.ccxt.venues import test_hyperliquid as typed
 
     at = 1_708_622_398_623
     funding = {"time": at, "hash": "0xf", "delta": {"type": "funding", "coin": "BTC", "usdc": "-3.5"}}

@@ -43,7 +43,7 @@ def margin() -> TypedStand:
 
 def coinm() -> TypedStand:
     """Short 20 contracts of 100 USD, with 1.5 BTC and 10 ETH."""
-    from tests.unit.ccxt import test_binance as typed
+    from tests.unit.ccxt.binance import test_binance as typed
 
     assets = [
         {"asset": coin, "marginBalance": amount, "walletBalance": amount, "availableBalance": amount,
@@ -83,7 +83,7 @@ def coinm() -> TypedStand:
 
 
 def _spot_answers(place: str) -> dict[str, Any]:
-    from tests.unit.ccxt import test_binance as typed
+    from tests.unit.ccxt.binance import test_binance as typed
 
     placed = _order("BTCUSDT", "1.0", "1.0") | {"cummulativeQuoteQty": "50000.0", "fills": []}
     resting = _order("LTCUSDT", "3.0", "0.0", "LIMIT", "NEW") | {

@@ -12,13 +12,13 @@ from killswitch_alpaca import adapter as alpaca
 from killswitch_ccxt import adapter as ccxt
 from tests.conformance import ledgers
 from tests.conformance.stands import Wired
-from tests.wire.alpaca import AlpacaWire
-from tests.wire.binance import BinanceWire
-from tests.wire.bitget import BitgetWire
-from tests.wire.bybit import BybitWire
-from tests.wire.krakenfutures import KrakenFuturesWire
-from tests.wire.mexc import MexcWire
-from tests.wire.okx import OkxWire
+from tests.wire.alpaca.venue import AlpacaWire
+from tests.wire.binance.venue import BinanceWire
+from tests.wire.bitget.venue import BitgetWire
+from tests.wire.bybit.venue import BybitWire
+from tests.wire.krakenfutures.venue import KrakenFuturesWire
+from tests.wire.mexc.venue import MexcWire
+from tests.wire.okx.venue import OkxWire
 from tests.wire.server import KEY, PASSPHRASE, SECRET
 
 KEYS: Final = {"key": KEY, "secret": SECRET}

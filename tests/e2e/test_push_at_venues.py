@@ -19,7 +19,7 @@ from tests.e2e.processes import POLICY, until
 from tests.e2e.wired import REACHED, Run, Site, World, venue
 from tests.faults.exchange import Exchange, Market
 from tests.virtual_time import VirtualTime
-from tests.wire.bybit import BybitWire
+from tests.wire.bybit.venue import BybitWire
 from tests.wire.server import KEY, SECRET
 
 TOPICS: Final[Mapping[str, int]] = {"binance": 1, "bybit": 3, "okx": 3, "krakenfutures": 3, "mexc": 6, "alpaca": 1}

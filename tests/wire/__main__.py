@@ -26,17 +26,17 @@ from aiohttp import web
 from killswitch.model.snapshot import OrderSide, Side
 from killswitch.model.venue import OrderRequest
 from tests.faults.exchange import Exchange, Key, Market, Mode
-from tests.wire.alpaca import AlpacaWire
+from tests.wire.alpaca.venue import AlpacaWire
 from tests.wire.server import WireVenue
 
 VENUES: Final = {
-    "binance": ("tests.wire.binance", "BinanceWire"),
-    "bybit": ("tests.wire.bybit", "BybitWire"),
-    "bitget": ("tests.wire.bitget", "BitgetWire"),
-    "okx": ("tests.wire.okx", "OkxWire"),
-    "krakenfutures": ("tests.wire.krakenfutures", "KrakenFuturesWire"),
-    "mexc": ("tests.wire.mexc", "MexcWire"),
-    "alpaca": ("tests.wire.alpaca", "AlpacaWire"),
+    "binance": ("tests.wire.binance.venue", "BinanceWire"),
+    "bybit": ("tests.wire.bybit.venue", "BybitWire"),
+    "bitget": ("tests.wire.bitget.venue", "BitgetWire"),
+    "okx": ("tests.wire.okx.venue", "OkxWire"),
+    "krakenfutures": ("tests.wire.krakenfutures.venue", "KrakenFuturesWire"),
+    "mexc": ("tests.wire.mexc.venue", "MexcWire"),
+    "alpaca": ("tests.wire.alpaca.venue", "AlpacaWire"),
 }
 
 

@@ -26,7 +26,8 @@ class Carrier:
     def number(self, which: Literal[0, 1], order_id: str) -> str:
         """The venue's id of an order of the exchange's (0), or the exchange's of the venue's (1)."""
         module, _ = self.venue
-        found: str = getattr(importlib.import_module(f"{module}_{self.words}"), self.numbers[which])(order_id)
+        beside = module.removesuffix(".venue") + f".{self.words}"
+        found: str = getattr(importlib.import_module(beside), self.numbers[which])(order_id)
         return found
 
     words: str = "words"
@@ -44,21 +45,29 @@ TWO_KEYS: Final = {"key": KEY, "secret": SECRET}
 CARRIERS: Final[Mapping[str, Carrier]] = {
     it.exchange: it
     for it in (
-        Carrier("binanceusdm", ("tests.wire.binance", "BinanceWire"), TWO_KEYS, ("ordinary_id", "own_id")),
-        Carrier("bybit", ("tests.wire.bybit", "BybitWire"), TWO_KEYS, ("order_id", "own_id")),
+        Carrier("binanceusdm", ("tests.wire.binance.venue", "BinanceWire"), TWO_KEYS, ("ordinary_id", "own_id")),
+        Carrier("bybit", ("tests.wire.bybit.venue", "BybitWire"), TWO_KEYS, ("order_id", "own_id")),
         Carrier(
             "okx",
-            ("tests.wire.okx", "OkxWire"),
+            ("tests.wire.okx.venue", "OkxWire"),
             TWO_KEYS | {"passphrase": PASSPHRASE},
             ("order_id", "ours_of"),
             ALL_MODES,
             words="rows",
         ),
         Carrier(
-            "bitget", ("tests.wire.bitget", "BitgetWire"), TWO_KEYS | {"passphrase": PASSPHRASE}, ("order_id", "own_id")
+            "bitget",
+            ("tests.wire.bitget.venue", "BitgetWire"),
+            TWO_KEYS | {"passphrase": PASSPHRASE},
+            ("order_id", "own_id"),
         ),
         Carrier(
-            "mexc", ("tests.wire.mexc", "MexcWire"), TWO_KEYS, ("order_id", "order_id"), words="rows", names_stops=False
+            "mexc",
+            ("tests.wire.mexc.venue", "MexcWire"),
+            TWO_KEYS,
+            ("order_id", "order_id"),
+            words="rows",
+            names_stops=False,
         ),
     )
 }

@@ -22,7 +22,7 @@ from killswitch_alpaca.client import DaemonThreads
 from killswitch_alpaca.venue import AlpacaVenue
 from tests.threads import NoThreads
 from tests.unit.alpaca.documents import spec
-from tests.wire.alpaca_scene import D
+from tests.wire.alpaca.scene import D
 
 pytest.importorskip("alpaca")
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"

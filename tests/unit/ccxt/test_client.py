@@ -26,7 +26,7 @@ from tests.faults.exchange import Exchange, Market
 from tests.faults.mishaps import Mishap, Rule, Script
 from tests.virtual_time import START as NOON
 from tests.virtual_time import VirtualTime
-from tests.wire.binance import BinanceWire
+from tests.wire.binance.venue import BinanceWire
 from tests.wire.server import KEY, SECRET
 
 SYMBOL = "BTC/USDT:USDT"

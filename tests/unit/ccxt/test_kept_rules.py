@@ -15,7 +15,7 @@ from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues import dialect_of
 from tests.faults.exchange import Exchange, Market
 from tests.virtual_time import VirtualTime
-from tests.wire.binance import BinanceWire
+from tests.wire.binance.venue import BinanceWire
 from tests.wire.server import KEY, SECRET
 
 BTC, ETH = "BTC/USDT:USDT", "ETH/USDT:USDT"

@@ -11,7 +11,7 @@ import pytest
 
 from killswitch_ccxt.venues.bybit.rows import wealth_of
 from killswitch_ccxt.venues.okx.rows import wealth as okx_wealth
-from tests.unit.ccxt.test_binance import QUIET, account, snapshot_of
+from tests.unit.ccxt.binance.test_binance import QUIET, account, snapshot_of
 
 USDT: dict[str, Any] = {"asset": "USDT", "walletBalance": "1000", "unrealizedProfit": "0", "marginBalance": "1000"}
 

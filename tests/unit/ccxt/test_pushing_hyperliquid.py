@@ -13,7 +13,7 @@ from aiohttp import web
 from killswitch.accounts.poll.push_listener import STALE_AFTER
 from killswitch.model.venue import Push
 from tests.unit.ccxt.speaking import Speaking
-from tests.unit.ccxt.test_hyperliquid import MASTER, META, PRIVATE, STATE
+from tests.unit.ccxt.venues.test_hyperliquid import MASTER, META, PRIVATE, STATE
 from tests.virtual_time import VirtualTime
 from tests.wire.heard import Heard, listened_to
 from tests.wire.server import Ask, Reply

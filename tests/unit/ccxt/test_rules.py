@@ -11,7 +11,7 @@ from killswitch_ccxt.parts import Ages
 from killswitch_ccxt.venue import CcxtVenue
 from tests.faults.exchange import Exchange, Market
 from tests.virtual_time import VirtualTime
-from tests.wire.binance import BinanceWire
+from tests.wire.binance.venue import BinanceWire
 from tests.wire.server import KEY, SECRET
 
 SYMBOL = "BTC/USDT:USDT"

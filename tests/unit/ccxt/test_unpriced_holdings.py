@@ -16,7 +16,7 @@ from killswitch_ccxt import adapter
 from killswitch_ccxt.holdings import LastPrices, Market, holdings
 from killswitch_ccxt.instruments import Quote
 from killswitch_ccxt.wealth import Wealth
-from tests.unit.ccxt.test_binance import SPOT_QUIET, snapshot_of
+from tests.unit.ccxt.binance.test_binance import SPOT_QUIET, snapshot_of
 
 D = Decimal
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)

@@ -15,8 +15,8 @@ from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.bybit.rows import wealth_of
 from killswitch_ccxt.venues.okx.rows import wealth
 from killswitch_ccxt.wealth import Wealth
-from tests.unit.ccxt.test_binance import CONFIG, INVERSE, QUIET, SPOT_QUIET, account, snapshot_of
-from tests.unit.ccxt.test_binance_busy import play
+from tests.unit.ccxt.binance.test_binance import CONFIG, INVERSE, QUIET, SPOT_QUIET, account, snapshot_of
+from tests.unit.ccxt.binance.test_binance_busy import play
 
 D = Decimal
 

@@ -18,11 +18,11 @@ from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.bitget.rows import wealth_of
 from killswitch_ccxt.venues.generic import generic
 from killswitch_ccxt.wealth import Wealth
-from tests.unit.ccxt import test_deribit as deribit
-from tests.unit.ccxt import test_hyperliquid as hyperliquid
-from tests.unit.ccxt import test_kraken as kraken
-from tests.unit.ccxt import test_krakenfutures as krakenfutures
-from tests.unit.ccxt import test_mexc as mexc
+from tests.unit.ccxt.venues import test_deribit as deribit
+from tests.unit.ccxt.venues import test_hyperliquid as hyperliquid
+from tests.unit.ccxt.venues import test_kraken as kraken
+from tests.unit.ccxt.venues import test_krakenfutures as krakenfutures
+from tests.unit.ccxt.venues import test_mexc as mexc
 
 D = Decimal
 

@@ -20,7 +20,7 @@ from tests import worlds
 from tests.faults.mishaps import Rule
 from tests.faults.scene import Scene
 from tests.runner_world import ScriptedVenue, World, book
-from tests.unit.closing.test_charges import BTC, BY_FILLS, scene_of, told
+from tests.unit.execution.test_charges import BTC, BY_FILLS, scene_of, told
 
 
 def worked(scene: Scene, story: Callable[[Closings], Awaitable[None]]) -> None:

@@ -1,0 +1,125 @@
+"""Venue families by name: those that are there, and the way out for those that are not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib.metadata import EntryPoint, distribution
+from pathlib import Path
+
+import pytest
+
+from killswitch.accounts import plug_ins as module
+from killswitch.accounts.plug_ins import GROUP, NoSuchVenueError, families
+from killswitch.model.inspection import Bar, BarHistory, Capability, VenueListing
+from killswitch.model.venue import VenueTraits
+
+
+class Bars:
+    """No bar at all."""
+
+    async def bars(self, symbol: str, timeframe: str, since: int, limit: int | None = None) -> Sequence[Bar]:
+        return ()
+
+    async def close(self) -> None: ...
+
+
+class Family:
+    """Two exchanges of one adapter; one of them has bars."""
+
+    def listings(self) -> Sequence[VenueListing]:
+        yes = (Capability("equity", "yes"),)
+        return [VenueListing("made-up", name, ("swap",), yes, VenueTraits()) for name in ("swapex", "spotex")]
+
+    def history(self, exchange: str, endpoint: str | None = None) -> BarHistory | None:
+        if exchange == "lazy":
+            raise ModuleNotFoundError("No module named 'bigclient'", name="bigclient")
+        return Bars() if exchange == "swapex" else None
+
+
+made_up = Family()
+
+
+def broken() -> None:
+    raise AssertionError("never called")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package whose import fails, as where its client is not installed."""
+    (tmp_path / "needs_client.py").write_text("import bigclient_that_is_not_there\n")
+    (tmp_path / "defective.py").write_text("raise RuntimeError('it does not compute')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+
+
+def declared(monkeypatch: pytest.MonkeyPatch, **entries: str) -> None:
+    """As though this distribution declared these families."""
+    ours = distribution("killswitch")
+    points = [EntryPoint(name, value, GROUP)._for(ours) for name, value in entries.items()]  # type: ignore[attr-defined] # how the library itself binds them
+    monkeypatch.setattr(module, "entry_points", lambda group: points if group == GROUP else [])
+
+
+HERE = "tests.unit.accounts.test_families"
+
+
+def test_a_family_whose_client_is_not_installed_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    """The extra of its name; the other families are there all the same."""
+    declared(monkeypatch, ccxt="needs_client:family", madeup=f"{HERE}:made_up")
+    found = families()
+    assert [listing.exchange for listing in found.listings] == ["spotex", "swapex"]
+    assert [str(each) for each in found.absent] == [
+        "the venues of ccxt are not there: ModuleNotFoundError: No module named 'bigclient_that_is_not_there'; "
+        "pip install '.[ccxt]' in a clone of killswitch, or what its extra ccxt lists"
+    ]
+
+
+def test_a_defect_is_none_of_the_users_install(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """What fails in any other way is told as the family's own, as is a module of its own that is not there."""
+    declared(monkeypatch, ccxt="defective:family", alpaca="nowhere.at.all:family")
+    told = [str(each) for each in families().absent]
+    assert told[0].endswith(
+        "No module named 'nowhere'; this is a defect of nowhere.at.all:family; what is not of it works all the same"
+    )
+    assert "RuntimeError: it does not compute; this is a defect of defective:family" in told[1]
+
+
+def test_a_client_that_is_missed_later_is_told_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients are imported at their first use, so that a verb starts fast."""
+    declared(monkeypatch, ccxt=f"{HERE}:made_up")
+    with pytest.raises(NoSuchVenueError, match=r"No module named 'bigclient'; pip install '\.\[ccxt\]' in a clone"):
+        families().history("lazy", None)
+
+
+def test_an_unknown_venue_is_told_with_what_was_meant(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """And with the families that are not there: it may be one of theirs."""
+    declared(monkeypatch, ccxt="needs_client:family", madeup=f"{HERE}:made_up")
+    with pytest.raises(NoSuchVenueError, match="no venue is called swapexx, did you mean swapex") as told:
+        families().named("swapexx")
+    assert "pip install '.[ccxt]' in a clone of killswitch, or what its extra ccxt lists" in str(told.value)
+
+
+def test_bars_are_of_the_first_family_that_has_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A venue without any is told apart from one that nobody knows."""
+    declared(monkeypatch, madeup=f"{HERE}:made_up")
+    assert isinstance(families().history("swapex", None), Bars)
+    with pytest.raises(NoSuchVenueError, match="spotex gives no public bars here"):
+        families().history("spotex", None)
+    with pytest.raises(NoSuchVenueError, match="no venue is called otherex"):
+        families().history("otherex", None)
+
+
+def test_where_a_family_reaches_more_than_it_lists_that_is_said_of_an_unknown_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was asked for the name too, and has none."""
+
+    class Wider(type(made_up)):  # type: ignore[misc] # the class of the instance
+        def listing(self, exchange: str) -> None:
+            return None
+
+    monkeypatch.setattr(f"{HERE}.made_up", Wider())
+    declared(monkeypatch, madeup=f"{HERE}:made_up")
+    with pytest.raises(NoSuchVenueError, match="known: spotex, swapex, and any other exchange of madeup by its name"):
+        families().named("nonsense")

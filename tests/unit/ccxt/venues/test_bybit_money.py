@@ -1,0 +1,260 @@
+"""What Bybit says of an order that has just been filled, of money in other coins, and of its transaction log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from killswitch.model.venue import AccountSpec, FateUnknownError, OrderRejectedError, OrderRequest
+from killswitch_ccxt.errors import ModeChangedError, as_venue_error
+from killswitch_ccxt.response_capture import Answer
+from killswitch_ccxt.venue import CcxtVenue
+from killswitch_ccxt.venues.bybit.dialect import Bybit
+from killswitch_ccxt.venues.bybit.flows import flow_of
+from killswitch_ccxt.venues.bybit.rows import row_report
+from tests.faults.exchange import Market
+from tests.wire.bybit import words
+
+D = Decimal
+BTC, INVERSE = "BTC/USDT:USDT", "BTC/USD:BTC"
+INSTRUMENT = {
+    "symbol": "BTCUSD", "contractType": "InversePerpetual", "status": "Trading", "baseCoin": "BTC", "quoteCoin": "USD",
+    "settleCoin": "BTC", "launchTime": "1", "deliveryTime": "0", "priceScale": "2", "fundingInterval": 480,
+    "leverageFilter": {"minLeverage": "1", "maxLeverage": "100", "leverageStep": "0.01"},
+    "priceFilter": {"minPrice": "0.5", "maxPrice": "999999", "tickSize": "0.5"},
+    "lotSizeFilter": {"maxOrderQty": "25000000", "minOrderQty": "1", "qtyStep": "1", "maxMktOrderQty": "5000000"},
+}  # fmt: skip
+SHORT = {
+    "symbol": "BTCUSD", "side": "Sell", "size": "10000", "avgPrice": "50000", "positionValue": "0.2",
+    "markPrice": "50000", "unrealisedPnl": "-0.004", "positionIM": "0.02", "liqPrice": "", "leverage": "10",
+    "positionIdx": 0, "adlRankIndicator": 2,
+}  # fmt: skip
+CLOSED = {
+    "symbol": "BTCUSD", "execId": "e1", "orderId": "o7", "orderLinkId": "ks1", "side": "Buy", "execType": "Trade",
+    "execQty": "10000", "execPrice": "50000", "execFee": "0.00011", "feeCurrency": "BTC", "execPnl": "-0.004",
+    "closedSize": "10000", "execTime": "1700000000000", "orderType": "Market",
+}  # fmt: skip
+FILLED = {
+    "symbol": "BTCUSDT", "orderId": "o1", "orderLinkId": "ks1", "side": "Sell", "orderType": "Market", "qty": "1",
+    "price": "", "orderStatus": "Filled", "cumExecQty": "1", "leavesQty": "0", "avgPrice": "100", "cumExecValue": "100",
+    "reduceOnly": True, "positionIdx": 0, "createdTime": "1", "updatedTime": "1", "timeInForce": "IOC",
+}  # fmt: skip
+PART = {
+    "symbol": "BTCUSDT", "execId": "e1", "orderId": "o1", "orderLinkId": "ks1", "side": "Sell", "execType": "Trade",
+    "orderQty": "3", "leavesQty": "2", "execQty": "1", "execPrice": "100", "execFee": "0.1", "orderType": "Market",
+    "closedSize": "1", "execTime": "1700000000000", "orderPrice": "0",
+}  # fmt: skip
+REST = PART | {"execId": "e2", "leavesQty": "0", "execQty": "2", "execPrice": "97", "execFee": "0.194"}
+ASKED = OrderRequest("ks1", BTC, "sell", "long", D(1), reduce_only=True)
+
+Rows = list[dict[str, Any]]
+
+
+def _listed(rows: Rows) -> dict[str, Any]:
+    return {"retCode": 0, "retMsg": "OK", "result": {"list": rows, "nextPageCursor": ""}, "time": 0}
+
+
+class Told:
+    """A venue of a linear and an inverse contract, which gives the rows that it is told to give for a question."""
+
+    def __init__(self, rows: Callable[[str, Mapping[str, str]], Rows], currency: str = "USDT") -> None:
+        self.rows = rows
+        self.asked: list[str] = []
+        keys = {"key": "k", "secret": "s"}
+        options: dict[str, object] = {"ccxt": {"told": currency}}
+        self.venue = CcxtVenue(AccountSpec("main", "ccxt", "swap", currency, None, options, keys, "bybit"), Bybit)
+
+    async def _fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
+        parts = urlsplit(url)
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        route = parts.path.removeprefix("/v5/")
+        if route == "market/instruments-info":
+            linear = words.instrument(words.listing(BTC), Market(BTC))
+            listed: Rows = [linear if query["category"] == "linear" else INSTRUMENT]
+            return _listed([] if "status" in query else listed)
+        if route == "market/time":
+            return {"retCode": 0, "result": {"timeSecond": "0", "timeNano": "0"}, "time": 0}
+        self.asked.append(route)
+        return _listed(self.rows(route, query))
+
+    def run(self, talk: Callable[[CcxtVenue], Any]) -> Any:
+        async def main() -> Any:
+            client: Any = self.venue._client.ccxt  # what the venue would have answered
+            client.fetch = self._fetch
+            try:
+                return await talk(self.venue)
+            finally:
+                await self.venue.close()
+
+        return asyncio.run(main())
+
+
+# An order that has just been filled
+
+
+def test_an_order_that_ended_is_found_among_the_closed_ones_before_the_history() -> None:
+    """The list of open orders has it no more, the history has it not yet: the last 500 closed ones have it."""
+    here = Told(lambda route, query: [FILLED] if (route, query.get("openOnly")) == ("order/realtime", "1") else [])
+    found = here.run(lambda venue: venue.find_order(BTC, "ks1"))
+    assert (found.id, found.state, found.filled, found.average_price) == ("o1", "filled", 1, 100)
+
+
+def test_an_order_that_only_its_executions_tell_of_is_found_with_its_fills() -> None:
+    """1 at 100 and 2 at 97 of 3 are 3 at 98; asked for the fills by our own name there are both."""
+
+    def rows(route: str, query: Mapping[str, str]) -> Rows:
+        mine = query.get("orderLinkId") == "ks1" or query.get("orderId") == "o1"
+        return [REST, PART] if route == "execution/list" and mine else []
+
+    found = Told(rows).run(lambda venue: venue.find_order(BTC, "ks1"))
+    assert (found.id, found.client_order_id, found.state) == ("o1", "ks1", "filled")
+    assert (found.amount, found.filled, found.average_price) == (3, 3, 98)
+    told = Told(rows).run(lambda venue: venue.fills(BTC, "ks1"))
+    assert sorted((it.amount, it.price, it.fee) for it in told) == [(1, 100, D("0.1")), (2, 97, D("0.194"))]
+
+
+def test_an_order_whose_executions_leave_some_of_it_may_still_rest() -> None:
+    """1 of 3 is filled, and nothing says that the rest has ended."""
+    here = Told(lambda route, query: [PART] if route == "execution/list" else [])
+    found = here.run(lambda venue: venue.find_order(BTC, "ks1"))
+    assert (found.state, found.amount, found.filled) == ("open", 3, 1)
+
+
+def test_an_order_of_which_no_list_tells_is_none() -> None:
+    """Open, closed, history and executions were asked; an execution of another name is not ours."""
+    here = Told(lambda route, query: [PART | {"orderLinkId": "other"}] if route == "execution/list" else [])
+    assert here.run(lambda venue: venue.find_order(BTC, "ks1")) is None
+    assert here.asked == ["order/realtime", "order/realtime", "order/history", "execution/list"]
+
+
+# Money in other coins
+
+
+def _inverse(coins: Mapping[str, tuple[str, str]]) -> Callable[[str, Mapping[str, str]], Rows]:
+    """A short of 10,000 contracts of a dollar at 50,000, and what closed one before. `coins`: equity and dollars."""
+    wallet = [{"coin": name, "equity": n, "usdValue": usd, "walletBalance": n} for name, (n, usd) in coins.items()]
+
+    def rows(route: str, query: Mapping[str, str]) -> Rows:
+        if route == "account/wallet-balance":
+            total = str(sum(D(usd) for _, usd in coins.values()))
+            return [{"totalEquity": total, "totalInitialMargin": "1000", "coin": wallet}]
+        if query.get("category") != "inverse":
+            return []
+        return [SHORT] if route == "position/list" else [CLOSED] if route == "execution/list" else []
+
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("currency", "coins", "money"),
+    [
+        ("USDT", {"USDT": ("10000", "10000"), "BTC": ("1", "50000")}, (10000, -200, 1000, -200)),
+        ("USDT", {"USDT": ("10000", "5000"), "BTC": ("1", "50000")}, (20000, -400, 2000, -400)),
+        ("USD", {"BTC": ("1", "50000")}, (10000, -200, 1000, -200)),
+        ("BTC", {"BTC": ("1", "50000")}, (D("0.2"), D("-0.004"), D("0.02"), D("-0.004"))),
+        ("USDT", {"USDT": ("10000", "10000")}, (None, None, None, None)),
+    ],
+)
+def test_an_inverse_position_is_told_in_the_accounts_currency(
+    currency: str, coins: Mapping[str, tuple[str, str]], money: tuple[Any, ...]
+) -> None:
+    """0.2 BTC at 50,000 dollars are 10,000; at half a dollar for a USDT, 20,000 of them; without a price, unknown."""
+
+    async def once(venue: CcxtVenue) -> Any:
+        return await venue.snapshot()
+
+    seen = Told(_inverse(coins), currency).run(once)
+    (held,), (fill,) = seen.positions, seen.fills
+    assert (held.symbol, held.contracts, held.mark_price) == (INVERSE, 10000, 50000)
+    assert (held.notional, held.unrealized_pnl, held.margin, fill.realized_pnl) == money
+    assert (fill.fee, fill.fee_currency) == (D("0.00011"), "BTC")
+
+
+# The transaction log
+
+
+def _flow(told: str, change: str = "-5") -> Any:
+    return flow_of({"type": told, "change": change, "id": "7", "transactionTime": "1700000000000", "currency": "USDT"})
+
+
+@pytest.mark.parametrize(("change", "kind"), [("-5", "fee"), ("5", "rebate")])
+def test_a_type_that_nobody_knows_is_profit_or_loss_and_named(change: str, kind: str) -> None:
+    """It is no money that somebody took, hides no loss, and makes no other row unknown."""
+    flow = _flow("LUCKY_DRAW", change)
+    assert (flow.id, flow.kind, flow.amount) == ("LUCKY_DRAW:7", kind, D(change))
+    assert _flow("LUCKY_DRAW", "0") is None
+
+
+@pytest.mark.parametrize(
+    ("told", "kind"),
+    [
+        ("PRINCIPLE_REPAYMENT_INS_LOAN", "transfer"), ("AUTO_PRINCIPLE_REPAYMENT_INS_LOAN", "transfer"),
+        ("INSTITUTION_PAYBACK_PRINCIPAL_OUT", "transfer"), ("INTEREST_REPAYMENT_INS_LOAN", "interest"),
+        ("INSTITUTION_PAYBACK_INTEREST_OUT", "interest"), ("FLEXIBLE_STAKING_SUBSCRIPTION", "transfer"),
+        ("STRUCTURE_PRODUCT_REFUND", "transfer"), ("CUSTODY_LOCK", "transfer"), ("SPREAD_FEE_OUT", "fee"),
+        ("PREMARKET_DELIVERY_PLEDGE_PAY_SELLER", "fee"), ("PEF_PROFIT_SHARE", "fee"),
+        ("DBS_CASH_OUT", "transfer"), ("BROKER_ABACCOUNT_FEE", "fee"),
+    ],
+)  # fmt: skip
+def test_money_that_goes_into_a_loan_or_a_product_is_no_loss_and_what_they_cost_is(told: str, kind: str) -> None:
+    """Of 5 USDT that left; penalties and shares of a profit are lost too."""
+    assert _flow(told).kind == kind
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "MANUAL_LOANS_BORROW", "AUTO_LOANS_REPAY", "AUTO_SOLD_COLLATERAL_INS_LOAN", "AUTO_BUY_LIABILITY_INS_LOAN",
+        "BORROW", "REPAY", "CONVERT", "FLOATING_TO_FIXED_REPAY",
+    ],
+)  # fmt: skip
+def test_what_leaves_the_equity_as_it_was_is_no_flow(told: str) -> None:
+    """Bybit's equity is without what was borrowed: the loan is in the wallet, and in no one's pocket.
+
+    "Enums Definitions", type(uta-translog): BORROW and REPAY are loans by hand and by itself, CONVERT repays one.
+    """
+    assert _flow(told) is None
+
+
+# Codes
+
+
+def _said(code: int, text: str) -> Exception:
+    body = {"retCode": code, "retMsg": text}
+    said = Bybit.codes_of(Answer(200, {}, body, "", "/v5/order/create"))
+    meaning = next(Bybit.codes[it] for it in said if it in Bybit.codes)
+    return as_venue_error(meaning, text, changes=True, left=True)
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (170035, "Submitted to the system for processing!"),
+        (170001, "Internal error."),
+        (170032, "Network error. Please try again later"),
+        (199999, "Request timed out"),
+    ],
+)
+def test_what_does_not_say_that_nothing_was_done_leaves_the_fate_unknown(code: int, text: str) -> None:
+    """The order may be there; so too where a batch's row says it, and with a code that nobody knows."""
+    assert type(_said(code, text)) is FateUnknownError
+    assert type(row_report(ASKED, {}, {"code": code, "msg": text})) is FateUnknownError
+
+
+def test_a_code_that_is_known_keeps_its_meaning_whatever_its_text_says() -> None:
+    """No margin is no margin, though the text asks to try again later; an unknown code without such words refuses."""
+    margin = row_report(ASKED, {}, {"code": 110007, "msg": "not enough, try again later"})
+    other = row_report(ASKED, {}, {"code": 199999, "msg": "no"})
+    assert isinstance(margin, OrderRejectedError)
+    assert isinstance(other, OrderRejectedError)
+    assert (margin.reason, other.reason) == ("insufficient_margin", "other")
+
+
+def test_an_index_of_the_other_position_mode_says_that_the_mode_is_another_one() -> None:
+    """What is known of the mode is forgotten then, and asked for again."""
+    assert type(_said(10001, "position idx not match position mode")) is ModeChangedError

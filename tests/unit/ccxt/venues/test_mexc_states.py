@@ -1,0 +1,40 @@
+"""What MEXC says of a contract and of a position, where ccxt knows only open and not open, long and everything else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.faults.exchange import Key
+from tests.unit.ccxt.venues.test_mexc import BTC, ETH, account
+from tests.wire.mexc import rows
+
+
+@pytest.mark.parametrize(
+    ("number", "state"), [(0, "open"), (1, "halted"), (2, "delisted"), (3, "delisted"), (4, "halted")]
+)
+def test_the_state_of_a_contract(number: int, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """0 enabled, 1 in delivery, 2 completed, 3 offline, 4 paused; the other contract goes on."""
+    monkeypatch.setitem(rows.MARKETS, "delisted", number)
+    desk = account()
+    desk.exchange.markets[BTC].state = "delisted"
+    seen = desk.run(lambda made, venue: made.snapshot())
+    assert {it.symbol: it.state for it in seen.instruments or ()} == {BTC: state, ETH: "open"}
+
+
+@pytest.mark.parametrize("wrong", [{"holdVol": -30}, {"positionType": 3}, {"positionType": None}, {"holdVol": None}])
+def test_a_position_that_does_not_say_which_way_it_goes_is_believed_by_nobody(
+    wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ccxt takes every type but 1 for a short position, and a size below zero for one above it."""
+    right = rows.position_row
+
+    def told(key: Key, *about: Any) -> dict[str, Any]:
+        row: dict[str, Any] = right(key, *about)
+        return row | wrong if key == (BTC, "long") else row
+
+    monkeypatch.setattr("tests.wire.mexc.venue.position_row", told)
+    seen = account().run(lambda made, venue: made.snapshot())
+    assert (seen.quality, seen.positions, seen.equity) == ("malformed", None, None)
+    assert BTC in (seen.reason or "")

@@ -1,0 +1,106 @@
+"""Spot sales at the venue's smallest order value: reckoned on the market that they go to, hop by hop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from killswitch.graph.unwinding import SpotRule, UnwindingRule
+from killswitch.model.snapshot import Balance, Instrument, Position
+from killswitch.planning.orders.unwind import Unwound, unwind
+from killswitch.planning.targets.ranking import Ranked, candidates
+from killswitch.planning.targets.selection import Target
+from tests.unit.planning.orders.test_unwind import close_all, view_of
+from tests.worlds import account, position, rules
+
+D = Decimal
+SPOT = UnwindingRule("u", spot=SpotRule(("BTC", "ETH"), ("USDT",), ()))
+
+
+def sold(held: Sequence[Position], *instruments: Instrument, market: str = "spot", **words: Any) -> Unwound:
+    return close_all(view_of(account("100000", held, market=market, **words), instruments=instruments), SPOT)
+
+
+def shape(found: Unwound) -> list[tuple[str, Decimal, str]]:
+    return [(each.symbol, each.contracts, each.purpose) for each in found.intents]
+
+
+@pytest.mark.parametrize(("market", "reduce_only", "orders"), [("swap", True, 1), ("spot", False, 0)])
+def test_the_smallest_value_of_an_order_binds_sales_and_not_what_only_reduces(
+    market: str, reduce_only: bool, orders: int
+) -> None:
+    """5 of X at 10 are worth 50, and 100 is the least: a holding is dust, a position is not."""
+    held = position("X/USDT", "long", contracts="5", mark_price="10", notional="50")
+    found = sold([held], rules("X/USDT", amount_step="1", min_notional="100"), market=market)
+    assert len(found.intents) == orders
+    assert [each.dust for each in found.blocked] == [True] * (1 - orders)
+    assert all(each.reduce_only is reduce_only for each in found.intents)
+
+
+@pytest.mark.parametrize(("contracts", "orders"), [("4", 0), ("6", 1)])
+def test_a_holding_that_is_sold_elsewhere_is_worth_what_that_market_pays(contracts: str, orders: int) -> None:
+    """X at 10 USDT and bitcoin at 50,000: X/BTC pays 0.0002, and 0.001 BTC is the least; four are dust, six are not."""
+    held = position("X/USDT", "long", contracts=contracts, mark_price="10", notional=str(10 * int(contracts)))
+    around = (
+        rules("X/USDT", state="halted"), rules("X/BTC", amount_step="1", min_notional="0.001"), rules("BTC/USDT")
+    )  # fmt: skip
+    found = sold([held], *around, balances=(Balance("BTC", D(1), D(50000)),))
+    assert [each.symbol for each in found.intents if each.symbol == "X/BTC"] == ["X/BTC"] * orders
+
+
+@pytest.mark.parametrize(("contracts", "hops"), [("400", 0), ("600", 1)])
+def test_the_second_hop_is_reckoned_at_its_own_markets_price(contracts: str, hops: int) -> None:
+    """400 X at 0.0000002 BTC are 4 USDT at 50,000, below the least of 5; 600 are 6."""
+    x = position("X/BTC", "long", contracts=contracts, mark_price="0.0000002", notional="4")
+    btc = position("BTC/USDT", "long", contracts="3", mark_price="50000", notional="150000")
+    other = position("ETH/USDT", "long", contracts="3", mark_price="1", notional="3")
+    listed = (
+        rules("X/BTC", amount_step="1"), rules("ETH/USDT"),
+        rules("BTC/USDT", amount_step="0.000001", min_amount="0.000001", min_notional="5"),
+    )  # fmt: skip
+    view = view_of(account("100000", [other, x, btc], market="spot"), instruments=listed)
+    ranked = next(each for each in candidates(view, None) if each.position.symbol == "X/BTC")
+    found = unwind(view, [Target(Ranked(ranked, 1, 0.5), D(0))], SPOT)
+    assert [each.purpose for each in found.intents] == ["reduce"] + ["hop"] * hops
+    assert [each.dust for each in found.blocked] == [True] * (1 - hops)
+
+
+def test_a_second_hop_is_an_order_of_the_same_account_and_rank() -> None:
+    """Account, rank and score are those of the sale before it; it sells a holding, and is rounded down to steps."""
+    x = position("X/BTC", "long", contracts="1001", mark_price="0.0002", notional="10000")
+    view = view_of(
+        account("100000", [x], name="cash", market="spot"),
+        instruments=(rules("X/BTC", amount_step="1"), rules("BTC/USDT", amount_step="0.01")),
+    )
+    found = unwind(view, [Target(Ranked(candidates(view, None)[0], 4, 0.75), D(0))], SPOT)
+    first, hop = found.intents
+    assert (hop.account, hop.rank, hop.score, hop.position_side, hop.side) == (
+        "cash", first.rank, first.score, "long", "sell"
+    )  # fmt: skip
+    assert (hop.contracts, hop.exact, hop.target) == (D("0.20"), True, D(0))
+
+
+def test_proceeds_go_by_the_parts_that_are_sold() -> None:
+    """1,000 X in parts of 400, 400 and 200 bring 0.2 BTC together."""
+    x = position("X/BTC", "long", contracts="1000", mark_price="0.0002", notional="10000")
+    found = sold([x], rules("X/BTC", amount_step="1", max_amount="400"), rules("BTC/USDT"))
+    assert shape(found)[-1] == ("BTC/USDT", D("0.2"), "hop")
+
+
+def test_the_rules_of_the_hops_market_being_unknown_its_size_is_what_arrives() -> None:
+    """Without a step nothing is rounded, and the intent says that it is not exact."""
+    x = position("X/BTC", "long", contracts="1001", mark_price="0.0002", notional="10000")
+    found = sold([x], rules("X/BTC", amount_step="1"), Instrument("BTC/USDT", contract_size=D(1)))
+    hop = found.intents[-1]
+    assert (hop.symbol, hop.contracts, hop.exact) == ("BTC/USDT", D("0.2002"), False)
+
+
+def test_an_account_keeps_its_own_money_and_sells_against_it() -> None:
+    """In EUR, X/EUR is the way; in USDT the same holding is sold over bitcoin."""
+    x = position("X/EUR", "long", contracts="10", mark_price="10", notional="100")
+    listed = (rules("X/EUR", amount_step="1"), rules("X/BTC", amount_step="1"), rules("BTC/USDT"))
+    assert [each.symbol for each in sold([x], *listed, currency="EUR").intents] == ["X/EUR"]
+    assert sold([x], *listed).intents[0].symbol == "X/BTC"

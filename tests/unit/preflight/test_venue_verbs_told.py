@@ -1,0 +1,322 @@
+"""What `venues check` and `venues list` say to a person who has just written an Account document."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any, Literal
+
+import pytest
+from msgspec import structs
+
+from killswitch.accounts import plug_ins as families_module
+from killswitch.cli import options
+from killswitch.cli.wording import fitted, hanging
+from killswitch.model.inspection import KeyRights
+from killswitch.model.snapshot import Order
+from killswitch.model.venue import (
+    Cost,
+    CredentialsRefusedError,
+    DeadManRule,
+    RateLimit,
+    RateLimitedError,
+    VenueDownError,
+    VenueTraits,
+)
+from killswitch.preflight import account_check
+from tests import worlds
+from tests.runner_world import book
+from tests.unit.preflight.test_venue_verbs import (
+    SOUND,
+    Desk,
+    Entry,
+    Inspected,
+    Listed,
+    Wide,
+    desk,
+    findings,
+    inspection,
+    policy,
+    told,
+)
+
+__all__ = ["desk", "policy"]  # fixtures
+
+Reach = Literal["account", "symbol"]
+By = Literal["account", "address"]
+REFUSAL = CredentialsRefusedError("-2015 Invalid API-key")
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal on which no line is wrapped, where a test does not say another."""
+    monkeypatch.setenv("COLUMNS", "1000")
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        Inspected(SOUND, REFUSAL),
+        Inspected(REFUSAL, inspection(rights=KeyRights(note="could not be read"), notes=("key rights: -2015",))),
+    ],
+    ids=["by-the-inspection", "by-the-reading"],
+)
+def test_a_refused_key_is_one_finding_with_one_way_out(desk: Desk, adapter: Inspected) -> None:
+    """Not an outage: nothing of addresses, of rights to withdraw, of what could be done; and no table."""
+    desk.add(adapter)
+    done = desk.check()
+    assert done.return_value == 1
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("  failed")]
+    assert line == (
+        "  failed   key: the venue refuses it (wrong secret, revoked, wrong address or system): -2015 Invalid API-key; "
+        "compare it with what the document's credentials point to, character by character; else make a new key for "
+        "this very system of the venue and put it there"
+    )
+    for absent in ("withdraw", "What the switch can do", "Closing", "Reading at", "venue:", "down; "):
+        assert absent not in done.stdout, absent
+    account = desk.checked()
+    assert (account["capabilities"], account["reading"], account["closing"]) == ([], [], None)
+
+
+def test_an_outage_is_told_once(desk: Desk) -> None:
+    """Inspection and reading end with the same words, which are printed one time."""
+    why = VenueDownError("nobody answers at 127.0.0.1:1")
+    desk.add(Inspected(why, why))
+    assert desk.check().stdout.count("nobody answers at 127.0.0.1:1") == 1
+
+
+def test_what_a_venue_that_is_away_could_not_be_asked_is_unknown(desk: Desk) -> None:
+    """The adapter can ask what a key may do: of one that cannot, it is said that it does not offer it."""
+    why = VenueDownError("nobody answers")
+    desk.add(Inspected(why, why))
+    (rights,) = [it for it in desk.checked()["capabilities"] if it["name"] == "key rights"]
+    assert (rights["can"], rights["note"]) == ("unknown", "the venue could not be asked")
+
+
+def test_an_outage_is_not_told_again_for_each_question(desk: Desk) -> None:
+    """What an inspection could not ask is of the same cause."""
+    asked = inspection(notes=("clock: nobody answers", "status: nobody answers"))
+    desk.add(Inspected(VenueDownError("nobody answers"), asked))
+    assert desk.check().stdout.count("nobody answers") == 1
+
+
+def test_too_many_requests_is_told_once_with_its_own_way_out(desk: Desk) -> None:
+    """The reading is held up because the inspection was refused: one cause, and nothing is wrong with the key."""
+    why = RateLimitedError("429 too many requests; it wants no requests for 7 s", 7.0)
+    desk.add(Inspected(why, why))
+    out = desk.check().stdout
+    assert out.count("it wants no requests for 7 s") == 1
+    assert "for 7 s; wait so long, see what else asks from this address" in out
+    assert "look at the address, the credentials" not in out
+
+
+def test_two_documents_of_one_book_are_told(desk: Desk) -> None:
+    """Both are warned of, each with the other's name; another currency, or key, is another book.
+
+    One of them only observes: two that are armed do not get as far.
+    """
+    desk.add(Inspected(SOUND))
+    key = {"apiKey": "env:SCRIPTED_KEY"}
+    second = Inspected(book("1100", "second", position_mode="one_way"), account="second")
+    desk.add(second, execution="observe", credentials=key)
+    desk.add(Inspected(book("1100", "third", position_mode="one_way"), account="third"), sandbox=True, credentials=key)
+    out = desk.check().stdout
+    assert "warning  account: second has the same exchange, market, address and credentials" in out
+    assert "warning  account: main has the same" in out
+    assert "third has" not in out
+    assert out.count("one book is read, counted and closed more than once") == 2
+
+
+SWITCH = """---
+apiVersion: killswitch.dev/v1
+kind: DeadMansSwitch
+metadata: {name: watch}
+spec: {accounts: [main], at_venue: true, timeout: 60s, refresh: 20s}
+"""
+
+
+@pytest.mark.parametrize(
+    ("execution", "failed"),
+    [("live", ["dead man: `run --live` would not start"]), ("observe", [])],
+)
+def test_a_switch_that_a_run_would_refuse_fails(desk: Desk, execution: str, failed: list[str]) -> None:
+    """The venue has no timer; what is only observed gets none, and no run refuses that."""
+    desk.add(Inspected(SOUND), execution=execution)
+    desk._documents.append(SWITCH)
+    account = desk.checked()
+    assert [
+        each.partition(": ")[0] + ": `run --live` would not start" for each in findings(account, "failed")
+    ] == failed
+    if failed:
+        (text,) = findings(account, "failed")
+        assert "DeadMansSwitch watch, account main: venue swapex has no timer that could be set" in text
+
+
+def test_a_switch_that_the_venue_can_keep_is_no_finding(desk: Desk) -> None:
+    """60 s within 1 s to an hour."""
+    desk.add(Inspected(SOUND, traits=VenueTraits(dead_man=DeadManRule("account", 1.0, 3600.0))))
+    desk._documents.append(SWITCH)
+    assert desk.checked()["verdict"] == "ok"
+
+
+def timed(reach: Reach, by: By = "account") -> VenueTraits:
+    """100 of weight a minute, of which half are for reading; a reading takes 2, starting a timer anew 3."""
+    costs = (Cost("snapshot", "weight", units=2), Cost("dead_man", "weight", units=3))
+    limits = (RateLimit("weight", 100, 60.0, by=by),)
+    return VenueTraits(limits=limits, costs=costs, dead_man=DeadManRule(reach, 1.0, 3600.0, takes_stops=False))
+
+
+def test_what_a_timer_takes_counts_with_the_readings(desk: Desk) -> None:
+    """3 each 20 s are 9 a minute. 20 readings a minute and that are 49 of 50; 24 readings are too many."""
+    desk.add(Inspected(SOUND, traits=timed("account")))
+    desk._documents.append(SWITCH)
+    (row,) = desk.checked("--interval", "3s")["reading"]
+    assert (row["takes"], row["refreshes"], row["least"]) == (49.0, 9.0, 3.0)
+    assert "9 of it for dead-man timers" in desk.check("--interval", "3s").stdout
+    (text,) = findings(desk.checked("--interval", "2500ms"), "warning")
+    assert "3 s is the least. Reading and refreshing dead-man timers would take 57 of weight in 60 s" in text
+
+
+def test_a_timer_of_what_is_only_observed_takes_nothing(desk: Desk) -> None:
+    """`run --live` starts none there."""
+    desk.add(Inspected(SOUND, traits=timed("account")), execution="observe")
+    desk._documents.append(SWITCH)
+    (row,) = desk.checked("--interval", "3s")["reading"]
+    assert (row["takes"], row["refreshes"]) == (40.0, 0.0)
+
+
+def test_timers_of_one_symbol_each_count_for_the_symbols_with_orders(desk: Desk) -> None:
+    """Two orders in one symbol and one in another: two timers, 18 a minute."""
+    orders = [
+        Order(str(number), symbol, "buy", Decimal(1))
+        for number, symbol in enumerate(("BTC/USDT:USDT", "BTC/USDT:USDT", "ETH/USDT:USDT"))
+    ]
+    desk.add(Inspected(structs.replace(SOUND, orders=tuple(orders)), traits=timed("symbol")))
+    desk._documents.append(SWITCH)
+    (row,) = desk.checked("--interval", "4s")["reading"]
+    assert (row["takes"], row["refreshes"]) == (48.0, 18.0)
+
+
+def test_the_timer_of_an_account_that_is_not_asked_counts_at_their_address(desk: Desk) -> None:
+    """Two accounts behind one limit: the other's readings and timer are told of too."""
+    desk.add(
+        Inspected(book("1100", "other", position_mode="one_way"), traits=timed("account", "address"), account="other")
+    )
+    desk.add(Inspected(SOUND, traits=timed("account", "address")))
+    desk._documents.append(SWITCH)
+    (row,) = desk.checked("other", "--interval", "6s")["reading"]
+    assert (row["takes"], row["refreshes"], row["accounts"]) == (49.0, 9.0, 2)
+
+
+def test_the_patience_of_a_run_is_what_run_has() -> None:
+    """What the switch is judged by is the default of `run --read-timeout`."""
+    assert options.DURATION.convert("5s", None, None) == account_check.RUNNERS_PATIENCE
+
+
+def equity(state: str, **spec: Any) -> tuple[Inspected, dict[str, Any]]:
+    held = [worlds.position("AAPL", "long", contracts="3", mark_price="200")]
+    seen = worlds.account(
+        "1000", held, instruments=[worlds.rules("AAPL", state=state, amount_step="1")], market="equity",
+        currency="USD",
+    )  # fmt: skip
+    return Inspected(seen), {"market": "equity", "currency": "USD", **spec}
+
+
+@pytest.mark.parametrize(
+    ("hours", "severity", "words"),
+    [
+        (None, "warning", "say in the Account document what becomes of a close outside the hours: outside_hours"),
+        ("extended", "warning", "a close is tried again until the extended session begins"),
+        ("queue", None, "a close is held until it opens (outside_hours: queue)"),
+    ],
+)
+def test_a_closed_stock_market_is_about_its_hours(
+    desk: Desk, hours: str | None, severity: str | None, words: str
+) -> None:
+    """Nobody is told to close by hand what nobody can close; what is queued for the opening is no warning."""
+    adapter, spec = equity("halted", **({} if hours is None else {"outside_hours": hours}))
+    desk.add(adapter, **spec)
+    out = desk.check().stdout
+    assert words in out
+    assert "dust" not in out
+    assert ("warning  positions: 1 of 1" in out) == (severity == "warning")
+
+
+def test_each_reason_brings_its_own_advice(desk: Desk) -> None:
+    """Dust by hand, a remainder stays, a delisted one is the venue's to settle."""
+    held = [
+        worlds.position("DUST", "long", contracts="0.0001", mark_price="10"),
+        worlds.position("ODD", "long", contracts="1.0004", mark_price="10"),
+        worlds.position("GONE", "long", contracts="1", mark_price="10"),
+    ]
+    rules = [worlds.rules("DUST"), worlds.rules("ODD"), worlds.rules("GONE", state="delisted")]
+    desk.add(Inspected(worlds.account("1000", held, instruments=rules, position_mode="one_way")))
+    (found,) = [each for each in desk.checked()["findings"] if each["about"] == "positions"]
+    assert found["way_out"].split("; ") == [
+        "the positions below say why",
+        "close dust by hand where the venue has a way, or add to it",
+        "the rest is closed, and a remainder finer than the step stays",
+        "see how the venue settles or withdraws what it has delisted",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reason", "spec", "way_out"),
+    [
+        ("the venue says nothing of USDT, the account's currency", {}, "write a currency that the account holds"),
+        ("no field 'totalWalletBalance'", {"endpoint": "http://127.0.0.1:1"},
+         "it does not look like swapex: is the endpoint right?"),
+        ("position BTC/USDT:USDT: no contracts", {}, "leave the account at execution: observe until it is"),
+    ],
+)  # fmt: skip
+def test_an_answer_without_sense_is_told_with_what_mends_it(
+    desk: Desk, reason: str, spec: dict[str, object], way_out: str
+) -> None:
+    """A wrong currency, another venue's address, or neither."""
+    desk.add(Inspected(worlds.account(None, None, quality="malformed", reason=reason)), **spec)
+    (found,) = [each for each in desk.checked()["findings"] if each["severity"] == "failed"]
+    assert way_out in found["way_out"]
+
+
+def test_the_address_of_streams_is_one_of_streams(desk: Desk) -> None:
+    """https:// there is refused before anything is asked."""
+    desk.add(Inspected(SOUND), endpoint_ws="https://127.0.0.1:1")
+    assert "account: endpoint_ws begins with ws:// or wss://, not https://" in desk.check().stdout
+
+
+def test_one_is_one(desk: Desk) -> None:
+    """1 position, 1 resting order."""
+    held = [worlds.position("BTC/USDT:USDT", "long", contracts="1", mark_price="10")]
+    orders = [Order("1", "BTC/USDT:USDT", "buy", Decimal(1))]
+    rules = [worlds.rules("BTC/USDT:USDT")]
+    desk.add(Inspected(worlds.account("1000", held, orders=orders, instruments=rules, position_mode="one_way")))
+    assert ", 1 position, 1 resting order\n" in desk.check().stdout
+
+
+def test_nothing_is_wider_than_the_terminal(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eighty columns: findings hang below themselves, and cells too."""
+    monkeypatch.setenv("COLUMNS", "80")
+    desk.add(Inspected(VenueDownError("the venue says at some length why it is not there " * 3), inspection()))
+    out = desk.check().stdout
+    assert max(map(len, out.splitlines())) <= 80
+    assert "\n           " in out
+
+
+def test_a_table_is_narrowed_at_its_widest_column() -> None:
+    """By hand: 4 + 2 + 12 columns; no word is broken."""
+    assert fitted(("a", "note"), [("1234", "one two three four")], 18, indent="") == (
+        "a     note\n1234  one two\n      three four"
+    )
+    assert hanging("  warning  a: https://a-long-address-that-stays/whole b c", " " * 4, 30).splitlines()[1:] == [
+        "    https://a-long-address-that-stays/whole",
+        "    b c",
+    ]
+
+
+def test_a_venue_that_is_not_listed_is_shown_where_its_family_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In full; what no family reaches is unknown as before; and the list says that there is more."""
+    entries = [Entry("made-up", Listed), Entry("wide", Wide)]
+    monkeypatch.setattr(families_module, "entry_points", lambda group: entries)
+    shown = told("list", "farex")
+    assert shown.stdout.startswith("Adapter wide, exchange farex: spot\nIt is not tried: other\n")
+    assert told("list", "nowhere").exit_code == 1
+    assert "\nwide     any other exchange of wide" in told("list").stdout

@@ -1,0 +1,254 @@
+"""Accounts at Alpaca on loopback, read by our adapter through the real alpaca-py: what is told is true."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from killswitch.model.snapshot import Flow
+from killswitch.model.venue import (
+    OrderRejectedError,
+    RateLimitedError,
+    VenueDownError,
+)
+from killswitch_alpaca import client
+from killswitch_alpaca.venue import AlpacaVenue
+from tests.faults.mishaps import Rule, Script
+from tests.wire.alpaca.scene import AAPL, BTC, REGULAR, SPY, run, sale
+from tests.wire.alpaca.venue import AlpacaWire
+
+pytest.importorskip("alpaca")
+D = Decimal
+
+
+def test_a_snapshot_tells_the_whole_account() -> None:
+    """Longs, shorts and coins by our names, equity and margin, open orders, and the rules of what is held."""
+
+    async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
+        wire.exchange.rest(AAPL, "sell", D(3), trigger_price=D(80), trigger_when="falls")
+        seen = await venue.snapshot()
+        assert (seen.quality, seen.reason) == ("ok", None)
+        held = {(p.symbol, p.side, p.contracts, p.mark_price, p.notional) for p in seen.positions or ()}
+        assert held == {
+            (AAPL, "long", 10, 100, 1000), (SPY, "short", 4, 400, 1600), (BTC, "long", D("0.5"), 50000, 25000),
+        }  # fmt: skip
+        assert seen.equity == 100_000
+        # Half, and three tenths, of 1,000 + 1,600 + 25,000: a short position ties up money too.
+        assert (seen.margin_used, seen.maintenance_margin) == (13_800, 8_280)
+        (order,) = seen.orders or ()
+        assert (order.symbol, order.side, order.amount, order.trigger_price, order.type) == (
+            AAPL,
+            "sell",
+            3,
+            80,
+            "stop_market",
+        )
+        rules = {it.symbol: (it.state, it.amount_step) for it in seen.instruments or ()}
+        fraction = D("0.000000001")
+        assert rules == {AAPL: ("open", fraction), SPY: ("open", D(1)), BTC: ("open", fraction)}
+        assert (seen.fills, seen.flows) == ((), ())
+        assert seen.health is not None
+        assert seen.health.clock_skew_ms == 0
+
+    run(case)
+
+
+def test_a_clock_is_not_off_by_the_time_that_importing_the_client_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both clocks go on by 700 ms while alpaca-py is imported for the first request, and agree all the while."""
+    imported = client.imported
+
+    async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
+        now, late = wire.exchange.now, [timedelta()]
+        wire.exchange.now = lambda: (now()[0], now()[1] + late[0])
+        object.__setattr__(venue._settings, "now", lambda: now()[1] + late[0])
+
+        def slow(module: str, name: str) -> object:
+            late[0] = timedelta(milliseconds=700)
+            return imported(module, name)
+
+        monkeypatch.setattr(client, "imported", slow)
+        health = (await venue.snapshot()).health
+        assert late[0], "alpaca-py was imported by this snapshot"
+        assert health is not None
+        assert health.clock_skew_ms == 0
+
+    run(case)
+
+
+def test_equity_follows_prices_between_two_readings_of_the_account() -> None:
+    """Ten shares that rise by 5 are 50 more, though the account itself is not asked in the same second."""
+
+    async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
+        await venue.snapshot()
+        asked = sum(it.ask.path == "/v2/account" for it in wire.seen)
+        wire.exchange.markets[AAPL].price = D(105)
+        wire.exchange.markets[SPY].price = D(410)
+        seen = await venue.snapshot()
+        assert seen.equity == 100_000 + 50 - 40
+        assert sum(it.ask.path == "/v2/account" for it in wire.seen) == asked
+
+    run(case)
+
+
+def test_another_quantity_has_the_account_read_at_once() -> None:
+    """A purchase of five at 100 by somebody else leaves the equity as it was, and is not counted as a gain."""
+
+    async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
+        await venue.snapshot()
+        wire.exchange.place(sale("5", side="buy", client_order_id="theirs"), by="hand")
+        seen = await venue.snapshot()
+        assert seen.equity == 100_000
+        assert {(p.symbol, p.contracts) for p in seen.positions or ()} >= {(AAPL, 15)}
+
+    run(case)
+
+
+def test_a_snapshot_each_second_takes_half_of_the_limit() -> None:
+    """Over five minutes of quiet at a tick a second a minute holds 84 of the 200 requests, the first one 8 more."""
+
+    async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
+        for _ in range(300):
+            await venue.snapshot()
+            await asyncio.sleep(1)
+        times = [it.at for it in wire.seen]
+        busiest = max(sum(at <= it < at + 60 for it in times) for at in times)
+        assert busiest <= 92  # the first minute has the first reading of every part in it
+        assert sum(60 <= it < 300 for it in times) / 4 <= 84
+        assert venue.used() == {"fifths of requests": 5 * wire._used["requests"]}
+
+    run(case)
+
+
+def test_money_and_trades_are_told_once_when_they_become_known() -> None:
+    """What happened before we looked is dated before it; a deposit, a dividend and a trade after that are told once."""
+
+    async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
+        wire.moves.insert(0, {"id": "1", "activity_type": "CSD", "net_amount": "7", "date": "2021-05-18"})
+        before = datetime(2021, 5, 18, tzinfo=UTC)
+        assert (await venue.snapshot()).flows == (Flow("1", before, "deposit", D(7), "USD"),)
+        wire.moves.insert(0, {"id": "2", "activity_type": "CSD", "net_amount": "500", "date": "2021-05-19"})
+        wire.moves.insert(0, {"id": "3", "activity_type": "DIV", "net_amount": "-1.5", "date": "2021-05-19"})
+        wire.exchange.place(sale("4", client_order_id="theirs"), by="hand")
+        await asyncio.sleep(31)
+        seen = await venue.snapshot()
+        at = REGULAR + timedelta(seconds=31)
+        assert seen.flows == (Flow("2", at, "deposit", D(500), "USD"), Flow("3", at, "interest", D("-1.5"), "USD"))
+        assert [(f.symbol, f.side, f.amount, f.price, f.fee) for f in seen.fills or ()] == [
+            (AAPL, "sell", 4, 100, None)
+        ]
+        again = await venue.snapshot()
+        assert (again.flows, again.fills) == ((), ())
+
+    run(case)
+
+
+def test_legs_of_brackets_are_told_each_once() -> None:
+    """A parent with a limit and a held stop below it is three orders."""
+
+    async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
+        parent = wire.exchange.rest(AAPL, "sell", D(3), type="limit", price=D(120))
+        stop = wire.row_of(wire.exchange.orders[parent]) | {
+            "id": "11111111-1111-4111-8111-111111111111", "status": "held", "type": "stop", "limit_price": None,
+            "stop_price": "85", "position_intent": "sell_to_close",
+        }  # fmt: skip
+        gone = stop | {"id": "22222222-2222-4222-8222-222222222222", "status": "canceled"}
+        wire.rows[parent] = {"legs": [stop, gone], "position_intent": "sell_to_close", "order_class": "oco"}
+        orders = await venue.open_orders()
+        told = [(o.price, o.trigger_price, o.reduce_only, o.position_side) for o in orders]
+        assert told == [(120, None, True, "long"), (None, 85, True, "long")]
+
+    run(case)
+
+
+def test_an_order_that_makes_no_sense_leaves_the_orders_unknown_and_says_which() -> None:
+    """Positions and equity stay; the list of orders is unknown, never shorter."""
+
+    async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
+        order = wire.exchange.rest(AAPL, "sell", D(3), type="limit", price=D(120))
+        wire.rows[order] = {"status": "dreaming"}
+        seen = await venue.snapshot()
+        assert (seen.quality, seen.orders) == ("ok", None)
+        assert seen.equity == 100_000
+        assert "dreaming" in (seen.reason or "")
+
+    run(case)
+
+
+@pytest.mark.parametrize(
+    ("mishap", "quality"), [("down", "down"), ("lost", "down"), ("silent", "down"), ("garbled", "malformed")]
+)
+def test_a_book_that_cannot_be_read_is_unknown(mishap: Any, quality: str) -> None:
+    """No positions, no equity and a reason, and nothing is asked a second time."""
+
+    async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
+        seen = await venue.snapshot()
+        assert (seen.quality, seen.positions, seen.equity) == (quality, None, None)
+        assert seen.reason
+        assert wire.calls("snapshot") == 1
+
+    run(case, mishaps=Script(Rule("snapshot", mishap)))
+
+
+def test_too_many_requests_are_said_with_the_time_to_wait() -> None:
+    """429 is asked once and not again, and comes out as RateLimitedError."""
+
+    async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
+        with pytest.raises(RateLimitedError) as caught:
+            await venue.snapshot()
+        assert caught.value.retry_after == 0.5
+        with pytest.raises(RateLimitedError):
+            await venue.submit(sale())
+        assert (wire.calls("snapshot"), wire.calls("submit")) == (1, 1)
+
+    run(case, mishaps=Script(Rule("snapshot", "limited"), Rule("submit", "limited")))
+
+
+def test_a_blocked_account_takes_cancels_only() -> None:
+    """The state of every market says so, and the reason says what bars it."""
+
+    async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
+        wire.account_flags = {"trading_blocked": True}
+        seen = await venue.snapshot()
+        assert {it.state for it in seen.instruments or ()} == {"cancel_only"}
+        assert seen.reason == "trading is blocked at Alpaca"
+        with pytest.raises(OrderRejectedError) as caught:
+            await venue.submit(sale())
+        assert caught.value.reason == "permission"
+
+    run(case)
+
+
+def test_wrong_keys_are_said_and_not_shown() -> None:
+    """401 is a venue that is down for readers and a refused order for orders; neither says the key."""
+
+    async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
+        seen = await venue.snapshot()
+        assert seen.quality == "down"
+        assert "request is not authorized" in (seen.reason or "")
+        with pytest.raises(VenueDownError):
+            await venue.inspect()
+        with pytest.raises(VenueDownError) as caught:
+            await venue.submit(sale())  # the clock is asked first
+        for text in (seen.reason or "", str(caught.value)):
+            assert "PLANTED" not in text
+            assert "another" not in text
+
+    run(case, secret="another")
+
+
+def test_what_another_hand_trades_beside_all_fills_costs_the_server_account_nothing() -> None:
+    """Ten shares that fell by 15 each are 150 less, and not 850 less again once another hand has sold them."""
+
+    async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
+        wire.exchange.reprice(AAPL, D(85))
+        assert (await venue.snapshot()).equity == 99_850
+        wire.exchange.trade((AAPL, "long"), D(-10))
+        assert (await venue.snapshot()).equity == 99_850
+        wire.set_equity(D(50_000))
+        assert D(wire._account()["equity"]) == 50_000
+
+    run(case)

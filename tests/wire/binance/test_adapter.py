@@ -1,0 +1,218 @@
+"""Our adapter and Binance's USD-M futures on loopback, the real client in between, in time that jumps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from killswitch.model.venue import (
+    AccountSpec,
+    CredentialsRefusedError,
+    OrderRejectedError,
+    OrderRequest,
+    Push,
+    RateLimitedError,
+    VenueDownError,
+)
+from killswitch.ratelimit.budget import Budgets
+from killswitch_ccxt import adapter
+from killswitch_ccxt.venue import CcxtVenue
+from tests.faults.exchange import Exchange, Key, Mode
+from tests.faults.scene import Scene, long
+from tests.virtual_time import VirtualTime
+from tests.wire.binance.venue import BinanceWire
+from tests.wire.scene import carried_by
+from tests.wire.server import KEY, SECRET
+
+D = Decimal
+BTC: Key = ("BTC", "long")
+SYMBOL = "BTC/USDT:USDT"
+MANY = dict.fromkeys(long(*(f"S{number}" for number in range(60))), 10)
+Story = Callable[[BinanceWire, CcxtVenue], Coroutine[Any, Any, None]]
+
+
+def tell(story: Story, *, mode: Mode = "one_way", book: dict[Key, int] | None = None, secret: str = SECRET) -> None:
+    """Play a story; what is asked for and not spoken fails it."""
+    time = VirtualTime()
+
+    async def whole() -> None:
+        held = {key: D(amount) for key, amount in (book or {BTC: 10}).items()}
+        wire = BinanceWire(Exchange(held, lambda: (time.elapsed, time.now()), mode=mode), latency=0.02)
+        await wire.start()
+        venue = adapter(
+            AccountSpec(
+                "main", "ccxt", "swap", "USDT", wire.address, {"clock": time}, {"key": KEY, "secret": secret},
+                exchange="binanceusdm", endpoint_ws=wire.address_ws,
+            )
+        )  # fmt: skip
+        assert isinstance(venue, CcxtVenue)
+        try:
+            await story(wire, venue)
+        finally:
+            await venue.close()
+            await wire.stop()
+        assert wire.refusals == []
+
+    time.run(whole())
+
+
+def order(name: str, amount: int = 1, **more: Any) -> OrderRequest:
+    return OrderRequest(name, SYMBOL, "sell", "long", D(amount), reduce_only=True, **more)
+
+
+def test_a_snapshot_a_second_leaves_half_of_the_weight_of_the_address() -> None:
+    """60 positions: less than 1000 of 2400 in the second minute, as the documents count."""
+
+    async def story(wire: BinanceWire, venue: CcxtVenue) -> None:
+        for _ in range(120):
+            assert (await venue.snapshot()).quality == "ok"
+            await asyncio.sleep(1.0)
+        in_a_minute = wire.taken(since=60.0)["weight"]
+        assert in_a_minute < 1000
+        # What is declared is no less than what is taken.
+        declared = sum(cost.units for cost in venue.traits.costs if (cost.call, cost.limit) == ("snapshot", "weight"))
+        asked = sum("positionRisk" in it.ask.path for it in wire.seen if it.at >= 60.0)
+        assert in_a_minute <= declared * asked
+
+    tell(story, book=dict(MANY))
+
+
+def test_sixty_positions_are_closed_within_the_documented_limits() -> None:
+    """The venue enforces them, closing keeps its half of them: nothing is refused."""
+    with carried_by("binanceusdm"):
+        traits = adapter(AccountSpec("main", "ccxt", "swap", "USDT", None, {}, {}, exchange="binanceusdm")).traits  # type: ignore[attr-defined] # it describes itself
+        budget = Budgets().of("main", "binance", traits, D("0.5"))
+        scene = Scene(MANY, traits=traits, closing={"budget": budget})
+        scene.decide(dict.fromkeys(MANY, 0))
+        assert scene.play() == {"d1": "flat"}
+        assert scene.wire.server.taken()["orders-1m"] == 60
+        assert scene.wire.server.taken()["weight"] < 1200
+
+
+def test_what_the_venue_says_on_its_stream_is_heard_and_wakes_a_reading() -> None:
+    """An order of ours, and a trade of someone else's."""
+
+    async def story(wire: BinanceWire, venue: CcxtVenue) -> None:
+        heard: list[Push] = []
+        listening = asyncio.ensure_future(venue.listen(heard.append))
+        await asyncio.sleep(2.0)
+        await venue.submit(order("ks1"))
+        await asyncio.sleep(1.0)
+        assert {it.kind for it in heard} >= {"orders", "positions"}
+        heard.clear()
+        wire.exchange.trade(BTC, D(-2))
+        await asyncio.sleep(1.0)
+        assert [it.kind for it in heard] == ["positions"]
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+
+    tell(story)
+
+
+def test_the_dead_man_cancels_what_rests_unless_it_is_armed_again() -> None:
+    """Armed for 10 s, again after 8; off after 10 more; disarmed, nothing happens."""
+
+    async def story(wire: BinanceWire, venue: CcxtVenue) -> None:
+        wire.exchange.rest("BTC", "buy", D(1), type="limit", price=D(50))
+        await venue.arm_dead_man(10.0, [SYMBOL])
+        await asyncio.sleep(8.0)
+        await venue.arm_dead_man(10.0, [SYMBOL])
+        await asyncio.sleep(9.0)
+        assert len(await venue.open_orders()) == 1
+        await asyncio.sleep(2.0)
+        assert await venue.open_orders() == ()
+        wire.exchange.rest("BTC", "buy", D(1), type="limit", price=D(50))
+        await venue.arm_dead_man(5.0, [SYMBOL])
+        await venue.disarm_dead_man([SYMBOL])
+        await asyncio.sleep(30.0)
+        assert len(await venue.open_orders()) == 1
+
+    tell(story)
+
+
+def test_a_stop_rests_is_found_becomes_an_order_and_its_fill_is_found_by_its_name() -> None:
+    """The venue numbers what a stop becomes anew; our name leads there all the same."""
+
+    async def story(wire: BinanceWire, venue: CcxtVenue) -> None:
+        sent = await venue.submit(order("stop", 4, trigger_price=D(90), trigger_when="falls"))
+        assert (sent.state, wire.exchange.held[BTC]) == ("open", D(10))
+        assert [(it.id, it.trigger_price) for it in await venue.open_orders()] == [(sent.id, D(90))]
+        wire.exchange.reprice("BTC", D(89))
+        found = await venue.find_order(SYMBOL, "stop")
+        assert found is not None
+        assert (found.state, found.filled, found.client_order_id) == ("filled", D(4), "stop")
+        assert [fill.amount for fill in await venue.fills(SYMBOL, "stop")] == [D(4)]
+        await venue.cancel(SYMBOL, sent.id)
+        assert await venue.find_order(SYMBOL, "never") is None
+
+    tell(story)
+
+
+def test_in_hedge_mode_both_sides_are_closed_by_the_side_of_the_position() -> None:
+    """The mode is known before the first order; what is more than there is, is refused."""
+
+    async def story(wire: BinanceWire, venue: CcxtVenue) -> None:
+        both = [order("a", 4), OrderRequest("b", SYMBOL, "buy", "short", D(6), reduce_only=True)]
+        reports = await venue.submit_batch(both)
+        assert [getattr(it, "filled", it) for it in reports] == [D(4), D(6)]
+        assert wire.exchange.held == {BTC: D(6), ("BTC", "short"): D(0)}
+        assert next(it.ask.path for it in wire.seen if it.ask.path.startswith("/fapi/v1/a")).endswith("accountConfig")
+        with pytest.raises(OrderRejectedError) as refused:
+            await venue.submit(OrderRequest("c", SYMBOL, "buy", "short", D(1), reduce_only=True))
+        assert refused.value.reason == "already_flat"
+
+    tell(story, mode="hedge", book={BTC: 10, ("BTC", "short"): 6})
+
+
+def test_bad_credentials_bans_and_maintenance_are_told_apart() -> None:
+    """A wrong secret is a refused key with its reason; a ban is told with the time that it lasts."""
+
+    async def wrong(wire: BinanceWire, venue: CcxtVenue) -> None:
+        with pytest.raises(CredentialsRefusedError, match="Signature for this request is not valid") as caught:
+            await venue.snapshot()
+        assert SECRET not in str(caught.value)
+        assert "OTHER-PLANTED" not in str(caught.value)
+
+    async def banned(wire: BinanceWire, venue: CcxtVenue) -> None:
+        await venue.snapshot()
+        wire.say("POST /fapi/v1/order", -1003, "Way too many requests; IP banned", 418)
+        with pytest.raises(RateLimitedError):
+            await venue.submit(order("a"))
+        wire.maintenance = True
+        with pytest.raises(VenueDownError):
+            await venue.submit(order("b"))
+        assert wire.exchange.held[BTC] == 10
+
+    tell(wrong, secret="OTHER-PLANTED")
+    tell(banned)
+
+
+def test_what_the_venue_took_is_told_as_that() -> None:
+    """Deleveraging and liquidation, from the venue's own list of forced orders."""
+
+    async def story(wire: BinanceWire, venue: CcxtVenue) -> None:
+        await venue.snapshot()
+        wire.exchange.take_away(BTC, D(2), "adl")
+        wire.exchange.take_away(BTC, D(3), "liquidation")
+        await asyncio.sleep(10.0)  # lists are read no more often, however much moves
+        found = await venue.snapshot()
+        assert [(fill.amount, fill.cause) for fill in found.fills or ()] == [(D(2), "adl"), (D(3), "liquidation")]
+
+    tell(story)
+
+
+def test_an_account_is_inspected_before_it_is_trusted() -> None:
+    """Its key may read and trade, and not withdraw; the clocks agree."""
+
+    async def story(wire: BinanceWire, venue: CcxtVenue) -> None:
+        found = await venue.inspect()
+        assert (found.status, found.position_mode, found.notes) == ("ok", "one_way", ())
+        assert (found.rights.read, found.rights.trade, found.rights.withdraw) == (True, True, False)
+        assert found.clock_skew_ms is not None
+        assert abs(found.clock_skew_ms) <= 20
+
+    tell(story)

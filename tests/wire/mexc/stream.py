@@ -1,0 +1,172 @@
+"""The private side of MEXC's contract stream: login, filters, and what it pushes of one account."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+
+from tests.faults.exchange import ZERO, Placed
+from tests.wire.mexc.rows import asset_row, deal_row, order_row, plan_row, position_row, stop_row
+from tests.wire.server import KEY, SECRET, messages
+
+if TYPE_CHECKING:
+    from tests.wire.mexc.venue import MexcWire
+
+PATH: Final = "/edge"
+CHANNELS: Final = ("order", "order.deal", "position", "plan.order", "stop.order", "asset")
+"""What is pushed to whoever has logged in; some may be asked for with `personal.filter`."""
+WINDOW: Final = 10_000
+"""Milliseconds by which the time of a login may differ."""
+
+
+def signature(key: str, at: str, secret: str) -> str:
+    """What signs a login: HMAC-SHA-256 of key and time with the secret."""
+    return hmac.new(secret.encode(), (key + at).encode(), hashlib.sha256).hexdigest()
+
+
+class MexcStreams:
+    """All streams of the account."""
+
+    def __init__(self, venue: MexcWire) -> None:
+        self._venue = venue
+        self.secret = SECRET
+        """What signatures are checked with; a test that changes it has the venue refuse them."""
+        self.logged_in: list[str] = []
+        """The channels of every connection that has logged in."""
+        self.refused: list[str] = []
+        """What was refused."""
+        self.mute = False
+        """Say nothing any more, not even to a ping, and keep the connections."""
+
+    async def speak(self, socket: web.WebSocketResponse, path: str, told: asyncio.Event) -> None:
+        """One stream, until it is closed."""
+        if path != PATH:
+            await socket.close()
+            return
+        talk = _Talk(self, self._venue, socket)
+        telling = asyncio.ensure_future(talk.tell(told))
+        try:
+            await messages(socket, talk.hear)
+        finally:
+            telling.cancel()
+            talk.leave()
+
+    def admits(self, param: Mapping[str, Any]) -> bool:
+        """Whether this logs in as the one whose account it is."""
+        at = str(param.get("reqTime"))
+        if param.get("apiKey") != KEY or not at.isdigit() or abs(int(at) - self._venue.now_ms()) > WINDOW:
+            return False
+        return hmac.compare_digest(str(param.get("signature")), signature(KEY, at, self.secret))
+
+
+class _Talk:
+    def __init__(self, streams: MexcStreams, venue: MexcWire, socket: web.WebSocketResponse) -> None:
+        self._streams = streams
+        self._venue = venue
+        self._socket = socket
+        self._known = False
+        self._heard: dict[str, frozenset[str]] = {}
+        """Channel → the contracts that it is heard of; none named: all."""
+        self._said: dict[str, dict[str, str]] = {}
+
+    async def hear(self, message: dict[str, Any]) -> None:
+        method, param = message.get("method"), message.get("param") or {}
+        if self._streams.mute:
+            return
+        if method == "ping":
+            await self._say("pong", self._venue.now_ms())
+        elif method == "login":
+            if not self._streams.admits(param):
+                await self._refuse("login", "signature validation failed")
+                return
+            self._known = True
+            await self._say("rs.login", "success")
+            self._hear_only({} if message.get("subscribe") is False else dict.fromkeys(CHANNELS, frozenset()))
+        elif method == "personal.filter" and self._known:
+            filters = param.get("filters") or [{"filter": it} for it in CHANNELS]
+            self._hear_only({str(it["filter"]): frozenset(it.get("rules") or ()) for it in filters})
+            await self._say("rs.personal.filter", "success")
+        else:
+            await self._refuse(str(method), "not login" if method == "personal.filter" else "invalid method")
+
+    def leave(self) -> None:
+        """The connection is gone."""
+        for name in self._heard:
+            self._streams.logged_in.remove(name)
+        self._heard = {}
+
+    def _hear_only(self, channels: dict[str, frozenset[str]]) -> None:
+        self.leave()
+        self._heard = channels
+        self._streams.logged_in.extend(channels)
+        self._said = {name: self._rows(name) for name in CHANNELS}
+
+    async def tell(self, told: asyncio.Event) -> None:
+        """Say what changed, each time something did."""
+        while True:
+            await told.wait()
+            told.clear()
+            if self._streams.mute or not self._known:
+                continue
+            for name in CHANNELS:
+                now, before = self._rows(name), self._said.get(name, {})
+                self._said[name] = now
+                for row in (json.loads(it) for id_, it in now.items() if before.get(id_) != it):
+                    wanted = self._heard.get(name)
+                    if wanted is not None and (not wanted or row.get("symbol") in wanted):
+                        await self._say(f"push.personal.{name}", row)
+
+    def _rows(self, name: str) -> dict[str, str]:
+        """What a channel would say of everything now; times are left out, so that only what changed is said again."""
+        exchange, at = self._venue.exchange, 0
+        hedge = exchange.mode == "hedge"
+        orders = exchange.orders.values()
+        rows: dict[str, dict[str, Any]]
+        if name == "order":
+            rows = {it.id: self._order(it, hedge) for it in orders if it.trigger_price is None}
+        elif name == "plan.order":
+            plans = [it for it in orders if not self._attached(it)]
+            rows = {it.id: plan_row(it, at, hedge) | _state(it) for it in plans if it.trigger_price is not None}
+        elif name == "stop.order":
+            rows = {it.id: stop_row(it, at, hedge) | _state(it) for it in orders if self._attached(it)}
+        elif name == "order.deal":
+            venue = self._venue
+            rows = {
+                it.id: deal_row(it, exchange.orders.get(it.order or ""), venue.fee(it), venue.ledger.profits[it.id])
+                for it in exchange.fills
+            }
+        elif name == "position":
+            book = self._venue.book()
+            rows = {
+                f"{symbol} {side}": position_row((symbol, side), book, exchange, at)
+                | {"state": 1 if amount > ZERO else 3}
+                for (symbol, side), amount in exchange.held.items()
+            }
+        else:
+            rows = {"USDT": asset_row(self._venue.book())}
+        return {id_: json.dumps(row) for id_, row in rows.items()}
+
+    def _order(self, order: Placed, hedge: bool) -> dict[str, Any]:
+        return order_row(order, 0, hedge) | {"remainVol": float(order.amount - order.filled)}
+
+    def _attached(self, order: Placed) -> bool:
+        return order.id in self._venue.attached
+
+    async def _refuse(self, what: str, why: str) -> None:
+        self._streams.refused.append(what)
+        await self._say("rs.error", why)
+
+    async def _say(self, channel: str, data: object) -> None:
+        if not self._socket.closed:
+            await self._socket.send_str(json.dumps({"channel": channel, "data": data, "ts": self._venue.now_ms()}))
+
+
+def _state(order: Placed) -> dict[str, int]:
+    """1 waits, 2 was cancelled, 3 was carried out."""
+    return {"state": 1 if order.state == "open" else 3 if order.state == "filled" else 2}

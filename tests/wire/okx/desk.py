@@ -1,0 +1,78 @@
+"""The adapter at an account at OKX on loopback, in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from decimal import Decimal
+from typing import Any, TypeVar
+
+from msgspec import structs
+
+from killswitch.model.snapshot import OrderSide, Side
+from killswitch.model.venue import AccountSpec, OrderRequest
+from killswitch_ccxt import adapter
+from tests.faults.exchange import Exchange, Key, Market, Mode
+from tests.faults.mishaps import Rule, Script
+from tests.virtual_time import VirtualTime
+from tests.wire.okx.venue import OkxWire
+from tests.wire.server import KEY, PASSPHRASE, SECRET
+
+T = TypeVar("T")
+BTC, ETH = "BTC/USDT:USDT", "ETH/USDT:USDT"
+
+
+def spec(
+    address: str | None, *, clock: object = None, currency: str = "USDT", market: str = "swap", **more: Any
+) -> Any:
+    """The account as its document would say it. `more`: options."""
+    options: dict[str, object] = {"timeout": 5, **({} if clock is None else {"clock": clock}), **more}
+    credentials = {"key": KEY, "secret": SECRET, "passphrase": PASSPHRASE}
+    return AccountSpec("main", "ccxt", market, currency, address, options, credentials, exchange="okx")
+
+
+class OkxDesk:
+    """An exchange, OKX's face of it, and the adapter that speaks to that."""
+
+    def __init__(
+        self,
+        held: Mapping[Key, Decimal],
+        *rules: Rule,
+        mode: Mode = "one_way",
+        markets: Iterable[Market] = (),
+        account: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> None:
+        """`rules`: mishaps. `account`: what differs in its document. `more`: options of the venue."""
+        self.time = VirtualTime()
+        now = lambda: (self.time.monotonic(), self.time.now())  # noqa: E731 - one line, read once
+        self.exchange = Exchange(held, now, mode=mode, markets=markets)
+        self.venue = OkxWire(self.exchange, mishaps=Script(*rules), **more)
+        self._account = dict(account or {})
+
+    def run(self, talk: Callable[[Any], Awaitable[T]], *, stream: bool = False) -> T:
+        """Let `talk` speak with the adapter; every route that it asks for must be spoken here."""
+
+        async def main() -> T:
+            await self.venue.start()
+            market = "spot" if self.exchange.mode == "spot" else "swap"
+            document = spec(self.venue.address, clock=self.time, **({"market": market} | self._account))
+            if stream:
+                document = structs.replace(document, endpoint_ws=self.venue.address_ws)
+            made: Any = adapter(document)
+            try:
+                return await talk(made)
+            finally:
+                await made.close()
+                await self.venue.stop()
+                assert self.venue.refusals == []
+
+        return self.time.run(main())
+
+
+def order(
+    name: str = "kswa1", side: OrderSide = "sell", amount: str = "1", *, of: Side | None = None, symbol: str = BTC,
+    **more: Any,
+) -> OrderRequest:  # fmt: skip
+    """A reduce-only market order, unless `more` says otherwise."""
+    of = of or ("long" if side == "sell" else "short")
+    return OrderRequest(name, symbol, side, of, Decimal(amount), **({"reduce_only": True} | more))
