@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections import Counter
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -30,6 +31,9 @@ HOSTS_AND_PLACES = (
 )
 
 
+MOST_MODULES, MOST_SMALL, SUBJECT = 25, 40, 80
+
+
 def committed_files(repository: Path) -> list[Path]:
     """Files that git tracks and that are there; skips where the tree is not a git checkout."""
     if not (repository / ".git").exists():
@@ -49,6 +53,23 @@ def test_no_committed_file_names_a_registry_or_a_machine(repository: Path) -> No
         if phrase in path.read_text(encoding="utf-8", errors="replace")
     ]
     assert found == []
+
+
+def test_no_folder_holds_more_modules_than_a_reader_takes_in(repository: Path) -> None:
+    """At most 25 in any folder of the program, its adapters and its tests."""
+    modules = [path for path in committed_files(repository) if path.suffix == ".py"]
+    count = Counter(path.parent.relative_to(repository).as_posix() for path in modules)
+    assert {folder: number for folder, number in count.items() if number > MOST_MODULES} == {}
+
+
+def test_few_modules_are_smaller_than_a_subject(repository: Path) -> None:
+    """At most 40 of the program and its adapters have fewer than 80 lines; what only marks a package is not counted."""
+    program = (repository / "killswitch", repository / "adapters")
+    python = [path for path in committed_files(repository) if path.suffix == ".py"]
+    modules = [path for path in python if any(path.is_relative_to(folder) for folder in program)]
+    lines = {path.relative_to(repository).as_posix(): len(path.read_text().splitlines()) for path in modules}
+    small = [name for name, many in lines.items() if many < SUBJECT and not (name.endswith("__init__.py") and many < 3)]
+    assert len(small) <= MOST_SMALL, small
 
 
 def test_constraints_pin_every_declared_dependency_and_nothing_but_versions(repository: Path) -> None:

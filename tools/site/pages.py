@@ -39,6 +39,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Links to code, which is no part of the site, become the names alone."""
+    return re.sub(r"\[(`[^`\]]+`)\]\((?:\.\./)+(?:killswitch|adapters)/[^)]*\)", r"\1", markdown)
+
+
 def policy_sets(root: Path) -> list[Path]:
     """The folders of the shipped policy sets that have a README, in the order of their names."""
     return sorted(readme.parent for readme in (root / "policies").glob("*/README.md"))
