@@ -18,7 +18,7 @@ class AlpacaFamily:
 
     def listings(self) -> Sequence[VenueListing]:
         from killswitch.model.inspection import VenueListing
-        from killswitch_alpaca.inspecting import CAPABILITIES, traits_for
+        from killswitch_alpaca.inspection import CAPABILITIES, traits_for
         from killswitch_alpaca.settings import MARKETS, REQUESTS_PER_MINUTE
 
         return (

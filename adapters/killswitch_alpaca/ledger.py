@@ -11,7 +11,7 @@ from typing import Final
 from killswitch.model.snapshot import Fill, Flow
 from killswitch_alpaca.activities import Known, read_fill, read_flow
 from killswitch_alpaca.parts import MOVES, TRADES, Hurry, Part
-from killswitch_alpaca.questions import Questions
+from killswitch_alpaca.queries import Questions
 from killswitch_alpaca.settings import Settings
 
 FLOWS_BEHIND = timedelta(days=1)

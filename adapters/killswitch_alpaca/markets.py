@@ -21,7 +21,7 @@ from killswitch_alpaca.instruments import Asset, instrument
 from killswitch_alpaca.numbers import UnreadableError
 from killswitch_alpaca.parts import ASSETS, CALENDAR, CLOCK, QUOTES, Part
 from killswitch_alpaca.positions import is_crypto
-from killswitch_alpaca.questions import Book, Questions
+from killswitch_alpaca.queries import Book, Questions
 from killswitch_alpaca.settings import Settings
 
 

@@ -25,13 +25,13 @@ from killswitch_alpaca.activities import read_fill
 from killswitch_alpaca.client import Client, RefusedError
 from killswitch_alpaca.errors import as_venue_error, meaning
 from killswitch_alpaca.hours import Session
-from killswitch_alpaca.inspecting import COUNTED, FIFTHS, traits_for
+from killswitch_alpaca.inspection import COUNTED, FIFTHS, traits_for
 from killswitch_alpaca.numbers import Row, UnreadableError, needed, row, rows
+from killswitch_alpaca.order_requests import bound, manner, order_body
 from killswitch_alpaca.orders import read_report
-from killswitch_alpaca.placing import bound, manner, order_body
 from killswitch_alpaca.positions import is_crypto
-from killswitch_alpaca.reading import Reading
 from killswitch_alpaca.settings import Settings
+from killswitch_alpaca.snapshot_reader import Reading
 
 FRESH = timedelta(seconds=1)
 """A last price that is older than this says nothing against the mark beside it."""
@@ -153,13 +153,13 @@ class AlpacaVenue:
         await listen(self._settings, hear, self._reading.touch)
 
     async def inspect(self) -> Inspection:
-        from killswitch_alpaca.inspecting import inspect
+        from killswitch_alpaca.inspection import inspect
 
         return await inspect(self._client, self._settings)
 
     async def key_rights(self) -> KeyRights:
         """See `KeyedVenue`. There is nothing to ask."""
-        from killswitch_alpaca.inspecting import RIGHTS
+        from killswitch_alpaca.inspection import RIGHTS
 
         return KeyRights(note=RIGHTS)
 

@@ -18,7 +18,7 @@ def adapter(spec: AccountSpec) -> VenueAdapter:
     `spec.exchange` is the name that ccxt gives the venue. ValueError for a document that it cannot be made from: no
     exchange, a market or an environment that the venue does not have, credentials that are missing or unknown.
     """
-    from killswitch_ccxt.fitting import not_installed
+    from killswitch_ccxt.validation import not_installed
     from killswitch_ccxt.venue import CcxtVenue
     from killswitch_ccxt.venues import dialect_of
 

@@ -30,15 +30,15 @@ from killswitch.model.venue import (
 from killswitch.transport import LARGEST_ANSWER
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
+from killswitch_ccxt.equity import Wealth, in_one_currency
 from killswitch_ccxt.errors import GoneError, Meaning, Verdicts, first_said
-from killswitch_ccxt.fitting import KEY_AND_SECRET, OFFERED
 from killswitch_ccxt.holdings import LastPrices, Prices, holdings
 from killswitch_ccxt.holdings import Market as SpotMarket
 from killswitch_ccxt.instruments import Quote, States, concerns, price_of, quotes
 from killswitch_ccxt.numbers import UnreadableError, decimal
 from killswitch_ccxt.parts import Ages
 from killswitch_ccxt.response_capture import Answer
-from killswitch_ccxt.wealth import Wealth, in_one_currency
+from killswitch_ccxt.validation import KEY_AND_SECRET, OFFERED
 
 PositionMode = Literal["one_way", "hedge"]
 Row = Mapping[str, Any]

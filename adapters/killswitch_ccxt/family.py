@@ -41,19 +41,19 @@ class CcxtFamily:
 
     def misfits(self, account: WrittenAccount) -> Sequence[Misfit]:
         """See `FittingFamily`."""
-        from killswitch_ccxt.fitting import misfits
+        from killswitch_ccxt.validation import misfits
 
         return list(misfits(account))
 
     def not_installed(self) -> Misfit | None:
         """See `FittingFamily`."""
-        from killswitch_ccxt.fitting import not_installed
+        from killswitch_ccxt.validation import not_installed
 
         return not_installed()
 
     def keeps_apart(self, exchange: str | None) -> bool:
         """See `FittingFamily`."""
-        from killswitch_ccxt.fitting import OFFERED
+        from killswitch_ccxt.validation import OFFERED
 
         offered = OFFERED.get(exchange or "")
         return offered is not None and offered.keeps_apart

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from killswitch.model.snapshot import Balance, Position
 from killswitch.model.venue import AccountSpec
+from killswitch_ccxt.equity import Wealth, amounts
 from killswitch_ccxt.instruments import Quote, price_of
 from killswitch_ccxt.numbers import UnreadableError, decimal
-from killswitch_ccxt.wealth import Wealth, amounts
 
 Prices = Callable[[Sequence[str]], Awaitable[Mapping[str, Quote]]]
 UNPRICED_SHARE: Final = Decimal("0.02")

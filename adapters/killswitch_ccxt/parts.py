@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import Final, Generic, TypeVar
 
 from killswitch.model.snapshot import Position, Side
-from killswitch_ccxt.wealth import Wealth
+from killswitch_ccxt.equity import Wealth
 
 T = TypeVar("T")
 LOOK_BACK = {"fills": 3_600_000, "flows": 86_400_000}

@@ -31,12 +31,12 @@ from killswitch_ccxt import orders
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.errors import AlreadySoError, GoneError, ModeChangedError
-from killswitch_ccxt.fitting import elsewhere
 from killswitch_ccxt.holdings import most_of_unpriced
 from killswitch_ccxt.numbers import ODD, UnreadableError, positive, text
-from killswitch_ccxt.pushing import Pushing
-from killswitch_ccxt.reading import Reading
 from killswitch_ccxt.rules import Rules
+from killswitch_ccxt.snapshot_reader import Reading
+from killswitch_ccxt.stream import Pushing
+from killswitch_ccxt.validation import elsewhere
 
 T = TypeVar("T")
 OPTIONS = ("timeout", "ccxt", "ignore_assets", "unpriced")

@@ -1,0 +1,1 @@
+"""Accounts and the adapters that reach them: documents, credentials, arming, polling."""

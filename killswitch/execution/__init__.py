@@ -1,0 +1,1 @@
+"""From decisions to orders to verified flat: one executor an account, journaled before every request."""

@@ -22,7 +22,7 @@ from killswitch.incident.record.closed_positions import (
     closed_positions,
     credit_own_decisions,
 )
-from killswitch.incident.record.decided_on import first_hops
+from killswitch.incident.record.decision_basis import first_hops
 from killswitch.incident.record.document import (
     Course,
     Ended,

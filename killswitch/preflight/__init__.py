@@ -1,0 +1,1 @@
+"""Whether an account can be trusted, asked before it is armed."""

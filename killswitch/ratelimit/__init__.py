@@ -1,0 +1,1 @@
+"""What a venue's limits let through, and when."""

@@ -1,0 +1,1 @@
+"""Reading accounts: polls within the venues' limits, push, and outages."""

@@ -1,0 +1,1 @@
+"""Verbs that need no venue: backtests, replays, bars, the paper venue."""

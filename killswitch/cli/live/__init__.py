@@ -1,0 +1,1 @@
+"""Verbs that read accounts or a store."""

@@ -1,0 +1,1 @@
+"""Verbs about venues and accounts before they are trusted."""

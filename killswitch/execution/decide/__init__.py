@@ -1,0 +1,1 @@
+"""What the next step of a close may be. Pure."""

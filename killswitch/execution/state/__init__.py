@@ -1,0 +1,1 @@
+"""What an executor knows of its account: jobs, ledgers, protective orders."""

@@ -1,0 +1,1 @@
+"""What a compiled policy can and cannot do."""

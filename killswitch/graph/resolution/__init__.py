@@ -1,0 +1,1 @@
+"""Documents with every name resolved: triggers, stages, routes, accounts."""

@@ -12,7 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from killswitch.incident.record.closed_positions import ClosedPosition as ClosedPosition
-from killswitch.incident.record.decided_on import Purpose
+from killswitch.incident.record.decision_basis import Purpose
 from killswitch.incident.record.order_lines import Bound, Fate
 from killswitch.incident.record.source_places import WrittenAt as WrittenAt
 from killswitch.incident.record.totals import Missing, Totals

@@ -14,7 +14,7 @@ from datetime import datetime
 import msgspec
 
 from killswitch.incident.record.document import Course, CourseAt
-from killswitch.incident.record.restating import AS_ENTERED, Restating, restating_of
+from killswitch.incident.record.late_rows import AS_ENTERED, Restating, restating_of
 from killswitch.model.decision import Decision
 from killswitch.model.instant import HOUR, SECOND, from_micros, to_micros
 from killswitch.model.store import CoursePoint, HistoryRow, IncidentStore

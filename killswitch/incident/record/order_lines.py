@@ -9,8 +9,8 @@ from typing import Literal
 
 from msgspec import Struct, structs
 
-from killswitch.incident.record.decided_on import DecidedOn, Purpose
-from killswitch.incident.record.decided_on import Key as Key
+from killswitch.incident.record.decision_basis import DecidedOn, Purpose
+from killswitch.incident.record.decision_basis import Key as Key
 from killswitch.model.decision import Decision, Rung, Unwinding
 from killswitch.model.snapshot import Position, Snapshot
 from killswitch.model.store import JournalEntry

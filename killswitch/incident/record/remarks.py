@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from killswitch.incident.record.closed_positions import ClosedPosition
-from killswitch.incident.record.decided_on import Key
+from killswitch.incident.record.decision_basis import Key
 from killswitch.incident.record.document import OrderOutcome
 from killswitch.incident.record.filters import amount
 from killswitch.incident.record.unprotected import Exposure

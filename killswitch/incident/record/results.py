@@ -15,7 +15,7 @@ from killswitch.incident.record.closed_positions import (
     closed_positions,
     credit_own_decisions,
 )
-from killswitch.incident.record.decided_on import Key, only_passed_through
+from killswitch.incident.record.decision_basis import Key, only_passed_through
 from killswitch.incident.record.order_lines import OrderLine as OrderLine
 from killswitch.incident.record.order_lines import number, order_lines, position_of
 from killswitch.incident.record.totals import Missing, Totals, missing_of, sum_of, totals_of

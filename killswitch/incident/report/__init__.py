@@ -1,0 +1,1 @@
+"""Reports and runbooks: templates, their checks, rendering."""

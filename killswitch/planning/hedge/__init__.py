@@ -1,0 +1,1 @@
+"""Positions that cannot be closed, and what hedges them."""

@@ -1,0 +1,1 @@
+"""Operator commands and saved plans as decisions."""

@@ -1,0 +1,1 @@
+"""From targets to exact orders."""

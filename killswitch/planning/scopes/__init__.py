@@ -1,0 +1,1 @@
+"""Policies on their scopes: evaluated every tick."""

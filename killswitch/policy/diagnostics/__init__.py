@@ -1,0 +1,1 @@
+"""Problems of documents, and the page of every code."""

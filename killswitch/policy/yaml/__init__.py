@@ -1,0 +1,1 @@
+"""YAML texts as trees that know where they were written."""

@@ -1,0 +1,1 @@
+"""The venues' dead-man timers, kept running while the runner is healthy."""

@@ -1,0 +1,1 @@
+"""The locks that decisions call for, written beside the ticks."""

@@ -1,0 +1,1 @@
+"""Notifications and reports of a run, made beside the ticks."""

@@ -19,8 +19,8 @@ from killswitch.deadline import begin
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.document import Incident, RunbookFacts
 from killswitch.incident.record.equity_curve import BEFORE, points_before, points_since
+from killswitch.incident.record.late_rows import encode_restating, kept_restating, restating_name, restating_of
 from killswitch.incident.record.lifetime import Life, encode_note, lives_in, note_of
-from killswitch.incident.record.restating import encode_restating, kept_restating, restating_name, restating_of
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import IncidentStore

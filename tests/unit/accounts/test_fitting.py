@@ -229,7 +229,7 @@ def test_a_library_that_is_missing_is_a_warning_and_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adapter: str, library: str, fix: str
 ) -> None:
     """Policies may be checked on a machine that never runs them; where they are run, the adapter refuses to be made."""
-    for module in ("killswitch_ccxt.fitting", "killswitch_alpaca.settings"):
+    for module in ("killswitch_ccxt.validation", "killswitch_alpaca.settings"):
         monkeypatch.setattr(f"{module}.find_spec", lambda _name: None)
     keys = ["exchange: okx", "market: swap"] if adapter == "ccxt" else ["market: equity"]
     credentials = "credentials: {key: 'env:A', secret: 'env:B', passphrase: 'env:C'}"

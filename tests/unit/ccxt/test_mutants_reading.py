@@ -12,10 +12,10 @@ from killswitch.model.snapshot import Flow, Position
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
+from killswitch_ccxt.equity import Wealth, in_one_currency
 from killswitch_ccxt.numbers import UnreadableError
-from killswitch_ccxt.reading import Reading
 from killswitch_ccxt.rules import Rules
-from killswitch_ccxt.wealth import Wealth, in_one_currency
+from killswitch_ccxt.snapshot_reader import Reading
 from tests.virtual_time import START, VirtualTime
 
 

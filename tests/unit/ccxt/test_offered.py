@@ -10,9 +10,9 @@ import pytest
 
 from killswitch.model.fitting import WrittenAccount
 from killswitch.model.venue import AccountSpec
-from killswitch_ccxt import adapter, fitting
+from killswitch_ccxt import adapter, validation
 from killswitch_ccxt.family import family
-from killswitch_ccxt.fitting import OFFERED, elsewhere
+from killswitch_ccxt.validation import OFFERED, elsewhere
 from killswitch_ccxt.venues import MODULES, dialect_of
 
 NO_CCXT = "[name for name in ('ccxt', 'aiohttp', 'msgspec', 'killswitch_ccxt.dialect') if name in sys.modules]"
@@ -118,7 +118,7 @@ def test_an_exchange_that_only_ccxt_knows_is_known_by_name() -> None:
 def test_the_names_by_the_files_are_ccxt_s_own() -> None:
     """No file there is anything but an exchange."""
     ccxt = pytest.importorskip("ccxt")
-    assert fitting.names_of_ccxt() == set(ccxt.exchanges)
+    assert validation.names_of_ccxt() == set(ccxt.exchanges)
 
 
 @pytest.mark.parametrize("gone", [None, ValueError("ccxt.__spec__ is None")])
@@ -130,7 +130,7 @@ def test_without_ccxt_nothing_is_said_of_a_name(gone: ValueError | None, monkeyp
         if gone is not None:
             raise gone
 
-    monkeypatch.setattr(fitting, "find_spec", find)
+    monkeypatch.setattr(validation, "find_spec", find)
     assert family.misfits(account("binanceusdtm")) == []
     (found,) = family.misfits(account("mexc", "spot"))
     assert found.fix == "write `market: swap`"

@@ -12,7 +12,7 @@ import pytest
 from killswitch.accounts.armed import ArmedAccount
 from killswitch.accounts.poll.push_listener import Listening
 from killswitch.model.venue import CredentialsRefusedError, Push, VenueDownError, VenueError
-from killswitch_ccxt.pushing import Pushing
+from killswitch_ccxt.stream import Pushing
 from tests.virtual_time import VirtualTime
 
 

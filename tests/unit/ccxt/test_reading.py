@@ -17,11 +17,11 @@ from killswitch.model.snapshot import Balance, Fill, Flow, Mark, Order, Position
 from killswitch.model.venue import AccountSpec, RateLimitedError, VenueDownError
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
+from killswitch_ccxt.equity import Wealth
 from killswitch_ccxt.instruments import Quote
 from killswitch_ccxt.parts import AGAIN, KEPT, LATE_ROWS, Ages, phase_of
-from killswitch_ccxt.reading import Reading
 from killswitch_ccxt.rules import Rules
-from killswitch_ccxt.wealth import Wealth
+from killswitch_ccxt.snapshot_reader import Reading
 from tests.virtual_time import START, VirtualTime
 
 SYMBOL = "A/USDT:USDT"

@@ -13,9 +13,9 @@ import pytest
 from killswitch.model.snapshot import Position
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt import adapter
+from killswitch_ccxt.equity import Wealth
 from killswitch_ccxt.holdings import LastPrices, Market, holdings
 from killswitch_ccxt.instruments import Quote
-from killswitch_ccxt.wealth import Wealth
 from tests.unit.ccxt.binance.test_binance import SPOT_QUIET, snapshot_of
 
 D = Decimal

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from killswitch.model.snapshot import Balance, Rate
+from killswitch_ccxt.equity import Wealth
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.bybit.rows import wealth_of
 from killswitch_ccxt.venues.okx.rows import wealth
-from killswitch_ccxt.wealth import Wealth
 from tests.unit.ccxt.binance.test_binance import CONFIG, INVERSE, QUIET, SPOT_QUIET, account, snapshot_of
 from tests.unit.ccxt.binance.test_binance_busy import play
 

@@ -13,11 +13,11 @@ import pytest
 
 from killswitch.model.snapshot import Balance, Rate
 from killswitch.model.venue import Prices
+from killswitch_ccxt.equity import Wealth
 from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.bitget.rows import wealth_of
 from killswitch_ccxt.venues.generic import generic
-from killswitch_ccxt.wealth import Wealth
 from tests.unit.ccxt.venues import test_deribit as deribit
 from tests.unit.ccxt.venues import test_hyperliquid as hyperliquid
 from tests.unit.ccxt.venues import test_kraken as kraken

@@ -18,9 +18,9 @@ from killswitch.gate.changes import Lock, LockChanges, LockError, LockRequest
 from killswitch.gate.files import replace_file
 from killswitch.gate.lock_folder import LockFolder
 from killswitch.gate.lock_merge import union_of
+from killswitch.gate.other_files import MOST
 from killswitch.gate.probe import weaknesses
 from killswitch.gate.reading import LARGEST, LockFile, read_file, read_lock
-from killswitch.gate.unrequested import MOST
 from killswitch.model.decision import LockOrder
 
 NOW = datetime(2021, 5, 19, 12, 0, tzinfo=UTC)
@@ -209,7 +209,7 @@ def test_files_that_nobody_asked_for_come_last_are_bounded_and_are_never_written
         looked_at.append(json.loads(folder.path_of(MAIN).read_text())["mode"] == "all")
         return read_file(path)
 
-    monkeypatch.setattr("killswitch.gate.unrequested.read_file", looking)
+    monkeypatch.setattr("killswitch.gate.other_files.read_file", looking)
     order = LockOrder(MAIN, "all", at(60))
     changes = LockChanges((LockRequest(order, None, None, "d"),), watch=frozenset({MAIN}), known=frozenset({"d"}))
     before = [each.stat().st_ino for each in junk]

@@ -11,8 +11,8 @@ from msgspec import structs
 from killswitch.incident.projection import incident_of
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.equity_curve import course_of, points_before, points_since
+from killswitch.incident.record.late_rows import Restating
 from killswitch.incident.record.lifetime import life_of
-from killswitch.incident.record.restating import Restating
 from killswitch.incident.report.rendering import report_markdown
 from killswitch.model.instant import HOUR, SECOND, to_micros
 from killswitch.model.store import CoursePoint, HistoryRow

@@ -1,0 +1,1 @@
+"""Binance: USD-M, COIN-M, spot and margin."""

@@ -11,13 +11,13 @@ from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import Position
 from killswitch.model.venue import AccountSpec, Cost, RateLimit, VenueError
 from killswitch_ccxt.dialect import PositionMode
+from killswitch_ccxt.equity import Wealth, by_asset, lists_coins_of, worth_of
 from killswitch_ccxt.instruments import Quote
 from killswitch_ccxt.numbers import UnreadableError, decimal, flag, not_negative, positive
 from killswitch_ccxt.venues.binance import codes as binance_codes
 from killswitch_ccxt.venues.binance import rows as binance_rows
 from killswitch_ccxt.venues.binance.futures import BinanceFutures
 from killswitch_ccxt.venues.binance.usdm import BinanceUsdm
-from killswitch_ccxt.wealth import Wealth, by_asset, lists_coins_of, worth_of
 
 _DIFFERENT: Final = {
     "equity": Capability("equity", "yes", "in one coin, or in USD; other coins at the venue's own index"),

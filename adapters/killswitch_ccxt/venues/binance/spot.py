@@ -13,6 +13,7 @@ from killswitch.model.snapshot import Fill, Flow, Position
 from killswitch.model.venue import AccountSpec, ClientIdRule, Cost, OrderLife, OrderRequest, RateLimit, VenueTraits
 from killswitch_ccxt import fills, orders
 from killswitch_ccxt.dialect import Dialect, PositionMode
+from killswitch_ccxt.equity import Wealth, by_asset
 from killswitch_ccxt.errors import GoneError
 from killswitch_ccxt.holdings import holdings
 from killswitch_ccxt.instruments import Quote, States, is_whole, states_of
@@ -24,7 +25,6 @@ from killswitch_ccxt.venues.binance import flows as binance_flows
 from killswitch_ccxt.venues.binance import pages
 from killswitch_ccxt.venues.binance import rows as binance_rows
 from killswitch_ccxt.venues.binance.futures import rights_of
-from killswitch_ccxt.wealth import Wealth, by_asset
 
 Row = Mapping[str, Any]
 MOVES: Final[Mapping[str, Mapping[str, int]]] = {

@@ -12,13 +12,13 @@ from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import Position
 from killswitch.model.venue import AccountSpec, Cost, RateLimit, VenueError
 from killswitch_ccxt.dialect import PositionMode
+from killswitch_ccxt.equity import Wealth, by_asset, from_dollars, lists_coins_of, worth_of
 from killswitch_ccxt.holdings import ignored_assets, unpriced_text
 from killswitch_ccxt.instruments import Quote
 from killswitch_ccxt.numbers import UnreadableError, decimal, flag, needed, positive
 from killswitch_ccxt.venues.binance import rows as binance_rows
 from killswitch_ccxt.venues.binance.futures import BinanceFutures
 from killswitch_ccxt.venues.binance.rows import told
-from killswitch_ccxt.wealth import Wealth, by_asset, from_dollars, lists_coins_of, worth_of
 
 FEW: Final = 3
 """Up to so many symbols their best prices are asked for one by one: all at once weigh more."""

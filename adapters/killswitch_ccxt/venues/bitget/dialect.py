@@ -21,14 +21,14 @@ from killswitch.model.venue import AccountSpec, ClientIdRule, OrderLife, OrderRe
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
+from killswitch_ccxt.equity import Wealth
 from killswitch_ccxt.errors import GoneError, row_error
-from killswitch_ccxt.fitting import OFFERED
 from killswitch_ccxt.instruments import States, states_of
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, above_zero, decimal, needed, positive
 from killswitch_ccxt.response_capture import Answer
+from killswitch_ccxt.validation import OFFERED
 from killswitch_ccxt.venues.bitget import codes as words
 from killswitch_ccxt.venues.bitget.rows import flow_of, refined_fill, refined_order, rights_of, wealth_of, with_largest
-from killswitch_ccxt.wealth import Wealth
 
 MOST_PAGES: Final = 40
 PAGE: Final = 100

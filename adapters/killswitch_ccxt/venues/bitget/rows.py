@@ -13,9 +13,9 @@ from msgspec import structs
 
 from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Balance, Fill, FillCause, Flow, FlowKind, OrderSide, Rate, Side
+from killswitch_ccxt.equity import Wealth
 from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive, text, told_of
 from killswitch_ccxt.venues.bitget import codes as words
-from killswitch_ccxt.wealth import Wealth
 
 Row = Mapping[str, Any]
 ZERO: Final = Decimal(0)

@@ -26,8 +26,8 @@ from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
 from killswitch_ccxt.venues.bybit import codes as words
 from killswitch_ccxt.venues.bybit.dead_man import LONGEST, SHORTEST, Protection
-from killswitch_ccxt.venues.bybit.reading import BybitReading
 from killswitch_ccxt.venues.bybit.rows import executed, rights_of, row_report
+from killswitch_ccxt.venues.bybit.snapshot_reader import BybitReading
 
 
 class Bybit(BybitReading):

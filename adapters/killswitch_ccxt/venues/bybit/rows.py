@@ -12,11 +12,11 @@ from msgspec import structs
 from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Balance, Fill, Position, Rate, Side
 from killswitch.model.venue import MalformedAnswerError, OrderReport, OrderRequest, VenueError
+from killswitch_ccxt.equity import Wealth, by_asset, from_dollars, unrealized_of, worth_of
 from killswitch_ccxt.errors import row_error
 from killswitch_ccxt.instruments import Quote
 from killswitch_ccxt.numbers import UnreadableError, any_flag, decimal, instant, needed, positive, told_of
 from killswitch_ccxt.venues.bybit import codes as words
-from killswitch_ccxt.wealth import Wealth, by_asset, from_dollars, unrealized_of, worth_of
 
 Row = Mapping[str, Any]
 ROUNDED: Final = Decimal("1e-5")

@@ -30,6 +30,7 @@ from killswitch.model.venue import (
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
+from killswitch_ccxt.equity import Wealth, from_dollars
 from killswitch_ccxt.errors import Meaning, as_venue_error, rejected
 from killswitch_ccxt.instruments import Quote, is_whole
 from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive, text, told_of
@@ -46,7 +47,6 @@ from killswitch_ccxt.venues.deribit.rows import (
     rights_of,
     rows_of,
 )
-from killswitch_ccxt.wealth import Wealth, from_dollars
 
 Row = Mapping[str, Any]
 FLOWS: Final[Mapping[str, FlowKind]] = {"deposit": "deposit", "withdrawal": "withdrawal", "transfer": "transfer"}

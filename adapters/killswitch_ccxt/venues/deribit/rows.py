@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Balance, Rate
+from killswitch_ccxt.equity import Wealth, from_dollars, unrealized_of, worth_of
 from killswitch_ccxt.numbers import UnreadableError, decimal, needed
-from killswitch_ccxt.wealth import Wealth, from_dollars, unrealized_of, worth_of
 
 Row = Mapping[str, Any]
 PERIODS = frozenset({"perpetual", "day", "week", "month"})

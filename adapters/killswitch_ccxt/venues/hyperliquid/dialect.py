@@ -31,6 +31,7 @@ from killswitch.model.venue import (
 )
 from killswitch_ccxt import orders
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
+from killswitch_ccxt.equity import Wealth
 from killswitch_ccxt.errors import GoneError
 from killswitch_ccxt.fills import of_order
 from killswitch_ccxt.instruments import Quote
@@ -54,7 +55,6 @@ from killswitch_ccxt.venues.hyperliquid.rows import (
     taken,
     written,
 )
-from killswitch_ccxt.wealth import Wealth
 
 BOUND: Final = Decimal("0.05")
 """How far from the middle a market order may go: there are none, only limits that take at once."""

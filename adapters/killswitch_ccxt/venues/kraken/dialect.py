@@ -33,6 +33,7 @@ from killswitch.model.venue import (
 from killswitch_ccxt import orders
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
+from killswitch_ccxt.equity import Wealth
 from killswitch_ccxt.instruments import Quote, States
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed
 from killswitch_ccxt.parts import Ages
@@ -53,7 +54,6 @@ from killswitch_ccxt.venues.kraken.rows import (
     triggered,
     words_of,
 )
-from killswitch_ccxt.wealth import Wealth
 
 BUSY: Final = 15.0
 """Seconds after something of ours in which balances are asked as often as the counter has room to spare."""

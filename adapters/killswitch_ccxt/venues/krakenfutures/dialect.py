@@ -26,6 +26,7 @@ from killswitch.model.venue import (
 from killswitch_ccxt import orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
+from killswitch_ccxt.equity import Wealth, from_dollars, worth_of
 from killswitch_ccxt.errors import first_said, row_error
 from killswitch_ccxt.fills import of_order, once
 from killswitch_ccxt.instruments import Quote, States
@@ -62,7 +63,6 @@ from killswitch_ccxt.venues.krakenfutures.rows import (
     wallet_of,
     wallets_of,
 )
-from killswitch_ccxt.wealth import Wealth, from_dollars, worth_of
 
 ROUNDED: Final = Decimal("1e-4")
 """The share of a portfolio's value by which it may differ from the sum of its parts: Kraken rounds it."""

@@ -13,9 +13,9 @@ from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import Balance, FillCause, FlowKind
 from killswitch.model.venue import Cost, RateLimit, VenueDownError, VenueError
 from killswitch_ccxt.dialect import Row
+from killswitch_ccxt.equity import Wealth
 from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, rejected
 from killswitch_ccxt.numbers import UnreadableError, decimal, needed
-from killswitch_ccxt.wealth import Wealth
 
 CODES: Final[Mapping[str, Meaning]] = {
     "wouldNotReducePosition": rejected("already_flat"),

@@ -27,6 +27,7 @@ from killswitch.model.venue import (
 from killswitch_ccxt import orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
+from killswitch_ccxt.equity import Wealth
 from killswitch_ccxt.errors import GoneError, row_error
 from killswitch_ccxt.fills import once
 from killswitch_ccxt.instruments import Quote, States, states_of
@@ -48,7 +49,6 @@ from killswitch_ccxt.venues.mexc.rows import (
     stop_orders,
     transfer,
 )
-from killswitch_ccxt.wealth import Wealth
 
 WEEK: Final = 2
 """`executeCycle` of a conditional order: the longest that the venue keeps one is seven days."""

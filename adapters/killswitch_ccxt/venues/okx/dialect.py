@@ -16,6 +16,7 @@ from killswitch.model.venue import AccountSpec, Cost, DeadManRule, OrderLife, Ra
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
+from killswitch_ccxt.equity import Wealth
 from killswitch_ccxt.errors import Meaning
 from killswitch_ccxt.instruments import Quote, States, quotes
 from killswitch_ccxt.numbers import UnreadableError, decimal, instant, positive, text
@@ -25,7 +26,6 @@ from killswitch_ccxt.venues.okx import rows as okx_rows
 from killswitch_ccxt.venues.okx.codes import CAPABILITIES, CODES, COSTS, LIMITS, codes_in
 from killswitch_ccxt.venues.okx.orders import OkxActing
 from killswitch_ccxt.venues.okx.rows import Row
-from killswitch_ccxt.wealth import Wealth
 
 PAGE: Final = 100
 """Rows of one answer, at most."""

@@ -13,9 +13,9 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.snapshot import Balance, FillCause, Flow, FlowKind, Rate, Side
+from killswitch_ccxt.equity import Wealth, by_asset, from_dollars, unrealized_of, worth_of
 from killswitch_ccxt.instruments import Quote
 from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, not_negative, positive, told_of
-from killswitch_ccxt.wealth import Wealth, by_asset, from_dollars, unrealized_of, worth_of
 
 Row = Mapping[str, Any]
 ZERO: Final = Decimal(0)

@@ -37,6 +37,7 @@ from killswitch.model.venue import (
 )
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
+from killswitch_ccxt.equity import Wealth
 from killswitch_ccxt.instruments import Given, Quote, instruments
 from killswitch_ccxt.ledger import Ledger
 from killswitch_ccxt.numbers import ODD, NoSuchSymbolError, UnreadableError, not_negative, shapeless
@@ -44,7 +45,6 @@ from killswitch_ccxt.parts import AGAIN, RULES_AGAIN, SHUT_RULES, Movement, Part
 from killswitch_ccxt.positions import quoted
 from killswitch_ccxt.response_capture import Tally
 from killswitch_ccxt.rules import Rules
-from killswitch_ccxt.wealth import Wealth
 
 T = TypeVar("T")
 ONE_MOMENT: Final = 1.0

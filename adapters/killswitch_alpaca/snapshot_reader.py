@@ -27,14 +27,14 @@ from killswitch.model.venue import (
 )
 from killswitch_alpaca.client import Client, RefusedError
 from killswitch_alpaca.errors import as_venue_error
-from killswitch_alpaca.inspecting import FIFTHS, SNAPSHOT
+from killswitch_alpaca.inspection import FIFTHS, SNAPSHOT
 from killswitch_alpaca.instruments import barred
 from killswitch_alpaca.ledger import Ledger
 from killswitch_alpaca.markets import Markets, Sessions
 from killswitch_alpaca.numbers import Row, UnreadableError, not_negative
 from killswitch_alpaca.parts import ACCOUNT, MARKS, ORDERS, OWED, SAVED, Part
 from killswitch_alpaca.positions import Base, agrees, balances, base_of, changes, held_of, is_crypto, worth
-from killswitch_alpaca.questions import Questions
+from killswitch_alpaca.queries import Questions
 from killswitch_alpaca.settings import Settings
 
 MARKED = 10.0

@@ -19,6 +19,7 @@ from killswitch.model.venue import AccountSpec
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
+from killswitch_ccxt.equity import Wealth
 from killswitch_ccxt.instruments import Quote, States, states_of
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed
 from killswitch_ccxt.response_capture import Answer
@@ -36,7 +37,6 @@ from killswitch_ccxt.venues.bybit.rows import (
     wealth_of,
     with_largest,
 )
-from killswitch_ccxt.wealth import Wealth
 
 FEW: Final = 5
 """Up to so many symbols their prices are asked for one by one: all of a category are half a megabyte."""

@@ -20,7 +20,7 @@ from killswitch_alpaca.client import Client, RefusedError
 from killswitch_alpaca.errors import as_venue_error
 from killswitch_alpaca.instruments import barred
 from killswitch_alpaca.numbers import Row, UnreadableError, row
-from killswitch_alpaca.questions import Questions
+from killswitch_alpaca.queries import Questions
 from killswitch_alpaca.settings import Settings
 
 COUNTED: Final = "fifths of requests"
