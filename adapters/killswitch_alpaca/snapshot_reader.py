@@ -4,7 +4,7 @@ Positions are read every time: 60 a minute. The account's equity is read every 4
 quantity is held; between two readings it moves by what the same positions have become worth. Orders are read every 12 s
 (5), money that moved every 30 s (2), trades and the clock once a minute (1 each): 84 requests in all, of 200. What a
 push or an order of ours has touched is read sooner, out of what is saved elsewhere; so are trades and money that moved
-while they do not explain a change (see `hurry`). The rules of an asset are read once an hour. An account that trades
+while they do not explain a change (see `parts`). The rules of an asset are read once an hour. An account that trades
 with every tick has its equity read with every tick, and costs 2 requests a snapshot.
 """
 

@@ -108,7 +108,7 @@ class Dialect:
     """Against what the adapter was tried, for people."""
 
     def __init_subclass__(cls) -> None:
-        """What an Account document can ask of an exchange stands in `offered`, where it is read without a dialect."""
+        """What an Account document can ask of an exchange is in `validation`, where it is read without a dialect."""
         offered = OFFERED.get(cls.exchange)
         if offered is not None:
             cls.markets, cls.environments, cls.credentials = offered.markets, offered.environments, offered.credentials

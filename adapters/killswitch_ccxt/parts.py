@@ -76,7 +76,7 @@ def phase_of(account: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Ages:
-    """How often each part of a snapshot is read, in seconds; equity and positions every time. See `reading`.
+    """How often each part of a snapshot is read, in seconds; equity and positions every time. See `snapshot_reader`.
 
     They keep a snapshot inside the venue's documented limits at a tick of one second. `quotes`: None where they are
     not read, since the positions bring what is needed.

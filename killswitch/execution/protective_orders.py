@@ -1,4 +1,4 @@
-"""Takes protective orders out of the way of a close, and puts them back: the acting side of `protection`."""
+"""Takes protective orders out of the way of a close, and puts them back: the acting side of `protective_record`."""
 
 from __future__ import annotations
 

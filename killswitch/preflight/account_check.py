@@ -1,4 +1,4 @@
-"""Whether accounts can be trusted: what asking them came to, judged. Pure; `inspecting` has asked.
+"""Whether accounts can be trusted: what asking them came to, judged. Pure; `inspection` has asked.
 
 What `run --live` would say of accounts that were asked, for a check that must not say otherwise.
 

@@ -1,4 +1,4 @@
-"""A decision's target on one position, and the orders towards it, folded from the journal through `life`."""
+"""A decision's target on one position, and the orders towards it, folded from the journal through `lifecycle`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The expression form: CEL text → the same condition nodes that the threshold form makes.
 
 CEL parses and checks types. What a name means, which constructs mean something over intervals, and how a mistake is
-told, is ours (`reading`). Whole numbers are read as decimals (`equity.value > 10`), which CEL by itself refuses.
+told, is ours (`conditions`). Whole numbers are read as decimals (`equity.value > 10`), which CEL by itself refuses.
 
 Mistakes of syntax in an expression: where CEL stops reading, and what was probably meant.
 """

@@ -1,4 +1,4 @@
-"""How the shape of a document is declared: annotated classes, as for pydantic, read by `reading`.
+"""How the shape of a document is declared: annotated classes, as for pydantic, read by `validation`.
 
 They are no pydantic models because importing `BaseModel` and building one class costs more than reading every
 shipped policy does, and `ksctl validate` runs at every save; docs/adr has the numbers. What is gained beside

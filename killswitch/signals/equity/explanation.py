@@ -1,6 +1,6 @@
 """Why a scope's equity changed: the rows of the ledger held against what prices and trades leave unexplained.
 
-Each account is explained by itself, see `equity_change` for its parts and `loss_or_flow` for the rule. What comes out
+Each account is explained by itself, see `change` for its parts and `loss_or_flow` for the rule. What comes out
 is money that moved, for which units are issued, and changes that wait until it is known what they were.
 """
 
