@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 from msgspec import json as msgjson
 
+from killswitch.accounts.armed import REMEMBERED
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, Notice, decision_record
 from killswitch.model.instant import rfc3339
@@ -19,7 +20,6 @@ from killswitch.model.store import Store
 from killswitch.planning.operator.plan_file import SavedPlan, made
 from killswitch.planning.operator.saved_plan import basis_of
 from killswitch.planning.tick import NOTHING, Interpreter
-from killswitch.runner.close_by_operator import REMEMBERED
 from killswitch.runner.loop import REMEMBERED_NOTICES
 from killswitch.runner.status_blob import AccountView, MachineView, account_view, machine_views
 

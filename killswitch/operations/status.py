@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from killswitch.accounts.armed import left_to_do
 from killswitch.deadline import DeadlineError, within
 from killswitch.gate.lock_merge import UNION_SCOPE, is_on_suspicion, scope_of
 from killswitch.gate.reading import read_file, read_lock
@@ -20,8 +21,7 @@ from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.legible import legible, one_line
 from killswitch.model.snapshot import Event, Residual
 from killswitch.model.store import Lease, RouteCount, Store
-from killswitch.runner.alert_deduplication import set_aside_words
-from killswitch.runner.close_by_operator import left_to_do
+from killswitch.runner.command_intake import set_aside_words
 from killswitch.runner.lease import is_dead, is_misdated, is_running, pid_of
 from killswitch.runner.status_blob import LIVE_NAME, RunnerView, decode_view
 

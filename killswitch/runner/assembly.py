@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from killswitch.accounts.armed import ArmedAccount, Arming
+from killswitch.accounts.armed import ArmedAccount, Arming, left_to_do, observed_latches
 from killswitch.accounts.poll.request_counters import Meter, metered
 from killswitch.accounts.poll.shared_adapter import SharedVenue, shared
 from killswitch.accounts.poll.timer_refresh import Refreshing
@@ -28,7 +28,6 @@ from killswitch.planning.scopes.compiled_policy import Identity, scopes_of
 from killswitch.planning.tick import Interpreter
 from killswitch.runner.account_memory import Remembering, remind
 from killswitch.runner.clock import Timeline, words_of_leap
-from killswitch.runner.close_by_operator import left_to_do, observed_latches
 from killswitch.runner.closings import Closings
 from killswitch.runner.dead_man.rules import require_timers
 from killswitch.runner.dead_man.timers import Timers

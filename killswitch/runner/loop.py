@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec import structs
 
-from killswitch.accounts.armed import ArmedAccount, Arming
+from killswitch.accounts.armed import REMEMBERED, ArmedAccount, Arming, is_acted_on, left_to_do
 from killswitch.accounts.poll.outages import Unread, patience
 from killswitch.accounts.poll.poll_budget import spares
 from killswitch.accounts.poll.poller import FIRST_PATIENCE, Readers
@@ -30,17 +30,18 @@ from killswitch.model.store import Commands, JournalEntry, Store, TickRecord
 from killswitch.model.tracing import NO_TRACER, Span, Tracer
 from killswitch.model.words import Severity
 from killswitch.planning.tick import NOTHING, Interpreter, Outcome, Pending
-from killswitch.runner.alert_deduplication import News, SetAside
+from killswitch.runner.alert_deduplication import News
 from killswitch.runner.clock import EventDates, Timeline, WallWatch, on_timeline
-from killswitch.runner.close_by_operator import REMEMBERED, given_up, is_acted_on, left_to_do
 from killswitch.runner.closings import Closings
+from killswitch.runner.command_intake import SetAside, given_up
 from killswitch.runner.dead_man.timers import Timers
+from killswitch.runner.fault_isolation import Beside
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.locks.broker_suspension import Suspending
 from killswitch.runner.locks.lock_writer import LockWriter
 from killswitch.runner.notify.notifier import Notifier
-from killswitch.runner.observers import Beside, Troubled, Witnesses, describe, unsaid
 from killswitch.runner.observers import TickReport as TickReport
+from killswitch.runner.observers import Troubled, Witnesses, describe, unsaid
 from killswitch.runner.observers import Witness as Witness
 from killswitch.runner.order_reconciliation import Confirming
 from killswitch.runner.scheduler import Pacing

@@ -12,11 +12,19 @@ How many files and connections this process may have open, held against what a r
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from killswitch.runner.observers import TickReport
+
 import resource
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec
 
 from killswitch import deadline
 
@@ -89,3 +97,36 @@ def make_room(accounts: int) -> str | None:
         f"this process may open {soft} files and connections, and {accounts} accounts may need {needed}: raise the "
         "limit (`ulimit -n`, LimitNOFILE= of the service), or orders may find no connection"
     )
+
+
+SWITCH_AFTER = 0.0005
+"""Seconds after which a thread that is at work lets another one in that asks for it."""
+
+
+def keep_short() -> None:
+    """For this process: threads change often, and what is loaded by now is not looked through again."""
+    sys.setswitchinterval(SWITCH_AFTER)
+    leave_alone()
+
+
+def leave_alone() -> None:
+    """What is there now stays for the rest of the process: collections leave it out. It is freed when unused."""
+    gc.freeze()
+
+
+class FirstAnswers:
+    """A witness that leaves alone what adapters have loaded when an account first answers.
+
+    The rules of a venue are some ten thousand objects, and looking through those of fifty accounts takes an eighth of
+    a second. It is done once for each account at the most.
+    """
+
+    def __init__(self) -> None:
+        self._answered: set[str] = set()
+
+    def ticked(self, report: TickReport) -> None:
+        """Look for accounts that have not answered before."""
+        answered = {account.account for account in report.snapshot.accounts if account.quality == "ok"}
+        if not answered <= self._answered:
+            self._answered |= answered
+            leave_alone()

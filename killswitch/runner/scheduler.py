@@ -12,8 +12,6 @@ through all that libraries have loaded stops every thread for half a tenth of a 
 from __future__ import annotations
 
 import asyncio
-import gc
-import sys
 from collections.abc import Collection, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -21,7 +19,7 @@ from killswitch.model.clock import Clock
 from killswitch.runner.closings import Closings
 
 if TYPE_CHECKING:
-    from killswitch.runner.observers import TickReport
+    pass
 
 T = TypeVar("T")
 
@@ -104,36 +102,3 @@ class Pacing:
             await asyncio.wait({slept} | other, return_when=asyncio.FIRST_COMPLETED)
             slept.cancel()
             await asyncio.gather(slept, return_exceptions=True)
-
-
-SWITCH_AFTER = 0.0005
-"""Seconds after which a thread that is at work lets another one in that asks for it."""
-
-
-def keep_short() -> None:
-    """For this process: threads change often, and what is loaded by now is not looked through again."""
-    sys.setswitchinterval(SWITCH_AFTER)
-    leave_alone()
-
-
-def leave_alone() -> None:
-    """What is there now stays for the rest of the process: collections leave it out. It is freed when unused."""
-    gc.freeze()
-
-
-class FirstAnswers:
-    """A witness that leaves alone what adapters have loaded when an account first answers.
-
-    The rules of a venue are some ten thousand objects, and looking through those of fifty accounts takes an eighth of
-    a second. It is done once for each account at the most.
-    """
-
-    def __init__(self) -> None:
-        self._answered: set[str] = set()
-
-    def ticked(self, report: TickReport) -> None:
-        """Look for accounts that have not answered before."""
-        answered = {account.account for account in report.snapshot.accounts if account.quality == "ok"}
-        if not answered <= self._answered:
-            self._answered |= answered
-            leave_alone()

@@ -28,7 +28,7 @@ from killswitch.model.venue import AccountSpec, traits_of
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.loop import Pace, Runner
-from killswitch.runner.scheduler import FirstAnswers, keep_short
+from killswitch.runner.process import FirstAnswers, keep_short
 from killswitch.store.sqlite import open_store
 from killswitch_ccxt import adapter
 from killswitch_ccxt.venue import CcxtVenue

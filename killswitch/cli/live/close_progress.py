@@ -15,6 +15,7 @@ from typing import Protocol
 import click
 import msgspec
 
+from killswitch.accounts.armed import left_to_do
 from killswitch.cli.wording import instant, lasting
 from killswitch.model.legible import one_line
 from killswitch.model.snapshot import Event
@@ -22,7 +23,6 @@ from killswitch.model.store import Store
 from killswitch.operations.progress import OpenPosition, Progress, progress_of
 from killswitch.operations.status import runner_state
 from killswitch.runner.clock import SystemClock
-from killswitch.runner.close_by_operator import left_to_do
 from killswitch.runner.status_blob import tick_time
 
 EVERY = 1.0

@@ -66,8 +66,7 @@ def run(
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.disk_space import DiskSpace
     from killswitch.runner.loop import Pace
-    from killswitch.runner.process import make_room
-    from killswitch.runner.scheduler import FirstAnswers, keep_short
+    from killswitch.runner.process import FirstAnswers, keep_short, make_room
     from killswitch.runner.status_blob import keep_start
     from killswitch.store.sqlite import exposed
 

@@ -94,7 +94,7 @@ def reporting(store: SqlStore, store_at: str, tracer: Tracer, **pauses: float) -
     """
     from killswitch.incident.report.rendering import folder_beside
     from killswitch.runner.notify.reports import LAST_WORDS, Reporting
-    from killswitch.runner.scheduler import leave_alone
+    from killswitch.runner.process import leave_alone
 
     reports = Reporting(store, store_at, folder_beside(store_at), tracer=tracer, warmed_up=leave_alone, **pauses)
     try:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import click
 
+from killswitch.accounts.armed import left_to_do
 from killswitch.cli.operate.text import tell_results
 from killswitch.cli.session import friendly, opened_store
 from killswitch.model.snapshot import Event
@@ -14,7 +15,7 @@ from killswitch.model.store import Store
 from killswitch.operations import commands
 from killswitch.operations.status import runner_state
 from killswitch.runner.clock import SystemClock
-from killswitch.runner.close_by_operator import accounts_closing, left_to_do
+from killswitch.runner.command_intake import accounts_closing
 from killswitch.runner.status_blob import tick_time
 
 POLL = 0.1

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 
 import click
 
+from killswitch.accounts.armed import left_to_do
 from killswitch.cli.live.status_sections import outcome
 from killswitch.cli.wording import ago, headline
 from killswitch.incident.record.results import Result, recorded_result
@@ -28,7 +29,6 @@ from killswitch.operations.status import LockView, RunnerState, locks_at, runner
 from killswitch.planning.operator.plan_file import SavedPlan
 from killswitch.runner.assembly import LockPaths
 from killswitch.runner.clock import SystemClock
-from killswitch.runner.close_by_operator import left_to_do
 from killswitch.runner.status_blob import tick_time
 
 

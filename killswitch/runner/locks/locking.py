@@ -13,14 +13,13 @@ from typing import Protocol
 
 from msgspec import structs
 
-from killswitch.accounts.armed import Arming
+from killswitch.accounts.armed import REMEMBERED, Arming, left_to_do
 from killswitch.gate.changes import LockChanges, LockOutcome, LockProblem, LockRequest
 from killswitch.model.decision import Decision, LockOrder
 from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import Event
 from killswitch.model.store import JournalEntry, JournalKind, Store
 from killswitch.runner.clock import Leap, confirmed_end
-from killswitch.runner.close_by_operator import REMEMBERED, left_to_do
 
 RAN_OUT = "the lock ran out before it was written"
 LIFTED = "lifted"

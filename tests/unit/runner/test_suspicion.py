@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.accounts.armed import ArmedAccount, Arming
+from killswitch.accounts.armed import ArmedAccount, Arming, left_to_do, observed_latches
 from killswitch.cli.live.plan_text import plan_text
 from killswitch.cli.live.status_text import history_text, status_text
 from killswitch.cli.policy.explain_decision import chain_of, chain_text
@@ -32,7 +32,6 @@ from killswitch.model.snapshot import AccountSnapshot, Flow, Order, Snapshot
 from killswitch.model.store import TickRecord
 from killswitch.operations.preview import from_store, of_policies, preview, saved
 from killswitch.operations.status import standing_of
-from killswitch.runner.close_by_operator import left_to_do, observed_latches
 from killswitch.runner.event_emitter import EventTeller
 from killswitch.runner.notify.notifier import Notifier
 from killswitch.runner.notify.reports import Reporting

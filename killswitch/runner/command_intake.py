@@ -1,22 +1,19 @@
-"""Which decisions are acted on, and how an operator ends a close.
-
-A person gives a close up: what is journaled of it, and what is answered.
-
-Which decisions are acted on, and what an earlier run has left to do.
-"""
+"""Operator commands of the runner itself: a close is given up, and what this version cannot read is set aside."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from msgspec import DecodeError
 
-from killswitch.accounts.armed import Arming
-from killswitch.model.decision import Decision, Notice
+from killswitch.accounts.armed import left_to_do
+from killswitch.model.decision import Notice
+from killswitch.model.legible import legible, one_line
 from killswitch.model.snapshot import Event
-from killswitch.model.store import JournalEntry, Store
+from killswitch.model.store import JournalEntry, Store, UnreadableCommand
 from killswitch.runner.status_blob import LIVE_NAME, decode_view
 
 OPERATOR = "operator"
@@ -85,47 +82,33 @@ def venues_of(store: Store) -> dict[str, str]:
     return {} if view is None else {each.account: each.venue for each in view.accounts}
 
 
-REMEMBERED = 10_000
-"""How many decisions back a start looks for what still stands."""
+_LONGEST: Final = 80
+"""Characters of an id, or of a reason, that a page repeats."""
 
 
-def is_acted_on(decision: Decision, arming: Arming) -> bool:
-    """Whether anything is done about `decision`, or it is recorded only.
+class SetAside:
+    """Pages each unreadable command once, also where the store cannot mark it as consumed."""
 
-    An observing policy is recorded only, and so is every decision whose scope holds no armed account. A reset
-    takes back what the policy did while it was enforced, so it counts whatever the mode is now.
-    """
-    if decision.mode != "enforce" and decision.kind != "reset":
-        return False
-    return bool(arming.reached_by(decision.policy, decision.scope))
+    def __init__(self) -> None:
+        self._paged: set[str] = set()
+
+    def notices(self, unreadable: Iterable[UnreadableCommand], at: datetime) -> tuple[Notice, ...]:
+        """A page for every command that is new."""
+        found = tuple(each for each in unreadable if each.id not in self._paged)
+        self._paged |= {each.id for each in found}
+        return tuple(
+            Notice(at, "operator", "portfolio", "warning", "page", set_aside_words(each), _short(each.id))
+            for each in found
+        )
 
 
-def observed_latches(store: Store, arming: Arming) -> tuple[Decision, ...]:
-    """Firings that still stand on scopes that are armed now, but were only observed when they fired.
-
-    Their stages are latched, so nothing will happen about them by itself: a person must know.
-    """
-    newest: dict[tuple[str, str], Decision] = {}
-    for stored in store.decisions(REMEMBERED):
-        if not stored.decision.is_suspicion:  # it latches nothing, and leaves what is latched
-            newest.setdefault((stored.decision.policy, stored.decision.scope), stored.decision)
-    return tuple(
-        decision
-        for decision in newest.values()
-        if decision.kind is None
-        and is_acted_on(decision, arming)
-        and (decision.intents or decision.cancels or decision.lock)
-        and not any(entry.kind == "planned" for entry in store.journal(decision.id))
+def set_aside_words(command: UnreadableCommand) -> str:
+    """What has become of the command, why, and what to do about it."""
+    return (
+        f"the command {_short(command.id)} cannot be read and is set aside: nothing of it is done "
+        f"({command.why[:_LONGEST]}): give it again with the ksctl of this runner's version"
     )
 
 
-def left_to_do(store: Store) -> dict[str, tuple[Decision, ...]]:
-    """Account → decisions whose work on it was planned and is not finished, oldest first."""
-    found: dict[str, tuple[Decision, ...]] = {}
-    for stored in store.unfinished():
-        journal = store.journal(stored.decision.id)
-        planned = {entry.account for entry in journal if entry.kind == "planned" and entry.account is not None}
-        finished = {entry.account for entry in journal if entry.kind == "finished"}
-        for account in sorted(planned - finished):
-            found[account] = (*found.get(account, ()), stored.decision)
-    return found
+def _short(text: str) -> str:
+    return one_line(legible(text))[:_LONGEST]
