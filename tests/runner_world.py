@@ -11,7 +11,7 @@ from pathlib import Path
 
 from msgspec import structs
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.graph.nodes import CancelOrders, Graph, LockTrading, PolicySet
 from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order

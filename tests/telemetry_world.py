@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Health
@@ -23,7 +23,7 @@ from killswitch.model.venue import FateUnknownError, OrderRejectedError, OrderRe
 from killswitch.runner.assembly import assemble
 from killswitch.runner.event_emitter import Measuring
 from killswitch.runner.loop import Runner, Witness
-from killswitch.telemetry.closings import ClosingCourses
+from killswitch.telemetry.close_spans import ClosingCourses
 from killswitch.telemetry.exporting import Ids, KeepIncidents, SpanSink
 from killswitch.telemetry.metrics import Metrics, Notifications
 from killswitch.telemetry.opened import Telemetry

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.credentials import resolve
 from killswitch.accounts.plug_ins import AdapterError, make_adapter
 from killswitch.accounts.poll.poller import Readers

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from killswitch.accounts.armed import ArmedAccount
+    from killswitch.accounts.arming import ArmedAccount
     from killswitch.accounts.opening import Written
     from killswitch.model.store import Lease
     from killswitch.runner.assembly import LockPaths
@@ -188,7 +188,7 @@ def require_locks(
 
     from killswitch.deadline import DeadlineError, within
     from killswitch.gate.changes import LockError, UnwritableError
-    from killswitch.gate.probe import require_writable, weaknesses
+    from killswitch.gate.lock_preflight import require_writable, weaknesses
     from killswitch.operations.status import FOLDER_PATIENCE
     from killswitch.store.reserve import Reserve
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from killswitch.execution.decide.position_trust import Reading
 from killswitch.execution.decide.schedule import Do, Verdict
-from killswitch.execution.order_pass.leaving_orders import Sending
 from killswitch.execution.order_pass.market_halts import Halts
 from killswitch.execution.order_pass.order_decision import Judging, Verdicts, given_up, held, told
+from killswitch.execution.order_pass.order_selection import Sending
 from killswitch.execution.order_pass.trusted_positions import Looking
 from killswitch.execution.patience import PACE, Pace
 from killswitch.execution.protective_orders import Guarding

@@ -26,11 +26,11 @@ from killswitch.gate.changes import (
 from killswitch.gate.files import alone_in, remove_abandoned
 from killswitch.gate.foreign import FOREIGN_SCOPE, require_apart
 from killswitch.gate.lock_contents import Contents, Stamp
+from killswitch.gate.lock_file_writer import Pen, cause_of
 from killswitch.gate.lock_merge import UNREADABLE, own_of, scope_of, tightens, unreadable
-from killswitch.gate.other_files import MOST, Strangers, some_of, strangers
 from killswitch.gate.reading import LockFile, read_file
 from killswitch.gate.union import UnionFile
-from killswitch.gate.writing import Pen, cause_of
+from killswitch.gate.unmanaged_files import MOST, Strangers, some_of, strangers
 from killswitch.model.decision import LockOrder
 
 

@@ -17,10 +17,10 @@ import msgspec
 from killswitch.gate.changes import GuardError, Lock, LockError, LockProblem, UnionOutcome
 from killswitch.gate.files import alone_in, is_temporary, remove_abandoned
 from killswitch.gate.foreign import FOREIGN_SCOPE, is_signed, require_apart, signature, standing_foreign_lock
+from killswitch.gate.lock_file_writer import Pen, cause_of
 from killswitch.gate.lock_merge import in_force, strictest_mode, tightens, union_of
-from killswitch.gate.other_files import LISTED
 from killswitch.gate.reading import read_file
-from killswitch.gate.writing import Pen, cause_of
+from killswitch.gate.unmanaged_files import LISTED
 
 
 class UnionFile:

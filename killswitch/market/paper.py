@@ -9,13 +9,13 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from killswitch.market.account import CASH_MARKETS, PaperAccount
-from killswitch.market.checks import Checks
 from killswitch.market.holding import ZERO, Holding
 from killswitch.market.interventions import Interventions
 from killswitch.market.liquidation import Liquidator
 from killswitch.market.matching import Matching, Quotes, SplitMix64
 from killswitch.market.meter import Meter
 from killswitch.market.order import PaperOrder
+from killswitch.market.order_checks import Checks
 from killswitch.market.rules import MarketRules, lots_down
 from killswitch.market.snapshot import Activity, view
 from killswitch.market.tape import Bar, tape_of

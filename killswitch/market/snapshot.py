@@ -17,9 +17,9 @@ from math import log, sqrt
 from msgspec.structs import replace
 
 from killswitch.market.account import PaperAccount
-from killswitch.market.checks import free_money
 from killswitch.market.holding import ZERO, Holding, Margin, initial_margin, liquidation_price
 from killswitch.market.matching import Quotes
+from killswitch.market.order_checks import free_money
 from killswitch.market.rules import MarketRules, base_asset
 from killswitch.market.tape import Bar, Tape
 from killswitch.model.snapshot import AccountSnapshot, Balance, Health, Liquidity, Mark, Position

@@ -9,7 +9,7 @@ from datetime import datetime
 from difflib import get_close_matches
 from typing import Literal, TypeVar
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.gate.lock_merge import UNION_SCOPE
 from killswitch.graph.nodes import PolicySet
 from killswitch.incident.record.results import Standing, result_of

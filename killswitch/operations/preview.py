@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 from msgspec import json as msgjson
 
-from killswitch.accounts.armed import REMEMBERED
+from killswitch.accounts.arming import REMEMBERED
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, Notice, decision_record
 from killswitch.model.instant import rfc3339

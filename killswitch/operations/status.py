@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from killswitch.accounts.armed import left_to_do
+from killswitch.accounts.arming import left_to_do
 from killswitch.deadline import DeadlineError, within
 from killswitch.gate.lock_merge import UNION_SCOPE, is_on_suspicion, scope_of
 from killswitch.gate.reading import read_file, read_lock

@@ -10,9 +10,9 @@ from killswitch.graph.wording import signals_of, span
 from killswitch.model.decision import Decision, Notice, NoticeKind, Severity
 from killswitch.model.instant import SECOND, from_micros
 from killswitch.model.snapshot import Event
-from killswitch.planning.decide import Blocked, Proposal
 from killswitch.planning.scopes.evaluator import Paged, Watch
 from killswitch.planning.scopes.trigger_status import why_unknown
+from killswitch.planning.stage_decision import Blocked, Proposal
 from killswitch.render.formats import instant
 from killswitch.signals.equity.explanation import ChangeEvent
 from killswitch.signals.equity.pending_changes import Change

@@ -17,9 +17,9 @@ from killswitch.model.decision import Cancel, Decision, LockOrder, Notice, decis
 from killswitch.model.instant import SECOND, from_micros, to_micros
 from killswitch.model.snapshot import Event
 from killswitch.planning import notices
-from killswitch.planning.decide import cancels, lock_order
 from killswitch.planning.scopes.evaluator import Suspected, Watch
 from killswitch.planning.scopes.trigger_status import trigger_reading
+from killswitch.planning.stage_decision import cancels, lock_order
 from killswitch.signals.equity.pending_changes import Change
 from killswitch.signals.position import ZERO
 from killswitch.signals.view import ScopeView

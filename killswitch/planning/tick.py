@@ -22,8 +22,7 @@ from killswitch.model.magnitude import sound_instrument
 from killswitch.model.snapshot import Event, Instrument, Snapshot
 from killswitch.model.store import HistoryRow, MachineState
 from killswitch.planning import notices as tell
-from killswitch.planning.decide import Proposal, propose
-from killswitch.planning.hedge.hedging import Hedging
+from killswitch.planning.hedge.hedge_opening import Hedging
 from killswitch.planning.hedge.uncloseable import WORKING, busy_accounts
 from killswitch.planning.operator.closes import Orphan, applies, end, orphans_in, reset_record
 from killswitch.planning.operator.commands import HandEvents, UnfinishedClose
@@ -39,6 +38,7 @@ from killswitch.planning.scopes.compiled_policy import (
 from killswitch.planning.scopes.corroboration import PricesOf, corroborate, repriced
 from killswitch.planning.scopes.evaluator import Rest, Watch, rest_of
 from killswitch.planning.scopes.trigger_status import MachineStatus, only_young, status
+from killswitch.planning.stage_decision import Proposal, propose
 from killswitch.planning.suspicion import lifted, suspicion, withdrawal
 from killswitch.planning.targets.merge import Targets, least, meet, merge, only, targets_of
 from killswitch.planning.unreachable import (

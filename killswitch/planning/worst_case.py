@@ -10,9 +10,9 @@ from killswitch.graph.nodes import CancelOrders, Close, Graph, PolicySet, Stage
 from killswitch.graph.unwinding import PLAIN, UnwindingRule, unwinding_named
 from killswitch.model.instant import SECOND
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
-from killswitch.planning.decide import is_entry
 from killswitch.planning.rounding import reduction
 from killswitch.planning.spot_routes import base_of
+from killswitch.planning.stage_decision import is_entry
 from killswitch.signals.position import ZERO
 
 

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any, Literal, get_args, get_origin
 
 from killswitch.policy.schema.account import AccountDocument, DeadManDocument, dead_man
-from killswitch.policy.schema.checks import Breach, policy, ranking
+from killswitch.policy.schema.cross_key_checks import Breach, policy, ranking
 from killswitch.policy.schema.policy import API_VERSION, CorrelationGroupDocument, PolicyDocument, RankingDocument
 from killswitch.policy.schema.route import RouteDocument, route
 from killswitch.policy.schema.runbook import RunbookDocument

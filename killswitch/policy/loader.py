@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from killswitch.policy.diagnostics.problem import Diagnostic, diagnostic, in_order
 from killswitch.policy.kinds import BUILT_IN, CHECKS, KINDS, AnyDocument
-from killswitch.policy.schema.checks import mixed_forms
+from killswitch.policy.schema.cross_key_checks import mixed_forms
 from killswitch.policy.schema.policy import API_VERSION
 from killswitch.policy.schema.scalars import spelled
 from killswitch.policy.schema.validation import Gaps, Reader, closest

@@ -30,7 +30,14 @@ from killswitch.preflight.findings import Around, Finding, found, mode_of, skew_
 from killswitch.preflight.inspection import Looked
 from killswitch.preflight.worst_cases import Reckoned, identities, worst_cases
 from killswitch.ratelimit.read_cost import Reader, ReadingCost, Refresh, reading_costs
-from killswitch.runner.dead_man.rules import TimerError, bared, cancellable, does_not_run, require_timers, would_bare
+from killswitch.runner.dead_man.timer_rules import (
+    TimerError,
+    bared,
+    cancellable,
+    does_not_run,
+    require_timers,
+    would_bare,
+)
 
 RUNNERS_PATIENCE = 5.0
 """Seconds that `run` gives a reading unless it is told otherwise."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.credentials import CredentialError
 from killswitch.accounts.opening import open_accounts
 from killswitch.accounts.plug_ins import AdapterError

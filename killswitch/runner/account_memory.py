@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.model.store import Store
 from killswitch.model.venue import RememberingVenue, RuleKeepingVenue
 from killswitch.runner.observers import TickReport

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from killswitch.accounts.armed import ArmedAccount, Arming, left_to_do, observed_latches
+from killswitch.accounts.arming import ArmedAccount, Arming, left_to_do, observed_latches
 from killswitch.accounts.poll.request_counters import Meter, metered
 from killswitch.accounts.poll.shared_adapter import SharedVenue, shared
-from killswitch.accounts.poll.timer_refresh import Refreshing
+from killswitch.accounts.poll.timer_budget import Refreshing
 from killswitch.deadline import DeadlineError, within
 from killswitch.execution.account_executor import Closer
 from killswitch.gate.changes import LONGEST_LIFE
@@ -28,19 +28,19 @@ from killswitch.planning.scopes.compiled_policy import Identity, scopes_of
 from killswitch.planning.tick import Interpreter
 from killswitch.runner.account_memory import Remembering, remind
 from killswitch.runner.clock import Timeline, words_of_leap
-from killswitch.runner.closings import Closings
-from killswitch.runner.dead_man.rules import require_timers
+from killswitch.runner.closing_worker import ClosingWorker
+from killswitch.runner.closing_workers import Closings
+from killswitch.runner.dead_man.timer_rules import require_timers
 from killswitch.runner.dead_man.timers import Timers
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.locks.broker_suspension import Suspending
+from killswitch.runner.locks.lock_lifecycle import Locking
 from killswitch.runner.locks.lock_writer import LockWriter
-from killswitch.runner.locks.locking import Locking
 from killswitch.runner.loop import REMEMBERED_NOTICES, Pace, Recorder, Runner, Witness
 from killswitch.runner.notify.notifier import Notifier
 from killswitch.runner.order_reconciliation import Both, Confirming
 from killswitch.runner.status_blob import LIVE_NAME, RunnerView, decode_view, last_clock_state
 from killswitch.runner.status_publisher import Publisher
-from killswitch.runner.worker import ClosingWorker
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Final
 
 from msgspec import DecodeError
 
-from killswitch.accounts.armed import left_to_do
+from killswitch.accounts.arming import left_to_do
 from killswitch.model.decision import Notice
 from killswitch.model.legible import legible, one_line
 from killswitch.model.snapshot import Event

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec import structs
 
-from killswitch.accounts.armed import REMEMBERED, ArmedAccount, Arming, is_acted_on, left_to_do
+from killswitch.accounts.arming import REMEMBERED, ArmedAccount, Arming, is_acted_on, left_to_do
 from killswitch.accounts.poll.outages import Unread, patience
 from killswitch.accounts.poll.poll_budget import spares
 from killswitch.accounts.poll.poller import FIRST_PATIENCE, Readers
@@ -32,7 +32,7 @@ from killswitch.model.words import Severity
 from killswitch.planning.tick import NOTHING, Interpreter, Outcome, Pending
 from killswitch.runner.alert_deduplication import News
 from killswitch.runner.clock import EventDates, Timeline, WallWatch, on_timeline
-from killswitch.runner.closings import Closings
+from killswitch.runner.closing_workers import Closings
 from killswitch.runner.command_intake import SetAside, given_up
 from killswitch.runner.dead_man.timers import Timers
 from killswitch.runner.fault_isolation import Beside

@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import structs
 
-from killswitch.execution.query.order_reconciliation import (
+from killswitch.execution.query.order_discrepancies import (
     Doubt,
     KnownOrder,
     doubts,

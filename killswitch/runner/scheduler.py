@@ -16,7 +16,7 @@ from collections.abc import Collection, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from killswitch.model.clock import Clock
-from killswitch.runner.closings import Closings
+from killswitch.runner.closing_workers import Closings
 
 if TYPE_CHECKING:
     pass

@@ -74,7 +74,7 @@ def _opened(
     discreet: Callable[[Iterable[str]], Hide],
     hide: Hide,
 ) -> Telemetry:
-    from killswitch.telemetry.closings import ClosingCourses
+    from killswitch.telemetry.close_spans import ClosingCourses
     from killswitch.telemetry.exporting import SpanSink
     from killswitch.telemetry.metrics import Metrics
     from killswitch.telemetry.provider import Providers

@@ -18,7 +18,7 @@ from typing import Any
 
 from msgspec import structs
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.opening import Written, read_policies
 from killswitch.incident.report.rendering import folder_beside
 from killswitch.lab.recording import Writer

@@ -35,7 +35,7 @@ from killswitch.model.venue import VenueTraits
 from killswitch.ratelimit.breaker import Breaker
 from killswitch.ratelimit.budget import Budgets
 from killswitch.runner.clock import SystemClock
-from killswitch.runner.closings import Closings, ClosingWorker
+from killswitch.runner.closing_workers import Closings, ClosingWorker
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
 from tests import virtual_time

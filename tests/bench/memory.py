@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.lab.book import demo_book
 from killswitch.lab.crash import CrashModel, crash_bars
 from killswitch.lab.feed import Feed

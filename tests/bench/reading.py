@@ -21,7 +21,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.plug_ins import make_adapter
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.venue import AccountSpec, traits_of

@@ -10,7 +10,7 @@ import pytest
 from killswitch.model.venue import Cost, RateLimit, VenueTraits
 from killswitch.ratelimit.breaker import Breaker
 from killswitch.ratelimit.budget import Budgets
-from killswitch.runner.closings import Closings, ClosingWorker
+from killswitch.runner.closing_workers import Closings, ClosingWorker
 from tests.faults.exchange import Key
 from tests.faults.mishaps import Mishap, Rule
 from tests.faults.scene import Scene, long

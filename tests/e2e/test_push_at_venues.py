@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pytest
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.poll.push_listener import STALE_AFTER, STEADY_AFTER, Listening, Stream
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt import adapter

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from killswitch.gate.changes import Lock, LockChanges, LockError, LockRequest
 from killswitch.gate.lock_folder import LockFolder
-from killswitch.gate.probe import require_writable
+from killswitch.gate.lock_preflight import require_writable
 from killswitch.gate.reading import read_lock
 from killswitch.model.decision import LockMode, LockOrder
 

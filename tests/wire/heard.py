@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.poll.push_listener import Listening, StreamView
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import AccountSpec

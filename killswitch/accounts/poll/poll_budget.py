@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from killswitch.accounts.armed import ArmedAccount
-from killswitch.accounts.poll.timer_refresh import Refreshing
+from killswitch.accounts.arming import ArmedAccount
+from killswitch.accounts.poll.timer_budget import Refreshing
 from killswitch.model.venue import RateLimit, VenueTraits, traits_of
 from killswitch.ratelimit.limits import added_up
 

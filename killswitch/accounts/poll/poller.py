@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from msgspec import json as msgjson
 from msgspec import structs
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.poll.request_counters import Meter, NoRoomError
 from killswitch.execution.send.venue_session import called_off
 from killswitch.model.legible import legible

@@ -16,7 +16,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.execution.send.venue_session import called_off
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Notice

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.model.clock import Clock
 from killswitch.model.venue import Call, traits_of
 from killswitch.ratelimit.breaker import Breaker

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.opening import Written
 from killswitch.accounts.plug_ins import make_adapter
 from killswitch.cli.lab.demo_screen import Screen

@@ -15,7 +15,7 @@ from typing import Protocol
 import click
 import msgspec
 
-from killswitch.accounts.armed import left_to_do
+from killswitch.accounts.arming import left_to_do
 from killswitch.cli.wording import instant, lasting
 from killswitch.model.legible import one_line
 from killswitch.model.snapshot import Event

@@ -47,7 +47,7 @@ def report(incident: str | None, store_at: str, form: str, out: Path | None, out
 
 
 def _found(store_at: str, incident: str | None) -> Incident:
-    from killswitch.incident.projection import incident_of
+    from killswitch.incident.incident_builder import incident_of
     from killswitch.incident.record.lifetime import life_of
     from killswitch.runner.status_blob import last_tick, started_as
 
@@ -56,7 +56,7 @@ def _found(store_at: str, incident: str | None) -> Incident:
 
 
 def _list(store_at: str, output: str) -> None:
-    from killswitch.incident.projection import incident_of
+    from killswitch.incident.incident_builder import incident_of
     from killswitch.incident.record.lifetime import lives_in
     from killswitch.runner.status_blob import last_tick, started_as
 

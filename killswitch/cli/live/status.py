@@ -10,7 +10,7 @@ import click
 from killswitch.cli import options
 
 if TYPE_CHECKING:
-    from killswitch.operations.probe import Probe
+    from killswitch.operations.liveness_probe import Probe
 
 
 @click.command()
@@ -64,7 +64,7 @@ def status(
 
 def _probed(store_at: str, probe: Probe, within: float | None, *, as_json: bool) -> int:
     """The verdict, in one line. Imports little: it is asked for every few seconds."""
-    from killswitch.operations.probe import Verdict, probe_of
+    from killswitch.operations.liveness_probe import Verdict, probe_of
     from killswitch.runner.clock import SystemClock
     from killswitch.store.errors import StoreError
     from killswitch.store.sqlite import open_store

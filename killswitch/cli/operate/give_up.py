@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import click
 
-from killswitch.accounts.armed import left_to_do
+from killswitch.accounts.arming import left_to_do
 from killswitch.cli.operate.text import tell_results
 from killswitch.cli.session import friendly, opened_store
 from killswitch.model.snapshot import Event

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import click
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.opening import open_accounts, read_once
 from killswitch.cli.live import plan_saving
 from killswitch.cli.live.plan_text import manner
-from killswitch.cli.operate.carry_out import Place, require_closable
+from killswitch.cli.operate.command_delivery import Place, require_closable
 from killswitch.cli.operate.text import Order
 from killswitch.cli.policy.explain_decision import what_is_decided
 from killswitch.cli.session import friendly

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 import click
 
-from killswitch.accounts.armed import left_to_do
+from killswitch.accounts.arming import left_to_do
 from killswitch.cli.live.status_sections import outcome
 from killswitch.cli.wording import ago, headline
 from killswitch.incident.record.results import Result, recorded_result

@@ -66,7 +66,7 @@ def close(
 
     --journal is the emergency way where the store's disk is full, read-only or gone, or the store is damaged.
     """
-    from killswitch.cli.operate import carry_out as work
+    from killswitch.cli.operate import command_delivery as work
     from killswitch.cli.operate.reasons import reason_of, too_narrow
     from killswitch.cli.operate.text import Order
 
@@ -126,7 +126,7 @@ def apply(
     at its next tick; where none lives, this command takes the lease, ticks once and closes, which needs --live.
     """
     from killswitch.cli.live import plan_saving
-    from killswitch.cli.operate import carry_out as work
+    from killswitch.cli.operate import command_delivery as work
     from killswitch.cli.operate.text import Order
 
     plan = plan_saving.read(plan_at)
@@ -163,7 +163,7 @@ def reset(
     runner takes it at its next tick; where none lives, this command takes the lease and ticks once, which needs
     --live where a document says execution: live.
     """
-    from killswitch.cli.operate import carry_out as work
+    from killswitch.cli.operate import command_delivery as work
     from killswitch.cli.operate.text import Order
 
     order = Order("reset", scope, author or work.this_user(), reason, wait, output == "json")

@@ -22,9 +22,9 @@ from killswitch.model.instant import from_micros, rfc3339
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Event, Position, Side, Snapshot
 from killswitch.model.store import DamagedMemoryError, MachineState
-from killswitch.planning.decide import book_change, cancels
 from killswitch.planning.orders.unwind import DERIVATIVES, at_once, manner, unwind
 from killswitch.planning.scopes.evaluator import Watch
+from killswitch.planning.stage_decision import book_change, cancels
 from killswitch.planning.targets.ranking import candidates, in_group_order, rank
 from killswitch.planning.targets.selection import Target
 from killswitch.signals.position import ZERO

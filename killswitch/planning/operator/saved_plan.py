@@ -16,12 +16,12 @@ from killswitch.model.decision import Decision, decision_id
 from killswitch.model.instant import SECOND, from_micros, rfc3339, to_micros
 from killswitch.model.magnitude import sound_instrument
 from killswitch.model.snapshot import AccountSnapshot, Event, Instrument, Snapshot
-from killswitch.planning.decide import lock_order
 from killswitch.planning.operator.closes import OPERATOR, accounts_in
 from killswitch.planning.operator.plan_check import insane, unfounded
 from killswitch.planning.operator.plan_file import AccountBasis, PlanFileError, PlannedOrder, PlannedPosition, SavedPlan
 from killswitch.planning.operator.plan_file import decode_plan as decode_plan
 from killswitch.planning.scopes.compiled_policy import identity, scopes_of
+from killswitch.planning.stage_decision import lock_order
 from killswitch.signals.position import ZERO
 from killswitch.signals.view import Instruments, distrust
 

@@ -16,8 +16,8 @@ from killswitch.graph.nodes import Close, Graph, ScopeRule, Stage
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.model.words import ReferenceCurrency
 from killswitch.planning.targets.selection import AllIf
-from killswitch.signals.columns import ColumnReader, longest_window
 from killswitch.signals.equity.explanation import EquityTerms
+from killswitch.signals.signal_values import ColumnReader, longest_window
 from killswitch.signals.view import Instruments, ScopeView
 
 

@@ -21,13 +21,13 @@ from killswitch.model.snapshot import Closing
 from killswitch.model.store import DamagedMemoryError, MachineState
 from killswitch.planning.scopes.compiled_policy import Prepared
 from killswitch.planning.scopes.corroboration import corroborate
-from killswitch.signals.columns import Columns
 from killswitch.signals.equity.explanation import ChangeEvent
 from killswitch.signals.history.marks import Marks
 from killswitch.signals.history.rows import Correction, HistoryState, StoredRow, restated, stored
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import Interval, unit_value
 from killswitch.signals.position import ZERO
+from killswitch.signals.signal_values import Columns
 from killswitch.signals.view import ScopeView
 
 

@@ -22,10 +22,10 @@ from killswitch.planning.targets.spread import (
     unspreadable,
     worst_first,
 )
-from killswitch.signals.columns import known
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import Interval
 from killswitch.signals.position import ZERO
+from killswitch.signals.signal_values import known
 from killswitch.signals.view import PnlKey
 
 AllIf = Callable[[list[float], list[float], list[str | None]], int]

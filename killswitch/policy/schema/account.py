@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 from killswitch.model.words import Market
-from killswitch.policy.schema.checks import Breach
+from killswitch.policy.schema.cross_key_checks import Breach
 from killswitch.policy.schema.policy import DEFAULT_CLOSING_SHARE, ApiVersion, Match, Metadata
 from killswitch.policy.schema.scalars import Duration, Endpoint, Name, ProperShare, Reference, Word, duration
 from killswitch.policy.schema.shape import AtLeastOne, Choice, MistakeError, Part

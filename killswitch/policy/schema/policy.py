@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 from killswitch.model.instant import MINUTE, SECOND
 from killswitch.model.words import LockMode, PolicyMode
-from killswitch.policy.schema.checks import COMPARISONS as COMPARISONS
+from killswitch.policy.schema.cross_key_checks import COMPARISONS as COMPARISONS
 from killswitch.policy.schema.ranking import RankingSpec as RankingSpec
 from killswitch.policy.schema.scalars import (
     AT_ONCE,

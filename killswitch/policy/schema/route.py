@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from killswitch.model.instant import HOUR
 from killswitch.model.words import NotificationEvent, Severity
-from killswitch.policy.schema.checks import Breach
+from killswitch.policy.schema.cross_key_checks import Breach
 from killswitch.policy.schema.policy import ApiVersion, Metadata
 from killswitch.policy.schema.scalars import (
     Duration,

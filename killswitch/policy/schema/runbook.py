@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Annotated, ClassVar, Literal
 
-from killswitch.policy.schema.checks import Breach
+from killswitch.policy.schema.cross_key_checks import Breach
 from killswitch.policy.schema.policy import ApiVersion, Metadata
 from killswitch.policy.schema.scalars import Duration, Text, spelled, text
 from killswitch.policy.schema.shape import MistakeError, Part, Scalar

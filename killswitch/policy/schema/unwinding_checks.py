@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import Decimal
 
-from killswitch.policy.schema.checks import Breach, Path
+from killswitch.policy.schema.cross_key_checks import Breach, Path
 from killswitch.policy.schema.scalars import plain_number
 
 ORDERS = ("limit_ioc", "market", "limit")

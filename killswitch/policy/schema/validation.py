@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple, get_args, get_origin
 
 from killswitch.policy.diagnostics.problem import Diagnostic
-from killswitch.policy.schema.checks import COMPARISONS
+from killswitch.policy.schema.cross_key_checks import COMPARISONS
 from killswitch.policy.schema.scalars import spelled
 from killswitch.policy.schema.shape import AtLeastOne, Choice, Field, MistakeError, Part, Scalar, fields, unwrap
 from killswitch.policy.yaml.source import Path, SourceMap

@@ -9,14 +9,14 @@ from datetime import timedelta
 from typing import Literal, NamedTuple
 
 from killswitch.accounts.poll.request_counters import Meter
-from killswitch.accounts.poll.timer_refresh import Refreshing
+from killswitch.accounts.poll.timer_budget import Refreshing
 from killswitch.graph.nodes import TimerRule
 from killswitch.model.instant import SECOND, rfc3339
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot, Instant, InstrumentState
 from killswitch.model.venue import DeadManRule, DeadManVenue
 from killswitch.runner.dead_man.memory import TimerView
-from killswitch.runner.dead_man.rules import CLOSED_TO_ORDERS, bared, cancellable, does_not_run, would_bare
+from killswitch.runner.dead_man.timer_rules import CLOSED_TO_ORDERS, bared, cancellable, does_not_run, would_bare
 
 LOOK_EVERY = 300.0
 """Seconds between two questions whether the venue has announced maintenance."""

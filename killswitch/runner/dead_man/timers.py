@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.poll.request_counters import Meter, NoRoomError
-from killswitch.accounts.poll.timer_refresh import Refreshing
+from killswitch.accounts.poll.timer_budget import Refreshing
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Notice
@@ -30,8 +30,8 @@ from killswitch.runner.dead_man.memory import (
     decode_memory,
     encode_memory,
 )
-from killswitch.runner.dead_man.requests import ask
 from killswitch.runner.dead_man.timer import CHUNK, WHOLE, Doing, Refusal, Timer, Work, words
+from killswitch.runner.dead_man.timer_requests import ask
 
 LAST_TRIES = 2
 """How often a clean stop tries to stop a timer."""

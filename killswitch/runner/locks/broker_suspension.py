@@ -10,7 +10,7 @@ import asyncio
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.poll.request_counters import Meter
 from killswitch.model.clock import Clock
 from killswitch.model.legible import legible

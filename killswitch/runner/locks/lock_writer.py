@@ -19,7 +19,7 @@ from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Event
 from killswitch.model.store import JournalEntry
-from killswitch.runner.locks.locking import Locking
+from killswitch.runner.locks.lock_lifecycle import Locking
 
 DEADLINE = 2.0
 """Seconds without progress after which a turn is given up: people are paged, and the rest is left to the next one."""

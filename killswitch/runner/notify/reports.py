@@ -190,7 +190,7 @@ class Reporting:
             self._store.keep_incident(life.id, encode_note(note_of(view, opening)), points)
 
     def _render(self, view: IncidentStore, life: Life, started: StartedAs, now: datetime | None) -> None:
-        from killswitch.incident.projection import incident_of
+        from killswitch.incident.incident_builder import incident_of
 
         incident = incident_of(view, life, started, now)
         if life.by_hand:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.poll.poller import FIRST_PATIENCE, Readers
 from killswitch.model.snapshot import AccountSnapshot
 from tests import virtual_time

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.poll.poll_budget import spares
 from killswitch.accounts.poll.poller import Readers
 from killswitch.accounts.poll.push_listener import STALE_AFTER, STEADY_AFTER, Stream

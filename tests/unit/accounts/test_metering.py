@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.poll.poller import Readers
 from killswitch.accounts.poll.request_counters import Meter, NoRoomError, metered
 from killswitch.accounts.poll.shared_adapter import shared

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.poll.poller import Readers
 from killswitch.accounts.poll.request_counters import metered
 from killswitch.execution.account_executor import Closer

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.model.decision import Notice
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import CredentialsRefusedError, Push, VenueDownError

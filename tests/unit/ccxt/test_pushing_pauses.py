@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.poll.push_listener import Listening
 from killswitch.model.venue import CredentialsRefusedError, Push, VenueDownError, VenueError
 from killswitch_ccxt.stream import Pushing

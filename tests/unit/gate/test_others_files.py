@@ -18,9 +18,9 @@ from killswitch.gate.changes import Lock, LockChanges, LockError, LockRequest
 from killswitch.gate.files import replace_file
 from killswitch.gate.lock_folder import LockFolder
 from killswitch.gate.lock_merge import union_of
-from killswitch.gate.other_files import MOST
-from killswitch.gate.probe import weaknesses
+from killswitch.gate.lock_preflight import weaknesses
 from killswitch.gate.reading import LARGEST, LockFile, read_file, read_lock
+from killswitch.gate.unmanaged_files import MOST
 from killswitch.model.decision import LockOrder
 
 NOW = datetime(2021, 5, 19, 12, 0, tzinfo=UTC)
@@ -209,7 +209,7 @@ def test_files_that_nobody_asked_for_come_last_are_bounded_and_are_never_written
         looked_at.append(json.loads(folder.path_of(MAIN).read_text())["mode"] == "all")
         return read_file(path)
 
-    monkeypatch.setattr("killswitch.gate.other_files.read_file", looking)
+    monkeypatch.setattr("killswitch.gate.unmanaged_files.read_file", looking)
     order = LockOrder(MAIN, "all", at(60))
     changes = LockChanges((LockRequest(order, None, None, "d"),), watch=frozenset({MAIN}), known=frozenset({"d"}))
     before = [each.stat().st_ino for each in junk]
@@ -236,7 +236,7 @@ def test_what_a_folder_that_refuses_says_does_not_change_from_turn_to_turn(
     def refuse(path: Path, _: bytes) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", f"{path.parent}/.killswitch-{os.urandom(8).hex()}.tmp")
 
-    monkeypatch.setattr("killswitch.gate.writing.replace_file", refuse)
+    monkeypatch.setattr("killswitch.gate.lock_file_writer.replace_file", refuse)
     scopes = frozenset(f"account/{name}" for name in "abcde")
     first, second = (folder.settle(LockChanges(watch=scopes), at(second)).problems for second in (10, 11))
     assert first == second

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.incident.projection import incident_of
+from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.equity_curve import course_of, points_before, points_since
 from killswitch.incident.record.late_rows import Restating

@@ -14,7 +14,7 @@ from msgspec import structs
 
 from killswitch.execution.account_executor import Closer
 from killswitch.execution.state.intents import planned_entries
-from killswitch.incident.projection import incident_of
+from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.document import Incident
 from killswitch.incident.record.lifetime import life_of

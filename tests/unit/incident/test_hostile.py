@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from killswitch.incident.projection import incident_of
+from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.document import Person, RunbookFacts
 from killswitch.incident.record.filters import code, escape, fenced, plain

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.incident.projection import incident_of
+from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.lifetime import life_of
 from killswitch.incident.record.results import recorded_result

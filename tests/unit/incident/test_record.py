@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.notify.message import Message, encode_message
-from killswitch.incident.projection import incident_of
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.document import Incident, Item, Person, RunbookFacts, Step
 from killswitch.incident.record.lifetime import (

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.incident.projection import incident_of
+from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.document import Incident
 from killswitch.incident.record.lifetime import life_of, lives

@@ -55,7 +55,7 @@ def test_a_template_that_would_not_end_is_refused_when_it_is_checked(
 
 @pytest.fixture(scope="module")
 def incident(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Incident]:
-    from killswitch.incident.projection import incident_of
+    from killswitch.incident.incident_builder import incident_of
     from killswitch.incident.record.checklist import StartedAs
     from killswitch.incident.record.lifetime import life_of
 

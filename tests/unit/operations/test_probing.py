@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from killswitch.cli.live.status import status
 from killswitch.model.instant import SECOND, to_micros
-from killswitch.operations.probe import Probe, Verdict, probe_of
+from killswitch.operations.liveness_probe import Probe, Verdict, probe_of
 from killswitch.runner.lease import this_process
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store

@@ -8,8 +8,8 @@ from msgspec.structs import replace
 
 from killswitch.model.decision import Book, BookChange
 from killswitch.model.snapshot import AccountSnapshot, Balance, Position
-from killswitch.planning.decide import book_change
 from killswitch.planning.orders.slices import Holdings, price_of, worth_of
+from killswitch.planning.stage_decision import book_change
 from killswitch.planning.targets.ranking import Candidate
 from killswitch.signals.view import ScopeView
 from tests.worlds import account, position

@@ -21,7 +21,7 @@ from killswitch.graph.nodes import (
 from killswitch.model.decision import Decision, LockOrder, decision_id
 from killswitch.model.instant import HOUR, MINUTE, SECOND, from_micros, to_micros
 from killswitch.model.snapshot import Position, Snapshot
-from killswitch.planning.decide import duration, lock_order
+from killswitch.planning.stage_decision import duration, lock_order
 from killswitch.planning.tick import Interpreter
 from tests.graphs import FALL_1H, FALL_15M, close, graph, policy_set, stage, trigger
 from tests.worlds import START, account, after, position, rules, snapshot

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.accounts.armed import ArmedAccount, Arming
+from killswitch.accounts.arming import ArmedAccount, Arming
 from killswitch.gate.lock_folder import LockFolder
 from killswitch.gate.reading import read_lock
 from killswitch.graph.nodes import LockTrading, PolicySet, SignalRef
@@ -21,8 +21,8 @@ from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import Event, Snapshot
 from killswitch.model.store import TickRecord
 from killswitch.operations.commands import answer_to, apply_hand, hand
+from killswitch.operations.liveness_probe import probe_of
 from killswitch.operations.preview import preview, saved
-from killswitch.operations.probe import probe_of
 from killswitch.operations.status import runner_state
 from killswitch.planning.tick import Interpreter
 from killswitch.runner.clock import (
@@ -38,7 +38,7 @@ from killswitch.runner.clock import (
     on_timeline,
 )
 from killswitch.runner.lease import LeaseHolder, LeaseRefusedError, end_misdated, is_misdated
-from killswitch.runner.locks.locking import Locking
+from killswitch.runner.locks.lock_lifecycle import Locking
 from killswitch.runner.loop import Runner
 from killswitch.runner.status_blob import tick_time
 from killswitch.store.sql import SqlStore

@@ -11,8 +11,8 @@ import pytest
 from killswitch.model.decision import Decision, Intent
 from killswitch.model.snapshot import AccountSnapshot, Closing, Residual
 from killswitch.model.venue import VenueDownError
-from killswitch.runner.closings import Closings
-from killswitch.runner.worker import AT_ONE_INSTANT, DISTRUSTED_PASSES, ClosingWorker
+from killswitch.runner.closing_worker import AT_ONE_INSTANT, DISTRUSTED_PASSES, ClosingWorker
+from killswitch.runner.closing_workers import Closings
 from killswitch.store.errors import StoreError
 from tests.worlds import START
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from killswitch.execution.query.order_reconciliation import LAG
+from killswitch.execution.query.order_discrepancies import LAG
 from killswitch.execution.targets.client_order_id import client_order_id
 from killswitch.model.decision import Notice, decision_id
 from killswitch.model.snapshot import Order

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.opening import read_policies
 from killswitch.graph.nodes import TimerRule
 from killswitch.model.inspection import Inspection, KeyRights
@@ -36,7 +36,7 @@ from killswitch.model.venue import (
 from killswitch.model.words import Place
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.dead_man.memory import LIVE_NAME, decode_memory
-from killswitch.runner.dead_man.rules import TimerError, bared
+from killswitch.runner.dead_man.timer_rules import TimerError, bared
 from killswitch.runner.loop import Pace, Runner
 from killswitch.runner.status_blob import LIVE_NAME as STATUS
 from killswitch.runner.status_blob import decode_view

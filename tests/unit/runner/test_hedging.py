@@ -7,7 +7,7 @@ from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.graph.nodes import PolicySet, SignalRef
 from killswitch.graph.unwinding import HedgeRule, StandIn, UnwindingRule
 from killswitch.model.instant import HOUR, MINUTE

@@ -40,7 +40,7 @@ class Mount:
                 self.answers.wait()
             replace_file(path, content)
 
-        monkeypatch.setattr("killswitch.gate.writing.replace_file", replace_file_there)
+        monkeypatch.setattr("killswitch.gate.lock_file_writer.replace_file", replace_file_there)
 
     def hang(self) -> None:
         """From now on; whoever waits for it is told so at once."""
@@ -174,7 +174,7 @@ def test_a_lock_folder_that_refuses_is_one_page_and_its_end_is_another(
         await runner.start()
         await ticks(world, runner, 1)
         with monkeypatch.context() as refusing:
-            refusing.setattr("killswitch.gate.writing.replace_file", refuse)
+            refusing.setattr("killswitch.gate.lock_file_writer.replace_file", refuse)
             await ticks(world, runner, 60)
             venue.answer = book("850")
             await ticks(world, runner, 60)

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.accounts.armed import ArmedAccount, Arming
+from killswitch.accounts.arming import ArmedAccount, Arming
 from killswitch.gate.lock_folder import LockFolder
 from killswitch.gate.reading import Verdict, read_lock
 from killswitch.model.decision import Decision, LockMode, LockOrder
 from killswitch.model.store import JournalEntry, JournalKind, TickRecord
 from killswitch.operations.commands import hand
-from killswitch.runner.locks.locking import Locking
+from killswitch.runner.locks.lock_lifecycle import Locking
 from killswitch.store.sql import SqlStore
 from tests import graphs
 from tests.runner_world import ScriptedVenue, World, crash_policy
@@ -375,7 +375,7 @@ def test_a_suspicion_that_could_not_be_written_in_time_leaves_no_unfinished_work
         raise OSError(ENOSPC, "No space left on device")
 
     with monkeypatch.context() as full:
-        full.setattr("killswitch.gate.writing.replace_file", refuse)
+        full.setattr("killswitch.gate.lock_file_writer.replace_file", refuse)
         site.commit(site.suspects())
         assert len(site.unfinished()) == 1
         site.later(20)

@@ -102,7 +102,7 @@ def test_what_is_not_armed_is_recorded_and_nothing_is_sent(world: World, why: st
 
 def test_a_decision_that_spans_armed_and_unarmed_accounts_is_carried_out_on_the_armed(world: World) -> None:
     """A portfolio's decision names both; only the armed account sends, and only its part is planned."""
-    from killswitch.accounts.armed import ArmedAccount
+    from killswitch.accounts.arming import ArmedAccount
     from killswitch.runner.assembly import assemble
     from tests.runner_world import PACE
 
@@ -304,11 +304,11 @@ def test_a_reset_by_hand_lifts_the_lock_once_its_closing_has_ended(world: World)
 
 def test_a_reset_of_one_policy_leaves_the_lock_that_another_still_wants(world: World) -> None:
     """L2: the scope's file is lifted when no policy wants it any more, and not before."""
-    from killswitch.accounts.armed import ArmedAccount, Arming
+    from killswitch.accounts.arming import ArmedAccount, Arming
     from killswitch.gate.lock_folder import LockFolder
     from killswitch.model.decision import Decision, LockOrder
     from killswitch.model.store import TickRecord
-    from killswitch.runner.locks.locking import Locking
+    from killswitch.runner.locks.lock_lifecycle import Locking
 
     store, now = world.open(), world.clock.now()
     policies = graphs.policy_set(crash_policy(), graphs.graph([], [], [], policy="other"))

@@ -14,8 +14,8 @@ from killswitch.cli.operate.single_tick import once
 from killswitch.model.snapshot import Fill
 from killswitch.model.venue import OrderReport, OrderRequest
 from killswitch.operations.commands import answer_to, hand
-from killswitch.runner.closings import Closings
-from killswitch.runner.worker import ClosingWorker
+from killswitch.runner.closing_worker import ClosingWorker
+from killswitch.runner.closing_workers import Closings
 from tests import worlds
 from tests.faults.mishaps import Rule
 from tests.faults.scene import Scene

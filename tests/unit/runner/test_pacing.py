@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.graph.nodes import ScopeRule
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import Cost, OrderReport, OrderRequest, RateLimit, VenueTraits

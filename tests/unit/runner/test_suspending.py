@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.opening import open_accounts
 from killswitch.accounts.plug_ins import AdapterError
 from killswitch.graph.nodes import LockTrading

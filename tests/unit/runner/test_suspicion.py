@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.accounts.armed import ArmedAccount, Arming, left_to_do, observed_latches
+from killswitch.accounts.arming import ArmedAccount, Arming, left_to_do, observed_latches
 from killswitch.cli.live.plan_text import plan_text
 from killswitch.cli.live.status_text import history_text, status_text
 from killswitch.cli.policy.explain_decision import chain_of, chain_text
 from killswitch.gate.reading import read_lock
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.routing import Route, RouteRule, RouteTarget
+from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.notify.message import decode_message
 from killswitch.incident.notify.routing import Addressing
-from killswitch.incident.projection import incident_of
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.document import Course
 from killswitch.incident.record.lifetime import lives_in

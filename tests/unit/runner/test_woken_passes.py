@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.graph.nodes import Graph, LockTrading, ScopeRule, SignalRef
 from killswitch.model.snapshot import Health
 from killswitch.runner.assembly import LockPaths, assemble

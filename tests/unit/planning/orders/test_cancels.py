@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from killswitch.graph.nodes import CancelOrders
 from killswitch.model.decision import Cancel
 from killswitch.model.snapshot import AccountSnapshot, Order
-from killswitch.planning.decide import cancels, is_entry
+from killswitch.planning.stage_decision import cancels, is_entry
 from killswitch.signals.view import ScopeView
 from tests.worlds import account, position
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.graph.nodes import TimerRule
 from killswitch.model.instant import SECOND
 from killswitch.model.venue import RateLimit, traits_of

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.opening import Written, open_accounts
 from killswitch.cli.console import mention_journaled, write_in_background
 from killswitch.cli.live.run_outputs import reporting, watching

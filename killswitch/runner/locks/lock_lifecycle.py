@@ -13,7 +13,7 @@ from typing import Protocol
 
 from msgspec import structs
 
-from killswitch.accounts.armed import REMEMBERED, Arming, left_to_do
+from killswitch.accounts.arming import REMEMBERED, Arming, left_to_do
 from killswitch.gate.changes import LockChanges, LockOutcome, LockProblem, LockRequest
 from killswitch.model.decision import Decision, LockOrder
 from killswitch.model.instant import rfc3339

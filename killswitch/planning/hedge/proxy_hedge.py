@@ -16,10 +16,10 @@ from killswitch.model.decision import Intent
 from killswitch.model.instant import MINUTE
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Instrument, OrderSide, Side
-from killswitch.planning.decide import duration
 from killswitch.planning.hedge.uncloseable import Seen, Stuck
 from killswitch.planning.rounding import SHUT, whole_steps
 from killswitch.planning.spot_routes import base_of, quote_of
+from killswitch.planning.stage_decision import duration
 from killswitch.risk.covariance import Beta, least_squares_beta
 from killswitch.signals.history.marks import MarkKey, Marks
 from killswitch.signals.position import ZERO, notional

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from killswitch.accounts.armed import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.plug_ins import AdapterError
 from killswitch.execution.targets.client_order_id import is_ours
 from killswitch.graph.nodes import PolicySet, TimerRule

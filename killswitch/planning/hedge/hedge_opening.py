@@ -17,7 +17,7 @@ from killswitch.graph.unwinding import OF_CAUSE, UnwindingRule, unwinding_for
 from killswitch.model.decision import Decision, Intent, Notice, Severity, decision_id
 from killswitch.model.instant import MINUTE, from_micros
 from killswitch.model.snapshot import AccountSnapshot, Residual, Snapshot
-from killswitch.planning.hedge.proxy import SAMPLE, Sized, World, size
+from killswitch.planning.hedge.proxy_hedge import SAMPLE, Sized, World, size
 from killswitch.planning.hedge.uncloseable import Obstacles, Seen, Stuck, Watched, is_dust
 from killswitch.planning.orders.unwind import manner
 from killswitch.planning.rounding import SHUT

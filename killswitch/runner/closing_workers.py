@@ -14,7 +14,7 @@ from typing import Any
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot, Closing, ClosingStatus
 from killswitch.model.store import JournalEntry
-from killswitch.runner.worker import ClosingWorker as ClosingWorker
+from killswitch.runner.closing_worker import ClosingWorker as ClosingWorker
 
 # Of one decision's accounts, the one that has come least far speaks for it.
 _WORST_FIRST: tuple[ClosingStatus, ...] = ("planned", "closing", "abandoned", "blocked", "residual", "flat")
