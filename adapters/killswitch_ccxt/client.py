@@ -42,6 +42,7 @@ from killswitch_ccxt.response_capture import (
     Tally,
     UnsignableError,
     bound_numbers,
+    in_a_context_of_its_own,
 )
 
 _SILENT: Final = logging.Logger("ccxt", logging.CRITICAL + 1)
@@ -359,6 +360,7 @@ class Client:
         )
         # Exact, as the venue wrote it. ccxt reads some of its numbers a second time, and takes a Decimal for nothing.
         made.number = str
+        made.decimal_to_precision = in_a_context_of_its_own(made.decimal_to_precision)
         made.logger = _SILENT
         if not dialect.needs_currencies:
             made.has = {**made.has, "fetchCurrencies": False}

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import localcontext
 from functools import cache
 from typing import Any, ClassVar, NoReturn, Protocol
 from urllib.parse import urlsplit
@@ -227,6 +228,19 @@ class Heard:
         if self.ks_clock is None:
             return int(time.time() * 1000)
         return int(self.ks_clock().timestamp() * 1000)
+
+
+def in_a_context_of_its_own(round_off: Callable[..., str]) -> Callable[..., str]:
+    """ccxt's rounding of amounts and prices sets how the whole thread rounds from then on, and what it raises.
+
+    Decisions, results and reports would come out otherwise after the first order than before it, and than in a replay.
+    """
+
+    def apart(*arguments: Any, **options: Any) -> str:
+        with localcontext():
+            return round_off(*arguments, **options)
+
+    return apart
 
 
 @cache

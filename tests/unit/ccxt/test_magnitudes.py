@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal, Underflow, getcontext, localcontext
 from typing import Any
 
 import pytest
@@ -77,6 +77,15 @@ def test_ccxts_own_numbers_are_as_exact_as_before() -> None:
     assert precise.string_div("1", "3") == "0.333333333333333333"
     assert precise.string_div("1", "3", 25) == "0.3333333333333333333333333"
     assert precise.string_add("1e20", "1e-8") == "100000000000000000000.00000001"
+
+
+def test_rounding_at_ccxt_changes_no_other_arithmetic() -> None:
+    """It sets how its thread rounds, and that underflow is an error; decisions are reckoned on that thread."""
+    client = Client(AccountSpec("main", "ccxt", "swap", "USDT", None, {}, {}, exchange="bybit"), Bybit)
+    with localcontext(Context(prec=28, rounding=ROUND_HALF_EVEN, traps=[])) as mine:
+        assert client.ccxt.decimal_to_precision("2.5", 1, 0, 2) == "3", "it rounds half up itself"
+        assert getcontext() is mine
+        assert (mine.rounding, mine.traps[Underflow]) == (ROUND_HALF_EVEN, False)
 
 
 @pytest.mark.parametrize("decimals", ["1000000000", "-1000000000"])
