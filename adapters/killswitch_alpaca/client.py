@@ -1,10 +1,8 @@
-"""The one way to Alpaca: alpaca-py's own clients, run in threads, asked once, with every failure told in our words.
+"""The one way to Alpaca: alpaca-py's own clients, run in threads, asked once, every failure one of our errors.
 
 alpaca-py sends again by itself after a 429 or a 504, waits without end for an answer, and reads numbers as floats.
 Here a request leaves once, has a deadline, and its numbers stay exact. Orders have threads of their own: a reading that
 hangs never keeps one waiting.
-
-Threads that nobody waits for when the process ends.
 """
 
 from __future__ import annotations

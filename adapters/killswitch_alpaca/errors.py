@@ -1,11 +1,9 @@
-"""What a refusal of Alpaca means, decided here and nowhere else.
+"""What a refusal of Alpaca means, and how failures and addresses may be shown.
 
 Alpaca has few codes and many sentences: `40310000` alone stands for too few shares, too little money, a wash trade and
 a suspended account. So a refusal is read by its code and then by its words, in the order of `MEANINGS`. Words that are
 not known leave a refusal with a code a refusal: its reason is `other`, and Alpaca's own sentence is told. Without a
 code that is Alpaca's and without known words nobody has refused anything: the fate of what was sent is unknown.
-
-Addresses and failures as they may be shown: a user, a password or a query of an address may be a secret.
 """
 
 from __future__ import annotations

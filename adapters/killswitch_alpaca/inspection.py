@@ -1,12 +1,8 @@
 """What Alpaca is like, and what it says of an account before it is trusted.
 
-What Alpaca is like, as far as acting has to know: its limit, what each call takes of it, and what there is not.
-
 The trading API takes 200 requests a minute of an account (some accounts have more). A snapshot is positions each time
 and the rest of the account more rarely; see `snapshot_reader`. It takes 1.4 requests on average, so limits are
 counted in fifths of a request. A twentieth of the limit is left to what is read for the first time.
-
-An account asked before it is trusted: whether it is blocked, how its clock runs, what it is configured for.
 """
 
 from __future__ import annotations

@@ -1,9 +1,4 @@
-"""What is read of Alpaca's markets: rules, best prices, clock and calendar.
-
-The markets of what is held and ordered: their rules, once an hour, and their best prices where orders need one.
-
-Alpaca's clock and calendar: which session is on, and what time it is there.
-"""
+"""What is read of Alpaca's markets: rules, best prices, clock and calendar."""
 
 from __future__ import annotations
 

@@ -1,9 +1,5 @@
 """The parts of an account, each with its own age, and when one is read out of turn.
 
-The parts of an account, each with its own age.
-
-When fills and money that moved are read out of turn: while they do not explain yet what has changed.
-
 A purchase takes money and brings shares: once its fill is known, both are explained, and nothing more is asked. What
 stays unexplained is asked about again 1, 2, 5, 10 and 20 s after the change, and then at the rows' ordinary age. Where
 the allowance does not suffice for all of them, the early ones are left out, for a loss is decided by the late ones;

@@ -1,9 +1,4 @@
-"""Alpaca's positions, and what an account is worth.
-
-Alpaca's positions as ours, and its names as ours: its positions write BTCUSD where its orders write BTC/USD.
-
-What an account is worth, in parts: its money, and what is held at its price.
-"""
+"""Alpaca's positions, and what an account is worth."""
 
 from __future__ import annotations
 

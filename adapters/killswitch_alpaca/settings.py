@@ -1,7 +1,4 @@
-"""What an `Account` document says about Alpaca, read once and refused with the way out.
-
-What an Account document asks that Alpaca does not have: what `settings` refuses, told from the text alone.
-"""
+"""What an `Account` document says about Alpaca: read once, and refused with the way out."""
 
 from __future__ import annotations
 

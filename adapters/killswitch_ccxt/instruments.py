@@ -1,9 +1,4 @@
-"""ccxt's markets and tickers → instruments and prices.
-
-ccxt's markets → our instruments.
-
-What a symbol costs right now, of ccxt's tickers.
-"""
+"""ccxt's markets and tickers → instruments and prices."""
 
 from __future__ import annotations
 

@@ -1,11 +1,4 @@
-"""The parts of a snapshot: how old each is, how often it is read, and what moved between two readings.
-
-A part of a snapshot: what was read last of one thing, when, and when it is due again.
-
-How often each part of a snapshot is read, and how often it may be read before its time.
-
-What moved in an account between two looks at it: money, positions, and symbols that are held no more.
-"""
+"""The parts of a snapshot: how old each is, how often it is read, and what moved between two readings."""
 
 from __future__ import annotations
 

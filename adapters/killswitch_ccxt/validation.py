@@ -1,9 +1,4 @@
-"""What an Account document can ask of each exchange, told without ccxt.
-
-What an Account document asks that its exchange does not have: what `venue` refuses, told without ccxt.
-
-What an Account document can ask of each exchange that has a dialect: plain data, to be read without ccxt.
-"""
+"""What an Account document can ask of each exchange, told without ccxt."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""One account at a ccxt exchange, as a VenueAdapter. What only some venues offer it offers only there.
-
-What an account's venue says when it is asked before it is trusted.
-
-Which of two things a refusal means that a venue says in one word: its own rules for the symbol decide.
-"""
+"""One account at a ccxt exchange, as a VenueAdapter. What only some venues offer it offers only there."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The paper venue in another process, over HTTP. What a failed call means is decided here, once for each way.
-
-What an answer of the paper server says that cannot be: it fits the format, and is wrong all the same.
-"""
+"""The paper venue in another process, over HTTP: its answers held against what can be, its failures as errors."""
 
 from __future__ import annotations
 

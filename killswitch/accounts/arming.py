@@ -1,4 +1,4 @@
-"""The accounts that a runner reads, and which of them it may act on."""
+"""The accounts that a runner reads, which it may act on, and what an earlier run has left to do on them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""From paths and options to what a runner is made of: policies, accounts, adapters.
-
-The git commit that policy files stand in, where there is one.
-"""
+"""From paths and options to what a runner is made of: policies, their commit, accounts, adapters."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""Venues and venue adapters by name, from the entry points of installed packages.
-
-Venues by name: the entry-point group `killswitch.venues`. No family is imported by name here.
-
-Venue adapters by name: the entry-point group `killswitch.adapters`. No adapter is imported by name here.
-"""
+"""Venues and venue adapters by name, from the entry points of installed packages."""
 
 from __future__ import annotations
 

@@ -1,28 +1,22 @@
 """Whether Account documents fit their venues, and whether two of them lead to one book.
 
-Whether the Account documents fit their venues, told by the families of the adapters before anything is made.
-
 `run` and `venues check` make the adapters, and those refuse what does not fit; `ksctl validate` makes none, since their
 clients take seconds to import. What costs anything is imported for an Account document only.
-
-Account documents that lead to one book of a venue: armed twice, two closers would work on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
+from killswitch.accounts.credentials import resolve
+from killswitch.graph.resolution.accounts import book_of
 from killswitch.policy.diagnostics.problem import Diagnostic
 from killswitch.policy.loader import Document, Faulty, Loaded
 from killswitch.policy.schema.account import AccountDocument, AccountSpec
 
 if TYPE_CHECKING:
     from killswitch.model.fitting import FittingFamily, Misfit
-from collections.abc import Iterable
-
-from killswitch.accounts.credentials import resolve
-from killswitch.graph.resolution.accounts import book_of
 
 
 def account_misfits(loaded: Loaded) -> tuple[Diagnostic, ...]:

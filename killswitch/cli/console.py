@@ -1,21 +1,20 @@
 """The console of a verb that acts: its two streams, and the signals that end it.
 
-stdout and stderr of a verb that acts, written beside it: a reader that has stopped reading stops nothing else.
-
 Everything that writes to `sys.stdout` or `sys.stderr` goes this way: the verb, click, log lines of libraries, warnings,
 tracebacks, and OpenTelemetry's console exporters.
-
-What signals mean to a verb that acts: some end it well, and what is not meant for it ends nothing (ADR 0115).
 """
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import io
 import os
+import signal
 import sys
+from collections.abc import Callable, Mapping
 from threading import Lock
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 import click
 
@@ -23,10 +22,6 @@ from killswitch.telemetry.background_writer import LAST_WORDS, BackgroundWriter
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
-import asyncio
-import signal
-from collections.abc import Callable, Mapping
-from typing import Final
 
 MOST_BYTES = 8 << 20
 """Bytes that wait at most for somebody who does not read."""

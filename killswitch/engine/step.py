@@ -4,8 +4,6 @@ A tick is `step` (conditions, confirmation, reset), then `latch` for the stage t
 They are two because a stage that selects nothing of a book that is not empty must not latch, and what it
 selects is planning's to know.
 
-When `step` can be left out: until when it would change nothing and propose nothing.
-
 An interpreter over long quiet stretches (a backtest) asks this instead of stepping through every one of them. The
 answer is `step`'s own arithmetic read backwards, and a test holds the two together.
 """

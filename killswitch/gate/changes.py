@@ -1,11 +1,4 @@
-"""The trading lock, what is asked of a lock folder in one turn, and what came of it.
-
-What is asked of a lock folder in one turn, and what came of it.
-
-Why a lock could not be written.
-
-The trading lock that bots obey: the v6 fields plus `mode`, `generation` and `alive_until`.
-"""
+"""The trading lock, what is asked of a lock folder in one turn, and what came of it."""
 
 from __future__ import annotations
 

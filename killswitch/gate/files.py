@@ -1,9 +1,5 @@
 """Files of a lock folder: replaced whole, by one writer at a time.
 
-Replacing a file so that every reader, and every crash, finds the old one or the new one, whole.
-
-One writer at a time in a lock folder: the guard is tried for, and never waited for.
-
 It is the owner's alone (mode 0600): whoever can open a file can also hold an advisory lock on it.
 """
 

@@ -1,9 +1,4 @@
-"""What must not be overwritten: locks of other programs, and scope files at the union path.
-
-A lock that another program, or another lock folder, left at the union path: taking over must not open it.
-
-The union file must be no scope's file: it is made of those, and would otherwise be made of itself.
-"""
+"""What must not be overwritten: locks of other programs, and scope files at the union path."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-""""""
+"""Policy documents compiled into one typed decision graph, and that into fast code."""

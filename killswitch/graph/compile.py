@@ -1,6 +1,4 @@
-"""Documents → the executable graph of every policy, or every reason why there is none.
-
-The content digest of a policy set: what the documents say, however it is written.
+"""Documents → the executable graph of every policy and its digest, or every reason why there is none.
 
 Comments, the order of keys, the layout of files, quoting, and two spellings of one value (`4.5%` and `0.045`, `90s`
 and `1m30s`, a default written out or left out) do not change it.

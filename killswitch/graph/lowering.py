@@ -1,10 +1,8 @@
-"""Conditions → one Python function over columns: Kleene's logic over intervals, without a call per condition.
+"""Conditions as one Python function over columns, and which of them can never hold or always do.
 
 A comparison is true or false only if the whole interval agrees; otherwise it is unknown. Plain comparisons of a
 signal with a number are gathered into *ladders*, one for each signal and direction: of the thresholds that a value
 has reached, it has reached all lower ones too, so a few comparisons settle the whole ladder at once.
-
-What a signal can be at most: from it follows which conditions can never hold, and which always do.
 
 A signal that is not listed can be anything. The bounds are those of the signals' definitions in the catalogue.
 """

@@ -2,10 +2,6 @@
 
 Times are whole microseconds. Conditions read *columns*: position `i` of the column lists is signal `i` of
 `Graph.signals`. Everything here is plain frozen data; `lowering` turns the conditions into code.
-
-The plainest condition: one signal against one number, however it was written.
-
-A dead man's switch as it is run.
 """
 
 from __future__ import annotations

@@ -1,13 +1,4 @@
-"""Problems found in documents, with their places and the names that were probably meant.
-
-A mistake found in a part of a policy, before its place in the file is known.
-
-Problems of a document, gathered with their places; compiling goes on past every one of them.
-
-What the documents beside the sound ones may be called: a reference to one of them is no mistake of its own.
-
-Names in policies: which signal is meant, whether it may be read here, and what was probably meant instead.
-"""
+"""Problems found in documents, with their places and the names that were probably meant."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""From a store to the record of one incident: nothing but what was written down goes in, and it needs no runner.
-
-Who was told of an incident: what the outbox of notifications says of its decisions.
-"""
+"""From a store to the record of one incident, with who was notified of it."""
 
 from __future__ import annotations
 

@@ -3,8 +3,6 @@
 A bar is quiet if the market would only move prices in it, and a tick after it would change nothing but histories.
 Both are judged from the bars and the interpreter's state with room for the last bits of floats; whatever is not surely
 quiet is ticked. So a backtest comes to the same with passing over as without it (a test holds it to that).
-
-The highest value in a trailing window of time, over many instants at once.
 """
 
 from __future__ import annotations

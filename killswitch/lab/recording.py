@@ -1,9 +1,4 @@
-"""Recordings of snapshots, and the replay of policies over them.
-
-Recordings: JSON Lines of `killswitch.snapshot/v1`, plain, `.gz` or `.zst`.
-
-Replay: the policies over a recording, as the runner would have decided.
-"""
+"""Recordings of snapshots, and the replay of policies over them."""
 
 from __future__ import annotations
 

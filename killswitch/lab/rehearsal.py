@@ -1,9 +1,4 @@
-"""The clock and the journal of runs that leave nothing behind.
-
-Time that passes only when someone sleeps: for demos, measurements and tests of what acts.
-
-A journal that lives as long as a rehearsal: closing writes it down, and nobody else will ever ask.
-"""
+"""The clock and the journal of runs that leave nothing behind."""
 
 from __future__ import annotations
 

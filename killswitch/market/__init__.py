@@ -1,1 +1,1 @@
-""""""
+"""The paper venue: an exchange as one pure object, with matching, fees, margin and liquidation."""

@@ -1,9 +1,4 @@
-"""One account of the paper venue: its wallet, its positions, its orders, and what it did lately.
-
-The rows of an account, fills or flows, as its snapshots show them: some venues write them down late.
-
-One account of the paper venue: its wallet, its positions, its orders, and what it did lately.
-"""
+"""One account of the paper venue: its wallet, its positions, its orders, and what it did lately."""
 
 from __future__ import annotations
 

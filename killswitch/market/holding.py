@@ -1,9 +1,4 @@
-"""One position's ledger, and the margin that all positions of an account need.
-
-One position's ledger, kept by cost so that money is conserved to the last digit.
-
-Margin and liquidation of an account in cross margin, one-way mode, linear contracts.
-"""
+"""One position's ledger, and the margin that all positions of an account need."""
 
 from __future__ import annotations
 

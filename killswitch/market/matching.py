@@ -1,11 +1,4 @@
-"""How orders fill: against which price, by which chance, and in which currency.
-
-How orders fill: at once against the last price, and out of the book as prices move through a bar.
-
-The paper market's own little source of chance: the same seed draws the same numbers on every machine.
-
-What is quoted in something else than the account's currency: X/BTC in an account that counts in USDT.
-"""
+"""How orders fill: against which price, by which chance, and in which currency."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""Trading rules of the paper market: costs, margins, steps and sizes of symbols.
-
-What trading costs and what margin asks for in the paper market.
-
-Trading rules of symbols that a market folder or a generated crash gives prices for, but no rules.
-"""
+"""Trading rules of the paper market: costs, margins, steps and sizes of symbols."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""What the paper venue shows of an account: its snapshot, with the liquidity of its markets.
-
-What the paper venue tells about an account: its snapshot.
-
-What a symbol's market can take, and how much its price moves: told only by venues that show it.
-"""
+"""What the paper venue shows of an account: its snapshot, with the liquidity of its markets."""
 
 from __future__ import annotations
 

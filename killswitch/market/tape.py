@@ -1,9 +1,4 @@
-"""Price bars, and what the market knows about one symbol.
-
-What the market knows about one symbol: its rules, its last price, and what is left of the bar's volume.
-
-One price bar, and the way a price is taken to have gone through it.
-"""
+"""Price bars, and what the market knows about one symbol."""
 
 from __future__ import annotations
 

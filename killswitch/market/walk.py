@@ -1,7 +1,4 @@
-"""What happens inside a bar: orders fill and margins are watched along the ways that the prices go.
-
-Conditional orders: which are reached on a way of the prices, and where on it.
-"""
+"""What happens inside a bar: conditional orders are reached, orders fill, margins are watched."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What a venue says when it is asked before it is trusted, and what an adapter says of the venues that it reaches.
-
-Asking for what a key may do, and for nothing else: cheap enough for every start.
-"""
+"""What a venue says before it is trusted, which rights its keys have, and what an adapter says of its venues."""
 
 from __future__ import annotations
 

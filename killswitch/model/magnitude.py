@@ -1,11 +1,7 @@
 """How large a number of money, size or price can be, and which numbers are none.
 
-How large or small a number of money, size or price can be.
-
 A text of ten characters such as `1e10000000` is a number that takes minutes to write out or to divide by. Adapters
 refuse such numbers where they read them; what is merely too large for a sum is unknown to whoever reckons with it.
-
-Numbers that cannot be numbers are unknown: NaN, infinities, and magnitudes that no money has.
 """
 
 from __future__ import annotations

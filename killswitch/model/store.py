@@ -1,7 +1,4 @@
-"""What a store must do: journal, state, history and hands, behind one protocol.
-
-What a store remembers of an incident beyond its decisions: what was so when it fired, and the course of equity.
-"""
+"""What a store must do: journal, state, history, operator commands, and what it remembers of incidents."""
 
 from __future__ import annotations
 

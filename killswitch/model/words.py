@@ -1,13 +1,7 @@
 """The closed vocabularies that policies and decisions share, and places in policy files.
 
-The closed vocabularies that policies and decisions share.
-
 They stand apart from the message types because importing msgspec costs what parsing a whole policy set costs,
 and a verb that only reads policies needs no message.
-
-The currency that a scope with accounts of several is measured in.
-
-Where something was written in a policy: what every message and explanation points back to.
 """
 
 from __future__ import annotations

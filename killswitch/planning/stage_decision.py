@@ -1,8 +1,4 @@
-"""From a stage that may fire to a decision: attribution, selection, exact intents, cancels and lock.
-
-The book before and after: gross and net notional, and margin ratio.
-
-Which resting orders a decision cancels.
+"""From a stage that may fire to a decision: attribution, selection, intents, cancels, and the book after it.
 
 Only `reduce_only` as a real boolean is believed (the model refuses strings). An order that could add risk is
 an entry; one that can only reduce an open position is protection, whatever its flag says.

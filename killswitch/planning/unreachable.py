@@ -1,12 +1,8 @@
 """Stages that fire on accounts that cannot be read, or whose positions are not known.
 
-A close that waits: a stage fired while accounts could not be read, and they answer again, or do not.
-
 What can be read is closed at once. For the rest the intent to close is kept in the engine's state, by stage: it is
 carried out on the first snapshot in which an account can be read, whether or not the triggers still hold, and is given
 up when the time that the policy allows has passed since they held last.
-
-Accounts whose equity is known and whose positions are not: a stage that fires closes by the last known ones.
 
 Only where an order cannot open anything: on derivatives it goes out reduce-only, and the venue itself cuts it down to
 what is there. What was opened since is not closed by it, and a holding that is gone is not sold: on other markets the

@@ -1,1 +1,1 @@
-""""""
+"""Policy documents as they are written: YAML, schema, checks and diagnostics."""

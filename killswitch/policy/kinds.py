@@ -1,9 +1,4 @@
-"""The registry of document kinds, and their JSON Schemas.
-
-The registry of kinds: the one place where a new kind of document is added.
-
-JSON Schemas of the documents, generated from the same classes that check them.
-"""
+"""The registry of document kinds, and their JSON Schemas."""
 
 from __future__ import annotations
 

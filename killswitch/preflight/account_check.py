@@ -1,9 +1,4 @@
-"""Whether accounts can be trusted: what asking them came to, judged. Pure; `inspection` has asked.
-
-What `run --live` would say of accounts that were asked, for a check that must not say otherwise.
-
-What an adapter that cannot be asked is able to do, as far as what it offers and one reading show.
-"""
+"""Whether accounts can be trusted: what asking them came to, judged as `run --live` would judge it. Pure."""
 
 from __future__ import annotations
 

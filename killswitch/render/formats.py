@@ -1,9 +1,4 @@
-"""How numbers, amounts, times and lists of orders are written for people.
-
-How numbers, amounts and times are written for people, the same on every screen and page.
-
-The numbers of orders for a person: as ranges, and of many scattered ones the first few and how many more.
-"""
+"""How numbers, amounts, times and lists of orders are written for people."""
 
 from __future__ import annotations
 

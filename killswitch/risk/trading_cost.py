@@ -1,7 +1,5 @@
 """What trading costs: expected before, measured after.
 
-What trading moves a price by, before anybody trades: expected impact of a size against a market's volume.
-
 Square root: I(Q) = Y·σ·√(Q/V), with σ the volatility of a day as a fraction, V the volume of a day and Q the size, in
 the same unit. Y is of order one; here it is 1 (Tóth, Lempérière, Deremble, de Lataillade, Kockelkoren & Bouchaud,
 2011, "Anomalous price impact and the critical nature of liquidity in financial markets", Physical Review X 1, 021006;
@@ -12,8 +10,6 @@ Linear: I(Q) = Y·σ·Q/V, the form of Kyle (1985), "Continuous auctions and ins
 a day's volume it expects less than the square root, so it cuts into larger slices.
 
 Both are averages over many trades of a market that is quiet enough to have averages: in a crash they expect too little.
-
-What a fill cost against marks, by the implementation shortfall in parts.
 
 Perold, 1988, "The implementation shortfall: paper versus reality", Journal of Portfolio Management 14(3), counts a
 trade against the price at which it was decided. Kissell, 2006, "The expanded implementation shortfall", Journal of

@@ -3,8 +3,6 @@
 One that comes and goes is told again at growing distances, with how often it came, so that whoever is paged finds what
 else is wrong. How closings ended is not grouped: that is news each time.
 
-Commands in the store that this version cannot read: each is consumed with a page, and the run goes on.
-
 A newer ksctl, or a damaged row, must not keep a tick from what it can read.
 """
 

@@ -1,12 +1,6 @@
 """Observers of a run, notified after acting. A failing observer affects nobody else.
 
-Whoever watches a run. They are told after the acting, and none of them can end the run or keep another in the dark.
-
 Only the store can: a runner that cannot record must not act.
-
-What a tick is called elsewhere: on its span, and in the notices that it gives rise to.
-
-What is done beside a close: locks, timers, suspensions, notices, recordings. None of it can keep a book open.
 
 Whatever goes wrong there, foreseen or not, is a problem that is paged, and the pass goes on to close (ADR 0115). Only
 the store ends a run: a runner that cannot record must not act.

@@ -1,32 +1,25 @@
-"""The process of a verb that acts: its event loop, and its file descriptors.
-
-The event loop of a verb that acts: no thread that hangs keeps it from its end, and its end needs none.
+"""The process of a verb that acts: its event loop, its descriptors, and how long its threads hold up ticks.
 
 `asyncio.run` waits, without a limit, for every thread of the loop's own executor, on one more thread, and the
 interpreter's end for them once more. Names are looked up there (`getaddrinfo`), which may hang for as long as a
 resolver likes, and with six threads that hang no other name is looked up at all.
-
-How many files and connections this process may have open, held against what a run needs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import resource
 import sys
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+
+from killswitch import deadline
 
 if TYPE_CHECKING:
     from killswitch.runner.observers import TickReport
-
-import resource
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from typing import Final, ParamSpec
-
-from killswitch import deadline
 
 P = ParamSpec("P")
 T = TypeVar("T")

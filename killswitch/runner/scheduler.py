@@ -1,8 +1,6 @@
-"""Waiting of the runner's loop: whatever it waits for, closings go on meanwhile, each pass as soon as it makes sense.
+"""Waiting of the runner's loop: whatever it waits for, closings go on meanwhile.
 
 Only here does a runner sleep in its clock's time: a clock which passes only when someone sleeps has one sleeper.
-
-How long the threads of a run hold up its ticks: the interpreter lets one of them work at a time.
 
 A tick waits for the disk some ten times, and each time asks for the interpreter anew; while a page is drawn it is
 given it after the switch interval, five thousandths of a second by default. And a collection of garbage that looks

@@ -1,9 +1,4 @@
-"""The blob that `ksctl status` reads, and how the last run on a store was started.
-
-What `ksctl status` reads: one small blob in the store, replaced at every tick.
-
-How the last run on a store was started, for the commands of a report.
-"""
+"""The blob that `ksctl status` reads, and how the last run on a store was started."""
 
 from __future__ import annotations
 

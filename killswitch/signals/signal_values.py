@@ -1,9 +1,5 @@
 """From signal references to columns of intervals, and which side of a book lost the money.
 
-From signal references to columns: for every reference one interval (or text) per tick.
-
-Which side lost the money, over a window.
-
 A side's loss is the fall of its P&L since the unit value was highest in the window, realised and unrealised:
 a position that is still in profit but fell counts, as do positions opened, reduced or closed since. A side whose
 positions gained in sum lost nothing. A side's share is its loss ÷ the losses of both sides.

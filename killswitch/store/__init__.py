@@ -1,1 +1,1 @@
-""""""
+"""Journal, state and history in SQLite."""

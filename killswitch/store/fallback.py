@@ -1,9 +1,7 @@
-"""What a store does when its file takes no writes, or cannot be read any more (ADR 0105, 0114).
+"""What a store does when its file takes no writes or cannot be read: memory, and what can be salvaged.
 
 Room out of the reserve first, where the disk is full; then memory: a copy, which goes back once the file takes writes,
 or what can be read of a damaged file, which never goes back.
-
-Reads what can still be read of a damaged database, row by row.
 
 For a process that is under way: what it acts on is in its own memory, and it needs a store that takes what it does.
 """

@@ -1,9 +1,7 @@
-"""A handle on a store's database: its transactions, and where they go when the file fails (ADR 0105, 0114).
+"""A handle on a store's database: its transactions, whose turn it is, and where they go when the file fails.
 
 For whoever holds the lease no answer of the file ends the run: what fails there is done in memory. Only a start insists
 on a store that can be read, because from then on the process itself remembers what it acts on.
-
-Whose turn it is to write: one thread of this process at a time, and who acts goes before who tells.
 
 SQLite lets one writer in and has the others ask again, ever more seldom. A tick that asks in vain for the tenth time
 sleeps for a twentieth of a second, while the threads that send notifications pass it by.
@@ -13,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import sqlite3
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
@@ -38,7 +37,6 @@ from killswitch.store.errors import (
 
 if TYPE_CHECKING:
     from killswitch.store.fallback import Fallback
-import threading
 
 WRITE: Final = "killswitch_write"
 """Execution option of a connection that will write: an engine may begin it with the write lock taken."""

@@ -1,7 +1,4 @@
-"""`ksctl demo`: the main job through a crash, on the embedded paper venue, in virtual time.
-
-The demo's end: the same bars and book once more under every rule, told side by side, with a report to open.
-"""
+"""`ksctl demo`: the main job through a crash on the embedded paper venue, and the alternatives beside it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""`ksctl status --watch`: a running close, followed until nothing is closing any more.
-
-What a running close looks like: a block that is redrawn, or one line for each change.
-"""
+"""`ksctl status --watch`: a running close, redrawn until nothing is closing any more."""
 
 from __future__ import annotations
 

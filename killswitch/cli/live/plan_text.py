@@ -1,7 +1,4 @@
-"""A plan in words: accounts, triggers with their headroom, and what would be done.
-
-In words how a decision is carried out.
-"""
+"""A plan in words: accounts, triggers with their headroom, what would be done, and how it is carried out."""
 
 from __future__ import annotations
 

@@ -1,11 +1,8 @@
-"""`ksctl report`: what happened in an incident and why, from the store alone; `ksctl report list`: all of them.
-
-What `report list` looks like.
-"""
+"""`ksctl report`: what happened in an incident and why, from the store alone; `ksctl report list`: all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,14 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import options
+from killswitch.cli.wording import instant, money, table
+from killswitch.incident.record.document import Incident
 
 if TYPE_CHECKING:
     from killswitch.incident.record.document import Incident
     from killswitch.store.sql import SqlStore
-from collections.abc import Sequence
-
-from killswitch.cli.wording import instant, money, table
-from killswitch.incident.record.document import Incident
 
 _LIST = "list"
 

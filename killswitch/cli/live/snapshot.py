@@ -1,28 +1,23 @@
-"""`ksctl snapshot`: one reading of one account, in the public format.
-
-A snapshot in words: the account, its positions and orders, and what is not known.
-"""
+"""`ksctl snapshot`: one reading of one account, in words or in the public format."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from killswitch.cli import EXIT_FAILED, options
 from killswitch.cli.venues.verbs import chosen_accounts
+from killswitch.cli.wording import instant, money, number, table
+from killswitch.model.legible import one_line
+from killswitch.model.snapshot import AccountSnapshot, Balance, Fill, Flow, Instrument, Order, Position, Snapshot
 
 if TYPE_CHECKING:
     from killswitch.model.snapshot import Snapshot
     from killswitch.policy.schema.account import AccountDocument
-from collections.abc import Callable, Iterator, Sequence
-from decimal import Decimal
-from typing import TypeVar
-
-from killswitch.cli.wording import instant, money, number, table
-from killswitch.model.legible import one_line
-from killswitch.model.snapshot import AccountSnapshot, Balance, Fill, Flow, Instrument, Order, Position, Snapshot
 
 
 @click.command()

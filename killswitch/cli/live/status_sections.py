@@ -1,9 +1,4 @@
-"""Parts of `ksctl status`: closes by hand, and the venues' own means.
-
-What `status` says of closes by hand: when, by whom, of what, and what came of it.
-
-What `status` says of the venues' own means: private streams, dead-man timers, suspensions at the broker.
-"""
+"""Parts of `ksctl status`: closes by hand, and the venues' own means."""
 
 from __future__ import annotations
 

@@ -1,11 +1,7 @@
 """The declared reasons of a close by hand.
 
-The reasons for a close by hand: what each is called, and what it asks of whoever gives it.
-
 How fast, and at which price, a close for a reason is carried out is in `killswitch.graph.unwinding`, unless a document
 claims the reason.
-
-The declared reasons of a close by hand, read from what a person writes. A close never fails for want of a word.
 """
 
 from __future__ import annotations

@@ -1,9 +1,4 @@
-"""What an operator command prints: what was waiting, what came of it, and what is left.
-
-What a hand is told: its decision, what came of it, and how the lock stands afterwards.
-
-What a hand finds waiting, what it leaves behind, and who goes on with that: said before and after it acts.
-"""
+"""What an operator command prints: what was waiting, what came of it, and what is left."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""`ksctl explain DECISION`: the chain behind a decision, link by link.
-
-What `explain DECISION` looks like: one block for each link of the chain.
-
-The chain behind a decision: policy line → trigger → values → snapshot → orders → fills → flat.
-"""
+"""`ksctl explain DECISION`: the chain behind a decision, link by link."""
 
 from __future__ import annotations
 

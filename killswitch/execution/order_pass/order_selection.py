@@ -1,7 +1,4 @@
-"""Which orders leave in a pass, and in which order: the acting line of each position, the worst rank first.
-
-When the venue's own "close everything" is the fastest way, and does nothing that was not decided. Pure.
-"""
+"""Which orders leave in a pass, and in which order: the worst rank first, or the whole book at once."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The work of one decision on one account: its lines, its cancels, and how it ended.
-
-When the next order of a decision may leave, where its unwinding declares a pace. Memory of this process only.
-"""
+"""The work of one decision on one account: its targets, its cancels, its pace, and how it ended."""
 
 from __future__ import annotations
 

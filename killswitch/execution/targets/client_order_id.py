@@ -1,10 +1,6 @@
 """Client order ids, and how long a request for an order stays valid.
 
-What an order is called before it is sent: from (decision, intent, attempt), within the rules of its venue.
-
 The same on every machine and after every restart, so that an order can be asked about by name whatever has happened.
-
-How long the venue may still carry out a request for an order: said in the request where that can be, and waited for.
 
 An order that is held up on its way is carried out when it arrives. The venue's word that it has no such order is an
 answer only when that can no longer be. Pure.

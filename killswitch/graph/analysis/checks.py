@@ -1,7 +1,4 @@
-"""What makes sense, and what cannot be meant: unused triggers, conditions without effect, stages out of reach.
-
-Keys of a policy that change nothing: what was written is most likely not what was meant.
-"""
+"""What cannot be meant: unused triggers, keys without effect, conditions and stages out of reach."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""The one door to Google's CEL: expression text in, syntax tree or the places of its mistakes out.
+"""Google's CEL: expression text in, syntax tree or the places of its mistakes out.
 
 Importing this module loads a native extension and protobuf; only policies that hold an expression need it.
-
-The messages in which CEL hands over a parsed expression, as far as they are read here.
 
 Field names and numbers are those of the CEL specification (`proto/cel/expr/syntax.proto`, package `cel.expr`). What is
 not declared is passed over, as protobuf does with fields it does not know; of a map and of a comprehension only that

@@ -1,9 +1,4 @@
-"""Reading a CEL syntax tree as a condition: names, units and constructs, with every problem in one pass.
-
-What signals measure, and what becomes of it in arithmetic: money is not compared with a fraction.
-
-The window of a signal: present where the signal takes one, absent where it does not.
-"""
+"""Conditions from a CEL syntax tree: names, windows, units and dimensions, with every problem in one pass."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
-"""The expression form: CEL text → the same condition nodes that the threshold form makes.
+"""The expression form: CEL text → condition nodes, or where it is wrong and what was probably meant.
 
 CEL parses and checks types. What a name means, which constructs mean something over intervals, and how a mistake is
 told, is ours (`conditions`). Whole numbers are read as decimals (`equity.value > 10`), which CEL by itself refuses.
-
-Mistakes of syntax in an expression: where CEL stops reading, and what was probably meant.
 """
 
 from __future__ import annotations

@@ -1,9 +1,4 @@
-"""Accounts of a policy set beside each other: doubles, and whether their currencies add up.
-
-What can be told of the accounts of a policy set beside each other.
-
-Whether the accounts of a scope can be added up: they are of one currency, or the policy has a reference currency.
-"""
+"""Accounts of a policy set beside each other: doubles, and whether their currencies add up."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""References between documents, other than those inside one policy.
-
-Rankings: the four that are always there, and those that documents declare.
-"""
+"""References between documents, rankings among them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The threshold form: a signal held against a number whose unit must fit it.
-
-The columns of a graph: which signal stands where, each signal and window once.
-"""
+"""The threshold form: a signal held against a number whose unit must fit it, and the column it reads."""
 
 from __future__ import annotations
 

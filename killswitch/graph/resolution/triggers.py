@@ -1,7 +1,5 @@
 """Triggers of either form → the one kind of trigger that the graph has.
 
-The plainest expression, `equity.drawdown("1h") < 0.02`, read without CEL.
-
 Loading CEL costs more than compiling all shipped policies, and a reset is mostly just this. Whatever is written in
 any other way, or has a mistake in it, is left to CEL; what is read here means the same there, which a test holds.
 """

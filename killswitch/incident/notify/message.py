@@ -1,7 +1,4 @@
-"""What people are told: a decision, the end of a close, a notice, as a message with a title and a text.
-
-A trigger's reading as the policy's own line spells its threshold: in percent, in seconds, in money.
-"""
+"""What people are told: a decision, the end of a close, a notice, as a message with a title and a text."""
 
 from __future__ import annotations
 

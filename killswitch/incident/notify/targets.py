@@ -1,7 +1,4 @@
-"""Where messages go: the log and a file. Sending returns when the message is there, or raises NotSentError.
-
-Writes lines to a stream that somebody may have stopped reading, without waiting for them for long.
-"""
+"""Where messages go: the log and a file. Sending returns when the message is there, or raises NotSentError."""
 
 from __future__ import annotations
 

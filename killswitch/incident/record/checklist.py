@@ -1,9 +1,4 @@
-"""What is left to a person: the checklist of a report, and the next commands.
-
-The checklist of a report. What the record proves is ticked with its proof; the rest is left to a person.
-
-The next commands of an incident, filled in and quoted for the shell.
-"""
+"""What is left to a person: the checklist of a report, and the next commands."""
 
 from __future__ import annotations
 

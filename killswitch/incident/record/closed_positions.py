@@ -1,6 +1,4 @@
-"""What became of every position that was to be reduced: by our own orders, by others, and what is left of it.
-
-What other decisions of this program have closed of a decision's positions: that is no change by others.
+"""What became of every position that was to be reduced: by these orders, by other decisions, by others.
 
 A close that a killed process has begun goes on in the next one, beside what a person or a policy decides there anew.
 Each decision has its own journal, so that to each the orders of the other are none of its own.

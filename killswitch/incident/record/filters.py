@@ -1,9 +1,4 @@
-"""What templates and reports may do with a value, values of others as Markdown first of all.
-
-Values of others as Markdown: a symbol, a reason or a venue's words can break neither a table nor a page.
-
-What templates may do with a value: the whole list, because a template can do nothing else.
-"""
+"""What templates and reports may do with a value, values of others as Markdown first of all."""
 
 from __future__ import annotations
 

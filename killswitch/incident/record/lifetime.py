@@ -1,9 +1,5 @@
 """Which decisions belong to one incident, and what was so when it began.
 
-Which decisions belong to one incident: from the first that fires on a policy and scope to its reset.
-
-What was so when an incident began: the policy's lines as they were written, and who was to be reached.
-
 Kept with the incident, because files are edited afterwards and a report must not quote what was not yet there.
 """
 

@@ -1,7 +1,4 @@
-"""What happened when: every recorded moment of an incident in one order of time.
-
-Resting orders that a decision cancels, as the snapshot showed them that was decided on: what each is, in words.
-"""
+"""What happened when: every recorded moment of an incident, and the resting orders that it cancelled."""
 
 from __future__ import annotations
 

@@ -1,11 +1,4 @@
-"""Renders the report and the runbooks of one incident into its folder.
-
-The report and the runbooks of one incident, as Markdown and as a page.
-
-What a template is given: the names it may use, and nothing else. Validation checks templates against this shape.
-
-The folder of an incident's rendered files: `STORE.incidents/<incident>/`.
-"""
+"""Renders the report and the runbooks of one incident into its folder."""
 
 from __future__ import annotations
 

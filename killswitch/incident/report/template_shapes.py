@@ -1,9 +1,4 @@
-"""What a template may ask of a value, and what is wrong where it asks for something else.
-
-What a template may ask of a value, from the declared types of the record.
-
-A problem in a template, with its place in the template and the document that names it.
-"""
+"""What a template may ask of a value, and what is wrong where it asks for something else."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""From an answer to its page: what is said, in which order.
-
-Why a stage fired, in the units of its signals.
-"""
+"""From an answer to its page: what is shown, in which order, and why a stage fired."""
 
 from __future__ import annotations
 

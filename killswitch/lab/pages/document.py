@@ -1,13 +1,4 @@
-"""A page that is written as text, as Markdown or as HTML.
-
-What a page is made of, whatever it is written in.
-
-A page as text for a terminal.
-
-A page as Markdown (GitHub's tables).
-
-A page as one self-contained HTML file: it asks nothing of anybody, and reads on a phone and in the dark.
-"""
+"""A page that is written as text, as Markdown or as HTML."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""What operator commands bring about: resets, closes by hand, and ends of orphaned latches.
-
-What hands bring about: resets, and closes by hand.
-
-Latches whose policy or scope is gone: an edit never un-latches, so somebody has to be able to see and end them.
-"""
+"""What operator commands bring about: resets, closes by hand, and ends of orphaned latches."""
 
 from __future__ import annotations
 

@@ -1,13 +1,9 @@
 """Legs of hedges: which positions are some, and in which order they are closed.
 
-In which order the legs of a hedge are closed, so that closing it is never a greater bet than holding it (C25).
-
 A long and a short of one base asset cancel each other, and a portfolio-margined account pays margin for what is left.
 Closing one leg whole before the other uncovers it: the margin rises in the middle of a close that is to lower it. So
 the slices of such legs are put in an order in which the net exposure never rises above what it was, where there is one;
 where there is none, in one whose greatest net exposure on the way is the least there is.
-
-Finds the legs of hedges among what is closed, and puts their slices in an order that keeps the net exposure down.
 """
 
 from __future__ import annotations

@@ -1,11 +1,4 @@
-"""One position's way to its target: where it is sold, and in which slices.
-
-What an asset is worth in another, as far as a snapshot tells: for sizes on markets that hold no position.
-
-The greatest slice of a position that its market takes: by expected impact, and by participation.
-
-One position's way to its target: where it is sold, in which slices, and what the venue's rules leave of it.
-"""
+"""One position's way to its target: where it is sold, and in which slices."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""A policy made ready to run, and the scopes that it watches in a snapshot.
-
-A graph made ready to run: conditions and position conditions as code, signals as readers.
-
-Which scopes a policy watches in a snapshot, and what each of them shows.
-"""
+"""A policy made ready to run, and the scopes that it watches in a snapshot."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""One policy watching one scope: its history, its stage machine, and how both are kept.
-
-A watch at rest: what would have to change before a tick could change or say anything.
-"""
+"""One policy watching one scope: its history, its stage machine, and when it is at rest."""
 
 from __future__ import annotations
 

@@ -1,13 +1,11 @@
-"""In which order positions are closed.
+"""In which order positions are closed, also by the score of `genesis`.
 
 `normalised`: each term is scaled to 0…1 over the book and only harm scores; a position that gained in the
 window never outranks one that lost. `killswitch-v6`: 0.40·|P&L delta| + 0.25·|current loss| +
 0.20·liquidation proximity + 0.10·notional share + 0.05·margin loss in raw units, as the predecessor had it: its
 proximity is clamp(0.1 ÷ liquidation distance, 0, 1), that of `normalised` 1 − distance. `component-risk` and
-`genesis` also read recorded returns: they are in `component` and `genesis`.
+`genesis` also read recorded returns; how risk is split over a book is in `spread`.
 A term that is unknown for a position counts as the worst in the book: unknown is not harmless.
-
-The ranking `genesis`: a position's score is exposure × volatility × loss, each in 0…1 over the book.
 
 - exposure: its notional ÷ the gross of all positions whose notional is known, all in the scope's currency;
 - volatility: the sample standard deviation of the returns of its marks over the ranking's window, ÷ the book's largest;

@@ -1,14 +1,8 @@
 """Cuts that are not the same part of every position: by risk, by rank, by a share of the book.
 
-A cut of the selected gross that is not the same part of every position: the worst ranked go first.
-
 By most rankings that is what it says: the worst position whole, then the next, until the cut is made. By component risk
 the worst changes with every step, because closing what carries the risk makes what hedged it the risk; so the cut is
-the one that leaves the book with the least variance (`risk.cut`).
-
-The risk of a book by position, from the returns that its history has recorded.
-
-How much of a position a share cap leaves: at most a part of the scope's gross notional at firing.
+the one that leaves the book with the least variance (`risk.covariance`).
 
 Where a part of the gross is unknown, the sum of what is known stands for it: gross is at least that, so the cap is at
 most what was declared. That nothing converts between two currencies of account makes the other one's part unknown.

@@ -1,11 +1,4 @@
-"""Pages of the diagnostic codes of accounts, dead man's switches and notification routes.
-
-Pages of the diagnostic codes of accounts.
-
-Pages of the diagnostic codes of dead man's switches.
-
-Pages of the diagnostic codes of notification routes.
-"""
+"""Pages of the diagnostic codes of accounts, dead man's switches and notification routes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A problem in a policy: where, what, and the way out; as text for people and as JSON for machines.
-
-The page of a diagnostic code: what it means and how to fix it, for `ksctl explain KS1203`.
-"""
+"""A problem in a policy: where, what, and the way out; and the page of its code."""
 
 from __future__ import annotations
 

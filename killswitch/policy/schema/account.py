@@ -1,9 +1,4 @@
-"""`Account` and `DeadMansSwitch` documents: one account at one venue, and its dead man's switch.
-
-`Account` documents: one account at one venue, and how it is reached.
-
-What a `DeadMansSwitch` holds: whose resting orders the venue cancels when nothing is heard of the runner.
-"""
+"""`Account` and `DeadMansSwitch` documents: one account at one venue, and its dead man's switch."""
 
 # No `from __future__ import annotations` here: `shape` reads the annotations as objects.
 

@@ -1,7 +1,5 @@
 """From nodes to documents: every key and value held against the declared shape, every mistake in one pass.
 
-What of a faulty document could not be read, so that the rest of it can be checked all the same.
-
 Where a value had a mistake in it a filler stands in the model: it has the right type and no meaning, and nothing may
 be said about it. Only documents with mistakes come here; no policy set is ever made of them.
 """

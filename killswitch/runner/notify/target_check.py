@@ -1,9 +1,4 @@
-"""The targets of notification routes: what sends to each, and which cannot work from here.
-
-Which targets of notifications cannot work from here, and which names nobody takes: known before the incident.
-
-What sends to each target of the routes, with secrets looked up at the last moment and kept out of every text.
-"""
+"""The targets of notification routes: what sends to each, and which cannot work from here."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
-"""What flows and fills say about a change of equity, each row counted once.
+"""What flows and fills say about a change of equity, each row counted once, by the venue's clock.
 
 Money is Decimal in the scope's currency. Rows arrive when they become known, also with snapshots whose
 equity cannot be used, so they are gathered until the next equity that can.
-
-Two clocks in one snapshot: ours, which ticks are dated by, and the venue's, which dates rows and answers.
 """
 
 from __future__ import annotations

@@ -1,12 +1,8 @@
 """Marks of what a scope holds, and how old the last observation of each account is.
 
-Marks of what a scope holds, sampled, and the returns between them.
-
 A sample is taken at the first observation in each stretch of `every` microseconds, counted from the epoch, so that
 ticks which come a little late skip none. Samples say nothing about the account: they outlive resets, which re-base what
 is known of the account's fall.
-
-`venue.age`: how long ago each account of a scope was observed last, which goes on growing while none answers.
 """
 
 from __future__ import annotations

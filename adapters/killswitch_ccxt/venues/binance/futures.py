@@ -1,6 +1,6 @@
 """What Binance's two futures systems, USD-M and COIN-M, have in common: the same questions under other addresses.
 
-Everything about the account is asked by the venue's own endpoints and read from its own rows, see `binance_rows`.
+Everything about the account is asked by the venue's own endpoints and read from its own rows, see `rows`.
 """
 
 from __future__ import annotations

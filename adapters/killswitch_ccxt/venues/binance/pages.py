@@ -1,9 +1,5 @@
 """Binance's long lists, and what the fills in them come from.
 
-Lists of Binance that are longer than one answer: read to their end, or not believed.
-
-What fills of Binance's futures come from: the venue's own orders look like any other's among trades.
-
 Only the venue's list of forced orders tells them, and it weighs as much as four lists of trades. So each order is
 looked up once, and those that we sent never are.
 """

@@ -1,9 +1,7 @@
-"""Binance's own rows → what ccxt's unified rows would be, exactly as written.
+"""Binance's own rows → what ccxt's unified rows would be, and what a futures account is worth.
 
 ccxt is gone around here on purpose: it drops positions without an entry price, takes the side of a position from its
 notional, needs a request of its own for margin brackets, and puts the refused rows of a batch before the others.
-
-What a Binance futures account is worth: wallet and unrealised profit of each asset, at the venue's own index.
 
 Equity is the sum of its parts, at prices that are read beside them. In multi-assets mode the venue tells a total too,
 which it reckons at an index of another moment, and for which its documents leave open whether haircuts are in it: a

@@ -1,7 +1,4 @@
-"""Bybit, API v5, unified accounts: swaps, futures and spot.
-
-Several orders in one request to Bybit, each answered in its own place.
-"""
+"""Bybit, API v5, unified accounts: swaps, futures and spot; several orders in one request."""
 
 from __future__ import annotations
 

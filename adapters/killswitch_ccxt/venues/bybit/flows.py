@@ -1,13 +1,9 @@
 """Bybit's transaction log: which rows are flows, and how it is read in portions.
 
-Bybit's transaction log: which of its rows are flows, and of what kind.
-
 A row is a `transfer` where money left or entered what Bybit counts as the account's equity and nobody lost or won it,
 profit or loss where it did, and nothing where the equity stays the same or fills tell of it. What is borrowed by hand
 or by itself inside the account is such a nothing: `equity` is without `spotBorrow`, so the loan moves the wallet only.
 Other loans are not taken off the equity: their money comes and goes as a transfer, and what they cost is interest.
-
-Bybit's transaction log, read in portions: what is too much for one reading, the next ones go on with.
 
 The log has a row for every fill. Each span of it is asked for page by page, and the cursor of the next page is kept, so
 that nothing has to be known of the order in which rows come.

@@ -1,9 +1,5 @@
 """Deribit's lists, and what an account there is worth.
 
-Deribit's lists, and what one of them says of a key.
-
-What an account at Deribit is worth: of one currency by its summary, with cross collateral by all of them.
-
 Deribit books what futures gain and lose at the daily settlement only: until then the balance stands still. Equity is
 the balance, what futures have realised and not realised in the session, and what options are worth.
 """

@@ -1,7 +1,4 @@
-"""What Kraken says, in our terms: its words of refusal, and rows that need nobody but themselves to be read.
-
-Kraken's counter of private questions, counted along: what may still be asked, and what has to wait.
-"""
+"""What Kraken says, in our terms, and its counter of private questions, counted along."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What Kraken Futures says, in our terms: its words of refusal, and rows that need nobody but themselves to be read.
-
-What Kraken Futures lets in, what requests cost there, and what the adapter can do.
-"""
+"""What Kraken Futures says, in our terms, what it lets in, and what requests cost there."""
 
 from __future__ import annotations
 

@@ -1,10 +1,6 @@
 """MEXC's conditional orders, and lists that are read page by page.
 
-MEXC's conditional orders: the venue keeps no client id of one, so what was sent is remembered here.
-
 One that has triggered becomes another order, of the book, which is the one that is filled.
-
-MEXC's lists, read page by page to their end.
 """
 
 from __future__ import annotations

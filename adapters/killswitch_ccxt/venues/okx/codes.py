@@ -1,9 +1,4 @@
-"""OKX's codes of refusal, limits and abilities.
-
-OKX's codes of refusal (https://www.okx.com/docs-v5/en/#error-code), in the words of closing.
-
-What OKX lets be done, how often, and what is to be known about it.
-"""
+"""OKX's codes of refusal, limits and abilities."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""OKX's own rows: worth in several currencies, algo orders, and bills that are flows.
-
-What only OKX's own rows tell: worth in several currencies, algo orders.
-
-OKX's bills: which of them are flows, of what kind, and how they are asked for.
-"""
+"""OKX's own rows: worth in several currencies, algo orders, and bills that are flows."""
 
 from __future__ import annotations
 
