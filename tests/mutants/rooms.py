@@ -35,19 +35,22 @@ ROOMS = (
         ),
     ),
     Room(
-        "closing",
-        (
-            "tests/unit/test_closing*.py",
-            "tests/unit/closing",
-            "tests/cases",
-            "tests/property/test_breaker_closes_again.py",
-            "tests/property/test_budget_against_a_log.py",
-            "tests/unit/accounts/test_metering.py",
-        ),
+        "execution",
+        ("tests/unit/execution", "tests/cases"),
         without=(
             "tests/unit/execution/passes/test_closing_patience.py::test_a_full_close_outlasts_a_closed_market",
             "tests/cases/test_venues.py::test_c15_a_breaker_that_has_opened_closes_when_the_venue_is_back",
             "tests/cases/test_unwinding.py::test_c24_an_order_that_nobody_can_ever_tell_of_is_said_to_be_that",
+        ),
+    ),
+    Room(
+        "ratelimit",
+        (
+            "tests/unit/ratelimit",
+            "tests/unit/execution/passes/test_closing_budget.py",
+            "tests/property/test_breaker_closes_again.py",
+            "tests/property/test_budget_against_a_log.py",
+            "tests/unit/accounts/test_metering.py",
         ),
     ),
 )
