@@ -1,43 +1,92 @@
-"""Every diagnostic code has a page here, from whichever room it comes."""
+"""The page of every diagnostic code, from whichever room it comes: Markdown in `codes`, a section a code.
+
+A section is `## CODE: title`, what it means, a fenced example (YAML that brings the problem about, or how it comes
+about), and `**Fix**: ` with the way out. The files are read when a page is asked for, never to validate.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Final, NamedTuple
 
-from killswitch.policy.diagnostics.account_pages import OF_TARGETS, OF_VENUES
-from killswitch.policy.diagnostics.account_pages import ROUTE_SCHEMA_PAGES as OF_ROUTES
-from killswitch.policy.diagnostics.account_pages import TIMER_SCHEMA_PAGES as OF_TIMERS
-from killswitch.policy.diagnostics.graph_pages import PAGES as OF_GRAPH
-from killswitch.policy.diagnostics.problem import Page
-from killswitch.policy.diagnostics.runbook_pages import PAGES as OF_RUNBOOKS
-from killswitch.policy.diagnostics.schema_pages import PAGES as OF_SCHEMA
-from killswitch.policy.diagnostics.text_pages import PAGES as OF_TEXT
-from killswitch.policy.diagnostics.unwinding_pages import OF_SCHEMA as OF_UNWINDINGS
-
-
-def _by_code(pages: Iterable[Page]) -> Mapping[str, Page]:
-    found: dict[str, Page] = {}
-    for one in pages:
-        if one.code in found:
-            raise ValueError(f"{one.code} has two pages")
-        found[one.code] = one
-    return dict(sorted(found.items()))
-
-
-PAGES: Mapping[str, Page] = _by_code(
-    (*OF_TEXT, *OF_SCHEMA, *OF_GRAPH, *OF_VENUES, *OF_RUNBOOKS, *OF_ROUTES, *OF_TARGETS, *OF_UNWINDINGS, *OF_TIMERS)
+FOLDER: Final = Path(__file__).with_name("codes")
+_FAMILY: Final = re.compile(r"# (?P<title>.+) \((?P<digits>KS\d\d)xx\)\n")
+_SECTION: Final = re.compile(
+    r"## (?P<code>KS\d{4}): (?P<title>.+)\n\n(?P<meaning>.+)\n\n"
+    r"```(?P<language>text|yaml)\n(?P<example>(?:.*\n)+?)```\n\n\*\*Fix\*\*: (?P<fix>.+)\n"
 )
+
+
+class Page(NamedTuple):
+    """One code. `example` is YAML that brings the problem about, or says how it comes about (`language` text)."""
+
+    code: str
+    title: str
+    meaning: str
+    example: str
+    fix: str
+    language: str
+
+
+class Family(NamedTuple):
+    """The codes that begin alike: `digits` as KS12."""
+
+    digits: str
+    title: str
+    pages: tuple[Page, ...]
+
+
+@cache
+def families() -> tuple[Family, ...]:
+    """All pages, in the order of their codes. ValueError for a file that is no list of pages, or a code named twice."""
+    found = tuple(_family(file) for file in sorted(FOLDER.glob("*.md")))
+    codes = [one.code for family in found for one in family.pages]
+    if codes != sorted(set(codes)):
+        raise ValueError("codes of diagnostics are out of order, or have two pages")
+    return found
+
+
+@cache
+def pages() -> Mapping[str, Page]:
+    """Code → its page."""
+    return {one.code: one for family in families() for one in family.pages}
 
 
 def page(code: str) -> str:
     """The page of a code as text, small letters accepted; LookupError, with the nearest code, if there is none."""
-    found = PAGES.get(code.strip().upper())
+    known = pages()
+    found = known.get(code.strip().upper())
     if found is None:
         from difflib import get_close_matches
 
         # one digit off is a guess that anybody can make; a digit too many or too few is a slip
-        near = get_close_matches(code.strip().upper(), PAGES, n=1, cutoff=0.9)
+        near = get_close_matches(code.strip().upper(), known, n=1, cutoff=0.9)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise LookupError(f"there is no code {code}{hint}")
-    example = "\n".join(f"    {line}".rstrip() for line in found.example.strip("\n").splitlines())
+    example = "\n".join(f"    {line}".rstrip() for line in found.example.splitlines())
     return f"{found.code}: {found.title}\n\n{found.meaning}\n\nExample:\n\n{example}\n\nHow to fix it:\n\n{found.fix}\n"
+
+
+def _family(file: Path) -> Family:
+    text = file.read_text(encoding="utf-8")
+    head = _FAMILY.match(text)
+    if head is None:
+        raise ValueError(f"{file.name} does not begin with `# Title (KS12xx)`")
+    return Family(head["digits"], head["title"], tuple(_sections(file.name, head["digits"], text[head.end() :])))
+
+
+def _sections(name: str, digits: str, text: str) -> Iterator[Page]:
+    """Every section, one after the other with nothing between."""
+    at = 0
+    while at < len(text):
+        at += len(text[at:]) - len(text[at:].lstrip("\n"))
+        section = _SECTION.match(text, at)
+        if section is None or not section["code"].startswith(digits):
+            raise ValueError(f"{name}: no page of a {digits}xx code begins with {text[at : at + 60]!r}")
+        at = section.end()
+        part = section.groupdict()
+        example = part["example"].rstrip("\n")
+        yield Page(part["code"], part["title"], part["meaning"], example, part["fix"], part["language"])

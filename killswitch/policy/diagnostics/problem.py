@@ -1,9 +1,9 @@
-"""A problem in a policy: where, what, and the way out; and the page of its code."""
+"""A problem in a policy: where, what, and the way out; as text for people and as JSON for machines."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from killswitch.model.record import Record, record
 from killswitch.model.words import Place
@@ -80,13 +80,3 @@ def _window(found: Diagnostic) -> tuple[str, int, str]:
 def as_json(diagnostics: Sequence[Diagnostic]) -> list[dict[str, object]]:
     """For machines: one object each, with the names of the fields as keys."""
     return [{name: getattr(found, name) for name in Diagnostic.__dataclass_fields__} for found in diagnostics]
-
-
-class Page(NamedTuple):
-    """One code. `example` is YAML that brings the problem about, or says how it comes about."""
-
-    code: str
-    title: str
-    meaning: str
-    example: str
-    fix: str

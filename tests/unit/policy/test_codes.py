@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.policy.diagnostics.pages import PAGES, page
+from killswitch.policy.diagnostics.pages import families, page, pages
 
 ROOMS = Path(__file__).parents[3] / "killswitch"
 TESTS = Path(__file__).parents[2]
 RAISING = ("policy", "graph", "incident", "accounts", "runner")
 CODE = re.compile(r"\bKS[1-9]\d{3}\b")
 
-PAGES_OF_CODES = set((ROOMS / "policy" / "diagnostics").glob("*_pages.py"))
+PAGES = pages()
 
 
 def codes_in(files: list[Path]) -> set[str]:
@@ -24,8 +24,7 @@ def codes_in(files: list[Path]) -> set[str]:
 
 def raised() -> set[str]:
     """Every code that the rooms can raise."""
-    files = [file for room in RAISING for file in (ROOMS / room).rglob("*.py")]
-    return codes_in([file for file in files if file not in PAGES_OF_CODES])
+    return codes_in([file for room in RAISING for file in (ROOMS / room).rglob("*.py")])
 
 
 def test_every_code_has_a_page_and_every_page_a_code() -> None:
@@ -63,3 +62,11 @@ def test_an_unknown_code_is_answered_with_the_nearest() -> None:
         page("KS9999")
     with pytest.raises(LookupError, match=r"there is no code nonsense$"):
         page("nonsense")
+
+
+def test_a_file_that_is_no_list_of_pages_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its name, and where it stops being one."""
+    (tmp_path / "ks99-odd.md").write_text("# Odd (KS99xx)\n\n## KS9901: no example\n\nA meaning.\n\n**Fix**: none\n")
+    monkeypatch.setattr("killswitch.policy.diagnostics.pages.FOLDER", tmp_path)
+    with pytest.raises(ValueError, match=r"ks99-odd\.md: no page of a KS99xx code begins with '## KS9901"):
+        families.__wrapped__()
