@@ -16,7 +16,7 @@ FOLDER: Final = Path(__file__).with_name("codes")
 _FAMILY: Final = re.compile(r"# (?P<title>.+) \((?P<digits>KS\d\d)xx\)\n")
 _SECTION: Final = re.compile(
     r"## (?P<code>KS\d{4}): (?P<title>.+)\n\n(?P<meaning>.+)\n\n"
-    r"```(?P<language>text|yaml)\n(?P<example>(?:.*\n)+?)```\n\n\*\*Fix\*\*: (?P<fix>.+)\n"
+    r"```(?P<language>text|yaml)\n(?P<example>(?:(?!```).*\n)+)```\n\n\*\*Fix\*\*: (?P<fix>.+)\n"
 )
 
 

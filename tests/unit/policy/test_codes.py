@@ -65,8 +65,11 @@ def test_an_unknown_code_is_answered_with_the_nearest() -> None:
 
 
 def test_a_file_that_is_no_list_of_pages_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With its name, and where it stops being one."""
-    (tmp_path / "ks99-odd.md").write_text("# Odd (KS99xx)\n\n## KS9901: no example\n\nA meaning.\n\n**Fix**: none\n")
+    """With its name, and where it stops being one: a section never takes its end from the next one."""
+    whole = "## KS9902: whole\n\nA meaning.\n\n```yaml\na: 1\n```\n\n**Fix**: b\n"
+    (tmp_path / "ks99-odd.md").write_text(
+        f"# Odd (KS99xx)\n\n{whole.replace('9902', '9901').replace('**Fix', 'Fix')}{whole}"
+    )
     monkeypatch.setattr("killswitch.policy.diagnostics.pages.FOLDER", tmp_path)
     with pytest.raises(ValueError, match=r"ks99-odd\.md: no page of a KS99xx code begins with '## KS9901"):
         families.__wrapped__()
