@@ -162,6 +162,11 @@ def _loading(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name.startswith(LOADING)}
 
 
+def bare() -> dict[str, str]:
+    """An environment with nothing but a path, and what the interpreter was begun with."""
+    return {**_loading(BEGUN_IN), "PATH": "/usr/bin:/bin"}
+
+
 _WARM: list[Warm] = []
 """The one that is asked; empty before the first request."""
 

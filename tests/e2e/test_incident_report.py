@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 from killswitch.incident.record.document import Incident
-from tests.e2e.forks import finish
+from tests.e2e.forks import bare, finish
 from tests.e2e.processes import PATIENCE, POLICY, Site, ksctl, paper, terminate, until
 
 CRASHING = ("--crash", "7", "--skip", "238", "--speed", "600", "--begin-after-readings", "3")
@@ -126,7 +126,7 @@ def _type_in(incident: Incident, folder: Path) -> None:
             ["/bin/sh", "-c", text], cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=True,
             env={"PATH": f"{folder / 'bin'}:/usr/bin:/bin"},
         )  # fmt: skip
-        done = finish(read.stdout.split("\0")[:-1], cwd=folder, timeout=PATIENCE)
+        done = finish(read.stdout.split("\0")[:-1], cwd=folder, timeout=PATIENCE, env=bare())
         assert done.returncode == 0, (text, done.stdout, done.stderr)
         assert done.stdout or done.stderr
     verbs = [command.words[1] for command in incident.commands]
