@@ -2,8 +2,11 @@
 `make test-venues`.
 
 Which one it is goes by the test's name and by the commit that is checked out, so that different tests take different
-venues, all processes of a run agree, and the two commands together run everything once. KILLSWITCH_VENUE=okx has
-every test take that venue that is told there.
+venues, and all processes of a run agree. KILLSWITCH_VENUE=okx has every test take that venue that is told there.
+
+The two commands together run everything once, where both are given at one commit and with one KILLSWITCH_VENUE: after
+another commit the turns are others, and what neither has run may be left. Stories from end to end take no turns: the
+venues that they have in `make test` are fixed (bitget, alpaca, binance, okx), the others are in `make test-venues`.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ import pytest
 VENUES: Final = ("binance", "bybit", "okx", "bitget", "krakenfutures", "mexc", "alpaca")
 """What KILLSWITCH_VENUE may be. A test may call a venue by a longer name (binanceusdm)."""
 LEFT: Final = pytest.mark.venues
+"""The mark of what is left to `make test-venues`: other venues, and a few long courses that are not about venues at all
+(the hour of the soak, the whole course of the oracle's crash)."""
 
 
 @cache

@@ -19,6 +19,8 @@ from killswitch.store.sqlite import open_store
 from tests.e2e.processes import Site, ksctl, paper, process, until
 
 AHEAD, RIGHT, BEHIND = "+7200s", "+0s", "-7200s"
+JUMPS = 3
+"""So often a run has told of its clock, after its first tick, when its book is closed."""
 
 
 def _library() -> Path | None:
@@ -93,6 +95,8 @@ def test_a_crash_is_closed_while_the_clock_goes_to_and_fro(tmp_path: Path, wall:
                 return not site.venue().positions
 
             until(closed, "the book is closed")
+            seen = [notice for notice in site.standing().notices if "the wall clock of this machine" in notice.text]
+            assert len(seen) >= JUMPS, "the runner has seen the clock jump before the book was closed"
             wall.set(RIGHT)
             assert runner.poll() is None
             until(lambda: json.loads((site.locks / "account__main.json").read_text())["locked"], "the lock stands")

@@ -73,7 +73,7 @@ def test_a_crash_is_closed_without_a_descriptor_to_spare(tmp_path: Path) -> None
     """The store needs none beyond those that it holds from the beginning: no reserve is used up, and all is in it."""
     with paper(*FALLING) as address:
         site, _ = site_with_pages(tmp_path, address)
-        with site.running("--live") as runner:
+        with site.running("--live", fresh=True) as runner:  # what it imports late, it imports without them
             _, hard = resource.prlimit(runner.pid, resource.RLIMIT_NOFILE)
             open_now = len(list(Path(f"/proc/{runner.pid}/fd").iterdir()))
             resource.prlimit(runner.pid, resource.RLIMIT_NOFILE, (open_now + LIMITED, hard))

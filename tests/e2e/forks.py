@@ -1,8 +1,8 @@
 """Commands as processes of their own that are forked from one that is warm (`tests.e2e.preloaded`).
 
 Starting an interpreter and importing `ksctl` takes a second of CPU time, ccxt another one; forking takes hundredths.
-Where a process is to be begun from nothing (`KILLSWITCH_FRESH=1`, another system than Linux, an environment that
-changes what an interpreter loads) it is.
+Where a process is to be begun from nothing (`fresh`, `KILLSWITCH_FRESH=1`, another system than Linux, an environment
+that changes what an interpreter loads) it is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from functools import cache
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from threading import Lock
@@ -32,6 +32,8 @@ BEGUN_IN: Final = dict(os.environ)
 FORKS: Final = sys.platform == "linux" and not os.environ.get("KILLSWITCH_FRESH")
 DYING: Final = 10.0
 """Seconds that a warm process may take to see that nobody asks any more."""
+FORKING: Final = 60.0
+"""Seconds that it may take to fork, its own imports included."""
 
 Stream = int | IO[Any] | None
 
@@ -76,9 +78,10 @@ class Forked:
         return out, err
 
     def send_signal(self, number: int) -> None:
-        """Nothing where it has ended."""
+        """Nothing where it has ended, even if nobody has been told yet."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
@@ -126,13 +129,28 @@ class Warm:
             )  # fmt: skip
         atexit.register(self._end)
 
+    @property
+    def dead(self) -> bool:
+        """Whether it can be asked no more."""
+        return self._process.poll() is not None
+
     def fork(self, request: Mapping[str, Any], streams: Sequence[int]) -> tuple[int, socket.socket]:
-        """The child's number, and where it is told how it ended."""
+        """The child's number, and where it is told how it ended. TimeoutError where it is not forked in `FORKING` s:
+        the warm process is killed then, lest it do later what nobody waits for any more."""
         ours, theirs = socket.socketpair()
         with theirs, self._lock:
             socket.send_fds(self._asking, [json.dumps(request).encode()], [*streams, theirs.fileno()])
-        told = ours.recv(8)
-        assert told, "the warm process has died"
+        ours.settimeout(FORKING)
+        try:
+            told = ours.recv(8)
+        except TimeoutError:
+            ours.close()
+            self._process.kill()
+            self._process.wait(DYING)
+            hung = f"the warm process {self._process.pid} has not forked within {FORKING:g} s"
+            raise TimeoutError(f"{hung} for {request['arguments']}") from None
+        ours.settimeout(None)
+        assert told, f"the warm process {self._process.pid} has died over {request['arguments']}"
         return int.from_bytes(told, "big"), ours
 
     def _end(self) -> None:
@@ -144,18 +162,34 @@ def _loading(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name.startswith(LOADING)}
 
 
-@cache
+def bare() -> dict[str, str]:
+    """An environment with nothing but a path, and what the interpreter was begun with."""
+    return {**_loading(BEGUN_IN), "PATH": "/usr/bin:/bin"}
+
+
+_WARM: list[Warm] = []
+"""The one that is asked; empty before the first request."""
+
+
 def _warm() -> Warm:
-    return Warm()
+    """A new one in the place of one that has died."""
+    if not _WARM or _WARM[0].dead:
+        _WARM[:] = [Warm()]
+    return _WARM[0]
 
 
 def begin(
     arguments: Sequence[str], *, code: str = KSCTL, stdout: Stream = None, stderr: Stream = None,
-    env: Mapping[str, str] | None = None, cwd: Path | None = None,
+    env: Mapping[str, str] | None = None, cwd: Path | None = None, fresh: bool = False,
 ) -> Process:  # fmt: skip
-    """As `subprocess.Popen` of `python -c CODE ARGUMENTS`, text on its pipes, nothing on its stdin."""
+    """As `subprocess.Popen` of `python -c CODE ARGUMENTS`, text on its pipes, nothing on its stdin.
+
+    `fresh`: in an interpreter that is begun from nothing. What is forked has every module loaded already, and has the
+    hash seed of strings of all the others. So that a test says something of imports that are late (while descriptors
+    are short, say), or of two processes that must agree though their sets have two orders, it has to ask for this.
+    """
     environment = dict(os.environ if env is None else env)
-    if not FORKS or _loading(environment) != _loading(BEGUN_IN):
+    if fresh or not FORKS or _loading(environment) != _loading(BEGUN_IN):
         command = [sys.executable, "-c", code, *arguments]
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, text=True, env=environment, cwd=cwd
@@ -190,11 +224,11 @@ def begin(
 
 def finish(
     arguments: Sequence[str], *, timeout: float, code: str = KSCTL, env: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
+    cwd: Path | None = None, fresh: bool = False,
 ) -> subprocess.CompletedProcess[str]:  # fmt: skip
-    """One command, run to its end, with what it said; killed where it takes longer."""
+    """One command, run to its end, with what it said; killed where it takes longer. `fresh`: as in `begin`."""
     with TemporaryFile() as out, TemporaryFile() as err:
-        with begin(arguments, code=code, stdout=out, stderr=err, env=env, cwd=cwd) as process:
+        with begin(arguments, code=code, stdout=out, stderr=err, env=env, cwd=cwd, fresh=fresh) as process:
             try:
                 process.wait(timeout)
             finally:

@@ -51,9 +51,9 @@ spec:
 
 
 @contextmanager
-def process(*arguments: str) -> Iterator[Process]:
-    """`ksctl` with these arguments; ended by its id if it still runs at the end."""
-    with begin(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+def process(*arguments: str, fresh: bool = False) -> Iterator[Process]:
+    """`ksctl` with these arguments; ended by its id if it still runs at the end. `fresh`: as in `begin`."""
+    with begin(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, fresh=fresh) as running:
         try:
             yield running
         finally:
@@ -86,9 +86,9 @@ def stopped(server: Process) -> Iterator[None]:
         server.send_signal(signal.SIGCONT)
 
 
-def ksctl(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """One command, run to its end."""
-    return finish(arguments, timeout=PATIENCE)
+def ksctl(*arguments: str, fresh: bool = False) -> subprocess.CompletedProcess[str]:
+    """One command, run to its end. `fresh`: as in `begin`."""
+    return finish(arguments, timeout=PATIENCE, fresh=fresh)
 
 
 def until(seen: Callable[[], T], what: str) -> T:
@@ -125,10 +125,10 @@ class Site:
         return ("--policies", str(self.policies), "--store", str(self.store), "--lock-dir", str(self.locks))
 
     @contextmanager
-    def running(self, *options: str) -> Iterator[Process]:
-        """A runner that has ticked."""
+    def running(self, *options: str, fresh: bool = False) -> Iterator[Process]:
+        """A runner that has ticked. `fresh`: as in `begin`."""
         before = self._ticked()
-        with process("run", *self.place, "--interval", "100ms", *options) as runner:
+        with process("run", *self.place, "--interval", "100ms", *options, fresh=fresh) as runner:
             until(lambda: runner.poll() is not None or self._ticked() != before, "the runner ticks")
             yield runner
 

@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 from killswitch.incident.record.document import Incident
-from tests.e2e.forks import finish
+from tests.e2e.forks import bare, finish
 from tests.e2e.processes import PATIENCE, POLICY, Site, ksctl, paper, terminate, until
 
 CRASHING = ("--crash", "7", "--skip", "238", "--speed", "600", "--begin-after-readings", "3")
@@ -126,7 +126,7 @@ def _type_in(incident: Incident, folder: Path) -> None:
             ["/bin/sh", "-c", text], cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=True,
             env={"PATH": f"{folder / 'bin'}:/usr/bin:/bin"},
         )  # fmt: skip
-        done = finish(read.stdout.split("\0")[:-1], cwd=folder, timeout=PATIENCE)
+        done = finish(read.stdout.split("\0")[:-1], cwd=folder, timeout=PATIENCE, env=bare())
         assert done.returncode == 0, (text, done.stdout, done.stderr)
         assert done.stdout or done.stderr
     verbs = [command.words[1] for command in incident.commands]
@@ -144,7 +144,7 @@ def test_kill_9_in_mid_close_and_the_next_run_ends_the_report(tmp_path: Path) ->
     (tmp_path / "book.yaml").write_text(HEAVY, encoding="utf-8")
     with paper(*SLOW, "--book", str(tmp_path / "book.yaml")) as address:
         site = with_runbook(Site(tmp_path, address))
-        with site.running("--live") as runner:
+        with site.running("--live", fresh=True) as runner:
             handed = ksctl("close", "--store", str(site.store), "--reason", "operator: drill", "--wait", "1ms")
             assert "handed to the runner" in handed.stderr, "whether it has answered within 1 ms is chance"
             until(lambda: "sending" in {entry.kind for entry in site.journal()}, "an order is sent")
@@ -154,7 +154,7 @@ def test_kill_9_in_mid_close_and_the_next_run_ends_the_report(tmp_path: Path) ->
         assert (killed.by_hand, killed.state) == (True, "open")
         assert {item.key: item.state for item in killed.checklist}["closed"] == "open"
         assert any(command.words[1] == "close" for command in killed.commands)
-        with site.running("--live") as runner:
+        with site.running("--live", fresh=True) as runner:
             # The command reads the record anew, the page is what the runner made of it: the same in the end.
             until(
                 lambda: "| state | **closed**" in _rendered(site).get("report.md", ""), "the interrupted closing ends"

@@ -21,10 +21,10 @@ def test_a_saved_plan_is_carried_out_once_and_not_on_another_book(tmp_path: Path
         assert ksctl("run", *site.place, "--ticks", "1").returncode == 0
         first, second = tmp_path / "first.json", tmp_path / "second.json"
         for plan in (first, second):
-            saved = ksctl("close", *site.place, *WHY, "--dry-run", "--out", str(plan))
+            saved = ksctl("close", *site.place, *WHY, "--dry-run", "--out", str(plan), fresh=True)
             assert saved.returncode == 0, saved.stderr
         held = {position.symbol for position in site.venue().positions or ()}
-        done = ksctl("apply", str(first), *site.place, "--live", "--wait", "1m")
+        done = ksctl("apply", str(first), *site.place, "--live", "--wait", "1m", fresh=True)
         assert done.returncode == 0, done.stdout + done.stderr
         assert site.venue().positions == ()
         (decision,) = site.decisions()
@@ -35,7 +35,7 @@ def test_a_saved_plan_is_carried_out_once_and_not_on_another_book(tmp_path: Path
         ]
         again = ksctl("apply", str(first), *site.place, "--live")
         assert (again.returncode, f"as decision {decision.id}" in again.stderr) == (1, True)
-        other = ksctl("apply", str(second), *site.place, "--live")
+        other = ksctl("apply", str(second), *site.place, "--live", fresh=True)
         assert other.returncode == 1
         assert held == {symbol for symbol in held if f"{symbol} " in other.stdout}
         assert other.stdout.count("has vanished") == len(held) == 8

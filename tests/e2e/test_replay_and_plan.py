@@ -27,8 +27,8 @@ spec: {{adapter: paper, market: swap, currency: USDT, endpoint: "{address}", exe
 """
 
 
-def ksctl(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return finish([str(it) for it in arguments], timeout=120, cwd=cwd)
+def ksctl(*arguments: str | Path, cwd: Path | None = None, fresh: bool = False) -> subprocess.CompletedProcess[str]:
+    return finish([str(it) for it in arguments], timeout=120, cwd=cwd, fresh=fresh)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def policies(repository: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def decisions(crash: Path, policies: Path) -> list[dict[str, Any]]:
-    done = ksctl("replay", "--policies", policies, "--snapshots", crash, "--output", "json")
+    done = ksctl("replay", "--policies", policies, "--snapshots", crash, "--output", "json", fresh=True)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -100,7 +100,8 @@ def test_plan_on_a_recording_shows_what_its_last_line_calls_for(
             part.write(line)
             if json.loads(line)["as_of"] == decisions[0]["as_of"]:
                 break
-    done = ksctl("plan", "--policies", policies, "--snapshot", cut, "--output", "json", "--detailed-exitcode")
+    planning = ("plan", "--policies", policies, "--snapshot", cut, "--output", "json", "--detailed-exitcode")
+    done = ksctl(*planning, fresh=True)
     assert done.returncode == 2, done.stderr
     shown = json.loads(done.stdout)
     assert shown["format"] == "killswitch.preview/v1"

@@ -73,7 +73,7 @@ def test_c3_kill_9_in_mid_close_and_a_restart_goes_on(tmp_path: Path) -> None:
     """C3: killed while an order rests at the venue, the next runner closes the rest, exactly, and turns nothing."""
     with paper(*SLOW) as address:
         site = Site(tmp_path, address)
-        with site.running("--live") as runner:
+        with site.running("--live", fresh=True) as runner:
             held = {position.key: position.contracts for position in site.venue().positions or ()}
             handed = ksctl("close", "--store", str(site.store), "--reason", "operator: drill", "--wait", "1ms")
             assert "handed to the runner" in handed.stderr, "whether it has answered within 1 ms is chance"
@@ -81,7 +81,7 @@ def test_c3_kill_9_in_mid_close_and_a_restart_goes_on(tmp_path: Path) -> None:
             runner.kill()
             runner.wait()
         assert site.standing().runner.liveness == "silent"
-        with site.running("--live") as runner:
+        with site.running("--live", fresh=True) as runner:
             until(lambda: "flat" in _endings(site), "the closing that was interrupted ends flat")
             status, _, err = terminate(runner)
         assert status == 0, err

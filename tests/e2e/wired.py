@@ -63,6 +63,8 @@ KEYS: Final = {"key": KEY, "secret": SECRET}
 WITH_PHRASE: Final = {**KEYS, "passphrase": PASSPHRASE}
 WIRE: Final = "import sys; from tests.wire.__main__ import main; sys.exit(main(sys.argv[1:]))"
 USDT: Final = ("BTC/USDT:USDT", "ETH/USDT:USDT")
+ENDING: Final = 10.0
+"""Seconds that a venue may take over SIGTERM before it is killed."""
 
 REACHED: Final[Mapping[str, Reached]] = {
     "binance": Reached("binance", "ccxt", "binanceusdm", "USDT", USDT, KEYS),
@@ -127,6 +129,10 @@ def wire(name: str, *options: str) -> Iterator[dict[str, str]]:
             yield addresses
         finally:
             server.terminate()
+            try:
+                server.wait(ENDING)
+            except subprocess.TimeoutExpired:
+                server.kill()
 
 
 class Run:

@@ -65,6 +65,9 @@ def main() -> None:
     for module in sys.argv[1:]:
         importlib.import_module(module)
     gc.freeze()  # what has been imported stays shared with the children
+    threads = Path("/proc/self/task")
+    if threads.exists():
+        assert len(list(threads.iterdir())) == 1, "a process with threads is not to be forked"
     for line in sys.stdin:
         module, output, *arguments = json.loads(line)
         child = os.fork()

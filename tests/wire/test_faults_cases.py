@@ -1,8 +1,10 @@
 """The named cases of closing, over the wire: the same stories, told through a venue's own words by the real client.
 
-Each case takes its turn: at one venue in `make test`, at the others in `make test-venues`. One that cannot be told so
-is in `NOT_OVER_THE_WIRE` with its reason, one that takes too long for every change in `BY_HAND`, or in `AT_ONE_VENUE`,
-which `make test-venues` tells; `python -m tests.wire.faults cases VENUE …` tells them all.
+Each case takes its turn: at one venue in `make test`, of those that can tell it, at the others in `make test-venues`.
+Whether a venue can goes by `NOT_AT` and `PARTLY`, and by the account mode that a case wants (`mode`, `SPOT`): one on a
+spot account is told at okx each time. One that cannot be told over any wire is in `NOT_OVER_THE_WIRE` with its reason,
+one that takes too long for every change in `BY_HAND`, or in `AT_ONE_VENUE`, which `make test-venues` tells;
+`python -m tests.wire.faults cases VENUE …` tells them all.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any, Final
 import pytest
 
 from tests.rotation import LEFT, at_its_turn
-from tests.wire.carriers import CARRIERS
+from tests.wire.carriers import ALL_MODES, CARRIERS
 from tests.wire.scene import NotOverTheWireError, carried_by
 
 MODULES: Final = (
@@ -115,6 +117,12 @@ NOT_AT: Final[dict[tuple[str, str], str]] = {
     ("bitget", "test_c14_one_silent_venue_delays_no_other"): A_TICK,
 }  # fmt: skip
 """Venue and beginning of a case's name → why it is not told there."""
+SPOT: Final = frozenset({
+    "test_c1_one_wrong_answer_ends_nothing_while_an_order_on_the_position_is_of_unknown_fate",
+    "test_c9_dust_of_a_holding_is_told_and_is_no_error",
+    "test_c24_of_a_position_without_that_guard_at_most_the_rest_is_sent",
+})  # fmt: skip
+"""Cases on a spot account whose parameters do not say so."""
 DEFECTS: Final[dict[str, str]] = {}
 """Parameters of cases that fail → the defect. One that passes again fails here, until it is taken out."""
 
@@ -128,12 +136,23 @@ def left_out(venue: str, name: str, whole: str) -> str | None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """At every venue: now at the one whose turn it is among those where the case is told, later at the others."""
-    name = metafunc.definition.originalname
-    told = [venue for venue in CARRIERS if left_out(venue, name, name) is None]
-    now = None if name in AT_ONE_VENUE else at_its_turn(told, name)
-    venues = [pytest.param(venue, marks=() if venue == now else LEFT) for venue in CARRIERS]
-    metafunc.parametrize("carried", venues, indirect=True)
+    """At every venue; `leave_to_its_turn` says at which one now."""
+    metafunc.parametrize("carried", list(CARRIERS), indirect=True)
+
+
+def leave_to_its_turn(item: pytest.Function) -> None:
+    """Now at the one whose turn it is among those where the case is told with its parameters, later at the others."""
+    name, venue, mode = item.originalname, item.callspec.params["carried"], item.callspec.params.get("mode")
+    if name in SPOT:
+        mode = "spot"
+    told = [
+        each
+        for each, carrier in CARRIERS.items()
+        if left_out(each, name, item.name.replace(f"[{venue}", f"[{each}", 1)) is None
+        and (mode not in ALL_MODES or mode in carrier.modes)
+    ]
+    if name in AT_ONE_VENUE or venue != at_its_turn(told or CARRIERS, name):
+        item.add_marker(LEFT)
 
 
 def mark_defect(item: Any, whole: str) -> None:

@@ -73,9 +73,10 @@ def test_every_book_is_run_under_every_rule_in_order(jobs: int) -> None:
     assert (results.complete, results.stopped, results.wanted) == (False, False, 3)
 
 
-def test_where_all_could_be_run_the_results_are_complete() -> None:
-    """No fault, and none that is missing."""
-    results = campaign("a", "bb").run(stop=never, told=nothing)
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_where_all_could_be_run_the_results_are_complete(jobs: int) -> None:
+    """No fault, and none that is missing, however many processes share the work."""
+    results = campaign("a", "bb").run(jobs=jobs, stop=never, told=nothing)
     assert (results.complete, results.wanted, results.faults) == (True, 2, ())
 
 
