@@ -7,7 +7,7 @@ import sys
 
 PROGRAM = """
 import gc, sys
-from killswitch.runner.scheduler import keep_short
+from killswitch.runner.process import keep_short
 keep_short()
 print(sys.getswitchinterval() <= 0.001, gc.isenabled(), gc.get_freeze_count() > 1_000)
 """
@@ -22,7 +22,7 @@ def test_threads_change_often_and_collections_leave_out_what_is_loaded() -> None
 ANSWERING = """
 import gc
 from types import SimpleNamespace
-from killswitch.runner.scheduler import FirstAnswers
+from killswitch.runner.process import FirstAnswers
 
 def tick(*accounts):
     before = gc.get_freeze_count()
