@@ -54,7 +54,9 @@ def test_a_running_close_is_watched_and_an_interrupt_ends_the_watching_only(tmp_
             watching = process("status", "--watch", "--store", str(site.store), "--output", "json")
             with stopped(venue), watching as watcher:
                 assert watcher.stdout is not None
-                shown = json.loads(watcher.stdout.readline())
+                first = watcher.stdout.readline()
+                assert first, watcher.communicate(timeout=PATIENCE)
+                shown = json.loads(first)
                 assert (shown["format"], shown["positions"]) == ("killswitch.progress/v1", 8)
                 watcher.send_signal(signal.SIGINT)
                 _, said = watcher.communicate(timeout=PATIENCE)
