@@ -14,9 +14,8 @@ from killswitch.policy.schema.scalars import spelled
 from killswitch.policy.schema.validation import Gaps, Reader, closest
 from killswitch.policy.yaml.files import about_file, texts
 from killswitch.policy.yaml.masked_text import Written
-from killswitch.policy.yaml.parser import parse
 from killswitch.policy.yaml.source import SourceMap
-from killswitch.policy.yaml.tree import Node, Note, plain_value
+from killswitch.policy.yaml.tree import Node, Note, parse, plain_value
 
 _BROKEN_OFF = frozenset({"KS1005", "KS1101", "KS1102", "KS1107"})
 """Notes after which the rest of a file is not read."""

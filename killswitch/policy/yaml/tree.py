@@ -65,7 +65,7 @@ class Node:
         self.items: list[Node] | None = None
 
 
-def parse_any(text: str, note: Callable[[Note], None]) -> list[Root]:
+def parse(text: str, note: Callable[[Note], None]) -> list[Root]:
     """The documents of a text, empty ones left out; everything wrong with it goes to `note`.
 
     A text that breaks off being YAML gives the documents before the one in which it does.

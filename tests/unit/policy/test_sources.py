@@ -12,8 +12,8 @@ from ruamel.yaml import YAML
 from killswitch.policy.diagnostics.problem import as_json, render
 from killswitch.policy.loader import load
 from killswitch.policy.yaml.masked_text import Written
-from killswitch.policy.yaml.parser import parse
 from killswitch.policy.yaml.source import SourceMap
+from killswitch.policy.yaml.tree import parse
 
 
 def source_of(text: str) -> SourceMap:
