@@ -11,7 +11,7 @@ from tests.e2e.processes import PATIENCE, POLICY, Site, address_of, ksctl, paper
 MOVING = ("--crash", "7", "--speed", "600", "--begin-after-readings", "4")
 WHY = ("--reason", "operator: desk order")
 OUT_OF_REACH = POLICY.replace("at_least: 2%", "at_least: 60%")
-"""What the crash and the close itself lose passes 2%: there the policy would decide beside the plan, and rightly."""
+"""What the crash and the close itself lose passes 2%: there the policy would decide beside the hand, and rightly."""
 
 
 def test_a_saved_plan_is_carried_out_once_and_not_on_another_book(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_saved_plan_is_carried_out_once_and_not_on_another_book(tmp_path: Path
 def test_a_running_close_is_watched_and_an_interrupt_ends_the_watching_only(tmp_path: Path) -> None:
     """Ctrl-C leaves with 130 and one sentence; the runner closes on, and a second watcher sees it through to flat."""
     with process("paper", *MOVING) as venue:
-        site = Site(tmp_path, address_of(venue))
+        site = Site(tmp_path, address_of(venue), policy=OUT_OF_REACH)
         with site.running("--live") as runner:
             handed = ksctl("close", "--store", str(site.store), "--reason", "drill", "--wait", "1ms")
             assert "handed to the runner" in handed.stderr
