@@ -40,8 +40,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Links to code, which is no part of the site, become the names alone."""
-    return re.sub(r"\[(`[^`\]]+`)\]\((?:\.\./)+(?:killswitch|adapters)/[^)]*\)", r"\1", markdown)
+    """Links to code, which is no part of the site, become the name and the file."""
+    return re.sub(r"\[(`[^`\]]+`)\]\((?:\.\./)+((?:killswitch|adapters)/[^)]*)\)", r"\1 (\2)", markdown)
 
 
 def policy_sets(root: Path) -> list[Path]:
