@@ -15,13 +15,14 @@ import os
 import re
 import subprocess
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pytest
 
+T = TypeVar("T")
 VENUES: Final = ("binance", "bybit", "okx", "bitget", "krakenfutures", "mexc", "alpaca")
 """What KILLSWITCH_VENUE may be. A test may call a venue by a longer name (binanceusdm)."""
 LEFT: Final = pytest.mark.venues
@@ -81,6 +82,11 @@ def each_taking_turns(venues: Iterable[str], test: str, others: Iterable[object]
     """Parameters `(venue, other)` for each venue with each of the others, which take their turns each by itself."""
     names = list(venues)
     return [each for other in others for each in taking_turns(names, test, other)]
+
+
+def turn_of(venue: str, venues: Iterable[str], test: str) -> Callable[[T], T] | pytest.MarkDecorator:
+    """Decorates what is said of one venue in a class or function of its own."""
+    return (lambda told: told) if at_its_turn(venues, test) == venue else LEFT
 
 
 def may_leave(file: Path) -> bool:

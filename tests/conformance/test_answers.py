@@ -1,6 +1,6 @@
 """Answers with one wrong field, at every venue of the house; a share of them, evenly spread and the same each time.
 
-Each venue takes its turn; a few fields of each are changed in `test_guarantees` whenever tests run. The whole of it is
+Each venue takes its turn; a few fields of each are changed in `test_guarantees`, by turns as well. The whole of it is
 `python -m tests.wire.mutants [VENUE…]`.
 """
 

@@ -7,6 +7,7 @@ import pytest
 from killswitch.conformance import AdapterGuarantees, Stand
 from tests.conformance.stands import PaperStand, WireStand
 from tests.conformance.wires import WIRES
+from tests.rotation import turn_of
 from tools.reference.guarantees import guarantees
 
 
@@ -26,6 +27,7 @@ class TestPaperOverHttp(AdapterGuarantees):
         return PaperStand(http=True)
 
 
+@turn_of("binance", WIRES, "guarantees")
 class TestBinance(AdapterGuarantees):
     """ccxt's binanceusdm against a server that speaks its wire format."""
 
@@ -34,6 +36,7 @@ class TestBinance(AdapterGuarantees):
         return WireStand(WIRES["binance"])
 
 
+@turn_of("bybit", WIRES, "guarantees")
 class TestBybit(AdapterGuarantees):
     """ccxt's bybit against a server that speaks its wire format."""
 
@@ -42,6 +45,7 @@ class TestBybit(AdapterGuarantees):
         return WireStand(WIRES["bybit"])
 
 
+@turn_of("bitget", WIRES, "guarantees")
 class TestBitget(AdapterGuarantees):
     """ccxt's bitget against a server that speaks its wire format."""
 
@@ -50,6 +54,7 @@ class TestBitget(AdapterGuarantees):
         return WireStand(WIRES["bitget"])
 
 
+@turn_of("okx", WIRES, "guarantees")
 class TestOkx(AdapterGuarantees):
     """ccxt's okx against a server that speaks its wire format."""
 
@@ -58,6 +63,7 @@ class TestOkx(AdapterGuarantees):
         return WireStand(WIRES["okx"])
 
 
+@turn_of("krakenfutures", WIRES, "guarantees")
 class TestKrakenFutures(AdapterGuarantees):
     """ccxt's krakenfutures against a server that speaks its wire format."""
 
@@ -66,6 +72,7 @@ class TestKrakenFutures(AdapterGuarantees):
         return WireStand(WIRES["krakenfutures"])
 
 
+@turn_of("mexc", WIRES, "guarantees")
 class TestMexc(AdapterGuarantees):
     """ccxt's mexc against a server that speaks its wire format."""
 
@@ -74,6 +81,7 @@ class TestMexc(AdapterGuarantees):
         return WireStand(WIRES["mexc"])
 
 
+@turn_of("alpaca", WIRES, "guarantees")
 class TestAlpaca(AdapterGuarantees):
     """alpaca-py against a server that speaks the wire format of the trading API."""
 

@@ -33,6 +33,7 @@ from tests.oracle.naive import TIGHT, Happening, OutsideDomainError, happenings
 from tests.oracle.naive import read as naive
 from tests.oracle.strategies import recordings
 from tests.oracle.walks import Walk
+from tests.rotation import taking_turns
 
 
 @pytest.fixture(scope="module")
@@ -147,15 +148,10 @@ SHAPES = ("long", "short", "halves", "halves-turned")
 MINUTES, CALM = "2021-05-19_binance-spot_1m", ("calm-2025-05_binance-swap_1m", "calm-2025-05")
 GIVEN = ((MINUTES, "hedged-2021-05-19"), CALM)
 """The third, `short-2021-05-19`, is the one that `ksctl replay` is given, whole as this hedged one."""
-EVERY_THIRD, EVERY_FIFTH = 3, 5
-"""Bars of a minute that are too many for every change: `make test` sees one of so many, and what falls and recovers
-between two of them it does not see. `make test-venues` sees each bar of the crash.
-"""
-MADE = [
-    *((folder, shape, EVERY_THIRD if folder == MINUTES else 1) for folder in FOLDERS for shape in SHAPES),
-    *(pytest.param(MINUTES, shape, 1, marks=pytest.mark.venues) for shape in SHAPES),
-]
-"""Folder, shape of the book, and of how many bars one is seen."""
+EVERY_FIFTH = 5
+"""Calm bars of a minute are too many to see each of them."""
+MADE = [case for folder in FOLDERS for case in taking_turns(SHAPES, "oracle over real bars", folder)]
+"""Shape of the book, and folder: each folder has one book in `make test`, and the others in `make test-venues`."""
 
 
 def made_book(folder: Path, shape: str, symbols: tuple[str, ...]) -> Path:
@@ -197,14 +193,14 @@ def record_to(path: Path, market: Path, book: Path, every: int = 1) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("folder", "shape", "every"), MADE)
+@pytest.mark.parametrize(("shape", "folder"), MADE)
 def test_every_decision_over_real_bars_is_the_naive_readings(
-    policies: PolicySet, shared: Path, tmp_path: Path, folder: str, shape: str, every: int
+    policies: PolicySet, shared: Path, tmp_path: Path, shape: str, folder: str
 ) -> None:
-    """Through every crash, whatever the book, time and level of each decision, and each reset, on the bars seen."""
+    """Through every crash, whatever the book, time and level of each decision, and each reset."""
     market = shared / "data" / "market" / folder
     book = made_book(tmp_path, shape, read_market(market).symbols)
-    path = record_to(tmp_path / "recording.jsonl", market, book, every)
+    path = record_to(tmp_path / "recording.jsonl", market, book)
     assert decided(policies, read(path)) == naive(path)
 
 
