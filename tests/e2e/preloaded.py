@@ -27,7 +27,7 @@ LEFT_OUT: Final = (
     # Settings of the OpenTelemetry SDK are read from the environment when it is imported.
     "killswitch.telemetry.exporting", "killswitch.telemetry.metrics", "killswitch.telemetry.provider",
     # What no command of these tests needs, and what is slow to import.
-    "killswitch.charts", "killswitch.cli.lab.backtest", "killswitch.cli.lab.demo", "killswitch.cli.lab.market",
+    "killswitch.render", "killswitch.cli.lab.backtest", "killswitch.cli.lab.demo", "killswitch.cli.lab.market",
     "killswitch.conformance", "killswitch.lab",
 )  # fmt: skip
 BESIDE: Final = (

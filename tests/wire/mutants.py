@@ -21,6 +21,8 @@ def main() -> int:
     parser.add_argument("venue", nargs="*", help=", ".join(stands))
     parser.add_argument("--most", type=int, help="so many changes of each venue")
     arguments = parser.parse_args()
+    if unknown := [name for name in arguments.venue if name not in stands]:
+        parser.error(f"no venue here is called {unknown[0]}; there are {', '.join(stands)}")
     failed = False
     for name in arguments.venue or stands:
         stand, began = stands[name](), time.process_time()

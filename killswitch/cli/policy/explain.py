@@ -40,6 +40,8 @@ def _explain_code(code: str, output: str) -> None:
         text = page(code)
     except LookupError as error:
         raise click.ClickException(str(error.args[0])) from error
+    except (OSError, ValueError) as error:
+        raise click.ClickException(f"the pages of this installation are damaged ({error}): install it again") from error
     click.echo(json.dumps({"code": code, "page": text}) if output == "json" else text.rstrip())
 
 

@@ -41,9 +41,12 @@ class Family(NamedTuple):
 
 @cache
 def families() -> tuple[Family, ...]:
-    """All pages, in the order of their codes. ValueError for a file that is no list of pages, or a code named twice."""
+    """All pages, in the order of their codes. ValueError for a file that is no list of pages, a
+    code named twice, or none at all."""
     found = tuple(_family(file) for file in sorted(FOLDER.glob("*.md")))
     codes = [one.code for family in found for one in family.pages]
+    if not codes:
+        raise ValueError(f"{FOLDER} holds no pages")
     if codes != sorted(set(codes)):
         raise ValueError("codes of diagnostics are out of order, or have two pages")
     return found

@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from killswitch.cli import ksctl
 from killswitch.policy.diagnostics.pages import families, page, pages
 
 ROOMS = Path(__file__).parents[3] / "killswitch"
@@ -73,3 +75,14 @@ def test_a_file_that_is_no_list_of_pages_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("killswitch.policy.diagnostics.pages.FOLDER", tmp_path)
     with pytest.raises(ValueError, match=r"ks99-odd\.md: no page of a KS99xx code begins with '## KS9901"):
         families.__wrapped__()
+
+
+def test_an_installation_without_its_pages_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that is not there is not taken for a code that is not known."""
+    monkeypatch.setattr("killswitch.policy.diagnostics.pages.FOLDER", tmp_path / "gone")
+    monkeypatch.setattr("killswitch.policy.diagnostics.pages.pages", pages.__wrapped__)
+    monkeypatch.setattr("killswitch.policy.diagnostics.pages.families", families.__wrapped__)
+    done = CliRunner().invoke(ksctl, ["explain", "KS1203"])
+    assert done.exit_code == 1
+    assert "the pages of this installation are damaged" in done.output
+    assert "gone holds no pages): install it again" in done.output
