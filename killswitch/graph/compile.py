@@ -33,9 +33,9 @@ from killswitch.model.record import Record, record
 from killswitch.model.words import ReferenceCurrency
 from killswitch.policy.diagnostics.problem import Diagnostic, has_errors, in_order
 from killswitch.policy.loader import Document, Faulty, Loaded
+from killswitch.policy.schema.part import Part, keys_of
 from killswitch.policy.schema.policy import PolicyDocument, PolicySpec
 from killswitch.policy.schema.scalars import Quantity
-from killswitch.policy.schema.shape import Part, as_values
 
 OPERATOR = "operator"
 """Whose decisions are closes by hand: no policy may go by that name."""
@@ -197,7 +197,7 @@ def canonical(value: object) -> str:
     if isinstance(value, Quantity):
         value = {"value": value.value, "currency": value.currency}
     elif isinstance(value, Part):
-        value = {key: _unlaid(each) if key in EXPRESSIONS else each for key, each in _said(value)}
+        value = {key: _unlaid(each) if key in EXPRESSIONS else each for key, each in _declared(value)}
     if isinstance(value, Mapping):
         inside = sorted((canonical(key), canonical(each)) for key, each in value.items())
         return "{" + "".join(key + each for key, each in inside) + "}"
@@ -206,11 +206,16 @@ def canonical(value: object) -> str:
     return _scalar(value)
 
 
-def _said(part: Part) -> Iterator[tuple[str, object]]:
+_DIGESTED_AS = {"apiVersion": "api_version", "any": "any_of", "all": "all_of", "for": "duration", "with": "stand_ins"}
+"""Keys that have gone into digests by another name, and go on doing so: a digest must outlive every renaming."""
+
+
+def _declared(part: Part) -> Iterator[tuple[str, object]]:
     """The values that differ from what leaving them out means: so a key that is new one day changes no digest."""
-    for key, value in as_values(part).items():
-        if not (hasattr(type(part), key) and getattr(type(part), key) == value):
-            yield key, value
+    for name, key in keys_of(type(part)).items():
+        value = getattr(part, key.attribute)
+        if key.required or type(part).model_fields[key.attribute].default != value:
+            yield _DIGESTED_AS.get(name, name), value
 
 
 def _scalar(value: object) -> str:

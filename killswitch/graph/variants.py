@@ -14,8 +14,8 @@ from killswitch.graph.resolution.triggers import trigger
 from killswitch.model.words import Place
 from killswitch.policy.diagnostics.problem import Severity
 from killswitch.policy.loader import Document
+from killswitch.policy.schema.part import Part
 from killswitch.policy.schema.policy import COMPARISONS, ExpressionTrigger, Override, PolicyDocument, PolicySpec
-from killswitch.policy.schema.shape import Part, as_values
 from killswitch.policy.yaml.source import Path
 
 P = TypeVar("P", bound=Part)
@@ -127,12 +127,12 @@ def _varied(policy: PolicySpec, overrides: Mapping[str, Override]) -> PolicySpec
 
 
 def _overridden(policy: PolicySpec, name: str, override: Override) -> Part:
-    given = {key: value for key, value in as_values(override).items() if value is not None}
+    given = {key: value for key, value in override if value is not None}
     return _with(policy.triggers[name], **given)
 
 
 def _with(part: P, **values: object) -> P:
-    return type(part)(**{**as_values(part), **values})
+    return part.model_copy(update=values)
 
 
 class _InVariant(Findings):

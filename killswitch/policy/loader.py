@@ -11,7 +11,7 @@ from killswitch.policy.kinds import BUILT_IN, CHECKS, KINDS, AnyDocument
 from killswitch.policy.schema.cross_key_checks import mixed_forms
 from killswitch.policy.schema.policy import API_VERSION
 from killswitch.policy.schema.scalars import spelled
-from killswitch.policy.schema.validation import Gaps, Reader, closest
+from killswitch.policy.schema.validation import Gaps, closest, validate
 from killswitch.policy.yaml.files import about_file, texts
 from killswitch.policy.yaml.masked_text import Written
 from killswitch.policy.yaml.source import SourceMap
@@ -106,16 +106,14 @@ class _Loading:
         breaches = list(CHECKS[kind](plain_value(root))) if kind in CHECKS else []
         for code, path, message, fix in breaches:
             self.problems.append(source.diagnostic(code, path, message, fix, key=True))
-        reader = Reader(source, mixed_forms(breaches))
-        model = reader.document(KINDS[kind], root)
-        self.problems += reader.problems
-        read = model or reader.rest
+        read, problems, holes = validate(KINDS[kind], root, source, mixed_forms(breaches))
+        self.problems += problems
         if not isinstance(read, AnyDocument):
             self.lost = True
             return
-        taken = model is not None and sound and not breaches
+        taken = sound and not problems and not holes and not breaches
         if not taken or not self._take(Document(kind, read.metadata.name, read, source)):
-            gaps = Gaps(frozenset(reader.holes), frozenset(breach.path for breach in breaches), sound)
+            gaps = Gaps(holes, frozenset(breach.path for breach in breaches), sound)
             name = None if gaps.unread(("metadata", "name")) else read.metadata.name
             self.faulty.append(Faulty(kind, name, read, source, gaps))
 

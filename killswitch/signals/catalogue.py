@@ -126,3 +126,6 @@ CATALOGUE: tuple[SignalSpec, ...] = (
 )  # fmt: skip
 
 BY_NAME: dict[str, SignalSpec] = {spec.name: spec for spec in CATALOGUE}
+
+TRIGGER_SIGNALS: dict[str, str] = {spec.name: spec.meaning for spec in CATALOGUE if spec.level == "scope"}
+"""The signals that a trigger may watch → their meaning."""

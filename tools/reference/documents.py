@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, get_args, get_origin
 
 from killswitch.policy.kinds import BUILT_IN, KINDS
+from killswitch.policy.schema.part import Key, Part, is_part, keys_of, shapes, unwrap
 from killswitch.policy.schema.policy import API_VERSION, Metadata
-from killswitch.policy.schema.shape import Choice, Field, Part, fields, unwrap
 from tools.reference.examples import Examples, read_examples
 from tools.reference.markdown import code, fence, page, sentence, table
 from tools.reference.values import VALUES, anchor, value_words
@@ -40,26 +40,24 @@ def policy_page() -> str:
 def sections(document: type[Part]) -> list[Section]:
     """The parts of a kind below `spec`, each once, in the order in which they are first met."""
     found: dict[type[Part], Section] = {}
-    waiting = [Section(part, "spec") for part, _ in _inside(fields(document)["spec"].annotation)]
+    waiting = [Section(part, "spec") for part, _ in _inside(keys_of(document)["spec"].annotation)]
     while waiting:
         section = waiting.pop(0)
         if section.part in found:
             continue
         found[section.part] = section
-        for key, field in fields(section.part).items():
-            waiting += [Section(part, f"{section.path}.{key}{way}") for part, way in _inside(field.annotation)]
+        for name, key in keys_of(section.part).items():
+            waiting += [Section(part, f"{section.path}.{name}{way}") for part, way in _inside(key.annotation)]
     return list(found.values())
 
 
 def _inside(annotation: Any, way: str = "") -> Iterator[tuple[type[Part], str]]:
     """The parts that a value may be or hold, and the way to each: `[]` into a list, `.NAME` into a mapping."""
-    bare, metadata = unwrap(annotation)
-    for mark in metadata:
-        if isinstance(mark, Choice):
-            for shape in mark.shapes:
-                yield from _inside(shape, way)
-            return
-    if isinstance(bare, type) and issubclass(bare, Part):
+    bare, _ = unwrap(annotation)
+    if options := shapes(annotation):
+        for shape in options.values():
+            yield from _inside(shape, way)
+    elif is_part(bare):
         yield bare, way
     elif get_origin(bare) is tuple:
         yield from _inside(get_args(bare)[0], f"{way}[]")
@@ -86,7 +84,7 @@ def _kind(kind: str, document: type[Part], examples: Examples) -> Iterator[str]:
         yield f"### {kind}: `{section.path}`{_form(section, found)} {{ #{_anchor(kind, section)} }}"
         words = " ".join((section.part.__doc__ or "").split())
         yield words
-        if "xactly one" not in words and (rule := _rule(section.part.SCHEMA)):
+        if "xactly one" not in words and (rule := _rule(section.part.model_config.get("json_schema_extra"))):
             yield rule
         yield _keys(section.part, links, examples)
 
@@ -96,8 +94,8 @@ def _form(section: Section, found: list[Section]) -> str:
     rivals = [other.part for other in found if other.path == section.path and other.part is not section.part]
     if not rivals:
         return ""
-    elsewhere = {key for part in rivals for key in fields(part)}
-    own = next((key for key, field in fields(section.part).items() if field.required and key not in elsewhere), "")
+    elsewhere = {key for part in rivals for key in keys_of(part)}
+    own = next((name for name, key in keys_of(section.part).items() if key.required and name not in elsewhere), "")
     return f" with `{own}`" if own else ""
 
 
@@ -105,8 +103,10 @@ def _anchor(kind: str, section: Section) -> str:
     return f"{kind.lower()}-{section.part.__name__.lower()}"
 
 
-def _rule(schema: Mapping[str, object]) -> str:
+def _rule(schema: object) -> str:
     """What must hold between keys, as the JSON Schema says it."""
+    if not isinstance(schema, Mapping):
+        return ""
     for word, said in (("oneOf", "Exactly one"), ("anyOf", "At least one")):
         cases = schema.get(word)
         if isinstance(cases, list) and all(isinstance(case, dict) and set(case) == {"required"} for case in cases):
@@ -120,23 +120,23 @@ def _keys(part: type[Part], links: Mapping[type[Part], str], examples: Examples)
         return f"[mapping]({links[inner]})" if inner in links else "mapping"
 
     rows = []
-    for key, field in fields(part).items():
-        written = examples.of(part, key)
+    for name, key in keys_of(part).items():
+        written = examples.of(part, name)
         shown = f"<br>{code(written)}" if written else ""
-        rows.append((code(key), f"{value_words(field.annotation, link)}{shown}", _meaning(field)))
+        rows.append((code(name), f"{value_words(key.annotation, link)}{shown}", _meaning(key)))
     return table(["key", "value", "meaning"], rows)
 
 
-def _meaning(field: Field) -> str:
-    meaning = field.meaning or _of_its_part(field)
-    if field.required:
+def _meaning(key: Key) -> str:
+    meaning = key.meaning or _of_its_part(key)
+    if key.required:
         return f"{sentence(meaning)} **Needed.**".strip()
     return sentence(meaning) if "Left out:" in meaning else f"{sentence(meaning)} May be left out."
 
 
-def _of_its_part(field: Field) -> str:
+def _of_its_part(key: Key) -> str:
     """The words of the part itself, for a key that has none of its own."""
-    inside = [part.__doc__ or "" for part, _ in _inside(field.annotation)]
+    inside = [part.__doc__ or "" for part, _ in _inside(key.annotation)]
     return " ".join(inside[0].split()) if len(inside) == 1 else ""
 
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from killswitch.policy.schema import scalars, unwinding
-from killswitch.policy.schema.shape import AtLeastOne, Choice, Part, Scalar, unwrap
+from killswitch.policy.schema.part import AtLeastOne, Part, Scalar, is_part, shapes, unwrap
 
 
 class Words(NamedTuple):
@@ -74,12 +74,12 @@ PLAIN: Mapping[object, str] = {
 def value_words(annotation: Any, link: Callable[[type[Part]], str]) -> str:
     """A key's value in words; `link` gives the Markdown of a reference to a part's own section."""
     bare, metadata = unwrap(annotation)
+    if options := shapes(annotation):
+        return _either(options, link)
     for mark in metadata:
-        if isinstance(mark, Choice):
-            return _either(mark, link)
         if isinstance(mark, Scalar):
             return _scalar(mark)
-    if isinstance(bare, type) and issubclass(bare, Part):
+    if is_part(bare):
         return link(bare)
     if get_origin(bare) is None:
         return PLAIN[bare]
@@ -97,12 +97,11 @@ def _composed(bare: Any, not_empty: bool, link: Callable[[type[Part]], str]) -> 
     raise TypeError(f"{bare} is no shape of a document")
 
 
-def _either(choice: Choice, link: Callable[[type[Part]], str]) -> str:
+def _either(options: Mapping[str, Any], link: Callable[[type[Part]], str]) -> str:
     """The choices; where a single value may stand for a list of it, that is said in fewer words."""
-    if choice.pick is scalars.several:
-        _, many = choice.shapes
-        return f"{value_words(get_args(unwrap(many)[0])[0], link)}, or a list of them"
-    return ", or ".join(value_words(shape, link) for shape in choice.shapes)
+    if options.keys() == {"one", "several"}:
+        return f"{value_words(get_args(unwrap(options['several'])[0])[0], link)}, or a list of them"
+    return ", or ".join(value_words(shape, link) for shape in options.values())
 
 
 def _scalar(scalar: Scalar) -> str:

@@ -140,15 +140,18 @@ def schema(what: str, output: str) -> None:
 
         click.echo(_json(plan_schema()))
         return
-    from killswitch.policy.kinds import KINDS, schema_of, schema_of_all
+    from killswitch.policy.kinds import KINDS
+    from killswitch.policy.schema.json_schema import schema_of, schema_of_all
     from killswitch.policy.schema.validation import closest
+    from killswitch.signals.catalogue import TRIGGER_SIGNALS
 
     others = [*KINDS, "signals", "events", "plan", "all"]
     if what != "all" and what not in KINDS:
         near = closest(what, others)
         hint = f" Did you mean {near}?" if near else ""
         raise click.UsageError(f"{what} is not one of {', '.join(others)}.{hint}")
-    click.echo(_json(schema_of_all() if what == "all" else schema_of(what)))
+    made = schema_of_all(KINDS, TRIGGER_SIGNALS) if what == "all" else schema_of(what, KINDS[what], TRIGGER_SIGNALS)
+    click.echo(_json(made))
 
 
 def _signals_json() -> str:

@@ -25,8 +25,8 @@ from killswitch.graph.nodes import (
 )
 from killswitch.graph.problems import Problem, signal_names, signal_problem, suggestion
 from killswitch.model.record import Record, record
+from killswitch.policy.schema.part import MistakeError
 from killswitch.policy.schema.scalars import duration
-from killswitch.policy.schema.shape import MistakeError
 from killswitch.signals.catalogue import BY_NAME, Level, SignalSpec, Unit
 
 TEXT_VALUES = {"attribution.source": ("LONG", "SHORT", "MIXED")}

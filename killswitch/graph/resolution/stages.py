@@ -22,7 +22,7 @@ from killswitch.graph.resolution.thresholds import Columns
 from killswitch.graph.resolution.triggers import expression
 from killswitch.graph.resolution.unwindings import carried_out_by
 from killswitch.graph.wording import percent
-from killswitch.policy.schema import policy
+from killswitch.policy.schema import actions, policy
 from killswitch.policy.yaml.source import Path
 
 
@@ -106,7 +106,7 @@ def _action(written: policy.Action, stage: policy.Stage, path: Path, around: Sur
     return _close(written.close, stage, (*path, "close"), around)
 
 
-def _close(written: policy.Close, stage: policy.Stage, path: Path, around: Surroundings) -> Close:
+def _close(written: actions.Close, stage: policy.Stage, path: Path, around: Surroundings) -> Close:
     known = written.rank in around.rankings or around.others.may_have("Ranking", written.rank)
     if not known and not around.found.gaps.unread((*path, "rank")):
         message, fix = unknown_name("ranking", written.rank, around.rankings)
@@ -136,7 +136,7 @@ def _close(written: policy.Close, stage: policy.Stage, path: Path, around: Surro
     )
 
 
-def _unwinding_exists(written: policy.Close, path: Path, around: Surroundings) -> None:
+def _unwinding_exists(written: actions.Close, path: Path, around: Surroundings) -> None:
     name, where = written.unwinding, (*path, "unwinding")
     if name is None or name in around.unwindings or around.found.gaps.unread(where):
         return
@@ -145,7 +145,7 @@ def _unwinding_exists(written: policy.Close, path: Path, around: Surroundings) -
         around.found.error("KS3030", where, message, fix)
 
 
-def _part_applies(written: policy.Close, path: Path, found: Findings) -> None:
+def _part_applies(written: actions.Close, path: Path, found: Findings) -> None:
     """Warn of a spread of everything, and of a cap above what the fraction leaves of the whole book."""
     if written.spread == "by_rank" and written.fraction == 1 and not found.gaps.flawed(path):
         message = "`by_rank` says nothing where everything is closed"
@@ -168,7 +168,7 @@ def _part_applies(written: policy.Close, path: Path, found: Findings) -> None:
     )  # fmt: skip
 
 
-def _worst_applies(written: policy.Close, stage: policy.Stage, path: Path, found: Findings) -> None:
+def _worst_applies(written: actions.Close, stage: policy.Stage, path: Path, found: Findings) -> None:
     rule = stage.attribution
     falls_back = written.side == "losing" and rule is not None and "worst_ranked" in (rule.if_mixed, rule.if_unknown)
     known = not found.gaps.flawed((*path, "side")) and not found.gaps.flawed((*path[:3], "attribution"))

@@ -1,58 +1,86 @@
 """`Account` and `DeadMansSwitch` documents: one account at one venue, and its dead man's switch."""
 
-# No `from __future__ import annotations` here: `shape` reads the annotations as objects.
-
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, Field, StrictBool, Tag
 
 from killswitch.model.words import Market
 from killswitch.policy.schema.cross_key_checks import Breach
-from killswitch.policy.schema.policy import DEFAULT_CLOSING_SHARE, ApiVersion, Match, Metadata
+from killswitch.policy.schema.part import AtLeastOne, MistakeError, Part
+from killswitch.policy.schema.policy import DEFAULT_CLOSING_SHARE, Match, VersionedPart
 from killswitch.policy.schema.scalars import Duration, Endpoint, Name, ProperShare, Reference, Word, duration
-from killswitch.policy.schema.shape import AtLeastOne, Choice, MistakeError, Part
 
 
 class AccountSpec(Part):
     """One account at one venue."""
 
-    adapter: Annotated[Name, "The venue adapter, as installed."]
-    market: Annotated[Market, "The kind of market."]
-    currency: Annotated[Word, "The currency of account."]
+    adapter: Annotated[Name, Field(description="The venue adapter, as installed.")]
+    market: Annotated[Market, Field(description="The kind of market.")]
+    currency: Annotated[Word, Field(description="The currency of account.")]
     exchange: Annotated[
-        Name | None, "Which of the adapter's venues it is, by its name there, as in binanceusdm. Left out: it has one."
+        Name | None,
+        Field(
+            description=(
+                "Which of the adapter's venues it is, by its name there, as in binanceusdm. Left out: it has one."
+            )
+        ),
     ] = None
-    venue: Annotated[Name | None, "The venue's name. Left out: the exchange's, or else the adapter's name."] = None
+    venue: Annotated[
+        Name | None, Field(description="The venue's name. Left out: the exchange's, or else the adapter's name.")
+    ] = None
     endpoint: Annotated[
-        Endpoint | None, "The address that stands for the venue's own in every request. Left out: the venue's own."
+        Endpoint | None,
+        Field(description="The address that stands for the venue's own in every request. Left out: the venue's own."),
     ] = None
     endpoint_ws: Annotated[
-        Endpoint | None, "The same for its streams (ws:// or wss://). Left out: the venue's own."
+        Endpoint | None, Field(description="The same for its streams (ws:// or wss://). Left out: the venue's own.")
     ] = None
-    sandbox: Annotated[bool, "The venue's test system, where it has one. Left out: no."] = False
-    demo: Annotated[bool, "The venue's demo trading, where it has some. Left out: no."] = False
+    sandbox: Annotated[StrictBool, Field(description="The venue's test system, where it has one. Left out: no.")] = (
+        False
+    )
+    demo: Annotated[StrictBool, Field(description="The venue's demo trading, where it has some. Left out: no.")] = False
     execution: Annotated[
-        Literal["observe", "live"], "`live` acts, and only when the runner was started with --live; `observe` never."
+        Literal["observe", "live"],
+        Field(description="`live` acts, and only when the runner was started with --live; `observe` never."),
     ]
     credentials: Annotated[
-        dict[str, Reference], "References to secrets, never the secrets: env:NAME or file:PATH. Left out: none."
-    ] = {}  # noqa: RUF012 - frozen
-    options: Annotated[dict[str, object], "Whatever the adapter takes. Left out: none."] = {}  # noqa: RUF012 - frozen
+        dict[str, Reference],
+        Field(description="References to secrets, never the secrets: env:NAME or file:PATH. Left out: none."),
+    ] = {}  # noqa: RUF012 # pydantic copies it
+    options: Annotated[dict[str, object], Field(description="Whatever the adapter takes. Left out: none.")] = {}  # noqa: RUF012 # pydantic copies it
     allow_withdrawal_keys: Annotated[
-        bool, "Whether credentials that may withdraw are accepted. Left out: no, `venues check` refuses them."
+        StrictBool,
+        Field(
+            description="Whether credentials that may withdraw are accepted. Left out: no, `venues check` refuses them."
+        ),
     ] = False
     allow_unencrypted: Annotated[
-        bool,
-        "Whether credentials are sent to an `endpoint` beyond this machine without TLS (http://, ws://). Left out: no, "
-        "`run --live` refuses to.",
+        StrictBool,
+        Field(
+            description=(
+                "Whether credentials are sent to an `endpoint` beyond this machine without TLS (http://, ws://). Left "
+                "out: no, `run --live` refuses to."
+            )
+        ),
     ] = False
     outside_hours: Annotated[
         Literal["queue", "extended"] | None,
-        "Where the market has hours: what becomes of a close outside them. `queue` holds it until the market opens, "
-        "`extended` sends it at a limit into the extended hours. Left out: it is refused there.",
+        Field(
+            description=(
+                "Where the market has hours: what becomes of a close outside them. `queue` holds it until the market "
+                "opens, `extended` sends it at a limit into the extended hours. Left out: it is refused there."
+            )
+        ),
     ] = None
     closing_share: Annotated[
         ProperShare,
-        "The share of every request limit of the venue that is kept for closing: reading never uses it. Left out: 50%.",
+        Field(
+            description=(
+                "The share of every request limit of the venue that is kept for closing: reading never uses it. Left "
+                "out: 50%."
+            )
+        ),
     ] = DEFAULT_CLOSING_SHARE
 
 
@@ -61,14 +89,10 @@ def venue_of(spec: AccountSpec) -> str:
     return spec.venue or spec.exchange or spec.adapter
 
 
-class AccountDocument(Part):
+class AccountDocument(VersionedPart):
     """An account, and how it is reached."""
 
-    KEYS: ClassVar = {"api_version": "apiVersion"}
-
-    api_version: ApiVersion
     kind: Literal["Account"]
-    metadata: Metadata
     spec: AccountSpec
 
 
@@ -76,40 +100,55 @@ LEAST_REFRESHES = 2
 """So many refreshes must fit into a timeout: one that is lost must not set the timer off."""
 
 
-def _names_or_match(value: object) -> int:
-    return 1 if isinstance(value, dict) else 0
+def _names_or_match(value: object) -> str:
+    return "match" if isinstance(value, dict | Match) else "names"
+
+
+Names = Annotated[tuple[Word, ...], AtLeastOne()]
 
 
 class DeadManSpec(Part):
     """A timer at the venue, started anew for as long as the runner is healthy."""
 
     accounts: Annotated[
-        tuple[str, ...] | Match,
-        Choice(_names_or_match, Annotated[tuple[Word, ...], AtLeastOne()], Match),
-        "Whose orders: names of accounts, or what they have in common; `{}` is every account.",
+        Annotated[Names, Tag("names")] | Annotated[Match, Tag("match")],
+        Discriminator(_names_or_match),
+        Field(description="Whose orders: names of accounts, or what they have in common; `{}` is every account."),
     ]
     at_venue: Annotated[
-        bool, "`true`: the venue itself cancels all resting orders of the account. There is no other kind yet."
+        StrictBool,
+        Field(
+            description=(
+                "`true`: the venue itself cancels all resting orders of the account. There is no other kind yet."
+            )
+        ),
     ]
-    timeout: Annotated[Duration, "For how long nothing may be heard of the runner before the venue cancels."]
+    timeout: Annotated[
+        Duration, Field(description="For how long nothing may be heard of the runner before the venue cancels.")
+    ]
     refresh: Annotated[
-        Duration, "How often the timer is started anew, after a tick that has ended well. At most half of `timeout`."
+        Duration,
+        Field(
+            description=(
+                "How often the timer is started anew, after a tick that has ended well. At most half of `timeout`."
+            )
+        ),
     ]
     accept_unprotected: Annotated[
-        bool,
-        "Whether the timer may also run while it would cancel protective stops of open positions. Left out: no, it is "
-        "stopped then and a person is told.",
+        StrictBool,
+        Field(
+            description=(
+                "Whether the timer may also run while it would cancel protective stops of open positions. Left out: "
+                "no, it is stopped then and a person is told."
+            )
+        ),
     ] = False
 
 
-class DeadManDocument(Part):
+class DeadManDocument(VersionedPart):
     """A dead man's switch: what the venue does when nothing is heard of the runner any more."""
 
-    KEYS: ClassVar = {"api_version": "apiVersion"}
-
-    api_version: ApiVersion
     kind: Literal["DeadMansSwitch"]
-    metadata: Metadata
     spec: DeadManSpec
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from killswitch.policy.schema.actions import ACTIONS
+from killswitch.policy.schema.part import MistakeError
 from killswitch.policy.schema.scalars import name
-from killswitch.policy.schema.shape import MistakeError
 
 COMPARISONS = ("at_least", "at_most", "above", "below")
 FORMULA_KEYS = {
@@ -20,7 +21,6 @@ FORMULA_KEYS = {
     "genesis": ("sample", "least"),
 }
 """The keys that each formula of a `Ranking` reads; all but `weights` are needed where they are read."""
-ACTIONS = ("lock_trading", "cancel_orders", "close")
 
 Path = tuple[str | int, ...]
 

@@ -1,61 +1,86 @@
 """What a `Ranking` holds: in which order positions are closed."""
 
-# No `from __future__ import annotations` here: `shape` reads the annotations as objects.
-
 from decimal import Decimal
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
+from pydantic import ConfigDict, Field
+
+from killswitch.policy.schema.part import Part
 from killswitch.policy.schema.scalars import Duration, ReturnCount, Weight
-from killswitch.policy.schema.shape import Part
 
 
 class Weights(Part):
     """The weight of each term; a term left out weighs nothing."""
 
-    pnl_delta: Annotated[Weight, "Loss over the window."] = Decimal(0)
-    loss: Annotated[Weight, "Current unrealised loss."] = Decimal(0)
-    liquidation_proximity: Annotated[Weight, "Nearness to liquidation."] = Decimal(0)
-    notional_share: Annotated[Weight, "Part of the gross notional."] = Decimal(0)
-    margin_loss: Annotated[Weight, "Loss as part of the margin."] = Decimal(0)
+    pnl_delta: Annotated[Weight, Field(description="Loss over the window.")] = Decimal(0)
+    loss: Annotated[Weight, Field(description="Current unrealised loss.")] = Decimal(0)
+    liquidation_proximity: Annotated[Weight, Field(description="Nearness to liquidation.")] = Decimal(0)
+    notional_share: Annotated[Weight, Field(description="Part of the gross notional.")] = Decimal(0)
+    margin_loss: Annotated[Weight, Field(description="Loss as part of the margin.")] = Decimal(0)
 
 
 class RankingSpec(Part):
     """In which order positions are closed."""
 
     # which formula has them is for `checks`: a schema of keys by the value of another says nothing in an editor
-    SCHEMA: ClassVar = {
-        "dependentRequired": {"sample": ["least"], "least": ["sample"], "if_unknown": ["sample", "least"]}
-    }
+    model_config = ConfigDict(
+        json_schema_extra={
+            "dependentRequired": {"sample": ["least"], "least": ["sample"], "if_unknown": ["sample", "least"]}
+        }
+    )
 
     formula: Annotated[
         Literal["normalised", "killswitch-v6", "component-risk", "genesis"],
-        "How the terms become a score. Two have no terms and go by the returns of the marks over the window: "
-        "`component-risk` is a position's share of the variance of the scope's P&L; `genesis` is share of the gross × "
-        "standard deviation of returns × fall of the P&L, the last two ÷ the book's largest, where an unknown factor "
-        "counts as the worst in the book.",
+        Field(
+            description=(
+                "How the terms become a score. Two have no terms and go by the returns of the marks over the window: "
+                "`component-risk` is a position's share of the variance of the scope's P&L; `genesis` is share of the "
+                "gross × standard deviation of returns × fall of the P&L, the last two ÷ the book's largest, where "
+                "an unknown factor counts as the worst in the book."
+            )
+        ),
     ]
     weights: Annotated[
         Weights | None,
-        "Of the terms; with `component-risk` those of `if_unknown`, with `genesis` none. Left out: 0.40, 0.25, 0.20, "
-        "0.10, 0.05 in the order of the terms.",
+        Field(
+            description=(
+                "Of the terms; with `component-risk` those of `if_unknown`, with `genesis` none. Left out: 0.40, "
+                "0.25, 0.20, 0.10, 0.05 in the order of the terms."
+            )
+        ),
     ] = None
     window: Annotated[
         Duration,
-        "Time over which the loss is taken when no trigger's window is at hand; with `component-risk` and "
-        "`genesis` also the returns.",
+        Field(
+            description=(
+                "Time over which the loss is taken when no trigger's window is at hand; with `component-risk` and "
+                "`genesis` also the returns."
+            )
+        ),
     ]
     sample: Annotated[
         Duration | None,
-        "Of `component-risk` and `genesis`, which need it: the time between two marks. Left out: not recorded.",
+        Field(
+            description=(
+                "Of `component-risk` and `genesis`, which need it: the time between two marks. Left out: not recorded."
+            )
+        ),
     ] = None
     least: Annotated[
         ReturnCount | None,
-        "Of `component-risk` and `genesis`, which need it: with fewer returns in the window the component risk, or the "
-        "volatility of the position, is unknown. "
-        "Left out: not asked.",
+        Field(
+            description=(
+                "Of `component-risk` and `genesis`, which need it: with fewer returns in the window the component "
+                "risk, or the volatility of the position, is unknown. Left out: not asked."
+            )
+        ),
     ] = None
     if_unknown: Annotated[
         Literal["normalised", "killswitch-v6"] | None,
-        "Of `component-risk`, which needs it: the formula that ranks while the component risk is unknown; the decision "
-        "says so. Left out: not asked.",
+        Field(
+            description=(
+                "Of `component-risk`, which needs it: the formula that ranks while the component risk is unknown; the "
+                "decision says so. Left out: not asked."
+            )
+        ),
     ] = None

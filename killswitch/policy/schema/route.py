@@ -1,15 +1,16 @@
 """What a `NotificationRoute` holds: which messages it takes, and where they go."""
 
-# No `from __future__ import annotations` here: `shape` reads the annotations as objects.
-
 import re
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, Literal, get_args
+
+from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from killswitch.model.instant import HOUR
 from killswitch.model.words import NotificationEvent, Severity
 from killswitch.policy.schema.cross_key_checks import Breach
-from killswitch.policy.schema.policy import ApiVersion, Metadata
+from killswitch.policy.schema.part import AtLeastOne, MistakeError, Part, Scalar
+from killswitch.policy.schema.policy import VersionedPart
 from killswitch.policy.schema.scalars import (
     Duration,
     Name,
@@ -17,11 +18,10 @@ from killswitch.policy.schema.scalars import (
     Text,
     Words,
     name,
+    one_or_several,
     require_name,
-    several,
     spelled,
 )
-from killswitch.policy.schema.shape import AtLeastOne, Choice, MistakeError, Part, Scalar
 
 TARGETS = ("log", "file", "apprise")
 DEFAULT_GIVE_UP_AFTER = 24 * HOUR
@@ -72,11 +72,20 @@ def _one_of(words: object) -> Scalar:
 
 
 OneName = Annotated[tuple[str, ...], Scalar(_one_name, {"type": "string"})]
-Names = Annotated[tuple[str, ...], Choice(several, OneName, Annotated[tuple[Name, ...], AtLeastOne()])]
+Names = Annotated[
+    Annotated[OneName, Tag("one")] | Annotated[tuple[Name, ...], AtLeastOne(), Tag("several")],
+    Discriminator(one_or_several),
+]
 OneEvent = Annotated[tuple[str, ...], _one_of(NotificationEvent)]
-Events = Annotated[tuple[str, ...], Choice(several, OneEvent, Annotated[tuple[NotificationEvent, ...], AtLeastOne()])]
+Events = Annotated[
+    Annotated[OneEvent, Tag("one")] | Annotated[tuple[NotificationEvent, ...], AtLeastOne(), Tag("several")],
+    Discriminator(one_or_several),
+]
 OneSeverity = Annotated[tuple[str, ...], _one_of(Severity)]
-Severities = Annotated[tuple[str, ...], Choice(several, OneSeverity, Annotated[tuple[Severity, ...], AtLeastOne()])]
+Severities = Annotated[
+    Annotated[OneSeverity, Tag("one")] | Annotated[tuple[Severity, ...], AtLeastOne(), Tag("several")],
+    Discriminator(one_or_several),
+]
 ServiceUrl = Annotated[
     str,
     Scalar(
@@ -99,26 +108,37 @@ FilePath = Annotated[
 class LevelRange(Part):
     """From which level of stage on."""
 
-    at_least: Annotated[StageLevel, "This level and those above it."]
+    at_least: Annotated[StageLevel, Field(description="This level and those above it.")]
 
 
 class RouteMatch(Part):
     """Which messages a route takes: those that have everything that is asked for. A key left out asks for nothing."""
 
     notify: Annotated[
-        Names | None, "Names under `notify` of the stage; a notice has those of all its policy's. Left out: any."
+        Names | None,
+        Field(description="Names under `notify` of the stage; a notice has those of all its policy's. Left out: any."),
     ] = None
-    level: Annotated[LevelRange | None, "Level of the stage. Notices have none. Left out: any, or none."] = None
+    level: Annotated[
+        LevelRange | None, Field(description="Level of the stage. Notices have none. Left out: any, or none.")
+    ] = None
     severity: Annotated[
         Severities | None,
-        "A stage that fires, and a close that leaves something, page; other ends are info. Left out: any.",
+        Field(
+            description=(
+                "A stage that fires, and a close that leaves something, page; other ends are info. Left out: any."
+            )
+        ),
     ] = None
-    events: Annotated[Events | None, "What has happened. Left out: anything."] = None
-    policy: Annotated[Names | None, "Names of policies; the program's own notices are of `runner`. Left out: any."] = (
-        None
-    )
-    scope: Annotated[Words | None, "Scopes as `ksctl status` shows them, such as account/main. Left out: any."] = None
-    labels: Annotated[dict[str, Text], "Labels of the policy, every one of them. Left out: any."] = {}  # noqa: RUF012 - frozen
+    events: Annotated[Events | None, Field(description="What has happened. Left out: anything.")] = None
+    policy: Annotated[
+        Names | None, Field(description="Names of policies; the program's own notices are of `runner`. Left out: any.")
+    ] = None
+    scope: Annotated[
+        Words | None, Field(description="Scopes as `ksctl status` shows them, such as account/main. Left out: any.")
+    ] = None
+    labels: Annotated[
+        dict[str, Text], Field(description="Labels of the policy, every one of them. Left out: any.")
+    ] = {}  # noqa: RUF012 # pydantic copies it
 
 
 class LogTarget(Part):
@@ -126,51 +146,64 @@ class LogTarget(Part):
 
     level: Annotated[
         Literal["info", "warning", "error"],
-        "The level at which a configured log gets every message of the route; a line on stderr has none. It leaves no "
-        "message out: `match: {severity: page}` does.",
+        Field(
+            description=(
+                "The level at which a configured log gets every message of the route; a line on stderr has none. It "
+                "leaves no message out: `match: {severity: page}` does."
+            )
+        ),
     ]
 
 
 class FileTarget(Part):
     """A file of JSON Lines, appended to and synced to disk."""
 
-    path: Annotated[FilePath, "From the root. It is made, for its owner alone, where it is not there."]
+    path: Annotated[
+        FilePath, Field(description="From the root. It is made, for its owner alone, where it is not there.")
+    ]
 
 
 class AppriseTarget(Part):
     """A service that Apprise reaches: chat, mail, pager, webhook."""
 
-    url: Annotated[ServiceUrl, "A reference to its Apprise URL: env:NAME or file:PATH."]
+    url: Annotated[ServiceUrl, Field(description="A reference to its Apprise URL: env:NAME or file:PATH.")]
 
 
 class Target(Part):
     """One place to send to: exactly one key."""
 
-    SCHEMA: ClassVar = {"minProperties": 1, "maxProperties": 1}
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
-    log: Annotated[LogTarget | None, "The program's log, or stderr. Left out: another key says where."] = None
-    file: Annotated[FileTarget | None, "A file of JSON Lines. Left out: another key says where."] = None
-    apprise: Annotated[AppriseTarget | None, "Any service of Apprise. Left out: another key says where."] = None
+    log: Annotated[
+        LogTarget | None, Field(description="The program's log, or stderr. Left out: another key says where.")
+    ] = None
+    file: Annotated[FileTarget | None, Field(description="A file of JSON Lines. Left out: another key says where.")] = (
+        None
+    )
+    apprise: Annotated[
+        AppriseTarget | None, Field(description="Any service of Apprise. Left out: another key says where.")
+    ] = None
 
 
 class RouteSpec(Part):
     """Which messages go where."""
 
-    match: Annotated[RouteMatch, "Which messages; `{}` is every one."]
-    targets: Annotated[tuple[Target, ...], AtLeastOne(), "Where they go: to each of these, once."]
+    match: Annotated[RouteMatch, Field(description="Which messages; `{}` is every one.")]
+    targets: Annotated[tuple[Target, ...], AtLeastOne(), Field(description="Where they go: to each of these, once.")]
     give_up_after: Annotated[
-        Duration, "A message that could not be delivered for so long is given up, and that is reported. Left out: 24h."
+        Duration,
+        Field(
+            description=(
+                "A message that could not be delivered for so long is given up, and that is reported. Left out: 24h."
+            )
+        ),
     ] = DEFAULT_GIVE_UP_AFTER
 
 
-class RouteDocument(Part):
+class RouteDocument(VersionedPart):
     """A notification route: which messages go where."""
 
-    KEYS: ClassVar = {"api_version": "apiVersion"}
-
-    api_version: ApiVersion
     kind: Literal["NotificationRoute"]
-    metadata: Metadata
     spec: RouteSpec
 
 

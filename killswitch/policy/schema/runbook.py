@@ -1,16 +1,16 @@
 """What a `Runbook` document holds: a template for a stage's runbook, and who is to be reached."""
 
-# No `from __future__ import annotations` here: `shape` reads the annotations as objects.
-
 import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from killswitch.policy.schema.cross_key_checks import Breach
-from killswitch.policy.schema.policy import ApiVersion, Metadata
+from killswitch.policy.schema.part import MistakeError, Part, Scalar
+from killswitch.policy.schema.policy import VersionedPart
 from killswitch.policy.schema.scalars import Duration, Text, spelled, text
-from killswitch.policy.schema.shape import MistakeError, Part, Scalar
 
 _USER = re.compile(r"://[^/\s]*@")
 _SECRET_IN_QUERY = re.compile(r"(?i)[?&#;][^=\s&]*(?:secret|token|passw|key|sig)[^=\s&]*=")
@@ -55,23 +55,26 @@ Page = Annotated[str, Scalar(link, {"type": "string", "pattern": r"^https?://\S+
 class Contact(Part):
     """Someone who can help."""
 
-    name: Annotated[Text, "Who; escalation refers to it."]
-    role: Annotated[Text, "What for."]
-    reach: Annotated[Reach, "How: a number, an address, or env:NAME or file:PATH, which is named and never resolved."]
+    name: Annotated[Text, Field(description="Who; escalation refers to it.")]
+    role: Annotated[Text, Field(description="What for.")]
+    reach: Annotated[
+        Reach,
+        Field(description="How: a number, an address, or env:NAME or file:PATH, which is named and never resolved."),
+    ]
 
 
 class EscalationStep(Part):
     """Whom to turn to when it goes on."""
 
-    after: Annotated[Duration, "How long after the stage has fired."]
-    contact: Annotated[Text, "One of the contacts, by name."]
+    after: Annotated[Duration, Field(description="How long after the stage has fired.")]
+    contact: Annotated[Text, Field(description="One of the contacts, by name.")]
 
 
 class LinkTo(Part):
     """A page to open."""
 
-    title: Annotated[Text, "What is to be found there."]
-    url: Annotated[Page, "Its address."]
+    title: Annotated[Text, Field(description="What is to be found there.")]
+    url: Annotated[Page, Field(description="Its address.")]
 
 
 class RunbookSpec(Part):
@@ -79,21 +82,23 @@ class RunbookSpec(Part):
 
     template: Annotated[
         Template | None,
-        "A Jinja2 template beside the document. Left out: the shipped one of the same name, or the generic one.",
+        Field(
+            description=(
+                "A Jinja2 template beside the document. Left out: the shipped one of the same name, or the generic one."
+            )
+        ),
     ] = None
-    contacts: Annotated[tuple[Contact, ...], "Who can help. Left out: nobody."] = ()
-    escalation: Annotated[tuple[EscalationStep, ...], "Whom to turn to, and when. Left out: nobody."] = ()
-    links: Annotated[tuple[LinkTo, ...], "Pages to open. Left out: none."] = ()
+    contacts: Annotated[tuple[Contact, ...], Field(description="Who can help. Left out: nobody.")] = ()
+    escalation: Annotated[
+        tuple[EscalationStep, ...], Field(description="Whom to turn to, and when. Left out: nobody.")
+    ] = ()
+    links: Annotated[tuple[LinkTo, ...], Field(description="Pages to open. Left out: none.")] = ()
 
 
-class RunbookDocument(Part):
+class RunbookDocument(VersionedPart):
     """A runbook: its template, contacts and escalation path."""
 
-    KEYS: ClassVar = {"api_version": "apiVersion"}
-
-    api_version: ApiVersion
     kind: Literal["Runbook"]
-    metadata: Metadata
     spec: RunbookSpec
 
 

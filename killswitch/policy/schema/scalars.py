@@ -10,9 +10,11 @@ import re
 from decimal import Decimal
 from typing import Annotated, Literal, NamedTuple, get_args
 
+from pydantic import Discriminator, Field, Tag
+
 from killswitch.model.instant import HOUR, MINUTE, SECOND
 from killswitch.model.words import Market
-from killswitch.policy.schema.shape import AtLeastOne, Choice, MistakeError, Scalar
+from killswitch.policy.schema.part import AtLeastOne, MistakeError, Scalar
 
 QuantityUnit = Literal["plain", "percent", "money", "time"]
 
@@ -250,9 +252,9 @@ def one_market(value: object) -> tuple[str, ...]:
     return (market(value),)
 
 
-def several(value: object) -> int:
+def one_or_several(value: object) -> str:
     """Which of the two shapes of one-or-more is meant."""
-    return int(isinstance(value, list))
+    return "several" if isinstance(value, list) else "one"
 
 
 def text(value: object) -> str:
@@ -370,11 +372,18 @@ Confirmation = Annotated[Confirm, Scalar(confirm, _pattern(rf"{_DURATION.pattern
 Name = Annotated[str, Scalar(name, _NAME_JSON)]
 Word = Annotated[str, Scalar(word, _WORD_JSON)]
 OneWord = Annotated[tuple[str, ...], Scalar(one_word, _WORD_JSON)]
-Words = Annotated[tuple[str, ...], Choice(several, OneWord, Annotated[tuple[Word, ...], AtLeastOne()])]
+Words = Annotated[
+    Annotated[OneWord, Tag("one")] | Annotated[tuple[Word, ...], AtLeastOne(), Tag("several")],
+    Discriminator(one_or_several),
+]
 MarketKind = Annotated[str, Scalar(market, _MARKET_JSON)]
 OneMarket = Annotated[tuple[str, ...], Scalar(one_market, _MARKET_JSON)]
-Markets = Annotated[tuple[str, ...], Choice(several, OneMarket, Annotated[tuple[MarketKind, ...], AtLeastOne()])]
+Markets = Annotated[
+    Annotated[OneMarket, Tag("one")] | Annotated[tuple[MarketKind, ...], AtLeastOne(), Tag("several")],
+    Discriminator(one_or_several),
+]
 Text = Annotated[str, Scalar(text, {"type": "string", "minLength": 1})]
+Expression = Annotated[Text, Field(description="A condition in CEL over signals.")]
 Reference = Annotated[str, Scalar(reference, _pattern(_REFERENCE.pattern, "env:BINANCE_KEY", "file:/run/secrets/key"))]
 Manual = Annotated[str, Scalar(manual, {"const": "manual"})]
 Endpoint = Annotated[str, Scalar(endpoint, _pattern(r"(https?|wss?)://\S+", "http://127.0.0.1:8700"))]

@@ -1,13 +1,14 @@
 """What an `Unwinding` holds: how a close is carried out once it is decided."""
 
-# No `from __future__ import annotations` here: `shape` reads the annotations as objects.
-
 from decimal import Decimal
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
 
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.words import Cause
-from killswitch.policy.schema.policy import ApiVersion, Metadata
+from killswitch.policy.schema.part import AtLeastOne, MistakeError, Part, Scalar
+from killswitch.policy.schema.policy import VersionedPart
 from killswitch.policy.schema.scalars import (
     Duration,
     Fraction,
@@ -20,7 +21,6 @@ from killswitch.policy.schema.scalars import (
     spelled,
     whole_number,
 )
-from killswitch.policy.schema.shape import AtLeastOne, MistakeError, Part, Scalar
 
 DEFAULT_HEDGE_AFTER = MINUTE
 DEFAULT_HEDGE_WINDOW = 4 * HOUR
@@ -71,30 +71,49 @@ class Impact(Part):
 
     model: Annotated[
         Literal["square_root", "linear"],
-        "The expected impact of trading Q: `square_root` is σ·√(Q/V) (Almgren, Thum, Hauptmann and Li 2005), `linear` "
-        "is σ·Q/V (Kyle 1985), with the daily volatility σ and the daily volume V.",
+        Field(
+            description=(
+                "The expected impact of trading Q: `square_root` is σ·√(Q/V) (Almgren, Thum, Hauptmann and Li 2005), "
+                "`linear` is σ·Q/V (Kyle 1985), with the daily volatility σ and the daily volume V."
+            )
+        ),
     ]
-    at_most: Annotated[Fraction, "The greatest expected impact of one slice, as a fraction of the price."]
+    at_most: Annotated[
+        Fraction, Field(description="The greatest expected impact of one slice, as a fraction of the price.")
+    ]
     participation: Annotated[
         Fraction | None,
-        "The greatest part of the visible depth, or where that is unknown of the recent volume, that one slice may be. "
-        "Left out: not bounded.",
+        Field(
+            description=(
+                "The greatest part of the visible depth, or where that is unknown of the recent volume, that one "
+                "slice may be. Left out: not bounded."
+            )
+        ),
     ] = None
     if_unknown: Annotated[
         Literal["whole", "ladder_only"],
-        "When volume, volatility and depth are unknown the position goes in one order, as far as the venue's maximum "
-        "allows. `whole` accepts that; `ladder_only` accepts it only because a ladder bounds the price, and needs one.",
+        Field(
+            description=(
+                "When volume, volatility and depth are unknown the position goes in one order, as far as the venue's "
+                "maximum allows. `whole` accepts that; `ladder_only` accepts it only because a ladder bounds the "
+                "price, and needs one."
+            )
+        ),
     ]
 
 
 class SlippageClass(Part):
     """How far from the mark an order of some symbols may fill. Without `symbols` and `group` it is for all."""
 
-    SCHEMA: ClassVar = {"not": {"required": ["symbols", "group"]}}
+    model_config = ConfigDict(json_schema_extra={"not": {"required": ["symbols", "group"]}})
 
-    symbols: Annotated[tuple[Word, ...] | None, AtLeastOne(), "Symbols, or base assets. Left out: every one."] = None
-    group: Annotated[Name | None, "A CorrelationGroup, in place of its symbols. Left out: `symbols` says which."] = None
-    at_most: Annotated[ProperShare, "The bound, as a fraction of the mark when the order is sent."]
+    symbols: Annotated[
+        tuple[Word, ...] | None, AtLeastOne(), Field(description="Symbols, or base assets. Left out: every one.")
+    ] = None
+    group: Annotated[
+        Name | None, Field(description="A CorrelationGroup, in place of its symbols. Left out: `symbols` says which.")
+    ] = None
+    at_most: Annotated[ProperShare, Field(description="The bound, as a fraction of the mark when the order is sent.")]
 
 
 class Rung(Part):
@@ -102,50 +121,61 @@ class Rung(Part):
 
     order: Annotated[
         Literal["limit_ioc", "market", "limit"],
-        "`limit_ioc` has a limit and expires as far as it does not fill at once. `market` has none. `limit` rests, and "
-        "is for markets that take no market orders.",
+        Field(
+            description=(
+                "`limit_ioc` has a limit and expires as far as it does not fill at once. `market` has none. `limit` "
+                "rests, and is for markets that take no market orders."
+            )
+        ),
     ]
-    widen: Annotated[Widening, "The limit, in times of the symbol's bound; not with `market`. Left out: 1."] = Decimal(
-        1
-    )
-    tries: Annotated[Tries, "How many orders before the next step. Left out: 1."] = 1
+    widen: Annotated[
+        Widening, Field(description="The limit, in times of the symbol's bound; not with `market`. Left out: 1.")
+    ] = Decimal(1)
+    tries: Annotated[Tries, Field(description="How many orders before the next step. Left out: 1.")] = 1
 
 
 class StandIn(Part):
     """An instrument that may stand in for a position that cannot be closed."""
 
-    account: Annotated[Word, "The name of its Account."]
-    symbol: Annotated[Word, "Its symbol there."]
+    account: Annotated[Word, Field(description="The name of its Account.")]
+    symbol: Annotated[Word, Field(description="Its symbol there.")]
 
 
 class Hedge(Part):
     """What is done about a position that cannot be closed: its venue is down, its market is halted or delisted."""
 
-    KEYS: ClassVar = {"stand_ins": "with"}
-
     mode: Annotated[
-        Literal["suggest", "act"], "`suggest` tells a person what to open, and how much; `act` opens it, temporarily."
+        Literal["suggest", "act"],
+        Field(description="`suggest` tells a person what to open, and how much; `act` opens it, temporarily."),
     ]
-    after: Annotated[Duration, "How long the position cannot be closed before. Left out: 60s."] = DEFAULT_HEDGE_AFTER
-    stand_ins: Annotated[tuple[StandIn, ...], AtLeastOne(), "Instruments that may stand in; the first that can does."]
-    window: Annotated[Duration, "Of the returns over which beta is taken, which sizes the hedge. Left out: 4h."] = (
-        DEFAULT_HEDGE_WINDOW
+    after: Annotated[Duration, Field(description="How long the position cannot be closed before. Left out: 60s.")] = (
+        DEFAULT_HEDGE_AFTER
     )
+    stand_ins: Annotated[
+        tuple[StandIn, ...],
+        AtLeastOne(),
+        Field(alias="with", description="Instruments that may stand in; the first that can does."),
+    ]
+    window: Annotated[
+        Duration, Field(description="Of the returns over which beta is taken, which sizes the hedge. Left out: 4h.")
+    ] = DEFAULT_HEDGE_WINDOW
     max_notional: Annotated[
-        Money | None, "The greatest worth of one hedge; needed with `act`. Left out: what beta says."
+        Money | None, Field(description="The greatest worth of one hedge; needed with `act`. Left out: what beta says.")
     ] = None
 
 
 class Spot(Part):
     """How holdings are sold that have no open market against the account's currency, and what is never sold."""
 
-    via: Annotated[tuple[Word, ...], "Assets to go over, the first that has both markets. Left out: BTC, then ETH."] = (
-        DEFAULT_VIA
-    )
+    via: Annotated[
+        tuple[Word, ...],
+        Field(description="Assets to go over, the first that has both markets. Left out: BTC, then ETH."),
+    ] = DEFAULT_VIA
     stables: Annotated[
-        tuple[Word, ...], "Assets that count as money, and are never sold. Left out: USDT, USDC, FDUSD."
+        tuple[Word, ...],
+        Field(description="Assets that count as money, and are never sold. Left out: USDT, USDC, FDUSD."),
     ] = DEFAULT_STABLES
-    keep: Annotated[tuple[Word, ...], "Other assets that are never sold. Left out: none."] = ()
+    keep: Annotated[tuple[Word, ...], Field(description="Other assets that are never sold. Left out: none.")] = ()
 
 
 class UnwindingSpec(Part):
@@ -153,40 +183,55 @@ class UnwindingSpec(Part):
 
     reasons: Annotated[
         tuple[Cause, ...],
-        "Closes by hand for these reasons are carried out by it. Left out: none; what a reason does by itself is in "
-        "`docs/semantics.md`.",
+        Field(
+            description=(
+                "Closes by hand for these reasons are carried out by it. Left out: none; what a reason does by itself "
+                "is in `docs/semantics.md`."
+            )
+        ),
     ] = ()
     max_orders_per_minute: Annotated[
-        OrdersPerMinute | None, "On each account, evenly spaced. Left out: as fast as the venue allows."
+        OrdersPerMinute | None,
+        Field(description="On each account, evenly spaced. Left out: as fast as the venue allows."),
     ] = None
-    pause: Annotated[Duration | None, "Between two slices of one position. Left out: none."] = None
+    pause: Annotated[Duration | None, Field(description="Between two slices of one position. Left out: none.")] = None
     impact: Annotated[
-        Impact | None, "How large a slice may be. Left out: positions are split at the venue's maximum only."
+        Impact | None,
+        Field(description="How large a slice may be. Left out: positions are split at the venue's maximum only."),
     ] = None
     slippage: Annotated[
         tuple[SlippageClass, ...],
-        "How far from the mark an order may fill; the first that covers a symbol holds, and what none covers is not "
-        "bounded. Needs a `ladder`. Left out: no bound.",
+        Field(
+            description=(
+                "How far from the mark an order may fill; the first that covers a symbol holds, and what none covers "
+                "is not bounded. Needs a `ladder`. Left out: no bound."
+            )
+        ),
     ] = ()
     ladder: Annotated[
         tuple[Rung, ...],
-        "The orders that are tried, one step after the other. It ends with an exit: `market`, or `limit`. Left out: "
-        "market orders.",
+        Field(
+            description=(
+                "The orders that are tried, one step after the other. It ends with an exit: `market`, or `limit`. "
+                "Left out: market orders."
+            )
+        ),
     ] = ()
     hedge: Annotated[
-        Hedge | None, "What to do about a position that cannot be closed. Left out: it is told, and nothing is opened."
+        Hedge | None,
+        Field(
+            description=(
+                "What to do about a position that cannot be closed. Left out: it is told, and nothing is opened."
+            )
+        ),
     ] = None
-    spot: Annotated[Spot, "Routes of spot holdings. Left out: over BTC, then ETH; USDT, USDC and FDUSD are kept."] = (
-        Spot()
-    )
+    spot: Annotated[
+        Spot, Field(description="Routes of spot holdings. Left out: over BTC, then ETH; USDT, USDC and FDUSD are kept.")
+    ] = Spot()
 
 
-class UnwindingDocument(Part):
+class UnwindingDocument(VersionedPart):
     """An unwinding: how a close is carried out."""
 
-    KEYS: ClassVar = {"api_version": "apiVersion"}
-
-    api_version: ApiVersion
     kind: Literal["Unwinding"]
-    metadata: Metadata
     spec: UnwindingSpec

@@ -1,221 +1,56 @@
 """From nodes to documents: every key and value held against the declared shape, every mistake in one pass.
 
-Where a value had a mistake in it a filler stands in the model: it has the right type and no meaning, and nothing may
-be said about it. Only documents with mistakes come here; no policy set is ever made of them.
+pydantic checks the values; this module says where each error was written, in the words and with the code of a
+diagnostic. A document with mistakes is validated again with a filler in the place of whatever was wrong, so that the
+rest of it can be checked too. Only documents with mistakes have fillers, and no policy set is ever made of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple, get_args, get_origin
 
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
 from killswitch.policy.diagnostics.problem import Diagnostic
 from killswitch.policy.schema.cross_key_checks import COMPARISONS
+from killswitch.policy.schema.part import (
+    EMPTY_LIST,
+    AtLeastOne,
+    Filler,
+    Key,
+    MistakeError,
+    Part,
+    Scalar,
+    below,
+    is_part,
+    keys_of,
+    shape_of,
+    shapes,
+    unwrap,
+)
 from killswitch.policy.schema.scalars import spelled
-from killswitch.policy.schema.shape import AtLeastOne, Choice, Field, MistakeError, Part, Scalar, fields, unwrap
 from killswitch.policy.yaml.source import Path, SourceMap
 from killswitch.policy.yaml.tree import Node, plain_value
 
 _FORM_KEYS = frozenset({"signal", "window", "when", *COMPARISONS})
 
-
-class _Refused:
-    """What a value is that had a mistake in it; `rest` is what of it could be read, fillers where nothing could."""
-
-    __slots__ = ("rest",)
-
-    def __init__(self, rest: object = None) -> None:
-        self.rest = rest
-
-
-_REFUSED: Final = _Refused()
-
-_PLAIN = {str: "text", int: "a whole number", bool: "true or false"}
+_MAPPING, _LIST = "a mapping", "a list"
+_SORTS = {
+    "model_type": _MAPPING,
+    "model_attributes_type": _MAPPING,
+    "dict_type": _MAPPING,
+    "tuple_type": _LIST,
+    "bool_type": "true or false",
+}
+"""Type of a pydantic error → what was wanted."""
 _FIXES = {
-    "a mapping": "write its keys below it, or {} for none",
-    "a list": "put it in brackets, or begin each line with a dash",
-    "text": "put it in quotes",
-    "a whole number": "write a whole number",
+    _MAPPING: "write its keys below it, or {} for none",
+    _LIST: "put it in brackets, or begin each line with a dash",
     "true or false": "write true or false",
 }
-
-
-class Reader:
-    """Reads one document. `problems` gathers what is wrong; what only follows from another mistake is left out.
-
-    `forms` are the triggers of which it has already been said that they mix or lack a form. `holes` are the paths of
-    what could not be read; `rest` is the document around them, where it is a mapping at all.
-    """
-
-    def __init__(self, source: SourceMap, forms: frozenset[Path]) -> None:
-        self.problems: list[Diagnostic] = []
-        self.holes: set[Path] = set()
-        self.rest: Part | None = None
-        self._source = source
-        self._forms = forms
-
-    def document(self, part: type[Part], root: Node) -> Part | None:
-        """The document, or None when something in it is wrong."""
-        made = self._part(part, root, ())
-        if isinstance(made, _Refused):
-            self.rest = made.rest if isinstance(made.rest, Part) else None
-        return made if isinstance(made, Part) else None
-
-    def _value(self, annotation: Any, node: Node, path: Path) -> object:
-        if node.refused and node.pairs is None:
-            return _REFUSED
-        if node.text is not None and plain_value(node) is None:
-            return self._no_value(path)
-        bare, metadata = unwrap(annotation)
-        for mark in metadata:
-            if isinstance(mark, Scalar):
-                return self._scalar(mark, node, path)
-            if isinstance(mark, Choice):
-                return self._value(mark.shapes[mark.pick(plain_value(node))], node, path)
-        return self._shaped(bare, node, path, any(isinstance(mark, AtLeastOne) for mark in metadata))
-
-    def _shaped(self, bare: Any, node: Node, path: Path, not_empty: bool) -> object:
-        if isinstance(bare, type) and issubclass(bare, Part):
-            return self._part(bare, node, path)
-        if get_origin(bare) is Literal:
-            return self._one_of(get_args(bare), node, path)
-        if get_origin(bare) is tuple:
-            return self._list(get_args(bare)[0], node, path, not_empty)
-        if get_origin(bare) is dict:
-            return self._mapping(get_args(bare)[1], node, path)
-        value = plain_value(node)
-        return value if bare is object or type(value) is bare else self._wrong_sort(node, path, _PLAIN[bare])
-
-    def _scalar(self, scalar: Scalar, node: Node, path: Path) -> object:
-        try:
-            return scalar.parse(plain_value(node))
-        except MistakeError as mistake:
-            self._say(mistake.code, path, mistake.message, mistake.fix, key=node.pairs is not None)
-            return _REFUSED
-
-    def _mapping(self, item: Any, node: Node, path: Path) -> object:
-        if node.pairs is None:
-            return self._wrong_sort(node, path, "a mapping")
-        items = {key: self._value(item, below, (*path, key)) for key, (_, below) in node.pairs.items()}
-        if node.refused or _any_refused(items.values()):
-            return _Refused({key: self._or_filler(value, item, (*path, key)) for key, value in items.items()})
-        return items
-
-    def _list(self, item: Any, node: Node, path: Path, not_empty: bool) -> object:
-        if node.items is None:
-            return self._wrong_sort(node, path, "a list")
-        if not_empty and not node.items:
-            self._say("KS2007", path, f"`{path[-1]}` is empty", "name at least one")
-            return _REFUSED
-        items = tuple(self._value(item, below, (*path, number)) for number, below in enumerate(node.items))
-        if _any_refused(items):
-            return _Refused(tuple(self._or_filler(each, item, (*path, number)) for number, each in enumerate(items)))
-        return items
-
-    def _part(self, part: type[Part], node: Node, path: Path) -> object:
-        if node.pairs is None:
-            return self._wrong_sort(node, path, "a mapping")
-        known = fields(part)
-        values: dict[str, object] = {}
-        meant = set()
-        for key, (_, below) in node.pairs.items():
-            field = known.get(key)
-            if field is None:
-                meant.add(self._unknown_key(key, known, path))
-            else:
-                values[field.attribute] = self._value(field.annotation, below, (*path, key))
-        absent = [field for field in known.values() if field.key not in node.pairs]
-        missing = [field for field in absent if field.required]
-        for field in missing:
-            if field.key not in meant and not node.refused:
-                self._missing_key(field, path)
-        if meant or missing or node.refused or _any_refused(values.values()):
-            # a key that nobody knows may be any of those that are not there
-            self.holes.update((*path, field.key) for field in (absent if meant or node.refused else missing))
-            return _Refused(self._rest(part, values, path))
-        return part(**values)
-
-    def _rest(self, part: type[Part], values: dict[str, object], path: Path) -> Part:
-        """What of a part could be read; a hole for each value that could not."""
-        known = {field.attribute: field for field in fields(part).values()}
-        read = {name: value for name, value in values.items() if not _nothing(value)}
-        self.holes.update((*path, known[name].key) for name in values if name not in read)
-        return filled(part, {name: v.rest if isinstance(v, _Refused) else v for name, v in read.items()})
-
-    def _or_filler(self, value: object, annotation: Any, path: Path) -> object:
-        """One of several values; a filler and a hole where it could not be read."""
-        if _nothing(value):
-            self.holes.add(path)
-            return filler(annotation)
-        return value.rest if isinstance(value, _Refused) else value
-
-    def _unknown_key(self, key: str, known: Iterable[str], path: Path) -> str | None:
-        """Says so; the key that was probably meant."""
-        near = closest(key, known)
-        if path in self._forms and key in _FORM_KEYS:
-            return near
-        message = f"unknown key `{key}`" + (f", did you mean `{near}`?" if near else "")
-        fix = f"write `{near}`" if near else f"take it out; known here: {', '.join(known)}"
-        self._say("KS2001", (*path, key), message, fix, key=True)
-        return near
-
-    def _missing_key(self, field: Field, path: Path) -> None:
-        if path in self._forms and field.key in _FORM_KEYS:
-            return
-        where = "the document"
-        if path:
-            where = f"`{path[-1]}`" if isinstance(path[-1], str) else "this item"
-        fix = f"add `{field.key}:`" + (f" — {field.meaning}" if field.meaning else "")
-        self._say("KS2002", path, f"`{field.key}` is missing in {where}", fix, key=True)
-
-    def _no_value(self, path: Path) -> object:
-        what = f"`{path[-1]}`" if path and isinstance(path[-1], str) else "this item"
-        fix = "write a value, or take the key out if it may be left out"
-        self._say("KS2005", path, f"{what} has no value", fix, key=True)
-        return _REFUSED
-
-    def _one_of(self, allowed: tuple[str, ...], node: Node, path: Path) -> object:
-        value = plain_value(node)
-        if value in allowed:
-            return value
-        near = closest(str(value), allowed) if isinstance(value, str) else None
-        message = f"{spelled(value)} is not one of {', '.join(allowed)}"
-        if len(allowed) == 1:
-            message = f"{spelled(value)} is not `{allowed[0]}`"
-        elif near is not None:
-            message += f"; did you mean `{near}`?"
-        self._say("KS2004", path, message, f"write {' or '.join([near] if near else allowed)}")
-        return _REFUSED
-
-    def _wrong_sort(self, node: Node, path: Path, wanted: str) -> object:
-        value = plain_value(node)
-        fix = _FIXES[wanted]
-        self._say("KS2003", path, f"{spelled(value)} is not {wanted}", fix, key=not isinstance(value, str | int))
-        return _REFUSED
-
-    def _say(self, code: str, path: Path, message: str, fix: str, *, key: bool = False) -> None:
-        on_key = key and bool(path) and isinstance(path[-1], str)
-        self.problems.append(self._source.diagnostic(code, path, message, fix, key=on_key))
-
-
-def _any_refused(values: Iterable[object]) -> bool:
-    return any(isinstance(value, _Refused) for value in values)
-
-
-def _nothing(value: object) -> bool:
-    """Whether a value was refused as a whole."""
-    return isinstance(value, _Refused) and value.rest is None
-
-
-def closest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that was probably meant."""
-    from difflib import get_close_matches
-
-    folded = word.lower().replace("-", "_").replace(" ", "_")
-    lowered = {each.lower(): each for each in known}
-    near = get_close_matches(folded, lowered, n=1, cutoff=0.6)
-    return lowered[near[0]] if near else None
 
 
 class Gaps(NamedTuple):
@@ -239,22 +74,254 @@ class Gaps(NamedTuple):
         )
 
 
-NO_GAPS = Gaps()
+NO_GAPS: Final = Gaps()
+
+
+class Validated(NamedTuple):
+    """A document, and what is wrong with it. `holes` are the paths of what could not be read, and has a filler."""
+
+    model: Part | None
+    """None where not even the rest of it could be read."""
+    problems: tuple[Diagnostic, ...]
+    holes: frozenset[Path]
+
+
+def validate(document: type[Part], root: Node, source: SourceMap, forms: frozenset[Path]) -> Validated:
+    """Validate one document. What only follows from another mistake is left out of the problems.
+
+    `forms` are the triggers of which it has already been reported that they mix or lack a form.
+    """
+    faults = _Faults(document, source, forms)
+    for path, annotation, node in _declared(document, root):
+        faults.unreadable(path, annotation, node)
+    model: Part | None = None
+    try:
+        model = document.model_validate(plain_value(root))
+    except ValidationError as invalid:
+        for error in invalid.errors(include_url=False, include_input=False):
+            faults.invalid(error)
+    faults.report_keys()
+    if faults.holes:
+        model = _rest(document, plain_value(root), faults)
+    return Validated(model, tuple(faults.problems), frozenset(faults.holes))
+
+
+def _declared(document: type[Part], root: Node) -> Iterator[tuple[Path, Any, Node]]:
+    """Every written value for which something is declared, and its shape; nothing below one that is refused."""
+    waiting: list[tuple[Path, Any, Node]] = [((), document, root)]
+    while waiting:
+        path, annotation, node = waiting.pop()
+        if shapes(annotation):
+            annotation = shape_of(annotation, plain_value(node))
+        yield path, annotation, node
+        for step, value in _inside(node):
+            if (inner := below(annotation, step)) is not None:
+                waiting.append(((*path, step), inner, value))
+
+
+def _inside(node: Node) -> Iterator[tuple[str | int, Node]]:
+    if node.pairs is not None:
+        for key, (_, value) in node.pairs.items():
+            yield key, value
+    elif node.items is not None and not node.refused:
+        yield from enumerate(node.items)
+
+
+class _Place(NamedTuple):
+    """Where an error is: `annotation` is what is declared there, None if nothing is; `holder` is what holds it."""
+
+    path: Path
+    annotation: Any
+    holder: Any
+
+
+def _located(document: type[Part], loc: Iterable[str | int]) -> _Place:
+    """The path as written: pydantic also names the shape that it has picked of several."""
+    path: list[str | int] = []
+    annotation: Any = document
+    holder: Any = None
+    for step in loc:
+        if options := shapes(annotation):
+            annotation = options[str(step)]
+            continue
+        holder, annotation = annotation, below(annotation, step)
+        path.append(step)
+    return _Place(tuple(path), annotation, holder)
+
+
+class _Faults:
+    """What is wrong with one document: the problems, and the paths at which it could not be read."""
+
+    def __init__(self, document: type[Part], source: SourceMap, forms: frozenset[Path]) -> None:
+        self.problems: list[Diagnostic] = []
+        self.values: set[Path] = set()
+        """Values that could not be read."""
+        self.unknown: set[Path] = set()
+        """Keys that nobody knows."""
+        self.missing: dict[Path, Key] = {}
+        self.holes: set[Path] = set()
+        self._document = document
+        self._source = source
+        self._forms = forms
+        self._parts: dict[Path, type[Part]] = {}
+        """Parts of which it is not known which of their keys were meant to be there."""
+        self._refused: set[Path] = set()
+
+    def unreadable(self, path: Path, annotation: Any, node: Node) -> None:
+        """Note a value that has had its diagnostic from the reader of YAML, and report one that is null."""
+        if node.refused and node.pairs is not None:
+            self._refused.add(path)
+            if is_part(annotation):
+                self._parts[path] = unwrap(annotation)[0]
+        elif node.refused:
+            self._hole(path)
+        elif node.text is not None and plain_value(node) is None:
+            self._hole(path)
+            fix = "write a value, or take the key out if it may be left out"
+            self._report("KS2005", path, f"{_called(path)} has no value", fix, key=True)
+
+    def invalid(self, error: ErrorDetails) -> None:
+        """Report an error of pydantic; those about keys are reported together afterwards."""
+        place = _located(self._document, error["loc"])
+        path, part = place.path, unwrap(place.holder)[0]
+        if any(path[:depth] in self.values for depth in range(len(path) + 1)):
+            return
+        if error["type"] == "extra_forbidden":
+            self.unknown.add(path)
+            self._parts[path[:-1]] = part
+        elif error["type"] == "missing":
+            self.missing[path] = keys_of(part)[str(path[-1])]
+        else:
+            self._hole(path)
+            self._value(error, place)
+
+    def report_keys(self) -> None:
+        """Report keys that nobody knows, and missing ones unless an unknown key was meant to be that one."""
+        meant = {(*path[:-1], self._unknown_key(path)) for path in self.unknown}
+        for path, key in self.missing.items():
+            self.holes.add(path)
+            if path not in meant and path[:-1] not in self._refused:
+                self._missing_key(path[:-1], key)
+        for path, part in self._parts.items():
+            # a key that nobody knows may be any of those that are not there
+            node = self._source.node(path)
+            written = node.pairs if node is not None and node.pairs is not None else {}
+            self.holes.update((*path, key) for key in keys_of(part) if key not in written)
+
+    def _hole(self, path: Path) -> None:
+        self.values.add(path)
+        self.holes.add(path)
+
+    def _unknown_key(self, path: Path) -> str | None:
+        """Report it; the key that was probably meant."""
+        key, known = str(path[-1]), keys_of(self._parts[path[:-1]])
+        near = closest(key, known)
+        if not (path[:-1] in self._forms and key in _FORM_KEYS):
+            message = f"unknown key `{key}`" + (f", did you mean `{near}`?" if near else "")
+            fix = f"write `{near}`" if near else f"take it out; known here: {', '.join(known)}"
+            self._report("KS2001", path, message, fix, key=True)
+        return near
+
+    def _missing_key(self, path: Path, key: Key) -> None:
+        if path in self._forms and key.key in _FORM_KEYS:
+            return
+        where = _called(path) if path else "the document"
+        fix = f"add `{key.key}:`" + (f" — {key.meaning}" if key.meaning else "")
+        self._report("KS2002", path, f"`{key.key}` is missing in {where}", fix, key=True)
+
+    def _value(self, error: ErrorDetails, place: _Place) -> None:
+        path, kind = place.path, error["type"]
+        node = self._source.node(path)
+        value = None if node is None else plain_value(node)
+        mistake = error.get("ctx", {}).get("error")
+        if isinstance(mistake, MistakeError):
+            self._report(mistake.code, path, mistake.message, mistake.fix, key=isinstance(value, dict))
+        elif kind == EMPTY_LIST:
+            self._report("KS2007", path, f"{_called(path)} is empty", "name at least one")
+        elif kind == "literal_error":
+            self._one_of(get_args(unwrap(place.annotation)[0]), value, path)
+        else:
+            wanted = _SORTS[kind]
+            on_key = not isinstance(value, str | int)
+            self._report("KS2003", path, f"{spelled(value)} is not {wanted}", _FIXES[wanted], key=on_key)
+
+    def _one_of(self, allowed: tuple[str, ...], value: object, path: Path) -> None:
+        near = closest(str(value), allowed) if isinstance(value, str) else None
+        message = f"{spelled(value)} is not one of {', '.join(allowed)}"
+        if len(allowed) == 1:
+            message = f"{spelled(value)} is not `{allowed[0]}`"
+        elif near is not None:
+            message += f"; did you mean `{near}`?"
+        self._report("KS2004", path, message, f"write {' or '.join([near] if near else allowed)}")
+
+    def _report(self, code: str, path: Path, message: str, fix: str, *, key: bool = False) -> None:
+        on_key = key and bool(path) and isinstance(path[-1], str)
+        self.problems.append(self._source.diagnostic(code, path, message, fix, key=on_key))
+
+
+def _called(path: Path) -> str:
+    return f"`{path[-1]}`" if path and isinstance(path[-1], str) else "this item"
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that was probably meant."""
+    from difflib import get_close_matches
+
+    folded = word.lower().replace("-", "_").replace(" ", "_")
+    lowered = {each.lower(): each for each in known}
+    near = get_close_matches(folded, lowered, n=1, cutoff=0.6)
+    return lowered[near[0]] if near else None
+
+
+def _rest(document: type[Part], written: Any, faults: _Faults) -> Part | None:
+    """The document with a filler in the place of whatever is wrong; None if it cannot be read even so."""
+    for path in sorted(faults.values, key=len, reverse=True):
+        holder = _at(written, path[:-1])
+        place = _located_in(document, path, written)
+        key = keys_of(unwrap(place.holder)[0]).get(str(path[-1])) if is_part(place.holder) else None
+        if key is None or key.required:
+            holder[path[-1]] = filler(place.annotation)
+        else:
+            del holder[path[-1]]
+    for path in faults.unknown:
+        del _at(written, path[:-1])[path[-1]]
+    for path, key in faults.missing.items():
+        _at(written, path[:-1])[key.key] = filler(key.annotation)
+    try:
+        return document.model_validate(written)
+    except ValidationError:
+        return None
+
+
+def _located_in(document: type[Part], path: Path, written: Any) -> _Place:
+    """What is declared at a path as written."""
+    annotation: Any = document
+    holder: Any = None
+    for depth, step in enumerate(path):
+        holder = shape_of(annotation, _at(written, path[:depth]))
+        annotation = below(holder, step)
+    return _Place(path, annotation, holder)
+
+
+def _at(written: Any, path: Path) -> Any:
+    for step in path:
+        written = written[step]
+    return written
 
 
 def filler(annotation: Any) -> object:
-    """A value of the annotated type that says nothing; None where several shapes may stand."""
-    bare, _ = unwrap(annotation)
-    if isinstance(bare, type) and issubclass(bare, Part):
-        return filled(bare, {})
-    if get_origin(bare) is Literal:
+    """A written value of the annotated type that says nothing; of several shapes, of the first."""
+    if options := shapes(annotation):
+        return filler(next(iter(options.values())))
+    bare, metadata = unwrap(annotation)
+    origin = get_origin(bare) or bare
+    if any(isinstance(mark, Scalar | AtLeastOne) for mark in metadata):
+        return Filler(_NOTHING.get(origin))
+    if is_part(bare):
+        return {key.key: filler(key.annotation) for key in keys_of(bare).values() if key.required}
+    if origin is Literal:
         return get_args(bare)[0]
-    made: dict[Any, object] = {tuple: (), dict: {}, str: "", int: 0, bool: False, Decimal: Decimal(0)}
-    return made.get(get_origin(bare) or bare)
+    return {tuple: [], dict: {}, bool: False}.get(origin)
 
 
-def filled(part: type[Part], values: dict[str, object]) -> Part:
-    """The part with `values`, by attribute, and fillers for every other one that may not be left out."""
-    required = {field.attribute: field for field in fields(part).values() if field.required}
-    fillers = {name: filler(field.annotation) for name, field in required.items() if name not in values}
-    return part(**values, **fillers)
+_NOTHING: dict[object, object] = {tuple: (), str: "", int: 0, Decimal: Decimal(0)}

@@ -11,7 +11,7 @@ from killswitch.graph.compile import compile_loaded
 from killswitch.policy.diagnostics.pages import pages as pages_of_codes
 from killswitch.policy.kinds import KINDS
 from killswitch.policy.loader import load
-from killswitch.policy.schema.shape import Part, fields
+from killswitch.policy.schema.part import Part, keys_of
 from killswitch.signals.catalogue import CATALOGUE
 from tools.reference.documents import sections
 from tools.reference.examples import FOLDER, read_examples
@@ -33,7 +33,7 @@ def test_every_key_of_a_kind_has_an_example(kind: str) -> None:
     missing = [
         f"{section.path}.{key}"
         for section in sections(KINDS[kind])
-        for key in fields(section.part)
+        for key in keys_of(section.part)
         if key not in known.values.get(section.part, {})
     ]
     assert kind in known.texts, f"there is no {FOLDER.name}/{kind}.yaml"
@@ -50,7 +50,7 @@ def test_the_examples_are_a_policy_set_without_an_error() -> None:
 def test_every_key_kind_code_signal_and_verb_is_on_its_page() -> None:
     """Nothing that a user may write, read or type is left out; counted from the registries, not from the pages."""
     pages = generated()
-    keys = {key for kind in KINDS.values() for part in parts(kind) for key in fields(part)}
+    keys = {key for kind in KINDS.values() for part in parts(kind) for key in keys_of(part)}
     assert [key for key in keys if f"| `{key}` |" not in pages["policy.md"]] == []
     assert [kind for kind in KINDS if f"\n## {kind} {{" not in pages["policy.md"]] == []
     assert [code for code in pages_of_codes() if f"\n### {code}: " not in pages["diagnostics.md"]] == []

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from killswitch.policy.schema import scalars
+from killswitch.policy.schema.part import MistakeError
 from killswitch.policy.schema.scalars import Confirm, Quantity
-from killswitch.policy.schema.shape import MistakeError
 
 ANYTHING = st.one_of(
     st.none(), st.booleans(), st.integers(), st.decimals(), st.text(max_size=40), st.lists(st.text(max_size=5)),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 from ruamel.yaml import YAML
 
 from killswitch.policy.kinds import KINDS
-from killswitch.policy.schema.shape import Choice, Part, fields, unwrap
+from killswitch.policy.schema.part import Part, keys_of, shape_of, unwrap
 
 FOLDER = Path(__file__).resolve().parent
 LONGEST = 60
@@ -52,16 +52,12 @@ def read_examples() -> Examples:
 
 def walk(annotation: Any, written: object) -> Iterator[tuple[type[Part], str, object]]:
     """Every (part, key, value) of what was written, the parts told by the shapes."""
-    bare, metadata = unwrap(annotation)
-    for mark in metadata:
-        if isinstance(mark, Choice):
-            yield from walk(mark.shapes[mark.pick(written)], written)
-            return
+    bare, _ = unwrap(shape_of(annotation, written))
     if isinstance(bare, type) and issubclass(bare, Part) and isinstance(written, dict):
-        for key, field in fields(bare).items():
-            if key in written:
-                yield bare, key, written[key]
-                yield from walk(field.annotation, written[key])
+        for name, key in keys_of(bare).items():
+            if name in written:
+                yield bare, name, written[name]
+                yield from walk(key.annotation, written[name])
     elif get_origin(bare) is tuple and isinstance(written, list):
         for each in written:
             yield from walk(get_args(bare)[0], each)

@@ -1,0 +1,74 @@
+"""JSON Schemas of documents, for editors: from the models that check them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+from pydantic_core import core_schema
+
+from killswitch.policy.schema.part import Part
+from killswitch.policy.schema.policy import API_VERSION, ThresholdTrigger
+
+Schema = dict[str, Any]
+Signals = Mapping[str, str]
+"""Names of the signals that a trigger may watch → their meaning."""
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def schema_of(kind: str, document: type[Part], signals: Signals) -> Schema:
+    """The JSON Schema of one kind of document."""
+    made = _generate([document], signals)
+    definitions = made.pop("$defs")
+    own = definitions.pop(document.__name__)
+    head = {"$schema": DIALECT, "$id": f"https://{API_VERSION}/{kind}.json"}
+    return {**head, **own, "title": kind, "$defs": definitions}
+
+
+def schema_of_all(kinds: Mapping[str, type[Part]], signals: Signals) -> Schema:
+    """One schema that takes a document of any kind, for an editor that knows nothing more about a file."""
+    made = _generate(kinds.values(), signals)
+    cases = [
+        {
+            "if": {"properties": {"kind": {"const": kind}}, "required": ["kind"]},
+            "then": {"$ref": f"#/$defs/{document.__name__}"},
+        }
+        for kind, document in kinds.items()
+    ]
+    return {
+        "$schema": DIALECT,
+        "$id": f"https://{API_VERSION}/all.json",
+        "title": "Killswitch documents",
+        "type": "object",
+        "required": ["apiVersion", "kind", "metadata", "spec"],
+        "properties": {"apiVersion": {"const": API_VERSION}, "kind": {"enum": list(kinds)}},
+        "allOf": cases,
+        "$defs": made["$defs"],
+    }
+
+
+class _Documents(GenerateJsonSchema):
+    """What pydantic says of a model, less what would mislead somebody who writes a document.
+
+    Defaults are in the units of the program, so that each is described in words instead; no key takes a null; and a
+    title that repeats a key says nothing.
+    """
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> Schema:
+        return self.generate_inner(schema["schema"])
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> Schema:
+        return self.generate_inner(schema["schema"])
+
+    def field_title_should_be_set(self, schema: object) -> bool:
+        return False
+
+
+def _generate(documents: Iterable[type[Part]], signals: Signals) -> Schema:
+    _, made = models_json_schema([(each, "validation") for each in documents], schema_generator=_Documents)
+    if trigger := made["$defs"].get(ThresholdTrigger.__name__):
+        names = {"enum": list(signals), "markdownEnumDescriptions": list(signals.values())}
+        trigger["properties"]["signal"] |= names
+    return made

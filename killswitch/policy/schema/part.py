@@ -1,0 +1,160 @@
+"""What documents are made of: `Part`, a pydantic model that takes no key that it does not declare, and its values.
+
+A value with a meaning of its own is `Annotated[T, Scalar(parse, json)]`, a list that must not be empty has
+`AtLeastOne()`, and a key with several shapes is a union of `Tag`ged shapes under a `Discriminator`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Discriminator, GetCoreSchemaHandler, GetJsonSchemaHandler, Tag
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+EMPTY_LIST = "empty_list"
+"""The type of error of a list that must not be empty."""
+
+
+class Part(BaseModel):
+    """A piece of a document: frozen, and compared by content. Its models are built when the first document needs them.
+
+    What must hold between keys is checked on what was written (`cross_key_checks`), because a validator of the whole
+    part does not run once one of its values has a mistake.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
+
+
+class MistakeError(ValueError):
+    """A written value that does not mean anything: the code, what is wrong, and the way out."""
+
+    def __init__(self, code: str, message: str, fix: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.fix = fix
+
+
+class Filler(NamedTuple):
+    """Takes the place of a value that cannot be read, so that the rest of its document can be."""
+
+    value: object
+
+
+class Scalar:
+    """One written value with a meaning of its own: how it is read (or a MistakeError), and its JSON Schema."""
+
+    __slots__ = ("json", "parse")
+
+    def __init__(self, parse: Callable[[object], object], json: Mapping[str, object]) -> None:
+        self.parse = parse
+        self.json = json
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._read)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return dict(self.json)
+
+    def _read(self, value: object) -> object:
+        return value.value if isinstance(value, Filler) else self.parse(value)
+
+
+class AtLeastOne:
+    """Marks a list that must not be empty.
+
+    No `min_length`: pydantic then also calls a list too short whose items could not be read.
+    """
+
+    __slots__ = ()
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_wrap_validator_function(_not_empty, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "minItems": 1}
+
+
+def _not_empty(value: object, handler: Callable[[object], object]) -> object:
+    if isinstance(value, Filler):
+        return value.value
+    if value == []:
+        raise PydanticCustomError(EMPTY_LIST, "the list is empty")
+    return handler(value)
+
+
+class Key(NamedTuple):
+    """One key of a part. `meaning` is for people; `required` has no value to fall back on."""
+
+    key: str
+    attribute: str
+    annotation: Any
+    meaning: str
+    required: bool
+
+
+@cache
+def keys_of(part: type[Part]) -> Mapping[str, Key]:
+    """The keys of a part by their written names, in the order declared."""
+    hints = get_type_hints(part, include_extras=True)
+    return {
+        info.alias or name: Key(
+            info.alias or name, name, hints[name], info.description or "", info.is_required()
+        )
+        for name, info in part.model_fields.items()
+    }  # fmt: skip
+
+
+def unwrap(annotation: Any) -> tuple[Any, tuple[object, ...]]:
+    """The bare type of an annotation, its `| None` taken off, and its metadata."""
+    if get_origin(annotation) is Annotated:
+        inner, *metadata = get_args(annotation)
+        bare, more = unwrap(inner)
+        return bare, (*more, *metadata)
+    if get_origin(annotation) in (Union, UnionType):
+        real = [option for option in get_args(annotation) if option is not NoneType]
+        if len(real) == 1:
+            return unwrap(real[0])
+    return annotation, ()
+
+
+def shapes(annotation: Any) -> Mapping[str, Any]:
+    """Tag → shape, where a value may have several; else nothing."""
+    bare, _ = unwrap(annotation)
+    if get_origin(bare) not in (Union, UnionType):
+        return {}
+    return {
+        mark.tag: option
+        for option in get_args(bare)
+        for mark in unwrap(option)[1]
+        if isinstance(mark, Tag)
+    }  # fmt: skip
+
+
+def shape_of(annotation: Any, written: object) -> Any:
+    """The shape that is meant by what was written, where there are several; else the annotation itself."""
+    while options := shapes(annotation):
+        pick = next(mark for mark in unwrap(annotation)[1] if isinstance(mark, Discriminator)).discriminator
+        if not callable(pick):
+            raise TypeError(f"{annotation} picks its shape by a key")
+        annotation = options[str(pick(written))]
+    return annotation
+
+
+def below(annotation: Any, step: str | int) -> Any:
+    """What is declared for a key or an item of a part, mapping or list; None where nothing is."""
+    bare, _ = unwrap(annotation)
+    if isinstance(bare, type) and issubclass(bare, Part):
+        key = keys_of(bare).get(str(step))
+        return None if key is None else key.annotation
+    arguments = get_args(bare)
+    return {tuple: lambda: arguments[0], dict: lambda: arguments[1]}.get(get_origin(bare), lambda: None)()
+
+
+def is_part(annotation: Any) -> bool:
+    """Whether a value of this annotation is a part."""
+    bare, _ = unwrap(annotation)
+    return isinstance(bare, type) and issubclass(bare, Part)
