@@ -1,4 +1,4 @@
-"""Write every generated page into docs/reference/."""
+"""Write everything that is generated: `make reference`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 
 from tools.reference.pages import generated
 
-FOLDER = Path(__file__).resolve().parents[2] / "docs" / "reference"
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 for name, text in generated().items():
-    path = FOLDER / name
+    path = REPOSITORY / name
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
-        print(f"written: docs/reference/{name}")
+        print(f"written: {name}")

@@ -17,7 +17,15 @@ A policy set is a folder of YAML files with as many documents in each as you lik
 `apiVersion: {API_VERSION}`, its `kind`, `metadata` and `spec`; a name is unique per kind. An unknown key is an error.
 Nothing has a hidden default: a key is either **needed**, or its line says what leaving it out means.
 
-`ksctl schema KIND` prints the same as a JSON Schema for editors, `ksctl validate` holds a folder to it."""
+`ksctl validate` holds a folder to it. `ksctl schema > killswitch.schema.json` writes the same as a JSON Schema, with
+the kinds, the words and the names of signals in it; `policies/killswitch.schema.json` is that file. An editor whose
+YAML support is yaml-language-server completes and checks by it once its setting `yaml.schemas` names it:
+
+```json
+{{"yaml.schemas": {{"policies/killswitch.schema.json": "policies/**/*.yaml"}}}}
+```
+
+or where a document begins with `# yaml-language-server: $schema=killswitch.schema.json`, each document of a file."""
 
 
 class Section(NamedTuple):

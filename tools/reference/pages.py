@@ -1,9 +1,13 @@
-"""The generated pages, by file name."""
+"""What is generated: the pages of the reference, and the schema that editors read."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
+from killswitch.policy.kinds import KINDS
+from killswitch.policy.schema.json_schema import schema_of_all
+from killswitch.signals.catalogue import TRIGGER_SIGNALS
 from tools.reference.commands import cli_page
 from tools.reference.diagnostics import diagnostics_page
 from tools.reference.documents import policy_page
@@ -13,6 +17,13 @@ from tools.reference.signals import signals_page
 
 
 def generated() -> Mapping[str, str]:
+    """File → its text."""
+    pages = {f"docs/reference/{name}": text for name, text in reference().items()}
+    schema = json.dumps(schema_of_all(KINDS, TRIGGER_SIGNALS), indent=2, ensure_ascii=False)
+    return {**pages, "policies/killswitch.schema.json": schema + "\n"}
+
+
+def reference() -> Mapping[str, str]:
     """File name in docs/reference/ → the page's text."""
     return {
         "policy.md": policy_page(),
