@@ -2,52 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
+from typing import get_args
 
-from killswitch.policy.schema.account import AccountDocument, DeadManDocument, dead_man
-from killswitch.policy.schema.cross_key_checks import Breach, policy, ranking
-from killswitch.policy.schema.part import Part
-from killswitch.policy.schema.policy import CorrelationGroupDocument, PolicyDocument, RankingDocument
-from killswitch.policy.schema.route import RouteDocument, route
+from killswitch.policy.schema.account import AccountDocument, DeadManDocument
+from killswitch.policy.schema.document import VersionedPart
+from killswitch.policy.schema.policy import PolicyDocument
+from killswitch.policy.schema.ranking import CorrelationGroupDocument, RankingDocument
+from killswitch.policy.schema.route import RouteDocument
 from killswitch.policy.schema.runbook import RunbookDocument
-from killswitch.policy.schema.runbook import check as runbook
 from killswitch.policy.schema.unwinding import UnwindingDocument
-from killswitch.policy.schema.unwinding_checks import unwinding
 
-KINDS: Mapping[str, type[Part]] = {
-    "Policy": PolicyDocument,
-    "Account": AccountDocument,
-    "Ranking": RankingDocument,
-    "CorrelationGroup": CorrelationGroupDocument,
-    "Runbook": RunbookDocument,
-    "NotificationRoute": RouteDocument,
-    "Unwinding": UnwindingDocument,
-    "DeadMansSwitch": DeadManDocument,
+
+def kind_of(document: type[VersionedPart]) -> str:
+    """The word that its `kind` is. ValueError where that is no single word."""
+    words = get_args(document.model_fields["kind"].annotation)
+    if len(words) != 1:
+        raise ValueError(f'{document.__name__} needs `kind: Literal["…"]`, with the one word that it is written as')
+    return str(words[0])
+
+
+KINDS: Mapping[str, type[VersionedPart]] = {
+    kind_of(document): document
+    for document in (
+        PolicyDocument,
+        AccountDocument,
+        RankingDocument,
+        CorrelationGroupDocument,
+        RunbookDocument,
+        RouteDocument,
+        UnwindingDocument,
+        DeadManDocument,
+    )
 }
-
-AnyDocument = (
-    PolicyDocument
-    | AccountDocument
-    | RankingDocument
-    | CorrelationGroupDocument
-    | RunbookDocument
-    | RouteDocument
-    | UnwindingDocument
-    | DeadManDocument
-)
-"""One of the above."""
-
-CHECKS: Mapping[str, Callable[[object], Iterator[Breach]]] = {
-    "Policy": policy,
-    "Ranking": ranking,
-    "Runbook": runbook,
-    "NotificationRoute": route,
-    "Unwinding": unwinding,
-    "DeadMansSwitch": dead_man,
-}
-"""What must hold between the keys of a kind, where anything must."""
-
-BUILT_IN: Mapping[str, frozenset[str]] = {
-    "Ranking": frozenset({"default", "killswitch-v6", "component-risk", "genesis"})
-}
-"""Names that are always there, so that no document may take them."""

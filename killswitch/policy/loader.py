@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from killswitch.policy.diagnostics.problem import Diagnostic, diagnostic, in_order
-from killswitch.policy.kinds import BUILT_IN, CHECKS, KINDS, AnyDocument
+from killswitch.policy.kinds import KINDS
 from killswitch.policy.schema.cross_key_checks import mixed_forms
-from killswitch.policy.schema.policy import API_VERSION
+from killswitch.policy.schema.document import API_VERSION, VersionedPart
 from killswitch.policy.schema.scalars import spelled
 from killswitch.policy.schema.validation import Gaps, closest, validate
 from killswitch.policy.yaml.files import about_file, texts
@@ -26,7 +26,7 @@ class Document(NamedTuple):
 
     kind: str
     name: str
-    model: AnyDocument
+    model: VersionedPart
     """Of the class that the registry of kinds has for `kind`."""
     source: SourceMap
 
@@ -37,7 +37,7 @@ class Faulty(NamedTuple):
     kind: str
     name: str | None
     """None where not even that could be read."""
-    model: AnyDocument
+    model: VersionedPart
     """What could be read; fillers stand in the `gaps`."""
     source: SourceMap
     gaps: Gaps
@@ -103,12 +103,12 @@ class _Loading:
         if kind is None:
             self.lost = True
             return
-        breaches = list(CHECKS[kind](plain_value(root))) if kind in CHECKS else []
+        breaches = list(KINDS[kind].breaches(plain_value(root)))
         for code, path, message, fix in breaches:
             self.problems.append(source.diagnostic(code, path, message, fix, key=True))
         read, problems, holes = validate(KINDS[kind], root, source, mixed_forms(breaches))
         self.problems += problems
-        if not isinstance(read, AnyDocument):
+        if not isinstance(read, VersionedPart):
             self.lost = True
             return
         taken = sound and not problems and not holes and not breaches
@@ -152,7 +152,7 @@ class _Loading:
         """Names are unique per kind, and those that are always there are taken; False if it may not have its."""
         kind, name, _, source = document
         at = ("metadata", "name")
-        if name in BUILT_IN.get(kind, ()):
+        if name in KINDS[kind].BUILT_IN:
             message = f"the {kind} `{name}` is built in"
             self.problems.append(source.diagnostic("KS1208", at, message, "give yours another name"))
             return False

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, get_args, get_origin
 
-from killswitch.policy.kinds import BUILT_IN, KINDS
+from killswitch.policy.kinds import KINDS
+from killswitch.policy.schema.document import API_VERSION, Metadata, VersionedPart
 from killswitch.policy.schema.part import Key, Part, is_part, keys_of, shapes, unwrap
-from killswitch.policy.schema.policy import API_VERSION, Metadata
 from tools.reference.examples import Examples, read_examples
 from tools.reference.markdown import code, fence, page, sentence, table
 from tools.reference.values import VALUES, anchor, value_words
@@ -79,10 +79,10 @@ def _metadata(examples: Examples) -> Iterator[str]:
     yield _keys(Metadata, {}, examples)
 
 
-def _kind(kind: str, document: type[Part], examples: Examples) -> Iterator[str]:
+def _kind(kind: str, document: type[VersionedPart], examples: Examples) -> Iterator[str]:
     yield f"## {kind} {{ #{kind.lower()} }}"
     yield sentence(document.__doc__ or "")
-    if taken := BUILT_IN.get(kind):
+    if taken := document.BUILT_IN:
         yield f"Built in, so that no document may take their names: {', '.join(code(name) for name in sorted(taken))}."
     if kind in examples.texts:
         yield fence(examples.texts[kind], "yaml")

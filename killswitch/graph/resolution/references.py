@@ -12,8 +12,8 @@ from killswitch.model.instant import HOUR, MINUTE
 from killswitch.policy.diagnostics.problem import Diagnostic
 from killswitch.policy.loader import Document, Faulty
 from killswitch.policy.schema.account import AccountDocument, venue_of
-from killswitch.policy.schema.policy import CorrelationGroupDocument, Match, PolicyDocument, PolicySpec, RankingDocument
-from killswitch.policy.schema.ranking import RankingSpec
+from killswitch.policy.schema.policy import Match, PolicyDocument, PolicySpec
+from killswitch.policy.schema.ranking import CorrelationGroupDocument, RankingDocument, RankingSpec
 from killswitch.policy.schema.validation import NO_GAPS
 
 

@@ -20,7 +20,8 @@ from killswitch.graph.wording import percent
 from killswitch.policy.diagnostics.problem import Diagnostic
 from killswitch.policy.loader import Document, Faulty
 from killswitch.policy.schema.account import AccountDocument
-from killswitch.policy.schema.policy import CorrelationGroupDocument, PolicyDocument
+from killswitch.policy.schema.policy import PolicyDocument
+from killswitch.policy.schema.ranking import CorrelationGroupDocument
 from killswitch.policy.schema.unwinding import Hedge, Impact, Spot, UnwindingDocument, UnwindingSpec
 from killswitch.policy.yaml.source import Path
 

@@ -7,8 +7,9 @@ from pydantic import Discriminator, Field, StrictBool, Tag
 
 from killswitch.model.words import Market
 from killswitch.policy.schema.cross_key_checks import Breach
+from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.part import AtLeastOne, MistakeError, Part
-from killswitch.policy.schema.policy import DEFAULT_CLOSING_SHARE, Match, VersionedPart
+from killswitch.policy.schema.policy import DEFAULT_CLOSING_SHARE, Match
 from killswitch.policy.schema.scalars import Duration, Endpoint, Name, ProperShare, Reference, Word, duration
 
 
@@ -150,6 +151,11 @@ class DeadManDocument(VersionedPart):
 
     kind: Literal["DeadMansSwitch"]
     spec: DeadManSpec
+
+    @classmethod
+    def breaches(cls, written: object) -> Iterator[Breach]:
+        """It is somewhere, and outlives a lost refresh."""
+        return dead_man(written)
 
 
 def dead_man(written: object) -> Iterator[Breach]:

@@ -8,8 +8,9 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from pydantic_core import core_schema
 
+from killswitch.policy.schema.document import API_VERSION
 from killswitch.policy.schema.part import Part
-from killswitch.policy.schema.policy import API_VERSION, ThresholdTrigger
+from killswitch.policy.schema.policy import ThresholdTrigger
 
 Schema = dict[str, Any]
 Signals = Mapping[str, str]

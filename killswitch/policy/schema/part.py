@@ -101,11 +101,9 @@ def keys_of(part: type[Part]) -> Mapping[str, Key]:
     """The keys of a part by their written names, in the order declared."""
     hints = get_type_hints(part, include_extras=True)
     return {
-        info.alias or name: Key(
-            info.alias or name, name, hints[name], info.description or "", info.is_required()
-        )
+        info.alias or name: Key(info.alias or name, name, hints[name], info.description or "", info.is_required())
         for name, info in part.model_fields.items()
-    }  # fmt: skip
+    }
 
 
 def unwrap(annotation: Any) -> tuple[Any, tuple[object, ...]]:
@@ -126,12 +124,7 @@ def shapes(annotation: Any) -> Mapping[str, Any]:
     bare, _ = unwrap(annotation)
     if get_origin(bare) not in (Union, UnionType):
         return {}
-    return {
-        mark.tag: option
-        for option in get_args(bare)
-        for mark in unwrap(option)[1]
-        if isinstance(mark, Tag)
-    }  # fmt: skip
+    return {mark.tag: option for option in get_args(bare) for mark in unwrap(option)[1] if isinstance(mark, Tag)}
 
 
 def shape_of(annotation: Any, written: object) -> Any:
@@ -147,11 +140,12 @@ def shape_of(annotation: Any, written: object) -> Any:
 def below(annotation: Any, step: str | int) -> Any:
     """What is declared for a key or an item of a part, mapping or list; None where nothing is."""
     bare, _ = unwrap(annotation)
-    if isinstance(bare, type) and issubclass(bare, Part):
+    if is_part(bare):
         key = keys_of(bare).get(str(step))
         return None if key is None else key.annotation
-    arguments = get_args(bare)
-    return {tuple: lambda: arguments[0], dict: lambda: arguments[1]}.get(get_origin(bare), lambda: None)()
+    if get_origin(bare) is dict:
+        return get_args(bare)[1]
+    return get_args(bare)[0] if get_origin(bare) is tuple else None
 
 
 def is_part(annotation: Any) -> bool:

@@ -1,9 +1,10 @@
-"""What the documents hold: `Policy`, `Ranking`, `CorrelationGroup`.
+"""What a `Policy` holds: when a book has gone wrong, and what then happens.
 
 Times are whole microseconds, percentages are Decimal fractions, sequences are tuples. A key without a value on
 its class may not be left out; what leaving out any other means is said beside it, and in the JSON Schema.
 """
 
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Annotated, Literal
 
@@ -11,10 +12,12 @@ from pydantic import ConfigDict, Discriminator, Field, StrictBool, Tag
 
 from killswitch.model.instant import MINUTE, SECOND
 from killswitch.model.words import PolicyMode
+from killswitch.policy.schema import cross_key_checks
 from killswitch.policy.schema.actions import Action as Action
 from killswitch.policy.schema.cross_key_checks import COMPARISONS as COMPARISONS
+from killswitch.policy.schema.cross_key_checks import Breach
+from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.part import AtLeastOne, Part
-from killswitch.policy.schema.ranking import RankingSpec as RankingSpec
 from killswitch.policy.schema.scalars import (
     AT_ONCE,
     Confirmation,
@@ -26,7 +29,6 @@ from killswitch.policy.schema.scalars import (
     Manual,
     Markets,
     Name,
-    OrderNumber,
     Price,
     RankCount,
     StageLevel,
@@ -36,8 +38,6 @@ from killswitch.policy.schema.scalars import (
     Words,
 )
 
-API_VERSION = "killswitch.dev/v1"
-
 DEFAULT_TOLERANCE = Decimal("0.001")
 DEFAULT_FLOW_GRACE = 60 * SECOND
 DEFAULT_GRACE = 60 * SECOND
@@ -45,7 +45,6 @@ DEFAULT_AGREEMENT = Decimal("0.01")
 DEFAULT_CLOSE_WITHIN = 10 * MINUTE
 DEFAULT_CLOSING_SHARE = Decimal("0.5")
 
-ApiVersion = Literal["killswitch.dev/v1"]
 OnUnknown = Literal["hold", "trip", "warn"]
 Fallback = Literal["worst_ranked", "both", "none"]
 
@@ -65,22 +64,6 @@ Confirming = Annotated[
 Grace = Annotated[
     Duration, Field(description="How long it may be unknown before that is itself reported. Left out: 60s.")
 ]
-
-
-class Metadata(Part):
-    """Who a document is, and whose."""
-
-    name: Annotated[Name, Field(description="Unique among documents of the same kind.")]
-    labels: Annotated[dict[str, Text], Field(description="For people and for selecting. Left out: none.")] = {}  # noqa: RUF012 # pydantic copies it
-    annotations: Annotated[dict[str, Text], Field(description="For tools and for notes. Left out: none.")] = {}  # noqa: RUF012 # pydantic copies it
-
-
-class VersionedPart(Part):
-    """What every document begins with."""
-
-    api_version: Annotated[ApiVersion, Field(alias="apiVersion")]
-    kind: str
-    metadata: Metadata
 
 
 class Match(Part):
@@ -367,32 +350,13 @@ class PolicySpec(Part):
     stages: Annotated[tuple[Stage, ...], AtLeastOne()]
 
 
-class CorrelationGroupSpec(Part):
-    """Symbols that fall together, closed in one place of the order."""
-
-    symbols: Annotated[tuple[Word, ...], AtLeastOne()]
-    order: Annotated[OrderNumber, Field(description="Groups with a smaller number close first.")]
-
-
 class PolicyDocument(VersionedPart):
     """A policy: triggers, stages and what they do."""
 
     kind: Literal["Policy"]
     spec: PolicySpec
 
-
-class RankingDocument(VersionedPart):
-    """A ranking of positions."""
-
-    kind: Literal["Ranking"]
-    spec: RankingSpec
-
-
-class CorrelationGroupDocument(VersionedPart):
-    """A group of correlated symbols."""
-
-    kind: Literal["CorrelationGroup"]
-    spec: CorrelationGroupSpec
-
-
-AnyDocument = PolicyDocument | RankingDocument | CorrelationGroupDocument
+    @classmethod
+    def breaches(cls, written: object) -> Iterator[Breach]:
+        """See `cross_key_checks`."""
+        return cross_key_checks.policy(written)

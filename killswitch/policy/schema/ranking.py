@@ -1,12 +1,16 @@
-"""What a `Ranking` holds: in which order positions are closed."""
+"""What a `Ranking` and a `CorrelationGroup` hold: in which order positions are closed."""
 
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from killswitch.policy.schema.part import Part
-from killswitch.policy.schema.scalars import Duration, ReturnCount, Weight
+from killswitch.policy.schema import cross_key_checks
+from killswitch.policy.schema.cross_key_checks import Breach
+from killswitch.policy.schema.document import VersionedPart
+from killswitch.policy.schema.part import AtLeastOne, Part
+from killswitch.policy.schema.scalars import Duration, OrderNumber, ReturnCount, Weight, Word
 
 
 class Weights(Part):
@@ -84,3 +88,31 @@ class RankingSpec(Part):
             )
         ),
     ] = None
+
+
+class RankingDocument(VersionedPart):
+    """A ranking of positions."""
+
+    BUILT_IN = frozenset({"default", "killswitch-v6", "component-risk", "genesis"})
+
+    kind: Literal["Ranking"]
+    spec: RankingSpec
+
+    @classmethod
+    def breaches(cls, written: object) -> Iterator[Breach]:
+        """See `cross_key_checks`."""
+        return cross_key_checks.ranking(written)
+
+
+class CorrelationGroupSpec(Part):
+    """Symbols that fall together, closed in one place of the order."""
+
+    symbols: Annotated[tuple[Word, ...], AtLeastOne()]
+    order: Annotated[OrderNumber, Field(description="Groups with a smaller number close first.")]
+
+
+class CorrelationGroupDocument(VersionedPart):
+    """A group of correlated symbols."""
+
+    kind: Literal["CorrelationGroup"]
+    spec: CorrelationGroupSpec

@@ -9,8 +9,8 @@ from pydantic import ConfigDict, Discriminator, Field, Tag
 from killswitch.model.instant import HOUR
 from killswitch.model.words import NotificationEvent, Severity
 from killswitch.policy.schema.cross_key_checks import Breach
+from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.part import AtLeastOne, MistakeError, Part, Scalar
-from killswitch.policy.schema.policy import VersionedPart
 from killswitch.policy.schema.scalars import (
     Duration,
     Name,
@@ -205,6 +205,11 @@ class RouteDocument(VersionedPart):
 
     kind: Literal["NotificationRoute"]
     spec: RouteSpec
+
+    @classmethod
+    def breaches(cls, written: object) -> Iterator[Breach]:
+        """Each target is one thing."""
+        return route(written)
 
 
 def route(written: object) -> Iterator[Breach]:

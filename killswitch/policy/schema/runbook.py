@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from killswitch.policy.schema.cross_key_checks import Breach
+from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.part import MistakeError, Part, Scalar
-from killswitch.policy.schema.policy import VersionedPart
 from killswitch.policy.schema.scalars import Duration, Text, spelled, text
 
 _USER = re.compile(r"://[^/\s]*@")
@@ -101,8 +101,13 @@ class RunbookDocument(VersionedPart):
     kind: Literal["Runbook"]
     spec: RunbookSpec
 
+    @classmethod
+    def breaches(cls, written: object) -> Iterator[Breach]:
+        """Escalation names contacts that are there."""
+        return escalates_to_contacts(written)
 
-def check(written: object) -> Iterator[Breach]:
+
+def escalates_to_contacts(written: object) -> Iterator[Breach]:
     """Escalation names contacts that are there."""
     spec = written.get("spec") if isinstance(written, dict) else None
     if not isinstance(spec, dict):

@@ -1,5 +1,6 @@
 """What an `Unwinding` holds: how a close is carried out once it is decided."""
 
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Annotated, Literal
 
@@ -7,8 +8,10 @@ from pydantic import ConfigDict, Field
 
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.words import Cause
+from killswitch.policy.schema import unwinding_checks
+from killswitch.policy.schema.cross_key_checks import Breach
+from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.part import AtLeastOne, MistakeError, Part, Scalar
-from killswitch.policy.schema.policy import VersionedPart
 from killswitch.policy.schema.scalars import (
     Duration,
     Fraction,
@@ -235,3 +238,8 @@ class UnwindingDocument(VersionedPart):
 
     kind: Literal["Unwinding"]
     spec: UnwindingSpec
+
+    @classmethod
+    def breaches(cls, written: object) -> Iterator[Breach]:
+        """See `unwinding_checks`."""
+        return unwinding_checks.unwinding(written)

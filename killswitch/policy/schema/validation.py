@@ -44,12 +44,16 @@ _SORTS = {
     "dict_type": _MAPPING,
     "tuple_type": _LIST,
     "bool_type": "true or false",
+    "string_type": "text",
+    "int_type": "a whole number",
 }
 """Type of a pydantic error → what was wanted."""
 _FIXES = {
     _MAPPING: "write its keys below it, or {} for none",
     _LIST: "put it in brackets, or begin each line with a dash",
     "true or false": "write true or false",
+    "text": "put it in quotes",
+    "a whole number": "write a whole number",
 }
 
 
@@ -241,9 +245,12 @@ class _Faults:
         elif kind == "literal_error":
             self._one_of(get_args(unwrap(place.annotation)[0]), value, path)
         else:
-            wanted = _SORTS[kind]
-            on_key = not isinstance(value, str | int)
-            self._report("KS2003", path, f"{spelled(value)} is not {wanted}", _FIXES[wanted], key=on_key)
+            wanted = _SORTS.get(kind)
+            message = (
+                f"{spelled(value)} is not {wanted}" if wanted else f"{spelled(value)} does not fit: {error['msg']}"
+            )
+            fix = _FIXES[wanted] if wanted else f"see what `{path[-1]}` may be in the reference of documents"
+            self._report("KS2003", path, message, fix, key=not isinstance(value, str | int))
 
     def _one_of(self, allowed: tuple[str, ...], value: object, path: Path) -> None:
         near = closest(str(value), allowed) if isinstance(value, str) else None
