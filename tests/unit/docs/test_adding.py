@@ -1,0 +1,143 @@
+"""The pages that say how to add a document kind, a diagnostic and a venue are followed to the letter."""
+
+from __future__ import annotations
+
+import re
+import sys
+import textwrap
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from killswitch.accounts.plug_ins import families as families_of_venues
+from killswitch.graph.compile import digest
+from killswitch.model.fitting import WrittenAccount
+from killswitch.policy.diagnostics import pages
+from killswitch.policy.kinds import KINDS, kind_of
+from killswitch.policy.loader import Loaded, load
+from killswitch.policy.schema.document import VersionedPart
+from killswitch.policy.schema.json_schema import schema_of_all
+from killswitch_ccxt import adapter, validation
+from killswitch_ccxt.family import family
+from killswitch_ccxt.validation import Offered
+
+OF_DOCUMENTS = """
+from collections.abc import Iterator
+from typing import Annotated, Literal
+from pydantic import Field
+from killswitch.policy.schema.cross_key_checks import Breach
+from killswitch.policy.schema.document import VersionedPart
+from killswitch.policy.schema.part import AtLeastOne, Part
+from killswitch.policy.schema.scalars import Duration, Word
+"""
+OF_DIALECTS = """
+from collections.abc import Mapping
+from typing import Final
+from killswitch.model.venue import AccountSpec, ClientIdRule, Cost, OrderLife, RateLimit
+from killswitch_ccxt.dialect import Dialect
+from killswitch_ccxt.errors import limited, rejected
+"""
+CALENDAR = """apiVersion: killswitch.dev/v1
+kind: Calendar
+metadata: {name: nyse}
+spec: SPEC
+"""
+
+
+def block(page: Path, language: str) -> str:
+    """The first block of a page in that language."""
+    found = re.search(rf"^( *)(```+){language}\n(.*?)^\1\2$", page.read_text(), re.DOTALL | re.MULTILINE)
+    assert found is not None
+    return textwrap.dedent(found[3])
+
+
+def module_of(name: str, imports: str, code: str) -> ModuleType:
+    made = ModuleType(name)
+    exec(compile(imports + code, name, "exec", dont_inherit=True), made.__dict__)
+    return made
+
+
+@pytest.fixture
+def calendar(repository: Path, monkeypatch: pytest.MonkeyPatch) -> type[VersionedPart]:
+    """The kind of the page, registered."""
+    code = block(repository / "docs" / "add-a-document-kind.md", "python")
+    made = module_of("calendar_of_the_page", OF_DOCUMENTS, code)
+    monkeypatch.setitem(sys.modules, made.__name__, made)
+    document: type[VersionedPart] = made.CalendarDocument
+    monkeypatch.setitem(KINDS, kind_of(document), document)  # type: ignore[arg-type] # a dict, which nobody else changes
+    return document
+
+
+def loaded(folder: Path, spec: str) -> Loaded:
+    path = folder / "calendar.yaml"
+    path.write_text(CALENDAR.replace("SPEC", spec))
+    return load([path])
+
+
+@pytest.mark.usefixtures("calendar")
+@pytest.mark.parametrize(
+    ("spec", "caret_at", "code", "fix"),
+    [
+        ("{market: NYSE, days: [2026-12-25], erly_close: 1h}", "erly_close", "KS2001", "write `early_close`"),
+        ("{days: [2026-12-25]}", "spec", "KS2002", "add `market:` — The market, as venues call it."),
+        ("{market: NYSE, days: []}", "[]", "KS2007", "name at least one"),
+        ("{market: NYSE, days: [2026-12-25], early_close: 3}", "3}", "KS2101", "did you mean 3s?"),
+        ("{market: NYSE, early_close: 3h}", "early_close", "KS2240", "name the `days`"),
+        ("{market: NYSE, days: 2026-12-25}", "2026-12-25}", "KS2003", "put it in brackets"),
+        ("{market: NYSE, days: [2026-12-25, null]}", "null", "KS2005", "write a value"),
+    ],
+)
+def test_a_new_kind_has_its_mistakes_found(tmp_path: Path, spec: str, caret_at: str, code: str, fix: str) -> None:
+    """With line, column, code and fix, by nothing but its class."""
+    found = {each.code: each for each in loaded(tmp_path, spec).diagnostics}
+    assert (found[code].line, found[code].column) == (4, f"spec: {spec}".index(caret_at) + 1)
+    assert fix in found[code].fix
+
+
+def test_a_new_kind_is_read_digested_and_offered_to_editors(tmp_path: Path, calendar: type[VersionedPart]) -> None:
+    """A sound document is of its class; leaving a key out and writing what that means have one digest."""
+    (document,) = loaded(tmp_path, "{market: NYSE, days: ['2026-12-25'], early_close: 3h}").documents
+    model: Any = document.model
+    assert isinstance(model, calendar)
+    assert (model.spec.market, model.spec.days, model.spec.early_close) == ("NYSE", ("2026-12-25",), 3 * 3_600_000_000)
+    other = loaded(tmp_path, "{market: NYSE, days: ['2026-12-24'], early_close: 3h}").documents
+    assert digest([document]) != digest(other)
+    schema = schema_of_all(KINDS, {})
+    assert "Calendar" in schema["properties"]["kind"]["enum"]
+    assert schema["$defs"]["CalendarSpec"]["required"] == ["market", "days"]
+
+
+def test_a_new_diagnostic_has_the_page_that_is_written_for_it(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `ksctl explain` prints it; and the families that the guide names are those that there are."""
+    guide = repository / "docs" / "add-a-diagnostic.md"
+    named = set(re.findall(r"`(KS\d\d)`", guide.read_text()))
+    assert named <= {family.digits for family in pages.families()}
+    (tmp_path / "ks22-together.md").write_text(f"# Together (KS22xx)\n\n{block(guide, 'markdown')}")
+    monkeypatch.setattr(pages, "FOLDER", tmp_path)
+    (family,) = pages.families.__wrapped__()
+    (page,) = family.pages
+    assert (page.code, page.title) == ("KS2241", "A calendar without a year")
+    assert (page.example, page.fix) == ("days: [12-25]", "Write the year: 2026-12-25.")
+
+
+def test_a_new_dialect_is_listed_checked_and_opened(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its two tables: what `venues list` shows, what `validate` refuses, and what closing may count on."""
+    from killswitch_ccxt import venues
+
+    code = block(repository / "docs" / "add-a-venue.md", "python")
+    monkeypatch.setitem(validation.OFFERED, "gate", Offered("gate", ("swap",)))  # type: ignore[arg-type] # a dict
+    made = module_of("killswitch_ccxt.venues.gate.dialect", OF_DIALECTS, code)
+    monkeypatch.setitem(sys.modules, made.__name__, made)
+    monkeypatch.setitem(venues.MODULES, "gate", "gate.dialect")  # type: ignore[arg-type] # a dict
+    (listing,) = [each for each in families_of_venues().listings if each.exchange == "gate"]
+    assert listing.markets == ("swap",)
+    spec = made.AccountSpec("main", "ccxt", "swap", "USDT", None, {}, {}, exchange="gate")
+    traits = adapter(spec).traits
+    assert [(limit.name, limit.allowed) for limit in traits.limits] == [("orders", 100), ("reads", 200)]
+    assert traits.order_life.always == 5.0
+    (misfit,) = family.misfits(WrittenAccount("gate", "spot", "USDT", "production", ()))
+    assert (misfit.path, misfit.fix) == (("market",), "write `market: swap`")
