@@ -140,4 +140,4 @@ def test_a_new_dialect_is_listed_checked_and_opened(repository: Path, monkeypatc
     assert [(limit.name, limit.allowed) for limit in traits.limits] == [("orders", 100), ("reads", 200)]
     assert traits.order_life.always == 5.0
     (misfit,) = family.misfits(WrittenAccount("gate", "spot", "USDT", "production", ()))
-    assert (misfit.path, misfit.fix) == (("market",), "write `market: swap`")
+    assert (misfit.key, misfit.fix) == (("market",), "write `market: swap`")
