@@ -143,8 +143,8 @@ def below(annotation: Any, step: str | int) -> Any:
     if is_part(bare):
         key = keys_of(bare).get(str(step))
         return None if key is None else key.annotation
-    if get_origin(bare) is dict:
-        return get_args(bare)[1]
+    if isinstance(step, str):
+        return get_args(bare)[1] if get_origin(bare) is dict else None
     return get_args(bare)[0] if get_origin(bare) is tuple else None
 
 

@@ -105,7 +105,7 @@ def validate(document: type[Part], root: Node, source: SourceMap, forms: frozens
         for error in invalid.errors(include_url=False, include_input=False):
             faults.invalid(error)
     faults.report_keys()
-    if faults.holes:
+    if model is None or faults.holes:
         model = _rest(document, plain_value(root), faults)
     return Validated(model, tuple(faults.problems), frozenset(faults.holes))
 

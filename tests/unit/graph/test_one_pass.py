@@ -53,6 +53,22 @@ def told(text: str, folder: Path) -> tuple[Diagnostic, ...]:
     return diagnostics
 
 
+def test_a_key_too_many_in_a_part_that_has_all_others_hides_nothing(tmp_path: Path) -> None:
+    """Nothing is missing then, and no value needs a filler: the rest of the document is checked all the same."""
+    text = POLICY.replace("enforc\n", "enforce\n").split("  triggers:")[0] + (
+        "  triggers: {fall: {signal: equity.drawdwn, window: 15m, at_least: 4%, on_unknown: hold}}\n"
+        "  stages: [{name: trim, level: 1, any: [fall], cooldown: 1h, reset: manual,\n"
+        "            actions: [{close: {side: both, fraction: 1}}, {lock_trading: {mode: all, for: 1h, until: 2h}}]}]\n"
+    )
+    assert {"KS2001", "KS3001"} <= {each.code for each in told(text, tmp_path)}
+
+
+def test_a_null_in_a_list_where_a_mapping_belongs_is_one_mistake(tmp_path: Path) -> None:
+    """What stands in the list was never declared, so that nothing is said of it."""
+    text = POLICY.split("  stages:")[0] + "  variants: {tight: {triggers: [null]}}\n"
+    assert "KS2005" not in {each.code for each in told(text, tmp_path)}
+
+
 @pytest.mark.parametrize("file", INVALID, ids=lambda file: file.stem)
 def test_a_mistake_of_the_schema_hides_no_mistake_of_the_graph(file: Path, tmp_path: Path) -> None:
     """With a word misspelt elsewhere in each policy, all is said that is said without it, warnings included."""
