@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from killswitch.signals.catalogue import CATALOGUE, SignalSpec
+from killswitch.signals.catalogue import CATALOGUE
+from killswitch.signals.declaration import SignalSpec
 from tools.reference.markdown import page, sentence
 
 UNITS = {
