@@ -89,6 +89,17 @@ def test_no_two_signals_have_one_name() -> None:
         catalogue(CATALOGUE, CATALOGUE[:1])
 
 
+def test_nothing_but_its_declaration_names_a_signal(repository: Path) -> None:
+    """Nor does anything ask how a name begins; examples in messages are no names by themselves."""
+    subjects = {spec.name.partition(".")[0] for spec in CATALOGUE}
+    written = re.compile(rf"""["'](?:(?:{"|".join(subjects)})\.|{"|".join(map(re.escape, BY_NAME))})["']""")
+    program = repository / "killswitch"
+    modules = [path for path in program.rglob("*.py") if not path.is_relative_to(program / "signals")]
+    assert len(modules) > 100
+    found = [f"{path.name}: {name}" for path in modules for name in written.findall(path.read_text(encoding="utf-8"))]
+    assert found == []
+
+
 @pytest.fixture(scope="module")
 def page(repository: Path) -> str:
     return (repository / "docs" / "add-a-signal.md").read_text(encoding="utf-8")
