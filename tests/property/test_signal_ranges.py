@@ -16,7 +16,7 @@ from killswitch.signals.catalogue import BY_NAME, CATALOGUE
 from killswitch.signals.equity.explanation import EquityTerms
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import pnl_change
-from killswitch.signals.signal_values import ColumnReader, Columns, position_columns
+from killswitch.signals.signal_values import ColumnReader, Columns, kept_highest, position_columns
 from killswitch.signals.view import ScopeView
 from tests.worlds import account, after
 
@@ -72,7 +72,7 @@ def held_to(refs: Sequence[SignalRef], columns: Columns) -> list[str]:
 @given(st.tuples(*(accounts(minute) for minute in range(4))))
 def test_what_is_read_is_in_range(answers: tuple[AccountSnapshot, ...]) -> None:
     """The compiler says "can never hold" by the range; a value out of it would fire what was called impossible."""
-    history = History((WINDOW,), HOUR, EquityTerms(10 * MINUTE, 0.001, 60 * SECOND))
+    history = History(kept_highest(SCOPE), HOUR, EquityTerms(10 * MINUTE, 0.001, 60 * SECOND))
     reader = ColumnReader(SCOPE)
     for minute, answer in enumerate(answers):
         view = ScopeView(to_micros(after(minutes=minute)), True, (answer,), {}, None)
