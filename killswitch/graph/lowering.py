@@ -3,18 +3,16 @@
 A comparison is true or false only if the whole interval agrees; otherwise it is unknown. Plain comparisons of a
 signal with a number are gathered into *ladders*, one for each signal and direction: of the thresholds that a value
 has reached, it has reached all lower ones too, so a few comparisons settle the whole ladder at once.
-
-A signal that is not listed can be anything. The bounds are those of the signals' definitions in the catalogue.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import inf
 
 from killswitch.graph.intervals import NumberWriter
 from killswitch.graph.nodes import AllOf, Compare, ConditionNode, Constant, Not, SignalRef, Step, TextIs, step_of
 from killswitch.model.record import Record, record
+from killswitch.signals.catalogue import BY_NAME
 
 TRUE, FALSE, UNKNOWN = 1, 0, -1
 
@@ -173,37 +171,11 @@ def _climb(name: str, into: str, steps: list[_Rung]) -> list[str]:
 
 
 _BOTH = frozenset((True, False))
-_SHARE = (0.0, 1.0)
-_NOT_NEGATIVE = (0.0, inf)
-_RANGES: dict[str, tuple[float, float]] = {
-    "equity.drawdown": _SHARE,
-    "equity.drawdown_from_peak": _SHARE,
-    "equity.loss_from_start": _SHARE,
-    "equity.unexplained_share": _SHARE,
-    "attribution.long_share": _SHARE,
-    "attribution.short_share": _SHARE,
-    "exposure.gross": _NOT_NEGATIVE,
-    "exposure.leverage": _NOT_NEGATIVE,
-    "exposure.largest_share": _SHARE,
-    "exposure.margin_ratio": _NOT_NEGATIVE,
-    "venue.error_rate": _NOT_NEGATIVE,
-    "venue.malformed": _NOT_NEGATIVE,
-    "venue.consecutive_failures": _NOT_NEGATIVE,
-    "position.loss": _NOT_NEGATIVE,
-    "position.liquidation_distance": _NOT_NEGATIVE,
-    "position.notional_share": _SHARE,
-    "position.margin_loss": _NOT_NEGATIVE,
-}
-
-
-def range_of(name: str) -> tuple[float, float]:
-    """Least and greatest value of a signal, both ends included."""
-    return _RANGES.get(name, (-inf, inf))
 
 
 def outcomes(conditions: Sequence[ConditionNode], signals: Sequence[SignalRef]) -> tuple[frozenset[bool], ...]:
     """For each condition what it can come to when its signals are known: {True}, {False} or both."""
-    bounds = [range_of(signal.name) for signal in signals]
+    bounds = [BY_NAME[signal.name].range for signal in signals]
     steps = [step_of(condition) for condition in conditions]
     composed = [condition for condition, step in zip(conditions, steps, strict=True) if step is None]
     of_composed = iter(_lowered_outcomes(composed, bounds) if composed else ())

@@ -9,7 +9,8 @@ from killswitch.model.words import Place
 from killswitch.policy.diagnostics.problem import Diagnostic, Severity, diagnostic
 from killswitch.policy.schema.validation import NO_GAPS, Gaps
 from killswitch.policy.yaml.source import Path, SourceMap
-from killswitch.signals.catalogue import BY_NAME, CATALOGUE, Level
+from killswitch.signals.catalogue import BY_NAME, CATALOGUE
+from killswitch.signals.declaration import Level
 
 
 @record

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,11 @@ from killswitch.lab.static_book import Standing
 from killswitch.market.rules import MarketRules
 from killswitch.planning.scopes.evaluator import Rest
 from killswitch.planning.tick import Interpreter
+from killswitch.signals.declaration import LookAhead
+from killswitch.signals.signal_values import bounds_ahead
+
+if TYPE_CHECKING:
+    from killswitch.signals.declaration import Bounds
 
 FIRST_LOOK, LOOK_FURTHER = 64, 8
 """So many bars are looked at first, and so many times more each time all of them were quiet."""
@@ -115,8 +121,8 @@ class Quiet:
         count = min(_first(np.diff(at) > graph.equity.max_gap), _first(at[1:] >= rest.until))
         if count == 0:
             return 0
-        past = _Past(rest, self._panel.at[standing.number + 1 : first + count], count, standing)
-        spans = {place: past.span(place, ref) for place, ref in enumerate(graph.signals)}
+        path = _Path(rest, self._panel.at[standing.number + 1 : first + count], count, standing)
+        spans = {place: path.span(place, ref) for place, ref in enumerate(graph.signals)}
         known = {place: span for place, span in spans.items() if span is not None}
         return first_change(graph.conditions, known, rest.true, rest.unknown, count)
 
@@ -126,58 +132,64 @@ def _first(flags: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:
     return int(np.argmax(flags)) if flags.any() else len(flags)
 
 
-class _Past:
-    """A watch's signals as they would be at the last `count` of the coming instants `at`, each a `Span`."""
+class _Path:
+    """An `EquityPath`: a watch's scope at the last `count` of the coming instants `at`, while nothing is traded."""
 
     def __init__(self, rest: Rest, at: Instants, count: int, standing: Standing) -> None:
-        self._watch, self._count = rest.watch, count
-        history = rest.watch.history
+        self._history, self._columns, self._count = rest.watch.history, rest.watch.columns, count
         begin = standing.number + 1
         equity = standing.equities(rest.places, begin, begin + len(at))
         self._equity = equity[-count:]
-        self._value: Floats = equity / history.track.units
+        self._values: Floats = equity / self._history.track.units
+        self._value = self._values[-count:]
         self._at = at[-count:]
-        self._all_at = np.concatenate([np.array([row.at for row in history.rows], dtype=np.int64), at])
+        rows = self._history.rows
+        self._all_at = np.concatenate([np.array([row.at for row in rows], dtype=np.int64), at])
         self._step = even_step(self._all_at)
-        self._all_values = np.concatenate([np.array([row.value for row in history.rows]), self._value])
+        self._all_values = np.concatenate([np.array([row.value for row in rows]), self._values])
 
     def span(self, place: int, signal: SignalRef) -> Span | None:
-        """The signal in column `place`, or None if it is not known how to look ahead in it."""
-        history, value = self._watch.history, self._value[-self._count :]
-        if signal.name == "equity.drawdown" and signal.window is not None:
-            return self._drawdown(signal.window)
-        if signal.name == "equity.value":
-            return Span(self._equity, self._equity)
-        if signal.name == "equity.drawdown_from_peak":
-            highest = np.maximum(np.maximum.accumulate(self._value), history.changes.peak)
-            return _exactly(_fall(highest[-self._count :], value))
-        if signal.name == "equity.loss_from_start":
-            return _exactly(_fall(np.maximum(value, history.track.start), value))
-        if signal.name.startswith("venue."):  # the paper venue is as it was
-            columns = self._watch.columns
-            assert columns is not None  # what rests has stepped
-            ends = (np.full_like(value, end[place]) for end in (columns.lo, columns.hi))
-            return Span(*ends)
-        return None
+        """The signal in column `place`, or None if only a tick can compute it."""
+        found = bounds_ahead(signal, self)
+        if found is LookAhead.NO_LOOK_AHEAD:
+            return None
+        if found is LookAhead.UNCHANGED:
+            assert self._columns is not None  # what rests has stepped
+            low, high = (np.full(self._count, end[place]) for end in (self._columns.lo, self._columns.hi))
+            return Span(low, high)
+        return Span(*found)
 
-    def _drawdown(self, window: int) -> Span:
-        history = self._watch.history
+    @property
+    def equity(self) -> Floats:
+        return self._equity
+
+    @property
+    def highest(self) -> Floats:
+        highest: Floats = np.maximum(np.maximum.accumulate(self._values), self._history.changes.peak)
+        return highest[-self._count :]
+
+    @property
+    def start(self) -> float:
+        return self._history.track.start
+
+    def highest_in(self, window: int) -> Floats:
         edge = int(np.searchsorted(self._all_at, int(self._at[0]) - window))
-        highest = highest_in(self._all_at[edge:], self._all_values[edge:], window, self._step)[-self._count :]
-        fall = _fall(highest, self._value[-self._count :])
+        return highest_in(self._all_at[edge:], self._all_values[edge:], window, self._step)[-self._count :]
+
+    def fall_from(self, highest: Floats | float) -> Floats:
+        return _fall(np.maximum(highest, self._value), self._value)
+
+    def within(self, window: int, value: Floats, most: float) -> Bounds:
+        history = self._history
         begun = -1 if history.rebased or history.begun_at is None else history.begun_at
         known_from = max(begun, history.gaps[-1][1] if history.gaps else -1)
         if int(self._at[0]) - window >= known_from:
-            return _exactly(fall)
-        return Span(fall, np.where(self._at - window < known_from, 1.0, fall))
-
-
-def _exactly(value: Floats) -> Span:
-    return Span(value, value)
+            return value, value
+        return value, np.where(self._at - window < known_from, most, value)
 
 
 def _fall(highest: Floats, value: Floats) -> Floats:
-    """`signals.units.fall_from` over arrays, but for its rounding. `highest` is nowhere below `value`."""
+    """`signals.unit_value.fall_from` over arrays, but for its rounding. `highest` is nowhere below `value`."""
     if float(value.min()) > 0.0:
         plain: Floats = (highest - value) / highest
         return plain

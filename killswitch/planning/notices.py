@@ -14,6 +14,7 @@ from killswitch.planning.scopes.evaluator import Paged, Watch
 from killswitch.planning.scopes.trigger_status import why_unknown
 from killswitch.planning.stage_decision import Blocked, Proposal
 from killswitch.render.formats import instant
+from killswitch.signals.catalogue import BY_NAME
 from killswitch.signals.equity.explanation import ChangeEvent
 from killswitch.signals.equity.pending_changes import Change
 from killswitch.signals.position import ZERO
@@ -26,8 +27,6 @@ GREATER = 2
 pages of one crash: from 0.1% of an account to all of it there are ten."""
 MATERIAL = Decimal("0.01")
 """Of equity: what is not more than that pages no second time within ten minutes."""
-UNEXPLAINED = frozenset({"equity.unexplained", "equity.unexplained_share"})
-"""Signals that money which moved makes, though it is no loss."""
 RESET = "reset"
 """`subject` of notices that answer a reset which found nothing to do."""
 
@@ -96,7 +95,7 @@ def _waits(watch: Watch, change: ChangeEvent) -> str:
 def _closes(watch: Watch) -> str:
     """What money that moved brings about: nothing, but for triggers that ask for it."""
     graph = watch.prepared.graph
-    asked = {i for i, signal in enumerate(graph.signals) if signal.name in UNEXPLAINED}
+    asked = {i for i, signal in enumerate(graph.signals) if BY_NAME[signal.name].counts_unexplained}
     asking = [each.name for each in graph.triggers if not asked.isdisjoint(signals_of(each.condition))]
     if not asking:
         return "closes nothing"

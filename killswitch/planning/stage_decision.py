@@ -33,9 +33,9 @@ from killswitch.planning.scopes.trigger_status import number, trigger_reading
 from killswitch.planning.spot_routes import never_sold
 from killswitch.planning.targets.ranking import Candidate, candidates
 from killswitch.planning.targets.selection import Target, select
+from killswitch.signals.attribution_signals import TWO_THIRDS, Shares, shares
 from killswitch.signals.history.windows import pnl_change
 from killswitch.signals.position import ZERO
-from killswitch.signals.signal_values import TWO_THIRDS, Shares, shares
 from killswitch.signals.view import PnlKey, ScopeView
 
 

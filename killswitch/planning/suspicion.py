@@ -20,14 +20,13 @@ from killswitch.planning import notices
 from killswitch.planning.scopes.evaluator import Suspected, Watch
 from killswitch.planning.scopes.trigger_status import trigger_reading
 from killswitch.planning.stage_decision import cancels, lock_order
+from killswitch.signals.catalogue import BY_NAME
 from killswitch.signals.equity.pending_changes import Change
 from killswitch.signals.position import ZERO
 from killswitch.signals.view import ScopeView
 
 LASTS = 20 * SECOND
 """How long a lock on suspicion holds, at most, from the answer of the ledger that lacked the row."""
-LOSSES = frozenset({"equity.drawdown", "equity.drawdown_from_peak", "equity.loss_from_start"})
-"""Signals that say how much was lost: what is half of a threshold of any other is no half of a loss."""
 MOST = 3
 WITHIN = 600 * SECOND
 """So many suspicions in so long lock; the others only page."""
@@ -192,8 +191,8 @@ def _entries(watch: Watch, view: ScopeView, stage: Stage) -> tuple[Cancel, ...]:
     halfway = False
     for index in (*stage.any_of, *stage.all_of):
         threshold = graph.triggers[index].threshold
-        if threshold is None or graph.signals[threshold.index].name not in LOSSES:
-            continue
+        if threshold is None or not BY_NAME[graph.signals[threshold.index].name].is_loss_size:
+            continue  # half of a threshold of any other signal is no half of a loss
         if threshold.op in (">", ">=") and threshold.value > 0:
             halfway = halfway or watch.columns.lo[threshold.index] >= threshold.value / 2
     found = cancels(view.trusted(), stage.actions) if halfway else ()

@@ -127,7 +127,11 @@ class Track:
     def fall(self, window: int) -> float:
         """The fall from the highest in the window to now."""
         maxima = self._maxima[window]
-        return fall_from(maxima[0][1] if maxima else self.value, self.value)
+        return self.fall_from(maxima[0][1] if maxima else self.value)
+
+    def fall_from(self, highest: float) -> float:
+        """The fall from `highest` to now."""
+        return fall_from(highest, self.value)
 
     def supposing(self, equity: float) -> Track:
         """A reading in which the present equity is another; the past stays."""

@@ -14,7 +14,8 @@ from killswitch.graph.nodes import ConditionNode
 from killswitch.graph.resolution.thresholds import Columns
 from killswitch.graph.resolution.triggers import plain_condition
 from killswitch.graph.wording import condition_text
-from killswitch.signals.catalogue import BY_NAME, CATALOGUE, Level
+from killswitch.signals.catalogue import BY_NAME, CATALOGUE
+from killswitch.signals.declaration import Level
 
 # signals without a unit, so that any of them may be compared with and added to any other
 PLAIN = ("exposure.leverage", "exposure.margin_ratio", "exposure.largest_share", "venue.malformed")

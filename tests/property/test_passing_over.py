@@ -16,6 +16,8 @@ from killswitch.lab.bars import BarTable
 from killswitch.lab.book import Book
 from killswitch.lab.outcome import Course, Run
 from killswitch.lab.price_matrix import Panel
+from killswitch.signals.catalogue import CATALOGUE
+from killswitch.signals.declaration import NO_LOOK_AHEAD, ScopeSignal, SignalSpec, Unit, WindowSignal
 from tests.backtests import book, run, series, shipped, written
 
 FROM_PEAK = """
@@ -44,7 +46,37 @@ spec:
       reset: manual
       actions: [{close: {side: both, fraction: 100%}}]
 """
-FOLDERS = ("futures-drawdown", "futures-component-risk", "futures-concentrated", "circuit-breaker", "from-peak")
+OF_ONE_SIGNAL = """
+apiVersion: killswitch.dev/v1
+kind: Policy
+metadata: {{name: of-one-signal}}
+spec:
+  mode: enforce
+  scope: {{each: account, match: {{currency: USDT}}}}
+  max_gap: 10m
+  triggers: {{it: {{signal: {signal}, {threshold}, confirm: 2m, on_unknown: hold}}}}
+  stages:
+    - name: cut
+      level: 1
+      any: [it]
+      cooldown: 10m
+      reset: manual
+      actions: [{{close: {{side: both, fraction: 10%}}}}]
+"""
+THRESHOLDS: dict[Unit, str] = {
+    "money": "at_most: 97000 USDT", "fraction": "at_least: 3%", "ratio": "at_least: 1.5", "count": "at_least: 1",
+    "seconds": "at_least: 1s", "milliseconds": "at_least: 1ms", "score": "at_least: 0.5",
+}  # fmt: skip
+
+
+FOLDERS = (
+    "futures-drawdown",
+    "futures-component-risk",
+    "futures-concentrated",
+    "circuit-breaker",
+    "from-peak",
+    "look-ahead",
+)
 BARS = 260
 MOVES = st.sampled_from([(5, -0.04), (5, -0.02), (5, 0.03), (40, -0.004), (40, 0.003)])
 """Minutes, and the move in each."""
@@ -108,6 +140,24 @@ def test_passing_over_quiet_bars_changes_nothing(
     assert without_course(fast) == without_course(slow)
     assert fast.course is not None and slow.course is not None
     assert close(fast.course, slow.course)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param(spec, id=spec.name)
+        for spec in CATALOGUE
+        if isinstance(spec, ScopeSignal | WindowSignal) and spec.look_ahead is not NO_LOOK_AHEAD
+    ],
+)
+def test_a_signal_ahead_is_what_ticking_makes_of_it(spec: SignalSpec) -> None:
+    """By itself, so that no other signal has the bars ticked: a slow fall, a rise, a fast fall, and noise."""
+    signal = f"{spec.name}, window: 15m" if spec.windowed else spec.name
+    policies = written(OF_ONE_SIGNAL.format(signal=signal, threshold=THRESHOLDS[spec.unit]))
+    for seed in range(3):
+        falls = [(40 + seed, (40, -0.002)), (110, (40, 0.003)), (190, (5, -0.02))]
+        panel = Panel(BarTable("falls", [series("A", walk(seed, falls)), series("B", walk(8, []))]))
+        both_ways(policies, panel, book({"A": 60_000, "B": -10_000}))
 
 
 def close(one: Course, other: Course) -> bool:

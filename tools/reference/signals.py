@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from killswitch.signals.catalogue import CATALOGUE, SignalSpec
+from math import isinf
+
+from killswitch.signals.catalogue import CATALOGUE
+from killswitch.signals.declaration import SignalSpec
 from tools.reference.markdown import page, sentence
 
 UNITS = {
@@ -58,12 +61,20 @@ def _entry(signal: SignalSpec) -> str:
     if signal.level == "scope":
         facts.append(f"- **The same level again**: {AGAIN[signal.measures]}")
     facts += [
+        *([f"- **Range**: {_range(signal)}"] if signal.type == "number" else ()),
         f"- **Window**: {'needed, such as 15m' if signal.windowed else 'takes none'}",
         f"- **Partly known**: {_when(signal.partly_known)}",
         f"- **Unknown**: {_when(signal.unknown)}",
     ]
     anchor = signal.name.replace(".", "-").replace("_", "-")
     return f"### `{written}` {{ #{anchor} }}\n\n{sentence(signal.meaning)}\n\n" + "\n".join(facts)
+
+
+def _range(signal: SignalSpec) -> str:
+    least, most = signal.range
+    if isinf(least) and isinf(most):
+        return "any number"
+    return f"at least {least:g}" if isinf(most) else f"{least:g} to {most:g}"
 
 
 def _when(words: str) -> str:

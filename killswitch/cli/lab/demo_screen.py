@@ -17,6 +17,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.store import JournalEntry, Store
 from killswitch.runner.loop import TickReport
 from killswitch.runner.status_blob import LIVE_NAME, MachineView, TriggerStatus, decode_view
+from killswitch.signals.catalogue import BY_NAME
 
 if TYPE_CHECKING:
     from killswitch.lab.bars import BarTable
@@ -151,7 +152,8 @@ class Screen:
         seen: dict[str, str] = {}
         for machine in self._machines():
             for trigger in machine.triggers:
-                if trigger.signal == "equity.drawdown" and trigger.window:
+                spec = BY_NAME.get(trigger.signal or "")
+                if spec is not None and spec.is_loss_size and trigger.window:
                     seen[f"{trigger.window // 60_000_000}m"] = interval(trigger.value, trigger.unit)
         return "  ".join(f"fall {window} {value}" for window, value in seen.items())
 

@@ -27,10 +27,8 @@ from killswitch.graph.problems import Problem, signal_names, signal_problem, sug
 from killswitch.model.record import Record, record
 from killswitch.policy.schema.part import MistakeError
 from killswitch.policy.schema.scalars import duration
-from killswitch.signals.catalogue import BY_NAME, Level, SignalSpec, Unit
-
-TEXT_VALUES = {"attribution.source": ("LONG", "SHORT", "MIXED")}
-"""What a text signal can say. That it says nothing is *unknown*, which is no value."""
+from killswitch.signals.catalogue import BY_NAME, CATALOGUE
+from killswitch.signals.declaration import Level, SignalSpec, SignalType, TextSignal, Unit
 
 ColumnOf = Callable[[SignalRef], int]
 """The column in which a signal will be read; the same signal has the same column."""
@@ -43,6 +41,10 @@ _CONDITIONS = {*_COMPARISONS, "_&&_", "_||_", "!_", "@in"}
 _MEANINGFUL = (
     "use signals, numbers, texts, `&&`, `||`, `!`, comparisons, `+ - * /` and `in`; for `a implies b` write `!(a) || b`"
 )
+
+
+_A_TEXT = next(spec for spec in CATALOGUE if isinstance(spec, TextSignal))
+"""For examples in messages."""
 
 
 class _RefusedError(Exception):
@@ -109,7 +111,7 @@ class Reader:
     def _text_comparison(self, node: Any, op: ComparisonOp, left: Any, right: Any) -> ConditionNode:
         signal, literal = (right, left) if is_literal(left) else (left, right)
         if op not in ("==", "!=") or dotted(signal) is None or not is_literal(literal, "string_value"):
-            fix = 'a text signal is compared with a text: `attribution.source("15m") == "LONG"`'
+            fix = f"a text signal is compared with a text: `{text_condition(_A_TEXT)}`"
             self._refuse("KS4002", f"`{op}` cannot compare these", fix, self._tree.at(node), len(op))
         found = self._text_is(signal, [literal])
         return found if op == "==" else Not(found)
@@ -117,20 +119,21 @@ class Reader:
     def _membership(self, node: Any, left: Any, right: Any) -> ConditionNode:
         elements = list(right.list_expr.elements)
         if dotted(left) is None or not elements or not all(is_literal(each, "string_value") for each in elements):
-            fix = 'write `attribution.source("15m") in ["LONG", "MIXED"]`; for numbers `x == 1.0 || x == 2.0`'
+            some = f'{spelled(_A_TEXT)} in ["{_A_TEXT.values[0]}", "{_A_TEXT.values[-1]}"]'
+            fix = f"write `{some}`; for numbers `x == 1.0 || x == 2.0`"
             self._refuse("KS4004", "`in` is for a text signal and a list of texts", fix, self._tree.at(node), 2)
         return self._text_is(left, elements)
 
     def _text_is(self, signal: Any, literals: list[Any]) -> TextIs:
-        name, index = self._signal(signal, "text")
-        says = TEXT_VALUES[name]
+        spec, index = self._signal(signal, "text")
+        assert isinstance(spec, TextSignal)  # only these are texts
         texts = {literal.const_expr.string_value: literal for literal in literals}
         for text, literal in texts.items():
-            if text not in says:
-                fix = "it says " + ", ".join(says)
+            if text not in spec.values:
+                fix = "it says " + ", ".join(spec.values)
                 if text == "UNKNOWN":
                     fix = "unknown is no value: what a trigger makes of it is its `on_unknown`; " + fix
-                self._note("KS4008", f"`{name}` never says {text!r}", fix, self._tree.at(literal), len(text) + 2)
+                self._note("KS4008", f"`{spec.name}` never says {text!r}", fix, self._tree.at(literal), len(text) + 2)
         return TextIs(index, tuple(sorted(texts)))
 
     def _both(self, left: Any, right: Any) -> tuple[_Value, _Value]:
@@ -149,8 +152,8 @@ class Reader:
         if is_literal(node):
             return _Value(Number(self._literal(node)), None)
         if dotted(node) is not None:
-            name, index = self._signal(node, "number")
-            return _Value(SignalRead(index), of_signal(name))
+            spec, index = self._signal(node, "number")
+            return _Value(SignalRead(index), of_signal(spec))
         function, operands = operation(node)
         if function == "-_":
             value = self._number(operands[0])
@@ -185,8 +188,8 @@ class Reader:
             self._refuse("KS4009", "this number is too large", "nothing can reach it", start, width)
         return value
 
-    def _signal(self, node: Any, wanted: str) -> tuple[str, int]:
-        """Name and column of a signal, once its name, its type and its window are in order."""
+    def _signal(self, node: Any, wanted: SignalType) -> tuple[SignalSpec, int]:
+        """Declaration and column of a signal, once its name, its type and its window are in order."""
         name = dotted(node) or ""
         start = self._tree.start(node)
         problem = signal_problem(name, self._level)
@@ -194,7 +197,9 @@ class Reader:
             self._refuse(*problem, start, len(name))
         spec = BY_NAME[name]
         if spec.type != wanted:
-            fix = 'compare it with a text: `== "LONG"`' if spec.type == "text" else "compare it with a number"
+            fix = "compare it with a number"
+            if isinstance(spec, TextSignal):
+                fix = f'compare it with a text: `== "{spec.values[0]}"`'
             self._refuse("KS4002", f"`{name}` is a {spec.type}", fix, start, len(name))
         called = node.WhichOneof("expr_kind") == "call_expr"
         arguments = list(node.call_expr.args) if called else []
@@ -205,7 +210,7 @@ class Reader:
             shown = arguments[0] if arguments and spec.windowed else node
             at, width = self._tree.start(shown), self._tree.width(shown)
             self._refuse(window.code, window.message, window.fix, at, width)
-        return name, self._column(SignalRef(name, window))
+        return spec, self._column(SignalRef(name, window))
 
     def _is_text(self, node: Any) -> bool:
         spec = BY_NAME.get(dotted(node) or "")
@@ -248,9 +253,9 @@ _PLAIN: Dimension = "a plain number"
 _COMPOUND: Dimension = "a compound of units"
 
 
-def of_signal(name: str) -> Dimension:
+def of_signal(spec: SignalSpec) -> Dimension:
     """Fractions, ratios, counts and scores are plain numbers; money and times are not."""
-    return _DIMENSIONS.get(BY_NAME[name].unit, _PLAIN)
+    return _DIMENSIONS.get(spec.unit, _PLAIN)
 
 
 def same(left: Dimension | None, right: Dimension | None) -> bool:
@@ -280,6 +285,11 @@ def quotient(left: Dimension | None, right: Dimension | None) -> Dimension | Non
 def spelled(spec: SignalSpec) -> str:
     """How the signal is written in an expression."""
     return f'{spec.name}("15m")' if spec.windowed else spec.name
+
+
+def text_condition(spec: TextSignal) -> str:
+    """A condition on the signal, as an example."""
+    return f'{spelled(spec)} == "{spec.values[0]}"'
 
 
 def window_of(spec: SignalSpec, written: str | None) -> int | Problem | None:

@@ -14,7 +14,7 @@ from killswitch.graph.expressions.conditions import ColumnOf, Reader
 from killswitch.graph.expressions.tree import Tree, children, is_literal
 from killswitch.graph.nodes import ConditionNode
 from killswitch.graph.problems import Problem
-from killswitch.signals.catalogue import Level
+from killswitch.signals.declaration import Level
 
 LONGEST = 10_000
 """Characters of an expression; CEL itself refuses nesting deeper than 32."""

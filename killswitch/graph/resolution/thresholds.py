@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 
-from killswitch.graph.lowering import range_of
+from killswitch.graph.expressions.conditions import text_condition
 from killswitch.graph.nodes import ComparisonOp, ConditionNode, SignalRef, Threshold, step_of
 from killswitch.graph.problems import Findings, signal_problem
 from killswitch.model.instant import SECOND
 from killswitch.policy.schema.policy import COMPARISONS, PolicySpec, ThresholdTrigger
 from killswitch.policy.schema.scalars import Quantity, QuantityUnit
 from killswitch.policy.yaml.source import Path
-from killswitch.signals.catalogue import BY_NAME, SignalSpec, Unit
+from killswitch.signals.catalogue import BY_NAME
+from killswitch.signals.declaration import SignalSpec, TextSignal, Unit
 
 OPERATORS: dict[str, ComparisonOp] = {"at_least": ">=", "at_most": "<=", "above": ">", "below": "<"}
 
@@ -84,8 +85,8 @@ def _signal(written: ThresholdTrigger, path: Path, found: Findings) -> SignalSpe
         found.error(problem[0], (*path, "signal"), problem[1], problem[2])
         return None
     spec = BY_NAME[written.signal]
-    if spec.type == "text":
-        fix = f'write it as an expression: `when: \'{spec.name}("15m") == "LONG"\'`'
+    if isinstance(spec, TextSignal):
+        fix = f"write it as an expression: `when: '{text_condition(spec)}'`"
         found.error("KS3007", (*path, "signal"), f"`{spec.name}` is a text, and has no threshold", fix)
         return None
     if spec.windowed and written.window is None and not found.gaps.unread((*path, "window")):
@@ -104,11 +105,11 @@ def _unit_fits(spec: SignalSpec, quantity: Quantity, path: Path, policy: PolicyS
         message = f"`{quantity.written}` is {_KINDS[quantity.unit]}, and `{spec.name}` is {_measures(spec.unit)}"
         found.error("KS3004", path, message, _way_out(spec.unit, quantity, policy))
         return False
-    if quantity.value < range_of(spec.name)[0]:
+    if quantity.value < spec.range[0]:
         message = f"`{quantity.written}` is below zero, and `{spec.name}` never is"
         found.error("KS3004", path, message, f"write it without the sign: {quantity.written.lstrip('-')}")
         return False
-    if quantity.unit == "plain" and spec.unit == "fraction" and quantity.value > 1 >= range_of(spec.name)[1]:
+    if quantity.unit == "plain" and spec.unit == "fraction" and quantity.value > 1 >= spec.range[1]:
         message = (
             f"`{quantity.written}` is {(quantity.value * 100).normalize():f}% of a fraction that never exceeds 100%"
         )

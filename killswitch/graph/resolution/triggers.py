@@ -25,7 +25,8 @@ from killswitch.graph.resolution.thresholds import Columns, held_against, thresh
 from killswitch.graph.wording import signals_of
 from killswitch.policy.schema.policy import ExpressionTrigger, PolicySpec
 from killswitch.policy.yaml.source import Path
-from killswitch.signals.catalogue import BY_NAME, Level
+from killswitch.signals.catalogue import BY_NAME
+from killswitch.signals.declaration import Level
 
 _FOLDED = "YAML folds this text into one line: write it as `|`, which keeps its lines, or take the comment out"
 

@@ -12,7 +12,7 @@ from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.model.words import ReferenceCurrency
 from killswitch.planning.targets.selection import AllIf
 from killswitch.signals.equity.explanation import EquityTerms
-from killswitch.signals.signal_values import ColumnReader, longest_window
+from killswitch.signals.signal_values import ColumnReader, kept_highest, longest_window
 from killswitch.signals.view import Instruments, ScopeView
 
 
@@ -24,6 +24,7 @@ class Prepared:
     machine: Machine
     reader: ColumnReader
     windows: tuple[int, ...]
+    """Those of which the highest unit value is kept (microseconds)."""
     keep: int
     """How far back history is kept: the longest window that anything reads (microseconds)."""
     terms: EquityTerms
@@ -41,13 +42,12 @@ class Prepared:
 
 def prepare(graph: Graph) -> Prepared:
     """Compile what runs at every tick."""
-    windows = {ref.window for ref in graph.signals if ref.window is not None and ref.name == "equity.drawdown"}
     keep = max(longest_window(graph.signals), *(rule.window for rule in graph.rankings), 0)
     return Prepared(
         graph=graph,
         machine=Machine.of(graph, lower(graph.conditions)),
         reader=ColumnReader(graph.signals),
-        windows=tuple(sorted(windows)),
+        windows=kept_highest(graph.signals),
         keep=keep,
         terms=EquityTerms(
             graph.equity.max_gap, graph.equity.tolerance, graph.equity.flow_grace, graph.equity.closes_unexplained

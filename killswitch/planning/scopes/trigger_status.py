@@ -12,6 +12,7 @@ from killswitch.graph.wording import signals_of
 from killswitch.model.decision import TriggerReading
 from killswitch.model.instant import from_micros
 from killswitch.planning.scopes.evaluator import Suspected, Watch
+from killswitch.signals.catalogue import BY_NAME
 from killswitch.signals.history.windows import Interval, is_young, why_partly
 from killswitch.signals.position import ZERO
 
@@ -130,7 +131,7 @@ def only_young(watch: Watch, trigger: Trigger) -> bool:
         signal = graph.signals[i]
         if signal.window is None or not is_young(history, signal.window):
             return False
-        if signal.name.startswith("attribution.") and history.rows and history.rows[-1].pnl is None:
+        if BY_NAME[signal.name].reads_pnl and history.rows and history.rows[-1].pnl is None:
             return False  # positions do not say what they made, and would not with a longer history either
         found = True
     return found

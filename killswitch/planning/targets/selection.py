@@ -23,9 +23,8 @@ from killswitch.planning.targets.spread import (
     worst_first,
 )
 from killswitch.signals.history.scope import History
-from killswitch.signals.history.windows import Interval
 from killswitch.signals.position import ZERO
-from killswitch.signals.signal_values import known
+from killswitch.signals.signal_values import position_columns
 from killswitch.signals.view import PnlKey
 
 AllIf = Callable[[list[float], list[float], list[str | None]], int]
@@ -166,19 +165,5 @@ def _wholly(graph: Graph, ranked: Ranked, all_if: AllIf | None) -> bool:
     """Whether the action's `all_if` is surely true of the position."""
     if all_if is None:
         return False
-    intervals = [_position_signal(ref.name, ranked) for ref in graph.position_signals]
-    return all_if([lo for lo, _ in intervals], [hi for _, hi in intervals], []) == TRUE
-
-
-def _position_signal(name: str, ranked: Ranked) -> Interval:
-    """A position signal of the catalogue. Its P&L delta is over the window that the decision is made on."""
-    candidate = ranked.candidate
-    values: dict[str, float | None] = {
-        "position.pnl_delta": candidate.pnl_delta,
-        "position.loss": None if candidate.pnl is None else max(0.0, -candidate.pnl),
-        "position.liquidation_distance": candidate.liquidation_distance,
-        "position.notional_share": candidate.notional_share,
-        "position.margin_loss": candidate.margin_loss,
-        "position.score": ranked.score,
-    }
-    return known(values[name])
+    columns = position_columns(graph.position_signals, ranked)
+    return all_if(columns.lo, columns.hi, columns.text) == TRUE

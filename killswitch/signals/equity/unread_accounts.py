@@ -251,6 +251,17 @@ class UnitRange:
     high: float
     highest: float
 
+    def fall_from(self, highest: tuple[float, float]) -> tuple[float, float]:
+        """The fall from a highest value, which is itself between two bounds.
+
+        At least what it is in the best case: from the lower highest to the upper value. At most what it is in the
+        worst.
+        """
+        low, high = highest
+        least = fall_from(low, self.high) if low > 0.0 and self.high != float("inf") else 0.0
+        top = max(high, self.highest)
+        return least, 1.0 if top == float("inf") else fall_from(top, self.low)
+
 
 def unit_range(at: int, equity: Range, units: float, before: UnitRange | None) -> UnitRange | None:
     """The unit value of an equity between two bounds; None without units. `before`: that of the last dark tick."""
@@ -258,14 +269,3 @@ def unit_range(at: int, equity: Range, units: float, before: UnitRange | None) -
         return None
     high = float("inf") if equity.high is None else float(equity.high) / units
     return UnitRange(at, float(equity.low) / units, high, max(high, before.highest if before is not None else high))
-
-
-def fall_between(highest: tuple[float, float], now: UnitRange) -> tuple[float, float]:
-    """The fall from a highest value, which is itself between two bounds, to a value that is.
-
-    At least what it is in the best case: from the lower highest to the upper value. At most what it is in the worst.
-    """
-    low, high = highest
-    least = fall_from(low, now.high) if low > 0.0 and now.high != float("inf") else 0.0
-    top = max(high, now.highest)
-    return least, 1.0 if top == float("inf") else fall_from(top, now.low)

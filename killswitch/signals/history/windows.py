@@ -9,16 +9,25 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
-from killswitch.signals.equity.pending_changes import Reading
-from killswitch.signals.equity.unread_accounts import UnitRange, fall_between
-from killswitch.signals.history.scope import History
-from killswitch.signals.position import ZERO
-from killswitch.signals.unit_value import fall_from
-from killswitch.signals.view import PnlKey
+if TYPE_CHECKING:  # the catalogue imports this module, and `ksctl validate` the catalogue: no history is kept there
+    from killswitch.signals.equity.pending_changes import Reading
+    from killswitch.signals.equity.unread_accounts import UnitRange
+    from killswitch.signals.history.scope import History
+    from killswitch.signals.view import PnlKey
 
 Interval = tuple[float, float]
 UNKNOWN: Interval = (-math.inf, math.inf)
+_ZERO = Decimal(0)
+
+
+def known(value: float | Decimal | None) -> Interval:
+    """[v, v]; everything where v is missing or not a number."""
+    if value is None:
+        return UNKNOWN
+    number = float(value)
+    return UNKNOWN if math.isnan(number) else (number, number)
 
 
 def why_partly(history: History, window: int) -> str | None:
@@ -60,7 +69,7 @@ def _drawdown_in_the_dark(history: History, window: int, now: UnitRange) -> Inte
     """The fall from what was seen in the window to what the scope may be worth; [seen, 1] where it is partly known."""
     edge = now.at - window
     low, high = (max((value for _, value in _read(history, edge, each)), default=0.0) for each in history.readings)
-    least, most = fall_between((low, high), now)
+    least, most = now.fall_from((low, high))
     gap = history.gaps[-1][1] > edge if history.gaps else False
     begun = history.rebased or (history.begun_at or 0) <= edge
     # what was highest before the window may still have been so at its edge: only rows on both sides of that tell
@@ -72,7 +81,7 @@ def _fall_read(history: History, edge: int, reading: Reading) -> float:
     """The fall in the window as it would be in the reading of the open changes."""
     highest = max((value for _, value in _read(history, edge, reading)), default=history.track.value)
     # Where nothing was left but what a withdrawal took, nothing fell.
-    return fall_from(max(highest, history.track.value), history.track.value) if highest > 0.0 else 0.0
+    return history.track.fall_from(max(highest, history.track.value)) if highest > 0.0 else 0.0
 
 
 def _read(history: History, edge: int, reading: Reading) -> Iterable[tuple[int, float]]:
@@ -92,8 +101,8 @@ def drawdown_from_peak(history: History) -> Interval:
         return UNKNOWN
     low, high = (history.changes.highest(reading) for reading in history.readings)
     if history.dark is not None:
-        return fall_between((low, high), history.dark)
-    return fall_from(low, history.track.value), fall_from(high, history.track.value)
+        return history.dark.fall_from((low, high))
+    return history.track.fall_from(low), history.track.fall_from(high)
 
 
 def loss_from_start(history: History) -> Interval:
@@ -103,8 +112,8 @@ def loss_from_start(history: History) -> Interval:
     track = history.track
     low, high = (track.start * _scale(history, track.start_at, reading) for reading in history.readings)
     if history.dark is not None:
-        return fall_between((low, high), replace(history.dark, highest=0.0))
-    return fall_from(low, track.value), fall_from(high, track.value)
+        return replace(history.dark, highest=0.0).fall_from((low, high))
+    return track.fall_from(low), track.fall_from(high)
 
 
 def unit_value(history: History, since: int) -> Interval:
@@ -147,4 +156,4 @@ def pnl_change(history: History, window: int) -> dict[PnlKey, Decimal] | str:
     gone += [key for key, at in history.ledger.unknown.items() if at >= highest.at]
     if gone:
         return f"what {gone[0][1]} made or lost when it was closed is unknown"
-    return {key: value - highest.pnl.get(key, ZERO) for key, value in now.pnl.items()}
+    return {key: value - highest.pnl.get(key, _ZERO) for key, value in now.pnl.items()}

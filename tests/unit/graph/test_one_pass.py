@@ -65,7 +65,7 @@ def test_a_key_too_many_in_a_part_that_has_all_others_hides_nothing(tmp_path: Pa
 
 def test_a_null_in_a_list_where_a_mapping_belongs_is_one_mistake(tmp_path: Path) -> None:
     """What stands in the list was never declared, so that nothing is said of it."""
-    text = POLICY.split("  stages:")[0] + "  variants: {tight: {triggers: [null]}}\n"
+    text = POLICY.split("  stages:", maxsplit=1)[0] + "  variants: {tight: {triggers: [null]}}\n"
     assert "KS2005" not in {each.code for each in told(text, tmp_path)}
 
 

@@ -20,7 +20,6 @@ from killswitch.signals.equity.unread_accounts import (
     Range,
     UnitRange,
     Unsettled,
-    fall_between,
     held_by,
     range_of,
     range_read,
@@ -202,7 +201,7 @@ def test_a_fall_is_at_least_that_of_the_best_case_and_at_most_that_of_the_worst(
     now: UnitRange, expected: tuple[float, float]
 ) -> None:
     """From a highest of exactly 1: the best case is the upper end, the worst the lower one from the highest it was."""
-    assert fall_between((1.0, 1.0), now) == expected
+    assert now.fall_from((1.0, 1.0)) == expected
 
 
 def test_the_highest_that_the_unit_value_may_have_been_in_the_dark_is_kept() -> None:

@@ -12,10 +12,10 @@ import pytest
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Balance, Instrument, Position, Rate
+from killswitch.signals.attribution_signals import shares
 from killswitch.signals.equity.explanation import EquityTerms
 from killswitch.signals.history.scope import History
 from killswitch.signals.position import margin_loss, notional, unrealized
-from killswitch.signals.signal_values import shares
 from killswitch.signals.view import ScopeView
 from tests.worlds import account, after, position, rules
 

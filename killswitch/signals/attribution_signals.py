@@ -1,0 +1,111 @@
+"""Signals of attribution: which side of a book lost the money.
+
+A side's loss is the fall of its P&L since the unit value was highest in the window, realised and unrealised:
+a position that is still in profit but fell counts, as do positions opened, reduced or closed since. A side whose
+positions gained in sum lost nothing. A side's share is its loss ÷ the losses of both sides.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from killswitch.model.record import Record, record
+from killswitch.model.words import Source
+from killswitch.signals.declaration import FRACTION, NO_LOOK_AHEAD, SignalSpec, TextSignal, WindowSignal
+from killswitch.signals.history.windows import known, pnl_change
+
+if TYPE_CHECKING:
+    from killswitch.signals.history.scope import History
+
+TWO_THIRDS = 2 / 3
+"""From which share on `attribution.source` names a side; stages declare their own."""
+
+
+@record
+class Shares(Record):
+    """Shares 0…1 that sum to 1, or None with the reason why they are unknown."""
+
+    long: float | None
+    short: float | None
+    reason: str | None = None
+
+    def source(self, at_least: float) -> Source:
+        """The side whose share is at least `at_least`; MIXED if neither's is, UNKNOWN if shares are."""
+        if self.long is None or self.short is None:
+            return "UNKNOWN"
+        if max(self.long, self.short) < at_least:
+            return "MIXED"
+        return "LONG" if self.long >= self.short else "SHORT"
+
+
+def shares(history: History, window: int) -> Shares:
+    """Each side's share of the loss in the window (microseconds)."""
+    change = pnl_change(history, window)
+    if isinstance(change, str):
+        return Shares(None, None, change)
+    zero = Decimal(0)
+    lost = {"long": zero, "short": zero}
+    for (_, _, side), delta in change.items():
+        lost[side] -= delta
+    long, short = max(zero, lost["long"]), max(zero, lost["short"])
+    total: Decimal = long + short
+    if total <= zero:
+        return Shares(None, None, "neither side lost in the window")
+    return Shares(float(long / total), float(short / total))
+
+
+def _source(history: History, window: int) -> str | None:
+    source = shares(history, window).source(TWO_THIRDS)
+    return None if source == "UNKNOWN" else source
+
+
+_NO_SHARES = "positions are unknown at either end; the window is not complete; neither side lost"
+
+SIGNALS: tuple[SignalSpec, ...] = (
+    WindowSignal(
+        name="attribution.long_share",
+        unit="fraction",
+        measures="loss",
+        meaning=(
+            "The long side's part of what the losing sides lost, realised and unrealised, since the unit value "
+            "was highest in the window."
+        ),
+        partly_known="never",
+        unknown=_NO_SHARES,
+        range=FRACTION,
+        reader=lambda history, window: known(shares(history, window).long),
+        look_ahead=NO_LOOK_AHEAD,
+        is_loss_size=False,
+        keeps_highest=False,
+        reads_pnl=True,
+    ),
+    WindowSignal(
+        name="attribution.short_share",
+        unit="fraction",
+        measures="loss",
+        meaning=(
+            "The short side's part of what the losing sides lost, realised and unrealised, since the unit value "
+            "was highest in the window."
+        ),
+        partly_known="never",
+        unknown=_NO_SHARES,
+        range=FRACTION,
+        reader=lambda history, window: known(shares(history, window).short),
+        look_ahead=NO_LOOK_AHEAD,
+        is_loss_size=False,
+        keeps_highest=False,
+        reads_pnl=True,
+    ),
+    TextSignal(
+        name="attribution.source",
+        unit="source",
+        measures="loss",
+        meaning="LONG or SHORT where that side's share is at least two thirds, else MIXED.",
+        partly_known="never",
+        unknown="the shares are unknown",
+        values=("LONG", "SHORT", "MIXED"),
+        reader=_source,
+        reads_pnl=True,
+    ),
+)

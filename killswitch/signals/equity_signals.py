@@ -1,0 +1,176 @@
+"""Signals of equity: what a scope is worth, how far its unit value fell, and what nothing explains of it."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from killswitch.signals.declaration import (
+    FRACTION,
+    NO_LOOK_AHEAD,
+    UNBOUNDED,
+    ScopeSignal,
+    SignalSpec,
+    WindowSignal,
+)
+from killswitch.signals.history.windows import UNKNOWN, drawdown, drawdown_from_peak, known, loss_from_start
+
+if TYPE_CHECKING:
+    from killswitch.signals.declaration import Bounds, EquityPath
+    from killswitch.signals.history.scope import History
+    from killswitch.signals.history.windows import Interval
+    from killswitch.signals.view import ScopeView
+
+_NO_EQUITY = (
+    "no account of the scope can be read (each is stale, malformed or down, or gives no equity), or one of them is "
+    "not in the snapshot"
+)
+_DARK = "an account of several cannot be read: then it is bounded by what it held and by how far prices moved elsewhere"
+_TWO_READINGS = f"an unexplained change leaves two readings of the unit value open; {_DARK}"
+
+
+def _value(history: History, view: ScopeView) -> Interval:
+    """Equity; between two bounds while accounts cannot be read."""
+    found = history.equity_range
+    if view.unknown is None or found is None:
+        return known(view.equity)
+    return float(found.low), math.inf if found.high is None else float(found.high)
+
+
+def _unexplained(history: History, view: ScopeView) -> Interval:
+    if view.unknown is not None or not history.explanation.complete:
+        return UNKNOWN
+    return known(history.changes.sum)
+
+
+def _unexplained_share(history: History, view: ScopeView) -> Interval:
+    if view.unknown is not None or view.equity is None or not history.explanation.complete:
+        return UNKNOWN
+    fallen = -sum((change.worth for change in history.changes.unexplained if change.worth < 0), Decimal(0))
+    return known(_share(fallen, view.equity + fallen))
+
+
+def _share(part: Decimal, whole: Decimal) -> Decimal:
+    """part ÷ whole, at most 1; 1 where nothing is left of the whole."""
+    if not part:
+        return Decimal(0)
+    return min(Decimal(1), part / whole) if whole > 0 else Decimal(1)
+
+
+def _value_ahead(path: EquityPath) -> Bounds:
+    return path.equity, path.equity
+
+
+def _drawdown_ahead(path: EquityPath, window: int) -> Bounds:
+    return path.within(window, path.fall_from(path.highest_in(window)), most=1.0)
+
+
+def _drawdown_from_peak_ahead(path: EquityPath) -> Bounds:
+    fall = path.fall_from(path.highest)
+    return fall, fall
+
+
+def _loss_from_start_ahead(path: EquityPath) -> Bounds:
+    fall = path.fall_from(path.start)
+    return fall, fall
+
+
+SIGNALS: tuple[SignalSpec, ...] = (
+    ScopeSignal(
+        name="equity.value",
+        unit="money",
+        measures="loss",
+        meaning="Equity in the scope's currency, as the venue gives it.",
+        partly_known=_DARK,
+        unknown=(
+            f"{_NO_EQUITY}; accounts of a scope in different currencies, without a reference currency or a rate to it"
+        ),
+        range=UNBOUNDED,
+        reader=_value,
+        look_ahead=_value_ahead,
+        is_loss_size=False,
+        counts_unexplained=False,
+    ),
+    WindowSignal(
+        name="equity.drawdown",
+        unit="fraction",
+        measures="loss",
+        meaning=(
+            "Fall of the unit value from its highest in the window: 1 − now ÷ highest; "
+            "1 when equity is at or below zero."
+        ),
+        partly_known=(
+            "the window reaches back before the first observation, or holds a gap longer than max_gap: "
+            f"then it is at least what was seen, and at most 1; {_TWO_READINGS}"
+        ),
+        unknown=_NO_EQUITY,
+        range=FRACTION,
+        reader=drawdown,
+        look_ahead=_drawdown_ahead,
+        is_loss_size=True,
+        keeps_highest=True,
+        reads_pnl=False,
+    ),
+    ScopeSignal(
+        name="equity.drawdown_from_peak",
+        unit="fraction",
+        measures="loss",
+        meaning="Fall of the unit value from its highest since the start or the last reset by hand.",
+        partly_known=_TWO_READINGS,
+        unknown=_NO_EQUITY,
+        range=FRACTION,
+        reader=lambda history, _: drawdown_from_peak(history),
+        look_ahead=_drawdown_from_peak_ahead,
+        is_loss_size=True,
+        counts_unexplained=False,
+    ),
+    ScopeSignal(
+        name="equity.loss_from_start",
+        unit="fraction",
+        measures="loss",
+        meaning=(
+            "Fall of the unit value from what it was at the start of observation, or at the last reset by hand; "
+            "0 when above it."
+        ),
+        partly_known=_TWO_READINGS,
+        unknown=_NO_EQUITY,
+        range=FRACTION,
+        reader=lambda history, _: loss_from_start(history),
+        look_ahead=_loss_from_start_ahead,
+        is_loss_size=True,
+        counts_unexplained=False,
+    ),
+    ScopeSignal(
+        name="equity.unexplained",
+        unit="money",
+        measures="condition",
+        meaning=(
+            "Change of equity that no price, no trade and no row of the ledger explains, those of the last 48 h "
+            "added up until they are explained, or an operator resets; below zero for a fall."
+        ),
+        partly_known="never",
+        unknown=f"{_NO_EQUITY}; a position gives neither its P&L nor the prices to compute it",
+        range=UNBOUNDED,
+        reader=_unexplained,
+        look_ahead=NO_LOOK_AHEAD,
+        is_loss_size=False,
+        counts_unexplained=True,
+    ),
+    ScopeSignal(
+        name="equity.unexplained_share",
+        unit="fraction",
+        measures="condition",
+        meaning=(
+            "The falls among what `equity.unexplained` adds up, as a part of what equity would be without them; 0 "
+            "where there are none."
+        ),
+        partly_known="never",
+        unknown=f"{_NO_EQUITY}; a position gives neither its P&L nor the prices to compute it",
+        range=FRACTION,
+        reader=_unexplained_share,
+        look_ahead=NO_LOOK_AHEAD,
+        is_loss_size=False,
+        counts_unexplained=True,
+    ),
+)

@@ -1,0 +1,129 @@
+"""Signals of exposure: how large the book is, beside itself, beside equity, and beside its margin.
+
+Prices alone could tell a backtest how a book's size changes, but positions are no part of an equity path: a policy
+that reads one of these is ticked at every bar.
+"""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from killswitch.signals.declaration import FRACTION, NO_LOOK_AHEAD, NOT_NEGATIVE, UNBOUNDED, ScopeSignal, SignalSpec
+from killswitch.signals.history.windows import UNKNOWN, known
+
+if TYPE_CHECKING:
+    from killswitch.signals.history.windows import Interval
+    from killswitch.signals.view import ScopeView
+
+
+def _notionals(view: ScopeView) -> list[Decimal] | None:
+    """The notional of every position, below zero for a short one; None where one is unknown."""
+    rows = None if view.unknown is not None else view.notionals()
+    if rows is None:
+        return None
+    return [value if position.side == "long" else -value for _, position, value in rows]
+
+
+def _gross(view: ScopeView) -> Decimal | None:
+    notionals = _notionals(view)
+    return None if notionals is None else sum(map(abs, notionals), Decimal(0))
+
+
+def _net(view: ScopeView) -> Decimal | None:
+    notionals = _notionals(view)
+    return None if notionals is None else sum(notionals, Decimal(0))
+
+
+def _largest_share(view: ScopeView) -> Interval:
+    notionals = _notionals(view)
+    if notionals is None:
+        return UNKNOWN
+    sizes = [*map(abs, notionals)]
+    gross = sum(sizes, Decimal(0))
+    return known(max(sizes) / gross if gross else 0.0)
+
+
+def _maintenance(view: ScopeView) -> Decimal | None:
+    return None if view.unknown is not None else view.maintenance()
+
+
+def _ratio(part: Decimal | None, equity: Decimal | None) -> Interval:
+    """part ÷ equity; +∞ when equity is at or below zero and the part is not."""
+    if part is None or equity is None:
+        return UNKNOWN
+    if equity <= 0:
+        return known(math.inf if part > 0 else 0.0)
+    return known(part / equity)
+
+
+_UNKNOWN = "positions are unknown, or a price is missing"
+
+SIGNALS: tuple[SignalSpec, ...] = (
+    ScopeSignal(
+        name="exposure.gross",
+        unit="money",
+        measures="condition",
+        meaning="Sum of the positions' absolute notionals.",
+        partly_known="never",
+        unknown=_UNKNOWN,
+        range=NOT_NEGATIVE,
+        reader=lambda _, view: known(_gross(view)),
+        look_ahead=NO_LOOK_AHEAD,
+        is_loss_size=False,
+        counts_unexplained=False,
+    ),
+    ScopeSignal(
+        name="exposure.net",
+        unit="money",
+        measures="condition",
+        meaning="Long minus short notional.",
+        partly_known="never",
+        unknown=_UNKNOWN,
+        range=UNBOUNDED,
+        reader=lambda _, view: known(_net(view)),
+        look_ahead=NO_LOOK_AHEAD,
+        is_loss_size=False,
+        counts_unexplained=False,
+    ),
+    ScopeSignal(
+        name="exposure.leverage",
+        unit="ratio",
+        measures="condition",
+        meaning="Gross notional ÷ equity; +∞ when equity is at or below zero and the book is not empty.",
+        partly_known="never",
+        unknown="positions are unknown, a price is missing, or equity is unknown",
+        range=NOT_NEGATIVE,
+        reader=lambda _, view: _ratio(_gross(view), view.equity),
+        look_ahead=NO_LOOK_AHEAD,
+        is_loss_size=False,
+        counts_unexplained=False,
+    ),
+    ScopeSignal(
+        name="exposure.largest_share",
+        unit="fraction",
+        measures="condition",
+        meaning="The largest position's part of the gross notional; 0 for an empty book.",
+        partly_known="never",
+        unknown=_UNKNOWN,
+        range=FRACTION,
+        reader=lambda _, view: _largest_share(view),
+        look_ahead=NO_LOOK_AHEAD,
+        is_loss_size=False,
+        counts_unexplained=False,
+    ),
+    ScopeSignal(
+        name="exposure.margin_ratio",
+        unit="ratio",
+        measures="condition",
+        meaning="Maintenance margin ÷ equity; +∞ when equity is at or below zero and margin is in use.",
+        partly_known="never",
+        unknown="maintenance margin or equity is unknown",
+        range=NOT_NEGATIVE,
+        reader=lambda _, view: _ratio(_maintenance(view), view.equity),
+        look_ahead=NO_LOOK_AHEAD,
+        is_loss_size=False,
+        counts_unexplained=False,
+    ),
+)

@@ -1,0 +1,90 @@
+"""Signals of a position, asked of each by itself when a stage closes: for `close.all_if` and rankings.
+
+What they are computed from is measured once for the whole book, in the scope's currency (`RankedPosition`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from killswitch.signals.declaration import FRACTION, NOT_NEGATIVE, UNBOUNDED, PositionSignal, SignalSpec
+
+if TYPE_CHECKING:
+    from killswitch.signals.declaration import RankedPosition
+
+
+def _loss(ranked: RankedPosition) -> float | None:
+    pnl = ranked.candidate.pnl
+    return None if pnl is None else max(0.0, -pnl)
+
+
+SIGNALS: tuple[SignalSpec, ...] = (
+    PositionSignal(
+        name="position.pnl_delta",
+        unit="money",
+        windowed=True,
+        measures="loss",
+        meaning=(
+            "Change of the position's P&L, realised and unrealised, since the unit value was highest in the window."
+        ),
+        partly_known="never",
+        unknown="the position's P&L is unknown at either end, or the window is not complete",
+        range=UNBOUNDED,
+        reader=lambda ranked: ranked.candidate.pnl_delta,
+    ),
+    PositionSignal(
+        name="position.loss",
+        unit="money",
+        windowed=False,
+        measures="loss",
+        meaning="Current unrealised loss, as a positive number; 0 when in profit.",
+        partly_known="never",
+        unknown="its P&L is unknown",
+        range=NOT_NEGATIVE,
+        reader=_loss,
+    ),
+    PositionSignal(
+        name="position.liquidation_distance",
+        unit="fraction",
+        windowed=False,
+        measures="condition",
+        meaning="Distance of the mark from the liquidation price ÷ mark; 0 at or beyond it.",
+        partly_known="never",
+        unknown="mark or liquidation price is unknown",
+        range=NOT_NEGATIVE,
+        reader=lambda ranked: ranked.candidate.liquidation_distance,
+    ),
+    PositionSignal(
+        name="position.notional_share",
+        unit="fraction",
+        windowed=False,
+        measures="condition",
+        meaning="Its part of the gross notional.",
+        partly_known="never",
+        unknown="a price is missing",
+        range=FRACTION,
+        reader=lambda ranked: ranked.candidate.notional_share,
+    ),
+    PositionSignal(
+        name="position.margin_loss",
+        unit="fraction",
+        windowed=False,
+        measures="loss",
+        meaning="Current unrealised loss ÷ margin; 0 when in profit.",
+        partly_known="never",
+        unknown="its P&L or margin is unknown",
+        range=NOT_NEGATIVE,
+        reader=lambda ranked: ranked.candidate.margin_loss,
+    ),
+    PositionSignal(
+        name="position.score",
+        unit="score",
+        windowed=False,
+        measures="condition",
+        meaning="The stage's ranking score: 0 harmless, larger closes first.",
+        partly_known="never",
+        unknown="never: a term that is unknown counts as the worst in the book",
+        range=UNBOUNDED,
+        reader=lambda ranked: ranked.score,
+    ),
+)

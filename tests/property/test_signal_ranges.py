@@ -1,0 +1,83 @@
+"""Whatever an account shows, a signal that is known lies within the range that its declaration says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from killswitch.graph.nodes import SignalRef
+from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
+from killswitch.model.snapshot import AccountSnapshot, Health, Position
+from killswitch.planning.targets.ranking import Ranked, candidates
+from killswitch.signals.catalogue import BY_NAME, CATALOGUE
+from killswitch.signals.equity.explanation import EquityTerms
+from killswitch.signals.history.scope import History
+from killswitch.signals.history.windows import pnl_change
+from killswitch.signals.signal_values import ColumnReader, Columns, kept_highest, position_columns
+from killswitch.signals.view import ScopeView
+from tests.worlds import account, after
+
+WINDOW = 2 * MINUTE  # of four answers a minute apart the last two have a whole window
+AMOUNTS = st.integers(-200_000, 200_000).map(lambda cents: Decimal(cents) / 100)
+SIZES = st.integers(0, 200_000).map(lambda cents: Decimal(cents) / 100)
+COUNTS = st.integers(0, 5)
+SCOPE, POSITION = (
+    [SignalRef(spec.name, WINDOW if spec.windowed else None) for spec in CATALOGUE if spec.level == level]
+    for level in ("scope", "position")
+)
+
+
+def maybe(values: st.SearchStrategy[Decimal]) -> st.SearchStrategy[Decimal | None]:
+    return st.none() | values
+
+
+@st.composite
+def positions(draw: st.DrawFn) -> list[Position]:
+    """Up to four, each with or without a notional, a profit, a margin and a liquidation price, on either side."""
+    return [
+        Position(
+            symbol, draw(st.sampled_from(["long", "short"])), Decimal(1), mark_price=draw(maybe(SIZES)),
+            notional=draw(maybe(AMOUNTS)), unrealized_pnl=draw(maybe(AMOUNTS)), margin=draw(maybe(SIZES)),
+            liquidation_price=draw(maybe(SIZES)),
+        )
+        for symbol in draw(st.lists(st.sampled_from("ABCD"), unique=True))
+    ]  # fmt: skip
+
+
+@st.composite
+def accounts(draw: st.DrawFn, minute: int) -> AccountSnapshot:
+    """One answer of one account: in profit or debt, with or without margin and the venue's health."""
+    health = Health(float(draw(COUNTS)), draw(COUNTS), draw(COUNTS), draw(COUNTS), draw(COUNTS))
+    return account(
+        str(draw(AMOUNTS)), draw(positions()), observed_at=after(minutes=minute),
+        quality=draw(st.sampled_from(["ok", "ok", "ok", "down"])),
+        maintenance_margin=draw(maybe(SIZES)), health=draw(st.sampled_from([health, None])),
+    )  # fmt: skip
+
+
+def held_to(refs: Sequence[SignalRef], columns: Columns) -> list[str]:
+    """The signals of which an end of what is read, unless that is everything, is out of range."""
+    found = []
+    for ref, low, high in zip(refs, columns.lo, columns.hi, strict=True):
+        least, most = BY_NAME[ref.name].range
+        if low > high or (low > most or high < least) or (low == high and not least <= low <= most):
+            found.append(f"{ref.name}: [{low}, {high}] of [{least}, {most}]")
+    return found
+
+
+@settings(max_examples=150)
+@given(st.tuples(*(accounts(minute) for minute in range(4))))
+def test_what_is_read_is_in_range(answers: tuple[AccountSnapshot, ...]) -> None:
+    """The compiler says "can never hold" by the range; a value out of it would fire what was called impossible."""
+    history = History(kept_highest(SCOPE), HOUR, EquityTerms(10 * MINUTE, 0.001, 60 * SECOND))
+    reader = ColumnReader(SCOPE)
+    for minute, answer in enumerate(answers):
+        view = ScopeView(to_micros(after(minutes=minute)), True, (answer,), {}, None)
+        history.observe(view)
+        assert held_to(SCOPE, reader.read(history, view)) == []
+        change = pnl_change(history, WINDOW)
+        for each in candidates(view.trusted(), None if isinstance(change, str) else change):
+            assert held_to(POSITION, position_columns(POSITION, Ranked(each, 1, 0.5))) == []

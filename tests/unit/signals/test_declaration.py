@@ -1,0 +1,224 @@
+"""A signal is one declaration, whole or refused, and docs/add-a-signal.md is how to write one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from killswitch.graph.compile import compile_loaded
+from killswitch.graph.nodes import SignalRef
+from killswitch.lab.price_matrix import Panel
+from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
+from killswitch.model.snapshot import Position
+from killswitch.policy.loader import load
+from killswitch.signals import exposure_signals
+from killswitch.signals.catalogue import BY_NAME, CATALOGUE, catalogue
+from killswitch.signals.declaration import (
+    NO_LOOK_AHEAD,
+    PARTS,
+    UNCHANGED,
+    PositionSignal,
+    ScopeSignal,
+    SignalSpec,
+    TextSignal,
+    WindowSignal,
+)
+from killswitch.signals.equity.explanation import EquityTerms
+from killswitch.signals.history.scope import History
+from killswitch.signals.signal_values import ColumnReader, bounds_ahead
+from killswitch.signals.view import ScopeView
+from tests.backtests import book, market, run, written
+from tests.unit.docs.pages import sections
+from tests.worlds import START, account, position
+
+INF = float("inf")
+KINDS: tuple[type[SignalSpec], ...] = (ScopeSignal, WindowSignal, TextSignal, PositionSignal)
+NAME = "exposure.net_share"
+
+
+def parts_of(spec: SignalSpec) -> dict[str, Any]:
+    return {part: getattr(spec, part) for part in type(spec).__match_args__}
+
+
+def one_of(kind: type[SignalSpec]) -> SignalSpec:
+    return next(spec for spec in CATALOGUE if type(spec) is kind)
+
+
+@pytest.mark.parametrize(("kind", "part"), [(kind, part) for kind in KINDS for part in kind.__match_args__])
+@pytest.mark.parametrize(
+    "left_out", [lambda parts, part: parts.pop(part), lambda parts, part: parts.update({part: None})]
+)
+def test_a_signal_that_lacks_a_part_cannot_be_imported(
+    kind: type[SignalSpec], part: str, left_out: Callable[[dict[str, Any], str], None]
+) -> None:
+    """The sentence names the signal and the part, with what it should say; None is no part either."""
+    parts = parts_of(one_of(kind))
+    name = "without a name" if part == "name" else parts["name"]
+    left_out(parts, part)
+    with pytest.raises(TypeError) as refusal:
+        kind(**parts)
+    assert str(refusal.value) == f"the signal {name} lacks `{part}` ({PARTS[part]})"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"meaning": ""}, "lacks `meaning`"),
+        ({"name": "net_share"}, "its `name` is not SUBJECT.QUANTITY"),
+        ({"name": "position.net_share"}, "its `name` is not SUBJECT.QUANTITY"),
+        ({"range": (1.0, 0.0)}, r"nothing is in its `range` \(1.0, 0.0\)"),
+        ({"range": (float("nan"), 1.0)}, "nothing is in its `range`"),
+        ({"values": ("LONG",)}, "is a ScopeSignal, which has no part values"),
+    ],
+)
+def test_a_signal_whose_parts_make_no_sense_cannot_be_imported(change: dict[str, Any], words: str) -> None:
+    """Empty words, a name that no policy could write, or of another level; an empty range; a foreign part."""
+    with pytest.raises(TypeError, match=words):
+        ScopeSignal(**parts_of(BY_NAME["exposure.gross"]) | change)
+
+
+def test_no_two_signals_have_one_name() -> None:
+    """A policy that reads the name could mean either."""
+    assert catalogue(CATALOGUE[:2], CATALOGUE[2:]) == CATALOGUE
+    with pytest.raises(TypeError, match=r"equity\.value is declared twice"):
+        catalogue(CATALOGUE, CATALOGUE[:1])
+
+
+def test_nothing_but_its_declaration_names_a_signal(repository: Path) -> None:
+    """Nor does anything ask how a name begins; examples in messages are no names by themselves."""
+    subjects = {spec.name.partition(".")[0] for spec in CATALOGUE}
+    written = re.compile(rf"""["'](?:(?:{"|".join(subjects)})\.|{"|".join(map(re.escape, BY_NAME))})["']""")
+    program = repository / "killswitch"
+    modules = [path for path in program.rglob("*.py") if not path.is_relative_to(program / "signals")]
+    assert len(modules) > 100
+    found = [f"{path.name}: {name}" for path in modules for name in written.findall(path.read_text(encoding="utf-8"))]
+    assert found == []
+
+
+@pytest.fixture(scope="module")
+def page(repository: Path) -> str:
+    return (repository / "docs" / "add-a-signal.md").read_text(encoding="utf-8")
+
+
+def test_the_page_has_every_kind_and_every_part(page: str) -> None:
+    """In the words of the sentence on a part that is missing."""
+    kinds, parts = sections(page)[""].tables
+    assert [row["kind"] for row in kinds] == [f"`{kind.__name__}`" for kind in KINDS]
+    assert {row["part"]: row["what it says"] for row in parts} == {f"`{part}`": what for part, what in PARTS.items()}
+    assert {part for kind in KINDS for part in kind.__match_args__} == PARTS.keys()
+
+
+@pytest.fixture
+def net_share(page: str, monkeypatch: pytest.MonkeyPatch) -> SignalSpec:
+    """The page's signal, declared where it says, and in the catalogue."""
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = dict(vars(exposure_signals))
+    exec(compile(block, "docs/add-a-signal.md", "exec"), names)
+    spec = names["NET_SHARE"]
+    assert isinstance(spec, SignalSpec)
+    monkeypatch.setitem(BY_NAME, NAME, spec)
+    return spec
+
+
+def read(positions: Sequence[Position] | None) -> tuple[float, float]:
+    view = ScopeView(to_micros(START), True, (account("100000", positions),), {}, None)
+    history = History((), HOUR, EquityTerms(10 * MINUTE, 0.001, 60 * SECOND))
+    history.observe(view)
+    columns = ColumnReader([SignalRef(NAME)]).read(history, view)
+    return columns.lo[0], columns.hi[0]
+
+
+def held(*notionals: str) -> list[Position]:
+    return [position(f"S{i}", "short" if i % 2 else "long", "0", notional=each) for i, each in enumerate(notionals)]
+
+
+@pytest.mark.usefixtures("net_share")
+def test_what_the_page_declares_is_read() -> None:
+    """60 and 10 long, 30 short: 40 of 100. Of nothing 0; unknown without a price."""
+    assert read(held("60", "30", "10")) == (pytest.approx(0.4), pytest.approx(0.4))
+    assert read([]) == (0.0, 0.0)
+    assert read(None) == (-INF, INF)
+    assert read([*held("60"), position("X", "long", "0")]) == (-INF, INF)
+
+
+@pytest.mark.usefixtures("net_share")
+@pytest.mark.parametrize(
+    ("trigger", "codes"),
+    [
+        (f"signal: {NAME}, at_least: 0.4", set()),
+        (f"when: '{NAME} >= 0.4'", set()),
+        (f"signal: {NAME}, at_least: -0.4", {"KS3004"}),
+        (f"signal: {NAME}, above: 1", {"KS5003", "KS3021"}),
+        (f"when: '{NAME} >= 0'", {"KS5002"}),
+        (f"signal: {NAME}, window: 15m, above: 0.4", {"KS3003"}),
+        (f"signal: {NAME}, above: 10 USDT", {"KS3004"}),
+    ],
+)
+def test_what_the_page_declares_is_compiled_by_its_unit_and_range(
+    tmp_path: Path, trigger: str, codes: set[str]
+) -> None:
+    """No table of the compiler has to learn it: what can never hold, or always does, is found by its range."""
+    (tmp_path / "policy.yaml").write_text(POLICY.replace("TRIGGER", trigger), encoding="utf-8")
+    _, problems = compile_loaded(load([tmp_path]))
+    assert {problem.code for problem in problems} == codes
+
+
+def test_what_a_backtest_knows_ahead_is_what_the_signal_declares(
+    net_share: SignalSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ticked at every bar, or passed over: as the last tick left it, or by a function of the equity path."""
+    ticked, left, computed = (ticks(), *(ticks_with(net_share, each, monkeypatch) for each in (UNCHANGED, still)))
+    assert net_share.look_ahead is NO_LOOK_AHEAD  # type: ignore[attr-defined]  # a ScopeSignal's part
+    assert ticked == len(CALM)
+    assert max(left, computed) < len(CALM) / 2
+
+
+POLICY = """
+apiVersion: killswitch.dev/v1
+kind: Policy
+metadata: {name: example}
+spec:
+  mode: enforce
+  scope: {each: account, match: {currency: USDT}}
+  max_gap: 10m
+  triggers: {heaped: {TRIGGER, on_unknown: hold}}
+  stages:
+    - name: all
+      level: 1
+      any: [heaped]
+      cooldown: 1h
+      reset: manual
+      actions: [{close: {side: both, fraction: 100%}}]
+"""
+CALM: Panel = market(A=[100 + (place % 2) / 100 for place in range(200)])
+
+
+def ticks() -> int:
+    """How many bars of a calm market a backtest ticks."""
+    told: list[int] = []
+    policies = written(POLICY.replace("TRIGGER", f"signal: {NAME}, below: 0.5"))
+    run(policies, CALM, book({"A": 10_000}), on_bars=told.append)
+    assert sum(told) == len(CALM)
+    return len(told)
+
+
+def still(path: Any) -> Any:
+    """The share of a book of one position."""
+    return np.ones_like(path.equity), np.ones_like(path.equity)
+
+
+def ticks_with(spec: SignalSpec, look_ahead: object, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setitem(BY_NAME, NAME, ScopeSignal(**parts_of(spec) | {"look_ahead": look_ahead}))
+    return ticks()
+
+
+@pytest.mark.parametrize("name", ["attribution.source", "position.loss"])
+def test_texts_and_positions_are_not_looked_ahead_in(name: str) -> None:
+    """Their kinds have no part that says how."""
+    path: Any = None
+    assert bounds_ahead(SignalRef(name, 15 * MINUTE), path) is NO_LOOK_AHEAD
