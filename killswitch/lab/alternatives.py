@@ -7,7 +7,10 @@ from decimal import Decimal
 
 from msgspec.structs import replace as replaced
 
-from killswitch.graph.nodes import CancelOrders, Close, Graph, LockTrading, PolicySet, Stage
+from killswitch.graph.actions.cancel_orders import CancelOrders
+from killswitch.graph.actions.close import whole_close
+from killswitch.graph.actions.lock_trading import LockTrading
+from killswitch.graph.nodes import Graph, PolicySet, Stage
 from killswitch.market.account import CASH_MARKETS
 from killswitch.model.decision import Decision, Intent
 from killswitch.model.snapshot import Instrument, Position, Snapshot
@@ -30,17 +33,9 @@ def _closing_all(graph: Graph) -> Graph:
 
 
 def _all_of(stage: Stage, graph: Graph) -> Stage:
-    closes = [action for action in stage.actions if isinstance(action, Close)]
-    if not closes:
+    close = whole_close(stage.actions, [rule.name for rule in graph.rankings])
+    if close is None:
         return stage
-    kept = set(closes[0].except_assets).intersection(*(each.except_assets for each in closes[1:]))
-    close = replace(
-        closes[0], side="both", ranking="default", top=None, worst_share=None, fraction=ONE, all_if=None, symbols=None,
-        except_assets=tuple(asset for asset in closes[0].except_assets if asset in kept),
-    )  # fmt: skip
-    rankings = {rule.name for rule in graph.rankings}
-    if "default" not in rankings:
-        close = replace(close, ranking=closes[0].ranking)
     actions = (LockTrading("reduce_only", None), CancelOrders("entry"), close, CancelOrders("all"))
     return replace(stage, actions=actions, reset=None)
 

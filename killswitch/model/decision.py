@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec import json as msgjson
 from msgspec.structs import replace
 
-from killswitch.model.effects import WITH_OWN_KEYS, Cancels, Effect, Lock, Orders, accounts_of, merged, of_kind
+from killswitch.model.effects import WITH_OWN_KEYS, Cancels, Effect, Lock, Orders, accounts_of, kind_of, merged, of_kind
 from killswitch.model.effects import Cancel as Cancel
 from killswitch.model.effects import Intent as Intent
 from killswitch.model.effects import LockOrder as LockOrder
@@ -175,8 +175,12 @@ class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effe
 
     @property
     def is_withdrawal(self) -> bool:
-        """Whether it withdraws the locks on suspicion of its policy on its scope."""
-        return self.is_suspicion and self.lock is not None and self.lock.until == self.as_of
+        """Whether it withdraws what was done on suspicion of its policy on its scope: all that it does ends at once."""
+        if not self.is_suspicion:
+            return False
+        reversals = [(kind_of(effect).reversal, effect) for effect in self.effects]
+        ends = [reversal.until(effect) for reversal, effect in reversals if reversal is not None]
+        return bool(ends) and all(until == self.as_of for until in ends)
 
 
 def with_effects(decision: Decision, effects: Iterable[Effect]) -> Decision:

@@ -240,6 +240,22 @@ def kind_of(effect: Effect | type[Struct]) -> EffectKind[Any]:
     return found
 
 
+def until_of(effect: Effect) -> datetime | None:
+    """When an effect ends by itself; None for one without end, and for one that cannot be taken back."""
+    reversal = kind_of(effect).reversal
+    until: datetime | None = None if reversal is None else reversal.until(effect)
+    return until
+
+
+def ending(effect: Effect, at: datetime) -> Effect:
+    """The effect made to end then; UnknownEffectError for one that cannot be taken back."""
+    reversal = kind_of(effect).reversal
+    if reversal is None:
+        raise UnknownEffectError(f"{effect!r} cannot be taken back, so that it has no end")
+    ended: Effect = reversal.ending(effect, at)
+    return ended
+
+
 def of_kind(effects: Iterable[Effect], effect: type[E]) -> E | None:
     """The one among the effects that is of this class; None where there is none."""
     return next((each for each in effects if isinstance(each, effect)), None)

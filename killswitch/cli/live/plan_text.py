@@ -18,11 +18,12 @@ from killswitch.cli.wording import (
     stage_words,
     table,
 )
-from killswitch.graph.nodes import Close
-from killswitch.graph.wording import close_text, percent
+from killswitch.graph.actions.registry import kind_of
+from killswitch.graph.wording import percent
 from killswitch.incident.record.close_causes import alike
 from killswitch.incident.record.timeline import cancel_lines, resting_orders
 from killswitch.model.decision import Book, Decision, Intent, Rung
+from killswitch.model.effects import Orders
 from killswitch.model.legible import one_line
 from killswitch.operations.preview import Preview
 from killswitch.runner.status_blob import MachineView, TriggerStatus
@@ -146,8 +147,8 @@ def _closes(decision: Decision, shown: Preview) -> Iterator[str]:
     for graph in shown.policies.graphs:
         if graph.policy == decision.policy:
             stages = [stage for stage in graph.stages if stage.name == decision.stage]
-            closes = [action for stage in stages for action in stage.actions if isinstance(action, Close)]
-            yield from (close_text(each, graph.position_signals) for each in closes)
+            actions = [(kind_of(action), action) for stage in stages for action in stage.actions]
+            yield from (kind.text(each, graph.position_signals) for kind, each in actions if Orders in kind.effects)
 
 
 def _orders(decision: Decision, shown: Preview) -> Iterator[str]:
