@@ -12,7 +12,18 @@ from msgspec import Struct
 from msgspec import json as msgjson
 from msgspec.structs import replace
 
-from killswitch.model.effects import WITH_OWN_KEYS, Cancels, Effect, Lock, Orders, accounts_of, kind_of, merged, of_kind
+from killswitch.model.effects import (
+    WITH_OWN_KEYS,
+    Cancels,
+    Effect,
+    Lock,
+    Orders,
+    accounts_of,
+    kind_of,
+    merged,
+    of_kind,
+    until_of,
+)
 from killswitch.model.effects import Cancel as Cancel
 from killswitch.model.effects import Intent as Intent
 from killswitch.model.effects import LockOrder as LockOrder
@@ -169,6 +180,16 @@ class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effe
         return accounts_of(self.effects)
 
     @property
+    def accounts_at_work(self) -> tuple[str, ...]:
+        """The accounts whose executors have work of it."""
+        return accounts_of(effect for effect in self.effects if kind_of(effect).is_worked_off)
+
+    @property
+    def until(self) -> datetime | None:
+        """When what it does for a time ends by itself, as a lock; None where nothing does."""
+        return min((end for effect in self.effects if (end := until_of(effect)) is not None), default=None)
+
+    @property
     def is_suspicion(self) -> bool:
         """Whether no stage has fired: a lock and cancels of entries only, or the withdrawal of such."""
         return self.kind == "suspicion"
@@ -178,8 +199,7 @@ class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effe
         """Whether it withdraws what was done on suspicion of its policy on its scope: all that it does ends at once."""
         if not self.is_suspicion:
             return False
-        reversals = [(kind_of(effect).reversal, effect) for effect in self.effects]
-        ends = [reversal.until(effect) for reversal, effect in reversals if reversal is not None]
+        ends = [until_of(effect) for effect in self.effects if kind_of(effect).is_reversible]
         return bool(ends) and all(until == self.as_of for until in ends)
 
 

@@ -106,6 +106,7 @@ class EffectKind(Generic[E]):
     them (None: nothing); what acts on no account by itself stays as it is. `merged`: what two of a decision come to. A
     kind with a `reversal` may be performed on the pessimistic bound of what is known, any other on the optimistic one.
     `needs`: the protocol of `killswitch.model.venue` that an account's adapter must have; None: every adapter will do.
+    `is_worked_off`: by the executors of its accounts, whose journal entries name the account.
     """
 
     effect: type[E]
@@ -118,6 +119,7 @@ class EffectKind(Generic[E]):
     only: Callable[[E, Collection[str]], E | None] = lambda effect, _: effect
     reversal: Reversal[E] | None = None
     needs: type[Any] | None = None
+    is_worked_off: bool = False
 
     @property
     def key(self) -> str:
@@ -196,6 +198,7 @@ EFFECTS: Final[tuple[EffectKind[Any], ...]] = (
         merged=_orders_merged,
         accounts=lambda orders: (intent.account for intent in orders.intents),
         only=_orders_only,
+        is_worked_off=True,
     ),
     EffectKind(
         effect=Cancels,
@@ -206,6 +209,7 @@ EFFECTS: Final[tuple[EffectKind[Any], ...]] = (
         merged=_cancels_merged,
         accounts=lambda cancels: (cancel.account for cancel in cancels.cancels),
         only=_cancels_only,
+        is_worked_off=True,
     ),
     EffectKind(
         effect=Lock,
@@ -226,6 +230,7 @@ WITH_OWN_KEYS: Final = (Orders, Cancels, Lock)
 
 require_same_keys("EFFECTS", [kind.key for kind in EFFECTS], "Effect", [tag_of(each) for each in get_args(Effect)])
 _KINDS: Final = {kind.effect: kind for kind in EFFECTS}
+_BY_KEY: Final = {kind.key: kind for kind in EFFECTS}
 
 
 class UnknownEffectError(Exception):
@@ -238,6 +243,13 @@ def kind_of(effect: Effect | type[Struct]) -> EffectKind[Any]:
     if found is None:
         raise UnknownEffectError(f"{effect!r} is of no kind that EFFECTS has")
     return found
+
+
+def kind_named(key: str) -> EffectKind[Any]:
+    """The kind with this key; UnknownEffectError for any other."""
+    if key not in _BY_KEY:
+        raise UnknownEffectError(f"`{key}` is no effect: there are {', '.join(_BY_KEY)}")
+    return _BY_KEY[key]
 
 
 def until_of(effect: Effect) -> datetime | None:
@@ -280,6 +292,12 @@ def listed(effects: Iterable[Effect]) -> tuple[Effect, ...]:
 def accounts_of(effects: Iterable[Effect]) -> tuple[str, ...]:
     """The accounts that the effects act on, each once, as a decision record lists them."""
     return tuple(dict.fromkeys(name for effect in listed(effects) for name in kind_of(effect).accounts(effect)))
+
+
+def sizes_of(effects: Iterable[Effect]) -> dict[str, int]:
+    """How much of each kind there is, by key, as a decision record lists them; 0 of a kind that there is none of."""
+    found = tuple(effects)
+    return {kind.key: sum(kind.size(effect) for effect in found if type(effect) is kind.effect) for kind in EFFECTS}
 
 
 def only_on(effects: Iterable[Effect], accounts: Collection[str]) -> tuple[Effect, ...]:

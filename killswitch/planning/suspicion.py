@@ -15,7 +15,7 @@ from killswitch.engine.step import bits
 from killswitch.graph.actions.registry import kind_of
 from killswitch.graph.nodes import Stage
 from killswitch.model.decision import Decision, Notice, decision_id, with_effects
-from killswitch.model.effects import Cancels, Lock, ending, of_kind, until_of
+from killswitch.model.effects import Cancels, Lock, ending, of_kind, tag_of, until_of
 from killswitch.model.effects import kind_of as effect_kind_of
 from killswitch.model.instant import SECOND, from_micros, to_micros
 from killswitch.model.snapshot import Event
@@ -193,7 +193,7 @@ def _entries(watch: Watch, view: ScopeView, stage: Stage) -> Cancels:
 
     Columns have the lower end of each interval, which holds nothing that may have been money that moved.
     """
-    if watch.columns is None or not any(Cancels in kind_of(action).effects for action in stage.actions):
+    if watch.columns is None or not any(tag_of(Cancels) in kind_of(action).effects for action in stage.actions):
         return Cancels(())
     graph = watch.prepared.graph
     halfway = False

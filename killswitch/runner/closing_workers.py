@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from killswitch.execution.state.intents import accounts_at_work
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot, Closing, ClosingStatus
 from killswitch.model.store import JournalEntry
@@ -72,7 +71,7 @@ class Closings:
 
     def concerned(self, decisions: Iterable[Decision]) -> frozenset[str]:
         """The armed accounts that the decisions trade on."""
-        at_work = {name for decision in decisions for name in accounts_at_work(decision)}
+        at_work = {name for decision in decisions for name in decision.accounts_at_work}
         return frozenset(at_work & self._workers.keys())
 
     def learn(self, accounts: Iterable[AccountSnapshot], at: float | None = None) -> None:

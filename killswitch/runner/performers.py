@@ -14,8 +14,7 @@ from killswitch.graph.actions.registry import kind_of
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
-from killswitch.model.effects import Cancels, Lock, Orders
-from killswitch.model.effects import kind_of as effect_kind_of
+from killswitch.model.effects import Cancels, Lock, Orders, kind_named
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import JournalEntry, Store
 from killswitch.planning.scopes.compiled_policy import Identity, scopes_of
@@ -99,7 +98,7 @@ def require_capabilities(policies: PolicySet, accounts: Mapping[str, ArmedAccoun
         for stage in graph.stages
         for action in stage.actions
         for effect in kind_of(action).effects
-        if (needs := effect_kind_of(effect).needs) is not None
+        if (needs := kind_named(effect).needs) is not None
         for names in scopes_of(graph.scope, identities).values()
         for name in names
         if not isinstance(armed[name].adapter, needs)

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from decimal import Decimal
-from typing import Final
 
 from killswitch.execution.targets.client_order_id import client_order_id as client_order_id
 from killswitch.execution.targets.position_target import Line, PositionKey
 from killswitch.execution.targets.recorded_reports import finite
 from killswitch.model.decision import Decision, Intent, patience_of
-from killswitch.model.effects import Cancels, Orders, accounts_of
 from killswitch.model.snapshot import Position, Side, Snapshot
 from killswitch.model.store import JournalEntry
-
-WORKED_OFF: Final = (Orders, Cancels)
-"""The effects that the executors of accounts perform, each on its own account until the venue shows it done."""
-
-
-def accounts_at_work(decision: Decision) -> tuple[str, ...]:
-    """The accounts on whose executors the decision has work."""
-    return accounts_of(effect for effect in decision.effects if isinstance(effect, WORKED_OFF))
 
 
 def planned_entries(
@@ -42,7 +32,7 @@ def planned_entries(
     with_lines = {entry.account for entry in entries}
     entries += [
         JournalEntry(decision=decision.id, kind="planned", at=decision.as_of, account=account)
-        for account in accounts_at_work(decision)
+        for account in decision.accounts_at_work
         if account not in with_lines
     ]
     return tuple(entry for entry in entries if accounts is None or entry.account in accounts)

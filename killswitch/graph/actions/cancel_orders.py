@@ -6,7 +6,6 @@ from typing import Literal
 
 from killswitch.graph.actions.kind import ActionKind
 from killswitch.graph.nodes import Action
-from killswitch.model.effects import Cancels
 from killswitch.model.record import record
 from killswitch.policy.schema import policy
 
@@ -19,7 +18,8 @@ class CancelOrders(Action):
 KIND: ActionKind[policy.CancelOrders, CancelOrders] = ActionKind(
     key="cancel_orders",
     node=CancelOrders,
-    effects=(Cancels,),
+    effects=("cancels",),
+    is_reversible=False,
     needs_the_book=True,
     resolve=lambda written, _stage, _path, _around: CancelOrders(written.kind),
     text=lambda cancel, _signals: f"cancel {cancel.kind} orders",

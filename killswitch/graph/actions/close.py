@@ -13,7 +13,6 @@ from killswitch.graph.problems import Findings
 from killswitch.graph.resolution.triggers import expression
 from killswitch.graph.resolution.unwindings import carried_out_by
 from killswitch.graph.wording import condition_text, percent
-from killswitch.model.effects import Orders
 from killswitch.model.record import record
 from killswitch.model.words import Place
 from killswitch.policy.schema import policy
@@ -139,7 +138,8 @@ def _selection(close: Close) -> Selection:
 KIND: ActionKind[policy.Close, Close] = ActionKind(
     key="close",
     node=Close,
-    effects=(Orders,),
+    effects=("orders",),
+    is_reversible=False,
     needs_the_book=True,
     resolve=_close,
     text=close_text,

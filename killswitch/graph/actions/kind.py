@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Literal, TypeVar
-
-from msgspec import Struct
+from typing import Any, Generic, Literal, TypeVar
 
 from killswitch.graph.nodes import Action, ConditionNode, RankingRule, SignalRef
 from killswitch.graph.problems import Findings, Others, unknown_name
 from killswitch.graph.resolution.thresholds import Columns
-from killswitch.model.effects import kind_of as effect_kind_of
 from killswitch.policy.schema import policy
 from killswitch.policy.yaml.source import Path
 
@@ -47,15 +44,18 @@ class ActionKind(Generic[W, A]):
     """One kind of action.
 
     `key`: its key in a stage's `actions`. `resolve` makes the node of what is written there, with its diagnostics; the
-    path is that of the key. `text` is what diagrams and plans show, given the graph's position signals. `effects`: what
-    a decision with it may do. `needs_the_book`: whether that depends on what accounts hold; one that does not is
-    planned from the stage and the moment alone. `rankings` are those that it goes by; `position_condition` is asked of
-    each position when it is planned.
+    path is that of the key. `text` is what diagrams and plans show, given the graph's position signals. `effects`: the
+    keys of what a decision with it may do (`ksctl validate` starts without what describes them), `is_reversible`:
+    whether all of that can be taken back, so that it may be done on suspicion, and `needs_the_book`: whether it depends
+    on what accounts hold; one that does not is planned from the stage and the moment alone. `selection`: whether it
+    closes positions of its choice. `rankings` are those that it goes by; `position_condition` is asked of each position
+    when it is planned.
     """
 
     key: str
     node: type[A]
-    effects: tuple[type[Struct], ...]
+    effects: tuple[str, ...]
+    is_reversible: bool
     needs_the_book: bool
     resolve: Callable[[W, policy.Stage, Path, Surroundings], A]
     text: Callable[[A, Sequence[SignalRef]], str]
@@ -63,10 +63,8 @@ class ActionKind(Generic[W, A]):
     rankings: Callable[[A], tuple[str, ...]] = lambda _: ()
     position_condition: Callable[[A], ConditionNode | None] = lambda _: None
 
-    @property
-    def is_reversible(self) -> bool:
-        """Whether all that it does can be taken back, so that it may be done on suspicion."""
-        return all(effect_kind_of(effect).is_reversible for effect in self.effects)
+
+AnyActionKind = ActionKind[Any, Any]
 
 
 def check_ranking(name: str, path: Path, around: Surroundings) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from killswitch.graph.actions.kind import ActionKind
 from killswitch.graph.nodes import Action
 from killswitch.graph.wording import span
-from killswitch.model.effects import Lock
 from killswitch.model.record import record
 from killswitch.model.words import LockMode
 from killswitch.policy.schema import policy
@@ -25,7 +24,8 @@ def _text(lock: LockTrading) -> str:
 KIND: ActionKind[policy.LockTrading, LockTrading] = ActionKind(
     key="lock_trading",
     node=LockTrading,
-    effects=(Lock,),
+    effects=("lock",),
+    is_reversible=True,
     needs_the_book=False,
     resolve=lambda written, _stage, _path, _around: LockTrading(written.mode, written.duration),
     text=lambda lock, _signals: _text(lock),

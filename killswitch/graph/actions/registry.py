@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from killswitch.graph.actions import cancel_orders, close, lock_trading
-from killswitch.graph.actions.kind import ActionKind
+from killswitch.graph.actions.kind import AnyActionKind
 from killswitch.graph.nodes import Action, Stage
 from killswitch.model.record import RegistryError, require_same_keys
 from killswitch.policy.schema import policy
 from killswitch.policy.schema.shape import fields
 
-ACTIONS: Final[tuple[ActionKind[Any, Any], ...]] = (lock_trading.KIND, cancel_orders.KIND, close.KIND)
+ACTIONS: Final[tuple[AnyActionKind, ...]] = (lock_trading.KIND, cancel_orders.KIND, close.KIND)
 
 require_same_keys(
     "ACTIONS of killswitch.graph.actions.registry", [kind.key for kind in ACTIONS],
@@ -21,14 +21,14 @@ _BY_KEY: Final = {kind.key: kind for kind in ACTIONS}
 _BY_NODE: Final = {kind.node: kind for kind in ACTIONS}
 
 
-def kind_named(key: str) -> ActionKind[Any, Any]:
+def kind_named(key: str) -> AnyActionKind:
     """The kind with this key; RegistryError for any other."""
     if key not in _BY_KEY:
         raise RegistryError(f"`{key}` is no action: there are {', '.join(_BY_KEY)}")
     return _BY_KEY[key]
 
 
-def kind_of(action: Action) -> ActionKind[Any, Any]:
+def kind_of(action: Action) -> AnyActionKind:
     """The kind of an action; RegistryError for one whose class is registered nowhere."""
     found = _BY_NODE.get(type(action))
     if found is None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
+from killswitch.graph.actions.kind import AnyActionKind
 from killswitch.graph.actions.registry import ACTIONS, kind_of
 from killswitch.graph.nodes import Action, Stage
-from killswitch.model.effects import Effect, Orders, merged, tag_of
+from killswitch.model.effects import Effect, Orders, kind_named, merged, tag_of
 from killswitch.model.effects import kind_of as effect_kind_of
 from killswitch.model.record import RegistryError, require_same_keys
 from killswitch.planning.actions import cancel_orders, close, lock_trading
@@ -18,6 +20,18 @@ require_same_keys(
     "PLANS of killswitch.planning.actions.registry", [plan.key for plan in PLANS],
     "ACTIONS of killswitch.graph.actions.registry", [kind.key for kind in ACTIONS],
 )  # fmt: skip
+
+
+def check_reversible(kinds: Iterable[AnyActionKind]) -> None:
+    """RegistryError where a kind says otherwise than its effects whether it can be taken back."""
+    for kind in kinds:
+        wrong = kind.is_reversible is not all(kind_named(key).is_reversible for key in kind.effects)
+        if wrong:
+            said = "is" if kind.is_reversible else "is not"
+            raise RegistryError(f"`{kind.key}` says that it {said} reversible, and its effects in EFFECTS do not")
+
+
+check_reversible(ACTIONS)
 _BY_KEY: Final = {plan.key: plan for plan in PLANS}
 
 
@@ -27,7 +41,7 @@ def plan(action: Action, context: Context) -> Planned:
     found = _BY_KEY[kind.key].plan(action, context)
     effects = [type(effect) for effect in found.effects] + ([Orders] if found.targets else [])
     for effect in effects:
-        if effect not in kind.effects:
+        if tag_of(effect) not in kind.effects:
             raise RegistryError(f"`{kind.key}` has the effect `{tag_of(effect)}`, which it does not declare")
     return found
 
