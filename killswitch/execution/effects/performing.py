@@ -113,7 +113,7 @@ class OncePerDecision(Performer, Generic[E]):
     async def recover(self) -> None:
         for stored in reversed(self._store.decisions(REMEMBERED)):
             decision = stored.decision
-            if decision.further and of_kind(decision.further, self._effect) is not None and self._is_open(decision.id):
+            if of_kind(decision.effects, self._effect) is not None and self._is_open(decision.id):
                 self._open[decision.id] = decision
 
     async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> tuple[str, ...]:
