@@ -6,8 +6,10 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET
+
 from killswitch.model.decision import Decision
-from killswitch.model.effects import Cancels, Lock, Orders, of_kind, sizes_of, tag_of
+from killswitch.model.effects import Cancels, Lock, Orders, kind_of, of_kind, sizes_of, tag_of
 from killswitch.model.snapshot import AccountSnapshot, Closing
 from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.runner.observers import TickReport, reading_words
@@ -214,6 +216,7 @@ def _trip(decision: Decision, report: TickReport) -> events.Trip:
         reason=decision.reason,
         cause=decision.cause,
         hedge=decision.kind == "hedge",
+        effects=tuple(kind_of(effect).text(effect) for effect in decision.further) or UNSET,
     )
 
 
