@@ -8,11 +8,13 @@ from decimal import Decimal
 from msgspec.structs import replace as replaced
 
 from killswitch.graph.actions.cancel_orders import CancelOrders
-from killswitch.graph.actions.close import whole_close
+from killswitch.graph.actions.close import Close, whole_close
 from killswitch.graph.actions.lock_trading import LockTrading
+from killswitch.graph.actions.registry import kind_of
 from killswitch.graph.nodes import Graph, PolicySet, Stage
 from killswitch.market.account import CASH_MARKETS
 from killswitch.model.decision import Decision, Intent
+from killswitch.model.effects import Orders, tag_of
 from killswitch.model.snapshot import Instrument, Position, Snapshot
 from killswitch.planning.rounding import reduction
 
@@ -33,11 +35,24 @@ def _closing_all(graph: Graph) -> Graph:
 
 
 def _all_of(stage: Stage, graph: Graph) -> Stage:
-    close = whole_close(stage.actions, [rule.name for rule in graph.rankings])
+    close = whole_close(stage.actions, [rule.name for rule in graph.rankings]) or _plain_close(stage, graph)
     if close is None:
         return stage
     actions = (LockTrading("reduce_only", None), CancelOrders("entry"), close, CancelOrders("all"))
     return replace(stage, actions=actions, reset=None)
+
+
+def _plain_close(stage: Stage, graph: Graph) -> Close | None:
+    """The close of everything for a stage that closes by other actions alone; None for one that closes nothing."""
+    kinds = [(kind_of(action), action) for action in stage.actions]
+    ranked = [name for kind, action in kinds if tag_of(Orders) in kind.effects for name in kind.rankings(action)]
+    if not ranked:
+        return None
+    ranking = "default" if any(rule.name == "default" for rule in graph.rankings) else ranked[0]
+    return Close(
+        side="both", ranking=ranking, top=None, worst_share=None, fraction=ONE, all_if=None, symbols=None,
+        except_assets=(), place=stage.place,
+    )  # fmt: skip
 
 
 def in_proportion(
