@@ -10,7 +10,7 @@ from killswitch.graph.unwinding import PLAIN, UnwindingRule
 from killswitch.model.instant import SECOND
 from killswitch.model.snapshot import AccountSnapshot, Instrument
 from killswitch.planning.actions.cancel_orders import most_cancels
-from killswitch.planning.actions.kind import MostContext
+from killswitch.planning.actions.kind import MostContext, PositionName
 from killswitch.planning.actions.registry import most
 from killswitch.signals.position import ZERO
 
@@ -58,7 +58,7 @@ def stage_work(
     """The most that the stage may have to do in this account. Slices for the market's sake are not counted."""
     context = MostContext(account, policies.unwindings, _rules(account, instruments), reduce_only)
     found = [most(action, context) for action in stage.actions]
-    orders: dict[tuple[str, str], tuple[str, int]] = {}
+    orders: dict[PositionName, tuple[str, int]] = {}
     first: dict[int, str] = {}
     last: dict[int, str] = {}
     for each in found:

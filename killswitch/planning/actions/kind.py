@@ -11,7 +11,7 @@ from killswitch.graph.nodes import Action, Graph, PolicySet, Stage
 from killswitch.graph.unwinding import UnwindingRule
 from killswitch.model.decision import Source
 from killswitch.model.effects import Effect
-from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
+from killswitch.model.snapshot import AccountSnapshot, Instrument, Position, Side
 from killswitch.planning.rounding import reduction
 from killswitch.planning.scopes.evaluator import Watch
 from killswitch.planning.targets.ranking import Candidate
@@ -77,7 +77,7 @@ class Planned:
     should_select: bool = False
 
 
-PositionName = tuple[str, str]
+PositionName = tuple[str, Side]
 """Symbol and side."""
 
 

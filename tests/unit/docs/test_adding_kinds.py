@@ -43,20 +43,22 @@ CHANGED = {
             "        if self.lock_trading is not None:",
         ),
     ),
-    KEYS: (('"cancel_orders", "close")', '"cancel_orders", "close", "set_mark")'),),
+    KEYS: (("ACTIONS = (", 'ACTIONS = ("set_mark", '),),
     GRAPH: (
-        ("import cancel_orders, close, lock_trading", "import cancel_orders, close, lock_trading, set_mark"),
-        ("cancel_orders.KIND, close.KIND)", "cancel_orders.KIND, close.KIND, set_mark.KIND)"),
+        ("from killswitch.graph.actions import ", "from killswitch.graph.actions import set_mark, "),
+        (
+            "ACTIONS: Final[tuple[AnyActionKind, ...]] = (",
+            "ACTIONS: Final[tuple[AnyActionKind, ...]] = (set_mark.KIND, ",
+        ),
     ),
     PLANNING: (
-        ("import cancel_orders, close, lock_trading", "import cancel_orders, close, lock_trading, set_mark"),
-        ("cancel_orders.KIND, close.KIND)", "cancel_orders.KIND, close.KIND, set_mark.KIND)"),
+        ("from killswitch.planning.actions import ", "from killswitch.planning.actions import set_mark, "),
+        ("PLANS: Final[tuple[AnyActionPlan, ...]] = (", "PLANS: Final[tuple[AnyActionPlan, ...]] = (set_mark.KIND, "),
     ),
     EFFECTS: (
         (
-            "Effect = Orders | Cancels | Lock",
-            'class Mark(Struct, frozen=True, tag="mark", tag_field="kind"):\n    text: str\n\n\n'
-            "Effect = Orders | Cancels | Lock | Mark",
+            "Effect = Orders",
+            'class Mark(Struct, frozen=True, tag="mark", tag_field="kind"):\n    text: str\n\n\nEffect = Mark | Orders',
         ),
         (
             ")\n\nWITH_OWN_KEYS",
@@ -65,11 +67,10 @@ CHANGED = {
         ),
     ),
     PERFORMERS: (
-        ("Orders: closing}", "Orders: closing, Mark: MarkPerformer(Mark, parts.store, parts.clock)}"),
+        ("    return {Lock:", "    return {Mark: MarkPerformer(Mark, parts.store, parts.clock), Lock:"),
         (
-            "from killswitch.model.effects import Cancels,",
-            "from killswitch.execution.effects.mark import MarkPerformer\n"
-            "from killswitch.model.effects import Mark, Cancels,",
+            "from killswitch.model.effects import ",
+            "from killswitch.execution.effects.mark import MarkPerformer\nfrom killswitch.model.effects import Mark, ",
         ),
     ),
 }

@@ -11,7 +11,7 @@ import pytest
 from killswitch.execution.effects.performing import OncePerDecision, Performer, Performing
 from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.decision import Decision
-from killswitch.model.effects import Cancels, Lock, LockOrder, Orders
+from killswitch.model.effects import EFFECTS, Cancels, Lock, LockOrder, Orders
 from killswitch.model.record import RegistryError
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import JournalEntry, TickRecord
@@ -25,6 +25,10 @@ SNAPSHOT = Snapshot(START, (), "killswitch.snapshot/v1")
 LOCKS = Decision(
     "d1", START, "p", "sha256:0", "account/main", "enforce", "s", 1, 0, lock=LockOrder("account/main", "all", None)
 )
+
+
+IDLE: dict[type, Performer] = {kind.effect: Performer() for kind in EFFECTS}
+"""A performer of each kind that does nothing."""
 
 
 class Twin(Orders, frozen=True, tag="orders", tag_field="kind"):
@@ -46,7 +50,7 @@ def test_each_performer_has_its_turn_once_by_rank() -> None:
     """The lock before cancels and orders, whatever the order of the table; what is wrong, of all of them."""
     notes: list[str] = []
     closing = Noted("closing", notes)
-    table = Performing({Orders: closing, Cancels: closing, Lock: Noted("lock", notes)})
+    table = Performing({**IDLE, Orders: closing, Cancels: closing, Lock: Noted("lock", notes)})
     assert asyncio.run(table.perform((), SNAPSHOT)) == ("lock is slow", "closing is slow")
     assert notes == ["lock", "closing"]
 
@@ -54,10 +58,9 @@ def test_each_performer_has_its_turn_once_by_rank() -> None:
 def test_a_table_with_a_gap_or_too_much_is_refused() -> None:
     """Before anything is performed, with the kind's name."""
     with pytest.raises(RegistryError, match=r"^`lock` is in EFFECTS, and the table of performers lacks it$"):
-        Performing({Orders: Performer(), Cancels: Performer()})
-    everything: dict[type, Performer] = {Orders: Performer(), Cancels: Performer(), Lock: Performer()}
+        Performing({effect: performer for effect, performer in IDLE.items() if effect is not Lock})
     with pytest.raises(RegistryError, match=r"^`orders` is in the table of performers twice$"):
-        Performing(everything | {Twin: Performer()})
+        Performing(IDLE | {Twin: Performer()})
 
 
 class Once(OncePerDecision[Lock]):
