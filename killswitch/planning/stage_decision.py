@@ -21,8 +21,7 @@ from killswitch.model.decision import (
 )
 from killswitch.model.effects import Effect, Orders, merged
 from killswitch.model.instant import HOUR, MINUTE, SECOND, from_micros
-from killswitch.planning.actions.kind import Book as KnownBook
-from killswitch.planning.actions.kind import Context
+from killswitch.planning.actions.kind import Context, KnownBook
 from killswitch.planning.actions.registry import plan
 from killswitch.planning.orders.unwind import Blocked as Blocked
 from killswitch.planning.orders.unwind import manner, most_urgent, unwind

@@ -24,7 +24,7 @@ class NoBookError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Book:
+class KnownBook:
     """What is known of a scope when a stage is planned: its trusted accounts, what they hold, and whose loss it is."""
 
     watch: Watch
@@ -48,11 +48,11 @@ class Context:
     scope: str
     stage: Stage
     now: int
-    known: Book | None = None
+    known: KnownBook | None = None
     position_condition: AllIf | None = None
 
     @property
-    def book(self) -> Book:
+    def book(self) -> KnownBook:
         """What is known of the scope; NoBookError for an action whose kind does not need the book."""
         if self.known is None:
             raise NoBookError(
