@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 
+import msgspec
 import pytest
 
 from killswitch.graph.actions import registry as graph_registry
@@ -18,6 +19,7 @@ from killswitch.model.record import RegistryError
 from killswitch.planning.actions import registry
 from killswitch.planning.actions.kind import ActionPlan, Context, NoBookError, Planned
 from killswitch.planning.actions.registry import certain_effects, check_reversible, plan, reversible_effects
+from killswitch.planning.scopes.evaluator import Suspected
 from tests.graphs import close, stage
 from tests.worlds import START, after
 
@@ -77,3 +79,12 @@ def test_the_close_of_everything_keeps_what_every_close_keeps() -> None:
         one, side="both", fraction=Decimal(1), top=None, ranking="default"
     )
     assert whole_close([LOCK], []) is None
+
+
+def test_what_was_done_on_suspicion_is_kept_as_before() -> None:
+    """A stored memory names the stage and its lock, and nothing else where nothing else was done."""
+    kept = Suspected("s", WRITTEN.order)
+    stored = msgspec.json.decode(msgspec.json.encode(kept))
+    assert stored.keys() == {"stage", "lock"}
+    assert kept.effects == (WRITTEN,)
+    assert Suspected("s", None).effects == ()
