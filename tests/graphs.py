@@ -7,11 +7,11 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
+from killswitch.graph.actions.close import Close
 from killswitch.graph.nodes import (
     Action,
     AttributionRule,
     AutoReset,
-    Close,
     Compare,
     ComparisonOp,
     CorrelationGroupRule,

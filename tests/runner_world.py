@@ -12,7 +12,9 @@ from pathlib import Path
 from msgspec import structs
 
 from killswitch.accounts.arming import ArmedAccount
-from killswitch.graph.nodes import CancelOrders, Graph, LockTrading, PolicySet
+from killswitch.graph.actions.cancel_orders import CancelOrders
+from killswitch.graph.actions.lock_trading import LockTrading
+from killswitch.graph.nodes import Graph, PolicySet
 from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import OrderReport, OrderRequest, VenueDownError

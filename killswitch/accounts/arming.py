@@ -108,7 +108,7 @@ def observed_latches(store: Store, arming: Arming) -> tuple[Decision, ...]:
         for decision in newest.values()
         if decision.kind is None
         and is_acted_on(decision, arming)
-        and (decision.intents or decision.cancels or decision.lock)
+        and decision.effects
         and not any(entry.kind == "planned" for entry in store.journal(decision.id))
     )
 

@@ -12,6 +12,7 @@ from killswitch.incident.notify.message import Written as Written
 from killswitch.incident.notify.message import as_written as as_written
 from killswitch.incident.notify.message import reading as reading
 from killswitch.incident.record.close_causes import by_hand, intended
+from killswitch.model.effects import Orders, kind_of, of_kind
 from killswitch.model.legible import one_line
 from killswitch.render.formats import INFINITY as INFINITY
 from killswitch.render.formats import instant as instant
@@ -102,8 +103,7 @@ def _headline(decision: Decision) -> str:
     if decision.is_withdrawal:
         return f"end of the suspicion of {decision.stage}: {where}"
     if decision.is_suspicion:
-        until = decision.lock.until if decision.lock is not None else None
-        return f"suspicion of {decision.stage}, a lock until {instant(until)} and nothing else: {where}"
+        return f"suspicion of {decision.stage}, a lock until {instant(decision.until)} and nothing else: {where}"
     return f"level {decision.level} {decision.stage}: {where}"
 
 
@@ -122,7 +122,9 @@ def decision_lines(decision: Decision, written: Written | None = None) -> list[s
         lines.append(f"    the loss is {found.source}: {shares}, over {found.window}")
     if decision.kind in (None, "suspicion") and decision.reason:
         lines.append(f"    note: {decision.reason}")
-    return lines + [f"    {one_line(order)}" for order in intended(decision.intents)]
+    orders = of_kind(decision.effects, Orders)
+    lines += [f"    {one_line(order)}" for order in intended(() if orders is None else orders.intents)]
+    return lines + [f"    {one_line(kind_of(effect).text(effect))}" for effect in decision.further]
 
 
 class Below:

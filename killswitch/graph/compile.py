@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from hashlib import sha256
 
+from killswitch.graph.actions.kind import Surroundings
 from killswitch.graph.analysis.checks import check, check_idle
 from killswitch.graph.nodes import CorrelationGroupRule, EquityRule, Graph, PolicySet, RankingRule, ScopeRule
 from killswitch.graph.problems import NO_OTHERS, Findings, Others
@@ -24,10 +25,10 @@ from killswitch.graph.resolution.references import (
     findings,
 )
 from killswitch.graph.resolution.routes import check_routes, routes
-from killswitch.graph.resolution.stages import Surroundings, stage
 from killswitch.graph.resolution.thresholds import Columns
 from killswitch.graph.resolution.triggers import trigger
 from killswitch.graph.resolution.unwindings import check_unwindings, unwindings
+from killswitch.graph.stages import stage
 from killswitch.graph.variants import selecting, variants
 from killswitch.model.record import Record, record
 from killswitch.model.words import ReferenceCurrency

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from killswitch.graph.nodes import Action, CancelOrders, ConditionNode, Graph, LockTrading, PolicySet, Stage, Trigger
-from killswitch.graph.wording import close_text, condition_text, signal_text, signals_of, span
+from killswitch.graph.actions.registry import kind_of
+from killswitch.graph.nodes import Action, ConditionNode, Graph, PolicySet, Stage, Trigger
+from killswitch.graph.wording import condition_text, signal_text, signals_of, span
 from killswitch.model.record import Record, record
 
 Shape = Literal["signal", "trigger", "stage", "action"]
@@ -113,11 +114,7 @@ def _ending(stage: Stage, graph: Graph) -> tuple[str, ...]:
 
 
 def _action(action: Action, graph: Graph) -> str:
-    if isinstance(action, LockTrading):
-        return f"lock {action.mode}" + ("" if action.duration is None else f" for {span(action.duration)}")
-    if isinstance(action, CancelOrders):
-        return f"cancel {action.kind} orders"
-    return close_text(action, graph.position_signals)
+    return kind_of(action).text(action, graph.position_signals)
 
 
 def _mermaid_text(text: str) -> str:

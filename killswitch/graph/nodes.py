@@ -6,15 +6,14 @@ Times are whole microseconds. Conditions read *columns*: position `i` of the col
 
 from __future__ import annotations
 
-from decimal import Decimal
 from math import isfinite
 from typing import Literal
 
 from killswitch.graph.routing import Route
 from killswitch.graph.unwinding import UnwindingRule
 from killswitch.model.record import Record, record
-from killswitch.model.words import LockMode, PolicyMode, ReferenceCurrency
 from killswitch.model.words import Place as Place
+from killswitch.model.words import PolicyMode, ReferenceCurrency
 
 ComparisonOp = Literal["<", "<=", ">", ">=", "==", "!="]
 ArithmeticOp = Literal["+", "-", "*", "/"]
@@ -137,46 +136,8 @@ class AttributionRule(Record):
 
 
 @record
-class LockTrading(Record):
-    mode: LockMode
-    duration: int | None
-    """Microseconds; None is a lock without end."""
-
-
-@record
-class CancelOrders(Record):
-    kind: Literal["entry", "all"]
-
-
-@record
-class Close(Record):
-    """What to select and how much of it to close.
-
-    `top` and `worst_share` bound the number of positions by rank; `worst_share` applies when attribution
-    falls back to the worst ranked (0.6 of the positions, at least one). Both None: all selected positions.
-    `all_if` is a condition over the position columns `Graph.position_signals`: where true, all is closed.
-    """
-
-    side: Literal["losing", "long", "short", "both"]
-    ranking: str
-    top: int | None
-    worst_share: float | None
-    fraction: Decimal
-    all_if: ConditionNode | None
-    symbols: tuple[str, ...] | None
-    """Only these symbols, or base assets of spot symbols; None is any."""
-    except_assets: tuple[str, ...]
-    """Base assets never sold (stable coins)."""
-    place: Place
-    share_cap: Decimal | None = None
-    """No selected position is left worth more than this part of the scope's gross at firing; None: no cap."""
-    spread: Literal["each", "by_rank"] = "each"
-    """Whether the fraction is of each position, or of their gross, taken from the worst ranked on."""
-    unwinding: str | None = None
-    """Which of `PolicySet.unwindings` carries it out; None: market orders as fast as the venue allows."""
-
-
-Action = LockTrading | CancelOrders | Close
+class Action(Record):
+    """What a stage does. Each kind has a node of its own, in `killswitch.graph.actions`."""
 
 
 @record

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from killswitch.graph.actions.kind import Surroundings
 from killswitch.graph.analysis.checks import check
 from killswitch.graph.nodes import Stage, Trigger
 from killswitch.graph.problems import Findings, unknown_name
-from killswitch.graph.resolution.stages import Surroundings
 from killswitch.graph.resolution.triggers import trigger
 from killswitch.model.words import Place
 from killswitch.policy.diagnostics.problem import Severity

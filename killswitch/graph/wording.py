@@ -9,7 +9,6 @@ from killswitch.graph.nodes import (
     AllOf,
     AnyOf,
     Arithmetic,
-    Close,
     Compare,
     ConditionNode,
     Constant,
@@ -39,27 +38,6 @@ def span(micros: int) -> str:
 def percent(share: Decimal) -> str:
     """A share as a policy would write it: `12.5%`."""
     return f"{(share * 100).normalize():f}%"
-
-
-def close_text(close: Close, position_signals: Sequence[SignalRef]) -> str:
-    """What a close takes, in words: `close 50% of both by default, no position above 12.5% of the gross`."""
-    bounds = [] if close.top is None else [f"top {close.top}"]
-    if close.worst_share is not None:
-        bounds.append(f"worst {close.worst_share:.12g}")
-    if close.share_cap is not None:
-        bounds.append(f"no position above {percent(close.share_cap)} of the gross")
-    if close.symbols is not None:
-        bounds.append("only " + " ".join(close.symbols))
-    if close.except_assets:
-        bounds.append("not " + " ".join(close.except_assets))
-    if close.all_if is not None:
-        bounds.append(f"all if {condition_text(close.all_if, position_signals)}")
-    if close.unwinding is not None:
-        bounds.append(f"unwinding {close.unwinding}")
-    what = f"close {percent(close.fraction)} of {close.side} by {close.ranking}"
-    if close.spread == "by_rank":
-        what = f"close {percent(close.fraction)} of the gross of {close.side}, worst first by {close.ranking}"
-    return ", ".join([what, *bounds])
 
 
 def unwinding_text(rule: UnwindingRule) -> str:

@@ -7,9 +7,14 @@ from decimal import Decimal
 
 from msgspec.structs import replace as replaced
 
-from killswitch.graph.nodes import CancelOrders, Close, Graph, LockTrading, PolicySet, Stage
+from killswitch.graph.actions.cancel_orders import CancelOrders
+from killswitch.graph.actions.close import Close, whole_close
+from killswitch.graph.actions.lock_trading import LockTrading
+from killswitch.graph.actions.registry import kind_of
+from killswitch.graph.nodes import Graph, PolicySet, Stage
 from killswitch.market.account import CASH_MARKETS
 from killswitch.model.decision import Decision, Intent
+from killswitch.model.effects import Orders, tag_of
 from killswitch.model.snapshot import Instrument, Position, Snapshot
 from killswitch.planning.rounding import reduction
 
@@ -30,19 +35,24 @@ def _closing_all(graph: Graph) -> Graph:
 
 
 def _all_of(stage: Stage, graph: Graph) -> Stage:
-    closes = [action for action in stage.actions if isinstance(action, Close)]
-    if not closes:
+    close = whole_close(stage.actions, [rule.name for rule in graph.rankings]) or _plain_close(stage, graph)
+    if close is None:
         return stage
-    kept = set(closes[0].except_assets).intersection(*(each.except_assets for each in closes[1:]))
-    close = replace(
-        closes[0], side="both", ranking="default", top=None, worst_share=None, fraction=ONE, all_if=None, symbols=None,
-        except_assets=tuple(asset for asset in closes[0].except_assets if asset in kept),
-    )  # fmt: skip
-    rankings = {rule.name for rule in graph.rankings}
-    if "default" not in rankings:
-        close = replace(close, ranking=closes[0].ranking)
     actions = (LockTrading("reduce_only", None), CancelOrders("entry"), close, CancelOrders("all"))
     return replace(stage, actions=actions, reset=None)
+
+
+def _plain_close(stage: Stage, graph: Graph) -> Close | None:
+    """The close of everything for a stage that closes by other actions alone; None for one that closes nothing."""
+    kinds = [(kind_of(action), action) for action in stage.actions]
+    ranked = [name for kind, action in kinds if tag_of(Orders) in kind.effects for name in kind.rankings(action)]
+    if not ranked:
+        return None
+    ranking = "default" if any(rule.name == "default" for rule in graph.rankings) else ranked[0]
+    return Close(
+        side="both", ranking=ranking, top=None, worst_share=None, fraction=ONE, all_if=None, symbols=None,
+        except_assets=(), place=stage.place,
+    )  # fmt: skip
 
 
 def in_proportion(

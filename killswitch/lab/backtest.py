@@ -28,6 +28,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import Closing, Snapshot
 from killswitch.model.venue import VenueAdapter
+from killswitch.planning.targets.merge import ordered_on
 from killswitch.planning.tick import Interpreter
 
 Rule = Literal["none", "staged", "close-all", "in-proportion"]
@@ -175,7 +176,7 @@ class _Backtest:
 
     def _take(self, decision: Decision, snapshot: Snapshot, cut: dict[str, Decimal]) -> None:
         """`cut` is the gross that this tick's decisions have cut in proportion, by account."""
-        if self._rule == "in-proportion" and decision.intents and decision.mode == "enforce":
+        if self._rule == "in-proportion" and ordered_on(decision) and decision.mode == "enforce":
             decision = in_proportion(decision, snapshot, self._panel.instruments, cut)
             self._interpreter.ordered(decision)
         planned = planned_entries(decision, snapshot=snapshot)

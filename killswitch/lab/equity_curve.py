@@ -15,6 +15,7 @@ from killswitch.lab.static_book import Standing
 from killswitch.model.decision import Decision
 from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import Fill, Side, Snapshot
+from killswitch.planning.targets.merge import ordered_symbols
 
 _MONEY = Decimal("0.00000001")
 _UNIT, _UP_FROM = 1e6, 0.5333333
@@ -49,7 +50,7 @@ class Tally:
 
     def decided(self, decision: Decision, snapshot: Snapshot) -> None:
         """The marks against which the decision's fills will be held."""
-        wanted = {(intent.account, intent.symbol) for intent in decision.intents}
+        wanted = ordered_symbols(decision)
         for account in snapshot.accounts:
             for position in account.positions or ():
                 key = (account.account, position.symbol)

@@ -10,6 +10,7 @@ from decimal import Decimal
 from killswitch.lab.outcome import Closed, Firing, Hedge
 from killswitch.market.paper import PaperMarket
 from killswitch.model.decision import Decision
+from killswitch.model.effects import Orders, sizes_of, tag_of
 from killswitch.model.snapshot import Closing, ClosingStatus, Side, Snapshot
 from killswitch.model.store import Journal
 
@@ -75,7 +76,8 @@ class Firings:
         closed = self._closed(decision.id, market)
         statuses = list(followed.ended.values())
         ended: ClosingStatus | None = None
-        if decision.intents:
+        orders = sizes_of(decision.effects)[tag_of(Orders)]
+        if orders:
             ended = "closing" if not statuses else next((each for each in statuses if each != "flat"), "flat")
         book = decision.book
         return Firing(
@@ -84,7 +86,7 @@ class Firings:
             source=decision.attribution.source if decision.attribution else None, triggers=decision.triggers,
             gross_before=book.before.gross if book else None, gross_after=book.after.gross if book else None,
             ended=ended, verified_at=followed.verified_at, hedge=_in_words(followed.hedge_kept),
-            hedge_kept=followed.hedge_kept, orders=len(decision.intents), closed=closed, cost=followed.cost,
+            hedge_kept=followed.hedge_kept, orders=orders, closed=closed, cost=followed.cost,
         )  # fmt: skip
 
     def _closed(self, decision: str, market: PaperMarket) -> tuple[Closed, ...]:

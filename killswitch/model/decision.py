@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
 from hashlib import blake2b
@@ -9,8 +10,24 @@ from typing import Final, Literal
 
 from msgspec import Struct
 from msgspec import json as msgjson
+from msgspec.structs import replace
 
-from killswitch.model.snapshot import Instant, OrderSide, Residual, Side
+from killswitch.model.effects import (
+    WITH_OWN_KEYS,
+    Cancels,
+    Effect,
+    Lock,
+    Orders,
+    accounts_of,
+    kind_of,
+    merged,
+    of_kind,
+    until_of,
+)
+from killswitch.model.effects import Cancel as Cancel
+from killswitch.model.effects import Intent as Intent
+from killswitch.model.effects import LockOrder as LockOrder
+from killswitch.model.snapshot import Instant, Residual
 from killswitch.model.words import CancelWhy as CancelWhy
 from killswitch.model.words import Cause as Cause
 from killswitch.model.words import LockMode as LockMode
@@ -107,50 +124,7 @@ def patience_of(unwinding: Unwinding | None) -> tuple[float, float, int]:
     return (every, unwinding.pause or 0.0, bounded)
 
 
-class Intent(Struct, frozen=True, omit_defaults=True):
-    """One order towards a target, exact in venue units.
-
-    `contracts` is what to trade; `target` is what should be left of the position, both in contracts.
-    `exact` is false when the venue's rules for the symbol are unknown, so nothing could be rounded.
-    `band` is the fraction of the mark that the order may slip. A `hop` sells what the intent at index `after` of the
-    same decision has bought, and nothing that was there before: its `contracts` are an estimate, and its `target` is
-    what was there. One that comes `after` nothing sells `contracts` of a holding on another market than the one that it
-    is listed on. A `hedge` opens `contracts` instead of reducing. Both are counted by their own fills.
-    """
-
-    account: str
-    symbol: str
-    position_side: Side
-    side: OrderSide
-    contracts: Decimal
-    target: Decimal
-    reduce_only: bool
-    rank: int
-    score: str | None = None
-    exact: bool = True
-    band: Decimal | None = None
-    purpose: Literal["reduce", "hop", "hedge"] = "reduce"
-    after: int | None = None
-
-
-class Cancel(Struct, frozen=True):
-    """One resting order to cancel, and why."""
-
-    account: str
-    symbol: str
-    order: str
-    why: CancelWhy
-
-
-class LockOrder(Struct, frozen=True):
-    """A lock to write; `until` null is a lock without end."""
-
-    scope: str
-    mode: LockMode
-    until: Instant | None
-
-
-class Decision(Struct, frozen=True, omit_defaults=True):
+class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effects"}):
     """What `step` and planning say must happen, with the reason.
 
     `kind` is absent for a stage that fires, `reset` for a return to a lower level, `manual` for a close by hand,
@@ -158,7 +132,8 @@ class Decision(Struct, frozen=True, omit_defaults=True):
     intents, and leaves the level as it was; one whose lock ends at `as_of` withdraws those before it),
     `hedge` for positions that stand in for others that cannot be closed, which are `covers`. `cause` is the declared
     reason of a hand. `fell_at` is when the newest fall was seen that a suspicion is about. `waits_for` are the accounts
-    of a close by hand that could not be read: the same command closes them when they can.
+    of a close by hand that could not be read: the same command closes them when they can. `effects` has everything
+    that is to be done; `further`, the key `effects` of the record, what has no key of its own in it.
     """
 
     id: str
@@ -187,6 +162,32 @@ class Decision(Struct, frozen=True, omit_defaults=True):
     covers: tuple[Residual, ...] = ()
     fell_at: Instant | None = None
     waits_for: tuple[str, ...] = ()
+    further: tuple[Effect, ...] = ()
+
+    def __post_init__(self) -> None:
+        if any(isinstance(effect, WITH_OWN_KEYS) for effect in self.further):
+            raise ValueError("orders, cancels and a lock have keys of their own, and are not among `effects`")
+
+    @property
+    def effects(self) -> tuple[Effect, ...]:
+        """All that is to be done, one effect of a kind, in the order in which they are performed."""
+        lock = () if self.lock is None else (Lock(self.lock),)
+        return merged((Orders(self.intents), Cancels(self.cancels), *lock, *self.further))
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """The accounts that its effects act on, in the order of the record."""
+        return accounts_of(self.effects)
+
+    @property
+    def accounts_at_work(self) -> tuple[str, ...]:
+        """The accounts whose executors have work of it."""
+        return accounts_of(effect for effect in self.effects if kind_of(effect).is_worked_off)
+
+    @property
+    def until(self) -> datetime | None:
+        """When what it does for a time ends by itself, as a lock; None where nothing does."""
+        return min((end for effect in self.effects if (end := until_of(effect)) is not None), default=None)
 
     @property
     def is_suspicion(self) -> bool:
@@ -195,8 +196,24 @@ class Decision(Struct, frozen=True, omit_defaults=True):
 
     @property
     def is_withdrawal(self) -> bool:
-        """Whether it withdraws the locks on suspicion of its policy on its scope."""
-        return self.is_suspicion and self.lock is not None and self.lock.until == self.as_of
+        """Whether it withdraws what was done on suspicion of its policy on its scope: all that it does ends at once."""
+        if not self.is_suspicion:
+            return False
+        ends = [until_of(effect) for effect in self.effects if kind_of(effect).is_reversible]
+        return bool(ends) and all(until == self.as_of for until in ends)
+
+
+def with_effects(decision: Decision, effects: Iterable[Effect]) -> Decision:
+    """The decision with these effects in place of its own."""
+    whole = merged(effects)
+    orders, cancels, lock = of_kind(whole, Orders), of_kind(whole, Cancels), of_kind(whole, Lock)
+    return replace(
+        decision,
+        intents=() if orders is None else orders.intents,
+        cancels=() if cancels is None else cancels.cancels,
+        lock=None if lock is None else lock.order,
+        further=tuple(effect for effect in whole if not isinstance(effect, WITH_OWN_KEYS)),
+    )
 
 
 class Notice(Struct, frozen=True, omit_defaults=True):

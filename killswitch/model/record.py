@@ -1,4 +1,4 @@
-"""Frozen dataclasses that cost next to nothing to declare.
+"""Frozen dataclasses that cost next to nothing to declare, and registries of kinds that are held to one another.
 
 `dataclass(frozen=True, slots=True)` writes and compiles half a dozen methods for each class, half a millisecond a
 class; the decision graph alone has two dozen, and `ksctl validate` starts at every save. A record shares one set of
@@ -7,6 +7,7 @@ methods instead. `dataclasses.replace`, `fields` and `match` work on it as on an
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar, dataclass_transform
 
@@ -59,3 +60,20 @@ def record(cls: type[R]) -> type[R]:
         # without one, dataclass would work out a signature to put there, at a price
         cls.__doc__ = f"{cls.__name__}."
     return dataclass(init=False, repr=False, eq=False)(cls)
+
+
+class RegistryError(TypeError):
+    """A kind that is registered in one place and not in another; the message names the key and what lacks it."""
+
+
+def require_same_keys(registry: str, keys: Iterable[str], reference: str, wanted: Iterable[str]) -> None:
+    """RegistryError unless `registry` has each key that `reference` has, once, and no other."""
+    keys, wanted = tuple(keys), tuple(wanted)
+    for key in wanted:
+        if key not in keys:
+            raise RegistryError(f"`{key}` is in {reference}, and {registry} lacks it")
+    for place, key in enumerate(keys):
+        if key not in wanted:
+            raise RegistryError(f"`{key}` is in {registry}, and {reference} lacks it")
+        if key in keys[:place]:
+            raise RegistryError(f"`{key}` is in {registry} twice")

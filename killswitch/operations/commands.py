@@ -14,6 +14,7 @@ from killswitch.gate.lock_merge import UNION_SCOPE
 from killswitch.graph.nodes import PolicySet
 from killswitch.incident.record.results import Standing, result_of
 from killswitch.model.decision import Decision, Notice, decision_id
+from killswitch.model.effects import Lock, of_kind
 from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
@@ -180,7 +181,7 @@ def fired_anew(store: Store, answer: Answer) -> Decision | None:
     """The newest stage that has locked a scope again since it was reset: its triggers still held. None without one."""
     resets = [each for each in answer.decisions if each.kind == "reset"]
     newest = (stored.decision for stored in store.decisions(LOOK_BACK))
-    locking = (each for each in newest if each.kind is None and each.lock is not None)
+    locking = (each for each in newest if each.kind is None and of_kind(each.effects, Lock) is not None)
     return next((it for it in locking if any(it.scope == r.scope and it.as_of >= r.as_of for r in resets)), None)
 
 

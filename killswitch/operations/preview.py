@@ -80,7 +80,7 @@ def saved(shown: Preview, decisions: Iterable[Decision]) -> SavedPlan | None:
         if decision.mode == "enforce"
         and decision.kind != "hedge"  # opens what no book of the plan holds, and a tick opens it by itself
         and not decision.is_suspicion  # over before anybody could apply it
-        and (decision.intents or decision.cancels or decision.lock)
+        and decision.effects
     )
     if not kept:
         return None

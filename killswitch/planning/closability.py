@@ -14,8 +14,8 @@ from typing import Literal
 from msgspec import Struct
 
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Order, Position, Side
+from killswitch.planning.actions.cancel_orders import is_entry
 from killswitch.planning.rounding import SHUT, Reduction, reduction, whole_steps
-from killswitch.planning.stage_decision import is_entry
 from killswitch.signals.position import ZERO
 
 Obstacle = Literal[

@@ -1,38 +1,34 @@
-"""From a stage that may fire to a decision: attribution, selection, intents, cancels, and the book after it.
-
-Only `reduce_only` as a real boolean is believed (the model refuses strings). An order that could add risk is
-an entry; one that can only reduce an open position is protection, whatever its flag says.
-"""
+"""From a stage that may fire to a decision: attribution, what its actions come to together, and the book after it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Context, Decimal
+from decimal import Context as DecimalContext
+from decimal import Decimal
 
-from killswitch.graph.nodes import Action, CancelOrders, Close, Graph, LockTrading, PolicySet, Stage
-from killswitch.graph.unwinding import PLAIN, UnwindingRule, unwinding_named
+from killswitch.graph.actions.registry import kind_of, needs_the_book
+from killswitch.graph.nodes import Graph, PolicySet, Stage
+from killswitch.graph.unwinding import UnwindingRule
 from killswitch.graph.wording import signals_of
 from killswitch.model.decision import (
     Attribution,
     Book,
     BookChange,
-    Cancel,
     Decision,
-    LockMode,
-    LockOrder,
-    Source,
     decision_id,
+    with_effects,
 )
+from killswitch.model.effects import Effect, Orders, merged
 from killswitch.model.instant import HOUR, MINUTE, SECOND, from_micros
-from killswitch.model.snapshot import AccountSnapshot, Order
+from killswitch.planning.actions.kind import Context, KnownBook
+from killswitch.planning.actions.registry import plan
 from killswitch.planning.orders.unwind import Blocked as Blocked
 from killswitch.planning.orders.unwind import manner, most_urgent, unwind
 from killswitch.planning.scopes.evaluator import Watch
 from killswitch.planning.scopes.trigger_status import number, trigger_reading
-from killswitch.planning.spot_routes import never_sold
-from killswitch.planning.targets.ranking import Candidate, candidates
-from killswitch.planning.targets.selection import Target, select
+from killswitch.planning.targets.ranking import candidates
+from killswitch.planning.targets.selection import Target
 from killswitch.signals.attribution_signals import TWO_THIRDS, Shares, shares
 from killswitch.signals.history.windows import pnl_change
 from killswitch.signals.position import ZERO
@@ -68,12 +64,11 @@ def propose(watch: Watch, stage: Stage, view: ScopeView, policies: PolicySet) ->
     source = found.source(at_least)
     change = pnl_change(watch.history, window or _ranking_window(graph, stage))
     book = candidates(view, None if isinstance(change, str) else change)
-    asked = _asked(watch, stage, book, source, policies)
-    unwound = unwind(view, asked.targets, asked.rule, keeps=False)
     now = view.as_of
-    closes = any(isinstance(action, Close) for action in stage.actions)
+    asked = _asked(stage, now, KnownBook(watch, view, book, source, policies))
+    unwound = unwind(view, asked.targets, asked.rule, keeps=False)
     as_of = from_micros(now)
-    decision = Decision(
+    record = Decision(
         id=decision_id(graph.policy, watch.scope, stage.name, as_of),
         as_of=as_of,
         policy=graph.policy,
@@ -93,25 +88,18 @@ def propose(watch: Watch, stage: Stage, view: ScopeView, policies: PolicySet) ->
             reason=found.reason,
         ),
         book=book_change(view, unwound.left),
-        intents=unwound.intents,
-        cancels=cancels(view, stage.actions),
-        lock=lock_order(watch.scope, stage, now),
         cooldown_until=from_micros(now + stage.cooldown),
         reason="; ".join((*asked.remarks, *unwound.remarks)) or None,
         unwinding=manner(asked.rule),
     )
-    empty_handed = closes and not asked.targets and asked.sellable
+    decision = with_effects(record, (Orders(unwound.intents), *asked.effects))
+    empty_handed = asked.should_select and not asked.targets
     return Proposal(stage, decision, empty_handed, partial, unwound.blocked)
-
-
-def needs_the_book(stage: Stage) -> bool:
-    """Whether what the stage does depends on what accounts hold; a lock does not."""
-    return any(isinstance(action, Close | CancelOrders) for action in stage.actions)
 
 
 def _ranking_window(graph: Graph, stage: Stage) -> int:
     """The window of the stage's ranking, for triggers that have none."""
-    names = [action.ranking for action in stage.actions if isinstance(action, Close)]
+    names = [name for action in stage.actions for name in kind_of(action).rankings(action)]
     return next((rule.window for rule in graph.rankings if rule.name in names), 0)
 
 
@@ -157,59 +145,40 @@ def duration(micros: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What a stage's close actions ask for together. `sellable`: the book holds something that is not kept."""
+    """What a stage's actions ask for together. `should_select`: the book holds what one might have selected."""
 
     targets: list[Target]
     rule: UnwindingRule
+    effects: tuple[Effect, ...]
     remarks: tuple[str, ...]
-    sellable: bool
+    should_select: bool
 
 
-def _asked(watch: Watch, stage: Stage, book: list[Candidate], source: Source, policies: PolicySet) -> _Asked:
-    """The targets of all close actions of the stage (of several for a position, the smallest), and how to reach them.
+def _asked(stage: Stage, now: int, book: KnownBook) -> _Asked:
+    """The targets of all actions of the stage (of several for a position, the smallest), and how to reach them.
 
-    Each action keeps what its own unwinding keeps; carried out they are by the most urgent of them.
+    They are carried out by the most urgent of their unwindings.
     """
-    graph: Graph = watch.prepared.graph
     smallest: dict[PnlKey, Target] = {}
-    remarks: dict[str, None] = {}
-    rules: list[UnwindingRule] = []
-    sellable = False
-    for index, action in enumerate(stage.actions):
-        if not isinstance(action, Close):
-            continue
-        rules.append(unwinding_named(action.unwinding, policies.unwindings))
-        kept = _kept(action, rules[-1], book)
-        sellable = sellable or len(kept) < len(book)
-        all_if = watch.prepared.all_if.get((stage.name, index))
-        selection = select(graph, action, book, source, stage.attribution, all_if, watch.history, kept)
-        remarks.update(dict.fromkeys(selection.remarks))
-        for target in selection.targets:
-            key = target.ranked.candidate.key
-            if key not in smallest or target.contracts < smallest[key].contracts:
-                smallest[key] = target
-    return _Asked(list(smallest.values()), most_urgent(rules), tuple(remarks), sellable)
+    conditions = book.watch.prepared.position_conditions
+    planned = [
+        plan(action, Context(book.watch.scope, stage, now, book, conditions.get((stage.name, index))))
+        for index, action in enumerate(stage.actions)
+    ]
+    for target in (target for each in planned for target in each.targets):
+        key = target.ranked.candidate.key
+        if key not in smallest or target.contracts < smallest[key].contracts:
+            smallest[key] = target
+    return _Asked(
+        list(smallest.values()),
+        most_urgent(each.rule for each in planned if each.rule is not None),
+        merged(effect for each in planned for effect in each.effects),
+        tuple(dict.fromkeys(remark for each in planned for remark in each.remarks)),
+        any(each.should_select for each in planned),
+    )
 
 
-def _kept(action: Close, rule: UnwindingRule, book: Sequence[Candidate]) -> frozenset[PnlKey]:
-    """What the action may not sell. What it names itself it sells where no document forbids that."""
-    if rule is PLAIN and action.symbols is not None:
-        return frozenset()
-    return frozenset(c.key for c in book if never_sold(c.account.market, c.position.symbol, rule.spot))
-
-
-def lock_order(scope: str, stage: Stage, now: int) -> LockOrder | None:
-    """The lock that the stage writes: of several the strictest mode and the longest."""
-    orders = [action for action in stage.actions if isinstance(action, LockTrading)]
-    if not orders:
-        return None
-    mode: LockMode = "all" if any(order.mode == "all" for order in orders) else "reduce_only"
-    ends = [order.duration for order in orders]
-    longest = None if None in ends else max(end for end in ends if end is not None)
-    return LockOrder(scope, mode, None if longest is None else from_micros(now + longest))
-
-
-_WIDE = Context(prec=200)
+_WIDE = DecimalContext(prec=200)
 """Digits for whatever sound numbers multiply to: a venue that reads one out wrongly must not end the tick."""
 
 
@@ -249,31 +218,3 @@ def _book(gross: Decimal, net: Decimal, ratio: Decimal | None) -> Book:
         net.quantize(cents, context=_WIDE),
         None if ratio is None else ratio.quantize(basis, context=_WIDE),
     )
-
-
-def is_entry(order: Order, account: AccountSnapshot) -> bool:
-    """Whether the order can open or add to a position."""
-    if order.reduce_only is True:
-        return False
-    if account.positions is None and order.trigger_price is not None:
-        return False  # a stop of a position that nobody can see now
-    if account.position_mode == "hedge" and order.position_side is not None:
-        return (order.side == "buy") == (order.position_side == "long")
-    reduces = "long" if order.side == "sell" else "short"
-    held = sum((p.contracts for p in account.positions or () if p.symbol == order.symbol and p.side == reduces), ZERO)
-    left: Decimal = order.amount - (order.filled or ZERO)
-    return left > held
-
-
-def cancels(view: ScopeView, actions: Sequence[Action]) -> tuple[Cancel, ...]:
-    """The orders to cancel: entries before closing; the rest, where a stage says so, after it."""
-    kinds = {action.kind for action in actions if isinstance(action, CancelOrders)}
-    found = []
-    for account in view.sound:
-        for order in account.orders or ():
-            entry = is_entry(order, account)
-            if entry and kinds:
-                found.append(Cancel(account.account, order.symbol, order.id, "entry"))
-            elif not entry and "all" in kinds:
-                found.append(Cancel(account.account, order.symbol, order.id, "all"))
-    return tuple(found)

@@ -12,14 +12,18 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from killswitch.engine.step import bits
-from killswitch.graph.nodes import CancelOrders, LockTrading, Stage
-from killswitch.model.decision import Cancel, Decision, LockOrder, Notice, decision_id
+from killswitch.graph.actions.registry import kind_of
+from killswitch.graph.nodes import Stage
+from killswitch.model.decision import Decision, Notice, decision_id, with_effects
+from killswitch.model.effects import Cancels, Lock, ending, of_kind, tag_of, until_of
+from killswitch.model.effects import kind_of as effect_kind_of
 from killswitch.model.instant import SECOND, from_micros, to_micros
 from killswitch.model.snapshot import Event
 from killswitch.planning import notices
+from killswitch.planning.actions.cancel_orders import cancels
+from killswitch.planning.actions.registry import reversible_effects
 from killswitch.planning.scopes.evaluator import Suspected, Watch
 from killswitch.planning.scopes.trigger_status import trigger_reading
-from killswitch.planning.stage_decision import cancels, lock_order
 from killswitch.signals.catalogue import BY_NAME
 from killswitch.signals.equity.pending_changes import Change
 from killswitch.signals.position import ZERO
@@ -55,8 +59,11 @@ def suspicion(watch: Watch, view: ScopeView, digest: str, commit: str | None, to
         return None
     since = min(change.unanswered_since or now for change in falls)
     decision = _decision(watch, view, stage, falls, min(since + LASTS, now + LASTS), (digest, commit))
-    if decision.lock is not None:
-        watch.suspected = Suspected(stage.name, decision.lock)
+    taken = tuple(effect for effect in decision.effects if effect_kind_of(effect).is_reversible)
+    if taken:
+        lock = of_kind(taken, Lock)
+        further = tuple(effect for effect in taken if effect is not lock)
+        watch.suspected = Suspected(stage.name, None if lock is None else lock.order, further)
     return decision
 
 
@@ -91,9 +98,9 @@ def lifted(watch: Watch, now: int, digest: str, commit: str | None, event: Event
 
 
 def _still_holds(watch: Watch, suspected: Suspected, now: int) -> bool:
-    """Whether the lock has not run out; one that has is forgotten."""
-    until = suspected.lock.until
-    if until is None or to_micros(until) <= now:
+    """Whether what was done has not run out; what has is forgotten."""
+    ends = [until_of(effect) for effect in suspected.effects]
+    if all(until is None or to_micros(until) <= now for until in ends):
         watch.suspected = None
         return False
     return True
@@ -101,7 +108,8 @@ def _still_holds(watch: Watch, suspected: Suspected, now: int) -> bool:
 
 def _end(watch: Watch, now: int, suspected: Suspected, policies: tuple[str, str | None], reason: str) -> Decision:
     record = _record(watch, now, suspected.stage, f"end of the suspicion of {suspected.stage}", policies)
-    return replace(record, lock=replace(suspected.lock, until=record.as_of), reason=reason)
+    ended = (ending(effect, record.as_of) for effect in suspected.effects)
+    return with_effects(replace(record, reason=reason), ended)
 
 
 def _record(watch: Watch, now: int, stage: str, what: str, policies: tuple[str, str | None]) -> Decision:
@@ -144,7 +152,7 @@ def _suspected_stage(watch: Watch, view: ScopeView, *, locks: bool) -> Stage | N
     at_once = sum(1 << i for i in bits(true & machine.all) if machine.confirm[i] == 0 and machine.confirm_ticks[i] == 0)
     confirmed = at_once | state.triggers.confirmed
     for stage in watch.prepared.graph.stages:
-        counts = not locks or any(isinstance(action, LockTrading) for action in stage.actions)
+        counts = not locks or bool(reversible_effects(watch.scope, stage, view.as_of))
         any_of = not stage.any_of or any(confirmed >> i & 1 for i in stage.any_of)
         if counts and stage.level > state.level and any_of and all(confirmed >> i & 1 for i in stage.all_of):
             return stage
@@ -155,38 +163,37 @@ def _is_locked(watch: Watch, now: int) -> bool:
     latched, since = watch.state.stage, watch.state.fired_at
     for stage in watch.prepared.graph.stages:
         if stage.name == latched and since is not None:
-            order = lock_order(watch.scope, stage, since)
-            return order is not None and (order.until is None or to_micros(order.until) > now)
+            ends = [until_of(effect) for effect in reversible_effects(watch.scope, stage, since)]
+            return any(until is None or to_micros(until) > now for until in ends)
     return False
 
 
 def _decision(
     watch: Watch, view: ScopeView, stage: Stage, falls: list[Change], until: int, policies: tuple[str, str | None]
 ) -> Decision:
-    order = lock_order(watch.scope, stage, view.as_of)
-    assert order is not None  # the stage has a lock
     end = from_micros(until)
+    effects = reversible_effects(watch.scope, stage, view.as_of)
     fallen = -sum((change.worth for change in falls), ZERO)
-    return replace(
+    record = replace(
         _record(watch, view.as_of, stage.name, f"suspicion of {stage.name}", policies),
         triggers=tuple(trigger_reading(watch, i) for i in (*stage.any_of, *stage.all_of)),
-        cancels=_entries(watch, view, stage),
-        lock=LockOrder(order.scope, order.mode, end if order.until is None else min(order.until, end)),
         reason=(
             f"suspicion: equity fell by {fallen.normalize():f} {view.currency} that no price, trade or row explains; "
             f"if it was a loss, {stage.name} fires"
         ),
         fell_at=from_micros(max(change.at for change in falls)),
     )
+    taken = (ending(effect, min(until_of(effect) or end, end)) for effect in effects)
+    return with_effects(record, (*taken, _entries(watch, view, stage)))
 
 
-def _entries(watch: Watch, view: ScopeView, stage: Stage) -> tuple[Cancel, ...]:
+def _entries(watch: Watch, view: ScopeView, stage: Stage) -> Cancels:
     """Entries are cancelled only where the loss by marks alone is half of its threshold: their place is lost for good.
 
     Columns have the lower end of each interval, which holds nothing that may have been money that moved.
     """
-    if not any(isinstance(action, CancelOrders) for action in stage.actions) or watch.columns is None:
-        return ()
+    if watch.columns is None or not any(tag_of(Cancels) in kind_of(action).effects for action in stage.actions):
+        return Cancels(())
     graph = watch.prepared.graph
     halfway = False
     for index in (*stage.any_of, *stage.all_of):
@@ -195,5 +202,4 @@ def _entries(watch: Watch, view: ScopeView, stage: Stage) -> tuple[Cancel, ...]:
             continue  # half of a threshold of any other signal is no half of a loss
         if threshold.op in (">", ">=") and threshold.value > 0:
             halfway = halfway or watch.columns.lo[threshold.index] >= threshold.value / 2
-    found = cancels(view.trusted(), stage.actions) if halfway else ()
-    return tuple(each for each in found if each.why == "entry")
+    return cancels(view.trusted(), "entry") if halfway else Cancels(())

@@ -40,7 +40,7 @@ from killswitch.planning.scopes.evaluator import Rest, Watch, rest_of
 from killswitch.planning.scopes.trigger_status import MachineStatus, only_young, status
 from killswitch.planning.stage_decision import Proposal, propose
 from killswitch.planning.suspicion import lifted, suspicion, withdrawal
-from killswitch.planning.targets.merge import Targets, least, meet, merge, only, targets_of
+from killswitch.planning.targets.merge import Targets, least, meet, merge, only, ordered_on, targets_of
 from killswitch.planning.unreachable import (
     LastKnown,
     answers,
@@ -131,7 +131,7 @@ class Interpreter:
         self._stored = {(state.policy, state.scope): state.blob for state in states}
         self._rows_since = rows
         unfinished = tuple(active)
-        self._active = {decision.id: targets_of([decision]) for decision in unfinished if decision.intents}
+        self._active = {decision.id: targets_of([decision]) for decision in unfinished if ordered_on(decision)}
         past = tuple(past)
         self._hedging.restore((*past, *unfinished))
         self._hands.restore(past, outage)
@@ -303,17 +303,15 @@ class Interpreter:
         hedges, said = self._hedging.look(self._busy(pending.snapshot, decisions))
         decisions, told = (*decisions, *hedges), [*told, *said]
         for decision in decisions:
-            if decision.intents and decision.mode == "enforce":
+            if ordered_on(decision) and decision.mode == "enforce":
                 self._active[decision.id] = targets_of([decision])
                 self._hedging.remember(decision)
         return Outcome(decisions, tuple(told))
 
     def _busy(self, snapshot: Snapshot, decisions: Iterable[Decision]) -> frozenset[str]:
         """The accounts on which something is being closed, or is to be from this tick on."""
-        enforced = [decision for decision in decisions if decision.mode == "enforce"]
-        ordered = {intent.account for decision in enforced for intent in decision.intents}
-        cancelled = {cancel.account for decision in enforced for cancel in decision.cancels}
-        return busy_accounts(snapshot.closings, self._active) | ordered | cancelled
+        touched = {name for decision in decisions if decision.mode == "enforce" for name in decision.accounts}
+        return busy_accounts(snapshot.closings, self._active) | touched
 
     def may_send_on(self, accounts: Collection[str]) -> None:
         """From now on orders may be sent on these accounts only."""
@@ -371,14 +369,14 @@ class Interpreter:
         decision = carried_out(stage, decision, waited, owed=owed)
         if proposal.partial:
             decision = unread_remarked(decision, watch, view)
-        acted = {each.account for each in decision.intents} | {each.account for each in decision.cancels}
+        acted = set(decision.accounts)
         if watch.remember_reported(stage.name, ",".join(seen)):
             told.append(tell.nothing_selected(watch, now, proposal, acted if proposal.partial else ()))
         told += [tell.blocked(watch, now, found) for found in proposal.blocked]
         if not proposal.partial:
             return []
         watch.state = fire_partly(watch.state, stage, now, decision.id)
-        watch.act_without_latching(stage, {intent.account for intent in decision.intents}, now)
+        watch.act_without_latching(stage, ordered_on(decision), now)
         return [last.remarked(decision)]
 
     def _share_costs(self, pending: Pending, fired: list[Decision], merged: Sequence[Decision]) -> None:

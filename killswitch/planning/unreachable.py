@@ -18,13 +18,13 @@ from msgspec.structs import replace
 
 from killswitch.engine.state import Waiting
 from killswitch.graph.nodes import Stage
-from killswitch.model.decision import Decision, Notice
+from killswitch.model.decision import Decision, Notice, with_effects
+from killswitch.model.effects import only_on
 from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.planning import notices
 from killswitch.planning.orders.slices import DERIVATIVES
 from killswitch.planning.scopes.evaluator import Watch
-from killswitch.planning.targets.merge import only
 from killswitch.render.formats import instant
 from killswitch.signals.view import ScopeView
 
@@ -86,8 +86,7 @@ def carried_out(stage: Stage, decision: Decision, waiting: Waiting | None, *, ow
     decision = replace(decision, reason=remark if decision.reason is None else f"{remark}; {decision.reason}")
     if not waiting.accounts or not owed:
         return decision
-    cancels = tuple(cancel for cancel in decision.cancels if cancel.account in waiting.accounts)
-    return replace(only(decision, lambda intent: intent.account in waiting.accounts), cancels=cancels)
+    return with_effects(decision, only_on(decision.effects, waiting.accounts))
 
 
 def unread_remarked(decision: Decision, watch: Watch, view: ScopeView) -> Decision:

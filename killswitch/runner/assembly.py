@@ -39,6 +39,7 @@ from killswitch.runner.locks.lock_writer import LockWriter
 from killswitch.runner.loop import REMEMBERED_NOTICES, Pace, Recorder, Runner, Witness
 from killswitch.runner.notify.notifier import Notifier
 from killswitch.runner.order_reconciliation import Both, Confirming
+from killswitch.runner.performers import require_capabilities
 from killswitch.runner.status_blob import LIVE_NAME, RunnerView, decode_view, last_clock_state
 from killswitch.runner.status_publisher import Publisher
 
@@ -91,6 +92,7 @@ def assemble(
     `found_before`: what the first tick has to tell, once. `say`: told why the start waits, where it does. `when_held`:
     called as soon as the lease is held.
     """
+    require_capabilities(policies, accounts)
     if timers:
         require_timers(policies, accounts, pace.interval, pace.read_timeout)
     venues = {name: shared(account.adapter) for name, account in accounts.items()}

@@ -71,10 +71,8 @@ class Closings:
 
     def concerned(self, decisions: Iterable[Decision]) -> frozenset[str]:
         """The armed accounts that the decisions trade on."""
-        traded: set[str] = set()
-        for decision in decisions:
-            traded |= {intent.account for intent in decision.intents} | {cancel.account for cancel in decision.cancels}
-        return frozenset(traded & self._workers.keys())
+        at_work = {name for decision in decisions for name in decision.accounts_at_work}
+        return frozenset(at_work & self._workers.keys())
 
     def learn(self, accounts: Iterable[AccountSnapshot], at: float | None = None) -> None:
         """Tell each closer what a tick has read of its account. `at`: when it asked for it, in the closers' seconds."""

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET
+
 from killswitch.model.decision import Decision
+from killswitch.model.effects import Cancels, Lock, Orders, kind_of, of_kind, sizes_of, tag_of
 from killswitch.model.snapshot import AccountSnapshot, Closing
 from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.runner.observers import TickReport, reading_words
@@ -174,7 +177,7 @@ def _decided(decision: Decision, report: TickReport) -> events.RunEvent:
 
 
 def _suspicion(decision: Decision, report: TickReport) -> events.Suspicion:
-    lock = decision.lock
+    lock = of_kind(decision.effects, Lock)
     return events.Suspicion(
         at=decision.as_of,
         decision=decision.id,
@@ -183,14 +186,15 @@ def _suspicion(decision: Decision, report: TickReport) -> events.Suspicion:
         stage=decision.stage,
         mode=decision.mode,
         acted_on=decision.id in report.acting_on,
-        cancels=len(decision.cancels),
-        lock=None if lock is None else lock.mode,
-        until=None if lock is None else lock.until,
+        cancels=sizes_of(decision.effects)[tag_of(Cancels)],
+        lock=None if lock is None else lock.order.mode,
+        until=decision.until,
         reason=decision.reason,
     )
 
 
 def _trip(decision: Decision, report: TickReport) -> events.Trip:
+    orders, lock = of_kind(decision.effects, Orders), of_kind(decision.effects, Lock)
     return events.Trip(
         at=decision.as_of,
         decision=decision.id,
@@ -204,14 +208,15 @@ def _trip(decision: Decision, report: TickReport) -> events.Trip:
         triggers=tuple(events.TriggerSaid(each.name, each.value, each.threshold) for each in decision.triggers),
         closes=tuple(
             events.ToClose(each.account, each.symbol, each.position_side, each.side, each.contracts, each.target)
-            for each in decision.intents
+            for each in (() if orders is None else orders.intents)
         ),
-        cancels=len(decision.cancels),
-        lock=None if decision.lock is None else decision.lock.mode,
+        cancels=sizes_of(decision.effects)[tag_of(Cancels)],
+        lock=None if lock is None else lock.order.mode,
         by=decision.author,
         reason=decision.reason,
         cause=decision.cause,
         hedge=decision.kind == "hedge",
+        effects=tuple(kind_of(effect).text(effect) for effect in decision.further) or UNSET,
     )
 
 

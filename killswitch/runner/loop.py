@@ -21,7 +21,7 @@ from killswitch.accounts.poll.poller import FIRST_PATIENCE, Readers
 from killswitch.accounts.poll.push_listener import Listening
 from killswitch.accounts.poll.request_counters import Meter, metered
 from killswitch.accounts.poll.wake_up import Waking
-from killswitch.execution.state.intents import planned_entries
+from killswitch.execution.effects.performing import Performing
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
@@ -44,6 +44,7 @@ from killswitch.runner.observers import TickReport as TickReport
 from killswitch.runner.observers import Troubled, Witnesses, describe, unsaid
 from killswitch.runner.observers import Witness as Witness
 from killswitch.runner.order_reconciliation import Confirming
+from killswitch.runner.performers import RunnerParts, performers
 from killswitch.runner.scheduler import Pacing
 
 if TYPE_CHECKING:
@@ -150,6 +151,8 @@ class Runner:
         self._mild: frozenset[str] = frozenset()
         self._news = News(found_before)
         self._beside = Beside()
+        parts = RunnerParts(locking, closings, suspending, self._beside, self._arming.names, store, clock)
+        self._performing = Performing(performers(parts))
         self.left_behind: tuple[str, ...] = ()
         """What a clean stop could not put an end to, in words."""
 
@@ -163,9 +166,9 @@ class Runner:
                 due = self._clock.monotonic() + self._pace.interval
                 await self.tick()
                 done += 1
-                if done == ticks:
+                if done == ticks or self._performing.ends_run:
                     break
-                while await self._pacing.until(due, stop, self._waking):
+                while not self._performing.ends_run and await self._pacing.until(due, stop, self._waking):
                     await self.woken()
             await self.finish()
         finally:
@@ -184,6 +187,7 @@ class Runner:
             beside.call("suspensions at brokers", suspending.start, None)
             self._closings.hold(beside.call("suspensions at brokers", lambda: suspending.make_way(left), {}))
         await self._closings.recover(self._pace.read_timeout)
+        await self._performing.recover()
         unfinished = [stored.decision for stored in self._store.unfinished()]
         past = [stored.decision for stored in self._store.decisions(REMEMBERED)]
         leap = self._clock.leap
@@ -396,23 +400,13 @@ class Runner:
         )
 
     def _plan(self, decision: Decision, snapshot: Snapshot) -> tuple[JournalEntry, ...]:
-        lock = () if self._locking is None else self._locking.planned(decision)
-        return lock + planned_entries(decision, snapshot=snapshot, accounts=self._arming.names)
+        return self._performing.planned(decision, snapshot)
 
     async def _act(self, snapshot: Snapshot, decisions: tuple[Decision, ...]) -> None:
-        """The gate first, so that no new risk is taken on, then the closings, which go on between ticks.
-
-        A lock folder that hangs is not waited for: what is written there is written beside.
-        """
-        beside, concerned = self._beside, self._closings.concerned(decisions)
-        problems: tuple[str, ...] = ()
-        if (locking := self._locking) is not None:
-            problems = await beside.wait("the locks", lambda: locking.act(decisions, snapshot.events), problems)
+        """The gate first, so that no new risk is taken on, then the closings, then all else, by the effects' ranks."""
+        beside = self._beside
+        problems = await self._performing.perform(decisions, snapshot)
         if (suspending := self._suspending) is not None:
-            ways = beside.call("letting orders through at brokers", lambda: suspending.make_way(concerned), {})
-            self._closings.hold(ways)
-        self._closings.adopt(decisions)
-        if suspending is not None:
             problems += beside.call("suspensions at brokers", lambda: self._suspended(suspending), ())
         if self._timers is not None:
             problems += self._timers.problems

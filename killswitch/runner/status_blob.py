@@ -216,7 +216,8 @@ def unfinished_close_views(unfinished: Mapping[str, UnfinishedClose]) -> tuple[U
 
 
 def _suspected(suspected: Suspected | None) -> SuspectedView | None:
-    return None if suspected is None else SuspectedView(suspected.stage, suspected.lock.mode, suspected.lock.until)
+    lock = None if suspected is None else suspected.lock
+    return None if suspected is None or lock is None else SuspectedView(suspected.stage, lock.mode, lock.until)
 
 
 def _trigger_status(reading: Reading, graph: Graph) -> TriggerStatus:

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Protocol
 
 from killswitch.model.decision import Decision
+from killswitch.model.effects import Orders, only_on, sizes_of, tag_of
 from killswitch.model.instant import to_micros
 from killswitch.model.store import JournalEntry
 from killswitch.model.tracing import AS_OF, Attribute
@@ -189,7 +190,7 @@ def _about(decision: Decision, account: str) -> dict[str, Attribute]:
         "killswitch.policy": decision.policy,
         "killswitch.scope": decision.scope,
         "killswitch.stage.level": decision.level,
-        "killswitch.close.positions": sum(intent.account == account for intent in decision.intents),
+        "killswitch.close.positions": sizes_of(only_on(decision.effects, (account,)))[tag_of(Orders)],
     }
     if decision.cause is not None:
         found["killswitch.cause"] = decision.cause

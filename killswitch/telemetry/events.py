@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Final, Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from msgspec import json as msgjson
 
 from killswitch.model.snapshot import ClosingStatus, Instant, OrderSide, Quality, Residual, Side
@@ -117,6 +117,8 @@ class Trip(Struct, frozen=True, kw_only=True, tag="trip", tag_field="kind"):
     """Of a close by hand: the declared word of its reason."""
     hedge: bool = False
     """Whether `closes` open a temporary hedge of what cannot be closed, and close nothing."""
+    effects: tuple[str, ...] | UnsetType = UNSET
+    """What else is to be done, a line each; absent for nothing."""
 
 
 class Reset(Struct, frozen=True, kw_only=True, tag="reset", tag_field="kind"):

@@ -32,7 +32,7 @@ def test_c7_a_flag_that_is_a_string_is_refused_where_the_snapshot_is_read(flag: 
 
 def test_c7_an_entry_that_claims_to_reduce_is_cancelled_and_an_exit_that_does_not_say_so_is_kept() -> None:
     """Whatever the venue answers: an order that could add risk goes, one that can only reduce a position stays."""
-    from killswitch.graph.nodes import CancelOrders
+    from killswitch.graph.actions.cancel_orders import CancelOrders
     from killswitch.model.snapshot import Order
 
     fall = graph(

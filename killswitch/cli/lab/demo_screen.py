@@ -14,6 +14,7 @@ import click
 from killswitch.cli.wording import interval, money
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision
+from killswitch.model.effects import Orders, sizes_of, tag_of
 from killswitch.model.store import JournalEntry, Store
 from killswitch.runner.loop import TickReport
 from killswitch.runner.status_blob import LIVE_NAME, MachineView, TriggerStatus, decode_view
@@ -181,7 +182,8 @@ class Screen:
             self._say(f"  the loss is {decision.attribution.source}, over {decision.attribution.window}")
         if decision.book is not None:
             before, after = decision.book.before.gross, decision.book.after.gross
-            self._say(f"  {len(decision.intents)} orders: gross {money(before)} → {money(after)}")
+            orders = sizes_of(decision.effects)[tag_of(Orders)]
+            self._say(f"  {orders} orders: gross {money(before)} → {money(after)}")
 
     def _journal(self, entry: JournalEntry) -> None:
         data, symbol = entry.data, entry.symbol

@@ -18,13 +18,16 @@ from killswitch.cli.wording import (
     stage_words,
     table,
 )
-from killswitch.graph.nodes import Close
-from killswitch.graph.wording import close_text, percent
+from killswitch.graph.actions.registry import kind_of
+from killswitch.graph.wording import percent
 from killswitch.incident.record.close_causes import alike
 from killswitch.incident.record.timeline import cancel_lines, resting_orders
 from killswitch.model.decision import Book, Decision, Intent, Rung
+from killswitch.model.effects import EFFECTS, WITH_OWN_KEYS, Cancels, Effect, Lock, Orders, of_kind, sizes_of, tag_of
+from killswitch.model.effects import kind_of as effect_kind_of
 from killswitch.model.legible import one_line
 from killswitch.operations.preview import Preview
+from killswitch.planning.targets.merge import ordered_on
 from killswitch.runner.status_blob import MachineView, TriggerStatus
 
 
@@ -119,10 +122,10 @@ def _decision(decision: Decision, shown: Preview) -> Iterator[str]:
     yield from (f"  {each}" for each in _closes(decision, shown))
     if decision.reason:
         yield f"  note: {decision.reason}"
-    if decision.lock is not None:
-        until = instant(decision.lock.until) if decision.lock.until else "it is lifted"
-        yield f"  lock {decision.lock.scope}: {decision.lock.mode} until {until}"
-    yield from _orders(decision, shown)
+    for effect in decision.effects:
+        yield from _effect(effect, shown)
+    if decision.stage is not None and of_kind(decision.effects, Orders) is None:
+        yield "  no order of its own" + _covered(decision, shown)
     if decision.unwinding is not None:
         yield f"  carried out {manner(decision)}"
     if decision.book is not None:
@@ -136,9 +139,8 @@ def _suspicion(decision: Decision, shown: Preview) -> Iterator[str]:
     yield f"{what} ON SUSPICION {decision.policy} on {decision.scope}: {decision.stage} does not fire{observing}"
     if decision.reason:
         yield f"  note: {decision.reason}"
-    if decision.lock is not None and not decision.is_withdrawal:
-        yield f"  lock {decision.lock.scope}: {decision.lock.mode} until {instant(decision.lock.until)}"
-    yield from (one_line(f"  {each}") for each in cancel_lines(decision.cancels, resting_orders(shown.snapshot)))
+    for effect in () if decision.is_withdrawal else decision.effects:
+        yield from _effect(effect, shown)
 
 
 def _closes(decision: Decision, shown: Preview) -> Iterator[str]:
@@ -146,30 +148,38 @@ def _closes(decision: Decision, shown: Preview) -> Iterator[str]:
     for graph in shown.policies.graphs:
         if graph.policy == decision.policy:
             stages = [stage for stage in graph.stages if stage.name == decision.stage]
-            closes = [action for stage in stages for action in stage.actions if isinstance(action, Close)]
-            yield from (close_text(each, graph.position_signals) for each in closes)
+            actions = [(kind_of(action), action) for stage in stages for action in stage.actions]
+            yield from (
+                kind.text(each, graph.position_signals) for kind, each in actions if tag_of(Orders) in kind.effects
+            )
 
 
-def _orders(decision: Decision, shown: Preview) -> Iterator[str]:
-    yield from (one_line(f"  {each}") for each in cancel_lines(decision.cancels, resting_orders(shown.snapshot)))
-    if decision.intents:
-        yield table(
-            ("#", "account", "order", "contracts", "symbol", "leaves", ""),
-            [
-                (
-                    str(each.intent.rank), each.intent.account, each.intent.side, each.amount,
-                    f"{each.intent.symbol} ({each.intent.position_side})", f"{each.leaves:f}", _remarks(each.intent),
-                )
-                for each in alike(decision.intents)
-            ],
-        )  # fmt: skip
-    elif decision.stage is not None:
-        yield "  no order of its own" + _covered(decision, shown)
+def _effect(effect: Effect, shown: Preview) -> Iterator[str]:
+    """Orders as a table, each cancel and a lock by itself; of any other kind its own line."""
+    match effect:
+        case Orders(intents):
+            yield table(
+                ("#", "account", "order", "contracts", "symbol", "leaves", ""),
+                [
+                    (
+                        str(each.intent.rank), each.intent.account, each.intent.side, each.amount,
+                        f"{each.intent.symbol} ({each.intent.position_side})", f"{each.leaves:f}",
+                        _remarks(each.intent),
+                    )
+                    for each in alike(intents)
+                ],
+            )  # fmt: skip
+        case Cancels(cancels):
+            yield from (one_line(f"  {each}") for each in cancel_lines(cancels, resting_orders(shown.snapshot)))
+        case Lock(order):
+            yield f"  lock {order.scope}: {order.mode} until {instant(order.until) if order.until else 'it is lifted'}"
+        case _:
+            yield one_line(f"  {effect_kind_of(effect).text(effect)}")
 
 
 def _covered(decision: Decision, shown: Preview) -> str:
     """Whose orders close what this decision would: one position has one target, the smallest."""
-    others = [d.policy for d in shown.decisions if d.id != decision.id and d.intents and d.mode == "enforce"]
+    others = [d.policy for d in shown.decisions if d.id != decision.id and ordered_on(d) and d.mode == "enforce"]
     return f": {' and '.join(others)} closes as much or more" if others and decision.book is not None else ""
 
 
@@ -197,9 +207,8 @@ def _is_unknown(trigger: TriggerStatus) -> bool:
 def _summary(shown: Preview) -> str:
     fires = [decision for decision in shown.decisions if decision.kind not in ("reset", "suspicion")]
     acting = [each for each in shown.decisions if each.mode == "enforce" and not each.is_withdrawal]
-    orders = sum(len(decision.intents) for decision in acting)
-    cancels = sum(len(decision.cancels) for decision in acting)
-    locks = sum(1 for decision in acting if decision.lock)
+    sizes = [sizes_of(decision.effects) for decision in acting]
+    totals = [(kind, sum(each[kind.key] for each in sizes)) for kind in EFFECTS]
     resets = sum(1 for decision in shown.decisions if decision.kind == "reset")
     if shown.unreadable and not shown.pending:
         unread = [f"{it.account} is {it.quality}" for it in shown.accounts if it.quality != "ok"]
@@ -213,10 +222,8 @@ def _summary(shown: Preview) -> str:
         return f"Cannot tell: every trigger of {' and '.join(unknown)} is unknown, see above. Nothing was changed."
     if not shown.pending:
         return "Nothing to do. Nothing was changed."
-    return (
-        f"Plan: {_count(len(fires), 'stage')}, {_count(orders, 'order')}, {_count(cancels, 'cancel')}, "
-        f"{_count(locks, 'lock')}, {_count(resets, 'reset')}. Nothing was changed."
-    )
+    counted = [_count(total, kind.noun) for kind, total in totals if total or kind.effect in WITH_OWN_KEYS]
+    return f"Plan: {_count(len(fires), 'stage')}, {', '.join(counted)}, {_count(resets, 'reset')}. Nothing was changed."
 
 
 def _count(number: int, what: str) -> str:
@@ -226,7 +233,8 @@ def _count(number: int, what: str) -> str:
 def manner(decision: Decision) -> str:
     """`within 3% of the mark, 1 try, then at market, …; as fast as the venue allows`: the ladder, and the pace."""
     ladder = () if decision.unwinding is None else decision.unwinding.ladder
-    bounds = sorted({intent.band for intent in decision.intents if intent.band is not None})
+    orders = of_kind(decision.effects, Orders)
+    bounds = sorted({intent.band for intent in (() if orders is None else orders.intents) if intent.band is not None})
     one = bounds[0] if len(bounds) == 1 else None
     words = ", then ".join(_rung(rung, one) for rung in ladder) or "at market"
     if ladder and len(bounds) > 1:

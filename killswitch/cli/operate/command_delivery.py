@@ -337,8 +337,7 @@ def _require_an_armed(order: Order, standing: Standing, view: RunnerView) -> Non
 
 def _require_armed(plan: SavedPlan, armed: Mapping[str, bool], way: str) -> None:
     """A plan is carried out as a whole: every account that it acts on must be armed."""
-    acted_on = {each.account for decision in plan.decisions for each in decision.intents}
-    acted_on |= {each.account for decision in plan.decisions for each in decision.cancels}
+    acted_on = {name for decision in plan.decisions for name in decision.accounts}
     missing = sorted(name for name in acted_on if not armed.get(name, False))
     if missing:
         raise click.ClickException(

@@ -23,6 +23,7 @@ from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import Store
 from killswitch.operations.preview import Preview, from_store, preview, saved, under_way
 from killswitch.operations.status import standing_of
+from killswitch.planning.targets.merge import ordered_on
 from killswitch.runner import process
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.status_blob import tick_time
@@ -78,7 +79,7 @@ def _tell(decision: Decision, accounts: dict[str, ArmedAccount], shown: Preview,
     click.echo(f"Dry run: nothing is sent, nothing is changed. {headline(decision)}")
     click.echo(f"Carried out {manner(decision)}.")
     click.echo(what_is_decided(decision, shown.snapshot))
-    observed = sorted({intent.account for intent in decision.intents if not accounts[intent.account].armed})
+    observed = sorted(name for name in ordered_on(decision) if not accounts[name].armed)
     if observed:
         click.echo(f"Nothing would be sent to {', '.join(observed)}: the document says execution: observe.")
     others = [headline(each) for each in shown.decisions if each.kind in (None, "suspicion")]

@@ -17,6 +17,7 @@ from killswitch.incident.record.timeline import cancel_lines, resting_orders
 from killswitch.incident.record.totals import Missing
 from killswitch.incident.record.unprotected import Exposure
 from killswitch.model.decision import Decision, TriggerReading, decision_record
+from killswitch.model.effects import Cancels, Effect, Lock, Orders, kind_of, listed
 from killswitch.model.legible import one_line
 from killswitch.model.snapshot import AccountSnapshot, Position, Snapshot
 from killswitch.model.store import Store
@@ -132,20 +133,30 @@ def _plan(chain: Chain) -> str:
 
 
 def what_is_decided(decision: Decision, snapshot: Snapshot | None) -> str:
-    """Orders, cancels and lock of a decision, before anything is done. `snapshot`: what it was decided on."""
-    rows = [
-        (
-            str(each.intent.rank), each.intent.account, each.intent.symbol, each.intent.position_side,
-            f"{each.intent.side} {each.amount}", f"{each.leaves:f}", each.intent.score or "-",
-        )
-        for each in alike(decision.intents)
-    ]  # fmt: skip
-    lines = [table(("rank", "account", "symbol", "position", "to do", "leaving", "score"), rows)] if rows else []
-    lines += [one_line(f"  {each}") for each in cancel_lines(decision.cancels, resting_orders(snapshot))]
-    if decision.lock is not None:
-        until = "until it is lifted" if decision.lock.until is None else f"until {instant(decision.lock.until)}"
-        lines.append(f"  lock {decision.lock.scope} {decision.lock.mode} {until}")
+    """The effects of a decision, before anything is done. `snapshot`: what it was decided on."""
+    lines = [line for effect in listed(decision.effects) for line in _effect(effect, snapshot)]
     return "\n".join(("Decided", *lines)) if lines else "Decided\n  nothing to do"
+
+
+def _effect(effect: Effect, snapshot: Snapshot | None) -> Iterator[str]:
+    """Orders as a table, each cancel and a lock by itself; of any other kind its own line."""
+    match effect:
+        case Orders(intents):
+            rows = [
+                (
+                    str(each.intent.rank), each.intent.account, each.intent.symbol, each.intent.position_side,
+                    f"{each.intent.side} {each.amount}", f"{each.leaves:f}", each.intent.score or "-",
+                )
+                for each in alike(intents)
+            ]  # fmt: skip
+            yield table(("rank", "account", "symbol", "position", "to do", "leaving", "score"), rows)
+        case Cancels(cancels):
+            yield from (one_line(f"  {each}") for each in cancel_lines(cancels, resting_orders(snapshot)))
+        case Lock(order):
+            until = "until it is lifted" if order.until is None else f"until {instant(order.until)}"
+            yield f"  lock {order.scope} {order.mode} {until}"
+        case _:
+            yield one_line(f"  {kind_of(effect).text(effect)}")
 
 
 def _orders(chain: Chain) -> str:

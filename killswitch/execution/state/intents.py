@@ -32,7 +32,7 @@ def planned_entries(
     with_lines = {entry.account for entry in entries}
     entries += [
         JournalEntry(decision=decision.id, kind="planned", at=decision.as_of, account=account)
-        for account in dict.fromkeys(cancel.account for cancel in decision.cancels)
+        for account in decision.accounts_at_work
         if account not in with_lines
     ]
     return tuple(entry for entry in entries if accounts is None or entry.account in accounts)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 
+from killswitch.graph.actions.kind import Surroundings
+from killswitch.graph.actions.registry import kind_named
 from killswitch.graph.analysis.reachability import check_reachable, condition_path
 from killswitch.graph.lowering import outcomes
 from killswitch.graph.nodes import Stage, Trigger
 from killswitch.graph.problems import Findings
-from killswitch.graph.resolution.stages import Surroundings
 from killswitch.policy.schema.policy import PolicySpec, ThresholdTrigger
+from killswitch.policy.schema.policy import Stage as WrittenStage
 from killswitch.signals.catalogue import BY_NAME
 
 
@@ -110,7 +112,7 @@ def check_idle(policy: PolicySpec, found: Findings) -> None:
     """Warn of keys that are written and change nothing."""
     flawed = found.gaps.flawed
     for number, stage in enumerate(policy.stages):
-        closes = any(action.close is not None or action.cancel_orders is not None for action in stage.actions)
+        closes = any(kind_named(key).needs_the_book for key in _keys(stage))
         unread = flawed(("spec", "stages", number, "actions"))
         if not closes and not unread and _is_written(found, ("spec", "stages", number, "when_unreachable")):
             message = f"`{stage.name}` closes and cancels nothing, so that nothing of it waits for an account"
@@ -118,7 +120,7 @@ def check_idle(policy: PolicySpec, found: Findings) -> None:
                 "KS5016", ("spec", "stages", number, "when_unreachable"), message, "take it out, or add a `close`",
                 key=True,
             )  # fmt: skip
-    locks = any(action.lock_trading is not None for stage in policy.stages for action in stage.actions)
+    locks = any(kind_named(key).is_reversible for stage in policy.stages for key in _keys(stage))
     lists = [("spec", "stages", number, "actions") for number in range(len(policy.stages))]
     unread = found.gaps.unread(("spec", "stages")) or any(flawed(each) for each in lists)
     if policy.on_suspicion == "lock" and not locks and not unread and _is_written(found, ("spec", "on_suspicion")):
@@ -128,6 +130,11 @@ def check_idle(policy: PolicySpec, found: Findings) -> None:
         message = "at most 0.5% of equity a minute counts as noise, however large the tolerance is"
         found.warning("KS5016", ("spec", "unexplained", "tolerance"), message, "write a smaller one, or take it out")
     _unexplained(policy, found)
+
+
+def _keys(stage: WrittenStage) -> Iterator[str]:
+    """The keys of the stage's actions; one that could not be read has none."""
+    return (key for action in stage.actions for key in action.written)
 
 
 def _unexplained(policy: PolicySpec, found: Findings) -> None:

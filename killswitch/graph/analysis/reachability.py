@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from math import inf
 
-from killswitch.graph.nodes import Close, Stage, Step, Trigger, step_of
+from killswitch.graph.actions.registry import kind_of
+from killswitch.graph.nodes import Stage, Step, Trigger, step_of
 from killswitch.graph.problems import Findings
 from killswitch.model.record import Record, record
 from killswitch.policy.schema.policy import COMPARISONS, ExpressionTrigger, PolicySpec
@@ -70,9 +71,8 @@ def may_decline(stage: Stage) -> bool:
 
     It does where its prints are not corroborated, and where its closes select nothing of a book that is not empty.
     """
-    closes = [action for action in stage.actions if isinstance(action, Close)]
-    selects = any(close.side == "both" and close.symbols is None and not close.except_assets for close in closes)
-    return stage.corroborate or (bool(closes) and not selects)
+    selections = {kind_of(action).selection(action) for action in stage.actions}
+    return stage.corroborate or ("part" in selections and "whole" not in selections)
 
 
 @record

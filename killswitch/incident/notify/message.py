@@ -14,6 +14,7 @@ from killswitch.incident.notify.grouping import Repeats
 from killswitch.incident.record.close_causes import by_hand, intended
 from killswitch.incident.record.filters import percent
 from killswitch.model.decision import Decision, Notice
+from killswitch.model.effects import Effect, Lock, Orders, kind_of, listed
 from killswitch.model.instant import to_micros
 from killswitch.model.legible import CUT, legible, shortened
 from killswitch.model.snapshot import Closing, Instant
@@ -198,7 +199,7 @@ def _what(decision: Decision) -> str:
 
 
 def _for_how_long(decision: Decision) -> str:
-    until = None if decision.lock is None else decision.lock.until
+    until = decision.until
     return "" if until is None else f" for {(until - decision.as_of).total_seconds():g} s"
 
 
@@ -222,18 +223,25 @@ def _doings(decision: Decision, *, acted: bool) -> Iterator[str]:
         return
     if not acted:
         yield "this run only observes: no order, no cancel and no lock was made; by the policy it would be:"
-    orders = intended(decision.intents)
-    yield from _bounded(orders)
-    if decision.cancels:
-        yield f"cancel {len(decision.cancels)} resting order{'' if len(decision.cancels) == 1 else 's'}"
-    if decision.lock is not None:
-        until = "it is lifted" if decision.lock.until is None else instant(decision.lock.until)
-        yield f"lock {decision.lock.scope} for {decision.lock.mode}, until {until}"
-    if not (orders or decision.cancels or decision.lock):
+    for effect in listed(decision.effects):
+        yield from _lines_of(effect)
+    if not decision.effects:
         yield "nothing is closed, cancelled or locked"
     if decision.book is not None:
         before, after = decision.book.before, decision.book.after
         yield f"gross {money(before.gross)} → {money(after.gross)}, net {money(before.net)} → {money(after.net)}"
+
+
+def _lines_of(effect: Effect) -> Iterator[str]:
+    """Each order by itself, a lock with its end; of any other kind its own line."""
+    match effect:
+        case Orders(intents):
+            yield from _bounded(intended(intents))
+        case Lock(order):
+            until = "it is lifted" if order.until is None else instant(order.until)
+            yield f"lock {order.scope} for {order.mode}, until {until}"
+        case _:
+            yield kind_of(effect).text(effect)
 
 
 def _bounded(lines: Sequence[str]) -> Iterator[str]:

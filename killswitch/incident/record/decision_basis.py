@@ -62,6 +62,14 @@ def first_hops(decision: Decision) -> frozenset[Key]:
     )
 
 
+def closes_all(decision: Decision) -> bool:
+    """Whether nothing is to be left of any position that the decision is about.
+
+    A second hop's target is what was there before the first one, and nothing that it was to reach.
+    """
+    return not any(intent.target for intent in decision.intents if intent.after is None)
+
+
 def only_passed_through(decision: Decision) -> frozenset[Key]:
     """The markets on which the decision sells nothing but what an order before has brought in."""
     passed = {_key(each) for each in decision.intents if each.after is not None}

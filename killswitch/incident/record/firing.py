@@ -11,6 +11,7 @@ from killswitch.incident.record.lifetime import Note
 from killswitch.incident.record.orders import stage_of
 from killswitch.incident.record.results import Result
 from killswitch.model.decision import Decision, TriggerReading
+from killswitch.model.effects import Cancels, Lock, Orders, of_kind, sizes_of, tag_of
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.model.store import JournalEntry
 from killswitch.render.formats import interval
@@ -46,6 +47,7 @@ def firing_of(
     equity, currency = equity_of(decision.scope, snapshot)
     stage = stage_of(decision)
     runbook = note.runbooks.get(stage)
+    sizes, lock = sizes_of(decision.effects), of_kind(decision.effects, Lock)
     return Firing(
         decision=decision.id,
         at=decision.as_of,
@@ -61,17 +63,17 @@ def firing_of(
         triggers=tuple(_fact(trigger, note) for trigger in decision.triggers),
         attribution=decision.attribution,
         book=decision.book,
-        lock=decision.lock,
+        lock=None if lock is None else lock.order,
         locked_at=result.locked_at,
         cooldown_until=decision.cooldown_until,
-        orders=len(decision.intents),
-        cancels=len(decision.cancels),
+        orders=sizes[tag_of(Orders)],
+        cancels=sizes[tag_of(Cancels)],
         equity=equity,
         currency=currency,
         runbook=None if runbook is None else runbook.name,
         author=decision.author,
         reason=decision.reason,
-        unsent=result.standing == "recorded only" and bool(decision.intents),
+        unsent=result.standing == "recorded only" and bool(sizes[tag_of(Orders)]),
         kind="hand" if decision.kind == "manual" else "hedge" if decision.kind == "hedge" else "stage",
         cause=decision.cause,
         unwinding=None if decision.unwinding is None else decision.unwinding.name,

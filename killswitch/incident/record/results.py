@@ -15,7 +15,7 @@ from killswitch.incident.record.closed_positions import (
     closed_positions,
     credit_own_decisions,
 )
-from killswitch.incident.record.decision_basis import Key, only_passed_through
+from killswitch.incident.record.decision_basis import Key, closes_all, only_passed_through
 from killswitch.incident.record.order_lines import OrderLine as OrderLine
 from killswitch.incident.record.order_lines import number, order_lines, position_of
 from killswitch.incident.record.totals import Missing, Totals, missing_of, sum_of, totals_of
@@ -137,10 +137,7 @@ def _filled(orders: Sequence[OrderLine]) -> set[Key]:
 def _unsent(decision: Decision, journal: Sequence[JournalEntry]) -> tuple[str, ...]:
     """The accounts that nothing was planned for, of a decision that was acted on elsewhere."""
     planned = {entry.account for entry in journal if entry.kind == "planned"}
-    meant = dict.fromkeys(
-        [intent.account for intent in decision.intents] + [cancel.account for cancel in decision.cancels]
-    )
-    return tuple(account for account in meant if account not in planned) if planned else ()
+    return tuple(account for account in decision.accounts_at_work if account not in planned) if planned else ()
 
 
 def _suspected(decision: Decision, journal: Sequence[JournalEntry]) -> Standing:
@@ -155,7 +152,7 @@ def _standing(
     ordered = [entry.account for entry in journal if entry.kind == "planned"]
     planned = {account for account in ordered if account is not None}
     if not planned:
-        observed = not ordered and (decision.intents or decision.cancels or decision.lock)
+        observed = not ordered and decision.effects
         return "recorded only" if observed else "nothing to close"
     if planned - {ending.account for ending in endings}:
         return "closing"
@@ -163,9 +160,7 @@ def _standing(
     if statuses == {"flat"}:
         if unsent:
             return "partly recorded only"
-        # A second hop's target is what was there before the first one, and nothing that it was to reach.
-        targets = [intent.target for intent in decision.intents if intent.after is None]
-        return "flat" if decision.kind != "hedge" and not any(targets) else "at target"
+        return "flat" if decision.kind != "hedge" and closes_all(decision) else "at target"
     # An order that nobody could tell of is worse than a position that is known to be there.
     if statuses <= {"flat", "blocked", "residual"}:
         return "blocked" if "blocked" in statuses else "residual"

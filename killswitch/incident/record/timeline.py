@@ -71,7 +71,7 @@ def timeline(
     for each in suspicions:
         moments.append(Moment(each.decision.as_of, "suspicion", None, _suspicion(each)))
         orders += _journal(each.journal, resting_orders(each.snapshot))
-        moments += _lock_ends(each.journal)
+        moments += _effect_ends(each.journal)
     moments += [Moment(notice.as_of, "notice", None, f"{notice.severity}: {notice.text}") for notice in notices]
     if reset is not None:
         by = reset.author or "the stage's own condition"
@@ -208,12 +208,14 @@ def _ends(journal: Sequence[JournalEntry], result: Result) -> Iterator[Moment]:
         why = f": {ending.reason}" if ending.reason else ""
         said = "every target is reached, as the venue itself shows" if ending.status == "flat" else ending.status
         yield Moment(ending.at, "finished", None, f"closing on {ending.account} ended, {said}{why}")
-    yield from _lock_ends(journal)
+    yield from _effect_ends(journal)
 
 
-def _lock_ends(journal: Sequence[JournalEntry]) -> Iterator[Moment]:
+def _effect_ends(journal: Sequence[JournalEntry]) -> Iterator[Moment]:
     for entry in journal:
-        if entry.kind == "finished" and entry.account is None and entry.data.get("status") != "locked":
+        if entry.kind == "finished" and (effect := entry.data.get("effect")) is not None:
+            yield Moment(entry.at, "finished", None, f"{effect}: {entry.data.get('status') or 'ended'}")
+        elif entry.kind == "finished" and entry.account is None and entry.data.get("status") != "locked":
             text = f"lock of {entry.data.get('scope') or 'the scope'}: {entry.data.get('status') or 'ended'}"
             yield Moment(entry.at, "lock", None, text)
 

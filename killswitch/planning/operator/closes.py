@@ -10,16 +10,18 @@ import msgspec
 from msgspec.structs import replace
 
 from killswitch.engine.state import StoredState, initial, level_in_force, stage_in_force, to_stored
-from killswitch.graph.nodes import CancelOrders, CorrelationGroupRule, PolicySet, RankingRule
+from killswitch.graph.nodes import CorrelationGroupRule, PolicySet, RankingRule
 from killswitch.graph.unwinding import unwinding_for
-from killswitch.model.decision import Decision, decision_id
+from killswitch.model.decision import Decision, decision_id, with_effects
+from killswitch.model.effects import Orders
 from killswitch.model.instant import from_micros, rfc3339
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Event, Position, Side, Snapshot
 from killswitch.model.store import DamagedMemoryError, MachineState
+from killswitch.planning.actions.cancel_orders import cancels
 from killswitch.planning.orders.unwind import DERIVATIVES, at_once, manner, unwind
 from killswitch.planning.scopes.evaluator import Watch
-from killswitch.planning.stage_decision import book_change, cancels
+from killswitch.planning.stage_decision import book_change
 from killswitch.planning.targets.ranking import candidates, in_group_order, rank
 from killswitch.planning.targets.selection import Target
 from killswitch.signals.position import ZERO
@@ -107,7 +109,7 @@ def close_by_hand(
     rule = unwinding_for(event.cause, policies.unwindings)
     rule, forced = (at_once(rule), "by force") if event.force else (rule, None)
     unwound = unwind(view, [Target(r, Decimal(0)) for r in in_group_order(ranked, _groups(policies))], rule)
-    decision = Decision(
+    record = Decision(
         id=decision_id(OPERATOR, scope, event.id, from_micros(now)),
         as_of=from_micros(now),
         policy=OPERATOR,
@@ -120,14 +122,13 @@ def close_by_hand(
         previous_level=0,
         kind="manual",
         book=book_change(view, unwound.left),
-        intents=unwound.intents,
-        cancels=cancels(view, [CancelOrders("all")]),
         author=event.author,
         reason="; ".join(each for each in (event.reason, forced, *unwound.remarks) if each) or None,
         cause=event.cause,
         unwinding=manner(rule),
         waits_for=tuple(sorted(seen.unread)),
     )
+    decision = with_effects(record, (Orders(unwound.intents), cancels(view, "all")))
     return HandClose(
         decision, (*seen.problems, *(each.why for each in unwound.blocked)), tuple(seen.remarks), seen.unread
     )

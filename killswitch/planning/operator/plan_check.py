@@ -6,13 +6,15 @@ sell a holding twice, cancel what is not there) is refused here, whoever made it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Any, Final
 
 from msgspec import Struct
 
-from killswitch.model.decision import Decision, Intent, Unwinding
+from killswitch.model.decision import Intent, Unwinding
+from killswitch.model.effects import Cancels, Effect, Orders, listed, of_kind
 from killswitch.model.magnitude import sane, sound_instrument
 from killswitch.model.snapshot import Market
 from killswitch.planning.operator.plan_file import AccountBasis, SavedPlan
@@ -35,10 +37,9 @@ def unfounded(plan: SavedPlan, markets: Markets) -> Iterator[str]:
     for decision in plan.decisions:
         if decision.mode != "enforce" or decision.kind in ("reset", "hedge", "suspicion"):
             yield f"decision {decision.id} is none that is carried out"
-        for index, intent in enumerate(decision.intents):
-            yield from _order(decision.intents, index, basis, _where(intent))
-        yield from _sums(decision.intents, basis)
-        yield from _cancels(decision, basis)
+        for effect in listed(decision.effects):
+            if (check := _CHECKS.get(type(effect))) is not None:
+                yield from check(effect, basis)
         if decision.unwinding is not None and not _possible(decision.unwinding):
             yield f"its unwinding {decision.unwinding.name} has a pace or a ladder that none can have"
 
@@ -46,7 +47,8 @@ def unfounded(plan: SavedPlan, markets: Markets) -> Iterator[str]:
 def insane(plan: SavedPlan) -> Iterator[str]:
     """Numbers in the plan that are none, and that nothing can be held against."""
     for decision in plan.decisions:
-        for each in decision.intents:
+        orders = of_kind(decision.effects, Orders)
+        for each in () if orders is None else orders.intents:
             if not all(sane(number) for number in (each.contracts, each.target, each.band or ZERO)):
                 yield f"it orders {each.contracts} contracts of {_where(each)}, leaving {each.target}"
     for basis in plan.basis:
@@ -167,10 +169,25 @@ def _sums(intents: Sequence[Intent], basis: _Basis) -> Iterator[str]:
             yield f"it sells {amount:f} {name} on {account}, and saw {was:f}"
 
 
-def _cancels(decision: Decision, basis: _Basis) -> Iterator[str]:
-    for each in decision.cancels:
+def _orders(orders: Orders, basis: _Basis) -> Iterator[str]:
+    for index, intent in enumerate(orders.intents):
+        yield from _order(orders.intents, index, basis, _where(intent))
+    yield from _sums(orders.intents, basis)
+
+
+def _cancels(cancels: Cancels, basis: _Basis) -> Iterator[str]:
+    for each in cancels.cancels:
         if (each.account, each.symbol, each.order) not in basis.orders:
             yield f"it cancels order {each.order} of {each.symbol} on {each.account}, which it did not see"
+
+
+_CHECKS: Final[Mapping[type[Any], Callable[[Any, _Basis], Iterator[str]]]] = {Orders: _orders, Cancels: _cancels}
+"""Kind of effect → how it follows from a book. Every other must be what the stage itself writes."""
+
+
+def has_basis(effect: Effect) -> bool:
+    """Whether the effect is held against the basis of its plan, and not against the text of its stage."""
+    return type(effect) in _CHECKS
 
 
 def _possible(unwinding: Unwinding) -> bool:

@@ -13,15 +13,17 @@ from msgspec import structs
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, decision_id
+from killswitch.model.effects import Effect, Lock, kind_of, until_of
 from killswitch.model.instant import SECOND, from_micros, rfc3339, to_micros
 from killswitch.model.magnitude import sound_instrument
 from killswitch.model.snapshot import AccountSnapshot, Event, Instrument, Snapshot
+from killswitch.planning.actions.registry import certain_effects
 from killswitch.planning.operator.closes import OPERATOR, accounts_in
-from killswitch.planning.operator.plan_check import insane, unfounded
+from killswitch.planning.operator.plan_check import has_basis, insane, unfounded
 from killswitch.planning.operator.plan_file import AccountBasis, PlanFileError, PlannedOrder, PlannedPosition, SavedPlan
 from killswitch.planning.operator.plan_file import decode_plan as decode_plan
 from killswitch.planning.scopes.compiled_policy import identity, scopes_of
-from killswitch.planning.stage_decision import lock_order
+from killswitch.planning.targets.merge import ordered_symbols
 from killswitch.signals.position import ZERO
 from killswitch.signals.view import Instruments, distrust
 
@@ -47,7 +49,7 @@ def basis_of(decisions: Iterable[Decision], snapshot: Snapshot, policies: Policy
     """Every account that the decisions are about, as the snapshot shows it."""
     decisions = tuple(decisions)
     names = _concerned(decisions, snapshot, policies)
-    traded = {(intent.account, intent.symbol) for decision in decisions for intent in decision.intents}
+    traded = {name for decision in decisions for name in ordered_symbols(decision)}
     rules = {
         (account.account, instrument.symbol): sound_instrument(instrument)
         for account in snapshot.accounts
@@ -67,7 +69,7 @@ def _concerned(decisions: Iterable[Decision], snapshot: Snapshot, policies: Poli
             names |= {account.account for account in accounts_in(decision.scope, snapshot)}
         else:
             names |= set(scopes_of(rule, [identity(each) for each in snapshot.accounts]).get(decision.scope, ()))
-        names |= {intent.account for intent in decision.intents} | {cancel.account for cancel in decision.cancels}
+        names |= set(decision.accounts)
     return names
 
 
@@ -165,8 +167,10 @@ def changes(plan: SavedPlan, snapshot: Snapshot, policies: PolicySet, instrument
     if to_micros(plan.as_of) - now > AHEAD:
         yield f"the plan is of {rfc3339(plan.as_of)}, which is still to come: the clocks differ"
     for decision in plan.decisions:
-        if decision.lock is not None and decision.lock.until is not None and to_micros(decision.lock.until) <= now:
-            yield f"its lock of {decision.lock.scope} has run out at {rfc3339(decision.lock.until)}"
+        for effect in decision.effects:
+            until = until_of(effect)
+            if until is not None and to_micros(until) <= now:
+                yield f"its {_called(effect)} has run out at {rfc3339(until)}"
         yield from _unwritten(decision, plan, snapshot, policies)
     seen = {account.account: account for account in snapshot.accounts}
     for basis in plan.basis:
@@ -181,21 +185,35 @@ def changes(plan: SavedPlan, snapshot: Snapshot, policies: PolicySet, instrument
 
 
 def _unwritten(decision: Decision, plan: SavedPlan, snapshot: Snapshot, policies: PolicySet) -> Iterator[str]:
-    """A scope that the policies do not have, and a lock that no stage of theirs writes: a file does not invent one."""
+    """A scope that the policies do not have, and an effect that no stage of theirs has: a file does not invent one.
+
+    What depends on a book is held against the plan's basis instead.
+    """
     if decision.scope not in _scopes(decision.policy, snapshot, policies):
         yield f"its scope {decision.scope} is none that {decision.policy} has on the accounts that are watched"
-    lock = decision.lock
-    if lock is None:
-        return
     stages = (stage for graph in policies.graphs if graph.policy == decision.policy for stage in graph.stages)
     stage = next((stage for stage in stages if stage.name == decision.stage), None)
-    written = None if stage is None else lock_order(decision.scope, stage, to_micros(decision.as_of))
-    if lock != written or to_micros(decision.as_of) - to_micros(plan.as_of) > AHEAD:
-        until = "without end" if lock.until is None else f"until {rfc3339(lock.until)}"
-        yield (
-            f"its lock of {lock.scope} ({lock.mode}, {until}) is none that stage {decision.stage} of "
-            f"{decision.policy} writes for {decision.scope}"
-        )
+    at = to_micros(decision.as_of)
+    written = () if stage is None else certain_effects(decision.scope, stage, at)
+    for effect in (each for each in decision.effects if not has_basis(each)):
+        if effect not in written or at - to_micros(plan.as_of) > AHEAD:
+            yield (
+                f"its {_called(effect)}{_terms(effect)} is none that stage {decision.stage} of "
+                f"{decision.policy} writes for {decision.scope}"
+            )
+
+
+def _called(effect: Effect) -> str:
+    """`lock of portfolio`; of any other kind its own line."""
+    return f"lock of {effect.order.scope}" if isinstance(effect, Lock) else f"effect `{kind_of(effect).text(effect)}`"
+
+
+def _terms(effect: Effect) -> str:
+    """Of a lock its mode and its end."""
+    if not isinstance(effect, Lock):
+        return ""
+    until = "without end" if effect.order.until is None else f"until {rfc3339(effect.order.until)}"
+    return f" ({effect.order.mode}, {until})"
 
 
 def _scopes(policy: str, snapshot: Snapshot, policies: PolicySet) -> set[str]:

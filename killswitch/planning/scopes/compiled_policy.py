@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from killswitch.engine.step import Machine
+from killswitch.graph.actions.registry import kind_of
 from killswitch.graph.lowering import lower, lower_one
-from killswitch.graph.nodes import Close, Graph, ScopeRule, Stage
+from killswitch.graph.nodes import Graph, ScopeRule, Stage
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.model.words import ReferenceCurrency
 from killswitch.planning.targets.selection import AllIf
@@ -28,8 +29,8 @@ class Prepared:
     keep: int
     """How far back history is kept: the longest window that anything reads (microseconds)."""
     terms: EquityTerms
-    all_if: dict[tuple[str, int], AllIf]
-    """(stage, index of the action) → the compiled `all_if`."""
+    position_conditions: dict[tuple[str, int], AllIf]
+    """(stage, index of the action) → what it asks of each position, compiled."""
     sample: int | None
     """How often marks are recorded: the shortest that any ranking asks for (microseconds); None where none does."""
     corroborates: bool
@@ -52,7 +53,7 @@ def prepare(graph: Graph) -> Prepared:
         terms=EquityTerms(
             graph.equity.max_gap, graph.equity.tolerance, graph.equity.flow_grace, graph.equity.closes_unexplained
         ),
-        all_if=_position_conditions(graph.stages),
+        position_conditions=_position_conditions(graph.stages),
         sample=min((rule.sample for rule in graph.rankings if rule.sample is not None), default=None),
         corroborates=any(stage.corroborate for stage in graph.stages),
     )
@@ -60,10 +61,10 @@ def prepare(graph: Graph) -> Prepared:
 
 def _position_conditions(stages: tuple[Stage, ...]) -> dict[tuple[str, int], AllIf]:
     return {
-        (stage.name, index): lower_one(action.all_if)
+        (stage.name, index): lower_one(condition)
         for stage in stages
         for index, action in enumerate(stage.actions)
-        if isinstance(action, Close) and action.all_if is not None
+        if (condition := kind_of(action).position_condition(action)) is not None
     }
 
 

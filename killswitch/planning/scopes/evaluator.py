@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from killswitch.engine.state import State, StoredState, after_outage, from_stored, initial, to_stored
 from killswitch.engine.step import Step, rests_until, stage_told, stands, step
 from killswitch.graph.nodes import Stage
-from killswitch.model.decision import LockOrder
+from killswitch.model.effects import Effect, Lock, LockOrder
 from killswitch.model.snapshot import Closing
 from killswitch.model.store import DamagedMemoryError, MachineState
 from killswitch.planning.scopes.compiled_policy import Prepared
@@ -28,11 +28,17 @@ from killswitch.signals.signal_values import Columns
 from killswitch.signals.view import ScopeView
 
 
-class Suspected(Struct, frozen=True):
-    """The lock that was written on suspicion last, and the stage that fires if it was a loss."""
+class Suspected(Struct, frozen=True, omit_defaults=True):
+    """What was done on suspicion last, and the stage that fires if it was a loss: its lock, and what else there is."""
 
     stage: str
-    lock: LockOrder
+    lock: LockOrder | None
+    further: tuple[Effect, ...] = ()
+
+    @property
+    def effects(self) -> tuple[Effect, ...]:
+        """All of it."""
+        return self.further if self.lock is None else (Lock(self.lock), *self.further)
 
 
 class Paged(Struct, frozen=True):

@@ -9,6 +9,7 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from killswitch.model.decision import Decision, Intent, patience_of
+from killswitch.model.effects import wanted_intents
 from killswitch.planning.spot_routes import base_of
 from killswitch.signals.view import PnlKey
 
@@ -104,17 +105,19 @@ def _left_to(decision: Decision, owner: Mapping[PnlKey, str], moved: Collection[
 
 
 def only(decision: Decision, wanted: Callable[[Intent], bool]) -> Decision:
-    """The decision with the intents that are `wanted`. A second hop goes with the first, whose place it names anew."""
-    kept: list[Intent] = []
-    place: dict[int, int] = {}
-    for index, intent in enumerate(decision.intents):
-        if intent.after is None and wanted(intent):
-            place[index] = len(kept)
-            kept.append(intent)
-        elif intent.after is not None and intent.after in place:
-            place[index] = len(kept)
-            kept.append(replace(intent, after=place[intent.after]))
-    return decision if len(kept) == len(decision.intents) else replace(decision, intents=tuple(kept))
+    """The decision with the intents that are `wanted`. A second hop goes with the first."""
+    kept = wanted_intents(decision.intents, wanted)
+    return decision if len(kept) == len(decision.intents) else replace(decision, intents=kept)
+
+
+def ordered_on(decision: Decision) -> frozenset[str]:
+    """The accounts that it has orders for: closing works on them until the venue shows its targets."""
+    return frozenset(intent.account for intent in decision.intents)
+
+
+def ordered_symbols(decision: Decision) -> frozenset[tuple[str, str]]:
+    """Account and symbol of each market that it has orders for."""
+    return frozenset((intent.account, intent.symbol) for intent in decision.intents)
 
 
 def _merges(decision: Decision) -> bool:

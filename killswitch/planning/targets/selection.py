@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
-from killswitch.graph.nodes import AttributionRule, Close, Fallback, Graph, RankingRule
+from killswitch.graph.actions.close import Close
+from killswitch.graph.nodes import AttributionRule, Fallback, Graph, RankingRule
 from killswitch.model.decision import Source
 from killswitch.planning.spot_routes import base_of
 from killswitch.planning.targets.ranking import Candidate, Ranked, by_component, by_genesis, in_group_order, rank

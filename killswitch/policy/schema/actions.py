@@ -1,5 +1,6 @@
 """What an action may say: one part for each kind, and `Action`, which holds exactly one of them."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
@@ -99,18 +100,9 @@ class Action(Part):
     close: Annotated[Close | None, Field(description="Close positions.")] = None
 
     @property
-    def kind(self) -> str:
-        """Which of the actions it is. LookupError where nothing is written, which no checked document has."""
-        for key in ACTIONS:
-            if getattr(self, key) is not None:
-                return key
-        raise LookupError("the action has no key")
-
-    @property
-    def written(self) -> Part:
-        """What stands below its key."""
-        part: Part = getattr(self, self.kind)
-        return part
+    def written(self) -> Mapping[str, Part]:
+        """Key → what stands below it: one of a sound document, none where it could not be read."""
+        return {key: part for key in ACTIONS if (part := getattr(self, key)) is not None}
 
 
 ACTIONS = tuple(Action.model_fields)

@@ -6,8 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from killswitch.graph.nodes import Close
-from killswitch.graph.wording import close_text
+from killswitch.graph.actions.close import Close, close_text
 from tests.graphs import close
 
 

@@ -9,8 +9,9 @@ from typing import get_args
 import pytest
 
 from killswitch.cli.operate.reasons import WORDS
+from killswitch.graph.actions.close import Close, close_text
 from killswitch.graph.compile import compile_loaded, compile_policies
-from killswitch.graph.nodes import Close, PolicySet
+from killswitch.graph.nodes import PolicySet
 from killswitch.graph.unwinding import (
     DEFAULT_SPOT,
     OF_CAUSE,
@@ -26,7 +27,7 @@ from killswitch.graph.unwinding import (
     unwinding_for,
     unwinding_named,
 )
-from killswitch.graph.wording import close_text, unwinding_text
+from killswitch.graph.wording import unwinding_text
 from killswitch.model.words import Cause
 from killswitch.policy.loader import load
 from killswitch.policy.schema.account import AccountDocument

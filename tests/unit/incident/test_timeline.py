@@ -154,3 +154,12 @@ def test_only_a_limit_order_rests_and_a_market_order_is_accepted(written: HandWr
 def test_a_cancelled_order_is_called_what_it_is_known_to_be(why: str | None, order: Order | None, kind: str) -> None:
     """An order that opened at a trigger is an entry; without the order itself the rest cannot be told apart."""
     assert kind_of(why, order) == kind
+
+
+def test_an_effect_that_has_ended_is_a_moment_of_its_own(written: HandWritten) -> None:
+    """By its key and how it ended; the end of a lock is told as one."""
+    journal = [
+        JournalEntry(FIRST, "finished", at(10), data={"scope": "account/main", "status": "lifted"}),
+        JournalEntry(FIRST, "finished", at(20), data={"effect": "mark", "status": "set"}),
+    ]
+    assert told(written, journal) == ["lock of account/main: lifted", "mark: set"]

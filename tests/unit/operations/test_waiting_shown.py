@@ -12,7 +12,8 @@ import pytest
 from killswitch.cli.live.plan_text import plan_text
 from killswitch.cli.live.status_text import status_text
 from killswitch.gate.reading import read_lock
-from killswitch.graph.nodes import LockTrading, SignalRef
+from killswitch.graph.actions.lock_trading import LockTrading
+from killswitch.graph.nodes import SignalRef
 from killswitch.model.instant import MINUTE
 from killswitch.model.venue import VenueDownError
 from killswitch.operations.preview import from_store, preview

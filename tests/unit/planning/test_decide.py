@@ -8,20 +8,14 @@ from typing import Any
 
 import pytest
 
-from killswitch.graph.nodes import (
-    AllOf,
-    AttributionRule,
-    Compare,
-    LockTrading,
-    Number,
-    PolicySet,
-    SignalRead,
-    SignalRef,
-)
+from killswitch.graph.actions.lock_trading import LockTrading
+from killswitch.graph.nodes import AllOf, AttributionRule, Compare, Number, PolicySet, SignalRead, SignalRef
 from killswitch.model.decision import Decision, LockOrder, decision_id
+from killswitch.model.effects import Lock
 from killswitch.model.instant import HOUR, MINUTE, SECOND, from_micros, to_micros
 from killswitch.model.snapshot import Position, Snapshot
-from killswitch.planning.stage_decision import duration, lock_order
+from killswitch.planning.actions.registry import certain_effects
+from killswitch.planning.stage_decision import duration
 from killswitch.planning.tick import Interpreter
 from tests.graphs import FALL_1H, FALL_15M, close, graph, policy_set, stage, trigger
 from tests.worlds import START, account, after, position, rules, snapshot
@@ -56,14 +50,14 @@ def test_of_several_locks_the_strictest_mode_and_the_longest_time_hold(
     orders: tuple[LockTrading, ...], mode: str, until: int | None
 ) -> None:
     """Whichever order says which; one without an end has none."""
-    made = lock_order("account/main", stage("s", 1, 0, actions=(close(), *orders)), to_micros(START))
+    made = certain_effects("account/main", stage("s", 1, 0, actions=(close(), *orders)), to_micros(START))
     ends = None if until is None else after(minutes=until)
-    assert made == LockOrder("account/main", mode, ends)  # type: ignore[arg-type]  # literal
+    assert made == (Lock(LockOrder("account/main", mode, ends)),)  # type: ignore[arg-type]  # literal
 
 
 def test_a_stage_without_a_lock_locks_nothing() -> None:
-    """None, and not an empty one."""
-    assert lock_order("account/main", stage("s", 1, 0, actions=(close(),)), 0) is None
+    """Nothing, and not an empty one."""
+    assert certain_effects("account/main", stage("s", 1, 0, actions=(close(),)), 0) == ()
 
 
 def book(long_pnl: str, short_pnl: str = "0") -> list[Position]:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from killswitch.graph.nodes import AutoReset, Compare, LockTrading, Number, PolicySet, RankingRule, SignalRead
+from killswitch.graph.actions.lock_trading import LockTrading
+from killswitch.graph.nodes import AutoReset, Compare, Number, PolicySet, RankingRule, SignalRead
 from killswitch.model.decision import Book, BookChange, Cancel, Decision, decision_id
 from killswitch.model.instant import MINUTE, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Order, Snapshot

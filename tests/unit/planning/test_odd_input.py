@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace as put
 
-from killswitch.graph.nodes import AttributionRule, CancelOrders, Graph, LockTrading, ScopeRule, SignalRef
+from killswitch.graph.actions.cancel_orders import CancelOrders
+from killswitch.graph.actions.lock_trading import LockTrading
+from killswitch.graph.nodes import AttributionRule, Graph, ScopeRule, SignalRef
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import AccountSnapshot, Closing, Order, Snapshot

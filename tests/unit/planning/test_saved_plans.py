@@ -13,7 +13,8 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from killswitch.graph.nodes import LockTrading, PolicySet
+from killswitch.graph.actions.lock_trading import LockTrading
+from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Cancel, Intent, LockOrder, Notice, Rung, TriggerReading, Unwinding
 from killswitch.model.snapshot import Event, Order, Position, Snapshot
 from killswitch.planning.operator.plan_check import unfounded

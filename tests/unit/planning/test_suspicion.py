@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from killswitch.graph.actions.cancel_orders import CancelOrders
+from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.compile import compile_policies
-from killswitch.graph.nodes import CancelOrders, EquityRule, Graph, LockTrading, SignalRef
+from killswitch.graph.nodes import EquityRule, Graph, SignalRef
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR, MINUTE, SECOND
 from killswitch.model.snapshot import Flow, Order, Snapshot

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from msgspec.structs import replace as put
 
+from killswitch.graph.actions.cancel_orders import CancelOrders
+from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.nodes import (
     AttributionRule,
     AutoReset,
-    CancelOrders,
     Compare,
     EquityRule,
     Graph,
-    LockTrading,
     Number,
     ScopeRule,
     SignalRead,

@@ -14,7 +14,8 @@ import pytest
 from killswitch.accounts.arming import ArmedAccount, Arming
 from killswitch.gate.lock_folder import LockFolder
 from killswitch.gate.reading import read_lock
-from killswitch.graph.nodes import LockTrading, PolicySet, SignalRef
+from killswitch.graph.actions.lock_trading import LockTrading
+from killswitch.graph.nodes import PolicySet, SignalRef
 from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.decision import Decision, LockOrder
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros

@@ -12,7 +12,7 @@ import pytest
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.opening import open_accounts
 from killswitch.accounts.plug_ins import AdapterError
-from killswitch.graph.nodes import LockTrading
+from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import OrderReport, OrderRequest, VenueDownError
 from killswitch.operations.commands import HandKind, hand

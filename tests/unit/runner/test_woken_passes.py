@@ -13,7 +13,8 @@ import pytest
 from msgspec import structs
 
 from killswitch.accounts.arming import ArmedAccount
-from killswitch.graph.nodes import Graph, LockTrading, ScopeRule, SignalRef
+from killswitch.graph.actions.lock_trading import LockTrading
+from killswitch.graph.nodes import Graph, ScopeRule, SignalRef
 from killswitch.model.snapshot import Health
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.loop import Pace

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from killswitch.graph.nodes import Graph, LockTrading, ScopeRule, SignalRef
+from killswitch.graph.actions.lock_trading import LockTrading
+from killswitch.graph.nodes import Graph, ScopeRule, SignalRef
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.planning.tick import Interpreter
 from tests.graphs import graph, policy_set, stage, trigger

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from killswitch.graph.nodes import CancelOrders
-from killswitch.model.decision import Cancel
+from killswitch.model.effects import Cancel, Cancels
 from killswitch.model.snapshot import AccountSnapshot, Order
-from killswitch.planning.stage_decision import cancels, is_entry
+from killswitch.planning.actions.cancel_orders import cancels, is_entry
 from killswitch.signals.view import ScopeView
 from tests.worlds import account, position
 
@@ -67,11 +66,10 @@ def test_a_stop_of_a_book_that_nobody_can_see_is_protection() -> None:
 
 
 def test_a_cancel_names_its_account_symbol_and_order() -> None:
-    """Entries where any cancelling is declared; the rest only where all is; nothing where nothing is."""
+    """Entries where any cancelling is declared; the rest only where all is."""
     entry, protection = order("buy"), replace(order("sell"), id="o2")
     held = replace(holding(), orders=(entry, protection))
     view = ScopeView(0, True, [held], {}, None)
-    assert cancels(view, (CancelOrders("entry"),)) == (Cancel("main", BTC, "o1", "entry"),)
+    assert cancels(view, "entry") == Cancels((Cancel("main", BTC, "o1", "entry"),))
     both = (Cancel("main", BTC, "o1", "entry"), Cancel("main", BTC, "o2", "all"))
-    assert cancels(view, (CancelOrders("all"),)) == both
-    assert cancels(view, ()) == ()
+    assert cancels(view, "all") == Cancels(both)

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from killswitch.graph.nodes import Close
+from killswitch.graph.actions.close import Close
 from killswitch.graph.unwinding import DEFAULT_SPOT, SlippageRule, SpotRule, UnwindingRule
 from killswitch.model.snapshot import Balance, Instrument, Position
 from killswitch.planning.orders.unwind import Unwound, unwind

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.graph.nodes import Close, Graph, PolicySet
+from killswitch.graph.actions.close import Close
+from killswitch.graph.nodes import Graph, PolicySet
 from killswitch.graph.resolution.references import BUILT_IN
 from killswitch.model.decision import Decision
 from killswitch.model.instant import HOUR, MINUTE

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from killswitch.graph.actions.close import Close
 from killswitch.graph.lowering import lower_one
-from killswitch.graph.nodes import AttributionRule, Close, Compare, ComparisonOp, Number, SignalRead, SignalRef
+from killswitch.graph.nodes import AttributionRule, Compare, ComparisonOp, Number, SignalRead, SignalRef
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Position
 from killswitch.planning.targets.ranking import candidates

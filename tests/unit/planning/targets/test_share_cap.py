@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from killswitch.cli.wording import decision_lines
-from killswitch.graph.nodes import Close, CorrelationGroupRule
+from killswitch.graph.actions.close import Close
+from killswitch.graph.nodes import CorrelationGroupRule
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Position
 from killswitch.planning.targets.ranking import candidates

@@ -1,0 +1,142 @@
+"""Who performs which kind of effect: the table without which no runner starts, and what effects leave in the journal.
+
+Orders, cancels and locks are performed by what keeps records of its own. Any other effect is performed once for each
+decision, by a `OncePerDecision`: an entry `planned` is committed with the decision, an entry `finished` ends it, and
+both name the kind of effect. Neither names an account: entries that do are of the work of closing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
+
+from killswitch.model.clock import Clock
+from killswitch.model.decision import Decision
+from killswitch.model.effects import EFFECTS, kind_of, of_kind, tag_of
+from killswitch.model.legible import legible
+from killswitch.model.record import require_same_keys
+from killswitch.model.snapshot import Snapshot
+from killswitch.model.store import JournalEntry, Store, StoreTroubleError
+
+REMEMBERED = 10_000
+"""How many decisions back a start looks for what was planned and is not finished."""
+
+EFFECT = "effect"
+"""The key of an entry's data that names the kind of effect."""
+
+
+class Performer:
+    """Performs the effects of one kind, or of several. What it does not override, it does not do."""
+
+    ends_run: bool = False
+    """Whether the run is to end after this pass."""
+
+    def planned(self, decision: Decision, snapshot: Snapshot) -> tuple[JournalEntry, ...]:
+        """What the transaction of a decision to act on says of its effects, so that a crash loses none."""
+        return ()
+
+    async def recover(self) -> None:
+        """Before the first tick: take up what an earlier run has left."""
+
+    async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> tuple[str, ...]:
+        """At each pass, also without a decision: begin what these decisions ask for, and go on with what is open.
+
+        What is wrong, in words that stay the same while the cause does. Raises what must end a run.
+        """
+        return ()
+
+
+class Performing:
+    """The performers of all kinds of effect, in the order of their ranks."""
+
+    def __init__(self, performers: Mapping[type[Any], Performer]) -> None:
+        """RegistryError unless each kind of effect has a performer, and each performer a kind."""
+        require_same_keys(
+            "the table of performers", [tag_of(effect) for effect in performers],
+            "EFFECTS", [kind.key for kind in EFFECTS],
+        )  # fmt: skip
+        ranked = sorted(performers, key=lambda effect: kind_of(effect).rank)
+        self._performers = tuple(dict.fromkeys(performers[effect] for effect in ranked))
+
+    @property
+    def ends_run(self) -> bool:
+        """Whether an effect that was performed ends the run."""
+        return any(performer.ends_run for performer in self._performers)
+
+    def planned(self, decision: Decision, snapshot: Snapshot) -> tuple[JournalEntry, ...]:
+        """What the decision's own transaction says of its effects."""
+        return tuple(entry for performer in self._performers for entry in performer.planned(decision, snapshot))
+
+    async def recover(self) -> None:
+        """Before the first tick, one after the other."""
+        for performer in self._performers:
+            await performer.recover()
+
+    async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> tuple[str, ...]:
+        """One pass of every performer, one after the other. What is wrong, in words."""
+        problems: tuple[str, ...] = ()
+        for performer in self._performers:
+            problems += await performer.perform(decisions, snapshot)
+        return problems
+
+
+E = TypeVar("E", bound=Struct)
+
+
+class OncePerDecision(Performer, Generic[E]):
+    """Performs an effect once for each decision that has it, whatever restarts there are.
+
+    `attempt` is called at every pass until it says how the effect has ended. That is journaled before anything follows
+    from it: whoever overrides `ends_run` asks `self.ended`.
+    """
+
+    def __init__(self, effect: type[E], store: Store, clock: Clock) -> None:
+        self._effect = effect
+        self._key = tag_of(effect)
+        self._store = store
+        self._clock = clock
+        self._open: dict[str, Decision] = {}
+        self.ended: tuple[str, ...] = ()
+        """The decisions whose effect this run has performed."""
+
+    async def attempt(self, decision: Decision, effect: E) -> str | None:
+        """Perform the effect; the status that `finished` names, or None where it must be tried again."""
+        raise NotImplementedError
+
+    def planned(self, decision: Decision, snapshot: Snapshot) -> tuple[JournalEntry, ...]:
+        if of_kind(decision.effects, self._effect) is None:
+            return ()
+        return (JournalEntry(decision.id, "planned", decision.as_of, data={EFFECT: self._key}),)
+
+    async def recover(self) -> None:
+        for stored in reversed(self._store.decisions(REMEMBERED)):
+            decision = stored.decision
+            if of_kind(decision.effects, self._effect) is not None and self._is_open(decision.id):
+                self._open[decision.id] = decision
+
+    async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> tuple[str, ...]:
+        self._open |= {each.id: each for each in decisions if of_kind(each.effects, self._effect) is not None}
+        problems: tuple[str, ...] = ()
+        for decision in tuple(self._open.values()):
+            effect = of_kind(decision.effects, self._effect)
+            assert effect is not None  # nothing else is taken up
+            try:
+                status = await self.attempt(decision, effect)
+            except StoreTroubleError:
+                raise
+            except Exception as error:  # noqa: BLE001 - what one effect meets must not keep positions open
+                why = legible(str(error) or type(error).__name__)
+                problems += (f"{self._key} of decision {decision.id} failed and is tried again: {why}",)
+                continue
+            if status is not None:
+                data: dict[str, str | None] = {EFFECT: self._key, "status": status}
+                self._store.append(JournalEntry(decision.id, "finished", self._clock.now(), data=data))
+                del self._open[decision.id]
+                self.ended += (decision.id,)
+        return problems
+
+    def _is_open(self, decision: str) -> bool:
+        mine = [entry.kind for entry in self._store.journal(decision) if entry.data.get(EFFECT) == self._key]
+        return "planned" in mine and "finished" not in mine

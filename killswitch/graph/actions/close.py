@@ -1,0 +1,165 @@
+"""`close`: close positions, worst first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from typing import Literal
+
+from killswitch.graph.actions.kind import ActionKind, Selection, Surroundings, check_ranking, check_unwinding
+from killswitch.graph.nodes import Action, ConditionNode, SignalRef
+from killswitch.graph.problems import Findings
+from killswitch.graph.resolution.triggers import expression
+from killswitch.graph.resolution.unwindings import carried_out_by
+from killswitch.graph.wording import condition_text, percent
+from killswitch.model.record import record
+from killswitch.model.words import Place
+from killswitch.policy.schema import actions, policy
+from killswitch.policy.yaml.source import Path
+
+
+@record
+class Close(Action):
+    """What to select and how much of it to close.
+
+    `top` and `worst_share` bound the number of positions by rank; `worst_share` applies when attribution
+    falls back to the worst ranked (0.6 of the positions, at least one). Both None: all selected positions.
+    `all_if` is a condition over the position columns `Graph.position_signals`: where true, all is closed.
+    """
+
+    side: Literal["losing", "long", "short", "both"]
+    ranking: str
+    top: int | None
+    worst_share: float | None
+    fraction: Decimal
+    all_if: ConditionNode | None
+    symbols: tuple[str, ...] | None
+    """Only these symbols, or base assets of spot symbols; None is any."""
+    except_assets: tuple[str, ...]
+    """Base assets never sold (stable coins)."""
+    place: Place
+    share_cap: Decimal | None = None
+    """No selected position is left worth more than this part of the scope's gross at firing; None: no cap."""
+    spread: Literal["each", "by_rank"] = "each"
+    """Whether the fraction is of each position, or of their gross, taken from the worst ranked on."""
+    unwinding: str | None = None
+    """Which of `PolicySet.unwindings` carries it out; None: market orders as fast as the venue allows."""
+
+
+def close_text(close: Close, position_signals: Sequence[SignalRef]) -> str:
+    """What a close takes, in words: `close 50% of both by default, no position above 12.5% of the gross`."""
+    bounds = [] if close.top is None else [f"top {close.top}"]
+    if close.worst_share is not None:
+        bounds.append(f"worst {close.worst_share:.12g}")
+    if close.share_cap is not None:
+        bounds.append(f"no position above {percent(close.share_cap)} of the gross")
+    if close.symbols is not None:
+        bounds.append("only " + " ".join(close.symbols))
+    if close.except_assets:
+        bounds.append("not " + " ".join(close.except_assets))
+    if close.all_if is not None:
+        bounds.append(f"all if {condition_text(close.all_if, position_signals)}")
+    if close.unwinding is not None:
+        bounds.append(f"unwinding {close.unwinding}")
+    what = f"close {percent(close.fraction)} of {close.side} by {close.ranking}"
+    if close.spread == "by_rank":
+        what = f"close {percent(close.fraction)} of the gross of {close.side}, worst first by {close.ranking}"
+    return ", ".join([what, *bounds])
+
+
+def _close(written: actions.Close, stage: policy.Stage, path: Path, around: Surroundings) -> Close:
+    check_ranking(written.rank, path, around)
+    check_unwinding(written.unwinding, path, around)
+    _worst_applies(written, stage, path, around.found)
+    _part_applies(written, path, around.found)
+    all_if = None
+    if written.all_if is not None:
+        where: Path = (*path, "all_if")
+        all_if = expression(written.all_if, "position", where, around.position_columns, around.found)
+        around.all_ifs += () if all_if is None else ((where, all_if),)
+    return Close(
+        side=written.side,
+        ranking=written.rank,
+        top=written.top,
+        worst_share=None if written.worst is None else float(written.worst),
+        fraction=written.fraction,
+        all_if=all_if,
+        symbols=written.symbols,
+        except_assets=written.except_assets,
+        place=around.found.place(path, key=True),
+        share_cap=written.share_cap,
+        spread=written.spread,
+        unwinding=carried_out_by(written.unwinding, around.unwindings),
+    )
+
+
+def _part_applies(written: actions.Close, path: Path, found: Findings) -> None:
+    """Warn of a spread of everything, and of a cap above what the fraction leaves of the whole book."""
+    if written.spread == "by_rank" and written.fraction == 1 and not found.gaps.flawed(path):
+        message = "`by_rank` says nothing where everything is closed"
+        found.warning("KS5013", (*path, "spread"), message, "take it out, or close less", key=True)
+    cap, kept = (
+        written.share_cap,
+        1 - (written.fraction if written.spread == "each" else Decimal(int(written.fraction))),
+    )
+    if cap is None or cap < kept or found.gaps.unread((*path, "share_cap")) or found.gaps.unread((*path, "fraction")):
+        return
+    message = "`share_cap` never applies here: `fraction` closes everything"
+    if kept:
+        message = (
+            f"`share_cap` never applies here: the fraction leaves no position more than {percent(kept)} of the gross"
+        )
+    found.warning(
+        "KS5011", (*path, "share_cap"), message,
+        f"write a cap below {percent(kept)}, or take it out" if kept else "take it out",
+        key=True,
+    )  # fmt: skip
+
+
+def _worst_applies(written: actions.Close, stage: policy.Stage, path: Path, found: Findings) -> None:
+    rule = stage.attribution
+    falls_back = written.side == "losing" and rule is not None and "worst_ranked" in (rule.if_mixed, rule.if_unknown)
+    known = not found.gaps.flawed((*path, "side")) and not found.gaps.flawed((*path[:3], "attribution"))
+    if written.worst is not None and not falls_back and known:
+        found.warning(
+            "KS5007", (*path, "worst"),
+            "`worst` never applies here: it bounds what is closed when attribution falls back to worst_ranked",
+            "take it out, or bound the number of positions with `top`",
+            key=True,
+        )  # fmt: skip
+
+
+def _selection(close: Close) -> Selection:
+    everything = close.side == "both" and close.symbols is None and not close.except_assets
+    return "whole" if everything else "part"
+
+
+KIND: ActionKind[actions.Close, Close] = ActionKind(
+    key="close",
+    node=Close,
+    effects=("orders",),
+    is_reversible=False,
+    needs_the_book=True,
+    resolve=_close,
+    text=close_text,
+    selection=_selection,
+    rankings=lambda close: (close.ranking,),
+    position_condition=lambda close: close.all_if,
+)
+
+
+def whole_close(actions: Iterable[Action], rankings: Iterable[str]) -> Close | None:
+    """The close of all that the `close` actions among these may ever sell, by the first one's unwinding; None of none.
+
+    It ranks by `default` where that is among `rankings`.
+    """
+    closes = [action for action in actions if isinstance(action, Close)]
+    if not closes:
+        return None
+    kept = set(closes[0].except_assets).intersection(*(each.except_assets for each in closes[1:]))
+    return replace(
+        closes[0], side="both", ranking="default" if "default" in rankings else closes[0].ranking, top=None,
+        worst_share=None, fraction=Decimal(1), all_if=None, symbols=None,
+        except_assets=tuple(asset for asset in closes[0].except_assets if asset in kept),
+    )  # fmt: skip

@@ -1,0 +1,32 @@
+"""`lock_trading`: tell the bots to stop."""
+
+from __future__ import annotations
+
+from killswitch.graph.actions.kind import ActionKind
+from killswitch.graph.nodes import Action
+from killswitch.graph.wording import span
+from killswitch.model.record import record
+from killswitch.model.words import LockMode
+from killswitch.policy.schema import actions
+
+
+@record
+class LockTrading(Action):
+    mode: LockMode
+    duration: int | None
+    """Microseconds; None is a lock without end."""
+
+
+def _text(lock: LockTrading) -> str:
+    return f"lock {lock.mode}" + ("" if lock.duration is None else f" for {span(lock.duration)}")
+
+
+KIND: ActionKind[actions.LockTrading, LockTrading] = ActionKind(
+    key="lock_trading",
+    node=LockTrading,
+    effects=("lock",),
+    is_reversible=True,
+    needs_the_book=False,
+    resolve=lambda written, _stage, _path, _around: LockTrading(written.mode, written.duration),
+    text=lambda lock, _signals: _text(lock),
+)

@@ -1,0 +1,40 @@
+"""Every kind of action, held to the keys that the schema of a stage's `actions` has."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from killswitch.graph.actions import cancel_orders, close, lock_trading
+from killswitch.graph.actions.kind import AnyActionKind
+from killswitch.graph.nodes import Action, Stage
+from killswitch.model.record import RegistryError, require_same_keys
+from killswitch.policy.schema.actions import ACTIONS as WRITTEN
+
+ACTIONS: Final[tuple[AnyActionKind, ...]] = (lock_trading.KIND, cancel_orders.KIND, close.KIND)
+
+require_same_keys(
+    "ACTIONS of killswitch.graph.actions.registry", [kind.key for kind in ACTIONS],
+    "the schema of a stage's actions", WRITTEN,
+)  # fmt: skip
+_BY_KEY: Final = {kind.key: kind for kind in ACTIONS}
+_BY_NODE: Final = {kind.node: kind for kind in ACTIONS}
+
+
+def kind_named(key: str) -> AnyActionKind:
+    """The kind with this key; RegistryError for any other."""
+    if key not in _BY_KEY:
+        raise RegistryError(f"`{key}` is no action: there are {', '.join(_BY_KEY)}")
+    return _BY_KEY[key]
+
+
+def kind_of(action: Action) -> AnyActionKind:
+    """The kind of an action; RegistryError for one whose class is registered nowhere."""
+    found = _BY_NODE.get(type(action))
+    if found is None:
+        raise RegistryError(f"{action!r} is of no kind that ACTIONS has")
+    return found
+
+
+def needs_the_book(stage: Stage) -> bool:
+    """Whether what the stage does depends on what accounts hold; a lock does not."""
+    return any(kind_of(action).needs_the_book for action in stage.actions)

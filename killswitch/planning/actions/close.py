@@ -1,0 +1,68 @@
+"""`close`: targets of the positions that it selects. Each action keeps what its own unwinding keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from killswitch.graph.actions.close import Close
+from killswitch.graph.unwinding import PLAIN, UnwindingRule, unwinding_named
+from killswitch.model.snapshot import Position
+from killswitch.planning.actions.kind import ActionPlan, Context, Most, MostContext, Planned
+from killswitch.planning.spot_routes import base_of, never_sold
+from killswitch.planning.targets.ranking import Candidate
+from killswitch.planning.targets.selection import select
+from killswitch.signals.position import ZERO
+from killswitch.signals.view import PnlKey
+
+
+def _plan(action: Close, context: Context) -> Planned:
+    book = context.book
+    rule = unwinding_named(action.unwinding, book.policies.unwindings)
+    kept = _kept(action, rule, book.candidates)
+    selection = select(
+        book.graph, action, book.candidates, book.source, context.stage.attribution, context.position_condition,
+        book.watch.history, kept,
+    )  # fmt: skip
+    return Planned(
+        targets=selection.targets,
+        rule=rule,
+        remarks=selection.remarks,
+        should_select=len(kept) < len(book.candidates),
+    )
+
+
+def _kept(action: Close, rule: UnwindingRule, book: Sequence[Candidate]) -> frozenset[PnlKey]:
+    """What the action may not sell. What it names itself it sells where no document forbids that."""
+    if rule is PLAIN and action.symbols is not None:
+        return frozenset()
+    return frozenset(c.key for c in book if never_sold(c.account.market, c.position.symbol, rule.spot))
+
+
+def _most(action: Close, context: MostContext) -> Most:
+    """Both sides are taken, the condition for closing all is taken to hold, and of a number of positions by rank those
+    that take the most orders: which they will be, only the moment says."""
+    positions = context.account.positions or ()
+    chosen = [each for each in positions if _is_allowed(action, each)]
+    all_of_it = action.all_if is not None or action.fraction == 1
+    left = ZERO if all_of_it else 1 - action.fraction
+    cut = {each.key: (each.symbol, context.orders(each, left)) for each in chosen}
+    most = sorted(cut, key=lambda key: -cut[key][1])
+    if action.top is not None and action.all_if is None:
+        most = most[: action.top]
+    return Most(
+        orders={key: cut[key] for key in most},
+        whole=all_of_it and len(most) == len(positions),
+        rule=unwinding_named(action.unwinding, context.unwindings),
+    )
+
+
+def _is_allowed(action: Close, position: Position) -> bool:
+    base = base_of(position.symbol)
+    if base in action.except_assets:
+        return False
+    if action.side in ("long", "short") and position.side != action.side:
+        return False
+    return action.symbols is None or position.symbol in action.symbols or base in action.symbols
+
+
+KIND = ActionPlan(key="close", plan=_plan, most=_most)

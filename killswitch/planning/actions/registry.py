@@ -1,0 +1,63 @@
+"""Every kind of action as planning has it, held to those that the graph has, and what a stage's actions come to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from killswitch.graph.actions.kind import AnyActionKind
+from killswitch.graph.actions.registry import ACTIONS, kind_of
+from killswitch.graph.nodes import Action, Stage
+from killswitch.model.effects import Effect, Orders, kind_named, merged, tag_of
+from killswitch.model.effects import kind_of as effect_kind_of
+from killswitch.model.record import RegistryError, require_same_keys
+from killswitch.planning.actions import cancel_orders, close, lock_trading
+from killswitch.planning.actions.kind import AnyActionPlan, Context, Most, MostContext, Planned
+
+PLANS: Final[tuple[AnyActionPlan, ...]] = (lock_trading.KIND, cancel_orders.KIND, close.KIND)
+
+require_same_keys(
+    "PLANS of killswitch.planning.actions.registry", [plan.key for plan in PLANS],
+    "ACTIONS of killswitch.graph.actions.registry", [kind.key for kind in ACTIONS],
+)  # fmt: skip
+
+
+def check_reversible(kinds: Iterable[AnyActionKind]) -> None:
+    """RegistryError where a kind says otherwise than its effects whether it can be taken back."""
+    for kind in kinds:
+        wrong = kind.is_reversible is not all(kind_named(key).is_reversible for key in kind.effects)
+        if wrong:
+            said = "is" if kind.is_reversible else "is not"
+            raise RegistryError(f"`{kind.key}` says that it {said} reversible, and its effects in EFFECTS do not")
+
+
+check_reversible(ACTIONS)
+_BY_KEY: Final = {plan.key: plan for plan in PLANS}
+
+
+def plan(action: Action, context: Context) -> Planned:
+    """What the action comes to; RegistryError where that is an effect which its kind does not declare."""
+    kind = kind_of(action)
+    found = _BY_KEY[kind.key].plan(action, context)
+    effects = [type(effect) for effect in found.effects] + ([Orders] if found.targets else [])
+    for effect in effects:
+        if tag_of(effect) not in kind.effects:
+            raise RegistryError(f"`{kind.key}` has the effect `{tag_of(effect)}`, which it does not declare")
+    return found
+
+
+def most(action: Action, context: MostContext) -> Most:
+    """The most that the action may come to on an account."""
+    return _BY_KEY[kind_of(action).key].most(action, context)
+
+
+def certain_effects(scope: str, stage: Stage, now: int) -> tuple[Effect, ...]:
+    """What the stage does whatever accounts hold: the effects of its actions that do not need the book."""
+    context = Context(scope, stage, now)
+    actions = (action for action in stage.actions if not kind_of(action).needs_the_book)
+    return merged(effect for action in actions for effect in plan(action, context).effects)
+
+
+def reversible_effects(scope: str, stage: Stage, now: int) -> tuple[Effect, ...]:
+    """Those of the certain effects that can be taken back: what may be done on suspicion."""
+    return tuple(effect for effect in certain_effects(scope, stage, now) if effect_kind_of(effect).is_reversible)

@@ -1,0 +1,159 @@
+"""What a decision does: its effects in order, what of them concerns an account, and what its record has of them."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from decimal import Decimal
+
+import msgspec
+import pytest
+from msgspec import Struct
+
+from killswitch.model import effects
+from killswitch.model.decision import Decision, Intent, decode_decision, encode_decision, with_effects
+from killswitch.model.effects import (
+    Cancel,
+    Cancels,
+    EffectKind,
+    Lock,
+    LockOrder,
+    Orders,
+    Reversal,
+    UnknownEffectError,
+    accounts_of,
+    ending,
+    kind_of,
+    listed,
+    merged,
+    only_on,
+    sizes_of,
+    until_of,
+)
+from killswitch.model.record import RegistryError, require_same_keys
+from tests.worlds import START, after
+
+
+class Mark(Struct, frozen=True, tag="mark", tag_field="kind"):
+    """A kind of effect that the program does not have."""
+
+    until: datetime | None = None
+
+
+MARK: EffectKind[Mark] = EffectKind(
+    effect=Mark, rank=99, noun="mark", size=lambda _: 1, text=lambda _: "make a mark", merged=lambda one, _: one,
+    reversal=Reversal(until=lambda mark: mark.until, ending=lambda _, at: Mark(at)),
+)  # fmt: skip
+
+
+@pytest.fixture
+def marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program with that kind."""
+    monkeypatch.setattr(effects, "EFFECTS", (*effects.EFFECTS, MARK))
+    monkeypatch.setitem(effects._KINDS, Mark, MARK)  # type: ignore[arg-type]  # a kind more than the union has
+
+
+def intent(account: str = "main", symbol: str = "BTC", after: int | None = None) -> Intent:
+    purpose = "reduce" if after is None else "hop"
+    return Intent(account, symbol, "long", "sell", Decimal(1), Decimal(0), True, 1, purpose=purpose, after=after)  # type: ignore[arg-type]
+
+
+LOCK = LockOrder("account/main", "reduce_only", after(minutes=5))
+CANCELS = (Cancel("main", "BTC", "1", "entry"), Cancel("other", "BTC", "2", "all"))
+
+
+def decision(**more: object) -> Decision:
+    values: dict[str, object] = {
+        "id": "d1", "as_of": START, "policy": "p", "policy_set": "sha256:0", "scope": "account/main",
+        "mode": "enforce", "stage": "trim", "level": 2, "previous_level": 0,
+    }  # fmt: skip
+    return Decision(**{**values, **more})  # type: ignore[arg-type]  # by name, as above
+
+
+def test_effects_are_in_the_order_in_which_they_are_performed() -> None:
+    """The lock first, so that no new risk is taken on, then cancels, then orders; what there is none of is none."""
+    full = decision(intents=(intent(),), cancels=CANCELS, lock=LOCK)
+    assert full.effects == (Lock(LOCK), Cancels(CANCELS), Orders((intent(),)))
+    assert decision().effects == ()
+    assert listed(full.effects) == (Orders((intent(),)), Cancels(CANCELS), Lock(LOCK))
+    sizes = sizes_of(full.effects)
+    assert {key: size for key, size in sizes.items() if size} == {"orders": 1, "cancels": 2, "lock": 1}
+    assert set(sizes_of(()).values()) == {0}
+
+
+def test_accounts_are_those_of_orders_and_cancels_as_the_record_lists_them() -> None:
+    """Each once; a lock is of a scope, and acts on no account by itself."""
+    full = decision(intents=(intent("b"), intent("a"), intent("b")), cancels=CANCELS, lock=LOCK)
+    assert full.accounts == full.accounts_at_work == ("b", "a", "main", "other")
+    assert accounts_of((Lock(LOCK),)) == ()
+
+
+def test_what_concerns_one_account_keeps_the_places_of_second_hops() -> None:
+    """An intent that goes takes its hops along; the place that a kept one names is counted anew."""
+    orders = Orders((intent("a"), intent("b"), intent("b", "C", after=1), intent("a", "C", after=0)))
+    found = only_on((Lock(LOCK), Cancels(CANCELS), orders), ["b", "other"])
+    assert found == (Lock(LOCK), Cancels(CANCELS[1:]), Orders((intent("b"), intent("b", "C", after=0))))
+
+
+def test_two_of_a_kind_are_one() -> None:
+    """Of locks the stricter mode and the later end; of cancels each once, in the order of the longer; orders never."""
+    endless = LockOrder("account/main", "all", None)
+    assert merged((Lock(LOCK), Lock(endless))) == (Lock(endless),)
+    assert merged((Cancels(CANCELS[:1]), Cancels(CANCELS))) == (Cancels(CANCELS),)
+    other = Cancel("main", "ETH", "1", "entry")
+    assert merged((Cancels((other,)), Cancels(CANCELS))) == (Cancels((*CANCELS, other)),)
+    with pytest.raises(ValueError, match="one effect of orders"):
+        merged((Orders((intent(),)), Orders((intent("b"),))))
+
+
+def test_what_can_be_taken_back_has_an_end() -> None:
+    """A lock is made to end; orders cannot be."""
+    assert until_of(Lock(LOCK)) == after(minutes=5)
+    assert ending(Lock(LOCK), START) == Lock(LockOrder("account/main", "reduce_only", START))
+    assert until_of(Orders((intent(),))) is None
+    with pytest.raises(UnknownEffectError, match="cannot be taken back"):
+        ending(Cancels(CANCELS), START)
+
+
+def test_a_record_without_a_further_effect_says_nothing_of_it() -> None:
+    """The three keys of before, in the order of before; what is read back is the same."""
+    full = decision(intents=(intent(),), cancels=CANCELS, lock=LOCK)
+    record = json.loads(encode_decision(full))
+    assert "effects" not in record
+    assert "further" not in record
+    assert [key for key in record if key in ("intents", "cancels", "lock")] == ["intents", "cancels", "lock"]
+    assert decode_decision(encode_decision(full)) == full
+    assert with_effects(decision(), full.effects) == full
+
+
+@pytest.mark.usefixtures("marked")
+def test_a_further_effect_has_a_key_of_its_own() -> None:
+    """`effects` of the record; it is performed by its rank, counted, and withdrawn like a lock."""
+    full = with_effects(decision(lock=LOCK), (Mark(), Lock(LOCK)))
+    assert json.loads(encode_decision(full))["effects"] == [{"kind": "mark", "until": None}]
+    assert full.effects == (Lock(LOCK), Mark())
+    assert sizes_of(full.effects)["mark"] == 1
+    ended = with_effects(decision(kind="suspicion"), (Mark(START),))
+    assert ended.is_withdrawal
+    assert not with_effects(decision(kind="suspicion"), (Mark(START), Lock(LOCK))).is_withdrawal
+
+
+def test_an_effect_that_is_not_known_is_not_read() -> None:
+    """Whatever a record says that no kind reads: nothing of it is guessed, and nothing left out."""
+    record = json.loads(encode_decision(decision()))
+    for further in ([{"kind": "mark"}], [{"kind": "lock", "order": json.loads(msgspec.json.encode(LOCK))}]):
+        with pytest.raises(msgspec.ValidationError):
+            decode_decision(json.dumps({**record, "effects": further}))
+    with pytest.raises(UnknownEffectError):
+        kind_of(Mark())  # type: ignore[arg-type]  # no member of the union
+
+
+def test_a_registry_is_refused_with_the_key_and_what_lacks_it() -> None:
+    """A key too few, one too many, one twice."""
+    require_same_keys("KINDS", ["a", "b"], "Effect", ["b", "a"])
+    with pytest.raises(RegistryError, match=r"^`b` is in Effect, and KINDS lacks it$"):
+        require_same_keys("KINDS", ["a"], "Effect", ["a", "b"])
+    with pytest.raises(RegistryError, match=r"^`c` is in KINDS, and Effect lacks it$"):
+        require_same_keys("KINDS", ["a", "c"], "Effect", ["a"])
+    with pytest.raises(RegistryError, match=r"^`a` is in KINDS twice$"):
+        require_same_keys("KINDS", ["a", "a"], "Effect", ["a"])

@@ -1,0 +1,86 @@
+"""No module asks a decision for orders, cancels and a lock as if these were all: it asks for its effects."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from killswitch.graph.actions.registry import ACTIONS
+
+KEYS = {"intents", "cancels", "lock"}
+
+ABOUT_ONE_KIND = {
+    "killswitch/planning/targets/merge.py": "which decision's order a position gets",
+    "killswitch/planning/hedge/hedge_opening.py": "the orders that open a hedge",
+    "killswitch/planning/hedge/uncloseable.py": "the orders that the venue did not let through",
+    "killswitch/execution/state/intents.py": "the orders of an account, by the index of their intents",
+    "killswitch/execution/state/account_job.py": "the orders and cancels that an account works off",
+    "killswitch/runner/locks/lock_lifecycle.py": "the locks that are called for",
+    "killswitch/incident/record/closed_positions.py": "what became of the positions that orders reduce",
+    "killswitch/incident/record/decision_basis.py": "what each order is measured against",
+    "killswitch/operations/progress.py": "how far the orders have come",
+    "killswitch/lab/alternatives.py": "the same cut by other orders",
+}
+"""Module → the one kind of effect that is its very subject."""
+
+NO_DECISIONS = {"orders", "cancels", "lock", "unwound", "suspected", "found", "read_file(path)"}
+"""What else has such an attribute: the effects themselves by their names, unwound targets, suspicions, lock files."""
+
+ROOMS_WITHOUT = ("killswitch/model/", "killswitch/gate/", "killswitch/store/")
+"""The model declares the kinds; the gate and the store know lock files and locks of threads, and no decision's."""
+
+
+def asked(source: str) -> list[str]:
+    """`receiver.attribute` of every access that may be one to a decision."""
+    return [
+        f"{ast.unparse(node.value)}.{node.attr}"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Attribute)
+        and node.attr in KEYS
+        and ast.unparse(node.value) not in NO_DECISIONS
+        and not (ast.unparse(node.value) == "self" and node.attr == "lock")
+    ]
+
+
+def test_only_what_is_about_one_kind_asks_for_it(repository: Path) -> None:
+    """Whoever wants to know what a decision does, on which accounts, or whether anything, asks its effects."""
+    modules = {path.relative_to(repository).as_posix(): path for path in (repository / "killswitch").rglob("*.py")}
+    found = {
+        name: accesses
+        for name, path in modules.items()
+        if not name.startswith(ROOMS_WITHOUT) and (accesses := asked(path.read_text(encoding="utf-8")))
+    }
+    assert {name: accesses for name, accesses in found.items() if name not in ABOUT_ONE_KIND} == {}
+    assert found.keys() == ABOUT_ONE_KIND.keys(), "the list names no module that does not need it"
+
+
+def test_an_access_is_found_whatever_the_decision_is_called() -> None:
+    """By attribute, not by the name of a variable."""
+    assert asked("traded = [each.account for each in stored.decision.intents]") == ["stored.decision.intents"]
+    assert asked("if d.lock or d.cancels: pass") == ["d.lock", "d.cancels"]
+    assert asked("for intent in orders.intents: self.lock.acquire()") == []
+
+
+def isinstance_of(source: str, names: set[str]) -> list[str]:
+    """The calls of `isinstance` that ask for one of these classes."""
+    return [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "isinstance"
+        and names & {each.id for each in ast.walk(node.args[1]) if isinstance(each, ast.Name)}
+    ]
+
+
+def test_no_module_asks_for_the_class_of_an_action(repository: Path) -> None:
+    """But the files of the kinds themselves: everything else goes through the registries."""
+    names = {kind.node.__name__ for kind in ACTIONS}
+    assert names >= {"LockTrading", "CancelOrders", "Close"}
+    assert isinstance_of("isinstance(a, Close | CancelOrders)", names) == ["isinstance(a, Close | CancelOrders)"]
+    found = {
+        path.relative_to(repository).as_posix(): calls
+        for path in (repository / "killswitch").rglob("*.py")
+        if path.parent.name != "actions" and (calls := isinstance_of(path.read_text(encoding="utf-8"), names))
+    }
+    assert found == {}
