@@ -126,7 +126,7 @@ def order_lines(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot
 
 def _is_one_of_ours(order: JournaledOrder) -> bool:
     """Whether it closes or hedges a position; one of which an entry cannot be decoded may have."""
-    may_be = order.sending is not None or (order.sent is None and isinstance(order.answer, Undecodable))
+    may_be = order.sending is not None or isinstance(order.first, Undecodable)
     return may_be and order.first.account is not None and order.first.symbol is not None
 
 
