@@ -212,18 +212,10 @@ def _decode_protection(kind: JournalKind, head: _Head, data: Data) -> Entry:
 def _encode(entry: Entry) -> _Written:  # noqa: PLR0911, PLR0912 - a case for each kind of entry
     """What a row's data says; some keys are always written, null where nothing is known, and some only where it is."""
     match entry:
-        case Planned():
-            return _encode_planned(entry)
         case Sending():
             return _encode_sending(entry)
         case Acknowledged():
             return {"order": entry.order, "filled": text_of(entry.filled)}
-        case Unknown():
-            return {**_if("reason", entry.reason), "text": entry.text, **_if("state", entry.state)}
-        case Rejected():
-            return {"reason": entry.reason, "text": entry.text, **_if("order", entry.order)}
-        case Absent():
-            return {"text": entry.text, **_if("early", _YES if entry.early else None)}
         case Filled():
             return {
                 "order": entry.order,
@@ -232,15 +224,23 @@ def _encode(entry: Entry) -> _Written:  # noqa: PLR0911, PLR0912 - a case for ea
                 "price": text_of(entry.price),
                 "fee": text_of(entry.fee),
             }
+        case Unknown():
+            return {**_if("reason", entry.reason), "text": entry.text, **_if("state", entry.state)}
+        case Rejected():
+            return {"reason": entry.reason, "text": entry.text, **_if("order", entry.order)}
+        case Absent():
+            return {"text": entry.text, **_if("early", _YES if entry.early else None)}
+        case Verified():
+            shown = {"position": text_of(entry.position), "target": text_of(entry.target)}
+            return {**shown, **_if("left", _YES if entry.is_last else None)}
+        case Planned():
+            return _encode_planned(entry)
         case SetAside() | Abandoned():
             return {"text": entry.text}
         case Cancelled():
             return {"order": entry.order, "why": entry.why}
         case Unprotected() | Protected() | Guarded():
             return _encode_protection(entry)
-        case Verified():
-            shown = {"position": text_of(entry.position), "target": text_of(entry.target)}
-            return {**shown, **_if("left", _YES if entry.is_last else None)}
         case GivenUp():
             return {"author": entry.author, "reason": entry.reason, "event": entry.event}
         case Locked():

@@ -118,9 +118,8 @@ def _close_by_hand(exported: Exported) -> None:
     ):
         named = "ks1" if kind in ("sending", "set_aside", "abandoned") else None
         at = worlds.after(seconds=seconds)
-        exported.telemetry.watch.wrote(
-            decode(JournalEntry(decision.id, kind, at, "main", "BTC", "long", named, 1, data))
-        )  # type: ignore[arg-type] # a literal
+        row = JournalEntry(decision.id, kind, at, "main", "BTC", "long", named, 1, data)  # type: ignore[arg-type] # data
+        exported.telemetry.watch.wrote(decode(row))
 
 
 def _policies() -> PolicySet:
