@@ -329,6 +329,16 @@ class Undecodable(Recorded, frozen=True, kw_only=True):
     why: str
 
 
+def is_plan(entry: Entry) -> bool:
+    """Whether it plans something: also where only its kind can be read, which is what the store goes by."""
+    return isinstance(entry, Planned) or (isinstance(entry, Undecodable) and entry.row.kind == Planned.kind)
+
+
+def is_end(entry: Entry) -> bool:
+    """Whether it ends something: also where only its kind can be read, which is what the store goes by."""
+    return isinstance(entry, Finished) or (isinstance(entry, Undecodable) and entry.row.kind == Finished.kind)
+
+
 Answer = Acknowledged | Unknown | Rejected | Absent | Filled | SetAside | Abandoned | Undecodable
 """What is said of an order once it has left."""
 Entry = (

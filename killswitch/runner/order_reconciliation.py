@@ -194,6 +194,8 @@ class Confirming:
             del self._orders[next(iter(self._orders))]
 
     def _remember(self, known: JournaledOrder) -> None:
+        if not known.name:
+            return
         self._decisions[known.name] = known.first.decision
         if known.order_id is not None:
             self._names[known.order_id] = known.name

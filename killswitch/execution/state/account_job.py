@@ -14,10 +14,10 @@ from killswitch.journal.entries import (
     Entry,
     Finished,
     GivenUp,
-    Planned,
     PositionKey,
     Swept,
     Undecodable,
+    is_plan,
     known,
 )
 from killswitch.journal.lifecycle import ZERO, State
@@ -62,6 +62,8 @@ class Work:
         self._take(entry, Line.apply)
 
     def _take(self, entry: Entry, move: Callable[[Line, Entry], None]) -> None:
+        if self.planned is None and is_plan(entry):
+            self.planned = entry.sequence
         match entry:
             case Finished():
                 self.finished = entry
@@ -78,8 +80,6 @@ class Work:
                 self.cancels = [cancel for cancel in self.cancels if cancel.order != entry.order]
                 return
             case _:
-                if isinstance(entry, Planned) and self.planned is None:
-                    self.planned = entry.sequence
                 line = self.line_of(entry)
                 touched = () if line is None else (line,)
         for line in touched:

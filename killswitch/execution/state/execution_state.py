@@ -17,13 +17,13 @@ from killswitch.journal.entries import (
     ClosingWatch,
     Entry,
     Filled,
-    Finished,
     Planned,
     PositionKey,
     Rejected,
     Sending,
     Unknown,
     Verified,
+    is_end,
     known,
 )
 from killswitch.journal.ledger import PositionLedger
@@ -252,7 +252,7 @@ class Memory:
         if begun is None:
             return found
         for entry in self._journal_from(begun):
-            if isinstance(entry, Finished) and entry.account == self._account and entry.decision not in found:
+            if is_end(entry) and entry.account == self._account and entry.decision not in found:
                 stored = self._store.decision(entry.decision)
                 if stored is not None:
                     found[entry.decision] = self._work(stored.decision)

@@ -10,7 +10,7 @@ from killswitch.incident.record.document import Firing, TriggerFact
 from killswitch.incident.record.lifetime import Note
 from killswitch.incident.record.orders import stage_of
 from killswitch.incident.record.results import Result
-from killswitch.journal.entries import Entry, Planned
+from killswitch.journal.entries import Entry, is_plan
 from killswitch.model.decision import Decision, TriggerReading
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.render.formats import interval
@@ -52,7 +52,7 @@ def firing_of(
         stage=stage,
         level=decision.level,
         previous_level=decision.previous_level,
-        acted=any(isinstance(entry, Planned) for entry in journal),
+        acted=any(is_plan(entry) for entry in journal),
         standing=result.standing,
         outcome=_outcome(decision, result),
         line=None if note.policy is None else note.policy.stages.get(stage),

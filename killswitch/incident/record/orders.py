@@ -10,7 +10,7 @@ from killswitch.incident.record.document import Ended, Money, OrderOutcome, Posi
 from killswitch.incident.record.order_lines import OrderLine
 from killswitch.incident.record.results import Result
 from killswitch.incident.record.totals import missing_of, sum_of
-from killswitch.journal.entries import Entry, Place, Planned
+from killswitch.journal.entries import Entry, Place, is_plan
 from killswitch.model.decision import Decision
 
 
@@ -68,7 +68,7 @@ def positions(
     first: dict[Place, str] = {}
     for decision, journal in journals:
         for entry in journal:
-            if isinstance(entry, Planned):
+            if is_plan(entry):
                 first.setdefault(entry.place, decision.id)
     return [_position(first.get((each.account, each.symbol, each.side), ""), each) for each in became]
 
@@ -91,7 +91,7 @@ def _position(decision: str, became: ClosedPosition) -> PositionLeft:
 def endings(decision: Decision, journal: Sequence[Entry], result: Result) -> list[Ended]:
     """How the work on each account ended; one that has not is `closing`."""
     ended = [Ended(decision.id, each.account, each.status, each.at, each.reason) for each in result.endings]
-    names = dict.fromkeys(e.account for e in journal if isinstance(e, Planned) and e.account is not None)
+    names = dict.fromkeys(e.account for e in journal if is_plan(e) and e.account is not None)
     finished = {each.account for each in ended}
     return ended + [Ended(decision.id, name, "closing", None, None) for name in names if name not in finished]
 

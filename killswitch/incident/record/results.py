@@ -27,9 +27,11 @@ from killswitch.journal.entries import (
     Finished,
     Locked,
     Place,
-    Planned,
     Swept,
+    Undecodable,
     Verified,
+    is_end,
+    is_plan,
     known,
 )
 from killswitch.model.decision import Decision
@@ -99,18 +101,7 @@ def result_of(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot |
     """Fold `journal`, the decision's entries in sequence. `snapshot`: what it was decided on, where that was kept."""
     orders = order_lines(decision, journal, snapshot)
     verified = {entry.place: entry for entry in journal if isinstance(entry, Verified)}
-    endings = tuple(
-        Ending(
-            entry.account,
-            entry.at,
-            entry.status or "abandoned",
-            entry.reason,
-            known(entry.cost),
-            known(entry.delay),
-        )
-        for entry in journal
-        if isinstance(entry, Finished) and entry.account is not None
-    )
+    endings = tuple(_ending(entry, entry.account) for entry in journal if is_end(entry) and entry.account is not None)
     unsent = _unsent(decision, journal)
     suspected = decision.is_suspicion  # no close, whatever it has cancelled
     standing = _suspected(decision, journal) if suspected else _standing(decision, journal, endings, unsent)
@@ -141,6 +132,14 @@ def result_of(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot |
     )
 
 
+def _ending(entry: Entry, account: str) -> Ending:
+    """How the work on an account ended; `abandoned` where that cannot be read."""
+    if not isinstance(entry, Finished):
+        return Ending(account, entry.at, "abandoned", entry.why if isinstance(entry, Undecodable) else None, None)
+    status = entry.status or "abandoned"
+    return Ending(account, entry.at, status, entry.reason, known(entry.cost), known(entry.delay))
+
+
 def _filled(orders: Sequence[OrderLine]) -> set[Place]:
     """The positions that our orders have reduced."""
     return {position_of(each) for each in orders if each.filled and each.purpose != "hedge"}
@@ -148,7 +147,7 @@ def _filled(orders: Sequence[OrderLine]) -> set[Place]:
 
 def _unsent(decision: Decision, journal: Sequence[Entry]) -> tuple[str, ...]:
     """The accounts that nothing was planned for, of a decision that was acted on elsewhere."""
-    planned = {entry.account for entry in journal if isinstance(entry, Planned)}
+    planned = {entry.account for entry in journal if is_plan(entry)}
     meant = dict.fromkeys(
         [intent.account for intent in decision.intents] + [cancel.account for cancel in decision.cancels]
     )
@@ -158,13 +157,13 @@ def _unsent(decision: Decision, journal: Sequence[Entry]) -> tuple[str, ...]:
 def _suspected(decision: Decision, journal: Sequence[Entry]) -> Standing:
     if decision.is_withdrawal:
         return "suspicion over"
-    return "locked on suspicion" if any(isinstance(entry, Planned) for entry in journal) else "recorded only"
+    return "locked on suspicion" if any(is_plan(entry) for entry in journal) else "recorded only"
 
 
 def _standing(
     decision: Decision, journal: Sequence[Entry], endings: tuple[Ending, ...], unsent: Sequence[str]
 ) -> Standing:
-    ordered = [entry.account for entry in journal if isinstance(entry, Planned)]
+    ordered = [entry.account for entry in journal if is_plan(entry)]
     planned = {account for account in ordered if account is not None}
     if not planned:
         observed = not ordered and (decision.intents or decision.cancels or decision.lock)

@@ -21,7 +21,6 @@ from killswitch.journal.entries import (
     Guarded,
     Locked,
     Number,
-    Planned,
     Protected,
     Rejected,
     Sending,
@@ -31,6 +30,7 @@ from killswitch.journal.entries import (
     Unknown,
     Unprotected,
     Verified,
+    is_plan,
     known,
     text_of,
 )
@@ -138,7 +138,7 @@ def _fired(firing: Firing) -> str:
 
 def _suspicion(suspected: Suspected) -> str:
     decision = suspected.decision
-    acted = any(isinstance(entry, Planned) for entry in suspected.journal) or decision.is_withdrawal
+    acted = any(is_plan(entry) for entry in suspected.journal) or decision.is_withdrawal
     return f"{decision.reason or 'suspicion'}{'' if acted else '; recorded only, nothing is locked'}"
 
 

@@ -16,7 +16,7 @@ from msgspec import structs
 from killswitch.accounts.arming import REMEMBERED, Arming, left_to_do
 from killswitch.gate.changes import LockChanges, LockOutcome, LockProblem, LockRequest
 from killswitch.journal.codec import decode_all, encode
-from killswitch.journal.entries import Finished, Locked, OrderedLock, Planned
+from killswitch.journal.entries import Entry, Finished, Locked, OrderedLock, Planned, is_plan
 from killswitch.model.decision import Decision, LockOrder
 from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import Event
@@ -291,7 +291,7 @@ class Locking:
         """Whether the decision was acted on, and its lock not lifted: one that was only observed has none planned."""
         journal = decode_all(self._store.journal(decision))
         over = any(isinstance(entry, Finished) and entry.status in (LIFTED, SUPERSEDED) for entry in journal)
-        return not over and any(isinstance(entry, Planned) and entry.lock is not None for entry in journal)
+        return not over and any(_may_order_a_lock(entry) for entry in journal)
 
     def _forget_expired(self, now: datetime) -> None:
         """The folder ends its locks by itself; here they only stop being wanted. No unfinished work stays behind."""
@@ -322,3 +322,10 @@ def _wanted(decision: Decision, order: LockOrder) -> Wanted:
     if decision.is_suspicion and order.until is not None:
         reason = f"{reason}; locked until {rfc3339(order.until)} unless it is known before"
     return Wanted(order, decision.policy, decision.stage, reason, decision.id, decision.as_of, decision.is_suspicion)
+
+
+def _may_order_a_lock(entry: Entry) -> bool:
+    """Whether it plans a lock; one of no account that cannot be read may."""
+    if isinstance(entry, Planned):
+        return entry.lock is not None
+    return is_plan(entry) and entry.account is None

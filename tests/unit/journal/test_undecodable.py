@@ -103,6 +103,33 @@ def test_an_order_that_only_such_a_row_speaks_of_is_asked_about_before_the_close
     assert (after.fate, after.is_absent) == ("final", True)
 
 
+def garbled(store: SqlStore, kind: str) -> None:
+    """What the rows of a kind say is lost."""
+    with sqlite3.connect(store.place) as raw:
+        raw.execute("UPDATE journal SET data = 'garbled' WHERE kind = ?", (kind,))
+
+
+def test_a_close_whose_plan_cannot_be_read_is_taken_up_and_ends(store: SqlStore) -> None:
+    """By the kind of the row, which is all that the store itself goes by."""
+    venue, decision = half_closed(store)
+    garbled(store, "planned")
+    assert recorded_result(store, decision).standing == "closing"
+    gone_on(store, venue)
+    assert venue.position("BTC") == 0
+    assert recorded_result(store, decision).standing == "flat"
+
+
+def test_an_end_that_cannot_be_read_is_no_good_one_and_no_close_that_goes_on(store: SqlStore) -> None:
+    """The store has the work for finished, so that nobody works on it: it is told as abandoned, and why."""
+    venue, decision = half_closed(store)
+    gone_on(store, venue)
+    garbled(store, "finished")
+    assert store.unfinished() == []
+    result = recorded_result(store, decision)
+    assert (result.standing, [ending.cost for ending in result.endings]) == ("abandoned", [None])
+    assert "cannot be read" in (result.endings[0].reason or "")
+
+
 def test_a_row_that_cannot_be_read_is_a_page() -> None:
     """Once: of which position, and why."""
     watch = Confirming(_NoNotices())  # type: ignore[arg-type] # what it reads of a store
