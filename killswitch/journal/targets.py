@@ -282,6 +282,7 @@ class Line:
     def _count_at_worst(self, entry: Undecodable) -> None:
         """It may have said anything: of its order, of one that is not known here, or of the position."""
         self.cost = self.delay = self.received = None
+        self.whole = False  # no slice follows at once
         order = self.orders.apply(entry)
         if order is None:
             self.state = State.UNKNOWN if self.in_flight else State.SETTLED

@@ -14,6 +14,9 @@ from killswitch.execution.account_executor import Closer
 from killswitch.execution.client_order_id import client_order_id
 from killswitch.incident.record.results import recorded_result
 from killswitch.journal.codec import decode
+from killswitch.journal.entries import Filled, Sending
+from killswitch.journal.lifecycle import State
+from killswitch.journal.targets import Line
 from killswitch.model.decision import Decision
 from killswitch.model.instant import to_micros
 from killswitch.model.store import JournalEntry
@@ -128,6 +131,17 @@ def test_an_end_that_cannot_be_read_is_no_good_one_and_no_close_that_goes_on(sto
     result = recorded_result(store, decision)
     assert (result.standing, [ending.cost for ending in result.endings]) == ("abandoned", [None])
     assert "cannot be read" in (result.endings[0].reason or "")
+
+
+def test_no_slice_follows_at_once_on_a_row_that_cannot_be_read() -> None:
+    """The order before it filled wholly, and then something was said of the position: it is looked at first."""
+    line = Line("d1", "main", "BTC", "long", "sell", D(0), D(10), D(4), True, 1, 0)
+    order = ("d1", NOW, "main", "BTC", "long", "o1", 1)
+    line.recall(Sending(*order, amount=D(4), position=D(10)))
+    line.recall(Filled(*order, filled=D(4), price=D(1), fee=D(0)))
+    assert (line.state, line.whole) == (State.SETTLED, True)
+    line.recall(decode(JournalEntry("d1", "of a later version", NOW, "main", "BTC", "long")))
+    assert (line.state, line.whole) == (State.SETTLED, False)
 
 
 def test_a_row_that_cannot_be_read_is_a_page() -> None:
