@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from killswitch.execution.decide.position_trust import Reading
-from killswitch.execution.decide.schedule import Do, Verdict
+from killswitch.execution.decide.schedule import Do, Verdict, stall_reason
 from killswitch.execution.order_pass.market_halts import Halts
 from killswitch.execution.order_pass.order_decision import Judging, Verdicts, given_up, held, told
 from killswitch.execution.order_pass.order_selection import Sending
@@ -31,13 +31,14 @@ from killswitch.execution.send.venue_session import Executor
 from killswitch.execution.state.account_job import Work
 from killswitch.execution.state.execution_state import Memory
 from killswitch.execution.state.protective_record import Protections
-from killswitch.execution.targets.lifecycle import State
-from killswitch.execution.targets.position_target import Line, LineName, PositionKey
+from killswitch.journal.codec import decode
+from killswitch.journal.entries import NO_WATCH, ClosingWatch, PositionKey
+from killswitch.journal.lifecycle import State
+from killswitch.journal.targets import Line, LineName
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot, Closing
 from killswitch.model.store import Journal, JournalEntry
-from killswitch.model.tracing import NO_WATCH, ClosingWatch
 from killswitch.model.venue import VenueAdapter, traits_of
 from killswitch.ratelimit.breaker import Breaker
 from killswitch.ratelimit.budget import Budget
@@ -130,7 +131,7 @@ class Closer:
     def give_up(self, entry: JournalEntry) -> None:
         """A person ends the work on a decision: `entry` is durable. It ends once no order of it is under way."""
         if (work := self._memory.works.get(entry.decision)) is not None:
-            work.apply(entry)
+            work.apply(decode(entry))
             self._due = 0.0
 
     def learn(self, account: AccountSnapshot, at: float | None = None) -> None:
@@ -167,7 +168,7 @@ class Closer:
     def stuck(self) -> str | None:
         """What is still being tried and achieves nothing, for a person to look at; None if there is nothing such."""
         lines, now = self._memory.lines(), self._clock.now()
-        found = [line.stuck(now, self._pace) for line in lines if not self._halts.tells(line)]
+        found = [stall_reason(line, now, self._pace) for line in lines if not self._halts.tells(line)]
         found += self._halts.remarks(lines, now, self._pace)
         return "; ".join(text for text in found if text is not None) or None
 
@@ -421,18 +422,7 @@ class Closer:
             for line in work.lines
             if line.state is not State.AT_TARGET and not line.by_fills and self._is_news(work, line)
         ]
-        self._memory.record(
-            [
-                *left,
-                JournalEntry(
-                    decision=work.decision.id,
-                    kind="finished",
-                    at=self._clock.now(),
-                    account=self._account,
-                    data=work.result(verdicts, self._shown),
-                ),
-            ]
-        )
+        self._memory.record([*left, work.result(self._clock.now(), verdicts, self._shown)])
         self._memory.end(work, work.closing(self._shown))
         self._charges.ended(work.decision.id)
         for line in work.lines:

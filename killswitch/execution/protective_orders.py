@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
+from killswitch.execution.client_order_id import over_after
 from killswitch.execution.decide.position_trust import Reading
 from killswitch.execution.patience import Pace
+from killswitch.execution.recorded_reports import said, sound
 from killswitch.execution.send.order_sender import RecordAll
 from killswitch.execution.send.requests import Requests
 from killswitch.execution.state.account_job import Work
@@ -22,13 +24,11 @@ from killswitch.execution.state.protective_record import (
     put_back,
     taken_away,
 )
-from killswitch.execution.targets.client_order_id import over_after
-from killswitch.execution.targets.lifecycle import ZERO, State
-from killswitch.execution.targets.position_target import Line, PositionKey
-from killswitch.execution.targets.recorded_reports import said, sound
+from killswitch.journal.entries import Cancelled, Guarded, PositionKey, Protected
+from killswitch.journal.lifecycle import ZERO, State
+from killswitch.journal.targets import Line
 from killswitch.model.clock import Clock
 from killswitch.model.snapshot import Order, Position
-from killswitch.model.store import JournalEntry, JournalKind
 from killswitch.model.venue import (
     OrderRejectedError,
     OrderRequest,
@@ -80,7 +80,7 @@ class Guarding:
         except (VenueError, AttributeError, TypeError):
             return []
         taken = [
-            self._entry(line.decision, line.key, "unprotected", taken_away(order, positions.get(line.key)))
+            taken_away(line, order, positions.get(line.key), self._clock.now())
             for line, blockers in found
             for order in blockers
             if not self.protections.is_open(order.id)
@@ -88,7 +88,7 @@ class Guarding:
         self._record(taken)
         gone = await asyncio.gather(*(self._cancel(line, order) for line, blockers in found for order in blockers))
         self._record([entry for entry in gone if entry is not None])
-        cleared = {entry.data.get("order") for entry in gone if entry is not None}
+        cleared = {entry.order for entry in gone if entry is not None}
         return [line for line, blockers in found if blockers and all(order.id in cleared for order in blockers)]
 
     async def restore(self, works: Mapping[str, Work], reading: Reading, over: Callable[[Line], bool]) -> None:
@@ -124,9 +124,7 @@ class Guarding:
         if resting:
             self._end(guard, "still there", guard.order)
             return False
-        self._record(
-            [self._entry(guard.decision, guard.key, "cancelled", {"order": guard.order, "why": "blocks the close"})]
-        )
+        self._record([self._gone(guard.decision, guard.key, guard.order)])
         return True
 
     def due_in(self) -> float:
@@ -145,19 +143,22 @@ class Guarding:
         idle = not line.in_flight and line.state is not State.SETTLED
         return idle and self._away(guard) >= self._pace.unprotected_for
 
-    async def _cancel(self, line: Line, order: Order) -> JournalEntry | None:
+    async def _cancel(self, line: Line, order: Order) -> Cancelled | None:
         try:
             await self._requests.make("cancel", self._venue.cancel(order.symbol, order.id), self._pace.cancel_timeout)
         except VenueError:
             return None
-        return self._entry(line.decision, line.key, "cancelled", {"order": order.id, "why": "blocks the close"})
+        return self._gone(line.decision, line.key, order.id)
+
+    def _gone(self, decision: str, key: PositionKey, order: str) -> Cancelled:
+        return Cancelled(decision, self._clock.now(), self._account, *key, order=order, why="blocks the close")
 
     async def _put_back(self, guard: Protective, contracts: Decimal, line: Line) -> None:
         request = put_back(guard, contracts, reduce_only=line.reduce_only, rule=self._rule)
         if isinstance(request, str):
             self._end(guard, f"refused: {request}", None)
             return
-        self._record([self._entry(guard.decision, guard.key, "protected", self._words(guard, request), request)])
+        self._record([self._protected(guard, request)])
         await self._send(guard, request)
 
     async def _send(self, guard: Protective, request: OrderRequest) -> None:
@@ -200,36 +201,31 @@ class Guarding:
             return self._pace.absence_after
         return over_after(self._life, self._pace, None)
 
-    def _words(self, guard: Protective, request: OrderRequest) -> dict[str, str | None]:
-        return {
-            "for": guard.order,
-            "side": request.side,
-            "amount": str(request.amount),
-            "type": request.type,
-            "price": None if request.price is None else str(request.price),
-            "trigger_price": None if request.trigger_price is None else str(request.trigger_price),
-            "trigger_when": request.trigger_when,
-        }
+    def _protected(self, guard: Protective, request: OrderRequest) -> Protected:
+        return Protected(
+            guard.decision,
+            self._clock.now(),
+            self._account,
+            *guard.key,
+            request.client_order_id,
+            replaces=guard.order,
+            side=request.side,
+            amount=request.amount,
+            type=request.type,
+            price=request.price,
+            trigger_price=request.trigger_price,
+            trigger_when=request.trigger_when,
+        )
 
     def _end(self, guard: Protective, state: str, order: str | None) -> None:
-        data = {"for": guard.order, "state": said(state), "order": None if order is None else said(order)}
-        self._record([self._entry(guard.decision, guard.key, "guarded", data)])
-
-    def _entry(
-        self,
-        decision: str,
-        key: PositionKey,
-        kind: JournalKind,
-        data: Mapping[str, str | None],
-        request: OrderRequest | None = None,
-    ) -> JournalEntry:
-        return JournalEntry(
-            decision=decision,
-            kind=kind,
-            at=self._clock.now(),
-            account=self._account,
-            symbol=key[0],
-            position_side=key[1],
-            client_order_id=None if request is None else request.client_order_id,
-            data=dict(data),
+        known_as = None if order is None else said(order)
+        entry = Guarded(
+            guard.decision,
+            self._clock.now(),
+            self._account,
+            *guard.key,
+            replaces=guard.order,
+            state=said(state),
+            order=known_as,
         )
+        self._record([entry])

@@ -44,6 +44,7 @@ from killswitch.incident.record.results import Result, kept_snapshot, result_of
 from killswitch.incident.record.timeline import Suspected, timeline
 from killswitch.incident.record.totals import Totals, totals_of
 from killswitch.incident.record.unprotected import Exposure
+from killswitch.journal.codec import decode_all
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import Snapshot
@@ -179,7 +180,7 @@ def _closed_at(life: Life, came: _Came, reset: Reset | None) -> datetime | None:
 def _acted(store: IncidentStore, decision: Decision, note: Note) -> Acted:
     whole = store.decision(decision.id)
     snapshot: Snapshot | None = None if whole is None else kept_snapshot(whole.snapshot)
-    journal = store.journal(decision.id)
+    journal = decode_all(store.journal(decision.id))
     result = result_of(decision, journal, snapshot)
     return Acted(decision, firing_of(decision, result, journal, snapshot, note), journal, result, snapshot)
 
@@ -193,7 +194,7 @@ def _took(results: Sequence[Result]) -> float | None:
 def _suspected(store: IncidentStore, decision: Decision) -> Suspected:
     whole = store.decision(decision.id)
     snapshot = None if whole is None else kept_snapshot(whole.snapshot)
-    return Suspected(decision, store.journal(decision.id), snapshot)
+    return Suspected(decision, decode_all(store.journal(decision.id)), snapshot)
 
 
 def _orders(acted: Sequence[Acted]) -> tuple[OrderOutcome, ...]:

@@ -34,10 +34,14 @@ JournalKind = Literal[
 
 
 class JournalEntry(Struct, frozen=True, omit_defaults=True):
-    """One line of the journal. `sequence` is 0 until the store has given it one."""
+    """One row of the journal as it is stored; `killswitch.journal` decodes it.
+
+    `kind` is a `JournalKind`, or one that a later version has written. `sequence` is 0 until the store has given one.
+    `unreadable`: what stands in place of `data`, where that is no mapping of text to text.
+    """
 
     decision: str
-    kind: JournalKind
+    kind: str
     at: Instant
     account: str | None = None
     symbol: str | None = None
@@ -46,6 +50,7 @@ class JournalEntry(Struct, frozen=True, omit_defaults=True):
     attempt: int | None = None
     data: dict[str, str | None] = {}
     sequence: int = 0
+    unreadable: str | None = None
 
 
 class MachineState(Struct, frozen=True):

@@ -1,19 +1,17 @@
-"""How acting rooms tell what they do while they do it: spans, and the life of a closing.
+"""How acting rooms tell what they do while they do it: spans.
 
-A room is handed a `Tracer` or a `ClosingWatch`, and does not know whether anyone listens. Neither ever raises, and
-neither ever waits. Pure rooms are never handed one: whoever calls them opens the span around the call.
+A room is handed a `Tracer`, and does not know whether anyone listens. It never raises, and never waits. Pure rooms are
+never handed one: whoever calls them opens the span around the call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Final, Protocol
 
-from killswitch.model.decision import Decision
 from killswitch.model.instant import to_micros
-from killswitch.model.store import JournalEntry
 
 Attribute = str | bool | int | float
 
@@ -56,20 +54,8 @@ class Tracer(Protocol):
         ...
 
 
-class ClosingWatch(Protocol):
-    """Whoever watches closings: told of each decision taken up on an account, then of each journal entry about it."""
-
-    def begun(self, decision: Decision, account: str, journal: Sequence[JournalEntry]) -> None:
-        """Work on `decision` begins on `account`, or goes on: `journal` is what has been written about it."""
-        ...
-
-    def wrote(self, entry: JournalEntry) -> None:
-        """An entry has become durable."""
-        ...
-
-
 class _Silence:
-    """Tracer, Span and ClosingWatch that nobody listens to."""
+    """Tracer and Span that nobody listens to."""
 
     __slots__ = ()
 
@@ -81,12 +67,6 @@ class _Silence:
 
     def span(self, name: str, attributes: Mapping[str, Attribute] = NOTHING) -> _Silence:
         return self
-
-    def begun(self, decision: Decision, account: str, journal: Sequence[JournalEntry]) -> None:
-        pass
-
-    def wrote(self, entry: JournalEntry) -> None:
-        pass
 
     def __enter__(self) -> _Silence:
         return self
@@ -108,4 +88,3 @@ def report_span(tracer: Tracer, incident: str, as_of: datetime) -> Span:
 _SILENCE = _Silence()
 NO_TRACER: Final[Tracer] = _SILENCE
 NO_SPAN: Final[Span] = _SILENCE
-NO_WATCH: Final[ClosingWatch] = _SILENCE

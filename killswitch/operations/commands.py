@@ -13,6 +13,7 @@ from killswitch.accounts.arming import ArmedAccount
 from killswitch.gate.lock_merge import UNION_SCOPE
 from killswitch.graph.nodes import PolicySet
 from killswitch.incident.record.results import Standing, result_of
+from killswitch.journal.codec import decode_all
 from killswitch.model.decision import Decision, Notice, decision_id
 from killswitch.model.effects import Lock, of_kind
 from killswitch.model.instant import rfc3339
@@ -187,7 +188,7 @@ def fired_anew(store: Store, answer: Answer) -> Decision | None:
 
 def standing_of_close(store: Store, decision: Decision) -> Standing:
     """How far the close of `decision` has come, from its journal alone: cheap enough to be asked repeatedly."""
-    return result_of(decision, store.journal(decision.id), None).standing
+    return result_of(decision, decode_all(store.journal(decision.id)), None).standing
 
 
 def _closes(event: Event) -> Callable[[Decision], bool]:

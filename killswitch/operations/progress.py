@@ -11,16 +11,14 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from killswitch.incident.record.order_lines import OrderLine, number
+from killswitch.incident.record.order_lines import OrderLine
 from killswitch.incident.record.results import Ending, Result, Standing, result_of
+from killswitch.journal.entries import Entry, Place, Planned, known
 from killswitch.model.decision import Decision, Unwinding
-from killswitch.model.store import JournalEntry
 from killswitch.model.words import Cause
 
 PROGRESS_FORMAT: Final = "killswitch.progress/v1"
 ZERO = Decimal(0)
-Key = tuple[str | None, str | None, str | None]
-"""Account, symbol and side of a position."""
 
 
 class OrderCounts(Struct, frozen=True):
@@ -80,7 +78,7 @@ class Progress(Struct, frozen=True):
 class _Line:
     """One position at work: what is to be closed of it and what has been, in contracts."""
 
-    key: Key
+    key: Place
     contracts: Decimal
     filled: Decimal
     left: Decimal | None
@@ -101,7 +99,7 @@ class _Line:
         return max(1, int((rest / self.largest).to_integral_value(ROUND_CEILING))) if self.largest else 1
 
 
-def progress_of(decision: Decision, journal: Sequence[JournalEntry], now: datetime, *, runs: bool) -> Progress:
+def progress_of(decision: Decision, journal: Sequence[Entry], now: datetime, *, runs: bool) -> Progress:
     """How far the close of `decision` has come at `now`. `runs`: somebody lives who works on it."""
     result = result_of(decision, journal, None)
     orders = _by_position(result.orders)
@@ -149,27 +147,27 @@ def _paced(unwinding: Unwinding, orders: int, slices: int) -> float:
     return max(spaced, max(0, slices - 1) * (unwinding.pause or 0.0))
 
 
-def _by_position(orders: Sequence[OrderLine]) -> Mapping[Key, Sequence[OrderLine]]:
+def _by_position(orders: Sequence[OrderLine]) -> Mapping[Place, Sequence[OrderLine]]:
     """The orders of each position, as they were sent."""
-    found: dict[Key, list[OrderLine]] = {}
+    found: dict[Place, list[OrderLine]] = {}
     for order in orders:
         found.setdefault((order.account, order.symbol, order.position_side), []).append(order)
     return found
 
 
 def _lines(
-    decision: Decision, journal: Sequence[JournalEntry], result: Result, orders: Mapping[Key, Sequence[OrderLine]]
+    decision: Decision, journal: Sequence[Entry], result: Result, orders: Mapping[Place, Sequence[OrderLine]]
 ) -> tuple[_Line, ...]:
     shown = {(each.account, each.symbol, each.position_side): each for each in result.verified}
     flat = {ending.account for ending in result.endings if ending.status == "flat"}
     largest = _largest(decision)
     found = []
     for entry in journal:
-        if entry.kind != "planned" or entry.symbol is None:
+        if not isinstance(entry, Planned) or entry.symbol is None:
             continue
-        key: Key = (entry.account, entry.symbol, entry.position_side)
+        key: Place = (entry.account, entry.symbol, entry.position_side)
         seen = shown.get((entry.account or "", entry.symbol, entry.position_side))
-        contracts = number(entry, "contracts") or ZERO
+        contracts = known(entry.contracts) or ZERO
         found.append(
             _Line(
                 key=key,
@@ -183,9 +181,9 @@ def _lines(
     return tuple(found)
 
 
-def _largest(decision: Decision) -> Mapping[Key, Decimal]:
+def _largest(decision: Decision) -> Mapping[Place, Decimal]:
     """The largest slice of each position."""
-    found: dict[Key, Decimal] = {}
+    found: dict[Place, Decimal] = {}
     for intent in decision.intents:
         key = (intent.account, intent.symbol, intent.position_side)
         found[key] = max(intent.contracts, found.get(key, ZERO))

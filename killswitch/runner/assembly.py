@@ -18,11 +18,12 @@ from killswitch.gate.changes import LONGEST_LIFE
 from killswitch.gate.lock_folder import LockFolder
 from killswitch.graph.nodes import PolicySet
 from killswitch.incident.record.source_places import keep_places
+from killswitch.journal.entries import NO_WATCH, ClosingWatch
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Closing
 from killswitch.model.store import Store
-from killswitch.model.tracing import NO_TRACER, NO_WATCH, ClosingWatch, Tracer
+from killswitch.model.tracing import NO_TRACER, Tracer
 from killswitch.model.words import Severity
 from killswitch.planning.scopes.compiled_policy import Identity, scopes_of
 from killswitch.planning.tick import Interpreter

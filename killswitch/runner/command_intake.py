@@ -10,6 +10,8 @@ from typing import Final
 from msgspec import DecodeError
 
 from killswitch.accounts.arming import left_to_do
+from killswitch.journal.codec import encode
+from killswitch.journal.entries import GivenUp
 from killswitch.model.decision import Notice
 from killswitch.model.legible import legible, one_line
 from killswitch.model.snapshot import Event
@@ -20,14 +22,14 @@ OPERATOR = "operator"
 
 
 @dataclass(frozen=True, slots=True)
-class GivenUp:
+class GivenUpCloses:
     """What the commands of one tick come to; the entries are to be durable with it."""
 
     entries: tuple[JournalEntry, ...] = ()
     notices: tuple[Notice, ...] = ()
 
 
-def given_up(events: Iterable[Event], store: Store, at: datetime, answers: Iterable[Notice] = ()) -> GivenUp:
+def given_up(events: Iterable[Event], store: Store, at: datetime, answers: Iterable[Notice] = ()) -> GivenUpCloses:
     """The end of every close that the events name and that is not over, and an answer to each of them.
 
     An event names a decision, and in its scope an account or a venue, or no scope for every account that still closes
@@ -43,13 +45,10 @@ def given_up(events: Iterable[Event], store: Store, at: datetime, answers: Itera
         accounts = accounts_closing(store, event.decision, event.scope)
         by, why = event.author or "unknown", event.reason or "no reason given"
         entries += [
-            JournalEntry(
-                decision=event.decision, kind="given_up", at=at, account=account,
-                data={"author": event.author, "reason": event.reason, "event": event.id},
-            )
+            encode(GivenUp(event.decision, at, account, author=event.author, reason=event.reason, event=event.id))
             for account in accounts
             if not any((it.decision, it.account) == (event.decision, account) for it in entries)
-        ]  # fmt: skip
+        ]
         for account in accounts:
             text = f"the close {event.decision} is given up on {account} by {by}: {why}"
             notices.append(Notice(at, OPERATOR, f"account/{account}", "warning", "warning", text, event.id))
@@ -57,7 +56,7 @@ def given_up(events: Iterable[Event], store: Store, at: datetime, answers: Itera
             scope = event.scope or "portfolio"
             text = f"nothing is being closed for {event.decision} on {scope}: there is nothing to give up"
             notices.append(Notice(at, OPERATOR, scope, "nothing_selected", "page", text, event.id))
-    return GivenUp(tuple(entries), tuple(notices))
+    return GivenUpCloses(tuple(entries), tuple(notices))
 
 
 def accounts_closing(store: Store, decision: str, scope: str | None) -> tuple[str, ...]:

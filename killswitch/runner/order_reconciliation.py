@@ -14,21 +14,21 @@ from typing import Any
 
 from msgspec import structs
 
+from killswitch.execution.client_order_id import is_ours
 from killswitch.execution.query.order_discrepancies import (
     Doubt,
-    KnownOrder,
     doubts,
     fills_of_ours,
-    fold,
-    folded,
+    knowledge_of,
     lasts_from,
     of_state,
 )
-from killswitch.execution.targets.client_order_id import is_ours
+from killswitch.journal.codec import decode_all
+from killswitch.journal.entries import Abandoned, ClosingWatch, Entry, Guarded, SetAside, Undecodable
+from killswitch.journal.orders import JournaledOrder, JournaledOrders
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.snapshot import AccountSnapshot, Order, Snapshot
-from killswitch.model.store import JournalEntry, Store
-from killswitch.model.tracing import ClosingWatch
+from killswitch.model.store import Store
 
 REMEMBERED_NOTICES = 500
 """How many of the newest notices a start looks through for what need not be told again."""
@@ -52,8 +52,8 @@ class Confirming:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._orders: dict[str, dict[str, KnownOrder]] = {}
-        """Decision → name → what the journal says of it."""
+        self._orders: dict[str, JournaledOrders] = {}
+        """By decision."""
         self._decisions: dict[str, str | None] = {}
         """Name → its decision; None where no journal knows it."""
         self._names: dict[str, str] = {}
@@ -71,17 +71,17 @@ class Confirming:
 
     # As a ClosingWatch
 
-    def begun(self, decision: Decision, account: str, journal: Sequence[JournalEntry]) -> None:
+    def begun(self, decision: Decision, account: str, journal: Sequence[Entry]) -> None:
         """Take up what an earlier run has written about the decision."""
         for entry in journal:
             if entry.account == account:
                 self._note(decision.id, entry)
-        self._keep(decision.id, folded(journal))
+        self._keep(decision.id, JournaledOrders(journal))
 
-    def wrote(self, entry: JournalEntry) -> None:
+    def wrote(self, entry: Entry) -> None:
         """Take in an entry of a closing at work."""
         orders = self._orders.get(entry.decision)
-        if orders is not None and (known := fold(orders, entry)) is not None:
+        if orders is not None and (known := orders.apply(entry)) is not None:
             self._remember(known)
         for name in self._about(entry):
             self._is_due(entry.account or "", name)
@@ -114,7 +114,7 @@ class Confirming:
             known = self._known(name)
             mine = structs.replace(account, orders=(resting[name],) if name in resting else ())
             found += doubts(mine, snapshot.as_of, {name: known}.get, {name: filled[name]} if name in filled else {})
-            if known is not None and known.knowledge != "sent" and snapshot.as_of < lasts_from(known):
+            if known is not None and knowledge_of(known) != "sent" and snapshot.as_of < lasts_from(known):
                 due[name] = lasts_from(known)
         return found
 
@@ -143,11 +143,11 @@ class Confirming:
     def _is_due(self, account: str, name: str) -> None:
         self._due.setdefault(account, {})[name] = None
 
-    def _about(self, entry: JournalEntry) -> list[str]:
+    def _about(self, entry: Entry) -> list[str]:
         """The orders of which the venue has shown something, and that an entry says something new of."""
         account = entry.account or ""
-        shown = (*self._resting.get(account, ()), *self._filled.get(account, ())) if entry.kind == "guarded" else ()
-        if entry.kind == "guarded":  # it names the order whose place was taken, not the one that takes it
+        if isinstance(entry, Guarded):  # it names the order whose place was taken, not the one that takes it
+            shown = (*self._resting.get(account, ()), *self._filled.get(account, ()))
             return [name for name in shown if self._decisions.get(name) == entry.decision]
         name = entry.client_order_id
         if name is None or not (name in self._resting.get(account, {}) or name in self._filled.get(account, {})):
@@ -156,12 +156,12 @@ class Confirming:
 
     # What the journal knows
 
-    def _known(self, name: str) -> KnownOrder | None:
+    def _known(self, name: str) -> JournaledOrder | None:
         decision = self._decisions.get(name)
         if decision is None:
             return None
         if decision not in self._orders:
-            self._keep(decision, folded(self._store.journal(decision)))
+            self._keep(decision, JournaledOrders(decode_all(self._store.journal(decision))))
         return self._orders[decision].get(name)
 
     def _look_up(self, names: set[str]) -> None:
@@ -182,43 +182,49 @@ class Confirming:
         found = {name for entry in journal if (name := entry.client_order_id) is not None} & names
         self._decisions |= dict.fromkeys(found, decision)
         if found:
-            self._keep(decision, folded(journal))
+            self._keep(decision, JournaledOrders(decode_all(journal)))
         return found
 
-    def _keep(self, decision: str, orders: dict[str, KnownOrder]) -> None:
+    def _keep(self, decision: str, orders: JournaledOrders) -> None:
         self._orders.pop(decision, None)
         self._orders[decision] = orders
-        for known in orders.values():
+        for known in orders.newest.values():
             self._remember(known)
         while len(self._orders) > KEPT:
             del self._orders[next(iter(self._orders))]
 
-    def _remember(self, known: KnownOrder) -> None:
-        self._decisions[known.name] = known.decision
-        if known.order is not None:
-            self._names[known.order] = known.name
+    def _remember(self, known: JournaledOrder) -> None:
+        if not known.name:
+            return
+        self._decisions[known.name] = known.first.decision
+        if known.order_id is not None:
+            self._names[known.order_id] = known.name
         odd = of_state(known)
         if odd is not None:
             self._texts[odd.text] = None
 
-    def _note(self, decision: str, entry: JournalEntry) -> None:
+    def _note(self, decision: str, entry: Entry) -> None:
         """What an entry gives to tell by itself."""
-        if entry.kind == "guarded":
-            state = entry.data.get("state") or "unknown"
-            if state not in _GUARDED and not state.startswith("tried"):
-                bare = f"{entry.symbol} {entry.position_side} on account {entry.account}"
-                self._texts[f"{bare} stands without its protective order {entry.data.get('for')}: {state}"] = None
-            return
-        if entry.kind not in ("set_aside", "abandoned"):
-            return
+        look = f"(ksctl explain {decision})"
         said = f"order {entry.client_order_id} on {entry.symbol} on account {entry.account} is of unknown fate"
-        what = (
-            "it is set aside, and the venue is still asked. Its position goes on without it: a full close of a swap or "
-            "future as a whole, since such orders only reduce, anything else as if it had filled"
-        )
-        if entry.kind == "abandoned":
-            what = "the venue does not say what became of it, and is asked no more: look there"
-        self._texts[f"{said}: {what} (ksctl explain {decision})"] = None
+        match entry:
+            case Guarded():
+                state = entry.state or "unknown"
+                if state not in _GUARDED and not state.startswith("tried"):
+                    bare = f"{entry.symbol} {entry.position_side} on account {entry.account}"
+                    self._texts[f"{bare} stands without its protective order {entry.replaces}: {state}"] = None
+            case SetAside():
+                what = (
+                    "it is set aside, and the venue is still asked. Its position goes on without it: a full close of a "
+                    "swap or future as a whole, since such orders only reduce, anything else as if it had filled"
+                )
+                self._texts[f"{said}: {what} {look}"] = None
+            case Abandoned():
+                what = "the venue does not say what became of it, and is asked no more: look there"
+                self._texts[f"{said}: {what} {look}"] = None
+            case Undecodable():
+                what = f"an entry of the journal about {entry.symbol} on account {entry.account} cannot be decoded"
+                self._texts[f"{what}, and counts at its worst: {entry.why} {look}"] = None
 
 
 class Both:
@@ -227,12 +233,12 @@ class Both:
     def __init__(self, first: ClosingWatch, second: ClosingWatch) -> None:
         self._watches = (first, second)
 
-    def begun(self, decision: Decision, account: str, journal: Sequence[JournalEntry]) -> None:
+    def begun(self, decision: Decision, account: str, journal: Sequence[Entry]) -> None:
         """Tell both."""
         for watch in self._watches:
             watch.begun(decision, account, journal)
 
-    def wrote(self, entry: JournalEntry) -> None:
+    def wrote(self, entry: Entry) -> None:
         """Tell both."""
         for watch in self._watches:
             watch.wrote(entry)

@@ -67,8 +67,9 @@ def notice_row(notice: Notice) -> Row:
 
 def journal_row(entry: JournalEntry) -> Row:
     row = msgspec.structs.asdict(entry)
-    del row["sequence"]
-    return {**row, "at": to_micros(entry.at), "data": ENCODER.encode(entry.data).decode()}
+    del row["sequence"], row["unreadable"]
+    data = ENCODER.encode(entry.data).decode() if entry.unreadable is None else entry.unreadable
+    return {**row, "at": to_micros(entry.at), "data": data}
 
 
 def whole(value: object) -> int:
@@ -126,7 +127,11 @@ def delivery(row: Any) -> Delivery:
 def entry(row: Any) -> JournalEntry:
     values = dict(row._mapping)
     values["at"] = from_micros(whole(row.at))
-    values["data"] = _DATA.decode(row.data)
+    try:
+        values["data"] = _DATA.decode(row.data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # A later version may write what this one cannot read; what is read of the rest is worth more than an error.
+        values["data"], values["unreadable"] = {}, text(row.data)
     return msgspec.convert(values, JournalEntry)
 
 

@@ -8,14 +8,35 @@ the journal, and ends what the first one began, in the same trace under the same
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime
 from typing import Protocol
 
+from killswitch.journal.entries import (
+    Abandoned,
+    Absent,
+    Acknowledged,
+    Cancelled,
+    Entry,
+    Filled,
+    Finished,
+    Guarded,
+    Number,
+    Protected,
+    Rejected,
+    Sending,
+    SetAside,
+    Swept,
+    Undecodable,
+    Unknown,
+    Unprotected,
+    Verified,
+    known,
+    text_of,
+)
+from killswitch.journal.orders import JournaledOrder, JournaledOrders
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Orders, only_on, sizes_of, tag_of
 from killswitch.model.instant import to_micros
-from killswitch.model.store import JournalEntry
 from killswitch.model.tracing import AS_OF, Attribute
 from killswitch.telemetry.spans import Course
 
@@ -52,7 +73,7 @@ class ClosingCourses:
         self._counts = counts
         self._open: dict[tuple[str, str], _Closing] = {}
 
-    def begun(self, decision: Decision, account: str, journal: Sequence[JournalEntry]) -> None:
+    def begun(self, decision: Decision, account: str, journal: Sequence[Entry]) -> None:
         if decision.is_suspicion:
             return  # cancels of entries are no close
         closing = self._open[decision.id, account] = _Closing(decision, account)
@@ -61,7 +82,7 @@ class ClosingCourses:
             if entry.account == account:
                 closing.take(entry)
 
-    def wrote(self, entry: JournalEntry) -> None:
+    def wrote(self, entry: Entry) -> None:
         closing = self._open.get((entry.decision, entry.account or ""))
         if closing is None:
             return
@@ -70,32 +91,27 @@ class ClosingCourses:
             self._count(entry, closing)
         if order is not None and self._sink is not None:
             self._sink.ordered(order, closing.decision, closing.account)
-        if entry.kind == "finished":
+        if isinstance(entry, Finished):
             del self._open[entry.decision, closing.account]
             if self._sink is not None:
                 self._sink.closed(closing.course, closing.decision, closing.account)
 
-    def _count(self, entry: JournalEntry, closing: _Closing) -> None:
+    def _count(self, entry: Entry, closing: _Closing) -> None:
         counts, account = self._counts, entry.account or ""
         if counts is None:
             return
-        if entry.kind == "unknown":
-            counts.unknown_fate(account)
-        elif entry.kind in ("filled", "rejected", "absent", "abandoned"):
-            counts.order(account, outcome(entry))
-        elif entry.kind == "finished":
-            seconds = (entry.at - closing.decision.as_of).total_seconds()
-            counts.closing(account, entry.data.get("status") or "abandoned", max(0.0, seconds))
-        elif (bare := closing.covered(entry)) is not None:
-            counts.unprotected(account, bare)
+        match entry:
+            case Unknown():
+                counts.unknown_fate(account)
+            case Filled() | Rejected() | Absent() | Abandoned():
+                counts.order(account, closing.outcome(entry))
+            case Finished():
+                seconds = (entry.at - closing.decision.as_of).total_seconds()
+                counts.closing(account, entry.status or "abandoned", max(0.0, seconds))
+            case Guarded() if (bare := closing.covered(entry)) is not None:
+                counts.unprotected(account, bare)
 
 
-def outcome(entry: JournalEntry) -> str:
-    """How an order ended: the venue's state for it, `rejected`, `absent` if the venue never had it, or `abandoned`."""
-    return entry.data.get("state") or "filled" if entry.kind == "filled" else entry.kind
-
-
-_PROTECTION = {"unprotected": ("order",), "protected": ("for",), "guarded": ("for", "state")}
 _COVERED = ("resting", "not needed", "still there")
 
 
@@ -106,80 +122,95 @@ class _Closing:
         self.decision = decision
         self.account = account
         self.course = Course("close", _nanos(decision.as_of), _about(decision, account))
-        self._orders: dict[str, Course] = {}
-        self._sent = 0
-        self._abandoned = 0
+        self._orders = JournaledOrders()
+        self._open: dict[str, Course] = {}
+        """By client order id."""
         self._bare: dict[str, datetime] = {}
         """Protective orders that were taken away and not replaced yet, and when."""
 
-    def take(self, entry: JournalEntry) -> Course | None:
+    def take(self, entry: Entry) -> Course | None:
         """Move by one entry; the order that it ends, if it ends one."""
-        name, at = entry.client_order_id, _nanos(entry.at)
-        match entry.kind:
-            case "sending" if name is not None:
-                self._sent += 1
-                self._orders[name] = Course("order", at, self._about_order(entry))
-            case "acknowledged" | "unknown" | "set_aside" if name in self._orders:
-                self._orders[name].events.append((entry.kind, at, _words(entry, "text")))
-            case "filled" | "rejected" | "absent" | "abandoned" if name in self._orders:
-                self._abandoned += entry.kind == "abandoned"
-                return _ended(self._orders.pop(name), entry, at)
-            case "verified":
-                said = _words(entry, "position", "target")
-                said |= {"killswitch.symbol": entry.symbol or "", "killswitch.position.side": entry.position_side or ""}
-                self.course.events.append(("verified", at, said))
-            case "cancelled":
-                self.course.events.append(("cancelled", at, _words(entry, "order", "why")))
-            case "swept":
-                self.course.events.append(("swept", at, {}))
-            case "unprotected" | "protected" | "guarded":
-                self._protect(entry, at)
-            case "finished":
+        at = _nanos(entry.at)
+        order = self._orders.apply(entry)
+        match entry:
+            case Sending() if order is not None and entry.client_order_id is not None:
+                self._open[order.name] = Course("order", at, self._about_order(entry))
+            case Filled() | Rejected() | Absent() | Abandoned() if order is not None and order.name in self._open:
+                return _ended(self._open.pop(order.name), order, entry, at)
+            case Acknowledged() | Unknown() | SetAside() if order is not None and order.name in self._open:
+                text = None if isinstance(entry, Acknowledged) else entry.text
+                self._open[order.name].events.append((entry.kind, at, _attributes(text=text)))
+            case Finished():
                 self._finish(entry, at)
+            case _:
+                self._note(entry, at)
         return None
 
-    def _protect(self, entry: JournalEntry, at: int) -> None:
-        """A protective order is taken away, to be put back, or answered about."""
-        said = _words(entry, *_PROTECTION[entry.kind])
-        said |= {"killswitch.symbol": entry.symbol or "", "killswitch.position.side": entry.position_side or ""}
-        self.course.events.append((entry.kind, at, said))
-        if entry.kind == "unprotected":
-            self._bare.setdefault(entry.data.get("order") or "", entry.at)
+    def outcome(self, entry: Entry) -> str:
+        """How the order that `entry` has ended did so."""
+        order = self._orders.get(entry.client_order_id or "")
+        return "" if order is None else order.outcome
 
-    def covered(self, entry: JournalEntry) -> float | None:
-        """Seconds for which a position was without the protective order that `entry` replaces; None for all else."""
-        if entry.kind != "guarded" or entry.data.get("state") not in _COVERED:
+    def _note(self, entry: Entry, at: int) -> None:
+        """What happens to a position beside its orders: an event of the close."""
+        events = self.course.events
+        place: dict[str, Attribute] = {
+            "killswitch.symbol": entry.symbol or "",
+            "killswitch.position.side": entry.position_side or "",
+        }
+        match entry:
+            case Verified():
+                shown = _attributes(position=text_of(entry.position), target=text_of(entry.target))
+                events.append((entry.kind, at, shown | place))
+            case Cancelled():
+                events.append((entry.kind, at, _attributes(order=entry.order, why=entry.why)))
+            case Swept():
+                events.append((entry.kind, at, {}))
+            case Unprotected():
+                events.append((entry.kind, at, _attributes(order=entry.order) | place))
+                self._bare.setdefault(entry.order or "", entry.at)
+            case Protected():
+                events.append((entry.kind, at, _attributes(**{"for": entry.replaces}) | place))
+            case Guarded():
+                events.append((entry.kind, at, _attributes(**{"for": entry.replaces, "state": entry.state}) | place))
+            case Undecodable():
+                events.append(("undecodable", at, _attributes(why=entry.why) | place))
+
+    def covered(self, entry: Guarded) -> float | None:
+        """Seconds for which a position was without the protective order that `entry` replaces; None if it still is."""
+        if entry.state not in _COVERED:
             return None
-        since = self._bare.pop(entry.data.get("for") or "", None)
+        since = self._bare.pop(entry.replaces or "", None)
         return None if since is None else max(0.0, (entry.at - since).total_seconds())
 
-    def _about_order(self, entry: JournalEntry) -> dict[str, Attribute]:
+    def _about_order(self, entry: Sending) -> dict[str, Attribute]:
         found: dict[str, Attribute] = {
             "killswitch.decision": self.decision.id,
             "killswitch.account": self.account,
             "killswitch.symbol": entry.symbol or "",
             "killswitch.position.side": entry.position_side or "",
-            "killswitch.order.side": entry.data.get("side") or "",
+            "killswitch.order.side": entry.side or "",
             "killswitch.order.client_id": entry.client_order_id or "",
             "killswitch.order.attempt": entry.attempt or 0,
         }
-        _set_number(found, "killswitch.order.amount", entry.data.get("amount"))
-        _set_number(found, "killswitch.order.limit", entry.data.get("price"))
-        if (kind := entry.data.get("order")) is not None:
-            found["killswitch.order.type"] = kind
-        if (rung := entry.data.get("rung")) is not None and rung.isascii() and rung.isdigit():
-            found["killswitch.order.rung"] = int(rung)
+        _set_number(found, "killswitch.order.amount", entry.amount)
+        _set_number(found, "killswitch.order.limit", entry.price)
+        if entry.order is not None:
+            found["killswitch.order.type"] = entry.order
+        if (rung := known(entry.rung)) is not None:
+            found["killswitch.order.rung"] = rung
         return found
 
-    def _finish(self, entry: JournalEntry, at: int) -> None:
-        course, status = self.course, entry.data.get("status") or "abandoned"
+    def _finish(self, entry: Finished, at: int) -> None:
+        course, status = self.course, entry.status or "abandoned"
+        orders = [order for order in self._orders.all if order.sending is not None]
         course.ended = at
         course.set("killswitch.close.status", status)
-        course.set("killswitch.close.orders", self._sent)
-        course.set("killswitch.close.abandoned", self._abandoned)
-        _set_number(course.attributes, "killswitch.close.cost", entry.data.get("cost"))
+        course.set("killswitch.close.orders", len(orders))
+        course.set("killswitch.close.abandoned", sum(order.status == "abandoned" for order in orders))
+        _set_number(course.attributes, "killswitch.close.cost", entry.cost)
         if status != "flat":
-            course.failure = f"{status}: {entry.data.get('reason') or 'no reason given'}"
+            course.failure = f"{status}: {entry.reason or 'no reason given'}"
 
 
 def _about(decision: Decision, account: str) -> dict[str, Attribute]:
@@ -201,28 +232,29 @@ def _about(decision: Decision, account: str) -> dict[str, Attribute]:
     return found
 
 
-def _ended(order: Course, entry: JournalEntry, at: int) -> Course:
-    order.ended = at
-    order.set("killswitch.order.outcome", outcome(entry))
-    _set_number(order.attributes, "killswitch.order.filled", entry.data.get("filled"))
-    _set_number(order.attributes, "killswitch.order.price", entry.data.get("price"))
-    _set_number(order.attributes, "killswitch.order.fee", entry.data.get("fee"))
-    if entry.kind != "filled":
-        order.failure = entry.data.get("text") or entry.data.get("reason") or entry.kind
-        order.set("killswitch.order.reason", entry.data.get("reason"))
-    return order
+def _ended(course: Course, order: JournaledOrder, entry: Filled | Rejected | Absent | Abandoned, at: int) -> Course:
+    course.ended = at
+    course.set("killswitch.order.outcome", order.outcome)
+    if isinstance(entry, Filled):
+        _set_number(course.attributes, "killswitch.order.filled", entry.filled)
+        _set_number(course.attributes, "killswitch.order.price", entry.price)
+        _set_number(course.attributes, "killswitch.order.fee", entry.fee)
+        return course
+    reason = entry.reason if isinstance(entry, Rejected) else None
+    course.failure = entry.text or reason or entry.kind
+    course.set("killswitch.order.reason", reason)
+    return course
 
 
-def _words(entry: JournalEntry, *keys: str) -> dict[str, Attribute]:
-    found = {f"killswitch.{key}": entry.data.get(key) for key in keys}
-    return {key: value for key, value in found.items() if value is not None}
+def _attributes(**values: str | None) -> dict[str, Attribute]:
+    return {f"killswitch.{name}": value for name, value in values.items() if value is not None}
 
 
-def _set_number(attributes: dict[str, Attribute], name: str, text: str | None) -> None:
+def _set_number(attributes: dict[str, Attribute], name: str, value: Number) -> None:
     """A journaled number for people to search by; the exact one stays in the journal."""
-    with suppress(ValueError):
-        if text is not None:
-            attributes[name] = float(text)
+    number = known(value)
+    if number is not None:
+        attributes[name] = float(number)
 
 
 def _nanos(at: datetime) -> int:

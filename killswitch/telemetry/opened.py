@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from killswitch.journal.entries import NO_WATCH, ClosingWatch
 from killswitch.model.instant import to_micros
 from killswitch.model.legible import legible
-from killswitch.model.tracing import NO_TRACER, NO_WATCH, ClosingWatch, Tracer
+from killswitch.model.tracing import NO_TRACER, Tracer
 from killswitch.telemetry.settings import Settings, TelemetryError, settings
 
 if TYPE_CHECKING:

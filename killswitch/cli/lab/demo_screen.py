@@ -13,9 +13,11 @@ import click
 
 from killswitch.cli.wording import interval, money
 from killswitch.graph.nodes import PolicySet
+from killswitch.journal.codec import decode
+from killswitch.journal.entries import Entry, Filled, Finished, Locked, Rejected, Verified, text_of
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Orders, sizes_of, tag_of
-from killswitch.model.store import JournalEntry, Store
+from killswitch.model.store import Store
 from killswitch.runner.loop import TickReport
 from killswitch.runner.status_blob import LIVE_NAME, MachineView, TriggerStatus, decode_view
 from killswitch.signals.catalogue import BY_NAME
@@ -124,7 +126,7 @@ class Screen:
             for entry in self._store.journal(decision):
                 if entry.sequence > self._journaled.get(decision, 0):
                     self._journaled[decision] = entry.sequence
-                    self._journal(entry)
+                    self._journal(decode(entry))
 
     def _is_news(self, equity: Decimal, report: TickReport) -> bool:
         if self._shown_equity is None or self._shown_at is None:
@@ -185,18 +187,20 @@ class Screen:
             orders = sizes_of(decision.effects)[tag_of(Orders)]
             self._say(f"  {orders} orders: gross {money(before)} → {money(after)}")
 
-    def _journal(self, entry: JournalEntry) -> None:
-        data, symbol = entry.data, entry.symbol
-        if entry.kind == "locked":
-            self._say(f"  lock written: {data.get('scope')} ({data.get('status')})", "magenta")
-        elif entry.kind == "filled":
-            self._say(f"  {symbol}: filled {data.get('filled')} at {data.get('price')}", "cyan")
-        elif entry.kind == "verified" and symbol is not None:
-            self._say(f"  {symbol}: the venue shows {data.get('position')}, wanted {data.get('target')}", "cyan")
-        elif entry.kind == "rejected":
-            self._say(f"  {symbol}: rejected: {data.get('text') or data.get('reason')}", "yellow")
-        elif entry.kind == "finished" and entry.account is not None:
-            self._say(f"  closing ended: {_ENDS.get(data.get('status') or '', data.get('status'))}", "green")
+    def _journal(self, entry: Entry) -> None:
+        symbol = entry.symbol
+        match entry:
+            case Locked():
+                self._say(f"  lock written: {entry.scope} ({entry.status})", "magenta")
+            case Filled():
+                self._say(f"  {symbol}: filled {text_of(entry.filled)} at {text_of(entry.price)}", "cyan")
+            case Verified() if symbol is not None:
+                shown = f"{text_of(entry.position)}, wanted {text_of(entry.target)}"
+                self._say(f"  {symbol}: the venue shows {shown}", "cyan")
+            case Rejected():
+                self._say(f"  {symbol}: rejected: {entry.text or entry.reason}", "yellow")
+            case Finished() if entry.account is not None:
+                self._say(f"  closing ended: {_ENDS.get(entry.status or '', entry.status)}", "green")
 
     def _say(self, text: str, colour: str | None = None) -> None:
         at = f"{self._at:%d %H:%M}" if self._at else ""

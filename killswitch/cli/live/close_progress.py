@@ -14,6 +14,7 @@ import msgspec
 
 from killswitch.accounts.arming import left_to_do
 from killswitch.cli.wording import instant, lasting
+from killswitch.journal.codec import decode_all
 from killswitch.model.legible import one_line
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
@@ -77,7 +78,7 @@ class Watch:
         stored = self._store.decision(decision)
         if stored is None:
             return None
-        return progress_of(stored.decision, self._store.journal(decision), now, runs=self.alive)
+        return progress_of(stored.decision, decode_all(self._store.journal(decision)), now, runs=self.alive)
 
 
 class Terminal:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from killswitch.execution.patience import Pace
-from killswitch.execution.targets.lifecycle import ZERO
-from killswitch.execution.targets.position_target import PositionKey
-from killswitch.execution.targets.recorded_reports import finite, said
+from killswitch.execution.recorded_reports import finite, said
+from killswitch.journal.entries import PositionKey
+from killswitch.journal.lifecycle import ZERO
 from killswitch.model.snapshot import AccountSnapshot, Position
 
 _MARGINED = frozenset({"swap", "future", "margin"})

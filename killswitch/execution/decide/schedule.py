@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import ROUND_FLOOR, Decimal
 from enum import Enum
 
-from killswitch.execution.targets.lifecycle import ZERO, State
-from killswitch.execution.targets.order_ledger import PositionLedger
-from killswitch.execution.targets.position_target import Line
+from killswitch.execution.patience import Pace
+from killswitch.journal.ledger import PositionLedger
+from killswitch.journal.lifecycle import ZERO, State
+from killswitch.journal.targets import Line
 from killswitch.model.snapshot import Instrument
 
 _RULED_OUT = frozenset({"below_minimum"})
@@ -158,3 +160,24 @@ def acting(lines: Iterable[Line], ends: Callable[[Line], bool]) -> list[Line]:
 def _smallest(lines: Iterable[Line], ends: Callable[[Line], bool]) -> Line | None:
     trying = (line for line in lines if not ends(line))
     return min(trying, key=lambda line: (line.target, line.urgency, -line.attempt), default=None)
+
+
+def stall_reason(line: Line, now: datetime, pace: Pace) -> str | None:
+    """Why a person should look at a line, though it is still being tried; None if there is no reason to."""
+    for order in line.aside.values():
+        if (now - order.sent_at).total_seconds() < pace.absence_after:
+            continue
+        return f"order {order.name} on {line.symbol} is of unknown fate{_since(order.sent_at)}, and is asked about"
+    if line.state is not State.AT_TARGET and line.fruitless >= pace.fruitless_attempts:
+        how = "does not fill" if line.trouble is None else f"is refused again and again ({line.trouble})"
+        return f"{line.symbol} {how}, and tried again"
+    if line.in_flight and line.sent_at is not None:
+        if (now - line.sent_at).total_seconds() < pace.resting_for:
+            return None
+        how = "rests" if line.state is State.WORKING else "is of unknown fate"
+        return f"order {line.client_order_id} on {line.symbol} {how}{_since(line.sent_at)}"
+    return None
+
+
+def _since(at: datetime) -> str:
+    return f" since {at:%Y-%m-%d %H:%M:%S} UTC"

@@ -12,6 +12,8 @@ from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
 
+from killswitch.journal.codec import decode_all, encode
+from killswitch.journal.entries import Finished, Planned
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.effects import EFFECTS, kind_of, of_kind, tag_of
@@ -22,9 +24,6 @@ from killswitch.model.store import JournalEntry, Store, StoreTroubleError
 
 REMEMBERED = 10_000
 """How many decisions back a start looks for what was planned and is not finished."""
-
-EFFECT = "effect"
-"""The key of an entry's data that names the kind of effect."""
 
 
 class Performer:
@@ -108,7 +107,7 @@ class OncePerDecision(Performer, Generic[E]):
     def planned(self, decision: Decision, snapshot: Snapshot) -> tuple[JournalEntry, ...]:
         if of_kind(decision.effects, self._effect) is None:
             return ()
-        return (JournalEntry(decision.id, "planned", decision.as_of, data={EFFECT: self._key}),)
+        return (encode(Planned(decision.id, decision.as_of, effect=self._key)),)
 
     async def recover(self) -> None:
         for stored in reversed(self._store.decisions(REMEMBERED)):
@@ -131,12 +130,13 @@ class OncePerDecision(Performer, Generic[E]):
                 problems += (f"{self._key} of decision {decision.id} failed and is tried again: {why}",)
                 continue
             if status is not None:
-                data: dict[str, str | None] = {EFFECT: self._key, "status": status}
-                self._store.append(JournalEntry(decision.id, "finished", self._clock.now(), data=data))
+                ended = Finished(decision.id, self._clock.now(), effect=self._key, status=status)
+                self._store.append(encode(ended))
                 del self._open[decision.id]
                 self.ended += (decision.id,)
         return problems
 
     def _is_open(self, decision: str) -> bool:
-        mine = [entry.kind for entry in self._store.journal(decision) if entry.data.get(EFFECT) == self._key]
-        return "planned" in mine and "finished" not in mine
+        entries = decode_all(self._store.journal(decision))
+        mine = {type(each) for each in entries if isinstance(each, Planned | Finished) and each.effect == self._key}
+        return Planned in mine and Finished not in mine

@@ -11,9 +11,9 @@ from datetime import datetime
 from decimal import Decimal
 
 from killswitch.execution.patience import Pace
-from killswitch.execution.targets.lifecycle import ZERO, State
-from killswitch.execution.targets.position_target import Line
-from killswitch.execution.targets.recorded_reports import finite
+from killswitch.execution.recorded_reports import finite
+from killswitch.journal.lifecycle import ZERO, State
+from killswitch.journal.targets import Line
 from killswitch.model.snapshot import AccountSnapshot, Instrument, InstrumentState
 
 CLOSED = "market_closed"

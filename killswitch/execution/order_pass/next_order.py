@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from decimal import Decimal
 
-from killswitch.execution.decide.ladder import Manner, manner, next_rung
+from killswitch.execution.client_order_id import client_order_id, validity
+from killswitch.execution.decide.ladder import manner, next_rung
 from killswitch.execution.decide.schedule import Do, left_to_close, sized
 from killswitch.execution.patience import Pace
 from killswitch.execution.send.queued_orders import Departure
 from killswitch.execution.state.account_job import Work
 from killswitch.execution.state.intents import marked
-from killswitch.execution.targets.client_order_id import client_order_id, validity
-from killswitch.execution.targets.lifecycle import NEXT_SLICE, ZERO, State
-from killswitch.execution.targets.order_ledger import PositionLedger
-from killswitch.execution.targets.position_target import Line
+from killswitch.journal.entries import NEXT_SLICE, Sending
+from killswitch.journal.ledger import PositionLedger
+from killswitch.journal.lifecycle import ZERO, State
+from killswitch.journal.targets import Line
 from killswitch.model.snapshot import Instrument, Position
 from killswitch.model.venue import OrderRequest, VenueTraits
 
@@ -27,18 +29,23 @@ def departure(
     instrument: Instrument | None,
     traits: VenueTraits,
     pace: Pace,
+    at: datetime,
     *,
     slice_after: bool = False,
 ) -> Departure:
-    """The next order of `line` over `amount` contracts.
+    """The next order of `line` over `amount` contracts, made at `at`.
 
     `held` is what is believed to be held before it, `seen` the position as the venue showed it last.
     """
     rung = next_rung(work.ladder, line.rung, line.tried)
     how = manner(work.ladder, rung, line.side, line.band, seen, instrument)
     attempt = line.attempt + 1 if line.spent else line.attempt
+    name = client_order_id(line.decision, line.index, attempt, traits.client_ids)
+    while name in line.aside:  # spoken of by an entry that could not be decoded
+        attempt += 1
+        name = client_order_id(line.decision, line.index, attempt, traits.client_ids)
     request = OrderRequest(
-        client_order_id=client_order_id(line.decision, line.index, attempt, traits.client_ids),
+        client_order_id=name,
         symbol=line.symbol,
         side=line.side,
         position_side=line.position_side,
@@ -49,27 +56,27 @@ def departure(
         time_in_force="gtc" if how.price is None or how.rests else "ioc",
         valid_for=validity(traits.order_life, pace, line.expired),
     )
-    data = _words(line, how, amount, held, seen, slice_after=slice_after)
-    if request.valid_for is not None:
-        data["valid_for"] = f"{request.valid_for:g}"
-    return Departure(line, request, attempt, data)
-
-
-def _words(
-    line: Line, how: Manner, amount: Decimal, held: Decimal, seen: Position | None, *, slice_after: bool
-) -> dict[str, str | None]:
-    data: dict[str, str | None] = {
-        "side": line.side,
-        "amount": str(amount),
-        "position": str(held),
-        "order": how.order,
-        "rung": str(how.rung),
-    }
-    if how.price is not None:
-        data["price"] = str(how.price)
-    if slice_after:
-        data["after"] = NEXT_SLICE
-    return data | (marked(seen) if seen is not None else {})
+    mark, value = marked(seen)
+    entry = Sending(
+        line.decision,
+        at,
+        line.account,
+        line.symbol,
+        line.position_side,
+        name,
+        attempt,
+        side=line.side,
+        amount=amount,
+        position=held,
+        order=how.order,
+        rung=how.rung,
+        price=how.price,
+        after=NEXT_SLICE if slice_after else None,
+        mark=mark,
+        value=value,
+        valid_for=None if request.valid_for is None else Decimal(f"{request.valid_for:g}"),
+    )
+    return Departure(line, request, entry)
 
 
 def next_slice(line: Line, ledger: PositionLedger, instrument: Instrument | None) -> Decimal | None:

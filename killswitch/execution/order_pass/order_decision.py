@@ -10,8 +10,8 @@ from killswitch.execution.decide.schedule import WAIT, Do, Verdict, judge
 from killswitch.execution.order_pass.trusted_positions import Looking
 from killswitch.execution.patience import Pace
 from killswitch.execution.state.execution_state import Memory
-from killswitch.execution.targets.lifecycle import State
-from killswitch.execution.targets.position_target import Line, LineName
+from killswitch.journal.lifecycle import State
+from killswitch.journal.targets import Line, LineName
 from killswitch.model.clock import Clock
 
 

@@ -22,8 +22,8 @@ from killswitch.execution.send.requests import Requests
 from killswitch.execution.send.venue_session import Executor
 from killswitch.execution.state.account_job import Work
 from killswitch.execution.state.execution_state import Memory
-from killswitch.execution.targets.lifecycle import ZERO, State
-from killswitch.execution.targets.position_target import Line, LineName
+from killswitch.journal.lifecycle import ZERO, State
+from killswitch.journal.targets import Line, LineName
 from killswitch.model.clock import Clock
 from killswitch.model.venue import BookClosingVenue, VenueAdapter, VenueTraits
 
@@ -150,7 +150,8 @@ class Sending:
         seen = None if reading is None else reading.positions.get(line.key)
         instrument = self._looking.instruments.get(line.symbol)
         return departure(
-            work, line, amount, held, seen, instrument, self._traits, self._pace, slice_after=slice_after
+            work, line, amount, held, seen, instrument, self._traits, self._pace, self._clock.now(),
+            slice_after=slice_after,
         )  # fmt: skip
 
     async def send_on_what_was_known(self, *, unreadable: bool) -> None:

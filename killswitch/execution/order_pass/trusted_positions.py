@@ -9,9 +9,9 @@ from decimal import Decimal
 
 from killswitch.execution.decide.position_trust import Distrust, Reading, Trust
 from killswitch.execution.patience import Pace
+from killswitch.execution.recorded_reports import sound_rules
 from killswitch.execution.send.venue_session import Executor
-from killswitch.execution.targets.position_target import PositionKey
-from killswitch.execution.targets.recorded_reports import sound_rules
+from killswitch.journal.entries import PositionKey
 from killswitch.model.clock import Clock
 from killswitch.model.snapshot import AccountSnapshot, Instrument
 from killswitch.ratelimit.budget import Purpose

@@ -15,13 +15,13 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.execution.patience import Pace
+from killswitch.execution.recorded_reports import said, sound_fills
 from killswitch.execution.send.requests import NoRoomError, Requests
 from killswitch.execution.state.execution_state import Memory
-from killswitch.execution.targets.lifecycle import ZERO, number
-from killswitch.execution.targets.recorded_reports import said, sound_fills
+from killswitch.journal.entries import Charged, Filled, known
+from killswitch.journal.lifecycle import ZERO
 from killswitch.model.clock import Clock
 from killswitch.model.snapshot import Fill
-from killswitch.model.store import JournalEntry
 from killswitch.model.venue import MalformedAnswerError, RateLimitedError, VenueAdapter, VenueError, traits_of
 from killswitch.ratelimit.breaker import Breaker
 from killswitch.ratelimit.budget import Budget
@@ -45,7 +45,7 @@ _Charge = tuple[Decimal | None, str | None]
 class _Owed:
     """One order whose charge nobody has told."""
 
-    entry: JournalEntry
+    entry: Filled
     filled: Decimal
     since: float
     due: float
@@ -94,7 +94,7 @@ class Charges:
     def _owe(self, decision: str, since: datetime | None) -> None:
         now = self._clock.monotonic()
         for entry in self._memory.take_uncharged(decision):
-            filled, name = number(entry.data.get("filled")), entry.client_order_id
+            filled, name = known(entry.filled), entry.client_order_id
             if self._wanted and filled and name is not None and (since is None or entry.at >= since):
                 self._owed[name] = _Owed(entry, filled, now, now + self._pace.poll)
         self._due = min(self._due, now + self._pace.poll)
@@ -214,18 +214,10 @@ class Charges:
         if not self._owed:
             self._refusals = 0
 
-    def _entry(self, filled: JournalEntry, fee: Decimal | None, why: str | None) -> JournalEntry:
-        return JournalEntry(
-            decision=filled.decision,
-            kind="charged",
-            at=self._clock.now(),
-            account=self._account,
-            symbol=filled.symbol,
-            position_side=filled.position_side,
-            client_order_id=filled.client_order_id,
-            attempt=filled.attempt,
-            data={"fee": None if fee is None else str(fee), "text": why},
-        )
+    def _entry(self, filled: Filled, fee: Decimal | None, why: str | None) -> Charged:
+        place = (self._account, filled.symbol, filled.position_side)
+        order = (filled.client_order_id, filled.attempt)
+        return Charged(filled.decision, self._clock.now(), *place, *order, fee=fee, text=why)
 
 
 def charged(fills: Sequence[Fill], currency: str | None) -> tuple[Decimal | None, str | None]:

@@ -11,9 +11,9 @@ from killswitch.execution.query.order_query import Asking, questions
 from killswitch.execution.send.requests import Requests
 from killswitch.execution.send.venue_session import Executor
 from killswitch.execution.state.execution_state import Memory
-from killswitch.execution.targets.lifecycle import State
+from killswitch.journal.entries import Entry
+from killswitch.journal.lifecycle import State
 from killswitch.model.clock import Clock
-from killswitch.model.store import JournalEntry
 
 
 class Following:
@@ -28,7 +28,7 @@ class Following:
         pace: Pace,
         requests: Requests,
         halts: Halts,
-        late: Callable[[], Sequence[JournalEntry]],
+        late: Callable[[], Sequence[Entry]],
     ) -> None:
         """`late`: takes the answers to requests that were not waited for."""
         self._memory = memory
@@ -55,7 +55,7 @@ class Following:
             and self._asking.has_asked(question)
             and (question.line.guarded or self._asking.is_late(question))
         ]
-        self._memory.record(aside + self._asking.give_up(self._clock.monotonic(), about))
+        self._memory.record([*aside, *self._asking.give_up(self._clock.monotonic(), about)])
         await self._call_back()
 
     def _take_late(self) -> None:

@@ -14,17 +14,17 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
+from killswitch.execution.client_order_id import over_after
 from killswitch.execution.patience import Pace
 from killswitch.execution.query.charges import charged
+from killswitch.execution.recorded_reports import said, sound, sound_fills
 from killswitch.execution.send.order_sender import RecordAll, told
 from killswitch.execution.send.requests import NoRoomError, Requests
-from killswitch.execution.targets.client_order_id import over_after
-from killswitch.execution.targets.lifecycle import EARLY, ZERO, State
-from killswitch.execution.targets.position_target import Line
-from killswitch.execution.targets.recorded_reports import said, sound, sound_fills
+from killswitch.journal.entries import Abandoned, Absent, Acknowledged, Entry, EntryHead, SetAside
+from killswitch.journal.lifecycle import ZERO, State
+from killswitch.journal.targets import Line
 from killswitch.model.clock import Clock
 from killswitch.model.snapshot import Order
-from killswitch.model.store import JournalEntry, JournalKind
 from killswitch.model.venue import (
     Call,
     OrderReport,
@@ -86,7 +86,9 @@ class _Asked:
 def questions(line: Line) -> list[Question]:
     """Every order of the line whose end is not known."""
     found = [
-        Question(line, order.name, order.attempt, None, order.may_fill, order.sent_at, None, order.valid_for)
+        Question(
+            line, order.name, order.attempt, None, order.may_fill(line.decided), order.sent_at, None, order.valid_for
+        )
         for order in line.aside.values()
     ]
     if line.in_flight and line.client_order_id is not None:
@@ -219,23 +221,19 @@ class Asking:
         """Whether the venue was asked about the order, and did not say."""
         return question.name in self._asked
 
-    def give_up(self, now: float, about: Sequence[Question]) -> list[JournalEntry]:
+    def give_up(self, now: float, about: Sequence[Question]) -> list[Abandoned]:
         """The ends of those set aside that have been asked about for long enough."""
         return [
-            self._entry(
-                question, "abandoned", {"text": f"asked about for {self._pace.asked_for:g} s without an answer"}
-            )
+            Abandoned(*self._head(question), text=f"asked about for {self._pace.asked_for:g} s without an answer")
             for question in about
             if question.state is None
             and self._heard.get(question.name, (0, now))[0] >= LEAST_QUESTIONS
             and now - self._heard[question.name][1] >= self._pace.asked_for
         ]
 
-    def set_aside(self, question: Question) -> JournalEntry:
+    def set_aside(self, question: Question) -> SetAside:
         """The line goes on without the order."""
-        return self._entry(
-            question, "set_aside", {"text": "its fate is unknown, and the position does not wait for it"}
-        )
+        return SetAside(*self._head(question), text="its fate is unknown, and the position does not wait for it")
 
     def _turns(self, due: Sequence[Question]) -> list[Question]:
         """Those that only their turn makes due, the one that has waited longest first.
@@ -315,13 +313,13 @@ class Asking:
                 return "closing"
         return "reading"
 
-    def _as_told(self, question: Question, report: OrderReport) -> JournalEntry | None:
-        news = told(report, State.WORKING if question.state in (None, State.WORKING) else question.state)
-        return None if news is None else self._entry(question, *news)
+    def _as_told(self, question: Question, report: OrderReport) -> Entry | None:
+        state = State.WORKING if question.state in (None, State.WORKING) else question.state
+        return told(report, state, self._head(question))
 
     async def _answer(
         self, question: Question, report: OrderReport | VenueError | None, resting: dict[str, Order] | None
-    ) -> JournalEntry | None:
+    ) -> Entry | None:
         if report is None:
             self._denied.setdefault(question.name, self._clock.monotonic())
         elif isinstance(report, OrderReport):
@@ -334,16 +332,14 @@ class Asking:
             return None
         return await self._otherwise(question, resting, denied=report is None)
 
-    async def _otherwise(
-        self, question: Question, resting: dict[str, Order] | None, *, denied: bool
-    ) -> JournalEntry | None:
+    async def _otherwise(self, question: Question, resting: dict[str, Order] | None, *, denied: bool) -> Entry | None:
         """What open orders and fills say of an order that its name did not lead to."""
         if resting is not None and question.name in resting:
             order = resting[question.name]
             if question.state is None:
                 self.resting[question.name] = order.id
             news = question.state in (State.SENDING, State.UNKNOWN)
-            return self._entry(question, "acknowledged", {"order": said(order.id), "filled": None}) if news else None
+            return Acknowledged(*self._head(question), order=said(order.id)) if news else None
         if (
             denied
             and not self._asked[question.name].can_be_absent
@@ -358,10 +354,8 @@ class Asking:
             return self._as_told(question, report)
         if not gone or report.filled > ZERO:
             return None
-        data: dict[str, str | None] = {"text": "the venue has no such order"}
-        if not self._is_over(question):
-            data[EARLY] = "yes"
-        return self._entry(question, "absent", data)
+        early = not self._is_over(question)
+        return Absent(*self._head(question), text="the venue has no such order", early=early)
 
     async def _by_fills(self, question: Question) -> OrderReport | None:
         """The order as its fills tell it; None if the venue does not say."""
@@ -429,16 +423,14 @@ class Asking:
         since = (self._clock.now() - question.sent_at).total_seconds()
         return since >= self._pace.absence_after or since < 0
 
-    def _entry(self, question: Question, kind: JournalKind, data: dict[str, str | None]) -> JournalEntry:
+    def _head(self, question: Question) -> EntryHead:
         line = question.line
-        return JournalEntry(
-            decision=line.decision,
-            kind=kind,
-            at=self._clock.now(),
-            account=self._account,
-            symbol=line.symbol,
-            position_side=line.position_side,
-            client_order_id=question.name,
-            attempt=question.attempt,
-            data=data,
+        return (
+            line.decision,
+            self._clock.now(),
+            self._account,
+            line.symbol,
+            line.position_side,
+            question.name,
+            question.attempt,
         )

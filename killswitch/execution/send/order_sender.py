@@ -8,15 +8,16 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from decimal import Decimal
 from typing import Any
 
+from msgspec import structs
+
+from killswitch.execution.recorded_reports import said, sound
 from killswitch.execution.send.queued_orders import Departure, Flight, Queue, Sent, Wave
 from killswitch.execution.send.requests import Requests
-from killswitch.execution.targets.lifecycle import EXPIRED, ZERO, State
-from killswitch.execution.targets.recorded_reports import said, sound
+from killswitch.journal.entries import EXPIRED, Acknowledged, Entry, EntryHead, Filled, Rejected, Unknown
+from killswitch.journal.lifecycle import ZERO, State
 from killswitch.model.clock import Clock
-from killswitch.model.store import JournalEntry, JournalKind
 from killswitch.model.venue import (
     BatchingVenue,
     Call,
@@ -33,7 +34,7 @@ from killswitch.model.venue import (
 )
 from killswitch.ratelimit.budget import Ticket
 
-RecordAll = Callable[[Sequence[JournalEntry]], None]
+RecordAll = Callable[[Sequence[Entry]], None]
 """Makes entries durable together, and then lets each move what it is about."""
 
 TOGETHER = 0.02
@@ -72,16 +73,16 @@ class Dispatch:
         self._clock = clock
         self._requests = requests
         self._record = record
-        self._behind: dict[asyncio.Task[Sequence[JournalEntry]], Flight] = {}
+        self._behind: dict[asyncio.Task[Sequence[Entry]], Flight] = {}
         """Requests that no wave waits for any longer."""
 
-    def late(self) -> list[JournalEntry]:
+    def late(self) -> list[Entry]:
         """The answers to requests that were not waited for, as far as they are here; each is given once.
 
         What became of a request that broke is unknown: its orders are asked about.
         """
         ended = [task for task in self._behind if task.done()]
-        found: list[JournalEntry] = []
+        found: list[Entry] = []
         for task in ended:
             group = self._behind.pop(task).group
             self._requests.running -= _names(group)
@@ -109,13 +110,13 @@ class Dispatch:
         wave = Wave()
         loop = asyncio.get_running_loop()
 
-        async def one(flight: Flight, ticket: Ticket) -> Sequence[JournalEntry]:
+        async def one(flight: Flight, ticket: Ticket) -> Sequence[Entry]:
             answers = await self._request(flight.group, ticket)
             if not flight.behind:
                 wave.take(answers)
             return answers
 
-        tasks: list[asyncio.Task[Sequence[JournalEntry]]] = []
+        tasks: list[asyncio.Task[Sequence[Entry]]] = []
         try:
             more, chunk = True, FIRST
             while more or wave.open:
@@ -195,7 +196,8 @@ class Dispatch:
             groups.append((group, self._requests.take(_call(group), [each.line.symbol for each in group])))
             queue.took(len(group))
             count += len(group)
-        self._record([self._entry(each, "sending", each.data) for group, _ in groups for each in group])
+        now = self._clock.now()
+        self._record([structs.replace(each.entry, at=now) for group, _ in groups for each in group])
         return groups
 
     def _only_its_symbol(self, symbol: str) -> bool:
@@ -210,7 +212,7 @@ class Dispatch:
             return first[:fits]
         return first[:1] if first and self._requests.wait("submit", symbols[:1]) <= 0.0 else []
 
-    async def _request(self, group: Sequence[Departure], ticket: Ticket) -> list[JournalEntry]:
+    async def _request(self, group: Sequence[Departure], ticket: Ticket) -> list[Entry]:
         """One request, and for each of its orders what the venue said."""
         asked: Awaitable[Sequence[OrderReport | VenueError]]
         asked = self._single(group[0].request) if len(group) == 1 else self._several([d.request for d in group])
@@ -231,7 +233,7 @@ class Dispatch:
             raise MalformedAnswerError(f"{len(found)} answers to a batch of {len(requests)} orders")
         return found
 
-    def _answered(self, departure: Departure, answer: OrderReport | VenueError) -> JournalEntry:
+    def _answered(self, departure: Departure, answer: OrderReport | VenueError) -> Entry:
         if isinstance(answer, VenueError):
             if isinstance(answer, RateLimitedError):
                 self._requests.refused(answer)
@@ -243,40 +245,39 @@ class Dispatch:
             return self._failed(departure, error)
         except Exception as error:  # noqa: BLE001 - an adapter is someone else's code: it must not stop other orders
             return self._unknown(departure, error)
-        kind, data = told(report, line.state) or ("acknowledged", {"order": report.id, "filled": str(report.filled)})
-        return self._entry(departure, kind, data)
+        head = self._head(departure)
+        return told(report, line.state, head) or Acknowledged(*head, order=report.id, filled=report.filled)
 
-    def _failed(self, departure: Departure, error: VenueError) -> JournalEntry:
+    def _failed(self, departure: Departure, error: VenueError) -> Entry:
+        head = self._head(departure)
         match error:
             case OrderRejectedError(reason="duplicate_client_order_id"):
                 # The venue has an order of this name: ours, sent before. What became of it, only it can say.
-                return self._entry(departure, "unknown", {"reason": error.reason, "text": said(error)})
+                return Unknown(*head, reason=error.reason, text=said(error))
             case OrderRejectedError():
-                return self._entry(departure, "rejected", {"reason": said(error.reason), "text": said(error)})
+                return Rejected(*head, reason=said(error.reason), text=said(error))
             case RateLimitedError():
-                return self._entry(departure, "rejected", {"reason": "rate_limited", "text": said(error)})
+                return Rejected(*head, reason="rate_limited", text=said(error))
             case RequestExpiredError():
-                return self._entry(departure, "rejected", {"reason": EXPIRED, "text": said(error)})
+                return Rejected(*head, reason=EXPIRED, text=said(error))
             case VenueDownError():
-                return self._entry(departure, "rejected", {"reason": "venue_down", "text": said(error)})
+                return Rejected(*head, reason="venue_down", text=said(error))
             case _:
                 return self._unknown(departure, error)
 
-    def _unknown(self, departure: Departure, error: BaseException) -> JournalEntry:
-        return self._entry(departure, "unknown", {"text": said(f"{type(error).__name__}: {error}")})
+    def _unknown(self, departure: Departure, error: BaseException) -> Unknown:
+        return Unknown(*self._head(departure), text=said(f"{type(error).__name__}: {error}"))
 
-    def _entry(self, departure: Departure, kind: JournalKind, data: dict[str, str | None]) -> JournalEntry:
-        line = departure.line
-        return JournalEntry(
-            decision=line.decision,
-            kind=kind,
-            at=self._clock.now(),
-            account=self._account,
-            symbol=line.symbol,
-            position_side=line.position_side,
-            client_order_id=departure.request.client_order_id,
-            attempt=departure.attempt,
-            data=data,
+    def _head(self, departure: Departure) -> EntryHead:
+        line, sending = departure.line, departure.entry
+        return (
+            line.decision,
+            self._clock.now(),
+            self._account,
+            line.symbol,
+            line.position_side,
+            sending.client_order_id,
+            sending.attempt,
         )
 
 
@@ -288,22 +289,17 @@ def _call(orders: Sequence[Departure]) -> Call:
     return "submit_batch" if len(orders) > 1 else "submit"
 
 
-def told(report: OrderReport, state: State | None) -> tuple[JournalKind, dict[str, str | None]] | None:
+def told(report: OrderReport, state: State | None, head: EntryHead) -> Acknowledged | Rejected | Filled | None:
     """What a sound report is as a journal entry; None for one that says nothing new of an order in `state`."""
     if report.state == "open":
-        if state is State.WORKING:
-            return None
-        return "acknowledged", {"order": report.id, "filled": str(report.filled)}
+        return None if state is State.WORKING else Acknowledged(*head, order=report.id, filled=report.filled)
     if report.state == "rejected" and report.filled == ZERO:
-        return "rejected", {"reason": "other", "text": f"order {report.id} was rejected", "order": report.id}
-    return "filled", {
-        "order": report.id,
-        "state": report.state,
-        "filled": str(report.filled),
-        "price": _text(report.average_price),
-        "fee": _text(report.fee),
-    }
-
-
-def _text(value: Decimal | None) -> str | None:
-    return None if value is None else str(value)
+        return Rejected(*head, reason="other", text=f"order {report.id} was rejected", order=report.id)
+    return Filled(
+        *head,
+        order=report.id,
+        state=report.state,
+        filled=report.filled,
+        price=report.average_price,
+        fee=report.fee,
+    )

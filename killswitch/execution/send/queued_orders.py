@@ -9,19 +9,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from killswitch.execution.targets.position_target import Line
-from killswitch.model.store import JournalEntry
+from killswitch.journal.entries import Entry, Sending
+from killswitch.journal.targets import Line
 from killswitch.model.venue import OrderRequest
 
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """One order that is to leave: its line, the request, and what its `sending` entry says beside them."""
+    """One order that is to leave: its line, the request, and its entry, which is dated when it leaves."""
 
     line: Line
     request: OrderRequest
-    attempt: int
-    data: dict[str, str | None]
+    entry: Sending
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +48,9 @@ class Wave:
     """The requests under way, and their answers that are not written down yet."""
 
     def __init__(self) -> None:
-        self.flights: dict[asyncio.Task[Sequence[JournalEntry]], Flight] = {}
+        self.flights: dict[asyncio.Task[Sequence[Entry]], Flight] = {}
         self.came = asyncio.Event()
-        self._answers: list[JournalEntry] = []
+        self._answers: list[Entry] = []
         self._since = 0.0
         self._noted = False
 
@@ -60,13 +59,13 @@ class Wave:
         """How many requests are waited for."""
         return len(self.flights)
 
-    def take(self, answers: Sequence[JournalEntry]) -> None:
+    def take(self, answers: Sequence[Entry]) -> None:
         """Hold the answers of one request."""
         if not self._answers:
             self._since = asyncio.get_running_loop().time()
         self._answers += answers
 
-    def ended(self, task: asyncio.Task[Sequence[JournalEntry]]) -> None:
+    def ended(self, task: asyncio.Task[Sequence[Entry]]) -> None:
         """One of the requests is over."""
         if self.flights.pop(task, None) is not None and not (self.flights and self._noted):
             self._noted = True
@@ -76,7 +75,7 @@ class Wave:
         """When the first of the requests left that are waited for; infinite if none is."""
         return next((flight.left for flight in self.flights.values()), math.inf)
 
-    def leave_behind(self, before: float) -> list[tuple[asyncio.Task[Sequence[JournalEntry]], Flight]]:
+    def leave_behind(self, before: float) -> list[tuple[asyncio.Task[Sequence[Entry]], Flight]]:
         """Wait no longer for the requests that left at `before` or earlier; they go on."""
         found = [(task, flight) for task, flight in self.flights.items() if flight.left <= before]
         for task, flight in found:
@@ -94,7 +93,7 @@ class Wave:
         """Real seconds for which the oldest answer has been held."""
         return asyncio.get_running_loop().time() - self._since if self._answers else 0.0
 
-    def give(self) -> Sequence[JournalEntry]:
+    def give(self) -> Sequence[Entry]:
         """The answers, to be written down."""
         given, self._answers, self._noted = self._answers, [], False
         return given

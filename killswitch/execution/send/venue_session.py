@@ -11,19 +11,16 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
-from msgspec import structs
-
 from killswitch.execution.patience import Pace
+from killswitch.execution.recorded_reports import said
 from killswitch.execution.send.order_sender import RecordAll
 from killswitch.execution.send.requests import Requests
 from killswitch.execution.send.requests import called_off as called_off
-from killswitch.execution.targets.lifecycle import LEFT
-from killswitch.execution.targets.position_target import Line
-from killswitch.execution.targets.recorded_reports import said
+from killswitch.journal.entries import Cancelled, Swept, Verified
+from killswitch.journal.targets import Line
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Cancel
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.model.store import JournalEntry, JournalKind
 from killswitch.model.venue import (
     BookClosingVenue,
     OrderRejectedError,
@@ -90,7 +87,8 @@ class Executor:
         """
         if not isinstance(self._venue, BookClosingVenue):
             raise TypeError(f"{type(self._venue).__name__} closes no book")
-        self._record([self._entry(decision, "swept", {}) for decision in decisions])
+        now = self._clock.now()
+        self._record([Swept(decision, now, self._account) for decision in decisions])
         try:
             await self._requests.make("close_book", self._venue.close_book())
         except VenueError:
@@ -98,45 +96,18 @@ class Executor:
 
     def cancelled(self, cancel: Cancel, decision: str) -> None:
         """Journal that an order rests no longer."""
-        data: dict[str, str | None] = {"order": cancel.order, "why": cancel.why}
-        self._record([self._entry(decision, "cancelled", data, symbol=cancel.symbol)])
+        now = self._clock.now()
+        self._record([Cancelled(decision, now, self._account, cancel.symbol, order=cancel.order, why=cancel.why)])
 
     def verified(self, shown: Sequence[tuple[Line, Decimal]]) -> None:
         """Journal what the venue's own positions say about lines."""
-        self._record(
-            [
-                self._entry(
-                    line.decision,
-                    "verified",
-                    {"position": str(contracts), "target": str(line.target)},
-                    symbol=line.symbol,
-                    position_side=line.position_side,
-                )
-                for line, contracts in shown
-            ]
-        )
+        now = self._clock.now()
+        self._record([self._verified(line, contracts, now) for line, contracts in shown])
 
-    def left_as(self, line: Line, contracts: Decimal, at: datetime) -> JournalEntry:
+    def left_as(self, line: Line, contracts: Decimal, at: datetime) -> Verified:
         """What the venue's own positions said last, `at`, about a line that ends short of its target; not journaled."""
-        data: dict[str, str | None] = {"position": str(contracts), "target": str(line.target), LEFT: "yes"}
-        found = self._entry(line.decision, "verified", data, symbol=line.symbol, position_side=line.position_side)
-        return structs.replace(found, at=at)
+        return self._verified(line, contracts, at, is_last=True)
 
-    def _entry(
-        self,
-        decision: str,
-        kind: JournalKind,
-        data: dict[str, str | None],
-        *,
-        symbol: str | None = None,
-        position_side: str | None = None,
-    ) -> JournalEntry:
-        return JournalEntry(
-            decision=decision,
-            kind=kind,
-            at=self._clock.now(),
-            account=self._account,
-            symbol=symbol,
-            position_side=position_side,
-            data=data,
-        )
+    def _verified(self, line: Line, contracts: Decimal, at: datetime, *, is_last: bool = False) -> Verified:
+        place = (self._account, line.symbol, line.position_side)
+        return Verified(line.decision, at, *place, position=contracts, target=line.target, is_last=is_last)

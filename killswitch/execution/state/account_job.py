@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from decimal import ROUND_FLOOR, Decimal
 
 from killswitch.execution.decide.ladder import MARKET
 from killswitch.execution.decide.schedule import Do, Verdict
 from killswitch.execution.state.intents import lines_of
-from killswitch.execution.targets.lifecycle import ZERO, State, number
-from killswitch.execution.targets.position_target import Line, LineName, PositionKey
+from killswitch.journal.entries import (
+    Cancelled,
+    Entry,
+    Finished,
+    GivenUp,
+    PositionKey,
+    Swept,
+    Undecodable,
+    is_plan,
+    known,
+)
+from killswitch.journal.lifecycle import ZERO, State
+from killswitch.journal.targets import Line, LineName
 from killswitch.model.decision import Cancel, Decision, Unwinding
 from killswitch.model.snapshot import Closing, ClosingStatus, Instrument, Residual
-from killswitch.model.store import JournalEntry
 
 _AFTER_FEES = Decimal("0.98")
 """No venue takes more than two percent of a sale."""
-_LEFT = "left "
-"""In a `finished` entry: `left SIDE SYMBOL` → contracts above the target."""
 
 
 class Work:
     """Folded from the decision and its journal entries; knows nothing that is not in them."""
 
-    def __init__(self, decision: Decision, account: str, entries: Sequence[JournalEntry] = ()) -> None:
+    def __init__(self, decision: Decision, account: str, entries: Sequence[Entry] = ()) -> None:
         """`entries` are the decision's journal, in sequence; those of other accounts are passed over."""
         self.decision = decision
         self.account = account
@@ -41,39 +50,44 @@ class Work:
         """Hops for which less has arrived than a fee can explain."""
         self.planned: int | None = None
         """Where in the journal the work begins; None if none was planned on this account."""
-        self.finished: JournalEntry | None = None
+        self.finished: Finished | None = None
         self.given_up: str | None = None
         """Who has ended the work by hand, and why; nothing more is sent for it then."""
         for entry in entries:
             if entry.account == account:
                 self._take(entry, Line.recall)
 
-    def apply(self, entry: JournalEntry) -> None:
+    def apply(self, entry: Entry) -> None:
         """Take one new entry of this decision on this account. ForbiddenTransitionError if it cannot follow."""
         self._take(entry, Line.apply)
 
-    def _take(self, entry: JournalEntry, move: Callable[[Line, JournalEntry], None]) -> None:
-        if entry.kind == "planned":
-            self.planned = entry.sequence if self.planned is None else self.planned
-        if entry.kind in ("finished", "swept"):
-            self.finished = entry if entry.kind == "finished" else self.finished
-            for line in self.lines:
-                if entry.kind == "finished" or line.state is State.READY:
-                    move(line, entry)
-            return
-        if entry.kind == "given_up":
-            author, why = entry.data.get("author") or "unknown", entry.data.get("reason") or "no reason given"
-            self.given_up = f"given up by {author}: {why}"
-            return
-        if entry.kind == "cancelled":
-            self.cancels = [cancel for cancel in self.cancels if cancel.order != entry.data["order"]]
-            return
-        if (key := key_of(entry)) in self._by_key:
-            move(self._by_key[key], entry)
+    def _take(self, entry: Entry, move: Callable[[Line, Entry], None]) -> None:
+        if self.planned is None and is_plan(entry):
+            self.planned = entry.sequence
+        match entry:
+            case Finished():
+                self.finished = entry
+                touched: Sequence[Line] = self.lines
+            case Swept():
+                touched = [line for line in self.lines if line.state is State.READY]
+            case Undecodable() if entry.key is None:
+                touched = self.lines
+            case GivenUp():
+                author, why = entry.author or "unknown", entry.reason or "no reason given"
+                self.given_up = f"given up by {author}: {why}"
+                return
+            case Cancelled():
+                self.cancels = [cancel for cancel in self.cancels if cancel.order != entry.order]
+                return
+            case _:
+                line = self.line_of(entry)
+                touched = () if line is None else (line,)
+        for line in touched:
+            move(line, entry)
 
-    def check(self, entry: JournalEntry) -> None:
+    def check(self, entry: Entry) -> None:
         """Raise what `apply` would, and change nothing: what cannot be folded must not be written down."""
-        touched = self.lines if entry.kind == "finished" else [self.line_of(entry)]
+        touched = self.lines if isinstance(entry, Finished) else [self.line_of(entry)]
         for line in touched:
             if line is not None:
                 line.check(entry)
@@ -82,9 +96,9 @@ class Work:
         """The line that works on a position."""
         return self._by_key.get(key)
 
-    def line_of(self, entry: JournalEntry) -> Line | None:
+    def line_of(self, entry: Entry) -> Line | None:
         """The line that `entry` is about; None if it is about none of this work."""
-        key = key_of(entry)
+        key = entry.key
         return None if key is None else self._by_key.get(key)
 
     def turn(self, over: Callable[[Line], bool]) -> PositionKey | None:
@@ -161,18 +175,19 @@ class Work:
         """The venue refuses to cancel this order: it is reported, and not asked for again in this process."""
         self._uncancellable[cancel.order] = why
 
-    def result(self, verdicts: Sequence[Verdict], shown: Mapping[PositionKey, Decimal]) -> dict[str, str | None]:
-        """What the `finished` entry says: status, reason if not flat, cost, delay, what is left of each position."""
+    def result(self, at: datetime, verdicts: Sequence[Verdict], shown: Mapping[PositionKey, Decimal]) -> Finished:
+        """How it ended: status, reason if not flat, cost, delay, what is left of each position."""
         status, reason = self._outcome(verdicts)
-        cost, delay = self.cost(), self.delay()
-        left = {_LEFT + line.position_side + " " + line.symbol: str(left) for line, left in self._left(shown)}
-        return {
-            "status": status,
-            "reason": reason,
-            "cost": None if cost is None else str(cost),
-            "delay": None if delay is None else str(delay),
-            **left,
-        }
+        return Finished(
+            self.decision.id,
+            at,
+            self.account,
+            status=status,
+            reason=reason,
+            cost=self.cost(),
+            delay=self.delay(),
+            left={line.key: left for line, left in self._left(shown)},
+        )
 
     def _outcome(self, verdicts: Sequence[Verdict]) -> tuple[ClosingStatus, str | None]:
         reasons = [verdict.reason for verdict in verdicts if verdict.reason]
@@ -197,19 +212,13 @@ class Work:
         status: ClosingStatus = "closing" if begun else "planned"
         return Closing(self.decision.id, status, residual, self.cost(), self.decision.scope)
 
-    def _ended(self, finished: JournalEntry) -> Closing:
+    def _ended(self, finished: Finished) -> Closing:
         residual = tuple(
             Residual(self.account, line.symbol, line.position_side, left)
             for line in self.lines
-            if (left := number(finished.data.get(_LEFT + line.position_side + " " + line.symbol))) is not None
+            if (left := known(finished.left.get(line.key))) is not None
         )
-        return Closing(
-            self.decision.id,
-            ended_as(finished),
-            residual,
-            number(finished.data.get("cost")),
-            self.decision.scope,
-        )
+        return Closing(self.decision.id, finished.ended_as, residual, known(finished.cost), self.decision.scope)
 
     def _left(self, shown: Mapping[PositionKey, Decimal]) -> list[tuple[Line, Decimal]]:
         """The lines not at their targets, and how far each is from it."""
@@ -240,26 +249,6 @@ def _in_turn(decision: Decision, account: str) -> list[tuple[PositionKey, Decima
         if not seen or seen[-1] != key:
             seen.append(key)
     return slices if len(seen) > len(set(seen)) else []
-
-
-def key_of(entry: JournalEntry) -> PositionKey | None:
-    """The position that `entry` is about; None if it is about none."""
-    if entry.symbol is None or entry.position_side is None:
-        return None
-    return (entry.symbol, "long" if entry.position_side == "long" else "short")
-
-
-def ended_as(finished: JournalEntry) -> ClosingStatus:
-    """The status that a `finished` entry carries; `abandoned` for one that this program does not know."""
-    match finished.data.get("status"):
-        case "flat":
-            return "flat"
-        case "residual":
-            return "residual"
-        case "blocked":
-            return "blocked"
-        case _:
-            return "abandoned"
 
 
 def _distance(line: Line, shown: Mapping[PositionKey, Decimal]) -> Decimal:

@@ -9,16 +9,30 @@ from decimal import Decimal
 from itertools import chain
 
 from killswitch.execution.patience import Pace
-from killswitch.execution.state.account_job import Work, key_of
-from killswitch.execution.state.protective_record import GUARDING, Protections
-from killswitch.execution.targets.lifecycle import State, number
-from killswitch.execution.targets.order_ledger import PositionLedger
-from killswitch.execution.targets.position_target import Line, PositionKey
+from killswitch.execution.state.account_job import Work
+from killswitch.execution.state.protective_record import Protections
+from killswitch.journal.codec import decode, decode_all, encode
+from killswitch.journal.entries import (
+    Charged,
+    ClosingWatch,
+    Entry,
+    Filled,
+    Planned,
+    PositionKey,
+    Rejected,
+    Sending,
+    Unknown,
+    Verified,
+    is_end,
+    known,
+)
+from killswitch.journal.ledger import PositionLedger
+from killswitch.journal.lifecycle import State
+from killswitch.journal.targets import Line
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Closing
 from killswitch.model.store import Journal, JournalEntry
-from killswitch.model.tracing import ClosingWatch
 
 REMEMBERED = 16
 """How many ended decisions `progress` still tells of, so that no tick misses how one ended."""
@@ -38,9 +52,9 @@ class Memory:
         self._protections = protections
         self._ledgers: dict[PositionKey, PositionLedger] = {}
         self._prepared: dict[str, Work] = {}
-        self._held: list[JournalEntry] | None = None
+        self._held: list[Entry] | None = None
         self._over: dict[PositionKey, float] = {}
-        self._uncharged: dict[str, dict[str, JournalEntry]] = {}
+        self._uncharged: dict[str, dict[str, Filled]] = {}
         self.moved_at = -math.inf
         """Monotonic seconds at which an order moved last."""
         self.works: dict[str, Work] = {}
@@ -63,12 +77,12 @@ class Memory:
         known = self.works.keys() | self.ended.keys()
         self._uncharged = {decision: found for decision, found in self._uncharged.items() if decision in known}
         for work in self.works.values():
-            self._watch.begun(work.decision, self._account, self._store.journal(work.decision.id))
+            self._watch.begun(work.decision, self._account, self._journal_of(work.decision.id))
 
     def prepare(self, decision: Decision, planned: Sequence[JournalEntry]) -> None:
         """Make ready what `adopt` will take up once `planned` is durable. Nothing is worked on before."""
         if decision.id not in self.works:
-            work = self._prepared[decision.id] = Work(decision, self._account, planned)
+            work = self._prepared[decision.id] = Work(decision, self._account, decode_all(planned))
             self._count_from_now(work)
 
     def adopt(self, decision: Decision) -> bool:
@@ -113,7 +127,7 @@ class Memory:
                 found[key] = before if ledger is None else ledger.least(before)
         return found
 
-    def record(self, entries: Sequence[JournalEntry]) -> None:
+    def record(self, entries: Sequence[Entry]) -> None:
         """Make entries durable together, and only then let each move anything.
 
         One that could not be folded is refused, and all with it: ForbiddenTransitionError. StoreError.
@@ -128,24 +142,27 @@ class Memory:
             self._held += entries
         self.written += len(entries)
         for entry in entries:
-            if entry.kind != "verified":
+            if not isinstance(entry, Verified):
                 self.moved, self.moved_at = self.moved + 1, self._clock.monotonic()
-            self.sent += entry.kind == "sending"
+            self.sent += isinstance(entry, Sending)
             self.works[entry.decision].apply(entry)
-            if entry.kind in GUARDING:
-                self._protections.apply(entry)
+            self._protections.apply(entry)
             self._apply_to_ledger(self.works[entry.decision], entry)
         self._count_uncharged(entries)
 
-    def is_news(self, entry: JournalEntry) -> bool:
+    def is_news(self, entry: Entry) -> bool:
         """Whether an answer that came late says anything of its order that asking has not told meanwhile."""
         work = self.works.get(entry.decision)
         line = None if work is None else work.line_of(entry)
         if line is None:
             return False
         if entry.client_order_id in line.aside:
-            return entry.kind in ("filled", "rejected")
-        telling = {State.SENDING: True, State.UNKNOWN: entry.kind != "unknown", State.WORKING: entry.kind == "filled"}
+            return isinstance(entry, Filled | Rejected)
+        telling = {
+            State.SENDING: True,
+            State.UNKNOWN: not isinstance(entry, Unknown),
+            State.WORKING: isinstance(entry, Filled),
+        }
         return entry.client_order_id == line.client_order_id and telling.get(line.state, False)
 
     @contextmanager
@@ -163,31 +180,31 @@ class Memory:
             if held:
                 self._write(held)
 
-    def _write(self, entries: Sequence[JournalEntry]) -> None:
+    def _write(self, entries: Sequence[Entry]) -> None:
         if len(entries) == 1:
-            self._store.append(entries[0])
+            self._store.append(encode(entries[0]))
         else:
-            self._store.append_all(entries)
+            self._store.append_all([encode(entry) for entry in entries])
         for entry in entries:
             self._watch.wrote(entry)
 
-    def note(self, entries: Sequence[JournalEntry]) -> None:
+    def note(self, entries: Sequence[Entry]) -> None:
         """Make durable what is said of decisions that have ended: nothing moves by it. StoreError."""
         self._write(entries)
 
-    def take_uncharged(self, decision: str) -> tuple[JournalEntry, ...]:
+    def take_uncharged(self, decision: str) -> tuple[Filled, ...]:
         """What was filled of each order of a decision, where nothing has told what it was charged; told only once.
 
         Kept as it is written: to read it from a long journal takes time that others wait for.
         """
         return tuple(self._uncharged.pop(decision, {}).values())
 
-    def _count_uncharged(self, entries: Iterable[JournalEntry]) -> None:
+    def _count_uncharged(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
             name = entry.client_order_id
-            if name is None or entry.account != self._account or entry.kind not in ("filled", "charged"):
+            if name is None or entry.account != self._account or not isinstance(entry, Filled | Charged):
                 continue
-            if entry.kind == "filled" and number(entry.data.get("filled")) and number(entry.data.get("fee")) is None:
+            if isinstance(entry, Filled) and entry.has_unknown_fee:
                 self._uncharged.setdefault(entry.decision, {})[name] = entry
             else:
                 self._uncharged.get(entry.decision, {}).pop(name, None)
@@ -205,10 +222,10 @@ class Memory:
     def _leave_out_what_came_after(self, work: Work) -> None:
         """What has been closed since a decision was planned counts for it, though it was taken up later."""
         counted = [line for line in work.lines if line.closed_before > 0]
-        for entry in self._store.journal_from(work.planned or 0) if counted else ():
+        for entry in self._journal_from(work.planned or 0) if counted else ():
             for line in counted:
-                if entry.kind == "filled" and entry.account == self._account and key_of(entry) == line.key:
-                    filled = number(entry.data.get("filled"))
+                if isinstance(entry, Filled) and entry.account == self._account and entry.key == line.key:
+                    filled = known(entry.filled)
                     # Of a fill that cannot be read nobody knows the amount: then everything counts as closed since.
                     line.closed_before = Decimal(0) if filled is None else line.closed_before - filled
 
@@ -220,13 +237,13 @@ class Memory:
         self._over = {key: at for key, at in self._over.items() if at > oldest and key not in held}
         self._ledgers = {key: ledger for key, ledger in self._ledgers.items() if key in held or key in self._over}
 
-    def _apply_to_ledger(self, work: Work, entry: JournalEntry) -> None:
+    def _apply_to_ledger(self, work: Work, entry: Entry) -> None:
         line = work.line_of(entry)
         if line is None or line.by_fills:
             return
-        if entry.kind == "planned":
+        if isinstance(entry, Planned):
             line.closed_before = self.ledger(line.key).closed
-        self.ledger(line.key).apply(entry)
+        self.ledger(line.key).apply(entry, line.decided)
 
     def _beside(self) -> dict[str, Work]:
         """Every decision that has been at work on the account since the oldest of those that still are."""
@@ -234,8 +251,8 @@ class Memory:
         found = dict(self.works)
         if begun is None:
             return found
-        for entry in self._store.journal_from(begun):
-            if entry.kind == "finished" and entry.account == self._account and entry.decision not in found:
+        for entry in self._journal_from(begun):
+            if is_end(entry) and entry.account == self._account and entry.decision not in found:
                 stored = self._store.decision(entry.decision)
                 if stored is not None:
                     found[entry.decision] = self._work(stored.decision)
@@ -248,16 +265,22 @@ class Memory:
         """
         self._ledgers = {}
         keys = {line.key for line in self.lines()}
-        entries = chain.from_iterable(self._store.journal(decision) for decision in beside)
+        entries = chain.from_iterable(self._journal_of(decision) for decision in beside)
         for entry in sorted(entries, key=lambda entry: entry.sequence):
             if entry.account != self._account:
                 continue
             if entry.decision in self.works:
                 self._protections.apply(entry)
-            if key_of(entry) in keys:
+            if entry.key in keys:
                 self._apply_to_ledger(beside[entry.decision], entry)
 
     def _work(self, decision: Decision) -> Work:
-        journal = self._store.journal(decision.id)
+        journal = self._journal_of(decision.id)
         self._count_uncharged(journal)
         return Work(decision, self._account, journal)
+
+    def _journal_of(self, decision: str) -> Sequence[Entry]:
+        return decode_all(self._store.journal(decision))
+
+    def _journal_from(self, sequence: int) -> Iterator[Entry]:
+        return map(decode, self._store.journal_from(sequence))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from decimal import Decimal
 
-from killswitch.execution.targets.client_order_id import client_order_id as client_order_id
-from killswitch.execution.targets.position_target import Line, PositionKey
-from killswitch.execution.targets.recorded_reports import finite
+from killswitch.execution.client_order_id import client_order_id as client_order_id
+from killswitch.execution.recorded_reports import finite
+from killswitch.journal.codec import encode
+from killswitch.journal.entries import Planned, PositionKey
+from killswitch.journal.targets import Line
 from killswitch.model.decision import Decision, Intent, patience_of
 from killswitch.model.snapshot import Position, Side, Snapshot
 from killswitch.model.store import JournalEntry
@@ -31,11 +33,11 @@ def planned_entries(
     ]
     with_lines = {entry.account for entry in entries}
     entries += [
-        JournalEntry(decision=decision.id, kind="planned", at=decision.as_of, account=account)
+        Planned(decision.id, decision.as_of, account)
         for account in decision.accounts_at_work
         if account not in with_lines
     ]
-    return tuple(entry for entry in entries if accounts is None or entry.account in accounts)
+    return tuple(encode(entry) for entry in entries if accounts is None or entry.account in accounts)
 
 
 def lines_of(decision: Decision, account: str) -> list[Line]:
@@ -88,18 +90,18 @@ def _accounts(decision: Decision) -> Sequence[str]:
     return list(dict.fromkeys(intent.account for intent in decision.intents))
 
 
-def _planned(decision: Decision, line: Line, position: Position | None) -> JournalEntry:
-    data: dict[str, str | None] = {"contracts": str(line.decided), "target": str(line.target)}
-    if position is not None:
-        data |= marked(position)
-    return JournalEntry(
-        decision=decision.id,
-        kind="planned",
-        at=decision.as_of,
-        account=line.account,
-        symbol=line.symbol,
-        position_side=line.position_side,
-        data=data,
+def _planned(decision: Decision, line: Line, position: Position | None) -> Planned:
+    mark, value = marked(position)
+    return Planned(
+        decision.id,
+        decision.as_of,
+        line.account,
+        line.symbol,
+        line.position_side,
+        contracts=line.decided,
+        target=line.target,
+        mark=mark,
+        value=value,
     )
 
 
@@ -111,9 +113,11 @@ def _positions(snapshot: Snapshot) -> dict[tuple[str, str, Side], Position]:
     }
 
 
-def marked(position: Position) -> dict[str, str | None]:
-    """The mark, and the account currency that one contract moves when the mark doubles; absent where unknown."""
+def marked(position: Position | None) -> tuple[Decimal | None, Decimal | None]:
+    """The mark, and the account currency that one contract moves when the mark doubles; None where one is unknown."""
+    if position is None:
+        return None, None
     mark, notional, contracts = finite(position.mark_price), finite(position.notional), finite(position.contracts)
     if mark is None or notional is None or contracts is None or contracts <= Decimal(0):
-        return {}
-    return {"mark": str(mark), "value": str(abs(notional) / contracts)}
+        return None, None
+    return mark, abs(notional) / contracts

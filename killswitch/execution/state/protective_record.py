@@ -13,19 +13,19 @@ one of it is refused as a duplicate.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 from typing import Literal
 
-from killswitch.execution.targets.client_order_id import client_order_id
-from killswitch.execution.targets.lifecycle import ZERO, number
-from killswitch.execution.targets.position_target import Line, PositionKey
-from killswitch.execution.targets.recorded_reports import finite
+from killswitch.execution.client_order_id import client_order_id
+from killswitch.execution.recorded_reports import finite
+from killswitch.journal.entries import Cancelled, Entry, Guarded, PositionKey, Protected, Unprotected, known
+from killswitch.journal.lifecycle import ZERO
+from killswitch.journal.targets import Line
 from killswitch.model.snapshot import Order, Position
-from killswitch.model.store import JournalEntry
 from killswitch.model.venue import ClientIdRule, OrderRequest
 
 _NAMED_FOR = "/protection"
@@ -33,10 +33,6 @@ AGAIN = "again"
 """In `guarded`: the venue did not take the order up, and it is to be sent again under its name."""
 TRIED = "tried"
 """In `guarded`: the venue refused it, and another is to be sent under another name."""
-
-
-GUARDING = frozenset({"unprotected", "cancelled", "protected", "guarded"})
-"""Kinds of journal entries that are about protective orders."""
 
 
 class Guard(Enum):
@@ -80,42 +76,42 @@ class Protections:
         self._found: dict[tuple[str, str], Protective] = {}
         self._numbers: dict[str, int] = {}
 
-    def apply(self, entry: JournalEntry) -> None:
-        """Take one journal entry."""
-        data = entry.data
-        if entry.kind == "unprotected" and entry.symbol is not None:
-            self._take_away(entry, data.get("order") or "")
-            return
-        found = self._found.get((entry.decision, data.get("for") or data.get("order") or ""))
-        if found is None:
-            return
-        match entry.kind:
-            case "cancelled":
-                found.gone = True
-            case "protected":
-                found.state, found.sent_at = Guard.RESTORING, entry.at
-            case "guarded" if (words := data.get("state") or "").startswith((AGAIN, TRIED)):
-                found.state = Guard.OFF
-                found.refused += words.startswith(TRIED)
-            case "guarded":
-                found.state = Guard.DONE
+    def apply(self, entry: Entry) -> None:
+        """Take one journal entry; those that are about no protective order change nothing."""
+        match entry:
+            case Unprotected():
+                if entry.symbol is not None:
+                    self._take_away(entry, entry.order or "")
+            case Cancelled():
+                if (found := self._of(entry, entry.order)) is not None:
+                    found.gone = True
+            case Protected():
+                if (found := self._of(entry, entry.replaces)) is not None:
+                    found.state, found.sent_at = Guard.RESTORING, entry.at
+            case Guarded():
+                if (found := self._of(entry, entry.replaces or entry.order)) is not None:
+                    words = entry.state or ""
+                    found.state = Guard.OFF if words.startswith((AGAIN, TRIED)) else Guard.DONE
+                    found.refused += words.startswith(TRIED)
 
-    def _take_away(self, entry: JournalEntry, order: str) -> None:
-        known = self._found.get((entry.decision, order))
-        if known is not None and known.state is not Guard.DONE:
+    def _of(self, entry: Entry, order: str | None) -> Protective | None:
+        return self._found.get((entry.decision, order or ""))
+
+    def _take_away(self, entry: Unprotected, order: str) -> None:
+        known_one = self._found.get((entry.decision, order))
+        if known_one is not None and known_one.state is not Guard.DONE:
             return
-        data = entry.data
         side: Literal["long", "short"] = "long" if entry.position_side == "long" else "short"
         self._found[entry.decision, order] = Protective(
             decision=entry.decision,
             account=entry.account or "",
             key=(entry.symbol or "", side),
             order=order,
-            side=data.get("side") or "",
-            amount=number(data.get("amount")) or ZERO,
-            price=number(data.get("price")),
-            trigger_price=number(data.get("trigger_price")),
-            trigger_when=data.get("trigger_when"),
+            side=entry.side or "",
+            amount=known(entry.amount) or ZERO,
+            price=known(entry.price),
+            trigger_price=known(entry.trigger_price),
+            trigger_when=entry.trigger_when,
             since=entry.at,
             number=self._numbers.get(entry.decision, 0),
         )
@@ -148,23 +144,28 @@ def blocking(line: Line, orders: Iterable[Order], ours: frozenset[str]) -> list[
     ]
 
 
-def taken_away(order: Order, position: Position | None) -> Mapping[str, str | None]:
+def taken_away(line: Line, order: Order, position: Position | None, at: datetime) -> Unprotected:
     """What the journal keeps of an order before it is cancelled, so that it can be put back."""
     left = finite(order.amount)
     filled = finite(order.filled)
     if left is not None and filled is not None:
         left -= filled
-    return {
-        "order": order.id,
-        "client_order_id": order.client_order_id,
-        "side": order.side,
-        "position_side": order.position_side,
-        "amount": None if left is None else str(left),
-        "type": order.type,
-        "price": _text(order.price),
-        "trigger_price": _text(order.trigger_price),
-        "trigger_when": trigger_when(order, position),
-    }
+    return Unprotected(
+        line.decision,
+        at,
+        line.account,
+        line.symbol,
+        line.position_side,
+        order=order.id,
+        order_client_id=order.client_order_id,
+        side=order.side,
+        order_position_side=order.position_side,
+        amount=left,
+        type=order.type,
+        price=finite(order.price),
+        trigger_price=finite(order.trigger_price),
+        trigger_when=trigger_when(order, position),
+    )
 
 
 def trigger_when(order: Order, position: Position | None) -> str | None:
@@ -210,8 +211,3 @@ def _direction(words: str | None) -> Literal["falls", "rises"] | None:
             return "rises"
         case _:
             return None
-
-
-def _text(value: Decimal | None) -> str | None:
-    known = finite(value)
-    return None if known is None else str(known)

@@ -13,12 +13,14 @@ from decimal import Decimal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from killswitch.incident.record.order_lines import Key, OrderLine, key_of, number, order_lines
+from killswitch.incident.record.order_lines import OrderLine, order_lines
+from killswitch.journal.codec import decode_all
+from killswitch.journal.entries import Entry, Finished, Place, Planned, Verified, known
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Instrument, Snapshot
-from killswitch.model.store import JournalEntry, Store
+from killswitch.model.store import Store
 
-Told = tuple[Decision, Sequence[JournalEntry], Sequence[OrderLine], Snapshot | None]
+Told = tuple[Decision, Sequence[Entry], Sequence[OrderLine], Snapshot | None]
 """A decision, its journal in sequence, its orders, and the snapshot that it was decided on."""
 
 
@@ -54,7 +56,7 @@ class _Facts:
         self.start = start
         self.target = start
         self.value: Decimal | None = None
-        self.seen: JournalEntry | None = None
+        self.seen: Verified | None = None
         self.orders: list[OrderLine] = []
         self.rules: Instrument | None = None
         self.exempt = True
@@ -66,7 +68,7 @@ class _Facts:
 
 def closed_positions(told: Iterable[Told]) -> tuple[ClosedPosition, ...]:
     """Every position that was planned to be reduced, over all decisions in the order in which they were made."""
-    facts: dict[Key, _Facts] = {}
+    facts: dict[Place, _Facts] = {}
     for decision, journal, orders, snapshot in told:
         ours = _reduced(decision)
         rules, reasons = _rules(snapshot), _reasons(journal)
@@ -92,7 +94,7 @@ def closed_by_request(positions: Iterable[ClosedPosition], swept: Sequence[str])
     )  # fmt: skip
 
 
-def _reduced(decision: Decision) -> dict[Key, bool]:
+def _reduced(decision: Decision) -> dict[Place, bool]:
     """The positions that the decision reduces, each with whether by reduce-only orders.
 
     Those that a hop or a hedge passes through have no target.
@@ -104,25 +106,25 @@ def _reduced(decision: Decision) -> dict[Key, bool]:
     }
 
 
-def _take(facts: dict[Key, _Facts], entry: JournalEntry, ours: Collection[Key]) -> None:
-    key = key_of(entry)
-    if entry.kind == "planned" and key in ours:
-        contracts, target = number(entry, "contracts"), number(entry, "target")
+def _take(facts: dict[Place, _Facts], entry: Entry, ours: Collection[Place]) -> None:
+    key = entry.place
+    if isinstance(entry, Planned) and key in ours:
+        contracts, target = known(entry.contracts), known(entry.target)
         if target is None:
             return
         found = facts.setdefault(key, _Facts(target + (contracts or Decimal(0))))
         found.target = min(found.target, target)
-        found.value = found.value or number(entry, "value")
-    elif entry.kind == "verified" and key in facts:
+        found.value = found.value or known(entry.value)
+    elif isinstance(entry, Verified) and key in facts:
         shown = facts[key].seen
         if shown is None or entry.sequence >= shown.sequence:
             facts[key].seen = entry
 
 
-def _position(key: Key, facts: _Facts) -> ClosedPosition:
+def _position(key: Place, facts: _Facts) -> ClosedPosition:
     account, symbol, side = key
     filled = _filled(facts.orders)
-    left = None if facts.seen is None else number(facts.seen, "position")
+    left = None if facts.seen is None else known(facts.seen.position)
     others = None
     if filled is not None and left is not None and not facts.fed and not _answered_later(facts):
         others = facts.start - filled - left
@@ -171,12 +173,12 @@ def _rules(snapshot: Snapshot | None) -> dict[tuple[str | None, str | None], Ins
     }
 
 
-def _reasons(journal: Sequence[JournalEntry]) -> dict[str | None, str]:
+def _reasons(journal: Sequence[Entry]) -> dict[str | None, str]:
     """Why the work on each account ended as it did."""
     found: dict[str | None, list[str]] = {}
     for entry in journal:
-        if entry.kind == "finished":
-            found.setdefault(entry.account, []).append(entry.data.get("reason") or "")
+        if isinstance(entry, Finished):
+            found.setdefault(entry.account, []).append(entry.reason or "")
     return {account: "; ".join(reasons) for account, reasons in found.items()}
 
 
@@ -222,15 +224,15 @@ def credit_own_decisions(
 
 
 def _lines_elsewhere(
-    store: Store, keys: Collection[Key], since: datetime, own: Collection[str]
-) -> dict[Key, list[OrderLine]]:
+    store: Store, keys: Collection[Place], since: datetime, own: Collection[str]
+) -> dict[Place, list[OrderLine]]:
     """The orders of other decisions on these positions that may have filled after `since`."""
-    found: dict[Key, list[OrderLine]] = {}
+    found: dict[Place, list[OrderLine]] = {}
     for stored in store.decisions(LOOKED_THROUGH):
         decision = stored.decision
         if decision.id in own or not any((i.account, i.symbol, i.position_side) in keys for i in decision.intents):
             continue
-        for line in order_lines(decision, store.journal(decision.id), None):
+        for line in order_lines(decision, decode_all(store.journal(decision.id)), None):
             key = (line.account, line.symbol, line.position_side)
             is_over = line.fate == "final" and line.answered_at is not None and line.answered_at < since
             if key in keys and line.purpose == "reduce" and not is_over and not line.did_nothing:

@@ -9,11 +9,10 @@ from typing import Literal
 
 from msgspec import structs
 
+from killswitch.journal.entries import Place
 from killswitch.model.decision import Decision, Intent
 from killswitch.model.snapshot import Position, Snapshot
 
-Key = tuple[str | None, str | None, str | None]
-"""Account, symbol and side of a position."""
 Purpose = Literal["reduce", "hop", "hedge"]
 
 _SPELLED = re.compile(r"ks[0-9a-z]{20}([0-9a-z]{4})[0-9a-z]{5}")
@@ -26,16 +25,16 @@ class DecidedOn:
     def __init__(self, decision: Decision, snapshot: Snapshot | None) -> None:
         """`snapshot`: what it was decided on, where that was kept."""
         self._intents = decision.intents
-        self._of: dict[Key, list[Intent]] = {}
+        self._of: dict[Place, list[Intent]] = {}
         for intent in decision.intents:
             self._of.setdefault((intent.account, intent.symbol, intent.position_side), []).append(intent)
-        rows: dict[Key, list[Position]] = {}
+        rows: dict[Place, list[Position]] = {}
         for account in () if snapshot is None else snapshot.accounts:
             for position in account.positions or ():
                 rows.setdefault((account.account, position.symbol, position.side), []).append(position)
         self._held = {key: _whole(found) for key, found in rows.items()}
 
-    def purpose(self, key: Key, client_order_id: str | None) -> Purpose:
+    def purpose(self, key: Place, client_order_id: str | None) -> Purpose:
         """What the order's intent is for; where several speak of one position, the id of the order tells which."""
         purposes = {intent.purpose for intent in self._of.get(key, ())}
         if len(purposes) == 1:
@@ -44,16 +43,16 @@ class DecidedOn:
         index = int(spelled[1], 36) if spelled else -1
         return self._intents[index].purpose if 0 <= index < len(self._intents) else "reduce"
 
-    def band(self, key: Key) -> Decimal | None:
+    def band(self, key: Place) -> Decimal | None:
         """The slippage that was declared for the position; None where none was."""
         return next((intent.band for intent in self._of.get(key, ())), None)
 
-    def held(self, key: Key) -> Position | None:
+    def held(self, key: Place) -> Position | None:
         """The position as it was decided on; None where it was not read."""
         return self._held.get(key)
 
 
-def first_hops(decision: Decision) -> frozenset[Key]:
+def first_hops(decision: Decision) -> frozenset[Place]:
     """The markets on which the decision sells a holding that is listed on another one."""
     return frozenset(
         (each.account, each.symbol, each.position_side)
@@ -70,13 +69,13 @@ def closes_all(decision: Decision) -> bool:
     return not any(intent.target for intent in decision.intents if intent.after is None)
 
 
-def only_passed_through(decision: Decision) -> frozenset[Key]:
+def only_passed_through(decision: Decision) -> frozenset[Place]:
     """The markets on which the decision sells nothing but what an order before has brought in."""
     passed = {_key(each) for each in decision.intents if each.after is not None}
     return frozenset(passed - {_key(each) for each in decision.intents if each.after is None})
 
 
-def _key(intent: Intent) -> Key:
+def _key(intent: Intent) -> Place:
     return (intent.account, intent.symbol, intent.position_side)
 
 

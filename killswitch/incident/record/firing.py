@@ -10,10 +10,10 @@ from killswitch.incident.record.document import Firing, TriggerFact
 from killswitch.incident.record.lifetime import Note
 from killswitch.incident.record.orders import stage_of
 from killswitch.incident.record.results import Result
+from killswitch.journal.entries import Entry, is_plan
 from killswitch.model.decision import Decision, TriggerReading
 from killswitch.model.effects import Cancels, Lock, Orders, of_kind, sizes_of, tag_of
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
-from killswitch.model.store import JournalEntry
 from killswitch.render.formats import interval
 
 _OUTCOMES = {
@@ -35,13 +35,13 @@ class Acted:
 
     decision: Decision
     firing: Firing
-    journal: Sequence[JournalEntry]
+    journal: Sequence[Entry]
     result: Result
     snapshot: Snapshot | None
 
 
 def firing_of(
-    decision: Decision, result: Result, journal: Sequence[JournalEntry], snapshot: Snapshot | None, note: Note
+    decision: Decision, result: Result, journal: Sequence[Entry], snapshot: Snapshot | None, note: Note
 ) -> Firing:
     """The decision with the policy's words beside its numbers."""
     equity, currency = equity_of(decision.scope, snapshot)
@@ -54,7 +54,7 @@ def firing_of(
         stage=stage,
         level=decision.level,
         previous_level=decision.previous_level,
-        acted=any(entry.kind == "planned" for entry in journal),
+        acted=any(is_plan(entry) for entry in journal),
         standing=result.standing,
         outcome=_outcome(decision, result),
         line=None if note.policy is None else note.policy.stages.get(stage),

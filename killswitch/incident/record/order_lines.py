@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Literal
 
 from msgspec import Struct, structs
 
 from killswitch.incident.record.decision_basis import DecidedOn, Purpose
-from killswitch.incident.record.decision_basis import Key as Key
+from killswitch.journal.entries import (
+    Abandoned,
+    Absent,
+    Acknowledged,
+    Entry,
+    Filled,
+    Place,
+    Planned,
+    Rejected,
+    SetAside,
+    Undecodable,
+    Unknown,
+    known,
+)
+from killswitch.journal.orders import FINAL, JournaledOrder, JournaledOrders, Status
 from killswitch.model.decision import Decision, Rung, Unwinding
 from killswitch.model.snapshot import Position, Snapshot
-from killswitch.model.store import JournalEntry
 from killswitch.risk.trading_cost import Marked, delay_cost, slipped
 
 Fate = Literal["final", "in flight", "set aside", "abandoned"]
@@ -21,12 +34,16 @@ Fate = Literal["final", "in flight", "set aside", "abandoned"]
 
 _CLOSE_ENOUGH = Decimal("0.001")
 """Of the notional: how far a linear contract's P&L may be from (mark − entry) × size and still count as linear."""
-_ANSWERS = frozenset({"acknowledged", "unknown", "rejected", "absent", "filled", "set_aside", "abandoned"})
 RESTING, ACCEPTED = "resting at the venue", "accepted by the venue"
 """The outcome of an order that the venue has, as long as it says no more: a limit order rests, any other does not."""
-_FATES: Mapping[str, Fate] = {
-    "rejected": "final", "absent": "final", "filled": "final", "set_aside": "set aside", "abandoned": "abandoned",
-}  # fmt: skip
+_OUTCOMES: Mapping[Status, str] = {
+    "sent": "no answer yet",
+    "acknowledged": ACCEPTED,
+    "unknown": "fate unknown, being asked about",
+    "set aside": "fate unknown, set aside: its position goes on without it",
+    "abandoned": "fate unknown, and asked about no more",
+    "absent": "never reached the venue",
+}
 
 
 class Bound(Struct, frozen=True):
@@ -94,105 +111,88 @@ class OrderLine(Struct, frozen=True):
         return self.outcome.startswith("never reached")
 
 
-def order_lines(
-    decision: Decision, journal: Sequence[JournalEntry], snapshot: Snapshot | None
-) -> tuple[OrderLine, ...]:
+def order_lines(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot | None) -> tuple[OrderLine, ...]:
     """Each `sending` with the last thing that was said about it. One sent again under its name is one line more.
 
     `journal`: the decision's entries in sequence. `snapshot`: what it was decided on, where that was kept.
     """
     marks, decided_on = _marks(journal), DecidedOn(decision, snapshot)
-    found: list[OrderLine] = []
-    arrivals: list[Marked | None] = []
-    latest: dict[str, int] = {}
-    for entry in journal:
-        if entry.kind == "sending" and entry.account is not None and entry.symbol is not None:
-            latest[entry.client_order_id or ""] = len(found)
-            found.append(_sent(decided_on, entry))
-            arrivals.append(_marked(entry))
-        elif entry.kind in _ANSWERS:
-            index = latest.get(entry.client_order_id or "")
-            if index is not None:
-                found[index] = _answered(found[index], entry)
-        elif entry.kind == "charged" and (index := latest.get(entry.client_order_id or "")) is not None:
-            fee, why = number(entry, "fee"), entry.data.get("text")
-            found[index] = structs.replace(found[index], fee=fee, fee_unknown=why)
+    orders = [order for order in JournaledOrders(journal).all if _is_one_of_ours(order)]
     return tuple(
-        _counted(line, decided_on, decision.unwinding, marks.get(position_of(line)), arrival)
-        for line, arrival in zip(found, arrivals, strict=True)
+        _counted(_line(decided_on, each), decided_on, decision.unwinding, marks.get(each.first.place), each.arrival)
+        for each in orders
     )
 
 
-def number(entry: JournalEntry, name: str) -> Decimal | None:
-    """A number of a journal entry; None, unknown, for what is no finite number."""
-    text = entry.data.get(name)
-    try:
-        value = None if text is None else Decimal(text)
-    except InvalidOperation:
-        return None
-    return value if value is not None and value.is_finite() else None
+def _is_one_of_ours(order: JournaledOrder) -> bool:
+    """Whether it closes or hedges a position; one of which an entry cannot be decoded may have."""
+    may_be = order.sending is not None or isinstance(order.first, Undecodable)
+    return may_be and order.first.account is not None and order.first.symbol is not None
 
 
-def key_of(entry: JournalEntry) -> Key:
-    """The position that an entry is about."""
-    return (entry.account, entry.symbol, entry.position_side)
-
-
-def position_of(order: OrderLine) -> Key:
+def position_of(order: OrderLine) -> Place:
     """The position that an order is about."""
     return (order.account, order.symbol, order.position_side)
 
 
-def _sent(decided_on: DecidedOn, entry: JournalEntry) -> OrderLine:
-    rung = entry.data.get("rung")
+def _line(decided_on: DecidedOn, order: JournaledOrder) -> OrderLine:
+    first, sending, answer = order.first, order.sending, order.answer
     return OrderLine(
-        account=entry.account or "",
-        symbol=entry.symbol or "",
-        position_side=entry.position_side,
-        side=entry.data.get("side"),
-        attempt=entry.attempt,
-        client_order_id=entry.client_order_id,
-        sent_at=entry.at,
-        amount=number(entry, "amount"),
-        outcome="no answer yet",
-        kind=entry.data.get("order"),
-        rung=int(rung) if rung is not None and rung.isascii() and rung.isdigit() else None,
-        limit=number(entry, "price"),
-        purpose=decided_on.purpose(key_of(entry), entry.client_order_id),
+        account=first.account or "",
+        symbol=first.symbol or "",
+        position_side=first.position_side,
+        side=order.side,
+        attempt=order.attempt,
+        client_order_id=first.client_order_id,
+        sent_at=order.sent_at,
+        amount=None if sending is None else known(sending.amount),
+        outcome=_outcome(order),
+        answered_at=None if answer is None else answer.at,
+        filled=known(answer.filled) if isinstance(answer, Filled | Acknowledged) else None,
+        price=known(answer.price) if isinstance(answer, Filled) else None,
+        fee=known(order.charge.fee) if order.charge else known(answer.fee) if isinstance(answer, Filled) else None,
+        text=_text(order),
+        fate=_fate(order.status),
+        kind=None if sending is None else sending.order,
+        rung=None if sending is None else known(sending.rung),
+        limit=None if sending is None else known(sending.price),
+        purpose=decided_on.purpose(first.place, first.client_order_id),
+        was_unknown=order.was_unknown,
+        fee_unknown=None if order.charge is None else order.charge.text,
     )
 
 
-def _answered(order: OrderLine, entry: JournalEntry) -> OrderLine:
-    words = {
-        "acknowledged": RESTING if order.kind == "limit" else ACCEPTED,
-        "unknown": "fate unknown, being asked about",
-        "set_aside": "fate unknown, set aside: its position goes on without it",
-        "abandoned": "fate unknown, and asked about no more",
-        "rejected": f"rejected: {entry.data.get('reason') or 'no reason given'}",
-        "absent": "never reached the venue",
-        "filled": entry.data.get("state") or "filled",
-    }
-    return structs.replace(
-        order,
-        outcome=words[entry.kind],
-        answered_at=entry.at,
-        filled=number(entry, "filled"),
-        price=number(entry, "price"),
-        fee=number(entry, "fee"),
-        text=entry.data.get("text"),
-        fate=_FATES.get(entry.kind, "in flight"),
-        was_unknown=order.was_unknown or entry.kind in ("unknown", "set_aside", "abandoned"),
-    )
+def _outcome(order: JournaledOrder) -> str:
+    match order.answer:
+        case Filled():
+            return order.outcome
+        case Rejected(reason=reason):
+            return f"rejected: {reason or 'no reason given'}"
+        case Undecodable(why=why):
+            return f"fate unknown: {why}"
+    if order.status == "acknowledged" and order.sending is not None and order.sending.order == "limit":
+        return RESTING
+    return _OUTCOMES[order.status]
 
 
-def _marks(journal: Sequence[JournalEntry]) -> dict[Key, Marked]:
+def _text(order: JournaledOrder) -> str | None:
+    """The words of the last answer."""
+    match order.answer:
+        case Unknown(text=text) | Rejected(text=text) | Absent(text=text) | SetAside(text=text) | Abandoned(text=text):
+            return text
+    return None
+
+
+def _fate(status: Status) -> Fate:
+    if status in FINAL:
+        return "final"
+    return status if status in ("set aside", "abandoned") else "in flight"
+
+
+def _marks(journal: Sequence[Entry]) -> dict[Place, Marked]:
     """Position → its mark as it was decided on."""
-    planned = [(key_of(entry), _marked(entry)) for entry in journal if entry.kind == "planned"]
-    return {key: marked for key, marked in reversed(planned) if marked is not None}
-
-
-def _marked(entry: JournalEntry) -> Marked | None:
-    return Marked.of(number(entry, "mark"), number(entry, "value"))
+    planned = [(entry.place, entry.marked) for entry in journal if isinstance(entry, Planned)]
+    return {place: marked for place, marked in reversed(planned) if marked is not None}
 
 
 def _counted(

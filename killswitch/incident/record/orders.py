@@ -7,11 +7,11 @@ from decimal import Decimal
 
 from killswitch.incident.record.closed_positions import ClosedPosition
 from killswitch.incident.record.document import Ended, Money, OrderOutcome, PositionLeft
-from killswitch.incident.record.order_lines import Key, OrderLine, key_of
+from killswitch.incident.record.order_lines import OrderLine
 from killswitch.incident.record.results import Result
 from killswitch.incident.record.totals import missing_of, sum_of
+from killswitch.journal.entries import Entry, Place, is_plan
 from killswitch.model.decision import Decision
-from killswitch.model.store import JournalEntry
 
 
 def outcomes(decision: Decision, result: Result, first: int) -> list[OrderOutcome]:
@@ -62,14 +62,14 @@ def stage_of(decision: Decision) -> str:
 
 
 def positions(
-    journals: Iterable[tuple[Decision, Sequence[JournalEntry]]], became: Sequence[ClosedPosition]
+    journals: Iterable[tuple[Decision, Sequence[Entry]]], became: Sequence[ClosedPosition]
 ) -> list[PositionLeft]:
     """Every position that was planned to be reduced, at the smallest target, as the venue showed it last."""
-    first: dict[Key, str] = {}
+    first: dict[Place, str] = {}
     for decision, journal in journals:
         for entry in journal:
-            if entry.kind == "planned":
-                first.setdefault(key_of(entry), decision.id)
+            if is_plan(entry):
+                first.setdefault(entry.place, decision.id)
     return [_position(first.get((each.account, each.symbol, each.side), ""), each) for each in became]
 
 
@@ -88,10 +88,10 @@ def _position(decision: str, became: ClosedPosition) -> PositionLeft:
     )
 
 
-def endings(decision: Decision, journal: Sequence[JournalEntry], result: Result) -> list[Ended]:
+def endings(decision: Decision, journal: Sequence[Entry], result: Result) -> list[Ended]:
     """How the work on each account ended; one that has not is `closing`."""
     ended = [Ended(decision.id, each.account, each.status, each.at, each.reason) for each in result.endings]
-    names = dict.fromkeys(e.account for e in journal if e.kind == "planned" and e.account is not None)
+    names = dict.fromkeys(e.account for e in journal if is_plan(e) and e.account is not None)
     finished = {each.account for each in ended}
     return ended + [Ended(decision.id, name, "closing", None, None) for name in names if name not in finished]
 

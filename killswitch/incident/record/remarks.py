@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from killswitch.incident.record.closed_positions import ClosedPosition
-from killswitch.incident.record.decision_basis import Key
 from killswitch.incident.record.document import OrderOutcome
 from killswitch.incident.record.filters import amount
 from killswitch.incident.record.unprotected import Exposure
+from killswitch.journal.entries import Place
 from killswitch.render.formats import instant, money
 
 
@@ -18,7 +18,7 @@ def remarks(
     exposures: Sequence[Exposure],
     swept: Sequence[str],
     currency: str | None,
-    holdings: Collection[Key] = (),
+    holdings: Collection[Place] = (),
     unsent: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """A sentence each; none for a close that went plainly. `swept`: accounts that were closed in one request.
@@ -44,7 +44,7 @@ def remarks(
     return tuple(dict.fromkeys(found))
 
 
-def _order(order: OrderOutcome, holdings: Collection[Key]) -> Iterator[str]:
+def _order(order: OrderOutcome, holdings: Collection[Place]) -> Iterator[str]:
     name = f"order {order.number} ({order.side} {_amount(order)} {_place(order)}, {order.client_order_id})"
     if order.fate == "abandoned":
         yield f"{name} is of unknown fate, and the venue is asked no more: it may have filled, or may yet"

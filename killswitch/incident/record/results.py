@@ -15,14 +15,28 @@ from killswitch.incident.record.closed_positions import (
     closed_positions,
     credit_own_decisions,
 )
-from killswitch.incident.record.decision_basis import Key, closes_all, only_passed_through
+from killswitch.incident.record.decision_basis import closes_all, only_passed_through
 from killswitch.incident.record.order_lines import OrderLine as OrderLine
-from killswitch.incident.record.order_lines import number, order_lines, position_of
+from killswitch.incident.record.order_lines import order_lines, position_of
 from killswitch.incident.record.totals import Missing, Totals, missing_of, sum_of, totals_of
 from killswitch.incident.record.unprotected import Exposure, exposures
+from killswitch.journal.codec import decode_all
+from killswitch.journal.entries import (
+    Cancelled,
+    Entry,
+    Finished,
+    Locked,
+    Place,
+    Swept,
+    Undecodable,
+    Verified,
+    is_end,
+    is_plan,
+    known,
+)
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Snapshot, decode_snapshot
-from killswitch.model.store import JournalEntry, Store
+from killswitch.model.store import Store
 
 Standing = Literal[
     "recorded only", "nothing to close", "closing", "flat", "at target", "residual", "blocked", "abandoned",
@@ -83,35 +97,24 @@ class Result(Struct, frozen=True):
     """Accounts for which something was decided and nothing was sent, while the decision was acted on elsewhere."""
 
 
-def result_of(decision: Decision, journal: Sequence[JournalEntry], snapshot: Snapshot | None) -> Result:
+def result_of(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot | None) -> Result:
     """Fold `journal`, the decision's entries in sequence. `snapshot`: what it was decided on, where that was kept."""
     orders = order_lines(decision, journal, snapshot)
-    verified = {(e.account, e.symbol, e.position_side): e for e in journal if e.kind == "verified"}
-    endings = tuple(
-        Ending(
-            e.account,
-            e.at,
-            e.data.get("status") or "abandoned",
-            e.data.get("reason"),
-            number(e, "cost"),
-            number(e, "delay"),
-        )
-        for e in journal
-        if e.kind == "finished" and e.account is not None
-    )
+    verified = {entry.place: entry for entry in journal if isinstance(entry, Verified)}
+    endings = tuple(_ending(entry, entry.account) for entry in journal if is_end(entry) and entry.account is not None)
     unsent = _unsent(decision, journal)
     suspected = decision.is_suspicion  # no close, whatever it has cancelled
     standing = _suspected(decision, journal) if suspected else _standing(decision, journal, endings, unsent)
     positions = closed_positions([(decision, journal, orders, snapshot)])
-    swept = tuple(dict.fromkeys(e.account for e in journal if e.kind == "swept" and e.account is not None))
+    swept = tuple(dict.fromkeys(e.account for e in journal if isinstance(e, Swept) and e.account is not None))
     by_request = closed_by_request(positions, swept)
     return Result(
         standing=standing,
         orders=orders,
         verified=tuple(_verification(entry) for entry in verified.values()),
         endings=endings,
-        locked_at=next((entry.at for entry in journal if entry.kind == "locked"), None),
-        cancelled=tuple(entry.data.get("order") or "" for entry in journal if entry.kind == "cancelled"),
+        locked_at=next((entry.at for entry in journal if isinstance(entry, Locked)), None),
+        cancelled=tuple(entry.order or "" for entry in journal if isinstance(entry, Cancelled)),
         closed=len(
             _filled(orders) - only_passed_through(decision)
             | {(each.account, each.symbol, each.side) for each in by_request}
@@ -129,27 +132,35 @@ def result_of(decision: Decision, journal: Sequence[JournalEntry], snapshot: Sna
     )
 
 
-def _filled(orders: Sequence[OrderLine]) -> set[Key]:
+def _ending(entry: Entry, account: str) -> Ending:
+    """How the work on an account ended; `abandoned` where that cannot be read."""
+    if not isinstance(entry, Finished):
+        return Ending(account, entry.at, "abandoned", entry.why if isinstance(entry, Undecodable) else None, None)
+    status = entry.status or "abandoned"
+    return Ending(account, entry.at, status, entry.reason, known(entry.cost), known(entry.delay))
+
+
+def _filled(orders: Sequence[OrderLine]) -> set[Place]:
     """The positions that our orders have reduced."""
     return {position_of(each) for each in orders if each.filled and each.purpose != "hedge"}
 
 
-def _unsent(decision: Decision, journal: Sequence[JournalEntry]) -> tuple[str, ...]:
+def _unsent(decision: Decision, journal: Sequence[Entry]) -> tuple[str, ...]:
     """The accounts that nothing was planned for, of a decision that was acted on elsewhere."""
-    planned = {entry.account for entry in journal if entry.kind == "planned"}
+    planned = {entry.account for entry in journal if is_plan(entry)}
     return tuple(account for account in decision.accounts_at_work if account not in planned) if planned else ()
 
 
-def _suspected(decision: Decision, journal: Sequence[JournalEntry]) -> Standing:
+def _suspected(decision: Decision, journal: Sequence[Entry]) -> Standing:
     if decision.is_withdrawal:
         return "suspicion over"
-    return "locked on suspicion" if any(entry.kind == "planned" for entry in journal) else "recorded only"
+    return "locked on suspicion" if any(is_plan(entry) for entry in journal) else "recorded only"
 
 
 def _standing(
-    decision: Decision, journal: Sequence[JournalEntry], endings: tuple[Ending, ...], unsent: Sequence[str]
+    decision: Decision, journal: Sequence[Entry], endings: tuple[Ending, ...], unsent: Sequence[str]
 ) -> Standing:
-    ordered = [entry.account for entry in journal if entry.kind == "planned"]
+    ordered = [entry.account for entry in journal if is_plan(entry)]
     planned = {account for account in ordered if account is not None}
     if not planned:
         observed = not ordered and decision.effects
@@ -167,10 +178,10 @@ def _standing(
     return "abandoned"
 
 
-def _verification(entry: JournalEntry) -> Verification:
+def _verification(entry: Verified) -> Verification:
     return Verification(
         entry.account or "", entry.symbol or "", entry.position_side, entry.at,
-        number(entry, "position") or Decimal(0), number(entry, "target") or Decimal(0),
+        known(entry.position) or Decimal(0), known(entry.target) or Decimal(0),
     )  # fmt: skip
 
 
@@ -194,6 +205,6 @@ def recorded_result(store: Store, decision: Decision) -> Result:
     """
     stored = store.decision(decision.id)
     snapshot = None if stored is None else kept_snapshot(stored.snapshot)
-    result = result_of(decision, store.journal(decision.id), snapshot)
+    result = result_of(decision, decode_all(store.journal(decision.id)), snapshot)
     positions = credit_own_decisions(store, result.positions, decision.as_of, {decision.id})
     return result if positions is result.positions else structs.replace(result, positions=positions)

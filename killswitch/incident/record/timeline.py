@@ -9,11 +9,33 @@ from typing import NamedTuple
 from killswitch.incident.record.close_causes import by_hand
 from killswitch.incident.record.document import Firing, Moment, MomentKind, Reset
 from killswitch.incident.record.filters import amount
-from killswitch.incident.record.order_lines import number
 from killswitch.incident.record.results import Result
+from killswitch.journal.entries import (
+    Abandoned,
+    Absent,
+    Acknowledged,
+    Cancelled,
+    Entry,
+    Filled,
+    Finished,
+    Guarded,
+    Locked,
+    Number,
+    Protected,
+    Rejected,
+    Sending,
+    SetAside,
+    Swept,
+    Undecodable,
+    Unknown,
+    Unprotected,
+    Verified,
+    is_plan,
+    known,
+    text_of,
+)
 from killswitch.model.decision import Cancel, Decision, Notice
 from killswitch.model.snapshot import Order, Snapshot
-from killswitch.model.store import JournalEntry
 
 _TOGETHER = 4
 """So many like moments of one second, with nothing else between them, become one line."""
@@ -23,13 +45,13 @@ _ENDS: frozenset[MomentKind] = frozenset({"finished", "lock", "reset"})
 """Of what happened at one instant, these are told last."""
 _KINDS: Mapping[str, MomentKind] = {"stage": "fired", "hand": "hand", "hedge": "hedge"}
 _WORDS = {
-    "acknowledged": "was accepted by the venue",
-    "unknown": "got no answer that says what happened",
-    "rejected": "was rejected",
-    "absent": "never reached the venue",
-    "filled": "was filled",
-    "set_aside": "is set aside",
-    "abandoned": "is asked about no more",
+    Acknowledged: "was accepted by the venue",
+    Unknown: "got no answer that says what happened",
+    Rejected: "was rejected",
+    Absent: "never reached the venue",
+    Filled: "was filled",
+    SetAside: "is set aside",
+    Abandoned: "is asked about no more",
 }
 
 
@@ -37,7 +59,7 @@ class Suspected(NamedTuple):
     """A suspicion that came before the incident or during it, with its journal and what it was decided on."""
 
     decision: Decision
-    journal: Sequence[JournalEntry]
+    journal: Sequence[Entry]
     snapshot: Snapshot | None
 
 
@@ -50,7 +72,7 @@ class _Row(NamedTuple):
 
 
 def timeline(
-    firings: Sequence[tuple[Firing, Sequence[JournalEntry], Result, Snapshot | None]],
+    firings: Sequence[tuple[Firing, Sequence[Entry], Result, Snapshot | None]],
     notices: Iterable[Notice],
     told: Iterable[Moment],
     reset: Reset | None,
@@ -116,13 +138,13 @@ def _fired(firing: Firing) -> str:
 
 def _suspicion(suspected: Suspected) -> str:
     decision = suspected.decision
-    acted = any(entry.kind == "planned" for entry in suspected.journal) or decision.is_withdrawal
+    acted = any(is_plan(entry) for entry in suspected.journal) or decision.is_withdrawal
     return f"{decision.reason or 'suspicion'}{'' if acted else '; recorded only, nothing is locked'}"
 
 
-def _journal(journal: Sequence[JournalEntry], resting: Resting) -> Iterator[_Row]:
+def _journal(journal: Sequence[Entry], resting: Resting) -> Iterator[_Row]:
     """Orders and answers."""
-    kinds = {entry.client_order_id: entry.data.get("order") for entry in journal if entry.kind == "sending"}
+    kinds = {entry.client_order_id: entry.order for entry in journal if isinstance(entry, Sending)}
     for entry in journal:
         said = _said(entry, kinds.get(entry.client_order_id), resting)
         if said is not None:
@@ -130,80 +152,85 @@ def _journal(journal: Sequence[JournalEntry], resting: Resting) -> Iterator[_Row
             yield _Row(Moment(entry.at, kind, None, text), like, entry.symbol or "?")
 
 
-def _said(entry: JournalEntry, sent_as: str | None, resting: Resting) -> tuple[MomentKind, str, str] | None:
+def _said(entry: Entry, sent_as: str | None, resting: Resting) -> tuple[MomentKind, str, str] | None:
     """(kind, what happened, what happened to what); None for entries that are no news of their own.
 
     `sent_as`: the kind of the order that the entry is about, where the journal says it.
     """
     where = f"{entry.symbol} {entry.position_side or ''}".rstrip() + f" on {entry.account}"
-    data = entry.data
-    match entry.kind:
-        case "sending":
-            what = f"{data.get('side')} {_amount(entry, 'amount')}"
-            return ("sent", "an order was sent", f"order sent: {what} {where}")
-        case "acknowledged" | "unknown" | "rejected" | "absent" | "filled" | "set_aside" | "abandoned":
-            what = _WORDS[entry.kind]
-            if entry.kind == "filled" and number(entry, "filled") == 0:
+    match entry:
+        case Sending():
+            return ("sent", "an order was sent", f"order sent: {entry.side} {_amount(entry.amount)} {where}")
+        case Acknowledged() | Unknown() | Rejected() | Absent() | Filled() | SetAside() | Abandoned():
+            what = _WORDS[type(entry)]
+            if isinstance(entry, Filled) and known(entry.filled) == 0:
                 what = "ended without a fill"
-            elif entry.kind == "acknowledged" and sent_as == "limit":
+            elif isinstance(entry, Acknowledged) and sent_as == "limit":
                 what = "rests at the venue"
             return ("answered", f"an order {what}", f"the order on {where} {what}{_detail(entry)}")
-        case "cancelled":
+        case Cancelled():
             return _cancelled(entry, resting)
-        case "verified":
-            held = f"{_amount(entry, 'position')} (target {_amount(entry, 'target')})"
+        case Verified():
+            held = f"{_amount(entry.position)} (target {_amount(entry.target)})"
             return ("verified", "the venue showed a position", f"the venue shows {held} of {where}")
-        case "locked":
-            return ("lock", "lock written", f"lock of {data.get('scope')} written: {data.get('status')}")
+        case Locked():
+            return ("lock", "lock written", f"lock of {entry.scope} written: {entry.status}")
     return _protection(entry, where)
 
 
-def _cancelled(entry: JournalEntry, resting: Resting) -> tuple[MomentKind, str, str]:
-    name = entry.data.get("order")
-    order = resting.get((entry.account, entry.symbol, name))
-    kind = kind_of(entry.data.get("why"), order)
+def _cancelled(entry: Cancelled, resting: Resting) -> tuple[MomentKind, str, str]:
+    order = resting.get((entry.account, entry.symbol, entry.order))
+    kind = kind_of(entry.why, order)
     was = "" if order is None else f": {terms(order)}"
     what = f"resting {kind} order" if kind else "resting order"
-    text = f"{what} {name} of {entry.symbol} on {entry.account} is cancelled{was}"
+    text = f"{what} {entry.order} of {entry.symbol} on {entry.account} is cancelled{was}"
     return ("answered", f"a {what} is cancelled", text)
 
 
-def _protection(entry: JournalEntry, where: str) -> tuple[MomentKind, str, str] | None:
-    """The same of whole books, and of orders that protect a position."""
-    data = entry.data
-    match entry.kind:
-        case "swept":
+def _protection(entry: Entry, where: str) -> tuple[MomentKind, str, str] | None:
+    """The same of whole books, of orders that protect a position, and of what nobody can decode."""
+    match entry:
+        case Undecodable():
+            what = "an entry of the journal cannot be decoded"
+            return ("answered", what, f"{what}, about {where}: {entry.why}")
+        case Swept():
             what = "a whole book was asked to be closed"
             return ("sent", what, f"the whole book of {entry.account} was asked to be closed in one request")
-        case "unprotected":
-            text = f"protective order {data.get('order')} of {where} is to be cancelled, because it blocks the close"
+        case Unprotected():
+            text = f"protective order {entry.order} of {where} is to be cancelled, because it blocks the close"
             return ("protection", "a protective order is to be cancelled", text)
-        case "protected":
-            text = f"protection of {where} is to be put back: {data.get('amount')}, trigger {data.get('trigger_price')}"
+        case Protected():
+            amounts = f"{text_of(entry.amount)}, trigger {text_of(entry.trigger_price)}"
+            text = f"protection of {where} is to be put back: {amounts}"
             return ("protection", "protection is to be put back", text)
-        case "guarded":
-            text = f"protection of {where} in place of {data.get('for')}: {data.get('state') or 'unknown'}"
+        case Guarded():
+            text = f"protection of {where} in place of {entry.replaces}: {entry.state or 'unknown'}"
             return ("protection", "the venue answered about protection", text)
     return None
 
 
-def _amount(entry: JournalEntry, name: str) -> str | None:
-    """A number of the entry as the tables have it; what is no number, as it stands there."""
-    value = number(entry, name)
-    return entry.data.get(name) if value is None else amount(value)
+def _amount(value: Number) -> str | None:
+    """A number of an entry as the tables have it; what is no number, as it stands there."""
+    number = known(value)
+    return text_of(value) if number is None else amount(number)
 
 
-def _detail(entry: JournalEntry) -> str:
-    data = entry.data
-    if entry.kind == "filled":
-        state = data.get("state")
-        price = f" at {_amount(entry, 'price')}" if data.get("price") else ""
-        return f": {_amount(entry, 'filled')}{price}" + ("" if state in (None, "filled") else f" ({state})")
-    said = "; ".join(each for each in (data.get("reason"), data.get("text")) if each)
+def _detail(entry: Entry) -> str:
+    match entry:
+        case Filled():
+            price = f" at {_amount(entry.price)}" if text_of(entry.price) else ""
+            state = "" if entry.state in (None, "filled") else f" ({entry.state})"
+            return f": {_amount(entry.filled)}{price}{state}"
+        case Unknown() | Rejected():
+            said = "; ".join(each for each in (entry.reason, entry.text) if each)
+        case Absent() | SetAside() | Abandoned():
+            said = entry.text or ""
+        case _:
+            said = ""
     return f": {said}" if said else ""
 
 
-def _ends(journal: Sequence[JournalEntry], result: Result) -> Iterator[Moment]:
+def _ends(journal: Sequence[Entry], result: Result) -> Iterator[Moment]:
     for ending in result.endings:
         why = f": {ending.reason}" if ending.reason else ""
         said = "every target is reached, as the venue itself shows" if ending.status == "flat" else ending.status
@@ -211,12 +238,14 @@ def _ends(journal: Sequence[JournalEntry], result: Result) -> Iterator[Moment]:
     yield from _effect_ends(journal)
 
 
-def _effect_ends(journal: Sequence[JournalEntry]) -> Iterator[Moment]:
+def _effect_ends(journal: Sequence[Entry]) -> Iterator[Moment]:
     for entry in journal:
-        if entry.kind == "finished" and (effect := entry.data.get("effect")) is not None:
-            yield Moment(entry.at, "finished", None, f"{effect}: {entry.data.get('status') or 'ended'}")
-        elif entry.kind == "finished" and entry.account is None and entry.data.get("status") != "locked":
-            text = f"lock of {entry.data.get('scope') or 'the scope'}: {entry.data.get('status') or 'ended'}"
+        if not isinstance(entry, Finished):
+            continue
+        if entry.effect is not None:
+            yield Moment(entry.at, "finished", None, f"{entry.effect}: {entry.status or 'ended'}")
+        elif entry.account is None and entry.status != "locked":
+            text = f"lock of {entry.scope or 'the scope'}: {entry.status or 'ended'}"
             yield Moment(entry.at, "lock", None, text)
 
 

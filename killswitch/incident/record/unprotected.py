@@ -8,8 +8,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from killswitch.incident.record.order_lines import Key, key_of, number
-from killswitch.model.store import JournalEntry
+from killswitch.journal.entries import Entry, Guarded, Place, Unprotected, Verified, known
 
 Covered = Literal["put back", "never away", "not needed", "position closed", "refused", "unknown", "open"]
 _ENDS: dict[str, Covered] = {"resting": "put back", "filled": "put back", "not needed": "not needed"}
@@ -35,26 +34,26 @@ class Exposure(Struct, frozen=True):
     text: str | None
 
 
-def exposures(journal: Sequence[JournalEntry]) -> tuple[Exposure, ...]:
+def exposures(journal: Sequence[Entry]) -> tuple[Exposure, ...]:
     """Every protective order that was taken away, in the order of the journal (one decision's, in sequence)."""
-    about: dict[str | Key, list[tuple[int, JournalEntry]]] = {}
+    about: dict[str | Place, list[tuple[int, Guarded | Verified]]] = {}
     for index, entry in enumerate(journal):
-        if entry.kind == "guarded":
-            about.setdefault(entry.data.get("for") or "", []).append((index, entry))
-        elif entry.kind == "verified":
-            about.setdefault(key_of(entry), []).append((index, entry))
+        if isinstance(entry, Guarded):
+            about.setdefault(entry.replaces or "", []).append((index, entry))
+        elif isinstance(entry, Verified):
+            about.setdefault(entry.place, []).append((index, entry))
     found = []
     for index, entry in enumerate(journal):
-        if entry.kind == "unprotected":
-            told = [*about.get(entry.data.get("order") or "", ()), *about.get(key_of(entry), ())]
+        if isinstance(entry, Unprotected):
+            told = [*about.get(entry.order or "", ()), *about.get(entry.place, ())]
             after = [each for at, each in sorted(told, key=lambda one: one[0]) if at > index]
             found.append(_exposure(entry, after))
     return tuple(found)
 
 
-def _exposure(taken: JournalEntry, after: Sequence[JournalEntry]) -> Exposure:
-    order = taken.data.get("order") or ""
-    until, end, text = _covered(order, key_of(taken), after)
+def _exposure(taken: Unprotected, after: Sequence[Guarded | Verified]) -> Exposure:
+    order = taken.order or ""
+    until, end, text = _covered(order, taken.place, after)
     return Exposure(
         account=taken.account or "",
         symbol=taken.symbol or "",
@@ -74,19 +73,21 @@ def _seconds(since: datetime, until: datetime | None, end: Covered) -> float | N
     return None if until is None else max(0.0, (until - since).total_seconds())
 
 
-def _covered(order: str, key: Key, after: Sequence[JournalEntry]) -> tuple[datetime | None, Covered, str | None]:
+def _covered(
+    order: str, place: Place, after: Sequence[Guarded | Verified]
+) -> tuple[datetime | None, Covered, str | None]:
     """When it ended, how, and in which words; a position that is gone needs no protection."""
     end: Covered = "open"
     text: str | None = None
     for entry in after:
-        if entry.kind == "guarded" and entry.data.get("for") == order:
-            state = entry.data.get("state") or "unknown"
+        if isinstance(entry, Guarded) and entry.replaces == order:
+            state = entry.state or "unknown"
             if state == "still there":
                 return None, "never away", None
             if state in _ENDS:
                 return entry.at, _ENDS[state], None
             unsaid = state in _NO_ANSWER or state.startswith("tried")
             end, text = ("unknown", None) if unsaid else ("refused", state)
-        elif entry.kind == "verified" and key_of(entry) == key and number(entry, "position") == 0:
+        elif isinstance(entry, Verified) and entry.place == place and known(entry.position) == 0:
             return entry.at, "position closed", None
     return None, end, text

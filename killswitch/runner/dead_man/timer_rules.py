@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.plug_ins import AdapterError
-from killswitch.execution.targets.client_order_id import is_ours
+from killswitch.execution.client_order_id import is_ours
 from killswitch.graph.nodes import PolicySet, TimerRule
 from killswitch.model.instant import SECOND
 from killswitch.model.snapshot import AccountSnapshot, InstrumentState, Order, Position

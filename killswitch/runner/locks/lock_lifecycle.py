@@ -15,10 +15,12 @@ from msgspec import structs
 
 from killswitch.accounts.arming import REMEMBERED, Arming, left_to_do
 from killswitch.gate.changes import LockChanges, LockOutcome, LockProblem, LockRequest
+from killswitch.journal.codec import decode_all, encode
+from killswitch.journal.entries import Entry, Finished, Locked, OrderedLock, Planned, is_plan
 from killswitch.model.decision import Decision, LockOrder
 from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import Event
-from killswitch.model.store import JournalEntry, JournalKind, Store
+from killswitch.model.store import JournalEntry, Store
 from killswitch.runner.clock import Leap, confirmed_end
 
 RAN_OUT = "the lock ran out before it was written"
@@ -93,9 +95,8 @@ class Locking:
         order = decision.lock
         if order is None or decision.is_withdrawal:
             return ()
-        until = None if order.until is None else rfc3339(order.until)
-        data = {"lock": order.mode, "scope": order.scope, "until": until}
-        return (JournalEntry(decision.id, "planned", decision.as_of, data=data),)
+        lock = OrderedLock(order.mode, order.scope, order.until)
+        return (encode(Planned(decision.id, decision.as_of, lock=lock)),)
 
     def recover(self, now: datetime) -> tuple[str, ...]:
         """`remember` and `settle`."""
@@ -114,7 +115,7 @@ class Locking:
             elif decision.lock is not None and self._was_ordered(decision.id):
                 wanted = self._want(decision, decision.lock)
                 if decision.id in unfinished and not wanted.in_force(now):
-                    self._journal(wanted, "finished", now, RAN_OUT)
+                    self._finish(wanted, now, RAN_OUT)
         for suspected in [each for each in self._wanted.values() if each.on_suspicion and each.in_force(now)]:
             self._give_way(suspected, suspected.ordered_at, now)  # also to one that has run out since
 
@@ -254,7 +255,7 @@ class Locking:
         self._wanted.pop(wanted.decision, None)
         self._unwritten.pop(wanted.decision, None)
         self._given_way.pop(wanted.decision, None)
-        self._journal(wanted, "finished", now, status)
+        self._finish(wanted, now, status)
 
     def _end_taken_back(self, now: datetime) -> None:
         """A lock is held until the last order that its policy's decisions call for on the scope has ended."""
@@ -268,36 +269,35 @@ class Locking:
                 self._unwritten.pop(decision, None)
                 wanted = self._wanted.pop(decision, None)
                 if wanted is not None:
-                    self._journal(wanted, "finished", now, LIFTED)
+                    self._finish(wanted, now, LIFTED)
             self._to_lift.add(scope)
             del self._taken_back[scope, policy]
 
     def _written(self, wanted: Wanted, now: datetime) -> None:
         if self._was_written(wanted):
             return
-        entries = self._said(wanted, "locked", now, wanted.order.mode), self._said(wanted, "finished", now, "locked")
-        self._store.append_all(entries)  # one transaction: the first order waits for it
+        decision, scope = wanted.decision, wanted.order.scope
+        locked = Locked(decision, now, scope=scope, status=wanted.order.mode)
+        finished = Finished(decision, now, scope=scope, status="locked")
+        self._store.append_all((encode(locked), encode(finished)))  # one transaction: the first order waits for it
 
     def _was_written(self, wanted: Wanted) -> bool:
-        return any(entry.kind == "locked" for entry in self._store.journal(wanted.decision))
+        return any(isinstance(entry, Locked) for entry in decode_all(self._store.journal(wanted.decision)))
 
-    def _journal(self, wanted: Wanted, kind: JournalKind, now: datetime, status: str) -> None:
-        self._store.append(self._said(wanted, kind, now, status))
-
-    def _said(self, wanted: Wanted, kind: JournalKind, now: datetime, status: str) -> JournalEntry:
-        return JournalEntry(wanted.decision, kind, now, data={"scope": wanted.order.scope, "status": status})
+    def _finish(self, wanted: Wanted, now: datetime, status: str) -> None:
+        self._store.append(encode(Finished(wanted.decision, now, scope=wanted.order.scope, status=status)))
 
     def _was_ordered(self, decision: str) -> bool:
         """Whether the decision was acted on, and its lock not lifted: one that was only observed has none planned."""
-        journal = self._store.journal(decision)
-        over = any(entry.kind == "finished" and entry.data.get("status") in (LIFTED, SUPERSEDED) for entry in journal)
-        return not over and any(entry.kind == "planned" and "lock" in entry.data for entry in journal)
+        journal = decode_all(self._store.journal(decision))
+        over = any(isinstance(entry, Finished) and entry.status in (LIFTED, SUPERSEDED) for entry in journal)
+        return not over and any(_may_order_a_lock(entry) for entry in journal)
 
     def _forget_expired(self, now: datetime) -> None:
         """The folder ends its locks by itself; here they only stop being wanted. No unfinished work stays behind."""
         for wanted in self._unwritten.values():
             if not wanted.in_force(now) and not self._was_written(wanted):
-                self._journal(wanted, "finished", now, RAN_OUT)
+                self._finish(wanted, now, RAN_OUT)
         self._wanted = {key: wanted for key, wanted in self._wanted.items() if wanted.in_force(now)}
         self._unwritten = {key: wanted for key, wanted in self._unwritten.items() if wanted.in_force(now)}
         self._given_way = {key: scopes for key, scopes in self._given_way.items() if key in self._wanted}
@@ -322,3 +322,10 @@ def _wanted(decision: Decision, order: LockOrder) -> Wanted:
     if decision.is_suspicion and order.until is not None:
         reason = f"{reason}; locked until {rfc3339(order.until)} unless it is known before"
     return Wanted(order, decision.policy, decision.stage, reason, decision.id, decision.as_of, decision.is_suspicion)
+
+
+def _may_order_a_lock(entry: Entry) -> bool:
+    """Whether it plans a lock; one of no account that cannot be read may."""
+    if isinstance(entry, Planned):
+        return entry.lock is not None
+    return is_plan(entry) and entry.account is None

@@ -14,15 +14,17 @@ from typing import get_args
 
 import pytest
 
+from killswitch.execution.client_order_id import client_order_id
 from killswitch.execution.decide.ladder import MARKET
 from killswitch.execution.decide.schedule import Do, judge
 from killswitch.execution.patience import PACE, Pace
 from killswitch.execution.send import order_sender
-from killswitch.execution.targets.client_order_id import client_order_id
-from killswitch.execution.targets.lifecycle import ASIDE, TRANSITIONS, Event, State
-from killswitch.execution.targets.order_ledger import PositionLedger
-from killswitch.execution.targets.position_target import Line
 from killswitch.incident.record.results import Standing
+from killswitch.journal.codec import decode
+from killswitch.journal.entries import Entry
+from killswitch.journal.ledger import PositionLedger
+from killswitch.journal.lifecycle import ASIDE, TRANSITIONS, Event, State
+from killswitch.journal.targets import Line
 from killswitch.model.store import JournalEntry, JournalKind
 from killswitch.model.venue import ClientIdRule, RejectReason
 from tests.unit.docs.pages import Section, sections
@@ -131,10 +133,10 @@ def refused(target: str, reason: str | None, times: int) -> Line:
     return found
 
 
-def entry(kind: JournalKind, data: dict[str, str | None], about: dict[str, object]) -> JournalEntry:
-    return JournalEntry(
+def entry(kind: JournalKind, data: dict[str, str | None], about: dict[str, object]) -> Entry:
+    return decode(JournalEntry(
         "d", kind, datetime(2026, 11, 21, tzinfo=UTC), "main", "X", "long", data=data, **about,  # type: ignore[arg-type] # name and attempt
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def next_order(reason: str | None) -> str:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from killswitch.accounts.opening import open_accounts
-from killswitch.execution.targets.order_ledger import PositionLedger
 from killswitch.gate.reading import read_lock
 from killswitch.graph.resolution.references import BUILT_IN
+from killswitch.journal.ledger import PositionLedger
 from killswitch.model.decision import Decision
 from killswitch.model.instant import HOUR, MINUTE, to_micros
 from killswitch.model.snapshot import Flow, Position, Rate, Snapshot

@@ -13,8 +13,10 @@ import pytest
 from killswitch.execution.patience import Pace
 from killswitch.execution.query.order_query import Asking, Question, questions
 from killswitch.execution.send.requests import Requests
-from killswitch.execution.targets.lifecycle import State
-from killswitch.execution.targets.position_target import AsideOrder, Line
+from killswitch.journal.codec import encode
+from killswitch.journal.entries import Acknowledged, Entry, Sending, SetAside
+from killswitch.journal.lifecycle import State
+from killswitch.journal.targets import Line
 from killswitch.model.snapshot import Fill, Order
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import (
@@ -70,8 +72,8 @@ class Room:
         requests = Requests(desk, self.clock, pace, budget or Budget.unlimited(), Breaker(failures=9999))
         self.asking = Asking("main", cast(VenueAdapter, desk), self.clock, pace, requests, self._record)
 
-    def _record(self, entries: Sequence[JournalEntry]) -> None:
-        self.written += entries
+    def _record(self, entries: Sequence[Entry]) -> None:
+        self.written += map(encode, entries)
 
     def ask(self, *about: Question) -> list[JournalEntry]:
         """What one round writes down."""
@@ -108,13 +110,16 @@ def test_every_order_of_unknown_fate_is_asked_about_and_the_one_in_flight() -> N
     """Set aside: without a state; in flight: with the line's; neither: nothing."""
     line = Line("d1", "main", "BTC", "long", "sell", D(0), D(4), D(4), True, 1, 0)
     assert questions(line) == []
-    line.aside = {"o1": AsideOrder("o1", 1, D(2), NOW, NOW)}
-    line.state, line.client_order_id, line.attempt = State.WORKING, "o2", 2
-    line.order_id, line.may_fill, line.sent_at = "v2", D(3), NOW
+    first = ("d1", NOW, "main", "BTC", "long", "o1", 1)
+    second = ("d1", NOW, "main", "BTC", "long", "o2", 2)
+    for entry in (
+        Sending(*first, amount=D(2)), SetAside(*first), Sending(*second, amount=D(3)), Acknowledged(*second, order="v2")
+    ):  # fmt: skip
+        line.apply(entry)
     assert questions(line) == [
         Question(line, "o1", 1, None, D(2), NOW, None), Question(line, "o2", 2, "v2", D(3), NOW, State.WORKING)
     ]  # fmt: skip
-    line.client_order_id = None
+    line.state = State.READY
     assert [each.name for each in questions(line)] == ["o1"]
 
 
@@ -301,6 +306,6 @@ def test_several_are_asked_about_at_once_and_each_by_its_own_name() -> None:
 
 def test_setting_aside_is_written_down_for_its_order() -> None:
     """By name and attempt, with words that a person reads."""
-    entry = Room(Desk()).asking.set_aside(question())
+    entry = encode(Room(Desk()).asking.set_aside(question()))
     assert (entry.kind, entry.client_order_id, entry.attempt, entry.symbol) == ("set_aside", "o1", 3, "BTC")
     assert entry.data["text"]

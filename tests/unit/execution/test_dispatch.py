@@ -15,8 +15,10 @@ from killswitch.execution.patience import Pace
 from killswitch.execution.send.order_sender import Dispatch, told
 from killswitch.execution.send.queued_orders import Departure, Sent
 from killswitch.execution.send.requests import Requests
-from killswitch.execution.targets.lifecycle import State
-from killswitch.execution.targets.position_target import Line
+from killswitch.journal.codec import encode
+from killswitch.journal.entries import Entry, Sending
+from killswitch.journal.lifecycle import State
+from killswitch.journal.targets import Line
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import (
     Cost,
@@ -96,9 +98,9 @@ class Wave:
         venue = cast(VenueAdapter, desk)
         self.dispatch = Dispatch("main", venue, traits, self.time, self.requests, self._record)
 
-    def _record(self, entries: Sequence[JournalEntry]) -> None:
+    def _record(self, entries: Sequence[Entry]) -> None:
         if entries:
-            self.groups.append(list(entries))
+            self.groups.append([encode(entry) for entry in entries])
         for entry in entries:
             self.lines[entry.symbol or ""].apply(entry)
 
@@ -109,7 +111,8 @@ class Wave:
             client_order_id=f"o-{symbol}", symbol=symbol, side="sell", position_side="long", amount=D(amount),
             reduce_only=True,
         )  # fmt: skip
-        return Departure(line, request, 1, {"amount": amount, "position": amount, "side": "sell"})
+        sending = Sending("d1", NOW, "main", symbol, "long", f"o-{symbol}", 1, amount=D(amount), position=D(amount))
+        return Departure(line, request, sending)
 
     def send(self, *symbols: str) -> Sent:
         departures = [self.departure(symbol) for symbol in symbols]
@@ -314,14 +317,15 @@ def test_a_report_is_news_by_its_state_and_what_has_filled(
     state: str, filled: str, line: State | None, kind: str | None
 ) -> None:
     """Open is news once; refused with a fill is a fill; everything else that is final settles the order."""
-    found = told(report(state, filled), line)
-    assert (None if found is None else found[0]) == kind
+    entry = told(report(state, filled), line, ("d1", NOW, "main", "A", "long", "o-A", 1))
+    found = None if entry is None else encode(entry)
+    assert (None if found is None else found.kind) == kind
     if kind == "filled":
         assert found is not None
-        assert found[1] == {"order": "v1", "state": state, "filled": filled, "price": None, "fee": None}
+        assert found.data == {"order": "v1", "state": state, "filled": filled, "price": None, "fee": None}
     if kind == "acknowledged":
         assert found is not None
-        assert found[1] == {"order": "v1", "filled": filled}
+        assert found.data == {"order": "v1", "filled": filled}
 
 
 def test_a_late_request_that_broke_is_unknown_and_loses_no_answer_beside_it() -> None:
@@ -339,7 +343,9 @@ def test_a_late_request_that_broke_is_unknown_and_loses_no_answer_beside_it() ->
         await wave.dispatch.send([wave.departure(symbol) for symbol in "ABC"], lambda: None)
         assert wave.requests.running == {"o-A", "o-B", "o-C"}
         await asyncio.sleep(4.0)
-        return [(entry.client_order_id, entry.kind, entry.data.get("text")) for entry in wave.dispatch.late()]
+        return [
+            (entry.client_order_id, entry.kind, entry.data.get("text")) for entry in map(encode, wave.dispatch.late())
+        ]
 
     a, b, c = wave.time.run(whole())
     assert (a, b[:2], c) == (("o-A", "filled", None), ("o-B", "unknown"), ("o-C", "filled", None))

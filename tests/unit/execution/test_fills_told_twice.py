@@ -8,7 +8,7 @@ from decimal import Decimal
 from msgspec import structs
 
 from killswitch.execution.query.charges import charged
-from killswitch.execution.targets.recorded_reports import sound_fills
+from killswitch.execution.recorded_reports import sound_fills
 from killswitch.model.snapshot import Fill
 
 ONE = Fill("f1", datetime(2021, 5, 19, tzinfo=UTC), "BTC", "sell", Decimal(2), Decimal(100), fee=Decimal("0.1"))

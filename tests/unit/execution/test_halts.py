@@ -12,8 +12,8 @@ from msgspec import structs
 from killswitch.execution.patience import Pace
 from killswitch.execution.query.order_query import Asking, Question
 from killswitch.execution.send.requests import Requests
-from killswitch.execution.targets.lifecycle import State
-from killswitch.execution.targets.position_target import Line
+from killswitch.journal.lifecycle import State
+from killswitch.journal.targets import Line
 from killswitch.model.snapshot import AccountSnapshot, InstrumentState
 from killswitch.model.venue import Cost, OrderReport, OrderRequest, RateLimit, VenueAdapter, VenueTraits
 from killswitch.ratelimit.breaker import Breaker

@@ -7,8 +7,8 @@ from typing import Literal
 
 import pytest
 
+from killswitch.execution.client_order_id import over_after, validity
 from killswitch.execution.patience import PACE
-from killswitch.execution.targets.client_order_id import over_after, validity
 from killswitch.model.venue import OrderLife, VenueTraits
 from tests.faults.exchange import Key
 from tests.faults.mishaps import Rule

@@ -7,22 +7,26 @@ from decimal import Decimal
 
 import pytest
 
-from killswitch.execution.targets.lifecycle import Event, event_of, number
-from killswitch.execution.targets.order_ledger import PositionLedger
+from killswitch.journal.codec import decode, number
+from killswitch.journal.entries import Entry, known
+from killswitch.journal.ledger import PositionLedger
+from killswitch.journal.lifecycle import Event, event_of
 from killswitch.model.store import JournalEntry, JournalKind
 
 D = Decimal
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
-
-def entry(kind: JournalKind, name: str | None = "o1", **data: str | None) -> JournalEntry:
-    return JournalEntry("d1", kind, AT, "main", "BTC", "long", name, 1, data)
+DECIDED = D(9)
 
 
-def fold(*entries: JournalEntry) -> PositionLedger:
+def entry(kind: JournalKind, name: str | None = "o1", **data: str | None) -> Entry:
+    return decode(JournalEntry("d1", kind, AT, "main", "BTC", "long", name, 1, data))
+
+
+def fold(*entries: Entry) -> PositionLedger:
     of = PositionLedger()
     for each in entries:
-        of.apply(each)
+        of.apply(each, DECIDED)
     return of
 
 
@@ -37,7 +41,7 @@ def test_an_order_anchors_on_what_is_believed_before_it_when_it_is_alone() -> No
     """It may lie above the last anchor, since the position may have grown; a second one in flight moves nothing."""
     of = fold(entry("verified", None, position="5"), entry("sending", position="8", amount="3"))
     assert (of.anchor, of.outstanding) == (D(8), {"o1": D(3)})
-    of.apply(entry("sending", "o2", position="20", amount="4"))
+    of.apply(entry("sending", "o2", position="20", amount="4"), DECIDED)
     assert (of.anchor, of.outstanding) == (D(8), {"o1": D(3), "o2": D(4)})
 
 
@@ -51,8 +55,8 @@ def test_fills_lower_the_anchor_and_add_to_what_is_closed() -> None:
     """8 less 2 less 1; another telling of the same order counts for nothing."""
     of = fold(entry("sending", position="8", amount="3"), entry("filled", filled="2"), entry("filled", filled="2"))
     assert (of.anchor, of.closed, of.outstanding) == (D(6), D(2), {})
-    of.apply(entry("sending", "o2", position="6", amount="3"))
-    of.apply(entry("filled", "o2", filled="1"))
+    of.apply(entry("sending", "o2", position="6", amount="3"), DECIDED)
+    of.apply(entry("filled", "o2", filled="1"), DECIDED)
     assert (of.anchor, of.closed) == (D(5), D(3))
 
 
@@ -66,7 +70,7 @@ def test_a_fill_that_cannot_be_read_counts_as_full() -> None:
 
 def test_an_amount_that_cannot_be_read_is_outstanding_by_name() -> None:
     """That something is in flight is known, though not how much."""
-    assert fold(entry("sending", position="8", amount="?")).outstanding == {"o1": D(0)}
+    assert fold(entry("sending", position="8", amount="?")).outstanding == {"o1": DECIDED}
 
 
 @pytest.mark.parametrize("kind", ["rejected", "absent"])
@@ -80,7 +84,7 @@ def test_what_is_set_aside_is_counted_unless_the_venue_guards_the_next_order() -
     """8 held, 3 aside: 5 are free, and all 8 for a guarded order; one in flight is counted for both."""
     of = fold(entry("sending", position="8", amount="3"), entry("set_aside"))
     assert (of.aside, of.free(D(8)), of.free(D(8), guarded=True)) == ({"o1"}, D(5), D(8))
-    of.apply(entry("sending", "o2", position="8", amount="1"))
+    of.apply(entry("sending", "o2", position="8", amount="1"), DECIDED)
     assert (of.free(D(8)), of.free(D(8), guarded=True)) == (D(4), D(7))
 
 
@@ -99,9 +103,9 @@ def test_nobody_waits_once_everything_outstanding_is_abandoned() -> None:
     """Of two, one abandoned: it still waits; both: no longer, though both still count."""
     of = fold(entry("sending", position="8", amount="3"), entry("sending", "o2", amount="2"))
     assert of.waits
-    of.apply(entry("abandoned"))
+    of.apply(entry("abandoned"), DECIDED)
     assert of.waits
-    of.apply(entry("abandoned", "o2"))
+    of.apply(entry("abandoned", "o2"), DECIDED)
     assert (of.waits, of.free(D(8))) == (False, D(3))
 
 
@@ -116,13 +120,13 @@ def test_what_is_surely_there_is_the_smaller_of_the_venues_word_and_ours() -> No
 @pytest.mark.parametrize(("text", "value"), [("1.50", "1.50"), ("0", "0"), ("-2", "-2")])
 def test_a_number_is_read_as_it_is_written(text: str, value: str) -> None:
     """Decimal text to its digit."""
-    assert str(number(text)) == value
+    assert str(known(number(text))) == value
 
 
 @pytest.mark.parametrize("text", [None, "", "much", "NaN", "Infinity", "-Infinity", "sNaN"])
 def test_what_is_no_finite_number_is_unknown(text: str | None) -> None:
     """None, and never 0."""
-    assert number(text) is None
+    assert known(number(text)) is None
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,12 @@ from typing import Literal
 
 import pytest
 
+from killswitch.execution.decide.schedule import stall_reason
 from killswitch.execution.patience import Pace
-from killswitch.execution.targets.lifecycle import ForbiddenTransitionError, State
-from killswitch.execution.targets.position_target import AsideOrder, Line
+from killswitch.journal.codec import decode
+from killswitch.journal.entries import Entry
+from killswitch.journal.lifecycle import ForbiddenTransitionError, State
+from killswitch.journal.targets import Line
 from killswitch.model.store import JournalEntry, JournalKind
 from killswitch.risk.trading_cost import Marked
 
@@ -28,17 +31,17 @@ def line(target: str = "0", decided: str = "10", side: str = "sell") -> Line:
 
 def entry(
     kind: JournalKind, name: str | None = "o1", attempt: int | None = 1, at: datetime = AT, **data: str | None
-) -> JournalEntry:
-    return JournalEntry("d1", kind, at, "main", "BTC", "long", name, attempt, data)
+) -> Entry:
+    return decode(JournalEntry("d1", kind, at, "main", "BTC", "long", name, attempt, data))
 
 
-def fold(of: Line, *entries: JournalEntry) -> Line:
+def fold(of: Line, *entries: Entry) -> Line:
     for each in entries:
         of.apply(each)
     return of
 
 
-def sending(name: str = "o1", attempt: int = 1, amount: str | None = "10", **data: str | None) -> JournalEntry:
+def sending(name: str = "o1", attempt: int = 1, amount: str | None = "10", **data: str | None) -> Entry:
     return entry("sending", name, attempt, amount=amount, **data)
 
 
@@ -233,7 +236,9 @@ def test_a_fill_ends_a_refusal() -> None:
 def test_an_order_set_aside_is_kept_with_all_that_is_known_of_it() -> None:
     """Its name, attempt and amount, when it left and when nobody waited any longer; the line goes on under a new id."""
     of = fold(line(), sending("o2", 2, "4"), entry("unknown", "o2", 2), entry("set_aside", "o2", 2, at=LATER))
-    assert of.aside == {"o2": AsideOrder("o2", 2, D(4), AT, LATER)}
+    (aside,) = of.aside.values()
+    assert (aside.name, aside.attempt, aside.may_fill(of.decided)) == ("o2", 2, D(4))
+    assert (aside.sent_at, aside.aside_since, aside.status) == (AT, LATER, "set aside")
     assert (of.state, of.spent, of.outstanding) == (State.READY, True, D(4))
 
 
@@ -350,11 +355,11 @@ def test_a_person_is_told_of_an_order_that_stays_open_or_unknown_for_too_long() 
     """From the thirtieth second on, with the name, the symbol and the instant it left."""
     pace = Pace()
     of = fold(line(), sending("o1"), entry("acknowledged"))
-    assert of.stuck(AT + timedelta(seconds=29.9), pace) is None
-    words = of.stuck(AT + timedelta(seconds=30), pace)
+    assert stall_reason(of, AT + timedelta(seconds=29.9), pace) is None
+    words = stall_reason(of, AT + timedelta(seconds=30), pace)
     assert words is not None
     assert all(part in words for part in ("o1", "BTC", "rests", "2026-03-04 05:06:07"))
-    unsaid = fold(line(), sending("o1")).stuck(AT + timedelta(seconds=30), pace)
+    unsaid = stall_reason(fold(line(), sending("o1")), AT + timedelta(seconds=30), pace)
     assert unsaid is not None
     assert "unknown fate" in unsaid
 
@@ -362,8 +367,8 @@ def test_a_person_is_told_of_an_order_that_stays_open_or_unknown_for_too_long() 
 def test_a_person_is_told_of_an_order_set_aside_once_its_absence_could_be_believed() -> None:
     """Two seconds after it left, and not before."""
     of = fold(line(), sending("o1"), entry("set_aside", "o1"))
-    assert of.stuck(AT + timedelta(seconds=1.9), Pace()) is None
-    words = of.stuck(AT + timedelta(seconds=2), Pace())
+    assert stall_reason(of, AT + timedelta(seconds=1.9), Pace()) is None
+    words = stall_reason(of, AT + timedelta(seconds=2), Pace())
     assert words is not None
     assert all(part in words for part in ("o1", "BTC", "unknown fate", "2026-03-04 05:06:07"))
 
@@ -373,14 +378,14 @@ def test_a_person_is_told_of_a_position_that_no_order_closes() -> None:
     nothing = entry("verified", None, None, position="10", target="0")
     of, barred = line(), line()
     for attempt in range(1, 9):
-        assert (of.stuck(AT, Pace()), barred.stuck(AT, Pace())) == (None, None)
+        assert (stall_reason(of, AT, Pace()), stall_reason(barred, AT, Pace())) == (None, None)
         of = fold(of, sending(f"o{attempt}", attempt), entry("filled", f"o{attempt}", attempt, filled="0"), nothing)
         barred = fold(barred, sending(f"o{attempt}", attempt), entry("rejected", f"o{attempt}", reason="price_band"))
-    assert "BTC" in (of.stuck(AT, Pace()) or "")
-    assert "price_band" not in (of.stuck(AT, Pace()) or "")
-    assert "price_band" in (barred.stuck(AT, Pace()) or "")
+    assert "BTC" in (stall_reason(of, AT, Pace()) or "")
+    assert "price_band" not in (stall_reason(of, AT, Pace()) or "")
+    assert "price_band" in (stall_reason(barred, AT, Pace()) or "")
     barred = fold(barred, entry("verified", None, None, position="0", target="0"))
-    assert barred.stuck(AT, Pace()) is None
+    assert stall_reason(barred, AT, Pace()) is None
 
 
 def test_what_margin_has_cut_is_whole_again_once_something_has_filled() -> None:
@@ -450,11 +455,3 @@ def test_a_fill_begins_the_count_of_flat_anew() -> None:
     assert of.said_flat == 1
     of = fold(of, sending("o2", 2, "4"), entry("filled", "o2", 2, filled="4", price="1", fee="0"))
     assert of.said_flat == 0
-
-
-def test_an_order_set_aside_of_which_nobody_knows_when_it_left_is_told_without_a_time() -> None:
-    """A past that does not say so: a person is told at once, by its name."""
-    of = line()
-    of.aside = {"o1": AsideOrder("o1", 1, D(4), None, AT)}
-    words = of.stuck(AT, Pace()) or ""
-    assert ("o1" in words, "since" in words) == (True, False)

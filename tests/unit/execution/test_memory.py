@@ -12,9 +12,10 @@ import pytest
 from killswitch.execution.patience import PACE
 from killswitch.execution.state.execution_state import Memory
 from killswitch.execution.state.protective_record import Protections
-from killswitch.execution.targets.lifecycle import State
+from killswitch.journal.codec import decode
+from killswitch.journal.entries import NO_WATCH
+from killswitch.journal.lifecycle import State
 from killswitch.model.store import JournalEntry, JournalKind, Store
-from killswitch.model.tracing import NO_WATCH
 from killswitch.store.sqlite import open_store
 from tests.closing_cases import commit, decide
 from tests.honest_venue import NOW, HonestVenue, VirtualClock
@@ -36,9 +37,9 @@ def entry(kind: JournalKind, symbol: str, name: str, account: str = "main", **da
 
 def sold(memory: Memory, symbol: str, name: str, filled: str) -> None:
     """An order of the first decision leaves over 1 contract, and fills so much."""
-    memory.record([entry("sending", symbol, name, amount="1", position="10")])
-    memory.record([entry("filled", symbol, name, filled=filled, price="100", fee="0")])
-    memory.record([entry("verified", symbol, name, position="10", target="0")])
+    memory.record([decode(entry("sending", symbol, name, amount="1", position="10"))])
+    memory.record([decode(entry("filled", symbol, name, filled=filled, price="100", fee="0"))])
+    memory.record([decode(entry("verified", symbol, name, position="10", target="0"))])
 
 
 def both(store: Store) -> tuple[Memory, HonestVenue]:
@@ -117,7 +118,7 @@ def test_what_is_recorded_together_is_durable_at_the_end_however_it_ends(store: 
         position_side=line.position_side, data={"position": "0", "target": "0"},
     )  # fmt: skip
     with contextlib.suppress(RuntimeError), memory.together():
-        memory.record([verified])
+        memory.record([decode(verified)])
         assert len(store.journal()) == before
         if fails:
             raise RuntimeError("a defect")

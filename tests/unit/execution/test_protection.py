@@ -8,6 +8,7 @@ from typing import Literal
 
 import pytest
 
+from killswitch.execution.client_order_id import PLAIN
 from killswitch.execution.state.protective_record import (
     Guard,
     Protections,
@@ -16,8 +17,9 @@ from killswitch.execution.state.protective_record import (
     taken_away,
     trigger_when,
 )
-from killswitch.execution.targets.client_order_id import PLAIN
-from killswitch.execution.targets.position_target import Line
+from killswitch.journal.codec import decode, encode
+from killswitch.journal.entries import Entry
+from killswitch.journal.targets import Line
 from killswitch.model.snapshot import Order, Position
 from killswitch.model.store import JournalEntry, JournalKind
 from killswitch.model.venue import ClientIdRule, OrderRequest
@@ -36,15 +38,15 @@ STOP: dict[str, str | None] = {
 
 def entry(
     kind: JournalKind, decision: str = "d1", symbol: str | None = "BTC", held: str = "long", **data: str | None
-) -> JournalEntry:
-    return JournalEntry(decision, kind, AT, "main", symbol, held, None, None, data)
+) -> Entry:
+    return decode(JournalEntry(decision, kind, AT, "main", symbol, held, None, None, data))
 
 
-def away(decision: str = "d1", held: str = "long", **words: str | None) -> JournalEntry:
+def away(decision: str = "d1", held: str = "long", **words: str | None) -> Entry:
     return entry("unprotected", decision, "BTC", held, **(STOP | words))
 
 
-def fold(*entries: JournalEntry) -> Protections:
+def fold(*entries: Entry) -> Protections:
     of = Protections()
     for each in entries:
         of.apply(each)
@@ -91,7 +93,7 @@ def test_its_way_from_off_to_done_is_read_from_the_journal() -> None:
     (one,) = of.open()
     assert (one.gone, one.state) == (True, Guard.OFF)
     later = AT + timedelta(seconds=5)
-    of.apply(JournalEntry("d1", "protected", later, "main", "BTC", "long", None, None, {"for": "s1"}))
+    of.apply(decode(JournalEntry("d1", "protected", later, "main", "BTC", "long", None, None, {"for": "s1"})))
     assert (one.state, one.sent_at, one.gone) == (Guard.RESTORING, later, True)
     of.apply(entry("guarded", **{"for": "s1", "state": "resting"}))
     assert (one.state, of.open(), of.is_open("s1")) == (Guard.DONE, [], False)
@@ -158,20 +160,25 @@ def test_only_exits_of_the_same_position_that_are_not_ours_block(words: dict[str
     assert blocking(LINE, [order], frozenset({"ours"})) == ([order] if blocks else [])
 
 
+def written(order: Order, position: Position | None) -> dict[str, str | None]:
+    """What the row says of an order that is taken away."""
+    return encode(taken_away(LINE, order, position, AT)).data
+
+
 def test_what_is_taken_away_is_written_down_whole() -> None:
     """Amounts as what is left of them, prices as they were; what is not told stays untold."""
     order = Order(
         "s1", "BTC", "sell", D(10), client_order_id="mine", position_side="long", type="stop", price=D("89.5"),
         trigger_price=D(90), filled=D(3),
     )  # fmt: skip
-    assert taken_away(order, Position("BTC", "long", D(10), mark_price=D(100))) == {
+    assert written(order, Position("BTC", "long", D(10), mark_price=D(100))) == {
         "order": "s1", "client_order_id": "mine", "side": "sell", "position_side": "long", "amount": "7",
         "type": "stop", "price": "89.5", "trigger_price": "90", "trigger_when": "falls",
     }  # fmt: skip
-    plain = taken_away(Order("s1", "BTC", "sell", D(10)), None)
+    plain = written(Order("s1", "BTC", "sell", D(10)), None)
     assert (plain["amount"], plain["price"], plain["trigger_price"], plain["trigger_when"]) == ("10", None, None, None)
-    assert taken_away(Order("s1", "BTC", "sell", D("NaN"), filled=D(3)), None)["amount"] is None
-    assert taken_away(Order("s1", "BTC", "sell", D(10), filled=D("NaN")), None)["amount"] == "10"
+    assert written(Order("s1", "BTC", "sell", D("NaN"), filled=D(3)), None)["amount"] is None
+    assert written(Order("s1", "BTC", "sell", D(10), filled=D("NaN")), None)["amount"] == "10"
 
 
 @pytest.mark.parametrize(

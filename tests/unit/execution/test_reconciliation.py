@@ -9,7 +9,7 @@ import pytest
 
 from killswitch.execution.decide.position_trust import Distrust, Reading, Trust, read
 from killswitch.execution.patience import Pace
-from killswitch.execution.targets.position_target import PositionKey
+from killswitch.journal.targets import PositionKey
 from killswitch.model.snapshot import AccountSnapshot, Position
 
 D = Decimal

@@ -7,9 +7,11 @@ from decimal import Decimal
 import pytest
 
 from killswitch.execution.decide.schedule import Do, Verdict, acting, judge, left_to_close, sized
-from killswitch.execution.targets.lifecycle import State
-from killswitch.execution.targets.order_ledger import PositionLedger
-from killswitch.execution.targets.position_target import AsideOrder, Line
+from killswitch.journal.entries import Sending
+from killswitch.journal.ledger import PositionLedger
+from killswitch.journal.lifecycle import State
+from killswitch.journal.orders import JournaledOrder, JournaledOrders
+from killswitch.journal.targets import Line
 from killswitch.model.snapshot import Instrument
 from tests.honest_venue import NOW
 
@@ -30,8 +32,9 @@ def rules(**words: str) -> Instrument:
     return Instrument("BTC", **{name: D(value) for name, value in words.items()})  # type: ignore[arg-type]
 
 
-def aside(amount: str) -> dict[str, AsideOrder]:
-    return {"o1": AsideOrder("o1", 1, D(amount), NOW, NOW)}
+def aside(amount: str) -> dict[str, JournaledOrder]:
+    sent = Sending("d1", NOW, "main", "BTC", "long", "o1", 1, amount=D(amount))
+    return JournaledOrders([sent]).newest
 
 
 @pytest.mark.parametrize("state", [State.SENDING, State.UNKNOWN, State.WORKING, State.SETTLED])

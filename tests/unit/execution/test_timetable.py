@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from killswitch.execution.state.account_job import Timetable
-from killswitch.execution.targets.position_target import Line
+from killswitch.journal.targets import Line
 from killswitch.model.decision import Unwinding
 
 D = Decimal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytest
 
 from killswitch.execution.decide.ladder import MARKET
 from killswitch.execution.decide.schedule import Do, Verdict
-from killswitch.execution.state.account_job import Work, ended_as, key_of
-from killswitch.execution.targets.lifecycle import State
-from killswitch.execution.targets.position_target import Line
+from killswitch.execution.state.account_job import Work
+from killswitch.journal.codec import decode, encode
+from killswitch.journal.entries import Entry, Finished, PositionKey
+from killswitch.journal.lifecycle import State
+from killswitch.journal.targets import Line
 from killswitch.model.decision import Cancel, Decision, Intent, Rung, Unwinding
 from killswitch.model.snapshot import Closing, Instrument, Residual
 from killswitch.model.store import JournalEntry, JournalKind
@@ -36,16 +39,21 @@ def decision(*intents: Intent, cancels: tuple[Cancel, ...] = (), unwinding: Unwi
 def entry(
     kind: JournalKind, symbol: str | None = "BTC", name: str | None = None, account: str = "main", sequence: int = 0,
     **data: str | None,
-) -> JournalEntry:  # fmt: skip
+) -> Entry:  # fmt: skip
     side = None if symbol is None else "long"
-    return JournalEntry("d1", kind, NOW, account, symbol, side, name, 1, data, sequence)
+    return decode(JournalEntry("d1", kind, NOW, account, symbol, side, name, 1, data, sequence))
 
 
-def work(*intents: Intent, entries: tuple[JournalEntry, ...] = (), **words: Any) -> Work:
+def work(*intents: Intent, entries: tuple[Entry, ...] = (), **words: Any) -> Work:
     return Work(decision(*(intents or (intent(),)), **words), "main", entries)
 
 
-def sold(symbol: str, amount: str, price: str | None = "1", fee: str | None = "0") -> tuple[JournalEntry, JournalEntry]:
+def result(of: Work, verdicts: Sequence[Verdict], shown: Mapping[PositionKey, Decimal]) -> dict[str, str | None]:
+    """What the row says in which the work's end is stored."""
+    return encode(of.result(NOW, verdicts, shown)).data
+
+
+def sold(symbol: str, amount: str, price: str | None = "1", fee: str | None = "0") -> tuple[Entry, Entry]:
     return (
         entry("sending", symbol, f"o-{symbol}", amount=amount, mark="1", value="1"),
         entry("filled", symbol, f"o-{symbol}", filled=amount, price=price, fee=fee),
@@ -97,10 +105,10 @@ def test_entries_about_no_line_of_its_move_nothing() -> None:
 
 def test_a_position_is_named_by_symbol_and_side() -> None:
     """Both sides; without either of the two it is none."""
-    assert key_of(JournalEntry("d1", "planned", NOW, "main", "BTC", "short")) == ("BTC", "short")
-    assert key_of(JournalEntry("d1", "planned", NOW, "main", "BTC", "long")) == ("BTC", "long")
-    assert key_of(JournalEntry("d1", "planned", NOW, "main", "BTC", None)) is None
-    assert key_of(JournalEntry("d1", "planned", NOW, "main", None, "long")) is None
+    assert decode(JournalEntry("d1", "planned", NOW, "main", "BTC", "short")).key == ("BTC", "short")
+    assert decode(JournalEntry("d1", "planned", NOW, "main", "BTC", "long")).key == ("BTC", "long")
+    assert decode(JournalEntry("d1", "planned", NOW, "main", "BTC", None)).key is None
+    assert decode(JournalEntry("d1", "planned", NOW, "main", None, "long")).key is None
 
 
 ENTRY, STOP, OTHER = (
@@ -128,9 +136,9 @@ def test_a_cancel_that_was_done_or_cannot_be_is_due_no_longer() -> None:
     of.cannot_cancel(STOP, "too late")
     assert of.due_cancels(after_closing=True) == [OTHER]
     assert (of.cancels_all("e1"), of.cancels_all("s1"), of.cancels_all("x")) == (True, True, False)
-    result = of.result([FLAT], {})
-    assert result["status"] == "blocked"
-    assert all(part in (result["reason"] or "") for part in ("s1", "too late"))
+    said = result(of, [FLAT], {})
+    assert said["status"] == "blocked"
+    assert all(part in (said["reason"] or "") for part in ("s1", "too late"))
 
 
 def test_a_flat_work_says_so_and_what_it_cost() -> None:
@@ -139,7 +147,7 @@ def test_a_flat_work_says_so_and_what_it_cost() -> None:
     No mark was planned with, so what the market moved before the orders is unknown.
     """
     of = work(intent(), intent("ETH"), entries=(*sold("BTC", "10", fee="1"), *sold("ETH", "10", fee="2")))
-    assert of.result([FLAT, FLAT], {("BTC", "long"): D(0), ("ETH", "long"): D(0)}) == {
+    assert result(of, [FLAT, FLAT], {("BTC", "long"): D(0), ("ETH", "long"): D(0)}) == {
         "status": "flat", "reason": None, "cost": "3", "delay": None
     }  # fmt: skip
 
@@ -148,7 +156,7 @@ def test_a_cost_of_which_a_part_is_unknown_is_unknown_and_a_gain_is_no_cost() ->
     """None, and 0."""
     assert work(intent(), intent("ETH"), entries=(*sold("BTC", "10"), *sold("ETH", "10", fee=None))).cost() is None
     assert work(entries=sold("BTC", "10", price="2")).cost() == D(0)
-    unknown = work(entries=sold("BTC", "10", fee=None)).result([FLAT], {})
+    unknown = result(work(entries=sold("BTC", "10", fee=None)), [FLAT], {})
     assert unknown["cost"] is None
 
 
@@ -165,9 +173,9 @@ def test_how_it_ended_is_the_worst_of_its_lines_and_every_reason_is_told(
     verdicts: tuple[Verdict, ...], status: str
 ) -> None:
     """Blocked only if the venue's rules alone are why; an order of unknown fate outweighs the rest."""
-    result = work().result([FLAT, *verdicts], {("BTC", "long"): D(4)})
-    assert (result["status"], result["reason"]) == (status, "; ".join(verdict.reason or "" for verdict in verdicts))
-    assert result["left long BTC"] == "4"
+    said = result(work(), [FLAT, *verdicts], {("BTC", "long"): D(4)})
+    assert (said["status"], said["reason"]) == (status, "; ".join(verdict.reason or "" for verdict in verdicts))
+    assert said["left long BTC"] == "4"
 
 
 def test_an_order_that_was_abandoned_is_named_though_every_line_is_at_its_target() -> None:
@@ -175,16 +183,16 @@ def test_an_order_that_was_abandoned_is_named_though_every_line_is_at_its_target
     of = work(entries=(
         entry("sending", "BTC", "o1", amount="1"), entry("set_aside", "BTC", "o1"), entry("abandoned", "BTC", "o1"),
     ))  # fmt: skip
-    result = of.result([FLAT], {})
-    assert (result["status"], "o1" in (result["reason"] or ""), result["cost"]) == ("abandoned", True, None)
+    said = result(of, [FLAT], {})
+    assert (said["status"], "o1" in (said["reason"] or ""), said["cost"]) == ("abandoned", True, None)
 
 
 def test_what_is_left_is_told_for_each_position_and_read_back() -> None:
     """Above the target by 4; one at its target is not told."""
     of = work(intent(target="2", contracts="8"), intent("ETH", position_side="short", side="buy"))
-    result = of.result([Verdict(Do.GIVE_UP, reason="tired")], {("BTC", "long"): D(6), ("ETH", "short"): D(0)})
-    assert {key: value for key, value in result.items() if key.startswith("left")} == {"left long BTC": "4"}
-    of.apply(JournalEntry("d1", "finished", NOW, "main", data=result))
+    said = result(of, [Verdict(Do.GIVE_UP, reason="tired")], {("BTC", "long"): D(6), ("ETH", "short"): D(0)})
+    assert {key: value for key, value in said.items() if key.startswith("left")} == {"left long BTC": "4"}
+    of.apply(decode(JournalEntry("d1", "finished", NOW, "main", data=said)))
     assert of.closing({}) == Closing(
         "d1", "residual", (Residual("main", "BTC", "long", D(4)),), D(0), "account/main"
     )  # fmt: skip
@@ -216,7 +224,9 @@ def test_a_position_that_was_at_its_target_from_the_start_counts_as_begun() -> N
 )  # fmt: skip
 def test_an_end_that_nobody_knows_is_no_good_one(said: str | None, status: str) -> None:
     """A word of a later program, or none."""
-    assert ended_as(entry("finished", None, status=said)) == status
+    finished = entry("finished", None, status=said)
+    assert isinstance(finished, Finished)
+    assert finished.ended_as == status
 
 
 def hops(*sales: str, target: str = "0") -> tuple[Intent, ...]:

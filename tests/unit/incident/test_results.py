@@ -19,6 +19,7 @@ from killswitch.incident.record.results import Result, result_of
 from killswitch.incident.record.totals import UNMARKED, Missing
 from killswitch.incident.record.unprotected import Exposure
 from killswitch.incident.report.rendering import report_markdown
+from killswitch.journal.codec import decode_all
 from killswitch.model.decision import Cause, Decision, Intent, Rung, Unwinding
 from killswitch.model.snapshot import Instrument, Snapshot
 from killswitch.model.store import JournalEntry
@@ -80,7 +81,7 @@ def ended(seconds: float, status: str = "flat", **data: str | None) -> JournalEn
 
 def result(made: Decision, *journal: JournalEntry, snapshot: Snapshot | None = None) -> Result:
     numbered = [structs.replace(each, sequence=number) for number, each in enumerate(journal, start=1)]
-    return result_of(made, numbered, snapshot)
+    return result_of(made, decode_all(numbered), snapshot)
 
 
 def report_of(written: HandWritten, made: Decision, *journal: JournalEntry) -> tuple[Incident, str]:

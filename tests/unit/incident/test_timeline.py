@@ -15,6 +15,7 @@ from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.lifetime import life_of
 from killswitch.incident.record.order_lines import order_lines
 from killswitch.incident.record.timeline import kind_of
+from killswitch.journal.codec import decode_all
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Order
 from killswitch.model.store import JournalEntry
@@ -131,7 +132,7 @@ def test_only_a_limit_order_rests_and_a_market_order_is_accepted(written: HandWr
         sent(2, 3, kind="limit"), order(2, "acknowledged", 4, order="v2", filled="0"),
     ]  # fmt: skip
     timeline = told(written, journal)
-    lines = order_lines(decided(), journal, None)
+    lines = order_lines(decided(), decode_all(journal), None)
     assert [each.outcome for each in lines] == ["accepted by the venue", "resting at the venue"]
     assert [text for text in timeline if "the order on" in text] == [
         "the order on BTC long on main was accepted by the venue",

@@ -26,8 +26,9 @@ ABOUT_ONE_KIND = {
 NO_DECISIONS = {"orders", "cancels", "lock", "unwound", "suspected", "found", "read_file(path)"}
 """What else has such an attribute: the effects themselves by their names, unwound targets, suspicions, lock files."""
 
-ROOMS_WITHOUT = ("killswitch/model/", "killswitch/gate/", "killswitch/store/")
-"""The model declares the kinds; the gate and the store know lock files and locks of threads, and no decision's."""
+ROOMS_WITHOUT = ("killswitch/model/", "killswitch/journal/", "killswitch/gate/", "killswitch/store/")
+"""The model declares the kinds, the journal has entries about locks; the gate and the store know lock files and locks of
+threads. None of them has a decision."""
 
 
 def asked(source: str) -> list[str]:

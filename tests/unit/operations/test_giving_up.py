@@ -16,6 +16,7 @@ from killswitch.cli.live.status_sections import outcome
 from killswitch.cli.operate.verbs import close
 from killswitch.graph.nodes import ScopeRule
 from killswitch.incident.record.results import decided, recorded_result, result_of
+from killswitch.journal.codec import decode_all
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest
 from killswitch.operations.commands import hand
@@ -67,7 +68,7 @@ def test_what_is_held_is_known_when_it_ends() -> None:
     scene.at(60.0, lambda: scene.exchange.take_away(BTC, Decimal(3), "liquidation"))
     scene.at(120.0, giving_up(scene))
     scene.play()
-    result = result_of(decision, scene.store.journal(decision.id), None)
+    result = result_of(decision, decode_all(scene.store.journal(decision.id)), None)
     (btc,) = (each for each in result.positions if each.symbol == BTC[0])
     assert (btc.left, btc.seen_at is not None) == (Decimal(7), True)
     assert result.totals.took is not None
@@ -81,7 +82,9 @@ def test_nothing_is_said_to_have_been_seen_where_nothing_can_be_read() -> None:
     decision = scene.decide({BTC: 0})
     scene.at(60.0, giving_up(scene))
     scene.play()
-    assert [each.left for each in result_of(decision, scene.store.journal(decision.id), None).positions] == [None]
+    assert [
+        each.left for each in result_of(decision, decode_all(scene.store.journal(decision.id)), None).positions
+    ] == [None]
 
 
 def test_a_close_that_cannot_read_its_account_can_be_given_up() -> None:

@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from killswitch.cli.live.close_progress import block
+from killswitch.journal.codec import decode_all
 from killswitch.model.decision import Decision, Intent, Unwinding
 from killswitch.model.store import JournalEntry, JournalKind
 from killswitch.operations.progress import Progress, progress_of, scheduled_seconds
@@ -53,7 +54,7 @@ def verified(symbol: str, seconds: float, left: str) -> JournalEntry:
 
 
 def at(seconds: float, about: Decision, journal: Sequence[JournalEntry], *, runs: bool = True) -> Progress:
-    return progress_of(about, journal, after(seconds=seconds), runs=runs)
+    return progress_of(about, decode_all(journal), after(seconds=seconds), runs=runs)
 
 
 def left(progress: Progress) -> float | None:

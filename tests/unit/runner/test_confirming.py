@@ -6,7 +6,7 @@ import asyncio
 from decimal import Decimal
 from pathlib import Path
 
-from killswitch.execution.targets.client_order_id import client_order_id
+from killswitch.execution.client_order_id import client_order_id
 from killswitch.model.snapshot import Order
 from tests import graphs
 from tests.runner_world import World, book, crash_policy

@@ -7,8 +7,9 @@ from decimal import Decimal
 
 import pytest
 
+from killswitch.execution.client_order_id import client_order_id
 from killswitch.execution.query.order_discrepancies import LAG
-from killswitch.execution.targets.client_order_id import client_order_id
+from killswitch.journal.codec import decode
 from killswitch.model.decision import Notice, decision_id
 from killswitch.model.snapshot import Order
 from killswitch.model.store import JournalEntry
@@ -116,7 +117,7 @@ def test_an_entry_that_is_written_later_is_held_against_what_was_seen_before() -
     assert watch.notices(snapshot(later(40), account("1", fills=fills(1, "2")))) == ()  # type: ignore[arg-type] # fills
     answered = entry("filled", 0, at=60, filled="1")
     store.journals[sent.decision].append(answered)
-    watch.wrote(answered)
+    watch.wrote(decode(answered))
     assert watch.notices(snapshot(later(61), account("1"))) == ()
     (told,) = watch.notices(snapshot(later(60 + LAG), account("1")))
     assert "was filled beyond the 1 with which it had ended" in told.text

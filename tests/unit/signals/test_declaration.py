@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,7 @@ import pytest
 from killswitch.graph.compile import compile_loaded
 from killswitch.graph.nodes import SignalRef
 from killswitch.lab.price_matrix import Panel
-from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
-from killswitch.model.snapshot import Position
+from killswitch.model.instant import MINUTE
 from killswitch.policy.loader import load
 from killswitch.signals import exposure_signals
 from killswitch.signals.catalogue import BY_NAME, CATALOGUE, catalogue
@@ -28,13 +27,10 @@ from killswitch.signals.declaration import (
     TextSignal,
     WindowSignal,
 )
-from killswitch.signals.equity.explanation import EquityTerms
-from killswitch.signals.history.scope import History
-from killswitch.signals.signal_values import ColumnReader, bounds_ahead
-from killswitch.signals.view import ScopeView
+from killswitch.signals.signal_values import bounds_ahead
 from tests.backtests import book, market, run, written
 from tests.unit.docs.pages import sections
-from tests.worlds import START, account, position
+from tests.worlds.signals import held, values_of
 
 INF = float("inf")
 KINDS: tuple[type[SignalSpec], ...] = (ScopeSignal, WindowSignal, TextSignal, PositionSignal)
@@ -125,25 +121,13 @@ def net_share(page: str, monkeypatch: pytest.MonkeyPatch) -> SignalSpec:
     return spec
 
 
-def read(positions: Sequence[Position] | None) -> tuple[float, float]:
-    view = ScopeView(to_micros(START), True, (account("100000", positions),), {}, None)
-    history = History((), HOUR, EquityTerms(10 * MINUTE, 0.001, 60 * SECOND))
-    history.observe(view)
-    columns = ColumnReader([SignalRef(NAME)]).read(history, view)
-    return columns.lo[0], columns.hi[0]
-
-
-def held(*notionals: str) -> list[Position]:
-    return [position(f"S{i}", "short" if i % 2 else "long", "0", notional=each) for i, each in enumerate(notionals)]
-
-
 @pytest.mark.usefixtures("net_share")
 def test_what_the_page_declares_is_read() -> None:
     """60 and 10 long, 30 short: 40 of 100. Of nothing 0; unknown without a price."""
-    assert read(held("60", "30", "10")) == (pytest.approx(0.4), pytest.approx(0.4))
-    assert read([]) == (0.0, 0.0)
-    assert read(None) == (-INF, INF)
-    assert read([*held("60"), position("X", "long", "0")]) == (-INF, INF)
+    assert values_of(NAME, held("60", "30", "10")) == (pytest.approx(0.4), pytest.approx(0.4))
+    assert values_of(NAME, []) == (0.0, 0.0)
+    assert values_of(NAME, None) == (-INF, INF)
+    assert values_of(NAME, [*held("60"), position("X", "long", "0")]) == (-INF, INF)
 
 
 @pytest.mark.usefixtures("net_share")

@@ -15,6 +15,7 @@ from opentelemetry.sdk.metrics.export import Gauge, Histogram, Metric, Sum
 from opentelemetry.sdk.trace import ReadableSpan
 
 from killswitch.graph.nodes import PolicySet
+from killswitch.journal.codec import decode
 from killswitch.model.decision import Decision, Unwinding
 from killswitch.model.snapshot import Event, Order
 from killswitch.model.store import JournalEntry
@@ -117,7 +118,8 @@ def _close_by_hand(exported: Exported) -> None:
     ):
         named = "ks1" if kind in ("sending", "set_aside", "abandoned") else None
         at = worlds.after(seconds=seconds)
-        exported.telemetry.watch.wrote(JournalEntry(decision.id, kind, at, "main", "BTC", "long", named, 1, data))  # type: ignore[arg-type] # a literal
+        row = JournalEntry(decision.id, kind, at, "main", "BTC", "long", named, 1, data)  # type: ignore[arg-type] # data
+        exported.telemetry.watch.wrote(decode(row))
 
 
 def _policies() -> PolicySet:

@@ -11,6 +11,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import StatusCode
 
 from killswitch.accounts.redaction import HIDDEN, Redactor
+from killswitch.journal.codec import decode
 from killswitch.model.instant import to_micros
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import VenueDownError
@@ -222,7 +223,7 @@ def test_time_without_protection_is_measured_until_something_covers(
         ):
             at = worlds.after(seconds=second)
             exported.telemetry.watch.wrote(
-                JournalEntry(decision.id, kind, at, "main", "BTC", "long", data=data)  # type: ignore[arg-type] # literals
+                decode(JournalEntry(decision.id, kind, at, "main", "BTC", "long", data=data))  # type: ignore[arg-type] # literals
             )
         found = exported.metrics().get("killswitch.close.unprotected")
     finally:

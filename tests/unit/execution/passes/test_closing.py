@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from killswitch.execution.account_executor import Closer
 from killswitch.execution.state.intents import client_order_id, planned_entries
-from killswitch.execution.targets.lifecycle import TRANSITIONS, Event, ForbiddenTransitionError, State
-from killswitch.execution.targets.position_target import Line
 from killswitch.gate.lock_folder import LockFolder
+from killswitch.journal.codec import decode
+from killswitch.journal.lifecycle import TRANSITIONS, Event, ForbiddenTransitionError, State
+from killswitch.journal.targets import Line
 from killswitch.model.decision import LockOrder
 from killswitch.model.snapshot import AccountSnapshot, Fill, Quality, Snapshot
 from killswitch.model.store import JournalEntry, Store
@@ -746,7 +747,7 @@ def test_slippage_is_counted_against_the_mark_of_the_order_and_delay_against_the
         order_entry("sending", amount="10", position="10", mark="101", value="101"),
         order_entry("filled", filled="10", price="100", fee="5"),
     ):
-        line.apply(entry)
+        line.apply(decode(entry))
     assert line.cost is not None
     assert line.delay is not None
     assert (round(line.cost, 9), round(line.delay, 9)) == (D(10) * 1 + 5, D(10) * 9)
@@ -809,7 +810,7 @@ def test_every_state_but_the_last_can_be_left() -> None:
 def test_an_entry_that_cannot_follow_is_refused() -> None:
     """A journal in which an order is final twice is not believed."""
     line = Line("d1", "main", "BTC", "long", "sell", D(0), D(10), D(10), True, 1, 0)
-    line.apply(order_entry("sending", amount="10", position="10"))
-    line.apply(order_entry("filled", filled="10"))
+    line.apply(decode(order_entry("sending", amount="10", position="10")))
+    line.apply(decode(order_entry("filled", filled="10")))
     with pytest.raises(ForbiddenTransitionError, match="d1 BTC long: filled while settled"):
-        line.apply(order_entry("filled", filled="10"))
+        line.apply(decode(order_entry("filled", filled="10")))

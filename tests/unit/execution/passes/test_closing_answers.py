@@ -12,8 +12,9 @@ import msgspec
 import pytest
 
 from killswitch.execution.account_executor import Closer
-from killswitch.execution.targets.lifecycle import State
-from killswitch.execution.targets.position_target import Line
+from killswitch.journal.codec import decode
+from killswitch.journal.lifecycle import State
+from killswitch.journal.targets import Line
 from killswitch.model.store import JournalEntry, Store
 from killswitch.model.venue import OrderReport, OrderRequest
 from killswitch.store.sqlite import open_store
@@ -118,7 +119,7 @@ def test_an_entry_of_old_that_holds_no_number_counts_as_filled_in_full() -> None
     line = Line("d1", "main", "BTC", "long", "sell", D(0), D(10), D(10), True, 1, 0)
     for kind, data in (("sending", {"amount": "10", "position": "10"}), ("filled", {"filled": "None", "price": "NaN"})):
         line.apply(
-            JournalEntry("d1", kind, NOW, "main", "BTC", "long", "x", 1, data)  # type: ignore[arg-type] # literals
+            decode(JournalEntry("d1", kind, NOW, "main", "BTC", "long", "x", 1, data))  # type: ignore[arg-type] # literals
         )
     assert (line.state, line.filled, line.cost) == (State.SETTLED, D(10), None)
 

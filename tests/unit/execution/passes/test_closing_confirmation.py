@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.execution.targets.client_order_id import client_order_id
+from killswitch.execution.client_order_id import client_order_id
+from killswitch.journal.codec import decode, decode_all
+from killswitch.journal.entries import Entry, Sending
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order, OrderSide
 from killswitch.model.store import JournalEntry, JournalKind
@@ -37,13 +39,13 @@ class Watched:
         """The closing journals one entry, and tells the watch."""
         entry = JournalEntry(FIRST, kind, at, "main", "BTC", "long", name, 1, data)
         self.written.store.append(entry)
-        self.watch.wrote(entry)
+        self.watch.wrote(decode(entry))
 
     def answers(self, at: datetime, state: str) -> None:
         """The closing journals what the venue said about putting back the protective order s1."""
         entry = JournalEntry(FIRST, "guarded", at, "main", "BTC", "long", data={"for": "s1", "state": state})
         self.written.store.append(entry)
-        self.watch.wrote(entry)
+        self.watch.wrote(decode(entry))
 
     def restart(self) -> None:
         """A new process over the same store."""
@@ -64,7 +66,7 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
     decision = incidents.firing(FIRST, after(), "trim", 1, 0, incidents.intent("BTC", "sell", "5", "5"))
     written.tick(after(), [decision], [incidents.entry(FIRST, "planned", after(), contracts="5", target="5")])
     watch = Confirming(written.store)
-    watch.begun(decision, "main", written.store.journal(FIRST))
+    watch.begun(decision, "main", decode_all(written.store.journal(FIRST)))
     yield Watched(written, decision, watch)
     written.store.close()
 
@@ -196,7 +198,7 @@ def test_an_order_of_unknown_fate_that_is_given_up_pages_once(watched: Watched, 
     assert words in text
     assert OURS in text
     watched.restart()
-    watched.watch.begun(watched.decision, "main", watched.written.store.journal(FIRST))
+    watched.watch.begun(watched.decision, "main", decode_all(watched.written.store.journal(FIRST)))
     assert watched.says(after(seconds=11)) == []
 
 
@@ -230,10 +232,10 @@ def test_two_watches_are_both_told() -> None:
         def begun(self, decision: Decision, account: str, journal: object) -> None:
             told.append(f"{self.name} begun {account}")
 
-        def wrote(self, entry: JournalEntry) -> None:
+        def wrote(self, entry: Entry) -> None:
             told.append(f"{self.name} {entry.kind}")
 
     both = Both(Named("a"), Named("b"))
     both.begun(incidents.firing(FIRST, after(), "trim", 1, 0), "main", ())
-    both.wrote(JournalEntry(FIRST, "sending", after()))
+    both.wrote(Sending(FIRST, after()))
     assert told == ["a begun main", "b begun main", "a sending", "b sending"]

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from killswitch.execution.account_executor import Closer
-from killswitch.execution.targets.lifecycle import State
-from killswitch.execution.targets.position_target import Line
+from killswitch.journal.codec import decode
+from killswitch.journal.lifecycle import State
+from killswitch.journal.targets import Line
 from killswitch.model.store import JournalEntry
 from killswitch.store.errors import FencedError
 from killswitch.store.sql import SqlStore
@@ -70,7 +71,7 @@ def test_every_history_can_be_recalled(history: list[tuple[str, str, str]]) -> N
     """Whatever order two hands have written in, the line has a state, and no order counts twice."""
     line = Line("d1", "main", "BTC", "long", "sell", D(0), D(100), D(100), True, 1, 0)
     for each in history:
-        line.recall(entry(*each))
+        line.recall(decode(entry(*each)))
     assert line.filled <= 40
     assert (line.state is State.OVER) == any(kind == "finished" for kind, _, _ in history)
 

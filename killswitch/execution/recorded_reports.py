@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from msgspec import structs
 
-from killswitch.execution.targets.lifecycle import ZERO
+from killswitch.journal.lifecycle import ZERO
 from killswitch.model.legible import shortened
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import Fill, Instrument

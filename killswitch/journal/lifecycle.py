@@ -31,6 +31,9 @@ what became of it, or until asking has lasted long enough to be `abandoned`:
 | `filled`, `rejected`, `absent`     | is settled; its fills count                                     |
 | `abandoned`                        | is asked about no longer, and counts at its worst for ever      |
 
+An entry that cannot be decoded counts at its worst: an order in flight is of unknown fate, one that the line does not
+know by its name is followed as if it had been set aside, and whatever else it was, its effect is not verified yet.
+
 A client order id is spent once the venue has answered about it, and when it is set aside. After `absent`, and after a
 refusal to listen, the same id is sent again. Where a venue keeps names for ever, `absent` may come while the request is
 still valid (`EARLY`): should it arrive after all, the venue refuses the second of the two as a duplicate. Elsewhere
@@ -40,11 +43,26 @@ still valid (`EARLY`): should it arrive after all, the venue refuses the second 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from enum import Enum
 from typing import Final
 
-from killswitch.model.store import JournalEntry
+from killswitch.journal.entries import (
+    NEXT_SLICE,
+    Abandoned,
+    Absent,
+    Acknowledged,
+    Entry,
+    Filled,
+    Finished,
+    Rejected,
+    Sending,
+    SetAside,
+    Swept,
+    Unknown,
+    Verified,
+    known,
+)
 
 ZERO = Decimal(0)
 
@@ -107,46 +125,36 @@ ASIDE: Final[Mapping[Event, bool]] = {
 }
 """What an entry about an order that was set aside does: whether the order is asked about after it."""
 
-EXPIRED: Final = "expired"
-"""In a `rejected` entry's `reason`: the order was valid for too short a time."""
-NOT_HEARD: Final = frozenset({"rate_limited", "venue_down", EXPIRED})
-"""Reasons of `rejected` for which the venue did not even look at the order: they spend neither id nor attempt."""
-
-EARLY: Final = "early"
-"""In an `absent` entry: the request may still be carried out. Its name goes on being used until the venue has taken an
-order of that name, for whichever of the two comes second is then refused."""
-
-NEXT_SLICE: Final = "next slice"
-"""In a `sending` entry's `after`: the order before it filled wholly, and this one follows without a look in between."""
-
-LEFT: Final = "left"
-"""In a `verified` entry: what was seen last where the work ends short of its target. Nothing follows from it."""
-
 
 class ForbiddenTransitionError(Exception):
     """A journal entry does not follow from the ones before it: a defect of this program, or a foreign hand."""
 
 
-_KINDS: Final = {event.value: event for event in Event}
+_EVENTS: Final[Mapping[type, Event]] = {
+    Sending: Event.SENDING,
+    Swept: Event.SWEPT,
+    Acknowledged: Event.ACKNOWLEDGED,
+    Unknown: Event.FATE_UNKNOWN,
+    Filled: Event.FILLED,
+    Rejected: Event.REJECTED,
+    Absent: Event.ABSENT,
+    SetAside: Event.SET_ASIDE,
+    Abandoned: Event.ABANDONED,
+    Finished: Event.FINISHED,
+}
 
 
-def event_of(entry: JournalEntry) -> Event | None:
-    """What `entry` does to a line; None for kinds that do nothing to it (`planned`, `cancelled`, `locked`, …)."""
-    if entry.kind == "verified":
-        if LEFT in entry.data:
+def event_of(entry: Entry) -> Event | None:
+    """What `entry` does to a line; None for kinds that do nothing to it (`planned`, `cancelled`, `locked`, …).
+
+    An entry that cannot be decoded is none of these: `Line.recall` counts it at its worst.
+    """
+    if isinstance(entry, Verified):
+        if entry.is_last:
             return None
-        position, target = number(entry.data.get("position")), number(entry.data.get("target"))
+        position, target = known(entry.position), known(entry.target)
         reached = position is not None and target is not None and position <= target
         return Event.VERIFIED_AT if reached else Event.VERIFIED_ABOVE
-    if entry.kind == "sending" and entry.data.get("after") == NEXT_SLICE:
+    if isinstance(entry, Sending) and entry.after == NEXT_SLICE:
         return Event.NEXT_SLICE
-    return _KINDS.get(entry.kind)
-
-
-def number(text: str | None) -> Decimal | None:
-    """A quantity or a price from a journal entry; None, unknown, for text that is no finite number."""
-    try:
-        value = Decimal(text) if text else None
-    except InvalidOperation:
-        return None
-    return value if value is not None and value.is_finite() else None
+    return _EVENTS.get(type(entry))

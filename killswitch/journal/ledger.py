@@ -5,8 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from killswitch.execution.targets.lifecycle import LEFT, ZERO, number
-from killswitch.model.store import JournalEntry
+from killswitch.journal.entries import (
+    Abandoned,
+    Absent,
+    Entry,
+    Filled,
+    Rejected,
+    Sending,
+    SetAside,
+    Undecodable,
+    Verified,
+    known,
+)
+from killswitch.journal.lifecycle import ZERO
 
 
 @dataclass(slots=True)
@@ -26,35 +37,41 @@ class PositionLedger:
     abandoned: set[str] = field(default_factory=set)
     """Those of them whose fate will never be known."""
 
-    def apply(self, entry: JournalEntry) -> None:
-        """Take one journal entry about this position."""
-        if entry.kind == "verified" and LEFT not in entry.data and not self.outstanding:
-            shown = number(entry.data.get("position"))
+    def apply(self, entry: Entry, decided: Decimal) -> None:
+        """Take one journal entry about this position.
+
+        `decided`: how much its decision closes of it. An order counts with that where what was sent cannot be read.
+        """
+        if isinstance(entry, Verified) and not entry.is_last and not self.outstanding:
+            shown = known(entry.position)
             if shown is not None:
                 self.anchor = shown if self.anchor is None else min(shown, self.anchor)
         name = entry.client_order_id
         if name is None:
             return
-        match entry.kind:
-            case "sending":
+        match entry:
+            case Sending():
                 if not self.outstanding:
-                    self.anchor = number(entry.data.get("position"))
+                    self.anchor = known(entry.position)
                 self.aside.discard(name)
-                self.outstanding[name] = number(entry.data.get("amount")) or ZERO
-            case "filled":
+                amount = known(entry.amount)
+                self.outstanding[name] = decided if amount is None else amount
+            case Filled():
                 # Once for each order, and what cannot be read counts as filled in full.
-                amount = self.outstanding.pop(name, None)
-                filled = number(entry.data.get("filled"))
-                if amount is not None:
-                    done = amount if filled is None else filled
+                sent = self.outstanding.pop(name, None)
+                if sent is not None:
+                    done = entry.at_worst(sent)
                     self.closed += done
                     self.anchor = None if self.anchor is None else self.anchor - done
-            case "rejected" | "absent":
+            case Rejected() | Absent():
                 self.outstanding.pop(name, None)
-            case "set_aside" if name in self.outstanding:
+            case SetAside() if name in self.outstanding:
                 self.aside.add(name)
-            case "abandoned":
+            case Abandoned():
                 self.abandoned.add(name)
+            case Undecodable() if name not in self.outstanding:
+                self.outstanding[name] = decided
+                self.aside.add(name)
 
     def believed(self, shown: Decimal) -> Decimal:
         """The position that is surely there: never more than the venue shows, nor than our fills have left."""

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
-from killswitch.execution.patience import Pace
-from killswitch.execution.targets.lifecycle import (
-    ASIDE,
-    EARLY,
+from killswitch.journal.entries import (
     EXPIRED,
-    IN_FLIGHT,
     NOT_HEARD,
+    Absent,
+    Entry,
+    Filled,
+    Planned,
+    PositionKey,
+    Rejected,
+    Sending,
+    Undecodable,
+    known,
+)
+from killswitch.journal.lifecycle import (
+    ASIDE,
+    IN_FLIGHT,
     TRANSITIONS,
     ZERO,
     Event,
     ForbiddenTransitionError,
     State,
     event_of,
-    number,
 )
+from killswitch.journal.orders import JournaledOrder, JournaledOrders
 from killswitch.model.snapshot import OrderSide, Side
-from killswitch.model.store import JournalEntry
 from killswitch.risk.trading_cost import Marked, delay_cost
 
-PositionKey = tuple[str, Side]
 LineName = tuple[str, str, Side]
 
 _NO_STEP_DOWN = frozenset(
@@ -38,21 +44,6 @@ _NO_STEP_DOWN = frozenset(
 
 _COVERED = frozenset(2**power for power in range(1, 20))
 """After so many refusals in a row as `already_flat`, of a position that is shown, orders may cover it."""
-
-
-@dataclass(frozen=True, slots=True)
-class AsideOrder:
-    """An order of unknown fate that its line does not wait for; it may fill `may_fill` contracts yet."""
-
-    name: str
-    attempt: int | None
-    may_fill: Decimal
-    sent_at: datetime | None
-    since: datetime
-    arrival: Marked | None = None
-    """The mark when it was sent."""
-    valid_for: float | None = None
-    """Seconds for which its request was valid, if it said so."""
 
 
 @dataclass(slots=True)
@@ -86,14 +77,10 @@ class Line:
     attempt: int = 0
     spent: bool = True
     """Whether the id of `attempt` is used up, so that the next order needs the next one."""
-    client_order_id: str | None = None
-    order_id: str | None = None
-    sent_amount: Decimal = ZERO
-    may_fill: Decimal = ZERO
-    """The most that was ever sent under `client_order_id`, so the most that may fill under it."""
-    sent_at: datetime | None = None
-    valid_for: float | None = None
-    """Seconds for which the last request was valid, if it said so."""
+    orders: JournaledOrders = field(default_factory=JournaledOrders)
+    """Every order towards the target."""
+    order: JournaledOrder | None = None
+    """The one that was sent last."""
     expired: int = 0
     """Orders that were refused because their time was up, since anything was filled."""
     kept_name: bool = False
@@ -103,7 +90,8 @@ class Line:
     """What had been closed of the position, by whichever decision, when this one was taken up."""
     counted: frozenset[str | None] = frozenset()
     """Client order ids whose fills are in `filled`: each counts once."""
-    aside: dict[str, AsideOrder] = field(default_factory=dict)
+    aside: dict[str, JournaledOrder] = field(default_factory=dict)
+    """Orders of unknown fate that the line does not wait for."""
     abandoned: tuple[str, ...] = ()
     """Client order ids whose fate was never known."""
     lost: Decimal = ZERO
@@ -125,16 +113,10 @@ class Line:
     """Whether the last order filled wholly."""
     swept: bool = False
     """Whether it was asked to be closed with the whole book."""
-    bounded: bool = False
-    """Whether the last order had a limit."""
-    rests: bool = False
-    """Whether the last order was one that rests."""
     received: Decimal | None = ZERO
     """What the fills came to in quote units; None once a part of it is unknown."""
     decided_at: Marked | None = None
     """The mark that was decided on."""
-    arrival: Marked | None = None
-    """The mark when the last order was sent."""
     cost: Decimal | None = field(default=ZERO)
     """Fees and slippage so far, each fill against the mark when its order was sent, account currency; None once a part
     of it is unknown."""
@@ -149,6 +131,56 @@ class Line:
     def name(self) -> LineName:
         """What tells it from every other line of its account."""
         return (self.decision, self.symbol, self.position_side)
+
+    @property
+    def client_order_id(self) -> str | None:
+        """The name of the order that was sent last."""
+        return None if self.order is None else self.order.first.client_order_id
+
+    @property
+    def order_id(self) -> str | None:
+        """The venue's id of that order, once it was told."""
+        return None if self.order is None else self.order.order_id
+
+    @property
+    def sent_amount(self) -> Decimal:
+        """What it was sent for; all that was decided, where that cannot be read."""
+        sending = None if self.order is None else self.order.sending
+        if sending is None:
+            return ZERO
+        amount = known(sending.amount)
+        return self.decided if amount is None else amount
+
+    @property
+    def may_fill(self) -> Decimal:
+        """The most that was ever sent under its name, so the most that may fill under it."""
+        return ZERO if self.order is None else self.order.may_fill(self.decided)
+
+    @property
+    def sent_at(self) -> datetime | None:
+        return None if self.order is None else self.order.sent_at
+
+    @property
+    def valid_for(self) -> float | None:
+        """Seconds for which its request was valid, if it said so."""
+        return None if self.order is None else self.order.valid_for
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it had a limit."""
+        sending = None if self.order is None else self.order.sending
+        return sending is not None and sending.price is not None
+
+    @property
+    def rests(self) -> bool:
+        """Whether it was one that rests."""
+        sending = None if self.order is None else self.order.sending
+        return sending is not None and sending.order == "limit"
+
+    @property
+    def arrival(self) -> Marked | None:
+        """The mark when it was sent."""
+        return None if self.order is None else self.order.arrival
 
     @property
     def in_flight(self) -> bool:
@@ -183,9 +215,9 @@ class Line:
     @property
     def outstanding(self) -> Decimal:
         """What its orders of unknown fate may fill yet, or have filled, at worst."""
-        return sum((order.may_fill for order in self.aside.values()), self.lost)
+        return sum((order.may_fill(self.decided) for order in self.aside.values()), self.lost)
 
-    def check(self, entry: JournalEntry) -> None:
+    def check(self, entry: Entry) -> None:
         """Raise what `apply` would, and change nothing: what cannot be folded must not be written down."""
         event = event_of(entry)
         if event is None:
@@ -196,53 +228,36 @@ class Line:
         elif event not in TRANSITIONS[self.state]:
             raise ForbiddenTransitionError(f"{self._words} {event.value} while {self.state.value}")
 
-    def apply(self, entry: JournalEntry) -> None:
+    def apply(self, entry: Entry) -> None:
         """Move by one journal entry of this line. ForbiddenTransitionError if it cannot follow."""
         self.check(entry)
         event = event_of(entry)
         if event is None:
-            self.decided_at = self.decided_at or _marked(entry.data)
+            self._note(entry)
             return
+        order = self.orders.apply(entry)
         if entry.client_order_id is not None and entry.client_order_id in self.aside:
             self._apply_aside(entry, event)
             return
         self.state = TRANSITIONS[self.state][event]
-        match event:
-            case Event.SENDING | Event.NEXT_SLICE:
-                self._sent(entry)
-            case Event.SWEPT:
+        match entry:
+            case Sending():
+                self._sent(entry, order)
+            case Filled():
+                self._settled(entry)
+            case Rejected():
+                self._refused(entry)
+            case Absent():
+                self.spent = False
+                self.kept_name = entry.early
+                self.fruitless += 1
+            case _ if event is Event.SWEPT:
                 self.swept = True
                 self.cost = self.delay = self.received = None
-            case Event.ACKNOWLEDGED:
-                self.order_id = entry.data.get("order")
-            case Event.FILLED:
-                self._settled(entry)
-            case Event.REJECTED:
-                self._refused(entry.data)
-            case Event.ABSENT:
-                self.spent = False
-                self.kept_name = EARLY in entry.data
-                self.fruitless += 1
-            case Event.SET_ASIDE:
-                self._set_aside(entry)
+            case _ if event is Event.SET_ASIDE:
+                self._set_aside()
 
-    def stuck(self, now: datetime, pace: Pace) -> str | None:
-        """Why a person should look at it, though it is still being tried; None if there is no reason to."""
-        for order in self.aside.values():
-            if order.sent_at is not None and (now - order.sent_at).total_seconds() < pace.absence_after:
-                continue
-            return f"order {order.name} on {self.symbol} is of unknown fate{_since(order.sent_at)}, and is asked about"
-        if self.state is not State.AT_TARGET and self.fruitless >= pace.fruitless_attempts:
-            how = "does not fill" if self.trouble is None else f"is refused again and again ({self.trouble})"
-            return f"{self.symbol} {how}, and tried again"
-        if self.in_flight and self.sent_at is not None:
-            if (now - self.sent_at).total_seconds() < pace.resting_for:
-                return None
-            how = "rests" if self.state is State.WORKING else "is of unknown fate"
-            return f"order {self.client_order_id} on {self.symbol} {how}{_since(self.sent_at)}"
-        return None
-
-    def recall(self, entry: JournalEntry) -> None:
+    def recall(self, entry: Entry) -> None:
         """Move by an entry of the past, whether it follows or not: two hands may have written this journal.
 
         Where it does not, the newest order is of unknown fate, so that the venue is asked about it, and the cost
@@ -257,57 +272,66 @@ class Line:
     def _words(self) -> str:
         return f"{self.decision} {self.symbol} {self.position_side}:"
 
-    def _apply_aside(self, entry: JournalEntry, event: Event) -> None:
+    def _note(self, entry: Entry) -> None:
+        """An entry that is no event of the machine: the mark that was decided on, or one that nobody can decode."""
+        if isinstance(entry, Planned):
+            self.decided_at = self.decided_at or entry.marked
+        elif isinstance(entry, Undecodable) and self.state is not State.OVER:
+            self._count_at_worst(entry)
+
+    def _count_at_worst(self, entry: Undecodable) -> None:
+        """It may have said anything: of its order, of one that is not known here, or of the position."""
+        self.cost = self.delay = self.received = None
+        self.whole = False  # no slice follows at once
+        order = self.orders.apply(entry)
+        if order is None:
+            self.state = State.UNKNOWN if self.in_flight else State.SETTLED
+        elif order is self.order:
+            self.state = State.UNKNOWN
+        elif order.name not in self.aside:
+            order.aside_since = entry.at
+            self.aside[order.name] = order
+
+    def _apply_aside(self, entry: Entry, event: Event) -> None:
         name = entry.client_order_id or ""
         if ASIDE[event]:
             return
         order = self.aside.pop(name)
-        if event is Event.FILLED:
-            self._count(entry, order.may_fill, order.arrival)
+        if isinstance(entry, Filled):
+            self._count(entry, order.may_fill(self.decided), order.arrival)
         elif event is Event.ABANDONED:
             self.abandoned = (*self.abandoned, name)
-            self.lost += order.may_fill
+            self.lost += order.may_fill(self.decided)
             self.cost = self.delay = self.received = None
 
-    def _set_aside(self, entry: JournalEntry) -> None:
-        if self.client_order_id is not None:
-            self.aside[self.client_order_id] = AsideOrder(
-                self.client_order_id, self.attempt, self.may_fill, self.sent_at, entry.at, self.arrival, self.valid_for
-            )
+    def _set_aside(self) -> None:
+        if self.order is not None and self.client_order_id is not None:
+            self.aside[self.client_order_id] = self.order
         self.spent, self.kept_name = True, False
 
-    def _muddle(self, entry: JournalEntry) -> None:
+    def _muddle(self, entry: Entry) -> None:
         if self.state is State.OVER:
             return
-        match event_of(entry):
-            case Event.SENDING | Event.NEXT_SLICE:
-                self._sent(entry)
-            case Event.FILLED:
+        order = self.orders.apply(entry)
+        match entry:
+            case Sending():
+                self._sent(entry, order)
+            case Filled():
                 self._settled(entry)
-            case Event.FINISHED:
-                self.state = State.OVER
-                return
+        if event_of(entry) is Event.FINISHED:
+            self.state = State.OVER
+            return
         self.cost = self.delay = None
         if self.client_order_id is not None:
             self.state = State.UNKNOWN
 
-    def _sent(self, entry: JournalEntry) -> None:
+    def _sent(self, entry: Sending, order: JournaledOrder | None) -> None:
         self.attempt = entry.attempt or 0
-        self.client_order_id = entry.client_order_id
-        amount = number(entry.data.get("amount"))
-        self.sent_amount = self.decided if amount is None else amount
-        self.may_fill = self.sent_amount if self.spent else max(self.may_fill, self.sent_amount)
-        self.sent_at = entry.at
-        valid_for = number(entry.data.get("valid_for"))
-        self.valid_for = None if valid_for is None else float(valid_for)
-        self.order_id = None
-        rung = int(entry.data.get("rung") or 0)
+        self.order = order
+        rung = known(entry.rung) or 0
         self.rung, self.tried = rung, self.tried if rung == self.rung else 0
-        self.bounded = entry.data.get("price") is not None
-        self.rests = entry.data.get("order") == "limit"
-        self.arrival = _marked(entry.data)
 
-    def _settled(self, entry: JournalEntry) -> None:
+    def _settled(self, entry: Filled) -> None:
         self.spent, self.kept_name = True, False
         self.refusal = None
         filled = self._count(entry, self.may_fill, self.arrival)
@@ -318,16 +342,15 @@ class Line:
             good = filled >= self.sent_amount or (filled > ZERO and not self.bounded)
             self.tried = 0 if good else self.tried + 1
 
-    def _count(self, entry: JournalEntry, may_fill: Decimal, arrival: Marked | None) -> Decimal | None:
+    def _count(self, entry: Filled, may_fill: Decimal, arrival: Marked | None) -> Decimal | None:
         """Take in what an order has filled, once; None if that was done before."""
-        data = entry.data
         if entry.client_order_id in self.counted:
             return None
         self.counted |= {entry.client_order_id}
-        filled = number(data.get("filled"))
+        filled = known(entry.filled)
         if filled is None:
             # At worst it closed all that it could: nothing is closed twice on an answer that cannot be read.
-            self.filled += may_fill
+            self.filled += entry.at_worst(may_fill)
             self.cost = self.delay = self.received = None
             self.fruitless += 1
             return ZERO
@@ -336,11 +359,11 @@ class Line:
         self.said_flat = 0
         self.expired = 0 if filled > ZERO else self.expired
         self.trouble = None if filled > ZERO else self.trouble
-        price = number(data.get("price"))
+        price = known(entry.price)
         if filled > ZERO and self.received is not None:
             self.received = None if price is None else self.received + filled * price
         if filled > ZERO:
-            self._count_cost(filled, price, number(data.get("fee")), arrival)
+            self._count_cost(filled, price, known(entry.fee), arrival)
         return filled
 
     def _count_cost(self, filled: Decimal, price: Decimal | None, fee: Decimal | None, arrival: Marked | None) -> None:
@@ -351,15 +374,15 @@ class Line:
         else:
             self.cost += fee + arrival.cost(self.side, filled, price)
 
-    def _refused(self, data: Mapping[str, str | None]) -> None:
-        self.refusal = data.get("reason")
+    def _refused(self, entry: Rejected) -> None:
+        self.refusal = entry.reason
         self.trouble = self.refusal
         self.expired += self.refusal == EXPIRED
         if self.refusal in NOT_HEARD:
             self.spent = False
             return
         # Where the request before it may arrive yet, another name would let both be carried out.
-        self.kept_name = self.kept_name and data.get("order") is None
+        self.kept_name = self.kept_name and entry.order is None
         self.spent = not self.kept_name
         self.fruitless += 1
         self.said_flat = self.said_flat + 1 if self.refusal == "already_flat" else 0
@@ -368,11 +391,3 @@ class Line:
             self.largest = self.sent_amount / 2
         if self.refusal not in _NO_STEP_DOWN:
             self.tried += 1
-
-
-def _marked(data: Mapping[str, str | None]) -> Marked | None:
-    return Marked.of(number(data.get("mark")), number(data.get("value")))
-
-
-def _since(at: datetime | None) -> str:
-    return "" if at is None else f" since {at:%Y-%m-%d %H:%M:%S} UTC"

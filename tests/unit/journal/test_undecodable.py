@@ -1,0 +1,159 @@
+"""Rows of which this version can make nothing, in a close that goes on: they count at their worst and stop nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from killswitch.execution.account_executor import Closer
+from killswitch.execution.client_order_id import client_order_id
+from killswitch.incident.record.results import recorded_result
+from killswitch.journal.codec import decode
+from killswitch.journal.entries import Filled, Sending
+from killswitch.journal.lifecycle import State
+from killswitch.journal.targets import Line
+from killswitch.model.decision import Decision
+from killswitch.model.instant import to_micros
+from killswitch.model.store import JournalEntry
+from killswitch.runner.order_reconciliation import Confirming
+from killswitch.store.sql import SqlStore
+from killswitch.store.sqlite import open_store
+from tests import worlds
+from tests.closing_cases import commit, decide, drive
+from tests.honest_venue import NOW, HonestVenue, VirtualClock
+
+D = Decimal
+THEIRS = client_order_id("d1", 0, 7)
+"""An order of which only a row that cannot be read speaks."""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqlStore]:
+    opened = open_store(str(tmp_path / "store.sqlite"))
+    yield opened
+    opened.close()
+
+
+def written_by_another(
+    store: SqlStore, kind: str, data: str, *, name: str | None = None, symbol: str | None = "BTC"
+) -> None:
+    """A row as another version, or a bad disk, has left it."""
+    with sqlite3.connect(store.place) as raw:
+        raw.execute(
+            "INSERT INTO journal (decision, kind, at, account, symbol, position_side, client_order_id, data)"
+            " VALUES ('d1', ?, ?, 'main', ?, 'long', ?, ?)",
+            (kind, to_micros(NOW), symbol, name, data),
+        )
+
+
+def half_closed(store: SqlStore) -> tuple[HonestVenue, Decision]:
+    """A close of 100 contracts of which a tenth has filled when its process is killed."""
+    venue = HonestVenue({"BTC": D(100)}, fill_shares=("0.1",))
+    decision = commit(store, decide(venue, {"BTC": D(0)}))
+    closer = Closer("main", venue, store, VirtualClock())
+    closer.adopt(decision)
+    asyncio.run(drive(closer, 1))
+    assert venue.position("BTC") == D(90)
+    return venue, decision
+
+
+def gone_on(store: SqlStore, venue: HonestVenue) -> None:
+    heir = Closer("main", venue, store, VirtualClock(NOW.replace(hour=13)))
+    asyncio.run(heir.recover())
+    assert asyncio.run(drive(heir))
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "symbol"),
+    [
+        ("of a later version", "{}", "BTC"),
+        ("of a later version", "{}", None),
+        ("filled", '{"filled": 10}', "BTC"),
+        ("verified", "garbled", "BTC"),
+        ("sending", '{"legs": []}', None),
+    ],
+)
+def test_a_close_goes_on_to_its_end_over_a_row_that_cannot_be_read(
+    store: SqlStore, kind: str, data: str, symbol: str | None
+) -> None:
+    """The venue's own positions decide; what the close has cost is unknown, and so is what cannot be told."""
+    venue, decision = half_closed(store)
+    written_by_another(store, kind, data, symbol=symbol)
+    gone_on(store, venue)
+    assert venue.position("BTC") == 0
+    (ending,) = recorded_result(store, decision).endings
+    assert (ending.status, ending.cost) == ("flat", None)
+
+
+def test_an_order_that_only_such_a_row_speaks_of_is_asked_about_before_the_close_ends(store: SqlStore) -> None:
+    """The venue never had it: once it has said so the close ends, flat, and nothing was closed twice."""
+    venue, decision = half_closed(store)
+    written_by_another(store, "sending", '{"amount": 50}', name=THEIRS)
+    (before,) = [each for each in recorded_result(store, decision).orders if each.client_order_id == THEIRS]
+    assert (before.fate, before.amount, before.was_unknown) == ("in flight", None, True)
+    assert recorded_result(store, decision).fees is None
+    gone_on(store, venue)
+    assert f"ask {THEIRS}" in venue.state["log"]
+    assert venue.position("BTC") == 0
+    result = recorded_result(store, decision)
+    assert [ending.status for ending in result.endings] == ["flat"]
+    (after,) = [each for each in result.orders if each.client_order_id == THEIRS]
+    assert (after.fate, after.is_absent) == ("final", True)
+
+
+def garbled(store: SqlStore, kind: str) -> None:
+    """What the rows of a kind say is lost."""
+    with sqlite3.connect(store.place) as raw:
+        raw.execute("UPDATE journal SET data = 'garbled' WHERE kind = ?", (kind,))
+
+
+def test_a_close_whose_plan_cannot_be_read_is_taken_up_and_ends(store: SqlStore) -> None:
+    """By the kind of the row, which is all that the store itself goes by."""
+    venue, decision = half_closed(store)
+    garbled(store, "planned")
+    assert recorded_result(store, decision).standing == "closing"
+    gone_on(store, venue)
+    assert venue.position("BTC") == 0
+    assert recorded_result(store, decision).standing == "flat"
+
+
+def test_an_end_that_cannot_be_read_is_no_good_one_and_no_close_that_goes_on(store: SqlStore) -> None:
+    """The store has the work for finished, so that nobody works on it: it is told as abandoned, and why."""
+    venue, decision = half_closed(store)
+    gone_on(store, venue)
+    garbled(store, "finished")
+    assert store.unfinished() == []
+    result = recorded_result(store, decision)
+    assert (result.standing, [ending.cost for ending in result.endings]) == ("abandoned", [None])
+    assert "cannot be read" in (result.endings[0].reason or "")
+
+
+def test_no_slice_follows_at_once_on_a_row_that_cannot_be_read() -> None:
+    """The order before it filled wholly, and then something was said of the position: it is looked at first."""
+    line = Line("d1", "main", "BTC", "long", "sell", D(0), D(10), D(4), True, 1, 0)
+    order = ("d1", NOW, "main", "BTC", "long", "o1", 1)
+    line.recall(Sending(*order, amount=D(4), position=D(10)))
+    line.recall(Filled(*order, filled=D(4), price=D(1), fee=D(0)))
+    assert (line.state, line.whole) == (State.SETTLED, True)
+    line.recall(decode(JournalEntry("d1", "of a later version", NOW, "main", "BTC", "long")))
+    assert (line.state, line.whole) == (State.SETTLED, False)
+
+
+def test_a_row_that_cannot_be_read_is_a_page() -> None:
+    """Once: of which position, and why."""
+    watch = Confirming(_NoNotices())  # type: ignore[arg-type] # what it reads of a store
+    watch.wrote(decode(JournalEntry("d1", "of a later version", NOW, "main", "BTC", "long")))
+    (notice,) = watch.notices(worlds.snapshot(NOW, worlds.account("1000", ())))
+    assert notice.severity == "page"
+    assert all(part in notice.text for part in ("BTC", "main", "of a later version", "ksctl explain d1"))
+    assert watch.notices(worlds.snapshot(NOW, worlds.account("1000", ()))) == ()
+
+
+class _NoNotices:
+    def notices(self, _limit: int) -> list[object]:
+        return []
