@@ -27,7 +27,7 @@ NO_DECISIONS = {"orders", "cancels", "lock", "unwound", "suspected", "found", "r
 """What else has such an attribute: the effects themselves by their names, unwound targets, suspicions, lock files."""
 
 ROOMS_WITHOUT = ("killswitch/model/", "killswitch/journal/", "killswitch/gate/", "killswitch/store/")
-"""The model declares the kinds, the journal has entries about locks; the gate and the store know lock files and locks of
+"""The model declares the kinds, the journal has entries about locks, gate and store know lock files and locks of
 threads. None of them has a decision."""
 
 

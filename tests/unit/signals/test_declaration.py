@@ -30,6 +30,7 @@ from killswitch.signals.declaration import (
 from killswitch.signals.signal_values import bounds_ahead
 from tests.backtests import book, market, run, written
 from tests.unit.docs.pages import sections
+from tests.worlds import position
 from tests.worlds.signals import held, values_of
 
 INF = float("inf")
