@@ -64,6 +64,11 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # as above
         return int(found[1]) * factor
 
 
+def example(*commands: str) -> str:
+    """The end of a verb's help: commands that can be copied."""
+    return "\b\n" + "\n".join([f"Example{'s' if len(commands) > 1 else ''}:", *(f"  {each}" for each in commands)])
+
+
 DURATION = Duration()
 SIZE = Size()
 WORDS = Words()

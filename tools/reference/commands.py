@@ -14,6 +14,14 @@ INTRODUCTION = """\
 `ksctl --help` and `ksctl VERB --help` say the same in the terminal. A DURATION is written `90s`, `15m`, `1h30m`.
 `--output json` is for programs: what it prints is [a public format](formats.md) where it has a name.
 
+Shells complete verbs, options, files, kinds of documents, codes, venues, and the accounts and scopes of the policies
+named before (or in `KSCTL_POLICIES`), once the line is in the shell's start-up file:
+
+```sh
+eval "$(_KSCTL_COMPLETE=bash_source ksctl)"     # bash 4.4 or newer; zsh_source in zsh
+_KSCTL_COMPLETE=fish_source ksctl | source      # fish
+```
+
 | exit code | means |
 | --- | --- |
 | 0 | fine |
@@ -40,6 +48,9 @@ def _command(command: click.Command, context: click.Context, depth: int) -> Iter
     yield f"{'#' * depth} `{path}` {{ #{path.removeprefix('ksctl ').replace(' ', '-')} }}"
     yield code(" ".join([path, *command.collect_usage_pieces(context)]))
     yield from _help(command)
+    if command.epilog:
+        lines = command.epilog.removeprefix("\b\n").splitlines()
+        yield "\n".join(["```sh", *(line.strip() for line in lines[1:]), "```"])
     options = [option for option in command.get_params(context) if isinstance(option, click.Option)]
     rows = [_option(option, context) for option in options if not option.hidden and "--help" not in option.opts]
     if rows:

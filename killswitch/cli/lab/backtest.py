@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import EXIT_FAILED
-from killswitch.cli.options import policies, variant
+from killswitch.cli.options import example, policies, variant
 
 if TYPE_CHECKING:
     from killswitch.lab.pages.answer import Answer
@@ -22,7 +22,7 @@ RANDOM = 10
 _folder = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
-@click.command()
+@click.command(epilog=example("ksctl backtest --policies policies/futures-drawdown --market bars/ --book book.yaml"))
 @policies(required=True)
 @variant
 @click.option("--market", "markets_at", type=_folder, multiple=True,

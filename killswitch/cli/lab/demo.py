@@ -14,6 +14,7 @@ from killswitch.cli.lab.backtest import written_as
 from killswitch.cli.lab.backtest_books import Books
 from killswitch.cli.lab.backtest_run import Rehearsal, matching, run_campaign
 from killswitch.cli.lab.demo_run import Excerpt
+from killswitch.cli.options import example
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.backtest import never
 from killswitch.lab.bars import BarTable, Series
@@ -27,7 +28,7 @@ from killswitch.model.snapshot import Instrument
 FOLDER = Path("demo-run")
 
 
-@click.command()
+@click.command(epilog=example("ksctl demo"))
 @click.option("--market", type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Folder of real bars; without it, a generated crash.")  # fmt: skip
 @click.option("--book", "book_at", type=click.Path(exists=True, dir_okay=False, path_type=Path),

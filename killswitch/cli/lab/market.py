@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from killswitch.cli import EXIT_FAILED, options
+from killswitch.cli import EXIT_FAILED, completion, options
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -49,8 +49,12 @@ def market() -> None:
     """Bars for backtests, from the public history of a venue."""
 
 
-@market.command()
-@click.argument("venue")
+@market.command(
+    epilog=options.example(
+        "ksctl market fetch binanceusdm BTC/USDT:USDT ETH/USDT:USDT --from 2025-10-10 --to 2025-10-12 --out bars/"
+    )
+)
+@click.argument("venue", shell_complete=completion.venues)
 @click.argument("symbols", metavar="SYMBOL…", nargs=-1, required=True)
 @click.option("--from", "begins", type=INSTANT, required=True, help="The first bar opens then, or later (UTC).")
 @click.option("--to", "ends", type=INSTANT, help="Bars open before then (UTC). Left out: now.")

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
+from killswitch.cli.options import example
+
 if TYPE_CHECKING:
     from killswitch.lab.bars import BarTable
     from killswitch.lab.book import Book
@@ -39,7 +41,7 @@ class ServeFunction(Protocol):
     async def __call__(self, market: PaperMarket, *, port: int, now: Callable[[], datetime]) -> Server: ...
 
 
-@click.command()
+@click.command(epilog=example("ksctl paper --crash 7 --speed 60 --port 8701"))
 @click.option("--market", type=click.Path(path_type=Path), help="A folder of bars, one file a symbol.")
 @click.option("--crash", type=int, metavar="SEED", help="A generated crash instead; each seed is another one.")
 @click.option(

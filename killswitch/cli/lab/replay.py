@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from killswitch.cli.options import output, policies, variant
+from killswitch.cli.options import example, output, policies, variant
 
 if TYPE_CHECKING:
     from killswitch.model.snapshot import Snapshot
 
 
-@click.command()
+@click.command(epilog=example("ksctl replay --policies policies --snapshots run.jsonl.gz"))
 @policies(required=True)
 @click.option("--snapshots", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True,
               help="Recording: .jsonl, .jsonl.gz or .jsonl.zst.")  # fmt: skip

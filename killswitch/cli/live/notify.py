@@ -15,7 +15,7 @@ def notify() -> None:
     """Try the notification routes before it matters."""
 
 
-@notify.command()
+@notify.command(epilog=options.example("ksctl notify test --policies policies"))
 @options.policies(required=True)
 @click.option("--severity", type=click.Choice(["info", "warning", "page"]), default="info", show_default=True,
               help="Of the test message; a pager may take note of a page only.")  # fmt: skip

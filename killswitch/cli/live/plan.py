@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import EXIT_FAILED, EXIT_PENDING
-from killswitch.cli.options import output, policies, read_timeout, variant
+from killswitch.cli.options import example, output, policies, read_timeout, variant
 
 if TYPE_CHECKING:
     from killswitch.accounts.opening import Written
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from killswitch.operations.preview import Preview
 
 
-@click.command()
+@click.command(
+    epilog=example(
+        "ksctl plan --policies policies --store ks.sqlite", "ksctl plan --policies policies --out trim.plan.json"
+    )
+)
 @policies(required=True)
 @click.option("--store", "store_at", metavar="FILE", envvar="KSCTL_STORE", show_envvar=True,
               help="The runner's store: history, stages and cooldowns are taken from it, read-only.")  # fmt: skip

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _LIST = "list"
 
 
-@click.command()
+@click.command(epilog=options.example("ksctl report --store ks.sqlite", "ksctl report list --store ks.sqlite"))
 @click.argument("incident", metavar="[INCIDENT|list]", required=False)
 @options.store
 @click.option("--format", "form", type=click.Choice(["markdown", "html"]), default="markdown", show_default=True,

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 _UNDER_WAY = ("planned", "closing")
 
 
-@click.command()
+@click.command(
+    epilog=options.example(
+        "ksctl run --policies policies --store ks.sqlite", "ksctl run --policies policies --store ks.sqlite --live"
+    )
+)
 @options.policies(required=True)
 @options.store
 @click.option("--live", is_flag=True, help="Act on accounts whose document says execution: live. Without: observe.")

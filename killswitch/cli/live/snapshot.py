@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from killswitch.cli import EXIT_FAILED, options
+from killswitch.cli import EXIT_FAILED, completion, options
 from killswitch.cli.venues.verbs import chosen_accounts
 from killswitch.cli.wording import instant, money, number, table
 from killswitch.model.legible import one_line
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from killswitch.policy.schema.account import AccountDocument
 
 
-@click.command()
-@click.argument("account")
+@click.command(epilog=options.example("ksctl snapshot main --policies policies >> run.jsonl"))
+@click.argument("account", shell_complete=completion.accounts)
 @options.policies(required=True)
 @options.read_timeout("30s")
 @click.option("--output", type=click.Choice(["json", "text"]), default="json", show_default=True,

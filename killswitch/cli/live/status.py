@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from killswitch.operations.liveness_probe import Probe
 
 
-@click.command()
+@click.command(epilog=options.example("ksctl status --store ks.sqlite", "ksctl status --store ks.sqlite --watch"))
 @options.store
 @click.option("--notices", "notice_count", type=click.IntRange(min=0), default=5, show_default=True,
               help="How many of the newest notices to show.")  # fmt: skip
@@ -96,7 +96,7 @@ def _watched(store_at: str, *, as_json: bool) -> int:
         return follow(store, as_json=as_json, terminal=sys.stdout.isatty())
 
 
-@click.command()
+@click.command(epilog=options.example("ksctl history --store ks.sqlite --limit 5"))
 @options.store
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many of the newest.")
 @options.output

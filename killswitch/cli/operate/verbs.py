@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from killswitch.cli import options
+from killswitch.cli import completion, options
 
 _WAIT = click.option("--wait", type=options.DURATION, default="30s", show_default=True,
                      help="How long to wait for the runner to take it, and beyond its pace for a close.")  # fmt: skip
@@ -15,12 +15,15 @@ _LIVE = click.option("--live", is_flag=True,
                      help="Where no runner lives: act, on accounts whose document says execution: live.")  # fmt: skip
 
 
-@click.command()
+@click.command(
+    epilog=options.example("ksctl close --scope account/main --reason system-failure --store ks.sqlite --dry-run")
+)
 @options.store
 @click.option("--reason", type=options.WORDS, required=True,
               help="Why: market, system-failure, exchange-breach, regulatory, counterparty, drill or operator, "
                    "and, after a colon, what for. It decides how the close is carried out.")  # fmt: skip
-@click.option("--scope", type=options.WORDS, help="What: account/NAME, venue/NAME or portfolio. Left out: everything.")
+@click.option("--scope", type=options.WORDS, shell_complete=completion.scopes,
+              help="What: account/NAME, venue/NAME or portfolio. Left out: everything.")  # fmt: skip
 @click.option("--force", is_flag=True,
               help="At market at once, and on last known positions what cannot be read (spot waits).")  # fmt: skip
 @click.option(
@@ -102,7 +105,7 @@ def close(
         work.give(order, place, live=live, journal=journal)
 
 
-@click.command()
+@click.command(epilog=options.example("ksctl apply trim.plan.json --store ks.sqlite"))
 @click.argument("plan_at", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @options.store
 @click.option("--max-age", type=options.DURATION, default="10m", show_default=True,
@@ -140,8 +143,8 @@ def apply(
     work.give(order, work.Place(store_at, policies_at, read_timeout, lock_dir, lock_file), live=live)
 
 
-@click.command()
-@click.argument("scope", type=options.WORDS)
+@click.command(epilog=options.example("ksctl reset account/main --reason 'seen, margin added' --store ks.sqlite"))
+@click.argument("scope", type=options.WORDS, shell_complete=completion.scopes)
 @options.store
 @click.option("--reason", type=options.WORDS, required=True, help="Why, for the record.")
 @_LIVE

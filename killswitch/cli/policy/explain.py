@@ -6,13 +6,13 @@ import re
 
 import click
 
-from killswitch.cli import options
+from killswitch.cli import completion, options
 
 _CODE = re.compile(r"KS\d+", re.IGNORECASE)
 
 
-@click.command()
-@click.argument("subject", metavar="CODE|DECISION")
+@click.command(epilog=options.example("ksctl explain KS2102", "ksctl explain 3f9a --store ks.sqlite"))
+@click.argument("subject", metavar="CODE|DECISION", shell_complete=completion.codes)
 @click.option("--store", "store_at", metavar="FILE", envvar="KSCTL_STORE", show_envvar=True,
               help="The runner's store; needed for a decision.")  # fmt: skip
 @options.output

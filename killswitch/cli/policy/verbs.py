@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from killswitch.cli import EXIT_FAILED, EXIT_WARNINGS, options
+from killswitch.cli import EXIT_FAILED, EXIT_WARNINGS, completion, options
 
 if TYPE_CHECKING:
     from killswitch.graph.nodes import PolicySet
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 paths_argument = click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=options.UntouchedPath())
 
 
-@click.command()
+@click.command(epilog=options.example("ksctl validate policies/ --strict"))
 @paths_argument
 @click.option("--strict", is_flag=True, help="Exit 3 when there are warnings.")
 @options.variant
@@ -122,8 +122,8 @@ def _answer(loaded: Loaded, policy_set: PolicySet | None, problems: Sequence[Dia
     }
 
 
-@click.command()
-@click.argument("what", metavar="[KIND|signals|events|plan|all]", default="all")
+@click.command(epilog=options.example("ksctl schema > policies/killswitch.schema.json", "ksctl schema signals"))
+@click.argument("what", metavar="[KIND|signals|events|plan|all]", default="all", shell_complete=completion.schemas)
 @options.output
 def schema(what: str, output: str) -> None:
     """Print the JSON Schema of a kind, of all kinds, of `ksctl run --events`, of a saved plan, or the signals."""
@@ -177,7 +177,7 @@ def _signals_text() -> str:
     return "\n\n".join(entries)
 
 
-@click.command()
+@click.command(epilog=options.example("ksctl graph policies/futures-drawdown --format mermaid"))
 @paths_argument
 @click.option(
     "--format", "form", type=click.Choice(["mermaid", "dot"]), default="mermaid", show_default=True,

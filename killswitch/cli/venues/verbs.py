@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from killswitch.cli import EXIT_FAILED, EXIT_WARNINGS, options
+from killswitch.cli import EXIT_FAILED, EXIT_WARNINGS, completion, options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +23,8 @@ def venues() -> None:
     """What is supported, and whether an account can be trusted."""
 
 
-@venues.command("list")
-@click.argument("venue", required=False)
+@venues.command("list", epilog=options.example("ksctl venues list", "ksctl venues list kraken"))
+@click.argument("venue", required=False, shell_complete=completion.venues)
 @options.output
 def list_(venue: str | None, output: str) -> int:
     """List the venues that are supported by name, or show one of them in full.
@@ -57,8 +57,8 @@ def _tell_absent(found: Families) -> None:
         click.echo(str(each), err=True)
 
 
-@venues.command()
-@click.argument("accounts", metavar="[ACCOUNT]…", nargs=-1)
+@venues.command(epilog=options.example("ksctl venues check main --policies policies"))
+@click.argument("accounts", metavar="[ACCOUNT]…", nargs=-1, shell_complete=completion.accounts)
 @options.policies(required=True)
 @click.option("--interval", type=options.DURATION, default="1s", show_default=True,
               help="The time between two ticks that readings are held against.")  # fmt: skip

@@ -9,7 +9,6 @@ from killswitch.policy.schema.cross_key_checks import Breach, Path
 from killswitch.policy.schema.scalars import plain_number
 
 ORDERS = ("limit_ioc", "market", "limit")
-EXITS = ("market", "limit")
 
 
 def unwinding(written: object) -> Iterator[Breach]:

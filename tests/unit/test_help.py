@@ -1,0 +1,88 @@
+"""The end of every verb's help can be copied, and a shell completes what only the program knows."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from killswitch.cli import VERBS, ksctl
+
+ACCOUNTS = "".join(
+    f"apiVersion: killswitch.dev/v1\nkind: Account\nmetadata: {{name: {name}}}\n"
+    "spec: {adapter: paper, market: swap, currency: USDT, execution: observe, endpoint: 'http://127.0.0.1:1'}\n---\n"
+    for name in ("main", "hedge")
+)
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Every verb that does something, by its path."""
+    context = click.Context(ksctl)
+    for verb in VERBS:
+        command = ksctl.get_command(context, verb)
+        assert command is not None
+        inner = command.commands.items() if isinstance(command, click.Group) else ()
+        yield from ((f"{verb} {name}", each) for name, each in inner)
+        if not isinstance(command, click.Group):
+            yield verb, command
+
+
+COMMANDS = dict(commands())
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_the_help_of_a_verb_ends_in_an_example_that_is_understood(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is of this verb, and every argument and option of it exists."""
+    monkeypatch.chdir(tmp_path)
+    for file in ("trim.plan.json", "run.jsonl.gz", "book.yaml"):
+        (tmp_path / file).touch()
+    (tmp_path / "bars").mkdir()
+    examples = (COMMANDS[path].epilog or "").splitlines()[2:]
+    assert examples
+    for example in examples:
+        words = shlex.split(example.split(" >")[0])
+        begin = ["ksctl", *path.split()]
+        assert words[: len(begin)] == begin
+        COMMANDS[path].make_context(path, words[len(begin) :])
+
+
+def completed(words: str, folder: Path) -> list[str]:
+    """What bash is offered at the end of the words."""
+    environment = os.environ | {
+        "_KSCTL_COMPLETE": "bash_complete", "COMP_WORDS": f"ksctl {words}", "COMP_CWORD": str(len(words.split(" "))),
+    }  # fmt: skip
+    program = "import sys; sys.argv = ['ksctl']; from killswitch.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("va", ["validate"]),
+        ("schema Run", ["Runbook"]),
+        ("explain ks2101", ["KS2101"]),
+        ("snapshot --policies accounts.yaml m", ["main"]),
+        ("venues check --policies accounts.yaml h", ["hedge"]),
+        ("reset --policies accounts.yaml account/", ["account/main", "account/hedge"]),
+        ("close --policies accounts.yaml --scope venue", ["venue/paper"]),
+        ("venues list krakenf", ["krakenfutures"]),
+        ("close --dry", ["--dry-run"]),
+        ("reset --policies nowhere account/", []),
+    ],
+)
+def test_a_shell_completes_what_is_begun(words: str, offered: list[str], tmp_path: Path) -> None:
+    """Verbs, kinds, codes, accounts and scopes of the policies that were named, venues, options; else nothing."""
+    (tmp_path / "accounts.yaml").write_text(ACCOUNTS)
+    assert completed(words, tmp_path) == offered
