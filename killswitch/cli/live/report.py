@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,8 @@ _LIST = "list"
 @click.argument("incident", metavar="[INCIDENT|list]", required=False)
 @options.store
 @click.option("--format", "form", type=click.Choice(["markdown", "html"]), default="markdown", show_default=True,
-              help="What the report is written in.")  # fmt: skip
+              help="What the report is written in. A terminal shows Markdown rendered, a file or a pipe gets it as it "
+                   "is.")  # fmt: skip
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file. Left out: stdout.")
 @options.output
 def report(incident: str | None, store_at: str, form: str, out: Path | None, output: str) -> None:
@@ -38,7 +40,11 @@ def report(incident: str | None, store_at: str, form: str, out: Path | None, out
         _list(store_at, output)
         return
     found = _found(store_at, incident)
-    _deliver(_json(found) if output == "json" else _written(found, form), out)
+    text = _json(found) if output == "json" else _written(found, form)
+    if out is None and output == "text" and form == "markdown" and sys.stdout.isatty():
+        _show(text)
+    else:
+        _deliver(text, out)
 
 
 def _found(store_at: str, incident: str | None) -> Incident:
@@ -97,6 +103,14 @@ def _written(incident: Incident, form: str) -> str:
         return report_markdown(incident) if form == "markdown" else both(incident).html
     except RenderingError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _show(markdown: str) -> None:
+    """The report on a terminal, in its width; colours where the terminal has them and NO_COLOR is not set."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    Console().print(Markdown(markdown))
 
 
 def _deliver(text: str, out: Path | None) -> None:

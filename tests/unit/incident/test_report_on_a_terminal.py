@@ -1,0 +1,77 @@
+"""`ksctl report` on a terminal is rendered in its width; in a pipe it is Markdown."""
+
+from __future__ import annotations
+
+import fcntl
+import gzip
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+
+from tests.baselines.documents import RECORDED
+from tests.baselines.dumps import restore
+
+PROGRAM = "import sys; from killswitch.cli import main; sys.argv[0] = 'ksctl'; main()"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run in which everything was closed."""
+    dump = gzip.decompress((RECORDED / "closed.store.jsonl.gz").read_bytes()).decode()
+    return restore(dump, tmp_path_factory.mktemp("closed"))
+
+
+def on_a_terminal(columns: int, *arguments: str, colour: bool = True) -> str:
+    """What `ksctl` shows on a terminal of that width, escape sequences included."""
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "CI")}
+    environment |= {"TERM": "xterm-256color"} | ({} if colour else {"NO_COLOR": "1"})
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    process = subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env=environment)
+    os.close(its)
+    shown = b""
+    while True:
+        try:
+            read = os.read(ours, 65536)
+        except OSError:  # Linux says so when the other end is closed
+            break
+        if not read:
+            break
+        shown += read
+    os.close(ours)
+    assert process.wait() == 0
+    return shown.decode().replace("\r", "")
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_terminal_shows_the_report_rendered_in_its_width(store: Path, columns: int) -> None:
+    """No bars and dashes of Markdown, and no line that is wider than the terminal."""
+    shown = on_a_terminal(columns, "report", "--store", str(store))
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    assert "Incident" in plain
+    assert "Checklist" in plain
+    assert not re.search(r"\|[ -]*-{3,}|^#", plain, re.MULTILINE)
+    assert max(map(len, plain.splitlines())) <= columns
+    assert "\x1b[" in shown
+
+
+def test_no_color_leaves_colours_out(store: Path) -> None:
+    """NO_COLOR is heeded: bold and underlined, and nothing in a colour."""
+    shown = on_a_terminal(80, "report", "--store", str(store), colour=False)
+    assert not re.search(r"\x1b\[(?:[0-9]+;)*(?:3[0-8]|9[0-7])(?:;[0-9]+)*m", shown)
+
+
+def test_a_pipe_gets_markdown(store: Path) -> None:
+    """As it is written to a file."""
+    command = [sys.executable, "-c", PROGRAM, "report", "--store", str(store)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("# Incident")
+    assert "| --- |" in done.stdout or "|---|" in done.stdout
