@@ -351,10 +351,14 @@ def number(text: str | None) -> Number:
     return value if value.is_finite() else Unreadable(text)
 
 
+_MOST_DIGITS: Final = 18
+"""Of a whole number; Python refuses to read one of thousands."""
+
+
 def _whole(text: str | None) -> Whole:
     if text is None:
         return None
-    return int(text) if text.isascii() and text.isdigit() else Unreadable(text)
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else Unreadable(text)
 
 
 def _instant(text: str | None) -> When:

@@ -41,7 +41,8 @@ def departure(
     how = manner(work.ladder, rung, line.side, line.band, seen, instrument)
     attempt = line.attempt + 1 if line.spent else line.attempt
     name = client_order_id(line.decision, line.index, attempt, traits.client_ids)
-    while name in line.aside:  # spoken of by an entry that could not be decoded
+    while name in line.aside or name in line.counted or name in line.abandoned:
+        # spent under an entry that could not be decoded: a fill of a name is counted once
         attempt += 1
         name = client_order_id(line.decision, line.index, attempt, traits.client_ids)
     request = OrderRequest(

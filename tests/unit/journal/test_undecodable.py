@@ -9,17 +9,23 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from killswitch.execution.account_executor import Closer
 from killswitch.execution.client_order_id import client_order_id
+from killswitch.execution.order_pass.next_order import departure
+from killswitch.execution.patience import Pace
+from killswitch.execution.state.account_job import Work
 from killswitch.incident.record.results import recorded_result
-from killswitch.journal.codec import decode
-from killswitch.journal.entries import Filled, Sending
+from killswitch.journal.codec import decode, encode
+from killswitch.journal.entries import Filled, Sending, Unreadable
 from killswitch.journal.lifecycle import State
 from killswitch.journal.targets import Line
 from killswitch.model.decision import Decision
+from killswitch.model.effects import Intent
 from killswitch.model.instant import to_micros
 from killswitch.model.store import JournalEntry
+from killswitch.model.venue import VenueTraits
 from killswitch.runner.order_reconciliation import Confirming
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
@@ -157,3 +163,40 @@ def test_a_row_that_cannot_be_read_is_a_page() -> None:
 class _NoNotices:
     def notices(self, _limit: int) -> list[object]:
         return []
+
+
+def test_a_name_that_was_spent_under_a_row_of_a_later_version_is_not_used_again(store: SqlStore) -> None:
+    """A fill is counted once a name: what a second order of it trades would be sent again."""
+    hedge = Intent("main", "BTC", "short", "sell", D(10), D(0), False, 1, purpose="hedge")
+    decision = structs.replace(decide(HonestVenue({}), {}), id="d1", kind="hedge", intents=(hedge,))
+    traits = VenueTraits()
+    spent = client_order_id("d1", 0, 1, traits.client_ids)
+
+    def row(number: int, kind: str, name: str | None = None, **data: str) -> JournalEntry:
+        at = worlds.after(seconds=number)
+        return JournalEntry("d1", kind, at, "main", "BTC", "short", name, 1 if name else None, {**data}, number)
+
+    rows = [
+        row(1, "planned", contracts="10", target="0"),
+        row(2, "sending_v2", spent, side="sell", amount="4"),
+        row(3, "filled", spent, order="v1", state="filled", filled="4", price="9", fee="0"),
+        row(4, "verified", position="4", target="0"),
+    ]
+    work = Work(decision, "main", [decode(each) for each in rows])
+    (line,) = work.lines
+    assert (line.filled, line.remaining) == (D(4), D(6))
+    sent = departure(work, line, line.remaining, D(4), None, None, traits, Pace(), NOW)
+    assert sent.request.client_order_id != spent
+    work.apply(sent.entry)
+    name = sent.request.client_order_id
+    work.apply(decode(row(6, "filled", name, order="v2", state="filled", filled="6", price="9", fee="0")))
+    assert (line.filled, line.remaining) == (D(10), D(0))
+
+
+def test_a_rung_of_five_thousand_digits_stops_no_recovery() -> None:
+    """Python itself refuses to read such a number."""
+    row = JournalEntry("d1", "sending", NOW, "main", "BTC", "long", THEIRS, 7, {"rung": "9" * 5000, "amount": "1"})
+    entry = decode(row)
+    assert isinstance(entry, Sending)
+    assert entry.rung == Unreadable("9" * 5000)
+    assert encode(entry).data["rung"] == "9" * 5000
