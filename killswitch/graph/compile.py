@@ -12,9 +12,21 @@ from decimal import Decimal
 from hashlib import sha256
 
 from killswitch.graph.actions.kind import Surroundings
+from killswitch.graph.actions.registry import kind_named
 from killswitch.graph.analysis.checks import check, check_idle
-from killswitch.graph.nodes import CorrelationGroupRule, EquityRule, Graph, PolicySet, RankingRule, ScopeRule
-from killswitch.graph.problems import NO_OTHERS, Findings, Others
+from killswitch.graph.nodes import (
+    Action,
+    AttributionRule,
+    AutoReset,
+    CorrelationGroupRule,
+    EquityRule,
+    Graph,
+    PolicySet,
+    RankingRule,
+    ScopeRule,
+    Stage,
+)
+from killswitch.graph.problems import NO_OTHERS, Findings, Others, unknown_name
 from killswitch.graph.resolution.accounts import check_accounts, check_currencies, check_reference
 from killswitch.graph.resolution.dead_man import check_timers, timers
 from killswitch.graph.resolution.references import (
@@ -26,17 +38,19 @@ from killswitch.graph.resolution.references import (
 )
 from killswitch.graph.resolution.routes import check_routes, routes
 from killswitch.graph.resolution.thresholds import Columns
-from killswitch.graph.resolution.triggers import trigger
+from killswitch.graph.resolution.triggers import expression, trigger
 from killswitch.graph.resolution.unwindings import check_unwindings, unwindings
-from killswitch.graph.stages import stage
 from killswitch.graph.variants import selecting, variants
 from killswitch.model.record import Record, record
 from killswitch.model.words import ReferenceCurrency
 from killswitch.policy.diagnostics.problem import Diagnostic, has_errors, in_order
 from killswitch.policy.loader import Document, Faulty, Loaded
 from killswitch.policy.schema.part import Part, keys_of
+from killswitch.policy.schema.policy import AutoReset as WrittenReset
 from killswitch.policy.schema.policy import PolicyDocument, PolicySpec
+from killswitch.policy.schema.policy import Stage as WrittenStage
 from killswitch.policy.schema.scalars import Quantity
+from killswitch.policy.yaml.source import Path
 
 OPERATOR = "operator"
 """Whose decisions are closes by hand: no policy may go by that name."""
@@ -130,7 +144,7 @@ def _graph(document: PolicyDocument, others: Around, found: Findings) -> Graph |
     around = Surroundings(
         numbers, rankings, others.unwindings, others.others, columns, position_columns, found, len(numbers)
     )
-    stages = [stage(number, written, around) for number, written in enumerate(policy.stages)]
+    stages = [_stage(number, written, around) for number, written in enumerate(policy.stages)]
     check(policy, list(compiled.values()), stages, around)
     varied = variants(policy, compiled, stages, around)
     chosen = compiled if policy.variant is None else varied.get(policy.variant, compiled)
@@ -179,6 +193,58 @@ def _reference(policy: PolicySpec) -> ReferenceCurrency | None:
         return None
     declared = tuple(sorted(written.otherwise.items()))
     return ReferenceCurrency(written.currency, written.rates_from, written.within, declared)
+
+
+def _stage(number: int, written: WrittenStage, around: Surroundings) -> Stage:
+    """Stage `number` as written; names that lead nowhere are left out, and told in `found`."""
+    path: Path = ("spec", "stages", number)
+    rule = written.attribution
+    return Stage(
+        name=written.name,
+        level=written.level,
+        any_of=_triggers(written.any_of, (*path, "any"), around),
+        all_of=_triggers(written.all_of, (*path, "all"), around),
+        cooldown=written.cooldown,
+        reset=_reset(written, path, around),
+        corroborate=written.corroborate,
+        attribution=None
+        if rule is None
+        else AttributionRule(float(rule.source_at_least), rule.if_mixed, rule.if_unknown),
+        actions=tuple(_actions(written, (*path, "actions"), around)),
+        notify=written.notify,
+        runbook=written.runbook,
+        place=around.found.place(path),
+        close_within=written.when_unreachable.close_within,
+    )
+
+
+def _triggers(names: Sequence[str], path: Path, around: Surroundings) -> tuple[int, ...]:
+    gaps = around.found.gaps
+    certain = gaps.sound and not gaps.unread(("spec", "triggers"))
+    for place, name in enumerate(names):
+        if name not in around.triggers and certain and not gaps.unread((*path, place)):
+            message, fix = unknown_name("trigger", name, around.triggers)
+            around.found.error("KS3010", (*path, place), message, fix)
+    return tuple(dict.fromkeys(around.triggers[name] for name in names if name in around.triggers))
+
+
+def _reset(written: WrittenStage, path: Path, around: Surroundings) -> AutoReset | None:
+    if not isinstance(written.reset, WrittenReset):
+        return None
+    auto = written.reset.auto
+    where: Path = (*path, "reset", "auto", "when")
+    condition = expression(auto.when, "scope", where, around.columns, around.found)
+    if condition is None:
+        return None
+    around.resets.append((where, condition))
+    return AutoReset(around.first_reset + len(around.resets) - 1, auto.duration)
+
+
+def _actions(stage: WrittenStage, path: Path, around: Surroundings) -> Iterator[Action]:
+    for place, action in enumerate(stage.actions):
+        for key, part in action.written.items():
+            if not around.found.gaps.unread((*path, place)):
+                yield kind_named(key).resolve(part, stage, (*path, place, key), around)
 
 
 EXPRESSIONS = frozenset({"when", "all_if"})

@@ -157,6 +157,8 @@ def nothing_selected(watch: Watch, now: int, proposal: Proposal, acted: Collecti
     source = attribution.source if attribution else "UNKNOWN"
     missing = None if watch.history.view is None else watch.history.view.positions_unknown
     why = watch.history.unknown or missing or f"with the loss {source}, its close selects no position"
+    if proposal.empty_handed and proposal.decision.reason is not None:
+        why += f" ({proposal.decision.reason})"
     text = f"{proposal.stage.name} {_fired(proposal, acted)}, but {why}; it is not latched"
     waiting = watch.state.waiting
     if waiting is not None and waiting.stage == proposal.stage.name:

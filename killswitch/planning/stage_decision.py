@@ -65,7 +65,7 @@ def propose(watch: Watch, stage: Stage, view: ScopeView, policies: PolicySet) ->
     change = pnl_change(watch.history, window or _ranking_window(graph, stage))
     book = candidates(view, None if isinstance(change, str) else change)
     now = view.as_of
-    asked = _asked(stage, now, KnownBook(watch, view, book, source, policies))
+    asked = _asked(stage, now, KnownBook(watch, view, book, source, policies, partial))
     unwound = unwind(view, asked.targets, asked.rule, keeps=False)
     as_of = from_micros(now)
     record = Decision(

@@ -177,8 +177,8 @@ def _all_used(written: Sequence[Written], everything: Sequence[Document | Faulty
     unread = any(found.gaps.flawed(("spec", "stages")) for _, found in policies)
     if not policies or unread or others.any_at_all:
         return
-    closes = [action.close for policy, _ in policies for stage in policy.spec.stages for action in stage.actions]
-    used = {close.unwinding for close in closes if close is not None} | {DEFAULT}
+    actions = [action for policy, _ in policies for stage in policy.spec.stages for action in stage.actions]
+    used = {getattr(part, "unwinding", None) for action in actions for part in action.written.values()} | {DEFAULT}
     for document, found in written:
         name, path = document.metadata.name, ("metadata", "name")
         claims = document.spec.reasons or found.gaps.unread(("spec", "reasons"))

@@ -25,13 +25,17 @@ class NoBookError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class KnownBook:
-    """What is known of a scope when a stage is planned: its trusted accounts, what they hold, and whose loss it is."""
+    """What is known of a scope when a stage is planned: its trusted accounts, what they hold, and whose loss it is.
+
+    `is_partial`: the scope has other accounts, of which nothing is known.
+    """
 
     watch: Watch
     view: ScopeView
     candidates: Sequence[Candidate]
     source: Source
     policies: PolicySet
+    is_partial: bool
 
     @property
     def graph(self) -> Graph:

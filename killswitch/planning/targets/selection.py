@@ -63,7 +63,7 @@ def select(
     `history` is what component risk and volatility are known from; positions in `kept` are not selected, and count in
     the book.
     """
-    ranking = next(r for r in graph.rankings if r.name == action.ranking)
+    ranking = _ranking(graph, action.ranking)
     risk = _risk(ranking, book, history)
     everyone, unranked = _ranked(ranking, book, risk, history)
     pool = [each for each in everyone if each.candidate.key not in kept and _allowed(action, each.candidate)]
@@ -80,6 +80,18 @@ def select(
         ],
         (*unranked, *capped, *spread),
     )
+
+
+def ranked_book(
+    graph: Graph, ranking: str, book: Sequence[Candidate], history: History | None
+) -> tuple[list[Ranked], tuple[str, ...]]:
+    """The book by the ranking of this name, the worst first, and what that could not go by."""
+    rule = _ranking(graph, ranking)
+    return _ranked(rule, book, _risk(rule, book, history), history)
+
+
+def _ranking(graph: Graph, name: str) -> RankingRule:
+    return next(rule for rule in graph.rankings if rule.name == name)
 
 
 def _ranked(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -26,6 +27,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import Closing, Order, Position, Snapshot
 from killswitch.model.store import HistoryRow
+from killswitch.planning.stage_decision import Proposal, propose
 from killswitch.planning.tick import Interpreter, Outcome
 from tests.graphs import FALL_1H, FALL_15M, close, graph, policy_set, stage, trigger
 from tests.worlds import account, after, fill, flow, hand, position, rules, snapshot
@@ -258,6 +260,23 @@ def test_a_decision_that_selects_nothing_of_a_full_book_neither_latches_nor_cool
     assert [n.kind for o in outcomes for n in o.notices if n.severity == "page"] == ["nothing_selected"]
     assert interpreter.status()[0].level == 0
     assert len(fired(run(interpreter, at(17, "-9000", "-3000")))) == 1
+
+
+def test_the_page_about_a_stage_that_selects_nothing_has_the_remarks_of_its_actions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There is no decision that could carry them."""
+
+    def with_remark(*arguments: Any) -> Proposal:
+        made = propose(*arguments)
+        return replace(made, decision=put(made.decision, reason="the notional of B is unknown"))
+
+    monkeypatch.setattr("killswitch.planning.tick.propose", with_remark)
+    rule = AttributionRule(0.65, "none", "none")
+    one = policy(stages=(stage("trim", 1, 0, attribution=rule, actions=(close("losing", "0.5"),)),))
+    outcomes = run(Interpreter(policy_set(one)), *calm(), at(16, "-3000", "-3000"))
+    (page,) = [n for o in outcomes for n in o.notices if n.severity == "page"]
+    assert "(the notional of B is unknown)" in page.text
 
 
 def test_a_flat_book_latches_and_locks() -> None:

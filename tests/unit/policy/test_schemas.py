@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from killswitch.policy.kinds import KINDS
 from killswitch.policy.schema import json_schema
+from killswitch.policy.schema.actions import ACTIONS
 from killswitch.policy.schema.part import keys_of
 from killswitch.signals.catalogue import TRIGGER_SIGNALS
 
@@ -56,7 +57,7 @@ def test_what_may_be_left_out_says_what_that_means() -> None:
         for key, value in each["properties"].items()
         if key not in each.get("required", ()) and "Left out" not in value.get("description", "")
     ]
-    explained_together = ("at_least", "at_most", "above", "below", "window", "lock_trading", "cancel_orders", "close")
+    explained_together = ("at_least", "at_most", "above", "below", "window", *ACTIONS)
     weights = ("pnl_delta", "loss", "liquidation_proximity", "notional_share", "margin_loss")
     match = ("account", "venue", "market", "currency")
     assert [each for each in silent if each.split()[0] not in (*explained_together, *weights, *match)] == []

@@ -110,7 +110,7 @@ def test_futures_drawdown_trims_then_closes_a_side_then_everything(repository: P
 def test_whatever_closes_also_locks_and_cancels_entries(repository: Path, name: str) -> None:
     """No stage of a shipped policy sells while bots may still buy."""
     for stage in spec(repository, name).stages:
-        kinds = [action.kind for action in stage.actions]
+        kinds = [key for action in stage.actions for key in action.written]
         if "close" in kinds:
             assert kinds[:2] == ["lock_trading", "cancel_orders"]
             assert stage.actions[1].cancel_orders is not None
