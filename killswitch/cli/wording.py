@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from shutil import get_terminal_size
@@ -27,13 +29,51 @@ if TYPE_CHECKING:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
-    """Rows under their heads, columns aligned by width, without trailing blanks."""
+    """Rows under their heads, columns aligned by width, without trailing blanks.
+
+    On a terminal it keeps to its width: the widest columns are narrowed, and where even that is too wide, each row
+    becomes a paragraph with a line for each column. Elsewhere a row is a line, which can be searched.
+    """
+    if sys.stdout.isatty():
+        return on_a_terminal(head, rows, width(), indent)
     rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     return "\n".join(
         indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in (head, *rows)
     )
+
+
+def on_a_terminal(head: Sequence[str], rows: Sequence[Sequence[str]], within: int, indent: str) -> str:
+    """A table of at most `within` columns, as far as its longest words allow."""
+    made = fitted(head, rows, within, indent)
+    if max(map(len, made.splitlines())) <= within:
+        return made
+    longest = max(map(len, head))
+    paragraphs = [
+        "\n".join(
+            hanging(
+                f"{indent}{name.ljust(longest)}  {one_line(cell)}".rstrip(), " " * (len(indent) + longest + 2), within
+            )
+            for name, cell in zip(head, row, strict=True)
+        )
+        for row in rows
+    ]
+    return "\n\n".join(paragraphs)
+
+
+def fit(text: str) -> str:
+    """Text as it is printed: on a terminal, lines that are too long go on below themselves."""
+    if not sys.stdout.isatty():
+        return text
+    within = width()
+    return "\n".join(hanging(line, _below(line), within) if len(line) > within else line for line in text.splitlines())
+
+
+def _below(line: str) -> str:
+    """Where a line goes on: below what stands beside its label, as in `Runner   not running`, or two columns in."""
+    label = re.match(r" *\S+ {2,}(?=\S)", line)
+    return " " * (label.end() if label else len(line) - len(line.lstrip()) + 2)
 
 
 SHORT_REASON = 32

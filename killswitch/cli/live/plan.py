@@ -52,6 +52,7 @@ def plan(
     from killswitch.cli.live import plan_saving
     from killswitch.cli.live.plan_text import plan_text
     from killswitch.cli.session import friendly, opened_store, written
+    from killswitch.cli.wording import fit
     from killswitch.operations.preview import encode_preview, of_policies, saved
 
     if recording is not None and store_at is not None:
@@ -68,7 +69,7 @@ def plan(
         else:
             with opened_store(store_at, read_only=True) as store:
                 shown = _of_venues(found, store, read_timeout)
-    click.echo(encode_preview(shown) if output == "json" else plan_text(shown))
+    click.echo(encode_preview(shown) if output == "json" else fit(plan_text(shown)))
     if out is not None:
         plan_saving.save(saved(shown, of_policies(shown)), out)
     if shown.unreadable:

@@ -52,13 +52,14 @@ def status(
         return _watched(store_at, as_json=output == "json")
     from killswitch.cli.live.status_text import status_text
     from killswitch.cli.session import friendly, opened_store
+    from killswitch.cli.wording import fit
     from killswitch.operations.status import encode_standing, standing_of
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.status_blob import tick_time
 
     with friendly(), opened_store(store_at, read_only=True) as store:
         standing = standing_of(store, datetime.now(UTC), notice_count, tick_time(store, SystemClock()))
-    click.echo(encode_standing(standing) if output == "json" else status_text(standing, store_at))
+    click.echo(encode_standing(standing) if output == "json" else fit(status_text(standing, store_at)))
     return 0
 
 
@@ -109,13 +110,14 @@ def history(store_at: str, limit: int, output: str) -> None:
 
     from killswitch.cli.live.status_text import history_text
     from killswitch.cli.session import friendly, opened_store
+    from killswitch.cli.wording import fit
     from killswitch.incident.record.results import decided
     from killswitch.model.decision import decision_record
 
     with friendly(), opened_store(store_at, read_only=True) as store:
         found = decided(store, limit)
     if output == "text":
-        click.echo(history_text(found))
+        click.echo(fit(history_text(found)))
         return
     encoder = msgspec.json.Encoder(decimal_format="string")
     for decision, result in found:

@@ -48,10 +48,11 @@ def _explain_code(code: str, output: str) -> None:
 def _explain_decision(prefix: str, store_at: str, output: str) -> None:
     from killswitch.cli.policy.explain_decision import chain_of, chain_text, encode_chain
     from killswitch.cli.session import friendly, opened_store
+    from killswitch.cli.wording import fit
 
     with friendly(), opened_store(store_at, read_only=True) as store:
         try:
             chain = chain_of(store, prefix)
         except LookupError as error:
             raise click.ClickException(str(error.args[0])) from error
-    click.echo(encode_chain(chain) if output == "json" else chain_text(chain))
+    click.echo(encode_chain(chain) if output == "json" else fit(chain_text(chain)))

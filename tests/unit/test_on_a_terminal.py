@@ -1,4 +1,4 @@
-"""`ksctl report` on a terminal is rendered in its width; in a pipe it is Markdown."""
+"""On a terminal a report is rendered, and nothing is wider than it; in a pipe rows stay lines, and reports Markdown."""
 
 from __future__ import annotations
 
@@ -75,3 +75,16 @@ def test_a_pipe_gets_markdown(store: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("# Incident")
     assert "| --- |" in done.stdout or "|---|" in done.stdout
+
+
+@pytest.mark.parametrize("columns", [80, 100, 120])
+@pytest.mark.parametrize("verb", [["status"], ["history"], ["report", "list"]])
+def test_no_line_is_wider_than_the_terminal(store: Path, verb: list[str], columns: int) -> None:
+    """Columns are narrowed, and rows that are too wide even then become paragraphs; every word is still there."""
+    shown = on_a_terminal(columns, *verb, "--store", str(store))
+    assert max(map(len, shown.splitlines())) <= columns
+    command = [sys.executable, "-c", PROGRAM, *verb, "--store", str(store)]
+    piped = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert max(map(len, piped.splitlines())) > 110
+    words = {word for word in piped.split() if not re.fullmatch(r"[0-9]+[dhms]", word)}
+    assert words <= set(shown.split())
