@@ -341,8 +341,11 @@ class Interpreter:
                     continue
             last = with_last_positions(view, self._hands.read_last)
             proposal = propose(watch, stage, last.view, self._policies)
-            if proposal.empty_handed or proposal.partial:
+            if proposal.partial:
                 return self._not_latching(watch, last, proposal, told, owed=owed)
+            if proposal.empty_handed:
+                self._not_latching(watch, last, proposal, told, owed=owed)
+                continue
             told += [tell.blocked(watch, view.as_of, found) for found in proposal.blocked]
             decision = _without(proposal.decision, watch.resting(stage.name, view.as_of))
             decision = last.remarked(carried_out(stage, decision, watch.state.waiting, owed=owed))

@@ -262,6 +262,21 @@ def test_a_decision_that_selects_nothing_of_a_full_book_neither_latches_nor_cool
     assert len(fired(run(interpreter, at(17, "-9000", "-3000")))) == 1
 
 
+def test_a_stage_that_selects_nothing_leaves_the_tick_to_the_next_lower_one() -> None:
+    """MIXED with `if_mixed: none` at level 3, both sides at level 1: half is closed at once, and level 3 pages once."""
+    losing, both = AttributionRule(0.65, "none", "none"), (close("both", "0.5"),)
+    one = policy(
+        stages=(
+            stage("losers", 3, 0, attribution=losing, actions=(close("losing", "1"),)),
+            stage("trim", 1, 0, attribution=losing, actions=both),
+        )
+    )
+    outcomes = run(Interpreter(policy_set(one)), *calm(), at(16, "-3000", "-3000"), at(16.5, "-3000", "-3000"))
+    assert [(decision.stage, len(decision.intents)) for decision in fired(outcomes)] == [("trim", 2)]
+    pages = [n.kind for o in outcomes for n in o.notices if n.severity == "page"]
+    assert pages == ["nothing_selected"]
+
+
 def test_the_page_about_a_stage_that_selects_nothing_has_the_remarks_of_its_actions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
