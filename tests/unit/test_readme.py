@@ -215,3 +215,15 @@ def test_every_command_of_the_paper_section_is_understood(
         "status",
         "reset",
     ]
+
+
+def test_what_the_readme_says_of_recorded_crashes_is_on_the_page_of_evidence(repository: Path) -> None:
+    """Both rows of hedged books, drawdown and final equity, as measured."""
+    page = (repository / "docs" / "evidence.md").read_text(encoding="utf-8")
+    hedged = page[page.index("### Hedged books") :]
+    rows = [[cell.strip() for cell in line.split("|")] for line in hedged.splitlines() if line.startswith("| ")]
+    shown = {(row[1], row[2]): (row[3], row[6]) for row in rows[:12]}
+    (with_it, ended), (without, kept) = shown["circuit-breaker", "staged"], shown["none", ""]
+    text = " ".join((repository / "README.md").read_text(encoding="utf-8").split())
+    assert f"a mean drawdown of {with_it} with `circuit-breaker` and of {without} without protection" in text
+    assert f"ended with {ended} of their equity and with {kept}." in text
