@@ -6,6 +6,7 @@ A shell asks at every press of the tab key, so nothing here may fail loudly: wha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
 from pathlib import Path
 
 import click
@@ -14,6 +15,20 @@ from click.shell_completion import CompletionItem
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
+def _quietly(complete: Completer) -> Completer:
+    """A completer that offers nothing where it fails: whoever presses the key is in the middle of a line."""
+
+    @wraps(complete)
+    def offered(ctx: click.Context, param: click.Parameter, begun: str) -> list[CompletionItem]:
+        try:
+            return complete(ctx, param, begun)
+        except Exception:  # noqa: BLE001 - the verb itself says what is wrong, when it is called
+            return []
+
+    return offered
+
+
+@_quietly
 def codes(_ctx: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
     """Codes of diagnostics, with their titles."""
     from killswitch.policy.diagnostics.pages import pages
@@ -21,6 +36,7 @@ def codes(_ctx: click.Context, _param: click.Parameter, begun: str) -> list[Comp
     return _beginning(begun.upper(), ((code, page.title) for code, page in pages().items()))
 
 
+@_quietly
 def schemas(_ctx: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
     """What there is a schema of."""
     from killswitch.policy.kinds import KINDS
@@ -29,11 +45,13 @@ def schemas(_ctx: click.Context, _param: click.Parameter, begun: str) -> list[Co
     return _beginning(begun, [*kinds, ("signals", ""), ("events", ""), ("plan", ""), ("all", "")])
 
 
+@_quietly
 def accounts(ctx: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
     """Accounts of the policies that are named before, or in KSCTL_POLICIES."""
     return _beginning(begun, ((name, venue) for name, venue in _accounts(ctx)))
 
 
+@_quietly
 def scopes(ctx: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
     """Scopes of these accounts."""
     found = list(_accounts(ctx))
@@ -41,6 +59,7 @@ def scopes(ctx: click.Context, _param: click.Parameter, begun: str) -> list[Comp
     return _beginning(begun, [*dict.fromkeys(each), ("portfolio", "all accounts")])
 
 
+@_quietly
 def venues(_ctx: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
     """Venues that are supported by name."""
     from killswitch.accounts.plug_ins import families

@@ -57,9 +57,9 @@ def _install() -> None:
         (MODULES / "package.json").write_text(wanted)
         try:
             subprocess.run(command, capture_output=True, timeout=INSTALL_WITHIN, check=True)
-        except subprocess.CalledProcessError as error:
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
             written.unlink()
-            pytest.skip(f"npm cannot install yaml-language-server: {error.stderr.decode()[-200:]}")
+            pytest.skip(f"npm cannot install yaml-language-server: {(error.stderr or b'').decode()[-200:] or error}")
 
 
 def test_an_editor_finds_nothing_wrong_with_what_is_shipped(editor: Open, repository: Path) -> None:

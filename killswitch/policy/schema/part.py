@@ -45,13 +45,19 @@ class Filler(NamedTuple):
 
 
 class Scalar:
-    """One written value with a meaning of its own: how it is read (or a MistakeError), and its JSON Schema."""
+    """One written value with a meaning of its own: how it is read (or a MistakeError), and its JSON Schema.
 
-    __slots__ = ("json", "parse")
+    `is_confidential`: what people write there by mistake may be a secret, so that no message repeats it.
+    """
 
-    def __init__(self, parse: Callable[[object], object], json: Mapping[str, object]) -> None:
+    __slots__ = ("is_confidential", "json", "parse")
+
+    def __init__(
+        self, parse: Callable[[object], object], json: Mapping[str, object], *, is_confidential: bool = False
+    ) -> None:
         self.parse = parse
         self.json = json
+        self.is_confidential = is_confidential
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(self._read)
@@ -146,6 +152,18 @@ def below(annotation: Any, step: str | int) -> Any:
     if isinstance(step, str):
         return get_args(bare)[1] if get_origin(bare) is dict else None
     return get_args(bare)[0] if get_origin(bare) is tuple else None
+
+
+def is_confidential(annotation: Any) -> bool:
+    """Whether a secret may have been written in the place of a value of this annotation, or of one inside it."""
+    bare, metadata = unwrap(annotation)
+    if any(isinstance(mark, Scalar) for mark in metadata):
+        return any(isinstance(mark, Scalar) and mark.is_confidential for mark in metadata)
+    if options := shapes(annotation):
+        return any(map(is_confidential, options.values()))
+    if is_part(bare):
+        return any(is_confidential(key.annotation) for key in keys_of(bare).values())
+    return any(map(is_confidential, get_args(bare))) if get_origin(bare) in (dict, tuple) else False
 
 
 def is_part(annotation: Any) -> bool:

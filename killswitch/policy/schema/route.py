@@ -95,6 +95,7 @@ ServiceUrl = Annotated[
             "pattern": f"^(?:{_REFERENCE}|{_BARE})$",
             "examples": ["env:RISK_DESK_URL", "file:/run/secrets/risk-desk", "json://127.0.0.1:8080/"],
         },
+        is_confidential=True,
     ),
 ]
 FilePath = Annotated[

@@ -48,7 +48,9 @@ def link(value: object) -> str:
 
 
 Template = Annotated[str, Scalar(template, {"type": "string", "examples": ["trim.md.j2"]})]
-Reach = Annotated[str, Scalar(reach, {"type": "string", "examples": ["+49 30 901820", "env:DESK_PAGER"]})]
+Reach = Annotated[
+    str, Scalar(reach, {"type": "string", "examples": ["+49 30 901820", "env:DESK_PAGER"]}, is_confidential=True)
+]
 Page = Annotated[str, Scalar(link, {"type": "string", "pattern": r"^https?://\S+$"})]
 
 

@@ -384,7 +384,10 @@ Markets = Annotated[
 ]
 Text = Annotated[str, Scalar(text, {"type": "string", "minLength": 1})]
 Expression = Annotated[Text, Field(description="A condition in CEL over signals.")]
-Reference = Annotated[str, Scalar(reference, _pattern(_REFERENCE.pattern, "env:BINANCE_KEY", "file:/run/secrets/key"))]
+Reference = Annotated[
+    str,
+    Scalar(reference, _pattern(_REFERENCE.pattern, "env:BINANCE_KEY", "file:/run/secrets/key"), is_confidential=True),
+]
 Manual = Annotated[str, Scalar(manual, {"const": "manual"})]
 Endpoint = Annotated[str, Scalar(endpoint, _pattern(r"(https?|wss?)://\S+", "http://127.0.0.1:8700"))]
 StageLevel = Annotated[int, Scalar(level, {"type": "integer", "minimum": 1, "maximum": 9})]

@@ -25,6 +25,7 @@ from killswitch.policy.schema.part import (
     Part,
     Scalar,
     below,
+    is_confidential,
     is_part,
     keys_of,
     shape_of,
@@ -246,9 +247,10 @@ class _Faults:
             self._one_of(get_args(unwrap(place.annotation)[0]), value, path)
         else:
             wanted = _SORTS.get(kind)
-            message = (
-                f"{spelled(value)} is not {wanted}" if wanted else f"{spelled(value)} does not fit: {error['msg']}"
-            )
+            # a secret is written beside its key as easily as below it
+            is_hidden = not isinstance(value, dict | list) and is_confidential(place.annotation)
+            what = "this" if is_hidden else spelled(value)
+            message = f"{what} is not {wanted}" if wanted else f"{what} does not fit: {error['msg']}"
             fix = _FIXES[wanted] if wanted else f"see what `{path[-1]}` may be in the reference of documents"
             self._report("KS2003", path, message, fix, key=not isinstance(value, str | int))
 

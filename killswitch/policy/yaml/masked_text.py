@@ -11,7 +11,7 @@ from killswitch.policy.yaml.tree import Span, split_lines
 
 # possessive throughout: a long line must not cost more than its length
 _PAIR = re.compile(r"(?<![\w-])([\w-]++)([\"']?+\s*+:\s++[\"']?+)(?!env:|file:|[\[{|>])([^\s\"',}][^\"',}]*+)")
-_SECRET = re.compile(r"(?i)^url$|secret|passw|passphrase|token|api[_-]?key|private[_-]?key")
+_SECRET = re.compile(r"(?i)^(?:url|apprise)$|secret|passw|passphrase|token|api[_-]?key|private[_-]?key")
 _USERINFO = re.compile(r"(://)([^/\s]+)(?=@)")
 _QUERY = re.compile(r"(?i)([?&#;][^=\s&]*(?:secret|token|passw|key|sig)[^=\s&]*=)([^&\s\"']+)")
 _CREDENTIALS = re.compile(r"(?<![\w-])[\"']?credentials[\"']?\s*+:")

@@ -162,3 +162,32 @@ def test_a_line_too_wide_to_show_is_cut_around_the_caret(tmp_path: Path) -> None
     _, shown, caret, _ = render([found]).splitlines()
     assert shown[caret.index("^") : caret.rindex("^") + 1] == "10"
     assert len(shown) < 140
+
+
+ACCOUNT = (
+    "apiVersion: killswitch.dev/v1\nkind: Account\nmetadata: {name: main}\nspec:\n  adapter: paper\n  market: swap\n"
+    "  currency: USDT\n  execution: observe\n  "
+)
+ROUTE = "apiVersion: killswitch.dev/v1\nkind: NotificationRoute\nmetadata: {name: r}\nspec:\n  match: {}\n  "
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ACCOUNT + "credentials: hunter2hunter2\n",
+        ACCOUNT + "credentials: 7777777777\n",
+        ACCOUNT + "credentials: [hunter2hunter2]\n",
+        ACCOUNT + "credentials: {key: hunter2hunter2, secret: 7777777777, passphrase: [hunter2hunter2]}\n",
+        ROUTE + "targets: [{apprise: slack//hunter2hunter2}]\n",
+        ROUTE + "targets: [{apprise: {url: slack//hunter2hunter2}}]\n",
+    ],
+)
+def test_a_secret_that_is_written_in_the_wrong_shape_is_not_repeated(text: str, tmp_path: Path) -> None:
+    """Neither by a message nor by the line that is shown with it."""
+    path = tmp_path / "document.yaml"
+    path.write_text(text)
+    found = load([path]).diagnostics
+    assert found
+    shown = render(found) + str(as_json(found))
+    assert "hunter2" not in shown
+    assert "7777777777" not in shown
