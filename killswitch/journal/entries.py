@@ -1,4 +1,4 @@
-"""Journal entries as typed records, one for each kind, and who is told of them.
+"""Journal entries as typed records, one for each kind, and the observer of closings.
 
 A row of the journal (`killswitch.model.store.JournalEntry`) holds text. `killswitch.journal.codec` decodes it into one
 of these, once, where it is read; everything else works on the typed record.
@@ -40,7 +40,7 @@ Value = TypeVar("Value", Decimal, int, datetime)
 
 
 class Unreadable(Struct, frozen=True):
-    """Text that stands where a number or an instant should, and is none."""
+    """The text of a number or an instant that cannot be read."""
 
     text: str
 
@@ -56,7 +56,7 @@ def known(value: Value | Unreadable | None) -> Value | None:
 
 
 def text_of(value: Number) -> str | None:
-    """A number as it stands in the row, readable or not; None where the row has none."""
+    """A number of a row, readable or not; None where the row has none."""
     return value.text if isinstance(value, Unreadable) else None if value is None else str(value)
 
 
@@ -344,7 +344,7 @@ def is_end(entry: Entry) -> bool:
 
 
 Answer = Acknowledged | Unknown | Rejected | Absent | Filled | SetAside | Abandoned | Undecodable
-"""What is said of an order once it has left."""
+"""An answer about an order that was sent."""
 Entry = (
     Planned | Sending | Acknowledged | Unknown | Rejected | Absent | Filled | SetAside | Abandoned | Swept | Cancelled
     | Unprotected | Protected | Guarded | Verified | GivenUp | Locked | Charged | Finished | Undecodable
@@ -352,7 +352,7 @@ Entry = (
 
 
 class ClosingWatch(Protocol):
-    """Whoever watches closings: told of each decision taken up on an account, then of each journal entry about it.
+    """Observer of closings: receives each decision that an account takes up, then each journal entry about it.
 
     It never raises, and never waits.
     """

@@ -1,4 +1,4 @@
-"""The orders that a journal speaks of, folded from its entries: how each was sent, and what was said of it last.
+"""Orders folded from the entries of a journal: how each was sent, and the last answer about it.
 
 The one fold of orders: the executor's lines, the reconciliation with what the venue shows, telemetry, progress and
 reports all look at its `JournaledOrder`s. It refuses nothing: two hands may have written a journal, and whatever they
@@ -33,7 +33,7 @@ from killswitch.journal.entries import (
 from killswitch.risk.trading_cost import Marked
 
 Status = Literal["sent", "acknowledged", "unknown", "set aside", "filled", "rejected", "absent", "abandoned"]
-"""What was said of an order last. `abandoned`: the venue was asked to the end, and did not say what became of it."""
+"""The last answer about an order. `abandoned`: queried until its time was over, without an answer."""
 
 _STATUSES: Final[Mapping[type, Status]] = {
     Acknowledged: "acknowledged",
@@ -53,7 +53,7 @@ _GUARDED: Final[Mapping[str, Status]] = {
 _REFUSED: Final = ("refused", "tried")
 
 FINAL: Final = frozenset[Status]({"filled", "rejected", "absent"})
-"""The venue has said how the order ended, or that it never was."""
+"""The order has ended at the venue, or never existed there."""
 NOTHING: Final = frozenset[Status]({"rejected", "absent"})
 """Of these, those that did nothing."""
 
@@ -80,7 +80,7 @@ class JournaledOrder:
     aside_since: datetime | None = None
     """When its position stopped waiting for it; None while it waits, and once the order has an end."""
     was_unknown: bool = False
-    """Whether its fate was unknown for a while: no answer said what had happened."""
+    """Whether its status was unknown for a while."""
     charge: Charged | None = None
     """What its fills say that it cost, where they were asked after the last answer."""
     strange_state: str | None = None
@@ -116,13 +116,13 @@ class JournaledOrder:
 
     @property
     def valid_for(self) -> float | None:
-        """Seconds for which its request was valid, if it said so."""
+        """Seconds for which its request was valid; None where it was not bounded, or that cannot be read."""
         seconds = None if self.sending is None else known(self.sending.valid_for)
         return None if seconds is None else float(seconds)
 
     @property
     def filled(self) -> Decimal | None:
-        """What it filled, once it has ended; None where nobody has said, or it cannot be read."""
+        """The filled amount once it has ended; None while that is unknown, or cannot be read."""
         return known(self.answer.filled) if isinstance(self.answer, Filled) else None
 
     @property
