@@ -18,7 +18,7 @@ from killswitch.conformance.mutations import (
     rows_faults,
 )
 from killswitch.conformance.stand import Key, Stand
-from killswitch.conformance.trial import closing, guarantee, needs
+from killswitch.conformance.trial import closing, marked_as, needs
 from killswitch.model.venue import VenueAdapter, VenueError
 
 NAME: Final = "ks0001"
@@ -28,7 +28,7 @@ Read = Callable[[VenueAdapter], Awaitable[Any]]
 class AnswerGuarantees:
     """A wrong number is never taken for a right one."""
 
-    @guarantee("G30")
+    @marked_as("G30")
     def test_a_wrong_field_is_never_a_wrong_number(self, stand: Stand) -> None:
         """Null, missing, of another type, no number, negative, an unknown word, an empty list, a list for an object, a
         row twice: every fact is as it was, or unknown with a reason, or the reading fails and says why; what was done

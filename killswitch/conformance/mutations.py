@@ -93,7 +93,7 @@ def mutations(answers: Mapping[str, Any], *, zeros: bool = False) -> list[Mutati
         Mutation(question, path, kind, value)
         for question, answer in sorted(answers.items())
         for path, old in _fields(answer, ())
-        for kind, value in (*_instead(old, path), *(_zeroed(old) if zeros else ()))
+        for kind, value in (*_instead(old, path), *([("zero", _zero(old))] if zeros and _zero(old) != old else ()))
     ]
     lists = [(question, answer) for question, answer in sorted(answers.items()) if isinstance(answer, list)]
     return found + [Mutation(question, (), kind, value) for question, rows in lists for kind, value in _twice(rows)]
@@ -146,12 +146,6 @@ def _twice(rows: list[Any]) -> Iterator[tuple[str, object]]:
         yield "the same row twice", AGAIN
     if rows and isinstance(rows[0], dict):
         yield "a row again with zeros", AS_NOTHING
-
-
-def _zeroed(old: Any) -> Iterator[tuple[str, object]]:
-    zero = _zero(old)
-    if zero != old:
-        yield "zero", zero
 
 
 def _zero(value: Any) -> Any:
@@ -213,7 +207,7 @@ def faults(trial: Trial, whole: AccountSnapshot, seen: AccountSnapshot) -> list[
             continue
         before, now = getattr(whole, name), getattr(seen, name)
         if name in _ROWS:
-            found += _row_faults(trial, name, before, now)
+            found += rows_faults(trial, name, before, now)
         elif not _is_same(trial, name, before, now, later=name in _TIMES):
             found.append(f"{name} is {now}, and was {before}")
     return found
@@ -237,21 +231,16 @@ def report_faults(trial: Trial, whole: OrderReport, seen: OrderReport | None) ->
     if seen is None:
         # An empty list is how a venue says so.
         return [] if trial.mutation.kind == "empty" else ["the order is said not to exist"]
-    named = (name for name in OrderReport.__struct_fields__)
+    before, now = asdict(whole), asdict(seen)
     return [
-        f"{name} is {getattr(seen, name)}, and was {getattr(whole, name)}"
-        for name in named
-        if not _is_same(trial, name, getattr(whole, name), getattr(seen, name))
-        or (getattr(seen, name) is None and name in ("state", "filled", "amount"))
+        f"{name} is {value}, and was {before[name]}"
+        for name, value in now.items()
+        if not _is_same(trial, name, before[name], value) or (value is None and name in ("state", "filled", "amount"))
     ]
 
 
-def rows_faults(trial: Trial, what: str, whole: Sequence[Struct], seen: Sequence[Struct]) -> list[str]:
-    """The same of a list of rows that was asked for."""
-    return _row_faults(trial, what, whole, seen)
-
-
-def _row_faults(trial: Trial, what: str, whole: Sequence[Struct] | None, seen: Sequence[Struct] | None) -> list[str]:
+def rows_faults(trial: Trial, what: str, whole: Sequence[Struct] | None, seen: Sequence[Struct] | None) -> list[str]:
+    """The same of a list of rows."""
     if seen is None or whole is None:
         return []
     left, found = list(seen), []

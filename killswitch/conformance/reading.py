@@ -6,15 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from killswitch.conformance.stand import Key, Mishap, Stand
-from killswitch.conformance.trial import (
-    guarantee,
-    needs,
-    one,
-    sizes,
-    tried,
-    until,
-)
+from killswitch.conformance.stand import Mishap, Stand
+from killswitch.conformance.trial import Book, Case, flat, guarantee, sizes
 from killswitch.model.snapshot import (
     UNIT_FLOWS,
     AccountSnapshot,
@@ -23,146 +16,109 @@ from killswitch.model.snapshot import (
     encode_snapshot,
 )
 from killswitch.model.venue import (
-    VenueAdapter,
     VenueError,
 )
 
 ZERO = Decimal(0)
 
 
+def long_and_short(stand: Stand) -> Book:
+    """Two positions: long in the first symbol, short in the second."""
+    first, second = stand.symbols
+    return {(first, "long"): Decimal("1.5"), (second, "short"): Decimal(3)}
+
+
 class ReadingGuarantees:
     """Flat is flat, unknown is unknown, and every number is the venue's."""
 
-    @guarantee("G01")
-    def test_an_empty_account_is_flat_and_says_so(self, stand: Stand) -> None:
+    @guarantee("G01", book=flat)
+    async def test_an_empty_account_is_flat_and_says_so(self, case: Case) -> None:
         """No positions is an empty list of an answer that is `ok`, with what the account is worth."""
+        seen = await case.venue.snapshot()
+        assert (seen.quality, seen.positions) == ("ok", ())
+        assert seen.equity == case.stand.equity()
 
-        async def trial(venue: VenueAdapter) -> None:
-            seen = await venue.snapshot()
-            assert (seen.quality, seen.positions) == ("ok", ())
-            assert seen.equity == stand.equity()
-
-        tried(stand, {}, trial)
-
-    @guarantee("G02")
-    def test_every_position_is_shown_with_its_side_and_size(self, stand: Stand) -> None:
+    @guarantee("G02", book=long_and_short)
+    async def test_every_position_is_shown_with_its_side_and_size(self, case: Case) -> None:
         """Long and short, in contracts, never negative, each once; at the market's price, where that is told."""
-        first, second = stand.symbols
-        book: dict[Key, Decimal] = {(first, "long"): Decimal("1.5"), (second, "short"): Decimal(3)}
+        seen = await case.venue.snapshot()
+        assert sizes(seen) == case.book
+        assert seen.equity == case.stand.equity()
+        for position in seen.positions or ():
+            assert position.mark_price in (None, Decimal(100))
+            assert position.notional in (None, position.contracts * case.stand.contract_size * 100)
 
-        async def trial(venue: VenueAdapter) -> None:
-            seen = await venue.snapshot()
-            assert sizes(seen) == book
-            assert seen.equity == stand.equity()
-            for position in seen.positions or ():
-                assert position.mark_price in (None, Decimal(100))
-                assert position.notional in (None, position.contracts * stand.contract_size * 100)
-
-        tried(stand, book, trial)
-
-    @guarantee("G03")
+    @guarantee("G03", "faults")
     @pytest.mark.parametrize("mishap", ["lost", "silent", "garbled", "down", "limited"])
-    def test_a_failed_reading_is_never_an_empty_account_nor_an_old_one(self, stand: Stand, mishap: Mishap) -> None:
+    async def test_a_failed_reading_is_never_an_empty_account_nor_an_old_one(self, case: Case, mishap: Mishap) -> None:
         """It is an error, or a quality that is not `ok`, with a reason; the next reading is whole again."""
-        needs(stand, "faults")
-        book = one(stand)
-
-        (key,) = book
-
-        async def trial(venue: VenueAdapter) -> None:
-            await venue.snapshot()
-            await stand.trade(key, Decimal(-1))
-            now = {key: book[key] - 1}
-            stand.breaks("snapshot", mishap)
-            try:
-                seen = await venue.snapshot()
-            except VenueError as error:
-                assert str(error)
-            else:
-                # A venue client may ask again by itself: then the answer is good, and must be whole, and of now.
-                assert seen.reason if seen.quality != "ok" or seen.positions is None else sizes(seen) == now
-            assert sizes(await venue.snapshot()) == now
-
-        tried(stand, book, trial)
+        await case.venue.snapshot()
+        await case.stand.trade(case.key, Decimal(-1))
+        now = {case.key: case.size - 1}
+        case.stand.breaks("snapshot", mishap)
+        try:
+            seen = await case.venue.snapshot()
+        except VenueError as error:
+            assert str(error)
+        else:
+            # A venue client may ask again by itself: then the answer is good, and must be whole, and of now.
+            assert seen.reason if seen.quality != "ok" or seen.positions is None else sizes(seen) == now
+        assert sizes(await case.venue.snapshot()) == now
 
     @guarantee("G04")
-    def test_a_snapshot_fits_the_public_format(self, stand: Stand) -> None:
+    async def test_a_snapshot_fits_the_public_format(self, case: Case) -> None:
         """Names of the account, exact decimals, the time of the reading; written and read again it is the same."""
-
-        async def trial(venue: VenueAdapter) -> None:
-            before = stand.now()
-            seen = await venue.snapshot()
-            assert seen.account == venue.account
-            assert seen.observed_at is not None
-            assert before <= seen.observed_at <= stand.now()
-            whole = Snapshot(seen.observed_at, (seen,), "killswitch.snapshot/v1")
-            assert decode_snapshot(encode_snapshot(whole)) == whole
-
-        tried(stand, one(stand), trial)
+        before = case.stand.now()
+        seen = await case.venue.snapshot()
+        assert seen.account == case.venue.account
+        assert seen.observed_at is not None
+        assert before <= seen.observed_at <= case.stand.now()
+        whole = Snapshot(seen.observed_at, (seen,), "killswitch.snapshot/v1")
+        assert decode_snapshot(encode_snapshot(whole)) == whole
 
     @guarantee("G05")
-    def test_the_rules_of_a_position_are_told_with_it(self, stand: Stand) -> None:
+    async def test_the_rules_of_a_position_are_told_with_it(self, case: Case) -> None:
         """Contract size and amount step are there and true, or no exact order could be made."""
+        seen = await case.venue.snapshot()
+        rules = {each.symbol: each for each in seen.instruments or ()}
+        for position in seen.positions or ():
+            rule = rules[position.symbol]
+            assert (rule.contract_size, rule.amount_step, rule.inverse) == (
+                case.stand.contract_size, case.stand.amount_step, False,
+            )  # fmt: skip
 
-        async def trial(venue: VenueAdapter) -> None:
-            seen = await venue.snapshot()
-            rules = {each.symbol: each for each in seen.instruments or ()}
-            for position in seen.positions or ():
-                rule = rules[position.symbol]
-                assert (rule.contract_size, rule.amount_step, rule.inverse) == (
-                    stand.contract_size, stand.amount_step, False,
-                )  # fmt: skip
-
-        tried(stand, one(stand), trial)
-
-    @guarantee("G06")
-    def test_resting_orders_are_all_shown_conditional_ones_included(self, stand: Stand) -> None:
+    @guarantee("G06", "stops")
+    async def test_resting_orders_are_all_shown_conditional_ones_included(self, case: Case) -> None:
         """A limit order and a stop; the stop says at which price it wakes, and that it reduces."""
-        needs(stand, "stops")
-        (key,) = book = one(stand)
-
-        async def trial(venue: VenueAdapter) -> None:
-            await stand.rest(key[0], "buy", Decimal(1))
-            await stand.rest(key[0], "sell", book[key], trigger=Decimal(50))
-            for found in (await venue.open_orders(), (await venue.snapshot()).orders):
-                assert found is not None
-                triggers = sorted(order.trigger_price or ZERO for order in found)
-                assert triggers == [ZERO, Decimal(50)]
-                assert [order.reduce_only for order in found if order.trigger_price] == [True]
-
-        tried(stand, book, trial)
+        await case.stand.rest(case.symbol, "buy", Decimal(1))
+        await case.stand.rest(case.symbol, "sell", case.size, trigger=Decimal(50))
+        for found in (await case.venue.open_orders(), (await case.venue.snapshot()).orders):
+            assert found is not None
+            triggers = sorted(order.trigger_price or ZERO for order in found)
+            assert triggers == [ZERO, Decimal(50)]
+            assert [order.reduce_only for order in found if order.trigger_price] == [True]
 
     @guarantee("G07")
-    def test_what_another_hand_does_shows(self, stand: Stand) -> None:
+    async def test_what_another_hand_does_shows(self, case: Case) -> None:
         """A position that somebody changes is shown as it is now, within the stand's patience."""
-        (key,) = book = one(stand)
+        await case.venue.snapshot()
+        await case.stand.trade(case.key, Decimal(-1))
+        await case.until(lambda seen: sizes(seen) == {case.key: case.size - 1})
 
-        async def trial(venue: VenueAdapter) -> None:
-            await venue.snapshot()
-            await stand.trade(key, Decimal(-1))
-            await until(stand, venue, lambda seen: sizes(seen) == {key: book[key] - 1})
-
-        tried(stand, book, trial)
-
-    @guarantee("G08")
+    @guarantee("G08", "flows")
     @pytest.mark.parametrize("amount", ["5000", "-700"])
-    def test_money_that_comes_and_goes_is_a_flow_with_its_sign(self, stand: Stand, amount: str) -> None:
+    async def test_money_that_comes_and_goes_is_a_flow_with_its_sign(self, case: Case, amount: str) -> None:
         """One row of one id, in the account's currency, however often it is told."""
-        needs(stand, "flows")
+        told: dict[str, Decimal] = {}
 
-        async def trial(venue: VenueAdapter) -> None:
-            told: dict[str, Decimal] = {}
+        def shown(seen: AccountSnapshot) -> bool:
+            for flow in seen.flows or ():
+                assert (flow.kind in UNIT_FLOWS, flow.currency) == (True, seen.currency)
+                told[flow.id] = flow.amount
+            return bool(told)
 
-            def shown(seen: AccountSnapshot) -> bool:
-                for flow in seen.flows or ():
-                    assert (flow.kind in UNIT_FLOWS, flow.currency) == (True, seen.currency)
-                    told[flow.id] = flow.amount
-                return bool(told)
-
-            shown(await venue.snapshot())
-            await stand.flow(Decimal(amount))
-            await until(stand, venue, shown)
-            shown(await venue.snapshot())
-            assert list(told.values()) == [Decimal(amount)]
-
-        tried(stand, one(stand), trial)
+        shown(await case.venue.snapshot())
+        await case.stand.flow(Decimal(amount))
+        await case.until(shown)
+        shown(await case.venue.snapshot())
+        assert list(told.values()) == [Decimal(amount)]

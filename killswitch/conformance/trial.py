@@ -1,60 +1,120 @@
-"""How a guarantee is tried: an adapter of the stand, a book to begin with, and what is looked at."""
+"""How a guarantee is tested: an adapter at a venue of the stand, the book it opens with, and the assertions on it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from killswitch.conformance.stand import Key, Mishap, Offer, Stand
-from killswitch.model.snapshot import (
-    AccountSnapshot,
-    OrderSide,
-)
-from killswitch.model.venue import (
-    Call,
-    OrderRequest,
-    VenueAdapter,
-    VenueError,
-)
+from killswitch.model.snapshot import AccountSnapshot, OrderSide
+from killswitch.model.venue import Call, OrderRequest, VenueAdapter, VenueError
 
 ZERO = Decimal(0)
 
 READING: tuple[Call, ...] = ("snapshot", "find_order", "open_orders")
 NOT_DONE: tuple[Mishap, ...] = ("lost", "silent", "down", "limited")
-Trial = Callable[[VenueAdapter], Awaitable[None]]
+Book = Mapping[Key, Decimal]
 
 
-def guarantee(number: str) -> pytest.MarkDecorator:
-    """Says which guarantee a test holds an adapter against."""
+def one(stand: Stand) -> Book:
+    """A book of one long position of four contracts."""
+    return {(stand.symbols[0], "long"): Decimal(4)}
+
+
+def flat(_: Stand) -> Book:
+    """A book without positions."""
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """An adapter under test, and the venue that it is connected to, which began with `book`."""
+
+    stand: Stand
+    venue: VenueAdapter
+    book: Book
+
+    @property
+    def key(self) -> Key:
+        """Symbol and side of the first position of the book."""
+        return next(iter(self.book))
+
+    @property
+    def symbol(self) -> str:
+        """The symbol of that position."""
+        return self.key[0]
+
+    @property
+    def size(self) -> Decimal:
+        """Contracts of that position at the beginning."""
+        return self.book[self.key]
+
+    def held(self) -> Decimal:
+        """The truth: contracts of that position now."""
+        return self.stand.held(self.key)
+
+    def closing(self, amount: Decimal, name: str, *, reduce_only: bool = True) -> OrderRequest:
+        """An order that closes `amount` contracts of that position."""
+        return closing(self.key, amount, name, reduce_only=reduce_only)
+
+    async def until(self, shown: Callable[[AccountSnapshot], bool]) -> None:
+        """Read snapshots until one satisfies `shown`, for as long as the stand's patience lasts."""
+        waited = 0.0
+        while not shown(await self.venue.snapshot()):
+            assert waited < self.stand.patience, "it does not show"
+            await asyncio.sleep(1.0)
+            waited += 1.0
+
+
+def guarantee(
+    number: str, *needed: Offer, book: Callable[[Stand], Book] = one, hedge: bool = False
+) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], Callable[..., None]]:
+    """Make a test of a coroutine that gets a `Case`, and mark it with the number of its guarantee.
+
+    The test opens the venue with `book`; it is skipped where the stand lacks one of the offers `needed`.
+    """
+
+    def test_of(play: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+        @functools.wraps(play)
+        def test(self: object, stand: Stand, *values: object, **named: object) -> None:
+            for offer in needed:
+                needs(stand, offer)
+            stand.run(opened(self, stand, *values, **named))
+
+        async def opened(self: object, stand: Stand, *values: object, **named: object) -> None:
+            positions = book(stand)
+            venue = await stand.open(positions, hedge=hedge)
+            try:
+                await play(self, Case(stand, venue, positions), *values, **named)
+            finally:
+                await venue.close()
+                await stand.close()
+
+        # pytest takes the fixtures and parameters of a test from here: a `stand` in the place of the case.
+        owner, case, *further = inspect.signature(play).parameters.values()
+        test.__signature__ = inspect.Signature([owner, case.replace(name="stand"), *further])  # type: ignore[attr-defined] # a function has one
+        marked: Callable[..., None] = marked_as(number)(test)
+        return marked
+
+    return test_of
+
+
+def marked_as(number: str) -> pytest.MarkDecorator:
+    """Mark a test with the number of its guarantee."""
     return pytest.mark.guarantee(number)
 
 
-def tried(stand: Stand, book: Mapping[Key, Decimal], trial: Trial, *, hedge: bool = False) -> None:
-    """Play a trial with an adapter of the stand, whose account begins with `book`."""
-
-    async def course() -> None:
-        venue = await stand.open(book, hedge=hedge)
-        try:
-            await trial(venue)
-        finally:
-            await venue.close()
-            await stand.close()
-
-    stand.run(course())
-
-
 def needs(stand: Stand, offer: Offer) -> None:
-    """Skip, with the reason, where the stand cannot do what the trial wants."""
+    """Skip the test, with the reason, where the stand cannot do what it needs."""
     if offer not in stand.offers:
         pytest.skip(f"not tried: the stand has no {offer}")
-
-
-def one(stand: Stand) -> dict[Key, Decimal]:
-    """A book of one long position of four contracts."""
-    return {(stand.symbols[0], "long"): Decimal(4)}
 
 
 def other(key: Key) -> Key:
@@ -69,7 +129,7 @@ def closing(key: Key, amount: Decimal, name: str, *, reduce_only: bool = True) -
 
 
 def sizes(seen: AccountSnapshot) -> dict[Key, Decimal]:
-    """What is held, in contracts. The answer is `ok`, no size is negative, and each position is there once."""
+    """Contracts by position. Asserts that the answer is `ok`, no size is negative, and each position is there once."""
     assert seen.quality == "ok", seen.reason
     assert seen.positions is not None
     assert all(position.contracts >= ZERO for position in seen.positions)
@@ -78,17 +138,8 @@ def sizes(seen: AccountSnapshot) -> dict[Key, Decimal]:
     return held
 
 
-async def until(stand: Stand, venue: VenueAdapter, shown: Callable[[AccountSnapshot], bool]) -> None:
-    """Read until it shows, for as long as the stand allows."""
-    waited = 0.0
-    while not shown(await venue.snapshot()):
-        assert waited < stand.patience, "it does not show"
-        await asyncio.sleep(1.0)
-        waited += 1.0
-
-
 async def outcome(call: Awaitable[object]) -> object:
-    """What a call gives, or the error that it raises."""
+    """The result of a call, or the error that it raises."""
     try:
         return await call
     except VenueError as error:
