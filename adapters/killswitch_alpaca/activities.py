@@ -8,19 +8,19 @@ from decimal import Decimal
 from typing import Final
 
 from killswitch.model.snapshot import Fill, Flow, FlowKind
-from killswitch_alpaca.numbers import Row, UnreadableError, decimal, instant, more_than_zero, text, word
+from killswitch_alpaca.numbers import Row, UnreadableError, decimal, instant, more_than_zero, naming, text, word
+from killswitch_alpaca.orders import read_side
 from killswitch_alpaca.positions import symbol_of
 
-UNITS: Final[Mapping[str, FlowKind]] = {
+KINDS: Final[Mapping[str, FlowKind]] = {
+    # Money that is put in or taken out: neither profit nor loss.
     "CSD": "deposit", "CSW": "withdrawal", "CSR": "deposit",
     "JNL": "transfer", "JNLC": "transfer", "ACATC": "transfer", "SWP": "transfer", "CST": "transfer",
+    # Profit or loss of anything but a trade.
+    "FEE": "fee", "CFEE": "fee", "PTC": "fee", "PTR": "rebate", "DIVFEE": "fee", "MEM": "fee",
 }  # fmt: skip
-"""Money that is put in or taken out: no gain and no loss."""
-PROFIT: Final[Mapping[str, FlowKind]] = {
-    "FEE": "fee", "CFEE": "fee", "PTC": "fee", "PTR": "rebate", "DIVFEE": "fee", "MEM": "fee", "INVPNL": "interest",
-}  # fmt: skip
-"""What is gained or lost by anything but a trade. What is not named here is `interest`, by which dividends, interest,
-taxes withheld and cash of corporate actions go: all of them are profit or loss, and none of them issues a unit."""
+"""Kinds of activities that are not `interest`, under which dividends, interest, withheld taxes and the cash of
+corporate actions are counted: all of these are profit or loss, and none issues a unit."""
 
 
 def read_fill(found: Row, names: Mapping[str, str]) -> Fill:
@@ -29,22 +29,19 @@ def read_fill(found: Row, names: Mapping[str, str]) -> Fill:
     It does not say what it is of: `names` are the coins that are known, as positions write them, and their symbols.
     """
     name = word(found, "id")
-    try:
-        at = instant(found.get("transaction_time"))
-        side = word(found, "side")
-        if at is None or side not in ("buy", "sell", "sell_short"):
-            raise UnreadableError(f"no time, or no side: {found.get('transaction_time')!r}, {side!r}")  # noqa: TRY301 - named below
+    with naming(f"activity {name}"):
+        at = instant(word(found, "transaction_time"))
+        assert at is not None  # of a text that is not empty
+        symbol = word(found, "symbol")
         return Fill(
             id=name,
             at=at,
-            symbol=names.get(word(found, "symbol"), word(found, "symbol")),
-            side="buy" if side == "buy" else "sell",
+            symbol=names.get(symbol, symbol),
+            side=read_side(found),
             amount=more_than_zero(found, "qty"),
             price=more_than_zero(found, "price"),
             order=text(found, "order_id"),
         )
-    except UnreadableError as error:
-        raise UnreadableError(f"activity {name}: {error}") from None
 
 
 def read_flow(found: Row, currency: str, first_seen: datetime) -> Flow | None:
@@ -53,12 +50,12 @@ def read_flow(found: Row, currency: str, first_seen: datetime) -> Flow | None:
     Most of them have a date and no time: they are dated with `first_seen`, when they first were in an answer.
     """
     name = word(found, "id")
-    try:
+    with naming(f"activity {name}"):
         if found.get("status") == "canceled":
             return None
         kind = word(found, "activity_type")
         if found.get("net_amount") in (None, "") and found.get("qty") in (None, ""):
-            raise UnreadableError("it says neither money nor a quantity")  # noqa: TRY301 - named below
+            raise UnreadableError("it says neither money nor a quantity")
         amount, paid_in = decimal(found.get("net_amount")) or Decimal(0), currency
         if not amount and kind == "CFEE":
             # A fee on coins is taken in coins.
@@ -66,10 +63,7 @@ def read_flow(found: Row, currency: str, first_seen: datetime) -> Flow | None:
             paid_in = symbol_of(paid_in, "crypto").partition("/")[0]
         if not amount:
             return None
-        told = UNITS.get(kind) or PROFIT.get(kind) or "interest"
-        return Flow(name, instant(found.get("created_at")) or first_seen, told, amount, paid_in)
-    except UnreadableError as error:
-        raise UnreadableError(f"activity {name}: {error}") from None
+        return Flow(name, instant(found.get("created_at")) or first_seen, KINDS.get(kind, "interest"), amount, paid_in)
 
 
 KEPT = 20_000

@@ -72,8 +72,8 @@ class Client:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._trading: Any = None
-        self._data: Any = None
+        self._clients: dict[bool, Any] = {}
+        """alpaca-py's clients by whether they are for market data; made at their first call."""
         self._making = threading.Lock()
         self._deadlines = Deadlines(settings.timeout)
         self._readers = DaemonThreads(READERS, "alpaca-read")
@@ -135,12 +135,14 @@ class Client:
         for pool in (self._readers, self._changers):
             pool.shutdown(wait=False, cancel_futures=True)
         self._deadlines.end_all()
-        for client in (self._trading, self._data):
-            if client is not None:
-                client._session.close()
+        for client in self._clients.values():
+            client._session.close()
 
     def _asked(self, ask: Callable[[Any], T], data: bool) -> T:
-        client = self._data_client() if data else self._trading_client()
+        with self._making:
+            if data not in self._clients:
+                self._clients[data] = self._data_client() if data else self._trading_client()
+            client = self._clients[data]
         # From here on, since alpaca-py takes half a second to be imported.
         began = time.perf_counter()
         try:
@@ -149,16 +151,18 @@ class Client:
             self.tally.latency = max(self.tally.latency, time.perf_counter() - began)
 
     def _trading_client(self) -> Any:
-        with self._making:
-            if self._trading is None:
-                self._trading = trading_client(self._settings, self._deadlines, self._heard)
-            return self._trading
+        settings = self._settings
+        client = imported("alpaca.trading.client", "TradingClient")(
+            settings.key, settings.secret, paper=settings.paper, raw_data=True, url_override=settings.trading
+        )
+        return asking_once(client, self._deadlines, settings.proxy, self._heard)
 
     def _data_client(self) -> Any:
-        with self._making:
-            if self._data is None:
-                self._data = data_client(self._settings, self._deadlines)
-            return self._data
+        settings = self._settings
+        client = imported("alpaca.data.historical.stock", "StockHistoricalDataClient")(
+            settings.key, settings.secret, raw_data=True, url_override=settings.data
+        )
+        return asking_once(client, self._deadlines, settings.proxy)
 
     def _heard(self, headers: Mapping[str, str]) -> None:
         try:
@@ -222,22 +226,6 @@ def imported(module: str, name: str) -> Any:
     with _IMPORTING, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return getattr(importlib.import_module(module), name)
-
-
-def trading_client(settings: Settings, deadlines: Deadlines, heard: Callable[[Mapping[str, str]], None]) -> Any:
-    """alpaca-py's TradingClient, made to ask once and to keep numbers exact."""
-    client = imported("alpaca.trading.client", "TradingClient")(
-        settings.key, settings.secret, paper=settings.paper, raw_data=True, url_override=settings.trading
-    )
-    return asking_once(client, deadlines, settings.proxy, heard)
-
-
-def data_client(settings: Settings, deadlines: Deadlines) -> Any:
-    """The same of its client for market data."""
-    client = imported("alpaca.data.historical.stock", "StockHistoricalDataClient")(
-        settings.key, settings.secret, raw_data=True, url_override=settings.data
-    )
-    return asking_once(client, deadlines, settings.proxy)
 
 
 def asking_once(

@@ -48,55 +48,42 @@ class Refused:
     retry_after: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Meaning:
-    codes: tuple[int, ...]
-    words: str
-    what: What
-
-
-def _says(words: str, what: What, *codes: int) -> _Meaning:
-    return _Meaning(codes, words, what)
-
-
-MEANINGS: Final[tuple[_Meaning, ...]] = (
-    _says(r"client_?\s?order_?\s?id must be unique", "duplicate_client_order_id", 40010001),
-    _says(r"position intent mismatch", "already_flat", 42210000),
-    _says(r"order (is )?not found", "gone", 40410000),
-    _says(r"not cancell?able|already in .*(filled|cancell?ed|expired|replaced|rejected)|pending[ _]cancel",
-          "gone", 42210000),
-    _says(r"insufficient (qty|quantity)|insufficient balance for(?! usd\b)", "held", 40310000),
-    _says(r"wash trade|opposite side .*order exists|while a .*(buy|sell) order is open", "blocked_by_order",
-          40310000, 42210000),
-    _says(r"insufficient .*(buying power|balance)|insufficient.*margin", "insufficient_margin", 40310000),
-    _says(r"cost basis must be >=|minimal (amount|qty)|minimum (order|amount|qty)|(qty|notional) must be > 0",
-          "below_minimum", 40310000, 42210000, 40010001),
-    _says(r"cost basis must be <=|max(imum|imal)? (order|notional|amount|qty|size)", "above_maximum",
-          40310000, 42210000, 40010001),
-    _says(r"pattern day trading", "permission", 40310100, 40310000),
-    _says(r"by user request|trading (is |has been )?(blocked|suspended|disabled)|not authori[sz]ed to trade|restricted"
-          r"|account is not (active|allowed)|not allowed to short|cannot be sold short|not eligible to trade",
-          "permission", 40310000, 42210000),
-    _says(r"orders (are )?not allowed for account", "permission", 40010001, 40310000, 42210000),
-    _says(r"market (is )?(currently )?closed|outside (of )?(market|regular|trading) hours|market hours|trading halt"
-          r"|(is )?halted|extended[ _]hours order", "market_closed", 40310000, 42210000),
-    _says(r"not tradable|not active|asset .*not found|could not find asset", "market_closed", 40310000, 42210000,
-          40410000),
-    _says(r"too far|price (is )?(outside|beyond|away)|price band|limit up|limit down", "price_band",
-          40310000, 42210000),
-    _says(r"", "denied", 40110000),
+MEANINGS: Final[tuple[tuple[str, What, tuple[int, ...]], ...]] = (
+    (r"client_?\s?order_?\s?id must be unique", "duplicate_client_order_id", (40010001,)),
+    (r"position intent mismatch", "already_flat", (42210000,)),
+    (r"order (is )?not found", "gone", (40410000,)),
+    (r"not cancell?able|already in .*(filled|cancell?ed|expired|replaced|rejected)|pending[ _]cancel",
+     "gone", (42210000,)),
+    (r"insufficient (qty|quantity)|insufficient balance for(?! usd\b)", "held", (40310000,)),
+    (r"wash trade|opposite side .*order exists|while a .*(buy|sell) order is open",
+     "blocked_by_order", (40310000, 42210000)),
+    (r"insufficient .*(buying power|balance)|insufficient.*margin", "insufficient_margin", (40310000,)),
+    (r"cost basis must be >=|minimal (amount|qty)|minimum (order|amount|qty)|(qty|notional) must be > 0",
+     "below_minimum", (40310000, 42210000, 40010001)),
+    (r"cost basis must be <=|max(imum|imal)? (order|notional|amount|qty|size)",
+     "above_maximum", (40310000, 42210000, 40010001)),
+    (r"pattern day trading", "permission", (40310100, 40310000)),
+    (r"by user request|trading (is |has been )?(blocked|suspended|disabled)|not authori[sz]ed to trade|restricted"
+     r"|account is not (active|allowed)|not allowed to short|cannot be sold short|not eligible to trade",
+     "permission", (40310000, 42210000)),
+    (r"orders (are )?not allowed for account", "permission", (40010001, 40310000, 42210000)),
+    (r"market (is )?(currently )?closed|outside (of )?(market|regular|trading) hours|market hours|trading halt"
+     r"|(is )?halted|extended[ _]hours order", "market_closed", (40310000, 42210000)),
+    (r"not tradable|not active|asset .*not found|could not find asset",
+     "market_closed", (40310000, 42210000, 40410000)),
+    (r"too far|price (is )?(outside|beyond|away)|price band|limit up|limit down", "price_band", (40310000, 42210000)),
 )  # fmt: skip
-"""First match wins. A row is for its codes, and for refusals that carry no code."""
+"""Words (a regular expression), their meaning, and the codes that they come with. The first match wins; a row is for its
+codes, and for refusals that carry no code."""
 
 
 def read_refusal(status: int, text: str, retry_after: float | None = None) -> Refused:
     """An answer with a status of 400 and more, whatever its body is."""
-    body: Mapping[str, Any] = {}
     try:
-        found = json.loads(text, parse_float=Decimal)
-        body = found if isinstance(found, Mapping) else {}
+        body = json.loads(text, parse_float=Decimal)
     except ValueError:
         body = {}
+    body = body if isinstance(body, Mapping) else {}
     code = body.get("code")
     said = body.get("message")
     words = said if isinstance(said, str) and said else text_of(text)
@@ -109,9 +96,9 @@ def read_refusal(status: int, text: str, retry_after: float | None = None) -> Re
 def meaning(refused: Refused) -> What:
     """Why Alpaca said no; `other` where its words are not known."""
     words = f"{refused.text} {refused.body.get('reject_reason') or ''}".lower()
-    for row in MEANINGS:
-        if (refused.code is None or refused.code in row.codes) and row.words and re.search(row.words, words):
-            return _held(refused) if row.what == "held" else row.what
+    for pattern, what, codes in MEANINGS:
+        if (refused.code is None or refused.code in codes) and re.search(pattern, words):
+            return _held(refused) if what == "held" else what
     denied = refused.code == 40110000 or refused.status == 401 or (refused.status == 403 and refused.code is None)
     return "denied" if denied else "other"
 
@@ -156,10 +143,6 @@ def as_venue_error(refused: Refused, *, changes: bool) -> VenueError:
         return OrderRejectedError("permission", hint) if changes else CredentialsRefusedError(hint)
     if not changes:
         return VenueDownError(text)
-    return _refused_change(refused, what, text)
-
-
-def _refused_change(refused: Refused, what: What, text: str) -> VenueError:
     if not _is_verdict(refused, what):
         return FateUnknownError(f"{text}; the answer has no code that refuses it, so it may have been done")
     return OrderRejectedError("other" if what in ("gone", "held") else what, text)  # type: ignore[arg-type] # the rest are reasons

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -15,6 +16,15 @@ Row = Mapping[str, Any]
 
 class UnreadableError(Exception):
     """A row makes no sense; the message names it. The part of the snapshot that it is in is unknown."""
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Say of which row an UnreadableError is."""
+    try:
+        yield
+    except UnreadableError as error:
+        raise UnreadableError(f"{what}: {error}") from None
 
 
 def rows(answer: Any, what: str) -> list[Row]:
@@ -93,13 +103,8 @@ def zoned(value: Any) -> datetime | None:
     """The same in the zone that it is written in."""
     if value is None or value == "":
         return None
-    text = str(value)
-    head, dot, tail = text.partition(".")
-    if dot:
-        digits = len(tail) - len(tail.lstrip("0123456789"))
-        text = f"{head}.{tail[:digits][:6]:0<6}{tail[digits:]}"
     try:
-        found = datetime.fromisoformat(text)
+        found = datetime.fromisoformat(str(value))
     except ValueError:
         raise UnreadableError(f"{value!r} is no time") from None
     if found.tzinfo is None:

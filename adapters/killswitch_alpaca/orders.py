@@ -9,7 +9,7 @@ from typing import Final
 from killswitch.model.order_type import order_type
 from killswitch.model.snapshot import Order, OrderSide, Side
 from killswitch.model.venue import OrderReport, OrderState
-from killswitch_alpaca.numbers import Row, UnreadableError, decimal, instant, needed, positive, text, word
+from killswitch_alpaca.numbers import Row, UnreadableError, decimal, instant, naming, needed, positive, text, word
 from killswitch_alpaca.positions import is_crypto, symbol_of
 
 ZERO = Decimal(0)
@@ -20,6 +20,14 @@ STATES: Final[Mapping[str, OrderState]] = {
     "filled": "filled", "canceled": "canceled", "replaced": "canceled", "expired": "expired", "rejected": "rejected",
 }  # fmt: skip
 """What each status means. `held` is a leg that waits for its parent, `done_for_day` goes on tomorrow."""
+
+SIDES: Final[Mapping[str, OrderSide]] = {"buy": "buy", "sell": "sell", "sell_short": "sell"}
+"""What each side means. `sell_short` is how older accounts write a sale that opens a short."""
+INTENTS: Final[Mapping[str, tuple[Side, bool]]] = {
+    "buy_to_open": ("long", False), "sell_to_close": ("long", True),
+    "sell_to_open": ("short", False), "buy_to_close": ("short", True),
+}  # fmt: skip
+"""Position side of each `position_intent`, and whether the order can only reduce it."""
 
 
 def read_open(answer: Sequence[Row], prices: Mapping[str, Decimal]) -> tuple[Order, ...]:
@@ -35,11 +43,11 @@ def read_open(answer: Sequence[Row], prices: Mapping[str, Decimal]) -> tuple[Ord
 def read_report(found: Row) -> OrderReport:
     """The account of one order. Fees are not told with an order, so they are unknown."""
     name = word(found, "id")
-    try:
+    with naming(f"order {name}"):
         filled = _at_least_zero(needed(found, "filled_qty"), "filled_qty")
         size, state = decimal(found.get("qty")), _state(found)
         if size == ZERO or (state == "filled" and filled == ZERO):
-            raise UnreadableError(f"it is {found.get('status')}, for {size}, and {filled} of it are filled")  # noqa: TRY301 - named below
+            raise UnreadableError(f"it is {found.get('status')}, for {size}, and {filled} of it are filled")
         return OrderReport(
             id=name,
             client_order_id=text(found, "client_order_id"),
@@ -49,8 +57,6 @@ def read_report(found: Row) -> OrderReport:
             filled=filled,
             average_price=positive(found.get("filled_avg_price")) if filled else None,
         )
-    except UnreadableError as error:
-        raise UnreadableError(f"order {name}: {error}") from None
 
 
 def _at_least_zero(value: Decimal, name: str) -> Decimal:
@@ -76,9 +82,9 @@ def _state(found: Row) -> OrderState:
 
 def _order(found: Row, prices: Mapping[str, Decimal]) -> Order:
     name = word(found, "id")
-    try:
+    with naming(f"order {name}"):
         symbol = symbol_of(word(found, "symbol"), found.get("asset_class"))
-        side = _side(found)
+        side = read_side(found)
         position_side, reduces = _purpose(symbol, side, found.get("position_intent"))
         price, trigger = positive(found.get("limit_price")), positive(found.get("stop_price"))
         return Order(
@@ -99,18 +105,14 @@ def _order(found: Row, prices: Mapping[str, Decimal]) -> Order:
             reduce_only=reduces,
             created_at=instant(found.get("created_at")),
         )
-    except UnreadableError as error:
-        raise UnreadableError(f"order {name}: {error}") from None
 
 
-def _side(found: Row) -> OrderSide:
-    told = word(found, "side")
-    if told == "buy":
-        return "buy"
-    # `sell_short` is how older accounts write a sale that opens a short.
-    if told in ("sell", "sell_short"):
-        return "sell"
-    raise UnreadableError(f"no side is called {told!r}")
+def read_side(found: Row) -> OrderSide:
+    """The side of an order or a fill."""
+    written = word(found, "side")
+    if written not in SIDES:
+        raise UnreadableError(f"no side is called {written!r}")
+    return SIDES[written]
 
 
 def _purpose(symbol: str, side: OrderSide, intent: object) -> tuple[Side | None, bool | None]:
@@ -120,16 +122,7 @@ def _purpose(symbol: str, side: OrderSide, intent: object) -> tuple[Side | None,
     """
     if is_crypto(symbol):
         return "long", side == "sell"
-    match intent:
-        case "buy_to_open":
-            return "long", False
-        case "sell_to_close":
-            return "long", True
-        case "sell_to_open":
-            return "short", False
-        case "buy_to_close":
-            return "short", True
-    return None, None
+    return INTENTS.get(str(intent), (None, None))
 
 
 def _amount(found: Row, symbol: str, prices: Mapping[str, Decimal]) -> Decimal:

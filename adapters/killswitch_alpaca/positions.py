@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Final
 
 from killswitch.model.snapshot import Balance, Position, Side
-from killswitch_alpaca.numbers import Row, UnreadableError, decimal, needed, positive, word
+from killswitch_alpaca.numbers import Row, UnreadableError, decimal, naming, needed, positive, word
 
 CRYPTO, EQUITY, OPTION = "crypto", "us_equity", "us_option"
 QUOTES = ("USDT", "USDC", "USD", "BTC")
@@ -32,14 +32,14 @@ def is_crypto(symbol: str) -> bool:
 def read_position(found: Row) -> Position | None:
     """One position; None for one of size zero. UnreadableError where its side and its size contradict each other."""
     name = word(found, "symbol")
-    try:
+    with naming(f"position {name}"):
         size = needed(found, "qty")
         if size == 0:
             return None
         side: Side = "long" if size > 0 else "short"
         told = found.get("side")
         if told not in (side, None):
-            raise UnreadableError(f"qty {size} is said to be {told}")  # noqa: TRY301 - named below
+            raise UnreadableError(f"qty {size} is said to be {told}")
         value = decimal(found.get("market_value"))
         return Position(
             symbol=symbol_of(name, found.get("asset_class")),
@@ -50,8 +50,6 @@ def read_position(found: Row) -> Position | None:
             notional=None if value is None else abs(value),
             unrealized_pnl=decimal(found.get("unrealized_pl")),
         )
-    except UnreadableError as error:
-        raise UnreadableError(f"position {name}: {error}") from None
 
 
 def read_positions(answer: Sequence[Row]) -> tuple[Position, ...]:

@@ -50,7 +50,7 @@ class Questions:
         found: dict[str, Row] = {}
         query: dict[str, Any] = {"status": "open", "limit": PAGE, "nested": "true", "direction": "asc"}
         for _ in range(PAGES):
-            page = rows(await self._get("/orders", query), "orders")
+            page = rows(await self.get("/orders", query), "orders")
             new = {word(each, "id"): each for each in page}
             stuck = new.keys() <= found.keys()
             found |= new
@@ -71,7 +71,7 @@ class Questions:
         query |= {"direction": "desc", "page_size": TRADES_PAGE}
         found: list[Row] = []
         for _ in range(PAGES):
-            page = rows(await self._get(path, query), "activities")
+            page = rows(await self.get(path, query), "activities")
             found += page
             if len(page) < TRADES_PAGE or known.goes_beyond(page):
                 return found[::-1]
@@ -94,7 +94,7 @@ class Questions:
         """The trading days from yesterday to a week from now."""
         today = (self._settings.now() + clock.offset).date()
         query = {"start": str(today - timedelta(days=1)), "end": str(today + timedelta(days=7))}
-        return read_calendar(rows(await self._get("/calendar", query), "the calendar"), clock.offset)
+        return read_calendar(rows(await self.get("/calendar", query), "the calendar"), clock.offset)
 
     async def quotes(self, symbols: Sequence[str]) -> dict[str, Book]:
         """Best bid and ask of stocks, None where there is none or it is older than a minute."""
@@ -141,7 +141,7 @@ class Questions:
         classes = sorted({CRYPTO if is_crypto(symbol) else EQUITY for symbol in symbols})
         found: list[Asset] = []
         for asset_class in classes:
-            answer = rows(await self._get("/assets", {"asset_class": asset_class}), "assets")
+            answer = rows(await self.get("/assets", {"asset_class": asset_class}), "assets")
             found += [read_asset(each) for each in answer if symbol_of(str(each.get("symbol")), asset_class) in symbols]
         return found, len(classes)
 
@@ -150,7 +150,8 @@ class Questions:
         name = symbol.replace("/", "")
         return read_asset(row(await self._client.call(lambda trading: trading.get_asset(name)), f"asset {symbol}"))
 
-    async def _get(self, path: str, query: Mapping[str, Any]) -> Any:
+    async def get(self, path: str, query: Mapping[str, Any]) -> Any:
+        """The answer of the trading API."""
         return await self._client.call(lambda trading: trading.get(path, dict(query)))
 
 

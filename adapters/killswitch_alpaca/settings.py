@@ -51,17 +51,10 @@ class Settings:
 def read_settings(spec: AccountSpec) -> Settings:
     """ValueError, with the key to change, for a document that cannot be meant."""
     where = f"account {spec.account}"
-    if spec.environment == "demo":
-        raise ValueError(f"{where}: Alpaca has no demo trading; its paper accounts are `sandbox: true`")
-    if spec.exchange not in (None, "alpaca"):
-        raise ValueError(f"{where}: exchange {spec.exchange} is none of this adapter's; leave exchange out")
-    market = next((each for each in MARKETS if each == spec.market), None)
-    if market is None:
-        raise ValueError(f"{where}: at Alpaca market is equity (stocks, ETFs and crypto) or spot, not {spec.market}")
+    given = tuple(name for name, secret in spec.credentials.items() if secret)
+    for misfit in misfits(WrittenAccount(spec.exchange, spec.market, spec.currency, spec.environment, given)):
+        raise ValueError(f"{where}: {misfit.message}; {misfit.fix}")
     _require_known(where, spec)
-    missing = [name for name in CREDENTIALS if not spec.credentials.get(name)]
-    if missing:
-        raise ValueError(f"{where}: credentials need {' and '.join(missing)}, as references (env:NAME or file:PATH)")
     paper = spec.environment == "sandbox"
     trading = _address(where, "endpoint", spec.endpoint, ("http", "https")) or (PAPER if paper else LIVE)
     stream = _address(where, "endpoint_ws", spec.endpoint_ws, ("ws", "wss")) or _stream_of(trading)
@@ -71,7 +64,7 @@ def read_settings(spec: AccountSpec) -> Settings:
         raise ValueError(f"option extended_band of {where} is a fraction below 1, as in 0.01, not {band}")
     return Settings(
         account=spec.account,
-        market=market,
+        market="spot" if spec.market == "spot" else "equity",
         currency=spec.currency,
         trading=trading,
         data=_address(where, "endpoint", spec.endpoint, ("http", "https")) or DATA,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import NoReturn
 from urllib.parse import quote
 
 from killswitch.model.inspection import Inspection, KeyRights
@@ -66,12 +66,8 @@ class AlpacaVenue:
         last price is given if it was made within a second before the question. There is no index."""
         names = sorted(set(symbols))
         asked_at = self._reading.sessions.venue_time()
-        try:
+        with _venue_errors():
             held, trades = await asyncio.gather(self._reading.ask.positions(), self._last_prices(names))
-        except RefusedError as error:
-            _refuse(error)
-        except UnreadableError as error:
-            raise MalformedAnswerError(str(error)) from error
         marks = {position.symbol: position.mark_price for position in held}
         fresh = {symbol: price for symbol, (price, at) in trades.items() if asked_at - at <= FRESH}
         return {
@@ -96,9 +92,8 @@ class AlpacaVenue:
         limit = bound(request, await self._price(request), self._settings.extended_band) if how == "bounded" else None
         body = order_body(request, how, limit)
         try:
-            answer = await self._client.call(lambda trading: trading.post("/orders", body), changes=True)
-        except RefusedError as error:
-            raise as_venue_error(error.refused, changes=True) from error
+            with _venue_errors(changes=True):
+                answer = await self._client.call(lambda trading: trading.post("/orders", body), changes=True)
         finally:
             self._reading.touch(fills=True)
         return _report(answer, request.client_order_id)
@@ -108,12 +103,8 @@ class AlpacaVenue:
         return None if found is None else _report(found, client_order_id)
 
     async def open_orders(self) -> tuple[Order, ...]:
-        try:
+        with _venue_errors():
             await self._reading.read_orders()
-        except RefusedError as error:
-            raise as_venue_error(error.refused, changes=False) from error
-        except UnreadableError as error:
-            raise MalformedAnswerError(str(error)) from error
         return self._reading.open_orders
 
     async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
@@ -121,11 +112,9 @@ class AlpacaVenue:
         found = await self._order(client_order_id)
         if found is None:
             return ()
-        try:
+        with _venue_errors():
             filled = needed(found, "filled_qty")
             return () if not filled else await self._fills(found, symbol, filled)
-        except UnreadableError as error:
-            raise MalformedAnswerError(str(error)) from error
 
     async def cancel(self, symbol: str, order_id: str) -> None:
         try:
@@ -138,12 +127,10 @@ class AlpacaVenue:
 
     async def suspend_trading(self, suspended: bool) -> None:
         """Make Alpaca refuse every new order of the account, ours included, or let them in again."""
+        body = {"suspend_trade": suspended}
         try:
-            await self._client.call(
-                lambda trading: trading.patch("/account/configurations", {"suspend_trade": suspended}), changes=True
-            )
-        except RefusedError as error:
-            raise as_venue_error(error.refused, changes=True) from error
+            with _venue_errors(changes=True):
+                await self._client.call(lambda trading: trading.patch("/account/configurations", body), changes=True)
         finally:
             self._reading.account.touch()
 
@@ -176,7 +163,7 @@ class AlpacaVenue:
                 await self._reading.sessions.read()
                 part.was_read(now, part.touches)
             except RefusedError as error:
-                _refuse(error)
+                raise as_venue_error(error.refused, changes=False) from error
             except UnreadableError as error:
                 raise VenueDownError(f"Alpaca's clock makes no sense, and nothing was sent: {error}") from error
         session = self._reading.sessions.now()
@@ -208,24 +195,16 @@ class AlpacaVenue:
         except RefusedError as error:
             if error.refused.status == 404 and meaning(error.refused) == "gone":
                 return None
-            _refuse(error)
-        try:
+            raise as_venue_error(error.refused, changes=False) from error
+        with _venue_errors():
             return row(answer, "the order")
-        except UnreadableError as error:
-            raise MalformedAnswerError(str(error)) from error
 
     async def _fills(self, found: Row, symbol: str, filled: Decimal) -> tuple[Fill, ...]:
         order = found.get("id")
         query = {"after": found.get("submitted_at"), "direction": "asc", "page_size": 100}
         told: dict[str, Fill] = {}
         for _ in range(FILL_PAGES):
-            try:
-                answer = await self._client.call(
-                    lambda trading, q=dict(query): trading.get("/account/activities/FILL", q)  # type: ignore[misc] # bound now
-                )
-            except RefusedError as error:
-                _refuse(error)
-            page = rows(answer, "activities")
+            page = rows(await self._reading.ask.get("/account/activities/FILL", query), "activities")
             name = str(found.get("symbol"))
             told |= {
                 str(each.get("id")): read_fill(each, {name: symbol}) for each in page if each.get("order_id") == order
@@ -240,16 +219,21 @@ class AlpacaVenue:
         )
 
 
-def _refuse(error: RefusedError) -> NoReturn:
-    raise as_venue_error(error.refused, changes=False) from error
+@contextmanager
+def _venue_errors(*, changes: bool = False) -> Iterator[None]:
+    """Raise a refusal, and an answer that cannot be read, as the VenueError that it is."""
+    try:
+        yield
+    except RefusedError as error:
+        raise as_venue_error(error.refused, changes=changes) from error
+    except UnreadableError as error:
+        raise MalformedAnswerError(str(error)) from error
 
 
 def _report(answer: object, client_order_id: str) -> OrderReport:
     """The order in the answer. MalformedAnswerError for one that is another order, or none."""
-    try:
+    with _venue_errors():
         report = read_report(row(answer, "the order"))
-    except UnreadableError as error:
-        raise MalformedAnswerError(str(error)) from error
     if report.client_order_id != client_order_id:
         raise MalformedAnswerError(f"the answer is about order {report.client_order_id}, not {client_order_id}")
     return report

@@ -36,10 +36,10 @@ CAPABILITIES = (
     ("more", "why"),
     [
         ({"environment": "demo"}, "sandbox: true"),
-        ({"exchange": "binance"}, "leave exchange out"),
+        ({"exchange": "binance"}, "take `exchange` out"),
         ({"market": "swap"}, "equity .* or spot"),
-        ({"credentials": {"key": "K"}}, "credentials need secret"),
-        ({"credentials": {}}, "credentials need key and secret"),
+        ({"credentials": {"key": "K"}}, "missing: secret"),
+        ({"credentials": {}}, "missing: key, secret"),
         ({"endpoint": "ftp://x"}, "http:// or https://"),
         ({"endpoint_ws": "http://x"}, "ws:// or wss://"),
         ({"options": {"timeout": 0}}, "option timeout"),
