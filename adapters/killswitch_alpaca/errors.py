@@ -73,8 +73,8 @@ MEANINGS: Final[tuple[tuple[str, What, tuple[int, ...]], ...]] = (
      "market_closed", (40310000, 42210000, 40410000)),
     (r"too far|price (is )?(outside|beyond|away)|price band|limit up|limit down", "price_band", (40310000, 42210000)),
 )  # fmt: skip
-"""Words (a regular expression), their meaning, and the codes that they come with. The first match wins; a row is for its
-codes, and for refusals that carry no code."""
+"""Words (a regular expression), their meaning, and the codes that they come with. The first match wins; a row holds
+for its codes, and for refusals without a code."""
 
 
 def read_refusal(status: int, text: str, retry_after: float | None = None) -> Refused:

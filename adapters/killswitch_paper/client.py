@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from decimal import Decimal
-from ipaddress import ip_address
-from typing import Final, NoReturn, TypeVar, get_args
+from typing import Final, NoReturn, TypeVar
 from urllib.parse import quote, urlsplit
 
 import aiohttp
@@ -30,9 +29,10 @@ from killswitch.model.venue import (
 )
 from killswitch.transport import AnswerTooLargeError, RedirectRefusedError
 from killswitch.transport.sessions import guarded_session
-from killswitch_paper.wire import JSON, RULES_HEADER, USED_HEADER, BatchAnswer, Refusal, encode, read_used
+from killswitch_paper.wire import JSON, RULES_HEADER, USED_HEADER, BatchAnswer, Refusal, encode, is_loopback, read_used
 
 _T = TypeVar("_T")
+Query = Mapping[str, str] | Sequence[tuple[str, str]]
 
 TOO_MANY = {418, 429}
 """Too many requests, and banned for having gone on all the same."""
@@ -86,24 +86,19 @@ class HttpVenue:
 
     async def prices(self, symbols: Collection[str]) -> Mapping[str, Prices]:
         """See `PricedVenue`."""
-        status, _, body = await self._call("GET", "prices", [("symbol", symbol) for symbol in symbols])
-        return _decoded(status, body, dict[str, Prices])
+        return await self._ask(dict[str, Prices], "GET", "prices", [("symbol", symbol) for symbol in symbols])
 
     async def submit(self, request: OrderRequest) -> OrderReport:
-        status, _, body = await self._call("POST", "orders", {}, encode(request))
-        return _decoded(status, body, OrderReport)
+        return await self._ask(OrderReport, "POST", "orders", {}, encode(request))
 
     async def submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
-        status, _, body = await self._call("POST", "orders/batch", {}, encode(requests))
-        answers = _decoded(status, body, tuple[BatchAnswer, ...])
+        answers = await self._ask(tuple[BatchAnswer, ...], "POST", "orders/batch", {}, encode(requests))
         if len(answers) != len(requests):
             raise MalformedAnswerError(f"{len(answers)} answers to {len(requests)} orders")
         return [_batch_answer(request, answer) for request, answer in zip(requests, answers, strict=True)]
 
     async def close_book(self) -> None:
-        status, _, body = await self._call("POST", "book/close", {})
-        if status != 204:
-            _refuse(status, body)
+        await self._tell("POST", "book/close", {})
 
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
         query = {"symbol": symbol, "client_order_id": client_order_id}
@@ -113,26 +108,33 @@ class HttpVenue:
         return _decoded(status, body, OrderReport)
 
     async def open_orders(self) -> tuple[Order, ...]:
-        status, _, body = await self._call("GET", "orders/open", {})
-        return _decoded(status, body, tuple[Order, ...])
+        return await self._ask(tuple[Order, ...], "GET", "orders/open", {})
 
     async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
         query = {"symbol": symbol, "client_order_id": client_order_id}
-        status, _, body = await self._call("GET", "fills", query)
-        return _decoded(status, body, tuple[Fill, ...])
+        return await self._ask(tuple[Fill, ...], "GET", "fills", query)
 
     async def cancel(self, symbol: str, order_id: str) -> None:
-        status, _, body = await self._call("DELETE", f"orders/{quote(order_id, safe='')}", {"symbol": symbol})
-        if status != 204:
-            _refuse(status, body)
+        await self._tell("DELETE", f"orders/{quote(order_id, safe='')}", {"symbol": symbol})
 
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
             self._session = None
 
+    async def _ask(self, kind: type[_T], method: str, path: str, query: Query, body: bytes | None = None) -> _T:
+        """The answer, decoded as `kind`."""
+        status, _, content = await self._call(method, path, query, body)
+        return _decoded(status, content, kind)
+
+    async def _tell(self, method: str, path: str, query: Query) -> None:
+        """A change whose success is an answer without a body."""
+        status, _, content = await self._call(method, path, query)
+        if status != 204:
+            _refuse(status, content)
+
     async def _call(
-        self, method: str, path: str, query: Mapping[str, str] | Sequence[tuple[str, str]], body: bytes | None = None
+        self, method: str, path: str, query: Query, body: bytes | None = None
     ) -> tuple[int, Mapping[str, str], bytes]:
         """(status, headers, body) of an answer that came as a whole and is not a general failure."""
         changes = method != "GET"
@@ -166,30 +168,26 @@ class HttpVenue:
 
 
 def _market(spec: AccountSpec) -> Market:
-    for market in get_args(Market):
-        if market == spec.market:
-            found: Market = market
-            return found
-    raise ValueError(f"account {spec.account}: no market is called {spec.market}")
+    try:
+        market: Market = msgspec.convert(spec.market, Market)
+    except msgspec.ValidationError:
+        raise ValueError(f"account {spec.account}: no market is called {spec.market}") from None
+    return market
 
 
 def _loopback(spec: AccountSpec) -> str:
     """The endpoint without a slash at its end; ValueError unless it is HTTP on loopback."""
     endpoint = spec.endpoint or ""
     parts = urlsplit(endpoint)
-    host = parts.hostname or ""
-    try:
-        local = host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        local = False
-    if parts.scheme != "http" or not local:
+    if parts.scheme != "http" or not is_loopback(parts.hostname or ""):
         raise ValueError(f"endpoint {endpoint!r} of account {spec.account} is not http://127.0.0.1:PORT")
     return endpoint.rstrip("/")
 
 
 def _health(latency_ms: float | None, **counts: int) -> Health:
-    nothing = {"errors": 0, "timeouts": 0, "malformed": 0, "rate_limited": 0}
-    return Health(latency_ms=latency_ms, requests=1, **{**nothing, **counts})
+    return Health(
+        latency_ms=latency_ms, requests=1, **{"errors": 0, "timeouts": 0, "malformed": 0, "rate_limited": 0} | counts
+    )
 
 
 def _batch_answer(request: OrderRequest, answer: BatchAnswer) -> OrderReport | VenueError:
@@ -256,15 +254,9 @@ def _faults(answer: object) -> Iterator[str]:
                     yield f"{name} is {str(value)[:LONGEST]}"
             elif isinstance(value, Struct | tuple | dict):
                 yield from _faults(value)
-    elif isinstance(answer, dict):
-        yield from _each(answer.values())
-    elif isinstance(answer, tuple):
-        yield from _each(answer)
-
-
-def _each(values: Iterable[object]) -> Iterator[str]:
-    for value in values:
-        yield from _faults(value)
+    elif isinstance(answer, dict | tuple):
+        for each in answer.values() if isinstance(answer, dict) else answer:
+            yield from _faults(each)
 
 
 def _of_account(account: AccountSnapshot) -> Iterator[str]:

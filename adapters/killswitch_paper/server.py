@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
-from ipaddress import ip_address
 from math import ceil
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -29,6 +29,7 @@ from killswitch_paper.wire import (
     TakeRequest,
     check_numbers,
     encode,
+    is_loopback,
     used_header,
 )
 
@@ -42,15 +43,15 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class PaperServer:
     """A running server; the market belongs to the event loop that it runs in."""
 
-    def __init__(self, runner: web.AppRunner, address: str, readings: _Readings) -> None:
+    def __init__(self, runner: web.AppRunner, address: str, desk: _Desk) -> None:
         self._runner = runner
-        self._readings = readings
+        self._desk = desk
         self.address = address
         """`http://127.0.0.1:PORT`, for an account's `endpoint`."""
 
     async def until_read(self, times: int) -> None:
         """Wait until snapshots of accounts were answered so many times."""
-        await self._readings.reach(times)
+        await self._desk.until_read(times)
 
     async def close(self) -> None:
         """Answer what was asked already, and stop."""
@@ -62,8 +63,8 @@ async def serve(market: PaperMarket, *, port: int, now: Callable[[], datetime]) 
 
     OSError if the port is taken.
     """
-    readings = _Readings()
-    runner = web.AppRunner(_application(market, now, readings), access_log=None)
+    desk = _Desk(market, now)
+    runner = web.AppRunner(_application(desk), access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, LOOPBACK, port)
     try:
@@ -72,28 +73,10 @@ async def serve(market: PaperMarket, *, port: int, now: Callable[[], datetime]) 
         await runner.cleanup()
         raise
     bound = runner.addresses[0][1]
-    return PaperServer(runner, f"http://{LOOPBACK}:{bound}", readings)
+    return PaperServer(runner, f"http://{LOOPBACK}:{bound}", desk)
 
 
-class _Readings:
-    """How many snapshots were answered, for whoever waits for a number of them."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._counted = asyncio.Event()
-
-    def count(self) -> None:
-        self._count += 1
-        self._counted.set()
-
-    async def reach(self, times: int) -> None:
-        while self._count < times:
-            self._counted.clear()
-            await self._counted.wait()
-
-
-def _application(market: PaperMarket, now: Callable[[], datetime], readings: _Readings) -> web.Application:
-    desk = _Desk(market, now, readings)
+def _application(desk: _Desk) -> web.Application:
     app = web.Application(middlewares=[_local_programs_only, desk.count, _refusals])
     account = "/v1/accounts/{account}"
     app.add_routes(
@@ -123,6 +106,15 @@ class _RefusedError(Exception):
         self.retry_after = retry_after
 
 
+@contextmanager
+def _bad_requests() -> Iterator[None]:
+    """Refuse a request that the market cannot carry out."""
+    try:
+        yield
+    except (KeyError, ValueError) as error:
+        raise _RefusedError(400, "bad_request", str(error)) from error
+
+
 @web.middleware
 async def _local_programs_only(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Refuse what a web page has made a browser on this machine send."""
@@ -132,7 +124,7 @@ async def _local_programs_only(request: web.Request, handler: Handler) -> web.St
 
 def _why_not_allowed(request: web.Request) -> str | None:
     # A name of somebody else's may be made to lead here (DNS rebinding); then the browser takes the page for ours.
-    if not _names_loopback(request.host):
+    if not is_loopback(_hostname(request.host)):
         return f"Host {request.host!r} is not this machine's loopback address"
     if "Origin" in request.headers or request.headers.get("Sec-Fetch-Site", "none") != "none":
         return "requests of web pages are not answered"
@@ -142,12 +134,11 @@ def _why_not_allowed(request: web.Request) -> str | None:
     return None
 
 
-def _names_loopback(host: str) -> bool:
+def _hostname(host: str) -> str:
     try:
-        name = urlsplit(f"//{host}").hostname or ""
-        return name == "localhost" or ip_address(name).is_loopback
+        return urlsplit(f"//{host}").hostname or ""
     except ValueError:
-        return False
+        return ""
 
 
 @web.middleware
@@ -166,10 +157,18 @@ async def _refusals(request: web.Request, handler: Handler) -> web.StreamRespons
 class _Desk:
     """One handler for each thing that can be asked."""
 
-    def __init__(self, market: PaperMarket, now: Callable[[], datetime], readings: _Readings) -> None:
+    def __init__(self, market: PaperMarket, now: Callable[[], datetime]) -> None:
         self._market = market
         self._now = now
-        self._readings = readings
+        self._snapshots = 0
+        """Snapshots that were answered."""
+        self._answered = asyncio.Event()
+
+    async def until_read(self, times: int) -> None:
+        """Wait until that many snapshots were answered."""
+        while self._snapshots < times:
+            self._answered.clear()
+            await self._answered.wait()
 
     @web.middleware
     async def count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -185,11 +184,11 @@ class _Desk:
         account = self._charged(request, "snapshot")
         version = str(self._market.rules_version)
         fresh = request.query.get("rules") != version
-        if self._market.now is None:
-            raise _RefusedError(409, "not_begun", "the market has not begun: no bar yet")
+        self._require_begun()
         answer = _json(self._market.snapshot(account, self._now(), instruments=fresh))
         answer.headers[RULES_HEADER] = version
-        self._readings.count()
+        self._snapshots += 1
+        self._answered.set()
         return answer
 
     async def prices(self, request: web.Request) -> web.Response:
@@ -232,38 +231,35 @@ class _Desk:
     async def flow(self, request: web.Request) -> web.Response:
         wanted = await _body(request, FlowRequest)
         account = self._account(request)
-        if self._market.now is None:
-            raise _RefusedError(409, "not_begun", "the market has not begun: no bar yet")
+        self._require_begun()
         lag = None if wanted.lag is None else timedelta(seconds=wanted.lag)
-        try:
+        with _bad_requests():
             return _json(self._market.flow(account, wanted.kind, wanted.amount, asset=wanted.asset, lag=lag))
-        except ValueError as error:
-            raise _RefusedError(400, "bad_request", str(error)) from error
 
     async def take(self, request: web.Request) -> web.Response:
         wanted = await _body(request, TakeRequest)
         account = self._account(request)
-        try:
+        with _bad_requests():
             return _json(
                 self._market.deleverage(
                     account, wanted.symbol, wanted.contracts, wanted.price, wanted.cause, wanted.side
                 )
             )
-        except (KeyError, ValueError) as error:
-            raise _RefusedError(400, "bad_request", str(error)) from error
 
     async def set_state(self, request: web.Request) -> web.Response:
         wanted = await _body(request, StateRequest)
-        try:
+        if wanted.symbol not in {instrument.symbol for instrument in self._market.instruments}:
+            raise _RefusedError(400, "bad_request", f"no symbol {wanted.symbol!r} is traded here")
+        with _bad_requests():
             if wanted.state == "delisted":
                 self._market.delist(wanted.symbol, wanted.delivery)
             else:
                 self._market.set_state(wanted.symbol, wanted.state, wanted.price_band)
-        except KeyError as error:
-            raise _RefusedError(400, "bad_request", f"no symbol {wanted.symbol!r} is traded here") from error
-        except ValueError as error:
-            raise _RefusedError(400, "bad_request", str(error)) from error
         return web.Response(status=204)
+
+    def _require_begun(self) -> None:
+        if self._market.now is None:
+            raise _RefusedError(409, "not_begun", "the market has not begun: no bar yet")
 
     def _charged(self, request: web.Request, call: Call, *symbols: str) -> str:
         """The account that is asked about, after the call was counted."""

@@ -30,6 +30,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from decimal import Decimal
+from ipaddress import ip_address
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -120,6 +121,14 @@ class StateRequest(Struct, frozen=True, forbid_unknown_fields=True):
     state: InstrumentState
     price_band: Decimal | None = None
     delivery: Decimal | None = None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, as a URL names it, is this machine's loopback address."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 _COUNT: Final = re.compile(r"[0-9]{1,12}")

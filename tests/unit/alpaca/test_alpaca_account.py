@@ -37,7 +37,7 @@ CAPABILITIES = (
     [
         ({"environment": "demo"}, "sandbox: true"),
         ({"exchange": "binance"}, "take `exchange` out"),
-        ({"market": "swap"}, "equity .* or spot"),
+        ({"market": "swap"}, "market: equity.* or .market: spot"),
         ({"credentials": {"key": "K"}}, "missing: secret"),
         ({"credentials": {}}, "missing: key, secret"),
         ({"endpoint": "ftp://x"}, "http:// or https://"),
