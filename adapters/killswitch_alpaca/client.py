@@ -51,8 +51,8 @@ class Tally:
     timeouts: int = 0
     malformed: int = 0
     rate_limited: int = 0
-    latency: float = 0.0
-    """Seconds that the slowest answer took."""
+    latency_ms: float = 0.0
+    """Of the slowest answer."""
 
 
 class RefusedError(Exception):
@@ -148,7 +148,7 @@ class Client:
         try:
             return ask(client)
         finally:
-            self.tally.latency = max(self.tally.latency, time.perf_counter() - began)
+            self.tally.latency_ms = max(self.tally.latency_ms, (time.perf_counter() - began) * 1000)
 
     def _trading_client(self) -> Any:
         settings = self._settings

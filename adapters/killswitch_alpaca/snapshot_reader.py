@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -213,7 +214,10 @@ class Reading:
     async def _read_in_a_hurry(self, now: float, *, traded: bool) -> None:
         """Trades and money that moved, while a change is not explained. `traded`: trades may have just been read."""
         assert self._base is not None
-        parts = [(self.ledger.moves, self.ledger.read_moves), (self.ledger.trades, self._read_trades)]
+        parts: list[tuple[Part, Callable[[], Awaitable[None]]]] = [
+            (self.ledger.moves, self.ledger.read_moves),
+            (self.ledger.trades, self._read_trades),
+        ]
         if traded and self.ledger.trades.read_at == now:
             del parts[1]
         paid = self.ledger.hurry.take(now, self._base.equity, self._credit, len(parts))
@@ -315,10 +319,10 @@ class Reading:
             maintenance_margin=not_negative(base.account.get("maintenance_margin")),
             position_mode="one_way",
             balances=held,
-            flows=self.ledger.new_flows(now),
+            flows=self.ledger.moves.give(now),
             positions=tuple(self._markets.quoted(position, now) for position in self.positions),
             orders=self.open_orders if self.orders.is_good(now) else None,
-            fills=self.ledger.new_fills(now),
+            fills=self.ledger.trades.give(now),
             instruments=self._markets.news(
                 self.positions, self.open_orders, self.sessions.now(), barred=self.bars is not None
             )
@@ -327,7 +331,7 @@ class Reading:
             unrealized=None if total is None else Decimal(0),
             wallet_as_of=base.read_at,
             positions_as_of=self._positions_as_of,
-            fills_as_of=self.ledger.fills_as_of,
+            fills_as_of=self.ledger.trades.complete_until,
             flows_as_of=self.ledger.flows_as_of,
             row_lag_s=self.ledger.lag(now),
             complete=None if total is None else True,
@@ -360,16 +364,7 @@ class Reading:
         )  # fmt: skip
 
     def _health(self) -> Health:
-        tally = self._client.take_tally()
-        return Health(
-            latency_ms=tally.latency * 1000,
-            requests=tally.requests,
-            errors=tally.errors,
-            timeouts=tally.timeouts,
-            malformed=tally.malformed,
-            rate_limited=tally.rate_limited,
-            clock_skew_ms=self.sessions.skew_ms,
-        )
+        return Health(**asdict(self._client.take_tally()), clock_skew_ms=self.sessions.skew_ms)
 
 
 def _at(position: Position, price: Decimal) -> Position:

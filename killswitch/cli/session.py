@@ -52,12 +52,12 @@ def opened_store(store_at: str, *, read_only: bool) -> Iterator[SqlStore]:
 @contextmanager
 def _closed_again(store: SqlStore) -> Iterator[SqlStore]:
     from killswitch.model.store import DamagedMemoryError
-    from killswitch.store.errors import damaged
+    from killswitch.store.errors import DamagedStoreError
 
     try:
         yield store
     except DamagedMemoryError as error:
-        raise damaged(store.place, str(error)) from error
+        raise DamagedStoreError(store.place, str(error)) from error
     finally:
         store.close()
 

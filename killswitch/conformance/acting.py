@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from killswitch.conformance.mutations import Mutation, Wrong, a_share, mutations
 from killswitch.conformance.stand import Key, Stand
-from killswitch.conformance.trial import closing
+from killswitch.conformance.trial import closed_after, closing
 from killswitch.model.venue import (
     FateUnknownError,
     MalformedAnswerError,
@@ -67,28 +67,22 @@ async def wrong_acts(
     venue = await stand.open({key: BOOK, (second, "short"): Decimal(3)})
     await venue.close()
     answers, wrong, tried = _Answers(), [], {}
-    try:
-        venue = await stand.connect(answers)
-        try:
-            await venue.snapshot()
-            for call, prepare in _acts(stand, key).items():
-                done = await _whole(venue, prepare, answers)
-                if done is None:
-                    continue
-                whole, found, deed = done
-                chosen = found if most is None else a_share(found, most)
-                tried[call] = len(chosen)
-                for mutation in chosen:
-                    ready = await prepare(venue)
-                    answers.heard.clear()
-                    seen = await _act(venue, ready.act, answers, mutation)
-                    if complaints := complaints_of(whole, seen, is_done=ready.is_done() and deed in answers.heard):
-                        wrong.append(Wrong(mutation, call, tuple(complaints)))
-                        told(wrong[-1])
-        finally:
-            await venue.close()
-    finally:
-        await stand.close()
+    async with closed_after(stand), closed_after(await stand.connect(answers)) as venue:
+        await venue.snapshot()
+        for call, prepare in _acts(stand, key).items():
+            done = await _whole(venue, prepare, answers)
+            if done is None:
+                continue
+            whole, found, deed = done
+            chosen = found if most is None else a_share(found, most)
+            tried[call] = len(chosen)
+            for mutation in chosen:
+                ready = await prepare(venue)
+                answers.heard.clear()
+                seen = await _act(venue, ready.act, answers, mutation)
+                if complaints := complaints_of(whole, seen, is_done=ready.is_done() and deed in answers.heard):
+                    wrong.append(Wrong(mutation, call, tuple(complaints)))
+                    told(wrong[-1])
     return tried, wrong
 
 

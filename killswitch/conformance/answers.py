@@ -18,7 +18,7 @@ from killswitch.conformance.mutations import (
     rows_faults,
 )
 from killswitch.conformance.stand import Key, Stand
-from killswitch.conformance.trial import closing, marked_as, needs
+from killswitch.conformance.trial import closed_after, closing, marked_as, needs
 from killswitch.model.venue import VenueAdapter, VenueError
 
 NAME: Final = "ks0001"
@@ -49,38 +49,30 @@ async def wrong_readings(
     first, second = stand.symbols
     book: dict[Key, Decimal] = {(first, "long"): Decimal(4), (second, "short"): Decimal(3)}
     reads = _reads(first, getattr(stand, "name", NAME))
-    try:
-        venue = await stand.open(book)
-        try:
-            await _make_busy(stand, venue, (first, "long"))
-            asked: dict[str, set[str]] = {}
-            answers: dict[str, Any] = {}
-            whole: dict[str, Any] = {}
+    async with closed_after(stand), closed_after(await stand.open(book)) as venue:
+        await _make_busy(stand, venue, (first, "long"))
+        asked: dict[str, set[str]] = {}
+        answers: dict[str, Any] = {}
+        whole: dict[str, Any] = {}
+        for call, read in reads.items():
+            heard: dict[str, Any] = {}
+            whole[call] = await _outcome(stand, lambda name, it, heard=heard: _longer(heard, name, it), read)
+            asked[call] = set(heard)
+            for name, answer in heard.items():
+                _longer(answers, name, answer)
+        found = [
+            it for it in mutations(answers) if it.kind != "negative" or not it.path or it.path[-1] not in stand.signed
+        ]
+        chosen = found if most is None else a_share(found, most)
+        wrong = []
+        for mutation in chosen:
             for call, read in reads.items():
-                heard: dict[str, Any] = {}
-                whole[call] = await _outcome(stand, lambda name, it, heard=heard: _longer(heard, name, it), read)
-                asked[call] = set(heard)
-                for name, answer in heard.items():
-                    _longer(answers, name, answer)
-            found = [
-                it
-                for it in mutations(answers)
-                if it.kind != "negative" or not it.path or it.path[-1] not in stand.signed
-            ]
-            chosen = found if most is None else a_share(found, most)
-            wrong = []
-            for mutation in chosen:
-                for call, read in reads.items():
-                    if _is_told(mutation.question, asked, call):
-                        seen = await _outcome(stand, mutation.change, read)
-                        if complaints := _complaints(Trial(mutation, stand.now()), call, whole[call], seen):
-                            wrong.append(Wrong(mutation, call, tuple(complaints)))
-                            told(wrong[-1])
-            return len(chosen), wrong
-        finally:
-            await venue.close()
-    finally:
-        await stand.close()
+                if _is_told(mutation.question, asked, call):
+                    seen = await _outcome(stand, mutation.change, read)
+                    if complaints := _complaints(Trial(mutation, stand.now()), call, whole[call], seen):
+                        wrong.append(Wrong(mutation, call, tuple(complaints)))
+                        told(wrong[-1])
+        return len(chosen), wrong
 
 
 async def _make_busy(stand: Stand, venue: VenueAdapter, key: Key) -> None:
@@ -113,15 +105,11 @@ def _is_told(question: str, asked: Mapping[str, set[str]], call: str) -> bool:
 
 
 async def _outcome(stand: Stand, change: Any, read: Read) -> object:
-    venue = await stand.connect(change)
-    try:
-        return await read(venue)
-    except VenueError as error:
-        return error
-    except Exception as error:  # noqa: BLE001 - that anything else is raised is what is looked for
-        return error
-    finally:
-        await venue.close()
+    async with closed_after(await stand.connect(change)) as venue:
+        try:
+            return await read(venue)
+        except Exception as error:  # noqa: BLE001 - that anything but a VenueError is raised is what is looked for
+            return error
 
 
 def _complaints(trial: Trial, call: str, whole: Any, seen: Any) -> list[str]:

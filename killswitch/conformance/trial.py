@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -17,6 +18,7 @@ from killswitch.model.snapshot import AccountSnapshot, OrderSide
 from killswitch.model.venue import Call, OrderRequest, VenueAdapter, VenueError
 
 ZERO = Decimal(0)
+C = TypeVar("C", Stand, VenueAdapter)
 
 READING: tuple[Call, ...] = ("snapshot", "find_order", "open_orders")
 NOT_DONE: tuple[Mishap, ...] = ("lost", "silent", "down", "limited")
@@ -90,12 +92,8 @@ def guarantee(
 
         async def opened(self: object, stand: Stand, *values: object, **named: object) -> None:
             positions = book(stand)
-            venue = await stand.open(positions, hedge=hedge)
-            try:
+            async with closed_after(stand), closed_after(await stand.open(positions, hedge=hedge)) as venue:
                 await play(self, Case(stand, venue, positions), *values, **named)
-            finally:
-                await venue.close()
-                await stand.close()
 
         # pytest takes the fixtures and parameters of a test from here: a `stand` in the place of the case.
         owner, case, *further = inspect.signature(play).parameters.values()
@@ -104,6 +102,15 @@ def guarantee(
         return marked
 
     return test_of
+
+
+@asynccontextmanager
+async def closed_after(opened: C) -> AsyncIterator[C]:
+    """Close a venue or its adapter at the end of a block."""
+    try:
+        yield opened
+    finally:
+        await opened.close()
 
 
 def marked_as(number: str) -> pytest.MarkDecorator:

@@ -146,9 +146,7 @@ class PaperAccount:
     def trade(self, symbol: str, side: Side, quantity: Decimal, price: Decimal, fee: Decimal, at: datetime) -> Decimal:
         """Book a fill of signed base `quantity`; the realised P&L before the fee. All in the account's currency."""
         key = self.held_as(symbol) if self.is_cash and quantity < 0 else self.key(symbol, side)
-        holding = self.holdings.get(key)
-        if holding is None:
-            holding = self.holdings[key] = Holding(symbol, ZERO, ZERO, self.leverage)
+        holding = self.holdings.setdefault(key, Holding(symbol, ZERO, ZERO, self.leverage))
         realized = holding.trade(quantity, price)
         self.wallet += realized - fee
         if holding.quantity == 0:
@@ -160,9 +158,7 @@ class PaperAccount:
         """What a sale brought that was not for money: it is held under `symbol` for what it is worth now."""
         if quantity == 0:
             return
-        holding = self.holdings.get(symbol)
-        if holding is None:
-            holding = self.holdings[symbol] = Holding(symbol, ZERO, ZERO, self.leverage)
+        holding = self.holdings.setdefault(symbol, Holding(symbol, ZERO, ZERO, self.leverage))
         holding.quantity += quantity
         holding.cost += cost
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from killswitch.market.account import PaperAccount
 from killswitch.market.holding import ZERO, Holding
-from killswitch.market.matching import Matching, Quotes
+from killswitch.market.matching import Matching
 from killswitch.market.order import PaperOrder
 from killswitch.market.rules import lots_down
 from killswitch.market.tape import Tape
@@ -19,19 +19,11 @@ from killswitch.model.venue import OrderRejectedError, OrderRequest
 class Interventions:
     """The venue's own hand. All contracts are at most what is held."""
 
-    def __init__(self, tapes: Mapping[str, Tape], matching: Matching, quotes: Quotes) -> None:
-        self._tapes = tapes
+    def __init__(self, matching: Matching) -> None:
         self._matching = matching
-        self._quotes = quotes
 
     def move(
-        self,
-        account: PaperAccount,
-        kind: FlowKind,
-        amount: Decimal,
-        currency: str,
-        at: datetime,
-        lag: timedelta | None,
+        self, account: PaperAccount, kind: FlowKind, amount: Decimal, currency: str, at: datetime, lag: timedelta | None
     ) -> Flow:
         """Money, or in a cash account a coin, enters (+) or leaves (−); no order and no fill comes of it.
 
@@ -45,8 +37,8 @@ class Interventions:
 
     def _move_coin(self, account: PaperAccount, amount: Decimal, asset: str, at: datetime) -> Decimal:
         """What the coin is worth: it is bought of, or sold for, that much money, which then moves."""
-        symbol = self._quotes.market_of(asset, account)
-        price = self._quotes.price(account, symbol) if symbol else None
+        symbol = self._matching.quotes.market_of(asset, account)
+        price = self._matching.quotes.price(account, symbol) if symbol else None
         if symbol is None or not price:
             raise ValueError(f"{account.name}: {asset} has no price in {account.currency}, or cannot be held there")
         held = account.open_quantity(symbol, "long")
@@ -71,7 +63,7 @@ class Interventions:
 
         ValueError in a cash account, which owes nobody, and for more than is held.
         """
-        holding, tape = account.holdings.get(account.key(symbol, side)), self._tapes[symbol]
+        holding, tape = account.holdings.get(account.key(symbol, side)), self._matching.tapes[symbol]
         held = abs(holding.quantity) / tape.size if holding else ZERO
         amount = held if contracts is None else contracts
         if account.is_cash:
@@ -92,8 +84,8 @@ class Interventions:
         if account.is_cash:
             raise OrderRejectedError("permission", f"a {account.market} account has no book to close")
         for holding in tuple(account.holdings.values()):
-            tape = self._tapes[holding.symbol]
-            if tape.is_shut or tape.instrument.state in {"limit_only", "post_only"}:
+            tape = self._matching.tapes[holding.symbol]
+            if tape.is_shut or not tape.takes_market_orders:
                 continue
             order = self._exit(holding, tape, at)
             account.orders[order.request.client_order_id] = order

@@ -10,7 +10,7 @@ from killswitch.market.account import PaperAccount
 from killswitch.market.holding import ZERO
 from killswitch.market.matching import Matching
 from killswitch.market.rules import lots_up
-from killswitch.market.tape import Bar, Tape
+from killswitch.market.tape import Bar
 from killswitch.model.snapshot import Flow, OrderSide
 
 Marks = Mapping[str, Decimal]
@@ -26,9 +26,9 @@ class Liquidator:
     zero, the venue's insurance fund pays the rest (a flow of kind `insurance`).
     """
 
-    def __init__(self, matching: Matching, tapes: Mapping[str, Tape]) -> None:
+    def __init__(self, matching: Matching) -> None:
         self._matching = matching
-        self._tapes = tapes
+        self._tapes = matching.tapes
         self._rules = matching.rules
 
     def is_out_of_reach(self, account: PaperAccount, bars: Mapping[str, Bar]) -> bool:

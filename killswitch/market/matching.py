@@ -21,9 +21,10 @@ class Matching:
     """Fills orders of any account against the tapes, and books the fills."""
 
     rules: MarketRules
+    tapes: Mapping[str, Tape]
+    quotes: Quotes
     chance: SplitMix64
     next_id: Callable[[str], str]
-    quotes: Quotes
 
     def begin(self, account: PaperAccount, order: PaperOrder, tape: Tape, at: datetime) -> None:
         """The order comes to the book: what crosses is taken at once, and an immediate-or-cancel then ends."""

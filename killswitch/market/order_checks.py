@@ -9,15 +9,13 @@ from decimal import Decimal
 
 from killswitch.market.account import PaperAccount
 from killswitch.market.holding import ZERO, initial_margin
-from killswitch.market.matching import Matching, Quotes
-from killswitch.market.rules import MarketRules
+from killswitch.market.matching import Matching
 from killswitch.market.tape import Tape
 from killswitch.market.terms import VenueTerms
 from killswitch.market.walk import is_met
-from killswitch.model.snapshot import Instrument, InstrumentState
+from killswitch.model.snapshot import Instrument
 from killswitch.model.venue import ClientIdRule, OrderRejectedError, OrderRequest
 
-_NO_MARKET_ORDERS: frozenset[InstrumentState] = frozenset({"limit_only", "post_only"})
 _IDS = {"plain": r"[a-z0-9]+", "hex": r"0x[0-9a-f]{32}", "uuid": r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"}
 
 
@@ -25,8 +23,6 @@ _IDS = {"plain": r"[a-z0-9]+", "hex": r"0x[0-9a-f]{32}", "uuid": r"[0-9a-f]{8}(-
 class Checks:
     """Everything that an order is judged by but the account and the order."""
 
-    tapes: Mapping[str, Tape]
-    rules: MarketRules
     terms: VenueTerms
     matching: Matching
 
@@ -38,7 +34,8 @@ class Checks:
             )
         if self.terms.checks_client_ids:
             _check_client_id(request.client_order_id, self.terms.traits.client_ids)
-        tape = self.tapes.get(request.symbol)
+        tapes = self.matching.tapes
+        tape = tapes.get(request.symbol)
         if tape is None:
             raise OrderRejectedError("other", f"no symbol {request.symbol}")
         if tape.last is None:
@@ -48,7 +45,7 @@ class Checks:
         if account.is_exit(request):
             _check_reduces(account, request)
         if self.terms.resting_exits_block and request.trigger_price is None:
-            _check_exits(account, request, self.tapes)
+            _check_exits(account, request, tapes)
         _check_size(account, request, tape, price)
         self._check_money(account, request, price)
 
@@ -60,16 +57,16 @@ class Checks:
             raise OrderRejectedError("market_closed", f"{request.symbol} takes reduce-only orders only")
         if request.trigger_price is not None:
             return  # it is looked at again when it is triggered
-        if state in _NO_MARKET_ORDERS and request.type == "market":
+        if not tape.takes_market_orders and request.type == "market":
             raise OrderRejectedError("market_closed", f"{request.symbol} is {state}: no market orders")
         takes = request.time_in_force == "ioc" or self.matching.is_marketable(request, tape)
         if state == "post_only" and takes:
             raise OrderRejectedError("market_closed", f"{request.symbol} is post_only: no order that takes")
 
     def _check_money(self, account: PaperAccount, request: OrderRequest, price: Decimal) -> None:
-        tape = self.tapes[request.symbol]
+        tape = self.matching.tapes[request.symbol]
         if account.is_cash and request.side == "sell":
-            free = account.open_quantity(request.symbol, "long") - promised(account, request, self.tapes)
+            free = account.open_quantity(request.symbol, "long") - promised(account, request, self.matching.tapes)
             if request.amount * tape.size > free:
                 raise OrderRejectedError("insufficient_margin", f"only {free} of {request.symbol} is free to sell")
             return
@@ -80,8 +77,8 @@ class Checks:
         held = account.open_quantity(request.symbol, request.position_side)
         against = max(ZERO, -held if request.side == "buy" else held)
         opens = max(ZERO, request.amount * tape.size - against) * price
-        needs = initial_margin(opens, account.leverage_of(request.symbol)) + opens * self.rules.taker_fee
-        free = free_money(account, self.tapes, self.rules, self.matching.quotes)
+        needs = initial_margin(opens, account.leverage_of(request.symbol)) + opens * self.matching.rules.taker_fee
+        free = free_money(account, self.matching)
         if opens and needs > free:
             raise OrderRejectedError("insufficient_margin", f"needs {needs} {account.currency}, {free} is free")
 
@@ -167,10 +164,10 @@ def _check_size(account: PaperAccount, request: OrderRequest, tape: Tape, price:
         raise OrderRejectedError("below_minimum", f"notional {notional} is below {instrument.min_notional}")
 
 
-def free_money(account: PaperAccount, tapes: Mapping[str, Tape], rules: MarketRules, quotes: Quotes) -> Decimal:
+def free_money(account: PaperAccount, matching: Matching) -> Decimal:
     """What new orders may use, in the account's currency; never below zero."""
-    held_back = account.order_margin(tapes)
+    held_back = account.order_margin(matching.tapes)
     if account.is_cash:
         return max(ZERO, account.cash - held_back)
-    margin = account.margin(quotes.prices(account), rules.maintenance)
+    margin = account.margin(matching.quotes.prices(account), matching.rules.maintenance)
     return max(ZERO, margin.equity - margin.used - held_back)

@@ -9,9 +9,8 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from killswitch.market.account import CASH_MARKETS, PaperAccount
-from killswitch.market.holding import ZERO, Holding
+from killswitch.market.holding import Holding
 from killswitch.market.interventions import Interventions
-from killswitch.market.liquidation import Liquidator
 from killswitch.market.matching import Matching, Quotes, SplitMix64
 from killswitch.market.meter import Meter
 from killswitch.market.order import PaperOrder
@@ -76,11 +75,10 @@ class PaperMarket:
         self._origin = ""
         self._ids = 0
         self._activity = Activity()
-        self._quotes = Quotes(self._tapes)
-        self._matching = Matching(self.rules, SplitMix64(seed), self._next_id, self._quotes)
-        liquidator = Liquidator(self._matching, self._tapes)
-        self._walk = Walk(self._accounts, self._tapes, self._matching, liquidator)
-        self._interventions = Interventions(self._tapes, self._matching, self._quotes)
+        quotes = Quotes(self._tapes)
+        self._matching = Matching(self.rules, self._tapes, quotes, SplitMix64(seed), self._next_id)
+        self._walk = Walk(self._accounts, self._matching)
+        self._interventions = Interventions(self._matching)
         self.agree(terms or VenueTerms())
 
     # -- setting up ---------------------------------------------------------------------------------------
@@ -121,7 +119,7 @@ class PaperMarket:
         a lot, or a cash account would be short or pay more than it has.
         """
         holder, tape = self._account(account), self._tapes[symbol]
-        price = self._quotes.price(holder, symbol)
+        price = self._matching.quotes.price(holder, symbol)
         key = holder.key(symbol, side)
         if not price or key in holder.holdings:
             raise ValueError(f"{symbol}: {'held already' if price else 'no price yet'}")
@@ -139,7 +137,7 @@ class PaperMarket:
         """From now on the venue has these terms; what was counted of the old limits is forgotten."""
         self.terms = terms
         self.meter = Meter(terms.traits)
-        self._checks = Checks(self._tapes, self.rules, terms, self._matching)
+        self._checks = Checks(terms, self._matching)
         for holder in self._accounts.values():
             self._apply_lags(holder)
 
@@ -196,11 +194,7 @@ class PaperMarket:
         self.now = at
         self.clock = at if self.clock is None else max(self.clock, at)
         for symbol, tape in self._tapes.items():
-            bar = bars.get(symbol)
-            if bar is None:
-                tape.volume = ZERO
-            else:
-                tape.begin(bar)
+            tape.begin(bars.get(symbol))
         unknown = bars.keys() - self._tapes.keys()
         if unknown:
             raise KeyError(f"no symbol {', '.join(sorted(unknown))}")
@@ -267,7 +261,7 @@ class PaperMarket:
         begun = self._begun()
         activity = self._activity if self.terms.shows_liquidity else None
         lag = max(self.terms.fill_lag, self.terms.flow_lag)
-        return view(self._account(account), self._tapes, self.rules, self._quotes, begun, instruments, activity, lag)
+        return view(self._account(account), self._matching, begun, instruments, activity, lag)
 
     def prices(self, symbols: Iterable[str]) -> dict[str, Prices]:
         """What each symbol costs at the venue's time; one that the market does not have, or without a price, is left
@@ -327,9 +321,9 @@ class PaperMarket:
     def cancel(self, account: str, symbol: str, order_id: str) -> None:
         """Cancel a working order; one that is gone, or never was, is no error."""
         holder = self._account(account)
-        found = [o for o in holder.working if o.id == order_id and o.request.symbol == symbol]
-        for order in found:
-            order.state = "canceled"
+        for order in holder.working:
+            if order.id == order_id and order.request.symbol == symbol:
+                order.state = "canceled"
         holder.drop_done()
 
     def _find(self, account: str, symbol: str, client_order_id: str) -> PaperOrder | None:

@@ -71,20 +71,20 @@ def derived(symbol: str, price: Decimal, price_step: Decimal) -> Instrument:
 
 def base_asset(symbol: str) -> str:
     """`BTC` of `BTC_USDT`, `BTC/USDT` and `BTC/USDT:USDT`; the whole name where nothing separates."""
-    for separator in ("/", "_", "-"):
-        head, found, _ = symbol.partition(separator)
-        if found:
-            return head
-    return symbol
+    return _assets(symbol)[0]
 
 
 def quote_asset(symbol: str) -> str | None:
     """`USDT` of `BTC_USDT`, `BTC/USDT` and `BTC/USDT:USDT`; None where nothing separates."""
+    return _assets(symbol)[1]
+
+
+def _assets(symbol: str) -> tuple[str, str | None]:
     for separator in ("/", "_", "-"):
-        _, found, tail = symbol.partition(separator)
+        head, found, tail = symbol.partition(separator)
         if found:
-            return tail.partition(":")[0].partition(separator)[0]
-    return None
+            return head, tail.partition(":")[0].partition(separator)[0]
+    return symbol, None
 
 
 def lots_down(amount: Decimal, step: Decimal) -> Decimal:

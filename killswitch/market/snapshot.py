@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from killswitch.market.account import PaperAccount
 from killswitch.market.holding import ZERO, Holding, Margin, initial_margin, liquidation_price
-from killswitch.market.matching import Quotes
+from killswitch.market.matching import Matching
 from killswitch.market.order_checks import free_money
 from killswitch.market.rules import MarketRules, base_asset
 from killswitch.market.tape import Bar, Tape
@@ -25,9 +25,7 @@ _MOMENT = timedelta.resolution
 
 def view(
     account: PaperAccount,
-    tapes: Mapping[str, Tape],
-    rules: MarketRules,
-    quotes: Quotes,
+    matching: Matching,
     at: datetime,
     with_instruments: bool,
     activity: Activity | None = None,
@@ -37,6 +35,7 @@ def view(
 
     With `activity` it says what each market that has a price can take. `row_lag`: seconds by which rows are late.
     """
+    tapes, rules, quotes = matching.tapes, matching.rules, matching.quotes
     marks = quotes.prices(account)
     margin = account.margin(marks, rules.maintenance)
     positions = tuple(
@@ -59,7 +58,7 @@ def view(
         quality="ok",
         observed_at=at,
         equity=_clean(margin.equity),
-        free=_clean(free_money(account, tapes, rules, quotes)),
+        free=_clean(free_money(account, matching)),
         margin_used=ZERO if cash else _clean(margin.used),
         maintenance_margin=ZERO if cash else _clean(margin.maintenance),
         margin_mode=None if cash else "cross",
@@ -70,7 +69,7 @@ def view(
         orders=tuple(order.resting() for order in account.working),
         fills=account.fills.shown(at),
         instruments=tuple(tape.instrument for tape in tapes.values()) if with_instruments else None,
-        liquidity=_liquidity(tapes, rules, activity),
+        liquidity=None if activity is None else activity.all(tapes, rules),
         health=Health(latency_ms=0.0, requests=1, errors=0, timeouts=0, malformed=0, rate_limited=0, clock_skew_ms=0.0),
         unrealized=ZERO if cash else _clean(margin.unrealized),
         wallet_as_of=at,
@@ -87,14 +86,6 @@ def view(
 def _marks_of(symbols: tuple[str, ...], tapes: Mapping[str, Tape]) -> tuple[Mark, ...]:
     prices = ((symbol, tapes[symbol].last) for symbol in symbols)
     return tuple(Mark(symbol, last) for symbol, last in prices if last is not None)
-
-
-def _liquidity(
-    tapes: Mapping[str, Tape], rules: MarketRules, activity: Activity | None
-) -> tuple[Liquidity, ...] | None:
-    if activity is None:
-        return None
-    return tuple(activity.of(tape, rules) for tape in tapes.values() if tape.last is not None)
 
 
 def _position(
@@ -181,6 +172,10 @@ class Activity:
             if last:
                 moves = self._moves.setdefault(symbol, deque(maxlen=RETURNS))
                 moves.append((seconds, log(bar.close / last)))
+
+    def all(self, tapes: Mapping[str, Tape], rules: MarketRules) -> tuple[Liquidity, ...]:
+        """What every market that has a price can still take."""
+        return tuple(self.of(tape, rules) for tape in tapes.values() if tape.last is not None)
 
     def of(self, tape: Tape, rules: MarketRules) -> Liquidity:
         """What the symbol's market can still take in the bar that closed last.

@@ -33,9 +33,13 @@ class Tape:
     def is_shut(self) -> bool:
         return self.instrument.state in SHUT
 
-    def begin(self, bar: Bar) -> None:
-        """A new bar: its volume is there to be taken."""
-        self.volume = bar.volume
+    @property
+    def takes_market_orders(self) -> bool:
+        return self.instrument.state not in {"limit_only", "post_only"}
+
+    def begin(self, bar: Bar | None) -> None:
+        """A new bar: its volume is there to be taken; none of it for None."""
+        self.volume = ZERO if bar is None else bar.volume
         self.taken["buy"] = self.taken["sell"] = ZERO
 
     def available(self, participation: Decimal) -> Decimal:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import msgspec
 from msgspec import Struct
@@ -53,15 +53,15 @@ class VenueTerms(Struct, frozen=True):
 
 
 class _Limit(RateLimit, frozen=True, forbid_unknown_fields=True):
-    pass
+    """A limit as a file states it."""
 
 
 class _Cost(Cost, frozen=True, forbid_unknown_fields=True):
-    pass
+    """A cost as a file states it."""
 
 
 class _ClientIds(ClientIdRule, frozen=True, forbid_unknown_fields=True):
-    pass
+    """A rule for client order ids as a file states it."""
 
 
 class _Written(Struct, frozen=True, forbid_unknown_fields=True):
@@ -85,14 +85,9 @@ def read_terms(written: object) -> VenueTerms:
         found = msgspec.convert(written, _Written)
     except msgspec.ValidationError as error:
         raise ValueError(str(error)) from None
+    stated = {name: getattr(found, name) for name in _TRAITS if getattr(found, name) is not None}
     return VenueTerms(
-        VenueTraits(
-            limits=tuple(RateLimit(each.name, each.allowed, each.per, each.by) for each in found.limits),
-            costs=_costs(found.costs),
-            batch=found.batch,
-            whole_book=found.whole_book,
-            client_ids=_client_ids(found.client_ids),
-        ),
+        msgspec.convert(msgspec.to_builtins(stated), VenueTraits),
         checks_client_ids=found.client_ids is not None,
         resting_exits_block=found.resting_exits_block,
         shows_liquidity=found.liquidity,
@@ -104,11 +99,3 @@ def read_terms(written: object) -> VenueTerms:
 def read_traits(options: Mapping[str, object]) -> VenueTraits:
     """The traits among an account's other options. ValueError as `read_terms`."""
     return read_terms({name: options[name] for name in _TRAITS if name in options}).traits
-
-
-def _costs(written: Sequence[Cost]) -> tuple[Cost, ...]:
-    return tuple(Cost(each.call, each.limit, each.units, each.each) for each in written)
-
-
-def _client_ids(written: ClientIdRule | None) -> ClientIdRule:
-    return ClientIdRule() if written is None else ClientIdRule(written.form, written.longest)

@@ -19,17 +19,11 @@ from killswitch.model.venue import OrderRequest
 class Walk:
     """Takes the accounts of a market through its bars."""
 
-    def __init__(
-        self,
-        accounts: Mapping[str, PaperAccount],
-        tapes: Mapping[str, Tape],
-        matching: Matching,
-        liquidator: Liquidator,
-    ) -> None:
+    def __init__(self, accounts: Mapping[str, PaperAccount], matching: Matching) -> None:
         self._accounts = accounts
-        self._tapes = tapes
+        self._tapes = matching.tapes
         self._matching = matching
-        self._liquidator = liquidator
+        self._liquidator = Liquidator(matching)
 
     def is_eventful(self, bars: Mapping[str, Bar]) -> bool:
         """Whether anything can happen inside the bars; where not, only their closes matter."""
@@ -136,7 +130,6 @@ def fire(matching: Matching, account: PaperAccount, found: Reached, tape: Tape, 
 
 
 def _is_refused(request: OrderRequest, tape: Tape, matching: Matching) -> bool:
-    state = tape.instrument.state
     if request.type == "market":
-        return state in {"limit_only", "post_only"}
-    return state == "post_only" and matching.is_marketable(request, tape)
+        return not tape.takes_market_orders
+    return tape.instrument.state == "post_only" and matching.is_marketable(request, tape)

@@ -16,10 +16,10 @@ EMERGENCY: Final = "to close all the same, `ksctl close --live --journal memory`
 class StoreError(StoreTroubleError):
     """The store could not do what was asked; nothing of the call was written."""
 
-    @property
-    def cause(self) -> str:
+    def __init__(self, message: str, cause: str | None = None) -> None:
+        super().__init__(message)
+        self.cause = message if cause is None else cause
         """Why, in words, without the way out."""
-        return str(self)
 
 
 class StoreMissingError(StoreError):
@@ -34,12 +34,7 @@ class _ExplainedError(StoreError):
     """A refusal whose cause and next step are known."""
 
     def __init__(self, place: str, failed: str, cause: str, next_step: str) -> None:
-        super().__init__(f"the store {place} {failed}: {cause}; {next_step}; {EMERGENCY}")
-        self._cause = f"{cause}; {next_step}"
-
-    @property
-    def cause(self) -> str:
-        return self._cause
+        super().__init__(f"the store {place} {failed}: {cause}; {next_step}; {EMERGENCY}", f"{cause}; {next_step}")
 
 
 class MediumError(_ExplainedError):
@@ -61,13 +56,9 @@ class DamagedStoreError(StoreError):
         super().__init__(
             f"the store {place} is damaged: {what}. Keep a copy of it (and of its -wal) to look at; put back a backup, "
             "or move it away so that `ksctl run` makes a new one, which knows of no earlier close, latch or lock; "
-            + EMERGENCY
+            + EMERGENCY,
+            f"the file {place} is damaged ({what})",
         )
-        self._cause = f"the file {place} is damaged ({what})"
-
-    @property
-    def cause(self) -> str:
-        return self._cause
 
 
 class DuplicateDecisionError(StoreError):
@@ -76,6 +67,15 @@ class DuplicateDecisionError(StoreError):
 
 class FencedError(StoreError, OvertakenError):
     """The lease that this handle writes under has passed to another: what it knows is older than the store."""
+
+
+def require_lease(fence: int | None, generation: int, owner: str | None, consequence: str) -> None:
+    """FencedError where the lease of generation `fence` has passed on to `generation`."""
+    if fence is not None and generation > fence:
+        raise FencedError(
+            f"the lease of generation {fence} has passed to generation {generation} ({owner or 'given back since'})"
+            + consequence
+        )
 
 
 _MEDIUM: Final = {
@@ -108,7 +108,7 @@ def store_error(place: str, error: BaseException | None, failed: str = "did not 
     if primary == sqlite3.SQLITE_BUSY:
         return WriteLockedError(place, failed, cause, _LOCKED)
     if primary in _DAMAGED or (primary == sqlite3.SQLITE_ERROR and "no such" in str(error)):
-        return damaged(place, str(error))
+        return DamagedStoreError(place, str(error))
     return StoreError(f"the store {place} {failed}: {error}")
 
 
@@ -125,8 +125,3 @@ def _descriptors_are_used_up() -> str | None:
         if error.errno == errno.ENFILE:
             return "this machine has used up its file descriptors: raise fs.file-max, or end what holds them"
     return None
-
-
-def damaged(place: str, what: str) -> DamagedStoreError:
-    """A store whose contents make no sense: what, and what is left to do."""
-    return DamagedStoreError(place, what)

@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -23,11 +23,11 @@ from sqlalchemy.pool import QueuePool
 
 from killswitch.store.errors import (
     DamagedStoreError,
-    FencedError,
     MediumError,
     NoDescriptorsError,
     StoreError,
     WriteLockedError,
+    require_lease,
     store_error,
 )
 from killswitch.store.migrations import migrate
@@ -49,6 +49,10 @@ HOLDERS_PATIENCE: Final = 0.5
 
 _LOCKED_FOR: Final = 2.0
 """Seconds that a copy waits for a lock on the store."""
+
+_OVERTAKEN: Final = (
+    " while this process could write nothing to the store: it stops, and what it has done since is in no store"
+)
 
 Begin = Callable[..., None]
 
@@ -142,7 +146,7 @@ class Fallback:
         if isinstance(cause, NoDescriptorsError) or not self.reserve.give_slice():
             return False
         self.gave_up = cause.cause
-        rewind(connection)
+        _rewound(connection, "main")
         return True
 
     def to_memory(self, cause: StoreError, failed: sqlite3.Connection | None = None) -> Engine:
@@ -169,9 +173,7 @@ class Fallback:
         engine = memory_engine(self._begin, None, str(self.path))
         with engine.begin() as connection:
             migrate(connection)
-        with engine.connect() as pooled:
-            memory = pooled.connection.driver_connection
-            assert isinstance(memory, sqlite3.Connection)
+        with driver_connection(engine) as memory:
             lost = ("all of it",) if source is None else salvage(source, memory)
         self.copy = Copy(engine, cause.cause, time.time(), lost=lost)
         return engine
@@ -193,7 +195,7 @@ class Fallback:
         """FencedError where the lease on the disk has passed to another runner; what cannot be read says nothing."""
         for generation, owner in self._on_disk("SELECT generation, owner FROM lease WHERE one = 1"):
             if type(generation) is int:
-                _require_ours(generation, owner, fence)
+                require_lease(fence, generation, owner, _OVERTAKEN)
 
     def write_back(self, fence: int | None, *, last: bool = False) -> bool:
         """Write what is in memory to the disk, all of it or nothing; whether the disk has it now.
@@ -208,9 +210,7 @@ class Fallback:
             return False  # another file is not this store, whatever it holds
         locked_for = _LOCKED_BRIEFLY if self.copy.is_locked else _BRIEFLY
         patience = LAST_PATIENCE if last and self.copy.is_locked else locked_for
-        with self.copy.engine.connect() as pooled:
-            raw = pooled.connection.driver_connection
-            assert isinstance(raw, sqlite3.Connection)
+        with driver_connection(self.copy.engine) as raw:
             try:
                 raw.execute("ATTACH ? AS disk", (str(self.path),))
                 raw.execute("PRAGMA disk.synchronous = FULL")
@@ -233,7 +233,7 @@ class Fallback:
             except sqlite3.Error as error:
                 if isinstance(store_error("", error), WriteLockedError):
                     return False  # neither more room nor less to write is of any help
-                if not _rewound(raw):
+                if not _rewound(raw, "disk"):
                     break
             else:
                 return True
@@ -266,6 +266,15 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+@contextmanager
+def driver_connection(engine: Engine) -> Iterator[sqlite3.Connection]:
+    """A connection of the engine, as the driver has it."""
+    with engine.connect() as pooled:
+        raw = pooled.connection.driver_connection
+        assert isinstance(raw, sqlite3.Connection)
+        yield raw
 
 
 def memory_engine(begin: Begin, source: sqlite3.Connection | None, place: str) -> Engine:
@@ -301,12 +310,8 @@ def backup(source: sqlite3.Connection, to: sqlite3.Connection) -> None:
     source.backup(to, progress=bound, sleep=0.05)
 
 
-def rewind(connection: sqlite3.Connection) -> None:
-    """Let the write-ahead log begin anew in the blocks that it has; where a reader or the disk is against it, not."""
-    _rewound(connection, "main")
-
-
-def _rewound(connection: sqlite3.Connection, schema: str = "disk") -> bool:
+def _rewound(connection: sqlite3.Connection, schema: str) -> bool:
+    """Let the write-ahead log begin anew in the blocks that it has; False where a reader or the disk is against it."""
     try:
         busy, *_ = connection.execute(f"PRAGMA {schema}.wal_checkpoint(RESTART)").fetchone()
     except sqlite3.Error:
@@ -314,20 +319,12 @@ def _rewound(connection: sqlite3.Connection, schema: str = "disk") -> bool:
     return not busy
 
 
-def _require_ours(generation: int, owner: str | None, fence: int | None) -> None:
-    if fence is not None and generation > fence:
-        raise FencedError(
-            f"the lease of generation {fence} has passed to generation {generation} ({owner or 'given back since'}) "
-            "while this process could write nothing to the store: it stops, and what it has done since is in no store"
-        )
-
-
 def _transact(raw: sqlite3.Connection, statements: tuple[str, ...], values: dict[str, int], fence: int | None) -> None:
     raw.execute("BEGIN IMMEDIATE")
     try:
         row = raw.execute("SELECT generation, owner FROM disk.lease").fetchone()
         if row is not None:
-            _require_ours(row[0], row[1], fence)
+            require_lease(fence, row[0], row[1], _OVERTAKEN)
         for statement in statements:
             raw.execute(statement, values if ":" in statement else {})
         raw.execute("COMMIT")

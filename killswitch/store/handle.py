@@ -12,9 +12,10 @@ from __future__ import annotations
 import functools
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar
 
 import msgspec
 from sqlalchemy import Connection, Engine, TextClause, event
@@ -31,12 +32,10 @@ from killswitch.store.errors import (
     MediumError,
     StoreError,
     WriteLockedError,
-    damaged,
+    require_lease,
     store_error,
 )
-
-if TYPE_CHECKING:
-    from killswitch.store.fallback import Fallback
+from killswitch.store.fallback import HELD, HOLDERS_PATIENCE, Fallback, driver_connection
 
 WRITE: Final = "killswitch_write"
 """Execution option of a connection that will write: an engine may begin it with the write lock taken."""
@@ -109,8 +108,6 @@ class Handle:
         """
         self._keep_said = keep_said
         if self._fallback is not None:
-            from killswitch.store.fallback import HELD
-
             event.listen(self._on_disk, "checkout", _be_quick)
             self._fallback.allow_memory()
             with _explained(self.place):
@@ -183,17 +180,14 @@ class Handle:
     def _made_room(self, error: StoreError, failed: Engine, fallback: Fallback) -> bool:
         if not isinstance(error, MediumError):
             return False
-        with _explained(self.place), failed.connect() as pooled:
-            disk: Any = pooled.connection.driver_connection
+        with _explained(self.place), driver_connection(failed) as disk:
             return fallback.make_room(disk, error)
 
     def _leave_damaged_copy(self, error: StoreError, failed: Engine, fallback: Fallback) -> None:
         """A whole copy of a damaged file is damaged too; `error` for whatever else is wrong in memory."""
         if not (isinstance(error, DamagedStoreError) and self._is_under_way and fallback.is_whole):
             raise error
-        with failed.connect() as pooled:
-            copied = pooled.connection.driver_connection
-            assert isinstance(copied, sqlite3.Connection)
+        with driver_connection(failed) as copied:
             engine = fallback.to_memory(error, copied)
         self._go_to_memory(engine, fallback)
         failed.dispose()
@@ -255,7 +249,7 @@ class Handle:
                 number = getattr(row, "sequence", None)
                 which = what if number is None else f"{what} (number {number})"
                 if all_of_it or not self._is_under_way:
-                    raise damaged(self.place, f"{which} cannot be read ({error})") from error
+                    raise DamagedStoreError(self.place, f"{which} cannot be read ({error})") from error
                 self._unreadable.setdefault(what, f"the store {self.place}: {which} cannot be read and is left out")
         return made
 
@@ -280,12 +274,9 @@ class Handle:
         with self._writing(background=background) as connection:
             if self._fence is not None:
                 row = self._lease_row(connection.execute(sql.LEASE).all())
-                if row is not None and row.generation > self._fence:
-                    raise FencedError(
-                        f"the lease of generation {self._fence} has passed to generation {row.generation} "
-                        f"({row.owner or 'given back since'}): this process stops, because its memory is older "
-                        "than the store"
-                    )
+                if row is not None:
+                    consequence = ": this process stops, because its memory is older than the store"
+                    require_lease(self._fence, row.generation, row.owner, consequence)
             yield connection
 
 
@@ -300,8 +291,6 @@ def _lost_words(lost: tuple[str, ...]) -> str:
 
 def _be_quick(raw: sqlite3.Connection, _record: object, _proxy: object) -> None:
     """A tick must not wait for another process's write as long as a command that only starts."""
-    from killswitch.store.fallback import HOLDERS_PATIENCE
-
     raw.execute(f"PRAGMA busy_timeout = {int(HOLDERS_PATIENCE * 1000)}")
 
 
@@ -320,19 +309,19 @@ class Turns:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._taken = False
-        self.urgent = 0
-        """How many wait that may not be kept waiting."""
-        self.background = 0
-        """How many wait until nobody else does."""
+        self.waiting: Counter[Literal["urgent", "background"]] = Counter()
+        """Threads that wait for the turn: the urgent ones have it first."""
 
     @contextmanager
     def turn(self, *, background: bool = False) -> Iterator[None]:
         """Wait for the turn, and have it. `background`: only once nobody else wants it."""
+        kind: Literal["urgent", "background"] = "background" if background else "urgent"
         with self._changed:
-            if background:
-                self._wait_for_all()
-            else:
-                self._wait_for_one()
+            self.waiting[kind] += 1
+            try:
+                self._changed.wait_for(lambda: not (self._taken or (background and self.waiting["urgent"])))
+            finally:
+                self.waiting[kind] -= 1
             self._taken = True
         try:
             yield
@@ -340,17 +329,3 @@ class Turns:
             with self._changed:
                 self._taken = False
                 self._changed.notify_all()
-
-    def _wait_for_one(self) -> None:
-        self.urgent += 1
-        try:
-            self._changed.wait_for(lambda: not self._taken)
-        finally:
-            self.urgent -= 1
-
-    def _wait_for_all(self) -> None:
-        self.background += 1
-        try:
-            self._changed.wait_for(lambda: not self._taken and not self.urgent)
-        finally:
-            self.background -= 1

@@ -1,94 +1,62 @@
-"""The store's schema as a numbered list of steps. A step that has shipped is never edited; add the next one.
-
-Steps are written once for every database: `{blob}`, `{serial}`, `{big}` and `{real}` stand for the dialect's words.
-"""
+"""The store's schema as a numbered list of steps. A step that has shipped is never edited; add the next one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from killswitch.store.errors import StoreVersionError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-_WORDS = {
-    "sqlite": {"blob": "BLOB", "serial": "INTEGER PRIMARY KEY AUTOINCREMENT", "big": "INTEGER", "real": "REAL"},
-    "postgresql": {
-        "blob": "BYTEA",
-        "serial": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
-        "big": "BIGINT",
-        "real": "DOUBLE PRECISION",
-    },
-}
-
-
-@dataclass(frozen=True)
-class Migration:
-    """Step `number` and the statements that take a store of the step before to it."""
-
-    number: int
-    name: str
-    statements: tuple[str, ...]
-
-
-MIGRATIONS: tuple[Migration, ...] = (
-    Migration(
-        number=1,
-        name="journal, decisions, state, history, hands and lease",
-        statements=(
-            """CREATE TABLE decisions (
-                sequence {serial}, id TEXT NOT NULL UNIQUE, as_of {big} NOT NULL, policy TEXT NOT NULL,
-                scope TEXT NOT NULL, body {blob} NOT NULL, snapshot {blob})""",
-            """CREATE TABLE journal (
-                sequence {serial}, decision TEXT NOT NULL, kind TEXT NOT NULL, at {big} NOT NULL,
-                account TEXT, symbol TEXT, position_side TEXT, client_order_id TEXT, attempt INTEGER,
-                data TEXT NOT NULL)""",
-            "CREATE INDEX journal_by_decision ON journal (decision, sequence)",
-            "CREATE INDEX journal_by_kind ON journal (kind, decision)",
-            """CREATE TABLE states (
-                policy TEXT NOT NULL, scope TEXT NOT NULL, body {blob} NOT NULL,
-                PRIMARY KEY (policy, scope))""",
-            # Time leads the key: pruning is a range at its start, and a restart reads a range to its end.
-            """CREATE TABLE history (
-                at {big} NOT NULL, policy TEXT NOT NULL, scope TEXT NOT NULL, body {blob} NOT NULL,
-                PRIMARY KEY (at, policy, scope))""",
-            "CREATE TABLE notices (sequence {serial}, as_of {big} NOT NULL, body {blob} NOT NULL)",
-            """CREATE TABLE events (
-                sequence {serial}, id TEXT NOT NULL UNIQUE, body {blob} NOT NULL, consumed_at {big})""",
-            "CREATE INDEX events_pending ON events (consumed_at, sequence)",
-            "CREATE TABLE live (name TEXT NOT NULL PRIMARY KEY, body {blob} NOT NULL)",
-            # One row for ever: a released lease keeps its generation, so that generations only grow.
-            """CREATE TABLE lease (
-                one INTEGER NOT NULL PRIMARY KEY, owner TEXT, generation {big} NOT NULL,
-                expires_at {big} NOT NULL)""",
-        ),
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    # 1: journal, decisions, state, history, hands and lease
+    (
+        """CREATE TABLE decisions (
+            sequence INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, as_of INTEGER NOT NULL,
+            policy TEXT NOT NULL, scope TEXT NOT NULL, body BLOB NOT NULL, snapshot BLOB)""",
+        """CREATE TABLE journal (
+            sequence INTEGER PRIMARY KEY AUTOINCREMENT, decision TEXT NOT NULL, kind TEXT NOT NULL, at INTEGER NOT NULL,
+            account TEXT, symbol TEXT, position_side TEXT, client_order_id TEXT, attempt INTEGER,
+            data TEXT NOT NULL)""",
+        "CREATE INDEX journal_by_decision ON journal (decision, sequence)",
+        "CREATE INDEX journal_by_kind ON journal (kind, decision)",
+        """CREATE TABLE states (
+            policy TEXT NOT NULL, scope TEXT NOT NULL, body BLOB NOT NULL,
+            PRIMARY KEY (policy, scope))""",
+        # Time leads the key: pruning is a range at its start, and a restart reads a range to its end.
+        """CREATE TABLE history (
+            at INTEGER NOT NULL, policy TEXT NOT NULL, scope TEXT NOT NULL, body BLOB NOT NULL,
+            PRIMARY KEY (at, policy, scope))""",
+        "CREATE TABLE notices (sequence INTEGER PRIMARY KEY AUTOINCREMENT, as_of INTEGER NOT NULL, body BLOB NOT NULL)",
+        """CREATE TABLE events (
+            sequence INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, body BLOB NOT NULL,
+            consumed_at INTEGER)""",
+        "CREATE INDEX events_pending ON events (consumed_at, sequence)",
+        "CREATE TABLE live (name TEXT NOT NULL PRIMARY KEY, body BLOB NOT NULL)",
+        # One row for ever: a released lease keeps its generation, so that generations only grow.
+        """CREATE TABLE lease (
+            one INTEGER NOT NULL PRIMARY KEY, owner TEXT, generation INTEGER NOT NULL,
+            expires_at INTEGER NOT NULL)""",
     ),
-    Migration(
-        number=2,
-        name="the outbox of notifications",
-        statements=(
-            """CREATE TABLE outbox (
-                sequence {serial}, id TEXT NOT NULL UNIQUE, at {big} NOT NULL, route TEXT NOT NULL,
-                target TEXT NOT NULL, body {blob} NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL,
-                error TEXT, ended_at {big})""",
-            # A target takes its oldest pending one, however many have been delivered before it.
-            "CREATE INDEX outbox_by_state ON outbox (state, target, sequence)",
-        ),
+    # 2: the outbox of notifications
+    (
+        """CREATE TABLE outbox (
+            sequence INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, at INTEGER NOT NULL,
+            route TEXT NOT NULL, target TEXT NOT NULL, body BLOB NOT NULL, state TEXT NOT NULL,
+            attempts INTEGER NOT NULL, error TEXT, ended_at INTEGER)""",
+        # A target takes its oldest pending one, however many have been delivered before it.
+        "CREATE INDEX outbox_by_state ON outbox (state, target, sequence)",
     ),
-    Migration(
-        number=3,
-        name="what was so when an incident began, and the course of its equity",
-        statements=(
-            "CREATE TABLE incidents (id TEXT NOT NULL PRIMARY KEY, note {blob} NOT NULL)",
-            """CREATE TABLE course (
-                incident TEXT NOT NULL, at {big} NOT NULL, value {real} NOT NULL, PRIMARY KEY (incident, at))""",
-        ),
+    # 3: what was so when an incident began, and the course of its equity
+    (
+        "CREATE TABLE incidents (id TEXT NOT NULL PRIMARY KEY, note BLOB NOT NULL)",
+        """CREATE TABLE course (
+            incident TEXT NOT NULL, at INTEGER NOT NULL, value REAL NOT NULL, PRIMARY KEY (incident, at))""",
     ),
 )
 
-NEWEST = MIGRATIONS[-1].number
+NEWEST: Final = len(MIGRATIONS)
 
 
 def migrate(connection: Connection) -> None:
@@ -98,13 +66,10 @@ def migrate(connection: Connection) -> None:
     """
     version = schema_version(connection)
     require_known(version)
-    for step in MIGRATIONS:
-        if step.number <= version:
-            continue
-        words = _WORDS[connection.dialect.name]
-        for statement in step.statements:
-            connection.exec_driver_sql(statement.format(**words))
-        connection.exec_driver_sql(f"INSERT INTO schema_version (version) VALUES ({step.number})")
+    for number, statements in enumerate(MIGRATIONS[version:], start=version + 1):
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+        connection.exec_driver_sql(f"INSERT INTO schema_version (version) VALUES ({number})")
 
 
 def schema_version(connection: Connection, *, create: bool = True) -> int:

@@ -112,16 +112,7 @@ def route_count(row: Any) -> RouteCount:
 
 def delivery(row: Any) -> Delivery:
     message = Outgoing(text(row.id), whole(row.at), text(row.route), text(row.target), bytes_of(row.body))
-    return msgspec.convert(
-        {
-            "message": message,
-            "state": row.state,
-            "attempts": row.attempts,
-            "error": row.error,
-            "ended_at": row.ended_at,
-        },
-        Delivery,
-    )
+    return msgspec.convert(dict(row._mapping) | {"message": message}, Delivery)
 
 
 def entry(row: Any) -> JournalEntry:

@@ -58,10 +58,9 @@ class SqlStore(Handle):
     def rows(self, policy: str, scope: str, since: int) -> Sequence[HistoryRow]:
         """History at or after `since` (microseconds), oldest first."""
         found = self._read(sql.ROWS, policy=policy, scope=scope, since=since)
+        what = f"the history of {policy} on {scope}"
         return self._decoded(
-            f"the history of {policy} on {scope}",
-            lambda row: HistoryRow(policy, scope, rows.whole(row.at), rows.bytes_of(row.body)),
-            found,
+            what, lambda row: HistoryRow(policy, scope, rows.whole(row.at), rows.bytes_of(row.body)), found
         )
 
     @enduring
@@ -113,7 +112,7 @@ class SqlStore(Handle):
     def journal(self, decision: str | None = None) -> Sequence[JournalEntry]:
         """The journal of one decision, or all of it, in the order in which it was written."""
         if decision is None:
-            return self._entries(self._read(sql.JOURNAL))
+            return self.journal_from(0)
         return self._entries(self._read(sql.JOURNAL_OF, decision=decision))
 
     def journal_from(self, sequence: int) -> Sequence[JournalEntry]:
@@ -168,11 +167,11 @@ class SqlStore(Handle):
     @enduring
     def settle(self, message: str, at: int, error: str | None) -> None:
         """What came of an attempt: delivered, or still pending because of `error`. FencedError as with `claim`."""
-        statement = sql.MESSAGE_DELIVERED if error is None else sql.MESSAGE_FAILED
         with self._writing_fenced(background=True) as connection:
-            connection.execute(
-                statement, {"id": message, "at": at} if error is None else {"id": message, "error": error}
-            )
+            if error is None:
+                connection.execute(sql.MESSAGE_DELIVERED, {"id": message, "at": at})
+            else:
+                connection.execute(sql.MESSAGE_FAILED, {"id": message, "error": error})
 
     @enduring
     def give_up(self, target: str, before: int, at: int, reason: str) -> int:
@@ -315,7 +314,5 @@ class SqlStore(Handle):
     def release_unrenewed(self, lease: Lease) -> None:
         """Take back a lease whose holder is dead; nothing happens if it is not as it was."""
         with self._writing() as connection:
-            connection.execute(
-                sql.RELEASE_UNRENEWED,
-                {"owner": lease.owner, "generation": lease.generation, "expires_at": lease.expires_at},
-            )
+            values = {"owner": lease.owner, "generation": lease.generation, "expires_at": lease.expires_at}
+            connection.execute(sql.RELEASE_UNRENEWED, values)

@@ -16,18 +16,19 @@ from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import QueuePool
 
 from killswitch.deadline import DeadlineError, within
 from killswitch.store.errors import (
+    DamagedStoreError,
     MediumError,
     NoDescriptorsError,
     StoreError,
     StoreMissingError,
     StoreVersionError,
-    damaged,
     store_error,
 )
-from killswitch.store.fallback import Fallback, backup, memory_engine
+from killswitch.store.fallback import Fallback, backup, driver_connection, memory_engine
 from killswitch.store.handle import WRITE
 from killswitch.store.migrations import NEWEST, migrate, require_known, schema_version
 from killswitch.store.reserve import Reserve
@@ -146,10 +147,7 @@ def _opened_to_copy(path: Path) -> Iterator[sqlite3.Connection]:
             reading = _writing_engine(moved)
             stack.callback(reading.dispose)
             _prepare(reading, moved, read_only=False)
-        pooled = stack.enter_context(reading.connect())
-        disk = pooled.connection.driver_connection
-        assert isinstance(disk, sqlite3.Connection)
-        yield disk
+        yield stack.enter_context(driver_connection(reading))
 
 
 def _path(url_or_path: str) -> Path:
@@ -190,7 +188,7 @@ def _at_newest(engine: Engine, path: Path, *, read_only: bool) -> None:
     except DBAPIError as error:
         raise store_error(str(path), error.orig) from error
     except (TypeError, ValueError) as error:
-        raise damaged(str(path), f"its schema version cannot be read ({error})") from error
+        raise DamagedStoreError(str(path), f"its schema version cannot be read ({error})") from error
     if version < NEWEST:
         raise StoreVersionError(
             f"{path}: the store has schema {version}, this program reads {NEWEST}: "
@@ -246,7 +244,7 @@ def _require_a_beginning(path: Path) -> None:
     while path.is_file() and path.stat().st_size == 0 and not any(each.exists() for each in beside):
         if time.monotonic() > patience:
             what = "the file is empty, as a truncation or a failed copy leaves it; if it is new, remove it"
-            raise damaged(str(path), what)
+            raise DamagedStoreError(str(path), what)
         time.sleep(_BEING_MADE / 20)
 
 
@@ -260,17 +258,11 @@ _CONNECT: dict[str, Any] = {"timeout": BUSY_SECONDS, "isolation_level": None, "c
 
 
 def _engine(connect: Any, on_connect: Any) -> Engine:
-    engine = create_engine("sqlite://", creator=connect, poolclass=_pool())
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
     event.listen(engine, "begin", _begin)
     if on_connect is not None:
         event.listen(engine, "connect", on_connect)
     return engine
-
-
-def _pool() -> Any:
-    from sqlalchemy.pool import QueuePool
-
-    return QueuePool
 
 
 def _be_durable(raw: sqlite3.Connection, _record: object) -> None:

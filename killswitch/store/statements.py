@@ -1,26 +1,27 @@
-"""Every statement the store makes, in SQL that SQLite and PostgreSQL both speak."""
+"""Every SQL statement of the store."""
 
 from __future__ import annotations
 
-from sqlalchemy import bindparam, text
+from sqlalchemy import TextClause, bindparam, text
 
-PUT_STATE = text(
-    "INSERT INTO states (policy, scope, body) VALUES (:policy, :scope, :body) "
-    "ON CONFLICT (policy, scope) DO UPDATE SET body = excluded.body"
-)
+
+def _insert(table: str, *columns: str, key: str = "", replace: str = "") -> TextClause:
+    """Insert a row. Where one of its `key` is there, the column `replace` of it is replaced; nothing where none is."""
+    statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join(f':{each}' for each in columns)})"
+    if key:
+        action = f"UPDATE SET {replace} = excluded.{replace}" if replace else "NOTHING"
+        statement += f" ON CONFLICT ({key}) DO {action}"
+    return text(statement)
+
+
+PUT_STATE = _insert("states", "policy", "scope", "body", key="policy, scope", replace="body")
 STATES = text("SELECT policy, scope, body FROM states ORDER BY policy, scope")
 
-PUT_ROW = text(
-    "INSERT INTO history (at, policy, scope, body) VALUES (:at, :policy, :scope, :body) "
-    "ON CONFLICT (at, policy, scope) DO UPDATE SET body = excluded.body"
-)
+PUT_ROW = _insert("history", "at", "policy", "scope", "body", key="at, policy, scope", replace="body")
 ROWS = text("SELECT at, body FROM history WHERE at >= :since AND policy = :policy AND scope = :scope ORDER BY at")
 PRUNE_ROWS = text("DELETE FROM history WHERE at < :before")
 
-PUT_DECISION = text(
-    "INSERT INTO decisions (id, as_of, policy, scope, body, snapshot) "
-    "VALUES (:id, :as_of, :policy, :scope, :body, :snapshot)"
-)
+PUT_DECISION = _insert("decisions", "id", "as_of", "policy", "scope", "body", "snapshot")
 DECISIONS = text("SELECT body FROM decisions ORDER BY sequence DESC LIMIT :limit")
 DECISIONS_BY_PREFIX = text(
     "SELECT body, snapshot FROM decisions WHERE substr(id, 1, :length) = :prefix ORDER BY sequence LIMIT 2"
@@ -34,26 +35,20 @@ UNFINISHED = text(
     " ORDER BY d.sequence"
 )
 
-PUT_NOTICE = text("INSERT INTO notices (as_of, body) VALUES (:as_of, :body)")
+PUT_NOTICE = _insert("notices", "as_of", "body")
 NOTICES = text("SELECT body FROM notices ORDER BY sequence DESC LIMIT :limit")
 
 _JOURNAL_COLUMNS = "decision, kind, at, account, symbol, position_side, client_order_id, attempt, data"
-PUT_JOURNAL = text(
-    f"INSERT INTO journal ({_JOURNAL_COLUMNS}) VALUES "
-    "(:decision, :kind, :at, :account, :symbol, :position_side, :client_order_id, :attempt, :data)"
-)
+PUT_JOURNAL = _insert("journal", *_JOURNAL_COLUMNS.split(", "))
 PUT_JOURNAL_RETURNING = text(f"{PUT_JOURNAL.text} RETURNING sequence")
-JOURNAL = text(f"SELECT sequence, {_JOURNAL_COLUMNS} FROM journal ORDER BY sequence")
 JOURNAL_FROM = text(f"SELECT sequence, {_JOURNAL_COLUMNS} FROM journal WHERE sequence >= :sequence ORDER BY sequence")
 JOURNAL_OF = text(f"SELECT sequence, {_JOURNAL_COLUMNS} FROM journal WHERE decision = :decision ORDER BY sequence")
 
-PUT_EVENT = text("INSERT INTO events (id, body) VALUES (:id, :body) ON CONFLICT (id) DO NOTHING")
+PUT_EVENT = _insert("events", "id", "body", key="id")
 CONSUME_EVENT = text("UPDATE events SET consumed_at = :at WHERE id = :id AND consumed_at IS NULL")
 PENDING_EVENTS = text("SELECT sequence, id, body FROM events WHERE consumed_at IS NULL ORDER BY sequence")
 
-PUT_LIVE = text(
-    "INSERT INTO live (name, body) VALUES (:name, :body) ON CONFLICT (name) DO UPDATE SET body = excluded.body"
-)
+PUT_LIVE = _insert("live", "name", "body", key="name", replace="body")
 LIVE = text("SELECT body FROM live WHERE name = :name")
 
 LEASE = text("SELECT owner, generation, expires_at FROM lease WHERE one = 1")
@@ -68,11 +63,9 @@ RELEASE_UNRENEWED = text(
     "WHERE owner = :owner AND generation = :generation AND expires_at = :expires_at"
 )
 
-PUT_INCIDENT = text("INSERT INTO incidents (id, note) VALUES (:id, :note) ON CONFLICT (id) DO NOTHING")
+PUT_INCIDENT = _insert("incidents", "id", "note", key="id")
 INCIDENT_NOTE = text("SELECT note FROM incidents WHERE id = :id")
-PUT_COURSE = text(
-    "INSERT INTO course (incident, at, value) VALUES (:incident, :at, :value) ON CONFLICT (incident, at) DO NOTHING"
-)
+PUT_COURSE = _insert("course", "incident", "at", "value", key="incident, at")
 COURSE = text("SELECT at, value FROM course WHERE incident = :incident ORDER BY at")
 
 _OUTBOX_COLUMNS = "id, at, route, target, body, state, attempts, error, ended_at"

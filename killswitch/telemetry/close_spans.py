@@ -7,9 +7,9 @@ the journal, and ends what the first one began, in the same trace under the same
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from killswitch.journal.entries import (
     Abandoned,
@@ -40,35 +40,15 @@ from killswitch.model.instant import to_micros
 from killswitch.model.tracing import AS_OF, Attribute
 from killswitch.telemetry.spans import Course
 
-
-class ClosingSink(Protocol):
-    """Where closings go, and their orders."""
-
-    def closed(self, course: Course, decision: Decision, account: str) -> None:
-        """The work on `account` has ended."""
-        ...
-
-    def ordered(self, course: Course, decision: Decision, account: str) -> None:
-        """An order has ended: a part of the close of `account`, which goes on."""
-        ...
-
-
-class Counts(Protocol):
-    """What is counted of closings."""
-
-    def order(self, account: str, outcome: str) -> None: ...
-
-    def unknown_fate(self, account: str) -> None: ...
-
-    def closing(self, account: str, status: str, seconds: float) -> None: ...
-
-    def unprotected(self, account: str, seconds: float) -> None: ...
+if TYPE_CHECKING:
+    from killswitch.telemetry.exporting import SpanSink
+    from killswitch.telemetry.metrics import Metrics
 
 
 class ClosingCourses:
     """A ClosingWatch: folds journal entries into spans, and counts how they ended."""
 
-    def __init__(self, sink: ClosingSink | None, counts: Counts | None) -> None:
+    def __init__(self, sink: SpanSink | None, counts: Metrics | None) -> None:
         self._sink = sink
         self._counts = counts
         self._open: dict[tuple[str, str], _Closing] = {}
@@ -88,7 +68,7 @@ class ClosingCourses:
             return
         order = closing.take(entry)
         if self._counts is not None:
-            self._count(entry, closing)
+            _count(entry, closing, self._counts)
         if order is not None and self._sink is not None:
             self._sink.ordered(order, closing.decision, closing.account)
         if isinstance(entry, Finished):
@@ -96,20 +76,19 @@ class ClosingCourses:
             if self._sink is not None:
                 self._sink.closed(closing.course, closing.decision, closing.account)
 
-    def _count(self, entry: Entry, closing: _Closing) -> None:
-        counts, account = self._counts, entry.account or ""
-        if counts is None:
-            return
-        match entry:
-            case Unknown():
-                counts.unknown_fate(account)
-            case Filled() | Rejected() | Absent() | Abandoned():
-                counts.order(account, closing.outcome(entry))
-            case Finished():
-                seconds = (entry.at - closing.decision.as_of).total_seconds()
-                counts.closing(account, entry.status or "abandoned", max(0.0, seconds))
-            case Guarded() if (bare := closing.covered(entry)) is not None:
-                counts.unprotected(account, bare)
+
+def _count(entry: Entry, closing: _Closing, counts: Metrics) -> None:
+    account = closing.account
+    match entry:
+        case Unknown():
+            counts.unknown_fate(account)
+        case Filled() | Rejected() | Absent() | Abandoned():
+            counts.order(account, closing.outcome(entry))
+        case Finished():
+            seconds = (entry.at - closing.decision.as_of).total_seconds()
+            counts.closing(account, entry.status or "abandoned", max(0.0, seconds))
+        case Guarded() if (bare := closing.covered(entry)) is not None:
+            counts.unprotected(account, bare)
 
 
 _COVERED = ("resting", "not needed", "still there")
@@ -184,22 +163,21 @@ class _Closing:
         return None if since is None else max(0.0, (entry.at - since).total_seconds())
 
     def _about_order(self, entry: Sending) -> dict[str, Attribute]:
-        found: dict[str, Attribute] = {
-            "killswitch.decision": self.decision.id,
-            "killswitch.account": self.account,
-            "killswitch.symbol": entry.symbol or "",
-            "killswitch.position.side": entry.position_side or "",
-            "killswitch.order.side": entry.side or "",
-            "killswitch.order.client_id": entry.client_order_id or "",
-            "killswitch.order.attempt": entry.attempt or 0,
-        }
-        _set_number(found, "killswitch.order.amount", entry.amount)
-        _set_number(found, "killswitch.order.limit", entry.price)
-        if entry.order is not None:
-            found["killswitch.order.type"] = entry.order
-        if (rung := known(entry.rung)) is not None:
-            found["killswitch.order.rung"] = rung
-        return found
+        return _without_unknown(
+            {
+                "killswitch.decision": self.decision.id,
+                "killswitch.account": self.account,
+                "killswitch.symbol": entry.symbol or "",
+                "killswitch.position.side": entry.position_side or "",
+                "killswitch.order.side": entry.side or "",
+                "killswitch.order.client_id": entry.client_order_id or "",
+                "killswitch.order.attempt": entry.attempt or 0,
+                "killswitch.order.amount": _number(entry.amount),
+                "killswitch.order.limit": _number(entry.price),
+                "killswitch.order.type": entry.order,
+                "killswitch.order.rung": known(entry.rung),
+            }
+        )
 
     def _finish(self, entry: Finished, at: int) -> None:
         course, status = self.course, entry.status or "abandoned"
@@ -208,37 +186,35 @@ class _Closing:
         course.set("killswitch.close.status", status)
         course.set("killswitch.close.orders", len(orders))
         course.set("killswitch.close.abandoned", sum(order.status == "abandoned" for order in orders))
-        _set_number(course.attributes, "killswitch.close.cost", entry.cost)
+        course.set("killswitch.close.cost", _number(entry.cost))
         if status != "flat":
             course.failure = f"{status}: {entry.reason or 'no reason given'}"
 
 
 def _about(decision: Decision, account: str) -> dict[str, Attribute]:
-    found: dict[str, Attribute] = {
-        AS_OF: to_micros(decision.as_of),
-        "killswitch.decision": decision.id,
-        "killswitch.account": account,
-        "killswitch.policy": decision.policy,
-        "killswitch.scope": decision.scope,
-        "killswitch.stage.level": decision.level,
-        "killswitch.close.positions": sizes_of(only_on(decision.effects, (account,)))[tag_of(Orders)],
-    }
-    if decision.cause is not None:
-        found["killswitch.cause"] = decision.cause
-    if decision.unwinding is not None:
-        found["killswitch.unwinding"] = decision.unwinding.name
-    if decision.stage is not None:
-        found["killswitch.stage"] = decision.stage
-    return found
+    return _without_unknown(
+        {
+            AS_OF: to_micros(decision.as_of),
+            "killswitch.decision": decision.id,
+            "killswitch.account": account,
+            "killswitch.policy": decision.policy,
+            "killswitch.scope": decision.scope,
+            "killswitch.stage.level": decision.level,
+            "killswitch.close.positions": sizes_of(only_on(decision.effects, (account,)))[tag_of(Orders)],
+            "killswitch.cause": decision.cause,
+            "killswitch.unwinding": None if decision.unwinding is None else decision.unwinding.name,
+            "killswitch.stage": decision.stage,
+        }
+    )
 
 
 def _ended(course: Course, order: JournaledOrder, entry: Filled | Rejected | Absent | Abandoned, at: int) -> Course:
     course.ended = at
     course.set("killswitch.order.outcome", order.outcome)
     if isinstance(entry, Filled):
-        _set_number(course.attributes, "killswitch.order.filled", entry.filled)
-        _set_number(course.attributes, "killswitch.order.price", entry.price)
-        _set_number(course.attributes, "killswitch.order.fee", entry.fee)
+        course.set("killswitch.order.filled", _number(entry.filled))
+        course.set("killswitch.order.price", _number(entry.price))
+        course.set("killswitch.order.fee", _number(entry.fee))
         return course
     reason = entry.reason if isinstance(entry, Rejected) else None
     course.failure = entry.text or reason or entry.kind
@@ -247,14 +223,17 @@ def _ended(course: Course, order: JournaledOrder, entry: Filled | Rejected | Abs
 
 
 def _attributes(**values: str | None) -> dict[str, Attribute]:
-    return {f"killswitch.{name}": value for name, value in values.items() if value is not None}
+    return _without_unknown({f"killswitch.{name}": value for name, value in values.items()})
 
 
-def _set_number(attributes: dict[str, Attribute], name: str, value: Number) -> None:
+def _without_unknown(values: Mapping[str, Attribute | None]) -> dict[str, Attribute]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _number(value: Number) -> float | None:
     """A journaled number for people to search by; the exact one stays in the journal."""
     number = known(value)
-    if number is not None:
-        attributes[name] = float(number)
+    return None if number is None else float(number)
 
 
 def _nanos(at: datetime) -> int:

@@ -190,7 +190,6 @@ class Shutdown(Struct, frozen=True, kw_only=True, tag="shutdown", tag_field="kin
 
 
 RunEvent = Portfolio | Warned | Trip | Suspicion | Reset | Close | Shutdown
-KINDS: Final = (Portfolio, Warned, Trip, Suspicion, Reset, Close, Shutdown)
 
 _ENCODER = msgjson.Encoder(decimal_format="string")
 _DECODER = msgjson.Decoder(RunEvent)

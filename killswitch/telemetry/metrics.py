@@ -7,7 +7,7 @@ not known is not reported: it is counted as unknown.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -82,12 +82,7 @@ class Metrics:
             ("killswitch.trigger.headroom", "1", "How far a trigger is from true, in its signal's unit", _headroom),
             ("killswitch.trigger.headroom_ratio", "1", "Headroom as a share of the threshold", _headroom_ratio),
             ("killswitch.trigger.unknown", "{trigger}", "Triggers that are neither true nor false", _unknown_triggers),
-            (
-                "killswitch.stage.level",
-                "{level}",
-                "Level of the stage in force; 0 is normal",
-                _levels,
-            ),
+            ("killswitch.stage.level", "{level}", "Level of the stage in force; 0 is normal", _levels),
             ("killswitch.account.equity", "{currency}", "Equity of an account", _equity),
             ("killswitch.account.gross", "{currency}", "Sum of the notionals of all positions", _gross),
             ("killswitch.account.positions", "{position}", "Open positions", _positions),
@@ -160,12 +155,9 @@ def gross(account: AccountSnapshot) -> Decimal | None:
     """Sum of all notionals, account currency; None where the account or one of them is not known."""
     if account.quality != "ok" or account.positions is None:
         return None
-    total = Decimal(0)
-    for position in account.positions:
-        if position.notional is None:
-            return None
-        total += abs(position.notional)
-    return total
+    notionals = [position.notional for position in account.positions]
+    known = [abs(notional) for notional in notionals if notional is not None]
+    return sum(known, Decimal(0)) if len(known) == len(notionals) else None
 
 
 def _headroom(metrics: Metrics, standing: Standing) -> Iterator[Point]:
@@ -237,12 +229,13 @@ def _pending(_metrics: Metrics, standing: Standing) -> Iterator[Point]:
 
 
 def _delivered(_metrics: Metrics, standing: Standing) -> Iterator[Point]:
-    if standing.notifications is not None:
-        for target, count in standing.notifications.delivered.items():
-            yield count, {"killswitch.target": target}
+    return _by_target({} if standing.notifications is None else standing.notifications.delivered)
 
 
 def _failed(_metrics: Metrics, standing: Standing) -> Iterator[Point]:
-    if standing.notifications is not None:
-        for target, count in standing.notifications.failed.items():
-            yield count, {"killswitch.target": target}
+    return _by_target({} if standing.notifications is None else standing.notifications.failed)
+
+
+def _by_target(counts: Mapping[str, int]) -> Iterator[Point]:
+    for target, count in counts.items():
+        yield count, {"killswitch.target": target}

@@ -55,13 +55,18 @@ class Delivery:
         self._hide = hide
         self.problem: str | None = None
 
-    def arrived(self) -> None:
-        self.problem = None
-
-    def failed(self, why: str | None = None) -> None:
-        if self.problem is None:
-            lines = self._hide(why or self._complaints.last or "").strip().splitlines() or ["no reason given"]
+    def watch(self, export: Callable[[], bool]) -> bool:
+        """Whether the export, which says so, has arrived."""
+        try:
+            arrived, why = export(), self._complaints.last
+        except Exception as error:  # noqa: BLE001 - a stream that is closed, an encoder that fails: it is lost
+            arrived, why = False, f"{type(error).__name__}: {error}"
+        if arrived:
+            self.problem = None
+        elif self.problem is None:
+            lines = self._hide(why or "").strip().splitlines() or ["no reason given"]
             self.problem = f"{self._what} cannot be exported and are lost, nothing else is: {lines[0][:_LONGEST]}"
+        return arrived
 
 
 class WatchedSpans(SpanExporter):
@@ -72,16 +77,8 @@ class WatchedSpans(SpanExporter):
         self._delivery = delivery
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        try:
-            result = self._beneath.export(spans)
-        except Exception as error:  # noqa: BLE001 - a stream that is closed, an encoder that fails: spans are lost
-            self._delivery.failed(f"{type(error).__name__}: {error}")
-            return SpanExportResult.FAILURE
-        if result is SpanExportResult.SUCCESS:
-            self._delivery.arrived()
-        else:
-            self._delivery.failed()
-        return result
+        arrived = self._delivery.watch(lambda: self._beneath.export(spans) is SpanExportResult.SUCCESS)
+        return SpanExportResult.SUCCESS if arrived else SpanExportResult.FAILURE
 
     def shutdown(self) -> None:
         self._beneath.shutdown()
@@ -100,16 +97,10 @@ class WatchedMetrics(MetricExporter):
         self._delivery = delivery
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
-        try:
-            result = self._beneath.export(metrics_data, timeout_millis, **kwargs)
-        except Exception as error:  # noqa: BLE001 - as above
-            self._delivery.failed(f"{type(error).__name__}: {error}")
-            return MetricExportResult.FAILURE
-        if result is MetricExportResult.SUCCESS:
-            self._delivery.arrived()
-        else:
-            self._delivery.failed()
-        return result
+        arrived = self._delivery.watch(
+            lambda: self._beneath.export(metrics_data, timeout_millis, **kwargs) is MetricExportResult.SUCCESS
+        )
+        return MetricExportResult.SUCCESS if arrived else MetricExportResult.FAILURE
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         return self._beneath.force_flush(timeout_millis)

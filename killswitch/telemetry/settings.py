@@ -123,46 +123,35 @@ def _pairs(name: str, value: str) -> dict[str, str]:
     found = {}
     for place, part in enumerate(value.split(","), start=1):
         key, equals, rest = part.partition("=")
-        if part.strip() and not (equals and key.strip()):
+        if not part.strip():
+            continue
+        if not (equals and key.strip()):
             raise TelemetryError(f"{name}: part {place} is not key=value; write key=value,key=value")
-        if part.strip():
-            found[key.strip()] = unquote(rest.strip())
+        found[key.strip()] = unquote(rest.strip())
     return found
 
 
-def _is_pairs(name: str, value: str) -> None:
-    _pairs(name, value)
+def _check(is_usable: Callable[[str], bool], wanted: str) -> Callable[[str, str], None]:
+    """A check of a variable's value; what raises ValueError is not usable."""
 
+    def check(name: str, value: str) -> None:
+        try:
+            usable = is_usable(value)
+        except ValueError:
+            usable = False
+        if not usable:
+            raise TelemetryError(f"{name}: {value!r} is not {wanted}")
 
-def _whole(name: str, value: str) -> None:
-    if not (value.isascii() and value.isdigit() and int(value) > 0):
-        raise TelemetryError(f"{name}: {value!r} is not a whole number above 0")
-
-
-def _seconds(name: str, value: str) -> None:
-    try:
-        usable = 0 < float(value) < float("inf")
-    except ValueError:
-        usable = False
-    if not usable:
-        raise TelemetryError(f"{name}: {value!r} is not a number above 0")
-
-
-def _ratio(name: str, value: str) -> None:
-    try:
-        usable = 0 <= float(value) <= 1
-    except ValueError:
-        usable = False
-    if not usable:
-        raise TelemetryError(f"{name}: {value!r} is not a number from 0 to 1")
+    return check
 
 
 def _choice(*allowed: str) -> Callable[[str, str], None]:
-    def check(name: str, value: str) -> None:
-        if value not in allowed:
-            raise TelemetryError(f"{name}: {value!r} is not one of {', '.join(allowed)}")
+    return _check(lambda value: value in allowed, f"one of {', '.join(allowed)}")
 
-    return check
+
+_whole = _check(lambda value: value.isascii() and value.isdigit() and int(value) > 0, "a whole number above 0")
+_seconds = _check(lambda value: 0 < float(value) < float("inf"), "a number above 0")
+_ratio = _check(lambda value: 0 <= float(value) <= 1, "a number from 0 to 1")
 
 
 def _one_of(names: tuple[str, ...]) -> str:
@@ -174,12 +163,12 @@ def _for_each(suffix: str) -> tuple[str, ...]:
 
 
 _HEADERS: Final = _for_each("HEADERS")
-_CHECKS: Final[Mapping[str, Callable[[str, str], None]]] = {
+_CHECKS: Final[Mapping[str, Callable[[str, str], object]]] = {
     **dict.fromkeys(_for_each("ENDPOINT"), _url),
-    **dict.fromkeys(_HEADERS, _is_pairs),
+    **dict.fromkeys(_HEADERS, _pairs),
     **dict.fromkeys(_for_each("TIMEOUT"), _seconds),
     **dict.fromkeys(_for_each("COMPRESSION"), _choice("none", "gzip", "deflate")),
-    "OTEL_RESOURCE_ATTRIBUTES": _is_pairs,
+    "OTEL_RESOURCE_ATTRIBUTES": _pairs,
     "OTEL_TRACES_SAMPLER": _choice(*SAMPLERS),
     "OTEL_TRACES_SAMPLER_ARG": _ratio,
     "OTEL_METRIC_EXPORT_INTERVAL": _whole,

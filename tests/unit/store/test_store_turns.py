@@ -44,14 +44,14 @@ def test_what_is_urgent_passes_all_that_waits_in_the_background(_again: int) -> 
         telling = [threading.Thread(target=write, args=("tell",), kwargs={"background": True}) for _ in range(3)]
         for thread in telling:
             thread.start()
-        until(lambda: turns.background == 3)
+        until(lambda: turns.waiting["background"] == 3)
         acting = threading.Thread(target=write, args=("act",), kwargs={"background": False})
         acting.start()
-        until(lambda: turns.urgent == 1)
+        until(lambda: turns.waiting["urgent"] == 1)
     for thread in (*telling, acting):
         thread.join(PATIENCE)
     assert order == ["act", "tell", "tell", "tell"]
-    assert (turns.urgent, turns.background) == (0, 0)
+    assert turns.waiting.total() == 0
 
 
 def test_a_write_that_fails_gives_its_turn_back(tmp_path: Path) -> None:
