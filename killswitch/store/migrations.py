@@ -9,42 +9,43 @@ from killswitch.store.errors import StoreVersionError
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+_SERIAL: Final = "INTEGER PRIMARY KEY AUTOINCREMENT"
+
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     # 1: journal, decisions, state, history, hands and lease
     (
-        """CREATE TABLE decisions (
-            sequence INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, as_of INTEGER NOT NULL,
-            policy TEXT NOT NULL, scope TEXT NOT NULL, body BLOB NOT NULL, snapshot BLOB)""",
-        """CREATE TABLE journal (
-            sequence INTEGER PRIMARY KEY AUTOINCREMENT, decision TEXT NOT NULL, kind TEXT NOT NULL, at INTEGER NOT NULL,
-            account TEXT, symbol TEXT, position_side TEXT, client_order_id TEXT, attempt INTEGER,
-            data TEXT NOT NULL)""",
+        f"""CREATE TABLE decisions (
+                sequence {_SERIAL}, id TEXT NOT NULL UNIQUE, as_of INTEGER NOT NULL, policy TEXT NOT NULL,
+                scope TEXT NOT NULL, body BLOB NOT NULL, snapshot BLOB)""",
+        f"""CREATE TABLE journal (
+                sequence {_SERIAL}, decision TEXT NOT NULL, kind TEXT NOT NULL, at INTEGER NOT NULL,
+                account TEXT, symbol TEXT, position_side TEXT, client_order_id TEXT, attempt INTEGER,
+                data TEXT NOT NULL)""",
         "CREATE INDEX journal_by_decision ON journal (decision, sequence)",
         "CREATE INDEX journal_by_kind ON journal (kind, decision)",
         """CREATE TABLE states (
-            policy TEXT NOT NULL, scope TEXT NOT NULL, body BLOB NOT NULL,
-            PRIMARY KEY (policy, scope))""",
+                policy TEXT NOT NULL, scope TEXT NOT NULL, body BLOB NOT NULL,
+                PRIMARY KEY (policy, scope))""",
         # Time leads the key: pruning is a range at its start, and a restart reads a range to its end.
         """CREATE TABLE history (
-            at INTEGER NOT NULL, policy TEXT NOT NULL, scope TEXT NOT NULL, body BLOB NOT NULL,
-            PRIMARY KEY (at, policy, scope))""",
-        "CREATE TABLE notices (sequence INTEGER PRIMARY KEY AUTOINCREMENT, as_of INTEGER NOT NULL, body BLOB NOT NULL)",
-        """CREATE TABLE events (
-            sequence INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, body BLOB NOT NULL,
-            consumed_at INTEGER)""",
+                at INTEGER NOT NULL, policy TEXT NOT NULL, scope TEXT NOT NULL, body BLOB NOT NULL,
+                PRIMARY KEY (at, policy, scope))""",
+        f"CREATE TABLE notices (sequence {_SERIAL}, as_of INTEGER NOT NULL, body BLOB NOT NULL)",
+        f"""CREATE TABLE events (
+                sequence {_SERIAL}, id TEXT NOT NULL UNIQUE, body BLOB NOT NULL, consumed_at INTEGER)""",
         "CREATE INDEX events_pending ON events (consumed_at, sequence)",
         "CREATE TABLE live (name TEXT NOT NULL PRIMARY KEY, body BLOB NOT NULL)",
         # One row for ever: a released lease keeps its generation, so that generations only grow.
         """CREATE TABLE lease (
-            one INTEGER NOT NULL PRIMARY KEY, owner TEXT, generation INTEGER NOT NULL,
-            expires_at INTEGER NOT NULL)""",
+                one INTEGER NOT NULL PRIMARY KEY, owner TEXT, generation INTEGER NOT NULL,
+                expires_at INTEGER NOT NULL)""",
     ),
     # 2: the outbox of notifications
     (
-        """CREATE TABLE outbox (
-            sequence INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, at INTEGER NOT NULL,
-            route TEXT NOT NULL, target TEXT NOT NULL, body BLOB NOT NULL, state TEXT NOT NULL,
-            attempts INTEGER NOT NULL, error TEXT, ended_at INTEGER)""",
+        f"""CREATE TABLE outbox (
+                sequence {_SERIAL}, id TEXT NOT NULL UNIQUE, at INTEGER NOT NULL, route TEXT NOT NULL,
+                target TEXT NOT NULL, body BLOB NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL,
+                error TEXT, ended_at INTEGER)""",
         # A target takes its oldest pending one, however many have been delivered before it.
         "CREATE INDEX outbox_by_state ON outbox (state, target, sequence)",
     ),
@@ -52,7 +53,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
         "CREATE TABLE incidents (id TEXT NOT NULL PRIMARY KEY, note BLOB NOT NULL)",
         """CREATE TABLE course (
-            incident TEXT NOT NULL, at INTEGER NOT NULL, value REAL NOT NULL, PRIMARY KEY (incident, at))""",
+                incident TEXT NOT NULL, at INTEGER NOT NULL, value REAL NOT NULL, PRIMARY KEY (incident, at))""",
     ),
 )
 
