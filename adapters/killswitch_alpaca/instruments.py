@@ -58,27 +58,27 @@ def instrument(
     """The rules as they are now. `extended`: our orders may go into the extended session; `barred`: the account may
     only cancel. Without a known session the state of what has hours is unknown."""
     price = position.mark_price if position is not None else None
-    state = _state(asset, session, extended=extended, barred=barred)
+    most = None
     if asset.crypto:
-        step = asset.step or FRACTION
-        most = None
+        lot = asset.step or FRACTION
+        step: Decimal | None = lot
+        least: Decimal | None = asset.least or lot
+        tick = asset.tick
         if price is not None:
-            most = (LARGEST_CRYPTO * 4 / 5 / _rough(price) / step).to_integral_value(ROUND_FLOOR) * step
-        return Instrument(
-            asset.symbol, Decimal(1), amount_step=step, price_step=asset.tick, min_amount=asset.least or step,
-            max_amount=most, state=state,
-        )  # fmt: skip
-    # A short is held in whole shares, however divisible they are.
-    whole = asset.option or asset.fractionable is False or (position is not None and position.side == "short")
-    least = Decimal(1) if whole else FRACTION if asset.fractionable else None
-    tick = PENNY if price is None or price >= DOLLAR else SUB_PENNY
+            most = (LARGEST_CRYPTO * 4 / 5 / _rough(price) / lot).to_integral_value(ROUND_FLOOR) * lot
+    else:
+        # A short is held in whole shares, however divisible they are.
+        whole = asset.option or asset.fractionable is False or (position is not None and position.side == "short")
+        step = least = Decimal(1) if whole else FRACTION if asset.fractionable else None
+        tick = PENNY if asset.option or price is None or price >= DOLLAR else SUB_PENNY
     return Instrument(
         asset.symbol,
         Decimal(100) if asset.option else Decimal(1),
-        amount_step=least,
-        price_step=PENNY if asset.option else tick,
+        amount_step=step,
+        price_step=tick,
         min_amount=least,
-        state=state,
+        max_amount=most,
+        state=_state(asset, session, extended=extended, barred=barred),
     )
 
 

@@ -64,12 +64,9 @@ def read_positions(answer: Sequence[Row]) -> tuple[Position, ...]:
 
 def worth(positions: Sequence[Position]) -> Decimal | None:
     """What the positions are worth together, shorts below zero; None once a part of it is unknown."""
-    total = Decimal(0)
-    for position in positions:
-        if position.notional is None:
-            return None
-        total += position.notional if position.side == "long" else -position.notional
-    return total
+    if any(position.notional is None for position in positions):
+        return None
+    return sum((_signed(position.side, position.notional or ZERO) for position in positions), ZERO)
 
 
 APART: Final = Decimal("0.005")
@@ -131,7 +128,7 @@ def held_of(positions: Sequence[Position]) -> Held:
 
 def changes(before: Base, after: Base) -> tuple[dict[str, Decimal], Decimal]:
     """By how much each symbol has changed between two readings, signed, and the money; of what is unknown, nothing."""
-    was, present = _signed(before.held), _signed(after.held)
+    was, present = ({symbol: _signed(side, amount) for symbol, side, amount in each.held} for each in (before, after))
     shares = {it: present.get(it, ZERO) - was.get(it, ZERO) for it in was.keys() | present.keys()}
     money = ZERO if before.money is None or after.money is None else after.money - before.money
     return {symbol: amount for symbol, amount in shares.items() if amount}, money
@@ -151,15 +148,15 @@ def balances(
     found = [Balance(currency, money if cash is None else cash, Decimal(1), None, money, money, at)]
     total = money
     for position in positions:
-        signed = position.contracts if position.side == "long" else -position.contracts
+        signed = _signed(position.side, position.contracts)
         price = _price(position)
         found.append(Balance(position.symbol.partition("/")[0], signed, price, None, signed, signed, at))
         total += signed * price
     return tuple(found), total
 
 
-def _signed(held: Held) -> dict[str, Decimal]:
-    return {symbol: amount if side == "long" else -amount for symbol, side, amount in held}
+def _signed(side: str, amount: Decimal) -> Decimal:
+    return amount if side == "long" else -amount
 
 
 def _price(position: Position) -> Decimal:

@@ -15,7 +15,7 @@ import pytest
 
 from killswitch.conformance.stand import Key, Mishap, Offer, Stand
 from killswitch.model.snapshot import AccountSnapshot, OrderSide
-from killswitch.model.venue import Call, OrderRequest, VenueAdapter, VenueError
+from killswitch.model.venue import Call, OrderRejectedError, OrderRequest, RejectReason, VenueAdapter, VenueError
 
 ZERO = Decimal(0)
 C = TypeVar("C", Stand, VenueAdapter)
@@ -143,6 +143,13 @@ def sizes(seen: AccountSnapshot) -> dict[Key, Decimal]:
     held = {position.key: position.contracts for position in seen.positions if position.contracts}
     assert len({position.key for position in seen.positions}) == len(seen.positions)
     return held
+
+
+async def refusal(call: Awaitable[object]) -> RejectReason:
+    """The reason for which the venue refuses the order of a call."""
+    refused = await outcome(call)
+    assert isinstance(refused, OrderRejectedError), repr(refused)
+    return refused.reason
 
 
 async def outcome(call: Awaitable[object]) -> object:

@@ -41,8 +41,10 @@ class AnswerTooLargeError(Exception):
 class Body:
     """What has been read of an answer, at most `largest` bytes of it."""
 
-    def __init__(self, largest: int) -> None:
+    def __init__(self, largest: int, error: type[AnswerTooLargeError] = AnswerTooLargeError) -> None:
+        """`error` is what `add` raises."""
         self._largest = largest
+        self._error = error
         self._read = bytearray()
         self._values = 0
 
@@ -51,9 +53,9 @@ class Body:
         self._read += chunk
         self._values += sum(map(chunk.count, (b",", b"[", b"{")))
         if len(self._read) > self._largest:
-            raise AnswerTooLargeError(f"larger than {self._largest / 2**20:g} MB")
+            raise self._error(f"larger than {self._largest / 2**20:g} MB")
         if self._values > MOST_VALUES:
-            raise AnswerTooLargeError(f"of more than {MOST_VALUES:,} values")
+            raise self._error(f"of more than {MOST_VALUES:,} values")
 
     def whole(self) -> bytes:
         """All of it."""

@@ -18,9 +18,6 @@ class RedirectedError(RedirectRefusedError, requests.RequestException):
 class TooLargeError(AnswerTooLargeError, requests.RequestException):
     """The same, as what calls requests expects an error of it."""
 
-    def __init__(self, error: AnswerTooLargeError) -> None:
-        Exception.__init__(self, str(error))
-
 
 class GuardedAdapter(HTTPAdapter):
     """Mount it in a session. RedirectedError and TooLargeError in the place of such an answer."""
@@ -48,12 +45,9 @@ class GuardedAdapter(HTTPAdapter):
 
     def _read_capped(self, response: requests.Response) -> bytes:
         refuse_redirect(response)
-        body = Body(self.largest)
-        try:
-            for chunk in response.iter_content(CHUNK):
-                body.add(chunk)
-        except AnswerTooLargeError as error:
-            raise TooLargeError(error) from None
+        body = Body(self.largest, TooLargeError)
+        for chunk in response.iter_content(CHUNK):
+            body.add(chunk)
         return body.whole()
 
 
