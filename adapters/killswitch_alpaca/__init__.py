@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
 
 def adapter(spec: AccountSpec) -> VenueAdapter:
-    """The adapter of `spec`; no connection is made yet, and alpaca-py is imported at the first call.
+    """Build the adapter of `spec`, without connecting; alpaca-py is imported at the first call.
 
-    ValueError for a document that it cannot be made from; the message says what to write.
+    Raises ValueError, with what to write instead, for a document from which no adapter can be built.
     """
     from killswitch_alpaca.settings import not_installed, read_settings
     from killswitch_alpaca.venue import AlpacaVenue

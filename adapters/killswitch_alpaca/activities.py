@@ -1,4 +1,4 @@
-"""Alpaca's account activities as ours: trades are fills, everything else with money in it is a flow."""
+"""Alpaca's account activities as fills (trades) and flows (everything else that moves money)."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ corporate actions are counted: all of these are profit or loss, and none issues 
 
 
 def read_fill(found: Row, names: Mapping[str, str]) -> Fill:
-    """One FILL activity. Commissions and fees come as activities of their own, so the fill's are unknown.
+    """Read one FILL activity. Its fee is unknown: commissions and fees are activities of their own.
 
-    It does not say what it is of: `names` are the coins that are known, as positions write them, and their symbols.
+    An activity names no asset class: `names` maps the names of known coins, as positions write them, to their symbols.
     """
     name = word(found, "id")
     with naming(f"activity {name}"):
@@ -45,9 +45,9 @@ def read_fill(found: Row, names: Mapping[str, str]) -> Fill:
 
 
 def read_flow(found: Row, currency: str, first_seen: datetime) -> Flow | None:
-    """One activity that is no trade; None for one that moved no money, or was taken back before it did.
+    """Read one activity that is not a trade; None for one that moved no money, or was cancelled before it did.
 
-    Most of them have a date and no time: they are dated with `first_seen`, when they first were in an answer.
+    Most of them have a date but no time: they are dated `first_seen`, when they first appeared in an answer.
     """
     name = word(found, "id")
     with naming(f"activity {name}"):
@@ -67,11 +67,13 @@ def read_flow(found: Row, currency: str, first_seen: datetime) -> Flow | None:
 
 
 KEPT = 20_000
-"""Ids that are remembered. What is older has long left the pages that are read."""
+"""Activity ids that are remembered. Older ones have left the pages that are read."""
 OVERLAP: Final = timedelta(hours=1)
-"""So long before the last run's end rows are given again: it may not have read them. Who takes them knows their ids."""
+"""Time before the end of the last run for which rows are returned again: that run may not have read them. The
+receiver recognises their ids."""
 LATE: Final = timedelta(days=2, hours=5)
-"""From the beginning of a row's date, UTC, to the end of the day after it in New York: until then it may appear."""
+"""Time from the beginning of a row's date (UTC) to the end of the next day in New York, by which the row has
+appeared."""
 
 
 def _once(answer: Sequence[Row]) -> list[Row]:
@@ -83,11 +85,12 @@ def _once(answer: Sequence[Row]) -> list[Row]:
 
 
 class Known:
-    """Which activities were given already. Of the first answer those are new that the run before could not know.
+    """The activities that were returned before. Of the first answer, those are new that the previous run could not
+    know.
 
-    Where there was no run before, what is in the first answer had happened before anyone looked. A row with a date and
-    no time may be one that a later run on the same day cannot tell from a new one: it is given, dated by the beginning
-    of its day, so that its id is known from then on.
+    Without a previous run, everything in the first answer happened before monitoring began. A row with a date but no
+    time may look new again to a later run on the same day: it is returned, dated by the beginning of its day, so that
+    its id is known from then on.
     """
 
     def __init__(self) -> None:
@@ -95,13 +98,13 @@ class Known:
         self._since: datetime | None = None
 
     def remember(self, since: datetime | None) -> None:
-        """Rows from `since` on, when the run before knew the account last, are new; None where that is not known."""
+        """Treat rows from `since` on, the last observation of the previous run, as new; None where that is unknown."""
         self._since = None if since is None else since - OVERLAP
 
     def new(self, answer: Sequence[Row]) -> list[Row]:
-        """Those of the answer that are to be given, in its order. They stay new until they are learnt.
+        """The rows of the answer to return, in its order. They stay new until `learn` is called.
 
-        UnreadableError where one of them is there twice, and the two differ.
+        Raises UnreadableError for two different rows with one id.
         """
         answer = _once(answer)
         if self._given is not None:
@@ -121,7 +124,7 @@ class Known:
         ]
 
     def learn(self, answer: Sequence[Row]) -> None:
-        """They were given."""
+        """Mark the rows as returned."""
         given = {} if self._given is None else self._given
         for each in answer:
             name = word(each, "id")
@@ -132,7 +135,7 @@ class Known:
         self._given = given
 
     def goes_beyond(self, page: Sequence[Row]) -> bool:
-        """Whether nothing is new that is older than a page, newest row first."""
+        """Whether every row older than this page, which is sorted newest first, is known."""
         if self._given is not None:
             return any(word(each, "id") in self._given for each in page)
         return self._since is None or any(self._is_old(each) for each in page[-1:])
@@ -143,7 +146,7 @@ class Known:
         return self._given is not None
 
     def _is_old(self, row: Row) -> bool:
-        """Whether the run before has known it, or could have: it had happened, and would have been in its answers."""
+        """Whether the previous run knew the row or could have: it had happened, and would have been in its answers."""
         day = _day(row)
         at = _time(row) if day is None else day + LATE
         if at is None:
@@ -152,7 +155,7 @@ class Known:
 
 
 def _time(row: Row) -> datetime | None:
-    """When it happened; None where it does not say, or what it says is no time."""
+    """When the activity happened; None where it has no valid time."""
     try:
         return instant(row.get("transaction_time")) or instant(row.get("created_at"))
     except UnreadableError:
@@ -160,7 +163,7 @@ def _time(row: Row) -> datetime | None:
 
 
 def _day(row: Row) -> datetime | None:
-    """The beginning, in UTC, of the day of a row that has a date and no time; None for any other."""
+    """The beginning, in UTC, of the day of a row that has a date but no time; None for any other row."""
     if row.get("transaction_time") or row.get("created_at"):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Alpaca's bars: coins for anybody, stocks for who has keys, as they were traded: not adjusted for splits."""
+"""Alpaca's historical bars, unadjusted for splits. Coins need no keys, stocks do."""
 
 from __future__ import annotations
 
@@ -25,23 +25,24 @@ TIMEFRAMES: Final = {
 MOST = 10_000
 """Bars of one answer."""
 DELAY = timedelta(minutes=16)
-"""Stocks: without a subscription the last quarter of an hour is not given."""
+"""Without a subscription, the latest 15 minutes of stock data are not available."""
 TIMEOUT = 30.0
 KEYS = ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY")
 
 
 class AlpacaBars:
-    """Public bars. Stocks are asked for with the keys of Alpaca's own environment variables."""
+    """Public bars. Requests for stocks use the keys in Alpaca's own environment variables."""
 
     def __init__(self, endpoint: str | None = None) -> None:
-        """`endpoint` stands for the address of the data API."""
+        """`endpoint` replaces the address of the data API."""
         self._endpoint = (endpoint or DATA).rstrip("/")
         self._clients: dict[bool, Any] = {}
         self._deadlines = Deadlines(TIMEOUT)
         self._thread = DaemonThreads(1, "alpaca-bars")
 
     async def bars(self, symbol: str, timeframe: str, since: int, limit: int | None = None) -> Sequence[Bar]:
-        """One page. CredentialsRefusedError for stocks without keys, ValueError for a timeframe there is not."""
+        """Fetch one page. Raises CredentialsRefusedError for stocks without keys, ValueError for an unknown
+        timeframe."""
         if timeframe not in TIMEFRAMES:
             raise ValueError(f"Alpaca has no bars of {timeframe}; it has {', '.join(TIMEFRAMES)}")
         crypto = is_crypto(symbol)

@@ -1,8 +1,8 @@
-"""The one way to Alpaca: alpaca-py's own clients, run in threads, asked once, every failure one of our errors.
+"""The HTTP client of one account: alpaca-py's own clients, run in threads, without retries, with every failure mapped.
 
-alpaca-py sends again by itself after a 429 or a 504, waits without end for an answer, and reads numbers as floats.
-Here a request leaves once, has a deadline, and its numbers stay exact. Orders have threads of their own: a reading that
-hangs never keeps one waiting.
+alpaca-py retries by itself after a 429 or a 504, has no timeout, and parses numbers as floats. Here a request is sent
+once, has a deadline, and its numbers stay exact. Orders have threads of their own, so that a query that hangs never
+delays one.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from killswitch_alpaca.settings import Settings
 
 T = TypeVar("T")
 READERS, CHANGERS = 4, 8
-"""Requests of each kind that may be under way at once."""
+"""Concurrent requests of each kind."""
 TOO_LATE = "the account was closed before Alpaca was asked"
 
 
 @dataclass(slots=True)
 class Tally:
-    """What has been asked since the last snapshot, and what went wrong."""
+    """Request counters since the last snapshot."""
 
     requests: int = 0
     errors: int = 0
@@ -52,11 +52,11 @@ class Tally:
     malformed: int = 0
     rate_limited: int = 0
     latency_ms: float = 0.0
-    """Of the slowest answer."""
+    """Latency of the slowest answer."""
 
 
 class RefusedError(Exception):
-    """Alpaca answered, and not with a success."""
+    """Alpaca answered with a status other than success."""
 
     def __init__(self, refused: Refused) -> None:
         super().__init__(refused.text)
@@ -64,11 +64,11 @@ class RefusedError(Exception):
 
 
 class GarbledError(Exception):
-    """A success whose body is no JSON."""
+    """A successful answer whose body is not JSON."""
 
 
 class Client:
-    """One account's way to Alpaca's trading and data APIs. `call` is the only way through it."""
+    """One account's access to Alpaca's trading and data APIs, through `call` only."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -86,9 +86,9 @@ class Client:
         """Requests that Alpaca has counted in its current minute, as it said last."""
 
     async def call(self, ask: Callable[[Any], T], *, changes: bool = False, data: bool = False) -> T:
-        """What `ask` answers, given alpaca-py's trading client, or its data client where `data`.
+        """Run `ask` with alpaca-py's trading client, or with its data client where `data`; return its answer.
 
-        RefusedError for what is for the caller to read; every other failure is a VenueError.
+        Raises RefusedError for an answer that the caller interprets, and a VenueError for every other failure.
         """
         if self._closed:
             raise VenueDownError(TOO_LATE)
@@ -117,20 +117,20 @@ class Client:
             self._answered.set()
 
     async def connected(self) -> None:
-        """Wait for the end of a first request, if one is under way: the next one finds a connection that stands.
+        """Wait for the end of a first request, if one is in flight, so that the next one reuses its connection.
 
-        What is measured by a request that opens one is mostly how long that takes.
+        The latency of a request that opens a connection is mostly that of opening it.
         """
         if self._under_way and not self._answered.is_set():
             await self._answered.wait()
 
     def take_tally(self) -> Tally:
-        """The tally; a new one begins."""
+        """Return the counters and start new ones."""
         taken, self.tally = self.tally, Tally()
         return taken
 
     async def close(self) -> None:
-        """Give back threads and connections. What is still under way ends with that; of a change nobody knows more."""
+        """Release threads and connections. Requests in flight end; the status of a change among them is unknown."""
         self._closed = True
         for pool in (self._readers, self._changers):
             pool.shutdown(wait=False, cancel_futures=True)
@@ -178,7 +178,7 @@ class Client:
             self.tally.errors += 1
 
     def _failed(self, error: Exception, *, changes: bool) -> VenueError:
-        """A request that got no answer: it was never made, or nobody knows."""
+        """The error of a request without an answer: it was never sent, or its status is unknown."""
         from requests import exceptions
 
         where = place(error) or shown(self._settings.trading)
@@ -210,7 +210,7 @@ class Client:
 
 
 def called_off() -> bool:
-    """Whether somebody calls off the task that asks, and not only what it waits for."""
+    """Whether the current task is being cancelled, and not only what it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
@@ -219,9 +219,9 @@ _IMPORTING = threading.Lock()
 
 
 def imported(module: str, name: str) -> Any:
-    """A class of alpaca-py. ImportError where that is not installed.
+    """Import a class of alpaca-py. Raises ImportError where it is not installed.
 
-    It brings along streams of its own, which are not used here, over a library that calls itself outdated.
+    alpaca-py also imports its streams, which are not used here, with a library that warns that it is deprecated.
     """
     with _IMPORTING, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -234,9 +234,9 @@ def asking_once(
     proxy: str | None = None,
     heard: Callable[[Mapping[str, str]], None] = lambda _: None,
 ) -> Any:
-    """`client`, one of alpaca-py's, with retries switched off, a deadline for every request, and answers read by us.
+    """Configure one of alpaca-py's clients: no retries, a deadline for every request, exact numbers.
 
-    Its calls raise RefusedError for an answer that is no success, and what `requests` raises.
+    Its calls raise RefusedError for an unsuccessful answer, and the errors of `requests`.
     """
     from killswitch.transport.adapters import watch
 
@@ -265,7 +265,7 @@ def asking_once(
 
 
 def asked_to_wait(headers: Mapping[str, str]) -> float | None:
-    """Seconds until Alpaca listens again, as far as it says so; both ends of them by its own clock."""
+    """Seconds until Alpaca accepts requests again, where it says so; both times are by its own clock."""
     try:
         if "Retry-After" in headers:
             return float(headers["Retry-After"])
@@ -276,7 +276,7 @@ def asked_to_wait(headers: Mapping[str, str]) -> float | None:
 
 
 class DaemonThreads(Executor):
-    """So many threads at most, none of which anybody waits for when the process ends."""
+    """A thread pool whose threads do not delay the end of the process."""
 
     def __init__(self, most: int, name: str) -> None:
         self._most, self._name = most, name
@@ -287,7 +287,8 @@ class DaemonThreads(Executor):
         self._closed = False
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """RuntimeError after `shutdown`. Where no thread can be begun and none runs, the future's is an OSError."""
+        """Raises RuntimeError after `shutdown`. If no thread can be started and none runs, the future fails with an
+        OSError."""
         future: Future[T] = Future()
         with self._lock:
             if self._closed:
@@ -298,7 +299,7 @@ class DaemonThreads(Executor):
         return future
 
     def _begin_one(self) -> None:
-        """With the lock held. What was put last is called off if there is nobody to do it, now or soon."""
+        """Start a thread, with the lock held. The last work item fails if there is no thread to do it."""
         thread = threading.Thread(target=self._run, name=f"{self._name}-{self._threads + 1}", daemon=True)
         try:
             thread.start()
@@ -309,7 +310,7 @@ class DaemonThreads(Executor):
             self._threads += 1
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """What has not begun is called off, and nothing that has is waited for, whatever is asked for."""
+        """Cancel what has not started, and wait for nothing that has, whatever the arguments."""
         with self._lock:
             self._closed = True
             with suppress(Empty):

@@ -1,9 +1,9 @@
-"""What a refusal of Alpaca means, and how failures and addresses may be shown.
+"""Meaning of Alpaca's refusals, and what of failures and addresses may be shown.
 
-Alpaca has few codes and many sentences: `40310000` alone stands for too few shares, too little money, a wash trade and
-a suspended account. So a refusal is read by its code and then by its words, in the order of `MEANINGS`. Words that are
-not known leave a refusal with a code a refusal: its reason is `other`, and Alpaca's own sentence is told. Without a
-code that is Alpaca's and without known words nobody has refused anything: the fate of what was sent is unknown.
+Alpaca has few codes and many sentences: `40310000` alone covers too few shares, too little money, a wash trade and a
+suspended account. A refusal is therefore classified by its code and then by its words, in the order of `MEANINGS`. A
+refusal with a code and unknown words has the reason `other`, with Alpaca's own sentence. An answer with neither one of
+Alpaca's codes nor known words is no refusal: the order's status is unknown.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from killswitch.model.venue import (
 from killswitch_alpaca.numbers import UnreadableError, decimal
 
 LONGEST_TEXT = 300
-"""Characters of Alpaca's words that are repeated."""
+"""Characters of Alpaca's text that messages repeat."""
 
 What = RejectReason | Literal["gone", "denied", "held"]
-"""Why an order was refused; or: the order is not there any more (`gone`), the keys are not good (`denied`), too few
-shares are free, and the numbers beside the words say why (`held`)."""
+"""Why an order was refused; or the order no longer exists (`gone`), the keys are not valid (`denied`), or too few
+shares are free and the numbers beside the text give the reason (`held`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """An answer of Alpaca that is no success: its status, its own code and sentence, and all else that it said."""
+    """An unsuccessful answer: its status, Alpaca's own code and sentence, and the rest of the body."""
 
     status: int
     code: int | None
@@ -78,7 +78,7 @@ for its codes, and for refusals without a code."""
 
 
 def read_refusal(status: int, text: str, retry_after: float | None = None) -> Refused:
-    """An answer with a status of 400 and more, whatever its body is."""
+    """Parse an answer with a status of 400 and more, whatever its body is."""
     try:
         body = json.loads(text, parse_float=Decimal)
     except ValueError:
@@ -94,7 +94,7 @@ def read_refusal(status: int, text: str, retry_after: float | None = None) -> Re
 
 
 def meaning(refused: Refused) -> What:
-    """Why Alpaca said no; `other` where its words are not known."""
+    """Why Alpaca refused; `other` where its words are unknown."""
     words = f"{refused.text} {refused.body.get('reject_reason') or ''}".lower()
     for pattern, what, codes in MEANINGS:
         if (refused.code is None or refused.code in codes) and re.search(pattern, words):
@@ -104,7 +104,8 @@ def meaning(refused: Refused) -> What:
 
 
 def _held(refused: Refused) -> RejectReason:
-    """Too few shares are free: none are held any more, resting orders hold them, or fewer are held than was asked."""
+    """Why too few shares are free: none are held any more, resting orders hold them, or fewer are held than
+    requested."""
     try:
         existing, held = decimal(refused.body.get("existing_qty")), decimal(refused.body.get("held_for_orders"))
         free = decimal(refused.body.get("available"))
@@ -119,7 +120,7 @@ def _held(refused: Refused) -> RejectReason:
 
 
 def _is_verdict(refused: Refused, what: What) -> bool:
-    """Whether Alpaca has said no: in words that are known, or by a code of its form, and without an order."""
+    """Whether Alpaca has refused: in known words or with one of its codes, and without an order in the answer."""
     if refused.body.get("client_order_id") and refused.body.get("id"):
         return False
     coded = refused.code is not None and 40_000_000 <= refused.code < 50_000_000
@@ -127,7 +128,7 @@ def _is_verdict(refused: Refused, what: What) -> bool:
 
 
 def as_venue_error(refused: Refused, *, changes: bool) -> VenueError:
-    """The error that `refused` is, for a call that `changes` something or only reads."""
+    """The error for a refusal of a call that `changes` something or only reads."""
     text = f"Alpaca: {refused.status}" + (f" {refused.code}" if refused.code else "")
     text += f": {refused.text}" if refused.text else ", without a word"
     if refused.status == 429:
@@ -149,7 +150,7 @@ def as_venue_error(refused: Refused, *, changes: bool) -> VenueError:
 
 
 def shown(address: str) -> str:
-    """The address without a user, a password, a query and a fragment."""
+    """The address without user, password, query and fragment."""
     parts = _parts(address)
     if parts is None:
         return "an address that makes no sense"
@@ -157,7 +158,7 @@ def shown(address: str) -> str:
 
 
 def hushed(text: str, *addresses: str | None) -> str:
-    """The text, with whatever of these addresses may be a secret made unreadable wherever it is repeated."""
+    """The text with every secret part of these addresses redacted."""
     for address in addresses:
         if address is not None:
             text = text.replace(address, shown(address))
@@ -167,22 +168,22 @@ def hushed(text: str, *addresses: str | None) -> str:
 
 
 def failure(error: BaseException) -> str:
-    """What a library says of a request that failed, without the address that it was made to."""
+    """What a library reports of a failed request, without the address."""
     cause = error.args[0] if error.args else None
     told = getattr(cause, "reason", None) or cause or error
     return str(told) or type(error).__name__
 
 
 def place(error: BaseException) -> str | None:
-    """Where a request of `requests` went that failed so: `host:port`, nothing of a user or a path."""
+    """The `host:port` of a failed request of `requests`, without user and path."""
     parts = _parts(str(getattr(getattr(error, "request", None), "url", None) or ""))
     return None if parts is None else parts.netloc.rpartition("@")[2] or None
 
 
 def _secrets(address: str) -> list[str]:
-    """As they are written and as they are meant; the longest first, so that no part of one is left over.
+    """Secret parts of an address, encoded and decoded, the longest first so that none is redacted in part.
 
-    Those of one to three characters would take half of the words along.
+    Parts of up to three characters are left out: they would redact ordinary words.
     """
     parts = _parts(address)
     if parts is None:
@@ -195,7 +196,7 @@ def _secrets(address: str) -> list[str]:
 
 
 def _parts(address: str) -> SplitResult | None:
-    """None for what is no address."""
+    """The parts of an address; None for text that is not one."""
     try:
         return urlsplit(address)
     except ValueError:

@@ -1,6 +1,6 @@
-"""What this adapter says of its one venue, for the entry-point group `killswitch.venues`.
+"""Description of Alpaca for the entry-point group `killswitch.venues`.
 
-A family is loaded to check documents too, at every save: what takes long is imported where it is needed.
+The family is also loaded to check documents at every save, so slow modules are imported where they are used.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class AlpacaFamily:
-    """Alpaca alone. A VenueFamily, and a FittingFamily."""
+    """The one venue Alpaca: a VenueFamily and a FittingFamily."""
 
     def listings(self) -> Sequence[VenueListing]:
         from killswitch.model.inspection import VenueListing
@@ -33,7 +33,7 @@ class AlpacaFamily:
         )
 
     def history(self, exchange: str, endpoint: str | None = None) -> BarHistory | None:
-        """Alpaca's bars, under the name `alpaca`."""
+        """Alpaca's bars, for the exchange name `alpaca`."""
         if exchange != "alpaca":
             return None
         from killswitch_alpaca.bars import AlpacaBars
@@ -53,7 +53,7 @@ class AlpacaFamily:
         return not_installed()
 
     def keeps_apart(self, exchange: str | None) -> bool:
-        """See `FittingFamily`. An account is counted in US dollars, and is one book."""
+        """See `FittingFamily`. An account is valued in US dollars, and is one book."""
         return False
 
 

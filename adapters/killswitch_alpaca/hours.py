@@ -1,4 +1,4 @@
-"""When stocks are traded: the regular session by Alpaca's clock, the extended one by its calendar."""
+"""Trading hours of stocks: the regular session by Alpaca's clock, the extended session by its calendar."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Session = Literal["regular", "extended", "closed"]
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Alpaca's clock at one moment. `skew`: its time minus ours."""
+    """Alpaca's clock at one moment. `skew` is its time minus ours."""
 
     is_open: bool
     next_open: datetime
     next_close: datetime
     offset: timedelta
-    """Of New York from UTC, then."""
+    """Offset of New York from UTC at that time."""
     skew: timedelta
 
     def regular(self, now: datetime) -> bool:
-        """Whether the regular session is on at `now`, a time of ours not long after the clock was read."""
+        """Whether the regular session is open at `now`, a local time not long after the clock was read."""
         theirs = now + self.skew
         if self.is_open:
             return theirs < self.next_close or theirs >= self.next_open
@@ -32,7 +32,7 @@ class Clock:
 
 
 def read_clock(answer: Row, now: datetime) -> Clock:
-    """`now`: our time in the middle of the request. UnreadableError for what is no clock."""
+    """Parse the clock. `now` is the local time in the middle of the request. Raises UnreadableError."""
     theirs = zoned(word(answer, "timestamp"))
     opens, closes = instant(word(answer, "next_open")), instant(word(answer, "next_close"))
     is_open = answer.get("is_open")
@@ -73,13 +73,13 @@ def _moment(date: str, clock: object, offset: timedelta) -> datetime:
 
 @dataclass(slots=True)
 class Hours:
-    """What is known of the sessions. Without a clock nothing is known, and nothing is taken for open or closed."""
+    """What is known of the sessions. Without a clock nothing is assumed to be open or closed."""
 
     clock: Clock | None = None
     days: tuple[Day, ...] = ()
 
     def session(self, now: datetime) -> Session | None:
-        """Which session is on; None while it is not known."""
+        """The current session; None while it is unknown."""
         if self.clock is None:
             return None
         if self.clock.regular(now):
@@ -88,7 +88,7 @@ class Hours:
         return "extended" if any(day.begins <= theirs < day.ends for day in self.days) else "closed"
 
     def next_session(self, now: datetime, *, extended: bool) -> datetime | None:
-        """When the next session begins; the extended one too where `extended`. None while it is not known."""
+        """When the next session begins, extended sessions included where `extended`; None while it is unknown."""
         if self.clock is None:
             return None
         theirs = now + self.clock.skew

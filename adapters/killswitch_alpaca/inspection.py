@@ -1,8 +1,8 @@
-"""What Alpaca is like, and what it says of an account before it is trusted.
+"""Traits and capabilities of Alpaca, and the inspection of an account.
 
-The trading API takes 200 requests a minute of an account (some accounts have more). A snapshot is positions each time
-and the rest of the account more rarely; see `snapshot_reader`. It takes 1.4 requests on average, so limits are
-counted in fifths of a request. A twentieth of the limit is left to what is read for the first time.
+The trading API allows an account 200 requests a minute (some accounts have more). A snapshot reads positions each time
+and the rest of the account more rarely; see `snapshot_reader`. It costs 1.4 requests on average, so limits are counted
+in fifths of a request. A twentieth of the limit is reserved for what is read for the first time.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ SNAPSHOT: Final = 7
 def traits_for(requests_per_minute: int) -> VenueTraits:
     """The traits of an account with this allowance.
 
-    There is no batch. `whole_book` is no: `DELETE /v2/positions` gives its orders names of Alpaca's own, so that nobody
-    could be asked what became of ours; it fails for shares that a resting order holds, or cancels every order of the
+    There is no batch. `whole_book` is off: `DELETE /v2/positions` gives its orders names of Alpaca's own, so that their
+    status cannot be queried by ours; it fails for shares that a resting order holds, or cancels every order of the
     account, which is more than was decided; and outside hours it queues what the policy may want refused.
     """
     limit = RateLimit(COUNTED, FIFTHS * requests_per_minute * 19 // 20, 60.0)
@@ -80,7 +80,8 @@ RIGHTS: Final = (
 
 
 async def inspect(client: Client, settings: Settings) -> Inspection:
-    """VenueError where Alpaca cannot be reached, or refuses the keys; what else cannot be read is a note."""
+    """Inspect the account. Raises VenueError where Alpaca cannot be reached or refuses the keys; other failures are
+    notes."""
     notes: list[str] = []
     try:
         account = row(await client.call(lambda trading: trading.get_account()), "the account")

@@ -1,4 +1,4 @@
-"""Alpaca's assets as rules: steps, sizes, and whether an order would be taken now."""
+"""Alpaca's assets as instruments: steps, sizes, and whether the market accepts orders now."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from killswitch_alpaca.numbers import Row, UnreadableError, positive, word
 from killswitch_alpaca.positions import CRYPTO, OPTION, symbol_of
 
 FRACTION = Decimal("0.000000001")
-"""The step of shares that can be divided, and of coins: nine decimals."""
+"""Amount step of fractional shares and of coins: nine decimals."""
 PENNY, SUB_PENNY, DOLLAR = Decimal("0.01"), Decimal("0.0001"), Decimal(1)
 LARGEST_CRYPTO = Decimal(200_000)
-"""US dollars that one order for coins may be worth. The amount is reckoned with a fifth of room: prices move."""
+"""Largest value of one order for coins, in US dollars. Amounts leave a margin of a fifth for price moves."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """What Alpaca says of an asset, by its symbol as ours."""
+    """An asset as Alpaca describes it, under its symbol here."""
 
     symbol: str
     crypto: bool
@@ -33,7 +33,7 @@ class Asset:
 
 
 def read_asset(found: Row) -> Asset:
-    """One asset. UnreadableError where it does not say whether it is traded."""
+    """Parse one asset. Raises UnreadableError where it does not say whether it is tradable."""
     asset_class = found.get("class", found.get("asset_class"))
     symbol = symbol_of(word(found, "symbol"), asset_class)
     tradable = found.get("tradable")
@@ -55,8 +55,8 @@ def read_asset(found: Row) -> Asset:
 def instrument(
     asset: Asset, position: Position | None, session: Session | None, *, extended: bool, barred: bool
 ) -> Instrument:
-    """The rules as they are now. `extended`: our orders may go into the extended session; `barred`: the account may
-    only cancel. Without a known session the state of what has hours is unknown."""
+    """The current rules of an asset. `extended`: orders may use the extended session; `barred`: the account may only
+    cancel. While the session is unknown, so is the state of an asset that has hours."""
     price = position.mark_price if position is not None else None
     most = None
     if asset.crypto:
@@ -97,17 +97,17 @@ def _state(asset: Asset, session: Session | None, *, extended: bool, barred: boo
 
 
 def _rough(price: Decimal) -> Decimal:
-    """The price to one digit, rounded up: what hangs on it is not told anew with every tick."""
+    """The price rounded up to one digit, so that what depends on it does not change with every tick."""
     power = Decimal(10) ** price.adjusted()
     return (price / power).to_integral_value(ROUND_FLOOR) * power + power
 
 
 CLOSED = frozenset({"ACCOUNT_CLOSED", "DISABLED", "INACTIVE", "REJECTED", "SUBMISSION_FAILED"})
-"""Statuses of an account that cannot trade. Others than ACTIVE, such as ACCOUNT_UPDATED, are passing."""
+"""Statuses of an account that cannot trade. Other statuses than ACTIVE, such as ACCOUNT_UPDATED, are temporary."""
 
 
 def barred(account: Row) -> str | None:
-    """Why the account takes no orders, in words; None if it does."""
+    """Why the account accepts no orders; None if it does."""
     found = [
         text
         for name, text in (

@@ -1,4 +1,4 @@
-"""What happened to an account: its trades, and money that moved; when each list was read, and how late rows come."""
+"""Fills and flows of an account: the rows to report, when each list was read, and how late rows appear."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from killswitch_alpaca.settings import Settings
 
 R = TypeVar("R", Fill, Flow)
 FLOWS_BEHIND = timedelta(days=1)
-"""Rows of money that moved come up to a day later: of the last day none are proven to be known."""
+"""Flows appear up to a day late, so the last day's are never known to be complete."""
 LAG_KEPT: Final = 3600.0
-"""Seconds for which a lag that was measured is told."""
+"""Seconds for which a measured lag is reported."""
 LONGEST_LAG: Final = 180.0
-"""Seconds; no more is told. In storms rows have come a minute late, and this is three times that. A fill that is later
-came after an outage, or its trade was corrected: of the next fill it says no more than that this one may be late."""
+"""Largest reported lag, in seconds: three times the worst seen in storms. A fill that is later came after an outage,
+or its trade was corrected."""
 
 
 @dataclass(slots=True)
 class Rows(Part, Generic[R]):
-    """A list of rows that is read again and again: its age, the rows already given, and those still to be given."""
+    """A list of rows that is read repeatedly: its age, the rows already returned, and those still to be returned."""
 
     given: Known = field(default_factory=Known)
     waiting: list[R] = field(default_factory=list)
 
     def give(self, now: float) -> tuple[R, ...] | None:
-        """The rows that were not given before; None where they are not known."""
+        """The rows that were not returned before; None where they are unknown."""
         found, self.waiting = tuple(self.waiting), []
         return found if self.is_good(now) else None
 
@@ -44,7 +44,8 @@ class Rows(Part, Generic[R]):
 
 
 class Ledger:
-    """Rows that no snapshot has given yet, and what they explain. `venue_time`: now, by Alpaca's clock."""
+    """Rows that no snapshot has returned yet, and the changes that they explain. `venue_time` is the current time by
+    Alpaca's clock."""
 
     def __init__(self, settings: Settings, ask: Questions, venue_time: Callable[[], datetime]) -> None:
         self._settings = settings
@@ -57,12 +58,12 @@ class Ledger:
         """When a trade came, in seconds of the loop, and how late it was; each later one was less late."""
 
     def remember(self, since: datetime | None) -> None:
-        """Rows from `since` on are new: that is what the run before this one knew."""
+        """Treat rows from `since` on, the end of the previous run's knowledge, as new."""
         self.trades.given.remember(since)
         self.moves.given.remember(since)
 
     async def read_trades(self, coins: Iterable[str]) -> None:
-        """Read what was traded. `coins` are symbols that are known: trades write them without a slash."""
+        """Read trades. `coins` are known symbols: trades write them without a slash."""
         asked_at, before = self._venue_time(), self.trades.as_of
         names = {symbol.replace("/", ""): symbol for symbol in coins}
         known = self.trades.given
@@ -80,7 +81,7 @@ class Ledger:
             self._measured(now, (asked_at - fill.at).total_seconds() if late else 0.0)
 
     async def read_moves(self) -> None:
-        """Read what money moved beside trades."""
+        """Read flows."""
         known = self.moves.given
         answer = await self._ask.activities(known, "/account/activities", category="non_trade_activity")
         seen = self._settings.now()
@@ -100,13 +101,13 @@ class Ledger:
         self._lags.append((now, lag))
 
     def lag(self, now: float) -> float | None:
-        """The most by which a trade was late in the last hour, in seconds, `LONGEST_LAG` at most; None without one."""
+        """The largest lag of a trade in the last hour, in seconds, at most `LONGEST_LAG`; None without one."""
         while self._lags and now - self._lags[0][0] > LAG_KEPT:
             self._lags.popleft()
         return min(self._lags[0][1], LONGEST_LAG) if self._lags else None
 
     @property
     def flows_as_of(self) -> datetime | None:
-        """Up to when all flows were given: a day before they were asked for."""
+        """Time up to which all flows were returned: a day before they were requested."""
         asked_at = self.moves.complete_until
         return None if asked_at is None else asked_at - FLOWS_BEHIND

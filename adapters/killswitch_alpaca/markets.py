@@ -1,4 +1,4 @@
-"""What is read of Alpaca's markets: rules, best prices, clock and calendar."""
+"""Market data of Alpaca: rules, best prices, clock and calendar."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from killswitch_alpaca.settings import Settings
 
 
 class Markets:
-    """What is known of them, and which of their rules were given already. Times in seconds of the loop."""
+    """Known market data, and which rules snapshots have returned. Times in seconds of the loop."""
 
     def __init__(self, ask: Questions, *, extended: bool) -> None:
         self._ask = ask
@@ -33,7 +33,7 @@ class Markets:
         self._given: dict[str, Instrument] = {}
 
     def coins(self) -> list[str]:
-        """Symbols of the coins that are known."""
+        """Symbols of the known coins."""
         return [symbol for symbol in self._assets if is_crypto(symbol)]
 
     async def read_quotes(self, symbols: Sequence[str]) -> None:
@@ -41,7 +41,7 @@ class Markets:
         self._quotes = await self._ask.quotes(symbols)
 
     async def learn(self, symbols: Collection[str], now: float) -> int:
-        """The rules of these, as far as they are unknown or old; how many requests that took."""
+        """Read the rules of these symbols that are unknown or old; return the number of requests."""
         due = {it for it in symbols if now - self._asset_at.get(it, float("-inf")) >= ASSETS}
         if not due:
             return 0
@@ -58,14 +58,14 @@ class Markets:
         return requests
 
     def quoted(self, position: Position, now: float) -> Position:
-        """With bid and ask, where these are known."""
+        """The position with bid and ask, where these are known."""
         quote = self._quotes.get(position.symbol) if self.quotes.is_good(now) else None
         return position if quote is None else structs.replace(position, bid=quote[0], ask=quote[1])
 
     def news(
         self, positions: Iterable[Position], orders: Iterable[Order], session: Session | None, *, barred: bool
     ) -> tuple[Instrument, ...]:
-        """The rules that are new or have changed since they were given last. `barred`: the account takes no orders."""
+        """The rules that are new or changed since the last snapshot. `barred`: the account accepts no orders."""
         held = {position.symbol: position for position in positions}
         wanted = dict.fromkeys((*held, *(order.symbol for order in orders)))
         found = {
@@ -79,7 +79,7 @@ class Markets:
 
 
 class Sessions:
-    """What is known of the hours, and when it was read."""
+    """Trading hours, and when they were read."""
 
     def __init__(self, settings: Settings, client: Client, ask: Questions) -> None:
         self._settings = settings
@@ -93,12 +93,12 @@ class Sessions:
         self._under_way: asyncio.Task[None] | None = None
 
     def now(self) -> Session | None:
-        """Which session is on; None while the clock is unknown, or was read too long ago."""
+        """The current session; None while the clock is unknown or too old."""
         good = self.clock.is_good(asyncio.get_running_loop().time())
         return self.hours.session(self._settings.now()) if good else None
 
     def venue_time(self) -> datetime:
-        """Now, by Alpaca's clock as far as that is known."""
+        """The current time by Alpaca's clock, as far as that is known."""
         now = self._settings.now().astimezone(UTC)
         return now if self.hours.clock is None else now + self.hours.clock.skew
 
@@ -108,14 +108,14 @@ class Sessions:
         return None if self.hours.clock is None else self.hours.clock.skew.total_seconds() * 1000
 
     async def read_in_turn(self) -> None:
-        """Over a connection that stands: the time that opening one takes would be told as a skew."""
+        """Read over an open connection: the time to open one would be measured as skew."""
         await self._client.connected()
         await self.read()
 
     async def read(self) -> None:
-        """Read the clock, and the calendar where the extended session matters.
+        """Read the clock, and the calendar where the extended session is used.
 
-        Whoever asks while that is under way waits for the same answer: a close of many orders asks once.
+        Concurrent callers share one request, so that a close of many orders reads the clock once.
         """
         if self._under_way is None or self._under_way.done():
             self._under_way = asyncio.create_task(self._read())
@@ -136,7 +136,7 @@ class Sessions:
             self._calendar.was_read(now, self._calendar.touches)
 
     async def close(self) -> None:
-        """End what is under way for several."""
+        """Cancel the shared request."""
         if self._under_way is not None:
             self._under_way.cancel()
             await asyncio.gather(self._under_way, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Numbers and times as Alpaca writes them, read exactly or not at all."""
+"""Parsers of the numbers, texts and times in Alpaca's answers. A value is parsed exactly or not at all."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 from killswitch.model.magnitude import LONGEST, readable, readable_number
 
 Row = Mapping[str, Any]
-"""One object of an answer, as JSON gave it; numbers that were no strings are Decimal or int."""
+"""One object of an answer, as parsed from JSON; numbers that were not texts are Decimal or int."""
 
 
 class UnreadableError(Exception):
-    """A row makes no sense; the message names it. The part of the snapshot that it is in is unknown."""
+    """A row cannot be parsed; the message names it. The part of the snapshot that contains it is unknown."""
 
 
 @contextmanager
 def naming(what: str) -> Iterator[None]:
-    """Say of which row an UnreadableError is."""
+    """Prefix an UnreadableError with the row that it is about."""
     try:
         yield
     except UnreadableError as error:
@@ -28,21 +28,22 @@ def naming(what: str) -> Iterator[None]:
 
 
 def rows(answer: Any, what: str) -> list[Row]:
-    """The answer as a list of objects; UnreadableError where it is none."""
+    """The answer as a list of objects. Raises UnreadableError for anything else."""
     if not isinstance(answer, list) or not all(isinstance(each, Mapping) for each in answer):
         raise UnreadableError(f"{what} are no list of objects")
     return answer
 
 
 def row(answer: Any, what: str) -> Row:
-    """The answer as one object; UnreadableError where it is none."""
+    """The answer as one object. Raises UnreadableError for anything else."""
     if not isinstance(answer, Mapping):
         raise UnreadableError(f"{what} is no object")
     return answer
 
 
 def decimal(value: Any) -> Decimal | None:
-    """The number, exactly as written; None for nothing. UnreadableError for what is none or beyond measure."""
+    """The number, exactly as written; None for an absent one. Raises UnreadableError for an invalid or out-of-range
+    one."""
     if value is None or value == "":
         return None
     found = value if isinstance(value, Decimal) else readable_number(str(value))
@@ -58,13 +59,13 @@ def positive(value: Any) -> Decimal | None:
 
 
 def not_negative(value: Any) -> Decimal | None:
-    """What is never less than zero: a negative one is not known."""
+    """A number that is never below zero: a negative one is unknown."""
     found = decimal(value)
     return found if found is not None and found >= 0 else None
 
 
 def needed(found: Row, name: str) -> Decimal:
-    """The number under `name`; UnreadableError where it is missing."""
+    """The number under `name`. Raises UnreadableError where it is missing."""
     value = decimal(found.get(name))
     if value is None:
         raise UnreadableError(f"{name} is missing")
@@ -72,7 +73,7 @@ def needed(found: Row, name: str) -> Decimal:
 
 
 def more_than_zero(found: Row, name: str) -> Decimal:
-    """A size or a price under `name`; UnreadableError where it is missing, zero or less."""
+    """A size or a price under `name`. Raises UnreadableError where it is missing, zero or less."""
     value = needed(found, name)
     if value <= 0:
         raise UnreadableError(f"{name} is {value}")
@@ -80,13 +81,13 @@ def more_than_zero(found: Row, name: str) -> Decimal:
 
 
 def text(found: Row, name: str) -> str | None:
-    """The text under `name`; None for nothing, UnreadableError for anything else."""
+    """The text under `name`; None for an absent one. Raises UnreadableError for anything else."""
     value = found.get(name)
     return None if value is None or value == "" else word(found, name)
 
 
 def word(found: Row, name: str) -> str:
-    """The text under `name`; UnreadableError where it is missing or empty."""
+    """The text under `name`. Raises UnreadableError where it is missing or empty."""
     value = found.get(name)
     if not isinstance(value, str) or not value:
         raise UnreadableError(f"{name} is missing")
@@ -94,13 +95,13 @@ def word(found: Row, name: str) -> str:
 
 
 def instant(value: Any) -> datetime | None:
-    """The UTC time of an RFC 3339 text, nanoseconds cut off; None for nothing. UnreadableError for what is no time."""
+    """The UTC time of an RFC 3339 text, truncated to microseconds; None for an absent one. Raises UnreadableError."""
     found = zoned(value)
     return None if found is None else found.astimezone(UTC)
 
 
 def zoned(value: Any) -> datetime | None:
-    """The same in the zone that it is written in."""
+    """The same in the zone in which it is written."""
     if value is None or value == "":
         return None
     try:

@@ -1,4 +1,4 @@
-"""From our order to what Alpaca takes, which differs by asset, by size and by the hour."""
+"""Order requests in Alpaca's format, which depends on asset, size and time of day."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from killswitch_alpaca.instruments import DOLLAR, PENNY, SUB_PENNY
 from killswitch_alpaca.positions import is_crypto
 
 Manner = Literal["plain", "queued", "extended", "bounded"]
-"""How a stock order goes: as it is; as it is, for Alpaca to hold until the market opens; as a limit order into the
-extended session; the same with a limit that the order does not have yet."""
+"""How a stock order is sent: unchanged; unchanged, for Alpaca to hold until the market opens; as a limit order into
+the extended session; the same with a limit price that is still to be computed."""
 
 
 def manner(
@@ -22,9 +22,9 @@ def manner(
     outside_hours: Literal["queue", "extended"] | None,
     opens: datetime | None,
 ) -> Manner:
-    """How the order goes now. OrderRejectedError where it is not to go: nothing is sent then.
+    """How to send the order now. Raises OrderRejectedError where it must not be sent.
 
-    `opens`: when the next session begins that it could go into. Coins have no hours, and a stop rests in any case.
+    `opens`: when the next usable session begins. Coins have no hours, and a stop rests at any time.
     """
     if is_crypto(request.symbol) or request.trigger_price is not None or session == "regular":
         return "plain"
@@ -46,7 +46,7 @@ def manner(
 
 
 def bound(request: OrderRequest, reference: Decimal, band: Decimal) -> Decimal:
-    """The worst price of an order that has none: `band` beyond `reference`, on a tick, and never beyond that."""
+    """The limit price of an order without one: `band` beyond `reference`, rounded to a tick within the band."""
     sells = request.side == "sell"
     price = reference * (1 - band if sells else 1 + band)
     tick = PENNY if price >= DOLLAR else SUB_PENNY
@@ -54,9 +54,9 @@ def bound(request: OrderRequest, reference: Decimal, band: Decimal) -> Decimal:
 
 
 def order_body(request: OrderRequest, how: Manner, limit: Decimal | None = None) -> dict[str, Any]:
-    """The JSON of `POST /v2/orders`. Numbers are texts, so that none of them goes through a float.
+    """The JSON body of `POST /v2/orders`. Numbers are texts, so that none passes through a float.
 
-    `limit`: the price of a `bounded` order. OrderRejectedError for what Alpaca has no order for.
+    `limit`: the price of a `bounded` order. Raises OrderRejectedError for an order that Alpaca does not support.
     """
     price = limit if how == "bounded" else request.price
     body: dict[str, Any] = {

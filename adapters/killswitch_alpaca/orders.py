@@ -1,4 +1,4 @@
-"""Alpaca's orders as ours: open ones with the legs of brackets, and the account of a single one."""
+"""Alpaca's orders: open orders with the legs of brackets, and the report of one order."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ STATES: Final[Mapping[str, OrderState]] = {
     "pending_review": "open", "stopped": "open", "suspended": "open", "calculated": "open", "done_for_day": "open",
     "filled": "filled", "canceled": "canceled", "replaced": "canceled", "expired": "expired", "rejected": "rejected",
 }  # fmt: skip
-"""What each status means. `held` is a leg that waits for its parent, `done_for_day` goes on tomorrow."""
+"""State of each status. `held` is a leg that waits for its parent; `done_for_day` continues on the next day."""
 
 SIDES: Final[Mapping[str, OrderSide]] = {"buy": "buy", "sell": "sell", "sell_short": "sell"}
-"""What each side means. `sell_short` is how older accounts write a sale that opens a short."""
+"""Side of each word. Older accounts write a sale that opens a short as `sell_short`."""
 INTENTS: Final[Mapping[str, tuple[Side, bool]]] = {
     "buy_to_open": ("long", False), "sell_to_close": ("long", True),
     "sell_to_open": ("short", False), "buy_to_close": ("short", True),
@@ -31,7 +31,7 @@ INTENTS: Final[Mapping[str, tuple[Side, bool]]] = {
 
 
 def read_open(answer: Sequence[Row], prices: Mapping[str, Decimal]) -> tuple[Order, ...]:
-    """Every open order, legs included, each once. `prices` say how many shares an order over money is for."""
+    """Every open order, legs included, once. `prices` give the number of shares of an order by notional."""
     found: dict[str, Order] = {}
     for each in _with_legs(answer):
         if _state(each) == "open":
@@ -41,7 +41,7 @@ def read_open(answer: Sequence[Row], prices: Mapping[str, Decimal]) -> tuple[Ord
 
 
 def read_report(found: Row) -> OrderReport:
-    """The account of one order. Fees are not told with an order, so they are unknown."""
+    """The report of one order. Its fee is unknown: orders do not include fees."""
     name = word(found, "id")
     with naming(f"order {name}"):
         filled = _at_least_zero(needed(found, "filled_qty"), "filled_qty")
@@ -116,9 +116,9 @@ def read_side(found: Row) -> OrderSide:
 
 
 def _purpose(symbol: str, side: OrderSide, intent: object) -> tuple[Side | None, bool | None]:
-    """On which side of the book the order works, and whether it can only make it smaller; None: it does not say.
+    """Position side of the order, and whether it can only reduce; None where unknown.
 
-    Coins cannot be sold short at Alpaca. Of shares the order itself says what it is for, and Alpaca holds it to that.
+    Coins cannot be sold short at Alpaca. An order for shares states its purpose, and Alpaca enforces it.
     """
     if is_crypto(symbol):
         return "long", side == "sell"

@@ -1,4 +1,4 @@
-"""Alpaca's positions, and what an account is worth."""
+"""Alpaca's positions, and the equity of an account."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from killswitch_alpaca.numbers import Row, UnreadableError, decimal, naming, nee
 
 CRYPTO, EQUITY, OPTION = "crypto", "us_equity", "us_option"
 QUOTES = ("USDT", "USDC", "USD", "BTC")
-"""What crypto is priced in at Alpaca, the longer names first."""
+"""Quote assets of crypto at Alpaca, longer names first."""
 
 
 def symbol_of(name: str, asset_class: object) -> str:
-    """Our symbol of what Alpaca calls `name`."""
+    """The symbol here of Alpaca's `name`."""
     if asset_class != CRYPTO or "/" in name:
         return name
     quote = next((each for each in QUOTES if name.endswith(each) and len(name) > len(each)), None)
@@ -25,12 +25,12 @@ def symbol_of(name: str, asset_class: object) -> str:
 
 
 def is_crypto(symbol: str) -> bool:
-    """Whether the symbol, as ours, is of a market that never closes."""
+    """Whether the symbol trades in a market that never closes."""
     return "/" in symbol
 
 
 def read_position(found: Row) -> Position | None:
-    """One position; None for one of size zero. UnreadableError where its side and its size contradict each other."""
+    """One position; None for a size of zero. Raises UnreadableError where side and size contradict each other."""
     name = word(found, "symbol")
     with naming(f"position {name}"):
         size = needed(found, "qty")
@@ -53,7 +53,7 @@ def read_position(found: Row) -> Position | None:
 
 
 def read_positions(answer: Sequence[Row]) -> tuple[Position, ...]:
-    """All of them. UnreadableError names the first that makes no sense: a book with a hole is no book."""
+    """All positions. Raises UnreadableError for the first unreadable one: an incomplete book is unknown."""
     found = [position for each in answer if (position := read_position(each)) is not None]
     keys = [position.key for position in found]
     if len(set(keys)) < len(keys):
@@ -63,15 +63,15 @@ def read_positions(answer: Sequence[Row]) -> tuple[Position, ...]:
 
 
 def worth(positions: Sequence[Position]) -> Decimal | None:
-    """What the positions are worth together, shorts below zero; None once a part of it is unknown."""
+    """Total value of the positions, shorts negative; None where a part is unknown."""
     if any(position.notional is None for position in positions):
         return None
     return sum((_signed(position.side, position.notional or ZERO) for position in positions), ZERO)
 
 
 APART: Final = Decimal("0.005")
-"""By so much of what is held, long and short together, the account and its positions may differ in one reading: prices
-move between the two answers. More than that is a trade that only one of the two knows of."""
+"""Fraction of the gross position value by which the account and its positions may differ in one snapshot, since
+prices move between the two answers. A larger difference is a trade that only one of them includes."""
 ZERO: Final = Decimal(0)
 Held = frozenset[tuple[str, str, Decimal]]
 """Symbol, side and size of every position."""
@@ -79,10 +79,10 @@ Held = frozenset[tuple[str, str, Decimal]]
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The account as it was read, and the positions that it was read with.
+    """The account, and the positions at the same time.
 
-    `money` is what neither prices nor positions are: trades and transfers move it. `worth` is that of the positions.
-    None is not known.
+    `money` is what is neither price nor position: trades and transfers change it. `worth` is the value of the
+    positions. None is unknown.
     """
 
     account: Row
@@ -102,7 +102,7 @@ class Base:
 
 
 def base_of(account: Row, positions: Sequence[Position], read_at: datetime) -> Base:
-    """UnreadableError for an account without equity."""
+    """Combine account and positions. Raises UnreadableError for an account without equity."""
     equity, found = needed(account, "equity"), worth(positions)
     money = None
     if found is not None and agrees(account, positions):
@@ -113,7 +113,7 @@ def base_of(account: Row, positions: Sequence[Position], read_at: datetime) -> B
 
 
 def agrees(account: Row, positions: Sequence[Position]) -> bool:
-    """Whether the account's market values are those of these positions; True where either does not say."""
+    """Whether the account's market values match these positions; True where either is unknown."""
     market, found = _market_value(account), worth(positions)
     if market is None or found is None:
         return True
@@ -122,12 +122,12 @@ def agrees(account: Row, positions: Sequence[Position]) -> bool:
 
 
 def held_of(positions: Sequence[Position]) -> Held:
-    """What is held, without its prices."""
+    """The holdings, without prices."""
     return frozenset((position.symbol, position.side, position.contracts) for position in positions)
 
 
 def changes(before: Base, after: Base) -> tuple[dict[str, Decimal], Decimal]:
-    """By how much each symbol has changed between two readings, signed, and the money; of what is unknown, nothing."""
+    """Signed change of each symbol and of the money between two reads; zero for what is unknown."""
     was, present = ({symbol: _signed(side, amount) for symbol, side, amount in each.held} for each in (before, after))
     shares = {it: present.get(it, ZERO) - was.get(it, ZERO) for it in was.keys() | present.keys()}
     money = ZERO if before.money is None or after.money is None else after.money - before.money
@@ -137,9 +137,9 @@ def changes(before: Base, after: Base) -> tuple[dict[str, Decimal], Decimal]:
 def balances(
     base: Base, positions: Sequence[Position], currency: str, at: datetime
 ) -> tuple[tuple[Balance, ...], Decimal | None]:
-    """The money and, where the account is known in parts, each holding; beside them their sum, None where it is not.
+    """The money and, where the account is known in parts, each holding; and their sum, None where unknown.
 
-    Shares and coins are wallets of their own (below zero where they are owed), so that no part is unrealised profit.
+    Shares and coins are wallets of their own (negative where they are owed), so that no part is unrealised profit.
     """
     cash = decimal(base.account.get("cash"))
     if base.money is None or worth(positions) is None:
@@ -160,7 +160,7 @@ def _signed(side: str, amount: Decimal) -> Decimal:
 
 
 def _price(position: Position) -> Decimal:
-    """What one share, coin or contract is worth: of an option, that of all the shares that it is about."""
+    """Value of one share, coin or contract; for an option, the value of all the shares that it covers."""
     value, mark = position.notional or ZERO, position.mark_price
     return mark if mark is not None and mark * position.contracts == value else value / position.contracts
 

@@ -1,4 +1,4 @@
-"""What is asked of Alpaca about an account, and its answers as records of ours. Nothing is kept here."""
+"""Requests about an account, and their answers as records. This module keeps no state."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from killswitch_alpaca.positions import CRYPTO, EQUITY, is_crypto, read_position
 from killswitch_alpaca.settings import Settings
 
 PAGE, PAGES = 500, 10
-"""Orders of one answer, and answers of one reading."""
+"""Orders of one page, and pages of one read."""
 EDGE = timedelta(seconds=1)
-"""So much of the page before is asked for again. No account may send a whole page of orders in that time."""
+"""Overlap with the previous page. No account may submit a whole page of orders in that time."""
 TRADES_PAGE = 100
 SINGLES = 4
-"""So many unknown assets are asked for one by one; more of them by the whole list."""
+"""Largest number of unknown assets that are requested one by one; more are requested as the whole list."""
 OLD_QUOTE = timedelta(seconds=60)
 Book = tuple[Decimal | None, Decimal | None]
 """Best bid and ask."""
 
 
 class Questions:
-    """Every method may raise RefusedError, UnreadableError and any VenueError."""
+    """The requests. Every method may raise RefusedError, UnreadableError and any VenueError."""
 
     def __init__(self, settings: Settings, client: Client) -> None:
         self._settings = settings
@@ -46,7 +46,7 @@ class Questions:
         return row(await self._client.call(lambda trading: trading.get_account()), "the account")
 
     async def orders(self, prices: Mapping[str, Decimal]) -> tuple[Order, ...]:
-        """All open orders, page by page; `prices` as `read_open` wants them."""
+        """All open orders, page by page; `prices` as in `read_open`."""
         found: dict[str, Row] = {}
         query: dict[str, Any] = {"status": "open", "limit": PAGE, "nested": "true", "direction": "asc"}
         for _ in range(PAGES):
@@ -64,9 +64,9 @@ class Questions:
         raise UnreadableError(f"there are more than {len(found)} open orders")
 
     async def activities(self, known: Known, path: str, **query: Any) -> list[Row]:
-        """Activities that are not `known` yet, oldest first: page by page, until what is older is known.
+        """Activities that are not `known` yet, oldest first, page by page, until older ones are known.
 
-        Of the first answer after a long pause the newest are enough: there is no earlier answer for them to join on to.
+        Of the first answer after a long pause the newest suffice: there is no earlier answer that they must follow.
         """
         query |= {"direction": "desc", "page_size": TRADES_PAGE}
         found: list[Row] = []
@@ -81,7 +81,8 @@ class Questions:
         raise UnreadableError(f"more than {PAGES * TRADES_PAGE} activities since the last reading")
 
     async def clock(self) -> Clock:
-        """Alpaca's clock against the middle of the request, without the way into a thread, and into alpaca-py."""
+        """Alpaca's clock, compared with the middle of the request; starting a thread and importing alpaca-py are
+        excluded."""
 
         def timed(trading: Any) -> tuple[datetime, Any, datetime]:
             began = self._settings.now()
@@ -97,7 +98,7 @@ class Questions:
         return read_calendar(rows(await self.get("/calendar", query), "the calendar"), clock.offset)
 
     async def quotes(self, symbols: Sequence[str]) -> dict[str, Book]:
-        """Best bid and ask of stocks, None where there is none or it is older than a minute."""
+        """Best bid and ask of stocks; None where there is none, or it is older than a minute."""
         query: dict[str, Any] = {"symbols": ",".join(symbols)}
         if self._settings.data_feed is not None:
             query["feed"] = self._settings.data_feed
@@ -107,7 +108,7 @@ class Questions:
         return {symbol: _book(row(each, f"the quote of {symbol}"), now) for symbol, each in found.items()}
 
     async def trades(self, symbols: Sequence[str]) -> dict[str, tuple[Decimal, datetime]]:
-        """The last price that each share or coin was traded at, and when; one of which Alpaca has none is left out."""
+        """Last trade price and time of each share or coin; symbols without one are left out."""
         coins = [symbol for symbol in symbols if is_crypto(symbol)]
         shares = [symbol for symbol in symbols if not is_crypto(symbol)]
         feed = {} if self._settings.data_feed is None else {"feed": self._settings.data_feed}
@@ -130,7 +131,7 @@ class Questions:
         return prices
 
     async def assets(self, symbols: Collection[str]) -> tuple[list[Asset], int]:
-        """The assets that Alpaca gives of these, and how many requests that took. One by one, or by whole lists."""
+        """The assets of these symbols, and the number of requests: one for each, or one for each whole list."""
         if len(symbols) <= SINGLES:
             answers = await asyncio.gather(*(self._asset(symbol) for symbol in symbols), return_exceptions=True)
             for each in answers:

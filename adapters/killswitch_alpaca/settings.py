@@ -1,4 +1,4 @@
-"""What an `Account` document says about Alpaca: read once, and refused with the way out."""
+"""Settings of an account at Alpaca, parsed from its `Account` document."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from killswitch.model.words import Market
 
 LIVE, PAPER, DATA = "https://api.alpaca.markets", "https://paper-api.alpaca.markets", "https://data.alpaca.markets"
 OPTIONS = ("clock", "data_feed", "extended_band", "proxy", "requests_per_minute", "suspend_trade", "timeout")
-"""What `options` of an Account may hold here."""
+"""Keys that `options` of an Account may have here."""
 REQUESTS_PER_MINUTE = 200
-"""What an account may ask for, unless Alpaca has granted it more."""
+"""Request allowance of an account, unless Alpaca has granted more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One account: addresses without a slash at their end, keys, and how patient and how bold to be.
+    """Addresses (without a slash at the end), keys, timeouts and limits of one account.
 
-    `timeout` in seconds, for a whole request from connecting to the end of its answer; `extended_band` is a fraction of
-    the price.
+    `timeout` is in seconds, for a whole request from connecting to the end of its answer; `extended_band` is a fraction
+    of the price.
     """
 
     account: str
@@ -49,7 +49,7 @@ class Settings:
 
 
 def read_settings(spec: AccountSpec) -> Settings:
-    """ValueError, with the key to change, for a document that cannot be meant."""
+    """Parse the document. Raises ValueError, with the key to change, for an invalid one."""
     where = f"account {spec.account}"
     given = tuple(name for name, secret in spec.credentials.items() if secret)
     for misfit in misfits(WrittenAccount(spec.exchange, spec.market, spec.currency, spec.environment, given)):
@@ -83,7 +83,7 @@ def read_settings(spec: AccountSpec) -> Settings:
 
 
 def _require_known(where: str, spec: AccountSpec) -> None:
-    """A misspelt option would be one that nobody heeds."""
+    """Refuse a misspelt option: it would be ignored."""
     for name in spec.options:
         if name not in OPTIONS:
             close = get_close_matches(name, OPTIONS, 1)
@@ -107,7 +107,7 @@ def _address(where: str, key: str, address: str | None, schemes: tuple[str, ...]
 
 
 def _stream_of(trading: str) -> str:
-    """The stream lives beside the trading API, under /stream."""
+    """The stream is under /stream beside the trading API."""
     return f"ws{trading.removeprefix('http')}/stream"
 
 
@@ -131,18 +131,18 @@ def _text(spec: AccountSpec, name: str) -> str | None:
 
 MARKETS: Final[tuple[Market, ...]] = ("equity", "spot")
 CREDENTIALS: Final = ("key", "secret")
-"""All are needed, for prices too."""
+"""Required credentials, also for prices."""
 
 
 def not_installed() -> Misfit | None:
-    """What to install where there is no alpaca-py."""
+    """What to install where alpaca-py is missing."""
     if find_spec("alpaca") is not None:
         return None
     return Misfit(("adapter",), "alpaca-py is not installed", "pip install '.[alpaca]' in a clone of Killswitch")
 
 
 def misfits(account: WrittenAccount) -> Iterator[Misfit]:
-    """Every one of them."""
+    """Everything in the document that Alpaca does not support."""
     if account.exchange not in (None, "alpaca"):
         yield Misfit(
             ("exchange",), f"the adapter alpaca has no exchange {account.exchange}: it has one venue",

@@ -1,11 +1,11 @@
-"""One account read in parts, each with its own age, so that a snapshot a second keeps inside 90 requests a minute.
+"""Snapshots of one account, read in parts with their own ages, so that one a second costs under 90 requests a minute.
 
-Positions are read every time: 60 a minute. The account's equity is read every 4 s (15), and at once when another
-quantity is held; between two readings it moves by what the same positions have become worth. Orders are read every 12 s
-(5), money that moved every 30 s (2), trades and the clock once a minute (1 each): 84 requests in all, of 200. What a
-push or an order of ours has touched is read sooner, out of what is saved elsewhere; so are trades and money that moved
-while they do not explain a change (see `parts`). The rules of an asset are read once an hour. An account that trades
-with every tick has its equity read with every tick, and costs 2 requests a snapshot.
+Positions are read every time: 60 a minute. The account's equity is read every 4 s (15), and at once when holdings
+change; between two reads it moves with the value of the same positions. Orders are read every 12 s (5), flows every 30
+s (2), trades and the clock once a minute (1 each): 84 requests in all, of 200. A part that a push or an order has
+touched is read sooner, from requests saved elsewhere; so are trades and flows while they do not explain a change (see
+`parts`). The rules of an asset are read once an hour. An account that trades with every tick has its equity read with
+every tick, and costs 2 requests a snapshot.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from killswitch_alpaca.queries import Questions
 from killswitch_alpaca.settings import Settings
 
 MARKED = 10.0
-"""For so many seconds prices of what is held no more are read."""
+"""Seconds for which prices of a closed position are still read."""
 
 
 class Reading:
-    """Everything known about one account, and when it was read."""
+    """The state of one account, and when each part was read."""
 
     def __init__(self, settings: Settings, client: Client) -> None:
         self._settings = settings
@@ -67,14 +67,15 @@ class Reading:
         """Whether nothing was read yet: what every part costs once is not saved up for."""
 
     def touch(self, *, fills: bool) -> None:
-        """Something was ordered, cancelled or filled: what it moves is read with the next snapshot."""
+        """Record an order, cancel or fill: the parts that it changes are read with the next snapshot."""
         self.orders.touch()
         if fills:
             self.account.touch()
             self.ledger.trades.touch()
 
     async def snapshot(self) -> AccountSnapshot:
-        """The account now. RateLimitedError and CredentialsRefusedError are raised; other failures are its quality."""
+        """The current snapshot. Raises RateLimitedError and CredentialsRefusedError; other failures are in its
+        quality."""
         now = asyncio.get_running_loop().time()
         self._credit = min(SAVED, self._credit + SNAPSHOT / FIFTHS - 1)
         try:
@@ -141,7 +142,7 @@ class Reading:
         return self._told_now(now)
 
     async def _held(self) -> tuple[Position, ...] | RefusedError | VenueError | UnreadableError:
-        """The positions, or why they cannot be read."""
+        """The positions, or the error of reading them."""
         try:
             return await self.ask.positions()
         except RateLimitedError:
@@ -150,10 +151,10 @@ class Reading:
             return error
 
     async def _without_positions(self, why: Exception, account: Row | None, now: float) -> AccountSnapshot:
-        """What the account is worth while its positions cannot be read; `why` is raised where that is not known either.
+        """The snapshot while positions cannot be read; raises `why` where equity is unknown too.
 
-        Whether the last known ones are still held, their prices say: where these add up to the account's market value,
-        its parts are known.
+        Whether the last known positions are still held is decided by their prices: where their value adds up to the
+        account's market value, its parts are known.
         """
         meant = as_venue_error(why.refused, changes=False) if isinstance(why, RefusedError) else why
         if self._base is None or isinstance(meant, CredentialsRefusedError):
@@ -181,7 +182,7 @@ class Reading:
         )
 
     async def _prices_of_held(self) -> dict[str, Decimal]:
-        """The last price of everything that was held last; empty where one is not known."""
+        """The last price of everything that was held last; empty where one is unknown."""
         names = tuple(dict.fromkeys(position.symbol for position in self.positions))
         try:
             found = await self.ask.trades(names) if names else {}
@@ -190,8 +191,8 @@ class Reading:
         return {it: found[it][0] for it in names} if found.keys() >= set(names) else {}
 
     def _read_after_trade(self, positions: tuple[Position, ...], now: float) -> Sequence[Awaitable[None]]:
-        """What is read beside the account once other quantities are held: the trades that did it, as far as there is
-        credit for them, and prices of what is held no more."""
+        """The reads beside the account once holdings have changed: the trades, as far as there is credit for them,
+        and prices of what is no longer held."""
         self.orders.touch()
         self.ledger.trades.touch()
         present = {position.symbol for position in positions}
@@ -204,7 +205,7 @@ class Reading:
         return found or [_nothing()]
 
     def _take_account(self, base: Base, now: float) -> None:
-        """Note what has moved since the account was read last: trades and flows are to explain it."""
+        """Record what has changed since the last read of the account: trades and flows must explain it."""
         if self._base is not None:
             shares, money = changes(self._base, base)
             if shares or money:
@@ -212,7 +213,7 @@ class Reading:
         self._base = base
 
     async def _read_in_a_hurry(self, now: float, *, traded: bool) -> None:
-        """Trades and money that moved, while a change is not explained. `traded`: trades may have just been read."""
+        """Read trades and flows while a change is unexplained. `traded`: trades may have just been read."""
         assert self._base is not None
         parts: list[tuple[Part, Callable[[], Awaitable[None]]]] = [
             (self.ledger.moves, self.ledger.read_moves),
@@ -246,7 +247,7 @@ class Reading:
         self._credit = max(OWED, self._credit - 1)
 
     async def _part(self, part: Part, read: Callable[[], Awaitable[None]], now: float) -> None:
-        """Read a part; a failure is remembered, and the part grows older."""
+        """Read a part; on a failure record why, and keep the old value."""
         asked, as_of = part.touches, self.sessions.venue_time()
         try:
             await read()
@@ -272,7 +273,7 @@ class Reading:
         await self.ledger.read_trades(self._markets.coins())
 
     async def _read_marks(self) -> None:
-        """The last prices of what is held no more."""
+        """Read the last prices of what is no longer held."""
         self._marks = {}
         try:
             found = await self.ask.trades(tuple(self._vanished))
@@ -282,7 +283,7 @@ class Reading:
         self._marks = {symbol: Mark(symbol, price) for symbol, (price, _) in found.items()}
 
     async def _learn_quotes(self, now: float) -> None:
-        """Bid and ask of the shares that are held, where orders need a price: in the extended session."""
+        """Read bid and ask of the held shares where orders need a price: in the extended session."""
         names = [p.symbol for p in self.positions if not is_crypto(p.symbol)]
         if not (self.sessions.extended and names and self.sessions.now() == "extended"):
             return
@@ -291,7 +292,7 @@ class Reading:
             await self._part(self._markets.quotes, lambda: self._markets.read_quotes(names), now)
 
     async def _learn_rules(self, now: float) -> None:
-        """The rules of what is held and ordered, as far as they are unknown or old."""
+        """Read the rules of held and ordered symbols that are unknown or old."""
         wanted = {p.symbol for p in self.positions} | {o.symbol for o in self.open_orders}
         requests = await self._markets.learn(wanted, now)
         self._credit = max(OWED, self._credit - requests)
@@ -339,7 +340,7 @@ class Reading:
         )
 
     def _troubles(self, now: float) -> str | None:
-        """What is unknown, and why, and what bars the account."""
+        """What is unknown and why, and what bars the account."""
         parts = (
             ("orders", self.orders),
             ("fills", self.ledger.trades),
@@ -353,7 +354,7 @@ class Reading:
 
     @property
     def bars(self) -> str | None:
-        """Why the account takes no orders; None if it does."""
+        """Why the account accepts no orders; None if it does."""
         return barred(self._base.account) if self._base is not None else None
 
     def _failed(self, quality: Quality, reason: str) -> AccountSnapshot:
@@ -372,4 +373,4 @@ def _at(position: Position, price: Decimal) -> Position:
 
 
 async def _nothing() -> None:
-    """There is nothing to be read beside the account."""
+    """A read of nothing."""

@@ -1,9 +1,8 @@
-"""Alpaca's private stream, `trade_updates`: what happens to orders wakes a reading, and stands for none.
+"""Alpaca's private stream `trade_updates`: order events trigger a snapshot, and replace none.
 
-Spoken with aiohttp: alpaca-py's own stream cannot be told from outside that it is down, and goes on for ever with keys
-that are refused. The stream says nothing while nothing happens to orders, so that its silence means nothing by itself:
-after a few seconds of it a sign of life is asked for (a ping of the WebSocket), and a stream that gives none is lost.
-Whatever comes is one, the server's own pings too.
+It uses aiohttp: alpaca-py's own stream does not report that it is down, and retries for ever with refused keys. The
+stream is silent while no order changes. After a few seconds of silence a WebSocket ping checks the connection, and a
+stream that does not respond is lost. Every message counts as a response, the server's own pings too.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from killswitch_alpaca.errors import hushed
 from killswitch_alpaca.settings import Settings
 
 BEAT = 10.0
-"""Seconds of silence after which a sign of life is asked for, and as many until it must have come."""
+"""Seconds of silence before a ping, and from a ping until a response is due."""
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
-"""Seconds before connecting anew; doubled each time, until the stream has been heard."""
+"""Seconds before reconnecting; doubled each time, until a message arrives."""
 FILLED = frozenset({"fill", "partial_fill"})
 
 
 class Touch(Protocol):
-    """Told that orders have moved, and whether something of them was filled."""
+    """Callback for order events; `fills` says whether something was filled."""
 
     def __call__(self, *, fills: bool) -> None: ...
 
@@ -40,7 +39,7 @@ class _LostError(Exception):
 
 
 async def listen(settings: Settings, hear: Callable[[Push], None], touch: Touch) -> None:
-    """Hear until cancelled. VenueDownError only where Alpaca refuses the keys."""
+    """Listen until cancelled. Raises VenueDownError only where Alpaca refuses the keys."""
     wait = FIRST_WAIT
     while True:
         heard = False
@@ -76,7 +75,7 @@ async def _hear_once(settings: Settings, hear: Callable[[Push], None], touch: To
 
 
 async def _enter(socket: aiohttp.ClientWebSocketResponse, settings: Settings) -> None:
-    """Show the keys and ask for the stream. VenueDownError where the keys are refused."""
+    """Authenticate and subscribe. Raises VenueDownError where the keys are refused."""
     async with asyncio.timeout(settings.timeout):
         keys = {"key_id": settings.key, "secret_key": settings.secret}
         await socket.send_json({"action": "authenticate", "data": keys})
@@ -114,7 +113,7 @@ async def _hear_on(socket: aiohttp.ClientWebSocketResponse, hear: Callable[[Push
 
 
 async def _next(socket: aiohttp.ClientWebSocketResponse) -> dict[str, Any]:
-    """The next message with words in it."""
+    """The next text or binary message."""
     while True:
         message = await socket.receive()
         if message.type is aiohttp.WSMsgType.PING:
@@ -124,7 +123,7 @@ async def _next(socket: aiohttp.ClientWebSocketResponse) -> dict[str, Any]:
 
 
 def _read(message: aiohttp.WSMessage) -> dict[str, Any]:
-    """A message, in a text frame or, as paper accounts send it, in a binary one."""
+    """The JSON of a message, in a text frame or, as paper accounts send it, in a binary one."""
     if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
         raise _LostError(f"it was closed ({message.data or 'no reason given'})")
     try:
@@ -135,13 +134,13 @@ def _read(message: aiohttp.WSMessage) -> dict[str, Any]:
 
 
 def _data(answer: dict[str, Any], stream: str) -> dict[str, Any]:
-    """What the answer says of `stream`; nothing where it speaks of another, or in another form."""
+    """The data of an answer for `stream`; empty for another stream or form."""
     data = answer.get("data") if answer.get("stream") == stream else None
     return data if isinstance(data, dict) else {}
 
 
 def _tell(found: dict[str, Any], hear: Callable[[Push], None], touch: Touch) -> bool:
-    """Whether there was something to tell."""
+    """Pass on an order event; whether the message was one."""
     if found.get("stream") != "trade_updates":
         return False
     event = _data(found, "trade_updates").get("event")

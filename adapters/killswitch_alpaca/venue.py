@@ -1,4 +1,4 @@
-"""One account at Alpaca, as a VenueAdapter. What a failed call means is said in `errors` and `client`."""
+"""One account at Alpaca as a VenueAdapter. `errors` and `client` define what a failed call means."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from killswitch_alpaca.settings import Settings
 from killswitch_alpaca.snapshot_reader import Reading
 
 FRESH = timedelta(seconds=1)
-"""A last price that is older than this says nothing against the mark beside it."""
+"""Age up to which a last price may contradict the mark."""
 FILL_PAGES = 20
 """Pages of trades that are searched for the fills of one order."""
 
 
 class AlpacaVenue:
-    """One account of Alpaca: stocks, ETFs and coins, paper or live."""
+    """One account at Alpaca: stocks, ETFs and coins, paper or live."""
 
     def __init__(self, settings: Settings) -> None:
         self.account = settings.account
@@ -50,20 +50,20 @@ class AlpacaVenue:
         self._reading = Reading(settings, self._client)
 
     def used(self) -> Mapping[str, int]:
-        """Alpaca's own count, in the units of the traits, as the last answer said it."""
+        """Alpaca's own request count by its last answer, in the units of the traits."""
         used = self._client.used
         return {} if used is None else {COUNTED: FIFTHS * used}
 
     def remember(self, symbols: Collection[str], since: datetime | None = None) -> None:
-        """See `RememberingVenue`. Lists of rows name every symbol by themselves: only `since` is needed."""
+        """See `RememberingVenue`. Lists of rows name every symbol themselves: only `since` is needed."""
         self._reading.ledger.remember(since)
 
     async def snapshot(self) -> AccountSnapshot:
         return await self._reading.snapshot()
 
     async def prices(self, symbols: Collection[str]) -> Mapping[str, Prices]:
-        """See `PricedVenue`. The mark is the price that Alpaca values what is held at, and has no time of its own; the
-        last price is given if it was made within a second before the question. There is no index."""
+        """See `PricedVenue`. The mark is the price at which Alpaca values a position, and has no time of its own;
+        the last price is included if it is at most a second old. There is no index price."""
         names = sorted(set(symbols))
         asked_at = self._reading.sessions.venue_time()
         with _venue_errors():
@@ -77,14 +77,15 @@ class AlpacaVenue:
         }
 
     async def _last_prices(self, symbols: Sequence[str]) -> Mapping[str, tuple[Decimal, datetime]]:
-        """None at all where market data cannot be read: then the marks stand alone, and say as much."""
+        """Last prices; empty where market data cannot be read, so that only marks remain."""
         try:
             return await self._reading.ask.trades(symbols)
         except (VenueError, RefusedError, UnreadableError):
             return {}
 
     async def submit(self, request: OrderRequest) -> OrderReport:
-        """OrderRejectedError, and nothing sent, outside hours unless the account says what to do then."""
+        """Outside market hours, OrderRejectedError without sending anything, unless the account configures
+        otherwise."""
         session = "regular" if is_crypto(request.symbol) else await self._session()
         extended = self._settings.outside_hours == "extended"
         opens = self._reading.sessions.hours.next_session(self._settings.now(), extended=extended)
@@ -108,7 +109,7 @@ class AlpacaVenue:
         return self._reading.open_orders
 
     async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
-        """MalformedAnswerError while the list of trades has less than the order says was filled."""
+        """Raises MalformedAnswerError while the list of trades has less than the order's filled quantity."""
         found = await self._order(client_order_id)
         if found is None:
             return ()
@@ -126,7 +127,7 @@ class AlpacaVenue:
             self._reading.touch(fills=False)
 
     async def suspend_trading(self, suspended: bool) -> None:
-        """Make Alpaca refuse every new order of the account, ours included, or let them in again."""
+        """Make Alpaca refuse every new order of the account, ours included, or accept them again."""
         body = {"suspend_trade": suspended}
         try:
             with _venue_errors(changes=True):
@@ -145,7 +146,7 @@ class AlpacaVenue:
         return await inspect(self._client, self._settings)
 
     async def key_rights(self) -> KeyRights:
-        """See `KeyedVenue`. There is nothing to ask."""
+        """See `KeyedVenue`. Alpaca has no query for it."""
         from killswitch_alpaca.inspection import RIGHTS
 
         return KeyRights(note=RIGHTS)
@@ -155,7 +156,8 @@ class AlpacaVenue:
         await self._reading.sessions.close()
 
     async def _session(self) -> Session:
-        """Which session is on. Where the clock is unknown or old it is asked; VenueDownError where it does not say."""
+        """The current session, read again where the clock is unknown or old. Raises VenueDownError where it is
+        unknown."""
         now = asyncio.get_running_loop().time()
         part = self._reading.sessions.clock
         if part.is_due(now) and not (part.is_good(now) and part.trouble):
@@ -172,7 +174,7 @@ class AlpacaVenue:
         return session
 
     async def _price(self, request: OrderRequest) -> Decimal:
-        """What an order without a price is bounded by: the quote of the side that it takes, else the last price."""
+        """Reference price of an order without a price: the quote of its side, else the last price."""
         try:
             quotes = await self._reading.ask.quotes([request.symbol])
         except (RefusedError, UnreadableError, VenueDownError, MalformedAnswerError):
@@ -189,7 +191,7 @@ class AlpacaVenue:
         return price
 
     async def _order(self, client_order_id: str) -> Row | None:
-        """The order with this name; None only if Alpaca says that it has none."""
+        """The order with this client order id; None only if Alpaca reports that there is none."""
         try:
             answer = await self._client.call(lambda trading: trading.get_order_by_client_id(client_order_id))
         except RefusedError as error:
@@ -231,7 +233,7 @@ def _venue_errors(*, changes: bool = False) -> Iterator[None]:
 
 
 def _report(answer: object, client_order_id: str) -> OrderReport:
-    """The order in the answer. MalformedAnswerError for one that is another order, or none."""
+    """The order in the answer. Raises MalformedAnswerError for another order, or none."""
     with _venue_errors():
         report = read_report(row(answer, "the order"))
     if report.client_order_id != client_order_id:

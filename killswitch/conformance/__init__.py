@@ -1,4 +1,4 @@
-"""What every venue adapter must keep, as tests that any adapter can be held against. See docs/conformance.md.
+"""Guarantees that every venue adapter must keep, as pytest tests for any adapter. See docs/conformance.md.
 
     from killswitch.conformance import AdapterGuarantees
 

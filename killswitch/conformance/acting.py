@@ -1,8 +1,8 @@
-"""What an adapter makes of the answer to an order, or to a cancel, in which one field is wrong.
+"""Orders and cancels whose answer has one wrong field.
 
-The venue has done what it was asked, and its answer is damaged. Right is the report of the answer as it was, less than
-that of an order that goes on, or an error that leaves the fate open: then closing asks. Wrong are a refusal that calls
-itself definite, upon which the order is sent a second time, and a fill that was none.
+The venue has done what was requested, and its answer is damaged. A right result is the report of the undamaged answer,
+a weaker report of an order that goes on, or an error that leaves the status open, so that closing queries it. A wrong
+result is a definite refusal, after which the order is sent a second time, or a fill that never happened.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from killswitch.model.venue import (
 )
 
 SIZE: Final = Decimal("0.01")
-"""Contracts of each order, so small that the book lasts for all of them."""
+"""Contracts of each order, so small that the position lasts for all of them."""
 BOOK: Final = Decimal(150)
 BATCH: Final = 2
 NAME: Final = "ks0001"
@@ -35,7 +35,7 @@ Act = Callable[[VenueAdapter], Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """Something to do, and whether the venue has done it, which it knows itself."""
+    """A call to make, and whether the venue itself has carried it out."""
 
     act: Act
     is_done: Callable[[], bool]
@@ -45,7 +45,7 @@ Prepare = Callable[[VenueAdapter], Awaitable[_Ready]]
 
 
 class _Answers:
-    """What one adapter hears: kept, or changed where a mutation is on."""
+    """Records the answers that one adapter receives, and applies a mutation to them."""
 
     def __init__(self) -> None:
         self.heard: dict[str, Any] = {}
@@ -59,9 +59,8 @@ class _Answers:
 async def wrong_acts(
     stand: Stand, *, most: int | None = None, told: Callable[[Wrong], None] = lambda _: None
 ) -> tuple[Mapping[str, int], list[Wrong]]:
-    """Change every field of the answers to a submit, a batch and a cancel in turn, or `most` of each; how many were
-    tried of each call, and what was wrong. A call that the venue does not offer is not among them.
-    """
+    """Change every field of the answers to a submit, a batch and a cancel in turn, or `most` of each; return how
+    many were tried of each call, and the wrong results. Calls that the venue does not offer are left out."""
     first, second = stand.symbols
     key: Key = (first, "long")
     venue = await stand.open({key: BOOK, (second, "short"): Decimal(3)})
@@ -87,8 +86,8 @@ async def wrong_acts(
 
 
 def _acts(stand: Stand, key: Key) -> Mapping[str, Prepare]:
-    """What can be done here, each with what must be before it. A stand that offers nothing but its answers gives the
-    same ones to whatever is asked: what it was asked to do is done there."""
+    """The calls that this stand supports, each with its preparation. A stand that offers only answers returns the
+    same ones to every call, and counts every call as done."""
     numbers, is_typed = count(1), stand.offers == {"answers"}
 
     def order() -> OrderRequest:
@@ -118,8 +117,8 @@ def _acts(stand: Stand, key: Key) -> Mapping[str, Prepare]:
 
 
 async def _whole(venue: VenueAdapter, prepare: Prepare, answers: _Answers) -> tuple[Any, list[Mutation], str] | None:
-    """What comes of it with the answers as they are, their changes, and which question did it, which is the last one;
-    None where the venue does not offer it."""
+    """The result with unchanged answers, their mutations, and the question that carried it out, which is the last
+    one; None where the venue does not offer the call."""
     try:
         ready = await prepare(venue)
         answers.heard.clear()
@@ -140,7 +139,7 @@ async def _act(venue: VenueAdapter, act: Act, answers: _Answers, mutation: Mutat
 
 
 def complaints_of(whole: Any, seen: Any, *, is_done: bool) -> list[str]:
-    """What is wrong with `seen`, made of a changed answer, where `whole` was made of the answer as it was."""
+    """What is wrong with `seen`, the result of a changed answer, where `whole` is the result of the unchanged one."""
     if isinstance(seen, Exception):
         return _of_error(seen, is_done=is_done)
     if isinstance(whole, OrderReport):
@@ -159,7 +158,7 @@ def _of_error(seen: Exception, *, is_done: bool) -> list[str]:
 
 
 def _of_report(whole: OrderReport, seen: Any) -> list[str]:
-    """An order that goes on may be known by less; one that is at its end has filled what it has filled."""
+    """An open order may be reported with less; an order that has ended must be reported with the fills that it has."""
     if not isinstance(seen, OrderReport):
         return [f"{type(seen).__name__} is no report"]
     found = []

@@ -1,4 +1,4 @@
-"""What an adapter makes of an answer in which one field is wrong."""
+"""Guarantees about snapshots and queries whose answer has one wrong field."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Read = Callable[[VenueAdapter], Awaitable[Any]]
 
 
 class AnswerGuarantees:
-    """A wrong number is never taken for a right one."""
+    """A wrong number is never reported as a right one."""
 
     @marked_as("G30")
     def test_a_wrong_field_is_never_a_wrong_number(self, stand: Stand) -> None:
-        """Null, missing, of another type, no number, negative, an unknown word, an empty list, a list for an object, a
-        row twice: every fact is as it was, or unknown with a reason, or the reading fails and says why; what was done
-        is never said to be refused. The whole is a command."""
+        """A field that is null, missing, of another type, not a number, negative, an unknown word, an empty list, a
+        list for an object, or a repeated row: every fact is unchanged, or unknown with a reason, or the call fails
+        and gives one; what was done is never reported as refused. A command runs the whole."""
         needs(stand, "answers")
         tried, wrong = stand.run(wrong_readings(stand, most=stand.mutations))
         assert tried
@@ -45,7 +45,8 @@ class AnswerGuarantees:
 async def wrong_readings(
     stand: Stand, *, most: int | None = None, told: Callable[[Wrong], None] = lambda _: None
 ) -> tuple[int, list[Wrong]]:
-    """Change every field of every answer in turn, or `most` of them; how many were tried, and what was wrong."""
+    """Change every field of every answer in turn, or `most` of them; return how many were tried, and the wrong
+    results."""
     first, second = stand.symbols
     book: dict[Key, Decimal] = {(first, "long"): Decimal(4), (second, "short"): Decimal(3)}
     reads = _reads(first, getattr(stand, "name", NAME))
@@ -76,7 +77,7 @@ async def wrong_readings(
 
 
 async def _make_busy(stand: Stand, venue: VenueAdapter, key: Key) -> None:
-    """See that there is something of everything; a stand that offers nothing but its answers has it from the first."""
+    """Put a row of every kind into the account; a stand that offers only answers has them from the start."""
     await venue.snapshot()
     if stand.offers == {"answers"}:
         return
@@ -98,8 +99,8 @@ def _reads(symbol: str, name: str) -> Mapping[str, Read]:
 
 
 def _is_told(question: str, asked: Mapping[str, set[str]], call: str) -> bool:
-    """Whether the call is tried with a changed answer to the question; what every call asks for, such as the rules, is
-    tried in a snapshot alone."""
+    """Whether the call is tried with a changed answer to the question; a question that every call asks, such as the
+    rules, is tried in a snapshot only."""
     by_all = all(question in questions for questions in asked.values())
     return question in asked[call] and (call == "snapshot" or not by_all)
 
@@ -127,7 +128,7 @@ def _complaints(trial: Trial, call: str, whole: Any, seen: Any) -> list[str]:
 
 
 def _longer(heard: dict[str, Any], question: str, answer: Any) -> Any:
-    """Keep the answer with the most in it; the answer."""
+    """Keep the longest answer to each question; return the answer."""
     if question not in heard or len(json.dumps(answer)) > len(json.dumps(heard[question])):
         heard[question] = answer
     return answer

@@ -1,4 +1,4 @@
-"""The guarantees, numbered; each is a test. Numbers are never used again for something else."""
+"""The numbered guarantees of an adapter; each is a test. A number is never reused for another guarantee."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from killswitch.conformance.stand import Stand
 
 
 class AdapterGuarantees(ReadingGuarantees, OrderGuarantees, OwnGuarantees, AnswerGuarantees):
-    """Subclass it, and give it a fixture `stand`."""
+    """The guarantees of an adapter. Subclass it, and define a fixture `stand`."""
 
     @pytest.fixture
     def stand(self) -> Stand:
-        """The venue in the tester's hands."""
+        """The test bench: a venue that the test controls."""
         raise NotImplementedError("a subclass of AdapterGuarantees gives a fixture `stand`; see docs/conformance.md")

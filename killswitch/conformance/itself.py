@@ -1,4 +1,4 @@
-"""How an adapter behaves, whatever it is asked."""
+"""Guarantees about the adapter itself."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ ZERO = Decimal(0)
 
 
 class OwnGuarantees:
-    """It keeps secrets, works beside itself, and can be called off and closed."""
+    """An adapter keeps credentials secret, serves concurrent calls, and can be cancelled and closed."""
 
     @guarantee("G20")
     async def test_what_it_says_of_its_venue_holds_together(self, case: Case) -> None:
-        """Every cost is of a limit that there is, within what that limit allows; ids of the longest form are taken."""
+        """Every cost names a declared limit and fits into it; the venue accepts ids of the longest declared form."""
         traits = traits_of(case.venue)
         allowed = {limit.name: limit.allowed for limit in traits.limits}
         for cost in traits.costs:
@@ -36,7 +36,7 @@ class OwnGuarantees:
 
     @guarantee("G21")
     async def test_no_credential_is_ever_said(self, case: Case) -> None:
-        """Not in an error, not in a reason, not in what the adapter looks like."""
+        """No credential appears in an error, in a reason, or in the text form of the adapter."""
         said = [repr(case.venue), str(case.venue), repr(await case.venue.snapshot())]
         for call in READING if "faults" in case.stand.offers else ():
             case.stand.breaks(call, "garbled")
@@ -48,7 +48,7 @@ class OwnGuarantees:
 
     @guarantee("G22")
     async def test_calls_go_on_beside_each_other(self, case: Case) -> None:
-        """Reading, asking and sending at the same time disturb each other in nothing."""
+        """Snapshots, queries and submissions at the same time do not disturb each other."""
         seen, sent, missing, resting = await asyncio.gather(
             case.venue.snapshot(),
             case.venue.submit(case.closing(Decimal(1), "ks0001")),
@@ -61,7 +61,7 @@ class OwnGuarantees:
 
     @guarantee("G23", "faults")
     async def test_a_call_that_is_called_off_leaves_it_whole(self, case: Case) -> None:
-        """The next reading works as if nothing had been."""
+        """After a cancelled call the next snapshot is complete."""
         await case.venue.snapshot()
         case.stand.breaks("snapshot", "silent")
         task = asyncio.ensure_future(case.venue.snapshot())
@@ -72,7 +72,7 @@ class OwnGuarantees:
 
     @guarantee("G24")
     async def test_looking_changes_nothing(self, case: Case) -> None:
-        """Reading and inspecting leave every position and every order as they are."""
+        """Snapshots and inspection leave every position and every order unchanged."""
         await case.stand.rest(case.symbol, "buy", Decimal(1))
         await case.venue.snapshot()
         await case.venue.open_orders()
@@ -83,6 +83,6 @@ class OwnGuarantees:
 
     @guarantee("G25", book=flat)
     async def test_it_can_be_closed_twice(self, case: Case) -> None:
-        """Used or not; giving back is never an error."""
+        """Closing an adapter, used or not, never raises."""
         await case.venue.snapshot()
         await case.venue.close()

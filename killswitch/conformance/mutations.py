@@ -1,9 +1,8 @@
-"""Answers in which one field is wrong, and what an adapter may make of them.
+"""Answers in which one field is wrong, and the results that an adapter may return for them.
 
-Every field of every answer is changed in turn: null, missing, another type, no number, one beyond measure, another
-sign, a word that nobody knows, an empty list, a list for an object, a row that is there twice. What is right is
-decided by the snapshot of the answers as they were: each fact is the same, or unknown. A position never vanishes, and
-never changes its side or size.
+Every field of every answer is changed in turn: null, missing, another type, not a number, out of range, another sign,
+an unknown word, an empty list, a list for an object, a repeated row. The snapshot of the unchanged answers decides what
+is right: each fact is the same, or unknown. A position never vanishes, and never changes its side or size.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ AS_NOTHING: Final = object()
 """The first row of a list stands at its end once more: as it is, and with zeros for its numbers. Of whichever answer is
 changed, since one route may answer about several markets."""
 ROWS: Final = 2
-"""So many elements of a list are changed: the others are like them."""
+"""Elements of a list that are changed; the others are like them."""
 HUGE: Final = "1e3000000"
-"""Ten characters that take seconds to be written out or divided by; more of them freeze a process."""
+"""Ten characters whose number takes seconds to print or divide; a few more digits freeze a process."""
 UNKNOWN_KINDS: Final = frozenset({"a word", "negative", "no number", "beyond measure"})
-"""Changes that make another word of the word, or the number, by which a row says of what kind it is."""
+"""Changes that replace the word or number by which a row states its kind."""
 LATER: Final = timedelta(seconds=120)
-"""Two readings of the same facts are dated so much apart, at most."""
+"""Largest difference between the times of two snapshots of the same facts."""
 _YES_OR_NO: Final = frozenset({"true", "false", "yes", "no"})
 _NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 _TIMES: Final = frozenset({"wallet_as_of", "positions_as_of", "fills_as_of", "flows_as_of"})
@@ -44,17 +43,17 @@ _OF_THE_READING: Final = frozenset({"account", "venue", "market", "currency", "q
 _ROWS: Final = frozenset({"positions", "orders", "fills", "flows", "balances", "instruments", "marks", "rates",
                           "liquidity"})  # fmt: skip
 _PARTIAL: Final = frozenset({"instruments", "balances", "marks", "rates", "liquidity"})
-"""Of these some rows may be unknown by not being there; a position, an order or a fill may not."""
+"""Lists of which single rows may be missing; a position, an order or a fill may not."""
 _SIGNED: Final = frozenset({"equity", "free", "unrealized", "unrealized_pnl", "realized_pnl", "fee", "wallet"})
-"""Money that may be less than zero: a minus before it is what the venue says. So it is of a flow, and of a balance."""
+"""Amounts that may be negative. So may the amount of a flow or a balance."""
 _NAMES: Final = frozenset({"id", "client_order_id", "order", "fee_currency", "currency", "asset", "strategy", "type",
                            "symbol", "margin_mode"})  # fmt: skip
-"""What is repeated as the venue says it: a word that nobody knows is such a word."""
+"""Fields that repeat the venue's own word, known or not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """One field of the answer to a `question`, at `path`, and what stands there instead of it."""
+    """One field of the answer to a `question`, at `path`, and its replacement."""
 
     question: str
     path: Path
@@ -65,7 +64,8 @@ class Mutation:
         return f"{self.question} {'.'.join(map(str, self.path))} {self.kind}"
 
     def change(self, question: str, answer: Any) -> Any:
-        """The answer with the field changed; itself where it is to another question, or has no such field."""
+        """The answer with the field changed; the answer itself where it is to another question, or has no such
+        field."""
         if question == self.question and not self.path:
             return _again(answer, self.value)
         return _replaced(answer, self.path, self.value) if question == self.question else answer
@@ -73,7 +73,7 @@ class Mutation:
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """What was made of a changed answer, and is not right."""
+    """A wrong result of a call with a changed answer."""
 
     mutation: Mutation
     call: str
@@ -100,7 +100,7 @@ def mutations(answers: Mapping[str, Any], *, zeros: bool = False) -> list[Mutati
 
 
 def a_share(found: Sequence[Mutation], most: int) -> list[Mutation]:
-    """So many of them, spread evenly: the same ones each time."""
+    """At most this many mutations, spread evenly; the same ones on every run."""
     step = max(1, -(-len(found) // most))
     return list(found[::step])
 
@@ -149,7 +149,7 @@ def _twice(rows: list[Any]) -> Iterator[tuple[str, object]]:
 
 
 def _zero(value: Any) -> Any:
-    """Nothing, written as the number `value` is; what is no number as it is."""
+    """Zero in the form in which the number `value` is written; anything else unchanged."""
     if isinstance(value, str):
         return "0" if _NUMBER.fullmatch(value) and "." in value else value
     return type(value)(0) if isinstance(value, float) else value
@@ -171,7 +171,7 @@ def _replaced(value: Any, path: Path, new: object) -> Any:
 
 
 def _again(value: Any, new: object) -> object:
-    """What stands instead of `value`: `new`, or its own rows and the first one once more."""
+    """What replaces `value`: `new`, or its own rows followed by the first one again."""
     if new is not AGAIN and new is not AS_NOTHING:
         return new
     if not isinstance(value, list) or not value:
@@ -187,14 +187,14 @@ def _again(value: Any, new: object) -> object:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What was read of answers with one change, at the venue's time `at`."""
+    """One changed answer, and the venue's time at which it was read."""
 
     mutation: Mutation
     at: datetime
 
 
 def faults(trial: Trial, whole: AccountSnapshot, seen: AccountSnapshot) -> list[str]:
-    """What the snapshot of the changed answers says wrong, beside that of the `whole` ones."""
+    """What is wrong in the snapshot of the changed answers, against the snapshot of the `whole` ones."""
     if seen.quality != "ok":
         return [] if seen.reason else [f"it is {seen.quality} without a reason"]
     found: list[str] = []
@@ -214,8 +214,8 @@ def faults(trial: Trial, whole: AccountSnapshot, seen: AccountSnapshot) -> list[
 
 
 def _is_unlisted(whole: AccountSnapshot, seen: AccountSnapshot) -> bool:
-    """Whether each holding that is no position any more is in the balances without a price, and the worth unknown: of
-    what has no market at its venue nothing else can be said (ADR 0110), and nobody asks for its fills."""
+    """Whether each holding that is no longer a position is in the balances without a price, and equity is unknown:
+    nothing else is known of an asset without a market at its venue (ADR 0110), and nobody queries its fills."""
     if seen.equity is not None or not seen.reason:
         return False
     unpriced = [abs(it.amount) for it in seen.balances or () if it.price is None]
@@ -227,7 +227,7 @@ def _is_unlisted(whole: AccountSnapshot, seen: AccountSnapshot) -> bool:
 
 
 def report_faults(trial: Trial, whole: OrderReport, seen: OrderReport | None) -> list[str]:
-    """The same of an order that was asked for."""
+    """What is wrong in the report of an order."""
     if seen is None:
         # An empty list is how a venue says so.
         return [] if trial.mutation.kind == "empty" else ["the order is said not to exist"]
@@ -240,7 +240,7 @@ def report_faults(trial: Trial, whole: OrderReport, seen: OrderReport | None) ->
 
 
 def rows_faults(trial: Trial, what: str, whole: Sequence[Struct] | None, seen: Sequence[Struct] | None) -> list[str]:
-    """The same of a list of rows."""
+    """What is wrong in a list of rows."""
     if seen is None or whole is None:
         return []
     left, found = list(seen), []
@@ -268,7 +268,7 @@ def rows_faults(trial: Trial, what: str, whole: Sequence[Struct] | None, seen: S
 
 
 def _nearest(trial: Trial, row: Struct, left: Sequence[Struct]) -> str:
-    """What is other than it was, in the row that is most like it."""
+    """The differences to the most similar row."""
     if not left:
         return f"{row} is not there"
     like = min(left, key=lambda it: len(_differences(trial, row, it)))
@@ -277,7 +277,7 @@ def _nearest(trial: Trial, row: Struct, left: Sequence[Struct]) -> str:
 
 
 def _is_known_part(row: Struct, trial: Trial) -> bool:
-    """A balance in an asset of another name is one that the venue has named so."""
+    """Whether the row is a balance in an asset that the venue has named with the changed word."""
     return getattr(row, "asset", None) == WORD and trial.mutation.value == WORD
 
 
@@ -306,7 +306,7 @@ def _is_same(trial: Trial, name: str, before: object, now: object, *, later: boo
 
 
 def _is_echoed(trial: Trial, now: str) -> bool:
-    """Whether a name has the venue's own word in it, whatever that is."""
+    """Whether a name contains the venue's own word."""
     value = trial.mutation.value
     if value is None or value is MISSING or isinstance(value, dict | list):
         return False
@@ -314,4 +314,4 @@ def _is_echoed(trial: Trial, now: str) -> bool:
 
 
 Change = Callable[[str, Any], Any]
-"""What an answer to a question is made before the adapter has it."""
+"""Function from (question, answer) to the answer that the adapter receives."""

@@ -1,4 +1,4 @@
-"""What an adapter does with orders, and says of them."""
+"""Guarantees about orders."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from killswitch.model.venue import (
 
 ZERO = Decimal(0)
 HELD, HELD_LONG = 8.0, 40.0
-"""Seconds after which an order arrives that is held up."""
+"""Seconds by which a delayed order arrives late."""
 REDIRECTED = 7
-"""Orders that are answered with a redirect, so that a stand may try each of its statuses."""
+"""Orders that are answered with a redirect, so that a stand may use each redirect status."""
 
 
 def large(stand: Stand) -> Book:
@@ -47,11 +47,11 @@ def everything(stand: Stand) -> Book:
 
 
 class OrderGuarantees:
-    """An order is sent once, under its name, and its fate is told as it is known."""
+    """An order is sent once, under its client order id, and its status is reported as it is known."""
 
     @guarantee("G09")
     async def test_an_order_is_taken_once_and_found_by_its_own_id(self, case: Case) -> None:
-        """The position shrinks by exactly the amount, and asking tells what sending told."""
+        """The position shrinks by exactly the amount of the order, and a query returns what the submission returned."""
         request = case.closing(Decimal("0.123"), "ks0001")
         await case.venue.submit(request)
         found = await case.venue.find_order(case.symbol, "ks0001")
@@ -65,7 +65,8 @@ class OrderGuarantees:
 
     @guarantee("G10")
     async def test_an_order_that_never_was_is_none(self, case: Case) -> None:
-        """None is the venue's own word, also right after another order was sent."""
+        """`find_order` returns None only where the venue itself reports that there is no such order, also right
+        after another order was sent."""
         assert await case.venue.find_order(case.symbol, "ks0404") is None
         await case.venue.submit(case.closing(Decimal(1), "ks0001"))
         assert await case.venue.find_order(case.symbol, "ks0404") is None
@@ -74,7 +75,7 @@ class OrderGuarantees:
     @guarantee("G11", "faults")
     @pytest.mark.parametrize("mishap", ["lost", "silent", "garbled", "down", "limited"])
     async def test_an_order_that_cannot_be_asked_about_is_not_none(self, case: Case, mishap: Mishap) -> None:
-        """No answer is an error: taken for absence, the order would be sent again."""
+        """A query without an answer raises an error: if it returned None, the order would be sent again."""
         await case.venue.submit(case.closing(Decimal(1), "ks0001"))
         case.stand.breaks("find_order", mishap)
         try:
@@ -88,7 +89,8 @@ class OrderGuarantees:
         "mishap", ["lost", "done", "silent", "done_silent", "garbled", "mispacked", "down", "limited"]
     )
     async def test_what_is_said_of_a_broken_order_is_true(self, case: Case, mishap: Mishap) -> None:
-        """Refused, limited and down are said only of what was not done; an order is never sent twice by itself."""
+        """Rejected, rate-limited and down are raised only for an order that was not placed; the adapter never sends
+        an order twice by itself."""
         needs(case.stand, "hostile" if mishap == "mispacked" else "faults")
         await case.venue.snapshot()
         case.stand.breaks("submit", mishap)
@@ -102,7 +104,8 @@ class OrderGuarantees:
 
     @guarantee("G28", "hostile")
     async def test_a_redirect_is_followed_nowhere_and_answers_nothing(self, case: Case) -> None:
-        """No status of 3xx sends a request on; of a change it leaves the fate unknown, and for a reading it is down."""
+        """No 3xx status makes the adapter send a request elsewhere; a change then has status unknown, and a query is
+        down."""
         await case.venue.snapshot()
         await case.stand.rest(case.symbol, "buy", Decimal(1))
         (resting,) = await case.venue.open_orders()
@@ -126,7 +129,8 @@ class OrderGuarantees:
 
     @guarantee("G29", "hostile")
     async def test_an_answer_without_measure_is_no_answer(self, case: Case) -> None:
-        """Beyond its largest size nothing is read of it, however small it was packed; the next answer is taken."""
+        """Nothing is read of an answer beyond its largest size, however small it was when compressed; the next
+        answer is read as usual."""
         await case.venue.snapshot()
         case.stand.breaks("submit", "huge")
         sent = await outcome(case.venue.submit(case.closing(Decimal(1), "ks0001")))
@@ -139,7 +143,7 @@ class OrderGuarantees:
 
     @guarantee("G13")
     async def test_the_venue_takes_an_id_only_once(self, case: Case) -> None:
-        """Sent again, it is refused as a duplicate: what is sent twice by mistake is done once."""
+        """An order that is sent again is refused as a duplicate, so that it takes effect once."""
         await case.venue.submit(case.closing(Decimal(1), "ks0001"))
         repeated = case.venue.submit(case.closing(Decimal(1), "ks0001"))
         assert await refusal(repeated) == "duplicate_client_order_id"
@@ -147,21 +151,22 @@ class OrderGuarantees:
 
     @guarantee("G14")
     async def test_a_reduce_only_order_never_turns_a_position(self, case: Case) -> None:
-        """More than there is closes what there is, or is refused; nothing is opened on the other side."""
+        """A reduce-only order larger than the position closes it or is refused; nothing is opened on the other side."""
         await outcome(case.venue.submit(case.closing(case.size + 1, "ks0001")))
         assert case.held() in (ZERO, case.size)
         assert case.stand.held(other(case.key)) == ZERO
 
     @guarantee("G15")
     async def test_reducing_what_is_flat_is_refused_as_such(self, case: Case) -> None:
-        """`already_flat`, since that is good news and any other refusal is not."""
+        """The reason is `already_flat`: it alone means that nothing is left to close."""
         second = case.stand.symbols[1]
         await case.venue.snapshot()
         assert await refusal(case.venue.submit(closing((second, "long"), Decimal(1), "ks0001"))) == "already_flat"
 
     @guarantee("G16", "minimum", book=large)
     async def test_too_small_and_too_large_are_told_apart(self, case: Case) -> None:
-        """The close cuts what is too large, and leaves what is too small."""
+        """An order below the minimum and one above the maximum have different reasons: closing splits the large one
+        and leaves the small one."""
         await case.venue.snapshot()
         small = case.closing(Decimal("0.001"), "ks0001", reduce_only=False)
         assert await refusal(case.venue.submit(small)) == "below_minimum"
@@ -170,7 +175,7 @@ class OrderGuarantees:
 
     @guarantee("G17")
     async def test_a_cancelled_order_is_gone_and_cancelling_again_is_no_error(self, case: Case) -> None:
-        """A limit order and, where there are some, a stop."""
+        """A limit order and, where the venue has them, a stop order no longer rest after a cancel."""
         await case.stand.rest(case.symbol, "buy", Decimal(1))
         if "stops" in case.stand.offers:
             await case.stand.rest(case.symbol, "sell", case.size, trigger=Decimal(50))
@@ -182,7 +187,7 @@ class OrderGuarantees:
 
     @guarantee("G18")
     async def test_a_batch_answers_for_each_order_in_its_place(self, case: Case) -> None:
-        """A refused one among good ones stays where it was asked, and the good ones are done."""
+        """A refused order keeps its position in the list of results, and the other orders of the batch are placed."""
         if not isinstance(case.venue, BatchingVenue) or traits_of(case.venue).batch < 3:
             pytest.skip("not tried: it sends orders one by one")
         await case.venue.snapshot()
@@ -211,7 +216,7 @@ class OrderGuarantees:
 
     @guarantee("G26", book=everything)
     async def test_a_book_of_more_than_one_page_is_shown_whole(self, case: Case) -> None:
-        """Positions and resting orders, however many the venue gives at once."""
+        """All positions and resting orders are listed, however many the venue returns at once."""
         symbols = (*case.stand.symbols, *case.stand.more)
         for symbol in symbols:
             await case.stand.rest(symbol, "buy", Decimal(1))
@@ -222,7 +227,8 @@ class OrderGuarantees:
 
     @guarantee("G27", "stops")
     async def test_a_limit_and_a_stop_of_ours_rest_as_they_were_sent(self, case: Case) -> None:
-        """With their prices and sizes, the limit under its own id, the stop under that or none; neither has traded."""
+        """Both rest with their prices and sizes, the limit under its own id, the stop under its own id or none;
+        neither has traded."""
         await case.venue.snapshot()
         buy = OrderRequest("ks0001", case.symbol, "buy", "long", Decimal("0.5"), False, "limit", Decimal(60))
         stop = case.closing(Decimal("0.25"), "ks0002")
@@ -244,7 +250,8 @@ class OrderGuarantees:
 
     @guarantee("G31", "faults")
     async def test_an_order_that_arrives_late_is_refused_or_known_by_its_name(self, case: Case) -> None:
-        """As the adapter says in `order_life`: not done after its time; or not beside another one of its name."""
+        """As the adapter declares in `order_life`: a late order is not placed after its time, or not beside another
+        one of the same name."""
         life = traits_of(case.venue).order_life
         said = None if life.longest is None else min(life.longest, max(life.shortest, 3.0))
         request = structs.replace(case.closing(Decimal(1), "ks0001"), valid_for=said)

@@ -1,4 +1,4 @@
-"""The pytest plugin: knows the marker, lists the guarantees, and sums up which ones an adapter has kept."""
+"""The pytest plugin: registers the marker, and prints which guarantees each adapter has kept."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--guarantees` prints the table at the end."""
+    """Add `--guarantees`, which prints the table at the end."""
     parser.getgroup("killswitch").addoption(
         "--guarantees", action="store_true", help="print which guarantees of venue adapters were kept, per adapter"
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
+    """Register the marker."""
     config.addinivalue_line("markers", "guarantee(number): which guarantee of a venue adapter a test is about")
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item):  # type: ignore[no-untyped-def] # a hook wrapper yields pytest's own
-    """Keep the number of a test with its report, so that it survives being run in another process."""
+    """Store the number of the guarantee in the report, so that it survives a run in another process."""
     report = (yield).get_result()
     marker = item.get_closest_marker("guarantee")
     if marker is not None:
@@ -28,7 +28,7 @@ def pytest_runtest_makereport(item: pytest.Item):  # type: ignore[no-untyped-def
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """One line for each adapter: kept, broken, not tried."""
+    """Print the guarantees of each adapter: kept, not tried, broken."""
     if not config.getoption("--guarantees"):
         return
     table: dict[str, dict[str, str]] = {}

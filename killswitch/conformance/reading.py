@@ -1,4 +1,4 @@
-"""What an adapter says of an account."""
+"""Guarantees about snapshots."""
 
 from __future__ import annotations
 
@@ -29,18 +29,19 @@ def long_and_short(stand: Stand) -> Book:
 
 
 class ReadingGuarantees:
-    """Flat is flat, unknown is unknown, and every number is the venue's."""
+    """A flat account is shown as flat, an unknown value as unknown, and every number is the venue's."""
 
     @guarantee("G01", book=flat)
     async def test_an_empty_account_is_flat_and_says_so(self, case: Case) -> None:
-        """No positions is an empty list of an answer that is `ok`, with what the account is worth."""
+        """An account without positions has an empty list of positions, quality `ok`, and its equity."""
         seen = await case.venue.snapshot()
         assert (seen.quality, seen.positions) == ("ok", ())
         assert seen.equity == case.stand.equity()
 
     @guarantee("G02", book=long_and_short)
     async def test_every_position_is_shown_with_its_side_and_size(self, case: Case) -> None:
-        """Long and short, in contracts, never negative, each once; at the market's price, where that is told."""
+        """Long and short positions are listed once each, in contracts that are never negative, at the market price
+        where the venue publishes one."""
         seen = await case.venue.snapshot()
         assert sizes(seen) == case.book
         assert seen.equity == case.stand.equity()
@@ -51,7 +52,8 @@ class ReadingGuarantees:
     @guarantee("G03", "faults")
     @pytest.mark.parametrize("mishap", ["lost", "silent", "garbled", "down", "limited"])
     async def test_a_failed_reading_is_never_an_empty_account_nor_an_old_one(self, case: Case, mishap: Mishap) -> None:
-        """It is an error, or a quality that is not `ok`, with a reason; the next reading is whole again."""
+        """A failed request raises an error, or returns a quality other than `ok` with a reason; the next snapshot is
+        complete again."""
         await case.venue.snapshot()
         await case.stand.trade(case.key, Decimal(-1))
         now = {case.key: case.size - 1}
@@ -67,7 +69,8 @@ class ReadingGuarantees:
 
     @guarantee("G04")
     async def test_a_snapshot_fits_the_public_format(self, case: Case) -> None:
-        """Names of the account, exact decimals, the time of the reading; written and read again it is the same."""
+        """A snapshot has the account's names, exact decimals and the time of observation, and is unchanged by
+        encoding and decoding."""
         before = case.stand.now()
         seen = await case.venue.snapshot()
         assert seen.account == case.venue.account
@@ -78,7 +81,8 @@ class ReadingGuarantees:
 
     @guarantee("G05")
     async def test_the_rules_of_a_position_are_told_with_it(self, case: Case) -> None:
-        """Contract size and amount step are there and true, or no exact order could be made."""
+        """Contract size and amount step of every position are present and true: without them no exact order can be
+        built."""
         seen = await case.venue.snapshot()
         rules = {each.symbol: each for each in seen.instruments or ()}
         for position in seen.positions or ():
@@ -89,7 +93,7 @@ class ReadingGuarantees:
 
     @guarantee("G06", "stops")
     async def test_resting_orders_are_all_shown_conditional_ones_included(self, case: Case) -> None:
-        """A limit order and a stop; the stop says at which price it wakes, and that it reduces."""
+        """A limit order and a stop are both listed; the stop with its trigger price, and as reduce-only."""
         await case.stand.rest(case.symbol, "buy", Decimal(1))
         await case.stand.rest(case.symbol, "sell", case.size, trigger=Decimal(50))
         for found in (await case.venue.open_orders(), (await case.venue.snapshot()).orders):
@@ -100,7 +104,7 @@ class ReadingGuarantees:
 
     @guarantee("G07")
     async def test_what_another_hand_does_shows(self, case: Case) -> None:
-        """A position that somebody changes is shown as it is now, within the stand's patience."""
+        """A position that another trader changes is shown with its new size, within the stand's patience."""
         await case.venue.snapshot()
         await case.stand.trade(case.key, Decimal(-1))
         await case.until(lambda seen: sizes(seen) == {case.key: case.size - 1})
@@ -108,7 +112,8 @@ class ReadingGuarantees:
     @guarantee("G08", "flows")
     @pytest.mark.parametrize("amount", ["5000", "-700"])
     async def test_money_that_comes_and_goes_is_a_flow_with_its_sign(self, case: Case, amount: str) -> None:
-        """One row of one id, in the account's currency, however often it is told."""
+        """A deposit or withdrawal is one row with one id, in the account's currency, however often snapshots repeat
+        it."""
         told: dict[str, Decimal] = {}
 
         def shown(seen: AccountSnapshot) -> bool:

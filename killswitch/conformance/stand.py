@@ -1,4 +1,4 @@
-"""What a tester of an adapter must bring: the venue, real or rehearsed, in the tester's hands."""
+"""The test bench that an adapter's author provides: a venue, real or simulated, that the test controls."""
 
 from __future__ import annotations
 
@@ -32,30 +32,31 @@ Offer = Literal["faults", "hostile", "hedge", "stops", "flows", "minimum", "maxi
 
 
 class Stand(Protocol):
-    """One account at a venue that does what it is told. All symbols are as the adapter names them."""
+    """One account at a venue that a test controls. Symbols are written as the adapter writes them."""
 
     offers: frozenset[Offer]
-    """What can be tried here. Guarantees about anything else are shown as not tried, by name."""
+    """What can be tested here. Guarantees about anything else are reported as not tried, by name."""
     symbols: tuple[str, str]
-    """Two symbols that trade at 100 and whose rules the venue tells; amounts of three decimals are exact in both."""
+    """Two symbols that trade at 100 and whose rules the venue publishes; amounts with three decimals are exact in
+    both."""
     contract_size: Decimal
     amount_step: Decimal
-    """The truth about these symbols."""
+    """The true rules of these symbols."""
     more: tuple[str, ...]
-    """Further symbols like them: so many that positions in all of them fill more than one page of the venue's answers,
+    """More symbols like them: enough that positions in all of them fill more than one page of the venue's answers,
     where it has pages. May be empty."""
     signed: frozenset[str]
-    """Fields of the answers whose sign is the side of a position, by the venue's documents: with another one it is
-    another position."""
+    """Fields of answers whose sign is the side of a position, by the venue's documentation: another sign is another
+    position."""
     mutations: int
-    """How many changes of its answers a test tries; the whole of them is for a command."""
+    """How many changes of its answers a test tries; a command tries all of them."""
     secrets: tuple[str, ...]
-    """The credentials in use: none of them may ever be said."""
+    """The credentials in use, which must never appear in any text."""
     patience: float
-    """Seconds within which a change must show in snapshots that are read once a second."""
+    """Seconds within which a change must show in snapshots that are taken once a second."""
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """Run to the end, in a loop and a time of the stand's choice."""
+        """Run a coroutine to its end, in an event loop and a time of the stand's choice."""
         ...
 
     async def open(self, book: Mapping[Key, Decimal], *, hedge: bool = False) -> VenueAdapter:
@@ -63,50 +64,50 @@ class Stand(Protocol):
         ...
 
     async def connect(self, change: Change) -> VenueAdapter:
-        """Another adapter of the account, as in a process that has just begun: it knows nothing that the first one has
-        learned. Until the next one is connected, `change` makes of every answer (question, JSON) what arrives."""
+        """Connect another adapter of the account, as a new process would: without what the first one has learned.
+        Until the next connection, `change` makes of every answer (question, JSON) what the adapter receives."""
         ...
 
     async def close(self) -> None:
-        """Stop the venue. The adapter has been closed before."""
+        """Stop the venue. The adapter is closed before."""
         ...
 
     def now(self) -> datetime:
-        """The venue's time, which is the adapter's too."""
+        """The time of the venue and of the adapter."""
         ...
 
     def equity(self) -> Decimal:
-        """The truth: what the account is worth, in its currency."""
+        """The true equity of the account, in its currency."""
         ...
 
     def held(self, key: Key) -> Decimal:
-        """The truth: contracts of a position, 0 for none."""
+        """The true size of a position in contracts, 0 for none."""
         ...
 
     def taken(self, client_order_id: str) -> int:
-        """The truth: how many orders of that id the venue has ever taken."""
+        """The true number of orders with this id that the venue has ever accepted."""
         ...
 
     def resting(self) -> int:
-        """The truth: how many orders rest now."""
+        """The true number of orders that rest now."""
         ...
 
     async def trade(self, key: Key, contracts: Decimal) -> None:
-        """Somebody else's order grows the position, or takes from it (negative)."""
+        """Another trader's order adds contracts to the position, or takes them from it (negative)."""
         ...
 
     async def rest(self, symbol: str, side: OrderSide, contracts: Decimal, *, trigger: Decimal | None = None) -> None:
-        """Somebody's order rests: a limit far from the market, or with `trigger` a reduce-only stop."""
+        """Another trader's order rests: a limit far from the market, or with `trigger` a reduce-only stop."""
         ...
 
     async def flow(self, amount: Decimal) -> None:
-        """Money arrives (+) or is withdrawn (−), in the account's currency."""
+        """A deposit (+) or withdrawal (−), in the account's currency."""
         ...
 
     def breaks(self, call: Call, mishap: Mishap) -> None:
-        """The next call of this kind goes wrong so, once. The hostile ones: for who offers `hostile`."""
+        """Make the next call of this kind fail once, in this way. Hostile failures need the offer `hostile`."""
         ...
 
     def strayed(self) -> int:
-        """The truth: how many requests have reached the place that a redirect named. For who offers `hostile`."""
+        """The true number of requests that reached the target of a redirect. Needs the offer `hostile`."""
         ...
