@@ -79,7 +79,12 @@ class Metrics:
             explicit_bucket_boundaries_advisory=_CLOSING,
         )  # fmt: skip
         for name, unit, meaning, points in (
-            ("killswitch.trigger.headroom", "1", "How far a trigger is from true, in its signal's unit", _headroom),
+            (
+                "killswitch.trigger.headroom",
+                "1",
+                "How far a trigger is from true, in its signal's unit",
+                self._headroom,
+            ),
             ("killswitch.trigger.headroom_ratio", "1", "Headroom as a share of the threshold", _headroom_ratio),
             ("killswitch.trigger.unknown", "{trigger}", "Triggers that are neither true nor false", _unknown_triggers),
             ("killswitch.stage.level", "{level}", "Level of the stage in force; 0 is normal", _levels),
@@ -126,16 +131,19 @@ class Metrics:
         self._bare.record(seconds, {"killswitch.account": account})
 
     def _observed(
-        self, points: Callable[[Metrics, Standing], Iterator[Point]]
+        self, points: Callable[[Standing], Iterator[Point]]
     ) -> Callable[[CallbackOptions], Iterable[Observation]]:
         from opentelemetry.metrics import Observation
 
-        return lambda _options: [Observation(value, labels) for value, labels in points(self, self._standing)]
+        return lambda _options: [Observation(value, labels) for value, labels in points(self._standing)]
 
-    def signal_of(self, machine: MachineStatus, reading: Reading) -> str:
-        """Name of the signal that a threshold is about; empty for an expression."""
-        threshold = reading.trigger.threshold
-        return "" if threshold is None else self._signals[machine.policy][threshold.index].name
+    def _headroom(self, standing: Standing) -> Iterator[Point]:
+        for machine, reading, labels in _triggers(standing):
+            if (found := headroom(reading)) is not None:
+                threshold = reading.trigger.threshold
+                # An expression has no signal, and no unit.
+                signal = "" if threshold is None else self._signals[machine.policy][threshold.index].name
+                yield found, labels | {"killswitch.signal.unit": _UNITS.get(signal, "1")}
 
 
 def headroom(reading: Reading) -> float | None:
@@ -160,14 +168,7 @@ def gross(account: AccountSnapshot) -> Decimal | None:
     return sum(known, Decimal(0)) if len(known) == len(notionals) else None
 
 
-def _headroom(metrics: Metrics, standing: Standing) -> Iterator[Point]:
-    for machine, reading, labels in _triggers(standing):
-        if (found := headroom(reading)) is not None:
-            unit = _UNITS.get(metrics.signal_of(machine, reading), "1")
-            yield found, labels | {"killswitch.signal.unit": unit}
-
-
-def _headroom_ratio(_metrics: Metrics, standing: Standing) -> Iterator[Point]:
+def _headroom_ratio(standing: Standing) -> Iterator[Point]:
     for _, reading, labels in _triggers(standing):
         if (found := headroom_ratio(reading)) is not None:
             yield found, labels
@@ -179,12 +180,12 @@ def _triggers(standing: Standing) -> Iterator[tuple[MachineStatus, Reading, Labe
             yield machine, reading, _machine(machine) | {"killswitch.trigger": reading.trigger.name}
 
 
-def _unknown_triggers(_metrics: Metrics, standing: Standing) -> Iterator[Point]:
+def _unknown_triggers(standing: Standing) -> Iterator[Point]:
     for machine in standing.machines:
         yield sum(reading.truth is None for reading in machine.readings), _machine(machine)
 
 
-def _levels(_metrics: Metrics, standing: Standing) -> Iterator[Point]:
+def _levels(standing: Standing) -> Iterator[Point]:
     for machine in standing.machines:
         yield machine.level, _machine(machine)
 
@@ -193,19 +194,19 @@ def _machine(machine: MachineStatus) -> Labels:
     return {"killswitch.policy": machine.policy, "killswitch.scope": machine.scope}
 
 
-def _equity(_metrics: Metrics, standing: Standing) -> Iterator[Point]:
+def _equity(standing: Standing) -> Iterator[Point]:
     for account in standing.accounts:
         if account.quality == "ok" and account.equity is not None:
             yield float(account.equity), _account(account)
 
 
-def _gross(_metrics: Metrics, standing: Standing) -> Iterator[Point]:
+def _gross(standing: Standing) -> Iterator[Point]:
     for account in standing.accounts:
         if (total := gross(account)) is not None:
             yield float(total), _account(account)
 
 
-def _positions(_metrics: Metrics, standing: Standing) -> Iterator[Point]:
+def _positions(standing: Standing) -> Iterator[Point]:
     for account in standing.accounts:
         if account.quality == "ok" and account.positions is not None:
             yield len(account.positions), {"killswitch.account": account.account}
@@ -215,24 +216,24 @@ def _account(account: AccountSnapshot) -> Labels:
     return {"killswitch.account": account.account, "killswitch.currency": account.currency}
 
 
-def _active(_metrics: Metrics, standing: Standing) -> Iterator[Point]:
+def _active(standing: Standing) -> Iterator[Point]:
     yield sum(closing.status in WORKING for closing in standing.closings), {}
 
 
-def _problems(_metrics: Metrics, standing: Standing) -> Iterator[Point]:
+def _problems(standing: Standing) -> Iterator[Point]:
     yield standing.problems, {}
 
 
-def _pending(_metrics: Metrics, standing: Standing) -> Iterator[Point]:
+def _pending(standing: Standing) -> Iterator[Point]:
     if standing.notifications is not None:
         yield standing.notifications.pending, {}
 
 
-def _delivered(_metrics: Metrics, standing: Standing) -> Iterator[Point]:
+def _delivered(standing: Standing) -> Iterator[Point]:
     return _by_target({} if standing.notifications is None else standing.notifications.delivered)
 
 
-def _failed(_metrics: Metrics, standing: Standing) -> Iterator[Point]:
+def _failed(standing: Standing) -> Iterator[Point]:
     return _by_target({} if standing.notifications is None else standing.notifications.failed)
 
 

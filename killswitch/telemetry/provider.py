@@ -147,22 +147,16 @@ class Providers:
             sampler=_sampler(wanted), resource=resource, id_generator=self.ids, shutdown_on_exit=False
         )
         for name in wanted.traces:
-            beneath = (
-                ConsoleSpanExporter(out=sys.stderr)
-                if name == "console"
-                else _otlp(wanted.traces_protocol, "trace_exporter", "OTLPSpanExporter")()
-            )
+            otlp = wanted.traces_protocol, "trace_exporter", "OTLPSpanExporter"
+            beneath = _exporter(name, ConsoleSpanExporter, *otlp)
             provider.add_span_processor(BatchSpanProcessor(WatchedSpans(beneath, self._delivery("traces", name))))
         return provider
 
     def _metering(self, wanted: Settings, resource: Resource) -> MeterProvider:
         readers = []
         for name in wanted.metrics:
-            beneath = (
-                ConsoleMetricExporter(out=sys.stderr)
-                if name == "console"
-                else _otlp(wanted.metrics_protocol, "metric_exporter", "OTLPMetricExporter")()
-            )
+            otlp = wanted.metrics_protocol, "metric_exporter", "OTLPMetricExporter"
+            beneath = _exporter(name, ConsoleMetricExporter, *otlp)
             readers.append(PeriodicExportingMetricReader(WatchedMetrics(beneath, self._delivery("metrics", name))))
         return MeterProvider(readers, resource, shutdown_on_exit=False)
 
@@ -171,11 +165,13 @@ class Providers:
         return self._deliveries[-1]
 
 
-def _otlp(protocol: str, module: str, name: str) -> Any:
-    """The exporter's class, from the package of the protocol."""
+def _exporter(kind: str, console: Callable[..., Any], protocol: str, module: str, otlp: str) -> Any:
+    """The exporter to stderr for `console`; else the class `otlp` of the package of the protocol."""
+    if kind == "console":
+        return console(out=sys.stderr)
     package = "grpc" if protocol == "grpc" else "http"
     guard_every_session()
-    return getattr(import_module(f"opentelemetry.exporter.otlp.proto.{package}.{module}"), name)
+    return getattr(import_module(f"opentelemetry.exporter.otlp.proto.{package}.{module}"), otlp)()
 
 
 def _sampler(wanted: Settings) -> Sampler:
