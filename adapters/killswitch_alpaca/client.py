@@ -73,7 +73,7 @@ class Client:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._clients: dict[bool, Any] = {}
-        """alpaca-py's clients by whether they are for market data; made at their first call."""
+        """alpaca-py's clients, by whether they are for market data; created at their first call."""
         self._making = threading.Lock()
         self._deadlines = Deadlines(settings.timeout)
         self._readers = DaemonThreads(READERS, "alpaca-read")
@@ -83,7 +83,7 @@ class Client:
         self._answered = asyncio.Event()
         self.tally = Tally()
         self.used: int | None = None
-        """Requests that Alpaca has counted in its current minute, as it said last."""
+        """Requests that Alpaca has counted in its current minute, by its last answer."""
 
     async def call(self, ask: Callable[[Any], T], *, changes: bool = False, data: bool = False) -> T:
         """Run `ask` with alpaca-py's trading client, or with its data client where `data`; return its answer.

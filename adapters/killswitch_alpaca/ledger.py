@@ -55,7 +55,7 @@ class Ledger:
         self.moves = Rows[Flow](MOVES, 300.0)
         self.hurry = Hurry()
         self._lags: deque[tuple[float, float]] = deque()
-        """When a trade came, in seconds of the loop, and how late it was; each later one was less late."""
+        """Time of each trade's arrival, in seconds of the loop, and its lag; each later lag is smaller."""
 
     def remember(self, since: datetime | None) -> None:
         """Treat rows from `since` on, the end of the previous run's knowledge, as new."""

@@ -86,7 +86,7 @@ class Sessions:
         self._client = client
         self._ask = ask
         self.extended = settings.outside_hours == "extended"
-        """Whether the account closes in the extended session, so that the calendar matters."""
+        """Whether the account closes in the extended session, so that the calendar is needed."""
         self.hours = Hours()
         self.clock = Part(CLOCK, 3600.0)
         self._calendar = Part(CALENDAR, 4 * 86_400.0)

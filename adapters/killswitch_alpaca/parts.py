@@ -89,9 +89,9 @@ class Hurry:
         self._at: list[float] = []
         self._until = float("-inf")
         self._shares: dict[str, Decimal] = {}
-        """Per symbol, signed: changes of what is held less its fills."""
+        """Signed change of each symbol's holdings less its fills."""
         self._moved: dict[str, Decimal] = {}
-        """Per symbol: the sizes of all these changes."""
+        """Total size of these changes by symbol."""
         self._money = ZERO
 
     def changed(self, now: float, shares: Mapping[str, Decimal], money: Decimal, equity: Decimal) -> None:

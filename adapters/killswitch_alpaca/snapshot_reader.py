@@ -59,12 +59,12 @@ class Reading:
         self.open_orders: tuple[Order, ...] = ()
         self._base: Base | None = None
         self._vanished: dict[str, float] = {}
-        """What is held no more, and since when."""
+        """Symbols that are no longer held, and since when."""
         self._marks: dict[str, Mark] = {}
         self._positions_as_of: datetime | None = None
         self._credit = SAVED
         self._first = True
-        """Whether nothing was read yet: what every part costs once is not saved up for."""
+        """Whether nothing was read yet: the first read of each part uses no saved requests."""
 
     def touch(self, *, fills: bool) -> None:
         """Record an order, cancel or fill: the parts that it changes are read with the next snapshot."""

@@ -1,4 +1,4 @@
-"""The paper venue as an adapter: in process around a `PaperMarket`, or over HTTP on loopback."""
+"""The paper venue as an adapter: in process with a `PaperMarket`, or over HTTP on loopback."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from killswitch.model.venue import AccountSpec, VenueAdapter
 
 
 def adapter(spec: AccountSpec) -> VenueAdapter:
-    """The adapter of `spec`.
+    """Build the adapter of `spec`.
 
-    With a `PaperMarket` as option `market` it lives in this process (and reads the time of an option `clock`, where
-    there is one); else `endpoint` names a paper server, `http://127.0.0.1:PORT`. ValueError for neither, for an
+    With a `PaperMarket` as option `market` it runs in this process, with the time of the option `clock` where there is
+    one; otherwise `endpoint` names a paper server, `http://127.0.0.1:PORT`. Raises ValueError for neither, for an
     endpoint that is not on loopback, and for an account that the market does not have.
     """
     market = spec.options.get("market")
@@ -34,7 +34,7 @@ def _clock(option: object) -> Clock | None:
 
 
 def _timeout(spec: AccountSpec) -> float:
-    """Seconds to wait for an answer: the option `timeout`, above zero; 5 where it is not given."""
+    """Request timeout in seconds: the option `timeout`, above zero; 5 by default."""
     option = spec.options.get("timeout", 5.0)
     try:
         seconds = float(str(option))

@@ -1,4 +1,4 @@
-"""The paper venue in another process, over HTTP: its answers held against what can be, its failures as errors."""
+"""The paper venue in another process, over HTTP: answers are validated, failures become venue errors."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ _T = TypeVar("_T")
 Query = Mapping[str, str] | Sequence[tuple[str, str]]
 
 TOO_MANY = {418, 429}
-"""Too many requests, and banned for having gone on all the same."""
+"""Statuses for too many requests, and for a ban after ignoring that."""
 
 
 class HttpVenue:
     """One account of a paper server, as a VenueAdapter.
 
-    A call that changes something and whose request may have arrived, but whose answer did not, is a
-    FateUnknownError. A connection that was never made is a VenueDownError: nothing was done. Reading changes
-    nothing, so a reading call without an answer is a VenueDownError too.
+    A change whose request may have arrived, but whose answer did not, raises FateUnknownError. A connection that was
+    never made raises VenueDownError: nothing was done. A query changes nothing, so a query without an answer raises
+    VenueDownError too.
     """
 
     def __init__(self, spec: AccountSpec, timeout: float) -> None:
-        """`timeout` in seconds, for connecting and for each answer. ValueError for an endpoint not on loopback,
-        and for options that are no venue's traits."""
+        """`timeout` in seconds, for connecting and for each answer. Raises ValueError for an endpoint not on
+        loopback, and for options that are not valid traits."""
         self.account = spec.account
         self._market = _market(spec)
         self._currency = spec.currency
@@ -58,15 +58,15 @@ class HttpVenue:
         self._rules = ""
         self._venue = spec.adapter
         self.traits = read_traits(spec.options)
-        """As the account's options say; the server does not tell."""
+        """From the account's options; the server does not publish them."""
         self._used: Mapping[str, int] = {}
 
     def used(self) -> Mapping[str, int]:
-        """What the last answer said of the venue's own count."""
+        """The venue's own request count, by its last answer."""
         return self._used
 
     async def snapshot(self) -> AccountSnapshot:
-        """A failure comes back as quality `down` or `malformed`, with the reason, and no numbers."""
+        """A failure is returned as quality `down` or `malformed`, with the reason and without numbers."""
         began = time.monotonic()
         try:
             status, headers, body = await self._call("GET", "snapshot", {"rules": self._rules})
@@ -123,12 +123,12 @@ class HttpVenue:
             self._session = None
 
     async def _ask(self, kind: type[_T], method: str, path: str, query: Query, body: bytes | None = None) -> _T:
-        """The answer, decoded as `kind`."""
+        """Send a request, and decode its answer as `kind`."""
         status, _, content = await self._call(method, path, query, body)
         return _decoded(status, content, kind)
 
     async def _tell(self, method: str, path: str, query: Query) -> None:
-        """A change whose success is an answer without a body."""
+        """Send a change whose successful answer has no body."""
         status, _, content = await self._call(method, path, query)
         if status != 204:
             _refuse(status, content)
@@ -136,7 +136,7 @@ class HttpVenue:
     async def _call(
         self, method: str, path: str, query: Query, body: bytes | None = None
     ) -> tuple[int, Mapping[str, str], bytes]:
-        """(status, headers, body) of an answer that came as a whole and is not a general failure."""
+        """Status, headers and body of a complete answer that is not a general failure."""
         changes = method != "GET"
         if self._session is None:
             self._session = guarded_session(timeout=self._timeout)
@@ -176,7 +176,7 @@ def _market(spec: AccountSpec) -> Market:
 
 
 def _loopback(spec: AccountSpec) -> str:
-    """The endpoint without a slash at its end; ValueError unless it is HTTP on loopback."""
+    """The endpoint without a slash at its end. Raises ValueError unless it is HTTP on loopback."""
     endpoint = spec.endpoint or ""
     parts = urlsplit(endpoint)
     if parts.scheme != "http" or not is_loopback(parts.hostname or ""):
@@ -219,7 +219,7 @@ def _refusal(status: int, body: bytes) -> Refusal:
 
 
 def _refuse(status: int, body: bytes) -> NoReturn:
-    """Raise what a refusal means: in every case nothing was done."""
+    """Raise the error of a refusal: in every case nothing was done."""
     refusal = _refusal(status, body)
     text = f"{refusal.code}: {refusal.text}"
     if refusal.code in {"rejected", "bad_request"}:
@@ -239,7 +239,7 @@ _MODES: Final = frozenset({"one_way", "hedge", None})
 
 
 def fault_of(answer: object) -> str | None:
-    """The first thing that cannot be; None where there is none."""
+    """The first impossible value in an answer; None where there is none."""
     return next(_faults(answer), None)
 
 

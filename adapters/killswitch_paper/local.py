@@ -1,4 +1,4 @@
-"""The paper venue in the same process: no network between, so nothing can be lost on the way."""
+"""The paper venue in the same process, without a network, so that no request can be lost."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from killswitch.model.venue import (
 
 class LocalVenue:
     """One account of a `PaperMarket`, as a VenueAdapter. `submit` may raise OrderRejectedError; before the first bar
-    the venue is down; where its terms have limits, any call may raise RateLimitedError; nothing else goes wrong."""
+    the venue is down; where its terms have limits, any call may raise RateLimitedError. Nothing else fails."""
 
     def __init__(self, account: str, market: PaperMarket, clock: Clock | None) -> None:
-        """Without a clock the account is observed when the last bar closed. ValueError for an unknown account."""
+        """Without a clock the account is observed at the close of the last bar. Raises ValueError for an unknown
+        account."""
         if account not in market.accounts:
             raise ValueError(f"the paper market has no account {account}; it has {', '.join(market.accounts)}")
         self.account = account
@@ -39,12 +40,12 @@ class LocalVenue:
         return self._market.terms.traits
 
     def used(self) -> Mapping[str, int]:
-        """What the market has counted until now; nothing before its first bar."""
+        """The market's request count; empty before its first bar."""
         at = self._micros()
         return {} if at is None else self._market.meter.used(self.account, at)
 
     async def snapshot(self) -> AccountSnapshot:
-        """Instruments are given the first time, and again when one has changed."""
+        """Instruments are included the first time, and again after a change."""
         self._charge("snapshot")
         if self._market.now is None:
             raise VenueDownError("the market has not begun: no bar yet")
@@ -88,10 +89,10 @@ class LocalVenue:
         self._market.close_book(self.account)
 
     async def close(self) -> None:
-        """There is nothing to give back."""
+        """Nothing to release."""
 
     def _charge(self, call: Call, *symbols: str) -> None:
-        """Let the market know the time, and have it count the call, with one order for each symbol."""
+        """Advance the market's clock, and count the call, with one order for each symbol."""
         if self._clock is not None:
             self._market.move_clock(self._clock.now())
         at = self._micros()

@@ -1,4 +1,4 @@
-"""A paper market served over HTTP, on loopback only: there is no authentication, and nobody else should trade."""
+"""A paper market served over HTTP, on loopback only: there is no authentication."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class PaperServer:
-    """A running server; the market belongs to the event loop that it runs in."""
+    """A running server; the market belongs to its event loop."""
 
     def __init__(self, runner: web.AppRunner, address: str, desk: _Desk) -> None:
         self._runner = runner
@@ -50,18 +50,18 @@ class PaperServer:
         """`http://127.0.0.1:PORT`, for an account's `endpoint`."""
 
     async def until_read(self, times: int) -> None:
-        """Wait until snapshots of accounts were answered so many times."""
+        """Wait until this many snapshots were returned."""
         await self._desk.until_read(times)
 
     async def close(self) -> None:
-        """Answer what was asked already, and stop."""
+        """Answer requests in flight, and stop."""
         await self._runner.cleanup()
 
 
 async def serve(market: PaperMarket, *, port: int, now: Callable[[], datetime]) -> PaperServer:
     """Serve `market` on loopback; port 0 is any free one. Snapshots are observed at `now()`.
 
-    OSError if the port is taken.
+    Raises OSError if the port is in use.
     """
     desk = _Desk(market, now)
     runner = web.AppRunner(_application(desk), access_log=None)
@@ -117,7 +117,7 @@ def _bad_requests() -> Iterator[None]:
 
 @web.middleware
 async def _local_programs_only(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse what a web page has made a browser on this machine send."""
+    """Refuse requests that a web page has made a browser on this machine send."""
     why = _why_not_allowed(request)
     return await handler(request) if why is None else _json(Refusal("not_allowed", why), 403)
 
@@ -155,24 +155,24 @@ async def _refusals(request: web.Request, handler: Handler) -> web.StreamRespons
 
 
 class _Desk:
-    """One handler for each thing that can be asked."""
+    """One handler for each request."""
 
     def __init__(self, market: PaperMarket, now: Callable[[], datetime]) -> None:
         self._market = market
         self._now = now
         self._snapshots = 0
-        """Snapshots that were answered."""
+        """Snapshots that were returned."""
         self._answered = asyncio.Event()
 
     async def until_read(self, times: int) -> None:
-        """Wait until that many snapshots were answered."""
+        """Wait until this many snapshots were returned."""
         while self._snapshots < times:
             self._answered.clear()
             await self._answered.wait()
 
     @web.middleware
     async def count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Let the market know the time, and tell in every answer about an account what was used of the limits."""
+        """Advance the market's clock, and add the used limits to every answer about an account."""
         self._market.move_clock(self._now())
         answer = await handler(request)
         account = request.match_info.get("account")
@@ -262,7 +262,7 @@ class _Desk:
             raise _RefusedError(409, "not_begun", "the market has not begun: no bar yet")
 
     def _charged(self, request: web.Request, call: Call, *symbols: str) -> str:
-        """The account that is asked about, after the call was counted."""
+        """The account of the request, after the call was counted."""
         account = self._account(request)
         wait = self._market.meter.charge(account, call, symbols, to_micros(self._now()))
         if wait is not None:

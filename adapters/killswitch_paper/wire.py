@@ -41,12 +41,12 @@ from killswitch.model.snapshot import FillCause, FlowKind, InstrumentState, Side
 from killswitch.model.venue import OrderReport, RejectReason
 
 JSON = "application/json"
-"""The content type of everything that is sent, both ways."""
+"""Content type of all requests and answers."""
 RULES_HEADER = "Rules-Version"
 USED_HEADER = "Limits-Used"
 
 MOST_DIGITS, MOST_DECIMALS = 15, 12
-"""Digits before the point, and behind it, of a number in a request. Together they are within Decimal's precision."""
+"""Digits of a number in a request before and after the decimal point. Together they fit Decimal's precision."""
 UNSIGNED = frozenset({"contracts", "delivery", "price", "price_band"})
 
 ErrorCode = Literal[
@@ -63,16 +63,16 @@ class Refusal(Struct, frozen=True, omit_defaults=True):
 
 
 class BatchAnswer(Struct, frozen=True, omit_defaults=True):
-    """What became of one order of a batch: its report, or why it was refused."""
+    """Result of one order of a batch: its report, or why it was refused."""
 
     report: OrderReport | None = None
     refusal: Refusal | None = None
 
 
 def check_numbers(body: object) -> None:
-    """ValueError, naming the field, for a number in a request that no market can reckon with.
+    """Raise ValueError, naming the field, for a number in a request that no market can process.
 
-    JSON has no NaN, and the text of a Decimal may be one; what is added to a wallet once is never got out again.
+    JSON has no NaN, but the text of a Decimal may be one, and what is once added to a wallet cannot be removed.
     """
     for each in body if isinstance(body, tuple) else (body,):
         for name in each.__struct_fields__ if isinstance(each, Struct) else ():
@@ -90,9 +90,9 @@ def check_numbers(body: object) -> None:
 
 
 class FlowRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """Money, or an `asset` of a cash account, to put into (+) or take out of (−) an account.
+    """A deposit (+) or withdrawal (−) of money, or of an `asset` of a cash account.
 
-    Snapshots show the row `lag` seconds later; left out, it is what the venue's terms say.
+    Snapshots show the row `lag` seconds later; by default the lag of the venue's terms.
     """
 
     kind: FlowKind
@@ -102,9 +102,9 @@ class FlowRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TakeRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """A position, or a part of it, for the venue to take at `price`: `contracts` of it, or all.
+    """A position for the venue to take over at `price`: `contracts` of it, or all.
 
-    `side` tells the two positions of hedge mode apart.
+    `side` selects one of the two positions of hedge mode.
     """
 
     symbol: str
@@ -115,7 +115,7 @@ class TakeRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StateRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """The state to put a symbol in; with `delivery` and the state `delisted`, positions are delivered at that price."""
+    """The state of a symbol; with `delivery` and the state `delisted`, positions are delivered at that price."""
 
     symbol: str
     state: InstrumentState
@@ -135,12 +135,12 @@ _COUNT: Final = re.compile(r"[0-9]{1,12}")
 
 
 def used_header(used: Mapping[str, int]) -> str:
-    """Counts as the header Limits-Used says them."""
+    """The header Limits-Used for these counts."""
     return "; ".join(f"{name}={units}" for name, units in used.items())
 
 
 def read_used(header: str) -> dict[str, int]:
-    """What a header Limits-Used says; what is not understood in it is left out."""
+    """The counts in a header Limits-Used; unknown parts are left out."""
     parts = (part.strip().partition("=") for part in header.split(";"))
     return {name: int(units) for name, _, units in parts if name and _COUNT.fullmatch(units)}
 

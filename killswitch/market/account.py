@@ -1,4 +1,4 @@
-"""One account of the paper venue: its wallet, its positions, its orders, and what it did lately."""
+"""One account of the paper venue: wallet, positions, orders, and recent fills and flows."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ R = TypeVar("R", Fill, Flow)
 
 
 class Statement(Generic[R]):
-    """Rows in the order in which they happened, each shown `lag` after its own time."""
+    """Rows in order of time, each shown `lag` after its own time."""
 
     def __init__(self) -> None:
         self.lag = timedelta(0)
         self._rows: deque[R] = deque()
         self._shown_from: dict[str, datetime] = {}
-        """By id; of a row that is not late there is none."""
+        """By id; only of late rows."""
 
     def add(self, row: R, lag: timedelta | None = None) -> None:
-        """Write a row down, to be shown `lag` later; None is the statement's own."""
+        """Add a row, shown `lag` later; by default the statement's own lag."""
         late = self.lag if lag is None else lag
         if late:
             self._shown_from[row.id] = row.at + late
         self._rows.append(row)
 
     def shown(self, at: datetime) -> tuple[R, ...]:
-        """The rows that a snapshot of that moment shows."""
+        """The rows in a snapshot of that moment."""
         if not self._shown_from:
             return tuple(self._rows)
         return tuple(row for row in self._rows if self._shown_from.get(row.id, row.at) <= at)
@@ -53,17 +53,17 @@ class Statement(Generic[R]):
 
 
 CASH_MARKETS: frozenset[Market] = frozenset({"spot", "equity"})
-"""What is held is paid in full: no leverage, no margin, no short side, no liquidation."""
+"""Markets in which holdings are paid in full: no leverage, margin, short side or liquidation."""
 REMEMBERED = timedelta(minutes=5)
-"""So long snapshots give the price of what is no longer held."""
+"""Time for which snapshots give the price of a closed position."""
 
 
 @dataclass(slots=True)
 class PaperAccount:
-    """`wallet` is money in `currency` with all P&L realised so far; equity is it plus unrealised P&L.
+    """`wallet` is money in `currency` including all realised P&L; equity is it plus unrealised P&L.
 
-    In a cash market the wallet counts what is held at its cost, so the same sum holds there:
-    cash = wallet − Σ cost, and equity = cash + Σ quantity × price = wallet + Σ (quantity × price − cost).
+    In a cash market the wallet counts holdings at cost, so that the same sum holds: cash = wallet − Σ cost, and equity
+    = cash + Σ quantity × price = wallet + Σ (quantity × price − cost).
     """
 
     name: str
@@ -72,19 +72,19 @@ class PaperAccount:
     currency: str
     wallet: Decimal
     leverage: Decimal
-    """Of symbols that were not opened with their own; 1 in cash markets."""
+    """Of symbols that were opened without their own; 1 in cash markets."""
     is_hedged: bool = False
-    """Whether both sides of a symbol may be held at once, as two positions: the venues' hedge mode."""
+    """Whether both sides of a symbol may be held at once, as two positions: hedge mode."""
     holdings: dict[str, Holding] = field(default_factory=dict)
     """By `key`."""
     orders: dict[str, PaperOrder] = field(default_factory=dict)
     """Every order ever sent, by client order id: a repeated id is refused for ever."""
     working: list[PaperOrder] = field(default_factory=list)
-    """The open ones, in the order in which they came."""
+    """Open orders in order of arrival."""
     fills: Statement[Fill] = field(default_factory=Statement)
     flows: Statement[Flow] = field(default_factory=Statement)
     vanished: dict[str, datetime] = field(default_factory=dict)
-    """Symbols of which a position was closed, and when the last one was; some may be held again."""
+    """Symbols of closed positions, and when the last one was closed; some may be held again."""
 
     @property
     def is_cash(self) -> bool:
@@ -92,28 +92,31 @@ class PaperAccount:
 
     @property
     def cash(self) -> Decimal:
-        """The money part of a cash account."""
+        """Money of a cash account."""
         return self.wallet - sum((holding.cost for holding in self.holdings.values()), ZERO)
 
     def key(self, symbol: str, side: Side) -> str:
-        """Under what a position is kept: one for each symbol, or in hedge mode for each of its sides."""
+        """Key of a position: one for each symbol, or in hedge mode for each of its sides."""
         return f"{symbol} short" if self.is_hedged and side == "short" else symbol
 
     def is_exit(self, request: OrderRequest) -> bool:
-        """Whether the order can only reduce. In hedge mode what closes its position side never does anything else."""
+        """Whether the order can only reduce. In hedge mode an order against its position side never does anything
+        else."""
         closes = "long" if request.side == "sell" else "short"
         return request.reduce_only or (self.is_hedged and request.position_side == closes)
 
     def open_quantity(self, symbol: str, side: Side) -> Decimal:
-        """Signed base quantity held; zero when flat. Of a cash account, what a sale of the symbol could sell.
+        """Signed base quantity held; zero when flat. Of a cash account, the quantity that a sale of the symbol could
+        sell.
 
-        `side` tells two positions of hedge mode apart, and means nothing elsewhere.
+        `side` selects one of two positions of hedge mode, and is ignored otherwise.
         """
         holding = self.holdings.get(self.held_as(symbol) if self.is_cash else self.key(symbol, side))
         return holding.quantity if holding else ZERO
 
     def held_as(self, symbol: str) -> str:
-        """The symbol under which a sale of a cash account finds what it sells, in whichever market of the asset."""
+        """The symbol under which a cash account holds what a sale of `symbol` sells, in whichever market of the
+        asset."""
         if symbol in self.holdings:
             return symbol
         asset = base_asset(symbol)
@@ -124,7 +127,7 @@ class PaperAccount:
         return holding.leverage if holding else self.leverage
 
     def margin(self, marks: Mapping[str, Decimal], maintenance_rate: Decimal) -> Margin:
-        """Margin at `marks`, which must have every symbol held."""
+        """Margin at `marks`, which must include every symbol held."""
         held = ((holding, marks[holding.symbol]) for holding in self.holdings.values())
         return margin_of(self.wallet, held, maintenance_rate)
 
@@ -133,7 +136,7 @@ class PaperAccount:
         return (order for order in self.working if not self.is_exit(order.request))
 
     def order_margin(self, tapes: Mapping[str, Tape]) -> Decimal:
-        """What open entry orders hold back: their initial margin, in a cash market the money of the buys."""
+        """Money reserved by open entry orders: their initial margin, in a cash market the cost of the buys."""
         held = ZERO
         for order in self.entry_orders():
             if self.is_cash and order.request.side == "sell":
@@ -144,7 +147,7 @@ class PaperAccount:
         return held
 
     def trade(self, symbol: str, side: Side, quantity: Decimal, price: Decimal, fee: Decimal, at: datetime) -> Decimal:
-        """Book a fill of signed base `quantity`; the realised P&L before the fee. All in the account's currency."""
+        """Book a fill of signed base `quantity`; return the realised P&L before the fee, in the account's currency."""
         key = self.held_as(symbol) if self.is_cash and quantity < 0 else self.key(symbol, side)
         holding = self.holdings.setdefault(key, Holding(symbol, ZERO, ZERO, self.leverage))
         realized = holding.trade(quantity, price)
@@ -155,7 +158,7 @@ class PaperAccount:
         return realized
 
     def receive(self, symbol: str, quantity: Decimal, cost: Decimal) -> None:
-        """What a sale brought that was not for money: it is held under `symbol` for what it is worth now."""
+        """Add the proceeds of a sale in another asset than money: held under `symbol` at their current value."""
         if quantity == 0:
             return
         holding = self.holdings.setdefault(symbol, Holding(symbol, ZERO, ZERO, self.leverage))
@@ -168,14 +171,14 @@ class PaperAccount:
         return -held if order.request.side == "buy" else held
 
     def expire_exits(self, symbol: str) -> None:
-        """Exits with nothing left to reduce expire."""
+        """Expire exits with nothing left to reduce."""
         for order in self.working:
             exits = self.is_exit(order.request) and order.request.symbol == symbol
             if exits and order.state == "open" and self.reducible(order) <= 0:
                 order.state = "expired"
 
     def drop_done(self) -> None:
-        """Take orders that are no longer open from the working list."""
+        """Remove orders that are no longer open from the working list."""
         self.working = [order for order in self.working if order.state == "open"]
 
     def forget_before(self, oldest: datetime) -> None:
@@ -184,7 +187,7 @@ class PaperAccount:
         self.flows.forget_before(oldest)
 
     def vanished_since(self, at: datetime) -> tuple[str, ...]:
-        """Symbols that are not held at `at` and were in the five minutes before; older ones are forgotten."""
+        """Symbols that are not held at `at` and were in the five minutes before; older ones are dropped."""
         if not self.vanished:
             return ()
         self.vanished = {symbol: left for symbol, left in self.vanished.items() if at - left <= REMEMBERED}

@@ -1,4 +1,4 @@
-"""One position's ledger, and the margin that all positions of an account need."""
+"""The ledger of one position, and the margin of all positions of an account."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 from killswitch.model.snapshot import Side
 
 MONEY_STEP = Decimal("0.00000001")
-"""Where a division leaves a remainder, money is kept to this."""
+"""Precision of money after a division."""
 _ENTRY_STEP = Decimal("0.000000000001")
 ZERO = Decimal(0)
 
@@ -33,19 +33,19 @@ class Holding:
 
     @property
     def entry_price(self) -> Decimal:
-        """The average price of what is open, rounded for people to twelve decimals."""
+        """The average price of what is open, rounded to twelve decimals for display."""
         price = (self.cost / self.quantity).quantize(_ENTRY_STEP, ROUND_HALF_EVEN)
         return Decimal(f"{price:f}".rstrip("0").rstrip("."))
 
     def unrealized(self, mark: Decimal) -> Decimal:
-        """P&L of what is open, at `mark`."""
+        """Unrealised P&L at `mark`."""
         return self.quantity * mark - self.cost
 
     def trade(self, quantity: Decimal, price: Decimal) -> Decimal:
-        """Add a fill of signed `quantity` at `price`; the realised P&L of what it closed, before fees.
+        """Add a fill of signed `quantity` at `price`; return the realised P&L of the closed part, before fees.
 
-        The cost of a part that is closed is its share of the whole, rounded to `MONEY_STEP`; the rest stays
-        in the cost, so nothing is lost.
+        The cost of a closed part is its share of the whole, rounded to `MONEY_STEP`; the remainder stays in the cost,
+        so that nothing is lost.
         """
         if self.quantity * quantity >= 0:
             self.quantity += quantity
@@ -68,7 +68,7 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Margin:
-    """All in the account's currency, at the marks given."""
+    """Margin figures in the account's currency, at the given marks."""
 
     equity: Decimal
     unrealized: Decimal

@@ -1,4 +1,4 @@
-"""What a venue does of its own accord: it takes positions away, closes whole books, and shuts markets."""
+"""Actions of the venue itself: it takes positions over, closes whole books, and closes markets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from killswitch.model.venue import OrderRejectedError, OrderRequest
 
 
 class Interventions:
-    """The venue's own hand. All contracts are at most what is held."""
+    """The venue's own actions. Contracts are at most what is held."""
 
     def __init__(self, matching: Matching) -> None:
         self._matching = matching
@@ -25,9 +25,9 @@ class Interventions:
     def move(
         self, account: PaperAccount, kind: FlowKind, amount: Decimal, currency: str, at: datetime, lag: timedelta | None
     ) -> Flow:
-        """Money, or in a cash account a coin, enters (+) or leaves (−); no order and no fill comes of it.
+        """Deposit (+) or withdraw (−) money, or in a cash account a coin, without an order or a fill.
 
-        ValueError for an asset that the account cannot hold, and for more of a coin than it holds.
+        Raises ValueError for an asset that the account cannot hold, and for more of a coin than it holds.
         """
         worth = amount if currency == account.currency else self._move_coin(account, amount, currency, at)
         row = Flow(self._matching.next_id("w"), at, kind, amount, currency)
@@ -36,7 +36,7 @@ class Interventions:
         return row
 
     def _move_coin(self, account: PaperAccount, amount: Decimal, asset: str, at: datetime) -> Decimal:
-        """What the coin is worth: it is bought of, or sold for, that much money, which then moves."""
+        """The value of the coin, which is bought for, or sold for, that much money."""
         symbol = self._matching.quotes.market_of(asset, account)
         price = self._matching.quotes.price(account, symbol) if symbol else None
         if symbol is None or not price:
@@ -59,9 +59,9 @@ class Interventions:
         cause: FillCause,
         at: datetime,
     ) -> Fill:
-        """Take `contracts` of a position at `price`, all of it for None. Only a liquidation costs a fee.
+        """Take over `contracts` of a position at `price`, all of it for None. Only a liquidation has a fee.
 
-        ValueError in a cash account, which owes nobody, and for more than is held.
+        Raises ValueError in a cash account, which has no debt, and for more than is held.
         """
         holding, tape = account.holdings.get(account.key(symbol, side)), self._matching.tapes[symbol]
         held = abs(holding.quantity) / tape.size if holding else ZERO
@@ -77,9 +77,10 @@ class Interventions:
         return fill
 
     def close_book(self, account: PaperAccount, at: datetime) -> None:
-        """Close every position at market, as far as each market's state and volume let it; the rest works on.
+        """Close every position at market, as far as each market's state and volume allow; the rest stays as working
+        orders.
 
-        OrderRejectedError in a cash account: what is held there is not a position of the venue's book.
+        Raises OrderRejectedError in a cash account: its holdings are not positions of the venue's book.
         """
         if account.is_cash:
             raise OrderRejectedError("permission", f"a {account.market} account has no book to close")
@@ -108,7 +109,7 @@ class Interventions:
     def delist(
         self, accounts: Mapping[str, PaperAccount], symbol: str, price: Decimal | None, at: Callable[[], datetime]
     ) -> None:
-        """Cancel all orders of a symbol that has gone; with a `price`, positions on margin are delivered at it."""
+        """Cancel all orders of a delisted symbol; with a `price`, deliver positions on margin at it."""
         for account in accounts.values():
             for order in account.working:
                 if order.request.symbol == symbol:

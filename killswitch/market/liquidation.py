@@ -1,4 +1,4 @@
-"""What the venue does to an account that falls below its maintenance margin."""
+"""Liquidation of an account that falls below its maintenance margin."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Marks = Mapping[str, Decimal]
 class Liquidator:
     """Liquidates in steps, at the moment at which the margin is used up.
 
-    Between two points of the bars' paths all prices are taken to move evenly and together, so equity minus
-    maintenance margin moves evenly too, and where it reaches zero is found exactly. There all orders of the
-    account are cancelled and a part of the position with the largest maintenance margin is closed at the mark
-    for a liquidation fee, again and again until the margin suffices. If nothing is left and the wallet is below
-    zero, the venue's insurance fund pays the rest (a flow of kind `insurance`).
+    Between two points of the bars' paths all prices are assumed to move evenly and together, so equity minus
+    maintenance margin moves evenly too, and its zero is found exactly. There all orders of the account are cancelled
+    and a part of the position with the largest maintenance margin is closed at the mark for a liquidation fee,
+    repeatedly until the margin suffices. If nothing is left and the wallet is below zero, the venue's insurance fund
+    pays the rest (a flow of kind `insurance`).
     """
 
     def __init__(self, matching: Matching) -> None:
@@ -32,7 +32,7 @@ class Liquidator:
         self._rules = matching.rules
 
     def is_out_of_reach(self, account: PaperAccount, bars: Mapping[str, Bar]) -> bool:
-        """Whether even all of the bars' worst prices at once would leave the margin sufficient."""
+        """Whether the margin suffices even at all of the bars' worst prices at once."""
         if account.is_cash or not account.holdings or not self._rules.liquidates:
             return True
         equity, gross = account.wallet, ZERO
@@ -43,7 +43,7 @@ class Liquidator:
         return equity > gross * self._rules.maintenance
 
     def watch(self, account: PaperAccount, before: Marks, after: Marks, at: datetime) -> None:
-        """Liquidate what must be while the marks move from `before` to `after`."""
+        """Liquidate what is due while the marks move from `before` to `after`."""
         if account.is_cash or not self._rules.liquidates:
             return
         marks = before

@@ -1,4 +1,4 @@
-"""How orders fill: against which price, by which chance, and in which currency."""
+"""Order matching: at which price, with which randomness, and in which currency orders fill."""
 
 from __future__ import annotations
 
@@ -27,20 +27,21 @@ class Matching:
     next_id: Callable[[str], str]
 
     def begin(self, account: PaperAccount, order: PaperOrder, tape: Tape, at: datetime) -> None:
-        """The order comes to the book: what crosses is taken at once, and an immediate-or-cancel then ends."""
+        """Enter the order into the book: the part that crosses fills at once, and an immediate-or-cancel order then
+        ends."""
         if order.request.type == "market" or self.is_marketable(order.request, tape):
             self.take(account, order, tape, at)
         order.expire_rest()
 
     def is_marketable(self, request: OrderRequest, tape: Tape) -> bool:
-        """Whether a limit order would trade with what rests."""
+        """Whether a limit order would trade with resting orders."""
         bid, ask = tape.bid(self.rules), tape.ask(self.rules)
         if request.price is None or bid is None or ask is None:
             return False
         return request.price >= ask if request.side == "buy" else request.price <= bid
 
     def take(self, account: PaperAccount, order: PaperOrder, tape: Tape, at: datetime) -> None:
-        """Fill what can be filled of `order` at once, at the last price and worse; a limit is never passed."""
+        """Fill what can be filled of `order` at once, at the last price and worse, never beyond its limit."""
         if tape.last is None:
             return
         amount = self._fillable(account, order, tape)
@@ -52,9 +53,9 @@ class Matching:
             self.book(account, tape, order, order.request.side, amount, price, self.rules.taker_fee, at)
 
     def touch(self, account: PaperAccount, order: PaperOrder, tape: Tape, to: Decimal, at: datetime) -> None:
-        """The price moves to `to`: a resting limit order that lies strictly before it fills at its own price.
+        """Move the price to `to`: a resting limit order strictly before it fills at its own price.
 
-        Touching the limit is not enough: the queue before the order is unknown.
+        Touching the limit is not enough: the queue ahead of the order is unknown.
         """
         limit = order.request.price
         if limit is None:
@@ -80,9 +81,9 @@ class Matching:
     ) -> Fill:
         """Book one fill of `amount` contracts. Fees are rounded up to a hundred-millionth.
 
-        Sold for another asset than the account's currency, what it brought less the fee becomes a holding of that
-        asset, at what it is worth at this moment; realised P&L is in the account's currency. `position_side`: in hedge
-        mode, which of the two, for what no order is about.
+        Proceeds in another asset than the account's currency, less the fee, become a holding of that asset at its
+        current value; realised P&L is in the account's currency. `position_side`: in hedge mode, the position of a fill
+        without an order.
         """
         symbol = tape.instrument.symbol
         quantity = amount * tape.size
@@ -127,9 +128,9 @@ class Matching:
         return fill
 
     def _fillable(self, account: PaperAccount, order: PaperOrder, tape: Tape) -> Decimal:
-        """Contracts of the order that may fill now: what is left, within the bar's volume.
+        """Contracts of the order that may fill now: the remainder, within the bar's volume.
 
-        An exit gets no more than the position it reduces, so that it never turns it round.
+        An exit fills at most the position that it reduces, so that it never reverses it.
         """
         amount = order.left
         if account.is_exit(order.request):
@@ -157,7 +158,7 @@ class Matching:
     def _payable(
         self, account: PaperAccount, order: PaperOrder, tape: Tape, amount: Decimal, price: Decimal
     ) -> Decimal:
-        """What of `amount` a cash account can pay at `price`; an order that it cannot pay at all expires."""
+        """The part of `amount` that a cash account can pay at `price`; an order that it cannot pay at all expires."""
         if amount <= 0 or order.request.side == "sell" or not account.is_cash:
             return amount
         each = tape.size * price * (1 + self.rules.taker_fee) + MONEY_STEP  # the fee is rounded up
@@ -173,7 +174,8 @@ _RANGE = Decimal(1 << 64)
 
 
 class SplitMix64:
-    """Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014, figure 16."""
+    """Pseudorandom numbers after Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014,
+    figure 16."""
 
     def __init__(self, seed: int) -> None:
         self._state = seed & _MASK
@@ -187,15 +189,15 @@ class SplitMix64:
         return mixed ^ (mixed >> 31)
 
     def between(self, low: Decimal, high: Decimal) -> Decimal:
-        """A number from [low, high)."""
+        """A number in [low, high)."""
         return low + (high - low) * (Decimal(self.next()) / _RANGE)
 
 
 class Quotes:
-    """Finds the market that turns a quote asset into the account's currency.
+    """Finds the market that converts a quote asset into the account's currency.
 
-    Only cash accounts have such: what a sale brings is a holding of the quote asset. Where there is no market between
-    the two, the quote counts as the currency itself (a book in USD with symbols in USDT).
+    Only cash accounts need one: the proceeds of a sale are a holding of the quote asset. Where there is no market
+    between the two, the quote counts as the currency itself (a book in USD with symbols in USDT).
     """
 
     def __init__(self, tapes: Mapping[str, Tape]) -> None:
@@ -224,7 +226,7 @@ class Quotes:
         return None if tape is None else account.held_as(tape.instrument.symbol)
 
     def rates(self, currency: str) -> tuple[Rate, ...]:
-        """What one unit of a currency costs in others, as the spot markets here price it."""
+        """Price of one unit of a currency in others, from the spot markets here."""
         found = ((quote, tape.last) for (base, quote), tape in self._markets.items() if base == currency)
         return tuple(Rate(quote, last) for quote, last in found if quote is not None and last)
 

@@ -1,4 +1,4 @@
-"""The venue's count of requests: what it takes to be refused with "too many"."""
+"""The venue's request meter, which decides when a request is refused as too many."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ NEVER = float("inf")
 
 
 class Meter:
-    """Counts what was used of every limit, exactly: at most `allowed` units in any `per` seconds.
+    """Counts the units used of every limit, exactly: at most `allowed` units in any `per` seconds.
 
-    What is refused takes nothing. Times are microseconds and must not go back by much: what is counted is only
-    forgotten as time goes on.
+    A refused request uses nothing. Times are microseconds and must not go back by much: counts are dropped only as time
+    advances.
     """
 
     def __init__(self, traits: VenueTraits) -> None:
@@ -26,7 +26,7 @@ class Meter:
         self._counts: dict[tuple[str, ...], _Count] = {}
 
     def charge(self, account: str, call: Call, symbols: Sequence[str], at: int) -> float | None:
-        """Take what the call costs at `at` and return None; or take nothing and return the seconds until it fits.
+        """Use what the call costs at `at` and return None; or use nothing and return the seconds until it fits.
 
         `symbols`: one for each order in the call. `NEVER` for a call that is larger than a limit.
         """
@@ -55,7 +55,7 @@ class Meter:
 
 
 class _Count:
-    """What was used of one limit by one account, symbol or address."""
+    """Units used of one limit by one account, symbol or address."""
 
     def __init__(self, limit: RateLimit) -> None:
         self._allowed = limit.allowed

@@ -1,4 +1,4 @@
-"""An order as the paper venue keeps it."""
+"""An order at the paper venue."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from killswitch.model.venue import OrderReport, OrderRequest, OrderState
 
 @dataclass(slots=True)
 class PaperOrder:
-    """One order from its submission on, with everything that it filled."""
+    """One order from its submission on, with all its fills."""
 
     id: str
     request: OrderRequest
@@ -21,9 +21,9 @@ class PaperOrder:
     state: OrderState = "open"
     filled: Decimal = ZERO
     fee: Decimal = ZERO
-    """In the account's currency, of another asset at its price when it was paid."""
+    """In the account's currency; a fee in another asset is converted at the price of its payment."""
     waits: bool = False
-    """For its trigger: until then it is in no book."""
+    """Whether it waits for its trigger, and is in no book yet."""
     fills: list[Fill] = field(default_factory=list)
 
     @property
@@ -32,7 +32,7 @@ class PaperOrder:
         return self.request.amount - self.filled
 
     def add(self, fill: Fill, fee: Decimal) -> None:
-        """Count a fill, whose fee is `fee` in the account's currency; the order is done when nothing is left."""
+        """Add a fill, whose fee is `fee` in the account's currency; the order is filled when nothing is left."""
         self.fills.append(fill)
         self.fee += fee or ZERO  # a zero without its decimals
         self.filled += fill.amount
@@ -40,12 +40,12 @@ class PaperOrder:
             self.state = "filled"
 
     def expire_rest(self) -> None:
-        """What an immediate-or-cancel order could not fill at once expires."""
+        """Expire what an immediate-or-cancel order could not fill at once."""
         if self.request.time_in_force == "ioc" and self.state == "open":
             self.state = "expired"
 
     def report(self) -> OrderReport:
-        """The venue's account of the order."""
+        """The report of the order."""
         return OrderReport(
             id=self.id,
             client_order_id=self.request.client_order_id,
@@ -58,7 +58,7 @@ class PaperOrder:
         )
 
     def resting(self) -> Order:
-        """The order as a snapshot lists it. Once triggered it is the plain order that it otherwise is."""
+        """The order as a snapshot lists it. Once triggered it is listed as a plain order."""
         request = self.request
         return Order(
             id=self.id,

@@ -1,4 +1,4 @@
-"""What the paper venue refuses, in the order in which it looks."""
+"""Order checks of the paper venue, in their order."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _IDS = {"plain": r"[a-z0-9]+", "hex": r"0x[0-9a-f]{32}", "uuid": r"[0-9a-f]{8}(-
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """Everything that an order is judged by but the account and the order."""
+    """Checks of an order against its account and the venue."""
 
     terms: VenueTerms
     matching: Matching
 
     def check(self, account: PaperAccount, request: OrderRequest) -> None:
-        """Raise OrderRejectedError, with the venue's reason, if the order cannot be accepted."""
+        """Raise OrderRejectedError, with the venue's reason, for an order that cannot be accepted."""
         if request.client_order_id in account.orders:
             raise OrderRejectedError(
                 "duplicate_client_order_id", f"client order id {request.client_order_id} was used before"
@@ -90,7 +90,7 @@ def _check_client_id(given: str, rule: ClientIdRule) -> None:
 
 
 def _check_price(request: OrderRequest, tape: Tape, last: Decimal) -> Decimal:
-    """The price the order is judged at: its limit, else its trigger, else the last price."""
+    """The price at which the order is checked: its limit, else its trigger, else the last price."""
     around = last
     if request.trigger_price is not None or request.trigger_when is not None:
         around = _check_trigger(request, tape, last)
@@ -128,7 +128,7 @@ def _check_reduces(account: PaperAccount, request: OrderRequest) -> None:
 
 
 def _check_exits(account: PaperAccount, request: OrderRequest, tapes: Mapping[str, Tape]) -> None:
-    """An exit while resting ones promise all that is held; in a cash account every sale is one."""
+    """Refuse an exit while resting ones already cover all that is held; in a cash account every sale is an exit."""
     if not (account.is_exit(request) or (account.is_cash and request.side == "sell")):
         return
     resting = promised(account, request, tapes)
@@ -137,7 +137,7 @@ def _check_exits(account: PaperAccount, request: OrderRequest, tapes: Mapping[st
 
 
 def promised(account: PaperAccount, request: OrderRequest, tapes: Mapping[str, Tape]) -> Decimal:
-    """Base quantity of what `request` would reduce that open exits are to reduce already, conditional ones included."""
+    """Base quantity that open exits, conditional ones included, will take from the position that `request` reduces."""
     cash = account.is_cash
     of = account.held_as(request.symbol) if cash else request.symbol
     return sum(
@@ -165,7 +165,7 @@ def _check_size(account: PaperAccount, request: OrderRequest, tape: Tape, price:
 
 
 def free_money(account: PaperAccount, matching: Matching) -> Decimal:
-    """What new orders may use, in the account's currency; never below zero."""
+    """Money available to new orders, in the account's currency; never below zero."""
     held_back = account.order_margin(matching.tapes)
     if account.is_cash:
         return max(ZERO, account.cash - held_back)

@@ -1,4 +1,4 @@
-"""The paper market: a venue that is one object, without clock, chance or I/O of its own."""
+"""The paper market: a venue that is one object, without clock, randomness or I/O of its own."""
 
 from __future__ import annotations
 
@@ -41,10 +41,9 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 class PaperMarket:
     """A venue with linear contracts or cash holdings, in cross margin, in one-way or hedge mode.
 
-    Prices stand still between calls of `advance`: orders fill at once against the bar that closed last, as far as
-    its volume goes, and what is left works on through the next bars. What happens is dated by the venue's clock,
-    which bars and callers move and which never goes back. The same calls with the same seed bring about the same
-    state, ids included.
+    Prices are constant between calls of `advance`: orders fill at once against the bar that closed last, as far as its
+    volume goes, and the rest works on through the next bars. Events are dated by the venue's clock, which bars and
+    callers advance and which never goes back. The same calls with the same seed produce the same state, ids included.
     """
 
     def __init__(
@@ -56,11 +55,10 @@ class PaperMarket:
         recall: timedelta = timedelta(hours=1),
         terms: VenueTerms | None = None,
     ) -> None:
-        """Snapshots show fills and flows of the last `recall`, again and again: readers count an id once.
+        """Snapshots repeat the fills and flows of the last `recall`: readers count an id once. However long a bar
+        lasts, everything since the bar before is shown.
 
-        However long a bar lasts, what happened since the one before it is shown.
-
-        ValueError for an instrument that is inverse or does not give its contract size and steps.
+        Raises ValueError for an instrument that is inverse or has no contract size or steps.
         """
         self.rules = rules or MarketRules()
         self.now: datetime | None = None
@@ -68,7 +66,7 @@ class PaperMarket:
         self.clock: datetime | None = None
         """The venue's time, at or after `now`; None before the first bar."""
         self.rules_version = 1
-        """Rises when an instrument's rules change, so that a reader knows to ask for them again."""
+        """Incremented when an instrument's rules change, so that a reader requests them again."""
         self._recall = recall
         self._tapes = {instrument.symbol: tape_of(instrument) for instrument in instruments}
         self._accounts: dict[str, PaperAccount] = {}
@@ -94,10 +92,10 @@ class PaperMarket:
         venue: str = "paper",
         hedge: bool = False,
     ) -> None:
-        """An account with `wallet` money. `leverage` is for symbols that are not opened with their own.
+        """Add an account with `wallet` money. `leverage` is for symbols that are opened without their own.
 
-        With `hedge` both sides of a symbol can be held at once. ValueError for a name taken twice, leverage not above
-        zero, and leverage or hedge mode in a cash market.
+        With `hedge` both sides of a symbol can be held at once. Raises ValueError for a duplicate name, leverage not
+        above zero, and leverage or hedge mode in a cash market.
         """
         if account in self._accounts:
             raise ValueError(f"account {account} is there already")
@@ -112,11 +110,11 @@ class PaperMarket:
     def open_position(
         self, account: str, symbol: str, side: Side, notional: Decimal, leverage: Decimal | None = None
     ) -> Decimal:
-        """Give the account a position at the last price, without an order and without a fee; its contracts.
+        """Give the account a position at the last price, without an order and without a fee; return its contracts.
 
-        The contracts are the whole lots that `notional` buys. Equity does not change: in a cash market the
-        account pays for it. ValueError if the symbol has no price, is held already, the notional does not buy
-        a lot, or a cash account would be short or pay more than it has.
+        The contracts are the whole lots that `notional` buys. Equity does not change: in a cash market the account pays
+        for it. Raises ValueError if the symbol has no price, is held already, the notional does not buy a lot, or a
+        cash account would be short or pay more than it has.
         """
         holder, tape = self._account(account), self._tapes[symbol]
         price = self._matching.quotes.price(holder, symbol)
@@ -134,7 +132,7 @@ class PaperMarket:
         return contracts
 
     def agree(self, terms: VenueTerms) -> None:
-        """From now on the venue has these terms; what was counted of the old limits is forgotten."""
+        """Set the venue's terms; counts of the old limits are dropped."""
         self.terms = terms
         self.meter = Meter(terms.traits)
         self._checks = Checks(terms, self._matching)
@@ -148,10 +146,10 @@ class PaperMarket:
     def flow(
         self, account: str, kind: FlowKind, amount: Decimal, *, asset: str | None = None, lag: timedelta | None = None
     ) -> Flow:
-        """Money enters (+) or leaves (−) the account now, or in a cash account an `asset` that it can hold.
+        """Deposit (+) or withdraw (−) money now, or in a cash account an `asset` that it can hold.
 
-        Snapshots show the row `lag` later; None is what the terms say. ValueError before the first bar, for an asset
-        that has no price or cannot be held, and for more of it than is held.
+        Snapshots show the row `lag` later; by default the lag of the terms. Raises ValueError before the first bar, for
+        an asset that has no price or cannot be held, and for more of it than is held.
         """
         holder = self._account(account)
         return self._interventions.move(holder, kind, amount, asset or holder.currency, self._begun(), lag)
@@ -159,7 +157,7 @@ class PaperMarket:
     def set_instrument(self, instrument: Instrument) -> None:
         """Change a symbol's rules (its state, for example). Contract size and steps must stay.
 
-        ValueError if they do not; KeyError for a symbol that the market does not have.
+        Raises ValueError if they do not; KeyError for an unknown symbol.
         """
         tape, new = self._tapes[instrument.symbol], tape_of(instrument)
         if (tape.size, tape.step, tape.tick) != (new.size, new.step, new.tick):
@@ -170,7 +168,7 @@ class PaperMarket:
     # -- time ---------------------------------------------------------------------------------------------
 
     def move_clock(self, at: datetime) -> None:
-        """It is `at` at the venue: what happens next is dated so. A clock that was put back is not followed.
+        """Advance the venue's clock to `at`, which dates later events. A clock that goes back is ignored.
 
         Before the first bar there is no time.
         """
@@ -178,12 +176,11 @@ class PaperMarket:
             self.clock = at
 
     def advance(self, at: datetime, bars: Mapping[str, Bar]) -> None:
-        """The bars close at `at`: orders fill and margins are watched along their paths.
+        """Close the bars at `at`: orders fill and margins are checked along their paths.
 
-        A symbol without a bar keeps its last price and has no volume. The four points of all paths are passed
-        together. What resting orders and the venue's liquidation did is dated `at`, or as the clock shows where that is
-        ahead: when inside the bar it was is unknown. ValueError if `at` is not later than the bar before; KeyError for
-        an unknown symbol.
+        A symbol without a bar keeps its last price and has no volume. The four points of all paths are passed together.
+        Fills of resting orders and liquidations are dated `at`, or by the clock where that is ahead: their time inside
+        the bar is unknown. Raises ValueError if `at` is not later than the bar before; KeyError for an unknown symbol.
         """
         if self.now is not None and at <= self.now:
             raise ValueError(f"bars must close later than {self.now.isoformat()}, not at {at.isoformat()}")
@@ -218,25 +215,25 @@ class PaperMarket:
         cause: FillCause = "adl",
         side: Side = "long",
     ) -> Fill:
-        """Take `contracts` of a position (all of it for None) at `price`: ADL, or a liquidation with its fee.
+        """Take over `contracts` of a position (all of it for None) at `price`: ADL, or a liquidation with its fee.
 
-        `side` tells the two positions of hedge mode apart, and means nothing elsewhere.
-        ValueError for more than is held, in a cash account, and before the first bar.
+        `side` selects one of the two positions of hedge mode, and is ignored otherwise. Raises ValueError for more than
+        is held, in a cash account, and before the first bar.
         """
         return self._interventions.take(self._account(account), symbol, side, contracts, price, cause, self._begun())
 
     def set_state(self, symbol: str, state: InstrumentState, price_band: Decimal | None = None) -> None:
-        """Halt a symbol, open it again, or take some kinds of orders only. `price_band` stays where it is None.
+        """Halt a symbol, open it again, or restrict the kinds of orders. None leaves `price_band` unchanged.
 
-        Where nothing trades, resting orders stay and do not fill. KeyError for an unknown symbol.
+        Where nothing trades, resting orders stay and do not fill. Raises KeyError for an unknown symbol.
         """
         now = self._tapes[symbol].instrument
         self.set_instrument(replace(now, state=state, price_band=now.price_band if price_band is None else price_band))
 
     def delist(self, symbol: str, price: Decimal | None = None) -> None:
-        """Take a symbol off the venue: its orders are cancelled, and with a `price` positions are delivered at it.
+        """Delist a symbol: its orders are cancelled, and with a `price` positions are delivered at it.
 
-        Without one they stay, with no market to close them in, as what a cash account holds always does.
+        Without a price positions stay, with no market to close them in, as holdings of a cash account always do.
         """
         self.set_state(symbol, "delisted")
         self._interventions.delist(self._accounts, symbol, price, self._begun)
@@ -252,9 +249,10 @@ class PaperMarket:
         return tuple(tape.instrument for tape in self._tapes.values())
 
     def snapshot(self, account: str, at: datetime | None = None, *, instruments: bool = True) -> AccountSnapshot:
-        """The account as it is; observed at `at`, or at the venue's time where that is later or `at` is None.
+        """The current state of the account; observed at `at`, or at the venue's time where that is later or `at` is
+        None.
 
-        What happens after it is dated no earlier. KeyError for an unknown account; ValueError before the first bar.
+        Later events are dated no earlier. Raises KeyError for an unknown account; ValueError before the first bar.
         """
         if at is not None:
             self.move_clock(at)
@@ -264,13 +262,13 @@ class PaperMarket:
         return view(self._account(account), self._matching, begun, instruments, activity, lag)
 
     def prices(self, symbols: Iterable[str]) -> dict[str, Prices]:
-        """What each symbol costs at the venue's time; one that the market does not have, or without a price, is left
-        out. The market has one price: mark, index and last are the same."""
+        """The price of each symbol at the venue's time; unknown symbols and symbols without a price are left out.
+        The market has one price: mark, index and last are the same."""
         found = ((symbol, self._tapes[symbol].last) for symbol in symbols if symbol in self._tapes)
         return {symbol: Prices(last, last, last, self.clock) for symbol, last in found if last is not None}
 
     def submit(self, account: str, request: OrderRequest) -> OrderReport:
-        """Accept an order and fill what can be filled at once. OrderRejectedError says why not."""
+        """Accept an order and fill what can be filled at once. Raises OrderRejectedError with the reason."""
         holder = self._account(account)
         self._checks.check(holder, request)
         order = PaperOrder(self._next_id("o"), request, self._begun(), waits=request.trigger_price is not None)
@@ -282,9 +280,9 @@ class PaperMarket:
         return order.report()
 
     def submit_batch(self, account: str, requests: Sequence[OrderRequest]) -> list[OrderReport | OrderRejectedError]:
-        """Accept each order as `submit` does, in turn; for each the report, or why not.
+        """Accept each order as `submit` does, in turn; return the report or the refusal of each.
 
-        OrderRejectedError if there are more than the venue takes in one batch: then none was looked at.
+        Raises OrderRejectedError, before any order, if the batch is larger than the venue accepts.
         """
         most = self.terms.traits.batch
         if len(requests) > most:
@@ -298,16 +296,16 @@ class PaperMarket:
         return answers
 
     def close_book(self, account: str) -> None:
-        """Close every position of the account at market. What became of it, its positions say.
+        """Close every position of the account at market. The result shows in its positions.
 
-        OrderRejectedError where the venue does not do that, and in cash accounts.
+        Raises OrderRejectedError where the venue does not support it, and in cash accounts.
         """
         if not self.terms.traits.whole_book:
             raise OrderRejectedError("other", "this venue does not close whole books")
         self._interventions.close_book(self._account(account), self._begun())
 
     def find_order(self, account: str, symbol: str, client_order_id: str) -> OrderReport | None:
-        """The order with this client id, or None: then there never was one."""
+        """The order with this client id; None if there never was one."""
         order = self._find(account, symbol, client_order_id)
         return order.report() if order else None
 
@@ -319,7 +317,7 @@ class PaperMarket:
         return tuple(order.fills) if order else ()
 
     def cancel(self, account: str, symbol: str, order_id: str) -> None:
-        """Cancel a working order; one that is gone, or never was, is no error."""
+        """Cancel a working order; an order that is gone, or never was, is not an error."""
         holder = self._account(account)
         for order in holder.working:
             if order.id == order_id and order.request.symbol == symbol:
@@ -344,7 +342,7 @@ class PaperMarket:
             raise KeyError(f"no account {name}; the market has {known}") from None
 
     def _next_id(self, kind: str) -> str:
-        """Unique also among markets that begin at different times: a restarted venue repeats no id."""
+        """An id that is unique also among markets that begin at different times: a restarted venue repeats none."""
         self._ids += 1
         return f"{kind}{self._origin}-{self._ids}"
 

@@ -10,12 +10,13 @@ from killswitch.model.snapshot import Instrument
 
 
 class MarketRules(Struct, frozen=True):
-    """The paper venue's terms, all of them fractions. The defaults are of the size that large venues publish."""
+    """Fees, spread, impact and margins of the paper venue, all of them fractions. The defaults are of the size that
+    large venues publish."""
 
     taker_fee: Decimal = Decimal("0.0005")
-    """Of the notional, for what trades at once."""
+    """Of the notional, for an order that takes liquidity."""
     maker_fee: Decimal = Decimal("0.0002")
-    """Of the notional, for what rested in the book."""
+    """Of the notional, for a resting order."""
     half_spread: Decimal = Decimal("0.0001")
     """Bid and ask lie this far from the last price."""
     impact: Decimal = Decimal("0.1")
@@ -23,15 +24,15 @@ class MarketRules(Struct, frozen=True):
     jitter: Decimal = Decimal(0)
     """The slippage of each fill is multiplied by a number drawn from [1 − jitter, 1 + jitter]."""
     participation: Decimal = Decimal("0.1")
-    """At most this fraction of a bar's volume is there for all accounts together; what is left works on."""
+    """At most this fraction of a bar's volume is available to all accounts together; the rest of an order works on."""
     maintenance: Decimal = Decimal("0.005")
     """Maintenance margin, of the notional at the mark."""
     liquidation_fee: Decimal = Decimal("0.005")
-    """Of the notional, for what the venue liquidates."""
+    """Of the notional, for a liquidation by the venue."""
     liquidation_step: Decimal = Decimal("0.25")
     """The venue liquidates this part of the position with the largest maintenance margin at a time."""
     liquidates: bool = True
-    """False lets an account go below its maintenance margin, and below zero."""
+    """False lets an account fall below its maintenance margin, and below zero."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__[:-1]:
@@ -47,11 +48,11 @@ _MAX_NOTIONAL_EXPONENT = 7
 
 
 def derived(symbol: str, price: Decimal, price_step: Decimal) -> Instrument:
-    """Rules of the size that venues have, from a price of the symbol and its tick.
+    """Rules of a typical size, derived from a price of the symbol and its tick.
 
-    The lot is the largest power of ten worth at most one quote unit, the smallest order one lot and five
-    quote units, the largest order the largest power of ten worth at most ten million quote units.
-    ValueError unless `price` and `price_step` are above zero.
+    The lot is the largest power of ten worth at most one quote unit, the smallest order one lot and five quote units,
+    the largest order the largest power of ten worth at most ten million quote units. Raises ValueError unless `price`
+    and `price_step` are above zero.
     """
     if price <= 0 or price_step <= 0:
         raise ValueError(f"{symbol}: price {price} and price step {price_step} must be above zero")

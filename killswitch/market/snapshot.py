@@ -1,4 +1,4 @@
-"""What the paper venue shows of an account: its snapshot, with the liquidity of its markets."""
+"""Snapshots of accounts at the paper venue, with the liquidity of its markets."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def view(
     activity: Activity | None = None,
     row_lag: float = 0.0,
 ) -> AccountSnapshot:
-    """Everything about `account` as of `at`. The paper market has one price: mark, index and last are the same.
+    """The snapshot of `account` as of `at`. The paper market has one price: mark, index and last are the same.
 
-    With `activity` it says what each market that has a price can take. `row_lag`: seconds by which rows are late.
+    With `activity` it includes the liquidity of each market that has a price. `row_lag`: seconds by which rows are
+    late.
     """
     tapes, rules, quotes = matching.tapes, matching.rules, matching.quotes
     marks = quotes.prices(account)
@@ -97,7 +98,7 @@ def _position(
     price: Decimal,
     at: datetime,
 ) -> Position:
-    """`price` is the last one in the account's currency."""
+    """One position; `price` is the last one in the account's currency."""
     last = tape.last or ZERO
     size = abs(holding.quantity)
     notional = size * price
@@ -127,7 +128,7 @@ def _position(
 
 
 def _balances(account: PaperAccount, marks: Mapping[str, Decimal], margin: Margin, at: datetime) -> tuple[Balance, ...]:
-    """Money first. In a cash market what is held is a balance too; the sum at these prices is the equity."""
+    """Balances, money first. In a cash market holdings are balances too; their sum at these prices is the equity."""
     if not account.is_cash:
         wallet = _clean(account.wallet)
         return (Balance(account.currency, wallet, _ONE, ZERO, wallet, _clean(margin.equity), at),)
@@ -138,7 +139,7 @@ def _balances(account: PaperAccount, marks: Mapping[str, Decimal], margin: Margi
 
 
 def _whole(asset: str, amount: Decimal, price: Decimal, at: datetime) -> Balance:
-    """What a cash account holds: no part of it is unrealised profit."""
+    """A holding of a cash account: no part of it is unrealised profit."""
     return Balance(asset, amount, price, ZERO, amount, amount, at)
 
 
@@ -149,21 +150,21 @@ def _clean(money: Decimal) -> Decimal:
 
 DAY = 86_400.0
 RETURNS = 60
-"""Volatility is over so many bars at the most,"""
+"""Largest number of bars over which volatility is measured."""
 FEWEST = 10
-"""and unknown with fewer."""
+"""Smallest number of bars with which volatility is known."""
 
 
 @dataclass(slots=True)
 class Activity:
-    """The closes and volumes of a market's bars, as far back as they are looked at."""
+    """Recent closes and volumes of a market's bars."""
 
     _moves: dict[str, deque[tuple[float, float]]] = field(default_factory=dict)
     """Symbol → (seconds, log return) of each bar."""
     _seconds: float | None = None
 
     def begin(self, seconds: float | None, bars: Mapping[str, Bar], tapes: Mapping[str, Tape]) -> None:
-        """Bars of `seconds` close, None if that is unknown; the tapes still have the closes before."""
+        """Record bars of `seconds`, None if that is unknown; the tapes still have the closes before."""
         self._seconds = seconds
         if seconds is None:
             return
@@ -174,14 +175,14 @@ class Activity:
                 moves.append((seconds, log(bar.close / last)))
 
     def all(self, tapes: Mapping[str, Tape], rules: MarketRules) -> tuple[Liquidity, ...]:
-        """What every market that has a price can still take."""
+        """Liquidity of every market that has a price."""
         return tuple(self.of(tape, rules) for tape in tapes.values() if tape.last is not None)
 
     def of(self, tape: Tape, rules: MarketRules) -> Liquidity:
-        """What the symbol's market can still take in the bar that closed last.
+        """Liquidity of the symbol's market in the bar that closed last.
 
-        The depth is what the venue's participation leaves of the bar's volume, on each side; it reaches as far as the
-        price would move if that were taken (`Tape.slippage`: 2 · impact · participation of the best price).
+        The depth is the rest of the venue's participation in the bar's volume, on each side; it reaches as far as the
+        price would move if all of it were taken (`Tape.slippage`: 2 · impact · participation of the best price).
         """
         depth = tape.available(rules.participation)
         known = self._seconds is not None

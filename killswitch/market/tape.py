@@ -1,4 +1,4 @@
-"""Price bars, and what the market knows about one symbol."""
+"""Price bars, and the market state of one symbol."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from killswitch.market.rules import MarketRules, lots_down
 from killswitch.model.snapshot import Instrument, InstrumentState, OrderSide
 
 SHUT: frozenset[InstrumentState | None] = frozenset({"halted", "delisted", "cancel_only"})
-"""Nothing trades, and no order is taken."""
+"""States in which nothing trades and no order is accepted."""
 
 
 @dataclass(slots=True)
 class Tape:
-    """One symbol. Quantities are in base units; the symbol has no price before its first bar."""
+    """The market of one symbol. Quantities are in base units; the symbol has no price before its first bar."""
 
     instrument: Instrument
     size: Decimal
@@ -38,7 +38,7 @@ class Tape:
         return self.instrument.state not in {"limit_only", "post_only"}
 
     def begin(self, bar: Bar | None) -> None:
-        """A new bar: its volume is there to be taken; none of it for None."""
+        """Start a bar, whose volume becomes available; None is a bar without volume."""
         self.volume = ZERO if bar is None else bar.volume
         self.taken["buy"] = self.taken["sell"] = ZERO
 
@@ -54,11 +54,11 @@ class Tape:
         return None if self.last is None else self.to_tick(self.last * (1 + rules.half_spread), "buy")
 
     def slippage(self, side: OrderSide, quantity: Decimal, rules: MarketRules) -> Decimal:
-        """By what fraction of the last price a trade of `quantity` fills worse on average, without the spread.
+        """Fraction of the last price by which a trade of `quantity` fills worse on average, without the spread.
 
-        The book is taken to be equally deep at every price (Kyle, "Continuous auctions and insider trading",
-        Econometrica 53, 1985: price impact linear in quantity): the n-th unit of the bar costs 2 · impact ·
-        n ÷ volume, so splitting an order inside a bar makes it no cheaper.
+        The book is assumed to be equally deep at every price (Kyle, "Continuous auctions and insider trading",
+        Econometrica 53, 1985: price impact linear in quantity): the n-th unit of the bar costs 2 · impact · n ÷ volume,
+        so splitting an order inside a bar makes it no cheaper.
         """
         if self.volume == 0:
             return ZERO
@@ -80,13 +80,14 @@ class Tape:
         return lots_down(room / self.size, self.step) if room > 0 else ZERO
 
     def to_tick(self, price: Decimal, side: OrderSide) -> Decimal:
-        """`price` rounded to the tick against who trades at it, at least one tick."""
+        """`price` rounded to the tick against the trader on `side`, at least one tick."""
         rounding = ROUND_CEILING if side == "buy" else ROUND_FLOOR
         return max(self.tick, (price / self.tick).to_integral_value(rounding) * self.tick)
 
 
 def tape_of(instrument: Instrument) -> Tape:
-    """ValueError for an instrument that the paper market cannot trade: inverse, or without its steps."""
+    """The tape of an instrument. Raises ValueError for one that the paper market cannot trade: inverse, or without
+    its steps."""
     if instrument.inverse:
         raise ValueError(f"{instrument.symbol}: the paper market has no inverse contracts")
     for name in ("contract_size", "amount_step", "price_step"):
@@ -100,7 +101,7 @@ def tape_of(instrument: Instrument) -> Tape:
 class Bar(Struct, frozen=True, gc=False):
     """Prices in quote per base, volume in base units (contracts × contract size) traded in the bar.
 
-    `carried` marks a bar that nobody traded: the venue has none for this interval, and the last price stands.
+    `carried` marks an interval without trades: the venue has no bar for it, and the last price is repeated.
     """
 
     open: Decimal
@@ -117,11 +118,10 @@ def carry(price: Decimal) -> Bar:
 
 
 def path(bar: Bar) -> tuple[Decimal, Decimal, Decimal, Decimal]:
-    """The four prices a bar is taken to have passed, in order.
+    """The four prices that a bar is assumed to have passed, in order.
 
-    A bar tells its extremes but not which came first. The convention of back-testers is followed: a bar that
-    closes at or above its open first went down (open, low, high, close), one that falls first went up
-    (open, high, low, close).
+    A bar has its extremes but not their order. As back-testers do, a bar that closes at or above its open is assumed to
+    have gone down first (open, low, high, close), and one that falls to have gone up first (open, high, low, close).
     """
     if bar.close >= bar.open:
         return bar.open, bar.low, bar.high, bar.close

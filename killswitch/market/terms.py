@@ -1,4 +1,4 @@
-"""What a paper venue is like beyond its prices: its request limits, its batches, and what it is strict about."""
+"""Terms of a paper venue: request limits, batches, strictness and delays."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from killswitch.model.venue import PLAIN_VENUE, ClientIdRule, Cost, RateLimit, V
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 LONGEST_LAG = 10 * 365 * 86_400.0
-"""Seconds: a row that is shown after ten years is one that is never shown."""
+"""Largest lag in seconds: ten years."""
 _TRAITS = ("limits", "costs", "batch", "whole_book", "client_ids")
 
 
 class VenueTerms(Struct, frozen=True):
-    """Left as they are, the venue meters nothing, refuses nothing more, and shows no liquidity."""
+    """By default the venue meters nothing, refuses nothing more, and shows no liquidity."""
 
     traits: VenueTraits = PLAIN_VENUE
     """The limits are enforced; a batch of more orders than `batch`, or a whole-book close without it, is refused."""
     checks_client_ids: bool = False
     """A client order id that `traits.client_ids` does not allow is refused."""
     resting_exits_block: bool = False
-    """As Binance's −4118: while resting orders already promise all that is held, a further exit is refused."""
+    """As Binance's −4118: while resting orders already cover all that is held, a further exit is refused."""
     shows_liquidity: bool = False
-    """Snapshots say what each market can take."""
+    """Whether snapshots include the liquidity of each market."""
     fill_lag: float = 0.0
-    """Seconds after which a snapshot shows a fill. Who asks for the fills of one order has them at once."""
+    """Seconds after which a snapshot shows a fill. A query for the fills of one order returns them at once."""
     flow_lag: float = 0.0
-    """Seconds after which a snapshot shows money that moved."""
+    """Seconds after which a snapshot shows a flow."""
 
     def __post_init__(self) -> None:
         traits = self.traits
@@ -77,9 +77,9 @@ class _Written(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_terms(written: object) -> VenueTerms:
-    """The terms that a file states, as plain lists and mappings. A client id rule that is stated is enforced.
+    """Parse terms from plain lists and mappings. A stated client id rule is enforced.
 
-    ValueError, with the place, for anything that is not understood.
+    Raises ValueError, with the place, for invalid terms.
     """
     try:
         found = msgspec.convert(written, _Written)
@@ -97,5 +97,5 @@ def read_terms(written: object) -> VenueTerms:
 
 
 def read_traits(options: Mapping[str, object]) -> VenueTraits:
-    """The traits among an account's other options. ValueError as `read_terms`."""
+    """Parse the traits among an account's other options. Raises ValueError as `read_terms`."""
     return read_terms({name: options[name] for name in _TRAITS if name in options}).traits

@@ -1,4 +1,4 @@
-"""What happens inside a bar: conditional orders are reached, orders fill, margins are watched."""
+"""The inside of a bar: conditional orders trigger, orders fill, margins are checked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from killswitch.model.venue import OrderRequest
 
 
 class Walk:
-    """Takes the accounts of a market through its bars."""
+    """Moves the accounts of a market along the paths of its bars."""
 
     def __init__(self, accounts: Mapping[str, PaperAccount], matching: Matching) -> None:
         self._accounts = accounts
@@ -26,7 +26,7 @@ class Walk:
         self._liquidator = Liquidator(matching)
 
     def is_eventful(self, bars: Mapping[str, Bar]) -> bool:
-        """Whether anything can happen inside the bars; where not, only their closes matter."""
+        """Whether anything can happen inside the bars; otherwise only their closes matter."""
         return any(
             account.working or not self._liquidator.is_out_of_reach(account, bars)
             for account in self._accounts.values()
@@ -48,9 +48,9 @@ class Walk:
             marks = after
 
     def _trigger(self, account: PaperAccount, before: Marks, after: Marks, at: datetime) -> Marks:
-        """Send the conditional orders that are reached; the marks at the last of them, else those before.
+        """Trigger the conditional orders that are reached; return the marks at the last of them, else those before.
 
-        The venue liquidates first what is due before.
+        The venue first liquidates what is due before.
         """
         passed = before
         for found in reached(account, before, after, self._tapes):
@@ -62,7 +62,7 @@ class Walk:
         return passed
 
     def _work(self, account: PaperAccount, point: int, at: datetime) -> None:
-        """Market orders go on at the open; limit orders wait for the price."""
+        """Fill market orders at the open, and limit orders at their price."""
         for order in tuple(account.working):
             if order.state != "open" or order.waits:
                 continue  # one before it has closed the position that it was to reduce, or it is in no book yet
@@ -81,7 +81,7 @@ Marks = Mapping[str, Decimal]
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """A conditional order that is reached after `share` of the way, when its symbol's price is `price`."""
+    """A conditional order that triggers after `share` of the way, when its symbol's price is `price`."""
 
     order: PaperOrder
     share: Decimal
@@ -97,9 +97,9 @@ def is_met(request: OrderRequest, price: Decimal) -> bool:
 
 
 def reached(account: PaperAccount, before: Marks, after: Marks, tapes: Mapping[str, Tape]) -> list[Reached]:
-    """The account's orders that are reached while the marks move evenly from `before` to `after`, in that order.
+    """The account's orders that trigger while the marks move evenly from `before` to `after`, in that order.
 
-    A price that jumped over the trigger is what the order is sent at: there was nothing between.
+    After a jump over the trigger the order is sent at the price after the jump.
     """
     found = []
     for order in account.working:
@@ -116,7 +116,7 @@ def reached(account: PaperAccount, before: Marks, after: Marks, tapes: Mapping[s
 
 
 def fire(matching: Matching, account: PaperAccount, found: Reached, tape: Tape, at: datetime) -> None:
-    """Send the order as the plain one that it otherwise is; where the symbol does not take such, it is rejected."""
+    """Send a triggered order as a plain one; it is rejected where the symbol does not accept such orders."""
     order = found.order
     if order.state != "open":
         return  # its position has gone meanwhile
