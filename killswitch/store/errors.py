@@ -1,4 +1,4 @@
-"""The ways in which a store refuses, each with a sentence for the person who runs it."""
+"""Errors of the store, each with a message for the operator."""
 
 from __future__ import annotations
 
@@ -10,47 +10,47 @@ from typing import Final
 from killswitch.model.store import OvertakenError, StoreTroubleError
 
 EMERGENCY: Final = "to close all the same, `ksctl close --live --journal memory` needs no disk (docs/hands.md)"
-"""The way that is left when a store takes no writes or cannot be read."""
+"""The way out when a store cannot be written or read."""
 
 
 class StoreError(StoreTroubleError):
-    """The store could not do what was asked; nothing of the call was written."""
+    """The store could not carry out a call; nothing of the call was written."""
 
     def __init__(self, message: str, cause: str | None = None) -> None:
         super().__init__(message)
         self.cause = message if cause is None else cause
-        """Why, in words, without the way out."""
+        """The cause, without the way out."""
 
 
 class StoreMissingError(StoreError):
-    """There is no store at that place, and it was opened to read."""
+    """There is no store at the path that was opened for reading."""
 
 
 class StoreVersionError(StoreError):
-    """The store's schema is not one that this program may use."""
+    """This program cannot use the store's schema."""
 
 
 class _ExplainedError(StoreError):
-    """A refusal whose cause and next step are known."""
+    """An error whose cause and next step are known."""
 
     def __init__(self, place: str, failed: str, cause: str, next_step: str) -> None:
         super().__init__(f"the store {place} {failed}: {cause}; {next_step}; {EMERGENCY}", f"{cause}; {next_step}")
 
 
 class MediumError(_ExplainedError):
-    """What the store lies on takes no writes: it is full, over a quota, read-only or failing. Reads may still work."""
+    """The disk accepts no writes: it is full, over a quota, read-only or failing. Reads may still work."""
 
 
 class NoDescriptorsError(MediumError):
-    """This process may open no more files: the disk is not to blame, and no space on it helps."""
+    """This process may open no more files: the disk is not the cause, and free space does not help."""
 
 
 class WriteLockedError(_ExplainedError):
-    """Another process holds the store's write lock for longer than this one waits. Nothing is wrong with the store."""
+    """Another process holds the store's write lock for longer than this one waits. The store itself is intact."""
 
 
 class DamagedStoreError(StoreError):
-    """What lies in the file is not what a store wrote there."""
+    """The contents of the file are not what a store wrote."""
 
     def __init__(self, place: str, what: str) -> None:
         super().__init__(
@@ -66,11 +66,11 @@ class DuplicateDecisionError(StoreError):
 
 
 class FencedError(StoreError, OvertakenError):
-    """The lease that this handle writes under has passed to another: what it knows is older than the store."""
+    """The lease of this handle has passed to another runner: its memory is older than the store."""
 
 
 def require_lease(fence: int | None, generation: int, owner: str | None, consequence: str) -> None:
-    """FencedError where the lease of generation `fence` has passed on to `generation`."""
+    """Raise FencedError where the lease of generation `fence` has passed on to `generation`."""
     if fence is not None and generation > fence:
         raise FencedError(
             f"the lease of generation {fence} has passed to generation {generation} ({owner or 'given back since'})"
@@ -96,7 +96,7 @@ _PRIMARY: Final = 0xFF
 
 
 def store_error(place: str, error: BaseException | None, failed: str = "did not take it") -> StoreError:
-    """What the driver complained of, with the file, the cause and the next step."""
+    """The driver's error as a StoreError with the file, the cause and the next step."""
     code = getattr(error, "sqlite_errorcode", None)
     primary = code & _PRIMARY if isinstance(code, int) else None
     cause = f"{error} ({getattr(error, 'sqlite_errorname', '')})"
@@ -113,7 +113,7 @@ def store_error(place: str, error: BaseException | None, failed: str = "did not 
 
 
 def _descriptors_are_used_up() -> str | None:
-    """What to do about it, where this process may open no more files: SQLite does not pass on why it could not."""
+    """What to do where this process may open no more files: SQLite does not report that cause."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:

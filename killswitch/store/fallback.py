@@ -1,9 +1,9 @@
-"""What a store does when its file takes no writes or cannot be read: memory, and what can be salvaged.
+"""Fallbacks of a store whose file cannot be written or read: the reserve, and memory.
 
-Room out of the reserve first, where the disk is full; then memory: a copy, which goes back once the file takes writes,
-or what can be read of a damaged file, which never goes back.
+Where the disk is full, the reserve is released first; after that the store continues in memory: as a copy, which is
+written back once the file accepts writes, or as the readable part of a damaged file, which is never written back.
 
-For a process that is under way: what it acts on is in its own memory, and it needs a store that takes what it does.
+This is for a process that is under way: it acts on its own memory, and needs a store that accepts its records.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from killswitch.store.migrations import migrate
 from killswitch.store.reserve import Reserve
 
 RETURN_EVERY: Final = 5.0
-"""Seconds between two attempts to write back what is in memory only."""
+"""Seconds between two attempts to write memory back."""
 _BRIEFLY: Final = 0.25
-"""Seconds that such an attempt, which a tick waits for, waits for another process's write."""
+"""Seconds that such an attempt, which delays a tick, waits for another process's write."""
 LOCKED_RETURN_EVERY: Final = 1.0
-"""The same where the file was only locked: whoever waits for the lock besides must not be given a stale lease."""
+"""The same where the file was only locked: another process that waits for the lock must not see a stale lease."""
 _LOCKED_BRIEFLY: Final = 0.05
 LAST_PATIENCE: Final = 5.0
 """Seconds that the last attempt, at the end of a run, waits for another process's write."""
 HELD: Final = 3
-"""Connections to the file that a holder of the lease keeps for its life: two that are in use, and one to spare."""
+"""Connections to the file that a holder of the lease keeps open: two in use, and one spare."""
 HOLDERS_PATIENCE: Final = 0.5
-"""Seconds that a write of the lease's holder waits for another process's: a command is written in milliseconds."""
+"""Seconds that a write of the lease's holder waits for another process's write, which takes milliseconds."""
 
 _LOCKED_FOR: Final = 2.0
 """Seconds that a copy waits for a lock on the store."""
@@ -57,7 +57,7 @@ _OVERTAKEN: Final = (
 Begin = Callable[..., None]
 
 _NEW_ROWS: Final = ("decisions", "journal", "notices")
-"""Tables that only ever grow: what is later than the copy is written back under its own numbers."""
+"""Tables that only grow: rows later than the copy are written back under their own numbers."""
 _WRITE_BACK: Final = (
     "INSERT INTO disk.events (id, body, consumed_at) SELECT id, body, consumed_at FROM main.events WHERE true "
     "ON CONFLICT (id) DO UPDATE SET consumed_at = excluded.consumed_at",
@@ -72,12 +72,12 @@ _SIGNS_OF_LIFE: Final = (
     "INSERT OR REPLACE INTO disk.live SELECT * FROM main.live EXCEPT SELECT * FROM disk.live",
     "INSERT OR REPLACE INTO disk.lease SELECT * FROM main.lease",
 )
-"""Small, and where they were before: what `status` and probes read, often written when nothing else can be."""
+"""Small rows that replace earlier ones, and that `status` and probes read; often writable when nothing else is."""
 
 
 @dataclass
 class Copy:
-    """A store in memory, made of the one on disk, and what of it is newer than that."""
+    """A copy of the store in memory, and what of it is newer than the file."""
 
     engine: Engine
     because: str
@@ -85,31 +85,31 @@ class Copy:
     """`time.time()` of the copy."""
     marks: dict[str, int] = field(default_factory=dict)
     is_locked: bool = False
-    """Whether another process's write lock is all that is wrong with the file."""
+    """Whether another process's write lock is the only problem of the file."""
     lost: tuple[str, ...] | None = None
-    """The tables of which not all could be read; None for a whole copy, which alone is ever written back."""
+    """The tables that could not be read completely; None for a complete copy. Only a complete copy is written back."""
 
 
 class Fallback:
-    """What is left to one store in a file: its reserve, and a copy in memory where that was allowed."""
+    """The fallbacks of one store in a file: its reserve, and a copy in memory where that is allowed."""
 
     def __init__(self, path: Path, begin: Begin) -> None:
-        """`begin`: how a transaction of the store begins, as a listener of its engine. The file is there."""
+        """`begin`: listener of the engine that begins a transaction of the store. The file exists."""
         self.path = path
         self.reserve = Reserve(path)
         self.lock = threading.RLock()
         self.copy: Copy | None = None
         self.may_use_memory = False
         self.gave_up: str | None = None
-        """Why the reserve was touched; None while it is whole."""
+        """Why the reserve was used; None while it is whole."""
         self._begin = begin
         self._tried_at = 0.0
         self._identity = _identity(path)
         self._own: sqlite3.Connection | None = None
-        """A connection that is open from the beginning: where none can be opened any more, it still can be read."""
+        """A connection opened at the start, which can be read when no further one can be opened."""
 
     def allow_memory(self) -> None:
-        """From now on the file need not take a write. StoreError where it cannot be opened."""
+        """Allow a copy in memory where the file accepts no write. Raises StoreError where it cannot be opened."""
         self.may_use_memory = True
         if self._own is not None:
             return
@@ -122,7 +122,7 @@ class Fallback:
             raise store_error(str(self.path), error, "could not be opened") from error
 
     def close(self) -> None:
-        """Give back what is held of the file."""
+        """Close the connection to the file."""
         with self.lock:
             if self._own is not None:
                 self._own.close()
@@ -130,7 +130,7 @@ class Fallback:
 
     @property
     def displaced(self) -> str | None:
-        """What has become of the file at the path, where it is not the one that is written to any more."""
+        """What has happened to the file at the path, where it is no longer the one that is written; else None."""
         now = _identity(self.path)
         if now == self._identity:
             return None
@@ -142,7 +142,7 @@ class Fallback:
         )
 
     def make_room(self, connection: sqlite3.Connection, cause: MediumError) -> bool:
-        """Give a slice of the reserve, and let the log begin anew; False where no slice is left, or none would help."""
+        """Release a slice of the reserve, and restart the log; False where no slice is left or none would help."""
         if isinstance(cause, NoDescriptorsError) or not self.reserve.give_slice():
             return False
         self.gave_up = cause.cause
@@ -150,9 +150,9 @@ class Fallback:
         return True
 
     def to_memory(self, cause: StoreError, failed: sqlite3.Connection | None = None) -> Engine:
-        """Copy the store into memory: whole, or what can be read of it where it is damaged.
+        """Copy the store into memory: completely, or the readable part of a damaged one.
 
-        `failed`: the copy in memory that turned out to be damaged too, where the cause is that.
+        `failed`: the copy in memory that is damaged too, where that is the cause.
         """
         engine = None
         if failed is None and not isinstance(cause, DamagedStoreError) and self._own is not None:
@@ -180,7 +180,7 @@ class Fallback:
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to try again to write back what is in memory."""
+        """Whether it is time for another attempt to write memory back."""
         every = RETURN_EVERY
         if self.copy is not None and self.copy.is_locked:
             every = min(every, LOCKED_RETURN_EVERY)
@@ -188,21 +188,21 @@ class Fallback:
 
     @property
     def is_whole(self) -> bool:
-        """Whether what is in memory may ever be written back: a damaged file is left as it is."""
+        """Whether memory may be written back: a damaged file is left unchanged."""
         return self.copy is not None and self.copy.lost is None
 
     def require_ours(self, fence: int | None) -> None:
-        """FencedError where the lease on the disk has passed to another runner; what cannot be read says nothing."""
+        """Raise FencedError where the lease on the disk has passed to another runner; an unreadable file is ignored."""
         for generation, owner in self._on_disk("SELECT generation, owner FROM lease WHERE one = 1"):
             if type(generation) is int:
                 require_lease(fence, generation, owner, _OVERTAKEN)
 
     def write_back(self, fence: int | None, *, last: bool = False) -> bool:
-        """Write what is in memory to the disk, all of it or nothing; whether the disk has it now.
+        """Write memory to the disk, all of it or nothing; whether that succeeded.
 
-        FencedError where another runner has had the store since. Where not all of it can be written, the lease and
-        the last tick alone are tried, so that `status` sees a runner that lives. `last`: there is no other attempt,
-        so that this one waits for a lock.
+        Raises FencedError where another runner has used the store since. Where not all of it can be written, the lease
+        and the last tick alone are tried, so that `status` shows a live runner. `last`: there is no other attempt, so
+        that this one waits for a lock.
         """
         assert self.copy is not None
         self._tried_at = time.monotonic()
@@ -242,11 +242,12 @@ class Fallback:
         return False
 
     def events_on_disk(self) -> list[tuple[str, bytes]]:
-        """Hands that other processes have left on the disk meanwhile, oldest first; none where it cannot be read."""
+        """Operator commands that other processes have left on the disk meanwhile, oldest first; none where it cannot
+        be read."""
         return self._on_disk("SELECT id, body FROM events WHERE consumed_at IS NULL ORDER BY sequence")
 
     def _on_disk(self, statement: str) -> list[Any]:
-        """What the file at the path answers; the one that is held open where that cannot be opened."""
+        """Rows from the file at the path; from the connection held open where that cannot be opened."""
         try:
             disk = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True, timeout=_BRIEFLY)
             try:
@@ -260,7 +261,7 @@ class Fallback:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file lies at the path; None where none does."""
+    """Device and inode of the file at the path; None where there is none."""
     try:
         found = path.stat()
     except OSError:
@@ -270,7 +271,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 @contextmanager
 def driver_connection(engine: Engine) -> Iterator[sqlite3.Connection]:
-    """A connection of the engine, as the driver has it."""
+    """A connection of the engine, as the driver's object."""
     with engine.connect() as pooled:
         raw = pooled.connection.driver_connection
         assert isinstance(raw, sqlite3.Connection)
@@ -278,9 +279,10 @@ def driver_connection(engine: Engine) -> Iterator[sqlite3.Connection]:
 
 
 def memory_engine(begin: Begin, source: sqlite3.Connection | None, place: str) -> Engine:
-    """An engine over a database in memory, a copy of `source` where one is given. StoreError if that cannot be read.
+    """An engine over a database in memory, a copy of `source` where one is given. Raises StoreError if that cannot be
+    read.
 
-    One connection, taken by one thread after the other: the database is gone with it.
+    It has one connection, which threads use in turn: the database ends with it.
     """
     # A BEGIN IMMEDIATE that was prepared before a file is attached takes no lock of that file: none is kept.
     memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=0)
@@ -296,7 +298,7 @@ def memory_engine(begin: Begin, source: sqlite3.Connection | None, place: str) -
 
 
 def backup(source: sqlite3.Connection, to: sqlite3.Connection) -> None:
-    """Copy a database whole. sqlite3.Error, also where `source` stays locked: the driver would wait for ever."""
+    """Copy a whole database. Raises sqlite3.Error, also where `source` stays locked: the driver would wait for ever."""
     if source.in_transaction:
         source.rollback()  # SQLite copies nothing out of a connection that is writing
     give_up_at = time.monotonic() + _LOCKED_FOR
@@ -311,7 +313,7 @@ def backup(source: sqlite3.Connection, to: sqlite3.Connection) -> None:
 
 
 def _rewound(connection: sqlite3.Connection, schema: str) -> bool:
-    """Let the write-ahead log begin anew in the blocks that it has; False where a reader or the disk is against it."""
+    """Restart the write-ahead log in the blocks that it has; False where a reader or the disk prevents it."""
     try:
         busy, *_ = connection.execute(f"PRAGMA {schema}.wal_checkpoint(RESTART)").fetchone()
     except sqlite3.Error:
@@ -342,9 +344,9 @@ _BOTH_WAYS: Final = ("ASC", "DESC")
 
 
 def salvage(source: sqlite3.Connection, to: sqlite3.Connection) -> tuple[str, ...]:
-    """Copy every row of `source` that can be read into `to`, which has the schema; the tables that lost any.
+    """Copy every readable row of `source` into `to`, which has the schema; return the tables that lost any.
 
-    Nothing that `source` answers is an error.
+    Errors of `source` are not raised.
     """
     if source.in_transaction:
         with suppress(sqlite3.Error):
@@ -365,7 +367,7 @@ def _legible(raw: bytes) -> str:
 
 
 def _copied(source: sqlite3.Connection, to: sqlite3.Connection, table: str) -> bool:
-    """Whether all of it could be read."""
+    """Whether the whole table could be read."""
     names = [row[1] for row in to.execute(f"PRAGMA table_info({table})")]
     columns, places = ", ".join(names), ", ".join("?" * len(names))
     whole = True
@@ -385,7 +387,7 @@ def _rows(source: sqlite3.Connection, statement: str) -> Iterator[Any]:
 
 
 def _keep_counting(source: sqlite3.Connection, to: sqlite3.Connection) -> None:
-    """Numbers of rows go on behind those that were given already, also where such rows are lost."""
+    """Continue row numbers after those that were used already, also where such rows are lost."""
     with suppress(sqlite3.Error):
         for name, count in source.execute("SELECT name, seq FROM sqlite_sequence").fetchall():
             if name in TABLES and type(count) is int:

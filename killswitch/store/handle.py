@@ -1,10 +1,10 @@
-"""A handle on a store's database: its transactions, whose turn it is, and where they go when the file fails.
+"""A handle on a store's database: its transactions, their order, and where they go when the file fails.
 
-For whoever holds the lease no answer of the file ends the run: what fails there is done in memory. Only a start insists
-on a store that can be read, because from then on the process itself remembers what it acts on.
+For the holder of the lease no failure of the file ends the run: what fails there is done in memory. Only the start
+requires a readable store, because from then on the process remembers what it acts on.
 
-SQLite lets one writer in and has the others ask again, ever more seldom. A tick that asks in vain for the tenth time
-sleeps for a twentieth of a second, while the threads that send notifications pass it by.
+SQLite admits one writer and lets the others retry at growing intervals. A tick that retries for the tenth time sleeps
+for a twentieth of a second, while the threads that send notifications pass it.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from killswitch.store.errors import (
 from killswitch.store.fallback import HELD, HOLDERS_PATIENCE, Fallback, driver_connection
 
 WRITE: Final = "killswitch_write"
-"""Execution option of a connection that will write: an engine may begin it with the write lock taken."""
+"""Execution option of a connection that will write: an engine may begin it with the write lock."""
 
 _FINAL: Final = (FencedError, DuplicateDecisionError)
-"""Answers about what was asked, and not about the file: no other place to write to changes them."""
+"""Errors about the request, not the file: writing elsewhere does not change them."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,7 +49,7 @@ H = TypeVar("H", bound="Handle")
 
 
 def enduring(call: Callable[Concatenate[H, P], T]) -> Callable[Concatenate[H, P], T]:
-    """A call that is made again wherever a file that fails has left a way to make it."""
+    """Repeat a call as long as a fallback of a failing file allows it."""
 
     @functools.wraps(call)
     def until_done(handle: H, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -66,14 +66,14 @@ def enduring(call: Callable[Concatenate[H, P], T]) -> Callable[Concatenate[H, P]
 
 
 class Handle:
-    """Reads and writes a database, one transaction at a time; safe to share between threads."""
+    """Reads and writes a database, one transaction at a time; thread-safe."""
 
     def __init__(
         self, engine: Engine, place: str = "", fallback: Fallback | None = None, *, volatile: bool = False
     ) -> None:
-        """`place`: what it is called where it fails. `fallback`: what is left to it when its file fails.
+        """`place`: name of the store in messages. `fallback`: the fallbacks when its file fails.
 
-        `volatile`: nothing outlives it.
+        `volatile`: the store ends with the process.
         """
         self.place = place
         self._volatile = volatile
@@ -81,9 +81,9 @@ class Handle:
         self._on_disk = engine
         self._fence: int | None = None
         self._lease: Lease | None = None
-        """The lease as this handle has taken or renewed it last."""
+        """The lease as this handle last acquired or renewed it."""
         self._is_under_way = False
-        """Whether a tick of the holder was committed: from then on no row of the store is worth ending the run for."""
+        """Whether the holder has committed a tick: from then on no unreadable row ends the run."""
         self._unreadable: dict[str, str] = {}
         self._turns = Turns()
         self._keep_said: Callable[[str], None] | None = None
@@ -94,17 +94,17 @@ class Handle:
         self._writer = engine.execution_options(**{WRITE: True})
 
     def close(self) -> None:
-        """Give back every connection."""
+        """Close every connection."""
         self._engine.dispose()
         self._on_disk.dispose()
         if self._fallback is not None:
             self._fallback.close()
 
     def go_on_in_memory(self, keep_said: Callable[[str], None]) -> None:
-        """From now on, where the file takes no writes, they go to a copy in memory until it does again.
+        """From now on write to a copy in memory while the file accepts no writes.
 
-        For whoever acts under the lease, and for nobody else: what is handed to another process must be on the disk.
-        `keep_said`: takes every journal entry that is in memory only, as a line of JSON.
+        Only for the holder of the lease: rows for other processes must be on the disk. `keep_said` receives every
+        journal entry that is in memory only, as a line of JSON.
         """
         self._keep_said = keep_said
         if self._fallback is not None:
@@ -118,7 +118,7 @@ class Handle:
 
     @property
     def trouble(self) -> str | None:
-        """What is wrong with the store, and what is done instead; None while nothing is."""
+        """What is wrong with the store, and the fallback in use; None while nothing is."""
         found = (self._file_trouble(), *self._unreadable.values())
         return "; ".join(each for each in found if each is not None) or None
 
@@ -140,11 +140,11 @@ class Handle:
 
     @property
     def displaced(self) -> str | None:
-        """That another file, or none, lies where this store was opened; None while it is the same."""
+        """That another file, or none, is at the path of this store; None while it is the same."""
         return None if self._fallback is None else self._fallback.displaced
 
     def renew_reserve(self) -> str | None:
-        """Make the reserve whole, where there is space for it; why it could not be, else None."""
+        """Restore the reserve, where there is space for it; return why it could not be, else None."""
         fallback = self._fallback
         if fallback is None or fallback.copy is not None:
             return None
@@ -157,7 +157,7 @@ class Handle:
         return None
 
     def _find_a_way(self, error: StoreError, failed: Engine, *, writes: bool = True) -> None:
-        """Make it worth trying again after `error` on the engine `failed`; raises `error` where nothing is left."""
+        """Prepare a retry after `error` on the engine `failed`; raises `error` where no fallback is left."""
         fallback = self._fallback
         if fallback is None:
             raise error
@@ -174,7 +174,7 @@ class Handle:
                     self._go_to_memory(fallback.to_memory(error), fallback)
 
     def _may_go_to_memory(self, error: StoreError, fallback: Fallback) -> bool:
-        """Whether the error is the file's fault alone, or, once a tick was committed, anything at all."""
+        """Whether memory is allowed: for an error of the file, or, once a tick was committed, for any error."""
         return fallback.may_use_memory and (self._is_under_way or isinstance(error, MediumError | WriteLockedError))
 
     def _made_room(self, error: StoreError, failed: Engine, fallback: Fallback) -> bool:
@@ -184,7 +184,7 @@ class Handle:
             return fallback.make_room(disk, error)
 
     def _leave_damaged_copy(self, error: StoreError, failed: Engine, fallback: Fallback) -> None:
-        """A whole copy of a damaged file is damaged too; `error` for whatever else is wrong in memory."""
+        """Replace a copy of a damaged file, which is damaged too; raises `error` for any other failure in memory."""
         if not (isinstance(error, DamagedStoreError) and self._is_under_way and fallback.is_whole):
             raise error
         with driver_connection(failed) as copied:
@@ -199,7 +199,7 @@ class Handle:
         self._use(engine)
 
     def _return_to_disk(self, *, last: bool = False) -> None:
-        """Write back what is in memory only, where it is time to try that. FencedError where another has the store.
+        """Write memory back, where it is time to try. Raises FencedError where another runner has the store.
 
         `last`: at once, and with more patience, because the run ends.
         """
@@ -217,7 +217,7 @@ class Handle:
                 memory.dispose()
 
     def _keep_for_people(self, entries: Sequence[JournalEntry]) -> None:
-        """Where the journal is in memory only, it is said as well: a line that a log may keep."""
+        """Log journal entries that are in memory only."""
         if self._keep_said is not None and (self._volatile or self._engine is not self._on_disk):
             for entry in entries:
                 self._keep_said(rows.ENCODER.encode(entry).decode())
@@ -237,9 +237,9 @@ class Handle:
     def _decoded(
         self, what: str, decode: Callable[[Any], T], found: Iterable[Any], *, all_of_it: bool = False
     ) -> list[T]:
-        """Every row as `decode` makes it. DamagedStoreError for one that it cannot make anything of.
+        """Decode every row. Raises DamagedStoreError for a row that cannot be decoded.
 
-        In a run that is under way such a row is left out, and a problem, unless `all_of_it` is asked for.
+        In a run that is under way such a row is left out and reported as a problem, unless `all_of_it`.
         """
         made = []
         for row in found:
@@ -267,7 +267,7 @@ class Handle:
 
     @contextmanager
     def _writing_fenced(self, *, background: bool = False) -> Iterator[Connection]:
-        """A write that no later holder of the lease can have overtaken: looked up in its own transaction.
+        """A write transaction that first checks that no later holder has the lease.
 
         `background`: it lets every other write of this process go first.
         """
@@ -281,7 +281,7 @@ class Handle:
 
 
 def _lost_words(lost: tuple[str, ...]) -> str:
-    """What the run goes on with where a damaged file could not be copied whole, and how it is ended well."""
+    """The consequences where a damaged file could not be copied completely, and how to end the run."""
     which = f"not all could be read of {', '.join(lost)}" if lost else "all of its rows could be read"
     return (
         f"{which}; the file is not written any more. Once no close is under way, end this run, put back a backup of "
@@ -290,13 +290,13 @@ def _lost_words(lost: tuple[str, ...]) -> str:
 
 
 def _be_quick(raw: sqlite3.Connection, _record: object, _proxy: object) -> None:
-    """A tick must not wait for another process's write as long as a command that only starts."""
+    """Limit the wait of a tick for another process's write."""
     raw.execute(f"PRAGMA busy_timeout = {int(HOLDERS_PATIENCE * 1000)}")
 
 
 @contextmanager
 def _explained(place: str) -> Iterator[None]:
-    """Turn the driver's complaints (locked, full, read-only, corrupt) into a StoreError that says so."""
+    """Turn the driver's errors (locked, full, read-only, corrupt) into StoreErrors with cause and next step."""
     try:
         yield
     except DBAPIError as error:
@@ -304,17 +304,17 @@ def _explained(place: str) -> Iterator[None]:
 
 
 class Turns:
-    """Hands the right to write from thread to thread."""
+    """The store's write lock inside the process; trading writes go first."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._taken = False
         self.waiting: Counter[Literal["urgent", "background"]] = Counter()
-        """Threads that wait for the turn: the urgent ones have it first."""
+        """Threads that wait for the lock; urgent ones get it first."""
 
     @contextmanager
     def turn(self, *, background: bool = False) -> Iterator[None]:
-        """Wait for the turn, and have it. `background`: only once nobody else wants it."""
+        """Acquire the lock. `background`: only once no urgent thread waits."""
         kind: Literal["urgent", "background"] = "background" if background else "urgent"
         with self._changed:
             self.waiting[kind] += 1

@@ -61,7 +61,7 @@ NEWEST: Final = len(MIGRATIONS)
 
 
 def migrate(connection: Connection) -> None:
-    """Bring an open write transaction's store to the newest schema; nothing happens if it is there already.
+    """Bring an open write transaction's store to the newest schema; does nothing if it is there already.
 
     Raises StoreVersionError for a newer schema than this program knows, and for another program's database.
     """
@@ -92,7 +92,7 @@ def schema_version(connection: Connection, *, create: bool = True) -> int:
 
 
 def require_known(version: int) -> None:
-    """Refuse a store that a newer program has migrated."""
+    """Raise StoreVersionError for a store that a newer program has migrated."""
     if version > NEWEST:
         raise StoreVersionError(
             f"the store has schema {version}, this program knows up to {NEWEST}: "

@@ -1,6 +1,7 @@
-"""Space that a runner keeps beside its store, so that a full disk does not keep a close from being journaled.
+"""Disk space reserved beside the store, so that a full disk does not prevent the journal of a close.
 
-It is given up a slice at a time: whatever has filled the disk may go on writing, and would take all of it at once.
+It is released a slice at a time: the process that has filled the disk may go on writing, and would use all of it at
+once.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 RESERVE: Final = 16 * 1024 * 1024
-"""Bytes. The write-ahead log begins anew after 4 MiB, and the journal of a close of 100 positions takes under 1 MiB."""
+"""Bytes. The write-ahead log restarts after 4 MiB, and the journal of a close of 100 positions takes under 1 MiB."""
 SLICE: Final = 1024 * 1024
 
 
@@ -23,14 +24,14 @@ class Reserve:
         self.size = size
 
     def left(self) -> int:
-        """How many bytes it holds; 0 where there is none."""
+        """Bytes in the reserve; 0 where there is none."""
         try:
             return self.path.lstat().st_size
         except OSError:
             return 0
 
     def make(self) -> None:
-        """Make it whole where the disk has twice as much to spare. OSError says why it could not be."""
+        """Restore the reserve where the disk has twice as much free space. Raises OSError with the reason."""
         if self.left() >= self.size:
             return
         room = os.statvfs(self.path.parent)
@@ -47,7 +48,7 @@ class Reserve:
             os.close(descriptor)
 
     def give_slice(self) -> bool:
-        """Give a slice back to the disk; False where nothing is left, or the disk does not even take that."""
+        """Release a slice; False where nothing is left, or the disk does not even accept that."""
         left = self.left()
         if left <= 0:
             return False
@@ -62,7 +63,7 @@ class Reserve:
 
 
 def in_units(size: int) -> str:
-    """Bytes as people read them: `16 MiB`."""
+    """Bytes in readable units: `16 MiB`."""
     for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if size >= factor:
             return f"{size / factor:.3g} {unit}"

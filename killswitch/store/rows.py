@@ -1,6 +1,7 @@
-"""The rows of a store and what they stand for: values into columns, and columns, whatever lies in them, into values.
+"""Conversion between rows of the store and records.
 
-A database keeps whatever was written into a column, and a damaged one gives back anything: what is read is checked.
+A database keeps whatever was written into a column, and a damaged one returns anything: values are checked when they
+are read.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def journal_row(entry: JournalEntry) -> Row:
 
 
 def whole(value: object) -> int:
-    """An integer of the store; a database keeps whatever is written into a column."""
+    """The value as an integer. Raises TypeError for anything else."""
     if type(value) is not int:
         raise TypeError(f"{value!r:.40} is no whole number")
     return value

@@ -33,7 +33,7 @@ from killswitch.store.handle import Handle, enduring
 
 _LATER_THAN_ALL: Final = 2**62
 LEASE_TERM: Final = "lease-term"
-"""The live blob that says how far ahead a lease is dated: the table of the lease has no place for it."""
+"""The live blob with the duration of the lease, for which its table has no column."""
 
 
 class _Term(msgspec.Struct, frozen=True):
@@ -46,13 +46,13 @@ _TERMS = msgspec.json.Decoder(_Term)
 
 
 class SqlStore(Handle):
-    """`killswitch.model.store.Store` for any database whose schema `migrations` has made.
+    """`killswitch.model.store.Store` for any database with the schema of `migrations`.
 
-    Safe to share between threads: every call takes a connection of its own from the engine's pool.
+    Thread-safe: every call uses a connection of its own from the engine's pool.
     """
 
     def states(self) -> Sequence[MachineState]:
-        """The newest state of every machine."""
+        """The newest state of every state machine."""
         return self._decoded("the state of a machine", rows.state, self._read(sql.STATES))
 
     def rows(self, policy: str, scope: str, since: int) -> Sequence[HistoryRow]:
@@ -93,7 +93,8 @@ class SqlStore(Handle):
 
     @enduring
     def append(self, entry: JournalEntry) -> int:
-        """Write one journal entry; its sequence number, once it is durable. FencedError as with `commit_tick`."""
+        """Write one journal entry; return its sequence number once it is durable. Raises FencedError as
+        `commit_tick`."""
         self._return_to_disk()
         with self._writing_fenced() as connection:
             sequence = int(connection.execute(sql.PUT_JOURNAL_RETURNING, rows.journal_row(entry)).scalar_one())
@@ -102,7 +103,7 @@ class SqlStore(Handle):
 
     @enduring
     def append_all(self, entries: Sequence[JournalEntry]) -> None:
-        """Write several journal entries, in order, in one transaction. FencedError as with `commit_tick`."""
+        """Write several journal entries, in order, in one transaction. Raises FencedError as `commit_tick`."""
         if entries:
             self._return_to_disk()
             with self._writing_fenced() as connection:
@@ -110,13 +111,13 @@ class SqlStore(Handle):
             self._keep_for_people(entries)
 
     def journal(self, decision: str | None = None) -> Sequence[JournalEntry]:
-        """The journal of one decision, or all of it, in the order in which it was written."""
+        """The journal of one decision, or all of it, in the order of writing."""
         if decision is None:
             return self.journal_from(0)
         return self._entries(self._read(sql.JOURNAL_OF, decision=decision))
 
     def journal_from(self, sequence: int) -> Sequence[JournalEntry]:
-        """Every entry from that sequence number on, in the order in which they were written."""
+        """Every entry from that sequence number on, in the order of writing."""
         return self._entries(self._read(sql.JOURNAL_FROM, sequence=sequence))
 
     def _entries(self, found: Iterable[Any]) -> list[JournalEntry]:
@@ -136,7 +137,7 @@ class SqlStore(Handle):
         return self._decisions(self._read(sql.DECISIONS, limit=limit), with_snapshot=False)
 
     def decision(self, id_prefix: str) -> StoredDecision | None:
-        """The one decision whose id starts so; LookupError if several do."""
+        """The one decision whose id has this prefix. Raises LookupError if several do."""
         found = self._read(sql.DECISIONS_BY_PREFIX, prefix=id_prefix, length=len(id_prefix))
         if len(found) > 1:
             raise LookupError(f"several decisions start with {id_prefix!r}: give more of the id")
@@ -148,9 +149,9 @@ class SqlStore(Handle):
 
     @enduring
     def claim(self, target: str, besides: Collection[str] = ()) -> Delivery | None:
-        """The oldest pending notification for `target`, its attempt counted before it is made; None if none waits.
+        """The oldest pending notification for `target`, with the attempt counted in advance; None if none is pending.
 
-        `besides`: ids that are passed over. FencedError as with `commit_tick`.
+        `besides`: ids to skip. Raises FencedError as `commit_tick`.
         """
         if not self._read(sql.MESSAGE_WAITS, target=target, before=_LATER_THAN_ALL):
             return None  # a target that has nothing must not cost a write
@@ -166,7 +167,8 @@ class SqlStore(Handle):
 
     @enduring
     def settle(self, message: str, at: int, error: str | None) -> None:
-        """What came of an attempt: delivered, or still pending because of `error`. FencedError as with `claim`."""
+        """Record the result of an attempt: delivered, or still pending because of `error`. Raises FencedError as
+        `claim`."""
         with self._writing_fenced(background=True) as connection:
             if error is None:
                 connection.execute(sql.MESSAGE_DELIVERED, {"id": message, "at": at})
@@ -175,9 +177,9 @@ class SqlStore(Handle):
 
     @enduring
     def give_up(self, target: str, before: int, at: int, reason: str) -> int:
-        """End what waits for `target` and was decided before `before`; how many that are.
+        """Give up notifications for `target` from before `before`; return how many.
 
-        The error of its last attempt stays; `reason` stands where there was none. FencedError as with `claim`.
+        The error of the last attempt is kept; `reason` is recorded where there was none. Raises FencedError as `claim`.
         """
         if not self._read(sql.MESSAGE_WAITS, target=target, before=before):
             return 0  # asked for before every attempt: it must not cost a write
@@ -190,7 +192,7 @@ class SqlStore(Handle):
         return int(self._read(sql.WAITING, target=target)[0].count)
 
     def outbox(self) -> Sequence[RouteCount]:
-        """How many notifications stand how, by route and target."""
+        """Number of notifications by state, route and target."""
         return self._decoded("the outbox", rows.route_count, self._read(sql.OUTBOX))
 
     def deliveries(self, limit: int) -> Sequence[Delivery]:
@@ -199,22 +201,22 @@ class SqlStore(Handle):
 
     @enduring
     def forget(self, before: int) -> None:
-        """Drop what was delivered or given up before `before` (microseconds). FencedError as with `claim`."""
+        """Delete what was delivered or given up before `before` (microseconds). Raises FencedError as `claim`."""
         with self._writing_fenced(background=True) as connection:
             connection.execute(sql.FORGET_MESSAGES, {"before": before})
 
     @enduring
     def put_event(self, event: Event) -> None:
-        """A hand for the next tick; one with an id that is known already counts once."""
+        """Record an operator command for the next tick; a repeated id counts once."""
         with self._writing() as connection:
             connection.execute(sql.PUT_EVENT, {"id": event.id, "body": rows.ENCODER.encode(event)})
 
     def pending_events(self) -> Sequence[Event]:
-        """Hands that no tick has consumed, in the order in which they came; `commands` names what is no such hand."""
+        """Operator commands that no tick has consumed, in order of arrival; `commands` lists unreadable rows too."""
         return list(self.commands().events)
 
     def commands(self) -> Commands:
-        """What waits for a tick: the hands in the order in which they came, and rows that this version cannot read."""
+        """What waits for a tick: operator commands in order of arrival, and rows that this version cannot read."""
         self._take_from_disk()
         events: list[Event] = []
         unreadable: list[UnreadableCommand] = []
@@ -227,7 +229,7 @@ class SqlStore(Handle):
         return Commands(tuple(events), tuple(unreadable))
 
     def _take_from_disk(self) -> None:
-        """Where everything is kept in memory, hands of other processes are still left on the disk."""
+        """Copy operator commands of other processes from the disk while the store is in memory."""
         if self._fallback is not None and self._fallback.copy is not None:
             for id_, body in self._fallback.events_on_disk():
                 with self._writing() as connection:
@@ -235,7 +237,7 @@ class SqlStore(Handle):
 
     @enduring
     def put_live(self, name: str, blob: bytes) -> None:
-        """Replace a small named blob that `status` reads. FencedError as with `commit_tick`."""
+        """Replace a small named blob that `status` reads. Raises FencedError as `commit_tick`."""
         with self._writing_fenced() as connection:
             connection.execute(sql.PUT_LIVE, {"name": name, "body": blob})
 
@@ -246,7 +248,8 @@ class SqlStore(Handle):
 
     @enduring
     def keep_incident(self, incident: str, note: bytes, points: Sequence[CoursePoint]) -> None:
-        """Write an incident's note, unless it has one, and add to its course. FencedError as with `commit_tick`."""
+        """Record an incident's context, unless it is recorded, and add to its equity curve. Raises FencedError as
+        `commit_tick`."""
         rows = [{"incident": incident, "at": point.at, "value": point.value} for point in points]
         with self._writing_fenced(background=True) as connection:
             connection.execute(sql.PUT_INCIDENT, {"id": incident, "note": note})
@@ -254,19 +257,19 @@ class SqlStore(Handle):
                 connection.execute(sql.PUT_COURSE, rows)
 
     def incident_note(self, incident: str) -> bytes | None:
-        """The note of an incident, or None if it has none."""
+        """The recorded context of an incident, or None."""
         found = self._read(sql.INCIDENT_NOTE, id=incident)
         return self._decoded_one(f"the note of {incident}", lambda row: rows.bytes_of(row.note), found)
 
     def course(self, incident: str) -> Sequence[CoursePoint]:
-        """The kept points of an incident, oldest first."""
+        """The equity curve of an incident, oldest point first."""
         return self._decoded(f"the course of {incident}", rows.point, self._read(sql.COURSE, incident=incident))
 
     @enduring
     def acquire(self, owner: str, now: int, ttl: int) -> Lease:
-        """Take or renew the lease until `now + ttl` (microseconds); a new holder gets a new generation.
+        """Acquire or renew the lease until `now + ttl` (microseconds); a new holder gets a new generation.
 
-        Raises StoreBusyError if another owner's has not run out.
+        Raises StoreBusyError while another owner's lease has not expired.
         """
         with self._writing() as connection:
             row = self._lease_row(connection.execute(sql.LEASE).all())
@@ -285,18 +288,18 @@ class SqlStore(Handle):
         return lease
 
     def fence(self, generation: int) -> None:
-        """From now on this handle writes under the lease of `generation`: no longer, once there is a later one."""
+        """Write under the lease of `generation` from now on, and no longer once there is a later one."""
         self._fence = generation
 
     @enduring
     def release(self, owner: str) -> None:
-        """Give the lease back; nothing happens if `owner` does not hold it."""
+        """Release the lease; does nothing if `owner` does not hold it."""
         self._return_to_disk(last=True)
         with self._writing() as connection:
             connection.execute(sql.RELEASE_LEASE, {"owner": owner})
 
     def lease(self) -> Lease | None:
-        """The lease as it stands, run out or not; None if it was never taken or was given back."""
+        """The current lease, expired or not; None if it was never acquired or was released."""
         row = self._lease_row(self._read(sql.LEASE))
         if row is None or row.owner is None:
             return None
@@ -312,7 +315,7 @@ class SqlStore(Handle):
 
     @enduring
     def release_unrenewed(self, lease: Lease) -> None:
-        """Take back a lease whose holder is dead; nothing happens if it is not as it was."""
+        """Release the lease of a dead holder; does nothing if the lease has changed."""
         with self._writing() as connection:
             values = {"owner": lease.owner, "generation": lease.generation, "expires_at": lease.expires_at}
             connection.execute(sql.RELEASE_UNRENEWED, values)

@@ -1,4 +1,4 @@
-"""Opening a store in one SQLite file: WAL, every commit synced to disk, readers that touch nothing."""
+"""Stores in one SQLite file: WAL, every commit synced to disk, readers that change nothing."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ from killswitch.store.reserve import Reserve
 from killswitch.store.sql import SqlStore
 
 _BEING_MADE = 0.5
-"""Seconds that a file may be empty while another process makes a store of it."""
+"""Seconds for which a file may be empty while another process creates a store in it."""
 
 ANSWERS_WITHIN = 10.0
-"""Seconds until its file system counts as one that hangs."""
+"""Seconds after which a file system counts as hung."""
 
 BUSY_SECONDS = 10.0
-"""How long a write waits for another process's write: a tick's takes milliseconds, a hand's too. Who holds the lease
-waits less: `killswitch.store.fallback.HOLDERS_PATIENCE`."""
+"""Seconds that a write waits for another process's write, which takes milliseconds. The holder of the lease waits
+less: `killswitch.store.fallback.HOLDERS_PATIENCE`."""
 
 
 def open_store(url_or_path: str, *, read_only: bool = False) -> SqlStore:
-    """Open the store at a path or `sqlite:///` URL, made and migrated where needed.
+    """Open the store at a path or `sqlite:///` URL; it is created and migrated where needed.
 
-    `read_only` neither makes, migrates nor writes anything. Raises StoreMissingError, StoreVersionError or,
-    for any other trouble with the file, StoreError.
+    With `read_only` nothing is created, migrated or written. Raises StoreMissingError, StoreVersionError or, for any
+    other trouble with the file, StoreError.
     """
     path = _path(url_or_path)
     engine = _reading_engine(path) if read_only else _writing_engine(path)
@@ -67,7 +67,7 @@ def open_store(url_or_path: str, *, read_only: bool = False) -> SqlStore:
 
 
 def _opened_as_copy(path: Path) -> SqlStore:
-    """The store to read where SQLite cannot read it in its place, as on a full disk under a log that was left."""
+    """A copy of the store for reading where SQLite cannot read it in place, as on a full disk with a leftover log."""
     with _opened_to_copy(path) as disk:
         engine = memory_engine(_begin, disk, str(path))
     with engine.connect() as connection:
@@ -76,7 +76,7 @@ def _opened_as_copy(path: Path) -> SqlStore:
 
 
 def exposed(url_or_path: str) -> str | None:
-    """Who may write the store besides its owner, in words; None if nobody, or if there is none yet."""
+    """Who may write the store besides its owner; None if nobody, or if there is none yet."""
     path = _path(url_or_path)
     try:
         mode = path.stat().st_mode
@@ -91,9 +91,9 @@ def exposed(url_or_path: str) -> str | None:
 
 
 def open_in_memory(url_or_path: str) -> SqlStore:
-    """A store in memory that nothing outlives: a copy of the one at `url_or_path`, which is only read.
+    """A store in memory that ends with the process: a copy of the one at `url_or_path`, which is only read.
 
-    StoreMissingError where there is none, StoreVersionError for one of another schema, StoreError where it cannot be
+    Raises StoreMissingError where there is none, StoreVersionError for another schema, StoreError where it cannot be
     read.
     """
     path = _path(url_or_path)
@@ -103,7 +103,7 @@ def open_in_memory(url_or_path: str) -> SqlStore:
 
 
 def open_empty_in_memory() -> SqlStore:
-    """A store in memory that knows of nothing."""
+    """An empty store in memory."""
     engine = memory_engine(_begin, None, "in memory")
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         migrate(connection)
@@ -111,7 +111,7 @@ def open_empty_in_memory() -> SqlStore:
 
 
 def copy_store(url_or_path: str, to: Path) -> None:
-    """Copy the store, which is only read, to a new file. StoreError where either is not possible."""
+    """Copy the store, which is only read, to a new file. Raises StoreError where that fails."""
     path = _path(url_or_path)
     with _opened_to_copy(path) as disk:
         try:
@@ -125,10 +125,10 @@ def copy_store(url_or_path: str, to: Path) -> None:
 
 @contextmanager
 def _opened_to_copy(path: Path) -> Iterator[sqlite3.Connection]:
-    """The store at `path`, only read. StoreMissingError, StoreVersionError, StoreError.
+    """A read-only connection to the store at `path`. Raises StoreMissingError, StoreVersionError, StoreError.
 
-    A log that a dead process left cannot be read where nothing can be written beside it (a full or read-only disk):
-    then both files are copied to where temporary files go, and read there.
+    The log of a dead process cannot be read where nothing can be written beside it (a full or read-only disk): then
+    both files are copied to a temporary folder, and read there.
     """
     with ExitStack() as stack:
         reading = _reading_engine(path)
@@ -151,7 +151,7 @@ def _opened_to_copy(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _path(url_or_path: str) -> Path:
-    """Where the file is, or will be. StoreError for another kind of store, and for a file system that hangs."""
+    """The path of the file. Raises StoreError for another kind of store, and for a file system that hangs."""
     scheme, separator, rest = url_or_path.partition("://")
     if separator and scheme != "sqlite":
         raise StoreError(f"a store at {scheme}:// is not supported: name a file, or sqlite:///FILE")
@@ -164,7 +164,8 @@ def _path(url_or_path: str) -> Path:
 
 
 def _prepare(engine: Engine, path: Path, *, read_only: bool) -> None:
-    """Bring it to the newest schema, or see that it has it. A full disk gets the reserve, a slice at a time."""
+    """Migrate to the newest schema, or check it for reading. On a full disk the reserve is released a slice at a
+    time."""
     reserve = Reserve(path)
     while True:
         try:
@@ -210,9 +211,9 @@ def _writing_engine(path: Path) -> Engine:
 
 
 def _make_private(path: Path) -> None:
-    """Make a new file that only its owner may read and write; SQLite gives its log and index the same mode.
+    """Create a file that only its owner may read and write; SQLite gives its log and index the same mode.
 
-    Where it cannot be made, SQLite says so with its own words.
+    Where it cannot be created, SQLite raises the error.
     """
     with suppress(OSError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
@@ -221,9 +222,8 @@ def _make_private(path: Path) -> None:
 def _reading_engine(path: Path) -> Engine:
     """An engine that changes no byte of the store.
 
-    Where no write-ahead log lies beside the file, no writer has it open and it is whole: `immutable` then
-    reads it without making the log's files, which `mode=ro` would. While a writer is at work, its log must
-    be read too.
+    Without a write-ahead log beside the file no writer has it open, and it is complete: `immutable` then reads it
+    without creating the log's files, which `mode=ro` would. While a writer is active, its log must be read too.
     """
     if not path.is_file():
         raise StoreMissingError(f"there is no store at {path}")
@@ -235,9 +235,9 @@ def _reading_engine(path: Path) -> Engine:
 
 
 def _require_a_beginning(path: Path) -> None:
-    """DamagedStoreError for a file of no bytes: SQLite would begin a store there, that knows of no close and no latch.
+    """Raise DamagedStoreError for an empty file: SQLite would create a store in it that has no closes and latches.
 
-    A store that a process is about to make has none either for a moment, and then has a log or a journal beside it.
+    A file that a process is about to initialise is empty for a moment too, and then has a log or a journal beside it.
     """
     beside = [path.with_name(f"{path.name}{suffix}") for suffix in ("-wal", "-journal")]
     patience = time.monotonic() + _BEING_MADE
@@ -271,6 +271,6 @@ def _be_durable(raw: sqlite3.Connection, _record: object) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    """Take the write lock at once when writing: a read that turns into a write cannot wait for another's."""
+    """Begin a transaction; take the write lock at once for writing, because a read that becomes a write cannot wait."""
     immediate = connection.get_execution_options().get(WRITE, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

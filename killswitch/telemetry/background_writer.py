@@ -1,6 +1,6 @@
-"""Writes to a sink from a thread of its own: a disk that hangs or a reader that sleeps delays no tick.
+"""Writes to a sink from a background thread, so that a disk that hangs or a slow reader delays no tick.
 
-Every sink of a run but the store is written through this: the recording, the event stream, stdout and stderr.
+Every output of a run but the store is written through this: the recording, the event stream, stdout and stderr.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from typing import Protocol
 from killswitch.deadline import begin
 
 MOST = 10_000
-"""Chunks that wait at most."""
+"""Largest number of waiting chunks."""
 MOST_BYTES = 64 << 20
-"""Bytes that wait at most; one chunk may be larger while nothing else waits."""
+"""Largest number of waiting bytes; one chunk may be larger while nothing else waits."""
 STALLED_AFTER = 5.0
-"""Seconds for which a sink may take nothing before that is a problem."""
+"""Seconds without progress after which a sink is a problem."""
 OPENED_WITHIN = 2.0
-"""Seconds that a start waits for a file to open; after that the thread goes on alone."""
+"""Seconds that the start waits for a file to open; after that the thread continues alone."""
 RETRY_AFTER = 1.0
-"""Seconds after a write that failed."""
+"""Seconds after a failed write."""
 LAST_WORDS = 2.0
-"""Seconds that the end of a run waits for what is left to be written."""
+"""Seconds that the end of a run waits for the remaining writes."""
 
 
 class Compressor(Protocol):
-    """What `zlib.compressobj` and `zstandard` give."""
+    """The interface of `zlib.compressobj` and `zstandard` compressors."""
 
     def compress(self, data: bytes, /) -> bytes: ...
 
@@ -41,10 +41,10 @@ class Compressor(Protocol):
 
 
 class BackgroundWriter:
-    """Appends chunks to a file, a pipe or a descriptor, in order. None of its methods waits, but for `close`.
+    """Appends chunks to a file, a pipe or a descriptor, in order. Only `close` waits.
 
-    What finds no room is lost and counted; a chunk that was taken is written whole or, where a pipe's reader goes
-    away, not at all as far as the next reader is concerned. A write that fails on a file is tried again.
+    Chunks that find no room are lost and counted. An accepted chunk is written completely or, where a pipe's reader
+    goes away, not at all for the next reader. A failed write to a file is retried.
     """
 
     def __init__(
@@ -57,9 +57,10 @@ class BackgroundWriter:
         most: int = MOST,
         most_bytes: int = MOST_BYTES,
     ) -> None:
-        """`target`: a path, or a descriptor that is left open. `what`: what is written, in the plural, for messages.
+        """`target`: a path, or a descriptor that is left open. `what`: name of the chunks in the plural, for messages.
 
-        OSError for a path that cannot be opened, if that is known in time: a named pipe opens when somebody reads it.
+        Raises OSError for a path that cannot be opened, if that is known in time: a named pipe opens when it has a
+        reader.
         """
         self._target = target
         self._name = {1: "stdout", 2: "stderr"}.get(target, str(target)) if isinstance(target, int) else target
@@ -76,11 +77,11 @@ class BackgroundWriter:
         self._torn = False
         self._failure: str | None = None
         self._lost = 0
-        """Chunks since the last one that was taken up."""
+        """Lost chunks since the last accepted one."""
         self._behind = False
-        """Whether chunks were lost since nothing was waiting: a slow reader is one problem, not one for each line."""
+        """Whether chunks were lost since the queue was empty: a slow reader is one problem, not one for each line."""
         self._busy_since: float | None = monotonic()
-        """Since when the thread has been opening or writing without any progress; None while it has nothing to do."""
+        """Since when the thread has been opening or writing without progress; None while it is idle."""
         self._opening: OSError | None = None
         self._opened = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"write {what}", daemon=True)
@@ -91,7 +92,7 @@ class BackgroundWriter:
 
     @property
     def problem(self) -> str | None:
-        """Why chunks are lost, or not written for long; None while they are written."""
+        """Why chunks are lost, or delayed for long; None while they are written."""
         if self._failure is not None:
             return f"{self._what} are not written to {self._name}: {self._failure}"
         since = self._busy_since
@@ -101,11 +102,11 @@ class BackgroundWriter:
 
     @property
     def lost(self) -> int:
-        """Chunks that were lost since the last one that was taken up."""
+        """Lost chunks since the last accepted one."""
         return self._lost
 
     def put(self, chunk: bytes) -> int | None:
-        """Write `chunk` soon; None if there is no room. Else how many chunks were lost before it."""
+        """Queue `chunk`; None if there is no room. Otherwise the number of chunks that were lost before it."""
         with self._wake:
             full = len(self._chunks) >= self._most or self._bytes + len(chunk) > self._most_bytes
             if self._over or (full and self._chunks):
@@ -119,9 +120,9 @@ class BackgroundWriter:
             return lost
 
     def close(self, patience: float = LAST_WORDS) -> bool:
-        """Write what waits, for at most `patience` seconds; whether all of it was written.
+        """Write the queued chunks, for at most `patience` seconds; whether all were written.
 
-        A sink that has stalled before is not waited for again. A second call does nothing.
+        A stalled sink is not waited for again. A second call does nothing.
         """
         since = self._busy_since
         stalled = since is not None and monotonic() - since >= STALLED_AFTER
@@ -148,7 +149,7 @@ class BackgroundWriter:
             self._write(self._compressor.flush())
 
     def _open(self) -> bool:
-        """Whether there is a file now. A failure at the first attempt is raised by whoever made this."""
+        """Open the file; whether that succeeded. The constructor raises a failure of the first attempt."""
         while not isinstance(self._target, int) and self._file < 0:
             if _is_pipe(self._target):
                 self._opened.set()  # opening it waits for a reader
@@ -184,7 +185,7 @@ class BackgroundWriter:
             self._bytes -= len(chunk)
 
     def _write(self, data: bytes) -> bool:
-        """Write all of `data`, however often it takes; False if it is given up."""
+        """Write all of `data`, with retries; False if it is given up."""
         if self._torn and self._compressor is None:
             data = b"\n" + data
         left = memoryview(data)
@@ -208,7 +209,7 @@ class BackgroundWriter:
         return True
 
     def _give_up(self, size: int, left: int) -> bool:
-        """The rest of a chunk is never written: the next reader begins with a whole line, or a whole frame."""
+        """Drop the rest of a chunk, so that the next reader begins with a whole line or frame."""
         if self._make_compressor is not None:
             self._compressor = self._make_compressor()
         elif left < size and not self._taken_back(size - left):
@@ -216,7 +217,7 @@ class BackgroundWriter:
         return False
 
     def _taken_back(self, written: int) -> bool:
-        """Cut what was written of a line off a file that nobody has written to since; whether that was possible."""
+        """Remove the written part of a line from a file that nobody else has written to; whether that was possible."""
         try:
             found = os.fstat(self._file)
             if not stat.S_ISREG(found.st_mode) or os.lseek(self._file, 0, os.SEEK_CUR) != found.st_size:

@@ -1,8 +1,8 @@
-"""A closing as spans and numbers, from its journal: what is not in the journal did not happen.
+"""Spans and metrics of a close, folded from its journal.
 
-One `close` for each decision and account, from the moment it is taken up to its honest end; one `order` for each
-attempt, from before it is sent to the venue's last word about it. Both may outlast a runner: the next one reads
-the journal, and ends what the first one began, in the same trace under the same span.
+One `close` span for each decision and account, from the beginning of the work to its end; one `order` span for each
+attempt, from before it is sent to the venue's final status. Both may outlast a runner: the next one reads the journal,
+and ends the spans that the first one began, in the same trace with the same ids.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 class ClosingCourses:
-    """A ClosingWatch: folds journal entries into spans, and counts how they ended."""
+    """A ClosingWatch that folds journal entries into spans, and counts their outcomes."""
 
     def __init__(self, sink: SpanSink | None, counts: Metrics | None) -> None:
         self._sink = sink
@@ -95,7 +95,7 @@ _COVERED = ("resting", "not needed", "still there")
 
 
 class _Closing:
-    """One decision's work on one account, and its orders that have not ended."""
+    """The work of one decision on one account, and its open orders."""
 
     def __init__(self, decision: Decision, account: str) -> None:
         self.decision = decision
@@ -105,10 +105,10 @@ class _Closing:
         self._open: dict[str, Course] = {}
         """By client order id."""
         self._bare: dict[str, datetime] = {}
-        """Protective orders that were taken away and not replaced yet, and when."""
+        """Protective orders that were cancelled and not replaced yet, and when."""
 
     def take(self, entry: Entry) -> Course | None:
-        """Move by one entry; the order that it ends, if it ends one."""
+        """Apply one entry; return the span of the order that it ends, if any."""
         at = _nanos(entry.at)
         order = self._orders.apply(entry)
         match entry:
@@ -126,12 +126,12 @@ class _Closing:
         return None
 
     def outcome(self, entry: Entry) -> str:
-        """How the order that `entry` has ended did so."""
+        """Outcome of the order that `entry` has ended."""
         order = self._orders.get(entry.client_order_id or "")
         return "" if order is None else order.outcome
 
     def _note(self, entry: Entry, at: int) -> None:
-        """What happens to a position beside its orders: an event of the close."""
+        """Add an event to the close for an entry about a position rather than an order."""
         events = self.course.events
         place: dict[str, Attribute] = {
             "killswitch.symbol": entry.symbol or "",
@@ -156,7 +156,7 @@ class _Closing:
                 events.append(("undecodable", at, _attributes(why=entry.why) | place))
 
     def covered(self, entry: Guarded) -> float | None:
-        """Seconds for which a position was without the protective order that `entry` replaces; None if it still is."""
+        """Seconds for which a position was unprotected until `entry` replaced the order; None if it still is."""
         if entry.state not in _COVERED:
             return None
         since = self._bare.pop(entry.replaces or "", None)
@@ -231,7 +231,7 @@ def _without_unknown(values: Mapping[str, Attribute | None]) -> dict[str, Attrib
 
 
 def _number(value: Number) -> float | None:
-    """A journaled number for people to search by; the exact one stays in the journal."""
+    """A journaled number as a searchable attribute; the exact one is in the journal."""
     number = known(value)
     return None if number is None else float(number)
 

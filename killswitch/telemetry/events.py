@@ -1,4 +1,4 @@
-"""What a run tells line by line: `killswitch.event/v1`, one JSON object a line, each with `format`, `at` and `kind`."""
+"""Events of a run: `killswitch.event/v1`, one JSON object a line, each with `format`, `at` and `kind`."""
 
 from __future__ import annotations
 

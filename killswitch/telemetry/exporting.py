@@ -1,4 +1,4 @@
-"""From recorded spans to OpenTelemetry's own, with ids that a restart works out anew."""
+"""Exports recorded spans through OpenTelemetry, with ids that a restart derives again."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _KEPT = frozenset({"close", "order", "report"})
 
 
 class Ids(IdGenerator):
-    """Random ids, or the ones laid out for the next span."""
+    """Random ids, or the ones set for the next span."""
 
     def __init__(self) -> None:
         self._random = RandomIdGenerator()
@@ -58,7 +58,7 @@ class Ids(IdGenerator):
 
 
 class KeepIncidents(Sampler):
-    """Thins out ticks as it is told to; what belongs to a decision is always kept."""
+    """A sampler that thins out ticks, and always keeps what belongs to a decision."""
 
     def __init__(self, beneath: Sampler) -> None:
         self._beneath = beneath
@@ -86,10 +86,11 @@ class KeepIncidents(Sampler):
 
 
 class SpanSink:
-    """Hands recorded spans to a TracerProvider. Safe to be called from several threads."""
+    """Exports recorded spans to a TracerProvider. Thread-safe."""
 
     def __init__(self, provider: TracerProvider, ids: Ids, salt: str, hide: Callable[[str], str]) -> None:
-        """`salt` tells this runner's ticks from others': the same after a restart. `hide` takes credentials out."""
+        """`salt` distinguishes this runner's ticks from others', and is the same after a restart. `hide` redacts
+        credentials."""
         self._tracer = provider.get_tracer(SCOPE)
         self._ids = ids
         self._salt = salt
@@ -97,7 +98,7 @@ class SpanSink:
         self._lock = threading.Lock()
 
     def whole(self, course: Course) -> None:
-        """A tick, or what hangs under one by its `AS_OF`."""
+        """Export a tick, or a span that belongs to one by its `AS_OF`."""
         as_of = course.attributes.get(AS_OF)
         trace = self._trace(int(as_of)) if isinstance(as_of, int) else 0
         with self._lock:
@@ -145,7 +146,7 @@ class SpanSink:
 
 
 _NOWHERE = set_span_in_context(NonRecordingSpan(SpanContext(0, INVALID_SPAN_ID, is_remote=False)))
-"""A context without a parent, whatever the running task has."""
+"""A context without a parent, whatever the current task has."""
 
 
 def _under(trace: int, span: int) -> SpanContext:

@@ -1,7 +1,7 @@
-"""What a run measures of itself. Names and units in OpenTelemetry's style; attributes only of what policies name.
+"""Metrics of a run. Names and units follow OpenTelemetry; attributes contain only names from policies.
 
-Nothing here holds a symbol or an id, so that what is stored does not grow with what is traded. A number that is
-not known is not reported: it is counted as unknown.
+No attribute contains a symbol or an id, so that the number of time series does not grow with trading. An unknown number
+is not reported: it is counted as unknown.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Point = tuple[float, Labels]
 
 @dataclass(frozen=True, slots=True)
 class Notifications:
-    """The outbox: what waits, and what this runner has delivered and given up since its start, by target."""
+    """The outbox: waiting messages, and those that this runner has delivered and given up, by target."""
 
     pending: int
     delivered: dict[str, int]
@@ -41,7 +41,7 @@ class Notifications:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is shown until the next tick: a value, replaced as a whole, read by the exporting thread."""
+    """The values that gauges show until the next tick, replaced as a whole, and read by the exporting thread."""
 
     accounts: tuple[AccountSnapshot, ...] = ()
     machines: tuple[MachineStatus, ...] = ()
@@ -103,10 +103,10 @@ class Metrics:
             meter.create_observable_counter(name, [self._observed(points)], "{message}", meaning)
 
     def ticked(self, seconds: float, standing: Standing, decided: Iterable[Labels], *, scheduled: bool = True) -> None:
-        """Take in a tick; `decided` has the labels of each of its decisions.
+        """Record a tick; `decided` has the labels of each of its decisions.
 
-        A pass that a push has woken is not `scheduled`: it shows and decides, but is neither a tick nor a reading of
-        the accounts that it gives again.
+        A pass triggered by a push is not `scheduled`: its values and decisions count, but it is neither a tick nor a
+        reading of the accounts that it repeats.
         """
         self._standing = standing
         if scheduled:
@@ -147,20 +147,20 @@ class Metrics:
 
 
 def headroom(reading: Reading) -> float | None:
-    """How far the value is from the threshold at the least; None where that is not known."""
+    """Smallest distance of the value from the threshold; None where it is unknown."""
     if reading.truth is None or reading.headroom is None or not math.isfinite(reading.headroom[0]):
         return None
     return reading.headroom[0]
 
 
 def headroom_ratio(reading: Reading) -> float | None:
-    """The headroom as a share of the threshold: 1 nothing used up, 0 about to be true, below 0 beyond it."""
+    """Headroom as a share of the threshold: 1 unused, 0 about to be true, below 0 beyond it."""
     found, threshold = headroom(reading), reading.trigger.threshold
     return None if found is None or threshold is None or not threshold.value else found / abs(threshold.value)
 
 
 def gross(account: AccountSnapshot) -> Decimal | None:
-    """Sum of all notionals, account currency; None where the account or one of them is not known."""
+    """Sum of all notionals in account currency; None where the account or one of them is unknown."""
     if account.quality != "ok" or account.positions is None:
         return None
     notionals = [position.notional for position in account.positions]

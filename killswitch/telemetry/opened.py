@@ -1,4 +1,4 @@
-"""The telemetry of one run: made from the environment at its start, shut down at its end."""
+"""The telemetry of one run, configured from the environment at its start and shut down at its end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ Hide = Callable[[str], str]
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
-    """What a run is handed. Where nothing is exported, all of it is silent, and OpenTelemetry is not imported."""
+    """Tracer, observers and metrics of a run. Where nothing is exported they do nothing, and OpenTelemetry is not
+    imported."""
 
     tracer: Tracer = NO_TRACER
     watch: ClosingWatch = NO_WATCH
@@ -32,11 +33,11 @@ class Telemetry:
 
     @property
     def problem(self) -> str | None:
-        """Why something does not arrive; None while all does."""
+        """Why something cannot be exported; None while everything arrives."""
         return None if self.providers is None else self.providers.problem
 
     def shut_down(self) -> bool:
-        """Export what is left, for a few seconds at most; whether that was enough."""
+        """Export the rest, for a few seconds at most; whether that succeeded."""
         return self.providers is None or self.providers.shut_down()
 
 
@@ -51,10 +52,10 @@ def open_telemetry(
     store: str,
     discreet: Callable[[Iterable[str]], Hide],
 ) -> Telemetry:
-    """What the OTEL_* variables in `environ` ask for. TelemetryError for those that say what cannot be done.
+    """Configure the telemetry that the OTEL_* variables in `environ` request. Raises TelemetryError for invalid ones.
 
-    `store` names the store: a restart on it goes on in the traces of the run before. `discreet` makes, from further
-    secrets, what takes every secret out of a text.
+    `store` names the store: after a restart on it traces continue. `discreet` makes, from further secrets, a function
+    that redacts all secrets of a text.
     """
     wanted = settings(environ)
     if wanted is None:

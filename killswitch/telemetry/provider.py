@@ -1,4 +1,4 @@
-"""OpenTelemetry put together as the settings ask for it. Only where they ask for something is this imported."""
+"""Set-up of OpenTelemetry from the settings. It is imported only where something is exported."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ from killswitch.telemetry.settings import Settings
 from killswitch.transport.sinks import guard_every_session
 
 LAST_WORDS = 5.0
-"""Seconds that the end of a run waits for what is still to be exported."""
+"""Seconds that the end of a run waits for the remaining exports."""
 _LONGEST = 300
 
 
 class Complaints(logging.Handler):
-    """Takes OpenTelemetry's log lines, so that they flood no terminal; the last one says why an export failed."""
+    """Handles OpenTelemetry's log records, so that they do not flood a terminal; the last one explains a failed
+    export."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -47,7 +48,8 @@ class Complaints(logging.Handler):
 
 
 class Delivery:
-    """Whether exports arrive. The first reason stays until one does: numbers in it may change, which is no news."""
+    """Whether exports arrive. The first reason of a failure stays until an export succeeds: later ones may differ in
+    numbers only."""
 
     def __init__(self, what: str, complaints: Complaints, hide: Callable[[str], str]) -> None:
         self._what = what
@@ -56,7 +58,7 @@ class Delivery:
         self.problem: str | None = None
 
     def watch(self, export: Callable[[], bool]) -> bool:
-        """Whether the export, which says so, has arrived."""
+        """Run an export that returns whether it arrived; record and return the result."""
         try:
             arrived, why = export(), self._complaints.last
         except Exception as error:  # noqa: BLE001 - a stream that is closed, an encoder that fails: it is lost
@@ -70,7 +72,7 @@ class Delivery:
 
 
 class WatchedSpans(SpanExporter):
-    """An exporter whose failures are told."""
+    """A span exporter that reports failures."""
 
     def __init__(self, beneath: SpanExporter, delivery: Delivery) -> None:
         self._beneath = beneath
@@ -110,7 +112,7 @@ class WatchedMetrics(MetricExporter):
 
 
 class Providers:
-    """What a run exports through. `tracing` and `metering` are None where nothing of the kind is wanted."""
+    """The providers of a run. `tracing` and `metering` are None where nothing of the kind is exported."""
 
     def __init__(self, wanted: Settings, hide: Callable[[str], str]) -> None:
         self._complaints = Complaints()
@@ -126,11 +128,11 @@ class Providers:
 
     @property
     def problem(self) -> str | None:
-        """Why something does not arrive; None while all does."""
+        """Why something cannot be exported; None while everything arrives."""
         return "; ".join(each.problem for each in self._deliveries if each.problem is not None) or None
 
     def shut_down(self, patience: float = LAST_WORDS) -> bool:
-        """Export what is left, for at most `patience` seconds; whether that was enough."""
+        """Export the rest, for at most `patience` seconds; whether that succeeded."""
         ends = [each.shutdown for each in (self.tracing, self.metering) if each is not None]
         threads = [threading.Thread(target=end, name="telemetry-end", daemon=True) for end in ends]
         try:
@@ -181,7 +183,7 @@ def _sampler(wanted: Settings) -> Sampler:
 
 
 def _resource() -> Resource:
-    """Who this is: what the variables say, and `killswitch` with its version where they say nothing."""
+    """The resource: the variables' attributes, and `killswitch` with its version by default."""
     from importlib.metadata import version
 
     own = Resource({"service.name": "killswitch", "service.version": version("killswitch")})

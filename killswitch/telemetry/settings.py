@@ -1,4 +1,4 @@
-"""What the OTEL_* variables ask for, read without importing OpenTelemetry: most runs ask for nothing."""
+"""Settings from the OTEL_* variables, read without importing OpenTelemetry: most runs export nothing."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _GRPC: Final = "opentelemetry.exporter.otlp.proto.grpc"
 
 
 class TelemetryError(Exception):
-    """A variable says something that cannot be done. The message names it and what may be said; never a secret."""
+    """A variable has an invalid value. The message names it and the valid values, never a secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What is exported, and how. `traces` and `metrics` hold `console` and `otlp`, or nothing.
 
-    What OpenTelemetry's own parts read themselves (endpoints, timeouts, batches) is checked and left to them.
+    Variables that OpenTelemetry reads itself (endpoints, timeouts, batches) are validated and left to it.
     """
 
     traces: tuple[str, ...]
@@ -34,13 +34,13 @@ class Settings:
     sampler: str
     ratio: float
     secrets: tuple[str, ...]
-    """Values of headers: they may be keys, and must show up nowhere."""
+    """Values of headers, which may be keys and must not be shown."""
 
 
 def settings(environ: Mapping[str, str]) -> Settings | None:
-    """None where nothing is to be exported. TelemetryError for a value that means nothing.
+    """Parse the variables; None where nothing is exported. Raises TelemetryError for an invalid value.
 
-    A signal is exported if its exporter is named, or else if an OTLP endpoint is. An empty variable is an unset one.
+    A signal is exported if its exporter is named, or else if an OTLP endpoint is. An empty variable counts as unset.
     """
     said = {name: value.strip() for name, value in environ.items() if name.startswith("OTEL_") and value.strip()}
     if _flag(said, "OTEL_SDK_DISABLED"):
@@ -119,7 +119,8 @@ def _url(name: str, value: str) -> None:
 
 
 def _pairs(name: str, value: str) -> dict[str, str]:
-    """`key=value,key=value`, values percent-encoded. The text is not repeated in the error: it may hold a key."""
+    """Parse `key=value,key=value`, values percent-encoded. The error does not repeat the text, which may contain a
+    key."""
     found = {}
     for place, part in enumerate(value.split(","), start=1):
         key, equals, rest = part.partition("=")
@@ -132,7 +133,7 @@ def _pairs(name: str, value: str) -> dict[str, str]:
 
 
 def _check(is_usable: Callable[[str], bool], wanted: str) -> Callable[[str, str], None]:
-    """A check of a variable's value; what raises ValueError is not usable."""
+    """A check of a variable's value; a value for which `is_usable` raises ValueError is invalid."""
 
     def check(name: str, value: str) -> None:
         try:

@@ -1,7 +1,7 @@
-"""Spans as they are lived: recorded here, and handed on when they are over.
+"""Recording of spans, which are exported when they end.
 
-The whole of a tick is handed on at its end: only then is it known whether it decided anything, which says whether
-it is kept when traces are thinned out, and which trace it is.
+A tick is exported whole at its end: only then is it known whether it decided anything, which determines whether it is
+sampled, and which trace it belongs to.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from killswitch.model.tracing import NOTHING, Attribute
 
 @dataclass(slots=True)
 class Course:
-    """One span: times in nanoseconds since 1970, `ended` 0 while it goes on; `failure` is why it went wrong."""
+    """One span: times in nanoseconds since 1970, `ended` 0 while it is open; `failure` is why it failed."""
 
     name: str
     began: int
@@ -27,7 +27,7 @@ class Course:
     events: list[tuple[str, int, dict[str, Attribute]]] = field(default_factory=list)
     parts: list[Course] = field(default_factory=list)
     place: object = None
-    """What the sink knows it by once it has it."""
+    """The sink's reference to the exported span."""
 
     def set(self, name: str, value: Attribute | None) -> None:
         """Add an attribute; None is unknown, and sets nothing."""
@@ -36,14 +36,14 @@ class Course:
 
 
 class Sink(Protocol):
-    """Where spans go that are over."""
+    """Receives ended spans."""
 
     def whole(self, course: Course) -> None:
-        """A span that is part of no other, with all its parts that have ended."""
+        """Export a span without a parent, with all its children that have ended."""
         ...
 
     def late(self, course: Course, whole: Course) -> None:
-        """A part that ended after its `whole` had been handed on."""
+        """Export a child that ended after its parent `whole` was exported."""
         ...
 
 
@@ -60,12 +60,12 @@ class Recorder:
 
 
 class LiveSpan:
-    """A span that goes on."""
+    """An open span."""
 
     __slots__ = ("_now", "_sink", "_whole", "course")
 
     def __init__(self, course: Course, whole: Course | None, sink: Sink, now: Callable[[], int]) -> None:
-        """`whole`: what it is a part of, if anything."""
+        """`whole`: its parent, if any."""
         self.course = course
         self._whole = whole
         self._sink = sink

@@ -1,4 +1,4 @@
-"""Sessions of requests that follow no redirect and read no answer beyond its largest size."""
+"""Sessions of requests that refuse redirects and limit the size of answers."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from killswitch.transport.deadlines import watch_connections
 
 
 class RedirectedError(RedirectRefusedError, requests.RequestException):
-    """The same, as what calls requests expects an error of it."""
+    """RedirectRefusedError as an error of requests."""
 
 
 class TooLargeError(AnswerTooLargeError, requests.RequestException):
-    """The same, as what calls requests expects an error of it."""
+    """AnswerTooLargeError as an error of requests."""
 
 
 class GuardedAdapter(HTTPAdapter):
-    """Mount it in a session. RedirectedError and TooLargeError in the place of such an answer."""
+    """A transport adapter for a session. Raises RedirectedError and TooLargeError."""
 
     def __init__(self, largest: int = LARGEST_ANSWER, **named: Any) -> None:
         self.largest = largest
@@ -29,7 +29,7 @@ class GuardedAdapter(HTTPAdapter):
     def send(
         self, request: requests.PreparedRequest, stream: bool = False, *arguments: Any, **named: Any
     ) -> requests.Response:
-        """The answer, whole, also where somebody asks to read it as it comes."""
+        """The complete answer, also where the caller wants to stream it."""
         response = self._begun(request, *arguments, **named)
         try:
             response._content = self._read_capped(response)
@@ -40,7 +40,7 @@ class GuardedAdapter(HTTPAdapter):
         return response
 
     def _begun(self, request: requests.PreparedRequest, *arguments: Any, **named: Any) -> requests.Response:
-        """The status and the headers, as requests gets them."""
+        """The status and the headers."""
         return super().send(request, True, *arguments, **named)
 
     def _read_capped(self, response: requests.Response) -> bytes:
@@ -52,15 +52,15 @@ class GuardedAdapter(HTTPAdapter):
 
 
 class WatchedAdapter(GuardedAdapter):
-    """One whose requests may be put under `Deadlines`."""
+    """An adapter whose requests may run under `Deadlines`."""
 
     def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
-        """As requests makes it, with connections that can be shut."""
+        """Create the pool manager, with connections that a deadline can shut."""
         super().init_poolmanager(*arguments, **named)
         watch_connections(self.poolmanager)
 
     def proxy_manager_for(self, proxy: str, **named: Any) -> Any:
-        """The same, for what goes through a proxy."""
+        """The same for connections through a proxy."""
         known = proxy in self.proxy_manager
         manager = super().proxy_manager_for(proxy, **named)
         if not known:
@@ -69,19 +69,19 @@ class WatchedAdapter(GuardedAdapter):
 
 
 def refuse_redirect(response: requests.Response) -> None:
-    """RedirectedError where it is one."""
+    """Raise RedirectedError for a redirect."""
     if is_redirect(response.status_code):
         raise RedirectedError(response.status_code, response.headers.get("Location"))
 
 
 def watch(session: requests.Session, connections: int) -> None:
-    """Have a session do the same under `Deadlines`, ask once, and keep so many connections."""
+    """Mount adapters for `Deadlines` in a session: no retries, and at most this many pooled connections."""
     for scheme in ("http://", "https://"):
         session.mount(scheme, WatchedAdapter(pool_maxsize=connections, max_retries=0))
 
 
 def guard(session: requests.Session, largest: int = LARGEST_ANSWER) -> requests.Session:
-    """Have a session refuse redirects, and answers beyond `largest` bytes; the session itself."""
+    """Make a session refuse redirects, and answers beyond `largest` bytes; return the session."""
     for scheme in ("http://", "https://"):
         session.mount(scheme, GuardedAdapter(largest))
     return session

@@ -1,7 +1,7 @@
-"""Requests that end: each has one deadline for all of it, and none keeps a process from ending.
+"""Deadlines of whole requests, which never delay the end of the process.
 
-The timeout of `requests` starts anew with every byte that arrives, so that a server that answers slowly enough is
-waited for without end. Here a clock runs beside each request and, when its time is up, shuts the connection under it.
+The timeout of `requests` restarts with every byte that arrives, so that a slow enough server is waited for without end.
+Here a timer runs beside each request and shuts its connection when the time is up.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 
 class Deadlines:
-    """The requests of one client that are under way, each of which may take so many seconds from first to last."""
+    """The requests of one client in flight, each of which may take this many seconds in all."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -25,10 +25,10 @@ class Deadlines:
 
     @contextmanager
     def one(self) -> Iterator[Request]:
-        """Around one request, in the thread that makes it, by a session of `WatchedAdapter`.
+        """Run one request, in its thread, by a session of `WatchedAdapter`.
 
-        `requests`' ReadTimeout once the time is up, whatever had come by then; its ConnectTimeout where no connection
-        had been made, so that nothing was asked; its ConnectionError where everything was ended meanwhile.
+        Raises the ReadTimeout of `requests` once the time is up, whatever had arrived; ConnectTimeout where no
+        connection had been made, so that nothing was sent; ConnectionError where `end_all` was called meanwhile.
         """
         from requests import exceptions
 
@@ -63,7 +63,7 @@ class Deadlines:
             raise trouble
 
     def end_all(self) -> None:
-        """Shut the connections of all that is under way; nothing leaves any more."""
+        """Shut the connections of all requests in flight, and refuse new ones."""
         with self._lock:
             self._closed = True
             under_way = tuple(self._under_way)
@@ -72,7 +72,7 @@ class Deadlines:
 
 
 def never_made(error: BaseException) -> bool:
-    """Whether the connection was never made, so that nothing can have been asked for."""
+    """Whether the connection was never made, so that nothing can have been sent."""
     from requests import exceptions
     from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, SSLError
 
@@ -88,7 +88,7 @@ def never_made(error: BaseException) -> bool:
 
 
 class Request:
-    """One request, and the connection that it goes over once that is known."""
+    """One request, and its connection once that is known."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -96,10 +96,10 @@ class Request:
         self._state: Literal["under way", "late", "closed", "over"] = "under way"
         self._clock: threading.Timer | None = None
         self.sent = False
-        """Whether anything of it may have left."""
+        """Whether any of it may have been sent."""
 
     def ends_within(self, seconds: float) -> bool:
-        """From now on, whatever it was given before; whether it has not ended already."""
+        """Set the deadline from now on, replacing an earlier one; whether the request has not ended already."""
         with self._lock:
             self._stop_clock()
             if self._state != "under way":
@@ -110,14 +110,15 @@ class Request:
             return True
 
     def goes_over(self, connection: Any) -> bool:
-        """Whether it still may."""
+        """Record the connection; whether the request may still use it."""
         with self._lock:
             self._connection = connection
             connection.goes_over_it = self
             return self._state == "under way"
 
     def end(self, how: Literal["late", "closed", "over"]) -> str:
-        """End it, unless it has ended: how it did. What comes too late, or is called off, loses its connection."""
+        """End the request, unless it has ended; return how it ended. A late or cancelled request loses its
+        connection."""
         with self._lock:
             if self._state == "under way":
                 self._state = how
@@ -132,11 +133,11 @@ class Request:
 
 
 _mine = threading.local()
-"""The request of this thread."""
+"""The request of the current thread."""
 
 
 class _Watched:
-    """What a connection of urllib3 does besides."""
+    """Mixin for a connection of urllib3 that checks the deadline of the current request."""
 
     def connect(self) -> None:
         self._require_time()
@@ -152,7 +153,7 @@ class _Watched:
         return super().putrequest(*arguments, **named)  # type: ignore[misc] # of the class beside it
 
     def _require_time(self) -> None:
-        """Nothing leaves after its time."""
+        """Raise where the request has ended: nothing is sent after its deadline."""
         from urllib3.exceptions import ConnectTimeoutError
 
         request = getattr(_mine, "request", None)
@@ -161,7 +162,7 @@ class _Watched:
 
 
 def watch_connections(manager: Any) -> None:
-    """Give every kind of connection of a urllib3 manager our ears, in place."""
+    """Add `_Watched` to every connection class of a urllib3 pool manager, in place."""
     manager.pool_classes_by_scheme = {
         scheme: type(
             f"Watched{pool.__name__}",
@@ -173,7 +174,7 @@ def watch_connections(manager: Any) -> None:
 
 
 def _shut(connection: Any, request: Request) -> None:
-    """End whatever waits on the connection, unless another request has it by now."""
+    """Shut the connection, unless another request uses it by now."""
     live = getattr(connection, "sock", None) or getattr(connection, "socket_of_it", None)
     if live is None or connection.goes_over_it is not request:
         return

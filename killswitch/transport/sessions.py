@@ -1,4 +1,4 @@
-"""Sessions of aiohttp that follow no redirect and read no answer beyond its largest size."""
+"""Sessions of aiohttp that refuse redirects and limit the size of answers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from killswitch.transport import LARGEST_ANSWER, Body, RedirectRefusedError, is_
 
 
 class CappedResponse(aiohttp.ClientResponse):
-    """Reads at most `largest` bytes of a body, counted as they are unpacked."""
+    """A response that reads at most `largest` bytes of a body, counted uncompressed."""
 
     largest = LARGEST_ANSWER
 
     async def read(self) -> bytes:
-        """AnswerTooLargeError beyond `largest`; the connection is given up then."""
+        """The body. Raises AnswerTooLargeError beyond `largest`, and closes the connection."""
         if self._body is None:
             try:
                 self._body = await self._read_capped()
@@ -34,7 +34,7 @@ class CappedResponse(aiohttp.ClientResponse):
 async def refuse_redirects(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """A middleware. RedirectRefusedError for an answer of 3xx, the first one of a stream included."""
+    """Middleware that raises RedirectRefusedError for a 3xx answer, also the first one of a WebSocket."""
     response = await handler(request)
     if is_redirect(response.status):
         location = response.headers.get("Location")
@@ -44,6 +44,6 @@ async def refuse_redirects(
 
 
 def guarded_session(largest: int = LARGEST_ANSWER, **named: Any) -> aiohttp.ClientSession:
-    """A session of aiohttp; `named` as it takes them."""
+    """Create a session of aiohttp with the arguments `named`."""
     kind = type("CappedResponse", (CappedResponse,), {"largest": largest})
     return aiohttp.ClientSession(middlewares=(refuse_redirects,), response_class=kind, **named)

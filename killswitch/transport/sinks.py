@@ -1,8 +1,8 @@
-"""Requests of libraries that send what people and dashboards are to know, and that take no session of ours.
+"""Requests of libraries that send notifications and telemetry, and accept no session of ours.
 
-Apprise's services call `requests.post`, and OpenTelemetry's exporters make sessions of their own. What such a place
-answers is of no account beside its status: the answer has an end, in bytes and in seconds, whatever the place would
-like. A read timeout of `requests` is no end, because it begins anew with every byte.
+Apprise's services call `requests.post`, and OpenTelemetry's exporters create sessions of their own. Only the status of
+such an answer matters: the body is cut off, in bytes and in seconds. A read timeout of `requests` is no deadline,
+because it restarts with every byte.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from killswitch.transport.adapters import WatchedAdapter, refuse_redirect
 from killswitch.transport.deadlines import Deadlines
 
 LARGEST_BODY: Final = 64 << 10
-"""Bytes of an answer that are read. The rest stays where it is."""
+"""Bytes of an answer that are read. The rest is discarded."""
 BODY_WITHIN: Final = 3.0
 """Seconds that the body of an answer may take once its status is known."""
 STATUS_WITHIN: Final = 10.0
-"""Seconds from the first try to connect to the status, where whoever asks says nothing."""
+"""Seconds from connecting to the status, where the caller sets no timeout."""
 _PIECE: Final = 4096
 
 
 class Attempt:
-    """What one thread tries to get across, with however many requests, and what is known about it besides."""
+    """One delivery attempt of a thread, with any number of requests."""
 
     def __init__(self, seconds: float) -> None:
         self._until = monotonic() + seconds
         self.why: str | None = None
-        """Why the last request that failed did so, in plain words."""
+        """Why the last failed request failed, in plain words."""
         self.is_stalled = False
         """Whether a request had no answer in time."""
         self.remark: str | None = None
-        """What is wrong with a place that has answered with a status all the same."""
+        """A problem with a receiver that answered with a status all the same."""
 
     @property
     def left(self) -> float:
-        """Seconds."""
+        """Remaining seconds."""
         return self._until - monotonic()
 
 
@@ -53,7 +53,7 @@ _mine = threading.local()
 
 @contextmanager
 def attempt(seconds: float) -> Iterator[Attempt]:
-    """Around all that this thread does to get one thing across: its requests together take `seconds` at most."""
+    """Limit all requests that this thread makes inside the block to `seconds` together."""
     _mine.attempt = Attempt(seconds)
     try:
         yield _mine.attempt
@@ -62,7 +62,7 @@ def attempt(seconds: float) -> Iterator[Attempt]:
 
 
 class SinkAdapter(WatchedAdapter):
-    """One whose requests end in time, and whose answers are their status and the beginning of a body."""
+    """An adapter whose requests have a deadline, and whose answers are the status and the beginning of the body."""
 
     def send(
         self,
@@ -73,7 +73,8 @@ class SinkAdapter(WatchedAdapter):
         cert: Any = None,
         proxies: Mapping[str, str] | None = None,
     ) -> requests.Response:
-        """The answer. `requests`' own errors where there is none; a body that has no end is cut off, and is none."""
+        """The answer. Raises the errors of `requests` where there is none; a body without end is cut off and is not
+        an error."""
         trying: Attempt | None = getattr(_mine, "attempt", None)
         seconds = _seconds(timeout) if trying is None else min(_seconds(timeout), trying.left)
         given = {"timeout": seconds, "verify": verify, "cert": cert, "proxies": proxies}
@@ -121,14 +122,14 @@ class SinkAdapter(WatchedAdapter):
 
 
 def guard_every_session() -> None:
-    """Have every session of requests that this process makes from now on use `SinkAdapter`.
+    """Make every session of requests that this process creates from now on use `SinkAdapter`.
 
-    Sessions to venues are not among them: they are made with `guard` or `watch`, whose answers are read whole.
+    Sessions to venues are not affected: they mount `guard` or `watch`, whose answers are read completely.
     """
     setattr(requests.sessions, "HTTPAdapter", SinkAdapter)  # noqa: B010 - typed as read-only; a new session mounts it
 
 
 def _seconds(timeout: float | tuple[float | None, float | None] | None) -> float:
-    """The longest that is asked for, of connecting and reading."""
+    """The longest timeout given, of connecting and reading."""
     asked = timeout if isinstance(timeout, tuple) else (timeout,)
     return max((each for each in asked if each is not None), default=STATUS_WITHIN)
