@@ -55,7 +55,7 @@ def read_flow(found: Row, currency: str, first_seen: datetime) -> Flow | None:
             return None
         kind = word(found, "activity_type")
         if found.get("net_amount") in (None, "") and found.get("qty") in (None, ""):
-            raise UnreadableError("it says neither money nor a quantity")
+            raise UnreadableError("it has neither net_amount nor qty")
         amount, paid_in = decimal(found.get("net_amount")) or Decimal(0), currency
         if not amount and kind == "CFEE":
             # A fee on coins is taken in coins.
@@ -80,7 +80,7 @@ def _once(answer: Sequence[Row]) -> list[Row]:
     found: dict[str, Row] = {}
     for each in answer:
         if found.setdefault(name := word(each, "id"), each) != each:
-            raise UnreadableError(f"activity {name} is there twice, and the two differ")
+            raise UnreadableError(f"activity {name} appears twice, with different content")
     return list(found.values())
 
 

@@ -99,8 +99,7 @@ class AlpacaBars:
             return asking_once(made(raw_data=True, url_override=self._endpoint), self._deadlines)
         if not (key and secret):
             raise CredentialsRefusedError(
-                f"Alpaca gives bars of stocks only to who has keys: set {KEYS[0]} and {KEYS[1]}; coins, as in BTC/USD, "
-                "need none"
+                f"bars of stocks need keys of Alpaca: set {KEYS[0]} and {KEYS[1]}; coins such as BTC/USD need none"
             )
         made = imported("alpaca.data.historical.stock", "StockHistoricalDataClient")
         return asking_once(made(key, secret, raw_data=True, url_override=self._endpoint), self._deadlines)

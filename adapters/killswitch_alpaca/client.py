@@ -39,7 +39,7 @@ from killswitch_alpaca.settings import Settings
 T = TypeVar("T")
 READERS, CHANGERS = 4, 8
 """Concurrent requests of each kind."""
-TOO_LATE = "the account was closed before Alpaca was asked"
+TOO_LATE = "the account's adapter was closed before the request was sent"
 
 
 @dataclass(slots=True)
@@ -109,7 +109,7 @@ class Client:
             raise
         except GarbledError as error:
             self.tally.malformed += 1
-            raise MalformedAnswerError(f"Alpaca's answer makes no sense: {error}") from error
+            raise MalformedAnswerError(f"Alpaca returned an invalid answer: {error}") from error
         except Exception as error:
             raise self._failed(error, changes=changes) from error
         finally:
@@ -292,7 +292,7 @@ class DaemonThreads(Executor):
         future: Future[T] = Future()
         with self._lock:
             if self._closed:
-                raise RuntimeError(f"the threads {self._name} were given back")
+                raise RuntimeError(f"the thread pool {self._name} is shut down")
             self._work.put((future, lambda: fn(*args, **kwargs)))
             if not self._idle.acquire(blocking=False) and self._threads < self._most:
                 self._begin_one()
@@ -305,7 +305,7 @@ class DaemonThreads(Executor):
             thread.start()
         except RuntimeError as error:
             if self._threads == 0 and (work := self._work.get_nowait()) is not None:
-                work[0].set_exception(OSError(EAGAIN, f"no thread can be begun to ask with: {error}"))
+                work[0].set_exception(OSError(EAGAIN, f"no thread can be started for the request: {error}"))
         else:
             self._threads += 1
 

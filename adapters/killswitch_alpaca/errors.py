@@ -130,22 +130,22 @@ def _is_verdict(refused: Refused, what: What) -> bool:
 def as_venue_error(refused: Refused, *, changes: bool) -> VenueError:
     """The error for a refusal of a call that `changes` something or only reads."""
     text = f"Alpaca: {refused.status}" + (f" {refused.code}" if refused.code else "")
-    text += f": {refused.text}" if refused.text else ", without a word"
+    text += f": {refused.text}" if refused.text else ", without a message"
     if refused.status == 429:
         seconds = refused.retry_after
-        wanted = "" if seconds is None else f"; it wants no requests for {round(seconds, 1):g} s"
+        wanted = "" if seconds is None else f"; retry after {round(seconds, 1):g} s"
         return RateLimitedError(f"{text}{wanted}", seconds)
     if refused.status >= 500 or refused.status == 408 or refused.status < 400:
         # Behind a gateway's 5xx the order may have been taken; reading again does no harm.
         return FateUnknownError(text) if changes else VenueDownError(text)
     what = meaning(refused)
     if what == "denied":
-        hint = f"{text}; are these keys for this address? Paper and live accounts have keys of their own"
+        hint = f"{text}; check that the keys belong to this address: paper and live accounts have separate keys"
         return OrderRejectedError("permission", hint) if changes else CredentialsRefusedError(hint)
     if not changes:
         return VenueDownError(text)
     if not _is_verdict(refused, what):
-        return FateUnknownError(f"{text}; the answer has no code that refuses it, so it may have been done")
+        return FateUnknownError(f"{text}; the answer has no refusal code, so the request may have taken effect")
     return OrderRejectedError("other" if what in ("gone", "held") else what, text)  # type: ignore[arg-type] # the rest are reasons
 
 
@@ -153,7 +153,7 @@ def shown(address: str) -> str:
     """The address without user, password, query and fragment."""
     parts = _parts(address)
     if parts is None:
-        return "an address that makes no sense"
+        return "an invalid address"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 

@@ -38,7 +38,7 @@ def read_clock(answer: Row, now: datetime) -> Clock:
     is_open = answer.get("is_open")
     offset = None if theirs is None else theirs.utcoffset()
     if theirs is None or offset is None or opens is None or closes is None or not isinstance(is_open, bool):
-        raise UnreadableError("the clock does not say whether the market is open")
+        raise UnreadableError("the clock has no valid is_open, timestamp, next_open or next_close")
     return Clock(is_open, opens, closes, offset, theirs.astimezone(UTC) - now)
 
 
@@ -68,7 +68,7 @@ def _moment(date: str, clock: object, offset: timedelta) -> datetime:
             datetime.fromisoformat(date).date(), time(int(digits[:2]), int(digits[2:4])), UTC
         ) - offset  # fmt: skip
     except ValueError:
-        raise UnreadableError(f"{date} {clock!r} is no time of the calendar") from None
+        raise UnreadableError(f"{date} {clock!r} is not a calendar time") from None
 
 
 @dataclass(slots=True)

@@ -49,7 +49,7 @@ def traits_for(requests_per_minute: int) -> VenueTraits:
 
 CAPABILITIES: Final = (
     Capability("equity", "yes"),
-    Capability("positions", "yes", "shares, ETFs and coins; options are shown, and closed as whole contracts, untried"),
+    Capability("positions", "yes", "shares, ETFs and coins; options: listed, closed in whole contracts, untested"),
     Capability("orders", "yes"),
     Capability("trigger orders", "yes", "stops, trailing stops and the legs of brackets are in the list of orders"),
     Capability("fills", "yes", "without fees: those come later, as activities of their own"),
@@ -60,21 +60,21 @@ CAPABILITIES: Final = (
     Capability("reduce only", "partly", "shares: position_intent refuses to open; coins cannot be sold short"),
     Capability("put back stops", "partly", "shares: yes; coins: only stops with a limit price"),
     Capability("batch orders", "no"),
-    Capability("close book", "no", "its orders would bear no name of ours, and could not be asked about"),
+    Capability("close book", "no", "its orders would not carry our client order ids"),
     Capability("position mode", "yes", "one way, always"),
     Capability("find by client id", "yes"),
     Capability("dead man", "no"),
     Capability("push", "yes", "trade_updates: orders and fills; prices and cash are not pushed"),
-    Capability("key rights", "no", "Alpaca does not tell what a key may do"),
+    Capability("key rights", "no", "Alpaca does not report what a key may do"),
     Capability("clock", "yes"),
-    Capability("bars", "partly", "coins: without keys; stocks: only with keys in APCA_API_KEY_ID, APCA_API_SECRET_KEY"),
+    Capability("bars", "partly", "coins: no keys; stocks: keys in APCA_API_KEY_ID, APCA_API_SECRET_KEY"),
     Capability("sandbox", "yes", "paper accounts, with keys of their own"),
     Capability("demo", "no"),
 )  # fmt: skip
 
 
 RIGHTS: Final = (
-    "Alpaca has one kind of key, and tells nothing of it: it reads and trades. It cannot move dollars; where coin "
+    "Alpaca has one kind of key, which reads and trades, and reports no rights. It cannot move dollars; where coin "
     "transfers are enabled for the account, it can send coins to addresses that were approved on the website"
 )
 
@@ -89,18 +89,18 @@ async def inspect(client: Client, settings: Settings) -> Inspection:
         raise as_venue_error(error.refused, changes=False) from error
     bars = barred(account)
     if bars is not None:
-        notes.append(f"no order would be taken: {bars}")
+        notes.append(f"orders are not accepted: {bars}")
     elif account.get("status") not in (None, "ACTIVE"):
         notes.append(f"the account's status is {account['status']}")
     if account.get("currency") not in (None, settings.currency):
-        notes.append(f"the account is kept in {account['currency']}, the document says {settings.currency}")
+        notes.append(f"the account's currency is {account['currency']}; the document declares {settings.currency}")
     skew = await _noted(notes, "the clock", lambda: _skew(client, settings, notes))
     configured = await _noted(notes, "the configuration", lambda: _configuration(client))
     if isinstance(configured, dict):
         if configured.get("suspend_trade") is True and bars is None:
-            notes.append("trading is suspended in the account's configuration (suspend_trade): no order would be taken")
+            notes.append("trading is suspended in the account's configuration (suspend_trade): orders are not accepted")
         if configured.get("no_shorting") is True:
-            notes.append("no_shorting is set: shorts cannot be opened; closing one is not touched by that")
+            notes.append("no_shorting is set: shorts cannot be opened; closing one is still possible")
     notes.append(f"outside market hours a close of stocks is {_outside(settings)}")
     return Inspection(
         status="ok" if bars is None else str(account.get("status") or "blocked").lower(),
@@ -144,6 +144,6 @@ def _outside(settings: Settings) -> str:
         case "extended":
             return (
                 f"sent into the extended session with a limit within {settings.extended_band:%} of the quote, and "
-                "refused while that is over, too (outside_hours: extended)"
+                "refused when that session is over (outside_hours: extended)"
             )
     return "refused until the market opens, and sent then (outside_hours is not set)"

@@ -30,14 +30,14 @@ def naming(what: str) -> Iterator[None]:
 def rows(answer: Any, what: str) -> list[Row]:
     """The answer as a list of objects. Raises UnreadableError for anything else."""
     if not isinstance(answer, list) or not all(isinstance(each, Mapping) for each in answer):
-        raise UnreadableError(f"{what} are no list of objects")
+        raise UnreadableError(f"{what}: not a list of objects")
     return answer
 
 
 def row(answer: Any, what: str) -> Row:
     """The answer as one object. Raises UnreadableError for anything else."""
     if not isinstance(answer, Mapping):
-        raise UnreadableError(f"{what} is no object")
+        raise UnreadableError(f"{what}: not an object")
     return answer
 
 
@@ -48,7 +48,7 @@ def decimal(value: Any) -> Decimal | None:
         return None
     found = value if isinstance(value, Decimal) else readable_number(str(value))
     if found is None or isinstance(value, bool) or not readable(found):
-        raise UnreadableError(f"{str(value)[:LONGEST]!r} is no number")
+        raise UnreadableError(f"{str(value)[:LONGEST]!r} is not a number")
     return found
 
 
@@ -107,7 +107,7 @@ def zoned(value: Any) -> datetime | None:
     try:
         found = datetime.fromisoformat(str(value))
     except ValueError:
-        raise UnreadableError(f"{value!r} is no time") from None
+        raise UnreadableError(f"{value!r} is not a time") from None
     if found.tzinfo is None:
-        raise UnreadableError(f"{value!r} has no zone")
+        raise UnreadableError(f"{value!r} has no time zone")
     return found

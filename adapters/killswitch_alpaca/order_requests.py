@@ -32,16 +32,16 @@ def manner(
     closed = f"{request.symbol}: the stock market is closed{until}"
     if outside_hours is None:
         raise OrderRejectedError(
-            "market_closed", f"{closed}, and the account's outside_hours does not say what to do with a close then"
+            "market_closed", f"{closed}; set outside_hours of the account to queue or extended to close then"
         )
     if outside_hours == "queue":
         if request.type != "market":
             raise OrderRejectedError("market_closed", f"{closed}; only market orders are queued for the opening")
         return "queued"
     if session == "closed":
-        raise OrderRejectedError("market_closed", f"{closed}; the extended session is over, too")
+        raise OrderRejectedError("market_closed", f"{closed}; the extended session is over as well")
     if request.time_in_force == "ioc":
-        raise OrderRejectedError("other", f"{request.symbol}: the extended session takes no immediate-or-cancel orders")
+        raise OrderRejectedError("other", f"{request.symbol}: the extended session accepts no ioc orders")
     return "bounded" if request.price is None else "extended"
 
 
@@ -85,10 +85,10 @@ def _type(request: OrderRequest, price: Decimal | None) -> str:
         return "market" if price is None else "limit"
     if request.trigger_when != ("falls" if request.side == "sell" else "rises"):
         raise OrderRejectedError(
-            "other", f"{request.symbol}: Alpaca's stops sell when the price falls and buy when it rises, nothing else"
+            "other", f"{request.symbol}: Alpaca's stops only sell on a falling price and buy on a rising one"
         )
     if price is None and is_crypto(request.symbol):
-        raise OrderRejectedError("other", f"{request.symbol}: Alpaca takes stops of coins only with a limit price")
+        raise OrderRejectedError("other", f"{request.symbol}: Alpaca accepts stops for coins only with a limit price")
     return "stop" if price is None else "stop_limit"
 
 
@@ -100,7 +100,7 @@ def _time_in_force(request: OrderRequest, how: Manner, price: Decimal | None) ->
     fractional = request.amount != request.amount.to_integral_value()
     if request.time_in_force == "ioc":
         if fractional:
-            raise OrderRejectedError("other", f"{request.symbol}: fractions of shares go for the day only, not as ioc")
+            raise OrderRejectedError("other", f"{request.symbol}: fractional shares are day orders only, not ioc")
         return "ioc"
     if how != "plain" or fractional or (price is None and request.trigger_price is None):
         return "day"

@@ -47,7 +47,7 @@ def read_report(found: Row) -> OrderReport:
         filled = _at_least_zero(needed(found, "filled_qty"), "filled_qty")
         size, state = decimal(found.get("qty")), _state(found)
         if size == ZERO or (state == "filled" and filled == ZERO):
-            raise UnreadableError(f"it is {found.get('status')}, for {size}, and {filled} of it are filled")
+            raise UnreadableError(f"status {found.get('status')} contradicts qty {size} and filled_qty {filled}")
         return OrderReport(
             id=name,
             client_order_id=text(found, "client_order_id"),
@@ -76,7 +76,7 @@ def _with_legs(answer: Sequence[Row]) -> Iterator[Row]:
 def _state(found: Row) -> OrderState:
     status = word(found, "status")
     if status not in STATES:
-        raise UnreadableError(f"order {found.get('id')}: no status is called {status!r}")
+        raise UnreadableError(f"order {found.get('id')}: unknown status {status!r}")
     return STATES[status]
 
 
@@ -111,7 +111,7 @@ def read_side(found: Row) -> OrderSide:
     """The side of an order or a fill."""
     written = word(found, "side")
     if written not in SIDES:
-        raise UnreadableError(f"no side is called {written!r}")
+        raise UnreadableError(f"unknown side {written!r}")
     return SIDES[written]
 
 
@@ -131,5 +131,5 @@ def _amount(found: Row, symbol: str, prices: Mapping[str, Decimal]) -> Decimal:
         return _at_least_zero(size, "qty")
     money, price = decimal(found.get("notional")), positive(found.get("limit_price")) or prices.get(symbol)
     if money is None or price is None:
-        raise UnreadableError("it says no qty, and its notional cannot be turned into one without a price")
+        raise UnreadableError("it has no qty, and its notional cannot be converted without a price")
     return money / price + (decimal(found.get("filled_qty")) or ZERO)

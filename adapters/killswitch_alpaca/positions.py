@@ -39,7 +39,7 @@ def read_position(found: Row) -> Position | None:
         side: Side = "long" if size > 0 else "short"
         told = found.get("side")
         if told not in (side, None):
-            raise UnreadableError(f"qty {size} is said to be {told}")
+            raise UnreadableError(f"qty {size} contradicts side {told}")
         value = decimal(found.get("market_value"))
         return Position(
             symbol=symbol_of(name, found.get("asset_class")),
@@ -58,7 +58,7 @@ def read_positions(answer: Sequence[Row]) -> tuple[Position, ...]:
     keys = [position.key for position in found]
     if len(set(keys)) < len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise UnreadableError(f"position {twice[0]} is there twice")
+        raise UnreadableError(f"position {twice[0]} appears twice")
     return tuple(found)
 
 

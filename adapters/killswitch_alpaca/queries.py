@@ -58,7 +58,7 @@ class Questions:
                 return read_open(list(found.values()), prices)
             last = instant(page[-1].get("submitted_at"))
             if stuck or last is None:
-                raise UnreadableError(f"the list of open orders goes on after {len(found)}, and cannot be followed")
+                raise UnreadableError(f"the list of open orders cannot be read beyond {len(found)} orders")
             # `after` leaves out what has the very stamp that is asked from, and the edge may lie between two such.
             query["after"] = (last - EDGE).isoformat().replace("+00:00", "Z")
         raise UnreadableError(f"there are more than {len(found)} open orders")
@@ -78,7 +78,7 @@ class Questions:
             query["page_token"] = word(page[-1], "id")
         if not known.begun:
             return found[::-1]
-        raise UnreadableError(f"more than {PAGES * TRADES_PAGE} activities since the last reading")
+        raise UnreadableError(f"more than {PAGES * TRADES_PAGE} activities since the last read")
 
     async def clock(self) -> Clock:
         """Alpaca's clock, compared with the middle of the request; starting a thread and importing alpaca-py are

@@ -61,7 +61,7 @@ def read_settings(spec: AccountSpec) -> Settings:
     limit = _number(spec, "requests_per_minute", REQUESTS_PER_MINUTE)
     band = _number(spec, "extended_band", Decimal("0.01"))
     if band >= 1:
-        raise ValueError(f"option extended_band of {where} is a fraction below 1, as in 0.01, not {band}")
+        raise ValueError(f"option extended_band of {where} must be a fraction below 1, such as 0.01, not {band}")
     return Settings(
         account=spec.account,
         market="spot" if spec.market == "spot" else "equity",
@@ -102,7 +102,7 @@ def _address(where: str, key: str, address: str | None, schemes: tuple[str, ...]
         return None
     parts = urlsplit(address)
     if parts.scheme not in schemes or not parts.hostname:
-        raise ValueError(f"{where}: {key} begins with {' or '.join(f'{scheme}://' for scheme in schemes)} and a host")
+        raise ValueError(f"{where}: {key} must be {' or '.join(f'{scheme}://' for scheme in schemes)} and a host")
     return address.rstrip("/")
 
 
@@ -118,7 +118,7 @@ def _number(spec: AccountSpec, name: str, default: Decimal | int) -> Decimal:
     except InvalidOperation:
         found = Decimal(0)
     if isinstance(option, bool) or not found.is_finite() or found <= 0:
-        raise ValueError(f"option {name} of account {spec.account} is no number above zero: {option!r}")
+        raise ValueError(f"option {name} of account {spec.account} must be a number above zero, not {option!r}")
     return found
 
 
@@ -126,7 +126,7 @@ def _text(spec: AccountSpec, name: str) -> str | None:
     option = spec.options.get(name)
     if option is None or (isinstance(option, str) and option):
         return option
-    raise ValueError(f"option {name} of account {spec.account} is no text: {option!r}")
+    raise ValueError(f"option {name} of account {spec.account} must be a text, not {option!r}")
 
 
 MARKETS: Final[tuple[Market, ...]] = ("equity", "spot")

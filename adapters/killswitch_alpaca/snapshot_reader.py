@@ -304,7 +304,7 @@ class Reading:
         assert base is not None
         told = base.account.get("currency")
         if told is not None and told != settings.currency:
-            raise UnreadableError(f"the account is kept in {told}, the document says {settings.currency}")
+            raise UnreadableError(f"the account's currency is {told}; the document declares {settings.currency}")
         held, total = balances(base, self.positions, settings.currency, base.read_at)
         equity = base.equity_with(worth(self.positions)) if total is None else total
         return AccountSnapshot(

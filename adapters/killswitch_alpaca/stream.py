@@ -54,7 +54,7 @@ async def listen(settings: Settings, hear: Callable[[Push], None], touch: Touch)
         except (_LostError, RedirectRefusedError, aiohttp.ClientError, OSError, TimeoutError) as error:
             wait = FIRST_WAIT if heard else min(LONGEST_WAIT, 2 * wait)
             why = hushed(str(error) or type(error).__name__, settings.stream, settings.trading, settings.proxy)
-            hear(Push("lost", f"the stream of Alpaca is down: {why}"))
+            hear(Push("lost", f"Alpaca's stream is down: {why}"))
         await asyncio.sleep(wait)
 
 
@@ -82,14 +82,14 @@ async def _enter(socket: aiohttp.ClientWebSocketResponse, settings: Settings) ->
         answer = await _next(socket)
         status = _data(answer, "authorization").get("status")
         if status == "unauthorized":
-            raise VenueDownError("the stream of Alpaca refuses the keys: unauthorized")
+            raise VenueDownError("Alpaca's stream refused the keys: unauthorized")
         if status != "authorized":
-            raise _LostError(f"it does not say whether it takes the keys: {shortened(legible(str(answer)), 100)}")
+            raise _LostError(f"no valid answer to the authentication: {shortened(legible(str(answer)), 100)}")
         await socket.send_json({"action": "listen", "data": {"streams": ["trade_updates"]}})
         answer = await _next(socket)
         streams = _data(answer, "listening").get("streams")
         if not isinstance(streams, list) or "trade_updates" not in streams:
-            raise _LostError(f"it does not offer trade_updates: {shortened(legible(str(answer)), 100)}")
+            raise _LostError(f"trade_updates is not available: {shortened(legible(str(answer)), 100)}")
 
 
 async def _hear_on(socket: aiohttp.ClientWebSocketResponse, hear: Callable[[Push], None], touch: Touch) -> None:
@@ -100,7 +100,7 @@ async def _hear_on(socket: aiohttp.ClientWebSocketResponse, hear: Callable[[Push
                 message = await socket.receive()
         except TimeoutError:
             if asked:
-                raise _LostError(f"no sign of life for {2 * BEAT:g} s") from None
+                raise _LostError(f"no message for {2 * BEAT:g} s") from None
             asked = True
             await socket.ping()
             continue
@@ -125,11 +125,11 @@ async def _next(socket: aiohttp.ClientWebSocketResponse) -> dict[str, Any]:
 def _read(message: aiohttp.WSMessage) -> dict[str, Any]:
     """The JSON of a message, in a text frame or, as paper accounts send it, in a binary one."""
     if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
-        raise _LostError(f"it was closed ({message.data or 'no reason given'})")
+        raise _LostError(f"the connection was closed ({message.data or 'no reason given'})")
     try:
         found = json.loads(message.data)
     except ValueError as error:
-        raise _LostError(f"it says what makes no sense: {error}") from error
+        raise _LostError(f"invalid message: {error}") from error
     return found if isinstance(found, dict) else {}
 
 

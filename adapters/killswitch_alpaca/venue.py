@@ -167,10 +167,10 @@ class AlpacaVenue:
             except RefusedError as error:
                 raise as_venue_error(error.refused, changes=False) from error
             except UnreadableError as error:
-                raise VenueDownError(f"Alpaca's clock makes no sense, and nothing was sent: {error}") from error
+                raise VenueDownError(f"Alpaca's clock cannot be read, and no order was sent: {error}") from error
         session = self._reading.sessions.now()
         if session is None:
-            raise VenueDownError("Alpaca does not say whether the market is open, and nothing was sent")
+            raise VenueDownError("it is unknown whether the stock market is open, and no order was sent")
         return session
 
     async def _price(self, request: OrderRequest) -> Decimal:
@@ -186,7 +186,7 @@ class AlpacaVenue:
         if price is None:
             raise OrderRejectedError(
                 "market_closed",
-                f"{request.symbol}: no quote and no last price to bound an order of the extended session",
+                f"{request.symbol}: no quote and no last price for the limit of an order in the extended session",
             )
         return price
 
@@ -217,7 +217,7 @@ class AlpacaVenue:
                 break
             query["page_token"] = page[-1].get("id")
         raise MalformedAnswerError(
-            f"of order {order} {filled} are filled, and the list of trades does not have all of it"
+            f"order {order} has {filled} filled, and the list of trades does not include all of it"
         )
 
 

@@ -20,7 +20,7 @@ def adapter(spec: AccountSpec) -> VenueAdapter:
 
         return LocalVenue(spec.account, market, _clock(spec.options.get("clock")))
     if market is not None:
-        raise ValueError(f"option market of account {spec.account} is no PaperMarket: {market!r}")
+        raise ValueError(f"option market of account {spec.account} must be a PaperMarket, not {market!r}")
     if spec.endpoint is None:
         raise ValueError(f"account {spec.account} needs an endpoint: http://127.0.0.1:PORT of a paper server")
     from killswitch_paper.client import HttpVenue
@@ -41,5 +41,5 @@ def _timeout(spec: AccountSpec) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < float("inf"):
-        raise ValueError(f"option timeout of account {spec.account} is not a number of seconds: {option!r}")
+        raise ValueError(f"option timeout of account {spec.account} must be seconds above zero, not {option!r}")
     return seconds

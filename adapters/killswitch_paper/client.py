@@ -171,7 +171,7 @@ def _market(spec: AccountSpec) -> Market:
     try:
         market: Market = msgspec.convert(spec.market, Market)
     except msgspec.ValidationError:
-        raise ValueError(f"account {spec.account}: no market is called {spec.market}") from None
+        raise ValueError(f"account {spec.account}: unknown market {spec.market}") from None
     return market
 
 
@@ -204,10 +204,10 @@ def _decoded(status: int, body: bytes, kind: type[_T]) -> _T:
     try:
         found = msgspec.json.decode(body, type=kind)
     except msgspec.DecodeError as error:
-        raise MalformedAnswerError(f"the answer makes no sense: {error}") from error
+        raise MalformedAnswerError(f"invalid answer: {error}") from error
     fault = fault_of(found)
     if fault is not None:
-        raise MalformedAnswerError(f"the answer makes no sense: {fault}")
+        raise MalformedAnswerError(f"invalid answer: {fault}")
     return found
 
 
@@ -215,7 +215,7 @@ def _refusal(status: int, body: bytes) -> Refusal:
     try:
         return msgspec.json.decode(body, type=Refusal)
     except msgspec.DecodeError as error:
-        raise MalformedAnswerError(f"status {status} with an answer that makes no sense: {error}") from error
+        raise MalformedAnswerError(f"status {status} with an invalid answer: {error}") from error
 
 
 def _refuse(status: int, body: bytes) -> NoReturn:
@@ -261,8 +261,8 @@ def _faults(answer: object) -> Iterator[str]:
 
 def _of_account(account: AccountSnapshot) -> Iterator[str]:
     if account.equity is None or account.positions is None:
-        yield "it gives no equity or no positions"
+        yield "it has no equity or no positions"
     if account.position_mode not in _MODES:
-        yield f"{account.position_mode!r} is no position mode"
+        yield f"unknown position mode {account.position_mode!r}"
     if account.positions == () and account.margin_used:
         yield f"margin of {account.margin_used} is in use, and there are no positions"

@@ -127,7 +127,7 @@ def _why_not_allowed(request: web.Request) -> str | None:
     if not is_loopback(_hostname(request.host)):
         return f"Host {request.host!r} is not this machine's loopback address"
     if "Origin" in request.headers or request.headers.get("Sec-Fetch-Site", "none") != "none":
-        return "requests of web pages are not answered"
+        return "requests from web pages are refused"
     # A page may send a form to anybody, and is asked nothing before; JSON it may not.
     if request.method == "POST" and request.content_type != JSON:
         return f"a POST needs the header Content-Type: {JSON}"
@@ -273,7 +273,7 @@ class _Desk:
         account = request.match_info["account"]
         if account not in self._market.accounts:
             known = ", ".join(self._market.accounts)
-            raise _RefusedError(404, "no_such_account", f"no account {account}; there is {known}")
+            raise _RefusedError(404, "no_such_account", f"no account {account}; the market has {known}")
         return account
 
 

@@ -73,7 +73,7 @@ class Checks:
         if account.is_exit(request):
             return
         if self.matching.quotes.bridge(account, request.symbol) is not None:
-            raise OrderRejectedError("other", f"{request.symbol} is only sold here: it is not paid in the money held")
+            raise OrderRejectedError("other", f"{request.symbol} can only be sold: its quote asset is another currency")
         held = account.open_quantity(request.symbol, request.position_side)
         against = max(ZERO, -held if request.side == "buy" else held)
         opens = max(ZERO, request.amount * tape.size - against) * price
@@ -133,7 +133,7 @@ def _check_exits(account: PaperAccount, request: OrderRequest, tapes: Mapping[st
         return
     resting = promised(account, request, tapes)
     if resting and resting >= abs(account.open_quantity(request.symbol, request.position_side)):
-        raise OrderRejectedError("blocked_by_order", f"resting exits of {request.symbol} promise all that is held")
+        raise OrderRejectedError("blocked_by_order", f"resting exits of {request.symbol} cover all that is held")
 
 
 def promised(account: PaperAccount, request: OrderRequest, tapes: Mapping[str, Tape]) -> Decimal:

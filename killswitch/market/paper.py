@@ -98,9 +98,9 @@ class PaperMarket:
         above zero, and leverage or hedge mode in a cash market.
         """
         if account in self._accounts:
-            raise ValueError(f"account {account} is there already")
+            raise ValueError(f"account {account} exists already")
         if leverage <= 0 or (market in CASH_MARKETS and leverage != 1):
-            raise ValueError(f"account {account}: leverage {leverage} is impossible in a {market} account")
+            raise ValueError(f"account {account}: leverage {leverage} is not possible in a {market} account")
         if hedge and market in CASH_MARKETS:
             raise ValueError(f"account {account}: a {market} account has one side only")
         made = PaperAccount(account, venue, market, currency, wallet, leverage, hedge)

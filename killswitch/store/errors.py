@@ -9,7 +9,7 @@ from typing import Final
 
 from killswitch.model.store import OvertakenError, StoreTroubleError
 
-EMERGENCY: Final = "to close all the same, `ksctl close --live --journal memory` needs no disk (docs/hands.md)"
+EMERGENCY: Final = "to close positions without the disk, run `ksctl close --live --journal memory` (docs/hands.md)"
 """The way out when a store cannot be written or read."""
 
 
@@ -54,8 +54,8 @@ class DamagedStoreError(StoreError):
 
     def __init__(self, place: str, what: str) -> None:
         super().__init__(
-            f"the store {place} is damaged: {what}. Keep a copy of it (and of its -wal) to look at; put back a backup, "
-            "or move it away so that `ksctl run` makes a new one, which knows of no earlier close, latch or lock; "
+            f"the store {place} is damaged: {what}. Keep a copy of it (and of its -wal) for analysis; restore a "
+            "backup, or move it away so that `ksctl run` creates a new one, which has no earlier close, latch or lock; "
             + EMERGENCY,
             f"the file {place} is damaged ({what})",
         )
@@ -79,13 +79,13 @@ def require_lease(fence: int | None, generation: int, owner: str | None, consequ
 
 
 _MEDIUM: Final = {
-    sqlite3.SQLITE_FULL: "the disk is full: make space there",
+    sqlite3.SQLITE_FULL: "the disk is full: free some space",
     # What write(2) answers over a quota (EDQUOT), over a file size limit (EFBIG) or on a failing disk (EIO).
-    sqlite3.SQLITE_IOERR: "the disk failed, or a quota or a file size limit was reached: `df`, `quota`, `dmesg` tell",
-    sqlite3.SQLITE_READONLY: "it may not be written: look at its mode and owner, and whether the disk is read-only",
-    sqlite3.SQLITE_CANTOPEN: "its files cannot be opened or made: look at the folder's mode and the free inodes",
+    sqlite3.SQLITE_IOERR: "the disk failed, or a quota or a file size limit was reached: see `df`, `quota`, `dmesg`",
+    sqlite3.SQLITE_READONLY: "writing is not permitted: check its mode and owner, and whether the disk is read-only",
+    sqlite3.SQLITE_CANTOPEN: "its files cannot be opened or created: check the folder's mode and the free inodes",
 }
-_NO_INDEX: Final = "the disk is full, so that the index of its log (-shm) cannot grow: make space there"
+_NO_INDEX: Final = "the disk is full, so that the index of its log (-shm) cannot grow: free some space"
 _LOCKED: Final = (
     "another process holds its write lock, such as a shell with an open transaction or a backup: find it with "
     "`fuser` on the file and end its transaction"
@@ -95,7 +95,7 @@ _PRIMARY: Final = 0xFF
 """The low byte of an extended result code is the primary one (sqlite.org/rescode.html)."""
 
 
-def store_error(place: str, error: BaseException | None, failed: str = "did not take it") -> StoreError:
+def store_error(place: str, error: BaseException | None, failed: str = "could not be written") -> StoreError:
     """The driver's error as a StoreError with the file, the cause and the next step."""
     code = getattr(error, "sqlite_errorcode", None)
     primary = code & _PRIMARY if isinstance(code, int) else None
@@ -119,7 +119,7 @@ def _descriptors_are_used_up() -> str | None:
     except OSError as error:
         if error.errno == errno.EMFILE:
             return (
-                "this process has used up its file descriptors, the disk is not to blame: raise their limit "
+                "this process has used up its file descriptors, the disk is not the cause: raise their limit "
                 "(`ulimit -n`, LimitNOFILE= of the service) before the next start"
             )
         if error.errno == errno.ENFILE:

@@ -51,7 +51,7 @@ _LOCKED_FOR: Final = 2.0
 """Seconds that a copy waits for a lock on the store."""
 
 _OVERTAKEN: Final = (
-    " while this process could write nothing to the store: it stops, and what it has done since is in no store"
+    " while this process could not write to the store: it stops, and no store has what it has done since"
 )
 
 Begin = Callable[..., None]
@@ -136,8 +136,8 @@ class Fallback:
             return None
         became = "was removed or moved away" if now is None else "was replaced by another file"
         return (
-            f"the store {self.path} {became} under this run, which goes on writing to the old one, where nobody looks: "
-            "commands do not reach it, and another runner could start. Put the old file back, or end this run "
+            f"the store {self.path} {became} under this run, which still writes to the old file: operator "
+            "commands do not reach it, and another runner could start. Restore the old file, or stop this run "
             f"(kill -TERM {os.getpid()}) and start it again"
         )
 

@@ -129,7 +129,7 @@ class Handle:
         if fallback.copy is not None:
             at = from_micros(int(fallback.copy.since * 1_000_000))
             words = (
-                f"since {at:%H:%M:%S} UTC everything is kept in memory only, and a restart would know nothing of it: "
+                f"since {at:%H:%M:%S} UTC records are kept in memory only, and a restart would lose them: "
                 f"{fallback.copy.because}"
             )
             lost = fallback.copy.lost
@@ -152,7 +152,7 @@ class Handle:
             try:
                 fallback.reserve.make()
             except OSError as error:
-                return f"the store has no whole reserve ({fallback.reserve.path}): {error.strerror or error}"
+                return f"the store's reserve ({fallback.reserve.path}) is incomplete: {error.strerror or error}"
             fallback.gave_up = None
         return None
 
@@ -282,10 +282,10 @@ class Handle:
 
 def _lost_words(lost: tuple[str, ...]) -> str:
     """The consequences where a damaged file could not be copied completely, and how to end the run."""
-    which = f"not all could be read of {', '.join(lost)}" if lost else "all of its rows could be read"
+    which = f"some rows could not be read of {', '.join(lost)}" if lost else "all of its rows could be read"
     return (
-        f"{which}; the file is not written any more. Once no close is under way, end this run, put back a backup of "
-        "the store or move it away, and start again"
+        f"{which}; nothing is written to the file any more. Once no close is in progress, stop this run, restore a "
+        "backup of the store or move it away, and start again"
     )
 
 

@@ -39,7 +39,7 @@ def notice(row: Any) -> Notice:
 def event(row: Any) -> Event:
     found = _EVENTS.decode(bytes_of(row.body))
     if found.id != row.id:
-        raise ValueError(f"it calls itself {found.id!r:.80}")  # it would never be consumed, and taken by every tick
+        raise ValueError(f"its body has the id {found.id!r:.80}")  # it would never be consumed, and taken by every tick
     return found
 
 
@@ -76,19 +76,19 @@ def journal_row(entry: JournalEntry) -> Row:
 def whole(value: object) -> int:
     """The value as an integer. Raises TypeError for anything else."""
     if type(value) is not int:
-        raise TypeError(f"{value!r:.40} is no whole number")
+        raise TypeError(f"{value!r:.40} is not a whole number")
     return value
 
 
 def bytes_of(value: object) -> bytes:
     if not isinstance(value, bytes | memoryview):
-        raise TypeError(f"{value!r:.40} is no blob")
+        raise TypeError(f"{value!r:.40} is not a blob")
     return bytes(value)
 
 
 def text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r:.40} is no text")
+        raise TypeError(f"{value!r:.40} is not a text")
     return value
 
 

@@ -244,7 +244,7 @@ class SqlStore(Handle):
     def live(self, name: str) -> bytes | None:
         """The named blob, or None if there is none yet."""
         found = self._read(sql.LIVE, name=name)
-        return self._decoded_one(f"what was kept as {name}", lambda row: rows.bytes_of(row.body), found)
+        return self._decoded_one(f"the live blob {name}", lambda row: rows.bytes_of(row.body), found)
 
     @enduring
     def keep_incident(self, incident: str, note: bytes, points: Sequence[CoursePoint]) -> None:
@@ -259,11 +259,11 @@ class SqlStore(Handle):
     def incident_note(self, incident: str) -> bytes | None:
         """The recorded context of an incident, or None."""
         found = self._read(sql.INCIDENT_NOTE, id=incident)
-        return self._decoded_one(f"the note of {incident}", lambda row: rows.bytes_of(row.note), found)
+        return self._decoded_one(f"the context of {incident}", lambda row: rows.bytes_of(row.note), found)
 
     def course(self, incident: str) -> Sequence[CoursePoint]:
         """The equity curve of an incident, oldest point first."""
-        return self._decoded(f"the course of {incident}", rows.point, self._read(sql.COURSE, incident=incident))
+        return self._decoded(f"the equity curve of {incident}", rows.point, self._read(sql.COURSE, incident=incident))
 
     @enduring
     def acquire(self, owner: str, now: int, ttl: int) -> Lease:

@@ -85,8 +85,8 @@ def exposed(url_or_path: str) -> str | None:
     if not mode & (stat.S_IWGRP | stat.S_IWOTH):
         return None
     return (
-        f"the store {path} may be written by others than its owner (mode {stat.S_IMODE(mode):04o}): whoever may can "
-        "give commands and change what was recorded; `chmod 600` it and its -wal and -shm"
+        f"the store {path} may be written by others than its owner (mode {stat.S_IMODE(mode):04o}): they can submit "
+        "operator commands and change records; run `chmod 600` on it and its -wal and -shm"
     )
 
 
@@ -199,7 +199,7 @@ def _at_newest(engine: Engine, path: Path, *, read_only: bool) -> None:
 
 def _writing_engine(path: Path) -> Engine:
     if not path.parent.is_dir():
-        raise StoreError(f"{path}: the folder {path.parent} is not there")
+        raise StoreError(f"{path}: the folder {path.parent} does not exist")
     _require_a_beginning(path)
 
     def connect() -> sqlite3.Connection:

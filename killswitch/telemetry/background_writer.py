@@ -97,7 +97,7 @@ class BackgroundWriter:
             return f"{self._what} are not written to {self._name}: {self._failure}"
         since = self._busy_since
         if self._behind or (since is not None and monotonic() - since >= STALLED_AFTER):
-            return f"{self._what} to {self._name} are late or lost: nobody reads them, or its disk hangs"
+            return f"{self._what} to {self._name} are late or lost: the reader is too slow, or the disk hangs"
         return None
 
     @property
@@ -247,4 +247,4 @@ def _until_writable(descriptor: int) -> None:
 
 
 def _reason(error: OSError) -> str:
-    return "nobody reads it any more" if error.errno == errno.EPIPE else error.strerror or str(error)
+    return "its reader has closed it" if error.errno == errno.EPIPE else error.strerror or str(error)

@@ -61,14 +61,14 @@ class Metrics:
             explicit_bucket_boundaries_advisory=_SECONDS,
         )  # fmt: skip
         self._readings = meter.create_counter(
-            "killswitch.account.readings", "{reading}", "Readings of an account at scheduled ticks, by quality"
+            "killswitch.account.readings", "{reading}", "Snapshots of an account at scheduled ticks, by quality"
         )
         self._decisions = meter.create_counter(
             "killswitch.decisions", "{decision}", "Decisions, acted on or only recorded"
         )
         self._orders = meter.create_counter("killswitch.orders", "{order}", "Orders that have ended, by outcome")
         self._unknown = meter.create_counter(
-            "killswitch.orders.fate_unknown", "{order}", "Orders whose fate had to be asked about"
+            "killswitch.orders.fate_unknown", "{order}", "Orders whose status was unknown and had to be queried"
         )
         self._closing = meter.create_histogram(
             "killswitch.close.duration", "s", "Time from a decision until its work on an account has ended",
@@ -92,7 +92,7 @@ class Metrics:
             ("killswitch.account.gross", "{currency}", "Sum of the notionals of all positions", _gross),
             ("killswitch.account.positions", "{position}", "Open positions", _positions),
             ("killswitch.closes.active", "{decision}", "Decisions whose closing goes on", _active),
-            ("killswitch.problems", "{problem}", "What is wrong with the runner's own means", _problems),
+            ("killswitch.problems", "{problem}", "Problems of the runner's own resources", _problems),
             ("killswitch.notifications.pending", "{message}", "Messages that wait to be sent", _pending),
         ):
             meter.create_observable_gauge(name, [self._observed(points)], unit, meaning)

@@ -65,7 +65,7 @@ def open_telemetry(
         return _opened(wanted, policies, clock, store, discreet, hide)
     except Exception as error:  # OpenTelemetry reads variables of its own, also when it is imported
         why = legible(hide(str(error) or type(error).__name__))
-        raise TelemetryError(f"OpenTelemetry cannot be set up by the OTEL_* variables that are set: {why}") from error
+        raise TelemetryError(f"OpenTelemetry cannot be configured from the OTEL_* variables: {why}") from error
 
 
 def _opened(

@@ -67,7 +67,8 @@ class Delivery:
             self.problem = None
         elif self.problem is None:
             lines = self._hide(why or "").strip().splitlines() or ["no reason given"]
-            self.problem = f"{self._what} cannot be exported and are lost, nothing else is: {lines[0][:_LONGEST]}"
+            reason = lines[0][:_LONGEST]
+            self.problem = f"{self._what} cannot be exported and are lost; nothing else is affected: {reason}"
         return arrived
 
 

@@ -74,7 +74,7 @@ def _exporters(said: Mapping[str, str], signal: str) -> tuple[str, ...]:
         if each not in EXPORTERS:
             raise TelemetryError(f"{name}: {each!r} is not an exporter; write {_one_of(EXPORTERS)}")
     if "none" in wanted and len(wanted) > 1:
-        raise TelemetryError(f"{name}: 'none' goes with no other exporter")
+        raise TelemetryError(f"{name}: 'none' cannot be combined with another exporter")
     return tuple(each for each in wanted if each != "none")
 
 
@@ -115,7 +115,7 @@ def _url(name: str, value: str) -> None:
     except ValueError:
         usable = False
     if not usable:
-        raise TelemetryError(f"{name}: this is no address; write one like http://collector:4318")
+        raise TelemetryError(f"{name}: not a valid address; write one like http://collector:4318")
 
 
 def _pairs(name: str, value: str) -> dict[str, str]:

@@ -99,5 +99,5 @@ class LiveSpan:
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, asyncio.CancelledError):
-        return "called off before it was done"
+        return "cancelled before it ended"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

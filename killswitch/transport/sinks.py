@@ -91,7 +91,7 @@ class SinkAdapter(WatchedAdapter):
         self, request: requests.PreparedRequest, seconds: float, trying: Attempt | None, given: Mapping[str, Any]
     ) -> requests.Response:
         if seconds <= 0:
-            raise requests.ConnectTimeout("no time is left for it")
+            raise requests.ConnectTimeout("no time is left for the request")
         response: requests.Response | None = None
         body = bytearray()
         try:
@@ -108,7 +108,7 @@ class SinkAdapter(WatchedAdapter):
             # The status has come, and it is what counts: a body that is torn or has no end takes nothing of it back.
             response.close()
             if trying is not None and isinstance(error, requests.Timeout):
-                trying.remark = f"its answer has no end: it was left after {BODY_WITHIN:g} s"
+                trying.remark = f"its answer did not end within {BODY_WITHIN:g} s"
         assert response is not None  # without one the deadline has raised
         response._content, response._content_consumed = bytes(body), True  # as requests itself puts it there
         return response

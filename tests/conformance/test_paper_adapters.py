@@ -344,11 +344,11 @@ def test_the_venues_own_hand_over_http() -> None:
     ("fields", "text"),
     [
         ({}, "needs an endpoint"),
-        ({"market": "A"}, "is no PaperMarket"),
+        ({"market": "A"}, "must be a PaperMarket"),
         ({"endpoint": "http://example.com:1"}, "is not http://127.0.0.1:PORT"),
         ({"endpoint": "https://127.0.0.1:1"}, "is not http://127.0.0.1:PORT"),
-        ({"endpoint": "http://127.0.0.1:1", "timeout": "soon"}, "not a number of seconds"),
-        ({"endpoint": "http://127.0.0.1:1", "timeout": 0}, "not a number of seconds"),
+        ({"endpoint": "http://127.0.0.1:1", "timeout": "soon"}, "must be seconds above zero"),
+        ({"endpoint": "http://127.0.0.1:1", "timeout": 0}, "must be seconds above zero"),
         ({"endpoint": "http://127.0.0.1:1", "batch": "many"}, "batch"),
     ],
 )

@@ -62,4 +62,4 @@ def test_a_reader_that_never_reads_holds_up_neither_a_line_nor_the_end(tmp_path:
         os.close(reading)
         os.close(writing)
     assert done.returncode == 1
-    assert place.read_text() == "lines to stdout are late or lost: nobody reads them, or its disk hangs"
+    assert place.read_text() == "lines to stdout are late or lost: the reader is too slow, or the disk hangs"

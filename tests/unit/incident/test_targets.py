@@ -181,7 +181,7 @@ def test_a_service_whose_answer_drips_has_taken_the_message_and_that_is_said(mon
     webhook = Webhook(free_port())
     webhook.drips = "body"
     with webhook.listening():
-        assert apprise(webhook).send(message("m1")) == "its answer has no end: it was left after 0.2 s"
+        assert apprise(webhook).send(message("m1")) == "its answer did not end within 0.2 s"
         webhook.released.set()
     assert webhook.ids == ["m1"]
 

@@ -156,7 +156,7 @@ def test_a_recording_says_which_snapshots_are_missing(tmp_path: Path) -> None:
     recorder = Recorder(pipe, most=2)
     for snapshot in _snapshots(6):
         recorder.write(snapshot)
-    assert recorder.problem == f"snapshots to {pipe} are late or lost: nobody reads them, or its disk hangs"
+    assert recorder.problem == f"snapshots to {pipe} are late or lost: the reader is too slow, or the disk hangs"
     reader = os.open(pipe, os.O_RDONLY)
     seen = _lines(reader, 2)
     eventually(lambda: recorder.problem is None)

@@ -120,7 +120,7 @@ def test_what_one_market_has_promised_another_cannot_sell() -> None:
 
 def test_buying_for_another_asset_is_refused() -> None:
     """The paper venue has routes out, not in."""
-    with pytest.raises(OrderRejectedError, match="only sold here"):
+    with pytest.raises(OrderRejectedError, match="can only be sold"):
         _desk().send("buy", "1", symbol="X/BTC")
 
 

@@ -69,7 +69,7 @@ def test_without_leave_to_use_memory_a_full_disk_is_told_with_file_cause_and_nex
 ) -> None:
     """What is handed to another process must not vanish with this one."""
     full(store)
-    with pytest.raises(MediumError, match=r"store\.sqlite did not take it: .*full.*make space.*--journal memory"):
+    with pytest.raises(MediumError, match=r"could not be written: .*full.*free some space.*--journal memory"):
         store.append(large(1))
     assert kinds(path) == []
 
@@ -119,7 +119,7 @@ def test_a_store_that_another_runner_has_taken_meanwhile_is_not_written_over(
     other.acquire("you", 20, 10)
     for every in (0.0, 1e9):
         monkeypatch.setattr(fallback, "RETURN_EVERY", every)
-        with pytest.raises(FencedError, match="while this process could write nothing"):
+        with pytest.raises(FencedError, match="while this process could not write"):
             store.append(entry())
     assert other.journal() == []
     other.close()
@@ -156,8 +156,8 @@ def test_a_reserve_is_no_link_to_another_file(path: Path, tmp_path: Path) -> Non
         (sqlite3.SQLITE_IOERR_FSYNC, MediumError, "failed"),
         (sqlite3.SQLITE_READONLY, MediumError, "read-only"),
         (sqlite3.SQLITE_CANTOPEN, MediumError, "inodes"),
-        (sqlite3.SQLITE_CORRUPT, DamagedStoreError, "put back a backup"),
-        (sqlite3.SQLITE_NOTADB, DamagedStoreError, "put back a backup"),
+        (sqlite3.SQLITE_CORRUPT, DamagedStoreError, "restore a backup"),
+        (sqlite3.SQLITE_NOTADB, DamagedStoreError, "restore a backup"),
     ],
 )
 def test_each_answer_of_a_bad_disk_names_file_cause_and_next_step(code: int, kind: type[StoreError], says: str) -> None:

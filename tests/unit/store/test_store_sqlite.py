@@ -121,7 +121,7 @@ def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
 
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:
     """The folder is named; it is not made."""
-    with pytest.raises(StoreError, match=r"the folder .*nowhere is not there"):
+    with pytest.raises(StoreError, match=r"the folder .*nowhere does not exist"):
         open_store(str(tmp_path / "nowhere" / "store.sqlite"))
 
 

@@ -150,7 +150,7 @@ def test_a_runner_that_took_the_store_when_the_lock_went_ends_the_one_in_memory(
     other.acquire("you", 20, 10)
     for every in (1e9, 0.0):
         monkeypatch.setattr(fallback, "LOCKED_RETURN_EVERY", every)
-        with pytest.raises(FencedError, match="while this process could write nothing"):
+        with pytest.raises(FencedError, match="while this process could not write"):
             store.append(entry())
     assert other.journal() == []
     other.close()
@@ -232,14 +232,14 @@ def test_whatever_table_is_lost_under_a_run_it_goes_on_in_memory(store: SqlStore
     store.put_live("tick", b"1")
     store.keep_incident("i1", b"{}", (CoursePoint(1, 1.0),))
     assert [len(each) for each in (store.states(), store.decisions(9), store.notices(9))] == [0, 0, 0]
-    assert f"not all could be read of {table}" in (store.trouble or "")
+    assert f"some rows could not be read of {table}" in (store.trouble or "")
     assert waiting == ([] if table == "events" else ["e1"])
     claimed = store.claim("file")
     assert claimed is not None
     assert claimed.message.id == ("m2" if table == "outbox" else "m1")
     store.release("me")
     assert path.read_bytes() == before
-    assert "not written any more" in (store.trouble or "")
+    assert "nothing is written to the file" in (store.trouble or "")
 
 
 def test_a_damaged_store_is_still_refused_at_a_start(store: SqlStore, path: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_pipe_that_is_not_read_loses_lines_and_counts_them(tmp_path: Path) -> 
     put = [writer.put(line) for _ in range(20)]
     lost = put.count(None)
     assert lost == 15
-    assert writer.problem == f"events to {pipe} are late or lost: nobody reads them, or its disk hangs"
+    assert writer.problem == f"events to {pipe} are late or lost: the reader is too slow, or the disk hangs"
     got = bytearray()
 
     def drain() -> bool:
@@ -106,7 +106,8 @@ def test_a_sink_that_takes_nothing_for_a_while_is_a_problem_before_anything_is_l
     writer = BackgroundWriter(str(pipe), "events")
     line = b"x" * 100_000 + b"\n"
     assert writer.put(line) == 0
-    eventually(lambda: writer.problem == f"events to {pipe} are late or lost: nobody reads them, or its disk hangs")
+    late = f"events to {pipe} are late or lost: the reader is too slow, or the disk hangs"
+    eventually(lambda: writer.problem == late)
     got = bytearray()
     eventually(lambda: not _drained(reader, got) and writer.problem is None)
     assert bytes(got) == line
@@ -177,7 +178,7 @@ def test_a_reader_that_goes_away_and_comes_back_gets_what_is_written_then(tmp_pa
     eventually(lambda: _read(first) == b"one\n")
     os.close(first)
     writer.put(b"two\n")
-    eventually(lambda: writer.problem == f"events are not written to {pipe}: nobody reads it any more")
+    eventually(lambda: writer.problem == f"events are not written to {pipe}: its reader has closed it")
     second = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     writer.put(b"three\n")
     eventually(lambda: writer.problem is None)

@@ -55,9 +55,9 @@ def test_what_is_named_is_exported(environ: dict[str, str], traces: tuple[str, .
     [
         ("OTEL_TRACES_EXPORTER", "jaeger", "'jaeger' is not an exporter; write none, console or otlp"),
         ("OTEL_METRICS_EXPORTER", "prometheus", "'prometheus' is not an exporter; write none, console or otlp"),
-        ("OTEL_TRACES_EXPORTER", "none,otlp", "'none' goes with no other exporter"),
+        ("OTEL_TRACES_EXPORTER", "none,otlp", "'none' cannot be combined with another exporter"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "'http/json' is not one of http/protobuf, grpc"),
-        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "localhost:4318", "this is no address; write one like http://"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "localhost:4318", "not a valid address; write one like http://"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon", "'soon' is not a number above 0"),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip", "'zip' is not one of none, gzip, deflate"),
         ("OTEL_RESOURCE_ATTRIBUTES", "service.name=a,prod", "part 2 is not key=value"),

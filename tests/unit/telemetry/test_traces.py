@@ -155,7 +155,7 @@ def test_a_read_that_outlasts_its_tick_is_still_a_part_of_it(tmp_path: Path) -> 
     assert read.parent is not None
     assert tick.context is not None
     assert read.parent.span_id == tick.context.span_id
-    assert read.status.description == "called off before it was done"
+    assert read.status.description == "cancelled before it ended"
 
 
 def test_a_tick_that_ends_the_run_fails_in_words(tmp_path: Path) -> None:

@@ -87,11 +87,11 @@ def test_a_list_of_orders_that_cannot_be_followed_is_unknown() -> None:
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         for _ in range(601):
             wire.exchange.rest(AAPL, "sell", D("0.001"), type="limit", price=D(130))
-        with pytest.raises(MalformedAnswerError, match="goes on after 500"):
+        with pytest.raises(MalformedAnswerError, match="cannot be read beyond 500"):
             await venue.open_orders()
         seen = await venue.snapshot()
         assert seen.orders is None
-        assert "cannot be followed" in (seen.reason or "")
+        assert "cannot be read beyond" in (seen.reason or "")
 
     run(case)
 
@@ -187,7 +187,7 @@ def test_an_odd_welcome_is_a_stream_that_is_lost_and_connected_anew(welcome: obj
 
     heard = VirtualTime(REGULAR).run(hear(speak, 10))
     assert [push.kind for push in heard][:2] == ["lost", "alive"]
-    assert "does not say whether it takes the keys" in (heard[0].why or "")
+    assert "no valid answer to the authentication" in (heard[0].why or "")
 
 
 def test_an_odd_list_of_streams_and_an_odd_update_end_nothing() -> None:

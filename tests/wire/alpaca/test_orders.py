@@ -82,8 +82,8 @@ def test_every_kind_of_order_is_taken_as_meant(request_: OrderRequest, wanted: d
     ("request_", "why"),
     [
         (sale("0.1", BTC, trigger_price=D(40_000), trigger_when="falls"), "only with a limit price"),
-        (sale("3", trigger_price=D(80), trigger_when="rises"), "nothing else"),
-        (sale("0.5", type="limit", price=D(99), time_in_force="ioc"), "fractions of shares"),
+        (sale("3", trigger_price=D(80), trigger_when="rises"), "buy on a rising one"),
+        (sale("0.5", type="limit", price=D(99), time_in_force="ioc"), "fractional shares"),
     ],
 )
 def test_what_alpaca_has_no_order_for_is_refused_before_it_is_sent(request_: OrderRequest, why: str) -> None:
@@ -152,7 +152,7 @@ def test_where_nobody_listens_surely_nothing_was_done() -> None:
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         await venue.snapshot()
         await wire.stop()
-        venue._client._trading._session.close()
+        venue._client._clients[False]._session.close()
         with pytest.raises(VenueDownError, match="nothing listens at"):
             await venue.submit(sale())
 
