@@ -13,7 +13,7 @@ from killswitch_alpaca.orders import read_side
 from killswitch_alpaca.positions import symbol_of
 
 KINDS: Final[Mapping[str, FlowKind]] = {
-    # Money that is put in or taken out: neither profit nor loss.
+    # Deposits and withdrawals: neither profit nor loss.
     "CSD": "deposit", "CSW": "withdrawal", "CSR": "deposit",
     "JNL": "transfer", "JNLC": "transfer", "ACATC": "transfer", "SWP": "transfer", "CST": "transfer",
     # Profit or loss of anything but a trade.
@@ -58,7 +58,7 @@ def read_flow(found: Row, currency: str, first_seen: datetime) -> Flow | None:
             raise UnreadableError("it has neither net_amount nor qty")
         amount, paid_in = decimal(found.get("net_amount")) or Decimal(0), currency
         if not amount and kind == "CFEE":
-            # A fee on coins is taken in coins.
+            # Alpaca charges fees on coins in coins.
             amount, paid_in = decimal(found.get("qty")) or Decimal(0), word(found, "symbol").partition("/")[0]
             paid_in = symbol_of(paid_in, "crypto").partition("/")[0]
         if not amount:

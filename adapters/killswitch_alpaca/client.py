@@ -143,7 +143,7 @@ class Client:
             if data not in self._clients:
                 self._clients[data] = self._data_client() if data else self._trading_client()
             client = self._clients[data]
-        # From here on, since alpaca-py takes half a second to be imported.
+        # Measured from here, since importing alpaca-py takes half a second.
         began = time.perf_counter()
         try:
             return ask(client)
@@ -241,7 +241,7 @@ def asking_once(
     from killswitch.transport.adapters import watch
 
     session = client._session
-    session.trust_env = False  # keys of ~/.netrc and proxies of the surroundings have no say in where orders go
+    session.trust_env = False  # ignore keys in ~/.netrc and proxies in the environment
     session.proxies = {"http": proxy, "https": proxy} if proxy else {}
     watch(session, READERS + CHANGERS)
     client._retry = 0
@@ -333,6 +333,6 @@ class DaemonThreads(Executor):
                 continue
             try:
                 future.set_result(do())
-            except BaseException as error:  # noqa: BLE001 - it is whoever waits for it who is told
+            except BaseException as error:  # noqa: BLE001 - the future passes it to its waiter
                 future.set_exception(error)
             del work, future, do

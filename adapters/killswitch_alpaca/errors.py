@@ -115,7 +115,7 @@ def _held(refused: Refused) -> RejectReason:
         return "already_flat"
     if held is not None:
         return "blocked_by_order" if held > 0 else "other"
-    # Crypto says what it wants and what is free, and nothing of why: nothing free of what is there is held by orders.
+    # Refusals for crypto state the requested and the free quantity only: none free means that orders hold it.
     return "other" if free is not None and free > 0 else "blocked_by_order"
 
 
@@ -136,7 +136,7 @@ def as_venue_error(refused: Refused, *, changes: bool) -> VenueError:
         wanted = "" if seconds is None else f"; retry after {round(seconds, 1):g} s"
         return RateLimitedError(f"{text}{wanted}", seconds)
     if refused.status >= 500 or refused.status == 408 or refused.status < 400:
-        # Behind a gateway's 5xx the order may have been taken; reading again does no harm.
+        # Behind a gateway's 5xx the order may have been accepted; a query can be repeated safely.
         return FateUnknownError(text) if changes else VenueDownError(text)
     what = meaning(refused)
     if what == "denied":

@@ -33,12 +33,12 @@ class Asset:
 
 
 def read_asset(found: Row) -> Asset:
-    """Parse one asset. Raises UnreadableError where it does not say whether it is tradable."""
+    """Parse one asset. Raises UnreadableError where it has no field tradable."""
     asset_class = found.get("class", found.get("asset_class"))
     symbol = symbol_of(word(found, "symbol"), asset_class)
     tradable = found.get("tradable")
     if not isinstance(tradable, bool):
-        raise UnreadableError(f"asset {symbol} does not say whether it is tradable")
+        raise UnreadableError(f"asset {symbol} has no field tradable")
     return Asset(
         symbol=symbol,
         crypto=asset_class == CRYPTO,

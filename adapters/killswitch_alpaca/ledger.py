@@ -74,9 +74,9 @@ class Ledger:
         known.learn(answer)
         now = asyncio.get_running_loop().time()
         for fill in new:
-            if begun:  # what is older explains no change that was seen
+            if begun:  # older fills explain no observed change
                 self.hurry.filled(now, fill)
-            # Late is what was not in an answer to a question that was asked after it had happened.
+            # A fill is late if an answer to a request that was sent after it did not include it.
             late = before is not None and fill.at < before
             self._measured(now, (asked_at - fill.at).total_seconds() if late else 0.0)
 
@@ -97,7 +97,7 @@ class Ledger:
 
     def _measured(self, now: float, lag: float) -> None:
         while self._lags and self._lags[-1][1] <= lag:
-            self._lags.pop()  # what came before and was less late is never the most any more
+            self._lags.pop()  # earlier, smaller lags can no longer be the largest
         self._lags.append((now, lag))
 
     def lag(self, now: float) -> float | None:

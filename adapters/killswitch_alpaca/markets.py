@@ -45,7 +45,7 @@ class Markets:
         due = {it for it in symbols if now - self._asset_at.get(it, float("-inf")) >= ASSETS}
         if not due:
             return 0
-        # A failure is tried again after a minute, not with the next tick.
+        # After a failure, retry in a minute instead of at the next tick.
         self._asset_at |= dict.fromkeys(due, now - ASSETS + CLOCK)
         try:
             found, requests = await self._ask.assets(due)
@@ -119,7 +119,7 @@ class Sessions:
         """
         if self._under_way is None or self._under_way.done():
             self._under_way = asyncio.create_task(self._read())
-            # Of a failure that nobody waits for any more nothing is to be said.
+            # Retrieve the exception of a task that no caller awaits any more, so that asyncio logs nothing.
             self._under_way.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
             await asyncio.shield(self._under_way)

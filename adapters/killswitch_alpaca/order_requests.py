@@ -74,7 +74,7 @@ def order_body(request: OrderRequest, how: Manner, limit: Decimal | None = None)
     if how in ("extended", "bounded"):
         body["extended_hours"] = True
     if not is_crypto(request.symbol):
-        # What refuses an order that would open where it was meant to close. Coins cannot be sold short at all.
+        # Alpaca then refuses a close that would open a position. Coins cannot be sold short at all.
         opens = (request.side == "buy") is (request.position_side == "long")
         body["position_intent"] = f"{request.side}_to_{'open' if opens else 'close'}"
     return body
@@ -94,7 +94,7 @@ def _type(request: OrderRequest, price: Decimal | None) -> str:
 
 def _time_in_force(request: OrderRequest, how: Manner, price: Decimal | None) -> str:
     if is_crypto(request.symbol):
-        # A market order of coins that finds nobody would rest: what does not fill at once is to expire.
+        # An unfilled market order for coins would rest: the part that does not fill at once must expire.
         at_market = price is None and request.trigger_price is None
         return "ioc" if at_market or request.time_in_force == "ioc" else "gtc"
     fractional = request.amount != request.amount.to_integral_value()

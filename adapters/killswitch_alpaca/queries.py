@@ -59,7 +59,7 @@ class Questions:
             last = instant(page[-1].get("submitted_at"))
             if stuck or last is None:
                 raise UnreadableError(f"the list of open orders cannot be read beyond {len(found)} orders")
-            # `after` leaves out what has the very stamp that is asked from, and the edge may lie between two such.
+            # `after` excludes orders with exactly that time, and the page may end between two of them.
             query["after"] = (last - EDGE).isoformat().replace("+00:00", "Z")
         raise UnreadableError(f"there are more than {len(found)} open orders")
 
@@ -137,7 +137,7 @@ class Questions:
             for each in answers:
                 if isinstance(each, RateLimitedError) or not isinstance(each, Exception | Asset):
                     raise each
-            # One that is not known to Alpaca keeps nobody from the rules of the others.
+            # An asset that Alpaca does not know must not hide the rules of the others.
             return [each for each in answers if isinstance(each, Asset)], len(symbols)
         classes = sorted({CRYPTO if is_crypto(symbol) else EQUITY for symbol in symbols})
         found: list[Asset] = []
@@ -147,7 +147,7 @@ class Questions:
         return found, len(classes)
 
     async def _asset(self, symbol: str) -> Asset:
-        # A slash in a path is another path: Alpaca knows coins by their name without one, too.
+        # A slash would change the path; Alpaca also accepts coins without it.
         name = symbol.replace("/", "")
         return read_asset(row(await self._client.call(lambda trading: trading.get_asset(name)), f"asset {symbol}"))
 

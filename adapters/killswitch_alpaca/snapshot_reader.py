@@ -121,7 +121,7 @@ class Reading:
         if self._base is not None and held_of(positions) != self._base.held:
             again = self._read_after_trade(positions, now)
         if again or (account is None and worth(positions) is None):
-            # Whether an account that was read beside the positions knows of the trade, it does not say.
+            # An account that was read beside the positions may or may not include the trade.
             asked, account_at = self.account.touches, self.sessions.venue_time()
             account, *_ = await asyncio.gather(self._account(), *again)
         if account is not None and not agrees(account, positions):
@@ -187,7 +187,7 @@ class Reading:
         try:
             found = await self.ask.trades(names) if names else {}
         except (RefusedError, VenueError, UnreadableError):
-            return {}  # worth is known without
+            return {}  # the equity is known without them
         return {it: found[it][0] for it in names} if found.keys() >= set(names) else {}
 
     def _read_after_trade(self, positions: tuple[Position, ...], now: float) -> Sequence[Awaitable[None]]:
@@ -278,7 +278,7 @@ class Reading:
         try:
             found = await self.ask.trades(tuple(self._vanished))
         except RateLimitedError as error:
-            # Market data has a limit of its own: the account can be read all the same.
+            # Market data has a separate limit: the account can still be read.
             raise VenueDownError(str(error)) from error
         self._marks = {symbol: Mark(symbol, price) for symbol, (price, _) in found.items()}
 

@@ -69,7 +69,7 @@ async def _hear_once(settings: Settings, hear: Callable[[Push], None], touch: To
         async with socket:
             await _enter(socket, settings)
             hear(Push("alive"))
-            # Whatever happened while nobody listened is read with the next snapshot.
+            # The next snapshot reads whatever happened while the stream was down.
             touch(fills=True)
             await _hear_on(socket, hear, touch)
 

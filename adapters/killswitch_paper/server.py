@@ -123,12 +123,12 @@ async def _local_programs_only(request: web.Request, handler: Handler) -> web.St
 
 
 def _why_not_allowed(request: web.Request) -> str | None:
-    # A name of somebody else's may be made to lead here (DNS rebinding); then the browser takes the page for ours.
+    # Another site's name may be resolved to this machine (DNS rebinding); the browser then treats its page as ours.
     if not is_loopback(_hostname(request.host)):
         return f"Host {request.host!r} is not this machine's loopback address"
     if "Origin" in request.headers or request.headers.get("Sec-Fetch-Site", "none") != "none":
         return "requests from web pages are refused"
-    # A page may send a form to anybody, and is asked nothing before; JSON it may not.
+    # A page may send a form to any site without a preflight request, but not JSON.
     if request.method == "POST" and request.content_type != JSON:
         return f"a POST needs the header Content-Type: {JSON}"
     return None

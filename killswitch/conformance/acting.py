@@ -132,7 +132,7 @@ async def _act(venue: VenueAdapter, act: Act, answers: _Answers, mutation: Mutat
     answers.mutation = mutation
     try:
         return await act(venue)
-    except Exception as error:  # noqa: BLE001 - that anything else than a VenueError is raised is what is looked for
+    except Exception as error:  # noqa: BLE001 - any error but a VenueError is a finding
         return error
     finally:
         answers.mutation = None
@@ -148,13 +148,13 @@ def complaints_of(whole: Any, seen: Any, *, is_done: bool) -> list[str]:
         if len(seen) != len(whole):
             return [f"{len(seen)} answers to {len(whole)} orders"]
         return [it for one, other in zip(whole, seen, strict=True) for it in complaints_of(one, other, is_done=is_done)]
-    return [] if is_done else ["it is said to be done, and was not"]
+    return [] if is_done else ["it is reported as done, and was not"]
 
 
 def _of_error(seen: Exception, *, is_done: bool) -> list[str]:
     if isinstance(seen, FateUnknownError | MalformedAnswerError) or (isinstance(seen, VenueError) and not is_done):
         return [] if str(seen) else ["an error without a reason"]
-    return [f"it was done, and is said not to be: {type(seen).__name__}: {seen}"]
+    return [f"it was done, and is reported as not done: {type(seen).__name__}: {seen}"]
 
 
 def _of_report(whole: OrderReport, seen: Any) -> list[str]:
@@ -165,7 +165,7 @@ def _of_report(whole: OrderReport, seen: Any) -> list[str]:
     if seen.filled > whole.filled or (seen.state != "open" and seen.filled != whole.filled):
         found.append(f"it is {seen.state} with {seen.filled} filled, and was {whole.state} with {whole.filled}")
     if seen.state == "rejected":
-        found.append("it is said to be rejected")
+        found.append("it is reported as rejected")
     if seen.amount != whole.amount and seen.state != "open":
         found.append(f"its amount is {seen.amount}, and was {whole.amount}")
     if seen.average_price not in (None, whole.average_price):

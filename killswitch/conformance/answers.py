@@ -109,7 +109,7 @@ async def _outcome(stand: Stand, change: Any, read: Read) -> object:
     async with closed_after(await stand.connect(change)) as venue:
         try:
             return await read(venue)
-        except Exception as error:  # noqa: BLE001 - that anything but a VenueError is raised is what is looked for
+        except Exception as error:  # noqa: BLE001 - any error but a VenueError is a finding
             return error
 
 
@@ -123,7 +123,7 @@ def _complaints(trial: Trial, call: str, whole: Any, seen: Any) -> list[str]:
     if call == "find_order":
         return report_faults(trial, whole, seen)
     if not seen and call == "fills" and isinstance(trial.mutation.value, str | int | float):
-        return []  # it was asked for by the order's number, which is another one now
+        return []  # the query used the order's number, which is another one now
     return rows_faults(trial, call, whole, seen)
 
 

@@ -17,4 +17,6 @@ class AdapterGuarantees(ReadingGuarantees, OrderGuarantees, OwnGuarantees, Answe
     @pytest.fixture
     def stand(self) -> Stand:
         """The test bench: a venue that the test controls."""
-        raise NotImplementedError("a subclass of AdapterGuarantees gives a fixture `stand`; see docs/conformance.md")
+        raise NotImplementedError(
+            "a subclass of AdapterGuarantees must define a fixture `stand`; see docs/conformance.md"
+        )

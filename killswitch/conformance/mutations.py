@@ -229,8 +229,8 @@ def _is_unlisted(whole: AccountSnapshot, seen: AccountSnapshot) -> bool:
 def report_faults(trial: Trial, whole: OrderReport, seen: OrderReport | None) -> list[str]:
     """What is wrong in the report of an order."""
     if seen is None:
-        # An empty list is how a venue says so.
-        return [] if trial.mutation.kind == "empty" else ["the order is said not to exist"]
+        # An empty list means that there is no order.
+        return [] if trial.mutation.kind == "empty" else ["the order is reported as nonexistent"]
     before, now = asdict(whole), asdict(seen)
     return [
         f"{name} is {value}, and was {before[name]}"
@@ -246,7 +246,7 @@ def rows_faults(trial: Trial, what: str, whole: Sequence[Struct] | None, seen: S
     left, found = list(seen), []
     word = trial.mutation.value
     if what == "flows" and isinstance(word, str) and trial.mutation.kind in UNKNOWN_KINDS:
-        # A row of a kind that nobody knows may be left out, or be profit or loss, or have that word in its id.
+        # A row of an unknown kind may be left out, be profit or loss, or have that word in its id.
         kept = [it for it in left if word not in getattr(it, "id", "") and getattr(it, "kind", None) in UNIT_FLOWS]
         return [f"flows: {it} is new" for it in kept if all(_differences(trial, row, it) for row in whole)]
     if what == "instruments":
@@ -257,7 +257,7 @@ def rows_faults(trial: Trial, what: str, whole: Sequence[Struct] | None, seen: S
         if like is not None:
             left.remove(like)
         elif what not in _PARTIAL and (trial.mutation.kind != "empty" or what == "positions"):
-            # An empty list says that there are none of what it lists.
+            # An empty list means that there are no rows of this kind.
             found.append(f"{what}: {_nearest(trial, row, left)}")
     # Of rules, prices and the like some may be unknown; none may be another.
     if what in _PARTIAL:
@@ -299,7 +299,7 @@ def _is_same(trial: Trial, name: str, before: object, now: object, *, later: boo
     if isinstance(now, datetime):
         return later and (abs(now - trial.at) <= LATER or (isinstance(before, datetime) and abs(now - before) <= LATER))
     if name == "type" and isinstance(now, str) and now.startswith("trigger_"):
-        return True  # nobody says of which kind it is
+        return True  # the kind is unknown
     if name in _NAMES and isinstance(now, str):
         return _is_echoed(trial, now)
     return trial.mutation.kind == "negative" and name in _SIGNED and isinstance(now, Decimal) and now.is_finite()

@@ -95,7 +95,7 @@ class OrderGuarantees:
         await case.venue.snapshot()
         case.stand.breaks("submit", mishap)
         said = await outcome(case.venue.submit(case.closing(Decimal(1), "ks0001")))
-        assert not isinstance(said, OrderReport), "an answer that never came was taken for one"
+        assert not isinstance(said, OrderReport), "a missing answer was reported as a result"
         assert case.stand.taken("ks0001") == (0 if mishap in NOT_DONE else 1)
         if isinstance(said, OrderRejectedError | RateLimitedError | VenueDownError):
             assert case.stand.taken("ks0001") == 0, f"{type(said).__name__}, and it was done"

@@ -63,7 +63,7 @@ class ReadingGuarantees:
         except VenueError as error:
             assert str(error)
         else:
-            # A venue client may ask again by itself: then the answer is good, and must be whole, and of now.
+            # A venue client may retry by itself: then the answer must be complete and current.
             assert seen.reason if seen.quality != "ok" or seen.positions is None else sizes(seen) == now
         assert sizes(await case.venue.snapshot()) == now
 

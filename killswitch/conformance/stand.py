@@ -19,13 +19,13 @@ Mishap = Literal[
     "done",  # it is done, and the connection breaks before the answer
     "silent",  # it never arrives, and no answer ever comes
     "done_silent",  # it is done, and no answer ever comes
-    "held",  # the connection breaks, and the request arrives 8 s later: it is done if the venue takes it then
+    "held",  # the connection breaks, and the request arrives 8 s later: it is done if the venue accepts it then
     "held_long",  # the same, and 40 s later
     "garbled",  # it is done, and the answer is no JSON
-    "down",  # the venue says that it is in maintenance: nothing is done
-    "limited",  # the venue says that there were too many requests: nothing is done
+    "down",  # the venue answers that it is in maintenance: nothing is done
+    "limited",  # the venue answers that there were too many requests: nothing is done
     "redirected",  # a status of 3xx that names another place, which would do it: nothing is done
-    "mispacked",  # it is done, and the answer says that it is compressed, which it is not
+    "mispacked",  # it is done, and the answer claims to be compressed, but is not
     "huge",  # it is done, and the answer, a good one, unpacks to more than 64 MB
 ]
 Offer = Literal["faults", "hostile", "hedge", "stops", "flows", "minimum", "maximum", "answers"]

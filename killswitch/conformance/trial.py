@@ -95,7 +95,7 @@ def guarantee(
             async with closed_after(stand), closed_after(await stand.open(positions, hedge=hedge)) as venue:
                 await play(self, Case(stand, venue, positions), *values, **named)
 
-        # pytest takes the fixtures and parameters of a test from here: a `stand` in the place of the case.
+        # pytest reads the fixtures and parameters of the test here: a `stand` in the place of the case.
         owner, case, *further = inspect.signature(play).parameters.values()
         test.__signature__ = inspect.Signature([owner, case.replace(name="stand"), *further])  # type: ignore[attr-defined] # a function has one
         marked: Callable[..., None] = marked_as(number)(test)

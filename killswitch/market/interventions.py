@@ -67,7 +67,7 @@ class Interventions:
         held = abs(holding.quantity) / tape.size if holding else ZERO
         amount = held if contracts is None else contracts
         if account.is_cash:
-            raise ValueError(f"{account.name}: nothing is taken from a {account.market} account")
+            raise ValueError(f"{account.name}: a {account.market} account cannot be liquidated or deleveraged")
         if holding is None or not 0 < amount <= held:
             raise ValueError(f"{account.name} holds {held} of {symbol}, not {amount}")
         closes: OrderSide = "sell" if holding.side == "long" else "buy"

@@ -144,7 +144,7 @@ class Matching:
 
     def _taker_price(self, order: PaperOrder, tape: Tape, amount: Decimal) -> Decimal:
         side = order.request.side
-        assert tape.last is not None  # take() has looked
+        assert tape.last is not None  # take() has checked
         slippage = tape.slippage(side, amount * tape.size, self.rules)
         if self.rules.jitter:
             slippage *= self.chance.between(1 - self.rules.jitter, 1 + self.rules.jitter)

@@ -54,9 +54,9 @@ class Checks:
         if tape.is_shut:
             raise OrderRejectedError("market_closed", f"{request.symbol} is {state}")
         if state == "reduce_only" and not account.is_exit(request):
-            raise OrderRejectedError("market_closed", f"{request.symbol} takes reduce-only orders only")
+            raise OrderRejectedError("market_closed", f"{request.symbol} accepts reduce-only orders only")
         if request.trigger_price is not None:
-            return  # it is looked at again when it is triggered
+            return  # it is checked again when it triggers
         if not tape.takes_market_orders and request.type == "market":
             raise OrderRejectedError("market_closed", f"{request.symbol} is {state}: no market orders")
         takes = request.time_in_force == "ioc" or self.matching.is_marketable(request, tape)

@@ -204,7 +204,7 @@ class PaperMarket:
         for account in self._accounts.values():
             account.forget_before(oldest)
 
-    # -- what a venue does of its own accord --------------------------------------------------------------
+    # -- actions of the venue itself --------------------------------------------------------------
 
     def deleverage(
         self,
@@ -238,7 +238,7 @@ class PaperMarket:
         self.set_state(symbol, "delisted")
         self._interventions.delist(self._accounts, symbol, price, self._begun)
 
-    # -- what an adapter asks -----------------------------------------------------------------------------
+    # -- queries and orders -----------------------------------------------------------------------------
 
     @property
     def accounts(self) -> tuple[str, ...]:

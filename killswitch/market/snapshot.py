@@ -44,12 +44,12 @@ def view(
         for holding in account.holdings.values()
     )
     if account.is_cash:
-        # What it cost is kept in the account's currency: at what price of another quote it came is not known.
+        # Costs are kept in the account's currency: the entry price in another quote asset is unknown.
         positions = tuple(
             p if quotes.bridge(account, p.symbol) is None else replace(p, entry_price=None) for p in positions
         )
     cash = account.is_cash
-    # Time may stand still, so that a row of this very moment may be yet to come.
+    # Time may not advance, so further rows may still be dated at this moment.
     rows_until = at - _MOMENT
     return AccountSnapshot(
         account=account.name,

@@ -94,7 +94,7 @@ def tape_of(instrument: Instrument) -> Tape:
         value = getattr(instrument, name)
         if value is None or value <= 0:
             raise ValueError(f"{instrument.symbol}: {name} must be given, above zero")
-    assert instrument.contract_size and instrument.amount_step and instrument.price_step  # told to the type checker
+    assert instrument.contract_size and instrument.amount_step and instrument.price_step  # for the type checker
     return Tape(instrument, instrument.contract_size, instrument.amount_step, instrument.price_step)
 
 

@@ -284,7 +284,7 @@ def memory_engine(begin: Begin, source: sqlite3.Connection | None, place: str) -
 
     It has one connection, which threads use in turn: the database ends with it.
     """
-    # A BEGIN IMMEDIATE that was prepared before a file is attached takes no lock of that file: none is kept.
+    # A BEGIN IMMEDIATE prepared before a file is attached does not lock that file: no statement is cached.
     memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=0)
     if source is not None:
         try:

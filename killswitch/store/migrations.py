@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _SERIAL: Final = "INTEGER PRIMARY KEY AUTOINCREMENT"
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
-    # 1: journal, decisions, state, history, hands and lease
+    # 1: journal, decisions, state, history, operator commands and lease
     (
         f"""CREATE TABLE decisions (
                 sequence {_SERIAL}, id TEXT NOT NULL UNIQUE, as_of INTEGER NOT NULL, policy TEXT NOT NULL,
@@ -46,10 +46,10 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
                 sequence {_SERIAL}, id TEXT NOT NULL UNIQUE, at INTEGER NOT NULL, route TEXT NOT NULL,
                 target TEXT NOT NULL, body BLOB NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL,
                 error TEXT, ended_at INTEGER)""",
-        # A target takes its oldest pending one, however many have been delivered before it.
+        # Finds the oldest pending notification of a target, however many were delivered before it.
         "CREATE INDEX outbox_by_state ON outbox (state, target, sequence)",
     ),
-    # 3: what was so when an incident began, and the course of its equity
+    # 3: the context in which an incident began, and its equity curve
     (
         "CREATE TABLE incidents (id TEXT NOT NULL PRIMARY KEY, note BLOB NOT NULL)",
         """CREATE TABLE course (

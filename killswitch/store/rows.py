@@ -39,7 +39,9 @@ def notice(row: Any) -> Notice:
 def event(row: Any) -> Event:
     found = _EVENTS.decode(bytes_of(row.body))
     if found.id != row.id:
-        raise ValueError(f"its body has the id {found.id!r:.80}")  # it would never be consumed, and taken by every tick
+        raise ValueError(
+            f"its body has the id {found.id!r:.80}"
+        )  # it would never be consumed, and processed by every tick
     return found
 
 
@@ -122,7 +124,7 @@ def entry(row: Any) -> JournalEntry:
     try:
         values["data"] = _DATA.decode(row.data)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        # A later version may write what this one cannot read; what is read of the rest is worth more than an error.
+        # A later version may write data that this one cannot read; the rest of the entry is kept.
         values["data"], values["unreadable"] = {}, text(row.data)
     return msgspec.convert(values, JournalEntry)
 

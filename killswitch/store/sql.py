@@ -154,14 +154,14 @@ class SqlStore(Handle):
         `besides`: ids to skip. Raises FencedError as `commit_tick`.
         """
         if not self._read(sql.MESSAGE_WAITS, target=target, before=_LATER_THAN_ALL):
-            return None  # a target that has nothing must not cost a write
+            return None  # a target without notifications must not cost a write
         while True:
             with self._writing_fenced(background=True) as connection:
                 row = connection.execute(sql.CLAIM_MESSAGE, {"target": target, "besides": list(besides)}).first()
                 found = [] if row is None else self._decoded(f"a notification to {target}", rows.delivery, [row])
                 if row is None or found:
                     return found[0] if found else None
-                # No other would be sent while the oldest is one that nobody can read.
+                # An unreadable oldest notification would block all others.
                 values = {"id": row.id, "at": int(time.time() * 1_000_000)}
                 connection.execute(sql.UNREADABLE_MESSAGE, values)
 
@@ -182,7 +182,7 @@ class SqlStore(Handle):
         The error of the last attempt is kept; `reason` is recorded where there was none. Raises FencedError as `claim`.
         """
         if not self._read(sql.MESSAGE_WAITS, target=target, before=before):
-            return 0  # asked for before every attempt: it must not cost a write
+            return 0  # called before every attempt: it must not cost a write
         with self._writing_fenced(background=True) as connection:
             values = {"target": target, "before": before, "at": at, "reason": reason}
             return int(connection.execute(sql.GIVE_UP_MESSAGES, values).rowcount)

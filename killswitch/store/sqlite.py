@@ -119,7 +119,7 @@ def copy_store(url_or_path: str, to: Path) -> None:
             with closing(sqlite3.connect(to, isolation_level=None)) as copied:
                 backup(disk, copied)
         except sqlite3.Error as error:
-            to.unlink(missing_ok=True)  # a part of a store is none
+            to.unlink(missing_ok=True)  # an incomplete copy is useless
             raise store_error(f"{path}, or its copy {to},", error) from error
 
 
@@ -159,7 +159,7 @@ def _path(url_or_path: str) -> Path:
     try:
         within(ANSWERS_WITHIN, f"the store {path}", path.exists)
     except DeadlineError as error:
-        raise StoreError(f"{error} Name another with --store; to close by hand, `--journal memory`") from error
+        raise StoreError(f"{error} Name another with --store; to close positions, use `--journal memory`") from error
     return path
 
 
@@ -203,7 +203,7 @@ def _writing_engine(path: Path) -> Engine:
     _require_a_beginning(path)
 
     def connect() -> sqlite3.Connection:
-        _make_private(path)  # right before it is begun: others take a file that stays empty for a damaged one
+        _make_private(path)  # right before SQLite writes it: other processes treat a file that stays empty as damaged
         connection: sqlite3.Connection = sqlite3.connect(path, **_CONNECT)
         return connection
 
@@ -253,7 +253,7 @@ def _is_begun(log: Path, index: Path) -> bool:
     return sizes[0] is not None and any(sizes)
 
 
-# isolation_level None: Python's own guessing about when a transaction begins is off, `_begin` says it.
+# isolation_level None turns off implicit transactions: `_begin` begins them.
 _CONNECT: dict[str, Any] = {"timeout": BUSY_SECONDS, "isolation_level": None, "check_same_thread": False}
 
 

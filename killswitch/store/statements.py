@@ -73,9 +73,8 @@ PUT_MESSAGE = text(
     f"INSERT INTO outbox ({_OUTBOX_COLUMNS}) "
     "VALUES (:id, :at, :route, :target, :body, 'pending', 0, NULL, NULL) ON CONFLICT (id) DO NOTHING"
 )
-# What fired, ended or was reset, and what a policy pages, is not kept behind what the program says of itself. The words
-# are those of `Message` as it is encoded; in a text of somebody's own the quotation marks would be escaped. PostgreSQL
-# would cast bytes to their hexadecimal form, in which all are equal: they would leave in the order in which they came.
+# Notifications of trips, ends and resets, and pages of policies, go before the program's own notices. The words
+# are those of `Message` as it is encoded; in any other text the quotation marks would be escaped.
 _HEAD = "CAST(substr(body, 1, 512) AS TEXT)"
 _IS_OVERTAKEN = (
     f"""({_HEAD} LIKE '%","event":"notice","severity":"page","policy":"runner"%'"""

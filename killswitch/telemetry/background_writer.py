@@ -193,7 +193,7 @@ class BackgroundWriter:
             try:
                 count = os.write(self._file, left)
             except BlockingIOError:
-                _until_writable(self._file)  # whoever opened it has asked for that; it may be shared
+                _until_writable(self._file)  # its opener has made it non-blocking; it may be shared
                 if self._over:
                     return self._give_up(len(data), len(left))
                 continue

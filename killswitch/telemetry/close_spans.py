@@ -55,9 +55,9 @@ class ClosingCourses:
 
     def begun(self, decision: Decision, account: str, journal: Sequence[Entry]) -> None:
         if decision.is_suspicion:
-            return  # cancels of entries are no close
+            return  # cancelling entries is not a close
         closing = self._open[decision.id, account] = _Closing(decision, account)
-        # What an earlier run has told of is not told again; what it left open is.
+        # Spans that an earlier run has ended are not exported again; those that it left open are.
         for entry in journal:
             if entry.account == account:
                 closing.take(entry)

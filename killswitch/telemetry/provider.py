@@ -94,7 +94,7 @@ class WatchedMetrics(MetricExporter):
     """The same for metrics."""
 
     def __init__(self, beneath: MetricExporter, delivery: Delivery) -> None:
-        # The reader asks an exporter for these two under the names that the base class gives them.
+        # The metric reader uses these two attributes under the names of the base class.
         super().__init__(beneath._preferred_temporality, beneath._preferred_aggregation)
         self._beneath = beneath
         self._delivery = delivery

@@ -52,7 +52,7 @@ class Deadlines:
             ended = request.end("over")
             with self._lock:
                 self._under_way.discard(request)
-        # A connection that was shut looks like an answer that has come to its end: it is not taken for one.
+        # A connection that was shut looks like the end of an answer: it must not count as one.
         if ended == "late" and not request.sent:
             raise exceptions.ConnectTimeout(f"no connection within {self.seconds:g} s") from trouble
         if ended == "late":
@@ -80,7 +80,7 @@ def never_made(error: BaseException) -> bool:
         return True
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     if isinstance(reason, SSLError):
-        # Before a certificate is accepted nothing is said over the connection.
+        # Before the certificate is accepted nothing is sent over the connection.
         return isinstance(reason.args[0] if reason.args else None, ssl.SSLCertVerificationError)
     return isinstance(error, exceptions.ConnectionError) and isinstance(
         reason, NewConnectionError | ConnectTimeoutError
@@ -142,7 +142,7 @@ class _Watched:
     def connect(self) -> None:
         self._require_time()
         super().connect()  # type: ignore[misc] # of the class beside it
-        # An answer that says `Connection: close` takes the socket away from here, and is read from it all the same.
+        # An answer with `Connection: close` removes the socket from here, and is still read from it.
         self.socket_of_it = self.sock  # type: ignore[attr-defined] # as above
         self._require_time()
 
@@ -179,5 +179,5 @@ def _shut(connection: Any, request: Request) -> None:
     if live is None or connection.goes_over_it is not request:
         return
     with suppress(OSError):
-        # Of a socket with TLS this is the one beneath: its own way would take away what the reading thread works with.
+        # Shut the socket below TLS: the TLS method would remove state that the reading thread uses.
         socket.socket.shutdown(live, socket.SHUT_RDWR)

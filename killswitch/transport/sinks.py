@@ -97,7 +97,7 @@ class SinkAdapter(WatchedAdapter):
         try:
             with Deadlines(seconds).one() as limited:
                 begun = self._begun(request, **given)
-                # Headers that were torn off by the deadline look like headers that have come to their end.
+                # Headers that the deadline cut off look like complete headers.
                 if limited.ends_within(BODY_WITHIN):
                     response = begun
                     refuse_redirect(response)
@@ -105,7 +105,7 @@ class SinkAdapter(WatchedAdapter):
         except requests.RequestException as error:
             if response is None or is_redirect(response.status_code):
                 raise
-            # The status has come, and it is what counts: a body that is torn or has no end takes nothing of it back.
+            # The status has arrived, and it decides: a torn or endless body does not change it.
             response.close()
             if trying is not None and isinstance(error, requests.Timeout):
                 trying.remark = f"its answer did not end within {BODY_WITHIN:g} s"
