@@ -52,7 +52,6 @@ class BackgroundWriter:
         target: str | int,
         what: str,
         *,
-        append: bool = True,
         compressor: Callable[[], Compressor] | None = None,
         most: int = MOST,
         most_bytes: int = MOST_BYTES,
@@ -65,7 +64,7 @@ class BackgroundWriter:
         self._target = target
         self._name = {1: "stdout", 2: "stderr"}.get(target, str(target)) if isinstance(target, int) else target
         self._what = what
-        self._flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_APPEND | (0 if append else os.O_TRUNC)
+        self._flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_APPEND
         self._file = target if isinstance(target, int) else -1
         self._make_compressor = compressor
         self._compressor = compressor() if compressor is not None else None

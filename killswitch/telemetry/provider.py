@@ -132,8 +132,8 @@ class Providers:
         """Why something cannot be exported; None while everything arrives."""
         return "; ".join(each.problem for each in self._deliveries if each.problem is not None) or None
 
-    def shut_down(self, patience: float = LAST_WORDS) -> bool:
-        """Export the rest, for at most `patience` seconds; whether that succeeded."""
+    def shut_down(self) -> bool:
+        """Export the rest, for at most `LAST_WORDS` seconds; whether that succeeded."""
         ends = [each.shutdown for each in (self.tracing, self.metering) if each is not None]
         threads = [threading.Thread(target=end, name="telemetry-end", daemon=True) for end in ends]
         try:
@@ -142,7 +142,7 @@ class Providers:
         except NoThreadError:
             return False
         for thread in threads:
-            thread.join(patience / len(threads))
+            thread.join(LAST_WORDS / len(threads))
         return not any(thread.is_alive() for thread in threads)
 
     def _tracing(self, wanted: Settings, resource: Resource) -> TracerProvider:
