@@ -9,7 +9,7 @@ from typing import Final
 
 from killswitch.model.store import OvertakenError, StoreTroubleError
 
-EMERGENCY: Final = "to close all the same, `ksctl close --live --journal memory` needs no disk (docs/hands.md)"
+EMERGENCY: Final = "to close all the same, `ksctl close --live --journal memory` needs no disk (docs/operator-commands.md)"
 """The way that is left when a store takes no writes or cannot be read."""
 
 
