@@ -9,7 +9,9 @@ from typing import Final
 
 from killswitch.model.store import OvertakenError, StoreTroubleError
 
-EMERGENCY: Final = "to close positions without the disk, run `ksctl close --live --journal memory` (docs/hands.md)"
+EMERGENCY: Final = (
+    "to close positions without the disk, run `ksctl close --live --journal memory` (docs/operator-commands.md)"
+)
 """The way out when a store cannot be written or read."""
 
 

@@ -61,7 +61,7 @@ def test_the_first_hour_goes_as_the_page_says(repository: Path, tmp_path: Path, 
     follow(page.replace(PORT, free_port()), repository, tmp_path, {DEMO: again, ACTIVATE: ":"})
 
 
-@pytest.mark.parametrize("name", ["runbooks.md", "notifications.md", "hands.md"])
+@pytest.mark.parametrize("name", ["runbooks.md", "notifications.md", "operator-commands.md"])
 def test_a_guide_goes_as_it_says(repository: Path, tmp_path: Path, name: str) -> None:
     """Guides are done too, so that their documents, templates and diagnostics stay what the program takes and says."""
     page = (repository / "docs" / name).read_text(encoding="utf-8")

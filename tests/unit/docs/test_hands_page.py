@@ -1,4 +1,4 @@
-"""docs/hands.md says of each declared reason what the program does."""
+"""docs/operator-commands.md says of each declared reason what the program does."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TRIES = {"one": 1, "two": 2}
 
 def rows(repository: Path) -> list[dict[str, str]]:
     """The table of the declared reasons."""
-    page = (repository / "docs" / "hands.md").read_text(encoding="utf-8")
+    page = (repository / "docs" / "operator-commands.md").read_text(encoding="utf-8")
     (found,) = sections(page)["The reason decides how"].tables
     return found
 
@@ -71,7 +71,7 @@ def test_a_dry_run_says_what_the_page_says_of_the_reason_market(repository: Path
         "order fills"
     )
     assert pace == "as fast as the venue allows"
-    page = " ".join((repository / "docs" / "hands.md").read_text(encoding="utf-8").split())
+    page = " ".join((repository / "docs" / "operator-commands.md").read_text(encoding="utf-8").split())
     assert f'"{rungs}"' in page
 
 
