@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from killswitch.execution.account_context import AccountContext
 from killswitch.execution.decide.position_trust import Reading
 from killswitch.execution.decide.schedule import Do, Verdict, stall_reason
 from killswitch.execution.order_pass.market_halts import Halts
@@ -26,20 +27,17 @@ from killswitch.execution.query.in_flight_orders import Following
 from killswitch.execution.query.order_query import Asking
 from killswitch.execution.send.cancelling import Cancelling, Due
 from killswitch.execution.send.order_sender import Dispatch
-from killswitch.execution.send.requests import Requests
-from killswitch.execution.send.venue_session import Executor
 from killswitch.execution.state.account_job import Work
 from killswitch.execution.state.execution_state import Memory
-from killswitch.execution.state.protective_record import Protections
 from killswitch.journal.codec import decode
-from killswitch.journal.entries import NO_WATCH, ClosingWatch, PositionKey
+from killswitch.journal.entries import NO_WATCH, ClosingWatch, PositionKey, Verified
 from killswitch.journal.lifecycle import State
 from killswitch.journal.targets import Line, LineName
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot, Closing
 from killswitch.model.store import Journal, JournalEntry
-from killswitch.model.venue import VenueAdapter, traits_of
+from killswitch.model.venue import VenueAdapter
 from killswitch.ratelimit.breaker import Breaker
 from killswitch.ratelimit.budget import Budget
 
@@ -69,34 +67,21 @@ class Closer:
 
         `budget`: what may be asked of the venue, left out: anything. `breaker`: the venue's, left out: one of its own.
         """
-        self._account = account
-        self._clock = clock
-        self._pace = pace
-        self._traits = traits_of(venue)
-        budget = budget or Budget.unlimited()
-        self._requests = Requests(venue, clock, pace, budget, breaker or Breaker())
-        protections = Protections()
-        self._memory = Memory(account, store, clock, pace, watch, protections)
-        record = self._memory.record
-        self._executor = Executor(account, venue, clock, pace, self._requests, record)
-        self._dispatch = Dispatch(account, venue, self._traits, clock, self._requests, record)
-        self._looking = Looking(self._executor, clock, pace, lambda: self._requests.broken_for > 0)
+        memory = self._memory = Memory(account, store, clock, pace, watch)
+        context = self._context = AccountContext(
+            account, venue, clock, pace, memory.record, budget or Budget.unlimited(), breaker or Breaker()
+        )  # fmt: skip
+        self._looking = Looking(context)
         self._halts = Halts(self._looking.instruments)
-        self._asking = Asking(
-            account, venue, clock, pace, self._requests, record, self._halts.rests, self._looking.currency
-        )  # fmt: skip
-        self._charges = Charges(account, venue, clock, pace, budget, self._memory, self._looking.currency)
-        self._guarding = Guarding(
-            account, venue, self._traits, clock, pace, self._requests, record, protections
-        )  # fmt: skip
-        self._following = Following(
-            self._memory, self._asking, self._executor, clock, pace, self._requests, self._halts, self._dispatch.late
-        )  # fmt: skip
-        self._cancelling = Cancelling(self._executor, clock, pace)
-        self._judging = Judging(self._memory, self._looking, clock, pace)
+        self._dispatch = Dispatch(context)
+        self._asking = Asking(context, self._halts.rests, self._looking.currency)
+        self._charges = Charges(context, memory, self._looking.currency)
+        self._guarding = Guarding(context, memory.protections)
+        self._following = Following(context, memory, self._asking, self._halts, self._dispatch)
+        self._cancelling = Cancelling(context)
+        self._judging = Judging(context, memory, self._looking)
         self._sending = Sending(
-            venue, self._traits, clock, pace, self._requests, self._memory, self._looking, self._judging,
-            self._executor, self._dispatch, self._guarding, self._halts,
+            context, memory, self._looking, self._judging, self._dispatch, self._guarding, self._halts
         )  # fmt: skip
         self._shown: dict[PositionKey, Decimal] = {}
         self._shown_at: dict[PositionKey, datetime] = {}
@@ -120,7 +105,7 @@ class Closer:
 
     def prepare(self, decision: Decision, planned: Sequence[JournalEntry]) -> None:
         """Make ready what `adopt` takes up, while its `planned` entries are being committed. Nothing else happens."""
-        self._memory.prepare(decision, [entry for entry in planned if entry.account == self._account])
+        self._memory.prepare(decision, [entry for entry in planned if entry.account == self._context.account])
 
     def adopt(self, decision: Decision) -> None:
         """Begin to work on a decision whose `planned` entries are committed. One without any is not worked on."""
@@ -147,7 +132,7 @@ class Closer:
         if self._memory.works:
             self._looking.offer(account, at)
             self._due = 0.0 if self._starved else self._due
-        elif at - self._memory.moved_at > self._pace.lags_for:
+        elif at - self._memory.moved_at > self._context.pace.lags_for:
             self._looking.give(account, at)
 
     def progress(self) -> tuple[Closing, ...]:
@@ -167,9 +152,9 @@ class Closer:
     @property
     def stuck(self) -> str | None:
         """What is still being tried and achieves nothing, for a person to look at; None if there is nothing such."""
-        lines, now = self._memory.lines(), self._clock.now()
-        found = [stall_reason(line, now, self._pace) for line in lines if not self._halts.tells(line)]
-        found += self._halts.remarks(lines, now, self._pace)
+        lines, now = self._memory.lines(), self._context.clock.now()
+        found = [stall_reason(line, now, self._context.pace) for line in lines if not self._halts.tells(line)]
+        found += self._halts.remarks(lines, now, self._context.pace)
         return "; ".join(text for text in found if text is not None) or None
 
     @property
@@ -177,7 +162,7 @@ class Closer:
         """Seconds until the next pass makes sense: 0 for at once, infinite while nothing is left to do."""
         if not self._memory.works:
             return self._charges.wait
-        return max(0.0, self._due - self._clock.monotonic(), self._requests.quiet_for)
+        return max(0.0, self._due - self._context.clock.monotonic(), self._context.quiet_for)
 
     @property
     def owing(self) -> bool:
@@ -200,7 +185,7 @@ class Closer:
             await self._charges.advance()
             return False
         if (wait := self.wait) > 0:
-            await self._clock.sleep(min(wait, self._pace.breath))
+            await self._context.clock.sleep(min(wait, self._context.pace.breath))
             return True
         written, self._news = self._memory.written, False
         try:
@@ -211,7 +196,7 @@ class Closer:
         finally:
             await self._looking.abandon()
         self.passes += 1
-        now = self._clock.monotonic()
+        now = self._context.clock.monotonic()
         moved = self._memory.written != written or self._news
         self._due = now if moved else max(self._next_due(now), now + LEAST_WAIT)
         return bool(self._memory.works)
@@ -285,8 +270,8 @@ class Closer:
 
     def _next_due(self, now: float) -> float:
         """When the next pass makes sense after one that changed nothing."""
-        asking = max(self._asking.next_at, now + self._requests.wait("find_order", ("",)))
-        guarding = now + max(self._guarding.due_in(), self._requests.wait("submit", ("",)))
+        asking = max(self._asking.next_at, now + self._context.wait("find_order", ("",)))
+        guarding = now + max(self._guarding.due_in(), self._context.wait("submit", ("",)))
         dues = [asking, guarding, self._sending.room_at]
         waiting, busy = self._sending.held_back, False
         for work, line in self._all():
@@ -299,7 +284,7 @@ class Closer:
                 busy = True
         # What only waits for room or for its time is looked at when that has come: looks cost room too.
         patient = waiting and not busy and not self._due_cancels()
-        return min(*dues, now + (self._pace.look_again if patient else self._pace.poll))
+        return min(*dues, now + (self._context.pace.look_again if patient else self._context.pace.poll))
 
     # Looking
 
@@ -310,7 +295,7 @@ class Closer:
         """
         lines = self._memory.lines()
         in_play = any(line.attempt or not line.reduce_only for line in lines)
-        return None if in_play else self._looking.take_given(self._expected())
+        return None if in_play else self._looking.take_given(self._memory.expected())
 
     async def _look(self, *, sending: bool) -> Reading | None:
         """What the account holds: read anew, unless what was read last is still good for sending on.
@@ -324,10 +309,10 @@ class Closer:
         if good and guarded and not self._looking.has_begun and (reading := self._looking.again(moved)) is not None:
             return reading
         purpose = self._looking.purpose(moved)
-        if self._requests.quiet_for > 0 or self._requests.wait("snapshot", purpose=purpose) > 0:
-            self._starved = self._requests.quiet_for <= 0
-            return self._looking.take_offered(self._expected(), moved, self._memory.moved_at)
-        found = await self._looking.look(self._expected(), self._memory.moved, self._memory.sent)
+        if self._context.quiet_for > 0 or self._context.wait("snapshot", purpose=purpose) > 0:
+            self._starved = self._context.quiet_for <= 0
+            return self._looking.take_offered(self._memory.expected(), moved, self._memory.moved_at)
+        found = await self._looking.look(self._memory.expected(), self._memory.moved, self._memory.sent)
         if self._looking.newest is not None:
             self._heed(self._looking.newest)
         return found
@@ -339,20 +324,16 @@ class Closer:
         self._asking.hurry(names)
         return bool(names) or any(line.symbol in opened for line in lines)
 
-    def _expected(self) -> dict[PositionKey, Decimal]:
-        """What our own orders leave of each position at work, at least."""
-        return self._memory.expected()
-
     def _show(self, reading: Reading) -> None:
         """Keep what the reading shows of the positions at work, for `progress`."""
         for line in self._memory.lines():
             if not line.by_fills and told(line, reading):
                 self._shown[line.key] = reading.contracts(line.key)
-                self._shown_at[line.key] = self._clock.now()
+                self._shown_at[line.key] = self._context.clock.now()
 
     def _verify(self, reading: Reading) -> None:
         """Journal what the reading says about every line where that is news."""
-        news = []
+        news: list[tuple[Line, Decimal]] = []
         for work, line in self._all():
             if line.by_fills:
                 work.supply(line, reading.contracts(line.key), self._looking.instruments.get(line.symbol))
@@ -362,9 +343,13 @@ class Closer:
             reached = shown <= line.target
             if line.state is State.SETTLED or (not line.in_flight and reached is not (line.state is State.AT_TARGET)):
                 news.append((line, shown))
-        self._executor.verified(news)
-        now = self._clock.now()
+        now = self._context.clock.now()
+        self._memory.record([self._verification(line, shown, now) for line, shown in news])
         self._journaled |= {line.name: (shown, now) for line, shown in news}
+
+    def _verification(self, line: Line, shown: Decimal, at: datetime, *, is_last: bool = False) -> Verified:
+        place = (self._context.account, *line.key)
+        return Verified(line.decision, at, *place, position=shown, target=line.target, is_last=is_last)
 
     # Acting
 
@@ -374,7 +359,7 @@ class Closer:
         return [(work, cancel) for work in works for cancel in work.due_cancels(after_closing=False)]
 
     async def _cancel(self, due: Sequence[Due]) -> None:
-        if due and self._requests.may_act():
+        if due and self._context.may_act():
             await self._cancelling.run(due)
 
     async def _protect(self, verdicts: Verdicts) -> None:
@@ -418,11 +403,11 @@ class Closer:
 
     def _finish(self, work: Work, verdicts: list[Verdict]) -> None:
         left = [
-            self._executor.left_as(line, self._shown[line.key], self._shown_at[line.key])
+            self._verification(line, self._shown[line.key], self._shown_at[line.key], is_last=True)
             for line in work.lines
             if line.state is not State.AT_TARGET and not line.by_fills and self._is_news(work, line)
         ]
-        self._memory.record([*left, work.result(self._clock.now(), verdicts, self._shown)])
+        self._memory.record([*left, work.result(self._context.clock.now(), verdicts, self._shown)])
         self._memory.end(work, work.closing(self._shown))
         self._charges.ended(work.decision.id)
         for line in work.lines:

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from killswitch.execution.account_context import AccountContext
 from killswitch.execution.decide.ladder import before_the_last
 from killswitch.execution.decide.position_trust import Reading
 from killswitch.execution.decide.schedule import WAIT, Do, Verdict, judge
 from killswitch.execution.order_pass.trusted_positions import Looking
-from killswitch.execution.patience import Pace
 from killswitch.execution.state.execution_state import Memory
 from killswitch.journal.lifecycle import State
 from killswitch.journal.targets import Line, LineName
-from killswitch.model.clock import Clock
 
 
 class Judging:
     """Remembers how often and for how long the venue has contradicted our fills."""
 
-    def __init__(self, memory: Memory, looking: Looking, clock: Clock, pace: Pace) -> None:
+    def __init__(self, context: AccountContext, memory: Memory, looking: Looking) -> None:
+        self._context = context
         self._memory = memory
         self._looking = looking
-        self._clock = clock
-        self._pace = pace
         self._doubts: dict[LineName, tuple[int, float, Reading]] = {}
         """In how many readings, since when, and which was the last of them: each counts once."""
 
@@ -59,14 +57,14 @@ class Judging:
                 held(line, reading),
                 self._memory.ledger(line.key),
                 self._looking.instruments.get(line.symbol),
-                attempts=self._pace.fruitless_attempts + before_the_last(work.ladder),
+                attempts=self._context.pace.fruitless_attempts + before_the_last(work.ladder),
                 believe_venue=believe,
             )
         if verdict.do is Do.NOTHING and line.name in work.short:
             why = "less has arrived of what the sale before it brought in than it was paid"
             verdict = Verdict(Do.GIVE_UP, reason=f"{line.symbol}: {why}")
         if verdict.do is Do.DOUBT:
-            count, since, last = self._doubts.get(line.name, (0, self._clock.monotonic(), None))
+            count, since, last = self._doubts.get(line.name, (0, self._context.clock.monotonic(), None))
             self._doubts[line.name] = (count + (last is not reading), since, reading)
         elif verdict.do is Do.NOTHING or (not believe and not verdict.ends):
             self._doubts.pop(line.name, None)
@@ -76,7 +74,10 @@ class Judging:
         if line.name not in self._doubts:
             return False
         count, since, _ = self._doubts[line.name]
-        return count >= self._pace.doubt_reads and self._clock.monotonic() - since >= self._pace.doubt_for
+        return (
+            count >= self._context.pace.doubt_reads
+            and self._context.clock.monotonic() - since >= self._context.pace.doubt_for
+        )
 
 
 class Verdicts:

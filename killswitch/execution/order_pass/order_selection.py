@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from itertools import chain
 
+from killswitch.execution.account_context import AccountContext
 from killswitch.execution.decide.ladder import MARKET, before_the_last
 from killswitch.execution.decide.position_trust import Reading
 from killswitch.execution.decide.schedule import Do, acting, sized
@@ -14,18 +16,15 @@ from killswitch.execution.order_pass.market_halts import Halts
 from killswitch.execution.order_pass.next_order import departure, next_slice, untouched
 from killswitch.execution.order_pass.order_decision import Judging, Verdicts
 from killswitch.execution.order_pass.trusted_positions import Looking
-from killswitch.execution.patience import Pace
 from killswitch.execution.protective_orders import Guarding
 from killswitch.execution.send.order_sender import Dispatch
 from killswitch.execution.send.queued_orders import Departure
-from killswitch.execution.send.requests import Requests
-from killswitch.execution.send.venue_session import Executor
 from killswitch.execution.state.account_job import Work
 from killswitch.execution.state.execution_state import Memory
+from killswitch.journal.entries import Swept
 from killswitch.journal.lifecycle import ZERO, State
 from killswitch.journal.targets import Line, LineName
-from killswitch.model.clock import Clock
-from killswitch.model.venue import BookClosingVenue, VenueAdapter, VenueTraits
+from killswitch.model.venue import BookClosingVenue, VenueError
 
 SLICING = 0.25
 """Seconds for which one pass lets slices follow one another, before anything else has its turn."""
@@ -35,29 +34,13 @@ class Sending:
     """Sends the orders of one account, at the pace that lines, timetables and budget leave."""
 
     def __init__(
-        self,
-        venue: VenueAdapter,
-        traits: VenueTraits,
-        clock: Clock,
-        pace: Pace,
-        requests: Requests,
-        memory: Memory,
-        looking: Looking,
-        judging: Judging,
-        executor: Executor,
-        dispatch: Dispatch,
-        guarding: Guarding,
-        halts: Halts,
-    ) -> None:
-        self._venue = venue
-        self._traits = traits
-        self._clock = clock
-        self._pace = pace
-        self._requests = requests
+        self, context: AccountContext, memory: Memory, looking: Looking, judging: Judging, dispatch: Dispatch,
+        guarding: Guarding, halts: Halts,
+    ) -> None:  # fmt: skip
+        self._context = context
         self._memory = memory
         self._looking = looking
         self._judging = judging
-        self._executor = executor
         self._dispatch = dispatch
         self._guarding = guarding
         self._halts = halts
@@ -79,13 +62,13 @@ class Sending:
         """
         lines = acting(self._memory.lines(), lambda line: verdicts.of(line).ends)
         self.held_back, self.room_at = False, math.inf
-        if self._traits.whole_book and fresh and await self._swept(lines, verdicts):
+        if self._context.traits.whole_book and fresh and await self._swept(lines, verdicts):
             return
         await self._clear_the_way(lines, verdicts)
-        began = self._clock.monotonic()
+        began = self._context.clock.monotonic()
         self._more_slices = False
         sent = await self._leave(self._departures(lines, verdicts))
-        while sent and self._clock.monotonic() - began < SLICING:
+        while sent and self._context.clock.monotonic() - began < SLICING:
             self._more_slices = False
             blocked = [each.line for each in sent if self._is_newly_blocked(each.line)]
             again = self._departures(await self._clear_the_way(blocked, verdicts), verdicts)
@@ -105,7 +88,7 @@ class Sending:
     async def _leave(self, due: Iterator[Departure]) -> Sequence[Departure]:
         """Send what there is room for; what has left, or nothing where something had to stay behind."""
         sent = await self._dispatch.send(due, self._look_ahead)
-        now = self._clock.monotonic()
+        now = self._context.clock.monotonic()
         for each in reversed(sent.stayed):
             self._memory.works[each.line.decision].timetable.stayed(each.line)
         for each in sent.departures:
@@ -121,10 +104,30 @@ class Sending:
     async def _swept(self, lines: Sequence[Line], verdicts: Verdicts) -> bool:
         """Ask the venue to close its whole book, where that is the fastest way; whether it was asked."""
         wanted = [line for line in lines if verdicts.of(line).do is Do.SEND]
-        found = may_sweep(self._venue, self._traits, self._requests, wanted, self._memory, verdicts.reading)
-        if found:
-            await self._executor.sweep(sorted({line.decision for line in found}))
-        return bool(found)
+        if not self._may_sweep(wanted, verdicts.reading) or not isinstance(self._context.venue, BookClosingVenue):
+            return False
+        now, decisions = self._context.clock.now(), sorted({line.decision for line in wanted})
+        self._context.record([Swept(decision, now, self._context.account) for decision in decisions])
+        with suppress(VenueError):  # whatever is answered: what it did, the positions say
+            await self._context.make("close_book", self._context.venue.close_book())
+        return True
+
+    def _may_sweep(self, wanted: Sequence[Line], reading: Reading) -> bool:
+        """Whether one request may close all these lines at once.
+
+        Only where every position of the account is to be closed wholly, at market and at once, where nothing was sent
+        for any of them yet, and where single orders would have to wait for room.
+        """
+        if len(wanted) < 2 or {line.key for line in wanted} != set(reading.positions) or reading.doubtful:
+            return False
+        for line in wanted:
+            work = self._memory.works[line.decision]
+            plain = work.ladder is MARKET and not work.timetable.declared
+            fresh = line.state is State.READY and line.attempt == 0 and not line.swept and not line.aside
+            if not (line.guarded and plain and fresh):
+                return False
+        has_room = self._context.room("submit", [line.symbol for line in wanted]) >= len(wanted)
+        return not has_room and self._context.wait("close_book") <= 0
 
     def _has_its_turn(self, line: Line, verdicts: Verdicts) -> bool:
         turn = self._memory.works[line.decision].turn(lambda each: verdicts.of(each).ends)
@@ -146,13 +149,10 @@ class Sending:
     ) -> Departure:
         work = self._memory.works[line.decision]
         self._more_slices |= amount + line.target < held and line.largest < line.decided
-        work.timetable.left(line, self._clock.monotonic())
+        work.timetable.left(line, self._context.clock.monotonic())
         seen = None if reading is None else reading.positions.get(line.key)
         instrument = self._looking.instruments.get(line.symbol)
-        return departure(
-            work, line, amount, held, seen, instrument, self._traits, self._pace, self._clock.now(),
-            slice_after=slice_after,
-        )  # fmt: skip
+        return departure(self._context, work, line, amount, held, seen, instrument, slice_after=slice_after)
 
     async def send_on_what_was_known(self, *, unreadable: bool) -> None:
         """Orders where the account cannot be read, only where the venue itself keeps them from opening anything.
@@ -161,9 +161,9 @@ class Sending:
         and it is not only that there is no room for a look, full closes go on by the position that was known last,
         less what our own orders have filled of it since.
         """
-        began = self._clock.monotonic()
+        began = self._context.clock.monotonic()
         while await self._leave(self._known_last(unreadable=unreadable)):
-            if self._clock.monotonic() - began >= SLICING:
+            if self._context.clock.monotonic() - began >= SLICING:
                 return
 
     def _known_last(self, *, unreadable: bool) -> Iterator[Departure]:
@@ -183,16 +183,16 @@ class Sending:
 
     def _has_paused(self, line: Line) -> bool:
         """Whether an order that no reading stands behind may follow the one before: later after each without a fill."""
-        pause = self._pace.wait_after(len(line.aside) + line.fruitless)
-        return self._clock.monotonic() >= self._left.get(line.name, -math.inf) + pause
+        pause = self._context.pace.wait_after(len(line.aside) + line.fruitless)
+        return self._context.clock.monotonic() >= self._left.get(line.name, -math.inf) + pause
 
     def _fresh(self, line: Line) -> bool:
         decided_at = self._memory.works[line.decision].decision.as_of
-        return 0 <= (self._clock.now() - decided_at).total_seconds() <= self._pace.fresh_for
+        return 0 <= (self._context.clock.now() - decided_at).total_seconds() <= self._context.pace.fresh_for
 
     def _may_leave(self, line: Line) -> bool:
         work = self._memory.works[line.decision]
-        return work.given_up is None and self._clock.monotonic() >= self.departs(work, line)
+        return work.given_up is None and self._context.clock.monotonic() >= self.departs(work, line)
 
     def departs(self, work: Work, line: Line) -> float:
         """Monotonic seconds from which on the next order of the line may leave; infinite before its market opens."""
@@ -205,7 +205,7 @@ class Sending:
         if not self._halts.refused(line) or self._halts.state(line.symbol) is not None:
             return -math.inf
         beyond = line.fruitless - before_the_last(work.ladder)
-        return self._left.get(line.name, -math.inf) + self._pace.wait_after(max(1, beyond), closed=True)
+        return self._left.get(line.name, -math.inf) + self._context.pace.wait_after(max(1, beyond), closed=True)
 
     # Protection
 
@@ -242,7 +242,7 @@ class Sending:
         beyond = line.fruitless - before_the_last(work.ladder)
         if line.fruitless == 0 or (line.refusal is None and (line.rests or (line.bounded and beyond <= 0))):
             return 0.0
-        return self._pace.wait_after(max(1, beyond))
+        return self._context.pace.wait_after(max(1, beyond))
 
     def forget(self, line: Line) -> None:
         """The line is over: its waits are beside the point."""
@@ -252,32 +252,5 @@ class Sending:
 
     def _look_ahead(self) -> None:
         """Every order of a wave is answered: ask for the account while the answers are written down."""
-        if not self._more_slices and self._requests.quiet_for <= 0 and self._requests.wait("snapshot") <= 0:
+        if not self._more_slices and self._context.quiet_for <= 0 and self._context.wait("snapshot") <= 0:
             self._looking.begin(self._memory.sent)
-
-
-def may_sweep(
-    venue: VenueAdapter,
-    traits: VenueTraits,
-    requests: Requests,
-    wanted: Sequence[Line],
-    memory: Memory,
-    reading: Reading,
-) -> list[Line]:
-    """The lines that one request closes all at once; empty where single orders are to be sent.
-
-    Only where every position of the account is to be closed wholly, at market and at once, where nothing was sent for
-    any of them yet, and where single orders would have to wait for room.
-    """
-    if not traits.whole_book or not isinstance(venue, BookClosingVenue) or len(wanted) < 2:
-        return []
-    if {line.key for line in wanted} != set(reading.positions) or reading.doubtful:
-        return []
-    for line in wanted:
-        work = memory.works[line.decision]
-        plain = work.ladder is MARKET and not work.timetable.declared
-        fresh = line.state is State.READY and line.attempt == 0 and not line.swept and not line.aside
-        if not (line.guarded and plain and fresh):
-            return []
-    has_room = requests.room("submit", [line.symbol for line in wanted]) >= len(wanted)
-    return [] if has_room or requests.wait("close_book") > 0 else list(wanted)

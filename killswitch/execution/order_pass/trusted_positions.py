@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
+from killswitch.execution.account_context import AccountContext
 from killswitch.execution.decide.position_trust import Distrust, Reading, Trust
-from killswitch.execution.patience import Pace
 from killswitch.execution.recorded_reports import sound_rules
-from killswitch.execution.send.venue_session import Executor
 from killswitch.journal.entries import PositionKey
-from killswitch.model.clock import Clock
 from killswitch.model.snapshot import AccountSnapshot, Instrument
 from killswitch.ratelimit.budget import Purpose
 
@@ -27,19 +25,13 @@ class _Seen:
 class Looking:
     """One account's readings."""
 
-    def __init__(
-        self, executor: Executor, clock: Clock, pace: Pace, is_broken: Callable[[], bool] = lambda: False
-    ) -> None:
-        """`is_broken`: whether nothing but a look may leave, because requests keep failing."""
-        self._executor = executor
-        self._clock = clock
-        self._pace = pace
-        self._trust = Trust(pace)
+    def __init__(self, context: AccountContext) -> None:
+        self._context = context
+        self._trust = Trust(context.pace)
         self._given: tuple[AccountSnapshot, float] | None = None
         self._offered: tuple[AccountSnapshot, float] | None = None
         self._last: _Seen | None = None
         self._has_new_work = False
-        self._is_broken = is_broken
         self._begun_at = 0.0
         self._begun: tuple[asyncio.Task[AccountSnapshot | str], int] | None = None
         self._told: dict[str, Instrument] = {}
@@ -89,21 +81,23 @@ class Looking:
     @property
     def was_unreadable(self) -> bool:
         """Whether the tick could not read the account a moment ago: asking once more would only take time."""
-        fresh = self._given is not None and self._clock.monotonic() - self._given[1] <= self._pace.given_for
+        fresh = (
+            self._given is not None and self._context.clock.monotonic() - self._given[1] <= self._context.pace.given_for
+        )
         return fresh and self._given is not None and self._given[0].quality != "ok"
 
     def take_given(self, expected: Mapping[PositionKey, Decimal]) -> Reading | None:
         """The reading of the tick that decided, once, if it is fresh and can be trusted."""
         given, self._given = self._given, None
-        if given is None or self._clock.monotonic() - given[1] > self._pace.given_for:
+        if given is None or self._context.clock.monotonic() - given[1] > self._context.pace.given_for:
             return None
-        found = self._trust.take(given[0], expected, self._clock.monotonic())
+        found = self._trust.take(given[0], expected, self._context.clock.monotonic())
         return found if isinstance(found, Reading) and not found.doubtful else None
 
     def again(self, moved: int) -> Reading | None:
         """The last reading, if it is fresh and no order has moved since."""
         last = self._last
-        fresh = last is not None and self._clock.monotonic() - last.at <= self._pace.given_for
+        fresh = last is not None and self._context.clock.monotonic() - last.at <= self._context.pace.given_for
         return last.reading if last is not None and fresh and last.moved == moved else None
 
     def adopted(self) -> None:
@@ -117,8 +111,8 @@ class Looking:
         """
         if self._begun is not None:
             self._begun[0].cancel()  # slices have left after it
-        self._begun = (asyncio.create_task(self._executor.snapshot("closing")), sent)
-        self._begun_at = self._clock.monotonic()
+        self._begun = (asyncio.create_task(self._context.snapshot("closing")), sent)
+        self._begun_at = self._context.clock.monotonic()
 
     def purpose(self, moved: int) -> Purpose:
         """A look that follows orders is a part of closing; one more at what has not moved is not, for a while.
@@ -127,9 +121,13 @@ class Looking:
         arrive, and questions about another order may be the ones that fail.
         """
         last = self._last
-        if self._has_new_work and self._is_broken():
+        if self._has_new_work and self._context.broken_for > 0:
             return "closing"
-        news = last is None or last.moved != moved or self._clock.monotonic() - last.at >= 6 * self._pace.look_again
+        news = (
+            last is None
+            or last.moved != moved
+            or self._context.clock.monotonic() - last.at >= 6 * self._context.pace.look_again
+        )
         return "closing" if news else "reading"
 
     @property
@@ -154,13 +152,13 @@ class Looking:
     async def look(self, expected: Mapping[PositionKey, Decimal], moved: int, sent: int) -> Reading | None:
         """The account's positions, if the venue's answer can be trusted."""
         self._given = self._offered = None
-        fresh = self._clock.monotonic() - self._begun_at <= self._pace.given_for
+        fresh = self._context.clock.monotonic() - self._begun_at <= self._context.pace.given_for
         if self._begun is not None and self._begun[1] == sent and fresh:
             answer = await self._begun[0]
             self._begun = None
         else:
             await self.abandon()
-            answer = await self._executor.snapshot(self.purpose(moved))
+            answer = await self._context.snapshot(self.purpose(moved))
         return self._taken(answer, expected, moved)
 
     def _taken(
@@ -171,7 +169,7 @@ class Looking:
             self.distrust = answer
             return None
         self.learn(answer)
-        now = self._clock.monotonic()
+        now = self._context.clock.monotonic()
         found = self._trust.take(answer, expected, now)
         if isinstance(found, Distrust):
             self.distrust = found.reason

@@ -14,17 +14,13 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from killswitch.execution.patience import Pace
-from killswitch.execution.recorded_reports import said, sound_fills
-from killswitch.execution.send.requests import NoRoomError, Requests
+from killswitch.execution.account_context import AccountContext, NoRoomError
+from killswitch.execution.recorded_reports import said
 from killswitch.execution.state.execution_state import Memory
 from killswitch.journal.entries import Charged, Filled, known
 from killswitch.journal.lifecycle import ZERO
-from killswitch.model.clock import Clock
 from killswitch.model.snapshot import Fill
-from killswitch.model.venue import MalformedAnswerError, RateLimitedError, VenueAdapter, VenueError, traits_of
-from killswitch.ratelimit.breaker import Breaker
-from killswitch.ratelimit.budget import Budget
+from killswitch.model.venue import MalformedAnswerError, RateLimitedError, VenueError
 
 TRIES: Final = 6
 """Answers, or failures, about one order, after which what it was charged stays unknown."""
@@ -55,26 +51,12 @@ class _Owed:
 class Charges:
     """The charges of one account's orders. Only where the adapter says that fills tell them is anything asked."""
 
-    def __init__(
-        self,
-        account: str,
-        venue: VenueAdapter,
-        clock: Clock,
-        pace: Pace,
-        budget: Budget,
-        memory: Memory,
-        currency: Callable[[], str | None],
-    ) -> None:
+    def __init__(self, context: AccountContext, memory: Memory, currency: Callable[[], str | None]) -> None:
         """`currency`: what the account is counted in, as far as it has been read."""
-        self._account = account
-        self._venue = venue
-        self._clock = clock
-        self._pace = pace
         # Their failures say nothing of orders: a breaker of their own keeps them from holding any back.
-        self._requests = Requests(venue, clock, pace, budget, Breaker())
+        self._context = context.beside()
         self._memory = memory
         self._currency = currency
-        self._wanted = traits_of(venue).fees_by_fills
         self._owed: dict[str, _Owed] = {}
         self._asking: asyncio.Task[list[tuple[_Owed, _Charge | str | VenueError]]] | None = None
         self._due = -math.inf
@@ -83,7 +65,7 @@ class Charges:
 
     def recall(self) -> None:
         """After a restart: the orders of the decisions of late, which may not have been asked about."""
-        since = self._clock.now() - RECENT
+        since = self._context.clock.now() - RECENT
         for decision in self._memory.ended:
             self._owe(decision, since)
 
@@ -92,12 +74,17 @@ class Charges:
         self._owe(decision, None)
 
     def _owe(self, decision: str, since: datetime | None) -> None:
-        now = self._clock.monotonic()
+        now = self._context.clock.monotonic()
         for entry in self._memory.take_uncharged(decision):
             filled, name = known(entry.filled), entry.client_order_id
-            if self._wanted and filled and name is not None and (since is None or entry.at >= since):
-                self._owed[name] = _Owed(entry, filled, now, now + self._pace.poll)
-        self._due = min(self._due, now + self._pace.poll)
+            if (
+                self._context.traits.fees_by_fills
+                and filled
+                and name is not None
+                and (since is None or entry.at >= since)
+            ):
+                self._owed[name] = _Owed(entry, filled, now, now + self._context.pace.poll)
+        self._due = min(self._due, now + self._context.pace.poll)
 
     @property
     def owing(self) -> bool:
@@ -107,22 +94,22 @@ class Charges:
     @property
     def wait(self) -> float:
         """Seconds until the next step makes sense; infinite while nothing is owed."""
-        return max(0.0, self._due - self._clock.monotonic()) if self._owed else math.inf
+        return max(0.0, self._due - self._context.clock.monotonic()) if self._owed else math.inf
 
     async def advance(self) -> None:
         """One step, which never waits for the venue. StoreError."""
         if (wait := self.wait) > 0:
             if wait < math.inf:
-                await self._clock.sleep(min(wait, self._pace.breath))
+                await self._context.clock.sleep(min(wait, self._context.pace.breath))
             return
-        now = self._clock.monotonic()
+        now = self._context.clock.monotonic()
         if self._asking is None:
             self._begin(now)
         elif self._asking.done():
             asked, self._asking = self._asking, None
             self._take(() if asked.cancelled() else asked.result(), now)
         else:
-            self._due = now + self._pace.breath
+            self._due = now + self._context.pace.breath
 
     def abandon(self) -> asyncio.Future[Any] | None:
         """Call off the questions under way; the task that ends with them. A next run asks again."""
@@ -133,11 +120,11 @@ class Charges:
 
     def _begin(self, now: float) -> None:
         """Ask about some of those that are due, if there is room for it; nobody waits for the answers."""
-        if now >= self._away_until and self._requests.quiet_for > 0:
+        if now >= self._away_until and self._context.quiet_for > 0:
             # Whatever it was refused to: what can wait must not be the next thing that it hears.
             self._stay_away(now)
         away = self._away_until - now
-        lost = [it for it in self._owed.values() if now - it.since > self._pace.asked_for]
+        lost = [it for it in self._owed.values() if now - it.since > self._context.pace.asked_for]
         left_alone = "the venue has refused to listen, and was left alone"
         late = "the venue did not tell it in time"
         self._note((it, None, left_alone if self._away_until > it.since else late) for it in lost)
@@ -147,15 +134,15 @@ class Charges:
         elif not due:
             wait = min((it.due - now for it in self._owed.values()), default=0.0)
         elif self._currency() is None:
-            wait = self._pace.poll
+            wait = self._context.pace.poll
         else:
-            wait = self._requests.wait("fills", (due[0].entry.symbol or "",), "reading")
+            wait = self._context.wait("fills", (due[0].entry.symbol or "",), "reading")
         if due and wait <= 0:
             self._asking = asyncio.create_task(self._ask(due))
-        self._due = now + min(max(wait, self._pace.breath), self._pace.longest_wait)
+        self._due = now + min(max(wait, self._context.pace.breath), self._context.pace.longest_wait)
 
     def _stay_away(self, now: float) -> None:
-        self._away_until = max(self._away_until, now + max(STAY_AWAY, 2 * self._requests.quiet_for))
+        self._away_until = max(self._away_until, now + max(STAY_AWAY, 2 * self._context.quiet_for))
 
     async def _ask(self, due: Sequence[_Owed]) -> list[tuple[_Owed, _Charge | str | VenueError]]:
         answers = await asyncio.gather(*map(self._charge_of, due))
@@ -164,8 +151,7 @@ class Charges:
     async def _charge_of(self, owed: _Owed) -> _Charge | str | VenueError:
         """What it was charged; in words, what the venue does not tell yet; or how asking failed."""
         try:
-            asked = self._venue.fills(owed.entry.symbol or "", owed.entry.client_order_id or "")
-            fills = sound_fills(await self._requests.make("fills", asked, purpose="reading"))
+            fills = await self._context.fills(owed.entry.symbol or "", owed.entry.client_order_id or "", "reading")
             if (listed := sum((fill.amount for fill in fills), ZERO)) < owed.filled:
                 return f"the venue lists fills of {listed:f} of it, and {owed.filled:f} were filled"
             return charged(fills, self._currency())
@@ -182,12 +168,14 @@ class Charges:
                 known.append((owed, *answer))
                 continue
             if isinstance(answer, NoRoomError):
-                owed.due = now + min(self._pace.longest_wait, max(self._pace.poll, answer.retry_after or 0.0))
+                owed.due = now + min(
+                    self._context.pace.longest_wait, max(self._context.pace.poll, answer.retry_after or 0.0)
+                )
                 continue
             if isinstance(answer, RateLimitedError):
                 refused = answer
             owed.tries += 1
-            owed.due = now + min(self._pace.longest_wait, self._pace.poll * 2.0 ** (owed.tries - 1))
+            owed.due = now + min(self._context.pace.longest_wait, self._context.pace.poll * 2.0 ** (owed.tries - 1))
             if owed.tries >= TRIES:
                 failed = isinstance(answer, VenueError)
                 prefix = f"asked {TRIES} times what it was charged: " if failed else ""
@@ -215,9 +203,9 @@ class Charges:
             self._refusals = 0
 
     def _entry(self, filled: Filled, fee: Decimal | None, why: str | None) -> Charged:
-        place = (self._account, filled.symbol, filled.position_side)
+        place = (self._context.account, filled.symbol, filled.position_side)
         order = (filled.client_order_id, filled.attempt)
-        return Charged(filled.decision, self._clock.now(), *place, *order, fee=fee, text=why)
+        return Charged(filled.decision, self._context.clock.now(), *place, *order, fee=fee, text=why)
 
 
 def charged(fills: Sequence[Fill], currency: str | None) -> tuple[Decimal | None, str | None]:

@@ -8,32 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
+from killswitch.execution.account_context import AccountContext, NoRoomError
 from killswitch.execution.client_order_id import over_after
-from killswitch.execution.patience import Pace
 from killswitch.execution.query.charges import charged
-from killswitch.execution.recorded_reports import said, sound, sound_fills
-from killswitch.execution.send.order_sender import RecordAll, told
-from killswitch.execution.send.requests import NoRoomError, Requests
+from killswitch.execution.recorded_reports import said, sound
+from killswitch.execution.send.order_sender import told
 from killswitch.journal.entries import Abandoned, Absent, Acknowledged, Entry, EntryHead, SetAside
 from killswitch.journal.lifecycle import ZERO, State
+from killswitch.journal.orders import JournaledOrder
 from killswitch.journal.targets import Line
-from killswitch.model.clock import Clock
 from killswitch.model.snapshot import Order
-from killswitch.model.venue import (
-    Call,
-    OrderReport,
-    RateLimitedError,
-    VenueAdapter,
-    VenueDownError,
-    VenueError,
-    traits_of,
-)
+from killswitch.model.venue import Call, OrderReport, RateLimitedError, VenueDownError, VenueError
 from killswitch.ratelimit.budget import Purpose
 
 URGENT_QUESTIONS = 5
@@ -69,11 +60,13 @@ class Question:
 class _Asked:
     """How often an order was asked about, and when last; the same of urgent questions since it can be absent.
 
-    `decided`: how many of these were heard.
+    `heard`: how many questions were heard, since `heard_since`; `decided`: how many of the urgent ones.
     """
 
     count: int = 0
     at: float = -math.inf
+    heard: int = 0
+    heard_since: float = math.inf
     decisive: int = 0
     decided: int = 0
     decisive_at: float = -math.inf
@@ -81,75 +74,46 @@ class _Asked:
     """Whether the question of this round may use the room that is kept for closing."""
     can_be_absent: bool = False
     """Whether a denial of this round's question is believed."""
+    denied_since: float | None = None
+    """Since when the venue has been saying that it has no such order."""
+    resting: str | None = None
+    """The venue's id, where it was set aside and has been found to rest."""
+    met: tuple[datetime, float, float] | None = None
+    """When it was sent, the monotonic seconds at which its age was looked at first, and that age."""
 
 
 def questions(line: Line) -> list[Question]:
     """Every order of the line whose end is not known."""
-    found = [
-        Question(
-            line, order.name, order.attempt, None, order.may_fill(line.decided), order.sent_at, None, order.valid_for
-        )
-        for order in line.aside.values()
+    about: list[tuple[JournaledOrder, int | None, str | None, State | None]]
+    about = [(order, order.attempt, None, None) for order in line.aside.values()]
+    if line.in_flight and line.order is not None and line.client_order_id is not None:
+        about.append((line.order, line.attempt, line.order_id, line.state))
+    return [
+        Question(line, order.name, attempt, id_, order.may_fill(line.decided), order.sent_at, state, order.valid_for)
+        for order, attempt, id_, state in about
     ]
-    if line.in_flight and line.client_order_id is not None:
-        found.append(
-            Question(
-                line=line,
-                name=line.client_order_id,
-                attempt=line.attempt,
-                order_id=line.order_id,
-                may_fill=line.may_fill,
-                sent_at=line.sent_at,
-                state=line.state,
-                valid_for=line.valid_for,
-            )
-        )
-    return found
 
 
 class Asking:
     """Asks one account's venue about orders, all at the same time, each of them at growing intervals."""
 
     def __init__(
-        self,
-        account: str,
-        venue: VenueAdapter,
-        clock: Clock,
-        pace: Pace,
-        requests: Requests,
-        record: RecordAll,
-        unhurried: Callable[[Line], bool] = lambda _: False,
-        currency: Callable[[], str | None] = lambda: None,
+        self, context: AccountContext, unhurried: Callable[[Line], bool], currency: Callable[[], str | None]
     ) -> None:
         """`unhurried`: whether a line's order rests where nothing can fill.
 
         Such orders are asked about last and seldom: all of the account's together one at a time, in turn.
         `currency`: what the account is counted in, as far as it has been read.
         """
-        self._account = account
-        self._venue = venue
-        self._clock = clock
-        self._pace = pace
-        self._requests = requests
-        self._record = record
+        self._context = context
         self._unhurried = unhurried
         self._currency = currency
-        self._life = traits_of(venue).order_life
-        self._met: dict[str, tuple[datetime, float, float]] = {}
-        """Of each order: when it was sent, the monotonic seconds at which its age was looked at first, and that age."""
+        self._life = context.traits.order_life
         self._seldom: frozenset[str] = frozenset()
         """Orders that were unhurried when `ask` was called last."""
         self._turn_at = float("-inf")
         """When one of them had its turn."""
         self._asked: dict[str, _Asked] = {}
-        self._heard: dict[str, tuple[int, float]] = {}
-        """How often a question about an order was heard, and when for the first time."""
-        self._denied: dict[str, float] = {}
-        """Since when the venue has been saying that it has no such order."""
-        self.resting: dict[str, str] = {}
-        """Orders that were set aside and have been found to rest: client order id → the venue's id."""
-        self._words: dict[str, str] = {}
-        """What was wrong with the last answer about an order, in the adapter's own words."""
 
     @property
     def next_at(self) -> float:
@@ -158,16 +122,11 @@ class Asking:
 
     async def ask(self, about: Sequence[Question]) -> None:
         """Ask about those whose time has come, and journal what the venue says."""
-        now = self._clock.monotonic()
+        now = self._context.clock.monotonic()
         self._seldom = frozenset(q.name for q in about if q.state is State.WORKING and self._unhurried(q.line))
         self._asked = {name: self._asked[name] for name in (q.name for q in about) if name in self._asked}
-        self._heard = {name: heard for name, heard in self._heard.items() if name in self._asked}
-        self._denied = {name: at for name, at in self._denied.items() if name in self._asked}
-        self.resting = {name: order for name, order in self.resting.items() if name in self._asked}
-        self._words = {name: words for name, words in self._words.items() if name in self._asked}
-        self._met = {name: met for name, met in self._met.items() if name in self._asked}
         due = [question for question in about if self._not_before(question.name) <= now]
-        if not due or not self._requests.may_act():
+        if not due or not self._context.may_act():
             return
         turns = self._turns(due)
         if self._seldom:
@@ -184,23 +143,22 @@ class Asking:
     async def _put(self, due: Sequence[Question]) -> tuple[Sequence[Question], Collection[str | None]]:
         """Ask, as far as there is room; what was asked about, and the names of the orders of which there was news."""
         due = self._sparing(due)
-        due = due[: self._requests.room("find_order", [question.line.symbol for question in due])]
-        now = self._clock.monotonic()
+        due = due[: self._context.room("find_order", [question.line.symbol for question in due])]
+        now = self._context.clock.monotonic()
         for question in due:
             self._count(question, now)
         reports = await asyncio.gather(*(self._by_name(question) for question in due))
         for question, report in zip(due, reports, strict=True):
             heard = not isinstance(report, RateLimitedError | VenueDownError)
-            if heard:
-                count, first = self._heard.get(question.name, (0, now))
-                self._heard[question.name] = (count + 1, first)
             asked = self._asked[question.name]
+            if heard:
+                asked.heard, asked.heard_since = asked.heard + 1, min(asked.heard_since, now)
             if asked.urgent and asked.can_be_absent and not isinstance(report, NoRoomError):
                 asked.decisive, asked.decisive_at = asked.decisive + 1, now
                 asked.decided += heard
-        self._words |= {q.name: said(e) for q, e in zip(due, reports, strict=True) if isinstance(e, VenueError)}
         unsaid = any(not isinstance(report, OrderReport | RateLimitedError | VenueDownError) for report in reports)
-        resting = await self._resting(self._list_purpose(due, reports)) if unsaid else None
+        listed = await self._context.open_orders(purpose=self._list_purpose(due, reports)) if unsaid else None
+        resting = None if listed is None else {each.client_order_id: each for each in listed}
         found = await asyncio.gather(
             *(self._answer(question, report, resting) for question, report in zip(due, reports, strict=True))
         )
@@ -208,7 +166,7 @@ class Asking:
         for entry in answers:
             self._asked.pop(entry.client_order_id or "", None)
         if answers:
-            self._record(answers)
+            self._context.record(answers)
         return due, {entry.client_order_id for entry in answers}
 
     def hurry(self, names: Iterable[str]) -> None:
@@ -221,14 +179,21 @@ class Asking:
         """Whether the venue was asked about the order, and did not say."""
         return question.name in self._asked
 
+    def resting_as(self, name: str) -> str | None:
+        """The venue's id of an order that was set aside and has been found to rest; None of any other."""
+        return self._asked[name].resting if name in self._asked else None
+
     def give_up(self, now: float, about: Sequence[Question]) -> list[Abandoned]:
         """The ends of those set aside that have been asked about for long enough."""
         return [
-            Abandoned(*self._head(question), text=f"asked about for {self._pace.asked_for:g} s without an answer")
+            Abandoned(
+                *self._head(question), text=f"asked about for {self._context.pace.asked_for:g} s without an answer"
+            )
             for question in about
             if question.state is None
-            and self._heard.get(question.name, (0, now))[0] >= LEAST_QUESTIONS
-            and now - self._heard[question.name][1] >= self._pace.asked_for
+            and (asked := self._asked.get(question.name)) is not None
+            and asked.heard >= LEAST_QUESTIONS
+            and now - asked.heard_since >= self._context.pace.asked_for
         ]
 
     def set_aside(self, question: Question) -> SetAside:
@@ -240,38 +205,21 @@ class Asking:
 
         Without those that were never asked about, or to which something has happened.
         """
-        asked = {q.name: at for q in due if q.name in self._seldom and (at := self._last_asked(q.name)) > float("-inf")}
-        return sorted((q for q in due if q.name in asked), key=lambda q: asked[q.name])
-
-    def _last_asked(self, name: str) -> float:
-        return self._asked[name].at if name in self._asked else -math.inf
+        asked = [q for q in due if q.name in self._seldom and q.name in self._asked]
+        found = [q for q in asked if self._asked[q.name].at > -math.inf]
+        return sorted(found, key=lambda q: self._asked[q.name].at)
 
     def _not_before(self, name: str) -> float:
         if name not in self._asked:
             return float("-inf")
         count, at = self._asked[name].count, self._asked[name].at
         if name in self._seldom:
-            return at if math.isinf(at) else max(at, self._turn_at) + self._pace.ask_halted
-        return at + min(self._pace.poll, self._pace.ask_again * 2.0 ** min(count - 1, 10))
+            return at if math.isinf(at) else max(at, self._turn_at) + self._context.pace.ask_halted
+        return at + min(self._context.pace.poll, self._context.pace.ask_again * 2.0 ** min(count - 1, 10))
 
     async def _by_name(self, question: Question) -> OrderReport | VenueError | None:
-        try:
-            report = await self._requests.make(
-                "find_order",
-                self._venue.find_order(question.line.symbol, question.name),
-                purpose=self._purpose(question),
-            )
-            return None if report is None else sound(report, question.name, question.may_fill)
-        except VenueError as error:
-            return error
-
-    async def _resting(self, purpose: Purpose) -> dict[str, Order] | None:
-        """The open orders by client id; None if the venue does not say."""
-        try:
-            orders = await self._requests.make("open_orders", self._venue.open_orders(), purpose=purpose)
-            return {order.client_order_id: order for order in orders if order.client_order_id is not None}
-        except (VenueError, AttributeError, TypeError):
-            return None
+        symbol, name, most = question.line.symbol, question.name, question.may_fill
+        return await self._context.find_order(symbol, name, most, self._purpose(question))
 
     def _sparing(self, due: Sequence[Question]) -> Sequence[Question]:
         """Without those that could decide nothing now, where they would take the room of the questions that do.
@@ -287,7 +235,7 @@ class Asking:
     def _is_scarce(self, call: Call, symbols: Sequence[str]) -> bool:
         """Whether there is no room for a question about each, and for those that decide."""
         wanted = [*symbols] * _ROUNDS
-        return self._requests.room(call, wanted) < len(wanted)
+        return self._context.room(call, wanted) < len(wanted)
 
     def _count(self, question: Question, now: float) -> None:
         """Count the question that is about to be put, and decide whose room it uses."""
@@ -297,7 +245,7 @@ class Asking:
         if not asked.can_be_absent:
             asked.urgent = asked.count <= URGENT_QUESTIONS
             return
-        pause = self._pace.look_again * 2.0 ** min(max(asked.decided - URGENT_QUESTIONS, 0), 10)
+        pause = self._context.pace.look_again * 2.0 ** min(max(asked.decided - URGENT_QUESTIONS, 0), 10)
         asked.urgent = asked.decisive < URGENT_QUESTIONS or now - asked.decisive_at >= pause
 
     def _purpose(self, question: Question) -> Purpose:
@@ -318,26 +266,28 @@ class Asking:
         return told(report, state, self._head(question))
 
     async def _answer(
-        self, question: Question, report: OrderReport | VenueError | None, resting: dict[str, Order] | None
+        self, question: Question, report: OrderReport | VenueError | None, resting: Mapping[str | None, Order] | None
     ) -> Entry | None:
+        asked = self._asked[question.name]
         if report is None:
-            self._denied.setdefault(question.name, self._clock.monotonic())
+            asked.denied_since = self._context.clock.monotonic() if asked.denied_since is None else asked.denied_since
         elif isinstance(report, OrderReport):
-            self._denied.pop(question.name, None)
-        if isinstance(report, OrderReport):
+            asked.denied_since = None
             if report.state == "open" and question.state is None:
-                self.resting[question.name] = report.id
+                asked.resting = report.id
             return self._as_told(question, report)
         if isinstance(report, RateLimitedError | VenueDownError):
             return None
         return await self._otherwise(question, resting, denied=report is None)
 
-    async def _otherwise(self, question: Question, resting: dict[str, Order] | None, *, denied: bool) -> Entry | None:
+    async def _otherwise(
+        self, question: Question, resting: Mapping[str | None, Order] | None, *, denied: bool
+    ) -> Entry | None:
         """What open orders and fills say of an order that its name did not lead to."""
         if resting is not None and question.name in resting:
             order = resting[question.name]
             if question.state is None:
-                self.resting[question.name] = order.id
+                self._asked[question.name].resting = order.id
             news = question.state in (State.SENDING, State.UNKNOWN)
             return Acknowledged(*self._head(question), order=said(order.id)) if news else None
         if (
@@ -360,9 +310,7 @@ class Asking:
     async def _by_fills(self, question: Question) -> OrderReport | None:
         """The order as its fills tell it; None if the venue does not say."""
         try:
-            asked = self._venue.fills(question.line.symbol, question.name)
-            told_fills = await self._requests.make("fills", asked, purpose=self._purpose(question))
-            fills = sound_fills(told_fills)
+            fills = await self._context.fills(question.line.symbol, question.name, self._purpose(question))
         except (VenueError, TypeError):
             return None
         filled = sum((fill.amount for fill in fills), ZERO)
@@ -381,12 +329,14 @@ class Asking:
 
     def _denied_for_long(self, question: Question) -> bool:
         """Whether the venue has been denying the order for longer than its lists may lag."""
-        since = self._denied.get(question.name, self._clock.monotonic())
-        return question.state is not State.WORKING or self._clock.monotonic() - since >= self._pace.absence_after
+        if question.state is not State.WORKING:
+            return True
+        since = self._asked[question.name].denied_since
+        return since is not None and self._context.clock.monotonic() - since >= self._context.pace.absence_after
 
     def _can_be_absent(self, question: Question) -> bool:
         """Whether a denial is believed: not while the request runs, for one that does may arrive after any denial."""
-        return self._asked[question.name].can_be_absent and question.name not in self._requests.running
+        return self._asked[question.name].can_be_absent and question.name not in self._context.running
 
     def _decides(self, question: Question) -> bool:
         """Whether a denial that is asked for now may be believed.
@@ -409,28 +359,19 @@ class Asking:
         """
         if question.sent_at is None:
             return True
-        now = self._clock.monotonic()
-        met = self._met.get(question.name)
-        if met is None or met[0] != question.sent_at:
-            age = max(0.0, (self._clock.now() - question.sent_at).total_seconds())
-            met = self._met[question.name] = (question.sent_at, now, age)
-        return met[2] + now - met[1] >= over_after(self._life, self._pace, question.valid_for)
+        now = self._context.clock.monotonic()
+        asked = self._asked[question.name]
+        if asked.met is None or asked.met[0] != question.sent_at:
+            asked.met = (question.sent_at, now, max(0.0, self._context.since(question.sent_at)))
+        _, met_at, age = asked.met
+        return age + now - met_at >= over_after(self._life, self._context.pace, question.valid_for)
 
     def is_late(self, question: Question) -> bool:
         """Whether a line no longer waits for the order. A clock that was set back says yes."""
         if question.sent_at is None:
             return True
-        since = (self._clock.now() - question.sent_at).total_seconds()
-        return since >= self._pace.absence_after or since < 0
+        since = self._context.since(question.sent_at)
+        return since >= self._context.pace.absence_after or since < 0
 
     def _head(self, question: Question) -> EntryHead:
-        line = question.line
-        return (
-            line.decision,
-            self._clock.now(),
-            self._account,
-            line.symbol,
-            line.position_side,
-            question.name,
-            question.attempt,
-        )
+        return self._context.head(question.line, question.name, question.attempt)

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from killswitch.execution.patience import Pace
-from killswitch.execution.send.venue_session import CancelAnswer, Executor
+from killswitch.execution.account_context import AccountContext
+from killswitch.execution.recorded_reports import said
 from killswitch.execution.state.account_job import Work
-from killswitch.model.clock import Clock
+from killswitch.journal.entries import Cancelled
 from killswitch.model.decision import Cancel
+from killswitch.model.venue import OrderRejectedError, RateLimitedError, VenueDownError, VenueError
 
 Due = tuple[Work, Cancel]
 
@@ -31,16 +32,14 @@ class Cancelling:
     repeatedly. What the venue did not listen to is not counted.
     """
 
-    def __init__(self, executor: Executor, clock: Clock, pace: Pace) -> None:
-        self._executor = executor
-        self._clock = clock
-        self._pace = pace
+    def __init__(self, context: AccountContext) -> None:
+        self._context = context
         self._tries: dict[tuple[str, str], _Tries] = {}
         self._under_way: set[str] = set()
 
     async def run(self, due: Sequence[Due]) -> None:
         """Cancel those of `due` whose time has come."""
-        now = self._clock.monotonic()
+        now = self._context.clock.monotonic()
         ready = [
             (work, cancel)
             for work, cancel in due
@@ -48,39 +47,43 @@ class Cancelling:
         ]
         self._under_way |= {cancel.order for _, cancel in ready}
         try:
-            asked = (self._executor.cancel(cancel.symbol, cancel.order) for _, cancel in ready)
+            asked = (self._context.cancel(cancel.symbol, cancel.order) for _, cancel in ready)
             answers = await asyncio.gather(*asked)
         finally:
             self._under_way -= {cancel.order for _, cancel in ready}
-        failed: list[tuple[Work, Cancel, CancelAnswer]] = []
-        for (work, cancel), answer in zip(ready, answers, strict=True):
-            match answer.what:
-                case "done":
+        failed: list[tuple[Work, Cancel, VenueError]] = []
+        for (work, cancel), error in zip(ready, answers, strict=True):
+            match error:
+                case None:
                     self._gone(work, cancel)
-                case "refused":
-                    work.cannot_cancel(cancel, answer.text)
-                case "unheard":
-                    self._of(work, cancel).not_before = self._clock.monotonic() + self._pace.first_wait
-                case "failed":
-                    failed.append((work, cancel, answer))
+                case OrderRejectedError():
+                    work.cannot_cancel(cancel, said(error))
+                case RateLimitedError() | VenueDownError():
+                    self._of(work, cancel).not_before = self._context.clock.monotonic() + self._context.pace.first_wait
+                case _:
+                    failed.append((work, cancel, error))
         if failed:
             await self._count(failed)
 
-    async def _count(self, failed: Sequence[tuple[Work, Cancel, CancelAnswer]]) -> None:
+    async def _count(self, failed: Sequence[tuple[Work, Cancel, VenueError]]) -> None:
         again = any(self._of(work, cancel).failed for work, cancel, _ in failed)
-        resting = await self._executor.resting() if again else None
-        for work, cancel, answer in failed:
+        resting = await self._context.open_orders(self._context.pace.cancel_timeout) if again else None
+        for work, cancel, error in failed:
             tries = self._of(work, cancel)
             tries.failed += 1
-            tries.absent = tries.absent + 1 if resting is not None and cancel.order not in resting else 0
-            tries.not_before = self._clock.monotonic() + self._pace.wait_after(tries.failed)
-            if tries.absent >= self._pace.doubt_reads:
+            tries.absent = (
+                tries.absent + 1 if resting is not None and all(each.id != cancel.order for each in resting) else 0
+            )
+            tries.not_before = self._context.clock.monotonic() + self._context.pace.wait_after(tries.failed)
+            if tries.absent >= self._context.pace.doubt_reads:
                 self._gone(work, cancel)
-            elif tries.failed >= self._pace.fruitless_attempts:
-                work.cannot_cancel(cancel, f"{tries.failed} requests in a row failed, the last one with {answer.text}")
+            elif tries.failed >= self._context.pace.fruitless_attempts:
+                work.cannot_cancel(cancel, f"{tries.failed} requests in a row failed, the last one with {said(error)}")
 
     def _gone(self, work: Work, cancel: Cancel) -> None:
-        self._executor.cancelled(cancel, work.decision.id)
+        place = (self._context.account, cancel.symbol)
+        entry = Cancelled(work.decision.id, self._context.clock.now(), *place, order=cancel.order, why=cancel.why)
+        self._context.record([entry])
         self._tries.pop((work.decision.id, cancel.order), None)
 
     def _of(self, work: Work, cancel: Cancel) -> _Tries:

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from msgspec import structs
 
+from killswitch.execution.account_context import AccountContext
 from killswitch.execution.recorded_reports import said, sound
 from killswitch.execution.send.queued_orders import Departure, Flight, Queue, Sent, Wave
-from killswitch.execution.send.requests import Requests
 from killswitch.journal.entries import EXPIRED, Acknowledged, Entry, EntryHead, Filled, Rejected, Unknown
 from killswitch.journal.lifecycle import ZERO, State
-from killswitch.model.clock import Clock
 from killswitch.model.venue import (
     BatchingVenue,
     Call,
@@ -27,15 +26,10 @@ from killswitch.model.venue import (
     OrderRequest,
     RateLimitedError,
     RequestExpiredError,
-    VenueAdapter,
     VenueDownError,
     VenueError,
-    VenueTraits,
 )
 from killswitch.ratelimit.budget import Ticket
-
-RecordAll = Callable[[Sequence[Entry]], None]
-"""Makes entries durable together, and then lets each move what it is about."""
 
 TOGETHER = 0.02
 """Real seconds that an answer waits for others to be journaled with it. The order itself is durable already."""
@@ -58,21 +52,9 @@ ANY_OTHER = "\N{ASTERISK}"
 class Dispatch:
     """Sends waves of orders of one account."""
 
-    def __init__(
-        self,
-        account: str,
-        venue: VenueAdapter,
-        traits: VenueTraits,
-        clock: Clock,
-        requests: Requests,
-        record: RecordAll,
-    ) -> None:
-        self._account = account
-        self._venue = venue
-        self._batch = traits.batch if isinstance(venue, BatchingVenue) else 1
-        self._clock = clock
-        self._requests = requests
-        self._record = record
+    def __init__(self, context: AccountContext) -> None:
+        self._context = context
+        self._batch = context.traits.batch if isinstance(context.venue, BatchingVenue) else 1
         self._behind: dict[asyncio.Task[Sequence[Entry]], Flight] = {}
         """Requests that no wave waits for any longer."""
 
@@ -85,7 +67,7 @@ class Dispatch:
         found: list[Entry] = []
         for task in ended:
             group = self._behind.pop(task).group
-            self._requests.running -= _names(group)
+            self._context.running -= _names(group)
             if task.cancelled():
                 continue
             error = task.exception()
@@ -132,14 +114,14 @@ class Dispatch:
                     if groups:
                         await asyncio.sleep(0)  # let them leave before the next ones are made
                 more = await self._wait(wave, queue)
-                for task, flight in wave.leave_behind(loop.time() - self._requests.ask_after + LEAST):
+                for task, flight in wave.leave_behind(loop.time() - self._context.pace.ask_after + LEAST):
                     self._behind[task] = flight
-                    self._requests.running |= _names(flight.group)
+                    self._context.running |= _names(flight.group)
                 if queue.sent and not (wave.open or more):
                     answered()
                     await asyncio.sleep(0)
                 if not wave.open or wave.held_for >= TOGETHER - LEAST:
-                    self._record(wave.give())
+                    self._context.record(wave.give())
             for task in tasks:
                 if task not in self._behind:
                     task.result()
@@ -159,9 +141,9 @@ class Dispatch:
         soon = room_in <= SOON
         if not wave.open:
             if soon:
-                await self._clock.sleep(room_in)
+                await self._context.clock.sleep(room_in)
             return soon
-        asked_in = wave.oldest() + self._requests.ask_after - asyncio.get_running_loop().time()
+        asked_in = wave.oldest() + self._context.pace.ask_after - asyncio.get_running_loop().time()
         waits = [max(room_in, LEAST)] * soon + [max(TOGETHER - wave.held_for, LEAST)] * wave.holds
         try:
             async with asyncio.timeout(min([*waits, max(asked_in, LEAST)])):
@@ -174,18 +156,18 @@ class Dispatch:
     def _room_in(self, queue: Queue) -> float:
         """Seconds until the next order may leave; infinite where that is not for the budget alone to say."""
         first = queue.peek() or next(iter(queue.made), None)
-        if first is None or self._requests.quiet_for > 0.0 or self._requests.broken_for > 0.0:
+        if first is None or self._context.quiet_for > 0.0 or self._context.broken_for > 0.0:
             return math.inf
         symbols = [each.line.symbol for each in queue.next(self._batch)] or [first.line.symbol]
-        single = self._requests.wait("submit", symbols[:1])
+        single = self._context.wait("submit", symbols[:1])
         if len(symbols) < 2 or single <= 0.0:
             return single
-        return min(single, self._requests.wait("submit_batch", symbols[:2]))
+        return min(single, self._context.wait("submit_batch", symbols[:2]))
 
     def _depart(self, queue: Queue, chunk: int) -> list[tuple[Sequence[Departure], Ticket]]:
         """Up to `chunk` orders that there is room for, as requests with their room; durable when this returns."""
         groups: list[tuple[Sequence[Departure], Ticket]] = []
-        count, most = 0, self._requests.orders_at_once(chunk if queue.peek() is not None else 0)
+        count, most = 0, self._context.orders_at_once(chunk if queue.peek() is not None else 0)
         while count < most:
             group = self._next_group(queue.next(min(self._batch, most - count)))
             if not group:
@@ -193,42 +175,40 @@ class Dispatch:
                     break
                 queue.skip()
                 continue
-            groups.append((group, self._requests.take(_call(group), [each.line.symbol for each in group])))
+            groups.append((group, self._context.take(_call(group), [each.line.symbol for each in group])))
             queue.took(len(group))
             count += len(group)
-        now = self._clock.now()
-        self._record([structs.replace(each.entry, at=now) for group, _ in groups for each in group])
+        now = self._context.clock.now()
+        self._context.record([structs.replace(each.entry, at=now) for group, _ in groups for each in group])
         return groups
 
     def _only_its_symbol(self, symbol: str) -> bool:
         """Whether there is room for an order of any other symbol: then this one does not hold the others up."""
-        return self._requests.wait("submit", (symbol,)) > 0.0 and self._requests.wait("submit", (ANY_OTHER,)) <= 0.0
+        return self._context.wait("submit", (symbol,)) > 0.0 and self._context.wait("submit", (ANY_OTHER,)) <= 0.0
 
     def _next_group(self, first: list[Departure]) -> list[Departure]:
         """What of the first orders in the queue one request may carry now: a batch, else a single order, else none."""
         symbols = [each.line.symbol for each in first]
-        fits = self._requests.room("submit_batch", symbols) if len(first) > 1 else 0
+        fits = self._context.room("submit_batch", symbols) if len(first) > 1 else 0
         if fits > 1:
             return first[:fits]
-        return first[:1] if first and self._requests.wait("submit", symbols[:1]) <= 0.0 else []
+        return first[:1] if first and self._context.wait("submit", symbols[:1]) <= 0.0 else []
 
     async def _request(self, group: Sequence[Departure], ticket: Ticket) -> list[Entry]:
         """One request, and for each of its orders what the venue said."""
-        asked: Awaitable[Sequence[OrderReport | VenueError]]
-        asked = self._single(group[0].request) if len(group) == 1 else self._several([d.request for d in group])
         try:
-            found = await self._requests.made(_call(group), asked, ticket)
+            found = await self._context.made(_call(group), self._submit([each.request for each in group]), ticket)
         except VenueError as error:
             return [self._failed(each, error) for each in group]
         return [self._answered(each, answer) for each, answer in zip(group, found, strict=True)]
 
-    async def _single(self, request: OrderRequest) -> Sequence[OrderReport | VenueError]:
-        return (await self._venue.submit(request),)
-
-    async def _several(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
-        if not isinstance(self._venue, BatchingVenue):
-            raise TypeError(f"{type(self._venue).__name__} takes no batches")
-        found = tuple(await self._venue.submit_batch(requests))
+    async def _submit(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
+        venue = self._context.venue
+        if len(requests) == 1:
+            return (await venue.submit(requests[0]),)
+        if not isinstance(venue, BatchingVenue):
+            raise TypeError(f"{type(venue).__name__} takes no batches")
+        found = tuple(await venue.submit_batch(requests))
         if len(found) != len(requests):
             raise MalformedAnswerError(f"{len(found)} answers to a batch of {len(requests)} orders")
         return found
@@ -236,13 +216,11 @@ class Dispatch:
     def _answered(self, departure: Departure, answer: OrderReport | VenueError) -> Entry:
         if isinstance(answer, VenueError):
             if isinstance(answer, RateLimitedError):
-                self._requests.refused(answer)
+                self._context.refused(answer)
             return self._failed(departure, answer)
         line = departure.line
         try:
             report = sound(answer, departure.request.client_order_id, line.may_fill)
-        except VenueError as error:
-            return self._failed(departure, error)
         except Exception as error:  # noqa: BLE001 - an adapter is someone else's code: it must not stop other orders
             return self._unknown(departure, error)
         head = self._head(departure)
@@ -255,30 +233,22 @@ class Dispatch:
                 # The venue has an order of this name: ours, sent before. What became of it, only it can say.
                 return Unknown(*head, reason=error.reason, text=said(error))
             case OrderRejectedError():
-                return Rejected(*head, reason=said(error.reason), text=said(error))
+                reason = said(error.reason)
             case RateLimitedError():
-                return Rejected(*head, reason="rate_limited", text=said(error))
+                reason = "rate_limited"
             case RequestExpiredError():
-                return Rejected(*head, reason=EXPIRED, text=said(error))
+                reason = EXPIRED
             case VenueDownError():
-                return Rejected(*head, reason="venue_down", text=said(error))
+                reason = "venue_down"
             case _:
                 return self._unknown(departure, error)
+        return Rejected(*head, reason=reason, text=said(error))
 
     def _unknown(self, departure: Departure, error: BaseException) -> Unknown:
         return Unknown(*self._head(departure), text=said(f"{type(error).__name__}: {error}"))
 
     def _head(self, departure: Departure) -> EntryHead:
-        line, sending = departure.line, departure.entry
-        return (
-            line.decision,
-            self._clock.now(),
-            self._account,
-            line.symbol,
-            line.position_side,
-            sending.client_order_id,
-            sending.attempt,
-        )
+        return self._context.head(departure.line, departure.entry.client_order_id, departure.entry.attempt)
 
 
 def _names(group: Sequence[Departure]) -> set[str]:

@@ -41,15 +41,13 @@ REMEMBERED = 16
 class Memory:
     """Everything that is remembered, and the one way in which it changes: an entry that is durable first."""
 
-    def __init__(
-        self, account: str, store: Journal, clock: Clock, pace: Pace, watch: ClosingWatch, protections: Protections
-    ) -> None:
+    def __init__(self, account: str, store: Journal, clock: Clock, pace: Pace, watch: ClosingWatch) -> None:
         self._account = account
         self._store = store
         self._clock = clock
         self._pace = pace
         self._watch = watch
-        self._protections = protections
+        self.protections = Protections()
         self._ledgers: dict[PositionKey, PositionLedger] = {}
         self._prepared: dict[str, Work] = {}
         self._held: list[Entry] | None = None
@@ -146,7 +144,7 @@ class Memory:
                 self.moved, self.moved_at = self.moved + 1, self._clock.monotonic()
             self.sent += isinstance(entry, Sending)
             self.works[entry.decision].apply(entry)
-            self._protections.apply(entry)
+            self.protections.apply(entry)
             self._apply_to_ledger(self.works[entry.decision], entry)
         self._count_uncharged(entries)
 
@@ -270,7 +268,7 @@ class Memory:
             if entry.account != self._account:
                 continue
             if entry.decision in self.works:
-                self._protections.apply(entry)
+                self.protections.apply(entry)
             if entry.key in keys:
                 self._apply_to_ledger(beside[entry.decision], entry)
 
