@@ -18,9 +18,11 @@ from typing import Literal
 
 from killswitch.model.venue import PLAIN_VENUE, Call, MeteredVenue, RateLimit, VenueTraits
 from killswitch.ratelimit.bucket import Bucket
-from killswitch.ratelimit.limits import Place, Shared, Toll, added_up, dearest
+from killswitch.ratelimit.limits import Shared, Toll, added_up, dearest
 
-Purpose = Literal["closing", "reading"]
+Purpose = Literal["closing", "reading", "turn", "poll"]
+"""What a call is for. A `turn` is a reading that comes after those of others that have claimed before; a `poll` is one
+that comes at every interval, too, and keeps its pace. All but closing leave the share that is reserved for it."""
 
 FIRST_QUIET = 1.0
 """Seconds of silence after a refusal that does not say how long; doubled by each further one in a row."""
@@ -33,6 +35,9 @@ They would else use a minute's units up in half of it where there are too many, 
 """
 LONGEST_BAN = 3 * 86_400.0
 """Seconds. A longer `retry_after` is no time but a mistake: Binance bans an address for three days at the most."""
+
+
+_IN_TURN = frozenset[Purpose]({"turn", "poll"})
 
 
 class BudgetSpentError(Exception):
@@ -79,16 +84,16 @@ class Budget:
 
     def __init__(
         self,
-        places: Sequence[Place],
+        limits: Mapping[str, Shared],
         tolls: Mapping[Call, Sequence[Toll]],
         reserved: Decimal,
         quiet: Quiet,
         paces: Sequence[Toll] = (),
     ) -> None:
         """`paces`: what a poll takes beside its tolls, of what polls may use in any `PACE` seconds."""
-        self._places = tuple(places)
+        self._limits = limits
         self._tolls = tolls
-        self._paces = tuple(paces)
+        self._paces = paces
         self._reserved = reserved
         self._quiet = quiet
         self._observed: dict[str, int] = {}
@@ -97,31 +102,20 @@ class Budget:
     @classmethod
     def unlimited(cls) -> Budget:
         """A budget without limits. A refusal of the venue is heeded all the same."""
-        return cls((), {}, Decimal(0), Quiet())
+        return cls({}, {}, Decimal(0), Quiet())
 
     @property
     def quiet_until(self) -> float:
         """Until when the venue wants no request at all; minus infinity if it never refused one."""
         return self._quiet.until
 
-    def wait(
-        self,
-        now: float,
-        call: Call,
-        symbols: Sequence[str] = (),
-        purpose: Purpose = "closing",
-        *,
-        in_turn: bool = False,
-        poll: bool = False,
-    ) -> float:
+    def wait(self, now: float, call: Call, symbols: Sequence[str] = (), purpose: Purpose = "closing") -> float:
         """Seconds until the call, with one order for each symbol, fits; 0.0 if it does, infinite if it never can.
 
         Several symbols are one request for `submit_batch`, and one request each for every other call. Where it has to
-        wait for an answer that is not here yet, this is the earliest that can be. `in_turn`: it is the reading that
-        `claim` is for, after those of others that have claimed before. `poll`: it is one of those that come at every
-        interval, and keeps their pace.
+        wait for an answer that is not here yet, this is the earliest that can be.
         """
-        return self._wait(now, self._cost(call, symbols, poll=poll), purpose, in_turn=in_turn)
+        return self._wait(now, self._cost(call, symbols, purpose), purpose)
 
     def room(self, now: float, call: Call, symbols: Sequence[str], purpose: Purpose = "closing") -> int:
         """How many of `symbols`, from the front, fit now: as one batch for `submit_batch`, as single calls else."""
@@ -131,34 +125,32 @@ class Budget:
         batch = call == "submit_batch"
         for fitting, symbol in enumerate(symbols):
             for toll in self._tolls.get(call, ()):
-                bucket = toll.place.bucket(symbol)
+                bucket = toll.limit.bucket(symbol)
                 more = toll.each if batch and bucket in needed else toll.units + toll.each
                 needed[bucket] = needed.get(bucket, 0) + more
                 if not bucket.fits(now, needed[bucket], self._reserve(bucket, purpose)):
                     return fitting
         return len(symbols)
 
-    def take(
-        self,
-        now: float,
-        call: Call,
-        symbols: Sequence[str] = (),
-        purpose: Purpose = "closing",
-        *,
-        in_turn: bool = False,
-        poll: bool = False,
-    ) -> Ticket:
+    def take(self, now: float, call: Call, symbols: Sequence[str] = (), purpose: Purpose = "closing") -> Ticket:
         """Count a call that leaves now. BudgetSpentError if it does not fit; nothing is counted then."""
-        costs = [*self._cost(call, symbols, poll=poll)]
-        if (wait := self._wait(now, costs, purpose, in_turn=in_turn)) > 0.0:
+        costs = [*self._cost(call, symbols, purpose)]
+        if (wait := self._wait(now, costs, purpose)) > 0.0:
             raise BudgetSpentError(call, wait)
-        reading = purpose == "reading"
-        if in_turn:
+        reading = purpose != "closing"
+        if purpose in _IN_TURN:
             self.withdraw()
         return Ticket(now, tuple((bucket, bucket.take(now, units, reading=reading)) for bucket, units in costs))
 
     def claim(
-        self, now: float, call: Call, symbols: Sequence[str] = (), *, overdue: float, until: float, poll: bool = False
+        self,
+        now: float,
+        call: Call,
+        symbols: Sequence[str] = (),
+        purpose: Literal["turn", "poll"] = "turn",
+        *,
+        overdue: float,
+        until: float,
     ) -> None:
         """A reading waits for its room: the readings of other accounts that share a limit come after it.
 
@@ -166,18 +158,15 @@ class Budget:
         `until`, when it lapses; it keeps its place and the first `overdue` then. Its `take` ends it.
         """
         # What only the pace holds back claims nothing of the venue's limits: others may go meanwhile.
-        paced = [*self._cost_of(self._paces, (), batch=False)] if poll else []
-        held = any(bucket.wait(now, units, self._reserve(bucket, "reading"), self) > 0.0 for bucket, units in paced)
-        costs = [
-            (bucket, units, self._reserve(bucket, "reading"))
-            for bucket, units in (paced if held else self._cost(call, symbols, poll=poll))
-        ]
-        waits = {bucket: bucket.wait(now, units, reserve, self) for bucket, units, reserve in costs}
-        for bucket, units, reserve in costs:
+        paced = [*self._pace_cost(purpose)]
+        costs = paced if self._wait_for_room(now, paced, purpose) > 0.0 else [*self._cost(call, symbols, purpose)]
+        waits = {bucket: self._wait_for_room(now, [(bucket, units)], purpose) for bucket, units in costs}
+        for bucket, units in costs:
             # While another limit keeps it waiting for longer than this one takes to come back, it claims nothing here.
             elsewhere = max((wait for other, wait in waits.items() if other is not bucket), default=0.0)
             begins = now + elsewhere - bucket.per
-            bucket.claim(now, self, units, reserve or 0, begins=begins, overdue=overdue, until=until)
+            reserve = self._reserve(bucket, purpose) or 0
+            bucket.claim(now, self, units, reserve, begins=begins, overdue=overdue, until=until)
         for bucket in self._claimed:
             if bucket not in waits:
                 bucket.withdraw(self)
@@ -204,12 +193,12 @@ class Budget:
         To be told right after an answer. A number that is the one told last is no news: it may be as old as that.
         Limits for each symbol are passed over, since the venue's count does not say of which.
         """
-        for place in self._places:
-            said = used.get(place.limit.name)
-            if said is None or place.limit.by == "symbol" or said == self._observed.get(place.limit.name):
+        for name, limit in self._limits.items():
+            said = used.get(name)
+            if said is None or limit.by_symbol or said == self._observed.get(name):
                 continue
-            self._observed[place.limit.name] = said
-            place.bucket("").observed(now, said)
+            self._observed[name] = said
+            limit.bucket("").observed(now, said)
 
     def heed(self, now: float, adapter: object) -> None:
         """Observe what the adapter has read of the venue's own count, if it reads any. To be told after an answer."""
@@ -228,26 +217,25 @@ class Budget:
         """
         self._quiet.refused(now, retry_after)
 
-    def _wait(
-        self, now: float, costs: Iterable[tuple[Bucket, int]], purpose: Purpose, *, in_turn: bool = False
-    ) -> float:
-        owner = self if in_turn else None
-        wait = max(self._quiet.until - now, 0.0)
-        for bucket, units in costs:
-            wait = max(wait, bucket.wait(now, units, self._reserve(bucket, purpose), owner))
-        return wait
+    def _wait(self, now: float, costs: Iterable[tuple[Bucket, int]], purpose: Purpose) -> float:
+        return max(self._quiet.until - now, self._wait_for_room(now, costs, purpose))
 
-    def _cost(self, call: Call, symbols: Sequence[str], *, poll: bool = False) -> Iterator[tuple[Bucket, int]]:
-        yield from self._cost_of(self._tolls.get(call, ()), symbols, batch=call == "submit_batch")
-        if poll:
-            yield from self._cost_of(self._paces, (), batch=False)
+    def _wait_for_room(self, now: float, costs: Iterable[tuple[Bucket, int]], purpose: Purpose) -> float:
+        owner = self if purpose in _IN_TURN else None
+        waits = (bucket.wait(now, units, self._reserve(bucket, purpose), owner) for bucket, units in costs)
+        return max(waits, default=0.0)
 
-    def _cost_of(self, tolls: Iterable[Toll], symbols: Sequence[str], *, batch: bool) -> Iterator[tuple[Bucket, int]]:
-        for toll in tolls:
-            yield from toll.cost(symbols, batch=batch)
+    def _cost(self, call: Call, symbols: Sequence[str], purpose: Purpose) -> Iterator[tuple[Bucket, int]]:
+        for toll in self._tolls.get(call, ()):
+            yield from toll.cost(symbols, batch=call == "submit_batch")
+        yield from self._pace_cost(purpose)
+
+    def _pace_cost(self, purpose: Purpose) -> Iterator[tuple[Bucket, int]]:
+        for toll in self._paces if purpose == "poll" else ():
+            yield from toll.cost((), batch=False)
 
     def _reserve(self, bucket: Bucket, purpose: Purpose) -> int | None:
-        return int(bucket.allowed * self._reserved) if purpose == "reading" else None
+        return None if purpose == "closing" else int(bucket.allowed * self._reserved)
 
 
 class Budgets:
@@ -269,40 +257,42 @@ class Budgets:
         if not 0 <= reserved < 1:
             raise ValueError(f"the share reserved for closing is {reserved}, which is not from 0 to less than 1")
         costs = added_up(traits)
-        places = {limit.name: self._place(account, venue, limit, dearest(costs, limit.name)) for limit in traits.limits}
+        limits = {limit.name: self._limit(account, venue, limit, dearest(costs, limit.name)) for limit in traits.limits}
         tolls: dict[Call, list[Toll]] = {}
+        for (call, name), (units, each) in costs.items():
+            if units or each:
+                tolls.setdefault(call, []).append(Toll(limits[name], units, each))
         paces = [
-            Toll(self._pace(account, venue, places[limit.name], units), units, 0, by_symbol=False)
+            Toll(self._pace(account, venue, limit, limits[limit.name], units), units, 0)
             for limit in traits.limits
             if (units := costs.get(("snapshot", limit.name), (0, 0))[0]) and limit.per > self._round + self._interval
         ]
-        for (call, name), (units, each) in costs.items():
-            if units or each:
-                toll = Toll(places[name], units, each, places[name].limit.by == "symbol")
-                tolls.setdefault(call, []).append(toll)
-        return Budget(tuple(places.values()), tolls, reserved, self._quiet.setdefault(venue, Quiet()), paces)
+        return Budget(limits, tolls, reserved, self._quiet.setdefault(venue, Quiet()), paces)
 
     @property
     def _round(self) -> float:
         return max(PACE, self._interval)
 
-    def _place(self, account: str, venue: str, limit: RateLimit, most: int) -> Place:
+    def _limit(self, account: str, venue: str, limit: RateLimit, most: int) -> Shared:
         """Two accounts that say it differently: the stricter is true."""
-        owner = "" if limit.by == "address" else account
-        shared = self._shared.setdefault((venue, owner, limit.name), Shared(limit.allowed, limit.per))
+        made = Shared(limit.allowed, limit.per, by_symbol=limit.by == "symbol")
+        shared = self._shared.setdefault(_owned(account, venue, limit), made)
         shared.tighten(limit, most)
-        return Place(limit, shared)
+        return shared
 
-    def _pace(self, account: str, venue: str, place: Place, a_poll: int) -> Place:
+    def _pace(self, account: str, venue: str, limit: RateLimit, strictest: Shared, a_poll: int) -> Shared:
         """What polls may use of a long limit in a short time: one of them always may.
 
         It is what the limit leaves for that time and one interval more: polls come in steps, and the units of the one
         before are held beyond its answer, so that the polls of one step more may lie in any such time.
         """
-        limit, strictest = place.limit, place.shared
-        owner = "" if limit.by == "address" else account
-        shared = self._paces.setdefault((venue, owner, limit.name), Shared(0, self._round))
+        shared = self._paces.setdefault(_owned(account, venue, limit), Shared(0, self._round))
         shared.dearest = max(shared.dearest, a_poll)
         share = Fraction(self._round + self._interval) / Fraction(strictest.per)
         shared.allowed = shared.bucket("").allowed = max(math.ceil(strictest.allowed * share), shared.dearest)
-        return Place(RateLimit(limit.name, shared.allowed, self._round, limit.by), shared)
+        return shared
+
+
+def _owned(account: str, venue: str, limit: RateLimit) -> tuple[str, str, str]:
+    """Whose limit it is: an account's, or that of an address with all its accounts."""
+    return (venue, "" if limit.by == "address" else account, limit.name)

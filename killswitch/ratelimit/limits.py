@@ -22,6 +22,8 @@ class Shared:
     per: float
     dearest: int = 0
     """The most that one call takes of it."""
+    by_symbol: bool = False
+    """Whether each symbol has its own."""
     buckets: dict[str, Bucket] = field(default_factory=dict)
     """By symbol, or by "" for what is not counted for each symbol apart."""
 
@@ -34,8 +36,9 @@ class Shared:
         for bucket in self.buckets.values():
             bucket.tighten(self.allowed, self.per)
 
-    def bucket(self, key: str) -> Bucket:
-        """Where the units of a symbol, or of "", are held."""
+    def bucket(self, symbol: str) -> Bucket:
+        """The bucket that an order in `symbol` draws on."""
+        key = symbol if self.by_symbol else ""
         found = self.buckets.get(key)
         if found is None:
             found = self.buckets[key] = Bucket(self.allowed, self.per)
@@ -43,36 +46,23 @@ class Shared:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """One limit as one account meets it, and where its units are held."""
-
-    limit: RateLimit
-    shared: Shared
-
-    def bucket(self, symbol: str) -> Bucket:
-        """The bucket that an order in `symbol` draws on."""
-        return self.shared.bucket(symbol if self.limit.by == "symbol" else "")
-
-
-@dataclass(frozen=True, slots=True)
 class Toll:
     """What one kind of call takes of one limit."""
 
-    place: Place
+    limit: Shared
     units: int
     each: int
-    by_symbol: bool
 
     def cost(self, symbols: Sequence[str], *, batch: bool) -> Iterator[tuple[Bucket, int]]:
         """Buckets and the units taken of them; a batch is one request, every other call one for each symbol."""
-        if not self.by_symbol:
+        if not self.limit.by_symbol:
             requests = 1 if batch or not symbols else len(symbols)
-            yield self.place.bucket(""), self.units * requests + self.each * len(symbols)
+            yield self.limit.bucket(""), self.units * requests + self.each * len(symbols)
         elif len(symbols) == 1:
-            yield self.place.bucket(symbols[0]), self.units + self.each
+            yield self.limit.bucket(symbols[0]), self.units + self.each
         else:
             for symbol, orders in Counter(symbols).items():
-                yield self.place.bucket(symbol), self.units * (1 if batch else orders) + self.each * orders
+                yield self.limit.bucket(symbol), self.units * (1 if batch else orders) + self.each * orders
 
 
 def added_up(traits: VenueTraits) -> dict[tuple[Call, str], tuple[int, int]]:
