@@ -41,21 +41,18 @@ def begin(thread: threading.Thread) -> None:
         raise NoThreadError(text) from None
 
 
-class _Call:
-    """One call, and the future of whoever waits for it."""
+_Call = tuple[Future[Any], Callable[[], Any]]
+"""One call, and the future of whoever waits for it."""
 
-    def __init__(self, future: Future[Any], do: Callable[[], Any]) -> None:
-        self._future = future
-        self._do = do
 
-    def run(self) -> Callable[[], None]:
-        """Do it; what tells whoever waits for it is for the thread to call."""
-        if not self._future.set_running_or_notify_cancel():
-            return lambda: None
-        try:
-            return partial(self._future.set_result, self._do())
-        except BaseException as error:  # noqa: BLE001 - it is whoever waits for it who learns of it
-            return partial(self._future.set_exception, error)
+def _run(future: Future[Any], do: Callable[[], Any]) -> Callable[[], None]:
+    """Do a call; what tells whoever waits for it is for the thread to call."""
+    if not future.set_running_or_notify_cancel():
+        return lambda: None
+    try:
+        return partial(future.set_result, do())
+    except BaseException as error:  # noqa: BLE001 - it is whoever waits for it who learns of it
+        return partial(future.set_exception, error)
 
 
 class DaemonThreads(Executor):
@@ -76,7 +73,7 @@ class DaemonThreads(Executor):
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Always a future: its exception is a NoThreadError where no thread is idle and none can be begun."""
         future: Future[T] = Future()
-        call = _Call(future, lambda: fn(*args, **kwargs))
+        call: _Call = (future, lambda: fn(*args, **kwargs))
         with self._guard:
             idle = self._idle.popitem()[0] if self._idle else None
             is_full = idle is None and self._count >= self._most
@@ -107,7 +104,7 @@ class DaemonThreads(Executor):
         following: _Call | None = call
         del call  # what a call holds is not kept while nothing is done
         while following is not None:
-            tell, following = following.run(), None
+            tell, following = _run(*following), None
             with self._guard:
                 self._idle[own] = threading.current_thread()
             tell()  # who asks again as soon as it has this answer finds an idle thread

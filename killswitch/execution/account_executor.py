@@ -225,7 +225,7 @@ class Closer:
         if reading is not None:
             # Nothing has been sent yet: what it shows is sent for, and verified by the look that follows.
             sent = self._memory.sent
-            await self._sending.send(self._judging.begin(reading), fresh=False)
+            await self._sending.send(Verdicts(self._judging, reading), fresh=False)
             self._show(reading)
             if self._memory.sent > sent:
                 return
@@ -246,7 +246,7 @@ class Closer:
                     self._finish(work, [])
             return
         self._verify(reading)
-        verdicts = self._judging.begin(reading)
+        verdicts = Verdicts(self._judging, reading)
         if sending:
             await self._sending.send(verdicts, fresh=True)
         await self._protect(verdicts)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from hashlib import blake2b
+from uuid import UUID
 
 from killswitch.execution.patience import Pace
 from killswitch.model.venue import ClientIdRule, OrderLife
@@ -43,7 +44,9 @@ def client_order_id(decision_id: str, intent_index: int, attempt: int, rule: Cli
         case "hex":
             return "0x" + _hex(origin)
         case "uuid":
-            return _uuid(_hex(origin))
+            # Version 8 of RFC 9562: a form of one's own, with the version and the variant where readers look for them.
+            digits = _hex(origin)
+            return str(UUID(f"{digits[:12]}8{digits[13:16]}a{digits[17:]}"))
 
 
 def is_ours(name: str | None) -> bool:
@@ -65,12 +68,6 @@ def _short(origin: str, width: int) -> str:
 
 def _hex(origin: str) -> str:
     return _HEX_MARK + blake2b(origin.encode(), digest_size=14).hexdigest()
-
-
-def _uuid(digits: str) -> str:
-    """Version 8 of RFC 9562: a form of one's own, with the version and the variant where readers look for them."""
-    digits = f"{digits[:12]}8{digits[13:16]}a{digits[17:]}"
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def _base36(number: int, width: int) -> str:

@@ -18,8 +18,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from itertools import count
-from typing import Literal
+from itertools import count, dropwhile
 
 from msgspec import Struct, structs
 
@@ -72,7 +71,8 @@ class Reckoning(Struct, frozen=True):
     bound_by: str | None
 
 
-_Phase = tuple[Literal["cancel", "orders", "ask", "look", "book"], Sequence[str]]
+_Phase = tuple[Call, Sequence[str]]
+"""A kind of call, and the symbol of each."""
 
 
 @dataclass(slots=True, eq=False)
@@ -83,7 +83,7 @@ class _Course:
     budget: Budget
     phases: deque[_Phase]
     left: deque[str] = field(default_factory=deque)
-    phase: str = ""
+    phase: Call = "snapshot"
     open: int = 0
     next_departure: float = 0.0
     wakes: float | None = 0.0
@@ -119,12 +119,12 @@ def _phases(task: Task) -> Iterable[_Phase]:
         yield "cancel", task.first
     for wave in range(max((parts for _, parts in task.orders), default=0)):
         symbols = [symbol for symbol, parts in task.orders if parts > wave]
-        yield "orders", symbols
-        yield "ask", symbols
-        yield "look", ("",)
+        yield "submit", symbols
+        yield "find_order", symbols
+        yield "snapshot", ("",)
     if task.last:
         yield "cancel", task.last
-        yield "look", ("",)
+        yield "snapshot", ("",)
 
 
 class _Simulation:
@@ -176,24 +176,24 @@ class _Simulation:
         course.phase, symbols = course.phases.popleft()
         course.left = deque(symbols)
         task = course.task
-        if course.phase != "orders":
+        if course.phase != "submit":
             return
         if course.orders:
             course.next_departure = max(course.next_departure, now + task.pause)
         sweeps = task.traits.whole_book and task.whole_book and not (course.orders or task.every) and len(symbols) > 1
         if sweeps and course.budget.room(now, "submit", symbols) < len(symbols):
-            course.phase, course.left = "book", deque([""])
-            course.phases = deque([("look", ("",)), *_after_orders(course.phases)])
+            course.phase, course.left = "close_book", deque([""])
+            course.phases = deque([("snapshot", ("",)), *dropwhile(lambda each: each[0] != "cancel", course.phases)])
 
     def _send(self, now: float, course: _Course) -> float | None:
         """Seconds until more may leave; None where nothing is left to send."""
         while course.left:
-            if course.phase == "orders":
+            if course.phase == "submit":
                 if course.next_departure > now:
                     return course.next_departure - now
                 wait = self._order(now, course)
             else:
-                wait = self._call(now, course, _CALLS[course.phase], course.left[0])
+                wait = self._call(now, course, course.phase, course.left[0])
             if wait > 0.0:
                 return wait
         return None
@@ -240,16 +240,6 @@ def _without_readings(task: Task, costs: Sequence[ReadingCost]) -> VenueTraits:
         for limit in task.traits.limits
     )
     return structs.replace(task.traits, limits=limits)
-
-
-_CALLS: Mapping[str, Call] = {"cancel": "cancel", "ask": "find_order", "look": "snapshot", "book": "close_book"}
-
-
-def _after_orders(phases: Iterable[_Phase]) -> list[_Phase]:
-    """The phases from the cancels at the end on."""
-    left = list(phases)
-    ends = next((i for i, (what, _) in enumerate(left) if what == "cancel"), len(left))
-    return left[ends:]
 
 
 def _reckoning(course: _Course) -> Reckoning:

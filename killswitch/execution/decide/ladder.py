@@ -79,16 +79,21 @@ def _price(
     mark = finite(position.mark_price)
     book = _book(side, position, instrument)
     if band is not None and mark is not None:
-        price = mark * (1 - band if side == "sell" else 1 + band)
+        price = _edge(mark, side, band)
     elif book is not None:
         price = book
     else:
         return None
     venue_band = None if instrument is None else instrument.price_band
     if venue_band is not None and mark is not None:
-        edge = mark * (1 - venue_band if side == "sell" else 1 + venue_band)
-        price = max(price, edge) if side == "sell" else min(price, edge)
+        nearer = max if side == "sell" else min
+        price = nearer(price, _edge(mark, side, venue_band))
     return _on_tick(price, side, None if instrument is None else finite(instrument.price_step))
+
+
+def _edge(mark: Decimal, side: OrderSide, band: Decimal) -> Decimal:
+    """The worst price within `band` of the mark."""
+    return mark * (1 - band if side == "sell" else 1 + band)
 
 
 def _book(side: OrderSide, position: Position, instrument: Instrument | None) -> Decimal | None:

@@ -24,10 +24,6 @@ class Judging:
         self._doubts: dict[LineName, tuple[int, float, Reading]] = {}
         """In how many readings, since when, and which was the last of them: each counts once."""
 
-    def begin(self, reading: Reading) -> Verdicts:
-        """The verdicts of a pass on `reading`."""
-        return Verdicts(self, reading)
-
     def believed(self, line: Line, reading: Reading) -> Decimal:
         """What is believed to be held before the line's next order."""
         shown = held(line, reading)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import ROUND_FLOOR, Decimal
+from itertools import groupby
 
 from killswitch.execution.decide.ladder import MARKET
 from killswitch.execution.decide.schedule import Do, Verdict
@@ -186,7 +187,7 @@ class Work:
             reason=reason,
             cost=self.cost(),
             delay=self.delay(),
-            left={line.key: left for line, left in self._left(shown)},
+            left=self._left(shown),
         )
 
     def _outcome(self, verdicts: Sequence[Verdict]) -> tuple[ClosingStatus, str | None]:
@@ -203,52 +204,47 @@ class Work:
 
     def closing(self, shown: Mapping[PositionKey, Decimal]) -> Closing:
         """What has been reached, for the next snapshot. `shown`: positions as last read and trusted."""
+        status: ClosingStatus
         if self.finished is not None:
-            return self._ended(self.finished)
-        begun = any(line.attempt > 0 or line.state is State.AT_TARGET for line in self.lines)
-        residual = tuple(
-            Residual(self.account, line.symbol, line.position_side, left) for line, left in self._left(shown)
-        )
-        status: ClosingStatus = "closing" if begun else "planned"
-        return Closing(self.decision.id, status, residual, self.cost(), self.decision.scope)
+            recorded = {line.key: known(self.finished.left.get(line.key)) for line in self.lines}
+            left = {key: amount for key, amount in recorded.items() if amount is not None}
+            status, cost = self.finished.ended_as, known(self.finished.cost)
+        else:
+            begun = any(line.attempt > 0 or line.state is State.AT_TARGET for line in self.lines)
+            left, status, cost = self._left(shown), "closing" if begun else "planned", self.cost()
+        residual = tuple(Residual(self.account, *key, amount) for key, amount in left.items())
+        return Closing(self.decision.id, status, residual, cost, self.decision.scope)
 
-    def _ended(self, finished: Finished) -> Closing:
-        residual = tuple(
-            Residual(self.account, line.symbol, line.position_side, left)
-            for line in self.lines
-            if (left := known(finished.left.get(line.key))) is not None
-        )
-        return Closing(self.decision.id, finished.ended_as, residual, known(finished.cost), self.decision.scope)
-
-    def _left(self, shown: Mapping[PositionKey, Decimal]) -> list[tuple[Line, Decimal]]:
-        """The lines not at their targets, and how far each is from it."""
-        return [(line, left) for line in self.lines if (left := _distance(line, shown)) > ZERO]
+    def _left(self, shown: Mapping[PositionKey, Decimal]) -> dict[PositionKey, Decimal]:
+        """The positions not at their targets, and how far each is from it."""
+        return {line.key: left for line in self.lines if (left := _distance(line, shown)) > ZERO}
 
     def cost(self) -> Decimal | None:
         """Fees and slippage so far, never below 0; None if a part of it is unknown."""
-        total = ZERO
-        for line in self.lines:
-            if line.cost is None:
-                return None
-            total += line.cost
-        return max(ZERO, total)
+        total = _total(line.cost for line in self.lines)
+        return None if total is None else max(ZERO, total)
 
     def delay(self) -> Decimal | None:
         """What the market's move before the orders cost so far, below 0 where it gained; None if a part is unknown."""
-        parts = [line.delay for line in self.lines]
-        known = [part for part in parts if part is not None]
-        return sum(known, ZERO) if len(known) == len(parts) else None
+        return _total(line.delay for line in self.lines)
+
+
+def _total(parts: Iterable[Decimal | None]) -> Decimal | None:
+    """The sum; None if a part is unknown."""
+    total = ZERO
+    for part in parts:
+        if part is None:
+            return None
+        total += part
+    return total
 
 
 def _in_turn(decision: Decision, account: str) -> list[tuple[PositionKey, Decimal]]:
     """Positions and contracts of an account's slices, where those of one come between those of another; else none."""
     mine = [each for each in decision.intents if each.account == account and each.purpose == "reduce"]
     slices: list[tuple[PositionKey, Decimal]] = [((each.symbol, each.position_side), each.contracts) for each in mine]
-    seen: list[PositionKey] = []
-    for key, _ in slices:
-        if not seen or seen[-1] != key:
-            seen.append(key)
-    return slices if len(seen) > len(set(seen)) else []
+    runs = [key for key, _ in groupby(key for key, _ in slices)]
+    return slices if len(runs) > len(set(runs)) else []
 
 
 def _distance(line: Line, shown: Mapping[PositionKey, Decimal]) -> Decimal:

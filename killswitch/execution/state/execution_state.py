@@ -109,10 +109,7 @@ class Memory:
         return list(chain.from_iterable(work.lines for work in self.works.values()))
 
     def ledger(self, key: PositionKey) -> PositionLedger:
-        found = self._ledgers.get(key)
-        if found is None:
-            found = self._ledgers[key] = PositionLedger()
-        return found
+        return self._ledgers.setdefault(key, PositionLedger())
 
     def expected(self) -> dict[PositionKey, Decimal]:
         """What our own orders leave of each position at work, at least. Made before the first order: nothing dear."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from decimal import Decimal
 
 from killswitch.execution.client_order_id import client_order_id as client_order_id
@@ -11,7 +11,7 @@ from killswitch.journal.codec import encode
 from killswitch.journal.entries import Planned, PositionKey
 from killswitch.journal.targets import Line
 from killswitch.model.decision import Decision, Intent, patience_of
-from killswitch.model.snapshot import Position, Side, Snapshot
+from killswitch.model.snapshot import Position, Snapshot
 from killswitch.model.store import JournalEntry
 
 
@@ -25,10 +25,14 @@ def planned_entries(
     """
     if decision.mode == "observe" or decision.kind == "reset":
         return ()
-    held = {} if snapshot is None else _positions(snapshot)
+    held = {
+        (account.account, *position.key): position
+        for account in (() if snapshot is None else snapshot.accounts)
+        for position in account.positions or ()
+    }
     entries = [
         _planned(decision, line, held.get((account, *line.key)))
-        for account in _accounts(decision)
+        for account in dict.fromkeys(intent.account for intent in decision.intents)
         for line in lines_of(decision, account)
     ]
     with_lines = {entry.account for entry in entries}
@@ -51,9 +55,10 @@ def lines_of(decision: Decision, account: str) -> list[Line]:
     for index, intent in enumerate(decision.intents):
         if intent.account != account:
             continue
-        line = lines.get((intent.symbol, intent.position_side))
+        key = (intent.symbol, intent.position_side)
+        line = lines.get(key)
         if line is None:
-            lines[intent.symbol, intent.position_side] = Line(
+            lines[key] = Line(
                 decision=decision.id,
                 account=account,
                 symbol=intent.symbol,
@@ -86,31 +91,10 @@ def _decided(intent: Intent) -> Decimal:
     return intent.contracts if intent.after is None else Decimal(0)
 
 
-def _accounts(decision: Decision) -> Sequence[str]:
-    return list(dict.fromkeys(intent.account for intent in decision.intents))
-
-
 def _planned(decision: Decision, line: Line, position: Position | None) -> Planned:
     mark, value = marked(position)
-    return Planned(
-        decision.id,
-        decision.as_of,
-        line.account,
-        line.symbol,
-        line.position_side,
-        contracts=line.decided,
-        target=line.target,
-        mark=mark,
-        value=value,
-    )
-
-
-def _positions(snapshot: Snapshot) -> dict[tuple[str, str, Side], Position]:
-    return {
-        (account.account, *position.key): position
-        for account in snapshot.accounts
-        for position in account.positions or ()
-    }
+    head = (decision.id, decision.as_of, line.account, *line.key)
+    return Planned(*head, contracts=line.decided, target=line.target, mark=mark, value=value)
 
 
 def marked(position: Position | None) -> tuple[Decimal | None, Decimal | None]:
