@@ -409,7 +409,7 @@ class Closer:
         ]
         self._memory.record([*left, work.result(self._context.clock.now(), verdicts, self._shown)])
         self._memory.end(work, work.closing(self._shown))
-        self._charges.ended(work.decision.id)
+        self._charges.owe(work.decision.id)
         for line in work.lines:
             self._sending.forget(line)
             self._judging.forget(line)

@@ -58,8 +58,6 @@ class Toll:
         if not self.limit.by_symbol:
             requests = 1 if batch or not symbols else len(symbols)
             yield self.limit.bucket(""), self.units * requests + self.each * len(symbols)
-        elif len(symbols) == 1:
-            yield self.limit.bucket(symbols[0]), self.units + self.each
         else:
             for symbol, orders in Counter(symbols).items():
                 yield self.limit.bucket(symbol), self.units * (1 if batch else orders) + self.each * orders

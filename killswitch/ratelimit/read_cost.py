@@ -5,8 +5,7 @@ A dead-man timer at the venue is refreshed out of the same share, so that what i
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
@@ -67,26 +66,18 @@ def reading_costs(readers: Sequence[Reader], interval: float) -> dict[str, tuple
 
     `interval` in seconds, above 0. ValueError if traits contradict themselves.
     """
-    address: Mapping[tuple[str, str], list[int]] = defaultdict(list)
-    """(venue, limit) → what each account's reading takes."""
-    units: dict[tuple[str, str], int] = {}
-    for reader in readers:
-        costs = added_up(reader.traits)
-        for limit in reader.traits.limits:
-            taken = costs.get(("snapshot", limit.name), (0, 0))[0]
-            units[reader.account, limit.name] = taken
-            if taken and limit.by == "address":
-                address[reader.venue, limit.name].append(taken)
+    costs = {reader.account: added_up(reader.traits) for reader in readers}
     found = {}
     for reader in readers:
         rows = []
         for limit in reader.traits.limits:
-            own = units[reader.account, limit.name]
+            sharers = [each for each in readers if each.venue == reader.venue] if limit.by == "address" else [reader]
+            taken = [costs[each.account].get(("snapshot", limit.name), (0, 0))[0] for each in sharers]
+            own = costs[reader.account].get(("snapshot", limit.name), (0, 0))[0]
             if not own and not _refreshes(reader, limit):
                 continue
-            shared = address[reader.venue, limit.name] if limit.by == "address" else [own] if own else []
+            shared = [units for units in taken if units]
             for_reading = limit.allowed - int(limit.allowed * reader.share)
-            sharers = [each for each in readers if each.venue == reader.venue] if limit.by == "address" else [reader]
             refreshes = sum((_refreshes(each, limit) for each in sharers), 0.0)
             rows.append(
                 ReadingCost(

@@ -148,12 +148,10 @@ def acting(lines: Iterable[Line], ends: Callable[[Line], bool]) -> list[Line]:
     Lines that have come to an end are passed over where another decision's line may try after them. In the order of
     closing. `ends` is asked only where several lines meet.
     """
-    slots: dict[Slot, Line | list[Line]] = {}
+    slots: dict[Slot, list[Line]] = {}
     for line in lines:
-        slot: Slot = line.name if line.by_fills else line.key
-        other = slots.get(slot)
-        slots[slot] = line if other is None else [*(other if isinstance(other, list) else [other]), line]
-    chosen = (found if isinstance(found, Line) else _smallest(found, ends) for found in slots.values())
+        slots.setdefault(line.name if line.by_fills else line.key, []).append(line)
+    chosen = (found[0] if len(found) == 1 else _smallest(found, ends) for found in slots.values())
     return sorted((line for line in chosen if line is not None), key=lambda line: (line.rank, line.index))
 
 

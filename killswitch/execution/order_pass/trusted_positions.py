@@ -32,8 +32,7 @@ class Looking:
         self._offered: tuple[AccountSnapshot, float] | None = None
         self._last: _Seen | None = None
         self._has_new_work = False
-        self._begun_at = 0.0
-        self._begun: tuple[asyncio.Task[AccountSnapshot | str], int] | None = None
+        self._begun: tuple[asyncio.Task[AccountSnapshot | str], int, float] | None = None
         self._told: dict[str, Instrument] = {}
         self._opened: set[str] = set()
         self.newest: AccountSnapshot | None = None
@@ -81,15 +80,15 @@ class Looking:
     @property
     def was_unreadable(self) -> bool:
         """Whether the tick could not read the account a moment ago: asking once more would only take time."""
-        fresh = (
-            self._given is not None and self._context.clock.monotonic() - self._given[1] <= self._context.pace.given_for
-        )
-        return fresh and self._given is not None and self._given[0].quality != "ok"
+        return self._given is not None and self._is_fresh(self._given[1]) and self._given[0].quality != "ok"
+
+    def _is_fresh(self, at: float) -> bool:
+        return self._context.clock.monotonic() - at <= self._context.pace.given_for
 
     def take_given(self, expected: Mapping[PositionKey, Decimal]) -> Reading | None:
         """The reading of the tick that decided, once, if it is fresh and can be trusted."""
         given, self._given = self._given, None
-        if given is None or self._context.clock.monotonic() - given[1] > self._context.pace.given_for:
+        if given is None or not self._is_fresh(given[1]):
             return None
         found = self._trust.take(given[0], expected, self._context.clock.monotonic())
         return found if isinstance(found, Reading) and not found.doubtful else None
@@ -97,8 +96,7 @@ class Looking:
     def again(self, moved: int) -> Reading | None:
         """The last reading, if it is fresh and no order has moved since."""
         last = self._last
-        fresh = last is not None and self._context.clock.monotonic() - last.at <= self._context.pace.given_for
-        return last.reading if last is not None and fresh and last.moved == moved else None
+        return last.reading if last is not None and self._is_fresh(last.at) and last.moved == moved else None
 
     def adopted(self) -> None:
         """There is new work, whose orders wait for the next look."""
@@ -111,8 +109,8 @@ class Looking:
         """
         if self._begun is not None:
             self._begun[0].cancel()  # slices have left after it
-        self._begun = (asyncio.create_task(self._context.snapshot("closing")), sent)
-        self._begun_at = self._context.clock.monotonic()
+        look = asyncio.create_task(self._context.snapshot("closing"))
+        self._begun = (look, sent, self._context.clock.monotonic())
 
     def purpose(self, moved: int) -> Purpose:
         """A look that follows orders is a part of closing; one more at what has not moved is not, for a while.
@@ -152,8 +150,7 @@ class Looking:
     async def look(self, expected: Mapping[PositionKey, Decimal], moved: int, sent: int) -> Reading | None:
         """The account's positions, if the venue's answer can be trusted."""
         self._given = self._offered = None
-        fresh = self._context.clock.monotonic() - self._begun_at <= self._context.pace.given_for
-        if self._begun is not None and self._begun[1] == sent and fresh:
+        if self._begun is not None and self._begun[1] == sent and self._is_fresh(self._begun[2]):
             answer = await self._begun[0]
             self._begun = None
         else:

@@ -67,22 +67,14 @@ class Charges:
         """After a restart: the orders of the decisions of late, which may not have been asked about."""
         since = self._context.clock.now() - RECENT
         for decision in self._memory.ended:
-            self._owe(decision, since)
+            self.owe(decision, since)
 
-    def ended(self, decision: str) -> None:
-        """The work on a decision is over."""
-        self._owe(decision, None)
-
-    def _owe(self, decision: str, since: datetime | None) -> None:
-        now = self._context.clock.monotonic()
+    def owe(self, decision: str, since: datetime | None = None) -> None:
+        """The work on a decision is over: what its orders were charged is to be asked, of those filled `since`."""
+        now, wanted = self._context.clock.monotonic(), self._context.traits.fees_by_fills
         for entry in self._memory.take_uncharged(decision):
             filled, name = known(entry.filled), entry.client_order_id
-            if (
-                self._context.traits.fees_by_fills
-                and filled
-                and name is not None
-                and (since is None or entry.at >= since)
-            ):
+            if wanted and filled and name is not None and (since is None or entry.at >= since):
                 self._owed[name] = _Owed(entry, filled, now, now + self._context.pace.poll)
         self._due = min(self._due, now + self._context.pace.poll)
 
@@ -194,18 +186,18 @@ class Charges:
             self._note([(it, None, why) for it in self._owed.values()])
 
     def _note(self, known: Iterable[tuple[_Owed, Decimal | None, str | None]]) -> None:
-        entries = [self._entry(owed.entry, fee, why) for owed, fee, why in known]
+        now, account = self._context.clock.now(), self._context.account
+        entries = []
+        for owed, fee, why in known:
+            filled = owed.entry
+            place = (account, filled.symbol, filled.position_side, filled.client_order_id, filled.attempt)
+            entries.append(Charged(filled.decision, now, *place, fee=fee, text=why))
         if entries:
-            self._memory.note(entries)
+            self._memory.write(entries)
         for entry in entries:
             del self._owed[entry.client_order_id or ""]
         if not self._owed:
             self._refusals = 0
-
-    def _entry(self, filled: Filled, fee: Decimal | None, why: str | None) -> Charged:
-        place = (self._context.account, filled.symbol, filled.position_side)
-        order = (filled.client_order_id, filled.attempt)
-        return Charged(filled.decision, self._context.clock.now(), *place, *order, fee=fee, text=why)
 
 
 def charged(fills: Sequence[Fill], currency: str | None) -> tuple[Decimal | None, str | None]:

@@ -132,7 +132,7 @@ class Memory:
         for entry in entries:
             self.works[entry.decision].check(entry)
         if self._held is None:
-            self._write(entries)
+            self.write(entries)
         else:
             self._held += entries
         self.written += len(entries)
@@ -173,19 +173,16 @@ class Memory:
             # Also where something failed inside: what has moved here must be in the journal.
             held, self._held = self._held, None
             if held:
-                self._write(held)
+                self.write(held)
 
-    def _write(self, entries: Sequence[Entry]) -> None:
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Make entries durable together, and move nothing by them. StoreError."""
         if len(entries) == 1:
             self._store.append(encode(entries[0]))
         else:
             self._store.append_all([encode(entry) for entry in entries])
         for entry in entries:
             self._watch.wrote(entry)
-
-    def note(self, entries: Sequence[Entry]) -> None:
-        """Make durable what is said of decisions that have ended: nothing moves by it. StoreError."""
-        self._write(entries)
 
     def take_uncharged(self, decision: str) -> tuple[Filled, ...]:
         """What was filled of each order of a decision, where nothing has told what it was charged; told only once.

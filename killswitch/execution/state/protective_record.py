@@ -13,7 +13,7 @@ one of it is refused as a duplicate.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -33,6 +33,7 @@ AGAIN = "again"
 """In `guarded`: the venue did not take the order up, and it is to be sent again under its name."""
 TRIED = "tried"
 """In `guarded`: the venue refused it, and another is to be sent under another name."""
+_DIRECTIONS: Mapping[str, Literal["falls", "rises"]] = {"falls": "falls", "rises": "rises"}
 
 
 class Guard(Enum):
@@ -187,7 +188,7 @@ def put_back(guard: Protective, left: Decimal, *, reduce_only: bool, rule: Clien
     amount = min(guard.amount, left) if guard.amount > ZERO else left
     if guard.trigger_price is None and guard.price is None:
         return "neither price nor trigger of it are known"
-    if guard.trigger_price is not None and _direction(guard.trigger_when) is None:
+    if guard.trigger_price is not None and guard.trigger_when not in _DIRECTIONS:
         return "the mark was not known, so nobody can say which way its trigger lies"
     return OrderRequest(
         client_order_id=guard.name(rule),
@@ -199,15 +200,5 @@ def put_back(guard: Protective, left: Decimal, *, reduce_only: bool, rule: Clien
         type="market" if guard.price is None else "limit",
         price=guard.price,
         trigger_price=guard.trigger_price,
-        trigger_when=_direction(guard.trigger_when),
+        trigger_when=_DIRECTIONS.get(guard.trigger_when or ""),
     )
-
-
-def _direction(words: str | None) -> Literal["falls", "rises"] | None:
-    match words:
-        case "falls":
-            return "falls"
-        case "rises":
-            return "rises"
-        case _:
-            return None
