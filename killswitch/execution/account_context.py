@@ -58,6 +58,8 @@ class AccountContext:
         self._breaker = breaker
         self._timeouts = ResponseTimeouts(pace)
         self._quiet_until = 0.0
+        self.currency: str | None = None
+        """What the account is counted in; None before it was read."""
         self.running: set[str] = set()
         """Client ids of orders whose request is not waited for any longer, and still runs: it may arrive yet."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -202,12 +203,9 @@ class Budget:
 
     def heed(self, now: float, adapter: object) -> None:
         """Observe what the adapter has read of the venue's own count, if it reads any. To be told after an answer."""
-        if not isinstance(adapter, MeteredVenue):
-            return
-        try:
-            self.observed(now, adapter.used())
-        except Exception:  # noqa: BLE001 - an adapter's defect in counting must not cost the answer that it came with
-            return
+        if isinstance(adapter, MeteredVenue):
+            with suppress(Exception):  # an adapter's defect in counting must not cost the answer that it came with
+                self.observed(now, adapter.used())
 
     def refused(self, now: float, retry_after: float | None) -> None:
         """The venue refused to listen (418, 429): all its accounts are quiet for `retry_after` seconds.

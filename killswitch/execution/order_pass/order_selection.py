@@ -188,7 +188,7 @@ class Sending:
 
     def _fresh(self, line: Line) -> bool:
         decided_at = self._memory.works[line.decision].decision.as_of
-        return 0 <= (self._context.clock.now() - decided_at).total_seconds() <= self._context.pace.fresh_for
+        return 0 <= self._context.since(decided_at) <= self._context.pace.fresh_for
 
     def _may_leave(self, line: Line) -> bool:
         work = self._memory.works[line.decision]

@@ -45,7 +45,7 @@ class Looking:
 
     def learn(self, account: AccountSnapshot) -> None:
         """Take the instruments' rules from a snapshot that someone else has read."""
-        self.newest = account
+        self.newest, self._context.currency = account, account.currency
         for instrument in account.instruments or ():
             before = self._told.get(instrument.symbol)
             if before != instrument:
@@ -53,10 +53,6 @@ class Looking:
                     self._opened.add(instrument.symbol)
                 self._told[instrument.symbol] = instrument
                 self.instruments[instrument.symbol] = sound_rules(instrument)
-
-    def currency(self) -> str | None:
-        """What the account is counted in; None before it was read."""
-        return None if self.newest is None else self.newest.currency
 
     def take_opened(self) -> frozenset[str]:
         """The symbols that were halted and are so no longer, each told once."""

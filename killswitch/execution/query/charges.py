@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -51,12 +51,11 @@ class _Owed:
 class Charges:
     """The charges of one account's orders. Only where the adapter says that fills tell them is anything asked."""
 
-    def __init__(self, context: AccountContext, memory: Memory, currency: Callable[[], str | None]) -> None:
-        """`currency`: what the account is counted in, as far as it has been read."""
+    def __init__(self, account: AccountContext, memory: Memory) -> None:
+        self._account = account
         # Their failures say nothing of orders: a breaker of their own keeps them from holding any back.
-        self._context = context.beside()
+        self._context = account.beside()
         self._memory = memory
-        self._currency = currency
         self._owed: dict[str, _Owed] = {}
         self._asking: asyncio.Task[list[tuple[_Owed, _Charge | str | VenueError]]] | None = None
         self._due = -math.inf
@@ -125,7 +124,7 @@ class Charges:
             wait = away
         elif not due:
             wait = min((it.due - now for it in self._owed.values()), default=0.0)
-        elif self._currency() is None:
+        elif self._account.currency is None:
             wait = self._context.pace.poll
         else:
             wait = self._context.wait("fills", (due[0].entry.symbol or "",), "reading")
@@ -146,7 +145,7 @@ class Charges:
             fills = await self._context.fills(owed.entry.symbol or "", owed.entry.client_order_id or "", "reading")
             if (listed := sum((fill.amount for fill in fills), ZERO)) < owed.filled:
                 return f"the venue lists fills of {listed:f} of it, and {owed.filled:f} were filled"
-            return charged(fills, self._currency())
+            return charged(fills, self._account.currency)
         except VenueError as error:
             return error
         except Exception as error:  # noqa: BLE001 - an adapter's defect leaves this one unknown, and nothing else

@@ -81,8 +81,9 @@ def _of_order(
     if known is None:
         yield Doubt(name, "unknown", f"{said} rests at the venue, and the journal does not know it: {_WHO}")
         return
-    if _lasts(known, read_by) and knowledge_of(known) != "sent":
-        text = f"{said} is still open at the venue, and by the journal it {_WORDS[knowledge_of(known)]}: {_look(known)}"
+    what = knowledge_of(known)
+    if what != "sent" and read_by >= lasts_from(known):
+        text = f"{said} is still open at the venue, and by the journal it {_WORDS[what]}: {_look(known)}"
         yield Doubt(name, "open", text)
     if (order.symbol, order.side) != (known.first.symbol or order.symbol, known.side or order.side):
         text = f"{said} was sent as {known.side} {known.first.symbol}: {_look(known)}"
@@ -98,12 +99,14 @@ def _of_fills(
     said = f"order {name} of ours on account {account}"
     if known is None:
         yield Doubt(name, "unknown", f"{said} was filled, and the journal does not know it: {_WHO}")
-    elif knowledge_of(known) in ("nothing", "abandoned") and _lasts(known, read_by):
-        text = f"{said} was filled, and by the journal it {_WORDS[knowledge_of(known)]}: {_look(known)}"
+        return
+    what = knowledge_of(known)
+    if what == "sent" or read_by < lasts_from(known):
+        return
+    if what != "final":
+        text = f"{said} was filled, and by the journal it {_WORDS[what]}: {_look(known)}"
         yield Doubt(name, "filled", text)
-    elif (
-        knowledge_of(known) == "final" and _lasts(known, read_by) and known.filled is not None and amount > known.filled
-    ):
+    elif known.filled is not None and amount > known.filled:
         text = f"{said} was filled beyond the {known.filled:f} with which it had ended: {_look(known)}"
         yield Doubt(name, "more", text)
 
@@ -121,10 +124,6 @@ def of_state(known: JournaledOrder) -> Doubt | None:
 def lasts_from(known: JournaledOrder) -> datetime:
     """From when on the venue should show the order as the journal has it."""
     return known.at + timedelta(seconds=LAG)
-
-
-def _lasts(known: JournaledOrder, read_by: datetime) -> bool:
-    return read_by >= lasts_from(known)
 
 
 _WHO = "another store, or another hand, uses our names; look at the venue"

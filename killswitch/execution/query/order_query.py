@@ -97,17 +97,13 @@ def questions(line: Line) -> list[Question]:
 class Asking:
     """Asks one account's venue about orders, all at the same time, each of them at growing intervals."""
 
-    def __init__(
-        self, context: AccountContext, unhurried: Callable[[Line], bool], currency: Callable[[], str | None]
-    ) -> None:
+    def __init__(self, context: AccountContext, unhurried: Callable[[Line], bool]) -> None:
         """`unhurried`: whether a line's order rests where nothing can fill.
 
         Such orders are asked about last and seldom: all of the account's together one at a time, in turn.
-        `currency`: what the account is counted in, as far as it has been read.
         """
         self._context = context
         self._unhurried = unhurried
-        self._currency = currency
         self._life = context.traits.order_life
         self._seldom: frozenset[str] = frozenset()
         """Orders that were unhurried when `ask` was called last."""
@@ -323,7 +319,7 @@ class Asking:
             amount=question.may_fill,
             filled=filled,
             average_price=paid / filled if filled > ZERO else None,
-            fee=charged(fills, self._currency())[0],
+            fee=charged(fills, self._context.currency)[0],
         )
         return sound(report, question.name, question.may_fill)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from msgspec import structs
@@ -145,12 +146,10 @@ class Dispatch:
             return soon
         asked_in = wave.oldest() + self._context.pace.ask_after - asyncio.get_running_loop().time()
         waits = [max(room_in, LEAST)] * soon + [max(TOGETHER - wave.held_for, LEAST)] * wave.holds
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(min([*waits, max(asked_in, LEAST)])):
                 await wave.came.wait()
             wave.came.clear()
-        except TimeoutError:
-            pass
         return soon
 
     def _room_in(self, queue: Queue) -> float:

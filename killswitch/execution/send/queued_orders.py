@@ -115,8 +115,7 @@ class Queue:
 
     def peek(self) -> Departure | None:
         """The next one, if there is one."""
-        found = self.next(1)
-        return found[0] if found else None
+        return next(iter(self.next(1)), None)
 
     def next(self, count: int) -> list[Departure]:
         """Up to `count` of the next ones; they stay in the queue."""

@@ -73,7 +73,7 @@ class Room:
         context = AccountContext(
             "main", venue, self.clock, pace, self._record, budget or Budget.unlimited(), breaker
         )  # fmt: skip
-        self.asking = Asking(context, lambda _: False, lambda: None)
+        self.asking = Asking(context, lambda _: False)
 
     def _record(self, entries: Sequence[Entry]) -> None:
         self.written += map(encode, entries)

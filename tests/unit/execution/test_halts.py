@@ -284,7 +284,7 @@ def asking_of(desk: Desk, time: VirtualTime, traits: VenueTraits, halted: frozen
     venue = cast(VenueAdapter, desk)
     budget = Budgets().of("main", "v", traits)
     context = AccountContext("main", venue, time, Pace(), lambda _: None, budget, Breaker())
-    return Asking(context, lambda line: line.symbol in halted, lambda: None)
+    return Asking(context, lambda line: line.symbol in halted)
 
 
 def about(time: VirtualTime, symbol: str, state: State) -> Question:
