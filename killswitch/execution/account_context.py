@@ -1,4 +1,4 @@
-"""One account's session at its venue: its requests are metered, bounded in time, and what they show is journaled."""
+"""One account's venue session: requests are limited by the budget, bounded in time, and recorded in the journal."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from killswitch.ratelimit.budget import Budget, BudgetSpentError, Purpose, Ticke
 
 T = TypeVar("T")
 RecordAll = Callable[[Sequence[Entry]], None]
-"""Makes entries durable together, and then lets each move what it is about."""
+"""Writes entries to the journal in one transaction, then applies each to the state that it is about."""
 
 
 class NoRoomError(RateLimitedError):
-    """The budget has no room for it: nothing has left, and the venue has refused nothing."""
+    """The budget has no room for the request. Nothing was sent, and the venue refused nothing."""
 
 
 class AccountContext:
-    """Sends one account's requests as its budget, its breaker and its timeouts let them leave.
+    """Sends the requests of one account within its budget, circuit breaker and timeouts.
 
-    Every failure of a request is one of the five VenueErrors. Nothing is decided here.
+    Every failure of a request is a VenueError. The context makes no decisions.
     """
 
     def __init__(
         self, account: str, venue: VenueAdapter, clock: Clock, pace: Pace, record: RecordAll, budget: Budget,
         breaker: Breaker,
     ) -> None:  # fmt: skip
-        """`record` makes entries about the account's orders durable."""
+        """Create the session; `record` writes entries about the account's orders to the journal."""
         self.account = account
         self.venue = venue
         self.traits = traits_of(venue)
@@ -59,34 +59,34 @@ class AccountContext:
         self._timeouts = ResponseTimeouts(pace)
         self._quiet_until = 0.0
         self.currency: str | None = None
-        """What the account is counted in; None before it was read."""
+        """The account's currency; None until the account has been polled."""
         self.running: set[str] = set()
-        """Client ids of orders whose request is not waited for any longer, and still runs: it may arrive yet."""
+        """Client order ids whose request still runs after its timeout: the venue may still receive the order."""
 
     def beside(self) -> AccountContext:
-        """A session within the same budget whose failures hold no order back: its breaker is its own."""
+        """A session on the same budget with a circuit breaker of its own, whose failures hold no order back."""
         return AccountContext(
             self.account, self.venue, self.clock, self.pace, self.record, self._budget, Breaker()
         )  # fmt: skip
 
-    # What may leave
+    # Budget and circuit breaker
 
     @property
     def quiet_for(self) -> float:
-        """Seconds for which the venue is not to be spoken to at all: it asked for that, or it is down."""
+        """Seconds for which no request may be sent: the venue asked for a pause, or it is down."""
         return max(self._quiet_until, self._budget.quiet_until) - self.clock.monotonic()
 
     @property
     def broken_for(self) -> float:
-        """Seconds for which nothing but a look at the account may leave, because requests keep failing."""
+        """Seconds for which only account polls may be sent, because the circuit breaker is open."""
         return self._breaker.wait(self.clock.monotonic())
 
     def may_act(self) -> bool:
-        """Whether something other than a look at the account may leave now."""
+        """Whether a request other than an account poll may be sent now."""
         return self.quiet_for <= 0.0 and self.broken_for <= 0.0
 
     def orders_at_once(self, wanted: int) -> int:
-        """How many of `wanted` orders may leave now: all, one as a probe where requests kept failing, or none."""
+        """How many of `wanted` orders may be sent now: all of them, one as a probe of an open breaker, or none."""
         if self.quiet_for > 0.0 or wanted < 1:
             return 0
         if self._breaker.state == "closed":
@@ -102,9 +102,9 @@ class AccountContext:
         return self._budget.room(self.clock.monotonic(), call, symbols)
 
     def take(self, call: Call, symbols: Sequence[str] = (), purpose: Purpose = "closing") -> Ticket:
-        """Room for a call that leaves at once. BudgetSpentError if there is none.
+        """Take the units of a call that is sent at once. BudgetSpentError if there is no room.
 
-        While requests keep failing, it is the one that tries whether they still do.
+        While the breaker is open, this call is its probe.
         """
         now = self.clock.monotonic()
         ticket = self._budget.take(now, call, symbols, purpose)
@@ -117,17 +117,17 @@ class AccountContext:
     async def make(
         self, call: Call, answer: Awaitable[T], within: float | None = None, purpose: Purpose = "closing"
     ) -> T:
-        """One request. NoRoomError, before anything leaves, where the budget has no room for it."""
+        """Send one request. NoRoomError, before anything is sent, if the budget has no room."""
         try:
             ticket = self.take(call, purpose=purpose)
         except BudgetSpentError as error:
             if (close := getattr(answer, "close", None)) is not None:
-                close()  # a coroutine that is not awaited after all, so that nobody is warned of it
+                close()  # closes a coroutine that is not awaited, which would warn otherwise
             raise NoRoomError(str(error), error.wait) from error
         return await self.made(call, answer, ticket, within)
 
     async def made(self, call: Call, answer: Awaitable[T], ticket: Ticket, within: float | None = None) -> T:
-        """A request whose room is taken. Whatever goes wrong comes out as one of the five VenueErrors."""
+        """Send a request whose units are taken. Any failure is raised as a VenueError."""
         try:
             found = await self._timeouts.bounded(call, answer, within)
         except VenueError as error:
@@ -137,7 +137,7 @@ class AccountContext:
             self._breaker.unused(self.clock.monotonic())
             raise
         else:
-            if getattr(found, "quality", "ok") == "ok":  # a look that found nothing out is no answer
+            if getattr(found, "quality", "ok") == "ok":  # a snapshot without data is no answer
                 self._breaker.succeeded(self.clock.monotonic())
             return found
         finally:
@@ -146,11 +146,11 @@ class AccountContext:
             self._budget.heed(now, self.venue)
 
     def refused(self, error: RateLimitedError) -> None:
-        """The venue refused a request, or one order of a batch, because there were too many."""
+        """The venue rate-limited a request, or one order of a batch."""
         self._budget.refused(self.clock.monotonic(), error.retry_after)
 
     def _failed(self, call: Call, error: VenueError) -> None:
-        """What a failure means for the requests after it. That an account cannot be read stops no order."""
+        """Apply a failure to the budget and the breaker. A failed account poll holds no order back."""
         now = self.clock.monotonic()
         if isinstance(error, RateLimitedError):
             self.refused(error)
@@ -162,14 +162,14 @@ class AccountContext:
             self._breaker.failed(now)
 
     async def snapshot(self, purpose: Purpose) -> AccountSnapshot | str:
-        """The account as the venue shows it, or why it does not."""
+        """The account's snapshot, or the reason why there is none."""
         try:
             return await self.make("snapshot", self.venue.snapshot(), purpose=purpose)
         except VenueError as error:
             return said(f"{type(error).__name__}: {error}")
 
     async def cancel(self, symbol: str, order: str) -> VenueError | None:
-        """Ask to cancel one order; None once the venue has. Nothing is journaled yet; asking twice does no harm."""
+        """Cancel one order; returns the error, or None on success. Journals nothing; repeating it does no harm."""
         try:
             await self.make("cancel", self.venue.cancel(symbol, order), self.pace.cancel_timeout)
         except VenueError as error:
@@ -179,7 +179,7 @@ class AccountContext:
     async def open_orders(
         self, within: float | None = None, purpose: Purpose = "closing"
     ) -> Sequence[Order] | None:  # fmt: skip
-        """The orders that rest at the venue; None if it does not say, or names one by what is no name."""
+        """The open orders; None if the venue does not return them, or an order's ids are unusable."""
         try:
             orders = tuple(await self.make("open_orders", self.venue.open_orders(), within, purpose))
             hash(tuple((order.symbol, order.id, order.client_order_id) for order in orders))
@@ -190,7 +190,7 @@ class AccountContext:
     async def find_order(
         self, symbol: str, name: str, most: Decimal, purpose: Purpose = "closing"
     ) -> OrderReport | VenueError | None:
-        """What the venue reports of the order `name`; None if it has no such order."""
+        """The venue's report on the order `name`; None if it has no such order."""
         try:
             report = await self.make("find_order", self.venue.find_order(symbol, name), purpose=purpose)
             return None if report is None else sound(report, name, most)
@@ -201,10 +201,10 @@ class AccountContext:
         """The fills of the order `name`."""
         return sound_fills(await self.make("fills", self.venue.fills(symbol, name), purpose=purpose))
 
-    # What the journal says of an order
+    # Journal entries
 
     def head(self, line: Line, name: str | None, attempt: int | None) -> EntryHead:
-        """What an entry about one order of a line begins with."""
+        """The leading fields of an entry about one order of a line."""
         return (line.decision, self.clock.now(), self.account, line.symbol, line.position_side, name, attempt)
 
     def since(self, at: datetime) -> float:

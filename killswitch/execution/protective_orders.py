@@ -1,4 +1,4 @@
-"""Takes protective orders out of the way of a close, and puts them back: the acting side of `protective_record`."""
+"""Cancels protective orders that block a close, and restores them; `protective_record` holds their state."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from killswitch.model.snapshot import Order, Position
 from killswitch.model.venue import OrderRejectedError, OrderRequest, RateLimitedError, VenueDownError, VenueError
 
 TRIES = 5
-"""So many times protection is put back before a person has to do it."""
+"""Attempts to restore a protective order before an operator has to do it."""
 
 
 class Guarding:
-    """One account's protective orders."""
+    """Cancels and restores the protective orders of one account."""
 
     def __init__(self, context: AccountContext, protections: Protections) -> None:
-        """`protections` is folded from the same entries that the context records."""
+        """Create it; `protections` is folded from the same entries that the context records."""
         self._context = context
         self._rule, self._life = context.traits.client_ids, context.traits.order_life
         self.protections = protections
@@ -45,9 +45,9 @@ class Guarding:
     async def clear_the_way(
         self, lines: Sequence[Line], ours: frozenset[str], positions: Mapping[PositionKey, Position]
     ) -> list[Line]:
-        """Take away what blocks `lines`, each of it durable before it is cancelled; those whose way is clear now.
+        """Cancel the orders that block `lines`, each journaled before; returns the lines that are unblocked now.
 
-        `ours`: the names of our own closing orders, which are no protection.
+        `ours`: client order ids of our own closing orders, which are not protective orders.
         """
         if (orders := await self._context.open_orders()) is None:
             return []
@@ -65,9 +65,9 @@ class Guarding:
         return [line for line, blockers in found if blockers and all(order.id in cleared for order in blockers)]
 
     async def restore(self, works: Mapping[str, Work], reading: Reading, over: Callable[[Line], bool]) -> None:
-        """Put back what protects a position that is still there, for what is left of it.
+        """Restore protection of positions that are still open, for the size that is left.
 
-        `over`: whether a line's close is at its end, or goes no further.
+        `over`: whether a line's close has ended or cannot go further.
         """
         for guard in self.protections.open():
             if not self._context.may_act():
@@ -86,7 +86,7 @@ class Guarding:
                 await self._put_back(guard, left, line)
 
     async def _is_gone(self, guard: Protective) -> bool:
-        """Whether the order that was in the way rests no longer; one that was never cancelled protects as before."""
+        """Whether the blocking order is no longer open; one that was never cancelled still protects the position."""
         if guard.gone:
             return True
         if (orders := await self._context.open_orders()) is None:
@@ -98,7 +98,7 @@ class Guarding:
         return True
 
     def due_in(self) -> float:
-        """Seconds until the first of them has been away for too long; infinite if none is."""
+        """Seconds until the first position has been unprotected for too long; infinite if none is."""
         away = max((self._context.since(guard.since) for guard in self.protections.open()), default=-math.inf)
         return self._context.pace.unprotected_for - away
 
@@ -135,12 +135,12 @@ class Guarding:
         except (RateLimitedError, VenueDownError):
             self._end(guard, AGAIN, None)
         except VenueError:
-            return  # RESTORING: it is asked about
+            return  # RESTORING: it is queried
         else:
             self._end(guard, "resting", report.id)
 
     async def _ask(self, guard: Protective, line: Line | None) -> None:
-        """What became of the order that was to be put back."""
+        """Query the order that was sent to restore protection."""
         report = await self._context.find_order(guard.key[0], guard.name(self._rule), guard.amount)
         if isinstance(report, VenueError):
             return
@@ -150,9 +150,9 @@ class Guarding:
             self._end(guard, AGAIN, None)
 
     def _absent_after(self, line: Line | None) -> float:
-        """Seconds after sending until "no such order" is believed of one that is sent again under its name.
+        """Seconds after sending until "no such order" is believed of an order that is sent again under its name.
 
-        Two that rest have two names at most venues, and two that only reduce do no harm.
+        Most venues refuse a second open order of one name, and two reduce-only orders do no harm.
         """
         if self._life.names != "none" or (line is not None and line.reduce_only):
             return self._context.pace.absence_after

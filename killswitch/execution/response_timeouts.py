@@ -1,4 +1,4 @@
-"""How long each request may take: timeouts that follow the round trips, as in RFC 6298."""
+"""Request timeouts that follow the measured round trips, as in RFC 6298."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from killswitch.model.venue import Call, FateUnknownError, MalformedAnswerError,
 T = TypeVar("T")
 
 _FEW = 8
-"""So many requests under way may have their time shortened by each answer; of more, only by the first one."""
+"""Up to this many requests in flight, each answer may shorten their timeouts; beyond it, only the first answer does."""
 
 
 class ResponseTimeouts:
-    """Bounds requests in time, each kind by its own round trips.
+    """Bounds requests in time, separately for each kind of call.
 
-    The time is the smoothed round trip plus four times its variation, doubled by each timeout in a row, between the
-    pace's bounds. Before the first answer it is the longest.
+    The timeout is the smoothed round trip plus four times its variation, doubled by each timeout in a row, within the
+    bounds of `Pace`. Before the first answer it is the longest.
     """
 
     def __init__(self, pace: Pace) -> None:
@@ -28,7 +28,7 @@ class ResponseTimeouts:
         self._trips: dict[Call, _Trips] = {}
 
     async def bounded(self, call: Call, answer: Awaitable[T], within: float | None) -> T:
-        """What `answer` comes to, within its time or `within` seconds. Any failure is one of the five VenueErrors."""
+        """Await `answer` within its timeout, or within `within` seconds. Any failure is raised as a VenueError."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         trips = self._trips.setdefault(call, _Trips())
@@ -51,21 +51,21 @@ class ResponseTimeouts:
                 raise
             raise FateUnknownError("the adapter called its own request off") from error
         except Exception as error:
-            # An adapter is someone else's code: a defect in it is an answer without meaning, and must not
-            # keep the other positions from being closed.
+            # Adapters are third-party code: a defect in one counts as a malformed answer and must not
+            # keep other positions from being closed.
             raise MalformedAnswerError(f"{type(error).__name__}: {error}") from error
         self._sample(trips, loop.time() - began)
         return found
 
     def _patience(self, trips: _Trips) -> float:
-        """Real seconds that the next request of this kind may take."""
+        """Seconds that the next request of this kind may take."""
         if trips.smoothed is None:
             return self._pace.request_timeout
         wait = (trips.smoothed + 4 * trips.variation) * 2.0 ** min(trips.timeouts, 10)
         return min(self._pace.request_timeout, max(self._pace.least_timeout, wait))
 
     def _sample(self, trips: _Trips, seconds: float) -> None:
-        """A round trip has taken so long: what is still under way is not waited for much longer than that."""
+        """Record a round trip of `seconds`, and shorten the timeouts of requests in flight accordingly."""
         first = trips.smoothed is None
         trips.add(seconds)
         if first or len(trips.under_way) <= _FEW:
@@ -78,16 +78,16 @@ class ResponseTimeouts:
 
 @dataclass(slots=True)
 class _Trips:
-    """The round trips of one kind of request: orders may take longer than looks."""
+    """The round trips of one kind of call: orders may take longer than polls."""
 
     smoothed: float | None = None
     variation: float = 0.0
     timeouts: int = 0
     under_way: dict[asyncio.Timeout, float] = field(default_factory=dict)
-    """When each request that has no answer yet began."""
+    """When each request in flight was sent."""
 
     def add(self, seconds: float) -> None:
-        """Take in one round trip."""
+        """Record one round trip."""
         self.timeouts = 0
         if self.smoothed is None:
             self.smoothed, self.variation = seconds, seconds / 2
@@ -97,6 +97,6 @@ class _Trips:
 
 
 def called_off() -> bool:
-    """Whether the running task itself is being cancelled: else a CancelledError is an adapter's own doing."""
+    """Whether the running task itself is being cancelled; if not, the adapter raised the CancelledError."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0

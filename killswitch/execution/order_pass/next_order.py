@@ -1,4 +1,4 @@
-"""From a verdict to the order that leaves: its name, its kind and price, its amount, and what is journaled of it."""
+"""Builds the next order of a line: its name, kind, price and amount, and its journal entry."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def departure(
     *,
     slice_after: bool = False,
 ) -> Departure:
-    """The next order of `line` over `amount` contracts, made now.
+    """The next order of `line` over `amount` contracts.
 
-    `held` is what is believed to be held before it, `seen` the position as the venue showed it last.
+    `held`: the position believed to be held before it; `seen`: the position as the venue showed it last.
     """
     rung = next_rung(work.ladder, line.rung, line.tried)
     how = manner(work.ladder, rung, line.side, line.band, seen, instrument)
     spent = {*line.aside, *line.counted, *line.abandoned}
     for attempt in count(line.attempt + line.spent):
         name = client_order_id(line.decision, line.index, attempt, context.traits.client_ids)
-        if name not in spent:  # under an entry that could not be decoded: a fill of a name is counted once
+        if name not in spent:  # spent by an entry that cannot be decoded: fills are counted once per name
             break
     request = OrderRequest(
         client_order_id=name,
@@ -72,9 +72,9 @@ def departure(
 
 
 def next_slice(line: Line, ledger: PositionLedger, instrument: Instrument | None) -> Decimal | None:
-    """How much the slice may be that follows at once on one that filled wholly; None if none may.
+    """The amount of the slice that may follow a completely filled one at once; None if none may.
 
-    It is reckoned from the fills alone, so it never counts on more than was there before them.
+    It is computed from fills alone, so it never counts on more than was held before them.
     """
     if line.state is not State.SETTLED or not line.whole or line.swept:
         return None
@@ -91,5 +91,5 @@ def next_slice(line: Line, ledger: PositionLedger, instrument: Instrument | None
 
 
 def untouched(line: Line, ledger: PositionLedger) -> bool:
-    """Whether nothing of ours has ever been in play on the line's position."""
+    """Whether no order of ours was ever sent for the line's position."""
     return line.state is State.READY and line.attempt == 0 and not line.aside and ledger.anchor is None

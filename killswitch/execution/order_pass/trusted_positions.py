@@ -1,4 +1,4 @@
-"""The account as closing sees it: read from the venue, or taken from the tick that decided, and trusted or not."""
+"""The account's positions as closing sees them: polled, or taken from the runner's snapshot, and trusted or not."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Seen:
 
 
 class Looking:
-    """One account's readings."""
+    """The snapshots of one account, and whether they can be trusted."""
 
     def __init__(self, context: AccountContext) -> None:
         self._context = context
@@ -36,15 +36,15 @@ class Looking:
         self._told: dict[str, Instrument] = {}
         self._opened: set[str] = set()
         self.newest: AccountSnapshot | None = None
-        """What was read last, by whomever and however good."""
+        """The newest snapshot, whoever polled it and whatever its quality."""
         self.instruments: dict[str, Instrument] = {}
         self.is_blind = False
-        """Whether the last look brought no positions."""
+        """Whether the last poll returned no positions."""
         self.distrust: str | None = None
-        """Why the last look could not rely on what the venue said; None if it could."""
+        """Why the last poll could not be trusted; None if it could."""
 
     def learn(self, account: AccountSnapshot) -> None:
-        """Take the instruments' rules from a snapshot that someone else has read."""
+        """Apply the instrument rules of a snapshot."""
         self.newest, self._context.currency = account, account.currency
         for instrument in account.instruments or ():
             before = self._told.get(instrument.symbol)
@@ -55,34 +55,34 @@ class Looking:
                 self.instruments[instrument.symbol] = sound_rules(instrument)
 
     def take_opened(self) -> frozenset[str]:
-        """The symbols that were halted and are so no longer, each told once."""
+        """The symbols that were halted and no longer are; each is returned once."""
         opened, self._opened = frozenset(self._opened), set()
         return opened
 
     def give(self, account: AccountSnapshot, at: float) -> None:
-        """What the tick asked for at `at` and has read, while nothing of ours was under way.
+        """Keep the runner's snapshot, polled at `at` while none of our orders was in flight.
 
-        Decisions on it need not wait for another look.
+        Decisions on it need not wait for another poll.
         """
         self._given = (account, at)
 
     def offer(self, account: AccountSnapshot, at: float) -> None:
-        """What a tick asked for at `at` and has read while something of ours was under way.
+        """Keep the runner's snapshot, polled at `at` while orders of ours were in flight.
 
-        It stands for a look of closing's own where that has no room, if nothing has moved since it was asked for.
+        It replaces a poll for which there is no budget, if no order has moved since.
         """
         self._offered = (account, at)
 
     @property
     def was_unreadable(self) -> bool:
-        """Whether the tick could not read the account a moment ago: asking once more would only take time."""
+        """Whether the runner could not poll the account a moment ago: another poll would only take time."""
         return self._given is not None and self._is_fresh(self._given[1]) and self._given[0].quality != "ok"
 
     def _is_fresh(self, at: float) -> bool:
         return self._context.clock.monotonic() - at <= self._context.pace.given_for
 
     def take_given(self, expected: Mapping[PositionKey, Decimal]) -> Reading | None:
-        """The reading of the tick that decided, once, if it is fresh and can be trusted."""
+        """The snapshot of the tick that decided, once, if it is fresh and can be trusted."""
         given, self._given = self._given, None
         if given is None or not self._is_fresh(given[1]):
             return None
@@ -90,29 +90,28 @@ class Looking:
         return found if isinstance(found, Reading) and not found.doubtful else None
 
     def again(self, moved: int) -> Reading | None:
-        """The last reading, if it is fresh and no order has moved since."""
+        """The last trusted snapshot, if it is fresh and no order has moved since."""
         last = self._last
         return last.reading if last is not None and self._is_fresh(last.at) and last.moved == moved else None
 
     def adopted(self) -> None:
-        """There is new work, whose orders wait for the next look."""
+        """Record new work, whose orders wait for the next poll."""
         self._has_new_work = True
 
     def begin(self, sent: int) -> None:
-        """Ask for the account now that every order has been answered, while their answers are written down.
+        """Start an account poll once every order is answered, while the answers are journaled.
 
-        `sent`: how many orders have ever left; once there are more, this look came too early.
+        `sent`: number of orders ever sent; if more are sent, this poll is outdated.
         """
         if self._begun is not None:
-            self._begun[0].cancel()  # slices have left after it
+            self._begun[0].cancel()  # slices were sent after it
         look = asyncio.create_task(self._context.snapshot("closing"))
         self._begun = (look, sent, self._context.clock.monotonic())
 
     def purpose(self, moved: int) -> Purpose:
-        """A look that follows orders is a part of closing; one more at what has not moved is not, for a while.
+        """Closing's budget for a poll that follows orders; the polls' budget for repeated polls without changes.
 
-        Where requests keep failing, new orders wait for a look: nothing else that may leave can show that they would
-        arrive, and questions about another order may be the ones that fail.
+        While the circuit breaker is open, new orders wait for a poll: no other request can show that the venue is back.
         """
         last = self._last
         if self._has_new_work and self._context.broken_for > 0:
@@ -126,25 +125,25 @@ class Looking:
 
     @property
     def has_begun(self) -> bool:
-        """Whether a look is on its way that nobody has taken."""
+        """Whether an account poll is in flight."""
         return self._begun is not None
 
     async def abandon(self) -> None:
-        """Call off a look that nobody has taken."""
+        """Cancel the poll in flight."""
         if self._begun is not None:
             self._begun[0].cancel()
             await asyncio.gather(self._begun[0], return_exceptions=True)
             self._begun = None
 
     def take_offered(self, expected: Mapping[PositionKey, Decimal], moved: int, moved_at: float) -> Reading | None:
-        """The last tick's reading, once, if it was asked for after the last order moved and can be trusted."""
+        """The runner's last snapshot, once, if it was polled after the last order moved and can be trusted."""
         offered, self._offered = self._offered, None
         if offered is None or offered[1] <= moved_at or (self._last is not None and offered[1] <= self._last.at):
             return None
         return self._taken(offered[0], expected, moved)
 
     async def look(self, expected: Mapping[PositionKey, Decimal], moved: int, sent: int) -> Reading | None:
-        """The account's positions, if the venue's answer can be trusted."""
+        """Poll the account; returns its positions if they can be trusted."""
         self._given = self._offered = None
         if self._begun is not None and self._begun[1] == sent and self._is_fresh(self._begun[2]):
             answer = await self._begun[0]
@@ -169,6 +168,6 @@ class Looking:
             return None
         self.is_blind = False
         gone = ", ".join(sorted(" ".join(key) for key in found.doubtful))
-        self.distrust = f"gone from the venue's answer, and not by our own orders: {gone}" if gone else None
+        self.distrust = f"missing from the venue's answer, and not by our own orders: {gone}" if gone else None
         self._last, self._has_new_work = _Seen(found, now, moved), False
         return found

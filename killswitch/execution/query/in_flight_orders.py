@@ -1,4 +1,4 @@
-"""Orders that have left, followed until each has an end: asked about, set aside, called back, given up."""
+"""Follows orders in flight until each has an end: queried, set aside, cancelled, abandoned."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from killswitch.journal.lifecycle import State
 
 
 class Following:
-    """One account's orders under way."""
+    """The in-flight orders of one account."""
 
     def __init__(
         self, context: AccountContext, memory: Memory, asking: Asking, halts: Halts, dispatch: Dispatch
@@ -26,7 +26,7 @@ class Following:
         self._called_back: dict[str, float] = {}
 
     async def follow(self) -> None:
-        """Ask about every order whose end is not known, and let positions go on whose order nobody can tell of."""
+        """Query every order without a known end, and set aside those that their positions need not wait for."""
         self._take_late()
         about = [question for line in self._memory.lines() for question in questions(line)]
         await self._asking.ask(about)
@@ -43,13 +43,13 @@ class Following:
         await self._call_back()
 
     def _take_late(self) -> None:
-        """An order's own answer counts whenever it comes, unless asking has told as much before."""
+        """Journal answers that arrived late, unless a query has shown as much before."""
         for entry in self._dispatch.late():
             if self._memory.is_news(entry):
                 self._memory.record([entry])
 
     async def _call_back(self) -> None:
-        """Cancel orders of ours that rest for too long, so that another can be sent in their place."""
+        """Cancel our orders that have been open for too long, so that others can replace them."""
         for line in self._memory.lines():
             name = line.client_order_id or ""
             if line.state is not State.WORKING or line.order_id is None or line.sent_at is None:
@@ -64,7 +64,7 @@ class Following:
                     await self._call(line.symbol, name, order)
 
     async def _call(self, symbol: str, name: str, order: str, *, halted: bool = False) -> None:
-        """Cancel one order of ours, not more often than the venue is asked about it."""
+        """Cancel one of our orders, at most as often as it is queried."""
         now = self._context.clock.monotonic()
         pause = self._context.pace.ask_halted if halted else self._context.pace.poll
         if self._called_back.get(name, -math.inf) <= now - pause and self._context.may_act():

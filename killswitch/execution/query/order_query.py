@@ -1,7 +1,7 @@
-"""What became of an order: asked by its name, then among the open orders, then by its fills. Never answered by sending.
+"""Queries orders of unknown status by client order id, then among open orders, then by fills. Sends no order.
 
-Nothing is journaled while the venue does not say. "No such order" is an answer only from all three, and only when the
-request can no longer be carried out, or when whatever comes second under its name is refused.
+Nothing is journaled while the venue does not answer. "No such order" counts only if all three agree, and only when the
+request can no longer be carried out, or when the venue refuses a second order of its name.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from killswitch.model.venue import Call, OrderReport, RateLimitedError, VenueDow
 from killswitch.ratelimit.budget import Purpose
 
 URGENT_QUESTIONS = 5
-"""So many questions about one order may use the room that is kept for closing before its absence may be believed, as
-many after that, and then one after `look_again`, doubled by each that is heard: a close cannot end without the answer.
-Those that nobody hears come no less often, so that an outage costs no time after it."""
+"""Queries of one order that may use the budget reserved for closing before its absence may be believed; as many after
+that, and then one after `look_again`, doubled by each answered one: a close cannot end without the answer. Queries that
+the venue does not answer come no less often, so that an outage costs no time after it."""
 LEAST_QUESTIONS = 20
-"""So many must the venue have heard before asking about an order is given up, however long ago it was sent."""
+"""Queries that the venue must have answered before an order is abandoned, however long ago it was sent."""
 
 
 _ROUNDS: Final = 4
-"""A question that decides nothing leaves room for so many: those that do, by the name and the fills, and some more."""
+"""A query that decides nothing leaves budget for so many: those that do, by name and by fills, and some more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One order that is asked about. `state` is its line's if the line waits for it, None if it was set aside.
+    """One order to query. `state` is its line's state if the line waits for it, None if it was set aside.
 
-    `valid_for`: seconds for which its request was valid, if it said so.
+    `valid_for`: validity of its request in seconds, if it had one.
     """
 
     line: Line
@@ -58,9 +58,9 @@ class Question:
 
 @dataclass(slots=True)
 class _Asked:
-    """How often an order was asked about, and when last; the same of urgent questions since it can be absent.
+    """Query counters of one order; `decisive` counts urgent queries since its absence may be believed.
 
-    `heard`: how many questions were heard, since `heard_since`; `decided`: how many of the urgent ones.
+    `heard`: answered queries, since `heard_since`; `decided`: how many of the decisive ones were answered.
     """
 
     count: int = 0
@@ -71,15 +71,15 @@ class _Asked:
     decided: int = 0
     decisive_at: float = -math.inf
     urgent: bool = True
-    """Whether the question of this round may use the room that is kept for closing."""
+    """Whether this round's query may use the budget reserved for closing."""
     can_be_absent: bool = False
-    """Whether a denial of this round's question is believed."""
+    """Whether a "no such order" in this round is believed."""
     denied_since: float | None = None
-    """Since when the venue has been saying that it has no such order."""
+    """Since when the venue has been answering "no such order"."""
     resting: str | None = None
-    """The venue's id, where it was set aside and has been found to rest."""
+    """The venue's order id, if the order was set aside and found open."""
     met: tuple[datetime, float, float] | None = None
-    """When it was sent, the monotonic seconds at which its age was looked at first, and that age."""
+    """When it was sent, the monotonic seconds at which its age was first computed, and that age."""
 
 
 def questions(line: Line) -> list[Question]:
@@ -95,29 +95,29 @@ def questions(line: Line) -> list[Question]:
 
 
 class Asking:
-    """Asks one account's venue about orders, all at the same time, each of them at growing intervals."""
+    """Queries orders of one account, all at the same time, each at growing intervals."""
 
     def __init__(self, context: AccountContext, unhurried: Callable[[Line], bool]) -> None:
-        """`unhurried`: whether a line's order rests where nothing can fill.
+        """Create it; `unhurried` tells whether a line's order rests where nothing can fill.
 
-        Such orders are asked about last and seldom: all of the account's together one at a time, in turn.
+        Such orders are queried last and seldom: one at a time for the whole account, in turn.
         """
         self._context = context
         self._unhurried = unhurried
         self._life = context.traits.order_life
         self._seldom: frozenset[str] = frozenset()
-        """Orders that were unhurried when `ask` was called last."""
+        """Orders that were unhurried at the last `ask`."""
         self._turn_at = float("-inf")
-        """When one of them had its turn."""
+        """When one of them was last queried."""
         self._asked: dict[str, _Asked] = {}
 
     @property
     def next_at(self) -> float:
-        """Monotonic seconds from which on the next question is due; infinite if none was asked yet."""
+        """Monotonic seconds at which the next query is due; infinite if nothing was queried yet."""
         return min((self._not_before(name) for name in self._asked), default=float("inf"))
 
     async def ask(self, about: Sequence[Question]) -> None:
-        """Ask about those whose time has come, and journal what the venue says."""
+        """Query the orders that are due, and journal the answers."""
         now = self._context.clock.monotonic()
         self._seldom = frozenset(q.name for q in about if q.state is State.WORKING and self._unhurried(q.line))
         self._asked = {name: self._asked[name] for name in (q.name for q in about) if name in self._asked}
@@ -133,11 +133,11 @@ class Asking:
         if turns and turns[0] in asked:
             self._turn_at = now
             if turns[0].name in moved:
-                # It rested where nothing is traded: there may have been an opening, which the others have seen too.
+                # It rested in a halted market: the market may have opened, for the other orders, too.
                 await self._put([q for q in about if q.name in self._seldom and q not in asked])
 
     async def _put(self, due: Sequence[Question]) -> tuple[Sequence[Question], Collection[str | None]]:
-        """Ask, as far as there is room; what was asked about, and the names of the orders of which there was news."""
+        """Query as far as there is budget; returns what was queried, and the names of orders with news."""
         due = self._sparing(due)
         due = due[: self._context.room("find_order", [question.line.symbol for question in due])]
         now = self._context.clock.monotonic()
@@ -166,25 +166,23 @@ class Asking:
         return due, {entry.client_order_id for entry in answers}
 
     def hurry(self, names: Iterable[str]) -> None:
-        """Something has happened to these orders: the next `ask` asks about them, however short ago the last was."""
+        """Query these orders at the next `ask`, however recent their last query was."""
         for name in names:
             if name in self._asked:
                 self._asked[name].at = -math.inf
 
     def has_asked(self, question: Question) -> bool:
-        """Whether the venue was asked about the order, and did not say."""
+        """Whether the order was queried without a result."""
         return question.name in self._asked
 
     def resting_as(self, name: str) -> str | None:
-        """The venue's id of an order that was set aside and has been found to rest; None of any other."""
+        """The venue's id of a set-aside order that was found open; None for any other."""
         return self._asked[name].resting if name in self._asked else None
 
     def give_up(self, now: float, about: Sequence[Question]) -> list[Abandoned]:
-        """The ends of those set aside that have been asked about for long enough."""
+        """Entries that abandon the set-aside orders that were queried for long enough."""
         return [
-            Abandoned(
-                *self._head(question), text=f"asked about for {self._context.pace.asked_for:g} s without an answer"
-            )
+            Abandoned(*self._head(question), text=f"queried for {self._context.pace.asked_for:g} s without an answer")
             for question in about
             if question.state is None
             and (asked := self._asked.get(question.name)) is not None
@@ -193,13 +191,13 @@ class Asking:
         ]
 
     def set_aside(self, question: Question) -> SetAside:
-        """The line goes on without the order."""
-        return SetAside(*self._head(question), text="its fate is unknown, and the position does not wait for it")
+        """The entry that lets the line go on without the order."""
+        return SetAside(*self._head(question), text="its status is unknown, and the position does not wait for it")
 
     def _turns(self, due: Sequence[Question]) -> list[Question]:
-        """Those that only their turn makes due, the one that has waited longest first.
+        """Orders that are due only by turn, the longest waiting first.
 
-        Without those that were never asked about, or to which something has happened.
+        Orders that were never queried, or to which something has happened, are left out.
         """
         asked = [q for q in due if q.name in self._seldom and q.name in self._asked]
         found = [q for q in asked if self._asked[q.name].at > -math.inf]
@@ -218,10 +216,10 @@ class Asking:
         return await self._context.find_order(symbol, name, most, self._purpose(question))
 
     def _sparing(self, due: Sequence[Question]) -> Sequence[Question]:
-        """Without those that could decide nothing now, where they would take the room of the questions that do.
+        """Drop queries that can decide nothing now, where they would use the budget of those that can.
 
-        Of an order that may still be on its way a repeated question only tells whether it has arrived. Some venues
-        allow a question about an ended order once in ten seconds.
+        While an order may still be on its way, a repeated query only shows whether it has arrived. Some venues allow
+        one query of an ended order in ten seconds.
         """
         early = {q.name for q in due if q.name in self._asked and q.state is not State.WORKING and not self._decides(q)}
         if not early or not self._is_scarce("find_order", [question.line.symbol for question in due]):
@@ -229,12 +227,12 @@ class Asking:
         return [question for question in due if question.name not in early]
 
     def _is_scarce(self, call: Call, symbols: Sequence[str]) -> bool:
-        """Whether there is no room for a question about each, and for those that decide."""
+        """Whether there is no budget for a query of each, and for those that decide."""
         wanted = [*symbols] * _ROUNDS
         return self._context.room(call, wanted) < len(wanted)
 
     def _count(self, question: Question, now: float) -> None:
-        """Count the question that is about to be put, and decide whose room it uses."""
+        """Count the query that is about to be sent, and decide whose budget it uses."""
         asked = self._asked.setdefault(question.name, _Asked())
         asked.count, asked.at = asked.count + 1, now
         asked.can_be_absent = self._decides(question)
@@ -245,12 +243,12 @@ class Asking:
         asked.urgent = asked.decisive < URGENT_QUESTIONS or now - asked.decisive_at >= pause
 
     def _purpose(self, question: Question) -> Purpose:
-        """What a close must know to end is closing's; what goes on for minutes leaves it the room that is its own."""
+        """Closing's budget for what a close needs to end; the polls' budget for queries that go on for minutes."""
         asked = self._asked.get(question.name)
         return "closing" if asked is None or asked.urgent else "reading"
 
     def _list_purpose(self, due: Sequence[Question], reports: Sequence[object]) -> Purpose:
-        """The open orders are dear: they are closing's where they decide whether an order is absent."""
+        """Closing's budget for the expensive open orders, only where they decide whether an order is absent."""
         for question, report in zip(due, reports, strict=True):
             settled = isinstance(report, OrderReport | RateLimitedError | VenueDownError)
             if not settled and self._asked[question.name].can_be_absent and self._purpose(question) == "closing":
@@ -279,7 +277,7 @@ class Asking:
     async def _otherwise(
         self, question: Question, resting: Mapping[str | None, Order] | None, *, denied: bool
     ) -> Entry | None:
-        """What open orders and fills say of an order that its name did not lead to."""
+        """The entry that follows from open orders and fills, where a query by name found nothing."""
         if resting is not None and question.name in resting:
             order = resting[question.name]
             if question.state is None:
@@ -291,7 +289,7 @@ class Asking:
             and not self._asked[question.name].can_be_absent
             and self._is_scarce("fills", [question.line.symbol] * len(self._asked))
         ):
-            return None  # it may be on its way, and whether it has filled is asked when it no longer can be
+            return None  # it may be on its way; fills are queried once it no longer can be
         report = await self._by_fills(question)
         if report is None:
             return None
@@ -304,7 +302,7 @@ class Asking:
         return Absent(*self._head(question), text="the venue has no such order", early=early)
 
     async def _by_fills(self, question: Question) -> OrderReport | None:
-        """The order as its fills tell it; None if the venue does not say."""
+        """A report built from the order's fills; None if the venue does not return them."""
         try:
             fills = await self._context.fills(question.line.symbol, question.name, self._purpose(question))
         except (VenueError, TypeError):
@@ -324,23 +322,23 @@ class Asking:
         return sound(report, question.name, question.may_fill)
 
     def _denied_for_long(self, question: Question) -> bool:
-        """Whether the venue has been denying the order for longer than its lists may lag."""
+        """Whether the venue has denied the order for longer than its lists may lag."""
         if question.state is not State.WORKING:
             return True
         since = self._asked[question.name].denied_since
         return since is not None and self._context.clock.monotonic() - since >= self._context.pace.absence_after
 
     def _can_be_absent(self, question: Question) -> bool:
-        """Whether a denial is believed: not while the request runs, for one that does may arrive after any denial."""
+        """Whether a denial is believed: not while the request runs, since the order may still arrive."""
         return self._asked[question.name].can_be_absent and question.name not in self._context.running
 
     def _decides(self, question: Question) -> bool:
-        """Whether a denial that is asked for now may be believed.
+        """Whether a denial that is requested now may be believed.
 
-        Where names are kept for ever, and the same one is sent next, that is soon. Of an order that was set aside the
-        name is spent: what it was to do is done under another one, and both would be carried out. Where nobody knows
-        how long that may be, a full close that the venue limits to reduce-only does not wait for it: whatever comes
-        late can only close what was decided to be closed.
+        Where names are kept for ever, and the same name is sent next, that is soon. The name of a set-aside order is
+        spent: its replacement has another name, and both would be carried out. Where no bound on the delay is known, a
+        full close that the venue limits to reduce-only does not wait: whatever arrives late can only close what was
+        decided to be closed.
         """
         bounded = question.valid_for is not None or self._life.always is not None
         kept = question.state is not None and self._life.names == "ever"
@@ -349,9 +347,9 @@ class Asking:
         return self._is_over(question)
 
     def _is_over(self, question: Question) -> bool:
-        """Whether the request can no longer be carried out, by a clock that nobody sets once the order is asked about.
+        """Whether the request can no longer be carried out, by a monotonic clock from the first query on.
 
-        An order of another process has the age that the wall clock tells.
+        The age of an order sent by another process is taken from the wall clock.
         """
         if question.sent_at is None:
             return True
@@ -363,7 +361,7 @@ class Asking:
         return age + now - met_at >= over_after(self._life, self._context.pace, question.valid_for)
 
     def is_late(self, question: Question) -> bool:
-        """Whether a line no longer waits for the order. A clock that was set back says yes."""
+        """Whether a line no longer waits for the order. True also if the clock was set back."""
         if question.sent_at is None:
             return True
         since = self._context.since(question.sent_at)

@@ -1,4 +1,4 @@
-"""Cancels of one account: all that are due at the same time, briefly, so that no close waits long for them."""
+"""Cancels the orders of decisions: all that are due at once, with a short timeout, so that no close waits long."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Due = tuple[Work, Cancel]
 
 @dataclass(slots=True)
 class _Tries:
-    """How often an order could not be cancelled, and how often in a row it was not among the open ones then."""
+    """Failed cancels of one order, and how often in a row it was missing from the open orders."""
 
     failed: int = 0
     absent: int = 0
@@ -26,10 +26,10 @@ class _Tries:
 
 
 class Cancelling:
-    """Tries again what fails, waiting longer each time, and gives up with the reason after so many tries.
+    """Retries failed cancels with growing waits, and gives up with the reason after a number of tries.
 
-    An order that cannot be cancelled may be gone already: the venue's open orders say so, if they say it
-    repeatedly. What the venue did not listen to is not counted.
+    An order that cannot be cancelled may be gone: it is if it is repeatedly missing from the open orders. Requests that
+    the venue did not process are not counted.
     """
 
     def __init__(self, context: AccountContext) -> None:

@@ -1,6 +1,6 @@
-"""A wave of orders: as many as the venue takes now, made durable together, sent at the same time, and their answers.
+"""Sends batches of orders: journaled together, sent at the same time, answers journaled in groups.
 
-Nothing is decided here. What leaves was journaled before; what comes back is journaled in groups, as it comes.
+It makes no decisions. Every order is journaled before it is sent, and every answer as it arrives.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from killswitch.model.venue import (
 from killswitch.ratelimit.budget import Ticket
 
 TOGETHER = 0.02
-"""Real seconds that an answer waits for others to be journaled with it. The order itself is durable already."""
+"""Real seconds for which an answer waits to be journaled with others. The order itself is durable already."""
 
 
 SOON = 0.05
-"""Seconds of the clock for which a wave waits for room for its next orders, instead of ending without them."""
+"""Seconds of the clock for which a batch waits for budget for its next orders, instead of ending without them."""
 
 
 FIRST, LARGEST = 10, 320
@@ -45,24 +45,24 @@ FIRST, LARGEST = 10, 320
 
 
 LEAST = 1e-6
-"""Seconds. Event loops do not tell shorter times apart."""
+"""Seconds. Event loops do not resolve shorter times."""
 ANY_OTHER = "\N{ASTERISK}"
-"""Stands for a symbol of which no order has been sent."""
+"""Stands for a symbol for which no order has been sent."""
 
 
 class Dispatch:
-    """Sends waves of orders of one account."""
+    """Sends batches of orders of one account."""
 
     def __init__(self, context: AccountContext) -> None:
         self._context = context
         self._batch = context.traits.batch if isinstance(context.venue, BatchingVenue) else 1
         self._behind: dict[asyncio.Task[Sequence[Entry]], Flight] = {}
-        """Requests that no wave waits for any longer."""
+        """Requests that no batch waits for any longer."""
 
     def late(self) -> list[Entry]:
-        """The answers to requests that were not waited for, as far as they are here; each is given once.
+        """The late answers to requests that were not waited for; each is returned once.
 
-        What became of a request that broke is unknown: its orders are asked about.
+        The orders of a request that broke are of unknown status, and are queried.
         """
         ended = [task for task in self._behind if task.done()]
         found: list[Entry] = []
@@ -76,18 +76,18 @@ class Dispatch:
         return found
 
     def abandon(self) -> list[asyncio.Future[Any]]:
-        """Call off what still runs, at the end of a run: the next one asks."""
+        """Cancel requests in flight at the end of a run; the next run queries their orders."""
         for task in self._behind:
             task.cancel()
         return list(self._behind)
 
     async def send(self, source: Iterable[Departure], answered: Callable[[], None]) -> Sent:
-        """Send from the front of `source` what the budget has room for, now or within a moment. Each is sent once.
+        """Send orders from the front of `source` for which there is budget now or within a moment. Each is sent once.
 
-        They leave in chunks, each as soon as it is durable, so that the first do not wait for the last to be made;
-        answers that come close together are made durable together. Over when every answer is there, or has been out
-        for so long that its orders are to be asked about: `late` gives it when it comes. `answered` is told when
-        nothing is waited for any longer, before the last answers are made durable.
+        Orders leave in chunks, each as soon as it is durable, so that the first do not wait for the last to be built;
+        answers that arrive close together are journaled together. It returns when every answer has arrived, or has been
+        out for so long that its orders are to be queried: `late` returns it when it arrives. `answered` is called when
+        nothing is waited for any longer, before the last answers are journaled.
         """
         queue = Queue(source)
         wave = Wave()
@@ -113,7 +113,7 @@ class Dispatch:
                         task.add_done_callback(wave.ended)
                         tasks.append(task)
                     if groups:
-                        await asyncio.sleep(0)  # let them leave before the next ones are made
+                        await asyncio.sleep(0)  # let them be sent before the next ones are built
                 more = await self._wait(wave, queue)
                 for task, flight in wave.leave_behind(loop.time() - self._context.pace.ask_after + LEAST):
                     self._behind[task] = flight
@@ -135,7 +135,7 @@ class Dispatch:
         return Sent(queue.sent, queue.made, None if queue.empty else self._room_in(queue))
 
     async def _wait(self, wave: Wave, queue: Queue) -> bool:
-        """Until there may be room for more, or something is to be written down; whether there may be room."""
+        """Wait for budget or for answers to journal; returns whether there may be budget for more orders."""
         room_in = self._room_in(queue)
         if room_in <= 0.0:
             return True
@@ -153,7 +153,7 @@ class Dispatch:
         return soon
 
     def _room_in(self, queue: Queue) -> float:
-        """Seconds until the next order may leave; infinite where that is not for the budget alone to say."""
+        """Seconds until the next order may be sent; infinite where that does not depend on the budget alone."""
         first = queue.peek() or next(iter(queue.made), None)
         if first is None or self._context.quiet_for > 0.0 or self._context.broken_for > 0.0:
             return math.inf
@@ -164,7 +164,7 @@ class Dispatch:
         return min(single, self._context.wait("submit_batch", symbols[:2]))
 
     def _depart(self, queue: Queue, chunk: int) -> list[tuple[Sequence[Departure], Ticket]]:
-        """Up to `chunk` orders that there is room for, as requests with their room; durable when this returns."""
+        """Up to `chunk` orders for which there is budget, grouped into requests; they are durable on return."""
         groups: list[tuple[Sequence[Departure], Ticket]] = []
         count, most = 0, self._context.orders_at_once(chunk if queue.peek() is not None else 0)
         while count < most:
@@ -182,11 +182,11 @@ class Dispatch:
         return groups
 
     def _only_its_symbol(self, symbol: str) -> bool:
-        """Whether there is room for an order of any other symbol: then this one does not hold the others up."""
+        """Whether there is budget for any other symbol, so that this order must not delay the others."""
         return self._context.wait("submit", (symbol,)) > 0.0 and self._context.wait("submit", (ANY_OTHER,)) <= 0.0
 
     def _next_group(self, first: list[Departure]) -> list[Departure]:
-        """What of the first orders in the queue one request may carry now: a batch, else a single order, else none."""
+        """The orders that one request may carry now: a batch, else a single order, else none."""
         symbols = [each.line.symbol for each in first]
         fits = self._context.room("submit_batch", symbols) if len(first) > 1 else 0
         if fits > 1:
@@ -194,7 +194,7 @@ class Dispatch:
         return first[:1] if first and self._context.wait("submit", symbols[:1]) <= 0.0 else []
 
     async def _request(self, group: Sequence[Departure], ticket: Ticket) -> list[Entry]:
-        """One request, and for each of its orders what the venue said."""
+        """Send one request; returns an entry for each of its orders."""
         try:
             found = await self._context.made(_call(group), self._submit([each.request for each in group]), ticket)
         except VenueError as error:
@@ -206,10 +206,10 @@ class Dispatch:
         if len(requests) == 1:
             return (await venue.submit(requests[0]),)
         if not isinstance(venue, BatchingVenue):
-            raise TypeError(f"{type(venue).__name__} takes no batches")
+            raise TypeError(f"{type(venue).__name__} does not support batches")
         found = tuple(await venue.submit_batch(requests))
         if len(found) != len(requests):
-            raise MalformedAnswerError(f"{len(found)} answers to a batch of {len(requests)} orders")
+            raise MalformedAnswerError(f"the venue returned {len(found)} answers to a batch of {len(requests)} orders")
         return found
 
     def _answered(self, departure: Departure, answer: OrderReport | VenueError) -> Entry:
@@ -220,7 +220,7 @@ class Dispatch:
         line = departure.line
         try:
             report = sound(answer, departure.request.client_order_id, line.may_fill)
-        except Exception as error:  # noqa: BLE001 - an adapter is someone else's code: it must not stop other orders
+        except Exception as error:  # noqa: BLE001 - an adapter's defect must not stop other orders
             return self._unknown(departure, error)
         head = self._head(departure)
         return told(report, line.state, head) or Acknowledged(*head, order=report.id, filled=report.filled)
@@ -229,7 +229,7 @@ class Dispatch:
         head = self._head(departure)
         match error:
             case OrderRejectedError(reason="duplicate_client_order_id"):
-                # The venue has an order of this name: ours, sent before. What became of it, only it can say.
+                # The venue has an order of this name: ours, sent before. Only a query shows its status.
                 return Unknown(*head, reason=error.reason, text=said(error))
             case OrderRejectedError():
                 reason = said(error.reason)
@@ -259,7 +259,7 @@ def _call(orders: Sequence[Departure]) -> Call:
 
 
 def told(report: OrderReport, state: State | None, head: EntryHead) -> Acknowledged | Rejected | Filled | None:
-    """What a sound report is as a journal entry; None for one that says nothing new of an order in `state`."""
+    """The journal entry for a valid report; None if it adds nothing to an order in `state`."""
     if report.state == "open":
         return None if state is State.WORKING else Acknowledged(*head, order=report.id, filled=report.filled)
     if report.state == "rejected" and report.filled == ZERO:

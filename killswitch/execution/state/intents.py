@@ -1,4 +1,4 @@
-"""From a decision to the work of one account: its lines, and what is journaled with it."""
+"""Turns a decision into the work of one account: its lines, and the entries journaled with it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from killswitch.model.store import JournalEntry
 def planned_entries(
     decision: Decision, *, snapshot: Snapshot | None = None, accounts: Collection[str] | None = None
 ) -> tuple[JournalEntry, ...]:
-    """The `planned` entries that are committed with `decision`: one for each position, one for an account's cancels.
+    """The `planned` entries committed with `decision`: one for each position, one for an account's cancels.
 
-    None for a decision that only observes, and none for accounts outside `accounts` (those armed; None is all).
-    `snapshot`, the one that was decided on, gives the marks from which delay is counted later.
+    None for a decision that only observes, and none for accounts outside `accounts` (the armed ones; None means all).
+    The marks of `snapshot`, the one that was decided on, are the base for measuring delay.
     """
     if decision.mode == "observe" or decision.kind == "reset":
         return ()
@@ -45,10 +45,10 @@ def planned_entries(
 
 
 def lines_of(decision: Decision, account: str) -> list[Line]:
-    """One line for each position of `account` that the decision reduces, in order of rank.
+    """One line for each position of `account` that the decision reduces, by rank.
 
-    Several intents on one position are one order that was cut into slices. A hop into a position that the decision
-    closes itself is a part of that close.
+    Several intents on one position are slices of one order. A hop into a position that the decision closes itself is
+    part of that close.
     """
     lines: dict[PositionKey, Line] = {}
     urgency = (*patience_of(decision.unwinding), -decision.level)
@@ -84,9 +84,9 @@ def lines_of(decision: Decision, account: str) -> list[Line]:
 
 
 def _decided(intent: Intent) -> Decimal:
-    """What the intent is to trade. What a second hop may sell is known once the sale before it has brought it in.
+    """The amount that the intent trades; for a second hop, it is known once the sale before it has brought it in.
 
-    A hop that comes after nothing sells a holding on another market than the one that it is listed on.
+    A hop without a predecessor sells a holding on another market than the one where it is listed.
     """
     return intent.contracts if intent.after is None else Decimal(0)
 
