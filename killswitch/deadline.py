@@ -28,9 +28,6 @@ class DeadlineError(Exception):
 class NoThreadError(OSError):
     """The system does not allow this process to start another thread."""
 
-    def __init__(self, why: str) -> None:
-        super().__init__(EAGAIN, why)
-
 
 def begin(thread: threading.Thread) -> None:
     """Start `thread`. NoThreadError if the system does not allow it."""
@@ -38,7 +35,7 @@ def begin(thread: threading.Thread) -> None:
         thread.start()
     except RuntimeError as error:
         text = f"cannot start a thread: {error}; check the limit on processes and the free memory"
-        raise NoThreadError(text) from None
+        raise NoThreadError(EAGAIN, text) from None
 
 
 _Call = tuple[Future[Any], Callable[[], Any]]
@@ -80,7 +77,7 @@ class DaemonThreads(Executor):
         if idle is not None:
             idle.put(call)
         elif is_full:
-            future.set_exception(NoThreadError(f"{self._most} calls hang already ({self._name})"))
+            future.set_exception(NoThreadError(EAGAIN, f"{self._most} calls hang already ({self._name})"))
         else:
             try:
                 begin(threading.Thread(target=self._work, args=(call,), name=self._name, daemon=True))

@@ -112,7 +112,7 @@ class Closer:
     def adopt(self, decision: Decision) -> None:
         """Start a decision whose `planned` entries are committed. A decision without any is ignored."""
         if self._memory.adopt(decision):
-            self._looking.adopted()
+            self._looking.has_new_work = True
             self._due = 0.0
 
     def give_up(self, entry: JournalEntry) -> None:

@@ -240,6 +240,7 @@ class Budgets:
     def __init__(self, interval: float = 1.0) -> None:
         """Create them; `interval` is the number of seconds between two polls of an account."""
         self._interval = interval
+        self._round = max(PACE, interval)
         self._quiet: dict[str, Quiet] = {}
         self._shared: dict[tuple[str, str, str], Shared] = {}
         self._paces: dict[tuple[str, str, str], Shared] = {}
@@ -264,10 +265,6 @@ class Budgets:
             if (units := costs.get(("snapshot", limit.name), (0, 0))[0]) and limit.per > self._round + self._interval
         ]
         return Budget(limits, tolls, reserved, self._quiet.setdefault(venue, Quiet()), paces)
-
-    @property
-    def _round(self) -> float:
-        return max(PACE, self._interval)
 
     def _limit(self, account: str, venue: str, limit: RateLimit, most: int) -> Shared:
         """The shared limit; if two accounts declare it differently, the stricter declaration applies."""

@@ -31,7 +31,8 @@ class Looking:
         self._given: tuple[AccountSnapshot, float] | None = None
         self._offered: tuple[AccountSnapshot, float] | None = None
         self._last: _Seen | None = None
-        self._has_new_work = False
+        self.has_new_work = False
+        """Whether a decision was adopted whose orders wait for the next poll."""
         self._begun: tuple[asyncio.Task[AccountSnapshot | str], int, float] | None = None
         self._told: dict[str, Instrument] = {}
         self._opened: set[str] = set()
@@ -94,10 +95,6 @@ class Looking:
         last = self._last
         return last.reading if last is not None and self._is_fresh(last.at) and last.moved == moved else None
 
-    def adopted(self) -> None:
-        """Record new work, whose orders wait for the next poll."""
-        self._has_new_work = True
-
     def begin(self, sent: int) -> None:
         """Start an account poll once every order is answered, while the answers are journaled.
 
@@ -114,7 +111,7 @@ class Looking:
         While the circuit breaker is open, new orders wait for a poll: no other request can show that the venue is back.
         """
         last = self._last
-        if self._has_new_work and self._context.broken_for > 0:
+        if self.has_new_work and self._context.broken_for > 0:
             return "closing"
         news = (
             last is None
@@ -169,5 +166,5 @@ class Looking:
         self.is_blind = False
         gone = ", ".join(sorted(" ".join(key) for key in found.doubtful))
         self.distrust = f"missing from the venue's answer, and not by our own orders: {gone}" if gone else None
-        self._last, self._has_new_work = _Seen(found, now, moved), False
+        self._last, self.has_new_work = _Seen(found, now, moved), False
         return found

@@ -143,7 +143,8 @@ class Asking:
         now = self._context.clock.monotonic()
         for question in due:
             self._count(question, now)
-        reports = await asyncio.gather(*(self._by_name(question) for question in due))
+        find = self._context.find_order
+        reports = await asyncio.gather(*(find(q.line.symbol, q.name, q.may_fill, self._purpose(q)) for q in due))
         for question, report in zip(due, reports, strict=True):
             heard = not isinstance(report, RateLimitedError | VenueDownError)
             asked = self._asked[question.name]
@@ -211,10 +212,6 @@ class Asking:
             return at if math.isinf(at) else max(at, self._turn_at) + self._context.pace.ask_halted
         return at + min(self._context.pace.poll, self._context.pace.ask_again * 2.0 ** min(count - 1, 10))
 
-    async def _by_name(self, question: Question) -> OrderReport | VenueError | None:
-        symbol, name, most = question.line.symbol, question.name, question.may_fill
-        return await self._context.find_order(symbol, name, most, self._purpose(question))
-
     def _sparing(self, due: Sequence[Question]) -> Sequence[Question]:
         """Drop queries that can decide nothing now, where they would use the budget of those that can.
 
@@ -244,8 +241,7 @@ class Asking:
 
     def _purpose(self, question: Question) -> Purpose:
         """Closing's budget for what a close needs to end; the polls' budget for queries that go on for minutes."""
-        asked = self._asked.get(question.name)
-        return "closing" if asked is None or asked.urgent else "reading"
+        return "closing" if self._asked[question.name].urgent else "reading"
 
     def _list_purpose(self, due: Sequence[Question], reports: Sequence[object]) -> Purpose:
         """Closing's budget for the expensive open orders, only where they decide whether an order is absent."""
@@ -278,22 +274,22 @@ class Asking:
         self, question: Question, resting: Mapping[str | None, Order] | None, *, denied: bool
     ) -> Entry | None:
         """The entry that follows from open orders and fills, where a query by name found nothing."""
+        asked = self._asked[question.name]
         if resting is not None and question.name in resting:
             order = resting[question.name]
             if question.state is None:
-                self._asked[question.name].resting = order.id
+                asked.resting = order.id
             news = question.state in (State.SENDING, State.UNKNOWN)
             return Acknowledged(*self._head(question), order=said(order.id)) if news else None
-        if (
-            denied
-            and not self._asked[question.name].can_be_absent
-            and self._is_scarce("fills", [question.line.symbol] * len(self._asked))
-        ):
+        symbols = [question.line.symbol] * len(self._asked)
+        if denied and not asked.can_be_absent and self._is_scarce("fills", symbols):
             return None  # it may be on its way; fills are queried once it no longer can be
         report = await self._by_fills(question)
         if report is None:
             return None
-        gone = denied and resting is not None and self._can_be_absent(question) and self._denied_for_long(question)
+        # A denial is not believed while the request runs, since the order may still arrive.
+        believed = denied and asked.can_be_absent and question.name not in self._context.running
+        gone = believed and resting is not None and self._denied_for_long(question)
         if report.filled >= question.may_fill or (gone and (report.filled > ZERO or question.state is State.WORKING)):
             return self._as_told(question, report)
         if not gone or report.filled > ZERO:
@@ -327,10 +323,6 @@ class Asking:
             return True
         since = self._asked[question.name].denied_since
         return since is not None and self._context.clock.monotonic() - since >= self._context.pace.absence_after
-
-    def _can_be_absent(self, question: Question) -> bool:
-        """Whether a denial is believed: not while the request runs, since the order may still arrive."""
-        return self._asked[question.name].can_be_absent and question.name not in self._context.running
 
     def _decides(self, question: Question) -> bool:
         """Whether a denial that is requested now may be believed.

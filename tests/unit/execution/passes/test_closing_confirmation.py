@@ -208,9 +208,7 @@ def test_a_state_that_we_do_not_know_pages(watched: Watched, kind: JournalKind) 
     watched.writes("sending", after(seconds=1), side="sell", amount="5")
     words = f"MalformedAnswerError: order {OURS} is said to be pondering"
     watched.writes(kind, after(seconds=2), text=words)
-    assert (
-        len([text for text in watched.says(after(seconds=3)) if "an unknown state, pondering" in text]) == 1
-    )
+    assert len([text for text in watched.says(after(seconds=3)) if "an unknown state, pondering" in text]) == 1
     watched.writes("filled", after(seconds=4), filled="5")
     assert watched.says(after(seconds=5)) == []
 
