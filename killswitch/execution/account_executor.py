@@ -9,30 +9,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 from killswitch.execution.account_context import AccountContext
 from killswitch.execution.decide.position_trust import Reading
 from killswitch.execution.decide.schedule import Do, Verdict, stall_reason
 from killswitch.execution.order_pass.market_halts import Halts
-from killswitch.execution.order_pass.order_decision import Judging, Verdicts, given_up, held, told
+from killswitch.execution.order_pass.order_decision import Judging, Verdicts, given_up, told
 from killswitch.execution.order_pass.order_selection import Sending
 from killswitch.execution.order_pass.trusted_positions import Looking
+from killswitch.execution.order_pass.verified_positions import VerifiedPositions
 from killswitch.execution.patience import PACE, Pace
 from killswitch.execution.protective_orders import Guarding
 from killswitch.execution.query.charges import Charges
 from killswitch.execution.query.in_flight_orders import Following
 from killswitch.execution.query.order_query import Asking
-from killswitch.execution.send.cancelling import Cancelling, Due
+from killswitch.execution.send.cancelling import Cancelling
 from killswitch.execution.send.order_sender import Dispatch
 from killswitch.execution.state.account_job import Work
 from killswitch.execution.state.execution_state import Memory
 from killswitch.journal.codec import decode
-from killswitch.journal.entries import NO_WATCH, ClosingWatch, PositionKey, Verified
+from killswitch.journal.entries import NO_WATCH, ClosingWatch
 from killswitch.journal.lifecycle import State
-from killswitch.journal.targets import Line, LineName
+from killswitch.journal.targets import Line
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot, Closing
@@ -43,9 +42,6 @@ from killswitch.ratelimit.budget import Budget
 
 LEAST_WAIT = 0.02
 """Minimum wait in seconds between two passes that changed nothing."""
-
-AGAIN_AFTER = timedelta(seconds=5)
-"""Age after which the last shown position is journaled again when an operator abandons a close."""
 
 
 class Closer:
@@ -79,15 +75,12 @@ class Closer:
         self._charges = Charges(context, memory)
         self._guarding = Guarding(context, memory.protections)
         self._following = Following(context, memory, self._asking, self._halts, self._dispatch)
-        self._cancelling = Cancelling(context)
+        self._cancelling = Cancelling(context, memory)
         self._judging = Judging(context, memory, self._looking)
         self._sending = Sending(
             context, memory, self._looking, self._judging, self._dispatch, self._guarding, self._halts
         )  # fmt: skip
-        self._shown: dict[PositionKey, Decimal] = {}
-        self._shown_at: dict[PositionKey, datetime] = {}
-        self._journaled: dict[LineName, tuple[Decimal, datetime]] = {}
-        """The position last journaled for each line, and when."""
+        self._positions = VerifiedPositions(context, memory)
         self._due = 0.0
         self._starved = False
         """Whether the last pass found no room to poll, so that the next pass waits for the runner's poll."""
@@ -143,7 +136,7 @@ class Closer:
         Decisions that only cancel on suspicion are left out: nothing waits for their end.
         """
         works = self._memory.works.values()
-        working = (work.closing(self._shown) for work in works if not work.decision.is_suspicion)
+        working = (work.closing(self._positions.shown) for work in works if not work.decision.is_suspicion)
         return (*self._memory.ended.values(), *working)
 
     @property
@@ -203,13 +196,13 @@ class Closer:
         return bool(self._memory.works)
 
     async def _pass(self, *, sending: bool = True) -> None:
-        cancels = self._due_cancels()
+        cancels = self._cancelling.due()
         if not cancels or any(line.is_blocked for line in self._memory.lines()):
-            await self._cancel(cancels)
+            await self._cancelling.run(cancels)
             await self._close(sending=sending)
             return
         # Entry orders are cancelled first, but no close waits for the answers.
-        cancelling = asyncio.create_task(self._cancel(cancels))
+        cancelling = asyncio.create_task(self._cancelling.run(cancels))
         for _ in range(3):  # a request is three tasks deep: after that it has been sent
             await asyncio.sleep(0)
         try:
@@ -227,7 +220,7 @@ class Closer:
             # Nothing has been sent yet: orders are based on it, and the poll that follows verifies them.
             sent = self._memory.sent
             await self._sending.send(Verdicts(self._judging, reading), fresh=False)
-            self._show(reading)
+            self._positions.show(reading)
             if self._memory.sent > sent:
                 return
         await self._following.follow()
@@ -239,14 +232,14 @@ class Closer:
             if sending:
                 await self._sending.send_on_what_was_known(unreadable=self._looking.is_blind)
             return
-        self._show(reading)
+        self._positions.show(reading)
         if not sending and self._ends_by(reading):
             with self._memory.together():
-                self._verify(reading)
+                self._positions.verify(reading, self._looking.instruments)
                 for work in list(self._memory.works.values()):
                     self._finish(work, [])
             return
-        self._verify(reading)
+        self._positions.verify(reading, self._looking.instruments)
         verdicts = Verdicts(self._judging, reading)
         if sending:
             await self._sending.send(verdicts, fresh=True)
@@ -284,7 +277,7 @@ class Closer:
             elif line.state is not State.AT_TARGET:
                 busy = True
         # What only waits for budget or for its time is polled when that has come: polls use budget, too.
-        patient = waiting and not busy and not self._due_cancels()
+        patient = waiting and not busy and not self._cancelling.due()
         return min(*dues, now + (self._context.pace.look_again if patient else self._context.pace.poll))
 
     # Polling
@@ -325,43 +318,7 @@ class Closer:
         self._asking.hurry(names)
         return bool(names) or any(line.symbol in opened for line in lines)
 
-    def _show(self, reading: Reading) -> None:
-        """Remember the positions that the snapshot shows, for `progress`."""
-        for line in self._memory.lines():
-            if not line.by_fills and told(line, reading):
-                self._shown[line.key] = reading.contracts(line.key)
-                self._shown_at[line.key] = self._context.clock.now()
-
-    def _verify(self, reading: Reading) -> None:
-        """Journal the verified position of every line whose status changes by it."""
-        news: list[tuple[Line, Decimal]] = []
-        for work, line in self._all():
-            if line.by_fills:
-                work.supply(line, reading.contracts(line.key), self._looking.instruments.get(line.symbol))
-            elif not told(line, reading):
-                continue
-            shown = held(line, reading)
-            reached = shown <= line.target
-            if line.state is State.SETTLED or (not line.in_flight and reached is not (line.state is State.AT_TARGET)):
-                news.append((line, shown))
-        now = self._context.clock.now()
-        self._memory.record([self._verification(line, shown, now) for line, shown in news])
-        self._journaled |= {line.name: (shown, now) for line, shown in news}
-
-    def _verification(self, line: Line, shown: Decimal, at: datetime, *, is_last: bool = False) -> Verified:
-        place = (self._context.account, *line.key)
-        return Verified(line.decision, at, *place, position=shown, target=line.target, is_last=is_last)
-
     # Acting
-
-    def _due_cancels(self) -> list[Due]:
-        """The cancels that decisions request before their closes are done."""
-        works = self._memory.works.values()
-        return [(work, cancel) for work in works for cancel in work.due_cancels(after_closing=False)]
-
-    async def _cancel(self, due: Sequence[Due]) -> None:
-        if due and self._context.may_act():
-            await self._cancelling.run(due)
 
     async def _protect(self, verdicts: Verdicts) -> None:
         """Restore protective orders where a close is over for now, or where they have been away for too long."""
@@ -390,7 +347,7 @@ class Closer:
             if self._guarding.protections.of(work.decision.id):
                 continue
             if left := work.due_cancels(after_closing=True):
-                await self._cancel([(work, cancel) for cancel in left])
+                await self._cancelling.run([(work, cancel) for cancel in left])
                 continue
             self._finish(work, found)
 
@@ -403,33 +360,15 @@ class Closer:
                 self._finish(work, [given_up(line, why, None) for line in work.lines])
 
     def _finish(self, work: Work, verdicts: list[Verdict]) -> None:
-        left = [
-            self._verification(line, self._shown[line.key], self._shown_at[line.key], is_last=True)
-            for line in work.lines
-            if line.state is not State.AT_TARGET and not line.by_fills and self._is_news(work, line)
-        ]
-        self._memory.record([*left, work.result(self._context.clock.now(), verdicts, self._shown)])
-        self._memory.end(work, work.closing(self._shown))
+        shown = self._positions.shown
+        last = self._positions.unjournaled(work)
+        self._memory.record([*last, work.result(self._context.clock.now(), verdicts, shown)])
+        self._memory.end(work, work.closing(shown))
         self._charges.owe(work.decision.id)
         for line in work.lines:
             self._sending.forget(line)
             self._judging.forget(line)
-            self._journaled.pop(line.name, None)
-        held = {line.key for line in self._memory.lines()}
-        self._shown = {key: shown for key, shown in self._shown.items() if key in held}
-        self._shown_at = {key: at for key, at in self._shown_at.items() if key in held}
-
-    def _is_news(self, work: Work, line: Line) -> bool:
-        """Whether the last shown position of the line differs from the last journaled one.
-
-        After an operator abandons a close, the last position is journaled again if it was journaled long before.
-        """
-        if line.key not in self._shown:
-            return False
-        shown, at = self._journaled.get(line.name, (None, None))
-        if at is None or shown != self._shown[line.key]:
-            return True
-        return work.given_up is not None and self._shown_at[line.key] - at > AGAIN_AFTER
+        self._positions.forget(work)
 
     def _all(self) -> list[tuple[Work, Line]]:
         return [(work, line) for work in self._memory.works.values() for line in work.lines]

@@ -258,7 +258,7 @@ def _bound_by(course: _Course) -> str | None:
     """The limit with the longest time until the last unit of the total is allowed."""
     traits = course.task.traits
     costs = added_up(traits)
-    longest, found = 0.0, None
+    waits: dict[str, float] = {}
     for limit in traits.limits:
         if limit.by == "symbol":
             continue
@@ -267,7 +267,6 @@ def _bound_by(course: _Course) -> str | None:
             request, each = costs.get((call, limit.name), (0, 0))
             orders = course.orders - course.calls["submit"] if call == "submit_batch" else made
             units += made * request + each * orders
-        rounds = (units - 1) // limit.allowed
-        if rounds * limit.per > longest:
-            longest, found = rounds * limit.per, limit.name
-    return found
+        waits[limit.name] = (units - 1) // limit.allowed * limit.per
+    longest = max(waits, key=waits.__getitem__, default=None)
+    return longest if longest is not None and waits[longest] > 0.0 else None

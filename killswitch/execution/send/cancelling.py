@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from killswitch.execution.account_context import AccountContext
 from killswitch.execution.recorded_reports import said
 from killswitch.execution.state.account_job import Work
+from killswitch.execution.state.execution_state import Memory
 from killswitch.journal.entries import Cancelled
 from killswitch.model.decision import Cancel
 from killswitch.model.venue import OrderRejectedError, RateLimitedError, VenueDownError, VenueError
@@ -32,13 +33,21 @@ class Cancelling:
     the venue did not process are not counted.
     """
 
-    def __init__(self, context: AccountContext) -> None:
+    def __init__(self, context: AccountContext, memory: Memory) -> None:
         self._context = context
+        self._memory = memory
         self._tries: dict[tuple[str, str], _Tries] = {}
         self._under_way: set[str] = set()
 
+    def due(self) -> list[Due]:
+        """The cancels that decisions request before their closes are done."""
+        works = self._memory.works.values()
+        return [(work, cancel) for work in works for cancel in work.due_cancels(after_closing=False)]
+
     async def run(self, due: Sequence[Due]) -> None:
         """Cancel those of `due` whose time has come."""
+        if not due or not self._context.may_act():
+            return
         now = self._context.clock.monotonic()
         ready = [
             (work, cancel)

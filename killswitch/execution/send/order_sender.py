@@ -93,9 +93,9 @@ class Dispatch:
         wave = Wave()
         loop = asyncio.get_running_loop()
 
-        async def one(flight: Flight, ticket: Ticket) -> Sequence[Entry]:
-            answers = await self._request(flight.group, ticket)
-            if not flight.behind:
+        async def one(group: Sequence[Departure], ticket: Ticket) -> Sequence[Entry]:
+            answers = await self._request(group, ticket)
+            if asyncio.current_task() in wave.flights:  # else no batch waits for them: `late` returns them
                 wave.take(answers)
             return answers
 
@@ -107,9 +107,8 @@ class Dispatch:
                     groups = self._depart(queue, chunk)
                     chunk = min(8 * chunk, LARGEST)
                     for group, ticket in groups:
-                        flight = Flight(loop.time(), group)
-                        task = loop.create_task(one(flight, ticket))
-                        wave.flights[task] = flight
+                        task = loop.create_task(one(group, ticket))
+                        wave.flights[task] = Flight(loop.time(), group)
                         task.add_done_callback(wave.ended)
                         tasks.append(task)
                     if groups:

@@ -35,13 +35,12 @@ class Sent:
     room_in: float | None
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Flight:
-    """One request in flight. `left`: when it was sent, in the loop's seconds; `behind`: no batch waits for it."""
+    """One request in flight. `left`: when it was sent, in the loop's seconds."""
 
     left: float
     group: Sequence[Departure]
-    behind: bool = False
 
 
 class Wave:
@@ -78,8 +77,7 @@ class Wave:
     def leave_behind(self, before: float) -> list[tuple[asyncio.Task[Sequence[Entry]], Flight]]:
         """Stop waiting for the requests that were sent at `before` or earlier; they keep running."""
         found = [(task, flight) for task, flight in self.flights.items() if flight.left <= before]
-        for task, flight in found:
-            flight.behind = True
+        for task, _ in found:
             del self.flights[task]
         return found
 

@@ -99,8 +99,7 @@ class Work:
 
     def line_of(self, entry: Entry) -> Line | None:
         """The line that `entry` is about; None if there is none in this job."""
-        key = entry.key
-        return None if key is None else self._by_key.get(key)
+        return None if entry.key is None else self._by_key.get(entry.key)
 
     def turn(self, over: Callable[[Line], bool]) -> PositionKey | None:
         """The position whose turn it is, where planning interleaved the slices of several positions; None elsewhere.
