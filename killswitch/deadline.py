@@ -1,7 +1,7 @@
-"""Calls that may hang, such as those on a dead network mount, on threads that nobody has to wait for.
+"""Runs calls that may hang, such as those on a dead network mount, on daemon threads.
 
-A thread that cannot be begun (a limit on processes, no memory for its stack) is an outcome like any other: an OSError
-of the call, which is a problem and perhaps a page, never the end of a run (ADR 0115).
+If a thread cannot be started (a limit on processes, no memory for its stack), the call fails with an OSError, which is
+a problem and perhaps a page, never the end of a run (ADR 0115).
 """
 
 from __future__ import annotations
@@ -18,51 +18,44 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 MOST_THREADS = 256
-"""Calls at a time. So many of them hang before one more is refused."""
+"""Concurrent calls: so many must hang before one more is refused."""
 
 
 class DeadlineError(Exception):
-    """A call has not come back in time, and may never."""
+    """A call did not return in time, and may never return."""
 
 
 class NoThreadError(OSError):
-    """The system lets this process begin no further thread."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(EAGAIN, why)
+    """The system does not allow this process to start another thread."""
 
 
 def begin(thread: threading.Thread) -> None:
-    """Start `thread`. NoThreadError if the system does not let it."""
+    """Start `thread`. NoThreadError if the system does not allow it."""
     try:
         thread.start()
     except RuntimeError as error:
-        text = f"no thread can be begun: {error}; is there a limit on processes, or no memory left?"
-        raise NoThreadError(text) from None
+        text = f"cannot start a thread: {error}; check the limit on processes and the free memory"
+        raise NoThreadError(EAGAIN, text) from None
 
 
-class _Call:
-    """One call, and the future of whoever waits for it."""
+_Call = tuple[Future[Any], Callable[[], Any]]
+"""One call, and its future."""
 
-    def __init__(self, future: Future[Any], do: Callable[[], Any]) -> None:
-        self._future = future
-        self._do = do
 
-    def run(self) -> Callable[[], None]:
-        """Do it; what tells whoever waits for it is for the thread to call."""
-        if not self._future.set_running_or_notify_cancel():
-            return lambda: None
-        try:
-            return partial(self._future.set_result, self._do())
-        except BaseException as error:  # noqa: BLE001 - it is whoever waits for it who learns of it
-            return partial(self._future.set_exception, error)
+def _run(future: Future[Any], do: Callable[[], Any]) -> Callable[[], None]:
+    """Run a call; returns the callback that completes its future, for the thread to invoke."""
+    if not future.set_running_or_notify_cancel():
+        return lambda: None
+    try:
+        return partial(future.set_result, do())
+    except BaseException as error:  # noqa: BLE001 - the error belongs to the caller
+        return partial(future.set_exception, error)
 
 
 class DaemonThreads(Executor):
-    """A thread for each call, none of which keeps the process alive, as a pool's threads would.
+    """An executor with a thread for each call, none of which keeps the process alive, as a pool's threads would.
 
-    A thread whose call is over waits `idle` seconds for another one, so that what is done at every tick needs none to
-    be begun.
+    An idle thread waits `idle` seconds for another call, so that periodic calls start no threads.
     """
 
     def __init__(self, name: str = "file", *, most: int = MOST_THREADS, idle: float = 0.0) -> None:
@@ -74,9 +67,9 @@ class DaemonThreads(Executor):
         self._count = 0
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Always a future: its exception is a NoThreadError where no thread is idle and none can be begun."""
+        """Run the call; the future fails with NoThreadError if no thread is idle and none can be started."""
         future: Future[T] = Future()
-        call = _Call(future, lambda: fn(*args, **kwargs))
+        call: _Call = (future, lambda: fn(*args, **kwargs))
         with self._guard:
             idle = self._idle.popitem()[0] if self._idle else None
             is_full = idle is None and self._count >= self._most
@@ -84,7 +77,7 @@ class DaemonThreads(Executor):
         if idle is not None:
             idle.put(call)
         elif is_full:
-            future.set_exception(NoThreadError(f"{self._most} calls hang already ({self._name})"))
+            future.set_exception(NoThreadError(EAGAIN, f"{self._most} calls hang already ({self._name})"))
         else:
             try:
                 begin(threading.Thread(target=self._work, args=(call,), name=self._name, daemon=True))
@@ -94,7 +87,7 @@ class DaemonThreads(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the threads that are idle. Nothing that is under way is waited for, whatever is asked for."""
+        """End the idle threads. Calls that are running are never waited for, whatever `wait` is."""
         with self._guard:
             self._idle_for, idle = 0.0, dict(self._idle)
             self._idle.clear()
@@ -105,25 +98,25 @@ class DaemonThreads(Executor):
     def _work(self, call: _Call) -> None:
         own: SimpleQueue[_Call | None] = SimpleQueue()
         following: _Call | None = call
-        del call  # what a call holds is not kept while nothing is done
+        del call  # an idle thread keeps no references of its last call
         while following is not None:
-            tell, following = following.run(), None
+            tell, following = _run(*following), None
             with self._guard:
                 self._idle[own] = threading.current_thread()
-            tell()  # who asks again as soon as it has this answer finds an idle thread
+            tell()  # a caller that submits again at once finds an idle thread
             del tell
             following = self._next(own)
         self._over()
 
     def _next(self, own: SimpleQueue[_Call | None]) -> _Call | None:
-        """The next call of an idle thread; None if there has been none for long."""
+        """The next call of an idle thread; None if there was none in time."""
         try:
             return own.get(timeout=self._idle_for)
         except Empty:
             with self._guard:
                 if self._idle.pop(own, None) is not None:
                     return None
-            return own.get()  # it was chosen just now
+            return own.get()  # a call was assigned just now
 
     def _over(self) -> None:
         with self._guard:
@@ -131,13 +124,15 @@ class DaemonThreads(Executor):
 
 
 def within(seconds: float, what: str, call: Callable[[], T]) -> T:
-    """What `call` returns or raises.
+    """The result of `call`; DeadlineError, naming `what`, if it does not return within `seconds`.
 
-    DeadlineError, naming `what`, if it is not over in time, and then goes on, or if no thread can be begun for it.
+    The call goes on after that. DeadlineError also if no thread can be started for it.
     """
     try:
         return DaemonThreads().submit(call).result(seconds)
     except NoThreadError as error:
-        raise DeadlineError(f"{what} cannot be looked at: {error.strerror}") from error
+        raise DeadlineError(f"{what} cannot be read: {error.strerror}") from error
     except FutureTimeoutError as error:
-        raise DeadlineError(f"{what} has not answered within {seconds:g} s: is its file system there?") from error
+        raise DeadlineError(
+            f"{what} did not answer within {seconds:g} s; check that its file system is available"
+        ) from error

@@ -1,1 +1,1 @@
-"""From decisions to orders to verified flat: one executor an account, journaled before every request."""
+"""Execution of decisions: one executor per account sends journaled orders until positions are verified flat."""

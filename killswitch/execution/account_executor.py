@@ -1,57 +1,51 @@
-"""Closing on one account: passes over all decisions at work, until the venue itself shows every target reached.
+"""Account executor: runs closing passes on one account until the venue shows every position at its target.
 
-A pass, in this order: cancel entries; ask about what is in flight; look at the account; verify; clear the way and
-send what may be sent, the worst rank first; put protection back; cancel what is left once nothing is to be closed;
-end what has come to an end.
+A pass runs in this order: cancel entry orders; query orders in flight; poll the account; verify positions; remove
+blocking protective orders and send orders, worst rank first; restore protective orders; cancel remaining orders once
+nothing is left to close; finish decisions that are done.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
+from killswitch.execution.account_context import AccountContext
 from killswitch.execution.decide.position_trust import Reading
 from killswitch.execution.decide.schedule import Do, Verdict, stall_reason
 from killswitch.execution.order_pass.market_halts import Halts
-from killswitch.execution.order_pass.order_decision import Judging, Verdicts, given_up, held, told
+from killswitch.execution.order_pass.order_decision import Judging, Verdicts, given_up, told
 from killswitch.execution.order_pass.order_selection import Sending
 from killswitch.execution.order_pass.trusted_positions import Looking
+from killswitch.execution.order_pass.verified_positions import VerifiedPositions
 from killswitch.execution.patience import PACE, Pace
 from killswitch.execution.protective_orders import Guarding
 from killswitch.execution.query.charges import Charges
 from killswitch.execution.query.in_flight_orders import Following
 from killswitch.execution.query.order_query import Asking
-from killswitch.execution.send.cancelling import Cancelling, Due
+from killswitch.execution.send.cancelling import Cancelling
 from killswitch.execution.send.order_sender import Dispatch
-from killswitch.execution.send.requests import Requests
-from killswitch.execution.send.venue_session import Executor
 from killswitch.execution.state.account_job import Work
 from killswitch.execution.state.execution_state import Memory
-from killswitch.execution.state.protective_record import Protections
 from killswitch.journal.codec import decode
-from killswitch.journal.entries import NO_WATCH, ClosingWatch, PositionKey
+from killswitch.journal.entries import NO_WATCH, ClosingWatch
 from killswitch.journal.lifecycle import State
-from killswitch.journal.targets import Line, LineName
+from killswitch.journal.targets import Line
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot, Closing
 from killswitch.model.store import Journal, JournalEntry
-from killswitch.model.venue import VenueAdapter, traits_of
+from killswitch.model.venue import VenueAdapter
 from killswitch.ratelimit.breaker import Breaker
 from killswitch.ratelimit.budget import Budget
 
 LEAST_WAIT = 0.02
-"""Seconds between two passes that changed nothing, however soon something is due."""
-
-AGAIN_AFTER = timedelta(seconds=5)
-"""What the venue shows when a close is given up is journaled again where that was longer ago."""
+"""Minimum wait in seconds between two passes that changed nothing."""
 
 
 class Closer:
-    """Brings one account to the targets of all its decisions. Everything it knows is in the journal."""
+    """Brings one account to the targets of all its decisions. Its state is folded from the journal."""
 
     def __init__(
         self,
@@ -65,79 +59,65 @@ class Closer:
         budget: Budget | None = None,
         breaker: Breaker | None = None,
     ) -> None:
-        """`watch` is told of every decision taken up, and of every entry once it is durable.
+        """Create the executor; `watch` is notified of each adopted decision and of each durable entry.
 
-        `budget`: what may be asked of the venue, left out: anything. `breaker`: the venue's, left out: one of its own.
+        `budget` limits requests to the venue; None means unlimited. `breaker` is the venue's circuit breaker; None
+        creates a private one.
         """
-        self._account = account
-        self._clock = clock
-        self._pace = pace
-        self._traits = traits_of(venue)
-        budget = budget or Budget.unlimited()
-        self._requests = Requests(venue, clock, pace, budget, breaker or Breaker())
-        protections = Protections()
-        self._memory = Memory(account, store, clock, pace, watch, protections)
-        record = self._memory.record
-        self._executor = Executor(account, venue, clock, pace, self._requests, record)
-        self._dispatch = Dispatch(account, venue, self._traits, clock, self._requests, record)
-        self._looking = Looking(self._executor, clock, pace, lambda: self._requests.broken_for > 0)
+        memory = self._memory = Memory(account, store, clock, pace, watch)
+        context = self._context = AccountContext(
+            account, venue, clock, pace, memory.record, budget or Budget.unlimited(), breaker or Breaker()
+        )  # fmt: skip
+        self._looking = Looking(context)
         self._halts = Halts(self._looking.instruments)
-        self._asking = Asking(
-            account, venue, clock, pace, self._requests, record, self._halts.rests, self._looking.currency
-        )  # fmt: skip
-        self._charges = Charges(account, venue, clock, pace, budget, self._memory, self._looking.currency)
-        self._guarding = Guarding(
-            account, venue, self._traits, clock, pace, self._requests, record, protections
-        )  # fmt: skip
-        self._following = Following(
-            self._memory, self._asking, self._executor, clock, pace, self._requests, self._halts, self._dispatch.late
-        )  # fmt: skip
-        self._cancelling = Cancelling(self._executor, clock, pace)
-        self._judging = Judging(self._memory, self._looking, clock, pace)
+        self._dispatch = Dispatch(context)
+        self._asking = Asking(context, self._halts.rests)
+        self._charges = Charges(context, memory)
+        self._guarding = Guarding(context, memory.protections)
+        self._following = Following(context, memory, self._asking, self._halts, self._dispatch)
+        self._cancelling = Cancelling(context, memory)
+        self._judging = Judging(context, memory, self._looking)
         self._sending = Sending(
-            venue, self._traits, clock, pace, self._requests, self._memory, self._looking, self._judging,
-            self._executor, self._dispatch, self._guarding, self._halts,
+            context, memory, self._looking, self._judging, self._dispatch, self._guarding, self._halts
         )  # fmt: skip
-        self._shown: dict[PositionKey, Decimal] = {}
-        self._shown_at: dict[PositionKey, datetime] = {}
-        self._journaled: dict[LineName, tuple[Decimal, datetime]] = {}
-        """What was journaled last of each line's position, and when."""
+        self._positions = VerifiedPositions(context, memory)
         self._due = 0.0
         self._starved = False
-        """Whether the last pass found no room for a look of its own, so that the next tick's reading is waited for."""
+        """Whether the last pass found no room to poll, so that the next pass waits for the runner's poll."""
         self._verified: int | None = None
-        """What had moved when the pass before, which sent nothing, read the account: the next one may send on that."""
+        """The journal counter at the last pass that only verified: while it is unchanged, the next pass may send on
+        that snapshot."""
         self._news = False
-        """Whether a tick has read something since the last pass began for which the next one need not wait."""
+        """Whether the runner polled something since the last pass began that makes the next pass due at once."""
         self.passes = 0
-        """How many passes have been made; waiting is none."""
+        """Number of completed passes; waits are not counted."""
 
     async def recover(self) -> None:
-        """Take up everything unfinished from the journal, and ask about every order of unknown fate once."""
+        """Restore unfinished work from the journal and query every order of unknown status once."""
         self._memory.recover()
         self._charges.recall()
         await self._following.follow()
 
     def prepare(self, decision: Decision, planned: Sequence[JournalEntry]) -> None:
-        """Make ready what `adopt` takes up, while its `planned` entries are being committed. Nothing else happens."""
-        self._memory.prepare(decision, [entry for entry in planned if entry.account == self._account])
+        """Prepare what `adopt` starts, while the decision's `planned` entries are being committed."""
+        self._memory.prepare(decision, [entry for entry in planned if entry.account == self._context.account])
 
     def adopt(self, decision: Decision) -> None:
-        """Begin to work on a decision whose `planned` entries are committed. One without any is not worked on."""
+        """Start a decision whose `planned` entries are committed. A decision without any is ignored."""
         if self._memory.adopt(decision):
-            self._looking.adopted()
+            self._looking.has_new_work = True
             self._due = 0.0
 
     def give_up(self, entry: JournalEntry) -> None:
-        """A person ends the work on a decision: `entry` is durable. It ends once no order of it is under way."""
+        """Stop work on a decision by operator command (`entry`, durable); it ends once no order of it is in flight."""
         if (work := self._memory.works.get(entry.decision)) is not None:
             work.apply(decode(entry))
             self._due = 0.0
 
     def learn(self, account: AccountSnapshot, at: float | None = None) -> None:
-        """Take what a tick has read: the instruments' rules, and while nothing is under way, what is held.
+        """Apply a snapshot polled by the runner: instrument rules always, positions only while no order is in flight.
 
-        `at`: monotonic seconds at which it was asked for; of one that nobody can date, only the rules are taken.
+        `at`: monotonic seconds at which the poll began. Without it, only the rules are applied.
         """
         self._looking.learn(account)
         if self._memory.works and self._heed(account):
@@ -147,84 +127,83 @@ class Closer:
         if self._memory.works:
             self._looking.offer(account, at)
             self._due = 0.0 if self._starved else self._due
-        elif at - self._memory.moved_at > self._pace.lags_for:
+        elif at - self._memory.moved_at > self._context.pace.lags_for:
             self._looking.give(account, at)
 
     def progress(self) -> tuple[Closing, ...]:
-        """What every close at work has reached, and how the last ones ended, for the next snapshot.
+        """The state of every active close, and the outcome of recent ones, for the next snapshot.
 
-        The cancels of a suspicion are no close, and nobody waits for their end.
+        Decisions that only cancel on suspicion are left out: nothing waits for their end.
         """
         works = self._memory.works.values()
-        working = (work.closing(self._shown) for work in works if not work.decision.is_suspicion)
+        working = (work.closing(self._positions.shown) for work in works if not work.decision.is_suspicion)
         return (*self._memory.ended.values(), *working)
 
     @property
     def distrust(self) -> str | None:
-        """Why the last pass could not rely on what the venue said; None if it could."""
+        """Why the last pass could not trust the venue's snapshot; None if it could."""
         return self._looking.distrust
 
     @property
     def stuck(self) -> str | None:
-        """What is still being tried and achieves nothing, for a person to look at; None if there is nothing such."""
-        lines, now = self._memory.lines(), self._clock.now()
-        found = [stall_reason(line, now, self._pace) for line in lines if not self._halts.tells(line)]
-        found += self._halts.remarks(lines, now, self._pace)
+        """What is retried without effect and needs an operator; None if nothing does."""
+        lines, now = self._memory.lines(), self._context.clock.now()
+        found = [stall_reason(line, now, self._context.pace) for line in lines if not self._halts.tells(line)]
+        found += self._halts.remarks(lines, now, self._context.pace)
         return "; ".join(text for text in found if text is not None) or None
 
     @property
     def wait(self) -> float:
-        """Seconds until the next pass makes sense: 0 for at once, infinite while nothing is left to do."""
+        """Seconds until the next pass is due: 0 means at once, infinite means that nothing is left to do."""
         if not self._memory.works:
             return self._charges.wait
-        return max(0.0, self._due - self._clock.monotonic(), self._requests.quiet_for)
+        return max(0.0, self._due - self._context.clock.monotonic(), self._context.quiet_for)
 
     @property
     def owing(self) -> bool:
-        """Whether nothing is left to close, and it is still asked what orders were charged."""
+        """Whether nothing is left to close, and order fees are still being queried."""
         return not self._memory.works and self._charges.owing
 
     def abandon(self) -> asyncio.Future[Any] | None:
-        """Call off what is asked or still runs beside the passes, at the end of a run; what ends with it."""
+        """Cancel background requests at the end of a run; returns a future that completes with them, if any."""
         ending = [each for each in (*self._dispatch.abandon(), self._charges.abandon()) if each is not None]
         return asyncio.gather(*ending, return_exceptions=True) if ending else None
 
     async def advance(self) -> bool:
-        """One pass: orders that the venue has room for leave together. True while anything is left to close.
+        """Run one pass, sending the orders for which the venue has room. True while anything is left to close.
 
-        Where nothing is, it is a step to learn what orders were charged; `owing` tells whether there are more.
-
-        No error of the venue comes out of it. StoreError does, and then nothing was sent that is not journaled.
+        With nothing to close, it advances the fee queries instead; `owing` is True while there are more. Venue errors
+        are handled inside. StoreError is raised, and then no order was sent that is not journaled.
         """
         if not self._memory.works:
             await self._charges.advance()
             return False
         if (wait := self.wait) > 0:
-            await self._clock.sleep(min(wait, self._pace.breath))
+            await self._context.clock.sleep(min(wait, self._context.pace.breath))
             return True
         written, self._news = self._memory.written, False
         try:
             await self._pass()
             if self._looking.has_begun:
-                # The wave is answered and the account is on its way: what it shows is taken in without another wait.
+                # The batch is answered and the account poll is in flight: its result is applied without another wait.
                 await self._pass(sending=False)
         finally:
             await self._looking.abandon()
         self.passes += 1
-        now = self._clock.monotonic()
+        now = self._context.clock.monotonic()
         moved = self._memory.written != written or self._news
         self._due = now if moved else max(self._next_due(now), now + LEAST_WAIT)
         return bool(self._memory.works)
 
     async def _pass(self, *, sending: bool = True) -> None:
-        cancels = self._due_cancels()
+        cancels = self._cancelling.due()
         if not cancels or any(line.is_blocked for line in self._memory.lines()):
-            await self._cancel(cancels)
+            await self._cancelling.run(cancels)
             await self._close(sending=sending)
             return
-        # New risk is stopped first, but no close waits for the answers to that.
-        cancelling = asyncio.create_task(self._cancel(cancels))
-        for _ in range(3):  # a request is three tasks deep: then it has left
+        # Entry orders are cancelled first, but no close waits for the answers.
+        cancelling = asyncio.create_task(self._cancelling.run(cancels))
+        for _ in range(3):  # a request is three tasks deep: after that it has been sent
             await asyncio.sleep(0)
         try:
             await self._close(sending=sending)
@@ -238,10 +217,10 @@ class Closer:
             await self._sending.send_on_what_was_known(unreadable=True)
         reading = self._given() if sending else None
         if reading is not None:
-            # Nothing has been sent yet: what it shows is sent for, and verified by the look that follows.
+            # Nothing has been sent yet: orders are based on it, and the poll that follows verifies them.
             sent = self._memory.sent
-            await self._sending.send(self._judging.begin(reading), fresh=False)
-            self._show(reading)
+            await self._sending.send(Verdicts(self._judging, reading), fresh=False)
+            self._positions.show(reading)
             if self._memory.sent > sent:
                 return
         await self._following.follow()
@@ -253,15 +232,15 @@ class Closer:
             if sending:
                 await self._sending.send_on_what_was_known(unreadable=self._looking.is_blind)
             return
-        self._show(reading)
+        self._positions.show(reading)
         if not sending and self._ends_by(reading):
             with self._memory.together():
-                self._verify(reading)
+                self._positions.verify(reading, self._looking.instruments)
                 for work in list(self._memory.works.values()):
                     self._finish(work, [])
             return
-        self._verify(reading)
-        verdicts = self._judging.begin(reading)
+        self._positions.verify(reading, self._looking.instruments)
+        verdicts = Verdicts(self._judging, reading)
         if sending:
             await self._sending.send(verdicts, fresh=True)
         await self._protect(verdicts)
@@ -269,7 +248,7 @@ class Closer:
         self._verified = None if sending else self._memory.moved
 
     def _ends_by(self, reading: Reading) -> bool:
-        """Whether the reading shows every target of every decision reached, and nothing else is left to be done."""
+        """Whether the snapshot shows every target reached and nothing else is left to do."""
         works = self._memory.works.values()
         if self._guarding.protections.open() or any(work.due_cancels(after_closing=True) for work in works):
             return False
@@ -284,9 +263,9 @@ class Closer:
         ) and not any(work.uncancelled for work in works)
 
     def _next_due(self, now: float) -> float:
-        """When the next pass makes sense after one that changed nothing."""
-        asking = max(self._asking.next_at, now + self._requests.wait("find_order", ("",)))
-        guarding = now + max(self._guarding.due_in(), self._requests.wait("submit", ("",)))
+        """Monotonic seconds at which the next pass is due after one that changed nothing."""
+        asking = max(self._asking.next_at, now + self._context.wait("find_order", ("",)))
+        guarding = now + max(self._guarding.due_in(), self._context.wait("submit", ("",)))
         dues = [asking, guarding, self._sending.room_at]
         waiting, busy = self._sending.held_back, False
         for work, line in self._all():
@@ -297,25 +276,25 @@ class Closer:
                 waiting = True
             elif line.state is not State.AT_TARGET:
                 busy = True
-        # What only waits for room or for its time is looked at when that has come: looks cost room too.
-        patient = waiting and not busy and not self._due_cancels()
-        return min(*dues, now + (self._pace.look_again if patient else self._pace.poll))
+        # What only waits for budget or for its time is polled when that has come: polls use budget, too.
+        patient = waiting and not busy and not self._cancelling.due()
+        return min(*dues, now + (self._context.pace.look_again if patient else self._context.pace.poll))
 
-    # Looking
+    # Polling
 
     def _given(self) -> Reading | None:
-        """The reading of the tick that decided, where it is good for the orders that are due.
+        """The snapshot that the decision was made on, if it is good for the orders that are due.
 
-        Not where something of ours is in play, nor for orders that the venue does not keep from doing too much.
+        It is not used once an order was sent, nor for orders that the venue does not limit to reduce-only.
         """
         lines = self._memory.lines()
         in_play = any(line.attempt or not line.reduce_only for line in lines)
-        return None if in_play else self._looking.take_given(self._expected())
+        return None if in_play else self._looking.take_given(self._memory.expected())
 
     async def _look(self, *, sending: bool) -> Reading | None:
-        """What the account holds: read anew, unless what was read last is still good for sending on.
+        """The positions of the account: polled now, unless the last snapshot is still good for sending.
 
-        Where there is no room for a look at what has not moved, the tick's own reading stands for it.
+        Where there is no room to poll an unchanged account, the runner's own snapshot is used.
         """
         moved = self._memory.moved
         guarded = all(line.reduce_only for line in self._memory.lines())
@@ -324,61 +303,25 @@ class Closer:
         if good and guarded and not self._looking.has_begun and (reading := self._looking.again(moved)) is not None:
             return reading
         purpose = self._looking.purpose(moved)
-        if self._requests.quiet_for > 0 or self._requests.wait("snapshot", purpose=purpose) > 0:
-            self._starved = self._requests.quiet_for <= 0
-            return self._looking.take_offered(self._expected(), moved, self._memory.moved_at)
-        found = await self._looking.look(self._expected(), self._memory.moved, self._memory.sent)
+        if self._context.quiet_for > 0 or self._context.wait("snapshot", purpose=purpose) > 0:
+            self._starved = self._context.quiet_for <= 0
+            return self._looking.take_offered(self._memory.expected(), moved, self._memory.moved_at)
+        found = await self._looking.look(self._memory.expected(), self._memory.moved, self._memory.sent)
         if self._looking.newest is not None:
             self._heed(self._looking.newest)
         return found
 
     def _heed(self, account: AccountSnapshot) -> bool:
-        """Take from a reading what it says of all that waits for a market to open; whether that is news."""
+        """Apply a snapshot to everything that waits for a market to open; returns whether anything changed."""
         opened, lines = self._looking.take_opened(), self._memory.lines()
         names = self._halts.news(lines, account, opened)
         self._asking.hurry(names)
         return bool(names) or any(line.symbol in opened for line in lines)
 
-    def _expected(self) -> dict[PositionKey, Decimal]:
-        """What our own orders leave of each position at work, at least."""
-        return self._memory.expected()
-
-    def _show(self, reading: Reading) -> None:
-        """Keep what the reading shows of the positions at work, for `progress`."""
-        for line in self._memory.lines():
-            if not line.by_fills and told(line, reading):
-                self._shown[line.key] = reading.contracts(line.key)
-                self._shown_at[line.key] = self._clock.now()
-
-    def _verify(self, reading: Reading) -> None:
-        """Journal what the reading says about every line where that is news."""
-        news = []
-        for work, line in self._all():
-            if line.by_fills:
-                work.supply(line, reading.contracts(line.key), self._looking.instruments.get(line.symbol))
-            elif not told(line, reading):
-                continue
-            shown = held(line, reading)
-            reached = shown <= line.target
-            if line.state is State.SETTLED or (not line.in_flight and reached is not (line.state is State.AT_TARGET)):
-                news.append((line, shown))
-        self._executor.verified(news)
-        now = self._clock.now()
-        self._journaled |= {line.name: (shown, now) for line, shown in news}
-
     # Acting
 
-    def _due_cancels(self) -> list[Due]:
-        """What every decision wants cancelled before its closing is done."""
-        works = self._memory.works.values()
-        return [(work, cancel) for work in works for cancel in work.due_cancels(after_closing=False)]
-
-    async def _cancel(self, due: Sequence[Due]) -> None:
-        if due and self._requests.may_act():
-            await self._cancelling.run(due)
-
     async def _protect(self, verdicts: Verdicts) -> None:
-        """Put protection back where a close is over for now, or where it has been away for too long."""
+        """Restore protective orders where a close is over for now, or where they have been away for too long."""
 
         def over(line: Line) -> bool:
             beside = [each for each in self._memory.lines() if each.key == line.key and not each.by_fills]
@@ -390,10 +333,10 @@ class Closer:
     # Ending
 
     async def _end(self, verdicts: Verdicts) -> None:
-        """End every decision whose lines the reading shows at their targets, or that can go no further.
+        """Finish every decision whose lines are at their targets or cannot go further.
 
-        What it has to cancel after closing comes first; an entry may have filled meanwhile, so a pass that
-        cancelled something leaves the ending to the next one, with a reading of its own.
+        Cancels that are due after closing come first. An entry order may have filled meanwhile, so a pass that cancels
+        leaves finishing to the next pass, which has a snapshot of its own.
         """
         for work in list(self._memory.works.values()):
             if any(line.in_flight or line.aside or line.state is State.SETTLED for line in work.lines):
@@ -404,12 +347,12 @@ class Closer:
             if self._guarding.protections.of(work.decision.id):
                 continue
             if left := work.due_cancels(after_closing=True):
-                await self._cancel([(work, cancel) for cancel in left])
+                await self._cancelling.run([(work, cancel) for cancel in left])
                 continue
             self._finish(work, found)
 
     def _end_given_up(self) -> None:
-        """End what a person has given up, as soon as nothing of it is under way, also where nothing can be read."""
+        """Finish given-up decisions once none of their orders is in flight, even if the account cannot be polled."""
         for work in list(self._memory.works.values()):
             why = work.given_up
             idle = all(line.state in (State.READY, State.AT_TARGET) and not line.aside for line in work.lines)
@@ -417,33 +360,15 @@ class Closer:
                 self._finish(work, [given_up(line, why, None) for line in work.lines])
 
     def _finish(self, work: Work, verdicts: list[Verdict]) -> None:
-        left = [
-            self._executor.left_as(line, self._shown[line.key], self._shown_at[line.key])
-            for line in work.lines
-            if line.state is not State.AT_TARGET and not line.by_fills and self._is_news(work, line)
-        ]
-        self._memory.record([*left, work.result(self._clock.now(), verdicts, self._shown)])
-        self._memory.end(work, work.closing(self._shown))
-        self._charges.ended(work.decision.id)
+        shown = self._positions.shown
+        last = self._positions.unjournaled(work)
+        self._memory.record([*last, work.result(self._context.clock.now(), verdicts, shown)])
+        self._memory.end(work, work.closing(shown))
+        self._charges.owe(work.decision.id)
         for line in work.lines:
             self._sending.forget(line)
             self._judging.forget(line)
-            self._journaled.pop(line.name, None)
-        held = {line.key for line in self._memory.lines()}
-        self._shown = {key: shown for key, shown in self._shown.items() if key in held}
-        self._shown_at = {key: at for key, at in self._shown_at.items() if key in held}
-
-    def _is_news(self, work: Work, line: Line) -> bool:
-        """Whether the last reading says of the line's position what the journal does not say.
-
-        Where a person has ended the work, the last look is of when it ended, whatever was journaled long before.
-        """
-        if line.key not in self._shown:
-            return False
-        shown, at = self._journaled.get(line.name, (None, None))
-        if at is None or shown != self._shown[line.key]:
-            return True
-        return work.given_up is not None and self._shown_at[line.key] - at > AGAIN_AFTER
+        self._positions.forget(work)
 
     def _all(self) -> list[tuple[Work, Line]]:
         return [(work, line) for work in self._memory.works.values() for line in work.lines]

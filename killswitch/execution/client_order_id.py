@@ -1,15 +1,16 @@
-"""Client order ids, and how long a request for an order stays valid.
+"""Client order ids, and how long a request for an order stays valid. Pure.
 
-The same on every machine and after every restart, so that an order can be asked about by name whatever has happened.
+Ids are the same on every machine and after every restart, so that an order can always be queried by its name.
 
-An order that is held up on its way is carried out when it arrives. The venue's word that it has no such order is an
-answer only when that can no longer be. Pure.
+An order that is delayed on its way is carried out when it arrives. The venue's answer that it has no such order counts
+only when that can no longer happen.
 """
 
 from __future__ import annotations
 
 import re
 from hashlib import blake2b
+from uuid import UUID
 
 from killswitch.execution.patience import Pace
 from killswitch.model.venue import ClientIdRule, OrderLife
@@ -20,16 +21,16 @@ _PLAIN_ID = re.compile(r"[0-9a-z]{20}")
 _MARK = "ks"
 _HEX_MARK = _MARK.encode().hex()
 _WHOLE = 31
-"""Characters of an id that spells decision, intent and attempt out."""
+"""Length of an id that contains decision, intent and attempt in plain form."""
 _SHORTEST = 14
-"""Below this, two orders of one day might share a name by chance: no venue takes so little."""
+"""Shorter ids could collide within a day: no venue has a limit that low."""
 
 
 def client_order_id(decision_id: str, intent_index: int, attempt: int, rule: ClientIdRule = PLAIN) -> str:
-    """The name of one attempt at one intent. `intent_index` and `attempt` count up to 36⁴ and 36⁵.
+    """The client order id of one attempt at one intent; `intent_index` and `attempt` count up to 36⁴ and 36⁵.
 
-    31 characters that spell its origin out where the venue takes them, else a digest of it in the form that the venue
-    takes. ValueError for an origin that does not fit, and for a rule under which names would not be unique.
+    31 characters that contain its origin in plain form where the venue accepts them, else a digest in the form that the
+    venue accepts. ValueError for an origin that does not fit, and for a rule under which ids would not be unique.
     """
     digest = decision_id
     if not _PLAIN_ID.fullmatch(decision_id):
@@ -43,11 +44,13 @@ def client_order_id(decision_id: str, intent_index: int, attempt: int, rule: Cli
         case "hex":
             return "0x" + _hex(origin)
         case "uuid":
-            return _uuid(_hex(origin))
+            # Version 8 of RFC 9562: a custom form with valid version and variant bits.
+            digits = _hex(origin)
+            return str(UUID(f"{digits[:12]}8{digits[13:16]}a{digits[17:]}"))
 
 
 def is_ours(name: str | None) -> bool:
-    """Whether `name` has the form of a name that this program gives, under any venue's rule."""
+    """Whether `name` has the form of an id of this program, under any venue's rule."""
     if name is None:
         return False
     bare = name.lower().removeprefix("0x").replace("-", "")
@@ -58,19 +61,13 @@ def is_ours(name: str | None) -> bool:
 
 def _short(origin: str, width: int) -> str:
     if width < _SHORTEST - len(_MARK):
-        raise ValueError(f"a venue that takes {width + len(_MARK)} characters cannot be told our orders apart")
+        raise ValueError(f"client order ids of {width + len(_MARK)} characters are too short to be unique")
     number = int.from_bytes(blake2b(origin.encode(), digest_size=20).digest())
     return _base36(number % 36**width, width)
 
 
 def _hex(origin: str) -> str:
     return _HEX_MARK + blake2b(origin.encode(), digest_size=14).hexdigest()
-
-
-def _uuid(digits: str) -> str:
-    """Version 8 of RFC 9562: a form of one's own, with the version and the variant where readers look for them."""
-    digits = f"{digits[:12]}8{digits[13:16]}a{digits[17:]}"
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def _base36(number: int, width: int) -> str:
@@ -84,9 +81,9 @@ def _base36(number: int, width: int) -> str:
 
 
 def validity(life: OrderLife, pace: Pace, expired: int) -> float | None:
-    """Seconds for which the next order is to be valid; None where a request cannot say it.
+    """Validity of the next order in seconds; None where a request cannot carry it.
 
-    `expired`: how many before it were refused because their time was up.
+    `expired`: number of orders before it that were refused as expired.
     """
     if life.longest is None:
         return None
@@ -95,6 +92,6 @@ def validity(life: OrderLife, pace: Pace, expired: int) -> float | None:
 
 
 def over_after(life: OrderLife, pace: Pace, valid_for: float | None) -> float:
-    """Seconds after sending from which on a request can no longer be carried out. `valid_for`: what it said itself."""
+    """Seconds after sending at which a request can no longer be carried out. `valid_for`: its own validity."""
     bounds = [bound for bound in (valid_for, life.always) if bound is not None]
     return max(pace.absence_after, min(bounds, default=pace.unbounded_validity) + pace.after_validity)

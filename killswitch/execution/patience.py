@@ -1,4 +1,4 @@
-"""How patient closing is. Seconds of the clock that it was given."""
+"""Timing parameters of closing, in seconds of the injected clock unless noted."""
 
 from __future__ import annotations
 
@@ -7,73 +7,71 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """The numbers of closing; each is a bound on harm, and none of them a rate budget."""
+    """The timing parameters of closing. Each bounds harm; none of them is a rate limit."""
 
     fruitless_attempts: int = 8
-    """Orders in a row that fill nothing, after which a position is given up and reported."""
+    """Orders in a row without a fill after which a position is given up and reported."""
     first_wait: float = 0.5
-    """After a fruitless attempt; doubled after each further one."""
+    """Wait after an attempt without a fill; doubled after each further one."""
     longest_wait: float = 30.0
     absence_after: float = 2.0
-    """"No such order" is believed no sooner after sending: a request may overtake the question."""
+    """Minimum age of an order before "no such order" is believed: a query may overtake the request."""
     first_validity: float = 3.0
-    """Seconds for which an order is valid, where the venue lets a request say it. Doubled each time that the venue says
-    that they were up, so that a slow venue is not refused its orders for ever."""
+    """Validity of an order, where the venue accepts one in the request. Doubled each time that the venue rejects an
+    order as expired, so that a slow venue does not reject its orders for ever."""
     longest_validity: float = 24.0
-    """The most that this is doubled to."""
+    """Upper bound of that doubling."""
     unbounded_validity: float = 60.0
-    """For how long a request may be carried out, as far as anybody can say, where its venue names no bound."""
+    """Assumed time for which a request may still be carried out, where the venue names no bound."""
     after_validity: float = 1.5
-    """Seconds more until an absence is believed: the two clocks may differ by one, and an order that was taken at the
-    last moment may show half a second later."""
+    """Additional wait until an absence is believed: the clocks may differ by a second, and an order accepted at the
+    last moment may appear half a second later."""
     doubt_for: float = 5.0
-    """For how long the venue must show more than our fills have left before that is believed."""
+    """How long the venue must show more than our fills have left before that is believed."""
     doubt_reads: int = 3
-    """And in how many readings in a row. The same for an empty book that nothing explains."""
+    """And in how many snapshots in a row. The same applies to an empty book that nothing explains."""
     poll: float = 1.0
     """Between passes that changed nothing."""
     look_again: float = 10.0
-    """Between two looks at the account while orders wait for nothing but room or their time."""
+    """Between two account polls while orders wait only for budget or for their time."""
     ask_again: float = 0.1
-    """Before an order of unknown fate is asked about again; doubled each time, up to `poll`."""
+    """Before an order of unknown status is queried again; doubled each time, up to `poll`."""
     ask_after: float = 1.5
-    """Real seconds after which an order without an answer is asked about while its request still runs."""
+    """Real seconds after which an unanswered order is queried while its request still runs."""
     ask_halted: float = 20.0
-    """Between two questions about orders that rest while their market is halted, all of an account's together, and
-    between two calls to cancel one of them.
-
-    Nothing can fill before the opening, of which readings tell. Three questions a minute, however many orders wait,
-    leave readings their room."""
+    """Between two queries of orders that rest in a halted market, for all of an account's orders together, and between
+    two cancel requests for one of them. Nothing can fill before the opening, which snapshots show. Three queries a
+    minute, however many orders wait, leave budget for polls."""
     longest_closed: float = 300.0
-    """The longest wait after `market_closed` where no reading tells whether the market is open: two entries each time,
-    so twelve times an hour at the most."""
+    """Longest wait after `market_closed` where no snapshot shows the market's state: two entries each time, so at most
+    twelve times an hour."""
     breath: float = 0.1
-    """The longest that one pass waits for the next to be due."""
+    """Longest time for which one call of `advance` waits for the next pass to be due."""
     request_timeout: float = 10.0
-    """Real seconds that a request may take, at most, before its answer counts as missing."""
+    """Longest request timeout, in real seconds."""
     least_timeout: float = 1.0
-    """And at least, however fast the venue has been answering."""
+    """Shortest request timeout, in real seconds, however fast the venue answers."""
     cancel_timeout: float = 2.0
-    """The same for a request to cancel, for which closing waits."""
+    """Timeout of a cancel request, in real seconds: closing waits for it."""
     resting_for: float = 30.0
-    """How long an order of ours may be open or of unknown fate before a person is told."""
+    """How long an order of ours may be open or of unknown status before an operator is notified."""
     rest_at_most: float = 5.0
-    """How long an order of ours may rest before it is cancelled, and another is sent in its place."""
+    """How long an order of ours may rest before it is cancelled and replaced."""
     asked_for: float = 600.0
-    """How long an order of unknown fate is asked about before that is given up, and a person paged."""
+    """How long an order of unknown status is queried before it is abandoned and an operator is paged."""
     unprotected_for: float = 10.0
-    """How long a position may be without its protective orders before they are put back, closed or not."""
+    """How long a position may be unprotected before its protective orders are restored, closed or not."""
     given_for: float = 1.0
-    """How old the reading of a tick may be that its decisions are closed on."""
+    """Maximum age of the runner's snapshot on which its decisions are closed."""
     lags_for: float = 15.0
-    """How long a venue's positions may show what was there before our last order, or a close that has ended."""
+    """How long a venue's positions may lag behind our last order, or behind a close that has ended."""
     fresh_for: float = 10.0
-    """How old a decision may be whose own reading stands in for one that fails now."""
+    """Maximum age of a decision whose own snapshot replaces a poll that fails now."""
 
     def wait_after(self, fruitless: int, *, closed: bool = False) -> float:
-        """How long to wait after the `fruitless`th attempt in a row that filled nothing.
+        """Seconds to wait after the `fruitless`th attempt in a row without a fill.
 
-        `closed`: the market was said to be closed, and nothing tells when it opens.
+        `closed`: the market is reported closed, and no snapshot shows when it opens.
         """
         if fruitless <= 0:
             return 0.0

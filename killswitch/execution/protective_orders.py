@@ -1,18 +1,17 @@
-"""Takes protective orders out of the way of a close, and puts them back: the acting side of `protective_record`."""
+"""Cancels protective orders that block a close, and restores them; `protective_record` holds their state."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
+from killswitch.execution.account_context import AccountContext
 from killswitch.execution.client_order_id import over_after
 from killswitch.execution.decide.position_trust import Reading
-from killswitch.execution.patience import Pace
 from killswitch.execution.recorded_reports import said, sound
-from killswitch.execution.send.order_sender import RecordAll
-from killswitch.execution.send.requests import Requests
 from killswitch.execution.state.account_job import Work
 from killswitch.execution.state.protective_record import (
     AGAIN,
@@ -27,77 +26,51 @@ from killswitch.execution.state.protective_record import (
 from killswitch.journal.entries import Cancelled, Guarded, PositionKey, Protected
 from killswitch.journal.lifecycle import ZERO, State
 from killswitch.journal.targets import Line
-from killswitch.model.clock import Clock
 from killswitch.model.snapshot import Order, Position
-from killswitch.model.venue import (
-    OrderRejectedError,
-    OrderRequest,
-    RateLimitedError,
-    VenueAdapter,
-    VenueDownError,
-    VenueError,
-    VenueTraits,
-)
+from killswitch.model.venue import OrderRejectedError, OrderRequest, RateLimitedError, VenueDownError, VenueError
 
 TRIES = 5
-"""So many times protection is put back before a person has to do it."""
+"""Attempts to restore a protective order before an operator has to do it."""
 
 
 class Guarding:
-    """One account's protective orders."""
+    """Cancels and restores the protective orders of one account."""
 
-    def __init__(
-        self,
-        account: str,
-        venue: VenueAdapter,
-        traits: VenueTraits,
-        clock: Clock,
-        pace: Pace,
-        requests: Requests,
-        record: RecordAll,
-        protections: Protections,
-    ) -> None:
-        """`protections` is folded from the same entries that `record` writes."""
-        self._account = account
-        self._venue = venue
-        self._rule, self._life = traits.client_ids, traits.order_life
-        self._clock = clock
-        self._pace = pace
-        self._requests = requests
-        self._record = record
+    def __init__(self, context: AccountContext, protections: Protections) -> None:
+        """Create it; `protections` is folded from the same entries that the context records."""
+        self._context = context
+        self._rule, self._life = context.traits.client_ids, context.traits.order_life
         self.protections = protections
 
     async def clear_the_way(
         self, lines: Sequence[Line], ours: frozenset[str], positions: Mapping[PositionKey, Position]
     ) -> list[Line]:
-        """Take away what blocks `lines`, each of it durable before it is cancelled; those whose way is clear now.
+        """Cancel the orders that block `lines`, each journaled before; returns the lines that are unblocked now.
 
-        `ours`: the names of our own closing orders, which are no protection.
+        `ours`: client order ids of our own closing orders, which are not protective orders.
         """
-        try:
-            orders = await self._requests.make("open_orders", self._venue.open_orders())
-            found = [(line, blocking(line, orders, ours)) for line in lines]
-        except (VenueError, AttributeError, TypeError):
+        if (orders := await self._context.open_orders()) is None:
             return []
+        found = [(line, blocking(line, orders, ours)) for line in lines]
         taken = [
-            taken_away(line, order, positions.get(line.key), self._clock.now())
+            taken_away(line, order, positions.get(line.key), self._context.clock.now())
             for line, blockers in found
             for order in blockers
             if not self.protections.is_open(order.id)
         ]
-        self._record(taken)
+        self._context.record(taken)
         gone = await asyncio.gather(*(self._cancel(line, order) for line, blockers in found for order in blockers))
-        self._record([entry for entry in gone if entry is not None])
+        self._context.record([entry for entry in gone if entry is not None])
         cleared = {entry.order for entry in gone if entry is not None}
         return [line for line, blockers in found if blockers and all(order.id in cleared for order in blockers)]
 
     async def restore(self, works: Mapping[str, Work], reading: Reading, over: Callable[[Line], bool]) -> None:
-        """Put back what protects a position that is still there, for what is left of it.
+        """Restore protection of positions that are still open, for the size that is left.
 
-        `over`: whether a line's close is at its end, or goes no further.
+        `over`: whether a line's close has ended or cannot go further.
         """
         for guard in self.protections.open():
-            if not self._requests.may_act():
+            if not self._context.may_act():
                 return
             if guard.state is Guard.RESTORING:
                 await self._ask(guard, works[guard.decision].line_at(guard.key))
@@ -113,61 +86,48 @@ class Guarding:
                 await self._put_back(guard, left, line)
 
     async def _is_gone(self, guard: Protective) -> bool:
-        """Whether the order that was in the way rests no longer; one that was never cancelled protects as before."""
+        """Whether the blocking order is no longer open; one that was never cancelled still protects the position."""
         if guard.gone:
             return True
-        try:
-            orders = await self._requests.make("open_orders", self._venue.open_orders())
-            resting = any(order.id == guard.order for order in orders)
-        except (VenueError, AttributeError, TypeError):
+        if (orders := await self._context.open_orders()) is None:
             return False
-        if resting:
+        if any(order.id == guard.order for order in orders):
             self._end(guard, "still there", guard.order)
             return False
-        self._record([self._gone(guard.decision, guard.key, guard.order)])
+        self._context.record([self._gone(guard.decision, guard.key, guard.order)])
         return True
 
     def due_in(self) -> float:
-        """Seconds until the first of them has been away for too long; infinite if none is."""
-        return min(
-            (self._pace.unprotected_for - self._away(guard) for guard in self.protections.open()), default=float("inf")
-        )
-
-    def _away(self, guard: Protective) -> float:
-        return self._since(guard.since)
-
-    def _since(self, at: datetime) -> float:
-        return (self._clock.now() - at).total_seconds()
+        """Seconds until the first position has been unprotected for too long; infinite if none is."""
+        away = max((self._context.since(guard.since) for guard in self.protections.open()), default=-math.inf)
+        return self._context.pace.unprotected_for - away
 
     def _too_long(self, guard: Protective, line: Line) -> bool:
         idle = not line.in_flight and line.state is not State.SETTLED
-        return idle and self._away(guard) >= self._pace.unprotected_for
+        return idle and self._context.since(guard.since) >= self._context.pace.unprotected_for
 
     async def _cancel(self, line: Line, order: Order) -> Cancelled | None:
-        try:
-            await self._requests.make("cancel", self._venue.cancel(order.symbol, order.id), self._pace.cancel_timeout)
-        except VenueError:
-            return None
-        return self._gone(line.decision, line.key, order.id)
+        failed = await self._context.cancel(order.symbol, order.id) is not None
+        return None if failed else self._gone(line.decision, line.key, order.id)
 
     def _gone(self, decision: str, key: PositionKey, order: str) -> Cancelled:
-        return Cancelled(decision, self._clock.now(), self._account, *key, order=order, why="blocks the close")
+        return Cancelled(*self._place(decision, key), order=order, why="blocks the close")
+
+    def _place(self, decision: str, key: PositionKey) -> tuple[str, datetime, str, str, str]:
+        return (decision, self._context.clock.now(), self._context.account, *key)
 
     async def _put_back(self, guard: Protective, contracts: Decimal, line: Line) -> None:
         request = put_back(guard, contracts, reduce_only=line.reduce_only, rule=self._rule)
         if isinstance(request, str):
             self._end(guard, f"refused: {request}", None)
             return
-        self._record([self._protected(guard, request)])
+        self._context.record([self._protected(guard, request)])
         await self._send(guard, request)
 
     async def _send(self, guard: Protective, request: OrderRequest) -> None:
         try:
-            report = sound(
-                await self._requests.make("submit", self._venue.submit(request)),
-                request.client_order_id,
-                request.amount,
-            )
+            answer = await self._context.make("submit", self._context.venue.submit(request))
+            report = sound(answer, request.client_order_id, request.amount)
         except OrderRejectedError as error:
             if error.reason != "duplicate_client_order_id":
                 last = guard.refused + 1 >= TRIES
@@ -175,38 +135,32 @@ class Guarding:
         except (RateLimitedError, VenueDownError):
             self._end(guard, AGAIN, None)
         except VenueError:
-            return  # RESTORING: it is asked about
+            return  # RESTORING: it is queried
         else:
             self._end(guard, "resting", report.id)
 
     async def _ask(self, guard: Protective, line: Line | None) -> None:
-        """What became of the order that was to be put back."""
-        name = guard.name(self._rule)
-        try:
-            found = await self._requests.make("find_order", self._venue.find_order(guard.key[0], name))
-            report = None if found is None else sound(found, name, guard.amount)
-        except VenueError:
+        """Query the order that was sent to restore protection."""
+        report = await self._context.find_order(guard.key[0], guard.name(self._rule), guard.amount)
+        if isinstance(report, VenueError):
             return
         if report is not None:
             self._end(guard, "resting" if report.state == "open" else report.state, report.id)
-        elif guard.sent_at is None or self._since(guard.sent_at) >= self._absent_after(line):
+        elif guard.sent_at is None or self._context.since(guard.sent_at) >= self._absent_after(line):
             self._end(guard, AGAIN, None)
 
     def _absent_after(self, line: Line | None) -> float:
-        """Seconds after sending until "no such order" is believed of one that is sent again under its name.
+        """Seconds after sending until "no such order" is believed of an order that is sent again under its name.
 
-        Two that rest have two names at most venues, and two that only reduce do no harm.
+        Most venues refuse a second open order of one name, and two reduce-only orders do no harm.
         """
         if self._life.names != "none" or (line is not None and line.reduce_only):
-            return self._pace.absence_after
-        return over_after(self._life, self._pace, None)
+            return self._context.pace.absence_after
+        return over_after(self._life, self._context.pace, None)
 
     def _protected(self, guard: Protective, request: OrderRequest) -> Protected:
         return Protected(
-            guard.decision,
-            self._clock.now(),
-            self._account,
-            *guard.key,
+            *self._place(guard.decision, guard.key),
             request.client_order_id,
             replaces=guard.order,
             side=request.side,
@@ -219,13 +173,5 @@ class Guarding:
 
     def _end(self, guard: Protective, state: str, order: str | None) -> None:
         known_as = None if order is None else said(order)
-        entry = Guarded(
-            guard.decision,
-            self._clock.now(),
-            self._account,
-            *guard.key,
-            replaces=guard.order,
-            state=said(state),
-            order=known_as,
-        )
-        self._record([entry])
+        place = self._place(guard.decision, guard.key)
+        self._context.record([Guarded(*place, replaces=guard.order, state=said(state), order=known_as)])

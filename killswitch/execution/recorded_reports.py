@@ -1,4 +1,4 @@
-"""What of a venue's answer about an order may be written down: nothing that cannot be read back and reckoned with."""
+"""Validates venue answers about orders before they are journaled: only numbers and text that can be read back."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ from killswitch.model.venue import MalformedAnswerError, OrderReport
 
 _STATES = frozenset({"open", "filled", "canceled", "rejected", "expired"})
 _LONGEST = 500
-"""Characters of a venue's own words that are kept."""
+"""Maximum length of venue text that is kept, in characters."""
 
 
 def sound(report: object, name: str, most: Decimal) -> OrderReport:
     """`report`, if it can be true of the order `name`, which may fill at most `most` contracts.
 
-    A price or a fee that is no number is unknown. More than `most` counts as `most`: a venue that rounds up must
-    not keep the order open for ever; its positions show what is left. MalformedAnswerError for anything else that
-    makes no sense: what such an order has done is unknown, and is asked about.
+    A price or a fee that is not a number is unknown. More than `most` counts as `most`: a venue that rounds up must not
+    keep the order open for ever, and its positions show what is left. MalformedAnswerError for anything else that is
+    invalid: the status of such an order is unknown, and it is queried.
     """
     if not isinstance(report, OrderReport):
-        raise MalformedAnswerError(f"the answer about order {name} is {type(report).__name__}, not a report")
+        raise MalformedAnswerError(f"the answer about order {name} is of type {type(report).__name__}, not a report")
     if report.client_order_id not in (None, name):
-        raise MalformedAnswerError(f"asked about order {name}, the answer is about {said(report.client_order_id)}")
+        raise MalformedAnswerError(f"queried order {name}, and the venue returned order {said(report.client_order_id)}")
     if report.state not in _STATES:
+        # JournaledOrder.strange_state reads the state from this sentence in the journal: the wording is a format.
         raise MalformedAnswerError(f"order {name} is said to be {said(report.state)}")
     filled = finite(report.filled)
     if filled is None or filled < ZERO:
-        raise MalformedAnswerError(f"order {name} is said to have filled {said(report.filled)}")
+        raise MalformedAnswerError(f"order {name} has an invalid filled amount: {said(report.filled)}")
     if report.state == "filled" and filled == ZERO:
-        raise MalformedAnswerError(f"order {name} is said to be filled, and to have filled nothing")
+        raise MalformedAnswerError(f"order {name} is reported filled with a filled amount of 0")
     return structs.replace(
         report,
         id=said(report.id),
@@ -46,30 +47,28 @@ def sound(report: object, name: str, most: Decimal) -> OrderReport:
 
 
 def sound_fills(fills: Iterable[Fill]) -> tuple[Fill, ...]:
-    """`fills`, each once, if every amount and price is a number and no fee is a wrong one; else MalformedAnswerError.
+    """`fills`, each once, if every amount, price and fee is valid; else MalformedAnswerError.
 
-    Pages overlap where trades come in between: one that is told twice was neither filled nor charged twice.
+    Pages overlap when trades come in between: a fill that is listed twice was neither filled nor charged twice.
     """
     found: list[Fill] = []
     for fill in fills:
         if not isinstance(fill, Fill):
-            raise MalformedAnswerError(
-                f"the answer makes no sense: among the fills is {type(fill).__name__}, which is none"
-            )
+            raise MalformedAnswerError(f"malformed answer: the fills contain a {type(fill).__name__}")
         asset = fill.fee_currency
         numbers = [fill.amount, fill.price] + ([] if fill.fee is None else [fill.fee])
         named = asset is None or isinstance(asset, str)
         if not named or not all(map(_reckoned, numbers)) or fill.amount < ZERO:
             fee = "" if fill.fee is None else f", charged {said(fill.fee)} {said(asset)}"
             text = f"fill {said(fill.id)} of {said(fill.amount)} at {said(fill.price)}{fee}"
-            raise MalformedAnswerError(f"the answer makes no sense: {text}")
+            raise MalformedAnswerError(f"malformed answer: {text}")
         if not fill.id or fill not in found:
             found.append(fill)
     return tuple(found)
 
 
 def sound_rules(instrument: Instrument) -> Instrument:
-    """A symbol's rules; a rule that is no number is an unknown one."""
+    """The instrument's rules; a rule that is not a number is unknown."""
     return structs.replace(
         instrument,
         amount_step=finite(instrument.amount_step),
@@ -79,16 +78,16 @@ def sound_rules(instrument: Instrument) -> Instrument:
 
 
 def finite(value: object) -> Decimal | None:
-    """`value` if it is a number to reckon with, else None: unknown."""
+    """`value` if it is a finite number, else None: unknown."""
     return value if isinstance(value, Decimal) and value.is_finite() else None
 
 
 def _reckoned(value: object) -> bool:
-    """Whether sums can be made with it."""
+    """Whether the value can be used in sums."""
     number = finite(value)
     return number is not None and sane(number)
 
 
 def said(words: object) -> str:
-    """A venue's words as text that can be stored and printed anywhere: whole characters, and not too many."""
+    """A venue's text, safe to store and print anywhere: valid characters, limited length."""
     return shortened(str(words).encode("utf-8", "replace").decode("utf-8"), _LONGEST)

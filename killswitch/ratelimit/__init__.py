@@ -1,1 +1,1 @@
-"""What a venue's limits let through, and when."""
+"""The venues' request limits: what may be sent, and when."""

@@ -1,8 +1,8 @@
-"""Stops asking a venue that keeps failing, and asks again in time: closed, open, and half-open by time.
+"""Circuit breaker of a venue: closed, open, and half-open by time.
 
-It can never stay open by itself: its time to probe is set once, by the failure that opened it, and nothing that
-happens while it is open moves it; a probe whose outcome is never told is given up after a while. And a snapshot
-never asks for leave: whoever reads the account tells how that went, so that every reading is a probe too.
+It cannot stay open by itself: the time of its next probe is set once, by the failure that opened it, and nothing that
+happens while it is open moves it; a probe without a reported outcome is given up after a while. Account polls do not
+ask the breaker but report their outcome, so that every poll is a probe, too.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Literal
 
 
 class Breaker:
-    """One venue's. Times are monotonic seconds of the caller's clock."""
+    """The circuit breaker of one venue. Times are monotonic seconds of the caller's clock."""
 
     def __init__(self, failures: int = 5, first_wait: float = 1.0, longest: float = 30.0) -> None:
-        """Opens after so many failures in a row, for `first_wait` seconds, doubled up to `longest` by failed probes.
+        """Open after `failures` in a row, for `first_wait` seconds, doubled up to `longest` by failed probes.
 
         ValueError if it could never close, or never open.
         """
         if failures < 1 or not 0 < first_wait <= longest < math.inf:
-            raise ValueError(f"no breaker: {failures} failures, {first_wait} s to {longest} s")
+            raise ValueError(f"invalid breaker: {failures} failures, {first_wait} s to {longest} s")
         self._failures = failures
         self._first_wait = first_wait
         self._longest = longest
@@ -28,21 +28,21 @@ class Breaker:
         self._wait = first_wait
         self._probe_until: float | None = None
         self.state: Literal["closed", "open", "half_open"] = "closed"
-        """`half_open`: one probe is on its way, and nothing else leaves until its outcome is told."""
+        """`half_open`: one probe is in flight, and nothing else may be sent until its outcome is reported."""
         self.probe_at = -math.inf
-        """When, while it is open, the next probe may leave. In the past while it is closed."""
+        """When, while it is open, the next probe may be sent. In the past while it is closed."""
 
     def wait(self, now: float) -> float:
-        """Seconds until `allows` would say yes, at the latest; 0.0 if it would now. Takes no probe."""
+        """Seconds until `allows` returns True, at the latest; 0.0 if it would now. Uses up no probe."""
         if self.state == "closed":
             return 0.0
         until = self.probe_at if self._probe_until is None else self._probe_until
         return min(max(until - now, 0.0), self._longest)  # rounding may make it a little more
 
     def allows(self, now: float) -> bool:
-        """Whether an order may leave now. While it is open, a yes is the probe: one at a time, and none too early.
+        """Whether an order may be sent now. While it is open, a True is the probe: one at a time, and none too early.
 
-        A probe that nobody tells of is given up `longest` seconds later, and another may leave.
+        A probe without a reported outcome is given up `longest` seconds later, and another may be sent.
         """
         if self.state == "closed":
             return True
@@ -53,14 +53,14 @@ class Breaker:
         return True
 
     def unused(self, now: float) -> None:
-        """The probe did not leave, or nobody waits for its outcome any more: another may leave at once."""
+        """Record that the probe was not sent, or that its outcome does not matter: another may be sent at once."""
         if self.state == "half_open":
             self.state = "open"
             self._probe_until = None
             self.probe_at = min(self.probe_at, now)
 
     def succeeded(self, now: float) -> None:
-        """The venue answered, whoever asked it and whatever it said."""
+        """Record that the venue answered a request, whatever the answer."""
         self.state = "closed"
         self._in_a_row = 0
         self._wait = self._first_wait
@@ -68,9 +68,10 @@ class Breaker:
         self.probe_at = min(self.probe_at, now)
 
     def failed(self, now: float) -> None:
-        """The venue could not be reached, or did not answer.
+        """Record that the venue could not be reached or did not answer.
 
-        While it is open this changes nothing, since those requests left before; a failed probe opens it for longer.
+        While it is open this changes nothing, since those requests were sent before; a failed probe opens it for
+        longer.
         """
         self._in_a_row += 1
         if self.state == "half_open":

@@ -1,4 +1,4 @@
-"""The units of one limit: held from the moment a call leaves until `per` seconds after its answer."""
+"""The units of one limit: held from the moment a call is sent until `per` seconds after its answer."""
 
 from __future__ import annotations
 
@@ -10,21 +10,19 @@ from heapq import merge
 from itertools import count
 
 LOST_AFTER = 120.0
-"""Seconds after which a call without an answer counts as answered: a lost one must not hold its units for ever."""
+"""Seconds after which an unanswered call counts as answered: a lost one must not hold its units for ever."""
 BELIEVED_FOR = 60.0
-"""Seconds for which the venue's last count of what others use is believed, or `per` where that is shorter.
-
-Who is held back by it sends nothing, and so hears no newer one: of a day's limit it would be believed for a day.
-"""
+"""Seconds for which the venue's last count of others' use is believed, or `per` where that is shorter. A caller that is
+held back by it sends nothing and sees no newer count: of a day's limit, it would be believed for a day."""
 ABSURD = 2
-"""A count of more than so many times what is allowed is a defect, since a venue stops answering long before that."""
+"""A count above this multiple of the limit is a defect, since a venue stops answering long before that."""
 SHORTEST = 1e-6
-"""Seconds. No wait is said to be shorter: clocks need not tell shorter times apart, and would never get there."""
+"""Seconds. No wait is shorter: clocks need not resolve shorter times, and the wait would never end."""
 
 
 @dataclass(slots=True)
 class _Claim:
-    """A reading that waits for its units. It counts from `begins` to `until`, and for orders from `overdue` on."""
+    """A poll that waits for units. It counts from `begins` to `until`, and holds back orders from `overdue` on."""
 
     units: int
     reserve: int
@@ -36,7 +34,7 @@ class _Claim:
 class Bucket:
     """At most `allowed` units in any `per` seconds. Times are monotonic seconds and never go back.
 
-    Readings that wait have claims, and are served in the order of them: none passes another by.
+    Polls that wait have claims, and are served in the order of the claims.
     """
 
     def __init__(self, allowed: int, per: float) -> None:
@@ -52,17 +50,17 @@ class Bucket:
         self._claims: dict[object, _Claim] = {}
 
     def tighten(self, allowed: int, per: float) -> None:
-        """Take the stricter of this limit and another word on it."""
+        """Apply the stricter of this limit and another declaration."""
         self.allowed = min(self.allowed, allowed)
         self.per = max(self.per, per)
 
     def fits(self, now: float, units: int, reserve: int | None, owner: object = None) -> bool:
         """Whether `units` may be taken now.
 
-        `reserve`: units that readings leave alone; None if it is no reading. `owner`: whose reading takes its turn; one
-        without stands in no line, and as an order leaves the units of the first who is overdue.
+        `reserve`: units that polls leave to orders; None for an order. `owner`: whose poll takes its turn; without one,
+        the call waits in no line, and as an order leaves the units of the first overdue poll.
         """
-        # What has come back meanwhile can only make more room, unless somebody waits for it.
+        # Units that came back meanwhile only make more room, unless a claim waits for them.
         if not self._claims and self._fit(now, units, reserve, owner, self._held + self._others, self._read):
             return True
         self._let_return(now)
@@ -75,33 +73,33 @@ class Bucket:
         if self.fits(now, units, reserve, owner):
             return 0.0
         held, read = self._held + self._others, self._read
-        # What is on its way comes back so long after its answer, at the earliest. A claim may lapse before that.
+        # Units in flight come back `per` seconds after their answer, at the earliest. A claim may lapse before that.
         ahead = list(self._before(now, owner))
         earliest = min([now + self.per, *(claim.until for claim in ahead)])
         least = units if owner is None else units + sum(claim.units for claim in ahead)
         for returns, back, reading in merge(self._returning, [(self._others_until, self._others, False)]):
             held, read = held - back, read - back * reading
-            # Orders come back one by one, and mostly that is not enough yet, whoever waits.
+            # Units come back one by one, and mostly that is not enough yet.
             if held + least <= self.allowed and self._fit(now, units, reserve, owner, held, read):
                 earliest = min(earliest, returns)
                 break
         return max(earliest - now, SHORTEST)
 
     def take(self, now: float, units: int, *, reading: bool) -> int:
-        """Hold `units` for a call that leaves now; the name of the hold."""
+        """Hold `units` for a call that is sent now; returns the id of the hold."""
         name = next(self._names)
         self._flying[name] = (now, units, reading)
         self._hold(units, reading=reading)
         return name
 
     def answered(self, now: float, name: int) -> None:
-        """The call of this hold has been answered. One that was given up as lost has its units back already."""
+        """Record the answer to the call of this hold. One that was given up as lost has its units back already."""
         if (hold := self._flying.pop(name, None)) is not None:
             _, units, reading = hold
             self._returning.append((now + self.per, units, reading))
 
     def observed(self, now: float, used: int) -> None:
-        """The venue counts `used`: what is more than ours is others', until it says otherwise or that is too old."""
+        """Apply the venue's own count: what exceeds ours is used by others, until a newer count or its expiry."""
         if not 0 <= used <= ABSURD * self.allowed:
             return
         self._let_return(now)
@@ -111,10 +109,10 @@ class Bucket:
     def claim(
         self, now: float, owner: object, units: int, reserve: int, *, begins: float, overdue: float, until: float
     ) -> None:
-        """A reading of `owner` waits for `units`: others' readings come after it, and orders from `overdue` on.
+        """Register a waiting poll of `owner` for `units`: other polls come after it, and orders from `overdue` on.
 
-        Claimed again, it keeps its place and the time from which it is overdue; it lapses at `until`. Before `begins`
-        it counts for nothing, because it could not use the units yet.
+        Claimed again, it keeps its place and its `overdue`; it lapses at `until`. Before `begins` it has no effect,
+        because it could not use the units yet.
         """
         found = self._claims.get(owner)
         if found is not None and now < found.until:
@@ -124,7 +122,7 @@ class Bucket:
             self._claims[owner] = _Claim(units, reserve, begins, overdue, until)
 
     def withdraw(self, owner: object) -> None:
-        """The reading of `owner` waits no longer."""
+        """Remove the claim of `owner`."""
         self._claims.pop(owner, None)
 
     def _hold(self, units: int, *, reading: bool) -> None:
@@ -138,7 +136,7 @@ class Bucket:
         return reserve is None or _may_read(self.allowed, reserve, read + left, units)
 
     def _kept(self, now: float, read: int) -> int:
-        """Units that orders leave to the reading that has waited longest, once it is overdue and may have them."""
+        """Units that orders leave to the poll that has waited longest, once it is overdue and may have them."""
         first = next(self._before(now, None), None)
         if first is None or first.overdue > now or not _may_read(self.allowed, first.reserve, read, first.units):
             return 0
@@ -167,8 +165,8 @@ class Bucket:
 
 
 def _may_read(allowed: int, reserve: int, read: int, units: int) -> bool:
-    """Whether readings may come to `units` more than `read`.
+    """Whether polls may use `units` more than `read`.
 
-    A single one always may, however large the reserve: a watch that never sees anything closes nothing either.
+    A single poll always may, however large the reserve: without any poll, nothing would ever be closed.
     """
     return read + units <= max(allowed - reserve, units)

@@ -1,4 +1,4 @@
-"""A venue's limits as its accounts meet them, and what each kind of call takes of them."""
+"""A venue's limits as its accounts share them, and what each kind of call costs."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from killswitch.model.venue import Call, RateLimit, VenueTraits
 from killswitch.ratelimit.bucket import Bucket
 
 _OF_ORDERS = frozenset[Call]({"submit", "submit_batch", "find_order", "fills", "cancel"})
-"""Calls that are about at least one order; the others are about an account."""
+"""Calls about at least one order; the others are about an account."""
 
 
 @dataclass(slots=True, eq=False)
 class Shared:
-    """One limit of one owner: an account, or an address with all its accounts. Of several words the strictest holds."""
+    """One limit of one owner, an account or an address with all its accounts. The strictest declaration applies."""
 
     allowed: int
     per: float
     dearest: int = 0
-    """The most that one call takes of it."""
+    """The most that one call costs."""
+    by_symbol: bool = False
+    """Whether it is counted for each symbol."""
     buckets: dict[str, Bucket] = field(default_factory=dict)
-    """By symbol, or by "" for what is not counted for each symbol apart."""
+    """By symbol, or by "" for a limit that is not counted for each symbol."""
 
     def tighten(self, limit: RateLimit, dearest: int) -> None:
-        """Take another word on it. ValueError if there is a call then that could never be made."""
+        """Apply another declaration. ValueError if a call could then never be made."""
         allowed, dearest = min(self.allowed, limit.allowed), max(self.dearest, dearest)
         if dearest > allowed:
             raise ValueError(f"a call costs {dearest} of limit {limit.name!r}, which never allows more than {allowed}")
@@ -34,8 +36,9 @@ class Shared:
         for bucket in self.buckets.values():
             bucket.tighten(self.allowed, self.per)
 
-    def bucket(self, key: str) -> Bucket:
-        """Where the units of a symbol, or of "", are held."""
+    def bucket(self, symbol: str) -> Bucket:
+        """The bucket that an order in `symbol` draws on."""
+        key = symbol if self.by_symbol else ""
         found = self.buckets.get(key)
         if found is None:
             found = self.buckets[key] = Bucket(self.allowed, self.per)
@@ -43,48 +46,33 @@ class Shared:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """One limit as one account meets it, and where its units are held."""
-
-    limit: RateLimit
-    shared: Shared
-
-    def bucket(self, symbol: str) -> Bucket:
-        """The bucket that an order in `symbol` draws on."""
-        return self.shared.bucket(symbol if self.limit.by == "symbol" else "")
-
-
-@dataclass(frozen=True, slots=True)
 class Toll:
-    """What one kind of call takes of one limit."""
+    """What one kind of call costs of one limit."""
 
-    place: Place
+    limit: Shared
     units: int
     each: int
-    by_symbol: bool
 
     def cost(self, symbols: Sequence[str], *, batch: bool) -> Iterator[tuple[Bucket, int]]:
-        """Buckets and the units taken of them; a batch is one request, every other call one for each symbol."""
-        if not self.by_symbol:
+        """The buckets and the units drawn from them; a batch is one request, any other call is one for each symbol."""
+        if not self.limit.by_symbol:
             requests = 1 if batch or not symbols else len(symbols)
-            yield self.place.bucket(""), self.units * requests + self.each * len(symbols)
-        elif len(symbols) == 1:
-            yield self.place.bucket(symbols[0]), self.units + self.each
+            yield self.limit.bucket(""), self.units * requests + self.each * len(symbols)
         else:
             for symbol, orders in Counter(symbols).items():
-                yield self.place.bucket(symbol), self.units * (1 if batch else orders) + self.each * orders
+                yield self.limit.bucket(symbol), self.units * (1 if batch else orders) + self.each * orders
 
 
 def added_up(traits: VenueTraits) -> dict[tuple[Call, str], tuple[int, int]]:
     """Units of each request, and of each order in it, by call and limit.
 
-    ValueError if the traits contradict themselves: a limit of nothing, a cost of a limit that is not there, or of more
-    than it allows, so that the call would wait for ever.
+    ValueError if the traits contradict themselves: a limit of nothing, a cost of an undeclared limit, or a cost above
+    its limit, so that the call would wait for ever.
     """
     allowed = {}
     for limit in traits.limits:
         if limit.allowed < 1 or not 0 < limit.per < math.inf:
-            raise ValueError(f"limit {limit.name!r} allows {limit.allowed} in {limit.per} s, which is no limit")
+            raise ValueError(f"limit {limit.name!r} allows {limit.allowed} in {limit.per} s, which is not a limit")
         allowed[limit.name] = limit.allowed
     found: dict[tuple[Call, str], tuple[int, int]] = {}
     for cost in traits.costs:
@@ -99,7 +87,7 @@ def added_up(traits: VenueTraits) -> dict[tuple[Call, str], tuple[int, int]]:
 
 
 def dearest(costs: Mapping[tuple[Call, str], tuple[int, int]], limit: str) -> int:
-    """The most that one call takes of `limit` where it is about one order at the most."""
+    """The most that one call costs of `limit`, for calls about at most one order."""
     return max((_least(call, *cost) for (call, name), cost in costs.items() if name == limit), default=0)
 
 

@@ -1,12 +1,11 @@
-"""What readings take of the venues' limits at an interval, and the least interval that closing allows. Pure.
+"""What polls use of the venues' limits at an interval, and the shortest interval that closing allows. Pure.
 
-A dead-man timer at the venue is refreshed out of the same share, so that what it takes leaves readings less.
+A dead-man timer at the venue is refreshed from the same share, so that it leaves polls less.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
@@ -19,7 +18,7 @@ from killswitch.ratelimit.limits import added_up
 
 @dataclass(frozen=True, slots=True)
 class Refresh:
-    """A dead-man timer that is started anew every so many seconds; `symbols`: for how many, where it is for one."""
+    """A dead-man timer that is refreshed every `every` seconds; `symbols`: for how many, if it is per symbol."""
 
     every: float
     symbols: int = 1
@@ -27,7 +26,7 @@ class Refresh:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """One account that is read. `share`: the part of every limit that reading leaves alone. `refresh`: of its timer."""
+    """An account that is polled. `share`: the part of every limit that polls leave free. `refresh`: of its timer."""
 
     account: str
     venue: str
@@ -37,11 +36,11 @@ class Reader:
 
 
 class ReadingCost(Struct, frozen=True):
-    """What readings take of one limit. Units in `per` seconds, of all the accounts that share it.
+    """What polls use of one limit, in units in `per` seconds, for all the accounts that share it.
 
-    `takes`: at the interval; `allowed`: by the venue; `for_reading`: of that, what closing does not keep. `least`: the
-    shortest interval in seconds at which every reading has its room. `accounts`: how many accounts share the limit.
-    `refreshes`: what of `takes` refreshing dead-man timers comes to.
+    `takes`: at the interval; `allowed`: by the venue; `for_reading`: of that, what closing does not reserve. `least`:
+    the shortest interval in seconds at which every poll fits. `accounts`: number of accounts that share the limit.
+    `refreshes`: the part of `takes` that refreshes dead-man timers.
     """
 
     limit: str
@@ -57,36 +56,28 @@ class ReadingCost(Struct, frozen=True):
 
     @property
     def too_fast(self) -> bool:
-        """Whether readings at the interval, and refreshes, do not all find room."""
+        """Whether polls at the interval, with timer refreshes, do not all fit."""
         alone = 0 if self.refreshes else self.a_reading
         return self.takes > self.for_reading * (1 + 1e-9) and self.takes > alone
 
 
 def reading_costs(readers: Sequence[Reader], interval: float) -> dict[str, tuple[ReadingCost, ...]]:
-    """By account, what reading takes of each limit that it, or its timer, counts against.
+    """By account, what polls use of each limit that they, or the account's timer, count against.
 
     `interval` in seconds, above 0. ValueError if traits contradict themselves.
     """
-    address: Mapping[tuple[str, str], list[int]] = defaultdict(list)
-    """(venue, limit) → what each account's reading takes."""
-    units: dict[tuple[str, str], int] = {}
-    for reader in readers:
-        costs = added_up(reader.traits)
-        for limit in reader.traits.limits:
-            taken = costs.get(("snapshot", limit.name), (0, 0))[0]
-            units[reader.account, limit.name] = taken
-            if taken and limit.by == "address":
-                address[reader.venue, limit.name].append(taken)
+    costs = {reader.account: added_up(reader.traits) for reader in readers}
     found = {}
     for reader in readers:
         rows = []
         for limit in reader.traits.limits:
-            own = units[reader.account, limit.name]
+            sharers = [each for each in readers if each.venue == reader.venue] if limit.by == "address" else [reader]
+            taken = [costs[each.account].get(("snapshot", limit.name), (0, 0))[0] for each in sharers]
+            own = costs[reader.account].get(("snapshot", limit.name), (0, 0))[0]
             if not own and not _refreshes(reader, limit):
                 continue
-            shared = address[reader.venue, limit.name] if limit.by == "address" else [own] if own else []
+            shared = [units for units in taken if units]
             for_reading = limit.allowed - int(limit.allowed * reader.share)
-            sharers = [each for each in readers if each.venue == reader.venue] if limit.by == "address" else [reader]
             refreshes = sum((_refreshes(each, limit) for each in sharers), 0.0)
             rows.append(
                 ReadingCost(
@@ -107,21 +98,21 @@ def reading_costs(readers: Sequence[Reader], interval: float) -> dict[str, tuple
 
 
 def refresh_units(traits: VenueTraits, limit: str, symbols: int) -> int:
-    """Units of the limit that starting the dead-man timer anew takes: once, or once for each of so many symbols."""
+    """Units of the limit that a timer refresh costs: once, or once for each symbol."""
     units, each = added_up(traits).get(("dead_man", limit), (0, 0))
     by_symbol = traits.dead_man is not None and traits.dead_man.reach == "symbol"
     return (units + each) * symbols if by_symbol else units
 
 
 def _refreshes(reader: Reader, limit: RateLimit) -> float:
-    """Units in `per` seconds. What is counted for each symbol apart, readings do not draw on."""
+    """Units in `per` seconds. Polls do not draw on limits for each symbol."""
     if reader.refresh is None or limit.by == "symbol":
         return 0.0
     return refresh_units(reader.traits, limit.name, reader.refresh.symbols) * limit.per / reader.refresh.every
 
 
 def _least(shared: Sequence[int], for_reading: int, per: float) -> float:
-    """Seconds. One account's readings fit a whole number of times into `per`; one that never fits goes alone."""
+    """Seconds. One account's polls fit a whole number of times into `per`; one that never fits is sent alone."""
     if not shared:
         return 0.0
     if len(shared) == 1:

@@ -1,13 +1,13 @@
-"""What closing whole books comes to in requests and seconds, within the venues' limits. Reckoned, and nothing is sent.
+"""Worst-case estimate of closing whole books: requests and seconds within the venues' limits. Sends nothing.
 
-The limits are counted by the budgets that closing itself uses, on a clock that jumps: a call leaves as soon as there is
-room, and its units come back `per` seconds after its answer. Accounts that share a limit share it here. What readings
-are entitled to is taken off each limit: they go on meanwhile, and may just have had it.
+Limits are counted by the budgets that closing itself uses, on a simulated clock: a call is sent as soon as there is
+budget, and its units come back `per` seconds after its answer. Accounts that share a limit share it here. The units
+that polls are entitled to are deducted from each limit: polls go on meanwhile, and may just have used them.
 
-For each account: cancels of entries, then a wave with at most one order of each position, a question for each order
-(as where the venue acknowledges and does not tell the fill), a look; wave after wave where the venue's maximum cuts a
-position into several orders; then the other cancels, and a last look. Every order fills at once, and nothing is
-refused: what a market does to that, no limit says.
+For each account: cancels of entry orders, then a batch with at most one order of each position, a query for each order
+(as if the venue acknowledged without reporting the fill), a poll; further batches where the venue's maximum splits a
+position into several orders; then the other cancels, and a last poll. Every order fills at once, and nothing is
+refused: limits do not describe market conditions.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from itertools import count
-from typing import Literal
+from itertools import count, dropwhile
 
 from msgspec import Struct, structs
 
@@ -29,18 +28,18 @@ from killswitch.ratelimit.limits import added_up, dearest
 from killswitch.ratelimit.read_cost import Reader, ReadingCost, reading_costs
 
 LONGEST = 86_400.0
-"""Seconds. A close that takes longer is said to take longer than that."""
+"""Seconds. A longer close is reported as longer than that."""
 LEAST_WAIT = 1e-3
-"""Seconds by which the clock jumps at least."""
+"""Smallest step of the simulated clock, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is to be done for one account. `orders`: symbol and how many orders it takes, for each position.
+    """The work for one account. `orders`: symbol and number of orders for each position.
 
-    `share`: the part of every limit that reading leaves alone. `whole_book`: every position is closed wholly, so that
-    the venue's own way of closing a book will do where it has one. `every`: seconds between two departures, where the
-    policy declares a pace; `pause`: seconds between two orders of one position.
+    `share`: the part of every limit that polls leave free. `whole_book`: every position is closed completely, so that
+    the venue's whole-book close applies if it has one. `every`: seconds between two orders, where the policy declares a
+    pace; `pause`: seconds between two orders of one position.
     """
 
     account: str
@@ -51,17 +50,17 @@ class Task:
     first: Sequence[str] = ()
     """The symbol of each order that is cancelled before."""
     last: Sequence[str] = ()
-    """And of each that is cancelled at the end."""
+    """The symbol of each order that is cancelled at the end."""
     whole_book: bool = False
     every: float = 0.0
     pause: float = 0.0
 
 
 class Reckoning(Struct, frozen=True):
-    """What it comes to. `seconds`: from the decision to the last look's answer; None: more than a day.
+    """The estimate. `seconds`: from the decision to the last poll's answer; None: more than a day.
 
-    `bound_by`: the limit of which it takes the longest to come by what is needed, with no regard to readings; None
-    where all that is needed is allowed at once.
+    `bound_by`: the limit that takes the longest to allow what is needed, regardless of polls; None where everything is
+    allowed at once.
     """
 
     orders: int
@@ -72,22 +71,23 @@ class Reckoning(Struct, frozen=True):
     bound_by: str | None
 
 
-_Phase = tuple[Literal["cancel", "orders", "ask", "look", "book"], Sequence[str]]
+_Phase = tuple[Call, Sequence[str]]
+"""A kind of call, and the symbol of each."""
 
 
 @dataclass(slots=True, eq=False)
 class _Course:
-    """One account on its way."""
+    """One account's progress in the simulation."""
 
     task: Task
     budget: Budget
     phases: deque[_Phase]
     left: deque[str] = field(default_factory=deque)
-    phase: str = ""
+    phase: Call = "snapshot"
     open: int = 0
     next_departure: float = 0.0
     wakes: float | None = 0.0
-    """When it is looked at again without an answer."""
+    """When it is resumed without an answer."""
     calls: Counter[Call] = field(default_factory=Counter)
     orders: int = 0
     ended: float | None = None
@@ -96,11 +96,11 @@ class _Course:
 def reckon(
     tasks: Sequence[Task], *, trip: float, interval: float, readers: Sequence[Reader] = ()
 ) -> dict[str, Reckoning]:
-    """What each account's task comes to where all begin at once. `trip`: seconds from a request to its answer.
+    """The estimate for each account's task, if all begin at once. `trip`: seconds from a request to its answer.
 
-    `interval`: seconds between two readings of each account, which go on; infinite for none. `readers`: the accounts
-    that are read, of which some may have no task: those with one count whether they are named here or not. Accounts
-    have distinct names. ValueError if traits contradict themselves.
+    `interval`: seconds between two polls of each account, which go on; infinite for none. `readers`: the accounts that
+    are polled, of which some may have no task; those with a task count whether they are listed or not. Accounts have
+    distinct names. ValueError if traits contradict themselves.
     """
     named = {each.account for each in readers}
     others = [Reader(each.account, each.venue, each.traits, each.share) for each in tasks if each.account not in named]
@@ -119,16 +119,16 @@ def _phases(task: Task) -> Iterable[_Phase]:
         yield "cancel", task.first
     for wave in range(max((parts for _, parts in task.orders), default=0)):
         symbols = [symbol for symbol, parts in task.orders if parts > wave]
-        yield "orders", symbols
-        yield "ask", symbols
-        yield "look", ("",)
+        yield "submit", symbols
+        yield "find_order", symbols
+        yield "snapshot", ("",)
     if task.last:
         yield "cancel", task.last
-        yield "look", ("",)
+        yield "snapshot", ("",)
 
 
 class _Simulation:
-    """Departures and answers in the order of time; time 0 is the decision."""
+    """Sends and answers in the order of time; time 0 is the decision."""
 
     def __init__(self, courses: Sequence[_Course], trip: float) -> None:
         self._courses = courses
@@ -147,7 +147,7 @@ class _Simulation:
                 course.budget.answered(now, ticket)
                 course.open -= 1
             elif now != course.wakes:
-                continue  # an earlier one has taken its place
+                continue  # replaced by an earlier one
             else:
                 course.wakes = None
             self._go_on(now, course)
@@ -156,7 +156,7 @@ class _Simulation:
         heapq.heappush(self._events, (when, next(self._names), course, ticket))
 
     def _go_on(self, now: float, course: _Course) -> None:
-        """Send what there is room for; then be called again by an answer, or when there may be more room."""
+        """Send what the budget allows; resumed by an answer, or when there may be more budget."""
         if course.ended is not None:
             return
         while not course.left and not course.open:
@@ -176,30 +176,30 @@ class _Simulation:
         course.phase, symbols = course.phases.popleft()
         course.left = deque(symbols)
         task = course.task
-        if course.phase != "orders":
+        if course.phase != "submit":
             return
         if course.orders:
             course.next_departure = max(course.next_departure, now + task.pause)
         sweeps = task.traits.whole_book and task.whole_book and not (course.orders or task.every) and len(symbols) > 1
         if sweeps and course.budget.room(now, "submit", symbols) < len(symbols):
-            course.phase, course.left = "book", deque([""])
-            course.phases = deque([("look", ("",)), *_after_orders(course.phases)])
+            course.phase, course.left = "close_book", deque([""])
+            course.phases = deque([("snapshot", ("",)), *dropwhile(lambda each: each[0] != "cancel", course.phases)])
 
     def _send(self, now: float, course: _Course) -> float | None:
-        """Seconds until more may leave; None where nothing is left to send."""
+        """Seconds until more may be sent; None where nothing is left to send."""
         while course.left:
-            if course.phase == "orders":
+            if course.phase == "submit":
                 if course.next_departure > now:
                     return course.next_departure - now
                 wait = self._order(now, course)
             else:
-                wait = self._call(now, course, _CALLS[course.phase], course.left[0])
+                wait = self._call(now, course, course.phase, course.left[0])
             if wait > 0.0:
                 return wait
         return None
 
     def _order(self, now: float, course: _Course) -> float:
-        """Send the next order, or a batch of them; 0.0, or seconds until there is room."""
+        """Send the next order, or a batch; 0.0, or seconds until there is budget."""
         task = course.task
         most = 1 if task.every else task.traits.batch
         symbols = [course.left[i] for i in range(min(most, len(course.left)))]
@@ -232,7 +232,7 @@ class _Simulation:
 
 
 def _without_readings(task: Task, costs: Sequence[ReadingCost]) -> VenueTraits:
-    """The traits with limits of what readings leave: they are entitled to their share, and may just have had it."""
+    """The traits with limits less the units of polls, which may just have used the share reserved to them."""
     least = added_up(task.traits)
     taken = {cost.limit: min(cost.for_reading, max(cost.a_reading, math.ceil(cost.takes))) for cost in costs}
     limits = tuple(
@@ -240,16 +240,6 @@ def _without_readings(task: Task, costs: Sequence[ReadingCost]) -> VenueTraits:
         for limit in task.traits.limits
     )
     return structs.replace(task.traits, limits=limits)
-
-
-_CALLS: Mapping[str, Call] = {"cancel": "cancel", "ask": "find_order", "look": "snapshot", "book": "close_book"}
-
-
-def _after_orders(phases: Iterable[_Phase]) -> list[_Phase]:
-    """The phases from the cancels at the end on."""
-    left = list(phases)
-    ends = next((i for i, (what, _) in enumerate(left) if what == "cancel"), len(left))
-    return left[ends:]
 
 
 def _reckoning(course: _Course) -> Reckoning:
@@ -265,10 +255,10 @@ def _reckoning(course: _Course) -> Reckoning:
 
 
 def _bound_by(course: _Course) -> str | None:
-    """The limit with the longest time until the last unit of what was asked for is allowed."""
+    """The limit with the longest time until the last unit of the total is allowed."""
     traits = course.task.traits
     costs = added_up(traits)
-    longest, found = 0.0, None
+    waits: dict[str, float] = {}
     for limit in traits.limits:
         if limit.by == "symbol":
             continue
@@ -277,7 +267,6 @@ def _bound_by(course: _Course) -> str | None:
             request, each = costs.get((call, limit.name), (0, 0))
             orders = course.orders - course.calls["submit"] if call == "submit_batch" else made
             units += made * request + each * orders
-        rounds = (units - 1) // limit.allowed
-        if rounds * limit.per > longest:
-            longest, found = rounds * limit.per, limit.name
-    return found
+        waits[limit.name] = (units - 1) // limit.allowed * limit.per
+    longest = max(waits, key=waits.__getitem__, default=None)
+    return longest if longest is not None and waits[longest] > 0.0 else None

@@ -206,7 +206,7 @@ def test_a_crash_is_closed_and_the_run_ends_well_where_no_thread_can_be_begun(
         with site.running("--live") as runner:
             flag.touch()
             until(lambda: runner.poll() is not None or is_flat(site), "the closing ends flat")
-            until(lambda: "no thread can be begun" in problems(site), "it is a problem")
+            until(lambda: "cannot start a thread" in problems(site), "it is a problem")
             status, _, err = terminate(runner)
         assert status == 0, err
         assert "Traceback" not in err

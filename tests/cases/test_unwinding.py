@@ -258,7 +258,7 @@ def test_c24_an_order_that_nobody_can_ever_tell_of_is_said_to_be_that() -> None:
     (ended,) = scene.entries("finished")
     assert lost.client_order_id is not None
     assert lost.client_order_id in (ended.data["reason"] or "")
-    assert any("unknown fate" in told for told in scene.told)
+    assert any("unknown status" in told for told in scene.told)
 
 
 def test_c24_of_a_position_without_that_guard_at_most_the_rest_is_sent() -> None:

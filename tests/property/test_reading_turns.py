@@ -40,10 +40,10 @@ def held(log: Log, now: float, *kinds: str) -> int:
 
 def step(budget: Budget, now: float, what: str, log: Log) -> None:
     """A reading waits from now on, or is made if there is room; orders leave one at a time, or all that fit."""
-    if what == "wait" or (what == "read" and budget.wait(now, "snapshot", purpose="reading", in_turn=True) > 0):
+    if what == "wait" or (what == "read" and budget.wait(now, "snapshot", purpose="turn") > 0):
         budget.claim(now, "snapshot", overdue=now + 1.0, until=now + 20.0)
     elif what == "read":
-        budget.answered(now, budget.take(now, "snapshot", purpose="reading", in_turn=True))
+        budget.answered(now, budget.take(now, "snapshot", purpose="turn"))
         log.append((now, READING, "read"))
     else:
         for _ in range(min(budget.room(now, "submit", ("X",) * ALLOWED), 1 if what == "order" else ALLOWED)):

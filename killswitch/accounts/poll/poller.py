@@ -18,7 +18,7 @@ from msgspec import structs
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.poll.request_counters import Meter, NoRoomError
-from killswitch.execution.send.venue_session import called_off
+from killswitch.execution.response_timeouts import called_off
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.model.tracing import NO_SPAN, Span

@@ -17,7 +17,7 @@ from typing import Literal
 from msgspec import Struct
 
 from killswitch.accounts.arming import ArmedAccount
-from killswitch.execution.send.venue_session import called_off
+from killswitch.execution.response_timeouts import called_off
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Notice
 from killswitch.model.legible import legible

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.model.clock import Clock
@@ -44,7 +45,7 @@ class Meter:
         Its turn is kept until the next ones ask: after an interval without room, orders leave it its units.
         `poll`: whether it is one of those that come at every interval, and keep a pace where a limit is for long.
         """
-        return await self._in_turn(self.budget, "snapshot", (), patience, poll=poll)
+        return await self._in_turn(self.budget, "snapshot", (), patience, "poll" if poll else "turn")
 
     async def admit_timer(self, symbols: Sequence[str], patience: float, *, last: bool = False) -> Ticket:
         """The same for a word to the venue's dead-man timer, which has its own turn among the readings.
@@ -52,7 +53,7 @@ class Meter:
         `last`: none follows it, so that it may take what is kept for closing.
         """
         if not last:
-            return await self._in_turn(self.line, "dead_man", symbols, patience)
+            return await self._in_turn(self.line, "dead_man", symbols, patience, "turn")
         now = self.monotonic()
         if (wait := self.budget.wait(now, "dead_man", symbols)) > 0.0:
             await asyncio.sleep(min(wait, patience))
@@ -62,17 +63,17 @@ class Meter:
         return self.budget.take(now, "dead_man", symbols)
 
     async def _in_turn(
-        self, budget: Budget, call: Call, symbols: Sequence[str], patience: float, *, poll: bool = False
+        self, budget: Budget, call: Call, symbols: Sequence[str], patience: float, purpose: Literal["turn", "poll"]
     ) -> Ticket:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
         while True:
             now = self.monotonic()
-            wait = budget.wait(now, call, symbols, "reading", in_turn=True, poll=poll)
+            wait = budget.wait(now, call, symbols, purpose)
             if wait <= 0.0:
-                return budget.take(now, call, symbols, "reading", in_turn=True, poll=poll)
+                return budget.take(now, call, symbols, purpose)
             lasts = TURNS_KEPT * (self.interval + patience)
-            budget.claim(now, call, symbols, overdue=now + self.interval, until=now + lasts, poll=poll)
+            budget.claim(now, call, symbols, purpose, overdue=now + self.interval, until=now + lasts)
             if loop.time() + wait >= deadline:
                 raise NoRoomError(self._why(now, wait))
             await asyncio.sleep(min(wait, LOOK_AGAIN))  # whose turn it is may change meanwhile

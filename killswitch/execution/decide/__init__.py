@@ -1,1 +1,1 @@
-"""What the next step of a close may be. Pure."""
+"""Decides the next step of a close. Pure."""

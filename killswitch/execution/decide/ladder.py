@@ -1,4 +1,4 @@
-"""By which order the next attempt is made: the rungs of the ladder, down to one that always has a way out. Pure."""
+"""The execution ladder: kind and price of the next order, down to a step that can always be sent. Pure."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from killswitch.model.decision import Rung
 from killswitch.model.snapshot import Instrument, OrderSide, Position
 
 MARKET = (Rung("market", tries=2), Rung("limit"))
-"""Where no ladder is declared: at market, and at the best price of the other side where that is not taken."""
+"""Where no ladder is declared: at market, then at the best price of the other side if market orders do not fill."""
 _NO_MARKET_ORDERS = frozenset({"limit_only", "post_only"})
 _NEVER = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How one order is sent. `price` in quote per base, None for a market order; `rests` where it may stay open."""
+    """How one order is sent. `price` in quote per base, None for a market order; `rests`: it may stay open."""
 
     rung: int
     order: str
@@ -27,9 +27,9 @@ class Manner:
 
 
 def next_rung(ladder: Sequence[Rung], rung: int, tried: int) -> int:
-    """The rung of the next order, after `tried` orders on `rung` that did not fill.
+    """The step of the next order, after `tried` orders on `rung` that did not fill.
 
-    After the last one, what is without a bound is tried anew: what was refused a moment ago may be taken now.
+    After the last step, unbounded steps are tried again: an order that was refused may be accepted now.
     """
     rung = min(rung, len(ladder) - 1)
     if tried < ladder[rung].tries:
@@ -40,7 +40,7 @@ def next_rung(ladder: Sequence[Rung], rung: int, tried: int) -> int:
 
 
 def before_the_last(ladder: Sequence[Rung]) -> int:
-    """How many orders a ladder takes until its last rung is reached."""
+    """Number of orders before a ladder reaches its last step."""
     return sum(step.tries for step in ladder[:-1])
 
 
@@ -52,10 +52,10 @@ def manner(
     position: Position | None,
     instrument: Instrument | None,
 ) -> Manner:
-    """The order of rung `rung`, priced on `position` as the venue shows it now.
+    """The order of step `rung`, priced on `position` as the venue shows it now.
 
-    A rung that cannot be priced, because neither mark nor book is known, is passed over for a market order: an exit
-    must exist, and the report says that it had no bound. A market order where the market takes none is a limit order.
+    A step that cannot be priced, because neither mark nor book is known, becomes a market order: an exit must exist,
+    and the report shows that it had no bound. Where the market accepts no market orders, it becomes a limit order.
     """
     step = ladder[rung]
     disabled = instrument is not None and instrument.state in _NO_MARKET_ORDERS
@@ -79,20 +79,25 @@ def _price(
     mark = finite(position.mark_price)
     book = _book(side, position, instrument)
     if band is not None and mark is not None:
-        price = mark * (1 - band if side == "sell" else 1 + band)
+        price = _edge(mark, side, band)
     elif book is not None:
         price = book
     else:
         return None
     venue_band = None if instrument is None else instrument.price_band
     if venue_band is not None and mark is not None:
-        edge = mark * (1 - venue_band if side == "sell" else 1 + venue_band)
-        price = max(price, edge) if side == "sell" else min(price, edge)
+        nearer = max if side == "sell" else min
+        price = nearer(price, _edge(mark, side, venue_band))
     return _on_tick(price, side, None if instrument is None else finite(instrument.price_step))
 
 
+def _edge(mark: Decimal, side: OrderSide, band: Decimal) -> Decimal:
+    """The worst price within `band` of the mark."""
+    return mark * (1 - band if side == "sell" else 1 + band)
+
+
 def _book(side: OrderSide, position: Position, instrument: Instrument | None) -> Decimal | None:
-    """The best price that takes the order at once; where only makers are let in, the best price of our own side."""
+    """The best price that fills at once; where only makers are accepted, the best price of our own side."""
     bid, ask = finite(position.bid), finite(position.ask)
     makers_only = instrument is not None and instrument.state == "post_only"
     crossing = bid if side == "sell" else ask
@@ -100,7 +105,7 @@ def _book(side: OrderSide, position: Position, instrument: Instrument | None) ->
 
 
 def _on_tick(price: Decimal, side: OrderSide, tick: Decimal | None) -> Decimal | None:
-    """On the venue's tick, never beyond the bound: a sale rounds up, a purchase down."""
+    """The price rounded to the venue's tick, never beyond the bound: sales round up, purchases down."""
     if tick is not None and tick > _NEVER:
         rounding = ROUND_CEILING if side == "sell" else ROUND_FLOOR
         price = (price / tick).to_integral_value(rounding=rounding) * tick

@@ -1,4 +1,4 @@
-"""What the venue's own account of the world is worth: only a trusted reading can say that a position is closed."""
+"""Position trust: which snapshots are good enough to conclude that a position is closed. Pure."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _MARGINED = frozenset({"swap", "future", "margin"})
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The positions of a trusted snapshot; what is not in them is not held, unless it is `doubtful`."""
+    """The positions of a trusted snapshot. A position that is missing is not held, unless it is `doubtful`."""
 
     positions: Mapping[PositionKey, Position]
     doubtful: frozenset[PositionKey] = frozenset()
-    """Positions that have gone from the answer, and not by our own orders: said too seldom yet to be believed."""
+    """Positions that are missing without orders of ours as the reason, not yet often enough to be believed."""
 
     def contracts(self, key: PositionKey) -> Decimal:
         """Contracts held, 0 if none."""
@@ -31,26 +31,28 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Distrust:
-    """Why a snapshot says nothing about positions. `repeatable`: believed if it comes again and again."""
+    """Why a snapshot is not trusted. `repeatable`: it is believed if it comes again and again."""
 
     reason: str
     repeatable: bool = False
 
 
 def read(account: AccountSnapshot) -> Reading | Distrust:
-    """The positions, if the snapshot is good for them.
+    """The positions of a snapshot, or why it is not trusted.
 
-    An empty book with margin in use contradicts itself; one whose margin is not given may be an answer that
-    got lost, and must repeat itself. A size that is no number, or negative, is no answer at all.
+    An empty book with margin in use contradicts itself. One without a margin figure may be an incomplete answer, and
+    must repeat itself. A size that is negative or not a number makes the answer invalid.
     """
     if account.quality != "ok":
         return Distrust(f"the venue's answer is {account.quality}: {account.reason or 'no reason given'}")
     if account.positions is None:
-        return Distrust("the venue did not say what is held")
+        return Distrust("the venue returned no positions")
     for position in account.positions:
         size = finite(position.contracts)
         if size is None or size < ZERO:
-            return Distrust(f"{position.symbol} {position.side} is said to be {said(position.contracts)} contracts")
+            return Distrust(
+                f"{position.symbol} {position.side} has an invalid size: {said(position.contracts)} contracts"
+            )
     positions = {position.key: position for position in account.positions if position.contracts > ZERO}
     if len(positions) < len(account.positions) and not positions:
         return Distrust("every position has size 0", repeatable=True)
@@ -62,17 +64,17 @@ def read(account: AccountSnapshot) -> Reading | Distrust:
 def _empty(margin: Decimal | None) -> Reading | Distrust:
     """An empty book with `margin` in use."""
     if margin is None:
-        return Distrust("an empty book, and the margin in use is not given", repeatable=True)
+        return Distrust("an empty book without a figure for the margin in use", repeatable=True)
     if margin > ZERO:
         return Distrust(f"an empty book with {margin} of margin in use")
     return Reading({})
 
 
 class Trust:
-    """Turns snapshots into readings, one after the other; remembers how often an odd one has repeated itself.
+    """Turns successive snapshots into trusted positions, and counts how often a suspicious one repeats itself.
 
-    A position that has gone from the answer is odd in every market, unless our own orders can have closed it:
-    an answer that got lost, or a page of it, looks the same. It is believed when it has repeated itself for a while.
+    A position that disappears is suspicious in every market, unless our own orders can have closed it: an incomplete
+    answer, or a missing page of it, looks the same. It is believed once it has repeated itself for a while.
     """
 
     def __init__(self, pace: Pace) -> None:
@@ -81,7 +83,7 @@ class Trust:
         self._gone: dict[PositionKey, tuple[int, float]] = {}
 
     def take(self, account: AccountSnapshot, expected: Mapping[PositionKey, Decimal], now: float) -> Reading | Distrust:
-        """The reading that this snapshot gives, or why it gives none.
+        """The trusted positions of this snapshot, or why there are none.
 
         `expected`: the contracts that our own orders leave of each position, at least. `now` in monotonic seconds.
         """
@@ -100,7 +102,7 @@ class Trust:
     def _count_gone(
         self, positions: Mapping[PositionKey, Position], expected: Mapping[PositionKey, Decimal], now: float
     ) -> frozenset[PositionKey]:
-        """The positions that have gone unexplained, and not yet often and long enough."""
+        """The positions that are missing without explanation, and not yet often and long enough."""
         gone = [key for key, least in expected.items() if least > ZERO and key not in positions]
         counted = {key: self._gone.get(key, (0, now)) for key in gone}
         self._gone = {key: (count + 1, since) for key, (count, since) in counted.items()}

@@ -1,4 +1,4 @@
-"""Which line may send which order now. Pure: positions and lines in, verdicts out."""
+"""The verdict on a line: which order it may send now. Pure: positions and lines in, verdicts out."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from killswitch.model.snapshot import Instrument
 _RULED_OUT = frozenset({"below_minimum"})
 """Refusals that no further order changes."""
 _RULES = frozenset({"below_minimum", "market_closed", "permission"})
-"""Refusals that are the venue's rules and not its trouble: what they leave is blocked, not merely left."""
+"""Refusals that follow from the venue's rules: what they leave is blocked, not merely residual."""
 
 Slot = tuple[str, ...]
-"""What one line at a time may work on: a position, or what a line trades by itself."""
+"""What only one line at a time may work on: a position, or a line that trades by itself."""
 
 
 class Do(Enum):
@@ -28,14 +28,14 @@ class Do(Enum):
     WAIT = "wait"
     SEND = "send"
     DOUBT = "the venue shows more than our fills have left"
-    BLOCKED = "the venue's rules do not let us"
+    BLOCKED = "the venue's rules forbid it"
     GIVE_UP = "too many attempts"
-    ABANDON = "an order's fate was never known"
+    ABANDON = "an order's status was never known"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What to do about a line; `amount` with SEND, `reason` with what ends it."""
+    """What to do about a line; `amount` with SEND, `reason` with whatever ends it."""
 
     do: Do
     amount: Decimal = ZERO
@@ -58,19 +58,19 @@ def judge(
     attempts: int,
     believe_venue: bool = False,
 ) -> Verdict:
-    """What is to be done about `line`, of whose position the venue shows `shown` contracts.
+    """The verdict on `line`, of whose position the venue shows `shown` contracts.
 
-    A trim never sends more than was decided, over all attempts; a full close goes on until the venue shows
-    nothing. `believe_venue`: the venue has shown more than our fills have left for long enough to be right.
-    For a line that is counted by its own fills, `shown` is what it has still to trade. `attempts`: after so many orders
-    in a row that came to nothing it is given up, unless it is a full close.
+    A trim never sends more than was decided, over all attempts; a full close goes on until the venue shows no position.
+    `believe_venue`: the venue has shown more than our fills have left for long enough to be right. For a line that is
+    counted by its own fills, `shown` is what is left to trade. `attempts`: number of orders in a row without a fill
+    after which a line is given up, unless it is a full close.
     """
     if line.in_flight or line.state is State.SETTLED:
         return WAIT
     if shown <= line.target:
         return Verdict(Do.NOTHING)
     if line.refusal in _RULED_OUT:
-        return Verdict(Do.BLOCKED, reason=f"{shown} {line.symbol}: the venue says it is below its minimum")
+        return Verdict(Do.BLOCKED, reason=f"{shown} contracts of {line.symbol} are below the venue's minimum")
     if line.fruitless >= attempts and not _goes_on(line):
         do = Do.BLOCKED if line.refusal in _RULES else Do.GIVE_UP
         why = "none of them filled" if line.refusal is None else f"the last one: {line.refusal}"
@@ -84,17 +84,17 @@ def judge(
 
 
 def _goes_on(line: Line) -> bool:
-    """Whether it is a full close: that does not end while the venue shows a position, whatever the venue refuses."""
+    """Whether it is a full close, which does not end while the venue shows a position, whatever the venue refuses."""
     return line.target == ZERO and not line.by_fills
 
 
 def left_to_close(line: Line, ledger: PositionLedger) -> Decimal:
-    """What of the decided amount is not closed yet, by whichever decision: two that halve leave a half."""
+    """The part of the decided amount that is not closed yet, by whichever decision: two that halve leave a half."""
     return line.decided - (ledger.closed - line.closed_before) - line.outstanding
 
 
 def _held(line: Line, shown: Decimal, ledger: PositionLedger, *, believe_venue: bool) -> Decimal:
-    """What of the position an order of this line may count on."""
+    """The part of the position that an order of this line may count on."""
     if line.by_fills:
         return shown - line.outstanding
     if believe_venue and (line.guarded or not ledger.outstanding):
@@ -103,24 +103,24 @@ def _held(line: Line, shown: Decimal, ledger: PositionLedger, *, believe_venue: 
 
 
 def _left_over(line: Line, shown: Decimal, ledger: PositionLedger, *, believe_venue: bool) -> Verdict:
-    """More is shown than the target, and yet nothing may be sent."""
+    """The verdict where more than the target is shown, and nothing may be sent."""
     if line.aside or (ledger.waits and not line.by_fills):
         return WAIT
     if line.abandoned or (ledger.outstanding and not line.by_fills):
-        return Verdict(Do.ABANDON, reason=f"{line.symbol}: what became of an order of ours was never known")
+        return Verdict(Do.ABANDON, reason=f"{line.symbol}: the status of an order of ours was never known")
     if not believe_venue:
         return Verdict(Do.DOUBT)
     return Verdict(
         Do.GIVE_UP,
-        reason=f"{line.symbol}: all {line.decided} that were decided are closed, and the venue shows {shown}: "
+        reason=f"{line.symbol}: all {line.decided} decided contracts are closed, and the venue shows {shown}: "
         "the position has grown meanwhile",
     )
 
 
 def sized(line: Line, wanted: Decimal, instrument: Instrument | None) -> Verdict:
-    """`wanted` as one order that the venue's rules allow; planning has made the first one exact already.
+    """`wanted` as one order that the venue's rules allow; planning has already sized the first order exactly.
 
-    Nothing is left that could not be sent after it, and no slice is so small that the venue would refuse it.
+    No remainder is left that could not be sent after it, and no slice is too small for the venue.
     """
     step = None if instrument is None else instrument.amount_step
     if instrument is None or not step:
@@ -130,7 +130,7 @@ def sized(line: Line, wanted: Decimal, instrument: Instrument | None) -> Verdict
     least = step if first_of_plan else max(step, instrument.min_amount or ZERO)
     whole = _floor(wanted, step)
     if whole < least:
-        return Verdict(Do.BLOCKED, reason=f"dust: {wanted} {line.symbol} is below the venue's minimum")
+        return Verdict(Do.BLOCKED, reason=f"dust: {wanted} contracts of {line.symbol} are below the venue's minimum")
     most = whole if not instrument.max_amount else max(least, min(whole, _floor(instrument.max_amount, step)))
     amount = min(most, max(least, _floor(line.largest, step)))
     if ZERO < whole - amount < (instrument.min_amount or ZERO):
@@ -143,17 +143,15 @@ def _floor(amount: Decimal, step: Decimal) -> Decimal:
 
 
 def acting(lines: Iterable[Line], ends: Callable[[Line], bool]) -> list[Line]:
-    """The one line for each position that may send: the smallest target, of equals the most urgent, then the one at it.
+    """The one line for each position that may send: the smallest target, then the most urgent, then the active one.
 
-    Lines that have come to an end are passed over where another decision's line may try after them. In the order of
-    closing. `ends` is asked only where several lines meet.
+    Lines that have ended are skipped where another decision's line may try after them. Sorted by rank. `ends` is called
+    only where several lines meet.
     """
-    slots: dict[Slot, Line | list[Line]] = {}
+    slots: dict[Slot, list[Line]] = {}
     for line in lines:
-        slot: Slot = line.name if line.by_fills else line.key
-        other = slots.get(slot)
-        slots[slot] = line if other is None else [*(other if isinstance(other, list) else [other]), line]
-    chosen = (found if isinstance(found, Line) else _smallest(found, ends) for found in slots.values())
+        slots.setdefault(line.name if line.by_fills else line.key, []).append(line)
+    chosen = (found[0] if len(found) == 1 else _smallest(found, ends) for found in slots.values())
     return sorted((line for line in chosen if line is not None), key=lambda line: (line.rank, line.index))
 
 
@@ -163,18 +161,18 @@ def _smallest(lines: Iterable[Line], ends: Callable[[Line], bool]) -> Line | Non
 
 
 def stall_reason(line: Line, now: datetime, pace: Pace) -> str | None:
-    """Why a person should look at a line, though it is still being tried; None if there is no reason to."""
+    """Why an operator should look at a line that is still retried; None if there is no reason."""
     for order in line.aside.values():
         if (now - order.sent_at).total_seconds() < pace.absence_after:
             continue
-        return f"order {order.name} on {line.symbol} is of unknown fate{_since(order.sent_at)}, and is asked about"
+        return f"order {order.name} on {line.symbol} has unknown status{_since(order.sent_at)} and is being queried"
     if line.state is not State.AT_TARGET and line.fruitless >= pace.fruitless_attempts:
-        how = "does not fill" if line.trouble is None else f"is refused again and again ({line.trouble})"
-        return f"{line.symbol} {how}, and tried again"
+        how = "does not fill" if line.trouble is None else f"is refused repeatedly ({line.trouble})"
+        return f"{line.symbol} {how} and is retried"
     if line.in_flight and line.sent_at is not None:
         if (now - line.sent_at).total_seconds() < pace.resting_for:
             return None
-        how = "rests" if line.state is State.WORKING else "is of unknown fate"
+        how = "has been open" if line.state is State.WORKING else "has unknown status"
         return f"order {line.client_order_id} on {line.symbol} {how}{_since(line.sent_at)}"
     return None
 

@@ -1,1 +1,1 @@
-"""What performs the effects of decisions."""
+"""Performers of the effects of decisions."""

@@ -1,8 +1,8 @@
-"""Who performs which kind of effect: the table without which no runner starts, and what effects leave in the journal.
+"""Performers of effects: the table without which no runner starts, and what effects write to the journal.
 
-Orders, cancels and locks are performed by what keeps records of its own. Any other effect is performed once for each
-decision, by a `OncePerDecision`: an entry `planned` is committed with the decision, an entry `finished` ends it, and
-both name the kind of effect. Neither names an account: entries that do are of the work of closing.
+Orders, cancels and locks are performed by components with records of their own. Any other effect is performed once for
+each decision, by a `OncePerDecision`: an entry `planned` is committed with the decision, an entry `finished` ends it,
+and both name the kind of effect. Neither names an account: entries with an account belong to closes.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import JournalEntry, Store, StoreTroubleError
 
 REMEMBERED = 10_000
-"""How many decisions back a start looks for what was planned and is not finished."""
+"""Number of decisions that a start searches for planned effects that are not finished."""
 
 
 class Performer:
-    """Performs the effects of one kind, or of several. What it does not override, it does not do."""
+    """Performs the effects of one kind, or of several. Methods that are not overridden do nothing."""
 
     ends_run: bool = False
     """Whether the run is to end after this pass."""
 
     def planned(self, decision: Decision, snapshot: Snapshot) -> tuple[JournalEntry, ...]:
-        """What the transaction of a decision to act on says of its effects, so that a crash loses none."""
+        """Entries about a decision's effects for the decision's own transaction, so that a crash loses none."""
         return ()
 
     async def recover(self) -> None:
-        """Before the first tick: take up what an earlier run has left."""
+        """Resume what an earlier run has left, before the first tick."""
 
     async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> tuple[str, ...]:
-        """At each pass, also without a decision: begin what these decisions ask for, and go on with what is open.
+        """Begin what these decisions request, and continue what is open. Called at each pass, also without a decision.
 
-        What is wrong, in words that stay the same while the cause does. Raises what must end a run.
+        Returns the problems, in words that stay the same while the cause does. Raises what must end a run.
         """
         return ()
 
@@ -51,7 +51,7 @@ class Performing:
     """The performers of all kinds of effect, in the order of their ranks."""
 
     def __init__(self, performers: Mapping[type[Any], Performer]) -> None:
-        """RegistryError unless each kind of effect has a performer, and each performer a kind."""
+        """Create it; RegistryError unless each kind of effect has a performer, and each performer a kind."""
         require_same_keys(
             "the table of performers", [tag_of(effect) for effect in performers],
             "EFFECTS", [kind.key for kind in EFFECTS],
@@ -65,16 +65,16 @@ class Performing:
         return any(performer.ends_run for performer in self._performers)
 
     def planned(self, decision: Decision, snapshot: Snapshot) -> tuple[JournalEntry, ...]:
-        """What the decision's own transaction says of its effects."""
+        """The entries about the decision's effects for its own transaction."""
         return tuple(entry for performer in self._performers for entry in performer.planned(decision, snapshot))
 
     async def recover(self) -> None:
-        """Before the first tick, one after the other."""
+        """Recover every performer, one after the other, before the first tick."""
         for performer in self._performers:
             await performer.recover()
 
     async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> tuple[str, ...]:
-        """One pass of every performer, one after the other. What is wrong, in words."""
+        """Run one pass of every performer, one after the other; returns the problems, in words."""
         problems: tuple[str, ...] = ()
         for performer in self._performers:
             problems += await performer.perform(decisions, snapshot)
@@ -85,10 +85,10 @@ E = TypeVar("E", bound=Struct)
 
 
 class OncePerDecision(Performer, Generic[E]):
-    """Performs an effect once for each decision that has it, whatever restarts there are.
+    """Performs an effect once for each decision that has it, across restarts.
 
-    `attempt` is called at every pass until it says how the effect has ended. That is journaled before anything follows
-    from it: whoever overrides `ends_run` asks `self.ended`.
+    `attempt` is called at every pass until it returns how the effect has ended. That is journaled before anything
+    follows from it: subclasses that override `ends_run` check `self.ended`.
     """
 
     def __init__(self, effect: type[E], store: Store, clock: Clock) -> None:
@@ -120,14 +120,14 @@ class OncePerDecision(Performer, Generic[E]):
         problems: tuple[str, ...] = ()
         for decision in tuple(self._open.values()):
             effect = of_kind(decision.effects, self._effect)
-            assert effect is not None  # nothing else is taken up
+            assert effect is not None  # only such decisions are kept
             try:
                 status = await self.attempt(decision, effect)
             except StoreTroubleError:
                 raise
-            except Exception as error:  # noqa: BLE001 - what one effect meets must not keep positions open
+            except Exception as error:  # noqa: BLE001 - a failing effect must not keep positions open
                 why = legible(str(error) or type(error).__name__)
-                problems += (f"{self._key} of decision {decision.id} failed and is tried again: {why}",)
+                problems += (f"{self._key} of decision {decision.id} failed and is retried: {why}",)
                 continue
             if status is not None:
                 ended = Finished(decision.id, self._clock.now(), effect=self._key, status=status)

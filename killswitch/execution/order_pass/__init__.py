@@ -1,1 +1,1 @@
-"""One pass over an account: what it shows, what follows from that, which orders leave."""
+"""One pass over an account: trusted positions, verdicts on lines, and the orders to send."""

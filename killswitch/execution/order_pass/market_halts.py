@@ -1,6 +1,6 @@
-"""What waits for a market to open: orders that rest where nothing is traded, and lines that are refused until it does.
+"""Halted markets: orders that rest in them, and lines that wait until a market opens.
 
-Whether a market is open, the readings say: `halted` holds until a reading says otherwise, as every rule of a symbol.
+Snapshots show whether a market is open: `halted` holds until a snapshot shows otherwise, like every instrument rule.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from killswitch.journal.targets import Line
 from killswitch.model.snapshot import AccountSnapshot, Instrument, InstrumentState
 
 CLOSED = "market_closed"
-"""The refusal that an opening lifts."""
+"""The refusal that ends when the market opens."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Sight:
-    """An order that rests, as a reading showed it: what was held, and whether it was among the open orders."""
+    """A resting order as a snapshot showed it: the position, and whether the order was among the open orders."""
 
     contracts: Decimal | None
     listed: bool | None
 
 
 class Halts:
-    """Tells what waits on one account, and when a reading has news of it. Memory of this process only."""
+    """Tracks what waits for a market of one account, and when a snapshot shows a change. Kept in memory only."""
 
     def __init__(self, instruments: Mapping[str, Instrument]) -> None:
-        """`instruments`: symbol → its rules as last told; looked into, never copied."""
+        """Create it; `instruments` maps symbols to their latest rules, and is read, never copied."""
         self._instruments = instruments
         self._sights: dict[str, _Sight] = {}
 
     def state(self, symbol: str) -> InstrumentState | None:
-        """The market's state as last told; None where no reading tells it."""
+        """The market's latest state; None where no snapshot shows it."""
         found = self._instruments.get(symbol)
         return None if found is None else found.state
 
     def halted(self, symbol: str) -> bool:
-        """Whether nothing is traded there now."""
+        """Whether the market is halted now."""
         return self.state(symbol) == "halted"
 
     def rests(self, line: Line) -> bool:
@@ -50,20 +50,20 @@ class Halts:
         return line.state is State.WORKING and self.halted(line.symbol)
 
     def refused(self, line: Line) -> bool:
-        """Whether the venue has refused the line's last order because the market is closed.
+        """Whether the venue refused the line's last order because the market is closed.
 
-        Not what is counted by its own fills: a way around or a hedge that comes after a weekend is none.
+        Lines counted by their own fills are excluded: a hop or a hedge is not sent after a weekend.
         """
         return line.state is State.READY and line.refusal == CLOSED and not line.by_fills
 
     def waits(self, line: Line) -> bool:
-        """Whether the line sends nothing before a reading shows its market in another state."""
+        """Whether the line sends nothing before a snapshot shows its market in another state."""
         return self.refused(line) and self.halted(line.symbol)
 
     def news(self, lines: Iterable[Line], account: AccountSnapshot, opened: frozenset[str]) -> set[str]:
-        """Names of resting orders of which the reading says that something has happened: the venue is asked at once.
+        """Names of resting orders that changed by the snapshot, and are to be queried at once.
 
-        Their market is in `opened`, the position is another, or they are no longer among the open orders.
+        Their market is in `opened`, the position changed, or they are no longer among the open orders.
         """
         found: set[str] = set()
         sights: dict[str, _Sight] = {}
@@ -83,9 +83,9 @@ class Halts:
         return found
 
     def remarks(self, lines: Sequence[Line], now: datetime, pace: Pace) -> list[str]:
-        """What a person is told of the lines that wait, once they have for a while: the same until one of them moves.
+        """The notices about lines that have waited for a while; unchanged until one of them moves.
 
-        Those with an order of unknown fate beside are left out: that is told instead.
+        Lines with an order of unknown status are left out: that is reported instead.
         """
         due = [
             line
@@ -104,12 +104,12 @@ class Halts:
         ]
 
     def tells(self, line: Line) -> bool:
-        """Whether `remarks` speaks of the line, at once or after a while."""
+        """Whether `remarks` covers the line, now or after a while."""
         return not line.aside and (self.rests(line) or self.waits(line))
 
 
 def _sight(line: Line, account: AccountSnapshot, before: _Sight) -> _Sight:
-    """What a reading shows of the line's order; what it does not tell is as it was."""
+    """The line's order as the snapshot shows it; what it does not show is kept from `before`."""
     if account.quality != "ok":
         return before
     contracts, listed = before.contracts, before.listed

@@ -1,14 +1,14 @@
-"""From a verdict to the order that leaves: its name, its kind and price, its amount, and what is journaled of it."""
+"""Builds the next order of a line: its name, kind, price and amount, and its journal entry."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from decimal import Decimal
+from itertools import count
 
+from killswitch.execution.account_context import AccountContext
 from killswitch.execution.client_order_id import client_order_id, validity
 from killswitch.execution.decide.ladder import manner, next_rung
 from killswitch.execution.decide.schedule import Do, left_to_close, sized
-from killswitch.execution.patience import Pace
 from killswitch.execution.send.queued_orders import Departure
 from killswitch.execution.state.account_job import Work
 from killswitch.execution.state.intents import marked
@@ -17,34 +17,31 @@ from killswitch.journal.ledger import PositionLedger
 from killswitch.journal.lifecycle import ZERO, State
 from killswitch.journal.targets import Line
 from killswitch.model.snapshot import Instrument, Position
-from killswitch.model.venue import OrderRequest, VenueTraits
+from killswitch.model.venue import OrderRequest
 
 
 def departure(
+    context: AccountContext,
     work: Work,
     line: Line,
     amount: Decimal,
     held: Decimal,
     seen: Position | None,
     instrument: Instrument | None,
-    traits: VenueTraits,
-    pace: Pace,
-    at: datetime,
     *,
     slice_after: bool = False,
 ) -> Departure:
-    """The next order of `line` over `amount` contracts, made at `at`.
+    """The next order of `line` over `amount` contracts.
 
-    `held` is what is believed to be held before it, `seen` the position as the venue showed it last.
+    `held`: the position believed to be held before it; `seen`: the position as the venue showed it last.
     """
     rung = next_rung(work.ladder, line.rung, line.tried)
     how = manner(work.ladder, rung, line.side, line.band, seen, instrument)
-    attempt = line.attempt + 1 if line.spent else line.attempt
-    name = client_order_id(line.decision, line.index, attempt, traits.client_ids)
-    while name in line.aside or name in line.counted or name in line.abandoned:
-        # spent under an entry that could not be decoded: a fill of a name is counted once
-        attempt += 1
-        name = client_order_id(line.decision, line.index, attempt, traits.client_ids)
+    spent = {*line.aside, *line.counted, *line.abandoned}
+    for attempt in count(line.attempt + line.spent):
+        name = client_order_id(line.decision, line.index, attempt, context.traits.client_ids)
+        if name not in spent:  # spent by an entry that cannot be decoded: fills are counted once per name
+            break
     request = OrderRequest(
         client_order_id=name,
         symbol=line.symbol,
@@ -55,17 +52,11 @@ def departure(
         type="market" if how.price is None else "limit",
         price=how.price,
         time_in_force="gtc" if how.price is None or how.rests else "ioc",
-        valid_for=validity(traits.order_life, pace, line.expired),
+        valid_for=validity(context.traits.order_life, context.pace, line.expired),
     )
     mark, value = marked(seen)
     entry = Sending(
-        line.decision,
-        at,
-        line.account,
-        line.symbol,
-        line.position_side,
-        name,
-        attempt,
+        *context.head(line, name, attempt),
         side=line.side,
         amount=amount,
         position=held,
@@ -81,9 +72,9 @@ def departure(
 
 
 def next_slice(line: Line, ledger: PositionLedger, instrument: Instrument | None) -> Decimal | None:
-    """How much the slice may be that follows at once on one that filled wholly; None if none may.
+    """The amount of the slice that may follow a completely filled one at once; None if none may.
 
-    It is reckoned from the fills alone, so it never counts on more than was there before them.
+    It is computed from fills alone, so it never counts on more than was held before them.
     """
     if line.state is not State.SETTLED or not line.whole or line.swept:
         return None
@@ -100,5 +91,5 @@ def next_slice(line: Line, ledger: PositionLedger, instrument: Instrument | None
 
 
 def untouched(line: Line, ledger: PositionLedger) -> bool:
-    """Whether nothing of ours has ever been in play on the line's position."""
+    """Whether no order of ours was ever sent for the line's position."""
     return line.state is State.READY and line.attempt == 0 and not line.aside and ledger.anchor is None

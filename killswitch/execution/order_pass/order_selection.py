@@ -1,12 +1,14 @@
-"""Which orders leave in a pass, and in which order: the worst rank first, or the whole book at once."""
+"""Selects the orders of a pass and their sequence: worst rank first, or the whole book at once."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from itertools import chain
 
+from killswitch.execution.account_context import AccountContext
 from killswitch.execution.decide.ladder import MARKET, before_the_last
 from killswitch.execution.decide.position_trust import Reading
 from killswitch.execution.decide.schedule import Do, acting, sized
@@ -14,78 +16,59 @@ from killswitch.execution.order_pass.market_halts import Halts
 from killswitch.execution.order_pass.next_order import departure, next_slice, untouched
 from killswitch.execution.order_pass.order_decision import Judging, Verdicts
 from killswitch.execution.order_pass.trusted_positions import Looking
-from killswitch.execution.patience import Pace
 from killswitch.execution.protective_orders import Guarding
 from killswitch.execution.send.order_sender import Dispatch
 from killswitch.execution.send.queued_orders import Departure
-from killswitch.execution.send.requests import Requests
-from killswitch.execution.send.venue_session import Executor
 from killswitch.execution.state.account_job import Work
 from killswitch.execution.state.execution_state import Memory
+from killswitch.journal.entries import Swept
 from killswitch.journal.lifecycle import ZERO, State
 from killswitch.journal.targets import Line, LineName
-from killswitch.model.clock import Clock
-from killswitch.model.venue import BookClosingVenue, VenueAdapter, VenueTraits
+from killswitch.model.venue import BookClosingVenue, VenueError
 
 SLICING = 0.25
-"""Seconds for which one pass lets slices follow one another, before anything else has its turn."""
+"""Seconds for which one pass lets slices follow one another before anything else runs."""
 
 
 class Sending:
-    """Sends the orders of one account, at the pace that lines, timetables and budget leave."""
+    """Sends the orders of one account, as lines, timetables and budget allow."""
 
     def __init__(
-        self,
-        venue: VenueAdapter,
-        traits: VenueTraits,
-        clock: Clock,
-        pace: Pace,
-        requests: Requests,
-        memory: Memory,
-        looking: Looking,
-        judging: Judging,
-        executor: Executor,
-        dispatch: Dispatch,
-        guarding: Guarding,
-        halts: Halts,
-    ) -> None:
-        self._venue = venue
-        self._traits = traits
-        self._clock = clock
-        self._pace = pace
-        self._requests = requests
+        self, context: AccountContext, memory: Memory, looking: Looking, judging: Judging, dispatch: Dispatch,
+        guarding: Guarding, halts: Halts,
+    ) -> None:  # fmt: skip
+        self._context = context
         self._memory = memory
         self._looking = looking
         self._judging = judging
-        self._executor = executor
         self._dispatch = dispatch
         self._guarding = guarding
         self._halts = halts
         self._not_before: dict[LineName, float] = {}
         self._left: dict[LineName, float] = {}
         self._cleared: set[LineName] = set()
-        """Lines whose way was cleared since anything of them was filled: refused as blocked again, they pause."""
+        """Lines unblocked since their last fill: if they are refused as blocked again, they pause."""
         self.held_back = False
-        """Whether the last pass had an order that could not leave yet."""
+        """Whether the last pass had an order that could not be sent yet."""
         self._more_slices = False
-        """Whether an order of the wave is a slice that others follow: then it is too early for a look."""
+        """Whether an order of the batch is a slice that others follow, so that a poll would be too early."""
         self.room_at = math.inf
-        """Monotonic seconds at which the venue may have room for what was held back; infinite if it had room."""
+        """Monotonic seconds at which there may be budget for orders that were held back; infinite if none was."""
 
     async def send(self, verdicts: Verdicts, *, fresh: bool) -> None:
-        """Send for the line with the smallest target on each position, the worst rank first.
+        """Send for the line with the smallest target on each position, worst rank first.
 
-        `fresh`: whether the reading is closing's own. The whole book is closed on no other.
+        `fresh`: whether the snapshot was polled by the executor itself; the whole book is closed on no other.
         """
         lines = acting(self._memory.lines(), lambda line: verdicts.of(line).ends)
         self.held_back, self.room_at = False, math.inf
-        if self._traits.whole_book and fresh and await self._swept(lines, verdicts):
+        if self._context.traits.whole_book and fresh and await self._swept(lines, verdicts):
             return
         await self._clear_the_way(lines, verdicts)
-        began = self._clock.monotonic()
+        began = self._context.clock.monotonic()
         self._more_slices = False
         sent = await self._leave(self._departures(lines, verdicts))
-        while sent and self._clock.monotonic() - began < SLICING:
+        while sent and self._context.clock.monotonic() - began < SLICING:
             self._more_slices = False
             blocked = [each.line for each in sent if self._is_newly_blocked(each.line)]
             again = self._departures(await self._clear_the_way(blocked, verdicts), verdicts)
@@ -103,9 +86,9 @@ class Sending:
                     self.held_back = True
 
     async def _leave(self, due: Iterator[Departure]) -> Sequence[Departure]:
-        """Send what there is room for; what has left, or nothing where something had to stay behind."""
+        """Send as the budget allows; returns what was sent, or nothing where an order was held back."""
         sent = await self._dispatch.send(due, self._look_ahead)
-        now = self._clock.monotonic()
+        now = self._context.clock.monotonic()
         for each in reversed(sent.stayed):
             self._memory.works[each.line.decision].timetable.stayed(each.line)
         for each in sent.departures:
@@ -119,19 +102,39 @@ class Sending:
         return ()
 
     async def _swept(self, lines: Sequence[Line], verdicts: Verdicts) -> bool:
-        """Ask the venue to close its whole book, where that is the fastest way; whether it was asked."""
+        """Request a whole-book close where that is the fastest way; returns whether it was requested."""
         wanted = [line for line in lines if verdicts.of(line).do is Do.SEND]
-        found = may_sweep(self._venue, self._traits, self._requests, wanted, self._memory, verdicts.reading)
-        if found:
-            await self._executor.sweep(sorted({line.decision for line in found}))
-        return bool(found)
+        if not self._may_sweep(wanted, verdicts.reading) or not isinstance(self._context.venue, BookClosingVenue):
+            return False
+        now, decisions = self._context.clock.now(), sorted({line.decision for line in wanted})
+        self._context.record([Swept(decision, now, self._context.account) for decision in decisions])
+        with suppress(VenueError):  # whatever the answer, the positions show the result
+            await self._context.make("close_book", self._context.venue.close_book())
+        return True
+
+    def _may_sweep(self, wanted: Sequence[Line], reading: Reading) -> bool:
+        """Whether one request may close all these lines at once.
+
+        Only if every position of the account is to be closed completely, at market and at once, if nothing was sent for
+        any of them yet, and if single orders would have to wait for budget.
+        """
+        if len(wanted) < 2 or {line.key for line in wanted} != set(reading.positions) or reading.doubtful:
+            return False
+        for line in wanted:
+            work = self._memory.works[line.decision]
+            plain = work.ladder is MARKET and not work.timetable.declared
+            fresh = line.state is State.READY and line.attempt == 0 and not line.swept and not line.aside
+            if not (line.guarded and plain and fresh):
+                return False
+        has_room = self._context.room("submit", [line.symbol for line in wanted]) >= len(wanted)
+        return not has_room and self._context.wait("close_book") <= 0
 
     def _has_its_turn(self, line: Line, verdicts: Verdicts) -> bool:
         turn = self._memory.works[line.decision].turn(lambda each: verdicts.of(each).ends)
         return turn is None or turn == line.key
 
     def _slices(self, lines: list[Line], verdicts: Verdicts) -> list[Departure]:
-        """The slices that follow at once on those that filled wholly."""
+        """The slices that follow completely filled ones at once."""
         found = []
         for line in lines:
             ledger = self._memory.ledger(line.key)
@@ -146,24 +149,21 @@ class Sending:
     ) -> Departure:
         work = self._memory.works[line.decision]
         self._more_slices |= amount + line.target < held and line.largest < line.decided
-        work.timetable.left(line, self._clock.monotonic())
+        work.timetable.left(line, self._context.clock.monotonic())
         seen = None if reading is None else reading.positions.get(line.key)
         instrument = self._looking.instruments.get(line.symbol)
-        return departure(
-            work, line, amount, held, seen, instrument, self._traits, self._pace, self._clock.now(),
-            slice_after=slice_after,
-        )  # fmt: skip
+        return departure(self._context, work, line, amount, held, seen, instrument, slice_after=slice_after)
 
     async def send_on_what_was_known(self, *, unreadable: bool) -> None:
-        """Orders where the account cannot be read, only where the venue itself keeps them from opening anything.
+        """Send orders without a trusted snapshot, only where the venue itself limits them to reduce-only.
 
-        The first order of a fresh decision goes out on the reading it was made on. Where the account is `unreadable`,
-        and it is not only that there is no room for a look, full closes go on by the position that was known last,
-        less what our own orders have filled of it since.
+        The first order of a fresh decision is based on the decision's own snapshot. If the account is `unreadable`, not
+        merely short of budget for polls, full closes continue from the last known position, less what our own orders
+        have filled since.
         """
-        began = self._clock.monotonic()
+        began = self._context.clock.monotonic()
         while await self._leave(self._known_last(unreadable=unreadable)):
-            if self._clock.monotonic() - began >= SLICING:
+            if self._context.clock.monotonic() - began >= SLICING:
                 return
 
     def _known_last(self, *, unreadable: bool) -> Iterator[Departure]:
@@ -182,38 +182,35 @@ class Sending:
                     yield self._order(line, verdict.amount, held, None, slice_after=settled)
 
     def _has_paused(self, line: Line) -> bool:
-        """Whether an order that no reading stands behind may follow the one before: later after each without a fill."""
-        pause = self._pace.wait_after(len(line.aside) + line.fruitless)
-        return self._clock.monotonic() >= self._left.get(line.name, -math.inf) + pause
+        """Whether an order without a snapshot may follow the last one; the pause grows with each one without a fill."""
+        pause = self._context.pace.wait_after(len(line.aside) + line.fruitless)
+        return self._context.clock.monotonic() >= self._left.get(line.name, -math.inf) + pause
 
     def _fresh(self, line: Line) -> bool:
         decided_at = self._memory.works[line.decision].decision.as_of
-        return 0 <= (self._clock.now() - decided_at).total_seconds() <= self._pace.fresh_for
+        return 0 <= self._context.since(decided_at) <= self._context.pace.fresh_for
 
     def _may_leave(self, line: Line) -> bool:
         work = self._memory.works[line.decision]
-        return work.given_up is None and self._clock.monotonic() >= self.departs(work, line)
+        return work.given_up is None and self._context.clock.monotonic() >= self.departs(work, line)
 
     def departs(self, work: Work, line: Line) -> float:
-        """Monotonic seconds from which on the next order of the line may leave; infinite before its market opens."""
+        """Monotonic seconds at which the line's next order is due; infinite before its market opens."""
         if self._halts.waits(line):
             return math.inf
         return max(self._not_before.get(line.name, -math.inf), work.timetable.due(line), self._reopens(work, line))
 
     def _reopens(self, work: Work, line: Line) -> float:
-        """When a line is tried again whose market is said to be closed, and of which no reading tells whether it is."""
+        """When a line is retried whose market is reported closed and whose state no snapshot shows."""
         if not self._halts.refused(line) or self._halts.state(line.symbol) is not None:
             return -math.inf
         beyond = line.fruitless - before_the_last(work.ladder)
-        return self._left.get(line.name, -math.inf) + self._pace.wait_after(max(1, beyond), closed=True)
+        return self._left.get(line.name, -math.inf) + self._context.pace.wait_after(max(1, beyond), closed=True)
 
     # Protection
 
     async def _clear_the_way(self, lines: Sequence[Line], verdicts: Verdicts) -> Sequence[Line]:
-        """Take away the protective orders that the venue says block a close, when its next order may leave.
-
-        Those whose way is clear now.
-        """
+        """Cancel the protective orders that block closes whose next order is due; returns the unblocked lines."""
         refused = [line for line in lines if line.is_blocked and self._may_leave(line)]
         blocked = [line for line in refused if verdicts.of(line).do is Do.SEND]
         if not blocked:
@@ -225,14 +222,14 @@ class Sending:
         return await self._guarding.clear_the_way(blocked, own, verdicts.reading.positions)
 
     def _is_newly_blocked(self, line: Line) -> bool:
-        """Whether resting orders stand in its way that it has not been tried to take away yet."""
+        """Whether open orders block the line that were not cancelled before."""
         return line.is_blocked and line.name not in self._cleared
 
     def _pause_after(self, line: Line) -> float:
-        """Seconds until the line's next order: longer after each that closed nothing, once the ladder has been walked.
+        """Seconds until the line's next order: longer after each without a fill, once the ladder has been walked.
 
-        One that only found no price that good is followed by the next at once; so is one that has rested, and one that
-        nothing but resting orders stood in the way of.
+        There is no pause after an order that found no price within its bound, that rested, or that was only blocked by
+        open orders.
         """
         if line.fruitless == 0:
             self._cleared.discard(line.name)
@@ -242,42 +239,15 @@ class Sending:
         beyond = line.fruitless - before_the_last(work.ladder)
         if line.fruitless == 0 or (line.refusal is None and (line.rests or (line.bounded and beyond <= 0))):
             return 0.0
-        return self._pace.wait_after(max(1, beyond))
+        return self._context.pace.wait_after(max(1, beyond))
 
     def forget(self, line: Line) -> None:
-        """The line is over: its waits are beside the point."""
+        """Drop the waits of a line that has ended."""
         self._not_before.pop(line.name, None)
         self._left.pop(line.name, None)
         self._cleared.discard(line.name)
 
     def _look_ahead(self) -> None:
-        """Every order of a wave is answered: ask for the account while the answers are written down."""
-        if not self._more_slices and self._requests.quiet_for <= 0 and self._requests.wait("snapshot") <= 0:
+        """Start an account poll as soon as every order of a batch is answered, while the answers are journaled."""
+        if not self._more_slices and self._context.quiet_for <= 0 and self._context.wait("snapshot") <= 0:
             self._looking.begin(self._memory.sent)
-
-
-def may_sweep(
-    venue: VenueAdapter,
-    traits: VenueTraits,
-    requests: Requests,
-    wanted: Sequence[Line],
-    memory: Memory,
-    reading: Reading,
-) -> list[Line]:
-    """The lines that one request closes all at once; empty where single orders are to be sent.
-
-    Only where every position of the account is to be closed wholly, at market and at once, where nothing was sent for
-    any of them yet, and where single orders would have to wait for room.
-    """
-    if not traits.whole_book or not isinstance(venue, BookClosingVenue) or len(wanted) < 2:
-        return []
-    if {line.key for line in wanted} != set(reading.positions) or reading.doubtful:
-        return []
-    for line in wanted:
-        work = memory.works[line.decision]
-        plain = work.ladder is MARKET and not work.timetable.declared
-        fresh = line.state is State.READY and line.attempt == 0 and not line.swept and not line.aside
-        if not (line.guarded and plain and fresh):
-            return []
-    has_room = requests.room("submit", [line.symbol for line in wanted]) >= len(wanted)
-    return [] if has_room or requests.wait("close_book") > 0 else list(wanted)

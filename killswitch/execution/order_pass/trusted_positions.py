@@ -1,18 +1,16 @@
-"""The account as closing sees it: read from the venue, or taken from the tick that decided, and trusted or not."""
+"""The account's positions as closing sees them: polled, or taken from the runner's snapshot, and trusted or not."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
+from killswitch.execution.account_context import AccountContext
 from killswitch.execution.decide.position_trust import Distrust, Reading, Trust
-from killswitch.execution.patience import Pace
 from killswitch.execution.recorded_reports import sound_rules
-from killswitch.execution.send.venue_session import Executor
 from killswitch.journal.entries import PositionKey
-from killswitch.model.clock import Clock
 from killswitch.model.snapshot import AccountSnapshot, Instrument
 from killswitch.ratelimit.budget import Purpose
 
@@ -25,36 +23,30 @@ class _Seen:
 
 
 class Looking:
-    """One account's readings."""
+    """The snapshots of one account, and whether they can be trusted."""
 
-    def __init__(
-        self, executor: Executor, clock: Clock, pace: Pace, is_broken: Callable[[], bool] = lambda: False
-    ) -> None:
-        """`is_broken`: whether nothing but a look may leave, because requests keep failing."""
-        self._executor = executor
-        self._clock = clock
-        self._pace = pace
-        self._trust = Trust(pace)
+    def __init__(self, context: AccountContext) -> None:
+        self._context = context
+        self._trust = Trust(context.pace)
         self._given: tuple[AccountSnapshot, float] | None = None
         self._offered: tuple[AccountSnapshot, float] | None = None
         self._last: _Seen | None = None
-        self._has_new_work = False
-        self._is_broken = is_broken
-        self._begun_at = 0.0
-        self._begun: tuple[asyncio.Task[AccountSnapshot | str], int] | None = None
+        self.has_new_work = False
+        """Whether a decision was adopted whose orders wait for the next poll."""
+        self._begun: tuple[asyncio.Task[AccountSnapshot | str], int, float] | None = None
         self._told: dict[str, Instrument] = {}
         self._opened: set[str] = set()
         self.newest: AccountSnapshot | None = None
-        """What was read last, by whomever and however good."""
+        """The newest snapshot, whoever polled it and whatever its quality."""
         self.instruments: dict[str, Instrument] = {}
         self.is_blind = False
-        """Whether the last look brought no positions."""
+        """Whether the last poll returned no positions."""
         self.distrust: str | None = None
-        """Why the last look could not rely on what the venue said; None if it could."""
+        """Why the last poll could not be trusted; None if it could."""
 
     def learn(self, account: AccountSnapshot) -> None:
-        """Take the instruments' rules from a snapshot that someone else has read."""
-        self.newest = account
+        """Apply the instrument rules of a snapshot."""
+        self.newest, self._context.currency = account, account.currency
         for instrument in account.instruments or ():
             before = self._told.get(instrument.symbol)
             if before != instrument:
@@ -63,104 +55,99 @@ class Looking:
                 self._told[instrument.symbol] = instrument
                 self.instruments[instrument.symbol] = sound_rules(instrument)
 
-    def currency(self) -> str | None:
-        """What the account is counted in; None before it was read."""
-        return None if self.newest is None else self.newest.currency
-
     def take_opened(self) -> frozenset[str]:
-        """The symbols that were halted and are so no longer, each told once."""
+        """The symbols that were halted and no longer are; each is returned once."""
         opened, self._opened = frozenset(self._opened), set()
         return opened
 
     def give(self, account: AccountSnapshot, at: float) -> None:
-        """What the tick asked for at `at` and has read, while nothing of ours was under way.
+        """Keep the runner's snapshot, polled at `at` while none of our orders was in flight.
 
-        Decisions on it need not wait for another look.
+        Decisions on it need not wait for another poll.
         """
         self._given = (account, at)
 
     def offer(self, account: AccountSnapshot, at: float) -> None:
-        """What a tick asked for at `at` and has read while something of ours was under way.
+        """Keep the runner's snapshot, polled at `at` while orders of ours were in flight.
 
-        It stands for a look of closing's own where that has no room, if nothing has moved since it was asked for.
+        It replaces a poll for which there is no budget, if no order has moved since.
         """
         self._offered = (account, at)
 
     @property
     def was_unreadable(self) -> bool:
-        """Whether the tick could not read the account a moment ago: asking once more would only take time."""
-        fresh = self._given is not None and self._clock.monotonic() - self._given[1] <= self._pace.given_for
-        return fresh and self._given is not None and self._given[0].quality != "ok"
+        """Whether the runner could not poll the account a moment ago: another poll would only take time."""
+        return self._given is not None and self._is_fresh(self._given[1]) and self._given[0].quality != "ok"
+
+    def _is_fresh(self, at: float) -> bool:
+        return self._context.clock.monotonic() - at <= self._context.pace.given_for
 
     def take_given(self, expected: Mapping[PositionKey, Decimal]) -> Reading | None:
-        """The reading of the tick that decided, once, if it is fresh and can be trusted."""
+        """The snapshot of the tick that decided, once, if it is fresh and can be trusted."""
         given, self._given = self._given, None
-        if given is None or self._clock.monotonic() - given[1] > self._pace.given_for:
+        if given is None or not self._is_fresh(given[1]):
             return None
-        found = self._trust.take(given[0], expected, self._clock.monotonic())
+        found = self._trust.take(given[0], expected, self._context.clock.monotonic())
         return found if isinstance(found, Reading) and not found.doubtful else None
 
     def again(self, moved: int) -> Reading | None:
-        """The last reading, if it is fresh and no order has moved since."""
+        """The last trusted snapshot, if it is fresh and no order has moved since."""
         last = self._last
-        fresh = last is not None and self._clock.monotonic() - last.at <= self._pace.given_for
-        return last.reading if last is not None and fresh and last.moved == moved else None
-
-    def adopted(self) -> None:
-        """There is new work, whose orders wait for the next look."""
-        self._has_new_work = True
+        return last.reading if last is not None and self._is_fresh(last.at) and last.moved == moved else None
 
     def begin(self, sent: int) -> None:
-        """Ask for the account now that every order has been answered, while their answers are written down.
+        """Start an account poll once every order is answered, while the answers are journaled.
 
-        `sent`: how many orders have ever left; once there are more, this look came too early.
+        `sent`: number of orders ever sent; if more are sent, this poll is outdated.
         """
         if self._begun is not None:
-            self._begun[0].cancel()  # slices have left after it
-        self._begun = (asyncio.create_task(self._executor.snapshot("closing")), sent)
-        self._begun_at = self._clock.monotonic()
+            self._begun[0].cancel()  # slices were sent after it
+        look = asyncio.create_task(self._context.snapshot("closing"))
+        self._begun = (look, sent, self._context.clock.monotonic())
 
     def purpose(self, moved: int) -> Purpose:
-        """A look that follows orders is a part of closing; one more at what has not moved is not, for a while.
+        """Closing's budget for a poll that follows orders; the polls' budget for repeated polls without changes.
 
-        Where requests keep failing, new orders wait for a look: nothing else that may leave can show that they would
-        arrive, and questions about another order may be the ones that fail.
+        While the circuit breaker is open, new orders wait for a poll: no other request can show that the venue is back.
         """
         last = self._last
-        if self._has_new_work and self._is_broken():
+        if self.has_new_work and self._context.broken_for > 0:
             return "closing"
-        news = last is None or last.moved != moved or self._clock.monotonic() - last.at >= 6 * self._pace.look_again
+        news = (
+            last is None
+            or last.moved != moved
+            or self._context.clock.monotonic() - last.at >= 6 * self._context.pace.look_again
+        )
         return "closing" if news else "reading"
 
     @property
     def has_begun(self) -> bool:
-        """Whether a look is on its way that nobody has taken."""
+        """Whether an account poll is in flight."""
         return self._begun is not None
 
     async def abandon(self) -> None:
-        """Call off a look that nobody has taken."""
+        """Cancel the poll in flight."""
         if self._begun is not None:
             self._begun[0].cancel()
             await asyncio.gather(self._begun[0], return_exceptions=True)
             self._begun = None
 
     def take_offered(self, expected: Mapping[PositionKey, Decimal], moved: int, moved_at: float) -> Reading | None:
-        """The last tick's reading, once, if it was asked for after the last order moved and can be trusted."""
+        """The runner's last snapshot, once, if it was polled after the last order moved and can be trusted."""
         offered, self._offered = self._offered, None
         if offered is None or offered[1] <= moved_at or (self._last is not None and offered[1] <= self._last.at):
             return None
         return self._taken(offered[0], expected, moved)
 
     async def look(self, expected: Mapping[PositionKey, Decimal], moved: int, sent: int) -> Reading | None:
-        """The account's positions, if the venue's answer can be trusted."""
+        """Poll the account; returns its positions if they can be trusted."""
         self._given = self._offered = None
-        fresh = self._clock.monotonic() - self._begun_at <= self._pace.given_for
-        if self._begun is not None and self._begun[1] == sent and fresh:
+        if self._begun is not None and self._begun[1] == sent and self._is_fresh(self._begun[2]):
             answer = await self._begun[0]
             self._begun = None
         else:
             await self.abandon()
-            answer = await self._executor.snapshot(self.purpose(moved))
+            answer = await self._context.snapshot(self.purpose(moved))
         return self._taken(answer, expected, moved)
 
     def _taken(
@@ -171,13 +158,13 @@ class Looking:
             self.distrust = answer
             return None
         self.learn(answer)
-        now = self._clock.monotonic()
+        now = self._context.clock.monotonic()
         found = self._trust.take(answer, expected, now)
         if isinstance(found, Distrust):
             self.distrust = found.reason
             return None
         self.is_blind = False
         gone = ", ".join(sorted(" ".join(key) for key in found.doubtful))
-        self.distrust = f"gone from the venue's answer, and not by our own orders: {gone}" if gone else None
-        self._last, self._has_new_work = _Seen(found, now, moved), False
+        self.distrust = f"missing from the venue's answer, and not by our own orders: {gone}" if gone else None
+        self._last, self.has_new_work = _Seen(found, now, moved), False
         return found

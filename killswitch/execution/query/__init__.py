@@ -1,1 +1,1 @@
-"""What became of what has left: orders in flight, orders of unknown fate, fees."""
+"""Queries what became of sent orders: orders in flight, orders of unknown status, fees."""

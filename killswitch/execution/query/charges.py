@@ -1,49 +1,47 @@
-"""What orders were charged, where the venue's answers about them leave that out: read from their fills.
+"""Order fees, read from fills where the venue's order reports leave them out.
 
-Asked only once nothing is being closed, beside the passes and within the share of the limits that reading has: no order
-waits for it. What cannot be read stays unknown, and the journal says why.
+Fees are queried only once nothing is being closed, in the background and within the share of the limits that polls
+have: no order waits for them. A fee that cannot be read stays unknown, and the journal gives the reason.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from killswitch.execution.patience import Pace
-from killswitch.execution.recorded_reports import said, sound_fills
-from killswitch.execution.send.requests import NoRoomError, Requests
+from killswitch.execution.account_context import AccountContext, NoRoomError
+from killswitch.execution.recorded_reports import said
 from killswitch.execution.state.execution_state import Memory
 from killswitch.journal.entries import Charged, Filled, known
 from killswitch.journal.lifecycle import ZERO
-from killswitch.model.clock import Clock
 from killswitch.model.snapshot import Fill
-from killswitch.model.venue import MalformedAnswerError, RateLimitedError, VenueAdapter, VenueError, traits_of
-from killswitch.ratelimit.breaker import Breaker
-from killswitch.ratelimit.budget import Budget
+from killswitch.model.venue import MalformedAnswerError, RateLimitedError, VenueError
 
 TRIES: Final = 6
-"""Answers, or failures, about one order, after which what it was charged stays unknown."""
+"""Answers or failures for one order, after which its fee stays unknown."""
 REFUSALS: Final = 2
-"""So many refusals to listen, after which all that is still asked stays unknown: each silences the whole venue."""
+"""Rate-limit refusals after which all pending fees stay unknown: each refusal silences the whole venue."""
 STAY_AWAY: Final = 300.0
-"""Seconds without a question after the venue has refused to listen, at least; else twice as long as it wants quiet."""
+"""Minimum seconds without a query after a rate-limit refusal; twice the pause that the venue asks for, if that is
+longer."""
 AT_ONCE: Final = 5
-"""So many orders are asked about at the same time: there is no hurry."""
+"""Orders that are queried at the same time: fees are not urgent."""
 RECENT: Final = timedelta(hours=1)
-"""After a restart only what ended so lately is asked about: venues keep fills, but a report is read on the day."""
+"""After a restart, only orders that ended within this time are queried: venues keep fills, but reports are read the
+same day."""
 
 _Charge = tuple[Decimal | None, str | None]
-"""What an order was charged; or None, with what is known of it in words."""
+"""The fee of an order; or None, with what is known of it in words."""
 
 
 @dataclass(slots=True)
 class _Owed:
-    """One order whose charge nobody has told."""
+    """One order whose fee is unknown."""
 
     entry: Filled
     filled: Decimal
@@ -53,28 +51,13 @@ class _Owed:
 
 
 class Charges:
-    """The charges of one account's orders. Only where the adapter says that fills tell them is anything asked."""
+    """Queries the fees of one account's orders, where the adapter declares that fills show them."""
 
-    def __init__(
-        self,
-        account: str,
-        venue: VenueAdapter,
-        clock: Clock,
-        pace: Pace,
-        budget: Budget,
-        memory: Memory,
-        currency: Callable[[], str | None],
-    ) -> None:
-        """`currency`: what the account is counted in, as far as it has been read."""
+    def __init__(self, account: AccountContext, memory: Memory) -> None:
         self._account = account
-        self._venue = venue
-        self._clock = clock
-        self._pace = pace
-        # Their failures say nothing of orders: a breaker of their own keeps them from holding any back.
-        self._requests = Requests(venue, clock, pace, budget, Breaker())
+        # A breaker of its own: failed fee queries must not hold orders back.
+        self._context = account.beside()
         self._memory = memory
-        self._currency = currency
-        self._wanted = traits_of(venue).fees_by_fills
         self._owed: dict[str, _Owed] = {}
         self._asking: asyncio.Task[list[tuple[_Owed, _Charge | str | VenueError]]] | None = None
         self._due = -math.inf
@@ -82,97 +65,93 @@ class Charges:
         self._away_until = -math.inf
 
     def recall(self) -> None:
-        """After a restart: the orders of the decisions of late, which may not have been asked about."""
-        since = self._clock.now() - RECENT
+        """After a restart, queue the orders of recent decisions that may not have been queried."""
+        since = self._context.clock.now() - RECENT
         for decision in self._memory.ended:
-            self._owe(decision, since)
+            self.owe(decision, since)
 
-    def ended(self, decision: str) -> None:
-        """The work on a decision is over."""
-        self._owe(decision, None)
-
-    def _owe(self, decision: str, since: datetime | None) -> None:
-        now = self._clock.monotonic()
+    def owe(self, decision: str, since: datetime | None = None) -> None:
+        """Queue a finished decision's orders of unknown fee, of those filled at `since` or later."""
+        now, wanted = self._context.clock.monotonic(), self._context.traits.fees_by_fills
         for entry in self._memory.take_uncharged(decision):
             filled, name = known(entry.filled), entry.client_order_id
-            if self._wanted and filled and name is not None and (since is None or entry.at >= since):
-                self._owed[name] = _Owed(entry, filled, now, now + self._pace.poll)
-        self._due = min(self._due, now + self._pace.poll)
+            if wanted and filled and name is not None and (since is None or entry.at >= since):
+                self._owed[name] = _Owed(entry, filled, now, now + self._context.pace.poll)
+        self._due = min(self._due, now + self._context.pace.poll)
 
     @property
     def owing(self) -> bool:
-        """Whether the charge of any order is still to be asked for."""
+        """Whether any fee is still to be queried."""
         return bool(self._owed)
 
     @property
     def wait(self) -> float:
-        """Seconds until the next step makes sense; infinite while nothing is owed."""
-        return max(0.0, self._due - self._clock.monotonic()) if self._owed else math.inf
+        """Seconds until the next step is due; infinite while no fee is pending."""
+        return max(0.0, self._due - self._context.clock.monotonic()) if self._owed else math.inf
 
     async def advance(self) -> None:
-        """One step, which never waits for the venue. StoreError."""
+        """Run one step, which never waits for the venue. StoreError."""
         if (wait := self.wait) > 0:
             if wait < math.inf:
-                await self._clock.sleep(min(wait, self._pace.breath))
+                await self._context.clock.sleep(min(wait, self._context.pace.breath))
             return
-        now = self._clock.monotonic()
+        now = self._context.clock.monotonic()
         if self._asking is None:
             self._begin(now)
         elif self._asking.done():
             asked, self._asking = self._asking, None
             self._take(() if asked.cancelled() else asked.result(), now)
         else:
-            self._due = now + self._pace.breath
+            self._due = now + self._context.pace.breath
 
     def abandon(self) -> asyncio.Future[Any] | None:
-        """Call off the questions under way; the task that ends with them. A next run asks again."""
+        """Cancel the queries in flight; returns the task that ends with them. The next run queries again."""
         asking, self._asking = self._asking, None
         if asking is not None:
             asking.cancel()
         return asking
 
     def _begin(self, now: float) -> None:
-        """Ask about some of those that are due, if there is room for it; nobody waits for the answers."""
-        if now >= self._away_until and self._requests.quiet_for > 0:
-            # Whatever it was refused to: what can wait must not be the next thing that it hears.
+        """Start queries that are due, if there is budget; nothing waits for the answers."""
+        if now >= self._away_until and self._context.quiet_for > 0:
+            # Whatever was refused: fee queries can wait and must not come next.
             self._stay_away(now)
         away = self._away_until - now
-        lost = [it for it in self._owed.values() if now - it.since > self._pace.asked_for]
-        left_alone = "the venue has refused to listen, and was left alone"
-        late = "the venue did not tell it in time"
+        lost = [it for it in self._owed.values() if now - it.since > self._context.pace.asked_for]
+        left_alone = "the venue rate-limited requests, and no further fee was queried"
+        late = "the venue did not return it in time"
         self._note((it, None, left_alone if self._away_until > it.since else late) for it in lost)
         due = sorted((it for it in self._owed.values() if it.due <= now), key=lambda it: it.due)[:AT_ONCE]
         if away > 0:
             wait = away
         elif not due:
             wait = min((it.due - now for it in self._owed.values()), default=0.0)
-        elif self._currency() is None:
-            wait = self._pace.poll
+        elif self._account.currency is None:
+            wait = self._context.pace.poll
         else:
-            wait = self._requests.wait("fills", (due[0].entry.symbol or "",), "reading")
+            wait = self._context.wait("fills", (due[0].entry.symbol or "",), "reading")
         if due and wait <= 0:
             self._asking = asyncio.create_task(self._ask(due))
-        self._due = now + min(max(wait, self._pace.breath), self._pace.longest_wait)
+        self._due = now + min(max(wait, self._context.pace.breath), self._context.pace.longest_wait)
 
     def _stay_away(self, now: float) -> None:
-        self._away_until = max(self._away_until, now + max(STAY_AWAY, 2 * self._requests.quiet_for))
+        self._away_until = max(self._away_until, now + max(STAY_AWAY, 2 * self._context.quiet_for))
 
     async def _ask(self, due: Sequence[_Owed]) -> list[tuple[_Owed, _Charge | str | VenueError]]:
         answers = await asyncio.gather(*map(self._charge_of, due))
         return list(zip(due, answers, strict=True))
 
     async def _charge_of(self, owed: _Owed) -> _Charge | str | VenueError:
-        """What it was charged; in words, what the venue does not tell yet; or how asking failed."""
+        """The fee of an order; a text if the venue does not show all fills yet; or the error of the query."""
         try:
-            asked = self._venue.fills(owed.entry.symbol or "", owed.entry.client_order_id or "")
-            fills = sound_fills(await self._requests.make("fills", asked, purpose="reading"))
+            fills = await self._context.fills(owed.entry.symbol or "", owed.entry.client_order_id or "", "reading")
             if (listed := sum((fill.amount for fill in fills), ZERO)) < owed.filled:
-                return f"the venue lists fills of {listed:f} of it, and {owed.filled:f} were filled"
-            return charged(fills, self._currency())
+                return f"the venue lists fills of {listed:f} contracts, and {owed.filled:f} were filled"
+            return charged(fills, self._account.currency)
         except VenueError as error:
             return error
-        except Exception as error:  # noqa: BLE001 - an adapter's defect leaves this one unknown, and nothing else
-            return MalformedAnswerError(f"the answer makes no sense: {type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - an adapter's defect leaves this fee unknown, and nothing else
+            return MalformedAnswerError(f"malformed answer: {type(error).__name__}: {error}")
 
     def _take(self, answers: Iterable[tuple[_Owed, _Charge | str | VenueError]], now: float) -> None:
         known: list[tuple[_Owed, Decimal | None, str | None]] = []
@@ -182,15 +161,17 @@ class Charges:
                 known.append((owed, *answer))
                 continue
             if isinstance(answer, NoRoomError):
-                owed.due = now + min(self._pace.longest_wait, max(self._pace.poll, answer.retry_after or 0.0))
+                owed.due = now + min(
+                    self._context.pace.longest_wait, max(self._context.pace.poll, answer.retry_after or 0.0)
+                )
                 continue
             if isinstance(answer, RateLimitedError):
                 refused = answer
             owed.tries += 1
-            owed.due = now + min(self._pace.longest_wait, self._pace.poll * 2.0 ** (owed.tries - 1))
+            owed.due = now + min(self._context.pace.longest_wait, self._context.pace.poll * 2.0 ** (owed.tries - 1))
             if owed.tries >= TRIES:
                 failed = isinstance(answer, VenueError)
-                prefix = f"asked {TRIES} times what it was charged: " if failed else ""
+                prefix = f"the fee was queried {TRIES} times: " if failed else ""
                 known.append((owed, None, prefix + said(answer)))
         self._note(known)
         if refused is not None:
@@ -198,37 +179,37 @@ class Charges:
         self._due = min((it.due for it in self._owed.values()), default=now)
 
     def _refused(self, refused: RateLimitedError, now: float) -> None:
-        """Each refusal keeps everybody from this venue for a while, those who close there too: so hardly a second."""
+        """Handle a rate-limit refusal: each silences the venue for closes, too, so a second must be rare."""
         self._refusals += 1
         self._stay_away(now)
         if self._refusals >= REFUSALS:
-            why = f"the venue refused to listen {REFUSALS} times: {said(refused)}"
+            why = f"the venue rate-limited {REFUSALS} fee queries: {said(refused)}"
             self._note([(it, None, why) for it in self._owed.values()])
 
     def _note(self, known: Iterable[tuple[_Owed, Decimal | None, str | None]]) -> None:
-        entries = [self._entry(owed.entry, fee, why) for owed, fee, why in known]
+        now, account = self._context.clock.now(), self._context.account
+        entries = []
+        for owed, fee, why in known:
+            filled = owed.entry
+            place = (account, filled.symbol, filled.position_side, filled.client_order_id, filled.attempt)
+            entries.append(Charged(filled.decision, now, *place, fee=fee, text=why))
         if entries:
-            self._memory.note(entries)
+            self._memory.write(entries)
         for entry in entries:
             del self._owed[entry.client_order_id or ""]
         if not self._owed:
             self._refusals = 0
 
-    def _entry(self, filled: Filled, fee: Decimal | None, why: str | None) -> Charged:
-        place = (self._account, filled.symbol, filled.position_side)
-        order = (filled.client_order_id, filled.attempt)
-        return Charged(filled.decision, self._clock.now(), *place, *order, fee=fee, text=why)
-
 
 def charged(fills: Sequence[Fill], currency: str | None) -> tuple[Decimal | None, str | None]:
-    """What `fills` were charged in the account's `currency`; or None, with what is known of it in words.
+    """The total fee of `fills` in the account's `currency`; or None, with what is known of it in words.
 
-    Assets are never added up: what was paid in another one has no price here. A fee without one is in the currency.
+    Assets are never added up: an amount in another asset has no price here. A fee without an asset is in the currency.
     """
     paid: dict[str | None, Decimal] = {}
     for fill in fills:
         if fill.fee is None:
-            return None, "the venue tells no fee of its fills"
+            return None, "the venue's fills carry no fee"
         asset = currency if fill.fee_currency is None else fill.fee_currency
         paid[asset] = paid.get(asset, ZERO) + fill.fee
     others = {asset: amount for asset, amount in paid.items() if asset != currency and amount}

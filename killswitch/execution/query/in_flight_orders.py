@@ -1,48 +1,32 @@
-"""Orders that have left, followed until each has an end: asked about, set aside, called back, given up."""
+"""Follows orders in flight until each has an end: queried, set aside, cancelled, abandoned."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 
+from killswitch.execution.account_context import AccountContext
 from killswitch.execution.order_pass.market_halts import Halts
-from killswitch.execution.patience import Pace
 from killswitch.execution.query.order_query import Asking, questions
-from killswitch.execution.send.requests import Requests
-from killswitch.execution.send.venue_session import Executor
+from killswitch.execution.send.order_sender import Dispatch
 from killswitch.execution.state.execution_state import Memory
-from killswitch.journal.entries import Entry
 from killswitch.journal.lifecycle import State
-from killswitch.model.clock import Clock
 
 
 class Following:
-    """One account's orders under way."""
+    """The in-flight orders of one account."""
 
     def __init__(
-        self,
-        memory: Memory,
-        asking: Asking,
-        executor: Executor,
-        clock: Clock,
-        pace: Pace,
-        requests: Requests,
-        halts: Halts,
-        late: Callable[[], Sequence[Entry]],
-    ) -> None:
-        """`late`: takes the answers to requests that were not waited for."""
+        self, context: AccountContext, memory: Memory, asking: Asking, halts: Halts, dispatch: Dispatch
+    ) -> None:  # fmt: skip
+        self._context = context
         self._memory = memory
         self._asking = asking
-        self._executor = executor
-        self._clock = clock
-        self._pace = pace
-        self._requests = requests
         self._halts = halts
-        self._late = late
+        self._dispatch = dispatch
         self._called_back: dict[str, float] = {}
 
     async def follow(self) -> None:
-        """Ask about every order whose end is not known, and let positions go on whose order nobody can tell of."""
+        """Query every order without a known end, and set aside those that their positions need not wait for."""
         self._take_late()
         about = [question for line in self._memory.lines() for question in questions(line)]
         await self._asking.ask(about)
@@ -55,37 +39,35 @@ class Following:
             and self._asking.has_asked(question)
             and (question.line.guarded or self._asking.is_late(question))
         ]
-        self._memory.record([*aside, *self._asking.give_up(self._clock.monotonic(), about)])
+        self._memory.record([*aside, *self._asking.give_up(self._context.clock.monotonic(), about)])
         await self._call_back()
 
     def _take_late(self) -> None:
-        """An order's own answer counts whenever it comes, unless asking has told as much before."""
-        for entry in self._late():
+        """Journal answers that arrived late, unless a query has shown as much before."""
+        for entry in self._dispatch.late():
             if self._memory.is_news(entry):
                 self._memory.record([entry])
 
     async def _call_back(self) -> None:
-        """Cancel orders of ours that rest for too long, so that another can be sent in their place."""
-        wall = self._clock.now()
+        """Cancel our orders that have been open for too long, so that others can replace them."""
         for line in self._memory.lines():
             name = line.client_order_id or ""
             if line.state is not State.WORKING or line.order_id is None or line.sent_at is None:
                 continue
-            if not line.bounded and self._memory.works[line.decision].given_up is None:
-                continue  # a market order works until the venue has filled it
-            resting = (wall - line.sent_at).total_seconds()
-            if resting < self._pace.rest_at_most and self._memory.works[line.decision].given_up is None:
-                continue
-            await self._call(line.symbol, name, line.order_id, halted=self._halts.rests(line))
+            # A market order works until the venue has filled it.
+            too_long = line.bounded and self._context.since(line.sent_at) >= self._context.pace.rest_at_most
+            if too_long or self._memory.works[line.decision].given_up is not None:
+                await self._call(line.symbol, name, line.order_id, halted=self._halts.rests(line))
         for line in self._memory.lines():
-            for name in line.aside.keys() & self._asking.resting.keys():
-                await self._call(line.symbol, name, self._asking.resting[name])
+            for name in line.aside:
+                if (order := self._asking.resting_as(name)) is not None:
+                    await self._call(line.symbol, name, order)
 
     async def _call(self, symbol: str, name: str, order: str, *, halted: bool = False) -> None:
-        """Cancel one order of ours, not more often than the venue is asked about it."""
-        now = self._clock.monotonic()
-        pause = self._pace.ask_halted if halted else self._pace.poll
-        if self._called_back.get(name, -math.inf) <= now - pause and self._requests.may_act():
+        """Cancel one of our orders, at most as often as it is queried."""
+        now = self._context.clock.monotonic()
+        pause = self._context.pace.ask_halted if halted else self._context.pace.poll
+        if self._called_back.get(name, -math.inf) <= now - pause and self._context.may_act():
             self._called_back[name] = now
-            await self._executor.cancel(symbol, order)
+            await self._context.cancel(symbol, order)
             self._asking.hurry([name] if halted else ())

@@ -1,7 +1,7 @@
-"""Whether what the venue shows of our orders agrees with the journal. Pure: readings and entries in, doubts out.
+"""Compares our orders at the venue with the journal. Pure: snapshots and entries in, discrepancies out.
 
-Every order that we send is journaled before it leaves. So an order under a name of ours that the journal does not know,
-or knows otherwise, is either another hand's or the sign of a defect: a person is told.
+Every order is journaled before it is sent. An order under one of our names that the journal does not know, or knows
+differently, comes from another process or from a defect, and an operator is notified.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ Knowledge = Literal["sent", "final", "nothing", "abandoned"]
 """sent: it may be open. final: it has ended. nothing: the venue refused it, or never had it."""
 
 LAG = 30.0
-"""Seconds for which the venue may show an order as the journal no longer has it: readings and lists are slow."""
+"""Seconds for which the venue may show an order differently from the journal: snapshots and lists lag."""
 
 _WORDS: Mapping[Knowledge, str] = {
-    "final": "has ended", "nothing": "was refused or never arrived", "abandoned": "is of unknown fate for good",
+    "final": "has ended", "nothing": "was refused or never arrived", "abandoned": "was abandoned with unknown status",
 }  # fmt: skip
 
 
 def knowledge_of(order: JournaledOrder) -> Knowledge:
-    """What the journal says of an order by its newest entry."""
+    """The status of an order by its newest journal entry."""
     if order.status == "abandoned":
         return "abandoned"
     if order.status in NOTHING:
@@ -38,7 +38,7 @@ def knowledge_of(order: JournaledOrder) -> Knowledge:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """Something about one order that does not agree. `what` tells doubts about the same order apart."""
+    """A discrepancy about one order. `what` distinguishes several about the same order."""
 
     name: str
     what: str
@@ -49,10 +49,10 @@ Lookup = Callable[[str], JournaledOrder | None]
 
 
 def doubts(account: AccountSnapshot, read_by: datetime, known: Lookup, filled: Mapping[str, Decimal]) -> list[Doubt]:
-    """What an account's reading, ended at `read_by`, shows of our orders that does not agree with the journal.
+    """The discrepancies between a snapshot that was completed at `read_by` and the journal.
 
-    `known` finds what the journal has of a name. `filled`: by name, the contracts of all fills that were ever seen.
-    An account that could not be read well shows nothing.
+    `known` finds the journaled order of a name. `filled`: by name, the contracts of all fills seen so far. An account
+    that could not be polled shows none.
     """
     if account.quality != "ok":
         return []
@@ -67,7 +67,7 @@ def doubts(account: AccountSnapshot, read_by: datetime, known: Lookup, filled: M
 
 
 def fills_of_ours(account: AccountSnapshot, names: Mapping[str, str]) -> Iterator[tuple[str, Fill]]:
-    """The fills of our orders in a reading, by our name. `names`: venue's order id → our name, as far as known."""
+    """The fills of our orders in a snapshot, by our name. `names`: venue's order id → our name, as far as known."""
     for fill in account.fills or () if account.quality == "ok" else ():
         name = fill.order if is_ours(fill.order) else names.get(fill.order or "")
         if name is not None:
@@ -79,10 +79,11 @@ def _of_order(
 ) -> Iterator[Doubt]:
     said = f"order {name} of ours ({order.side} {order.symbol} on account {account})"
     if known is None:
-        yield Doubt(name, "unknown", f"{said} rests at the venue, and the journal does not know it: {_WHO}")
+        yield Doubt(name, "unknown", f"{said} is open at the venue, and the journal has no such order: {_WHO}")
         return
-    if _lasts(known, read_by) and knowledge_of(known) != "sent":
-        text = f"{said} is still open at the venue, and by the journal it {_WORDS[knowledge_of(known)]}: {_look(known)}"
+    what = knowledge_of(known)
+    if what != "sent" and read_by >= lasts_from(known):
+        text = f"{said} is still open at the venue, and by the journal it {_WORDS[what]}: {_look(known)}"
         yield Doubt(name, "open", text)
     if (order.symbol, order.side) != (known.first.symbol or order.symbol, known.side or order.side):
         text = f"{said} was sent as {known.side} {known.first.symbol}: {_look(known)}"
@@ -97,25 +98,25 @@ def _of_fills(
 ) -> Iterator[Doubt]:
     said = f"order {name} of ours on account {account}"
     if known is None:
-        yield Doubt(name, "unknown", f"{said} was filled, and the journal does not know it: {_WHO}")
-    elif knowledge_of(known) in ("nothing", "abandoned") and _lasts(known, read_by):
-        text = f"{said} was filled, and by the journal it {_WORDS[knowledge_of(known)]}: {_look(known)}"
+        yield Doubt(name, "unknown", f"{said} was filled, and the journal has no such order: {_WHO}")
+        return
+    what = knowledge_of(known)
+    if what == "sent" or read_by < lasts_from(known):
+        return
+    if what != "final":
+        text = f"{said} was filled, and by the journal it {_WORDS[what]}: {_look(known)}"
         yield Doubt(name, "filled", text)
-    elif (
-        knowledge_of(known) == "final" and _lasts(known, read_by) and known.filled is not None and amount > known.filled
-    ):
+    elif known.filled is not None and amount > known.filled:
         text = f"{said} was filled beyond the {known.filled:f} with which it had ended: {_look(known)}"
         yield Doubt(name, "more", text)
 
 
 def of_state(known: JournaledOrder) -> Doubt | None:
-    """The venue spoke of a state of our order that this program does not know."""
+    """The discrepancy about an order that the venue reports in an unknown state; None if there is none."""
     if known.strange_state is None:
         return None
     said = f"order {known.name} of ours on {known.first.symbol} on account {known.first.account}"
-    return Doubt(
-        known.name, "state", f"{said} is in a state that we do not know, {known.strange_state}: {_look(known)}"
-    )
+    return Doubt(known.name, "state", f"{said} is in an unknown state, {known.strange_state}: {_look(known)}")
 
 
 def lasts_from(known: JournaledOrder) -> datetime:
@@ -123,12 +124,8 @@ def lasts_from(known: JournaledOrder) -> datetime:
     return known.at + timedelta(seconds=LAG)
 
 
-def _lasts(known: JournaledOrder, read_by: datetime) -> bool:
-    return read_by >= lasts_from(known)
-
-
-_WHO = "another store, or another hand, uses our names; look at the venue"
+_WHO = "another store or another process uses our order names; check at the venue"
 
 
 def _look(known: JournaledOrder) -> str:
-    return f"look at the venue, and at ksctl explain {known.first.decision}"
+    return f"check at the venue, and see ksctl explain {known.first.decision}"

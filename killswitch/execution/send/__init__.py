@@ -1,1 +1,1 @@
-"""What leaves for the venue: orders, cancels, requests."""
+"""Sends orders and cancels to the venue."""

@@ -1,4 +1,4 @@
-"""Cancels of one account: all that are due at the same time, briefly, so that no close waits long for them."""
+"""Cancels the orders of decisions: all that are due at once, with a short timeout, so that no close waits long."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from killswitch.execution.patience import Pace
-from killswitch.execution.send.venue_session import CancelAnswer, Executor
+from killswitch.execution.account_context import AccountContext
+from killswitch.execution.recorded_reports import said
 from killswitch.execution.state.account_job import Work
-from killswitch.model.clock import Clock
+from killswitch.execution.state.execution_state import Memory
+from killswitch.journal.entries import Cancelled
 from killswitch.model.decision import Cancel
+from killswitch.model.venue import OrderRejectedError, RateLimitedError, VenueDownError, VenueError
 
 Due = tuple[Work, Cancel]
 
 
 @dataclass(slots=True)
 class _Tries:
-    """How often an order could not be cancelled, and how often in a row it was not among the open ones then."""
+    """Failed cancels of one order, and how often in a row it was missing from the open orders."""
 
     failed: int = 0
     absent: int = 0
@@ -25,22 +27,28 @@ class _Tries:
 
 
 class Cancelling:
-    """Tries again what fails, waiting longer each time, and gives up with the reason after so many tries.
+    """Retries failed cancels with growing waits, and gives up with the reason after a number of tries.
 
-    An order that cannot be cancelled may be gone already: the venue's open orders say so, if they say it
-    repeatedly. What the venue did not listen to is not counted.
+    An order that cannot be cancelled may be gone: it is if it is repeatedly missing from the open orders. Requests that
+    the venue did not process are not counted.
     """
 
-    def __init__(self, executor: Executor, clock: Clock, pace: Pace) -> None:
-        self._executor = executor
-        self._clock = clock
-        self._pace = pace
+    def __init__(self, context: AccountContext, memory: Memory) -> None:
+        self._context = context
+        self._memory = memory
         self._tries: dict[tuple[str, str], _Tries] = {}
         self._under_way: set[str] = set()
 
+    def due(self) -> list[Due]:
+        """The cancels that decisions request before their closes are done."""
+        works = self._memory.works.values()
+        return [(work, cancel) for work in works for cancel in work.due_cancels(after_closing=False)]
+
     async def run(self, due: Sequence[Due]) -> None:
         """Cancel those of `due` whose time has come."""
-        now = self._clock.monotonic()
+        if not due or not self._context.may_act():
+            return
+        now = self._context.clock.monotonic()
         ready = [
             (work, cancel)
             for work, cancel in due
@@ -48,39 +56,43 @@ class Cancelling:
         ]
         self._under_way |= {cancel.order for _, cancel in ready}
         try:
-            asked = (self._executor.cancel(cancel.symbol, cancel.order) for _, cancel in ready)
+            asked = (self._context.cancel(cancel.symbol, cancel.order) for _, cancel in ready)
             answers = await asyncio.gather(*asked)
         finally:
             self._under_way -= {cancel.order for _, cancel in ready}
-        failed: list[tuple[Work, Cancel, CancelAnswer]] = []
-        for (work, cancel), answer in zip(ready, answers, strict=True):
-            match answer.what:
-                case "done":
+        failed: list[tuple[Work, Cancel, VenueError]] = []
+        for (work, cancel), error in zip(ready, answers, strict=True):
+            match error:
+                case None:
                     self._gone(work, cancel)
-                case "refused":
-                    work.cannot_cancel(cancel, answer.text)
-                case "unheard":
-                    self._of(work, cancel).not_before = self._clock.monotonic() + self._pace.first_wait
-                case "failed":
-                    failed.append((work, cancel, answer))
+                case OrderRejectedError():
+                    work.cannot_cancel(cancel, said(error))
+                case RateLimitedError() | VenueDownError():
+                    self._of(work, cancel).not_before = self._context.clock.monotonic() + self._context.pace.first_wait
+                case _:
+                    failed.append((work, cancel, error))
         if failed:
             await self._count(failed)
 
-    async def _count(self, failed: Sequence[tuple[Work, Cancel, CancelAnswer]]) -> None:
+    async def _count(self, failed: Sequence[tuple[Work, Cancel, VenueError]]) -> None:
         again = any(self._of(work, cancel).failed for work, cancel, _ in failed)
-        resting = await self._executor.resting() if again else None
-        for work, cancel, answer in failed:
+        resting = await self._context.open_orders(self._context.pace.cancel_timeout) if again else None
+        for work, cancel, error in failed:
             tries = self._of(work, cancel)
             tries.failed += 1
-            tries.absent = tries.absent + 1 if resting is not None and cancel.order not in resting else 0
-            tries.not_before = self._clock.monotonic() + self._pace.wait_after(tries.failed)
-            if tries.absent >= self._pace.doubt_reads:
+            tries.absent = (
+                tries.absent + 1 if resting is not None and all(each.id != cancel.order for each in resting) else 0
+            )
+            tries.not_before = self._context.clock.monotonic() + self._context.pace.wait_after(tries.failed)
+            if tries.absent >= self._context.pace.doubt_reads:
                 self._gone(work, cancel)
-            elif tries.failed >= self._pace.fruitless_attempts:
-                work.cannot_cancel(cancel, f"{tries.failed} requests in a row failed, the last one with {answer.text}")
+            elif tries.failed >= self._context.pace.fruitless_attempts:
+                work.cannot_cancel(cancel, f"{tries.failed} requests in a row failed, the last one with {said(error)}")
 
     def _gone(self, work: Work, cancel: Cancel) -> None:
-        self._executor.cancelled(cancel, work.decision.id)
+        place = (self._context.account, cancel.symbol)
+        entry = Cancelled(work.decision.id, self._context.clock.now(), *place, order=cancel.order, why=cancel.why)
+        self._context.record([entry])
         self._tries.pop((work.decision.id, cancel.order), None)
 
     def _of(self, work: Work, cancel: Cancel) -> _Tries:

@@ -1,23 +1,23 @@
-"""A wave of orders: as many as the venue takes now, made durable together, sent at the same time, and their answers.
+"""Sends batches of orders: journaled together, sent at the same time, answers journaled in groups.
 
-Nothing is decided here. What leaves was journaled before; what comes back is journaled in groups, as it comes.
+It makes no decisions. Every order is journaled before it is sent, and every answer as it arrives.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from msgspec import structs
 
+from killswitch.execution.account_context import AccountContext
 from killswitch.execution.recorded_reports import said, sound
 from killswitch.execution.send.queued_orders import Departure, Flight, Queue, Sent, Wave
-from killswitch.execution.send.requests import Requests
 from killswitch.journal.entries import EXPIRED, Acknowledged, Entry, EntryHead, Filled, Rejected, Unknown
 from killswitch.journal.lifecycle import ZERO, State
-from killswitch.model.clock import Clock
 from killswitch.model.venue import (
     BatchingVenue,
     Call,
@@ -27,22 +27,17 @@ from killswitch.model.venue import (
     OrderRequest,
     RateLimitedError,
     RequestExpiredError,
-    VenueAdapter,
     VenueDownError,
     VenueError,
-    VenueTraits,
 )
 from killswitch.ratelimit.budget import Ticket
 
-RecordAll = Callable[[Sequence[Entry]], None]
-"""Makes entries durable together, and then lets each move what it is about."""
-
 TOGETHER = 0.02
-"""Real seconds that an answer waits for others to be journaled with it. The order itself is durable already."""
+"""Real seconds for which an answer waits to be journaled with others. The order itself is durable already."""
 
 
 SOON = 0.05
-"""Seconds of the clock for which a wave waits for room for its next orders, instead of ending without them."""
+"""Seconds of the clock for which a batch waits for budget for its next orders, instead of ending without them."""
 
 
 FIRST, LARGEST = 10, 320
@@ -50,42 +45,30 @@ FIRST, LARGEST = 10, 320
 
 
 LEAST = 1e-6
-"""Seconds. Event loops do not tell shorter times apart."""
+"""Seconds. Event loops do not resolve shorter times."""
 ANY_OTHER = "\N{ASTERISK}"
-"""Stands for a symbol of which no order has been sent."""
+"""Stands for a symbol for which no order has been sent."""
 
 
 class Dispatch:
-    """Sends waves of orders of one account."""
+    """Sends batches of orders of one account."""
 
-    def __init__(
-        self,
-        account: str,
-        venue: VenueAdapter,
-        traits: VenueTraits,
-        clock: Clock,
-        requests: Requests,
-        record: RecordAll,
-    ) -> None:
-        self._account = account
-        self._venue = venue
-        self._batch = traits.batch if isinstance(venue, BatchingVenue) else 1
-        self._clock = clock
-        self._requests = requests
-        self._record = record
+    def __init__(self, context: AccountContext) -> None:
+        self._context = context
+        self._batch = context.traits.batch if isinstance(context.venue, BatchingVenue) else 1
         self._behind: dict[asyncio.Task[Sequence[Entry]], Flight] = {}
-        """Requests that no wave waits for any longer."""
+        """Requests that no batch waits for any longer."""
 
     def late(self) -> list[Entry]:
-        """The answers to requests that were not waited for, as far as they are here; each is given once.
+        """The late answers to requests that were not waited for; each is returned once.
 
-        What became of a request that broke is unknown: its orders are asked about.
+        The orders of a request that broke are of unknown status, and are queried.
         """
         ended = [task for task in self._behind if task.done()]
         found: list[Entry] = []
         for task in ended:
             group = self._behind.pop(task).group
-            self._requests.running -= _names(group)
+            self._context.running -= _names(group)
             if task.cancelled():
                 continue
             error = task.exception()
@@ -93,26 +76,26 @@ class Dispatch:
         return found
 
     def abandon(self) -> list[asyncio.Future[Any]]:
-        """Call off what still runs, at the end of a run: the next one asks."""
+        """Cancel requests in flight at the end of a run; the next run queries their orders."""
         for task in self._behind:
             task.cancel()
         return list(self._behind)
 
     async def send(self, source: Iterable[Departure], answered: Callable[[], None]) -> Sent:
-        """Send from the front of `source` what the budget has room for, now or within a moment. Each is sent once.
+        """Send orders from the front of `source` for which there is budget now or within a moment. Each is sent once.
 
-        They leave in chunks, each as soon as it is durable, so that the first do not wait for the last to be made;
-        answers that come close together are made durable together. Over when every answer is there, or has been out
-        for so long that its orders are to be asked about: `late` gives it when it comes. `answered` is told when
-        nothing is waited for any longer, before the last answers are made durable.
+        Orders leave in chunks, each as soon as it is durable, so that the first do not wait for the last to be built;
+        answers that arrive close together are journaled together. It returns when every answer has arrived, or has been
+        out for so long that its orders are to be queried: `late` returns it when it arrives. `answered` is called when
+        nothing is waited for any longer, before the last answers are journaled.
         """
         queue = Queue(source)
         wave = Wave()
         loop = asyncio.get_running_loop()
 
-        async def one(flight: Flight, ticket: Ticket) -> Sequence[Entry]:
-            answers = await self._request(flight.group, ticket)
-            if not flight.behind:
+        async def one(group: Sequence[Departure], ticket: Ticket) -> Sequence[Entry]:
+            answers = await self._request(group, ticket)
+            if asyncio.current_task() in wave.flights:  # else no batch waits for them: `late` returns them
                 wave.take(answers)
             return answers
 
@@ -124,22 +107,21 @@ class Dispatch:
                     groups = self._depart(queue, chunk)
                     chunk = min(8 * chunk, LARGEST)
                     for group, ticket in groups:
-                        flight = Flight(loop.time(), group)
-                        task = loop.create_task(one(flight, ticket))
-                        wave.flights[task] = flight
+                        task = loop.create_task(one(group, ticket))
+                        wave.flights[task] = Flight(loop.time(), group)
                         task.add_done_callback(wave.ended)
                         tasks.append(task)
                     if groups:
-                        await asyncio.sleep(0)  # let them leave before the next ones are made
+                        await asyncio.sleep(0)  # let them be sent before the next ones are built
                 more = await self._wait(wave, queue)
-                for task, flight in wave.leave_behind(loop.time() - self._requests.ask_after + LEAST):
+                for task, flight in wave.leave_behind(loop.time() - self._context.pace.ask_after + LEAST):
                     self._behind[task] = flight
-                    self._requests.running |= _names(flight.group)
+                    self._context.running |= _names(flight.group)
                 if queue.sent and not (wave.open or more):
                     answered()
                     await asyncio.sleep(0)
                 if not wave.open or wave.held_for >= TOGETHER - LEAST:
-                    self._record(wave.give())
+                    self._context.record(wave.give())
             for task in tasks:
                 if task not in self._behind:
                     task.result()
@@ -152,40 +134,38 @@ class Dispatch:
         return Sent(queue.sent, queue.made, None if queue.empty else self._room_in(queue))
 
     async def _wait(self, wave: Wave, queue: Queue) -> bool:
-        """Until there may be room for more, or something is to be written down; whether there may be room."""
+        """Wait for budget or for answers to journal; returns whether there may be budget for more orders."""
         room_in = self._room_in(queue)
         if room_in <= 0.0:
             return True
         soon = room_in <= SOON
         if not wave.open:
             if soon:
-                await self._clock.sleep(room_in)
+                await self._context.clock.sleep(room_in)
             return soon
-        asked_in = wave.oldest() + self._requests.ask_after - asyncio.get_running_loop().time()
+        asked_in = wave.oldest() + self._context.pace.ask_after - asyncio.get_running_loop().time()
         waits = [max(room_in, LEAST)] * soon + [max(TOGETHER - wave.held_for, LEAST)] * wave.holds
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(min([*waits, max(asked_in, LEAST)])):
                 await wave.came.wait()
             wave.came.clear()
-        except TimeoutError:
-            pass
         return soon
 
     def _room_in(self, queue: Queue) -> float:
-        """Seconds until the next order may leave; infinite where that is not for the budget alone to say."""
+        """Seconds until the next order may be sent; infinite where that does not depend on the budget alone."""
         first = queue.peek() or next(iter(queue.made), None)
-        if first is None or self._requests.quiet_for > 0.0 or self._requests.broken_for > 0.0:
+        if first is None or self._context.quiet_for > 0.0 or self._context.broken_for > 0.0:
             return math.inf
         symbols = [each.line.symbol for each in queue.next(self._batch)] or [first.line.symbol]
-        single = self._requests.wait("submit", symbols[:1])
+        single = self._context.wait("submit", symbols[:1])
         if len(symbols) < 2 or single <= 0.0:
             return single
-        return min(single, self._requests.wait("submit_batch", symbols[:2]))
+        return min(single, self._context.wait("submit_batch", symbols[:2]))
 
     def _depart(self, queue: Queue, chunk: int) -> list[tuple[Sequence[Departure], Ticket]]:
-        """Up to `chunk` orders that there is room for, as requests with their room; durable when this returns."""
+        """Up to `chunk` orders for which there is budget, grouped into requests; they are durable on return."""
         groups: list[tuple[Sequence[Departure], Ticket]] = []
-        count, most = 0, self._requests.orders_at_once(chunk if queue.peek() is not None else 0)
+        count, most = 0, self._context.orders_at_once(chunk if queue.peek() is not None else 0)
         while count < most:
             group = self._next_group(queue.next(min(self._batch, most - count)))
             if not group:
@@ -193,57 +173,53 @@ class Dispatch:
                     break
                 queue.skip()
                 continue
-            groups.append((group, self._requests.take(_call(group), [each.line.symbol for each in group])))
+            groups.append((group, self._context.take(_call(group), [each.line.symbol for each in group])))
             queue.took(len(group))
             count += len(group)
-        now = self._clock.now()
-        self._record([structs.replace(each.entry, at=now) for group, _ in groups for each in group])
+        now = self._context.clock.now()
+        self._context.record([structs.replace(each.entry, at=now) for group, _ in groups for each in group])
         return groups
 
     def _only_its_symbol(self, symbol: str) -> bool:
-        """Whether there is room for an order of any other symbol: then this one does not hold the others up."""
-        return self._requests.wait("submit", (symbol,)) > 0.0 and self._requests.wait("submit", (ANY_OTHER,)) <= 0.0
+        """Whether there is budget for any other symbol, so that this order must not delay the others."""
+        return self._context.wait("submit", (symbol,)) > 0.0 and self._context.wait("submit", (ANY_OTHER,)) <= 0.0
 
     def _next_group(self, first: list[Departure]) -> list[Departure]:
-        """What of the first orders in the queue one request may carry now: a batch, else a single order, else none."""
+        """The orders that one request may carry now: a batch, else a single order, else none."""
         symbols = [each.line.symbol for each in first]
-        fits = self._requests.room("submit_batch", symbols) if len(first) > 1 else 0
+        fits = self._context.room("submit_batch", symbols) if len(first) > 1 else 0
         if fits > 1:
             return first[:fits]
-        return first[:1] if first and self._requests.wait("submit", symbols[:1]) <= 0.0 else []
+        return first[:1] if first and self._context.wait("submit", symbols[:1]) <= 0.0 else []
 
     async def _request(self, group: Sequence[Departure], ticket: Ticket) -> list[Entry]:
-        """One request, and for each of its orders what the venue said."""
-        asked: Awaitable[Sequence[OrderReport | VenueError]]
-        asked = self._single(group[0].request) if len(group) == 1 else self._several([d.request for d in group])
+        """Send one request; returns an entry for each of its orders."""
         try:
-            found = await self._requests.made(_call(group), asked, ticket)
+            found = await self._context.made(_call(group), self._submit([each.request for each in group]), ticket)
         except VenueError as error:
             return [self._failed(each, error) for each in group]
         return [self._answered(each, answer) for each, answer in zip(group, found, strict=True)]
 
-    async def _single(self, request: OrderRequest) -> Sequence[OrderReport | VenueError]:
-        return (await self._venue.submit(request),)
-
-    async def _several(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
-        if not isinstance(self._venue, BatchingVenue):
-            raise TypeError(f"{type(self._venue).__name__} takes no batches")
-        found = tuple(await self._venue.submit_batch(requests))
+    async def _submit(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
+        venue = self._context.venue
+        if len(requests) == 1:
+            return (await venue.submit(requests[0]),)
+        if not isinstance(venue, BatchingVenue):
+            raise TypeError(f"{type(venue).__name__} does not support batches")
+        found = tuple(await venue.submit_batch(requests))
         if len(found) != len(requests):
-            raise MalformedAnswerError(f"{len(found)} answers to a batch of {len(requests)} orders")
+            raise MalformedAnswerError(f"the venue returned {len(found)} answers to a batch of {len(requests)} orders")
         return found
 
     def _answered(self, departure: Departure, answer: OrderReport | VenueError) -> Entry:
         if isinstance(answer, VenueError):
             if isinstance(answer, RateLimitedError):
-                self._requests.refused(answer)
+                self._context.refused(answer)
             return self._failed(departure, answer)
         line = departure.line
         try:
             report = sound(answer, departure.request.client_order_id, line.may_fill)
-        except VenueError as error:
-            return self._failed(departure, error)
-        except Exception as error:  # noqa: BLE001 - an adapter is someone else's code: it must not stop other orders
+        except Exception as error:  # noqa: BLE001 - an adapter's defect must not stop other orders
             return self._unknown(departure, error)
         head = self._head(departure)
         return told(report, line.state, head) or Acknowledged(*head, order=report.id, filled=report.filled)
@@ -252,33 +228,25 @@ class Dispatch:
         head = self._head(departure)
         match error:
             case OrderRejectedError(reason="duplicate_client_order_id"):
-                # The venue has an order of this name: ours, sent before. What became of it, only it can say.
+                # The venue has an order of this name: ours, sent before. Only a query shows its status.
                 return Unknown(*head, reason=error.reason, text=said(error))
             case OrderRejectedError():
-                return Rejected(*head, reason=said(error.reason), text=said(error))
+                reason = said(error.reason)
             case RateLimitedError():
-                return Rejected(*head, reason="rate_limited", text=said(error))
+                reason = "rate_limited"
             case RequestExpiredError():
-                return Rejected(*head, reason=EXPIRED, text=said(error))
+                reason = EXPIRED
             case VenueDownError():
-                return Rejected(*head, reason="venue_down", text=said(error))
+                reason = "venue_down"
             case _:
                 return self._unknown(departure, error)
+        return Rejected(*head, reason=reason, text=said(error))
 
     def _unknown(self, departure: Departure, error: BaseException) -> Unknown:
         return Unknown(*self._head(departure), text=said(f"{type(error).__name__}: {error}"))
 
     def _head(self, departure: Departure) -> EntryHead:
-        line, sending = departure.line, departure.entry
-        return (
-            line.decision,
-            self._clock.now(),
-            self._account,
-            line.symbol,
-            line.position_side,
-            sending.client_order_id,
-            sending.attempt,
-        )
+        return self._context.head(departure.line, departure.entry.client_order_id, departure.entry.attempt)
 
 
 def _names(group: Sequence[Departure]) -> set[str]:
@@ -290,7 +258,7 @@ def _call(orders: Sequence[Departure]) -> Call:
 
 
 def told(report: OrderReport, state: State | None, head: EntryHead) -> Acknowledged | Rejected | Filled | None:
-    """What a sound report is as a journal entry; None for one that says nothing new of an order in `state`."""
+    """The journal entry for a valid report; None if it adds nothing to an order in `state`."""
     if report.state == "open":
         return None if state is State.WORKING else Acknowledged(*head, order=report.id, filled=report.filled)
     if report.state == "rejected" and report.filled == ZERO:

@@ -1,4 +1,4 @@
-"""Orders on their way out: what is to leave, what waits for room, and the answers that are not written down yet."""
+"""Orders waiting to be sent, requests in flight, and answers that are not journaled yet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from killswitch.model.venue import OrderRequest
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """One order that is to leave: its line, the request, and its entry, which is dated when it leaves."""
+    """One order to send: its line, the request, and its journal entry, which is dated when it is sent."""
 
     line: Line
     request: OrderRequest
@@ -25,9 +25,9 @@ class Departure:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What has left, and what was made and stayed.
+    """The orders that were sent, and those that were built and held back.
 
-    `room_in`: seconds until there may be room for what stayed, or was not made; None where nothing was held back.
+    `room_in`: seconds until there may be budget for the rest; None where nothing was held back.
     """
 
     departures: Sequence[Departure]
@@ -35,17 +35,16 @@ class Sent:
     room_in: float | None
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Flight:
-    """One request with orders under way. `left` in the loop's seconds; `behind`: its wave waits for it no longer."""
+    """One request in flight. `left`: when it was sent, in the loop's seconds."""
 
     left: float
     group: Sequence[Departure]
-    behind: bool = False
 
 
 class Wave:
-    """The requests under way, and their answers that are not written down yet."""
+    """The requests in flight, and their answers that are not journaled yet."""
 
     def __init__(self) -> None:
         self.flights: dict[asyncio.Task[Sequence[Entry]], Flight] = {}
@@ -56,7 +55,7 @@ class Wave:
 
     @property
     def open(self) -> int:
-        """How many requests are waited for."""
+        """Number of requests that are waited for."""
         return len(self.flights)
 
     def take(self, answers: Sequence[Entry]) -> None:
@@ -66,26 +65,25 @@ class Wave:
         self._answers += answers
 
     def ended(self, task: asyncio.Task[Sequence[Entry]]) -> None:
-        """One of the requests is over."""
+        """Mark a request as completed."""
         if self.flights.pop(task, None) is not None and not (self.flights and self._noted):
             self._noted = True
             self.came.set()
 
     def oldest(self) -> float:
-        """When the first of the requests left that are waited for; infinite if none is."""
+        """When the oldest request that is waited for was sent; infinite if there is none."""
         return next((flight.left for flight in self.flights.values()), math.inf)
 
     def leave_behind(self, before: float) -> list[tuple[asyncio.Task[Sequence[Entry]], Flight]]:
-        """Wait no longer for the requests that left at `before` or earlier; they go on."""
+        """Stop waiting for the requests that were sent at `before` or earlier; they keep running."""
         found = [(task, flight) for task, flight in self.flights.items() if flight.left <= before]
-        for task, flight in found:
-            flight.behind = True
+        for task, _ in found:
             del self.flights[task]
         return found
 
     @property
     def holds(self) -> bool:
-        """Whether anything is to be written down."""
+        """Whether any answer is to be journaled."""
         return bool(self._answers)
 
     @property
@@ -94,13 +92,13 @@ class Wave:
         return asyncio.get_running_loop().time() - self._since if self._answers else 0.0
 
     def give(self) -> Sequence[Entry]:
-        """The answers, to be written down."""
+        """Remove and return the held answers, to be journaled."""
         given, self._answers, self._noted = self._answers, [], False
         return given
 
 
 class Queue:
-    """What is to leave, made one by one as it is asked for."""
+    """Orders to send, built one by one on demand."""
 
     def __init__(self, source: Iterable[Departure]) -> None:
         self._source = iter(source)
@@ -110,29 +108,28 @@ class Queue:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing has stayed."""
+        """Whether every order was sent."""
         return self.peek() is None and not self._skipped
 
     def peek(self) -> Departure | None:
-        """The next one, if there is one."""
-        found = self.next(1)
-        return found[0] if found else None
+        """The next order, if there is one."""
+        return next(iter(self.next(1)), None)
 
     def next(self, count: int) -> list[Departure]:
-        """Up to `count` of the next ones; they stay in the queue."""
+        """Up to `count` of the next orders; they stay in the queue."""
         while len(self._made) < count and (made := next(self._source, None)) is not None:
             self._made.append(made)
         return list(islice(self._made, count))
 
     @property
     def made(self) -> Sequence[Departure]:
-        """Those that were made and have not left."""
+        """The orders that were built and not sent."""
         return (*self._skipped, *self._made)
 
     def skip(self) -> None:
-        """Let the first one wait, so that those after it are seen."""
+        """Set the first order aside, so that those after it are seen."""
         self._skipped.append(self._made.popleft())
 
     def took(self, count: int) -> None:
-        """The first `count` have left."""
+        """Record that the first `count` orders were sent."""
         self.sent += [self._made.popleft() for _ in range(count)]

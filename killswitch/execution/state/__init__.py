@@ -1,1 +1,1 @@
-"""What an executor knows of its account: jobs, ledgers, protective orders."""
+"""State of an executor: jobs, ledgers, protective orders."""

@@ -1,10 +1,11 @@
-"""The work of one decision on one account: its targets, its cancels, its pace, and how it ended."""
+"""The job of one decision on one account: its targets, cancels, timetable and outcome."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import ROUND_FLOOR, Decimal
+from itertools import groupby
 
 from killswitch.execution.decide.ladder import MARKET
 from killswitch.execution.decide.schedule import Do, Verdict
@@ -26,14 +27,14 @@ from killswitch.model.decision import Cancel, Decision, Unwinding
 from killswitch.model.snapshot import Closing, ClosingStatus, Instrument, Residual
 
 _AFTER_FEES = Decimal("0.98")
-"""No venue takes more than two percent of a sale."""
+"""No venue charges more than two percent of a sale."""
 
 
 class Work:
-    """Folded from the decision and its journal entries; knows nothing that is not in them."""
+    """A decision's job, folded from the decision and its journal entries; it holds nothing else."""
 
     def __init__(self, decision: Decision, account: str, entries: Sequence[Entry] = ()) -> None:
-        """`entries` are the decision's journal, in sequence; those of other accounts are passed over."""
+        """Fold `entries`, the decision's journal in sequence; those of other accounts are skipped."""
         self.decision = decision
         self.account = account
         self.lines = lines_of(decision, account)
@@ -45,20 +46,20 @@ class Work:
         self._uncancellable: dict[str, str] = {}
         self._in_turn = _in_turn(decision, account)
         self.unsupplied: set[LineName] = set()
-        """Hops whose source has brought in nobody knows how much."""
+        """Hops whose source has brought in an unknown amount."""
         self.short: set[LineName] = set()
-        """Hops for which less has arrived than a fee can explain."""
+        """Hops for which less has arrived than fees can explain."""
         self.planned: int | None = None
-        """Where in the journal the work begins; None if none was planned on this account."""
+        """The journal sequence at which the job begins; None if none was planned on this account."""
         self.finished: Finished | None = None
         self.given_up: str | None = None
-        """Who has ended the work by hand, and why; nothing more is sent for it then."""
+        """Which operator gave the job up, and why; nothing more is sent for it then."""
         for entry in entries:
             if entry.account == account:
                 self._take(entry, Line.recall)
 
     def apply(self, entry: Entry) -> None:
-        """Take one new entry of this decision on this account. ForbiddenTransitionError if it cannot follow."""
+        """Apply one new entry of this decision on this account. ForbiddenTransitionError if it cannot follow."""
         self._take(entry, Line.apply)
 
     def _take(self, entry: Entry, move: Callable[[Line, Entry], None]) -> None:
@@ -86,7 +87,7 @@ class Work:
             move(line, entry)
 
     def check(self, entry: Entry) -> None:
-        """Raise what `apply` would, and change nothing: what cannot be folded must not be written down."""
+        """Raise what `apply` would raise, and change nothing: an entry that cannot be folded must not be written."""
         touched = self.lines if isinstance(entry, Finished) else [self.line_of(entry)]
         for line in touched:
             if line is not None:
@@ -97,14 +98,13 @@ class Work:
         return self._by_key.get(key)
 
     def line_of(self, entry: Entry) -> Line | None:
-        """The line that `entry` is about; None if it is about none of this work."""
-        key = entry.key
-        return None if key is None else self._by_key.get(key)
+        """The line that `entry` is about; None if there is none in this job."""
+        return None if entry.key is None else self._by_key.get(entry.key)
 
     def turn(self, over: Callable[[Line], bool]) -> PositionKey | None:
-        """Whose turn it is where planning has put the slices of several positions in turn; None where it has not.
+        """The position whose turn it is, where planning interleaved the slices of several positions; None elsewhere.
 
-        A line that is `over`, or whose last order came to nothing, holds the others up no longer.
+        A line that is `over`, or whose last order filled nothing, does not delay the others.
         """
         if not self._in_turn:
             return None
@@ -118,16 +118,16 @@ class Work:
         return None
 
     def supply(self, line: Line, shown: Decimal, instrument: Instrument | None) -> None:
-        """Let a hop sell what the orders before it have brought in by now, in whole steps, and nothing else.
+        """Let a hop sell what the orders before it have brought in so far, in whole steps, and nothing else.
 
-        That is what they were paid, as far as it has arrived: a fee may have been taken out of it. `shown`: what is
-        held of the hop's symbol. While much less has arrived, the venue's positions may lag: the hop is `short`.
+        That is what they were paid, as far as it has arrived: a fee may have been deducted. `shown`: the position in
+        the hop's symbol. While much less has arrived, the venue's positions may lag: the hop is `short`.
         """
         if line.purpose != "hop" or line.after is None:
             return
         received = [each.received for each in self._sources(line)]
         if not received or None in received:
-            # What was brought in is not known: nothing of it can be told from what was there before.
+            # The proceeds are unknown: they cannot be separated from what was held before.
             self.unsupplied.add(line.name)
             return
         size = (instrument.contract_size if instrument is not None else None) or Decimal(1)
@@ -140,7 +140,7 @@ class Work:
         line.decided = line.largest = max(brought, line.filled)
 
     def _sources(self, line: Line) -> list[Line]:
-        """The sales whose proceeds a hop sells: several holdings may go over one asset."""
+        """The sales whose proceeds a hop sells: several holdings may be sold through one asset."""
         intents = self.decision.intents
         places = dict.fromkeys(
             (intents[hop.after].symbol, intents[hop.after].position_side)
@@ -153,7 +153,7 @@ class Work:
         return [self._by_key[key] for key in places if key in self._by_key]
 
     def due_cancels(self, *, after_closing: bool) -> list[Cancel]:
-        """Entries at once; the rest after closing, or as soon as one of them blocks the close of its symbol."""
+        """Entry orders at once; others after closing, or as soon as an order blocks the close of its symbol."""
         blocked = {line.symbol for line in self.lines if line.is_blocked}
         return [
             cancel
@@ -163,20 +163,20 @@ class Work:
         ]
 
     def cancels_all(self, order: str) -> bool:
-        """Whether the decision wants this order gone for good."""
+        """Whether the decision cancels this order permanently."""
         return any(cancel.order == order for cancel in self.decision.cancels)
 
     @property
     def uncancelled(self) -> bool:
-        """Whether an order could not be cancelled, so that the work does not end as if nothing were left."""
+        """Whether an order could not be cancelled, so that the job does not end as if nothing were left."""
         return bool(self._uncancellable)
 
     def cannot_cancel(self, cancel: Cancel, why: str) -> None:
-        """The venue refuses to cancel this order: it is reported, and not asked for again in this process."""
+        """Record that the venue refuses to cancel this order: it is reported, and not retried in this process."""
         self._uncancellable[cancel.order] = why
 
     def result(self, at: datetime, verdicts: Sequence[Verdict], shown: Mapping[PositionKey, Decimal]) -> Finished:
-        """How it ended: status, reason if not flat, cost, delay, what is left of each position."""
+        """The outcome: status, reason if not flat, cost, delay, and what is left of each position."""
         status, reason = self._outcome(verdicts)
         return Finished(
             self.decision.id,
@@ -186,14 +186,14 @@ class Work:
             reason=reason,
             cost=self.cost(),
             delay=self.delay(),
-            left={line.key: left for line, left in self._left(shown)},
+            left=self._left(shown),
         )
 
     def _outcome(self, verdicts: Sequence[Verdict]) -> tuple[ClosingStatus, str | None]:
         reasons = [verdict.reason for verdict in verdicts if verdict.reason]
         reasons += [f"order {order} cannot be cancelled: {why}" for order, why in self._uncancellable.items()]
         lost = [name for line in self.lines for name in line.abandoned]
-        reasons += [f"what became of order {name} was never known" for name in lost]
+        reasons += [f"the status of order {name} was never known" for name in lost]
         if not reasons:
             return "flat", None
         if lost or any(verdict.do is Do.ABANDON for verdict in verdicts):
@@ -202,53 +202,48 @@ class Work:
         return ("blocked" if blocked else "residual"), "; ".join(reasons)
 
     def closing(self, shown: Mapping[PositionKey, Decimal]) -> Closing:
-        """What has been reached, for the next snapshot. `shown`: positions as last read and trusted."""
+        """The progress so far, for the next snapshot. `shown`: positions as last polled and trusted."""
+        status: ClosingStatus
         if self.finished is not None:
-            return self._ended(self.finished)
-        begun = any(line.attempt > 0 or line.state is State.AT_TARGET for line in self.lines)
-        residual = tuple(
-            Residual(self.account, line.symbol, line.position_side, left) for line, left in self._left(shown)
-        )
-        status: ClosingStatus = "closing" if begun else "planned"
-        return Closing(self.decision.id, status, residual, self.cost(), self.decision.scope)
+            recorded = {line.key: known(self.finished.left.get(line.key)) for line in self.lines}
+            left = {key: amount for key, amount in recorded.items() if amount is not None}
+            status, cost = self.finished.ended_as, known(self.finished.cost)
+        else:
+            begun = any(line.attempt > 0 or line.state is State.AT_TARGET for line in self.lines)
+            left, status, cost = self._left(shown), "closing" if begun else "planned", self.cost()
+        residual = tuple(Residual(self.account, *key, amount) for key, amount in left.items())
+        return Closing(self.decision.id, status, residual, cost, self.decision.scope)
 
-    def _ended(self, finished: Finished) -> Closing:
-        residual = tuple(
-            Residual(self.account, line.symbol, line.position_side, left)
-            for line in self.lines
-            if (left := known(finished.left.get(line.key))) is not None
-        )
-        return Closing(self.decision.id, finished.ended_as, residual, known(finished.cost), self.decision.scope)
-
-    def _left(self, shown: Mapping[PositionKey, Decimal]) -> list[tuple[Line, Decimal]]:
-        """The lines not at their targets, and how far each is from it."""
-        return [(line, left) for line in self.lines if (left := _distance(line, shown)) > ZERO]
+    def _left(self, shown: Mapping[PositionKey, Decimal]) -> dict[PositionKey, Decimal]:
+        """The positions not at their targets, and how far each is from it."""
+        return {line.key: left for line in self.lines if (left := _distance(line, shown)) > ZERO}
 
     def cost(self) -> Decimal | None:
         """Fees and slippage so far, never below 0; None if a part of it is unknown."""
-        total = ZERO
-        for line in self.lines:
-            if line.cost is None:
-                return None
-            total += line.cost
-        return max(ZERO, total)
+        total = _total(line.cost for line in self.lines)
+        return None if total is None else max(ZERO, total)
 
     def delay(self) -> Decimal | None:
         """What the market's move before the orders cost so far, below 0 where it gained; None if a part is unknown."""
-        parts = [line.delay for line in self.lines]
-        known = [part for part in parts if part is not None]
-        return sum(known, ZERO) if len(known) == len(parts) else None
+        return _total(line.delay for line in self.lines)
+
+
+def _total(parts: Iterable[Decimal | None]) -> Decimal | None:
+    """The sum; None if a part is unknown."""
+    total = ZERO
+    for part in parts:
+        if part is None:
+            return None
+        total += part
+    return total
 
 
 def _in_turn(decision: Decision, account: str) -> list[tuple[PositionKey, Decimal]]:
-    """Positions and contracts of an account's slices, where those of one come between those of another; else none."""
+    """Positions and contracts of an account's slices, if the slices of several positions are interleaved; else none."""
     mine = [each for each in decision.intents if each.account == account and each.purpose == "reduce"]
     slices: list[tuple[PositionKey, Decimal]] = [((each.symbol, each.position_side), each.contracts) for each in mine]
-    seen: list[PositionKey] = []
-    for key, _ in slices:
-        if not seen or seen[-1] != key:
-            seen.append(key)
-    return slices if len(seen) > len(set(seen)) else []
+    runs = [key for key, _ in groupby(key for key, _ in slices)]
+    return slices if len(runs) > len(set(runs)) else []
 
 
 def _distance(line: Line, shown: Mapping[PositionKey, Decimal]) -> Decimal:
@@ -262,10 +257,10 @@ def _distance(line: Line, shown: Mapping[PositionKey, Decimal]) -> Decimal:
 
 
 class Timetable:
-    """Evenly spaced departures of one decision on one account, and a pause between two slices of a position.
+    """Evenly spaced order times of one decision on one account, and a pause between two slices of a position.
 
-    Departures are counted from the first one, so that lateness of one does not push the others back. After a restart
-    it begins anew: an order more in the first minute than declared at worst.
+    Times are counted from the first order, so that one late order does not delay the others. After a restart the
+    timetable starts anew: at worst one order more in the first minute than declared.
     """
 
     def __init__(self, unwinding: Unwinding | None) -> None:
@@ -278,26 +273,26 @@ class Timetable:
 
     @property
     def declared(self) -> bool:
-        """Whether there is any pace to keep."""
+        """Whether the policy declares any pace."""
         return bool(self._every or self._pause)
 
     def due(self, line: Line) -> float:
-        """Monotonic seconds from which on the line's next order may leave."""
+        """Monotonic seconds at which the line's next order is due."""
         slice_due = self._last.get(line.key, float("-inf")) + self._pause
         return slice_due if self._next is None else max(self._next, slice_due)
 
     def left(self, line: Line, now: float) -> None:
-        """An order of the line leaves at `now`."""
+        """Record that an order of the line is sent at `now`."""
         self._before[line.name] = (self._next, self._last.get(line.key))
         if self._every:
             planned = now if self._next is None else self._next
-            # Hours of waiting for something else are not made up for by a burst of orders.
+            # Hours of waiting for something else are not followed by a burst of orders.
             self._next = max(planned, now - self._every) + self._every
         if self._pause:
             self._last[line.key] = now
 
     def stayed(self, line: Line) -> None:
-        """It did not leave after all, and neither did any after it: its place is free again."""
+        """Record that it was not sent after all, nor any after it: its place is free again."""
         self._next, last = self._before.pop(line.name, (self._next, None))
         if last is None:
             self._last.pop(line.key, None)

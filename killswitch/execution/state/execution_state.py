@@ -1,4 +1,4 @@
-"""What closing knows on one account: its works, ledgers and protections, all of it folded from the journal."""
+"""The execution state of one account: jobs, ledgers and protective orders, all folded from the journal."""
 
 from __future__ import annotations
 
@@ -35,39 +35,37 @@ from killswitch.model.snapshot import Closing
 from killswitch.model.store import Journal, JournalEntry
 
 REMEMBERED = 16
-"""How many ended decisions `progress` still tells of, so that no tick misses how one ended."""
+"""Number of ended decisions that `progress` still shows, so that no tick misses how one ended."""
 
 
 class Memory:
-    """Everything that is remembered, and the one way in which it changes: an entry that is durable first."""
+    """The execution state, which changes in one way only: by an entry that is durable first."""
 
-    def __init__(
-        self, account: str, store: Journal, clock: Clock, pace: Pace, watch: ClosingWatch, protections: Protections
-    ) -> None:
+    def __init__(self, account: str, store: Journal, clock: Clock, pace: Pace, watch: ClosingWatch) -> None:
         self._account = account
         self._store = store
         self._clock = clock
         self._pace = pace
         self._watch = watch
-        self._protections = protections
+        self.protections = Protections()
         self._ledgers: dict[PositionKey, PositionLedger] = {}
         self._prepared: dict[str, Work] = {}
         self._held: list[Entry] | None = None
         self._over: dict[PositionKey, float] = {}
         self._uncharged: dict[str, dict[str, Filled]] = {}
         self.moved_at = -math.inf
-        """Monotonic seconds at which an order moved last."""
+        """Monotonic seconds at which an order last moved."""
         self.works: dict[str, Work] = {}
         self.ended: dict[str, Closing] = {}
         self.written = 0
-        """How many entries have been written."""
+        """Number of entries written."""
         self.moved = 0
-        """How many of them were about orders, so that a look at the account before them is out of date."""
+        """Number of entries about orders: an account poll from before the last of them is out of date."""
         self.sent = 0
-        """How many orders have left."""
+        """Number of orders sent."""
 
     def recover(self) -> None:
-        """Take up everything unfinished from the journal."""
+        """Restore unfinished work from the journal."""
         recent = [self._work(stored.decision) for stored in reversed(self._store.decisions(REMEMBERED))]
         ended = [work for work in recent if work.finished is not None and not work.decision.is_suspicion]
         self.ended = {work.decision.id: work.closing({}) for work in ended}
@@ -80,13 +78,13 @@ class Memory:
             self._watch.begun(work.decision, self._account, self._journal_of(work.decision.id))
 
     def prepare(self, decision: Decision, planned: Sequence[JournalEntry]) -> None:
-        """Make ready what `adopt` will take up once `planned` is durable. Nothing is worked on before."""
+        """Prepare what `adopt` starts once `planned` is durable. Nothing is worked on before."""
         if decision.id not in self.works:
             work = self._prepared[decision.id] = Work(decision, self._account, decode_all(planned))
             self._count_from_now(work)
 
     def adopt(self, decision: Decision) -> bool:
-        """Begin to work on a decision whose `planned` entries are committed; whether it was taken up."""
+        """Start a decision whose `planned` entries are committed; returns whether it was started."""
         if decision.id in self.works:
             return False
         work = self._prepared.pop(decision.id, None)
@@ -102,22 +100,19 @@ class Memory:
         return True
 
     def _count_from_now(self, work: Work) -> None:
-        """What is closed of its positions from here on counts for a decision: from where its plan is in the journal."""
+        """Count what is closed of the decision's positions from the place of its plan in the journal."""
         for line in work.lines:
             line.closed_before = self.ledger(line.key).closed
 
     def lines(self) -> list[Line]:
-        """Every line of every work."""
+        """Every line of every job."""
         return list(chain.from_iterable(work.lines for work in self.works.values()))
 
     def ledger(self, key: PositionKey) -> PositionLedger:
-        found = self._ledgers.get(key)
-        if found is None:
-            found = self._ledgers[key] = PositionLedger()
-        return found
+        return self._ledgers.setdefault(key, PositionLedger())
 
     def expected(self) -> dict[PositionKey, Decimal]:
-        """What our own orders leave of each position at work, at least. Made before the first order: nothing dear."""
+        """What our own orders leave of each position at work, at least. Cheap: it precedes the first order."""
         found: dict[PositionKey, Decimal] = {}
         for line in self.lines():
             if line.purpose == "reduce":
@@ -128,16 +123,16 @@ class Memory:
         return found
 
     def record(self, entries: Sequence[Entry]) -> None:
-        """Make entries durable together, and only then let each move anything.
+        """Make entries durable in one transaction, then apply each.
 
-        One that could not be folded is refused, and all with it: ForbiddenTransitionError. StoreError.
+        If one cannot be folded, all are refused: ForbiddenTransitionError. StoreError.
         """
         if not entries:
             return
         for entry in entries:
             self.works[entry.decision].check(entry)
         if self._held is None:
-            self._write(entries)
+            self.write(entries)
         else:
             self._held += entries
         self.written += len(entries)
@@ -146,12 +141,12 @@ class Memory:
                 self.moved, self.moved_at = self.moved + 1, self._clock.monotonic()
             self.sent += isinstance(entry, Sending)
             self.works[entry.decision].apply(entry)
-            self._protections.apply(entry)
+            self.protections.apply(entry)
             self._apply_to_ledger(self.works[entry.decision], entry)
         self._count_uncharged(entries)
 
     def is_news(self, entry: Entry) -> bool:
-        """Whether an answer that came late says anything of its order that asking has not told meanwhile."""
+        """Whether a late answer adds anything to what queries have shown meanwhile."""
         work = self.works.get(entry.decision)
         line = None if work is None else work.line_of(entry)
         if line is None:
@@ -167,20 +162,21 @@ class Memory:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """What is recorded inside becomes durable in one transaction at its end; StoreError then, as from `record`.
+        """Make everything that is recorded inside durable in one transaction at its end; StoreError then.
 
-        Nothing may leave for the venue inside: what moves here has not happened before the end.
+        Nothing may be sent to the venue inside: what is applied here is not durable before the end.
         """
         self._held = []
         try:
             yield
         finally:
-            # Also where something failed inside: what has moved here must be in the journal.
+            # Also after a failure inside: what was applied here must be in the journal.
             held, self._held = self._held, None
             if held:
-                self._write(held)
+                self.write(held)
 
-    def _write(self, entries: Sequence[Entry]) -> None:
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Make entries durable together without applying them. StoreError."""
         if len(entries) == 1:
             self._store.append(encode(entries[0]))
         else:
@@ -188,14 +184,10 @@ class Memory:
         for entry in entries:
             self._watch.wrote(entry)
 
-    def note(self, entries: Sequence[Entry]) -> None:
-        """Make durable what is said of decisions that have ended: nothing moves by it. StoreError."""
-        self._write(entries)
-
     def take_uncharged(self, decision: str) -> tuple[Filled, ...]:
-        """What was filled of each order of a decision, where nothing has told what it was charged; told only once.
+        """The final fills of a decision's orders whose fee is unknown; each decision's are returned once.
 
-        Kept as it is written: to read it from a long journal takes time that others wait for.
+        They are kept as they are written: reading them from a long journal would delay the caller.
         """
         return tuple(self._uncharged.pop(decision, {}).values())
 
@@ -210,7 +202,7 @@ class Memory:
                 self._uncharged.get(entry.decision, {}).pop(name, None)
 
     def end(self, work: Work, closing: Closing) -> None:
-        """A work has ended: it is remembered for a while by how it did."""
+        """End a job: its outcome is remembered for a while."""
         del self.works[work.decision.id]
         if not work.decision.is_suspicion:
             self.ended[work.decision.id] = closing
@@ -220,17 +212,17 @@ class Memory:
         self._forget_old()
 
     def _leave_out_what_came_after(self, work: Work) -> None:
-        """What has been closed since a decision was planned counts for it, though it was taken up later."""
+        """Count what was closed after a decision was planned for it, though it was adopted later."""
         counted = [line for line in work.lines if line.closed_before > 0]
         for entry in self._journal_from(work.planned or 0) if counted else ():
             for line in counted:
                 if isinstance(entry, Filled) and entry.account == self._account and entry.key == line.key:
                     filled = known(entry.filled)
-                    # Of a fill that cannot be read nobody knows the amount: then everything counts as closed since.
+                    # The amount of an unreadable fill is unknown: then everything counts as closed since.
                     line.closed_before = Decimal(0) if filled is None else line.closed_before - filled
 
     def _forget_old(self) -> None:
-        """Drop the ledgers of positions that nobody works on any more, once the venue must show what was closed."""
+        """Drop the ledgers of positions without work, once the venue must show what was closed."""
         prepared = (line.key for work in self._prepared.values() for line in work.lines)
         held = {line.key for line in self.lines()}.union(prepared)
         oldest = self._clock.monotonic() - self._pace.lags_for
@@ -246,7 +238,7 @@ class Memory:
         self.ledger(line.key).apply(entry, line.decided)
 
     def _beside(self) -> dict[str, Work]:
-        """Every decision that has been at work on the account since the oldest of those that still are."""
+        """Every decision with work on the account since the oldest unfinished one began."""
         begun = min((work.planned for work in self.works.values() if work.planned is not None), default=None)
         found = dict(self.works)
         if begun is None:
@@ -259,9 +251,9 @@ class Memory:
         return found
 
     def _recall(self, beside: dict[str, Work]) -> None:
-        """Fold the ledgers of the positions at work, from every decision that has been at work beside these.
+        """Fold the ledgers of the positions at work, from every decision that worked beside these.
 
-        What an ended one has closed meanwhile counts too: the venue's positions may not show it yet.
+        Closes that have ended meanwhile count, too: the venue's positions may not show them yet.
         """
         self._ledgers = {}
         keys = {line.key for line in self.lines()}
@@ -270,7 +262,7 @@ class Memory:
             if entry.account != self._account:
                 continue
             if entry.decision in self.works:
-                self._protections.apply(entry)
+                self.protections.apply(entry)
             if entry.key in keys:
                 self._apply_to_ledger(beside[entry.decision], entry)
 

@@ -1,8 +1,8 @@
-"""From a decision to the work of one account: its lines, and what is journaled with it."""
+"""Turns a decision into the work of one account: its lines, and the entries journaled with it."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from decimal import Decimal
 
 from killswitch.execution.client_order_id import client_order_id as client_order_id
@@ -11,24 +11,28 @@ from killswitch.journal.codec import encode
 from killswitch.journal.entries import Planned, PositionKey
 from killswitch.journal.targets import Line
 from killswitch.model.decision import Decision, Intent, patience_of
-from killswitch.model.snapshot import Position, Side, Snapshot
+from killswitch.model.snapshot import Position, Snapshot
 from killswitch.model.store import JournalEntry
 
 
 def planned_entries(
     decision: Decision, *, snapshot: Snapshot | None = None, accounts: Collection[str] | None = None
 ) -> tuple[JournalEntry, ...]:
-    """The `planned` entries that are committed with `decision`: one for each position, one for an account's cancels.
+    """The `planned` entries committed with `decision`: one for each position, one for an account's cancels.
 
-    None for a decision that only observes, and none for accounts outside `accounts` (those armed; None is all).
-    `snapshot`, the one that was decided on, gives the marks from which delay is counted later.
+    None for a decision that only observes, and none for accounts outside `accounts` (the armed ones; None means all).
+    The marks of `snapshot`, the one that was decided on, are the base for measuring delay.
     """
     if decision.mode == "observe" or decision.kind == "reset":
         return ()
-    held = {} if snapshot is None else _positions(snapshot)
+    held = {
+        (account.account, *position.key): position
+        for account in (() if snapshot is None else snapshot.accounts)
+        for position in account.positions or ()
+    }
     entries = [
         _planned(decision, line, held.get((account, *line.key)))
-        for account in _accounts(decision)
+        for account in dict.fromkeys(intent.account for intent in decision.intents)
         for line in lines_of(decision, account)
     ]
     with_lines = {entry.account for entry in entries}
@@ -41,19 +45,20 @@ def planned_entries(
 
 
 def lines_of(decision: Decision, account: str) -> list[Line]:
-    """One line for each position of `account` that the decision reduces, in order of rank.
+    """One line for each position of `account` that the decision reduces, by rank.
 
-    Several intents on one position are one order that was cut into slices. A hop into a position that the decision
-    closes itself is a part of that close.
+    Several intents on one position are slices of one order. A hop into a position that the decision closes itself is
+    part of that close.
     """
     lines: dict[PositionKey, Line] = {}
     urgency = (*patience_of(decision.unwinding), -decision.level)
     for index, intent in enumerate(decision.intents):
         if intent.account != account:
             continue
-        line = lines.get((intent.symbol, intent.position_side))
+        key = (intent.symbol, intent.position_side)
+        line = lines.get(key)
         if line is None:
-            lines[intent.symbol, intent.position_side] = Line(
+            lines[key] = Line(
                 decision=decision.id,
                 account=account,
                 symbol=intent.symbol,
@@ -79,38 +84,17 @@ def lines_of(decision: Decision, account: str) -> list[Line]:
 
 
 def _decided(intent: Intent) -> Decimal:
-    """What the intent is to trade. What a second hop may sell is known once the sale before it has brought it in.
+    """The amount that the intent trades; for a second hop, it is known once the sale before it has brought it in.
 
-    A hop that comes after nothing sells a holding on another market than the one that it is listed on.
+    A hop without a predecessor sells a holding on another market than the one where it is listed.
     """
     return intent.contracts if intent.after is None else Decimal(0)
 
 
-def _accounts(decision: Decision) -> Sequence[str]:
-    return list(dict.fromkeys(intent.account for intent in decision.intents))
-
-
 def _planned(decision: Decision, line: Line, position: Position | None) -> Planned:
     mark, value = marked(position)
-    return Planned(
-        decision.id,
-        decision.as_of,
-        line.account,
-        line.symbol,
-        line.position_side,
-        contracts=line.decided,
-        target=line.target,
-        mark=mark,
-        value=value,
-    )
-
-
-def _positions(snapshot: Snapshot) -> dict[tuple[str, str, Side], Position]:
-    return {
-        (account.account, *position.key): position
-        for account in snapshot.accounts
-        for position in account.positions or ()
-    }
+    head = (decision.id, decision.as_of, line.account, *line.key)
+    return Planned(*head, contracts=line.decided, target=line.target, mark=mark, value=value)
 
 
 def marked(position: Position | None) -> tuple[Decimal | None, Decimal | None]:

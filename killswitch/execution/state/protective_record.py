@@ -1,19 +1,19 @@
-"""Protective orders that block a close: taken away one position at a time, and put back for what is left of it.
+"""Protective orders that block a close: cancelled one position at a time, and restored for the remaining size.
 
 | state       | means                                                          | leaves it by                       |
 |-------------|----------------------------------------------------------------|------------------------------------|
-| `OFF`       | journaled before the cancel left; perhaps it still rests       | `protected`, `guarded`             |
-| `RESTORING` | journaled before the order left that is to stand in its place  | `guarded`: what the venue said     |
-| `DONE`      | it rests again, or nothing is left to protect, or it cannot be | nothing                            |
+| `OFF`       | journaled before the cancel was sent; it may still be open     | `protected`, `guarded`             |
+| `RESTORING` | journaled before its replacement was sent                      | `guarded`: the venue's answer      |
+| `DONE`      | restored, or nothing is left to protect, or it cannot be       | nothing                            |
 
-Killed in between, the restart finds `OFF` or `RESTORING` and goes on: whether the old order is `gone`, the venue's open
-orders say, and the one that is put back has a name that changes only when the venue has refused it, so that a second
-one of it is refused as a duplicate.
+After a crash in between, the restart finds `OFF` or `RESTORING` and continues: the open orders show whether the old
+order is `gone`, and the replacement's name changes only when the venue has refused it, so that a second one of it is
+refused as a duplicate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -30,9 +30,10 @@ from killswitch.model.venue import ClientIdRule, OrderRequest
 
 _NAMED_FOR = "/protection"
 AGAIN = "again"
-"""In `guarded`: the venue did not take the order up, and it is to be sent again under its name."""
+"""In `guarded`: the venue did not accept the order, and it is sent again under its name."""
 TRIED = "tried"
-"""In `guarded`: the venue refused it, and another is to be sent under another name."""
+"""In `guarded`: the venue refused it, and another is sent under another name."""
+_DIRECTIONS: Mapping[str, Literal["falls", "rises"]] = {"falls": "falls", "rises": "rises"}
 
 
 class Guard(Enum):
@@ -43,7 +44,7 @@ class Guard(Enum):
 
 @dataclass(slots=True)
 class Protective:
-    """One protective order that stood in the way, and what has become of it. Amounts in contracts."""
+    """One protective order that blocked a close, and its status. Amounts in contracts."""
 
     decision: str
     account: str
@@ -56,28 +57,28 @@ class Protective:
     trigger_when: str | None
     since: datetime
     number: int
-    """Which of the decision's it is: part of the name of the order that is put back."""
+    """Its number within the decision: part of the name of its replacement."""
     state: Guard = Guard.OFF
     gone: bool = False
-    """Whether it surely rests no longer."""
+    """Whether it is certainly no longer open."""
     refused: int = 0
-    """How often the venue has refused the one that is to stand in its place."""
+    """How often the venue has refused its replacement."""
     sent_at: datetime | None = None
 
     def name(self, rule: ClientIdRule) -> str:
-        """The client id of the order that is put back."""
+        """The client order id of its replacement."""
         return client_order_id(f"{self.decision}{_NAMED_FOR}/{self.account}", self.number, self.refused, rule)
 
 
 class Protections:
-    """All protective orders that closing has taken away on one account, folded from the journal."""
+    """All protective orders that closing has cancelled on one account, folded from the journal."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str], Protective] = {}
         self._numbers: dict[str, int] = {}
 
     def apply(self, entry: Entry) -> None:
-        """Take one journal entry; those that are about no protective order change nothing."""
+        """Apply one journal entry; entries about other orders change nothing."""
         match entry:
             case Unprotected():
                 if entry.symbol is not None:
@@ -118,20 +119,20 @@ class Protections:
         self._numbers[entry.decision] = self._numbers.get(entry.decision, 0) + 1
 
     def is_open(self, order: str) -> bool:
-        """Whether the order was taken away, for whichever decision, and that has not come to an end."""
+        """Whether the order was cancelled, for any decision, and not yet restored or written off."""
         return any(each.order == order for each in self.open())
 
     def open(self) -> list[Protective]:
-        """Those that have not come to an end."""
+        """The protective orders that are neither restored nor written off."""
         return [each for each in self._found.values() if each.state is not Guard.DONE]
 
     def of(self, decision: str) -> list[Protective]:
-        """The open ones that were taken away for a decision."""
+        """The open ones that were cancelled for a decision."""
         return [each for each in self.open() if each.decision == decision]
 
 
 def blocking(line: Line, orders: Iterable[Order], ours: frozenset[str]) -> list[Order]:
-    """The resting orders that may stand in the way of `line`: exits of its own position, not our own orders."""
+    """The open orders that may block `line`: exits of its own position that are not our own orders."""
     return [
         order
         for order in orders
@@ -139,13 +140,13 @@ def blocking(line: Line, orders: Iterable[Order], ours: frozenset[str]) -> list[
         and order.side == line.side
         and order.position_side in (None, line.position_side)
         and order.client_order_id not in ours
-        # One that says that it reduces nothing is somebody's entry; in hedge mode its position side makes it an exit.
+        # One that is explicitly not reduce-only is an entry; in hedge mode its position side makes it an exit.
         and not (order.reduce_only is False and order.position_side is None and line.reduce_only)
     ]
 
 
 def taken_away(line: Line, order: Order, position: Position | None, at: datetime) -> Unprotected:
-    """What the journal keeps of an order before it is cancelled, so that it can be put back."""
+    """The journal entry of an order before it is cancelled, from which it can be restored."""
     left = finite(order.amount)
     filled = finite(order.filled)
     if left is not None and filled is not None:
@@ -169,7 +170,7 @@ def taken_away(line: Line, order: Order, position: Position | None, at: datetime
 
 
 def trigger_when(order: Order, position: Position | None) -> str | None:
-    """Whether a conditional order waits for a fall or a rise; None if it waits for neither, or nobody can tell."""
+    """Whether a conditional order triggers when the mark falls or rises; None if it does neither or that is unknown."""
     trigger = finite(order.trigger_price)
     kind = (order.type or "").lower()
     if trigger is not None and "take" in kind:
@@ -186,9 +187,9 @@ def put_back(guard: Protective, left: Decimal, *, reduce_only: bool, rule: Clien
     """The order that protects `left` contracts again, or why there can be none."""
     amount = min(guard.amount, left) if guard.amount > ZERO else left
     if guard.trigger_price is None and guard.price is None:
-        return "neither price nor trigger of it are known"
-    if guard.trigger_price is not None and _direction(guard.trigger_when) is None:
-        return "the mark was not known, so nobody can say which way its trigger lies"
+        return "neither its price nor its trigger is known"
+    if guard.trigger_price is not None and guard.trigger_when not in _DIRECTIONS:
+        return "the mark was unknown, so the side of its trigger is unknown"
     return OrderRequest(
         client_order_id=guard.name(rule),
         symbol=guard.key[0],
@@ -199,15 +200,5 @@ def put_back(guard: Protective, left: Decimal, *, reduce_only: bool, rule: Clien
         type="market" if guard.price is None else "limit",
         price=guard.price,
         trigger_price=guard.trigger_price,
-        trigger_when=_direction(guard.trigger_when),
+        trigger_when=_DIRECTIONS.get(guard.trigger_when or ""),
     )
-
-
-def _direction(words: str | None) -> Literal["falls", "rises"] | None:
-    match words:
-        case "falls":
-            return "falls"
-        case "rises":
-            return "rises"
-        case _:
-            return None

@@ -409,7 +409,7 @@ def test_accounts_whose_readings_cost_differently_share_one_pace() -> None:
             for cost in costs
         ]
         for budget in found:
-            assert budget.wait(0.0, "snapshot", (), "reading", in_turn=True, poll=True) == 0.0
+            assert budget.wait(0.0, "snapshot", (), "poll") == 0.0
 
 
 def test_a_claim_of_a_poll_does_not_outlast_the_reading_that_took_its_place() -> None:
@@ -418,9 +418,9 @@ def test_a_claim_of_a_poll_does_not_outlast_the_reading_that_took_its_place() ->
     traits = VenueTraits((limit,), (Cost("snapshot", "weight", units=40),))
     budgets = Budgets()
     one, two = (budgets.of(name, "v", traits) for name in ("one", "two"))
-    taken = one.take(0.0, "snapshot", (), "reading", in_turn=True, poll=True)
+    taken = one.take(0.0, "snapshot", (), "poll")
     one.answered(0.1, taken)
-    one.claim(1.0, "snapshot", overdue=2.0, until=1000.0, poll=True)
+    one.claim(1.0, "snapshot", (), "poll", overdue=2.0, until=1000.0)
     one.claim(2.0, "snapshot", overdue=3.0, until=1000.0)
-    one.answered(2.1, one.take(2.0, "snapshot", (), "reading", in_turn=True))
-    assert two.wait(20.0, "snapshot", (), "reading", in_turn=True, poll=True) == 0.0
+    one.answered(2.1, one.take(2.0, "snapshot", (), "turn"))
+    assert two.wait(20.0, "snapshot", (), "poll") == 0.0

@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import pytest
 
+from killswitch.execution.account_context import AccountContext
 from killswitch.execution.patience import Pace
 from killswitch.execution.query.order_query import Asking, Question, questions
-from killswitch.execution.send.requests import Requests
 from killswitch.journal.codec import encode
 from killswitch.journal.entries import Acknowledged, Entry, Sending, SetAside
 from killswitch.journal.lifecycle import State
@@ -69,8 +69,11 @@ class Room:
         self.desk, self.clock = desk, VirtualClock(NOW)
         self.written: list[JournalEntry] = []
         pace = pace or Pace()
-        requests = Requests(desk, self.clock, pace, budget or Budget.unlimited(), Breaker(failures=9999))
-        self.asking = Asking("main", cast(VenueAdapter, desk), self.clock, pace, requests, self._record)
+        venue, breaker = cast(VenueAdapter, desk), Breaker(failures=9999)
+        context = AccountContext(
+            "main", venue, self.clock, pace, self._record, budget or Budget.unlimited(), breaker
+        )  # fmt: skip
+        self.asking = Asking(context, lambda _: False)
 
     def _record(self, entries: Sequence[Entry]) -> None:
         self.written += map(encode, entries)
@@ -146,7 +149,7 @@ def test_an_open_order_is_news_only_to_a_line_that_did_not_know(state: State | N
     room = Room(Desk(report("open", "1")))
     found = room.said(question(state))
     assert found == (None if kind is None else (kind, {"order": "v9", "filled": "1"}))
-    assert room.asking.resting == ({"o1": "v9"} if state is None else {})
+    assert room.asking.resting_as("o1") == ("v9" if state is None else None)
 
 
 @pytest.mark.parametrize("order", [None, GARBLED])
@@ -162,7 +165,7 @@ def test_an_order_that_only_the_open_orders_show_is_found_there(
     room = Room(Desk(order, (stranger, OURS)))
     found = room.said(question(state))
     assert found == (None if kind is None else (kind, {"order": "v7", "filled": None}))
-    assert room.asking.resting == ({"o1": "v7"} if state is None else {})
+    assert room.asking.resting_as("o1") == ("v7" if state is None else None)
     assert room.desk.asked == [("order", "BTC", "o1"), ("open",)]
 
 
@@ -288,9 +291,9 @@ def test_what_is_no_longer_asked_about_is_forgotten() -> None:
     """Its next question would be the first again, and it rests no longer."""
     room = Room(Desk(report("open")))
     room.ask(question(None))
-    assert (room.asking.has_asked(question(None)), room.asking.resting) == (True, {"o1": "v9"})
+    assert (room.asking.has_asked(question(None)), room.asking.resting_as("o1")) == (True, "v9")
     room.ask()
-    assert (room.asking.has_asked(question(None)), room.asking.resting) == (False, {})
+    assert (room.asking.has_asked(question(None)), room.asking.resting_as("o1")) == (False, None)
     assert room.asking.next_at == float("inf")
 
 

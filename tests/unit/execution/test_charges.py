@@ -112,7 +112,7 @@ def test_fills_that_never_come_leave_the_fee_unknown_with_a_reason() -> None:
     scene = scene_of()
     scene.wire.late = 99
     closed(scene)
-    assert told(scene) == [("BTC", None, "the venue lists fills of 0 of it, and 10 were filled")]
+    assert told(scene) == [("BTC", None, "the venue lists fills of 0 contracts, and 10 were filled")]
     assert scene.calls("fills") == TRIES
 
 
@@ -125,7 +125,7 @@ def test_a_question_that_fails_is_asked_again_and_after_all_tries_the_reason_is_
     ((_, fee, why),) = told(scene)
     assert (fee, scene.calls("fills")) == (None, TRIES)
     assert why is not None
-    assert why.startswith(f"asked {TRIES} times what it was charged: ")
+    assert why.startswith(f"the fee was queried {TRIES} times: ")
     assert breaker.state == "closed"
 
 
@@ -200,7 +200,7 @@ def test_a_venue_that_refuses_to_listen_is_asked_once_more_and_much_later(quiet:
     closed(scene)
     first, second = asked_at(scene)
     assert away - 1.0 <= second - first <= away + 1.0
-    assert told(scene) == [("BTC", None, "the venue refused to listen 2 times: too many of these")]
+    assert told(scene) == [("BTC", None, "the venue rate-limited 2 fee queries: too many of these")]
 
 
 def test_a_refusal_ends_the_questions_about_every_order_of_the_account() -> None:
@@ -212,14 +212,14 @@ def test_a_refusal_ends_the_questions_about_every_order_of_the_account() -> None
     assert len(times) == 10
     assert max(times[:5]) + 300.0 <= min(times[5:])
     assert len(told(scene)) == 6
-    assert {(fee, (why or "")[:34]) for _, fee, why in told(scene)} == {(None, "the venue refused to listen 2 time")}
+    assert {(fee, (why or "")[:34]) for _, fee, why in told(scene)} == {(None, "the venue rate-limited 2 fee queri")}
 
 
 def test_a_refusal_that_lasts_longer_than_anybody_asks_leaves_the_fee_unknown() -> None:
     """An hour of quiet: there is no second question."""
     scene = scene_of(wire=type("Quiet", (Limited,), {"quiet": 3600.0}))
     closed(scene)
-    assert told(scene) == [("BTC", None, "the venue has refused to listen, and was left alone")]
+    assert told(scene) == [("BTC", None, "the venue rate-limited requests, and no further fee was queried")]
     assert scene.calls("fills") == 1
 
 
@@ -250,7 +250,7 @@ def test_another_account_of_the_venue_is_silenced_twice_and_no_more() -> None:
     time.run(story())
     assert one.calls("fills") == 2
     assert len({round(it) for it in silent}) in (120, 121, 122), "two minutes, whose ends are in the middle of a second"
-    assert told(other) == [("BTC", None, "the venue has refused to listen, and was left alone")]
+    assert told(other) == [("BTC", None, "the venue rate-limited requests, and no further fee was queried")]
     assert asked_at(other) == []
 
 
@@ -306,7 +306,7 @@ def test_an_answer_without_meaning_is_a_try_and_leaves_that_fee_unknown(
     (eth, btc) = told(scene)
     assert eth == ("ETH", "0.2000", None)
     assert (btc[0], btc[1], scene.calls("fills")) == ("BTC", None, TRIES + 1)
-    assert (btc[2] or "").startswith(f"asked {TRIES} times what it was charged: ")
+    assert (btc[2] or "").startswith(f"the fee was queried {TRIES} times: ")
     assert len(btc[2] or "") < 600
 
 
@@ -369,7 +369,7 @@ def fill(fee: str | None, asset: str | None = "USDT") -> Fill:
         ([fill("0.1"), fill("0", "BNB")], "0.1", None),
         ([fill("0", "BNB")], "0", None),
         ([fill("0.1"), fill("0.0010", "BNB"), fill("0.002", "BNB")], None, "charged 0.1 USDT and 0.003 BNB"),
-        ([fill("0.1"), fill(None)], None, "the venue tells no fee of its fills"),
+        ([fill("0.1"), fill(None)], None, "the venue's fills carry no fee"),
     ],
 )
 def test_fees_add_up_in_the_account_s_currency_only(fills: list[Fill], fee: str | None, why: str | None) -> None:

@@ -11,10 +11,10 @@ from typing import Any, cast
 import pytest
 from msgspec import structs
 
+from killswitch.execution.account_context import AccountContext
 from killswitch.execution.patience import Pace
 from killswitch.execution.send.order_sender import Dispatch, told
 from killswitch.execution.send.queued_orders import Departure, Sent
-from killswitch.execution.send.requests import Requests
 from killswitch.journal.codec import encode
 from killswitch.journal.entries import Entry, Sending
 from killswitch.journal.lifecycle import State
@@ -57,6 +57,7 @@ class Desk:
     def __init__(self, answer: Answer = full) -> None:
         self.answer = answer
         self.requests: list[tuple[str, ...]] = []
+        self.traits = VenueTraits()
 
     async def submit(self, request: OrderRequest) -> Any:
         self.requests.append((request.symbol,))
@@ -94,9 +95,10 @@ class Wave:
         traits = VenueTraits(limits=limits, costs=tuple(costs), batch=batch)
         self.budget = Budgets().of("main", "v", traits)
         self.breaker = Breaker(failures=3)
-        self.requests = Requests(desk, self.time, Pace(), self.budget, self.breaker)
+        desk.traits = traits
         venue = cast(VenueAdapter, desk)
-        self.dispatch = Dispatch("main", venue, traits, self.time, self.requests, self._record)
+        self.context = AccountContext("main", venue, self.time, Pace(), self._record, self.budget, self.breaker)
+        self.dispatch = Dispatch(self.context)
 
     def _record(self, entries: Sequence[Entry]) -> None:
         if entries:
@@ -201,7 +203,7 @@ def test_an_order_of_a_batch_that_was_too_many_silences_the_venue() -> None:
     wave = Wave(Batches(lambda request: RateLimitedError("slow down", 7.0)), batch=2)
     wave.send(*"AB")
     assert wave.last("A").data == {"reason": "rate_limited", "text": "slow down"}
-    assert 6.0 < wave.requests.quiet_for <= 7.0
+    assert 6.0 < wave.context.quiet_for <= 7.0
 
 
 @pytest.mark.parametrize(
@@ -252,7 +254,7 @@ def test_a_symbol_without_room_holds_no_other_up() -> None:
     """One order for each symbol: the second A waits, and B leaves."""
     limit = RateLimit("orders", 1, 10.0, "symbol")
     wave = Wave(Desk(), limit, costs=[Cost("submit", "orders", each=1)])
-    wave.requests.take("submit", ("A",))
+    wave.context.take("submit", ("A",))
     sent = wave.send("A", "B")
     assert ([each.line.symbol for each in sent.departures], [each.line.symbol for each in sent.stayed]) == (
         ["B"],
@@ -265,7 +267,7 @@ def test_a_symbol_without_room_holds_no_other_up() -> None:
 def test_a_symbol_that_has_room_in_less_than_a_second_holds_no_other_up_either(per: float) -> None:
     """However short its wait is: B leaves beside it."""
     wave = Wave(Desk(), RateLimit("orders", 1, per, "symbol"), costs=[Cost("submit", "orders", each=1)])
-    wave.requests.take("submit", ("A",))
+    wave.context.take("submit", ("A",))
     assert [each.line.symbol for each in wave.send("A", "B").departures] == ["B"]
 
 
@@ -341,7 +343,7 @@ def test_a_late_request_that_broke_is_unknown_and_loses_no_answer_beside_it() ->
 
     async def whole() -> list[tuple[str | None, str, str | None]]:
         await wave.dispatch.send([wave.departure(symbol) for symbol in "ABC"], lambda: None)
-        assert wave.requests.running == {"o-A", "o-B", "o-C"}
+        assert wave.context.running == {"o-A", "o-B", "o-C"}
         await asyncio.sleep(4.0)
         return [
             (entry.client_order_id, entry.kind, entry.data.get("text")) for entry in map(encode, wave.dispatch.late())
@@ -350,7 +352,7 @@ def test_a_late_request_that_broke_is_unknown_and_loses_no_answer_beside_it() ->
     a, b, c = wave.time.run(whole())
     assert (a, b[:2], c) == (("o-A", "filled", None), ("o-B", "unknown"), ("o-C", "filled", None))
     assert (b[2] or "").startswith("TypeError: ")
-    assert (wave.requests.running, wave.dispatch.late()) == (set(), [])
+    assert (wave.context.running, wave.dispatch.late()) == (set(), [])
 
 
 def test_a_report_of_no_shape_that_is_known_is_unknown_and_stops_no_wave() -> None:

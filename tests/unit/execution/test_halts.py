@@ -9,9 +9,9 @@ from typing import cast
 import pytest
 from msgspec import structs
 
+from killswitch.execution.account_context import AccountContext
 from killswitch.execution.patience import Pace
 from killswitch.execution.query.order_query import Asking, Question
-from killswitch.execution.send.requests import Requests
 from killswitch.journal.lifecycle import State
 from killswitch.journal.targets import Line
 from killswitch.model.snapshot import AccountSnapshot, InstrumentState
@@ -282,8 +282,9 @@ class Desk:
 
 def asking_of(desk: Desk, time: VirtualTime, traits: VenueTraits, halted: frozenset[str]) -> Asking:
     venue = cast(VenueAdapter, desk)
-    requests = Requests(venue, time, Pace(), Budgets().of("main", "v", traits), Breaker())
-    return Asking("main", venue, time, Pace(), requests, lambda _: None, lambda line: line.symbol in halted)
+    budget = Budgets().of("main", "v", traits)
+    context = AccountContext("main", venue, time, Pace(), lambda _: None, budget, Breaker())
+    return Asking(context, lambda line: line.symbol in halted)
 
 
 def about(time: VirtualTime, symbol: str, state: State) -> Question:

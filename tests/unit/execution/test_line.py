@@ -358,10 +358,10 @@ def test_a_person_is_told_of_an_order_that_stays_open_or_unknown_for_too_long() 
     assert stall_reason(of, AT + timedelta(seconds=29.9), pace) is None
     words = stall_reason(of, AT + timedelta(seconds=30), pace)
     assert words is not None
-    assert all(part in words for part in ("o1", "BTC", "rests", "2026-03-04 05:06:07"))
+    assert all(part in words for part in ("o1", "BTC", "has been open", "2026-03-04 05:06:07"))
     unsaid = stall_reason(fold(line(), sending("o1")), AT + timedelta(seconds=30), pace)
     assert unsaid is not None
-    assert "unknown fate" in unsaid
+    assert "unknown status" in unsaid
 
 
 def test_a_person_is_told_of_an_order_set_aside_once_its_absence_could_be_believed() -> None:
@@ -370,7 +370,7 @@ def test_a_person_is_told_of_an_order_set_aside_once_its_absence_could_be_believ
     assert stall_reason(of, AT + timedelta(seconds=1.9), Pace()) is None
     words = stall_reason(of, AT + timedelta(seconds=2), Pace())
     assert words is not None
-    assert all(part in words for part in ("o1", "BTC", "unknown fate", "2026-03-04 05:06:07"))
+    assert all(part in words for part in ("o1", "BTC", "unknown status", "2026-03-04 05:06:07"))
 
 
 def test_a_person_is_told_of_a_position_that_no_order_closes() -> None:

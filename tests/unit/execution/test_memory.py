@@ -11,7 +11,6 @@ import pytest
 
 from killswitch.execution.patience import PACE
 from killswitch.execution.state.execution_state import Memory
-from killswitch.execution.state.protective_record import Protections
 from killswitch.journal.codec import decode
 from killswitch.journal.entries import NO_WATCH
 from killswitch.journal.lifecycle import State
@@ -44,7 +43,7 @@ def sold(memory: Memory, symbol: str, name: str, filled: str) -> None:
 
 def both(store: Store) -> tuple[Memory, HonestVenue]:
     """A decision on BTC and ETH that is at work."""
-    memory = Memory("main", store, VirtualClock(), PACE, NO_WATCH, Protections())
+    memory = Memory("main", store, VirtualClock(), PACE, NO_WATCH)
     venue = HonestVenue({"BTC": D(10), "ETH": D(10)})
     assert memory.adopt(commit(store, decide(venue, {"BTC": D(0), "ETH": D(0)}, name="d1")))
     return memory, venue

@@ -52,7 +52,7 @@ def test_names_of_one_book_do_not_meet(venue: str) -> None:
 
 def test_a_venue_that_takes_too_little_is_refused() -> None:
     """Thirteen characters could not tell the orders of one day apart: better no order than two of one name."""
-    with pytest.raises(ValueError, match="13 characters cannot be told"):
+    with pytest.raises(ValueError, match="13 characters are too short"):
         client_order_id("d1", 0, 1, ClientIdRule("plain", 13))
 
 

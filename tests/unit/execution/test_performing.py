@@ -101,7 +101,7 @@ def test_an_effect_is_performed_once_and_tried_until_then(store: SqlStore) -> No
     planned = once.planned(LOCKS, SNAPSHOT)
     assert planned == (JournalEntry("d1", "planned", START, data={"effect": "lock"}),)
     decided(store, planned)
-    failed = "lock of decision d1 failed and is tried again: no answer"
+    failed = "lock of decision d1 failed and is retried: no answer"
     told = [asyncio.run(once.perform(each, SNAPSHOT)) for each in ((LOCKS,), (), (), ())]
     assert told == [(), (failed,), (), ()]
     assert (once.attempts, once.ended, once.ends_run) == (3, ("d1",), True)

@@ -55,7 +55,7 @@ def test_what_the_venue_says_is_below_its_minimum_ends_at_once() -> None:
     """At the first refusal, and the reason names what is left."""
     verdict = judge(line(refusal="below_minimum"), D("0.1"), BLANK, None, attempts=8)
     assert (verdict.do, verdict.amount, verdict.ends) == (Do.BLOCKED, D(0), True)
-    assert "0.1 BTC" in (verdict.reason or "")
+    assert "0.1 contracts of BTC" in (verdict.reason or "")
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_dust_is_blocked_and_the_plans_own_first_order_is_not() -> None:
     for of in (line(attempt=1), line(purpose="hop")):
         verdict = sized(of, D("0.9"), minimum)
         assert (verdict.do, verdict.ends) == (Do.BLOCKED, True)
-        assert "0.9 BTC" in (verdict.reason or "")
+        assert "0.9 contracts of BTC" in (verdict.reason or "")
         assert sized(of, D(1), minimum) == Verdict(Do.SEND, D(1))
     assert sized(line(), D("0.9"), minimum) == Verdict(Do.SEND, D("0.9"))
     assert sized(line(), D("0.05"), minimum).do is Do.BLOCKED

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from killswitch.execution.account_context import AccountContext
 from killswitch.execution.account_executor import Closer
 from killswitch.execution.client_order_id import client_order_id
 from killswitch.execution.order_pass.next_order import departure
@@ -25,7 +26,8 @@ from killswitch.model.decision import Decision
 from killswitch.model.effects import Intent
 from killswitch.model.instant import to_micros
 from killswitch.model.store import JournalEntry
-from killswitch.model.venue import VenueTraits
+from killswitch.ratelimit.breaker import Breaker
+from killswitch.ratelimit.budget import Budget
 from killswitch.runner.order_reconciliation import Confirming
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
@@ -169,8 +171,7 @@ def test_a_name_that_was_spent_under_a_row_of_a_later_version_is_not_used_again(
     """A fill is counted once a name: what a second order of it trades would be sent again."""
     hedge = Intent("main", "BTC", "short", "sell", D(10), D(0), False, 1, purpose="hedge")
     decision = structs.replace(decide(HonestVenue({}), {}), id="d1", kind="hedge", intents=(hedge,))
-    traits = VenueTraits()
-    spent = client_order_id("d1", 0, 1, traits.client_ids)
+    spent = client_order_id("d1", 0, 1)
 
     def row(number: int, kind: str, name: str | None = None, **data: str) -> JournalEntry:
         at = worlds.after(seconds=number)
@@ -185,7 +186,9 @@ def test_a_name_that_was_spent_under_a_row_of_a_later_version_is_not_used_again(
     work = Work(decision, "main", [decode(each) for each in rows])
     (line,) = work.lines
     assert (line.filled, line.remaining) == (D(4), D(6))
-    sent = departure(work, line, line.remaining, D(4), None, None, traits, Pace(), NOW)
+    venue = HonestVenue({"BTC": D(10)})
+    context = AccountContext("main", venue, VirtualClock(), Pace(), lambda _: None, Budget.unlimited(), Breaker())
+    sent = departure(context, work, line, line.remaining, D(4), None, None)
     assert sent.request.client_order_id != spent
     work.apply(sent.entry)
     name = sent.request.client_order_id

@@ -45,8 +45,8 @@ def test_orders_leave_a_reading_its_units_once_it_has_waited_too_long() -> None:
     assert room(budget, 10.0) == 10
     ordered(budget, 10.0, 10)
     assert room(budget, 11.0) == 5 * 10 - 20
-    assert budget.wait(11.0, "snapshot", purpose="reading", in_turn=True) == 0.0
-    budget.take(11.0, "snapshot", purpose="reading", in_turn=True)
+    assert budget.wait(11.0, "snapshot", purpose="turn") == 0.0
+    budget.take(11.0, "snapshot", purpose="turn")
     assert room(budget, 11.0) == 5 * 10 - 20
 
 
@@ -81,7 +81,7 @@ def test_waiting_readings_never_touch_the_share_for_closing() -> None:
     """Of 100 units half is for closing: with 40 held by readings no further reading of 20 is kept any."""
     one, two, three = at_one_address("abc")
     for each in (one, two):
-        each.take(0.0, "snapshot", purpose="reading", in_turn=True)
+        each.take(0.0, "snapshot", purpose="turn")
     three.claim(0.0, "snapshot", overdue=0.0, until=60.0)
     assert [room(each, 1.0) for each in (one, two, three)] == [60, 60, 60]
 
@@ -91,16 +91,16 @@ def test_accounts_at_one_address_are_read_in_the_order_of_asking() -> None:
     first, second, last, closing = at_one_address("abcd")
     ordered(closing, 0.0, 90)
     for each in (first, second, last):
-        assert each.wait(1.0, "snapshot", purpose="reading", in_turn=True) > 0
+        assert each.wait(1.0, "snapshot", purpose="turn") > 0
         each.claim(1.0, "snapshot", overdue=2.0, until=60.0)
-    assert [each.wait(10.0, "snapshot", purpose="reading", in_turn=True) > 0 for each in (last, second, first)] == [
+    assert [each.wait(10.0, "snapshot", purpose="turn") > 0 for each in (last, second, first)] == [
         True,
         False,
         False,
     ]
-    second.take(10.0, "snapshot", purpose="reading", in_turn=True)
-    first.take(10.0, "snapshot", purpose="reading", in_turn=True)
-    assert last.wait(10.0, "snapshot", purpose="reading", in_turn=True) == 10.0
+    second.take(10.0, "snapshot", purpose="turn")
+    first.take(10.0, "snapshot", purpose="turn")
+    assert last.wait(10.0, "snapshot", purpose="turn") == 10.0
 
 
 def test_one_that_has_not_asked_yet_does_not_pass_by_those_who_wait() -> None:
@@ -108,9 +108,9 @@ def test_one_that_has_not_asked_yet_does_not_pass_by_those_who_wait() -> None:
     first, second, third = at_one_address("abc")
     for each in (first, second):
         each.claim(0.0, "snapshot", overdue=1.0, until=60.0)
-    assert third.wait(0.0, "snapshot", purpose="reading", in_turn=True) > 0
+    assert third.wait(0.0, "snapshot", purpose="turn") > 0
     first.withdraw()
-    assert third.wait(0.0, "snapshot", purpose="reading", in_turn=True) == 0.0
+    assert third.wait(0.0, "snapshot", purpose="turn") == 0.0
 
 
 def test_a_reading_that_another_limit_keeps_waiting_keeps_nobody_else_from_reading() -> None:
@@ -119,12 +119,12 @@ def test_a_reading_that_another_limit_keeps_waiting_keeps_nobody_else_from_readi
     budgets = Budgets()
     stuck = budgets.of("a", "v", VenueTraits((shared, own), (*COSTS, Cost("snapshot", "own", units=1))), HALF)
     other = budgets.of("b", "v", VenueTraits((shared,), COSTS), HALF)
-    stuck.answered(0.0, stuck.take(0.0, "snapshot", purpose="reading", in_turn=True))
+    stuck.answered(0.0, stuck.take(0.0, "snapshot", purpose="turn"))
     stuck.claim(20.0, "snapshot", overdue=20.0, until=10_000.0)
     assert room(other, 20.0) == 100
     for _ in range(2):
-        assert other.wait(20.0, "snapshot", purpose="reading", in_turn=True) == 0.0
-        other.take(20.0, "snapshot", purpose="reading", in_turn=True)
+        assert other.wait(20.0, "snapshot", purpose="turn") == 0.0
+        other.take(20.0, "snapshot", purpose="turn")
     assert room(other, 21.0) == 60
     stuck.claim(3595.0, "snapshot", overdue=3595.0, until=10_000.0)
     assert room(other, 3595.0) == 80
@@ -135,7 +135,7 @@ def test_a_single_reading_that_is_more_than_its_share_is_left_its_units_too() ->
     budget = limited(reserved=Decimal("0.9"))
     budget.claim(0.0, "snapshot", overdue=0.0, until=60.0)
     assert room(budget, 0.0) == 80
-    budget.take(0.0, "snapshot", purpose="reading", in_turn=True)
+    budget.take(0.0, "snapshot", purpose="turn")
     budget.claim(1.0, "snapshot", overdue=1.0, until=60.0)
     assert room(budget, 1.0) == 80
 

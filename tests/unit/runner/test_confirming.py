@@ -42,7 +42,7 @@ def test_an_order_of_ours_that_nobody_journaled_pages_once_over_two_runs(tmp_pat
     """It is seen at every tick from the fall on, and told at the first of them only."""
     found = [text for text in pages(tmp_path, MoodyVenue(book("1100"), [])) if STRANGE in text]
     assert len(found) == 1
-    assert "rests at the venue, and the journal does not know it" in found[0]
+    assert "is open at the venue, and the journal has no such order" in found[0]
 
 
 def test_an_order_of_unknown_fate_pages_when_it_is_set_aside(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_a_loop_ends_where_no_thread_can_be_begun(no_threads: NoThreads) -> None
         return await asyncio.to_thread(lambda: "answered by the thread of the call before")
 
     assert process.run(work()) == "answered by the thread of the call before"
-    with pytest.raises(NoThreadError, match="no thread can be begun: can't start new thread"):
+    with pytest.raises(NoThreadError, match="cannot start a thread: can't start new thread"):
         process.run(asyncio.to_thread(int))
 
 

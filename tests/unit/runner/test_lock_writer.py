@@ -350,7 +350,7 @@ def test_status_does_not_wait_for_a_lock_folder_that_hangs(world: World, monkeyp
         (None, True, str(world.locks.folder)),
         (None, True, str(world.locks.union)),
     ]
-    assert any("locks has not answered within 0.01 s" in problem for problem in standing.problems)
+    assert any("locks did not answer within 0.01 s" in problem for problem in standing.problems)
     hangs.set()
     assert locks_at(None, None, world.clock.now()) == ()
 
@@ -361,7 +361,7 @@ def test_what_a_call_beside_returns_or_raises_is_handed_on() -> None:
     assert within(60, "it", lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
         within(60, "it", lambda: 1 // 0)
-    with pytest.raises(DeadlineError, match="the folder has not answered"):
+    with pytest.raises(DeadlineError, match="the folder did not answer"):
         within(0.01, "the folder", hangs.wait)
     hangs.set()
 
@@ -389,6 +389,6 @@ def test_a_close_goes_on_and_locks_are_written_later_where_no_thread_can_be_begu
     asyncio.run(story())
     assert len(venue.sent) == 1
     problem, *_ = seen.reports[1].problems
-    assert "locks is not written to: no thread can be begun: can't start new thread" in problem
+    assert "locks is not written to: cannot start a thread: can't start new thread" in problem
     assert problem.endswith("closing goes on")
     assert read_lock(world.folder / "locks" / "account__main.json", world.clock.now().timestamp()).locked

@@ -149,7 +149,7 @@ def test_an_adapter_that_cancels_itself_has_given_no_answer(store: Store, reques
 
 def test_a_pass_that_is_called_off_by_the_runner_does_end() -> None:
     """A cancel of ours comes through: it is told from an adapter's own by the task that it was asked of."""
-    from killswitch.execution.send.venue_session import called_off
+    from killswitch.execution.response_timeouts import called_off
 
     async def story() -> bool:
         seen: list[bool] = []

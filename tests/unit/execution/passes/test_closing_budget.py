@@ -168,8 +168,8 @@ def test_two_words_on_one_limit_come_to_the_stricter() -> None:
     ("traits", "says"),
     [
         (VenueTraits(costs=(Cost("submit", "orders", 1),)), "no such limit"),
-        (VenueTraits((RateLimit("x", 0, 1.0),)), "no limit"),
-        (VenueTraits((RateLimit("x", 1, 0.0),)), "no limit"),
+        (VenueTraits((RateLimit("x", 0, 1.0),)), "not a limit"),
+        (VenueTraits((RateLimit("x", 1, 0.0),)), "not a limit"),
     ],
 )
 def test_traits_that_contradict_themselves_are_refused(traits: VenueTraits, says: str) -> None:

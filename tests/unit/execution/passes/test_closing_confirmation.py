@@ -95,8 +95,8 @@ def test_an_order_of_ours_that_the_journal_does_not_know_pages_once(watched: Wat
     """It has our name and no journal: the first tick that sees it says so, later ones and a restart do not."""
     (text,) = watched.says(after(seconds=5), resting(name))
     assert text == (
-        f"order {name} of ours (sell BTC on account main) rests at the venue, and the journal does not know it: "
-        "another store, or another hand, uses our names; look at the venue"
+        f"order {name} of ours (sell BTC on account main) is open at the venue, and the journal has no such order: "
+        "another store or another process uses our order names; check at the venue"
     )
     assert watched.says(after(seconds=6), resting(name)) == []
     watched.restart()
@@ -114,7 +114,7 @@ def test_after_a_restart_the_journal_is_read_for_what_is_seen(watched: Watched, 
 @pytest.mark.parametrize(
     ("kind", "words"),
     [("filled", "has ended"), ("rejected", "was refused or never arrived"), ("absent", "was refused or never arrived"),
-     ("abandoned", "is of unknown fate for good")],
+     ("abandoned", "was abandoned with unknown status")],
 )  # fmt: skip
 def test_an_order_that_is_over_by_the_journal_and_open_at_the_venue_pages(
     watched: Watched, kind: JournalKind, words: str
@@ -157,8 +157,8 @@ def test_a_fill_of_an_order_that_was_refused_pages(watched: Watched) -> None:
     assert watched.says(after(seconds=3), resting()) == []
     (text,) = watched.says(after(minutes=1), fills=(fill("77"),))
     assert text == (
-        f"order {OURS} of ours on account main was filled, and by the journal it was refused or never arrived: look at "
-        f"the venue, and at ksctl explain {FIRST}"
+        f"order {OURS} of ours on account main was filled, and by the journal it was refused or never arrived: check "
+        f"at the venue, and see ksctl explain {FIRST}"
     )
 
 
@@ -208,9 +208,7 @@ def test_a_state_that_we_do_not_know_pages(watched: Watched, kind: JournalKind) 
     watched.writes("sending", after(seconds=1), side="sell", amount="5")
     words = f"MalformedAnswerError: order {OURS} is said to be pondering"
     watched.writes(kind, after(seconds=2), text=words)
-    assert (
-        len([text for text in watched.says(after(seconds=3)) if "a state that we do not know, pondering" in text]) == 1
-    )
+    assert len([text for text in watched.says(after(seconds=3)) if "an unknown state, pondering" in text]) == 1
     watched.writes("filled", after(seconds=4), filled="5")
     assert watched.says(after(seconds=5)) == []
 

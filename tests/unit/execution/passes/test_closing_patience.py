@@ -54,7 +54,7 @@ def test_a_full_close_outlasts_a_closed_market(
     assert venue.position("BTC") == left
     assert venue.state["log"].count("refused") <= 30
     if target == 0:
-        assert told == {None, f"BTC is refused again and again ({reason}), and tried again"}
+        assert told == {None, f"BTC is refused repeatedly ({reason}) and is retried"}
 
 
 def test_an_order_that_rests_for_long_is_told(store: Store) -> None:
@@ -76,7 +76,7 @@ def test_an_order_that_rests_for_long_is_told(store: Store) -> None:
     assert closer.stuck is None
     clock.elapsed += 30.0
     (name,) = venue.state["orders"]
-    assert closer.stuck == f"order {name} on BTC rests since 2021-05-19 12:00:00 UTC"
+    assert closer.stuck == f"order {name} on BTC has been open since 2021-05-19 12:00:00 UTC"
 
 
 def test_an_order_of_unknown_fate_for_long_is_told(store: Store) -> None:
@@ -102,5 +102,5 @@ def test_an_order_of_unknown_fate_for_long_is_told(store: Store) -> None:
     clock.elapsed += 30.0
     asyncio.run(drive(closer, 5))
     (name,) = venue.state["orders"]
-    wanted = f"order {name} on BTC is of unknown fate since 2021-05-19 12:00:00 UTC, and is asked about"
+    wanted = f"order {name} on BTC has unknown status since 2021-05-19 12:00:00 UTC and is being queried"
     assert closer.stuck == wanted

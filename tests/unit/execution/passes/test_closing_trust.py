@@ -94,7 +94,7 @@ def test_a_size_that_is_no_number_says_nothing_about_any_position(store: Store, 
     closer = Closer("main", venue, store, VirtualClock())
     closer.adopt(commit(store, decide(venue, {"BTC": D(10)})))
     asyncio.run(drive(closer, 30))
-    assert closer.distrust == f"BTC long is said to be {size} contracts"
+    assert closer.distrust == f"BTC long has an invalid size: {size} contracts"
     assert asyncio.run(drive(closer))
     assert venue.position("BTC") == 10
 
