@@ -9,7 +9,8 @@ from decimal import Decimal
 from killswitch.model.instant import rfc3339
 
 INFINITY = "∞"
-Span = tuple[float | None, float | None]
+Span = tuple[float | str | None, float | str | None]
+"""Two ends, as numbers or as the decimal texts of a record; None for an end that is not known."""
 
 
 def number(value: float | None, unit: str | None, unbounded: str = INFINITY) -> str:
@@ -31,8 +32,9 @@ def interval(span: Span | None, unit: str | None) -> str:
     """`4.51%` where known, `[4.51%, ∞]` where partly known, `unknown` where there is nothing."""
     if span is None or span == (None, None):
         return "unknown"
-    low, high = number(span[0], unit, "-" + INFINITY), number(span[1], unit)
-    return low if span[0] == span[1] else f"[{low}, {high}]"
+    least, most = (None if end is None else float(end) for end in span)
+    low, high = number(least, unit, "-" + INFINITY), number(most, unit)
+    return low if least == most else f"[{low}, {high}]"
 
 
 def money(amount: Decimal | None, currency: str = "") -> str:

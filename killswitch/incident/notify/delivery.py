@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, wait
+from dataclasses import replace
 from datetime import datetime, timedelta
 from time import monotonic
 
@@ -94,7 +95,7 @@ class Lane:
             return left
         try:
             due = self._attempt()
-            self.tally = Tally(self._outbox.waiting(self.target), self.tally.delivered, self.tally.given_up)
+            self.tally = replace(self.tally, pending=self._outbox.waiting(self.target))
             self._store_trouble = None
         except OvertakenError:
             raise
@@ -138,7 +139,7 @@ class Lane:
                 f"notifications to {self.target} were given up, because it took nothing for {waited}{why}; "
                 "`ksctl status` counts them"
             )
-            self.tally = Tally(self.tally.pending, self.tally.delivered, self.tally.given_up + given_up)
+            self.tally = replace(self.tally, given_up=self.tally.given_up + given_up)
         if self._clock.monotonic() >= self._forget_at:
             self._forget_at = self._clock.monotonic() + FORGET_EVERY
             self._outbox.forget(now - KEPT_FOR)
@@ -196,8 +197,7 @@ class Lane:
         for id_, future in tuple(self._hanging.items()):
             if future.done():
                 if future.exception() is None:
-                    self._outbox.settle(id_, to_micros(self._clock.now()), None)
-                    self.tally = Tally(self.tally.pending, self.tally.delivered + 1, self.tally.given_up)
+                    self._delivered(id_)
                     self._stalled, self._pause = None, FIRST_PAUSE
                 del self._hanging[id_]
 
@@ -207,9 +207,12 @@ class Lane:
     def _mark(self) -> None:
         """Write down what was taken. Until that has worked nothing else is sent, so that nothing is sent twice."""
         if self._unmarked is not None:
-            self._outbox.settle(self._unmarked, to_micros(self._clock.now()), None)
+            self._delivered(self._unmarked)
             self._unmarked = None
-            self.tally = Tally(self.tally.pending, self.tally.delivered + 1, self.tally.given_up)
+
+    def _delivered(self, message: str) -> None:
+        self._outbox.settle(message, to_micros(self._clock.now()), None)
+        self.tally = replace(self.tally, delivered=self.tally.delivered + 1)
 
     def _failed(self, delivery: Delivery, why: str) -> float:
         """Write down that an attempt failed; seconds until the next."""

@@ -19,11 +19,12 @@ from killswitch.model.instant import to_micros
 from killswitch.model.legible import CUT, legible, shortened
 from killswitch.model.snapshot import Closing, Instant
 from killswitch.model.words import NotificationEvent, Severity
-from killswitch.render.formats import INFINITY, instant, interval, money
+from killswitch.render.formats import instant, interval, money
 
 if TYPE_CHECKING:
     from killswitch.graph.nodes import PolicySet
-    from killswitch.model.decision import Decision, TriggerReading
+    from killswitch.incident.record.source_places import TriggerText
+    from killswitch.model.decision import TriggerReading
 
 MESSAGE_FORMAT: Final = "killswitch.notification/v1"
 
@@ -254,33 +255,26 @@ def _further(decision: str) -> Iterator[str]:
     yield f"look further: ksctl explain {decision}"
 
 
-Written = Mapping[tuple[str, str], tuple[str | None, str]]
-"""Policy and trigger → the unit of its signal, and its threshold as the policy writes it."""
+Written = Mapping[tuple[str, str], "TriggerText"]
+"""Policy and trigger → the trigger as the policy writes it."""
 
 
 def as_written(policies: PolicySet) -> Written:
-    """What the thresholds of the policies are in, so that a reading is told in the same spelling."""
-    from killswitch.signals.catalogue import CATALOGUE
+    """The triggers of the policies, by which a reading is written in the spelling of its threshold."""
+    from killswitch.incident.record.source_places import trigger_text
 
-    units = {spec.name: spec.unit for spec in CATALOGUE}
-    found: dict[tuple[str, str], tuple[str | None, str]] = {}
-    for graph in policies.graphs:
-        for trigger in graph.triggers:
-            limit = trigger.threshold
-            if limit is not None:
-                unit = units.get(graph.signals[limit.index].name)
-                found[graph.policy, trigger.name] = (unit, f"{limit.op} {limit.written}")
-    return found
+    return {
+        (graph.policy, trigger.name): trigger_text(graph, trigger)
+        for graph in policies.graphs
+        for trigger in graph.triggers
+    }
 
 
 def reading(decision: Decision, trigger: TriggerReading, written: Written) -> str:
     """`20.00% against >= 10%`; without the policy's own line, the numbers of the record."""
-    unit, threshold = written.get((decision.policy, trigger.name), (None, trigger.threshold))
+    text = written.get((decision.policy, trigger.name))
+    threshold = (text.threshold if text else None) or trigger.threshold
     if trigger.value is None:
         return f"unknown against {threshold}" if threshold else "true"
-    if unit is not None:
-        low, high = (None if each is None else float(each) for each in trigger.value)
-        return f"{interval((low, high), unit)} against {threshold or 'its expression'}"
-    least, most = trigger.value
-    value = least if least == most else f"[{least or '-' + INFINITY}, {most or INFINITY}]"
-    return f"{value or 'unknown'} against {threshold or 'its expression'}"
+    unit = text.unit if text else "fraction" if (threshold or "").endswith("%") else None
+    return f"{interval(trigger.value, unit)} against {threshold or 'its expression'}"

@@ -117,6 +117,11 @@ def amount(value: Decimal | None) -> str:
     return (shown.rstrip("0").rstrip(".") if "." in shown else shown) or "0"
 
 
+def place(account: str | None, symbol: str | None, side: str | None) -> str:
+    """The name of a position: `ETH/USDT:USDT long on main`."""
+    return f"{symbol} {side or ''}".rstrip() + f" on {account}"
+
+
 def clock(at: datetime | None, day: datetime | None = None) -> str:
     """The time of day in UTC, to the second; with the date where it is another one than that of `day`."""
     if at is None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 
 from killswitch.incident.record.document import Firing, TriggerFact
 from killswitch.incident.record.lifetime import Note
 from killswitch.incident.record.orders import stage_of
-from killswitch.incident.record.results import Result
-from killswitch.journal.entries import Entry, is_plan
+from killswitch.incident.record.results import Recorded, Result
+from killswitch.journal.entries import is_plan
 from killswitch.model.decision import Decision, TriggerReading
 from killswitch.model.effects import Cancels, Lock, Orders, of_kind, sizes_of, tag_of
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
@@ -29,22 +27,10 @@ _OUTCOMES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Acted:
-    """A decision with everything that is recorded of it."""
-
-    decision: Decision
-    firing: Firing
-    journal: Sequence[Entry]
-    result: Result
-    snapshot: Snapshot | None
-
-
-def firing_of(
-    decision: Decision, result: Result, journal: Sequence[Entry], snapshot: Snapshot | None, note: Note
-) -> Firing:
+def firing_of(acted: Recorded, note: Note) -> Firing:
     """The decision with the policy's words beside its numbers."""
-    equity, currency = equity_of(decision.scope, snapshot)
+    decision, result = acted.decision, acted.result
+    equity, currency = equity_of(decision.scope, acted.snapshot)
     stage = stage_of(decision)
     runbook = note.runbooks.get(stage)
     sizes, lock = sizes_of(decision.effects), of_kind(decision.effects, Lock)
@@ -54,7 +40,7 @@ def firing_of(
         stage=stage,
         level=decision.level,
         previous_level=decision.previous_level,
-        acted=any(is_plan(entry) for entry in journal),
+        acted=any(is_plan(entry) for entry in acted.journal),
         standing=result.standing,
         outcome=_outcome(decision, result),
         line=None if note.policy is None else note.policy.stages.get(stage),
@@ -93,14 +79,11 @@ def _outcome(decision: Decision, result: Result) -> str:
 
 def _fact(trigger: TriggerReading, note: Note) -> TriggerFact:
     text = None if note.policy is None else note.policy.triggers.get(trigger.name)
-    value = "true" if trigger.threshold is None else "unknown"
-    if trigger.value is not None:
-        low, high = (None if each is None else float(each) for each in trigger.value)
-        value = interval((low, high), text.unit if text else None)
+    is_expression = trigger.value is None and trigger.threshold is None
     return TriggerFact(
         name=trigger.name,
         signal=text.signal if text else None,
-        value=value,
+        value="true" if is_expression else interval(trigger.value, text.unit if text else None),
         threshold=(text.threshold if text else None) or trigger.threshold or "its expression",
         true_since=trigger.true_since,
         reason=trigger.reason,

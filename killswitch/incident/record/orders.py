@@ -4,53 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from typing import Any
 
 from killswitch.incident.record.closed_positions import ClosedPosition
 from killswitch.incident.record.document import Ended, Money, OrderOutcome, PositionLeft
 from killswitch.incident.record.order_lines import OrderLine
-from killswitch.incident.record.results import Result
+from killswitch.incident.record.results import Recorded, Result
 from killswitch.incident.record.totals import missing_of, sum_of
-from killswitch.journal.entries import Entry, Place, is_plan
+from killswitch.journal.entries import Place, is_plan
 from killswitch.model.decision import Decision
 
+_AS_FOLDED = set(OrderOutcome.__struct_fields__) & set(OrderLine.__struct_fields__) - {"text"}
 
-def outcomes(decision: Decision, result: Result, first: int) -> list[OrderOutcome]:
-    """The orders of one decision in the order in which they were sent, numbered from `first`."""
-    return [_outcome(decision, line, number) for number, line in enumerate(result.orders, start=first)]
+
+def outcomes(acted: Iterable[tuple[Decision, Result]]) -> tuple[OrderOutcome, ...]:
+    """The orders of the decisions in the order in which they were sent, numbered from 1."""
+    lines = [(decision, line) for decision, result in acted for line in result.orders]
+    return tuple(_outcome(decision, line, number) for number, (decision, line) in enumerate(lines, start=1))
 
 
 def _outcome(decision: Decision, line: OrderLine, number: int) -> OrderOutcome:
+    folded: dict[str, Any] = {name: getattr(line, name) for name in _AS_FOLDED}
     return OrderOutcome(
         number=number,
         decision=decision.id,
         stage=stage_of(decision),
-        account=line.account,
-        symbol=line.symbol,
-        position_side=line.position_side,
-        side=line.side,
-        attempt=line.attempt,
-        client_order_id=line.client_order_id,
-        sent_at=line.sent_at,
-        answered_at=line.answered_at,
-        amount=line.amount,
-        filled=line.filled,
-        price=line.price,
-        mark=line.mark,
-        slippage=line.slippage,
-        fee=line.fee,
-        outcome=line.outcome,
         text=line.text or line.fee_unknown,
         final=line.fate == "final",
-        fate=line.fate,
-        kind=line.kind,
-        rung=line.rung,
-        limit=line.limit,
-        purpose=line.purpose,
-        realised=line.realised,
-        bound=line.bound,
-        was_unknown=line.was_unknown,
-        arrival_mark=line.arrival_mark,
-        delay=line.delay,
+        **folded,
     )
 
 
@@ -61,16 +42,14 @@ def stage_of(decision: Decision) -> str:
     return decision.stage or "close by hand"
 
 
-def positions(
-    journals: Iterable[tuple[Decision, Sequence[Entry]]], became: Sequence[ClosedPosition]
-) -> list[PositionLeft]:
+def positions(acted: Iterable[Recorded], became: Sequence[ClosedPosition]) -> list[PositionLeft]:
     """Every position that was planned to be reduced, at the smallest target, as the venue showed it last."""
     first: dict[Place, str] = {}
-    for decision, journal in journals:
-        for entry in journal:
+    for each in acted:
+        for entry in each.journal:
             if is_plan(entry):
-                first.setdefault(entry.place, decision.id)
-    return [_position(first.get((each.account, each.symbol, each.side), ""), each) for each in became]
+                first.setdefault(entry.place, each.decision.id)
+    return [_position(first.get((one.account, one.symbol, one.side), ""), one) for one in became]
 
 
 def _position(decision: str, became: ClosedPosition) -> PositionLeft:
@@ -88,12 +67,13 @@ def _position(decision: str, became: ClosedPosition) -> PositionLeft:
     )
 
 
-def endings(decision: Decision, journal: Sequence[Entry], result: Result) -> list[Ended]:
+def endings(acted: Recorded) -> list[Ended]:
     """How the work on each account ended; one that has not is `closing`."""
-    ended = [Ended(decision.id, each.account, each.status, each.at, each.reason) for each in result.endings]
-    names = dict.fromkeys(e.account for e in journal if is_plan(e) and e.account is not None)
+    id_ = acted.decision.id
+    ended = [Ended(id_, each.account, each.status, each.at, each.reason) for each in acted.result.endings]
+    names = dict.fromkeys(e.account for e in acted.journal if is_plan(e) and e.account is not None)
     finished = {each.account for each in ended}
-    return ended + [Ended(decision.id, name, "closing", None, None) for name in names if name not in finished]
+    return ended + [Ended(id_, name, "closing", None, None) for name in names if name not in finished]
 
 
 def money_of(lines: Sequence[OrderLine], currency: str | None, *, swept: bool) -> Money:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from killswitch.incident.record.closed_positions import ClosedPosition
-from killswitch.incident.record.document import OrderOutcome
-from killswitch.incident.record.filters import amount
+from killswitch.incident.record.document import Incident, OrderOutcome
+from killswitch.incident.record.filters import amount, place
 from killswitch.incident.record.unprotected import Exposure
 from killswitch.journal.entries import Place
 from killswitch.render.formats import instant, money
 
 
-def remarks(
-    orders: Sequence[OrderOutcome],
-    positions: Sequence[ClosedPosition],
-    exposures: Sequence[Exposure],
-    swept: Sequence[str],
-    currency: str | None,
-    holdings: Collection[Place] = (),
-    unsent: Sequence[str] = (),
-) -> tuple[str, ...]:
-    """A sentence each; none for a close that went plainly. `swept`: accounts that were closed in one request.
+def remarks(incident: Incident, holdings: Collection[Place], unsent: Iterable[str]) -> tuple[str, ...]:
+    """A sentence each; none for a close that went plainly.
 
     `holdings`: the markets on which holdings are sold that are listed on others. `unsent`: accounts on which nothing
     was sent, although something was decided for them.
@@ -31,21 +23,22 @@ def remarks(
         "positions are as they were"
         for account in unsent
     ]
-    for order in orders:
+    for order in incident.orders:
         found += _order(order, holdings)
-    for position in positions:
-        found += _position(position, swept, currency or "")
-    for exposure in exposures:
+    for position in incident.positions:
+        found += _position(position, incident.swept, incident.money.currency or "")
+    for exposure in incident.exposures:
         found += _exposure(exposure)
     found += [
         f"the venue was asked to close the whole book of {account} in one request: what that closed has no order here"
-        for account in dict.fromkeys(swept)
+        for account in incident.swept
     ]
     return tuple(dict.fromkeys(found))
 
 
 def _order(order: OrderOutcome, holdings: Collection[Place]) -> Iterator[str]:
-    name = f"order {order.number} ({order.side} {_amount(order)} {_place(order)}, {order.client_order_id})"
+    position = place(order.account, order.symbol, order.position_side)
+    name = f"order {order.number} ({order.side} {_amount(order)} {position}, {order.client_order_id})"
     if order.fate == "abandoned":
         yield f"{name} is of unknown fate, and the venue is asked no more: it may have filled, or may yet"
     elif order.fate == "set aside":
@@ -81,12 +74,8 @@ def _amount(order: OrderOutcome) -> str:
     return "an unknown amount of" if order.amount is None else amount(order.amount)
 
 
-def _place(what: OrderOutcome | Exposure) -> str:
-    return f"{what.symbol} {what.position_side or ''}".rstrip() + f" on {what.account}"
-
-
 def _position(position: ClosedPosition, swept: Sequence[str], currency: str) -> Iterator[str]:
-    name = f"{position.symbol} {position.side or ''}".rstrip() + f" on {position.account}"
+    name = place(position.account, position.symbol, position.side)
     if position.others is not None and position.others > 0:
         hands = "the whole-book request, a liquidation" if position.account in swept else "a liquidation"
         yield (
@@ -106,7 +95,8 @@ def _position(position: ClosedPosition, swept: Sequence[str], currency: str) -> 
 
 
 def _exposure(exposure: Exposure) -> Iterator[str]:
-    name = f"{_place(exposure)} without its protective order {exposure.order}"
+    position = place(exposure.account, exposure.symbol, exposure.position_side)
+    name = f"{position} without its protective order {exposure.order}"
     if exposure.seconds is None:
         why = {"refused": f", the venue {exposure.text}", "unknown": ", whether the new one rests is not known"}
         yield f"{name} since {instant(exposure.since)}: nothing has taken its place{why.get(exposure.end, '')}"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import cached_property
 from typing import Literal
 
 from msgspec import DecodeError, Struct, structs
@@ -95,6 +97,27 @@ class Result(Struct, frozen=True):
     delay: Decimal | None = None
     unsent: tuple[str, ...] = ()
     """Accounts for which something was decided and nothing was sent, while the decision was acted on elsewhere."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A decision with everything that a store keeps of it; `snapshot` is None where none that can be read was kept."""
+
+    decision: Decision
+    journal: Sequence[Entry]
+    snapshot: Snapshot | None
+
+    @cached_property
+    def result(self) -> Result:
+        """The results by its own journal."""
+        return result_of(self.decision, self.journal, self.snapshot)
+
+
+def recorded(store: Store, decision: Decision) -> Recorded:
+    """What `store` keeps of `decision`."""
+    stored = store.decision(decision.id)
+    snapshot = None if stored is None else kept_snapshot(stored.snapshot)
+    return Recorded(decision, decode_all(store.journal(decision.id)), snapshot)
 
 
 def result_of(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot | None) -> Result:
@@ -203,8 +226,6 @@ def recorded_result(store: Store, decision: Decision) -> Result:
 
     Without the snapshot no entry price is known, and with it no realised P&L.
     """
-    stored = store.decision(decision.id)
-    snapshot = None if stored is None else kept_snapshot(stored.snapshot)
-    result = result_of(decision, decode_all(store.journal(decision.id)), snapshot)
+    result = recorded(store, decision).result
     positions = credit_own_decisions(store, result.positions, decision.as_of, {decision.id})
     return result if positions is result.positions else structs.replace(result, positions=positions)

@@ -8,9 +8,7 @@ from msgspec import Struct
 from killswitch.graph.nodes import Graph, PolicySet, Trigger
 from killswitch.model.store import Store
 from killswitch.model.words import Place
-from killswitch.signals.catalogue import CATALOGUE
-
-_UNITS = {spec.name: spec.unit for spec in CATALOGUE}
+from killswitch.signals.catalogue import BY_NAME
 
 
 class WrittenAt(Struct, frozen=True):
@@ -64,16 +62,17 @@ def _policy(graph: Graph) -> PolicyText:
     return PolicyText(
         at=_written(graph.place),
         stages={stage.name: _written(stage.place) for stage in graph.stages},
-        triggers={trigger.name: _trigger(graph, trigger) for trigger in graph.triggers},
+        triggers={trigger.name: trigger_text(graph, trigger) for trigger in graph.triggers},
     )
 
 
-def _trigger(graph: Graph, trigger: Trigger) -> TriggerText:
+def trigger_text(graph: Graph, trigger: Trigger) -> TriggerText:
+    """The trigger as its policy writes it."""
     threshold = trigger.threshold
     if threshold is None:
         return TriggerText(_written(trigger.place), None, None, None)
     name = graph.signals[threshold.index].name
-    return TriggerText(_written(trigger.place), name, _UNITS.get(name), f"{threshold.op} {threshold.written}")
+    return TriggerText(_written(trigger.place), name, BY_NAME[name].unit, f"{threshold.op} {threshold.written}")
 
 
 def _written(place: Place) -> WrittenAt:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from killswitch.incident.record.close_causes import by_hand
 from killswitch.incident.record.document import Firing, Moment, MomentKind, Reset
-from killswitch.incident.record.filters import amount
-from killswitch.incident.record.results import Result
+from killswitch.incident.record.filters import amount, place
+from killswitch.incident.record.results import Recorded, Result
 from killswitch.journal.entries import (
     Abandoned,
     Absent,
@@ -34,7 +34,7 @@ from killswitch.journal.entries import (
     known,
     text_of,
 )
-from killswitch.model.decision import Cancel, Decision, Notice
+from killswitch.model.decision import Cancel, Notice
 from killswitch.model.snapshot import Order, Snapshot
 
 _TOGETHER = 4
@@ -55,14 +55,6 @@ _WORDS = {
 }
 
 
-class Suspected(NamedTuple):
-    """A suspicion that came before the incident or during it, with its journal and what it was decided on."""
-
-    decision: Decision
-    journal: Sequence[Entry]
-    snapshot: Snapshot | None
-
-
 class _Row(NamedTuple):
     """A moment, and what it would be called together with others of its like: None for what stands alone."""
 
@@ -72,27 +64,28 @@ class _Row(NamedTuple):
 
 
 def timeline(
-    firings: Sequence[tuple[Firing, Sequence[Entry], Result, Snapshot | None]],
+    firings: Iterable[Firing],
+    acted: Iterable[Recorded],
     notices: Iterable[Notice],
     told: Iterable[Moment],
     reset: Reset | None,
-    suspicions: Iterable[Suspected] = (),
+    suspicions: Iterable[Recorded],
 ) -> tuple[Moment, ...]:
     """Triggers, firings, locks, orders, answers, verifications, ends, notices, messages and the reset, oldest first.
 
-    `firings`: each with the journal of its decision, what came of it, and the snapshot that was decided on.
-    `suspicions` are told between them: they fired nothing.
+    `acted` has the decision of each firing. `suspicions` are told between them: they fired nothing.
     """
     moments: list[Moment] = [*told]
     orders: list[_Row] = []
-    for firing, journal, result, snapshot in firings:
+    for firing, decided in zip(firings, acted, strict=True):
         moments += _triggers(firing)
         moments.append(Moment(firing.at, _KINDS[firing.kind], firing.level or None, _fired(firing)))
-        orders += _journal(journal, resting_orders(snapshot))
-        moments += _ends(journal, result)
+        orders += _journal(decided)
+        moments += _ends(decided.result)
+        moments += _effect_ends(decided.journal)
     for each in suspicions:
         moments.append(Moment(each.decision.as_of, "suspicion", None, _suspicion(each)))
-        orders += _journal(each.journal, resting_orders(each.snapshot))
+        orders += _journal(each)
         moments += _effect_ends(each.journal)
     moments += [Moment(notice.as_of, "notice", None, f"{notice.severity}: {notice.text}") for notice in notices]
     if reset is not None:
@@ -136,16 +129,17 @@ def _fired(firing: Firing) -> str:
     return f"level {firing.level} {firing.stage} fired ({confirmed or 'no trigger recorded'} confirmed){acted}"
 
 
-def _suspicion(suspected: Suspected) -> str:
+def _suspicion(suspected: Recorded) -> str:
     decision = suspected.decision
     acted = any(is_plan(entry) for entry in suspected.journal) or decision.is_withdrawal
     return f"{decision.reason or 'suspicion'}{'' if acted else '; recorded only, nothing is locked'}"
 
 
-def _journal(journal: Sequence[Entry], resting: Resting) -> Iterator[_Row]:
+def _journal(recorded: Recorded) -> Iterator[_Row]:
     """Orders and answers."""
-    kinds = {entry.client_order_id: entry.order for entry in journal if isinstance(entry, Sending)}
-    for entry in journal:
+    resting = resting_orders(recorded.snapshot)
+    kinds = {entry.client_order_id: entry.order for entry in recorded.journal if isinstance(entry, Sending)}
+    for entry in recorded.journal:
         said = _said(entry, kinds.get(entry.client_order_id), resting)
         if said is not None:
             kind, like, text = said
@@ -157,7 +151,7 @@ def _said(entry: Entry, sent_as: str | None, resting: Resting) -> tuple[MomentKi
 
     `sent_as`: the kind of the order that the entry is about, where the journal says it.
     """
-    where = f"{entry.symbol} {entry.position_side or ''}".rstrip() + f" on {entry.account}"
+    where = place(entry.account, entry.symbol, entry.position_side)
     match entry:
         case Sending():
             return ("sent", "an order was sent", f"order sent: {entry.side} {_amount(entry.amount)} {where}")
@@ -230,12 +224,11 @@ def _detail(entry: Entry) -> str:
     return f": {said}" if said else ""
 
 
-def _ends(journal: Sequence[Entry], result: Result) -> Iterator[Moment]:
+def _ends(result: Result) -> Iterator[Moment]:
     for ending in result.endings:
         why = f": {ending.reason}" if ending.reason else ""
         said = "every target is reached, as the venue itself shows" if ending.status == "flat" else ending.status
         yield Moment(ending.at, "finished", None, f"closing on {ending.account} ended, {said}{why}")
-    yield from _effect_ends(journal)
 
 
 def _effect_ends(journal: Sequence[Entry]) -> Iterator[Moment]:

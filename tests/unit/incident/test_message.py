@@ -40,7 +40,7 @@ def test_a_firing_says_what_fell_against_what_and_what_is_closed() -> None:
     told = of_decision(decision(), SUBJECT, acted=True)
     assert told.title == "[page] level 2 trim: p on account/main"
     assert told.body.splitlines() == [
-        "fall: 0.102 against >= 10%, true since 2021-05-19T12:00:00Z",
+        "fall: 10.20% against >= 10%, true since 2021-05-19T12:00:00Z",
         "the loss is LONG (long 80.0%, short 20.0%, over 15m)",
         "sell 0.75 BTC (long) on main, leaving 0.25",
         "lock account/main for reduce_only, until it is lifted",
@@ -50,7 +50,8 @@ def test_a_firing_says_what_fell_against_what_and_what_is_closed() -> None:
 
 def test_readings_are_written_as_the_policy_writes_its_thresholds() -> None:
     """In percent, where the record holds a fraction; what is partly known too."""
-    known = {("p", "fall"): ("fraction", ">= 10%")}
+    fall = graphs.graph([SignalRef("equity.drawdown")], [graphs.trigger("fall", 0, 0.10)], [graphs.stage("trim", 1, 0)])
+    known = as_written(graphs.policy_set(replace(fall, policy="p")))
     readings = (
         TriggerReading("fall", ("0.102", "0.102"), "0.1", START),
         TriggerReading("fall", ("0", "1"), "0.1", START, "nothing was observed before"),
@@ -60,8 +61,7 @@ def test_readings_are_written_as_the_policy_writes_its_thresholds() -> None:
         "fall: 10.20% against >= 10%, true since 2021-05-19T12:00:00Z",
         "fall: [0.00%, 100.00%] against >= 10%, true since 2021-05-19T12:00:00Z (nothing was observed before)",
     ]
-    fall = graphs.graph([SignalRef("equity.drawdown")], [graphs.trigger("fall", 0, 0.10)], [graphs.stage("trim", 1, 0)])
-    assert as_written(graphs.policy_set(replace(fall, policy="p")))["p", "fall"][0] == "fraction"
+    assert known["p", "fall"].unit == "fraction"
 
 
 def test_a_stage_that_is_about_no_loss_says_nothing_of_one() -> None:

@@ -225,7 +225,7 @@ def test_a_fee_in_another_asset_is_told_beside_the_sum_and_never_in_it() -> None
     )  # fmt: skip
     assert found.fees is None
     assert found.missing == (Missing("fees", Decimal(1), (2,), why="charged 0.002 BNB"),)
-    outcome = outcomes(decision(), found, 1)[1]
+    outcome = outcomes([(decision(), found)])[1]
     assert (outcome.fee, outcome.text, outcome.outcome) == (None, "charged 0.002 BNB", "filled")
 
 
