@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from jinja2 import TemplateNotFound, TemplateSyntaxError, nodes
 from jinja2.sandbox import SandboxedEnvironment
@@ -117,52 +116,39 @@ class Walk(Expressions):
         self._say("KS6106", written, "the name of a template must be a text", "write the name in quotes")
         return None
 
-    def _body(self, statements: Iterable[nodes.Node], scope: Scope) -> None:
-        for statement in statements:
-            self._statement(statement, scope)
-
-    def _statement(self, node: nodes.Node, scope: Scope) -> None:
-        self._step()
-        handle = _STATEMENTS.get(type(node))
-        if handle is not None:
-            handle(self, node, scope)
-        else:
-            what = type(node).__name__
-            self._say("KS6106", node, f"a template may not use {what}", "write it with loops, conditions and macros")
-
-    def _output(self, node: nodes.Output, scope: Scope) -> None:
+    def visit_output(self, node: nodes.Output, scope: Scope) -> None:
         for each in node.nodes:
             if isinstance(self._value(each, scope), Parts | ListOf):
                 self._say("KS6104", each, "this has parts, and is no text", "show its parts, or go through the list")
 
-    def _assign(self, node: nodes.Assign, scope: Scope) -> None:
+    def visit_assign(self, node: nodes.Assign, scope: Scope) -> None:
         self._bind(node.target, self._value(node.node, scope), scope)
 
-    def _assign_block(self, node: nodes.AssignBlock, scope: Scope) -> None:
+    def visit_assignblock(self, node: nodes.AssignBlock, scope: Scope) -> None:
         self._body(node.body, dict(scope))
         self._bind(node.target, Value(), scope)
 
-    def _with(self, node: nodes.With, scope: Scope) -> None:
+    def visit_with(self, node: nodes.With, scope: Scope) -> None:
         inner = dict(scope)
         for target, value in zip(node.targets, node.values, strict=True):
             self._bind(target, self._value(value, scope), inner)
         self._body(node.body, inner)
 
-    def _define(self, node: nodes.Macro, scope: Scope) -> None:
+    def visit_macro(self, node: nodes.Macro, scope: Scope) -> None:
         self._macros[-1][node.name] = Macro(node, self._at[-1], scope)
 
-    def _filter_block(self, node: nodes.FilterBlock, scope: Scope) -> None:
+    def visit_filterblock(self, node: nodes.FilterBlock, scope: Scope) -> None:
         self._value(node.filter, scope)
         self._body(node.body, dict(scope))
 
-    def _call_block(self, node: nodes.CallBlock, scope: Scope) -> None:
+    def visit_callblock(self, node: nodes.CallBlock, scope: Scope) -> None:
         self._value(node.call, scope)
         self._body(node.body, {**scope, **{each.name: Anything() for each in node.args}})
 
-    def _nothing(self, node: nodes.Node, scope: Scope) -> None:
+    def visit_extends(self, node: nodes.Extends, scope: Scope) -> None:
         """What has been looked at elsewhere."""
 
-    def _loop(self, node: nodes.For, scope: Scope) -> None:
+    def visit_for(self, node: nodes.For, scope: Scope) -> None:
         gone_through = self._value(node.iter, scope)
         item: Shape = Anything()
         if isinstance(gone_through, ListOf):
@@ -181,7 +167,7 @@ class Walk(Expressions):
         self._loops -= 1
         self._body(node.else_, dict(scope))
 
-    def _if(self, node: nodes.If, scope: Scope) -> None:
+    def visit_if(self, node: nodes.If, scope: Scope) -> None:
         """What is set in every branch is there afterwards; what is set in one only is not surely there."""
         branches = [node, *node.elif_]
         scopes = []
@@ -203,7 +189,7 @@ class Walk(Expressions):
         else:
             self._say("KS6106", target, "a template sets plain names only", "set a name of its own")
 
-    def _block(self, node: nodes.Block, scope: Scope) -> None:
+    def visit_block(self, node: nodes.Block, scope: Scope) -> None:
         """The block as the most derived template has it; `super()` leads to the next one."""
         versions = self._blocks.get(node.name, [(self._at[-1], node)])
         for template, block in versions[: 1 + self._supers(versions)]:
@@ -222,7 +208,7 @@ class Walk(Expressions):
             steps += 1
         return steps
 
-    def _include(self, node: nodes.Include, scope: Scope) -> None:
+    def visit_include(self, node: nodes.Include, scope: Scope) -> None:
         found = self._named(node.template)
         if found is None:
             return
@@ -230,12 +216,12 @@ class Walk(Expressions):
             if is_new:
                 self._body(found.tree.body, dict(scope))
 
-    def _import(self, node: nodes.Import, _scope: Scope) -> None:
+    def visit_import(self, node: nodes.Import, _scope: Scope) -> None:
         found = self._named(node.template)
         if found is not None:
             self._macros[-1][node.target] = macros_of(found, self._names if node.with_context else {})
 
-    def _from_import(self, node: nodes.FromImport, _scope: Scope) -> None:
+    def visit_fromimport(self, node: nodes.FromImport, _scope: Scope) -> None:
         found = self._named(node.template)
         if found is None:
             return
@@ -246,21 +232,3 @@ class Walk(Expressions):
                 self._macros[-1][alias] = known[name]
             else:
                 self._say("KS6103", node, f"`{found.name}` has no macro `{name}`", near(name, known), name)
-
-
-_STATEMENTS: dict[type[nodes.Node], Callable[[Walk, Any, Scope], None]] = {
-    nodes.Output: Walk._output,
-    nodes.For: Walk._loop,
-    nodes.If: Walk._if,
-    nodes.Assign: Walk._assign,
-    nodes.AssignBlock: Walk._assign_block,
-    nodes.With: Walk._with,
-    nodes.Macro: Walk._define,
-    nodes.Block: Walk._block,
-    nodes.Include: Walk._include,
-    nodes.Import: Walk._import,
-    nodes.FromImport: Walk._from_import,
-    nodes.Extends: Walk._nothing,
-    nodes.FilterBlock: Walk._filter_block,
-    nodes.CallBlock: Walk._call_block,
-}

@@ -51,17 +51,22 @@ def test_a_firing_says_what_fell_against_what_and_what_is_closed() -> None:
 def test_readings_are_written_as_the_policy_writes_its_thresholds() -> None:
     """In percent, where the record holds a fraction; what is partly known too."""
     fall = graphs.graph([SignalRef("equity.drawdown")], [graphs.trigger("fall", 0, 0.10)], [graphs.stage("trim", 1, 0)])
-    known = as_written(graphs.policy_set(replace(fall, policy="p")))
+    (known,) = as_written(graphs.policy_set(replace(fall, policy="p"))).values()
     readings = (
         TriggerReading("fall", ("0.102", "0.102"), "0.1", START),
         TriggerReading("fall", ("0", "1"), "0.1", START, "nothing was observed before"),
     )
-    told = of_decision(decision(triggers=readings), SUBJECT, acted=True, written=known)
+    told = of_decision(
+        decision(triggers=readings),
+        SUBJECT,
+        acted=True,
+        written={("p", "fall"): structs.replace(known, threshold=">= 10%")},
+    )
     assert told.body.splitlines()[:2] == [
         "fall: 10.20% against >= 10%, true since 2021-05-19T12:00:00Z",
         "fall: [0.00%, 100.00%] against >= 10%, true since 2021-05-19T12:00:00Z (nothing was observed before)",
     ]
-    assert known["p", "fall"].unit == "fraction"
+    assert known.unit == "fraction"
 
 
 def test_a_stage_that_is_about_no_loss_says_nothing_of_one() -> None:
