@@ -85,14 +85,18 @@ class BarTable:
         """(when the bars closed, the bar of each symbol), oldest first."""
         return self._walk(0)
 
+    def require(self, symbols: frozenset[str]) -> None:
+        """BarsError for a symbol that the table does not have."""
+        absent = sorted(symbols - set(self.symbols))
+        if absent:
+            raise BarsError(f"{self.name}: has no {', '.join(absent)}; it has {', '.join(self.symbols)}")
+
     def since(self, symbols: frozenset[str]) -> Iterator[tuple[datetime, dict[str, Bar]]]:
         """As iteration, from the first instant by which every one of `symbols` has had a bar.
 
         BarsError for a symbol that the table does not have.
         """
-        absent = sorted(symbols - set(self.symbols))
-        if absent:
-            raise BarsError(f"{self.name}: has no {', '.join(absent)}; it has {', '.join(self.symbols)}")
+        self.require(symbols)
         first = max((one.opened[0] for one in self._series if one.symbol in symbols), default=self._opened[0])
         return self._walk(bisect_left(self._opened, first))
 

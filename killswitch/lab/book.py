@@ -10,10 +10,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from killswitch.market.account import CASH_MARKETS
 from killswitch.model.snapshot import Market, Side
-
-CASH_MARKETS: frozenset[str] = frozenset({"spot", "equity"})
-"""Markets in which what is held is paid in full: no leverage, no short side."""
 
 
 class BookError(Exception):

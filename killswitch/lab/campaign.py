@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import Any, Final, Protocol
 
+from msgspec import Struct
+
 from killswitch.lab.backtest import Rule
 from killswitch.lab.bars import BarsError
 from killswitch.lab.book import Book
@@ -67,8 +69,7 @@ class Tried:
         return next((run for run in self.runs if run.rule == rule), None)
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(Struct, frozen=True):
     """Something that could not be run, and why. `rule` is None where it was not a matter of one."""
 
     market: str

@@ -185,11 +185,4 @@ def _series(
 
 def _floats(values: Floats) -> array[float]:
     """A compact sequence that gives Python's own floats, which print as they were rounded."""
-    column = array("d")
-    column.frombytes(values.tobytes())
-    return column
-
-
-def calm_bars(seed: int, minutes: int, start: datetime = START) -> BarTable:
-    """The same market without a crash, for long runs: `minutes` calm minutes, two prices in each."""
-    return crash_bars(seed, CrashModel(calm=minutes, crash=0, rebound=0, after=0, steps=2), start)
+    return array("d", values.tobytes())

@@ -60,13 +60,10 @@ class Tally:
     def ticked(self, snapshot: Snapshot) -> None:
         """Take the next bar as a tick saw it."""
         self.bars += 1
-        self._enter(snapshot)
+        self.ended(snapshot)
 
     def ended(self, snapshot: Snapshot) -> None:
         """Take the last bar once more: what was closed after its tick counts too."""
-        self._enter(snapshot)
-
-    def _enter(self, snapshot: Snapshot) -> None:
         place = self.bars - 1
         equity, gross = ZERO, ZERO
         for account in snapshot.accounts:

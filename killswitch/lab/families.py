@@ -6,7 +6,7 @@ Each book is one swap account in USDT with 100,000 of equity and leverage 5; its
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import combinations
@@ -22,9 +22,6 @@ LEVERAGE = Decimal(5)
 GROSS = Decimal(3)
 
 Kind = Literal["given", "split", "hedged", "directional", "concentrated"]
-RANDOM_KINDS: tuple[Kind, ...] = ("hedged", "directional", "concentrated")
-_LEAST = {"hedged": 2, "directional": 1, "concentrated": 2}
-"""How many symbols a kind of book needs."""
 _SPREAD = 0.7
 """The standard deviation of the logarithm of a weight: the largest of eight is about eight times the smallest."""
 _OTHER_SIDE = Decimal("0.2")
@@ -81,13 +78,13 @@ def random_books(symbols: Sequence[str], count: int, *, seed: int, gross: Decima
     """
     members: list[Member] = []
     missing = []
-    for kind in RANDOM_KINDS:
-        if len(symbols) < _LEAST[kind]:
-            missing.append(f"no {kind} books: they need {_LEAST[kind]} symbols, and there {_are(len(symbols))}")
+    for kind, (least, draw) in _RANDOM_KINDS.items():
+        if len(symbols) < least:
+            missing.append(f"no {kind} books: they need {least} symbols, and there {_are(len(symbols))}")
             continue
         for number in range(count):
             chance = Random(f"{seed}/{kind}/{number}")
-            drawn = _DRAWS[kind](symbols, chance, number, gross * EQUITY)
+            drawn = draw(symbols, chance, number, gross * EQUITY)
             members.append(Member(kind, _book(f"{kind} {number + 1:02d}", drawn)))
     return Family(tuple(members), tuple(missing))
 
@@ -125,7 +122,12 @@ def _concentrated(symbols: Sequence[str], chance: Random, _number: int, gross: D
     return _in_order(symbols, {s: (sides[s], n) for s, n in notionals.items()})
 
 
-_DRAWS = {"hedged": _hedged, "directional": _directional, "concentrated": _concentrated}
+_RANDOM_KINDS: dict[Kind, tuple[int, Callable[[Sequence[str], Random, int, Decimal], Held]]] = {
+    "hedged": (2, _hedged),
+    "directional": (1, _directional),
+    "concentrated": (2, _concentrated),
+}
+"""How many symbols a kind of book needs, and what draws one."""
 
 
 def _weights(symbols: Sequence[str], chance: Random) -> dict[str, float]:

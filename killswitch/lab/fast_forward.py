@@ -37,9 +37,9 @@ ROUNDING = 1e-9
 
 
 class Quiet:
-    """Looks ahead for one run. `interpreter` is None where no policy watches."""
+    """Looks ahead for one run."""
 
-    def __init__(self, panel: Panel, interpreter: Interpreter | None, rules: MarketRules) -> None:
+    def __init__(self, panel: Panel, interpreter: Interpreter, rules: MarketRules) -> None:
         self._panel = panel
         self._interpreter = interpreter
         self._rules = rules
@@ -65,7 +65,7 @@ class Quiet:
     def pass_over(self, count: int, standing: Standing) -> None:
         """Enter the next `count` bars into the interpreter's histories."""
         begin, last = standing.number + 1, standing.number + count
-        for rest in self._resting() or ():
+        for rest in self._interpreter.at_rest() or ():
             keep = int(self._panel.at[last]) - rest.watch.prepared.keep
             if (sample := rest.watch.prepared.sample) is not None:
                 keep -= keep % sample  # marks are sampled at the first observation of each stretch
@@ -80,11 +80,8 @@ class Quiet:
         near = np.flatnonzero(about >= top - ROUNDING * max(1.0, abs(top)))
         return max(standing.observed(rest.places, first + int(each)).equity for each in near)
 
-    def _resting(self) -> tuple[Rest, ...] | None:
-        return () if self._interpreter is None else self._interpreter.at_rest()
-
     def _quiet_bars(self, standing: Standing) -> int:
-        resting = self._resting() if self._screens else None
+        resting = self._interpreter.at_rest() if self._screens else None
         if resting is None or not all(account.idle for account in standing.accounts):
             return 0
         first, last, look = standing.number + 1, len(self._panel), FIRST_LOOK

@@ -8,8 +8,7 @@ from itertools import islice
 from typing import Self
 
 from killswitch.lab.bars import BarTable
-from killswitch.lab.book import Book, demo_book
-from killswitch.lab.crash import calm_bars
+from killswitch.lab.book import Book
 from killswitch.market.paper import PaperMarket
 from killswitch.market.rules import MarketRules
 from killswitch.market.tape import Bar
@@ -113,16 +112,3 @@ def record(bars: BarTable, book: Book) -> Iterator[Snapshot]:
         yield Snapshot(as_of=at, accounts=accounts, format="killswitch.snapshot/v1")
         first = False
         at = feed.step()
-
-
-def bench_recording(count: int = 100_000, *, seed: int = 1) -> Iterator[Snapshot]:
-    """`count` snapshots, a minute apart, of an account with eight positions and every field that `record` gives.
-
-    The market is `lab.crash`'s without its crash; the book is the demo's at a fifth of its size, so that months
-    of walking do not ruin it.
-    """
-    demo = demo_book()
-    account = demo.accounts[0]
-    small = tuple(p.model_copy(update={"notional": p.notional / 5}) for p in account.positions)
-    book = demo.model_copy(update={"accounts": (account.model_copy(update={"positions": small}),)})
-    return record(calm_bars(seed, count), book)

@@ -140,14 +140,7 @@ class Fetch:
         """Fetch from `start` to before `stop` into a part, and put it with the rest. None if there was nothing."""
         part = self._file.part(start)
         try:
-            return await self._into(part, start, stop, covered)
-        finally:
-            part.close()
-
-    async def _into(self, part: Part, start: int, stop: int, covered: Coverage | None) -> Coverage | None:
-        until = part.open(start)
-        try:
-            reached = min(await self._pages(part, until, stop), stop)
+            reached = min(await self._pages(part, part.open(start), stop), stop)
             beside = covered is not None and not covered.doubtful
             if beside and covered is not None and stop == covered.begins and reached < stop:
                 raise FetchError(
@@ -161,6 +154,7 @@ class Fetch:
         finally:
             if part.is_bare():
                 part.path.unlink()
+            part.close()
 
     async def _pages(self, part: Part, until: int, stop: int) -> int:
         """Page after page, until the venue has none or is past `stop`; before when everything is there.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
@@ -28,7 +28,7 @@ class _Followed:
 
     decision: Decision
     worth: dict[PositionName, tuple[Decimal, Decimal]]
-    ended: dict[str, ClosingStatus] = field(default_factory=dict)
+    ended: tuple[ClosingStatus, ...] = ()
     verified_at: datetime | None = None
     hedge_kept: Decimal | None = None
     cost: Decimal | None = None
@@ -60,7 +60,7 @@ class Firings:
             over = all(closing.status not in ("planned", "closing") for closing in found)
             if followed is None or not over or followed.ended:
                 continue
-            followed.ended = {str(place): closing.status for place, closing in enumerate(found)}
+            followed.ended = tuple(closing.status for closing in found)
             costs = [closing.cost for closing in found]
             followed.cost = None if None in costs else sum((cost for cost in costs if cost is not None), ZERO)
             if all(closing.status == "flat" for closing in found):
@@ -74,11 +74,12 @@ class Firings:
     def _firing(self, followed: _Followed, market: PaperMarket) -> Firing:
         decision = followed.decision
         closed = self._closed(decision.id, market)
-        statuses = list(followed.ended.values())
         ended: ClosingStatus | None = None
         orders = sizes_of(decision.effects)[tag_of(Orders)]
         if orders:
-            ended = "closing" if not statuses else next((each for each in statuses if each != "flat"), "flat")
+            ended = (
+                "closing" if not followed.ended else next((each for each in followed.ended if each != "flat"), "flat")
+            )
         book = decision.book
         return Firing(
             decision=decision.id, at=decision.as_of, policy=decision.policy, scope=decision.scope,

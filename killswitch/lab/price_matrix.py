@@ -10,7 +10,7 @@ from decimal import Decimal
 import numpy as np
 from numpy.typing import NDArray
 
-from killswitch.lab.bars import BarsError, BarTable, Series, bar_of, exact
+from killswitch.lab.bars import BarTable, Series, bar_of, exact
 from killswitch.market.tape import Bar, carry
 from killswitch.model.snapshot import Instrument
 
@@ -38,6 +38,7 @@ class Panel:
     """
 
     def __init__(self, table: BarTable) -> None:
+        self._table = table
         self.name = table.name
         self.interval = table.interval
         self.symbols = table.symbols
@@ -64,9 +65,7 @@ class Panel:
 
     def first(self, symbols: frozenset[str]) -> int:
         """The first instant by which each of `symbols` has had a bar. BarsError for one that is not there."""
-        absent = sorted(symbols - set(self.symbols))
-        if absent:
-            raise BarsError(f"{self.name}: has no {', '.join(absent)}; it has {', '.join(self.symbols)}")
+        self._table.require(symbols)
         starts = [
             int(np.searchsorted(rows, 0))
             for one, rows in zip(self._series, self._rows, strict=True)

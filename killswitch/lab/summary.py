@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
+from statistics import mean, quantiles
 
 from msgspec import Struct
 
@@ -108,8 +109,8 @@ class Summary(Struct, frozen=True):
 def summarise(tried: Sequence[Tried], rules: Sequence[str]) -> Summary:
     """The summary of every book that ended under each of `rules`: all together first, then by market and by kind."""
     whole = [each for each in tried if _ended(each, rules)]
-    markets = _distinct(each.market for each in whole)
-    kinds = _distinct(each.member.kind for each in whole)
+    markets = list(dict.fromkeys(each.market for each in whole))
+    kinds = list(dict.fromkeys(each.member.kind for each in whole))
     wanted: list[tuple[str | None, str | None]] = [(None, None)]
     wanted += [(None, kind) for kind in kinds if len(kinds) > 1]
     if len(markets) > 1:
@@ -154,24 +155,6 @@ def _left_nothing(firing: Firing) -> bool:
     return before is not None and after is not None and after <= before * DUST
 
 
-def percentile(values: Sequence[Decimal], share: Decimal) -> Decimal:
-    """Linear between the order statistics: type 7. ValueError for no values."""
-    if not values:
-        raise ValueError("there is no percentile of nothing")
-    ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
-
-
-def mean(values: Sequence[Decimal]) -> Decimal:
-    """ValueError for no values."""
-    if not values:
-        raise ValueError("there is no mean of nothing")
-    return sum(values, Decimal(0)) / len(values)
-
-
 def figures(rule: str, runs: Sequence[Run]) -> Figures:
     """One rule over the books of `runs`, at least one."""
     falls = [run.worst_drawdown for run in runs]
@@ -184,7 +167,7 @@ def figures(rule: str, runs: Sequence[Run]) -> Figures:
         if funded
         else None,
         drawdown_mean=mean(falls).quantize(_FRACTION),
-        drawdown_p95=percentile(falls, Decimal("0.95")).quantize(_FRACTION),
+        drawdown_p95=_p95(falls).quantize(_FRACTION),
         deep=(Decimal(sum(fall > DEEP for fall in falls)) / len(falls)).quantize(_FRACTION),
         turnover=mean([run.turnover / run.gross_start for run in held]).quantize(_FRACTION) if held else None,
         gross_kept=mean([run.gross_mean / run.gross_start for run in held]).quantize(_FRACTION) if held else None,
@@ -194,12 +177,12 @@ def figures(rule: str, runs: Sequence[Run]) -> Figures:
     )
 
 
+def _p95(values: Sequence[Decimal]) -> Decimal:
+    return quantiles(values, n=20, method="inclusive")[-1] if len(values) > 1 else values[0]
+
+
 def _ended(tried: Tried, rules: Sequence[str]) -> bool:
     return all((run := tried.run(rule)) is not None and run.complete for rule in rules)
-
-
-def _distinct(names: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(names))
 
 
 def _group(whole: Sequence[Tried], rules: Sequence[str], market: str | None, kind: str | None) -> Group:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from msgspec import structs
 
-from killswitch.graph.nodes import Graph, PolicySet
+from killswitch.graph.nodes import PolicySet, Stage
 from killswitch.graph.routing import Subject
 from killswitch.incident.notify.grouping import Repeats
 from killswitch.incident.notify.message import (
@@ -23,7 +23,7 @@ from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Closing, Instant
 from killswitch.model.store import Outgoing
-from killswitch.model.words import NotificationEvent
+from killswitch.model.words import NotificationEvent, Severity
 
 
 class Addressing:
@@ -72,38 +72,40 @@ class Addressing:
         yield from self._addressed(of_repeats(repeats, subject), subject)
 
     def _noticed(self, notice: Notice) -> Subject:
-        graph = self._graphs.get(notice.policy)
-        named = () if graph is None else tuple(dict.fromkeys(name for stage in graph.stages for name in stage.notify))
-        labels = () if graph is None else graph.labels
-        return Subject("notice", notice.severity, notice.policy, notice.scope, None, named, labels)
+        return self._subject("notice", notice.severity, notice, None, lambda stage: True)
 
     def _suspected(self, decision: Decision, *, paged: bool) -> Subject:
         """A suspicion reaches whom the stage would; it is a notice, because nothing has fired."""
         graph = self._graphs.get(decision.policy)
-        stages = () if graph is None else [each for each in graph.stages if each.name == decision.stage]
-        return Subject(
-            "notice",
-            "info" if decision.is_withdrawal else "warning" if paged else "page",
-            decision.policy,
-            decision.scope,
-            next((each.level for each in stages), None),
-            tuple(dict.fromkeys(name for each in stages for name in each.notify)),
-            () if graph is None else graph.labels,
-        )
+        level = next((each.level for each in graph.stages if each.name == decision.stage), None) if graph else None
+        severity: Severity = "info" if decision.is_withdrawal else "warning" if paged else "page"
+        return self._subject("notice", severity, decision, level, lambda stage: stage.name == decision.stage)
 
     def _decided(self, event: NotificationEvent, decision: Decision) -> Subject:
         """A reset, and the end of a close, reach those who were told of what they end."""
-        graph = self._graphs.get(decision.policy)
         level = decision.previous_level if event == "reset" else decision.level
-        return Subject(
+        of_level = event == "reset" or decision.stage is None
+        return self._subject(
             event,
             "page" if event in ("fired", "residual") else "info",
-            decision.policy,
-            decision.scope,
+            decision,
             None if decision.kind == "manual" else level,
-            () if graph is None else _notified(graph, None if event == "reset" else decision.stage, level),
-            () if graph is None else graph.labels,
+            lambda stage: stage.level == level if of_level else stage.name == decision.stage,
         )
+
+    def _subject(
+        self,
+        event: NotificationEvent,
+        severity: Severity,
+        about: Decision | Notice,
+        level: int | None,
+        chosen: Callable[[Stage], bool],
+    ) -> Subject:
+        """What routes are matched with: also whom the `chosen` stages of the policy name, and its labels."""
+        graph = self._graphs.get(about.policy)
+        named = [name for each in graph.stages if chosen(each) for name in each.notify] if graph else []
+        labels = graph.labels if graph else ()
+        return Subject(event, severity, about.policy, about.scope, level, tuple(dict.fromkeys(named)), labels)
 
     def _addressed(self, message: Message, subject: Subject) -> Iterator[Outgoing]:
         """Once to each target, whatever number of routes lead there."""
@@ -116,9 +118,3 @@ class Addressing:
                     seen.add(target.key)
                     own = structs.replace(message, id=digest(message.id, target.key))
                     yield Outgoing(own.id, to_micros(own.at), route.name, target.key, encode_message(own))
-
-
-def _notified(graph: Graph, stage: str | None, level: int) -> tuple[str, ...]:
-    """Whom the stage names; of a reset, whom the stages of the level that ends name."""
-    chosen = [each for each in graph.stages if (each.level == level if stage is None else each.name == stage)]
-    return tuple(dict.fromkeys(name for each in chosen for name in each.notify))

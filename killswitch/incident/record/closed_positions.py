@@ -7,13 +7,15 @@ Each decision has its own journal, so that to each the orders of the other are n
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from killswitch.incident.record.order_lines import OrderLine, order_lines
+from killswitch.incident.record.decision_basis import place_of
+from killswitch.incident.record.order_lines import OrderLine, order_lines, position_of
 from killswitch.journal.codec import decode_all
 from killswitch.journal.entries import Entry, Finished, Place, Planned, Verified, known
 from killswitch.model.decision import Decision
@@ -49,21 +51,21 @@ class ClosedPosition(Struct, frozen=True):
     other_decisions: Decimal | None = Decimal(0)
 
 
+@dataclass(slots=True)
 class _Facts:
     """What is gathered about one position over all decisions."""
 
-    def __init__(self, start: Decimal) -> None:
-        self.start = start
-        self.target = start
-        self.value: Decimal | None = None
-        self.seen: Verified | None = None
-        self.orders: list[OrderLine] = []
-        self.rules: Instrument | None = None
-        self.exempt = True
-        """Whether its orders are reduce-only: venues exempt them from the minimum of their notional."""
-        self.reason = ""
-        self.fed = False
-        """Whether a hop of ours brings something in: then what others did cannot be told apart."""
+    start: Decimal
+    target: Decimal
+    value: Decimal | None = None
+    seen: Verified | None = None
+    orders: list[OrderLine] = field(default_factory=list)
+    rules: Instrument | None = None
+    exempt: bool = True
+    """Whether its orders are reduce-only: venues exempt them from the minimum of their notional."""
+    reason: str = ""
+    fed: bool = False
+    """Whether a hop of ours brings something in: then what others did cannot be told apart."""
 
 
 def closed_positions(told: Iterable[Told]) -> tuple[ClosedPosition, ...]:
@@ -75,10 +77,10 @@ def closed_positions(told: Iterable[Told]) -> tuple[ClosedPosition, ...]:
         for entry in journal:
             _take(facts, entry, ours)
         for order in orders:
-            found = facts.get((order.account, order.symbol, order.position_side))
+            found = facts.get(position_of(order))
             if order.purpose == "reduce" and found is not None:
                 found.orders.append(order)
-        hops = {(i.account, i.symbol, i.position_side) for i in decision.intents if i.purpose == "hop"}
+        hops = {place_of(each) for each in decision.intents if each.purpose == "hop"}
         for key, found in facts.items():
             found.fed |= key in hops
             found.exempt &= ours.get(key, True)
@@ -99,11 +101,7 @@ def _reduced(decision: Decision) -> dict[Place, bool]:
 
     Those that a hop or a hedge passes through have no target.
     """
-    return {
-        (each.account, each.symbol, each.position_side): each.reduce_only
-        for each in decision.intents
-        if each.purpose == "reduce"
-    }
+    return {place_of(each): each.reduce_only for each in decision.intents if each.purpose == "reduce"}
 
 
 def _take(facts: dict[Place, _Facts], entry: Entry, ours: Collection[Place]) -> None:
@@ -112,7 +110,8 @@ def _take(facts: dict[Place, _Facts], entry: Entry, ours: Collection[Place]) -> 
         contracts, target = known(entry.contracts), known(entry.target)
         if target is None:
             return
-        found = facts.setdefault(key, _Facts(target + (contracts or Decimal(0))))
+        start = target + (contracts or Decimal(0))
+        found = facts.setdefault(key, _Facts(start, start))
         found.target = min(found.target, target)
         found.value = found.value or known(entry.value)
     elif isinstance(entry, Verified) and key in facts:
@@ -125,6 +124,7 @@ def _position(key: Place, facts: _Facts) -> ClosedPosition:
     account, symbol, side = key
     filled = _filled(facts.orders)
     left = None if facts.seen is None else known(facts.seen.position)
+    worth = None if left is None or facts.value is None else left * facts.value
     others = None
     if filled is not None and left is not None and not facts.fed and not _answered_later(facts):
         others = facts.start - filled - left
@@ -140,8 +140,8 @@ def _position(key: Place, facts: _Facts) -> ClosedPosition:
         left=left,
         others=others,
         seen_at=None if facts.seen is None else facts.seen.at,
-        dust=_dust(symbol or "", left, facts),
-        worth=None if left is None or facts.value is None else left * facts.value,
+        dust=_dust(symbol or "", left, worth, facts),
+        worth=worth,
     )
 
 
@@ -182,7 +182,7 @@ def _reasons(journal: Sequence[Entry]) -> dict[str | None, str]:
     return {account: "; ".join(reasons) for account, reasons in found.items()}
 
 
-def _dust(symbol: str, left: Decimal | None, facts: _Facts) -> bool | None:
+def _dust(symbol: str, left: Decimal | None, worth: Decimal | None, facts: _Facts) -> bool | None:
     """By the venue's rules where they are known, or by the words with which the closing ended."""
     if left is None:
         return None
@@ -191,7 +191,6 @@ def _dust(symbol: str, left: Decimal | None, facts: _Facts) -> bool | None:
     rules = facts.rules
     minimum = None if rules is None else rules.min_amount or rules.amount_step
     least = None if rules is None or facts.exempt else rules.min_notional
-    worth = None if facts.value is None else left * facts.value
     if minimum is not None and left < minimum:
         return True
     if least is not None and worth is not None and worth < least:
@@ -230,10 +229,10 @@ def _lines_elsewhere(
     found: dict[Place, list[OrderLine]] = {}
     for stored in store.decisions(LOOKED_THROUGH):
         decision = stored.decision
-        if decision.id in own or not any((i.account, i.symbol, i.position_side) in keys for i in decision.intents):
+        if decision.id in own or not any(place_of(each) in keys for each in decision.intents):
             continue
         for line in order_lines(decision, decode_all(store.journal(decision.id)), None):
-            key = (line.account, line.symbol, line.position_side)
+            key = position_of(line)
             is_over = line.fate == "final" and line.answered_at is not None and line.answered_at < since
             if key in keys and line.purpose == "reduce" and not is_over and not line.did_nothing:
                 found.setdefault(key, []).append(line)

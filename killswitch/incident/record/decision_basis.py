@@ -27,7 +27,7 @@ class DecidedOn:
         self._intents = decision.intents
         self._of: dict[Place, list[Intent]] = {}
         for intent in decision.intents:
-            self._of.setdefault((intent.account, intent.symbol, intent.position_side), []).append(intent)
+            self._of.setdefault(place_of(intent), []).append(intent)
         rows: dict[Place, list[Position]] = {}
         for account in () if snapshot is None else snapshot.accounts:
             for position in account.positions or ():
@@ -54,11 +54,7 @@ class DecidedOn:
 
 def first_hops(decision: Decision) -> frozenset[Place]:
     """The markets on which the decision sells a holding that is listed on another one."""
-    return frozenset(
-        (each.account, each.symbol, each.position_side)
-        for each in decision.intents
-        if each.purpose == "hop" and each.after is None
-    )
+    return frozenset(place_of(each) for each in decision.intents if each.purpose == "hop" and each.after is None)
 
 
 def closes_all(decision: Decision) -> bool:
@@ -71,11 +67,12 @@ def closes_all(decision: Decision) -> bool:
 
 def only_passed_through(decision: Decision) -> frozenset[Place]:
     """The markets on which the decision sells nothing but what an order before has brought in."""
-    passed = {_key(each) for each in decision.intents if each.after is not None}
-    return frozenset(passed - {_key(each) for each in decision.intents if each.after is None})
+    passed = {place_of(each) for each in decision.intents if each.after is not None}
+    return frozenset(passed - {place_of(each) for each in decision.intents if each.after is None})
 
 
-def _key(intent: Intent) -> Place:
+def place_of(intent: Intent) -> Place:
+    """The position that an intent is about."""
     return (intent.account, intent.symbol, intent.position_side)
 
 

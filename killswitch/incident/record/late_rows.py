@@ -6,13 +6,14 @@ profit or loss until it is settled; the machine's memory says which are open, an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from operator import attrgetter
 
 import msgspec
 from msgspec import Struct
 
 from killswitch.incident.record.document import PendingChange
+from killswitch.incident.record.source_places import decoded
 from killswitch.model.decision import Decision
 from killswitch.model.instant import from_micros
 from killswitch.model.store import CoursePoint, IncidentStore
@@ -102,18 +103,9 @@ def restating_of(store: IncidentStore, opening: Decision) -> Restating:
 
 def kept_restating(store: IncidentStore, incident: str) -> Restating:
     """What was kept of the incident; nothing where nothing was, or another version wrote it."""
-    blob = store.live(restating_name(incident))
-    try:
-        return AS_ENTERED if blob is None else _KEPT.decode(blob)
-    except msgspec.DecodeError:
-        return AS_ENTERED
+    return decoded(_KEPT, store.live(restating_name(incident)), AS_ENTERED)
 
 
 def _memory(store: IncidentStore, opening: Decision) -> _History:
-    blobs: Iterable[bytes] = (
-        each.blob for each in store.states() if (each.policy, each.scope) == (opening.policy, opening.scope)
-    )
-    try:
-        return next((_MEMORY.decode(blob).history for blob in blobs), _History())
-    except msgspec.DecodeError:
-        return _History()
+    mine = (each.blob for each in store.states() if (each.policy, each.scope) == (opening.policy, opening.scope))
+    return decoded(_MEMORY, next(mine, None), _Memory()).history

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from killswitch.incident.record.document import RunbookFacts as RunbookFacts
-from killswitch.incident.record.source_places import PolicyText, places_of
+from killswitch.incident.record.source_places import PolicyText, decoded, keep, places_of
 from killswitch.model.decision import Decision
 from killswitch.model.store import IncidentStore, Store
 
@@ -148,19 +148,13 @@ encode_note = msgspec.json.Encoder().encode
 
 def keep_runbooks(store: Store, digest: str, runbooks: Runbooks) -> None:
     """Write down the runbooks of the policy set with this digest, unless they stand there."""
-    blob = msgspec.json.encode(runbooks, order="sorted")
-    if store.live(_name(digest)) != blob:
-        store.put_live(_name(digest), blob)
+    keep(store, f"runbooks/{digest}", msgspec.json.encode(runbooks, order="sorted"))
 
 
 def note_now(store: Store, decision: Decision) -> Note:
     """The note of an incident that begins with `decision`, from what the run on this store last wrote down."""
     lines = places_of(store, decision.policy_set).get(decision.policy)
-    blob = store.live(_name(decision.policy_set))
-    try:
-        runbooks = {} if blob is None else _RUNBOOKS.decode(blob)
-    except msgspec.DecodeError:
-        runbooks = {}  # written by another version: then nobody is known, and the report says so
+    runbooks = decoded(_RUNBOOKS, store.live(f"runbooks/{decision.policy_set}"), {})
     if decision.kind == "manual":  # no policy fired, so everyone whom the policy set names may be asked
         whole = {f"{policy}/{stage}": facts for policy, stages in runbooks.items() for stage, facts in stages.items()}
         return Note(lines, whole)
@@ -170,13 +164,4 @@ def note_now(store: Store, decision: Decision) -> Note:
 def note_of(store: IncidentStore, opening: Decision) -> Note:
     """The note kept with the incident that `opening` began; else what the store still knows."""
     blob = store.incident_note(opening.id)
-    if blob is not None:
-        try:
-            return _NOTE.decode(blob)
-        except msgspec.DecodeError:
-            return EMPTY
-    return note_now(store, opening)
-
-
-def _name(digest: str) -> str:
-    return f"runbooks/{digest}"
+    return note_now(store, opening) if blob is None else decoded(_NOTE, blob, EMPTY)

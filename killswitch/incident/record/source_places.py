@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 from msgspec import Struct
 
@@ -39,23 +41,32 @@ class PolicyText(Struct, frozen=True):
 _DECODER = msgspec.json.Decoder(dict[str, PolicyText])
 
 
-def keep_places(store: Store, policies: PolicySet) -> None:
-    """Write down the places of `policies` under its digest, unless they stand there."""
-    name = _name(policies.digest)
-    blob = msgspec.json.encode({graph.policy: _policy(graph) for graph in policies.graphs})
+T = TypeVar("T")
+
+
+def decoded(decoder: msgspec.json.Decoder[T], blob: bytes | None, otherwise: T) -> T:
+    """What was kept; `otherwise` where nothing was, or another version wrote it."""
+    try:
+        return otherwise if blob is None else decoder.decode(blob)
+    except msgspec.DecodeError:
+        return otherwise
+
+
+def keep(store: Store, name: str, blob: bytes) -> None:
+    """Write `blob` into the store by this name, unless it is there."""
     if store.live(name) != blob:
         store.put_live(name, blob)
 
 
+def keep_places(store: Store, policies: PolicySet) -> None:
+    """Write down the places of `policies` under its digest, unless they stand there."""
+    blob = msgspec.json.encode({graph.policy: _policy(graph) for graph in policies.graphs})
+    keep(store, f"places/{policies.digest}", blob)
+
+
 def places_of(store: Store, digest: str) -> dict[str, PolicyText]:
     """Policy name → its text, of the policy set with this digest; empty if it was never run on this store."""
-    blob = store.live(_name(digest))
-    if blob is None:
-        return {}
-    try:
-        return _DECODER.decode(blob)
-    except msgspec.DecodeError:
-        return {}  # written by another version: then the places are simply not known
+    return decoded(_DECODER, store.live(f"places/{digest}"), {})
 
 
 def _policy(graph: Graph) -> PolicyText:
@@ -77,7 +88,3 @@ def trigger_text(graph: Graph, trigger: Trigger) -> TriggerText:
 
 def _written(place: Place) -> WrittenAt:
     return WrittenAt(place.file, place.line, place.text.strip())
-
-
-def _name(digest: str) -> str:
-    return f"places/{digest}"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import msgspec
 from msgspec import Struct
 
 from killswitch.graph.nodes import PolicySet
-from killswitch.lab.campaign import Campaign, Results, Tried
+from killswitch.lab.campaign import Campaign, Fault, Results, Tried
 from killswitch.lab.outcome import BACKTEST_FORMAT, Run
 from killswitch.lab.summary import Summary, summarise
 
@@ -32,15 +31,6 @@ class BookTried(Struct, frozen=True):
     runs: tuple[Run, ...]
 
 
-class NotRun(Struct, frozen=True):
-    """What could not be run, and why."""
-
-    market: str
-    book: str
-    rule: str | None
-    text: str
-
-
 class Answer(Struct, frozen=True):
     """`complete` false: stopped (`stopped`), or something could not be run (`not_run`); what is there is whole.
 
@@ -58,10 +48,7 @@ class Answer(Struct, frozen=True):
     books: tuple[BookTried, ...]
     summary: Summary
     missing: tuple[str, ...]
-    not_run: tuple[NotRun, ...]
-
-
-FORMAT: Final = BACKTEST_FORMAT
+    not_run: tuple[Fault, ...]
 
 
 def used(policies: PolicySet, variant: str | None = None) -> PoliciesUsed:
@@ -78,7 +65,7 @@ def answer(
 
     summary = summarise(results.tried, campaign.rules)
     return Answer(
-        format=FORMAT,
+        format=BACKTEST_FORMAT,
         complete=results.complete,
         stopped=results.stopped and not results.complete,
         policies=policies,
@@ -89,7 +76,7 @@ def answer(
         books=tuple(_tried(each) for each in results.tried),
         summary=summary,
         missing=tuple(missing),
-        not_run=tuple(NotRun(f.market, f.book, f.rule, f.text) for f in results.faults),
+        not_run=results.faults,
     )
 
 
