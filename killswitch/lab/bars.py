@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import TypeVar
 
 from killswitch.market.rules import derived
 from killswitch.market.tape import Bar, carry
@@ -203,11 +204,17 @@ def _fault(before: float, values: tuple[float | None, ...]) -> str | None:
     ts, opened, high, low, close, volume = known
     if ts <= before:
         return "ts is not later than that of the row before"
+    return bar_fault(opened, high, low, close, volume)
+
+
+N = TypeVar("N", float, Decimal)
+
+
+def bar_fault(opened: N, high: N, low: N, close: N, volume: N) -> str | None:
+    """Why these numbers are not those of a bar, or None."""
     if not 0 < low <= min(opened, close) <= max(opened, close) <= high:
         return f"not a bar: open {opened}, high {high}, low {low}, close {close}"
-    if volume < 0:
-        return f"volume {volume} is below zero"
-    return None
+    return f"volume {volume} is below zero" if volume < 0 else None
 
 
 def bar_of(one: Series, row: int) -> Bar:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Self
@@ -55,10 +57,9 @@ class BookAccount(_Part):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        symbols = [position.symbol for position in self.positions]
-        for symbol in symbols:
-            if symbols.count(symbol) > 1:
-                raise ValueError(f"{symbol} is held twice; accounts are in one-way mode")
+        twice = _repeated(position.symbol for position in self.positions)
+        if twice:
+            raise ValueError(f"{twice} is held twice; accounts are in one-way mode")
         for position in self.positions:
             self._check(position)
         return self
@@ -74,6 +75,11 @@ class BookAccount(_Part):
             raise ValueError(f"{position.symbol}: leverage means nothing in a {self.market} account")
 
 
+def _repeated(names: Iterable[str]) -> str | None:
+    """The first name that is given more than once."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
+
+
 class Book(_Part):
     """Accounts and what they hold. Account names are unique."""
 
@@ -84,10 +90,9 @@ class Book(_Part):
     def _unique(self) -> Self:
         if not self.accounts:
             raise ValueError("holds no account")
-        names = [account.account for account in self.accounts]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"account {name} is given twice")
+        twice = _repeated(account.account for account in self.accounts)
+        if twice:
+            raise ValueError(f"account {twice} is given twice")
         return self
 
     @property

@@ -25,7 +25,8 @@ from typing import IO
 import msgspec
 from msgspec import Struct
 
-from killswitch.lab.bars import COLUMNS
+from killswitch.gate.files import replace_file
+from killswitch.lab.bars import COLUMNS, bar_fault
 from killswitch.model.inspection import Bar
 
 HEAD = ",".join(COLUMNS) + "\n"
@@ -162,8 +163,8 @@ class BarFile:
             ends if before is None else max(ends, before.ends),
             len(rows),
         )
-        _put(self.path, (HEAD + "".join(rows[ts] for ts in sorted(rows))).encode())
-        _put(self._coverage_at, msgspec.json.format(msgspec.json.encode(found)) + b"\n")
+        replace_file(self.path, (HEAD + "".join(rows[ts] for ts in sorted(rows))).encode())
+        replace_file(self._coverage_at, msgspec.json.format(msgspec.json.encode(found)) + b"\n")
         part.path.unlink()
         return found
 
@@ -252,17 +253,11 @@ class Part:
 
 def unsound(bar: Bar) -> str | None:
     """Why this is no bar that a backtest can use, or None."""
-    prices = (bar.open, bar.high, bar.low, bar.close)
+    numbers = (bar.open, bar.high, bar.low, bar.close, bar.volume)
     try:
-        if not all(value.is_finite() for value in (*prices, bar.volume)):
-            return "a value is not a number"
-        if not 0 < bar.low <= min(bar.open, bar.close) <= max(bar.open, bar.close) <= bar.high:
-            return f"open {bar.open}, high {bar.high}, low {bar.low}, close {bar.close}"
-        if bar.volume < 0:
-            return f"volume {bar.volume} is below zero"
+        return bar_fault(*numbers) if all(value.is_finite() for value in numbers) else "a value is not a number"
     except (InvalidOperation, AttributeError, TypeError):
         return "a value is missing"
-    return None
 
 
 def _locked(path: Path) -> IO[bytes]:
@@ -295,13 +290,3 @@ def _head(whose: Whose) -> bytes:
 def _doubtful_head(whose: Whose) -> bytes:
     """That of a part by an older version, whose marks are as doubtful as its coverage: it begins anew."""
     return msgspec.json.encode(whose) + b"\n"
-
-
-def _put(path: Path, content: bytes) -> None:
-    """The file as a whole, or as it was."""
-    beside = path.with_name(path.name + ".tmp")
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from killswitch.render.series import Mark, extremes, stack_sample
@@ -26,10 +27,12 @@ def line_chart(
     marks: Sequence[Mark] = (),
     width: float = 8.0,
     height: float = 3.0,
+    stacked: bool = False,
 ) -> str:
     """One line for each of `series`, the first on top, as an `<svg …>` element.
 
-    Each is as long as `at`, which is in microseconds and rising.
+    Each is as long as `at`, which is in microseconds and rising. `stacked` draws areas instead of lines: signed
+    amounts, what is above zero stacked upwards and what is below it downwards.
     The element has a viewBox and no size of its own; `title` is for screen readers and is not drawn; text is text,
     in the colour of the page (`currentColor`). NaN and infinities are gaps. Long series are thinned, lowest and
     highest kept. `unit` stands over the axis; "fraction" is drawn in percent. `width` and `height` are of the
@@ -37,53 +40,36 @@ def line_chart(
 
     ValueError for a series of another length than `at`.
     """
-    from killswitch.render.chart import Frame, colour
+    from killswitch.render.chart import Frame
 
-    _check(at, series)
-
-    def draw(axes: Axes) -> None:
-        for number, values in enumerate(series.values()):
-            times, kept = extremes(at, values, round(width * _COLUMNS))
-            dashes = _DASHES[number % len(_DASHES)]
-            thick, above = (1.6, 3 - number / 100) if number else (2.0, 3.0)
-            axes.plot(times, kept, color=colour(number), linewidth=thick, linestyle=dashes, zorder=above)
-
-    frame = Frame(title, unit, width, height, span=(at[0], at[-1]) if at else None)
-    return frame.render(draw, list(series), marks, dashes=_DASHES)
-
-
-def stacked_chart(
-    title: str,
-    at: Sequence[int],
-    series: Mapping[str, Sequence[float]],
-    *,
-    unit: str,
-    marks: Sequence[Mark] = (),
-    width: float = 8.0,
-    height: float = 3.0,
-) -> str:
-    """Signed amounts stacked: what is above zero upwards, what is below it downwards. Otherwise as `line_chart`."""
-    from killswitch.render.chart import Frame, colour
-
-    _check(at, series)
-
-    def draw(axes: Axes) -> None:
-        times, layers = stack_sample(at, list(series.values()), round(width * _STACK_COLUMNS))
-        up, down = [0.0] * len(times), [0.0] * len(times)
-        for number, values in enumerate(layers):
-            above = [base + max(value, 0.0) for base, value in zip(up, values, strict=True)]
-            below = [base + min(value, 0.0) for base, value in zip(down, values, strict=True)]
-            for base, edge in ((up, above), (down, below)):
-                if edge != base:
-                    axes.fill_between(times, base, edge, color=colour(number), linewidth=0, alpha=0.85)
-            up, down = above, below
-        axes.axhline(0.0, color="#010203", linewidth=0.8)
-
-    frame = Frame(title, unit, width, height, span=(at[0], at[-1]) if at else None)
-    return frame.render(draw, list(series), marks, dashes=None)
-
-
-def _check(at: Sequence[int], series: Mapping[str, Sequence[float]]) -> None:
     for name, values in series.items():
         if len(values) != len(at):
             raise ValueError(f"{name}: {len(values)} values for {len(at)} instants")
+    draw = partial(_areas if stacked else _lines, at=at, layers=list(series.values()), width=width)
+    frame = Frame(title, unit, width, height, span=(at[0], at[-1]) if at else None)
+    return frame.render(draw, list(series), marks, dashes=None if stacked else _DASHES)
+
+
+def _lines(axes: Axes, at: Sequence[int], layers: Sequence[Sequence[float]], width: float) -> None:
+    from killswitch.render.chart import colour
+
+    for number, values in enumerate(layers):
+        times, kept = extremes(at, values, round(width * _COLUMNS))
+        dashes = _DASHES[number % len(_DASHES)]
+        thick, above = (1.6, 3 - number / 100) if number else (2.0, 3.0)
+        axes.plot(times, kept, color=colour(number), linewidth=thick, linestyle=dashes, zorder=above)
+
+
+def _areas(axes: Axes, at: Sequence[int], layers: Sequence[Sequence[float]], width: float) -> None:
+    from killswitch.render.chart import INK, colour
+
+    times, sampled = stack_sample(at, layers, round(width * _STACK_COLUMNS))
+    up, down = [0.0] * len(times), [0.0] * len(times)
+    for number, values in enumerate(sampled):
+        above = [base + max(value, 0.0) for base, value in zip(up, values, strict=True)]
+        below = [base + min(value, 0.0) for base, value in zip(down, values, strict=True)]
+        for base, edge in ((up, above), (down, below)):
+            if edge != base:
+                axes.fill_between(times, base, edge, color=colour(number), linewidth=0, alpha=0.85)
+        up, down = above, below
+    axes.axhline(0.0, color=INK, linewidth=0.8)

@@ -16,7 +16,7 @@ from killswitch.incident.record.filters import percent
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.effects import Effect, Lock, Orders, kind_of, listed
 from killswitch.model.instant import to_micros
-from killswitch.model.legible import CUT, legible, shortened
+from killswitch.model.legible import CUT, legible, one_line, shortened
 from killswitch.model.snapshot import Closing, Instant
 from killswitch.model.words import NotificationEvent, Severity
 from killswitch.render.formats import instant, interval, money
@@ -66,8 +66,7 @@ def digest(*parts: str) -> str:
 
 def plain(text: str) -> str:
     """One line that cannot pass for another: whatever moves the cursor, turns the text round or hides is escaped."""
-    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in legible(text))
-    return shortened(shown, LONGEST_LINE)
+    return shortened(one_line(legible(text)), LONGEST_LINE)
 
 
 def fitted(message: Message, most: int, measure: Callable[[str], int] = len) -> str:

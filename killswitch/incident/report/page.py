@@ -35,8 +35,7 @@ def page(markdown: str, charts: Sequence[str]) -> str:
     parser = MarkdownIt("commonmark", {"html": False, "linkify": False}).enable("table")
     tokens = parser.parse(markdown)
     title = next((t.content for before, t in pairwise(tokens) if before.tag == "h1"), "Incident")
-    made = "".join(_block(parser, tokens, charts))
-    return _PAGE.format(title=escape(_text_of(parser, title)), body=made, style=_style())
+    return _PAGE.format(title=escape(_text_of(parser, title)), body=_body(parser, tokens, charts), style=_style())
 
 
 def page_as_written(markdown: str) -> str:
@@ -56,7 +55,7 @@ def _text_of(parser: MarkdownIt, inline: str) -> str:
     return "".join(child.content for child in children)
 
 
-def _block(parser: MarkdownIt, tokens: list[Token], charts: Sequence[str]) -> list[str]:
+def _body(parser: MarkdownIt, tokens: list[Token], charts: Sequence[str]) -> str:
     _mark_tables(tokens)
     _tick_boxes(tokens)
     for token in tokens:
@@ -64,7 +63,8 @@ def _block(parser: MarkdownIt, tokens: list[Token], charts: Sequence[str]) -> li
             token.type, token.content = "chart", "".join(_figure(*each) for each in enumerate(charts))
     renderer: Any = parser.renderer
     renderer.rules["chart"] = lambda found, index, *_: found[index].content
-    return [parser.renderer.render(tokens, parser.options, {})]
+    body: str = parser.renderer.render(tokens, parser.options, {})
+    return body
 
 
 def _figure(number: int, chart: str) -> str:

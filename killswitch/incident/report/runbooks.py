@@ -48,29 +48,25 @@ def runbook_problems(loaded: Loaded) -> tuple[Diagnostic, ...]:
 
 def _names(loaded: Loaded) -> Iterator[Diagnostic]:
     """Stages whose runbook is neither a document nor shipped. Nothing is said where a document could not be read."""
-    policies = [each for each in loaded.documents if isinstance(each.model, PolicyDocument)]
-    named = {name for policy in policies for _, name in _runbooks(policy)}
+    stages = [
+        (policy.source, number, stage.runbook)
+        for policy in loaded.documents
+        if isinstance(policy.model, PolicyDocument)
+        for number, stage in enumerate(policy.model.spec.stages)
+        if stage.runbook is not None
+    ]
     known = {each.name for each in loaded.documents if each.kind == "Runbook"}
     known |= {each.name for each in loaded.faulty if each.kind == "Runbook" and each.name is not None}
     lost = loaded.lost or any(each.kind == "Runbook" and each.name is None for each in loaded.faulty)
-    if lost or named <= known:
+    if lost or {name for _, _, name in stages} <= known:
         return
     known |= shipped()
-    for policy in policies:
-        for number, name in _runbooks(policy):
-            if name not in known:
-                yield policy.source.diagnostic(
-                    "KS6110", ("spec", "stages", number, "runbook"), f"there is no runbook `{name}`",
-                    _instead(name, known), severity="warning",
-                )  # fmt: skip
-
-
-def _runbooks(policy: Document) -> list[tuple[int, str]]:
-    """(number of the stage, name of its runbook) of every stage that has one."""
-    if not isinstance(policy.model, PolicyDocument):
-        return []
-    stages = enumerate(policy.model.spec.stages)
-    return [(number, stage.runbook) for number, stage in stages if stage.runbook is not None]
+    for source, number, name in stages:
+        if name not in known:
+            yield source.diagnostic(
+                "KS6110", ("spec", "stages", number, "runbook"), f"there is no runbook `{name}`",
+                _instead(name, known), severity="warning",
+            )  # fmt: skip
 
 
 def _instead(name: str, known: set[str]) -> str:
