@@ -8,8 +8,10 @@ from html import escape
 from itertools import pairwise
 from typing import Any
 
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from markupsafe import Markup
 
 from killswitch.content import runbooks_folder
 
@@ -35,18 +37,29 @@ def page(markdown: str, charts: Sequence[str]) -> str:
     parser = MarkdownIt("commonmark", {"html": False, "linkify": False}).enable("table")
     tokens = parser.parse(markdown)
     title = next((t.content for before, t in pairwise(tokens) if before.tag == "h1"), "Incident")
-    return _PAGE.format(title=escape(_text_of(parser, title)), body=_body(parser, tokens, charts), style=_style())
+    return html_page("base.html.j2", title=_text_of(parser, title), body=_body(parser, tokens, charts))
 
 
 def page_as_written(markdown: str) -> str:
     """The Markdown as HTML that shows it letter by letter: takes no longer than it takes to write it down."""
     note = f"This page is longer than {LONGEST_FORMATTED:,} characters, and is shown as it is written."
     body = f"<p><strong>{note}</strong></p>\n<pre>{escape(markdown)}</pre>\n"
-    return _PAGE.format(title=escape(_FIRST_LINE.sub("", markdown[:_LONGEST_TITLE])), body=body, style=_style())
+    return html_page("base.html.j2", title=_FIRST_LINE.sub("", markdown[:_LONGEST_TITLE]), body=Markup(body))
 
 
-def _style() -> str:
-    return (runbooks_folder() / "page.css").read_text(encoding="utf-8")
+def html_page(template: str, folder: str = "killswitch.incident.report", **context: object) -> str:
+    """The page that a template of the package `folder` makes around `context`, in which only Markup is not escaped."""
+    found = ChoiceLoader([PackageLoader(each, "") for each in dict.fromkeys((folder, "killswitch.incident.report"))])
+    environment = Environment(
+        loader=found,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    style = Markup((runbooks_folder() / "page.css").read_text(encoding="utf-8"))
+    return environment.get_template(template).render(style=style, **context)
 
 
 def _text_of(parser: MarkdownIt, inline: str) -> str:
@@ -55,7 +68,7 @@ def _text_of(parser: MarkdownIt, inline: str) -> str:
     return "".join(child.content for child in children)
 
 
-def _body(parser: MarkdownIt, tokens: list[Token], charts: Sequence[str]) -> str:
+def _body(parser: MarkdownIt, tokens: list[Token], charts: Sequence[str]) -> Markup:
     _mark_tables(tokens)
     _tick_boxes(tokens)
     for token in tokens:
@@ -63,8 +76,7 @@ def _body(parser: MarkdownIt, tokens: list[Token], charts: Sequence[str]) -> str
             token.type, token.content = "chart", "".join(_figure(*each) for each in enumerate(charts))
     renderer: Any = parser.renderer
     renderer.rules["chart"] = lambda found, index, *_: found[index].content
-    body: str = parser.renderer.render(tokens, parser.options, {})
-    return body
+    return Markup(parser.renderer.render(tokens, parser.options, {}))
 
 
 def _figure(number: int, chart: str) -> str:
@@ -106,20 +118,3 @@ def _tick_boxes(tokens: Sequence[Token]) -> None:
             if box is not None and first.type == "text":
                 opened.attrJoin("class", box)
                 first.content = first.content[4:]
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-{body}</main>
-</body>
-</html>
-"""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from textwrap import wrap
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+
+from killswitch.incident.report.page import html_page
 
 WIDEST = 48
 """Letters of a cell on one line of text."""
@@ -167,8 +168,4 @@ def _plain(text: str) -> str:
 
 def html(page: Page) -> str:
     """The file. Every text is escaped; only charts, which this program drew, go in as they are."""
-    loader = PackageLoader("killswitch.lab.pages", "")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("page.html.j2").render(page=page, drawing=Markup)
+    return html_page("page.html.j2", "killswitch.lab.pages", page=page, drawing=Markup)
