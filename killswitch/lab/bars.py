@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -52,35 +53,20 @@ class BarTable:
     def __init__(self, name: str, series: Sequence[Series]) -> None:
         """BarsError for no series, or series without at least two bars (the interval is taken from them)."""
         self.name = name
-        self._series = tuple(sorted(series, key=lambda one: one.symbol))
-        self._opened = sorted({opened for one in self._series for opened in one.opened})
-        if len(self._opened) < 2:
-            raise BarsError(f"{name}: fewer than two bars")
-        steps = Counter(b - a for a, b in zip(self._opened, self._opened[1:], strict=False))
-        self._interval = steps.most_common(1)[0][0]
-
-    @property
-    def interval(self) -> timedelta:
-        """The commonest distance of two bars."""
-        return timedelta(microseconds=self._interval)
-
-    @property
-    def series(self) -> tuple[Series, ...]:
+        self.series = tuple(sorted(series, key=lambda one: one.symbol))
         """The bars of each symbol, in the order of `symbols`."""
-        return self._series
-
-    @property
-    def opened(self) -> Sequence[int]:
+        self.symbols = tuple(one.symbol for one in self.series)
+        self.opened: Sequence[int] = sorted({opened for one in self.series for opened in one.opened})
         """When the bars of each instant opened: microseconds, rising."""
-        return self._opened
-
-    @property
-    def symbols(self) -> tuple[str, ...]:
-        return tuple(one.symbol for one in self._series)
+        if len(self.opened) < 2:
+            raise BarsError(f"{name}: fewer than two bars")
+        steps = Counter(b - a for a, b in pairwise(self.opened))
+        self.interval = timedelta(microseconds=steps.most_common(1)[0][0])
+        """The commonest distance of two bars."""
 
     def __len__(self) -> int:
         """The number of instants."""
-        return len(self._opened)
+        return len(self.opened)
 
     def __iter__(self) -> Iterator[tuple[datetime, dict[str, Bar]]]:
         """(when the bars closed, the bar of each symbol), oldest first."""
@@ -98,19 +84,19 @@ class BarTable:
         BarsError for a symbol that the table does not have.
         """
         self.require(symbols)
-        first = max((one.opened[0] for one in self._series if one.symbol in symbols), default=self._opened[0])
-        return self._walk(bisect_left(self._opened, first))
+        first = max((one.opened[0] for one in self.series if one.symbol in symbols), default=self.opened[0])
+        return self._walk(bisect_left(self.opened, first))
 
     def instruments(self) -> tuple[Instrument, ...]:
         """Rules derived from the prices: the tick is the finest decimal that any price of the symbol uses."""
-        return tuple(derived(one.symbol, exact(one.close[0]), _price_step(one)) for one in self._series)
+        return tuple(derived(one.symbol, exact(one.close[0]), _price_step(one)) for one in self.series)
 
     def _walk(self, first: int) -> Iterator[tuple[datetime, dict[str, Bar]]]:
-        rows = {one.symbol: 0 for one in self._series}
+        rows = {one.symbol: 0 for one in self.series}
         last: dict[str, Decimal] = {}
-        for number, opened in enumerate(self._opened):
+        for number, opened in enumerate(self.opened):
             bars: dict[str, Bar] = {}
-            for one in self._series:
+            for one in self.series:
                 row = rows[one.symbol]
                 if row < len(one.opened) and one.opened[row] == opened:
                     rows[one.symbol] = row + 1
@@ -119,7 +105,7 @@ class BarTable:
                 elif one.symbol in last:
                     bars[one.symbol] = carry(last[one.symbol])
             if number >= first:
-                yield from_micros(opened + self._interval), bars
+                yield from_micros(opened) + self.interval, bars
 
 
 def read_market(folder: Path) -> BarTable:

@@ -56,19 +56,6 @@ class Part:
     member: Member
 
 
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """One book in one market under every rule that was got to; `runs` in the order of the rules."""
-
-    market: str
-    member: Member
-    runs: tuple[Run, ...]
-
-    def run(self, rule: str) -> Run | None:
-        """The run under `rule`, None where it was not got to."""
-        return next((run for run in self.runs if run.rule == rule), None)
-
-
 class Fault(Struct, frozen=True):
     """Something that could not be run, and why. `rule` is None where it was not a matter of one."""
 
@@ -76,6 +63,20 @@ class Fault(Struct, frozen=True):
     book: str
     rule: str | None
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One book in one market under every rule that was got to; `runs` in the order of the rules."""
+
+    market: str
+    member: Member
+    runs: tuple[Run, ...]
+    faults: tuple[Fault, ...] = ()
+
+    def run(self, rule: str) -> Run | None:
+        """The run under `rule`, None where it was not got to."""
+        return next((run for run in self.runs if run.rule == rule), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +118,11 @@ class Campaign:
     def run(self, *, jobs: int = 1, stop: Stop, told: Told) -> Results:
         """Run it in `jobs` processes. What cannot be run is a fault beside the results, never their end."""
         outcomes = _in_turn(self, stop, told) if jobs <= 1 else _beside(self, jobs, stop, told)
-        tried = tuple(tried for tried, _ in outcomes if tried.runs)
-        faults = tuple(fault for _, faults in outcomes for fault in faults)
+        tried = tuple(each for each in outcomes if each.runs)
+        faults = tuple(fault for each in outcomes for fault in each.faults)
         whole = all(run.complete for each in tried for run in each.runs)
         done = sum(len(each.runs) for each in tried)
         return Results(tried, faults, len(self.parts), whole and done == len(self.parts) * len(self.rules), stop())
-
-
-Outcome = tuple[Tried, tuple[Fault, ...]]
 
 
 class _Bench:
@@ -135,7 +133,7 @@ class _Bench:
         self._market: str | None = None
         self._bars: Panel | None = None
 
-    def outcome(self, part: Part, on_bar: Callable[[str, float], None]) -> Outcome:
+    def outcome(self, part: Part, on_bar: Callable[[str, float], None]) -> Tried:
         """The part under each rule; `on_bar` is told the rule and how much of its run is done."""
         runs: list[Run] = []
         faults: list[Fault] = []
@@ -148,7 +146,7 @@ class _Bench:
                 faults.append(Fault(part.market, part.member.book.name, rule, str(error)))
             except Exception as error:  # noqa: BLE001 - a defect met by one book must not cost the results of others
                 faults.append(Fault(part.market, part.member.book.name, rule, _defect(error)))
-        return Tried(part.market, part.member, tuple(runs)), tuple(faults)
+        return Tried(part.market, part.member, tuple(runs), tuple(faults))
 
     def _run(self, part: Part, rule: Rule, on_bar: Callable[[str, float], None]) -> Run:
         if self._market != part.market or self._bars is None:
@@ -167,7 +165,7 @@ def _defect(error: Exception) -> str:
     return f"{type(error).__name__}: {error} ({place.filename}:{place.lineno}; this is a defect, please report it)"
 
 
-def _in_turn(campaign: Campaign, stop: Stop, told: Told) -> list[Outcome]:
+def _in_turn(campaign: Campaign, stop: Stop, told: Told) -> list[Tried]:
     bench = _Bench(campaign, stop)
     rules = len(campaign.rules)
     total = len(campaign.parts) * rules
@@ -194,12 +192,12 @@ _PATIENCE = 0.1
 """Seconds between two looks at whether to stop."""
 
 
-def _beside(campaign: Campaign, jobs: int, stop: Stop, told: Told) -> list[Outcome]:
+def _beside(campaign: Campaign, jobs: int, stop: Stop, told: Told) -> list[Tried]:
     """Workers are spawned, not forked: threads of this process do not follow them into a deadlock."""
     context = multiprocessing.get_context("spawn")
     halt: Any = context.Value(c_bool, False, lock=False)
     done = 0
-    outcomes: dict[int, Outcome] = {}
+    outcomes: dict[int, Tried] = {}
     lost: list[str] = []
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(campaign, halt)) as pool:
         with _shielded():
@@ -235,11 +233,11 @@ def _shielded() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _died(campaign: Campaign, lost: list[str]) -> Iterator[Outcome]:
+def _died(campaign: Campaign, lost: list[str]) -> Iterator[Tried]:
     if lost:
         text = f"a worker process died (killed, or out of memory?); {len(lost)} books were not run: fewer --jobs may do"
         part = campaign.parts[0]
-        yield Tried(part.market, part.member, ()), (Fault("", f"{lost[0]} and what came after", None, text),)
+        yield Tried(part.market, part.member, (), (Fault("", f"{lost[0]} and what came after", None, text),))
 
 
 _worker: _Bench | None = None
@@ -265,6 +263,6 @@ def _end_with_the_first() -> None:
     os._exit(1)
 
 
-def _work(number: int) -> Outcome:
+def _work(number: int) -> Tried:
     assert _worker is not None  # the initializer has run
     return _worker.outcome(_parts[number], lambda _rule, _share: None)

@@ -136,7 +136,8 @@ class _Path:
         self._history, self._columns, self._count = rest.watch.history, rest.watch.columns, count
         begin = standing.number + 1
         equity = standing.equities(rest.places, begin, begin + len(at))
-        self._equity = equity[-count:]
+        self.equity: Floats = equity[-count:]
+        self.start = self._history.track.start
         self._values: Floats = equity / self._history.track.units
         self._value = self._values[-count:]
         self._at = at[-count:]
@@ -157,17 +158,9 @@ class _Path:
         return Span(*found)
 
     @property
-    def equity(self) -> Floats:
-        return self._equity
-
-    @property
     def highest(self) -> Floats:
         highest: Floats = np.maximum(np.maximum.accumulate(self._values), self._history.changes.peak)
         return highest[-self._count :]
-
-    @property
-    def start(self) -> float:
-        return self._history.track.start
 
     def highest_in(self, window: int) -> Floats:
         edge = int(np.searchsorted(self._all_at, int(self._at[0]) - window))

@@ -10,7 +10,7 @@ from killswitch.incident.record.closed_positions import ClosedPosition
 from killswitch.incident.record.document import Ended, Money, OrderOutcome, PositionLeft
 from killswitch.incident.record.order_lines import OrderLine
 from killswitch.incident.record.results import Recorded, Result
-from killswitch.incident.record.totals import missing_of, sum_of
+from killswitch.incident.record.totals import sums_of
 from killswitch.journal.entries import Place, is_plan
 from killswitch.model.decision import Decision
 
@@ -82,12 +82,10 @@ def money_of(lines: Sequence[OrderLine], currency: str | None, *, swept: bool) -
     Orders are numbered as `outcomes` numbers them: from 1, in the order of `lines`. `swept`: a whole-book request has
     closed something besides.
     """
-    missing = missing_of(lines, swept=swept)
+    sums = sums_of(lines, swept=swept)
     if not any(line.filled for line in lines):
         unclear = swept or any(line.fate != "final" for line in lines)
         if unclear or not lines:
-            return Money(None, None, None, None, currency, missing if unclear else ())
-    fees, slippage = sum_of("fees", lines, swept=swept), sum_of("slippage", lines, swept=swept)
-    cost = None if fees is None or slippage is None else fees + slippage
-    realised, delay = sum_of("realised", lines, swept=swept), sum_of("delay", lines, swept=swept)
-    return Money(realised, fees, slippage, cost, currency, missing, delay)
+            return Money(None, None, None, None, currency, sums["missing"] if unclear else ())
+    fees, slippage = sums["fees"], sums["slippage"]
+    return Money(cost=None if fees is None or slippage is None else fees + slippage, currency=currency, **sums)

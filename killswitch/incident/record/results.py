@@ -20,7 +20,7 @@ from killswitch.incident.record.closed_positions import (
 from killswitch.incident.record.decision_basis import closes_all, only_passed_through
 from killswitch.incident.record.order_lines import OrderLine as OrderLine
 from killswitch.incident.record.order_lines import order_lines, position_of
-from killswitch.incident.record.totals import Missing, Totals, missing_of, sum_of, totals_of
+from killswitch.incident.record.totals import Missing, Totals, sums_of, totals_of
 from killswitch.incident.record.unprotected import Exposure, exposures
 from killswitch.journal.codec import decode_all
 from killswitch.journal.entries import (
@@ -142,16 +142,12 @@ def result_of(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot |
             _filled(orders) - only_passed_through(decision)
             | {(each.account, each.symbol, each.side) for each in by_request}
         ),
-        fees=sum_of("fees", orders, swept=bool(by_request)),
-        realised=sum_of("realised", orders, swept=bool(by_request)),
-        slippage=sum_of("slippage", orders, swept=bool(by_request)),
-        delay=sum_of("delay", orders, swept=bool(by_request)),
-        missing=missing_of(orders, swept=bool(by_request)),
         positions=positions,
         exposures=exposures(journal),
         swept=swept,
         totals=totals_of(orders, [each.at for each in verified.values()], ended=standing != "closing"),
         unsent=unsent,
+        **sums_of(orders, swept=bool(by_request)),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from msgspec import Struct
 
@@ -85,22 +85,21 @@ def totals_of(orders: Sequence[OrderLine], verified: Sequence[datetime], *, ende
     )
 
 
-def sum_of(what: Sum, orders: Sequence[OrderLine], *, swept: bool = False) -> Decimal | None:
-    """The sum over the orders, or None if any order's part is not known, or its fate.
+def sums_of(orders: Sequence[OrderLine], *, swept: bool) -> dict[str, Any]:
+    """Each sum over the orders, None if any order's part is not known, or its fate; and `missing`, what is not known.
 
-    `swept`: a whole-book request has closed something besides, of which no order tells.
+    Orders are numbered from 1, as they were sent. `swept`: a whole-book request has closed something besides, of which
+    no order tells.
     """
-    return None if swept else _added(what, orders)[0]
-
-
-def missing_of(orders: Sequence[OrderLine], *, swept: bool = False) -> tuple[Missing, ...]:
-    """Every sum that is not known, with what is known of it. Orders are numbered from 1, as they were sent."""
-    found = []
+    sums: dict[str, Any] = {}
+    missing = []
     for what in get_args(Sum):
-        _, known, unknown = _added(what, orders)
-        if unknown or swept:
-            found.append(Missing(what, known, tuple(unknown), swept, _why(what, [orders[it - 1] for it in unknown])))
-    return tuple(found)
+        known, unknown = _added(what, orders)
+        is_known = not unknown and not swept
+        sums[what] = (known or Decimal(0)) if is_known else None
+        if not is_known:
+            missing.append(Missing(what, known, tuple(unknown), swept, _why(what, [orders[n - 1] for n in unknown])))
+    return {**sums, "missing": tuple(missing)}
 
 
 def _why(what: Sum, lacking: Sequence[OrderLine]) -> str | None:
@@ -119,8 +118,8 @@ def _lacks(order: OrderLine, mark: Decimal | None) -> bool:
     return bool(order.filled) and order.fate == "final" and order.price is not None and mark is None
 
 
-def _added(what: Sum, orders: Sequence[OrderLine]) -> tuple[Decimal | None, Decimal | None, list[int]]:
-    """The sum, what is known of it, and the numbers of the orders whose part is not."""
+def _added(what: Sum, orders: Sequence[OrderLine]) -> tuple[Decimal | None, list[int]]:
+    """What is known of the sum, and the numbers of the orders whose part is not."""
     known: Decimal | None = None
     unknown = []
     for position, order in enumerate(orders, start=1):
@@ -129,16 +128,14 @@ def _added(what: Sum, orders: Sequence[OrderLine]) -> tuple[Decimal | None, Deci
             unknown.append(position)
         elif order.filled and not _is_no_part(what, order):
             known = part + (known or Decimal(0))
-    return (None if unknown else known or Decimal(0)), known, unknown
+    return known, unknown
 
 
 def _part(what: Sum, order: OrderLine) -> Decimal | None:
     """What one order adds; 0 where the venue did nothing, or the sum is not about such orders."""
     if order.fate != "final":
         return None
-    if order.did_nothing or order.filled == 0:
-        return Decimal(0)
-    if _is_no_part(what, order):
+    if order.did_nothing or order.filled == 0 or _is_no_part(what, order):
         return Decimal(0)
     part: Decimal | None = getattr(order, _FIELDS[what])
     return None if order.filled is None else part

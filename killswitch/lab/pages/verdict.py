@@ -87,9 +87,7 @@ def _compared(against: Against) -> str:
 
 def _richer(ours: Run, theirs: Run, name: str) -> str:
     difference = ours.final_equity - theirs.final_equity
-    if not difference:
-        return f"as rich as {name}"
-    return f"{money(abs(difference))} {'richer' if difference > 0 else 'poorer'} than {name}"
+    return f"{_difference(difference)} {'than' if difference else 'as'} {name}"
 
 
 def _difference(amount: Decimal) -> str:
