@@ -1,4 +1,4 @@
-"""From a store to the record of one incident, with who was notified of it."""
+"""Builds the record of one incident from a store, with the notifications that were sent about it."""
 
 from __future__ import annotations
 
@@ -45,15 +45,16 @@ from killswitch.model.store import Delivery, IncidentStore, Outbox
 from killswitch.render.formats import instant, lasting
 
 LOOKED_THROUGH = 10_000
-"""How many of the newest notices are looked through for those of an incident."""
+"""The number of newest notices that are searched for those of an incident."""
 
 _SETTLED, _PARTLY = ("flat", "at target", "nothing to close", "recorded only"), "partly recorded only"
 
 
 def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datetime | None = None) -> Incident:
-    """The record of one incident. `started`: where the commands find the store and the policies.
+    """Return the record of one incident.
 
-    `now`: the last tick on this store, where it is known; an open incident lasts until then.
+    `started` says where the commands find the store and the policies. `now` is the last tick on this store where it is
+    known; an open incident lasts until then.
     """
     note = note_of(store, life.decisions[0])
     acted = [recorded(store, decision) for decision in life.decisions]
@@ -79,7 +80,7 @@ def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datet
 def _facts_of(
     store: IncidentStore, life: Life, note: Note, acted: Sequence[Recorded], told: Sequence[Told]
 ) -> Incident:
-    """What is recorded of the incident, up to the newest moment; nothing is concluded from it yet."""
+    """Return the recorded facts of the incident up to its newest moment, without conclusions."""
     opening, highest = life.decisions[0], life.highest
     results = [each.result for each in acted]
     lines = [line for each in results for line in each.orders]
@@ -133,7 +134,7 @@ def _positions(store: IncidentStore, acted: Sequence[Recorded]) -> tuple[ClosedP
 
 
 def _totals(results: Sequence[Result], lines: Sequence[OrderLine], became: Sequence[ClosedPosition]) -> Totals:
-    """Of several closes no time that they took: the time between them belongs to none."""
+    """Sum up the orders. Several closes have no common duration, because the time between them belongs to none."""
     is_over = all(each.standing != "closing" for each in results)
     took = [each.totals.took for each in results if each.orders]
     totals = totals_of(lines, [each.seen_at for each in became if each.seen_at], ended=is_over)
@@ -141,12 +142,12 @@ def _totals(results: Sequence[Result], lines: Sequence[OrderLine], became: Seque
 
 
 def _is_unfinished(incident: Incident, *settled: str) -> bool:
-    """Whether something is left to close, or the work of a decision has ended in none of the `settled` ways."""
+    """Whether something is left to close, or the work on a decision has not ended in one of the `settled` ways."""
     return bool(incident.left) or any(each.standing not in settled for each in incident.firings)
 
 
 def _closed_at(incident: Incident) -> datetime | None:
-    """When it was reset; of a close by hand without a reset, when the last of it ended."""
+    """Return when the incident was reset; for a close by hand without a reset, when its last account ended."""
     if incident.reset is not None:
         return incident.reset.at
     if not incident.by_hand or _is_unfinished(incident, *_SETTLED, _PARTLY):
@@ -171,7 +172,7 @@ def _declared(opening: Decision) -> Reason | None:
 
 
 def _notices(store: IncidentStore, opening: Decision, closed_at: datetime | None) -> list[Notice]:
-    """Notices about the policy on its scope, and the runner's own, while the incident was open."""
+    """Return the notices about the policy on its scope, and the runner's own, while the incident was open."""
     mine = {(opening.policy, opening.scope), ("runner", "runner")}
     found = [
         notice
@@ -184,7 +185,7 @@ def _notices(store: IncidentStore, opening: Decision, closed_at: datetime | None
 
 
 def _facts(note: Note, highest: Decision) -> RunbookFacts:
-    """Who is to be reached: as the runbook of the highest stage says, and all whom the others add."""
+    """Return the contacts: those of the highest stage's runbook first, then those that other runbooks add."""
     first = note.runbooks.get(highest.stage or "", RunbookFacts(""))
     others = [facts for stage, facts in note.runbooks.items() if stage != highest.stage]
     contacts: dict[Person, None] = dict.fromkeys((*first.contacts, *(c for each in others for c in each.contacts)))
@@ -193,19 +194,19 @@ def _facts(note: Note, highest: Decision) -> RunbookFacts:
 
 
 def _doubts(acted: Sequence[Recorded], note: Note, course: Course | None) -> tuple[str, ...]:
-    """What could not be found out, in words."""
+    """Return what could not be found out, as sentences."""
     fired = any(each.decision.kind != "manual" for each in acted)
     doubts = []
     if fired and note.policy is None:
-        doubts.append("the policy's lines are unknown: its policy set was not run on this store")
+        doubts.append("the policy's lines are unknown: no run on this store used its policy set")
     doubts += [f"no readable snapshot was kept with decision {each.decision.id}" for each in acted if not each.snapshot]
     if fired and course is None:
-        doubts.append("no course of equity was kept")
+        doubts.append("no equity curve was kept")
     return tuple(doubts)
 
 
 DELIVERIES_LOOKED_THROUGH = 10_000
-"""How many of the newest notifications are looked through for those of an incident."""
+"""The number of newest notifications that are searched for those of an incident."""
 
 _KEY, _TITLE = "notified", "Notifications sent"
 
@@ -213,22 +214,22 @@ Told = tuple[Delivery, Message]
 
 
 def told_of(store: Outbox, decisions: Collection[str]) -> list[Told]:
-    """Every notification about the decisions, oldest first."""
+    """Return every notification about the decisions, oldest first."""
     found = []
     for delivery in reversed(store.deliveries(DELIVERIES_LOOKED_THROUGH)):
         try:
             message = decode_message(delivery.message.body)
         except msgspec.DecodeError:
-            continue  # another version's: what it is about cannot be told
+            continue  # written by another version: its subject is unknown
         if message.decision in decisions:
             found.append((delivery, message))
     return found
 
 
 def item(told: Sequence[Told]) -> Item:
-    """The checklist's line: proved where every message was delivered."""
+    """Return the checklist item for notifications: proved when every message was delivered."""
     if not told:
-        return Item(_KEY, _TITLE, "open", "no notification is recorded: tell the desk yourself")
+        return Item(_KEY, _TITLE, "open", "no notification is recorded: inform the desk yourself")
     states = Counter(delivery.state for delivery, _ in told)
     targets = ", ".join(dict.fromkeys(delivery.message.target for delivery, _ in told))
     if states["delivered"] == len(told):
@@ -242,8 +243,8 @@ def item(told: Sequence[Told]) -> Item:
 
 
 def delivery_moments(told: Sequence[Told]) -> list[Moment]:
-    """When each message arrived, or was given up."""
-    words = {"delivered": "told", "given_up": "could not tell"}
+    """Return when each message was delivered or given up."""
+    words = {"delivered": "notified", "given_up": "could not notify"}
     return [
         Moment(from_micros(delivery.ended_at), "told", None,
                f"{words[delivery.state]} {delivery.message.target}: {message.title}")

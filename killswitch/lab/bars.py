@@ -22,11 +22,11 @@ from killswitch.model.snapshot import Instrument
 COLUMNS = ("ts", "open", "high", "low", "close", "volume")
 _MILLISECOND = 1000
 _FINEST_DECIMALS = 10
-"""More decimals than this are the noise of binary floats, not a venue's tick."""
+"""More decimals are the noise of binary floats, not a venue's tick."""
 
 
 class BarsError(Exception):
-    """Bars cannot be used: the message names the file, the row where there is one, and why."""
+    """Bars cannot be used: the message has the file, the row where there is one, and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,12 @@ class BarTable:
     """Bars of several symbols over the same instants.
 
     An instant is one at which at least one symbol has a bar. A symbol without one there carries its last price
-    (`Bar.carried`, volume 0); before its first bar it is not there at all. Where no symbol has a bar, a venue's
-    outage for example, there is no instant: nothing is made up.
+    (`Bar.carried`, volume 0); before its first bar it is absent. Where no symbol has a bar, as in a venue's outage,
+    there is no instant: no bars are invented.
     """
 
     def __init__(self, name: str, series: Sequence[Series]) -> None:
-        """BarsError for no series, or series without at least two bars (the interval is taken from them)."""
+        """BarsError for no series, or for fewer than two bars (they define the interval)."""
         self.name = name
         self.series = tuple(sorted(series, key=lambda one: one.symbol))
         """The bars of each symbol, in the order of `symbols`."""
@@ -69,7 +69,7 @@ class BarTable:
         return len(self.opened)
 
     def __iter__(self) -> Iterator[tuple[datetime, dict[str, Bar]]]:
-        """(when the bars closed, the bar of each symbol), oldest first."""
+        """Yield (when the bars closed, the bar of each symbol), oldest first."""
         return self._walk(0)
 
     def require(self, symbols: frozenset[str]) -> None:
@@ -79,7 +79,7 @@ class BarTable:
             raise BarsError(f"{self.name}: has no {', '.join(absent)}; it has {', '.join(self.symbols)}")
 
     def since(self, symbols: frozenset[str]) -> Iterator[tuple[datetime, dict[str, Bar]]]:
-        """As iteration, from the first instant by which every one of `symbols` has had a bar.
+        """Iterate from the first instant by which every one of `symbols` has had a bar.
 
         BarsError for a symbol that the table does not have.
         """
@@ -88,7 +88,7 @@ class BarTable:
         return self._walk(bisect_left(self.opened, first))
 
     def instruments(self) -> tuple[Instrument, ...]:
-        """Rules derived from the prices: the tick is the finest decimal that any price of the symbol uses."""
+        """Derive rules from the prices: the tick is the finest decimal that any price of the symbol uses."""
         return tuple(derived(one.symbol, exact(one.close[0]), _price_step(one)) for one in self.series)
 
     def _walk(self, first: int) -> Iterator[tuple[datetime, dict[str, Bar]]]:
@@ -109,10 +109,10 @@ class BarTable:
 
 
 def read_market(folder: Path) -> BarTable:
-    """The market in `folder`: files `SYMBOL.parquet` or `SYMBOL.csv` with the columns `ts` (bar open, UTC
+    """Read the market in `folder`: files `SYMBOL.parquet` or `SYMBOL.csv` with the columns `ts` (bar open, UTC
     milliseconds, rising), `open`, `high`, `low`, `close` (above zero) and `volume` (not below zero).
 
-    BarsError if a file is not so, or there is none.
+    BarsError if a file differs, or there is none.
     """
     if not folder.is_dir():
         raise BarsError(f"{folder}: no such folder")
@@ -183,7 +183,7 @@ def _check(path: Path, columns: Mapping[str, Sequence[float]]) -> None:
 
 
 def _fault(before: float, values: tuple[float | None, ...]) -> str | None:
-    """What is wrong with one row, or None."""
+    """Return what is wrong with one row, or None."""
     known = [value for value in values if value is not None and math.isfinite(value)]
     if len(known) < len(values):
         return "a value is missing or not a number"
@@ -197,14 +197,14 @@ N = TypeVar("N", float, Decimal)
 
 
 def bar_fault(opened: N, high: N, low: N, close: N, volume: N) -> str | None:
-    """Why these numbers are not those of a bar, or None."""
+    """Return why these numbers are not a bar, or None."""
     if not 0 < low <= min(opened, close) <= max(opened, close) <= high:
         return f"not a bar: open {opened}, high {high}, low {low}, close {close}"
     return f"volume {volume} is below zero" if volume < 0 else None
 
 
 def bar_of(one: Series, row: int) -> Bar:
-    """The bar in `row` of a symbol, in the decimals that it was written in."""
+    """Return the bar in `row` of a symbol, in the decimals in which it was written."""
     return Bar(
         exact(one.open[row]),
         exact(one.high[row]),
@@ -215,7 +215,7 @@ def bar_of(one: Series, row: int) -> Bar:
 
 
 def exact(value: float) -> Decimal:
-    """The decimal that `value` was written as: the shortest that reads back as the same float."""
+    """Return the decimal that `value` was written as: the shortest that reads back as the same float."""
     return Decimal(repr(value))
 
 

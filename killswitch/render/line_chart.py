@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _COLUMNS = 40
-"""Columns of points for each inch of width: more would not be seen."""
+"""Columns of points for each inch of width: more would be invisible."""
 _STACK_COLUMNS = 14
 _DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
-"""Lines differ in more than colour."""
+"""Lines differ by dashes as well as by colour."""
 
 
 def line_chart(
@@ -29,14 +29,15 @@ def line_chart(
     height: float = 3.0,
     stacked: bool = False,
 ) -> str:
-    """One line for each of `series`, the first on top, as an `<svg …>` element.
+    """Return one line for each of `series`, the first on top, as an `<svg …>` element.
 
     Each is as long as `at`, which is in microseconds and rising. `stacked` draws areas instead of lines: signed
-    amounts, what is above zero stacked upwards and what is below it downwards.
-    The element has a viewBox and no size of its own; `title` is for screen readers and is not drawn; text is text,
-    in the colour of the page (`currentColor`). NaN and infinities are gaps. Long series are thinned, lowest and
-    highest kept. `unit` stands over the axis; "fraction" is drawn in percent. `width` and `height` are of the
-    drawing in inches; legend and labels of marks come on top of the height. The same data make the same text.
+    amounts, positive ones stacked upwards and negative ones downwards.
+
+    The element has a viewBox and no size of its own. `title` is for screen readers and is not drawn. Text is text in
+    the colour of the page (`currentColor`). NaN and infinities are gaps. Long series are thinned; lowest and highest
+    points are kept. `unit` labels the axis; "fraction" is drawn in percent. `width` and `height` are those of the
+    drawing in inches, without legend and mark labels. Equal data make equal text.
 
     ValueError for a series of another length than `at`.
     """

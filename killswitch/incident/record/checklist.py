@@ -1,4 +1,4 @@
-"""What is left to a person: the checklist of a report, and the next commands."""
+"""The checklist of a report, and the next commands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from killswitch.render.formats import instant, money, numbered
 
 
 def checklist(incident: Incident, told: Item) -> tuple[Item, ...]:
-    """Eight items, and those that the declared reason of a close by hand adds; `told` is the one of notifications."""
+    """Return the eight items, and those that the declared reason of a close by hand adds.
+
+    `told` is the item for notifications.
+    """
     return (
         Item("closed", "Positions confirmed closed", *_closed(incident)),
         Item("reconciled", "Exchange reconciliation", *_reconciled(incident)),
@@ -21,20 +24,20 @@ def checklist(incident: Incident, told: Item) -> tuple[Item, ...]:
         told,
         Item("audited", "Audit complete", *_audited(incident)),
         *_by_reason(incident.reason),
-        Item("cause", "Root cause found", "open", "a person's finding: write it below"),
+        Item("cause", "Root cause found", "open", "for a person to find: write it below"),
         Item("recovery", "Recovery plan agreed", "open", "before the reset: what may be opened again, by whom, when"),
         Item("debrief", "Debrief held", "open", "what to change in the policy, the book or the way of working"),
     )
 
 
 def _by_reason(reason: Reason | None) -> tuple[Item, ...]:
-    """What no record proves: a person does it, and ticks it."""
+    """Return the items that no record proves: a person completes them."""
     said = None if reason is None else text_of(reason.cause)
     return () if said is None else tuple(Item(key, title, "open", what) for key, title, what in said.todo)
 
 
 _Found = tuple[ItemState, str]
-"""Whether an item is proved, and why it is or is not."""
+"""Whether an item is proved, and the reason."""
 
 
 def _closed(incident: Incident) -> _Found:
@@ -43,11 +46,11 @@ def _closed(incident: Incident) -> _Found:
         return "open", doubt
     settled = incident.settled
     newest = max(each.verified_at for each in settled if each.verified_at is not None)
-    return "proved", f"the venue itself shows {_count(settled, 'position')} at target, last at {instant(newest)}"
+    return "proved", f"the venue shows {_count(settled, 'position')} at target, last at {instant(newest)}"
 
 
 def _why_not_closed(incident: Incident) -> str | None:
-    """What is not known of the positions, or not done; None if the venue showed every one at its target."""
+    """Return what is unknown or unfinished about the positions; None if the venue showed each at its target."""
     firings, left = incident.firings, incident.left
     going = [each.account for each in incident.endings if each.status == "closing"]
     unclear = _unclear(incident.orders)
@@ -58,24 +61,24 @@ def _why_not_closed(incident: Incident) -> str | None:
     if left:
         return f"{_count(left, 'position')} not at target, see what is still open"
     if unclear:
-        return f"{_count(unclear, 'order')} of unknown fate may still be filled"
+        return f"{_count(unclear, 'order')} of unknown status may still be filled"
     if not any(firing.acted for firing in firings):
         return "nothing was sent: the account or the policy only observes"
     if unsent or partly:
         how = "recorded only: nothing was sent, see what is still open"
         return f"{_names(unsent)} was {how}" if unsent else f"on some accounts of {_names(partly)} nothing was sent"
-    return None if incident.settled else "no position was to be reduced: look at the book yourself"
+    return None if incident.settled else "no position was to be reduced: check the book yourself"
 
 
 def _reconciled(incident: Incident) -> _Found:
     orders, settled = incident.orders, incident.settled
     if any(each.swept for each in incident.money.missing):
-        return "open", "the venue closed a whole book by itself: compare its fills with your own books"
+        return "open", "the venue closed a whole book on request: compare its fills with your own books"
     if not orders:
         return "open", "no order was sent: compare the venue's account with your own books"
     unclear = _unclear(orders)
     if unclear:
-        return "open", f"{_count(unclear, 'order')} of unknown fate"
+        return "open", f"{_count(unclear, 'order')} of unknown status"
     if incident.left or not settled:
         return "open", "the venue does not show every position at its target"
     seen = {(each.account, each.symbol, each.side): each.verified_at for each in settled}
@@ -86,15 +89,18 @@ def _reconciled(incident: Incident) -> _Found:
             unseen.append(order)
     if unseen:
         return "open", f"{_count(unseen, 'order')} answered after the position was last seen"
-    return "proved", f"the venue answered for all of {_count(orders, 'order')}, and showed the positions afterwards"
+    return (
+        "proved",
+        f"the venue reported the final status of all {_count(orders, 'order')}, and showed the positions afterwards",
+    )
 
 
 def _counted(orders: Sequence[OrderOutcome], totals: Money) -> _Found:
     unclear = _unclear(orders)
     if unclear:
-        return "open", f"what {_count(unclear, 'order')} of unknown fate came to is not known"
+        return "open", f"what {_count(unclear, 'order')} of unknown status realised and cost is unknown"
     if any(each.swept for each in totals.missing):
-        return "open", "what the whole-book request came to: look it up in the venue's statement"
+        return "open", "the result of the whole-book request is unknown: look it up in the venue's statement"
     if not any(order.filled for order in orders):
         return "open", "nothing was filled"
     sums = {"realised P&L": totals.realised, "fees": totals.fees, "slippage": totals.slippage}
@@ -132,7 +138,7 @@ def _count(found: Sequence[object], word: str) -> str:
 
 
 class StartedAs(Struct, frozen=True):
-    """How the run on this store was started: what a command needs to find the same things. Empty where unknown."""
+    """How the run on this store was started, so that a command finds the same files. Empty where unknown."""
 
     store: str
     policies: tuple[str, ...] = ()
@@ -141,23 +147,25 @@ class StartedAs(Struct, frozen=True):
 
 
 def next_commands(incident: Incident, started: StartedAs, *, unfinished: bool) -> tuple[Command, ...]:
-    """What to type next. `unfinished`: something is left to close."""
+    """Return the commands to run next. `unfinished` says that something is left to close."""
     highest = next(each for each in incident.firings if each.level == incident.level)
     cause = incident.firings[0].cause or "operator"
     store = ("--store", started.store)
     policies = tuple(word for path in started.policies for word in ("--policies", path))
-    found = [_command("How everything stands now", "status", *store)]
+    found = [_command("The current status", "status", *store)]
     found.append(_command("Why it fired, line by line", "explain", highest.decision, *store))
     found.append(_command("Everything decided so far", "history", *store))
     if unfinished and policies:
         found.append(
-            _command("What a close of the rest would send; changes nothing", "close", "--dry-run",
+            _command("The orders that would close the rest; sends nothing", "close", "--dry-run",
                      "--scope", incident.scope, "--reason", f"{cause}: rest of incident {incident.id}",
                      *policies, *store)
         )  # fmt: skip
     if started.recording is not None and policies:
         found.append(
-            _command("The same policies over what was recorded", "replay", *policies, "--snapshots", started.recording)
+            _command(
+                "The same policies replayed over the recording", "replay", *policies, "--snapshots", started.recording
+            )
         )
     if incident.state == "open" and not incident.by_hand:
         live = ("--live",) if started.live else ()
@@ -165,7 +173,7 @@ def next_commands(incident: Incident, started: StartedAs, *, unfinished: bool) -
             _command("Return the scope to normal, once the checklist is done", "reset", incident.scope,
                      "--reason", f"incident {incident.id} is dealt with", *live, *policies, *store)
         )  # fmt: skip
-    found.append(_command("This report anew, as a page", "report", incident.id, "--format", "html", "--out",
+    found.append(_command("This report again, as an HTML page", "report", incident.id, "--format", "html", "--out",
                           f"incident-{incident.id}.html", *store))  # fmt: skip
     return tuple(found)
 

@@ -1,7 +1,7 @@
-"""What became of every position that was to be reduced: by these orders, by other decisions, by others.
+"""What happened to every position that was to be reduced: by these orders, by other decisions, by others.
 
-A close that a killed process has begun goes on in the next one, beside what a person or a policy decides there anew.
-Each decision has its own journal, so that to each the orders of the other are none of its own.
+A close that a killed process began continues in the next one, beside what a person or a policy decides there. Each
+decision has its own journal, so the orders of one are not those of the other.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ Told = tuple[Decision, Sequence[Entry], Sequence[OrderLine], Snapshot | None]
 
 
 class ClosedPosition(Struct, frozen=True):
-    """One position, in contracts; null where it is not known.
+    """One position in contracts; null where unknown.
 
-    `start` is what was held when it was decided, `filled` what our orders took of it, `left` what the venue showed
-    last. `other_decisions` is what orders of other decisions took meanwhile, and `others` what went without an order of
-    any decision (start − filled − other_decisions − left): liquidation, ADL, a hand at the venue, a whole-book request;
-    below 0, the position has grown meanwhile. `others` is null, too, where an order of ours may have taken it after the
-    venue had said that it has no such order. `dust`: what is left is less than the venue takes. `worth` is the value of
-    what is left at the decision's mark, in the account's currency.
+    `start` is the position at the decision, `filled` what our orders closed, `left` what the venue showed last.
+    `other_decisions` is what orders of other decisions closed in the same time. `others` is what was closed without an
+    order of any decision (start − filled − other_decisions − left): liquidation, ADL, a person at the venue, a
+    whole-book request; below 0, the position has grown. `others` is also null where an order of ours may have filled
+    after the venue had reported no such order. `dust` says that `left` is below the venue's minimum. `worth` is the
+    value of `left` at the decision's mark, in the account's currency.
     """
 
     account: str
@@ -62,14 +62,14 @@ class _Facts:
     orders: list[OrderLine] = field(default_factory=list)
     rules: Instrument | None = None
     exempt: bool = True
-    """Whether its orders are reduce-only: venues exempt them from the minimum of their notional."""
+    """Whether its orders are reduce-only: venues exempt those from the minimum notional."""
     reason: str = ""
     fed: bool = False
-    """Whether a hop of ours brings something in: then what others did cannot be told apart."""
+    """Whether a hop of ours buys into it: then what others did cannot be separated."""
 
 
 def closed_positions(told: Iterable[Told]) -> tuple[ClosedPosition, ...]:
-    """Every position that was planned to be reduced, over all decisions in the order in which they were made."""
+    """Return every position that was planned to be reduced, over all decisions in their order."""
     facts: dict[Place, _Facts] = {}
     for decision, journal, orders, snapshot in told:
         ours = _reduced(decision)
@@ -90,16 +90,16 @@ def closed_positions(told: Iterable[Told]) -> tuple[ClosedPosition, ...]:
 
 
 def closed_by_request(positions: Iterable[ClosedPosition], swept: Sequence[str]) -> tuple[ClosedPosition, ...]:
-    """The positions on the accounts `swept` that a whole-book request has closed, as far as our orders have not."""
+    """Return the positions on the accounts `swept` that a whole-book request closed, as far as our orders did not."""
     return tuple(
         each for each in positions if each.account in swept and each.left != each.start and each.others != 0
     )  # fmt: skip
 
 
 def _reduced(decision: Decision) -> dict[Place, bool]:
-    """The positions that the decision reduces, each with whether by reduce-only orders.
+    """Return the positions that the decision reduces, each with whether its orders are reduce-only.
 
-    Those that a hop or a hedge passes through have no target.
+    Positions that a hop or a hedge passes through have no target.
     """
     return {place_of(each): each.reduce_only for each in decision.intents if each.purpose == "reduce"}
 
@@ -129,7 +129,7 @@ def _position(key: Place, facts: _Facts) -> ClosedPosition:
     if filled is not None and left is not None and not facts.fed and not _answered_later(facts):
         others = facts.start - filled - left
         if others > 0 and any(order.is_absent for order in facts.orders):
-            others = None  # the request may have been under way still when the venue was asked
+            others = None  # the request may still have been in flight when the venue was queried
     return ClosedPosition(
         account=account or "",
         symbol=symbol or "",
@@ -146,7 +146,7 @@ def _position(key: Place, facts: _Facts) -> ClosedPosition:
 
 
 def _filled(orders: Sequence[OrderLine]) -> Decimal | None:
-    """What the orders took; None while the fate of one is not known, or what it filled."""
+    """Return what the orders filled; None while the status of one or its fill is unknown."""
     total = Decimal(0)
     for order in orders:
         if order.fate != "final":
@@ -159,13 +159,13 @@ def _filled(orders: Sequence[OrderLine]) -> Decimal | None:
 
 
 def _answered_later(facts: _Facts) -> bool:
-    """Whether an order was answered after the position was last seen: then its effect is not in what was seen."""
+    """Whether an order was answered after the position was last seen, which then does not include its effect."""
     seen = None if facts.seen is None else facts.seen.at
     return seen is not None and any(order.filled and (order.answered_at or seen) > seen for order in facts.orders)
 
 
 def _rules(snapshot: Snapshot | None) -> dict[tuple[str | None, str | None], Instrument]:
-    """By account and symbol."""
+    """Return the instruments of the snapshot by account and symbol."""
     return {
         (account.account, instrument.symbol): instrument
         for account in (() if snapshot is None else snapshot.accounts)
@@ -174,7 +174,7 @@ def _rules(snapshot: Snapshot | None) -> dict[tuple[str | None, str | None], Ins
 
 
 def _reasons(journal: Sequence[Entry]) -> dict[str | None, str]:
-    """Why the work on each account ended as it did."""
+    """Return why the work on each account ended."""
     found: dict[str | None, list[str]] = {}
     for entry in journal:
         if isinstance(entry, Finished):
@@ -183,7 +183,7 @@ def _reasons(journal: Sequence[Entry]) -> dict[str | None, str]:
 
 
 def _dust(symbol: str, left: Decimal | None, worth: Decimal | None, facts: _Facts) -> bool | None:
-    """By the venue's rules where they are known, or by the words with which the closing ended."""
+    """Decide by the venue's minimums where they are known, otherwise by the reason with which the close ended."""
     if left is None:
         return None
     if left == 0:
@@ -201,16 +201,16 @@ def _dust(symbol: str, left: Decimal | None, worth: Decimal | None, facts: _Fact
 
 
 LOOKED_THROUGH = 200
-"""Of so many of the newest decisions, those on the same positions are looked at."""
+"""The number of newest decisions that are searched for others on the same positions."""
 
 
 def credit_own_decisions(
     store: Store, positions: tuple[ClosedPosition, ...], since: datetime, own: Collection[str]
 ) -> tuple[ClosedPosition, ...]:
-    """The positions with `others` divided: what orders of other decisions have closed, and what none of ours has.
+    """Split `others` of the positions: what orders of other decisions closed, and what none of ours did.
 
-    `own`: the decisions that the positions are of, and `since` when the first was made. Where an order's fate is not
-    known, both parts are unknown. The store is asked only where something went without an order of `own`.
+    `own` are the decisions that the positions belong to, `since` is when the first was made. Both parts are unknown
+    where the status of an order is. The store is read only where something was closed without an order of `own`.
     """
     gaps = {(each.account, each.symbol, each.side) for each in positions if each.others is not None and each.others > 0}
     if not gaps:
@@ -225,7 +225,7 @@ def credit_own_decisions(
 def _lines_elsewhere(
     store: Store, keys: Collection[Place], since: datetime, own: Collection[str]
 ) -> dict[Place, list[OrderLine]]:
-    """The orders of other decisions on these positions that may have filled after `since`."""
+    """Return the orders of other decisions on these positions that may have filled after `since`."""
     found: dict[Place, list[OrderLine]] = {}
     for stored in store.decisions(LOOKED_THROUGH):
         decision = stored.decision

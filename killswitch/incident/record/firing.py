@@ -1,4 +1,4 @@
-"""One decision of an incident as people read it: the policy's line, the readings, and what was set going."""
+"""Builds the firing of a decision: the policy's line, the trigger values, and the effects."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from killswitch.render.formats import interval
 _OUTCOMES = {
     "recorded only": "recorded only, nothing was sent",
     "nothing to close": "nothing was to be closed",
-    "closing": "the closing goes on",
+    "closing": "the close is under way",
     "flat": "done, the venue shows each of its positions at 0",
     "at target": "done, the venue shows each of its positions at target",
     "residual": "ended, and something is left",
-    "blocked": "ended, because the venue does not let the rest be closed",
+    "blocked": "ended, because the venue blocks the close of the rest",
     "abandoned": "given up",
-    "partly recorded only": "done where it was acted on; on the rest nothing was sent",
+    "partly recorded only": "done on armed accounts; nothing was sent on the others",
 }
 
 
 def firing_of(acted: Recorded, note: Note) -> Firing:
-    """The decision with the policy's words beside its numbers."""
+    """Return the decision with the policy's text beside its numbers."""
     decision, result = acted.decision, acted.result
     equity, currency = equity_of(decision.scope, acted.snapshot)
     stage = stage_of(decision)
@@ -69,11 +69,11 @@ def firing_of(acted: Recorded, note: Note) -> Firing:
 
 def _outcome(decision: Decision, result: Result) -> str:
     if decision.kind == "hedge" and result.standing == "at target":
-        return "done, and temporary: it stands until it is closed"
+        return "done; temporary until it is closed"
     if result.standing == "abandoned" and result.totals.abandoned:
-        return "ended, and what became of an order of ours was never known"
+        return "ended, and the final status of one of our orders is unknown"
     if result.standing == "partly recorded only":
-        return f"done where it was acted on; nothing was sent on {', '.join(result.unsent)}"
+        return f"done on armed accounts; nothing was sent on {', '.join(result.unsent)}"
     return _OUTCOMES[result.standing]
 
 
@@ -92,7 +92,7 @@ def _fact(trigger: TriggerReading, note: Note) -> TriggerFact:
 
 
 def accounts_in(scope: str, snapshot: Snapshot) -> tuple[AccountSnapshot, ...]:
-    """The accounts of the snapshot that the scope names."""
+    """Return the accounts of the snapshot in the scope."""
     kind, _, name = scope.partition("/")
     return tuple(
         account
@@ -102,7 +102,7 @@ def accounts_in(scope: str, snapshot: Snapshot) -> tuple[AccountSnapshot, ...]:
 
 
 def equity_of(scope: str, snapshot: Snapshot | None) -> tuple[Decimal | None, str | None]:
-    """Equity of the scope and its currency; None where an account's is unknown, or the currencies differ."""
+    """Return the scope's equity and currency; None where an account's is unknown, or the currencies differ."""
     accounts = () if snapshot is None else accounts_in(scope, snapshot)
     currencies = {account.currency for account in accounts}
     currency = currencies.pop() if len(currencies) == 1 else None

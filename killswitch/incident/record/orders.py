@@ -1,4 +1,4 @@
-"""Every order of an incident and its outcome, what is still open, and what the close came to."""
+"""The orders of an incident with their outcomes, the positions left, and the sums of the close."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _AS_FOLDED = set(OrderOutcome.__struct_fields__) & set(OrderLine.__struct_fields
 
 
 def outcomes(acted: Iterable[tuple[Decision, Result]]) -> tuple[OrderOutcome, ...]:
-    """The orders of the decisions in the order in which they were sent, numbered from 1."""
+    """Return the orders of the decisions in the order of sending, numbered from 1."""
     lines = [(decision, line) for decision, result in acted for line in result.orders]
     return tuple(_outcome(decision, line, number) for number, (decision, line) in enumerate(lines, start=1))
 
@@ -36,14 +36,14 @@ def _outcome(decision: Decision, line: OrderLine, number: int) -> OrderOutcome:
 
 
 def stage_of(decision: Decision) -> str:
-    """The stage that fired; what stands in its place where none did."""
+    """Return the stage that fired, or the text that replaces it where none did."""
     if decision.kind == "hedge":
         return "temporary hedge"
     return decision.stage or "close by hand"
 
 
 def positions(acted: Iterable[Recorded], became: Sequence[ClosedPosition]) -> list[PositionLeft]:
-    """Every position that was planned to be reduced, at the smallest target, as the venue showed it last."""
+    """Return every position that was planned to be reduced, with the smallest target, as the venue showed it last."""
     first: dict[Place, str] = {}
     for each in acted:
         for entry in each.journal:
@@ -68,7 +68,7 @@ def _position(decision: str, became: ClosedPosition) -> PositionLeft:
 
 
 def endings(acted: Recorded) -> list[Ended]:
-    """How the work on each account ended; one that has not is `closing`."""
+    """Return how the work on each account ended; `closing` for work under way."""
     id_ = acted.decision.id
     ended = [Ended(id_, each.account, each.status, each.at, each.reason) for each in acted.result.endings]
     names = dict.fromkeys(e.account for e in acted.journal if is_plan(e) and e.account is not None)
@@ -77,10 +77,9 @@ def endings(acted: Recorded) -> list[Ended]:
 
 
 def money_of(lines: Sequence[OrderLine], currency: str | None, *, swept: bool) -> Money:
-    """What all closes came to; None wherever a part is unknown, an order's fate too, and where nothing was sent.
+    """Return the sums of all closes; None wherever a part is unknown, or nothing was sent.
 
-    Orders are numbered as `outcomes` numbers them: from 1, in the order of `lines`. `swept`: a whole-book request has
-    closed something besides.
+    Orders are numbered as in `outcomes`. `swept` says that a whole-book request closed something besides.
     """
     sums = sums_of(lines, swept=swept)
     if not any(line.filled for line in lines):

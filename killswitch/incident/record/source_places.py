@@ -1,4 +1,4 @@
-"""Where the stages and triggers of a policy set were written, kept in the store so that `explain` needs no files."""
+"""The places of a policy set's stages and triggers in their files, kept in the store: `explain` needs no files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from killswitch.signals.catalogue import BY_NAME
 
 
 class WrittenAt(Struct, frozen=True):
-    """A line of a policy file: where it stands, and what it says."""
+    """A line of a policy file: its place and its text."""
 
     file: str
     line: int
@@ -22,7 +22,7 @@ class WrittenAt(Struct, frozen=True):
 
 
 class TriggerText(Struct, frozen=True):
-    """A trigger as written. Signal, unit and threshold are those of the threshold form; null for an expression."""
+    """A trigger as written. Signal, unit and threshold are null for an expression."""
 
     at: WrittenAt
     signal: str | None
@@ -31,7 +31,7 @@ class TriggerText(Struct, frozen=True):
 
 
 class PolicyText(Struct, frozen=True):
-    """One policy: its own line, its stages' and its triggers'."""
+    """One policy: its own line, and those of its stages and triggers."""
 
     at: WrittenAt
     stages: dict[str, WrittenAt]
@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 
 def decoded(decoder: msgspec.json.Decoder[T], blob: bytes | None, otherwise: T) -> T:
-    """What was kept; `otherwise` where nothing was, or another version wrote it."""
+    """Decode what was kept; return `otherwise` where nothing was, or another version wrote it."""
     try:
         return otherwise if blob is None else decoder.decode(blob)
     except msgspec.DecodeError:
@@ -53,19 +53,19 @@ def decoded(decoder: msgspec.json.Decoder[T], blob: bytes | None, otherwise: T) 
 
 
 def keep(store: Store, name: str, blob: bytes) -> None:
-    """Write `blob` into the store by this name, unless it is there."""
+    """Store `blob` under this name, unless it is stored already."""
     if store.live(name) != blob:
         store.put_live(name, blob)
 
 
 def keep_places(store: Store, policies: PolicySet) -> None:
-    """Write down the places of `policies` under its digest, unless they stand there."""
+    """Store the places of `policies` under its digest, unless they are stored already."""
     blob = msgspec.json.encode({graph.policy: _policy(graph) for graph in policies.graphs})
     keep(store, f"places/{policies.digest}", blob)
 
 
 def places_of(store: Store, digest: str) -> dict[str, PolicyText]:
-    """Policy name → its text, of the policy set with this digest; empty if it was never run on this store."""
+    """Return the texts of the policies in the policy set with this digest; empty if it never ran on this store."""
     return decoded(_DECODER, store.live(f"places/{digest}"), {})
 
 
@@ -78,7 +78,7 @@ def _policy(graph: Graph) -> PolicyText:
 
 
 def trigger_text(graph: Graph, trigger: Trigger) -> TriggerText:
-    """The trigger as its policy writes it."""
+    """Return the trigger as its policy writes it."""
     threshold = trigger.threshold
     if threshold is None:
         return TriggerText(_written(trigger.place), None, None, None)

@@ -1,4 +1,4 @@
-"""For how long a position stood without its protective order, because that blocked the close."""
+"""How long a position was without its protective order, because that order blocked the close."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _NO_ANSWER = ("unknown", "again")
 
 
 class Exposure(Struct, frozen=True):
-    """One protective order that was cancelled for a close, and what took its place.
+    """One protective order that was cancelled for a close, and what replaced it.
 
-    `until` is null while nothing has. `end` is `refused` where the venue did not take or keep the new order (`text` has
-    its words), `never away` where it could not be cancelled, `unknown` where the venue did not say, and `open` where
-    nothing has been asked for yet. `seconds` without protection; null while they run.
+    `until` is null while nothing has. `end` is `refused` where the venue rejected or dropped the new order (`text` has
+    its answer), `never away` where it could not be cancelled, `unknown` where the venue did not answer, and `open`
+    where nothing has been requested yet. `seconds` is the time without protection; null while it runs.
     """
 
     account: str
@@ -35,7 +35,7 @@ class Exposure(Struct, frozen=True):
 
 
 def exposures(journal: Sequence[Entry]) -> tuple[Exposure, ...]:
-    """Every protective order that was taken away, in the order of the journal (one decision's, in sequence)."""
+    """Return every protective order that was cancelled, in the order of the journal (one decision's, in sequence)."""
     about: dict[str | Place, list[tuple[int, Guarded | Verified]]] = {}
     for index, entry in enumerate(journal):
         if isinstance(entry, Guarded):
@@ -76,7 +76,7 @@ def _seconds(since: datetime, until: datetime | None, end: Covered) -> float | N
 def _covered(
     order: str, place: Place, after: Sequence[Guarded | Verified]
 ) -> tuple[datetime | None, Covered, str | None]:
-    """When it ended, how, and in which words; a position that is gone needs no protection."""
+    """Return when the exposure ended, how, and with which text; a closed position needs no protection."""
     end: Covered = "open"
     text: str | None = None
     for entry in after:

@@ -1,4 +1,5 @@
-"""From Markdown to one self-contained page: no script, no other file, readable on a phone and in the dark."""
+"""Converts Markdown to one self-contained HTML page without scripts or other files, readable on a phone and in the
+dark."""
 
 from __future__ import annotations
 
@@ -16,23 +17,23 @@ from markupsafe import Markup
 from killswitch.content import runbooks_folder
 
 CHART = "equity"
-"""The language of the block of code in whose place the chart stands."""
+"""The language of the code block that the chart replaces."""
 
 LONGEST_FORMATTED = 32 << 10
-"""Characters of somebody's own page that are read as Markdown. Of a hostile one the time grows with their square, and
-what is made of them is so many objects that looking through them stops every other thread."""
+"""The length in characters up to which a user's own page is parsed as Markdown. For a hostile page the time grows
+with the square of its length, and its many tokens stop every other thread during garbage collection."""
 _LONGEST_TITLE = 200
 _FIRST_LINE = re.compile(r"\n.*|^[#> ]*", re.DOTALL)
 
 _CARDS_FROM = 4
-"""Tables with so many columns become cards on a narrow screen."""
+"""Tables with this many columns become cards on a narrow screen."""
 
 
 def page(markdown: str, charts: Sequence[str]) -> str:
-    """The Markdown as HTML.
+    """Return the Markdown as an HTML page.
 
-    `charts`: `<svg>` elements of one drawing, for a wide screen and for a narrow one, in the place of the block that
-    stands for them; none leaves the block.
+    `charts` are `<svg>` elements of one drawing, for a wide and for a narrow screen; they replace the chart's code
+    block. Without charts the block stays.
     """
     parser = MarkdownIt("commonmark", {"html": False, "linkify": False}).enable("table")
     tokens = parser.parse(markdown)
@@ -41,14 +42,14 @@ def page(markdown: str, charts: Sequence[str]) -> str:
 
 
 def page_as_written(markdown: str) -> str:
-    """The Markdown as HTML that shows it letter by letter: takes no longer than it takes to write it down."""
-    note = f"This page is longer than {LONGEST_FORMATTED:,} characters, and is shown as it is written."
+    """Return the Markdown as an HTML page that shows its source, in time linear in its length."""
+    note = f"This page is longer than {LONGEST_FORMATTED:,} characters, and is shown as source."
     body = f"<p><strong>{note}</strong></p>\n<pre>{escape(markdown)}</pre>\n"
     return html_page("base.html.j2", title=_FIRST_LINE.sub("", markdown[:_LONGEST_TITLE]), body=Markup(body))
 
 
 def html_page(template: str, folder: str = "killswitch.incident.report", **context: object) -> str:
-    """The page that a template of the package `folder` makes around `context`, in which only Markup is not escaped."""
+    """Render a template of the package `folder` with `context`, of which only Markup is not escaped."""
     found = ChoiceLoader([PackageLoader(each, "") for each in dict.fromkeys((folder, "killswitch.incident.report"))])
     environment = Environment(
         loader=found,
@@ -63,7 +64,7 @@ def html_page(template: str, folder: str = "killswitch.incident.report", **conte
 
 
 def _text_of(parser: MarkdownIt, inline: str) -> str:
-    """The words of one line of Markdown, without its marks."""
+    """Return the text of one line of Markdown without its markup."""
     children = parser.parseInline(inline)[0].children or []
     return "".join(child.content for child in children)
 
@@ -84,7 +85,7 @@ def _figure(number: int, chart: str) -> str:
 
 
 def _mark_tables(tokens: Sequence[Token]) -> None:
-    """Cells get their column's head for narrow screens, rows the class of their level."""
+    """Label cells with their column's head for narrow screens, and rows with the class of their level."""
     heads: list[str] = []
     table = row = None
     column = 0
@@ -110,7 +111,7 @@ def _mark_tables(tokens: Sequence[Token]) -> None:
 
 
 def _tick_boxes(tokens: Sequence[Token]) -> None:
-    """`[x]` and `[ ]` at the beginning of a list's item become boxes."""
+    """Convert `[x]` and `[ ]` at the beginning of list items to boxes."""
     for opened, _, inline in zip(tokens, tokens[1:], tokens[2:], strict=False):
         if opened.type == "list_item_open" and inline.type == "inline" and inline.children:
             box = {"[x] ": "done", "[ ] ": "todo"}.get(inline.content[:4])

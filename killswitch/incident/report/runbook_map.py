@@ -1,4 +1,4 @@
-"""Which runbook each stage of a policy set has: from the documents to the facts that are kept with an incident."""
+"""Maps each stage of a policy set to its runbook: the facts that are kept with an incident."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from killswitch.policy.schema.runbook import RunbookDocument
 
 
 def declared_runbooks(documents: Sequence[Document]) -> dict[str, dict[str, RunbookFacts]]:
-    """Policy → stage → its runbook; a stage that names none is left out."""
+    """Return policy → stage → its runbook; stages without one are omitted."""
     known = {each.name: _facts(each, each.model) for each in documents if isinstance(each.model, RunbookDocument)}
     found = {}
     for document in documents:
@@ -43,5 +43,5 @@ def _facts(document: Document, model: RunbookDocument) -> RunbookFacts:
 
 
 def spoken(reach: str) -> str:
-    """How someone is reached; a reference is named and never resolved, because what it leads to may be a secret."""
+    """Return how someone is reached; a reference is named and never resolved, because it may lead to a secret."""
     return f"kept in {reach}" if reach.startswith(("env:", "file:")) else reach

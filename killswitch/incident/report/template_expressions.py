@@ -1,4 +1,4 @@
-"""What an expression of a template reads, held against the shape of what the template is shown."""
+"""Checks the expressions of a template against the types of its variables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Scope = dict[str, Shape]
 
 
 class Macro(NamedTuple):
-    """A macro, and where it was written."""
+    """A macro and the template that defines it."""
 
     node: nodes.Macro
     template: Template
@@ -35,17 +35,17 @@ class Template(NamedTuple):
 
 
 _DEEPEST = 20
-"""Templates and macros inside one another."""
+"""The deepest nesting of templates and macros."""
 _MOST_STEPS = 10_000
-"""Nodes that the walk comes by, the body of a macro once for each call. The shipped report comes to an eighth."""
+"""The most nodes that a walk visits, a macro body once for each call. The shipped report needs an eighth."""
 
 
 class TooMuchError(Exception):
-    """The walk has come by too many nodes, or into too deep ones."""
+    """The walk has visited too many nodes, or is nested too deeply."""
 
 
 class Expressions(NodeVisitor):
-    """Walks expressions, each to the shape of its value. `report` is told of every problem."""
+    """Walks expressions and returns the shape of each value. `report` receives every problem."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
@@ -59,10 +59,12 @@ class Expressions(NodeVisitor):
 
     @contextmanager
     def _inside(self, template: Template, part: nodes.Node, asked: nodes.Node) -> Iterator[bool]:
-        """Walk a template or a macro of one; False, and it is a problem where `asked`, if that leads into itself."""
-        # By identity: Jinja2 takes two macros of the same words for equal.
+        """Enter a template or a macro; yield False, and report a problem at `asked`, if that is a recursion."""
+        # By identity: Jinja2 compares two macros with the same text as equal.
         if any(part is each for each in self._under_way) or self._depth >= _DEEPEST:
-            self._say("KS6106", asked, "templates and macros go round in a circle here", "take one of them out")
+            self._say(
+                "KS6106", asked, "templates and macros call each other in a circle here", "remove one of the calls"
+            )
             yield False
             return
         self._depth += 1
@@ -76,18 +78,18 @@ class Expressions(NodeVisitor):
             self._depth -= 1
 
     def get_visitor(self, node: nodes.Node) -> Callable[..., Any] | None:
-        """The method for a kind of node: `visit_condexpr` for a `CondExpr`."""
+        """Return the method for a kind of node: `visit_condexpr` for a `CondExpr`."""
         return getattr(self, f"visit_{type(node).__name__.lower()}", None)
 
     def visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:
-        """TooMuchError where no more may be walked."""
+        """Visit a node; TooMuchError after too many."""
         self._steps += 1
         if self._steps > _MOST_STEPS:
-            raise TooMuchError(f"it comes to more than {_MOST_STEPS:,} steps")
+            raise TooMuchError(f"it takes more than {_MOST_STEPS:,} steps")
         return super().visit(node, *args, **kwargs)
 
     def generic_visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:
-        """An expression without a rule of its own is a plain value; such a statement is a problem."""
+        """Visit an expression without a rule of its own as a plain value; report such a statement."""
         if isinstance(node, nodes.Stmt):
             what = type(node).__name__
             self._say("KS6106", node, f"a template may not use {what}", "write it with loops, conditions and macros")
@@ -122,7 +124,7 @@ class Expressions(NodeVisitor):
     visit_and = visit_or
 
     def _either(self, found: Iterable[nodes.Node | None], scope: Scope) -> Shape:
-        """The shape of the first that has parts; the others are plain values then, such as an empty text."""
+        """Return the first shape with fields; the others are plain values then, such as an empty text."""
         shapes = [self._value(each, scope) for each in found]
         return next((shape for shape in shapes if not isinstance(shape, Value)), Value())
 
@@ -149,10 +151,10 @@ class Expressions(NodeVisitor):
         if isinstance(shape, Parts):
             if name in shape.of:
                 return shape.of[name]
-            self._say("KS6104", node, f"{said(shape)} has no part `{name}`", near(name, shape.of), name)
+            self._say("KS6104", node, f"{said(shape)} has no field `{name}`", near(name, shape.of), name)
         else:
             what = "a list" if isinstance(shape, ListOf) else "a plain value"
-            self._say("KS6104", node, f"{what} has no part `{name}`", "show it as it is, or with a filter", name)
+            self._say("KS6104", node, f"{what} has no field `{name}`", "print it as it is, or with a filter", name)
         return Anything()
 
     def visit_getitem(self, node: nodes.Getitem, scope: Scope) -> Shape:
@@ -201,7 +203,7 @@ class Expressions(NodeVisitor):
         return found if isinstance(found, Macro) else None
 
     def _known_macros(self) -> Mapping[str, Macro | dict[str, Macro]]:
-        """The macros and imported templates by name, the innermost first."""
+        """Return the macros and imported templates by name, the innermost first."""
         return ChainMap(*reversed(self._macros))
 
     def _say(self, code: str, node: nodes.Node | None, message: str, fix: str, word: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The whole answer of `ksctl backtest`, format `killswitch.backtest/v1`: what every page of it is made of."""
+"""The complete answer of `ksctl backtest`, format `killswitch.backtest/v1`, from which every page is made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from killswitch.lab.summary import Summary, summarise
 
 
 class PoliciesUsed(Struct, frozen=True):
-    """Which policies were tried: their names, content digest, git commit where there is one, and variant."""
+    """The tested policies: their names, content digest, git commit where there is one, and variant."""
 
     names: tuple[str, ...]
     digest: str
@@ -23,7 +23,7 @@ class PoliciesUsed(Struct, frozen=True):
 
 
 class BookTried(Struct, frozen=True):
-    """One book, as its YAML would say it, in one market; `runs` in the order of the rules, without courses."""
+    """One book, as in its YAML, in one market; `runs` in the order of the rules, without equity curves."""
 
     market: str
     kind: str
@@ -32,9 +32,10 @@ class BookTried(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True):
-    """`complete` false: stopped (`stopped`), or something could not be run (`not_run`); what is there is whole.
+    """`complete` is false if the campaign was stopped (`stopped`) or a run failed (`not_run`); the runs given are
+    whole.
 
-    `missing` says in words which books a market has too few symbols for.
+    `missing` describes the books for which a market has too few symbols.
     """
 
     format: str
@@ -52,7 +53,7 @@ class Answer(Struct, frozen=True):
 
 
 def used(policies: PolicySet, variant: str | None = None) -> PoliciesUsed:
-    """What an answer says of a policy set."""
+    """Describe a policy set."""
     names = tuple(graph.policy for graph in policies.graphs)
     return PoliciesUsed(names, policies.digest, policies.commit, variant)
 
@@ -60,7 +61,7 @@ def used(policies: PolicySet, variant: str | None = None) -> PoliciesUsed:
 def answer(
     policies: PoliciesUsed, campaign: Campaign, results: Results, *, seed: int, missing: Sequence[str]
 ) -> Answer:
-    """The answer for the results of `campaign`."""
+    """Return the answer for the results of `campaign`."""
     from killswitch.lab.pages.verdict import verdict
 
     summary = summarise(results.tried, campaign.rules)
@@ -81,7 +82,7 @@ def answer(
 
 
 def encode(whole: Answer) -> bytes:
-    """As JSON, indented: people read it too. Decimals are text, instants RFC 3339."""
+    """Encode as indented JSON. Decimals are text, instants RFC 3339."""
     return msgspec.json.format(msgspec.json.encode(whole), indent=2)
 
 

@@ -1,4 +1,4 @@
-"""The charts of one book: equity under every rule, P&L by side, and what was held."""
+"""The charts of one book: equity under every rule, P&L by side, and positions."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from killswitch.render.line_chart import line_chart
 from killswitch.render.series import Mark
 
 WIDE, NARROW = (11.0, 3.4), (3.9, 2.6)
-"""Inches of the drawing on a wide screen and on a phone: text keeps its size on both."""
+"""Size of the drawing in inches on a wide screen and on a phone: text keeps its size on both."""
 _MOST_MARKS = 12
 _HOUR = 3600 * 1_000_000
 BEFORE, AFTER = 3 * _HOUR, 6 * _HOUR
-"""What is drawn once more, larger, around the first stage that fired."""
+"""The time around the first stage that fired which a second chart enlarges."""
 
 
 def figures(tried: Tried, currency: str) -> tuple[Figure, ...]:
-    """The charts of a book whose runs have courses; none for one whose have not."""
+    """Return the charts of a book whose runs have equity curves; empty otherwise."""
     courses = [(run, run.course) for run in tried.runs if run.course is not None]
     if not courses:
         return ()
@@ -36,7 +36,7 @@ def figures(tried: Tried, currency: str) -> tuple[Figure, ...]:
 
 
 def marks(run: Run) -> tuple[Mark, ...]:
-    """The first stages that fired, each with its level."""
+    """Return the first stages that fired, each with its level."""
     return tuple(
         Mark(to_micros(firing.at), f"{firing.level} {firing.stage or ''}".strip(), firing.level)
         for firing in run.firings[:_MOST_MARKS]

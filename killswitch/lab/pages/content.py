@@ -1,4 +1,4 @@
-"""From an answer to its page: what is shown, in which order, and why a stage fired."""
+"""Builds the page of an answer: its sections, tables, and the reasons of firings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Drawings = dict[tuple[str, str], tuple[Figure, ...]]
 
 
 def page(found: Answer, results: Results, policies: PolicySet, drawings: Drawings | None = None) -> Page:
-    """The page of `found`. `policies` give the reasons their words; books without drawings are told in tables only."""
+    """Return the page of `found`. `policies` explain the firings; books without drawings appear in tables only."""
     reasons = _reasons(policies)
     sections: list[Section] = []
     if results.wanted > 1:
@@ -142,7 +142,7 @@ def _summary(found: Answer) -> Iterator[Section]:
 
 
 def _where(groups: Sequence[Group]) -> Section:
-    """A line for each market and kind of book: whether staging helps there, and by how much."""
+    """Return a line for each market and kind of book: whether staging helps there, and by how much."""
     figures = (f"{what}: {rule}" for what in ("drawdown", "final") for rule in _COMPARED)
     head = ("books of", "books", "staging", *figures)
     rows = []
@@ -184,7 +184,7 @@ def _in_turn(found: Answer) -> Section:
     turns = found.summary.in_turn
     title = "Both sides closed in turn (case D20)"
     if not turns:
-        return Section(title, words=("In no book: no side was closed after the other had gone.",))
+        return Section(title, words=("No book: no side was closed after the other was gone.",))
     rows = tuple(
         (
             turn.book, turn.market, f"{turn.first}s {instant(turn.first_at)}", instant(turn.second_at),
@@ -194,14 +194,14 @@ def _in_turn(found: Answer) -> Section:
     )  # fmt: skip
     head = ("book", "market", "first closed", "other side closed", "staged", "none")
     words = (
-        f"In {len(turns)} books the losing side was closed first, and the side that had hedged it later, alone: what "
+        f"In {len(turns)} books the losing side was closed first, and the side that had hedged it later, alone. This "
         "happens when a fall turns into a rebound.",
     )
     return Section(title, words, (_short(Table(head, rows, numbers=(4, 5))),), folded=len(rows) > 12)
 
 
 def against_table(groups: Sequence[Group]) -> Table:
-    """Staging against each alternative, a line for each group and alternative."""
+    """Return staging against each alternative, a line for each group and alternative."""
     head = ("books of", "against", "books", "richer", "poorer", "smaller drawdown", "greater", "mean difference")
     rows = tuple((_name(group), *_against(against)) for group in groups for against in group.against)
     return Table(head, rows, numbers=(2, 3, 4, 5, 6, 7), caption="Staging against each alternative")
@@ -213,7 +213,7 @@ def _against(against: Against) -> tuple[str, ...]:
 
 
 def figures_table(groups: Sequence[Group]) -> Table:
-    """The figures of each rule, a line for each group and rule."""
+    """Return the figures of each rule, a line for each group and rule."""
     head = (
         "books of", "rule", "books", "final equity", "mean drawdown", "95th percentile", "over 20%",
         "turnover ÷ gross", "gross kept", "costs", "liquidated",
@@ -250,7 +250,7 @@ def _every_book(tried: Sequence[Tried], rules: Sequence[str]) -> Table:
 
 
 def _short(table: Table) -> Table:
-    """Without its second column, the market, where there is only one: the page's facts name it."""
+    """Remove the second column, the market, where there is only one: the page's facts name it."""
     if len({row[1] for row in table.rows}) > 1:
         return table
     rows = tuple((row[0], *row[2:]) for row in table.rows)
@@ -267,7 +267,7 @@ def _two(tried: Tried, rule: str) -> tuple[str, str]:
 
 def _not_run(found: Answer) -> Section:
     rows = tuple((one.market or "-", one.book, one.rule or "-", one.text) for one in found.not_run)
-    return Section("What could not be run", tables=(Table(("market", "book", "rule", "why"), rows),))
+    return Section("Failed runs", tables=(Table(("market", "book", "rule", "why"), rows),))
 
 
 def _yes(so: bool) -> str:
@@ -275,7 +275,7 @@ def _yes(so: bool) -> str:
 
 
 Reasons = Mapping[tuple[str, str], tuple[str, str | None, str]]
-"""Policy and trigger → the signal that it reads, its unit, and the threshold; triggers by an expression have none."""
+"""Policy and trigger → its signal, unit and threshold; triggers by an expression are absent."""
 
 
 def _reasons(policies: PolicySet) -> Reasons:
@@ -296,7 +296,7 @@ def _signal(signal: SignalRef) -> str:
 
 
 def _why(firing: Firing, reasons: Reasons) -> str:
-    """Its triggers: `equity.drawdown over 15m 4.67% >= 4.5%`; of one by an expression, its name."""
+    """Return the triggers: `equity.drawdown over 15m 4.67% >= 4.5%`; of one by an expression, its name."""
     found = []
     for reading in firing.triggers:
         signal, unit, threshold = reasons.get((firing.policy, reading.name), (None, None, None))
@@ -305,13 +305,13 @@ def _why(firing: Firing, reasons: Reasons) -> str:
 
 
 def closed_words(closed: tuple[Closed, ...]) -> str:
-    """What a firing closed, largest first."""
+    """Return what a firing closed, largest first."""
     ordered = sorted(closed, key=lambda each: (-each.notional, each.symbol))
     return ", ".join(f"{each.symbol} {each.side} {money(each.notional)}" for each in ordered) or "nothing"
 
 
 def verified_words(firing: Firing) -> str:
-    """When the venue showed every target reached, counted from the firing."""
+    """Return when the venue showed every target reached, counted from the firing."""
     if firing.ended is None:
         return "nothing to close"
     if firing.verified_at is None:
@@ -321,7 +321,7 @@ def verified_words(firing: Firing) -> str:
 
 
 def hedge_words(firing: Firing) -> str:
-    """Whether the other side stood when the close was verified, and how much of it."""
+    """Return whether the other side remained when the close was verified, and how much of it."""
     if firing.hedge is None:
         return "-"
     kept = "" if firing.hedge_kept is None or firing.hedge == "closed" else f" ({firing.hedge_kept:.0%})"

@@ -1,4 +1,4 @@
-"""The answer in plain words."""
+"""The answer of a backtest in sentences."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = {
 
 
 def verdict(results: Results, rules: Sequence[str], summary: Summary) -> tuple[str, ...]:
-    """Sentences: about the one book, or about all of them together."""
+    """Return sentences about the one book, or about all books together."""
     others = [rule for rule in rules if rule != STAGED]
     if len(results.tried) == 1 and results.wanted == 1:
         return tuple(_of_one(results.tried[0], others))
@@ -28,7 +28,7 @@ def verdict(results: Results, rules: Sequence[str], summary: Summary) -> tuple[s
 
 
 def partial(results: Results, rules: Sequence[str]) -> str:
-    """What a result lacks; empty for a whole one."""
+    """Return what a result lacks; empty for a complete one."""
     if results.complete:
         return ""
     why = "stopped before its end" if results.stopped else "not everything could be run"
@@ -37,7 +37,7 @@ def partial(results: Results, rules: Sequence[str]) -> str:
 
 
 def percent(share: Decimal) -> str:
-    """`17.7%`."""
+    """Format a share: `17.7%`."""
     return f"{share:.1%}"
 
 
@@ -46,7 +46,7 @@ def _of_one(tried: Tried, others: Sequence[str]) -> Iterator[str]:
     if staged is None:
         return
     if not staged.firings:
-        yield "No stage fired: the policies left this book alone."
+        yield "No stage fired: the policies did not change this book."
     told = [(rule, run) for rule in others if (run := tried.run(rule)) is not None]
     if told:
         yield f"Staging ended {_listed([_richer(staged, run, NAMES[rule]) for rule, run in told])}."
@@ -56,7 +56,7 @@ def _of_one(tried: Tried, others: Sequence[str]) -> Iterator[str]:
         yield f"It was reached at {instant(staged.worst_at)}, before the first stage fired."
     turn = in_turn(tried)
     if turn is not None:
-        yield f"Both sides were closed in turn (case D20): first the {turn.first}s, later what had hedged them."
+        yield f"Both sides were closed in turn (case D20): first the {turn.first}s, later their hedges."
 
 
 def _of_many(summary: Summary) -> Iterator[str]:
@@ -73,7 +73,7 @@ def _of_many(summary: Summary) -> Iterator[str]:
         count = len(summary.in_turn)
         yield (
             f"In {count} of {whole.books} books both sides were closed in turn (case D20): the losing side first, and "
-            "later what had hedged it."
+            "later its hedge."
         )
 
 

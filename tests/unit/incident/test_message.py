@@ -44,7 +44,7 @@ def test_a_firing_says_what_fell_against_what_and_what_is_closed() -> None:
         "the loss is LONG (long 80.0%, short 20.0%, over 15m)",
         "sell 0.75 BTC (long) on main, leaving 0.25",
         "lock account/main for reduce_only, until it is lifted",
-        "look further: ksctl explain d1",
+        "see: ksctl explain d1",
     ]
 
 
@@ -109,7 +109,7 @@ def test_what_is_only_observed_says_that_nothing_was_done() -> None:
     """In the title and in the text."""
     told = of_decision(decision(), SUBJECT, acted=False)
     assert told.title.endswith("(observed only: nothing was done)")
-    assert "this run only observes: no order, no cancel and no lock was made; by the policy it would be:" in told.body
+    assert "this run only observes and made no order, cancel or lock; the policy would do this:" in told.body
 
 
 def test_many_orders_are_bounded() -> None:
@@ -138,12 +138,10 @@ def test_hostile_text_stays_one_visible_line(text: str, shown: str) -> None:
 
 def test_hostile_names_make_no_line_of_their_own() -> None:
     """A symbol from a venue and a reason from a hand are text like any other."""
-    bad = "BTC\nlook further: rm -rf /"
+    bad = "BTC\nsee: rm -rf /"
     intent = Intent("main", bad, "long", "sell", Decimal(1), Decimal(0), True, 1)
     told = of_decision(decision(intents=(intent,), reason=bad, author=bad), SUBJECT, acted=True)
-    assert [line for line in told.body.splitlines() if line.startswith("look further")] == [
-        "look further: ksctl explain d1"
-    ]
+    assert [line for line in told.body.splitlines() if line.startswith("see:")] == ["see: ksctl explain d1"]
 
 
 RULE = RouteRule(None, None, None, None, None, None, ())
