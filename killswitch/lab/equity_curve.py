@@ -46,7 +46,7 @@ class Tally:
         self._last_equity = ZERO
         self._sums: dict[str, Decimal] = defaultdict(Decimal)
         self.bars = 0
-        """How many bars have been taken."""
+        """The number of bars so far."""
 
     def decided(self, decision: Decision, snapshot: Snapshot) -> None:
         """Remember the marks against which the decision's fills are measured."""

@@ -127,7 +127,7 @@ def _replace(path: Path, content: bytes) -> bool:
     if path.is_file() and path.read_bytes() == content:
         return False
     temporary = path.with_name(f".{path.name}.tmp")
-    # Created anew: an existing file there may be a link to another file, or a pipe that is never read.
+    # Created again: an existing file there may be a link to another file, or a pipe that is never read.
     temporary.unlink(missing_ok=True)
     with temporary.open("xb") as file:
         file.write(content)

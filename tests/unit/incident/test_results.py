@@ -401,8 +401,8 @@ def test_the_report_of_a_close_that_did_not_go_plainly_says_all_of_it(written: H
     )
     assert found.remarks == (
         "order 2 (sell 3 BTC long on main, ks4) was sent without a bound: slippage 2.00% against the declared 0.50%",
-        "2.991 of the 10 BTC long on main was closed without an order of ours: by a liquidation, deleveraging or a person "
-        "at the venue; its P&L is not included here",
+        "2.991 of the 10 BTC long on main was closed without an order of ours: by a liquidation, deleveraging or a "
+        "person at the venue; its P&L is not included here",
         "0.009 BTC long on main is left as dust, below the venue's minimum, worth 0.90 USDT",
         "BTC long on main without its protective order s1 since 2024-01-01T00:00:01Z: it was not replaced",
     )
@@ -410,7 +410,7 @@ def test_the_report_of_a_close_that_did_not_go_plainly_says_all_of_it(written: H
     assert "| 1 | 1 | limit_ioc | 99.5 | 0.50% | 0.50% | kept |" in text
     assert "| 2 | 3 | market | – | 0.50% | 2.00% | **exceeded**, sent without a bound |" in text
     assert "| BTC long | main | 0.009 | 0 | 0.009 (dust) | 00:00:06 |" in text
-    assert "Sent as the unwinding careful says." in text
+    assert "Sent by the unwinding careful." in text
 
 
 def test_a_report_of_a_plain_close_has_none_of_it(written: HandWritten) -> None:
