@@ -81,7 +81,7 @@ def _facts_of(
     store: IncidentStore, life: Life, note: Note, acted: Sequence[Recorded], told: Sequence[Told]
 ) -> Incident:
     """Return the recorded facts of the incident up to its newest moment, without conclusions."""
-    opening, highest = life.decisions[0], life.highest
+    opening, highest, over = life.decisions[0], life.highest, life.reset
     results = [each.result for each in acted]
     lines = [line for each in results for line in each.orders]
     firings = tuple(firing_of(each, note) for each in acted)
@@ -98,7 +98,7 @@ def _facts_of(
         stage=stage_of(highest),
         as_of=opening.as_of,
         firings=firings,
-        reset=_reset(life.reset),
+        reset=None if over is None else Reset(over.id, over.as_of, over.author, over.reason),
         timeline=(),
         orders=outcomes((each.decision, each.result) for each in acted),
         endings=tuple(one for each in acted for one in endings(each)),
@@ -153,10 +153,6 @@ def _closed_at(incident: Incident) -> datetime | None:
     if not incident.by_hand or _is_unfinished(incident, *_SETTLED, _PARTLY):
         return None
     return max((each.at for each in incident.endings if each.at is not None), default=incident.opened_at)
-
-
-def _reset(decision: Decision | None) -> Reset | None:
-    return None if decision is None else Reset(decision.id, decision.as_of, decision.author, decision.reason)
 
 
 def _title(highest: Decision) -> str:

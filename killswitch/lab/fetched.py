@@ -80,11 +80,14 @@ class BarFile:
     @property
     def path(self) -> Path:
         """The file of the bars."""
-        return self.folder / f"{stem(self.whose.symbol)}.csv"
+        return self._beside("csv")
 
     @property
     def _coverage_at(self) -> Path:
-        return self.folder / f"{stem(self.whose.symbol)}.fetched.json"
+        return self._beside("fetched.json")
+
+    def _beside(self, suffix: str) -> Path:
+        return self.folder / f"{stem(self.whose.symbol)}.{suffix}"
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -92,7 +95,7 @@ class BarFile:
 
         The lock covers the whole fetch, because its result is built from what was there at its beginning.
         """
-        path = self.folder / f"{stem(self.whose.symbol)}.lock"
+        path = self._beside("lock")
         with _locked(path):
             try:
                 yield
@@ -140,7 +143,7 @@ class BarFile:
 
     def part(self, begins: int) -> Part:
         """Return the partial download that begins at `begins`."""
-        return Part(self.folder / f"{stem(self.whose.symbol)}.{begins}.part", self.whose)
+        return Part(self._beside(f"{begins}.part"), self.whose)
 
     def take(self, part: Part, begins: int, ends: int, before: Coverage | None) -> Coverage:
         """Merge the bars of the part from `begins` to `ends` into the adjoining file, and remove the part.

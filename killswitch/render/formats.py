@@ -37,9 +37,9 @@ def interval(span: Span | None, unit: str | None) -> str:
     return low if least == most else f"[{low}, {high}]"
 
 
-def money(amount: Decimal | None, currency: str = "") -> str:
+def money(amount: Decimal | None, currency: str | None = None) -> str:
     """Format an amount with two decimals and thousands separators; `unknown` for None."""
-    return "unknown" if amount is None else f"{amount:,.2f} {currency}".rstrip()
+    return "unknown" if amount is None else f"{amount:,.2f} {currency or ''}".rstrip()
 
 
 def instant(at: datetime | None) -> str:

@@ -109,7 +109,7 @@ def _counted(orders: Sequence[OrderOutcome], totals: Money) -> _Found:
         lacking = sorted({number for each in totals.missing for number in each.orders})
         which = f" (of {numbered(lacking)})" if lacking else ""
         return "open", f"{' and '.join(missing)} unknown{which}: look it up in the venue's statement"
-    currency = totals.currency or ""
+    currency = totals.currency
     return "proved", (
         f"realised {money(totals.realised, currency)} before fees, fees {money(totals.fees, currency)}, "
         f"slippage {money(totals.slippage, currency)}, delay cost {money(totals.delay, currency)}"

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from killswitch.incident.record.document import Command, WrittenAt
 from killswitch.render import formats
-from killswitch.render.formats import instant, numbered
+from killswitch.render.formats import instant, money, numbered
 
 UNKNOWN = "unknown"
 
@@ -83,11 +83,6 @@ def fenced(lines: str | Iterable[str], language: str = "") -> Markup:
 _ONE_LINE = 60
 """The longest command in characters that is written on one line."""
 _MOST_DECIMALS = 20
-
-
-def money(amount: Decimal | None, currency: str | None = "") -> str:
-    """Format an amount with two decimals and its currency; `unknown` for None."""
-    return formats.money(amount, currency or "")
 
 
 def percent(share: str | float | Decimal | None) -> str:

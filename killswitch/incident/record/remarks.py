@@ -26,7 +26,7 @@ def remarks(incident: Incident, holdings: Collection[Place], unsent: Iterable[st
     for order in incident.orders:
         found += _order(order, holdings)
     for position in incident.positions:
-        found += _position(position, incident.swept, incident.money.currency or "")
+        found += _position(position, incident.swept, incident.money.currency)
     for exposure in incident.exposures:
         found += _exposure(exposure)
     found += [
@@ -74,7 +74,7 @@ def _amount(order: OrderOutcome) -> str:
     return "an unknown amount of" if order.amount is None else amount(order.amount)
 
 
-def _position(position: ClosedPosition, swept: Sequence[str], currency: str) -> Iterator[str]:
+def _position(position: ClosedPosition, swept: Sequence[str], currency: str | None) -> Iterator[str]:
     name = place(position.account, position.symbol, position.side)
     if position.others is not None and position.others > 0:
         hands = "the whole-book request, a liquidation" if position.account in swept else "a liquidation"

@@ -54,6 +54,7 @@ def exposures(journal: Sequence[Entry]) -> tuple[Exposure, ...]:
 def _exposure(taken: Unprotected, after: Sequence[Guarded | Verified]) -> Exposure:
     order = taken.order or ""
     until, end, text = _covered(order, taken.place, after)
+    seconds = None if until is None else max(0.0, (until - taken.at).total_seconds())
     return Exposure(
         account=taken.account or "",
         symbol=taken.symbol or "",
@@ -61,16 +62,10 @@ def _exposure(taken: Unprotected, after: Sequence[Guarded | Verified]) -> Exposu
         order=order,
         since=taken.at,
         until=until,
-        seconds=_seconds(taken.at, until, end),
+        seconds=0.0 if end == "never away" else seconds,
         end=end,
         text=text,
     )
-
-
-def _seconds(since: datetime, until: datetime | None, end: Covered) -> float | None:
-    if end == "never away":
-        return 0.0
-    return None if until is None else max(0.0, (until - since).total_seconds())
 
 
 def _covered(
