@@ -11,7 +11,7 @@ from killswitch.lab.campaign import CLOSE_ALL, NONE, STAGED, Results, Tried
 from killswitch.lab.outcome import Closed, Firing, Run
 from killswitch.lab.pages.answer import Answer
 from killswitch.lab.pages.document import Figure, Page, Section, Table
-from killswitch.lab.pages.verdict import NAMES, partial, percent
+from killswitch.lab.pages.verdict import NAMES, currency_of, partial, percent
 from killswitch.lab.summary import Against, Figures, Group, Losers
 from killswitch.render.formats import instant, interval, lasting, money
 from killswitch.signals.catalogue import BY_NAME
@@ -64,7 +64,11 @@ def _facts(found: Answer, results: Results) -> Iterator[tuple[str, str]]:
     yield ("Market" if len(markets) == 1 else "Markets"), ", ".join(markets) or "-"
     if results.wanted == 1 and results.tried:
         (run, *_) = results.tried[0].runs
-        yield "Book", f"{run.book}: equity {money(run.start_equity)}, gross {money(run.gross_start)}"
+        currency = currency_of(results.tried)
+        yield (
+            "Book",
+            f"{run.book}: equity {money(run.start_equity, currency)}, gross {money(run.gross_start, currency)}",
+        )
         yield "Bars", f"{run.bars:,} from {instant(run.begins)} to {instant(run.ends)}"
     else:
         yield "Books", f"{results.wanted:,}"
