@@ -14,6 +14,7 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.lab.backtest import Rule, backtest
 from killswitch.lab.bars import BarTable, Series
 from killswitch.lab.book import Book, BookAccount, BookPosition
+from killswitch.lab.crash import CrashModel, crash_bars
 from killswitch.lab.outcome import Run
 from killswitch.lab.price_matrix import Panel
 from killswitch.market.paper import PaperMarket
@@ -91,3 +92,8 @@ def written(text: str) -> PolicySet:
 def run(policies: PolicySet, panel: Panel, held: Book, rule: Rule = "staged", **more: Any) -> Run:
     """The backtest, run to its end."""
     return asyncio.run(backtest(policies, panel, held, rule=rule, venue=local, **more))
+
+
+def calm_bars(seed: int, minutes: int) -> BarTable:
+    """The generated market without a crash: `minutes` calm minutes, two prices in each."""
+    return crash_bars(seed, CrashModel(calm=minutes, crash=0, rebound=0, after=0, steps=2))

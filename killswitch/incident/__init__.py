@@ -1,1 +1,1 @@
-"""The life of one escalation, for people: record, runbook, report and notifications."""
+"""Incidents for people: the record, the runbooks, the report and the notifications."""

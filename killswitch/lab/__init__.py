@@ -1,1 +1,1 @@
-"""Runs that touch no venue: bars, crashes, books, recordings, replays and backtests."""
+"""The laboratory: bars, generated crashes, recordings, replay and backtests."""

@@ -1,4 +1,4 @@
-"""What a staged policy is held against: the same triggers with another answer."""
+"""Alternatives that a staged policy is compared with: the same triggers with other actions."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ ONE = Decimal(1)
 
 
 def close_all(policies: PolicySet) -> PolicySet:
-    """Everything at the first trigger: whichever stage that closes anything fires first, closes the whole scope.
+    """Return the policies with every closing stage replaced by a close of the whole scope at the first trigger.
 
-    Triggers, levels and cooldowns stay; only a hand resets, because there is nothing left to protect. So does what no
-    close of the stage ever sells.
+    Triggers, levels and cooldowns are unchanged; only an operator resets, because nothing is left to protect. Assets
+    that no close of the stage sells are kept.
     """
     return replace(policies, graphs=tuple(_closing_all(graph) for graph in policies.graphs))
 
@@ -43,7 +43,7 @@ def _all_of(stage: Stage, graph: Graph) -> Stage:
 
 
 def _plain_close(stage: Stage, graph: Graph) -> Close | None:
-    """The close of everything for a stage that closes by other actions alone; None for one that closes nothing."""
+    """Return a close of everything for a stage that closes by other actions; None for a stage that closes nothing."""
     kinds = [(kind_of(action), action) for action in stage.actions]
     ranked = [name for kind, action in kinds if tag_of(Orders) in kind.effects for name in kind.rankings(action)]
     if not ranked:
@@ -61,11 +61,11 @@ def in_proportion(
     instruments: tuple[Instrument, ...],
     earlier: dict[str, Decimal] | None = None,
 ) -> Decision:
-    """The decision with its cut of gross spread over every position of its accounts in proportion.
+    """Spread the decision's cut of gross over every position of its accounts in proportion.
 
-    This is what compares rules at equal gross: how much is cut is the policy's, only what is cut differs. Lots are
-    rounded up as ever. `earlier` is what decisions on the same snapshot cut before, by account, and this one is added:
-    of two targets for a position the smaller one holds, so the second must ask for what both cut.
+    This compares rules at equal gross: the policy decides how much is cut, and only what is cut differs. Lots are
+    rounded up as always. `earlier` is what decisions on the same snapshot cut before, by account, and this cut is added
+    to it: of two targets for a position the smaller one applies, so the second decision must request both cuts.
     """
     earlier = {} if earlier is None else earlier
     rules = {instrument.symbol: instrument for instrument in instruments}

@@ -1,4 +1,4 @@
-"""A book through a market's bars under a policy set: the same `tick`, the same closing, a paper venue."""
+"""Runs a book through a market's bars under a policy set: the live `tick`, the live closing, and a paper venue."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from killswitch.planning.targets.merge import ordered_on
 from killswitch.planning.tick import Interpreter
 
 Rule = Literal["none", "staged", "close-all", "in-proportion"]
-"""What answers: nothing; the policies as they are; everything at the first trigger; or the policies' every cut spread
-over all positions in proportion."""
+"""The rule that is tested: no protection; the policies as they are; closing everything at the first trigger; or the
+policies' cuts spread over all positions in proportion."""
 
 VenueOf = Callable[[PaperMarket, str, Clock], VenueAdapter]
-"""Makes the adapter of one account of a paper market: the lab knows no adapter by name."""
+"""Makes the adapter of one account of a paper market: the lab imports no adapter by name."""
 
 WORKING = ("planned", "closing")
 ROUNDS, PAUSE = 200, 0.25
-"""Passes of closing between two bars at the most, and the seconds between them."""
+"""The most passes of closing between two bars, and the seconds between them."""
 
 
 def never() -> bool:
-    """Does not stop."""
+    """Return False: never stop."""
     return False
 
 
@@ -64,9 +64,9 @@ async def backtest(
 ) -> Run:
     """Run `book` from the first bar by which all its symbols have a price to the last one, or until `stop`.
 
-    `passing` false ticks every bar, also where nothing can happen: slower, and the same to the last digit.
-    `on_bars` is told how many bars have been gone through. Every policy acts that says `enforce`.
-    BarsError for a symbol that the panel lacks; ValueError for a book that cannot be opened.
+    `passing` false ticks every bar, also where nothing can happen: slower, with the same result to the last digit.
+    `on_bars` receives the number of processed bars. Policies in mode `enforce` act. BarsError for a symbol that the
+    panel lacks; ValueError for a book that cannot be opened.
     """
     run = _Backtest(policies, panel, book, rule, venue, seed, rules or MarketRules(), course)
     while not stop():
@@ -80,7 +80,7 @@ async def backtest(
 
 
 class _Backtest:
-    """One run under way. `tick`, `pass_over` and `next_bar` in turn, from the first bar on."""
+    """One run under way. Call `tick`, `pass_over` and `next_bar` in turn from the first bar on."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class _Backtest:
         return from_micros(int(self._panel.at[self._number]))
 
     async def tick(self) -> None:
-        """One pass at the bar's close: look, decide, write down, act."""
+        """Process the bar's close: take a snapshot, decide, journal, act."""
         snapshot = self._snapshot = self._look()
         outcome = self._interpreter.tick(snapshot)
         self._notices += len(outcome.notices)
@@ -129,7 +129,7 @@ class _Backtest:
             await self._work()
 
     def pass_over(self) -> int:
-        """Leave out the bars before which nothing can happen; how many."""
+        """Skip the bars before which nothing can happen; return their number."""
         assert self._snapshot is not None  # a tick was first
         if self._working:
             return 0
@@ -143,7 +143,7 @@ class _Backtest:
         return count
 
     def next_bar(self) -> bool:
-        """Close the next bar; False if there is none."""
+        """Close the next bar; return False if there is none."""
         if self._number + 1 >= len(self._panel):
             return False
         self._number += 1
@@ -152,7 +152,7 @@ class _Backtest:
         return True
 
     def result(self, *, complete: bool) -> Run:
-        """What the run has come to by now."""
+        """Return the results so far."""
         if self._tally.bars < self._number - self._begins + 1:
             self._tally.ticked(self._look())
         self._tally.ended(self._look())
@@ -175,7 +175,7 @@ class _Backtest:
         return any(closing.status in WORKING for closing in self._progress())
 
     def _take(self, decision: Decision, snapshot: Snapshot, cut: dict[str, Decimal]) -> None:
-        """`cut` is the gross that this tick's decisions have cut in proportion, by account."""
+        """Journal and adopt a decision. `cut` is the gross that this tick's decisions cut in proportion, by account."""
         if self._rule == "in-proportion" and ordered_on(decision) and decision.mode == "enforce":
             decision = in_proportion(decision, snapshot, self._panel.instruments, cut)
             self._interpreter.ordered(decision)
@@ -188,10 +188,10 @@ class _Backtest:
             self._closers[name].adopt(decision)
 
     async def _work(self) -> None:
-        """Closing goes on until it has nothing to do, or the next bar closes."""
+        """Run the closing until it has nothing to do, or the next bar closes."""
         last = self._number + 1 >= len(self._panel)
         due = None if last else from_micros(int(self._panel.at[self._number + 1]))
-        longest = timedelta(seconds=PAUSE + len(self._closers))  # what a round may take of the clock's time
+        longest = timedelta(seconds=PAUSE + len(self._closers))  # the longest time of a round
         for _ in range(ROUNDS):
             for closer in self._closers.values():
                 await closer.advance()

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 from killswitch.market.rules import derived
 from killswitch.market.tape import Bar, carry
@@ -20,11 +22,11 @@ from killswitch.model.snapshot import Instrument
 COLUMNS = ("ts", "open", "high", "low", "close", "volume")
 _MILLISECOND = 1000
 _FINEST_DECIMALS = 10
-"""More decimals than this are the noise of binary floats, not a venue's tick."""
+"""More decimals are the noise of binary floats, not a venue's tick."""
 
 
 class BarsError(Exception):
-    """Bars cannot be used: the message names the file, the row where there is one, and why."""
+    """Bars cannot be used: the message has the file, the row where there is one, and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,68 +46,57 @@ class BarTable:
     """Bars of several symbols over the same instants.
 
     An instant is one at which at least one symbol has a bar. A symbol without one there carries its last price
-    (`Bar.carried`, volume 0); before its first bar it is not there at all. Where no symbol has a bar, a venue's
-    outage for example, there is no instant: nothing is made up.
+    (`Bar.carried`, volume 0); before its first bar it is absent. Where no symbol has a bar, as in a venue's outage,
+    there is no instant: no bars are invented.
     """
 
     def __init__(self, name: str, series: Sequence[Series]) -> None:
-        """BarsError for no series, or series without at least two bars (the interval is taken from them)."""
+        """BarsError for no series, or for fewer than two bars (they define the interval)."""
         self.name = name
-        self._series = tuple(sorted(series, key=lambda one: one.symbol))
-        self._opened = sorted({opened for one in self._series for opened in one.opened})
-        if len(self._opened) < 2:
-            raise BarsError(f"{name}: fewer than two bars")
-        steps = Counter(b - a for a, b in zip(self._opened, self._opened[1:], strict=False))
-        self._interval = steps.most_common(1)[0][0]
-
-    @property
-    def interval(self) -> timedelta:
-        """The commonest distance of two bars."""
-        return timedelta(microseconds=self._interval)
-
-    @property
-    def series(self) -> tuple[Series, ...]:
+        self.series = tuple(sorted(series, key=lambda one: one.symbol))
         """The bars of each symbol, in the order of `symbols`."""
-        return self._series
-
-    @property
-    def opened(self) -> Sequence[int]:
+        self.symbols = tuple(one.symbol for one in self.series)
+        self.opened: Sequence[int] = sorted({opened for one in self.series for opened in one.opened})
         """When the bars of each instant opened: microseconds, rising."""
-        return self._opened
-
-    @property
-    def symbols(self) -> tuple[str, ...]:
-        return tuple(one.symbol for one in self._series)
+        if len(self.opened) < 2:
+            raise BarsError(f"{name}: fewer than two bars")
+        steps = Counter(b - a for a, b in pairwise(self.opened))
+        self.interval = timedelta(microseconds=steps.most_common(1)[0][0])
+        """The commonest distance of two bars."""
 
     def __len__(self) -> int:
         """The number of instants."""
-        return len(self._opened)
+        return len(self.opened)
 
     def __iter__(self) -> Iterator[tuple[datetime, dict[str, Bar]]]:
-        """(when the bars closed, the bar of each symbol), oldest first."""
+        """Yield (when the bars closed, the bar of each symbol), oldest first."""
         return self._walk(0)
 
-    def since(self, symbols: frozenset[str]) -> Iterator[tuple[datetime, dict[str, Bar]]]:
-        """As iteration, from the first instant by which every one of `symbols` has had a bar.
-
-        BarsError for a symbol that the table does not have.
-        """
+    def require(self, symbols: frozenset[str]) -> None:
+        """BarsError for a symbol that the table does not have."""
         absent = sorted(symbols - set(self.symbols))
         if absent:
             raise BarsError(f"{self.name}: has no {', '.join(absent)}; it has {', '.join(self.symbols)}")
-        first = max((one.opened[0] for one in self._series if one.symbol in symbols), default=self._opened[0])
-        return self._walk(bisect_left(self._opened, first))
+
+    def since(self, symbols: frozenset[str]) -> Iterator[tuple[datetime, dict[str, Bar]]]:
+        """Iterate from the first instant by which every one of `symbols` has had a bar.
+
+        BarsError for a symbol that the table does not have.
+        """
+        self.require(symbols)
+        first = max((one.opened[0] for one in self.series if one.symbol in symbols), default=self.opened[0])
+        return self._walk(bisect_left(self.opened, first))
 
     def instruments(self) -> tuple[Instrument, ...]:
-        """Rules derived from the prices: the tick is the finest decimal that any price of the symbol uses."""
-        return tuple(derived(one.symbol, exact(one.close[0]), _price_step(one)) for one in self._series)
+        """Derive rules from the prices: the tick is the finest decimal that any price of the symbol uses."""
+        return tuple(derived(one.symbol, exact(one.close[0]), _price_step(one)) for one in self.series)
 
     def _walk(self, first: int) -> Iterator[tuple[datetime, dict[str, Bar]]]:
-        rows = {one.symbol: 0 for one in self._series}
+        rows = {one.symbol: 0 for one in self.series}
         last: dict[str, Decimal] = {}
-        for number, opened in enumerate(self._opened):
+        for number, opened in enumerate(self.opened):
             bars: dict[str, Bar] = {}
-            for one in self._series:
+            for one in self.series:
                 row = rows[one.symbol]
                 if row < len(one.opened) and one.opened[row] == opened:
                     rows[one.symbol] = row + 1
@@ -114,14 +105,14 @@ class BarTable:
                 elif one.symbol in last:
                     bars[one.symbol] = carry(last[one.symbol])
             if number >= first:
-                yield from_micros(opened + self._interval), bars
+                yield from_micros(opened) + self.interval, bars
 
 
 def read_market(folder: Path) -> BarTable:
-    """The market in `folder`: files `SYMBOL.parquet` or `SYMBOL.csv` with the columns `ts` (bar open, UTC
+    """Read the market in `folder`: files `SYMBOL.parquet` or `SYMBOL.csv` with the columns `ts` (bar open, UTC
     milliseconds, rising), `open`, `high`, `low`, `close` (above zero) and `volume` (not below zero).
 
-    BarsError if a file is not so, or there is none.
+    BarsError if a file differs, or there is none.
     """
     if not folder.is_dir():
         raise BarsError(f"{folder}: no such folder")
@@ -192,22 +183,28 @@ def _check(path: Path, columns: Mapping[str, Sequence[float]]) -> None:
 
 
 def _fault(before: float, values: tuple[float | None, ...]) -> str | None:
-    """What is wrong with one row, or None."""
+    """Return what is wrong with one row, or None."""
     known = [value for value in values if value is not None and math.isfinite(value)]
     if len(known) < len(values):
         return "a value is missing or not a number"
     ts, opened, high, low, close, volume = known
     if ts <= before:
         return "ts is not later than that of the row before"
+    return bar_fault(opened, high, low, close, volume)
+
+
+N = TypeVar("N", float, Decimal)
+
+
+def bar_fault(opened: N, high: N, low: N, close: N, volume: N) -> str | None:
+    """Return why these numbers are not a bar, or None."""
     if not 0 < low <= min(opened, close) <= max(opened, close) <= high:
         return f"not a bar: open {opened}, high {high}, low {low}, close {close}"
-    if volume < 0:
-        return f"volume {volume} is below zero"
-    return None
+    return f"volume {volume} is below zero" if volume < 0 else None
 
 
 def bar_of(one: Series, row: int) -> Bar:
-    """The bar in `row` of a symbol, in the decimals that it was written in."""
+    """Return the bar in `row` of a symbol, in the decimals in which it was written."""
     return Bar(
         exact(one.open[row]),
         exact(one.high[row]),
@@ -218,7 +215,7 @@ def bar_of(one: Series, row: int) -> Bar:
 
 
 def exact(value: float) -> Decimal:
-    """The decimal that `value` was written as: the shortest that reads back as the same float."""
+    """Return the decimal that `value` was written as: the shortest that reads back as the same float."""
     return Decimal(repr(value))
 
 

@@ -1,7 +1,9 @@
-"""Books: what accounts hold when a backtest begins."""
+"""Books: the positions of accounts at the beginning of a backtest."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Self
@@ -10,18 +12,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from killswitch.market.account import CASH_MARKETS
 from killswitch.model.snapshot import Market, Side
-
-CASH_MARKETS: frozenset[str] = frozenset({"spot", "equity"})
-"""Markets in which what is held is paid in full: no leverage, no short side."""
 
 
 class BookError(Exception):
-    """A book cannot be used. Each line of the message is one mistake: `file:line:column: where in it: what`."""
+    """A book cannot be used. Each line of the message is one mistake: `file:line:column: path: reason`."""
 
 
 def _plain_number(value: object) -> object:
-    """A float from YAML as it was written: 0.1 is not 0.1000000000000000055…."""
+    """Return a float from YAML as it was written: 0.1 is not 0.1000000000000000055…."""
     return repr(value) if isinstance(value, float) else value
 
 
@@ -36,7 +36,7 @@ class _Part(BaseModel):
 class BookPosition(_Part):
     """A position to open at the first bar's close: `notional` in the account's currency.
 
-    `leverage` must be given where there is margin, and must not where there is none.
+    `leverage` is required where there is margin, and refused where there is none.
     """
 
     symbol: str
@@ -46,7 +46,7 @@ class BookPosition(_Part):
 
 
 class BookAccount(_Part):
-    """An account and its `equity` when the positions have been opened, in `currency`."""
+    """An account with its `equity` after the positions have been opened, in `currency`."""
 
     account: str
     venue: str = "paper"
@@ -57,10 +57,9 @@ class BookAccount(_Part):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        symbols = [position.symbol for position in self.positions]
-        for symbol in symbols:
-            if symbols.count(symbol) > 1:
-                raise ValueError(f"{symbol} is held twice; accounts are in one-way mode")
+        twice = _repeated(position.symbol for position in self.positions)
+        if twice:
+            raise ValueError(f"{twice} is held twice; accounts are in one-way mode")
         for position in self.positions:
             self._check(position)
         return self
@@ -76,8 +75,13 @@ class BookAccount(_Part):
             raise ValueError(f"{position.symbol}: leverage means nothing in a {self.market} account")
 
 
+def _repeated(names: Iterable[str]) -> str | None:
+    """Return the first name that occurs more than once."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
+
+
 class Book(_Part):
-    """Accounts and what they hold. Account names are unique."""
+    """Accounts with their positions. Account names are unique."""
 
     name: str
     accounts: tuple[BookAccount, ...]
@@ -85,11 +89,10 @@ class Book(_Part):
     @model_validator(mode="after")
     def _unique(self) -> Self:
         if not self.accounts:
-            raise ValueError("holds no account")
-        names = [account.account for account in self.accounts]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"account {name} is given twice")
+            raise ValueError("there is no account")
+        twice = _repeated(account.account for account in self.accounts)
+        if twice:
+            raise ValueError(f"account {twice} is given twice")
         return self
 
     @property
@@ -99,10 +102,10 @@ class Book(_Part):
 
 
 def demo_book() -> Book:
-    """Five longs and three shorts in `lab.crash`'s symbols, gross 3: what the generated crash is made to hurt.
+    """Return the book that the generated crash is made for: five longs and three shorts of its symbols, gross 3.
 
-    The longs move more than the market and the shorts less, so the fall hits the longs; once the longs are
-    closed, the rebound squeezes the shorts that are left (case D20).
+    The longs move more than the market and the shorts less, so the fall hits the longs; once the longs are closed, the
+    rebound squeezes the remaining shorts (case D20).
     """
     longs = ("ETH_USDT", "ADA_USDT", "DOT_USDT", "LINK_USDT", "DOGE_USDT")
     shorts = ("BTC_USDT", "XRP_USDT", "BCH_USDT")
@@ -116,7 +119,7 @@ def demo_book() -> Book:
 
 
 def read_book(path: Path) -> Book:
-    """The book in the YAML file `path`. BookError names every mistake with its place."""
+    """Read the book in the YAML file `path`. BookError names every mistake with its place."""
     written = _parse(path)
     try:
         return Book.model_validate(written)
@@ -146,7 +149,7 @@ def _parse(path: Path) -> object:
 
 
 def _place(written: object, where: tuple[int | str, ...]) -> str:
-    """`:line:column` of the deepest part of `where` that was written, counted from 1; empty if none was."""
+    """Return `:line:column` of the deepest written part of `where`, counted from 1; empty if there is none."""
     place = ""
     for part in where:
         marks = getattr(getattr(written, "lc", None), "data", None) or {}

@@ -1,4 +1,4 @@
-"""Many backtests: books × rules over markets, in this process or in several, until done or told to stop."""
+"""Runs many backtests: books × rules over markets, in one process or several, until done or stopped."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import Any, Final, Protocol
 
+from msgspec import Struct
+
 from killswitch.lab.backtest import Rule
 from killswitch.lab.bars import BarsError
 from killswitch.lab.book import Book
@@ -27,17 +29,17 @@ NONE: Final = "none"
 CLOSE_ALL: Final = "close-all"
 IN_PROPORTION: Final = "in-proportion"
 RULES: tuple[Rule, ...] = (STAGED, NONE, CLOSE_ALL)
-"""What a backtest compares unless told otherwise; the first one is held against the others."""
+"""The rules that a backtest compares by default; the first one is compared with the others."""
 
 Stop = Callable[[], bool]
 Source = Callable[[], Panel]
-"""Makes a market's bars. Where there are several processes it must be picklable, and each calls it."""
+"""Makes a market's bars. With several processes it must be picklable, and each process calls it."""
 
 
 class RunOne(Protocol):
-    """Runs one book under one rule. Where there are several processes it must be picklable.
+    """Runs one book under one rule. With several processes it must be picklable.
 
-    `stop` is asked now and then, and a run that it ends is not complete; `on_bar` is told how many bars are done.
+    `stop` is called now and then, and a run that it ends is incomplete; `on_bar` receives the number of processed bars.
     BarsError or ValueError for a book that cannot be run.
     """
 
@@ -54,22 +56,8 @@ class Part:
     member: Member
 
 
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """One book in one market under every rule that was got to; `runs` in the order of the rules."""
-
-    market: str
-    member: Member
-    runs: tuple[Run, ...]
-
-    def run(self, rule: str) -> Run | None:
-        """The run under `rule`, None where it was not got to."""
-        return next((run for run in self.runs if run.rule == rule), None)
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Something that could not be run, and why. `rule` is None where it was not a matter of one."""
+class Fault(Struct, frozen=True):
+    """A run that failed, and why. `rule` is None where the failure concerns no single rule."""
 
     market: str
     book: str
@@ -78,10 +66,24 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Results:
-    """What came of a campaign, in the order of its parts.
+class Tried:
+    """One book in one market under every rule that was reached; `runs` in the order of the rules."""
 
-    `complete`: every book was run under every rule to the last bar; `stopped`: somebody asked to stop.
+    market: str
+    member: Member
+    runs: tuple[Run, ...]
+    faults: tuple[Fault, ...] = ()
+
+    def run(self, rule: str) -> Run | None:
+        """Return the run under `rule`, None where it was not reached."""
+        return next((run for run in self.runs if run.rule == rule), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """The results of a campaign, in the order of its parts.
+
+    `complete`: every book was run under every rule to the last bar; `stopped`: a stop was requested.
     """
 
     tried: tuple[Tried, ...]
@@ -93,7 +95,7 @@ class Results:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`done` runs of `total`; a run under way counts in part. `what` is under way, or was last done."""
+    """`done` runs of `total`; a run under way counts in part. `what` is under way, or was finished last."""
 
     done: float
     total: int
@@ -105,7 +107,7 @@ Told = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """Every book of `parts` under every rule. Markets are made when they are needed, one at a time."""
+    """Every book of `parts` under every rule. Markets are loaded when needed, one at a time."""
 
     markets: Mapping[str, Source]
     parts: tuple[Part, ...]
@@ -114,28 +116,25 @@ class Campaign:
     course: bool = False
 
     def run(self, *, jobs: int = 1, stop: Stop, told: Told) -> Results:
-        """Run it in `jobs` processes. What cannot be run is a fault beside the results, never their end."""
+        """Run the campaign in `jobs` processes. A run that fails becomes a fault and does not end the others."""
         outcomes = _in_turn(self, stop, told) if jobs <= 1 else _beside(self, jobs, stop, told)
-        tried = tuple(tried for tried, _ in outcomes if tried.runs)
-        faults = tuple(fault for _, faults in outcomes for fault in faults)
+        tried = tuple(each for each in outcomes if each.runs)
+        faults = tuple(fault for each in outcomes for fault in each.faults)
         whole = all(run.complete for each in tried for run in each.runs)
         done = sum(len(each.runs) for each in tried)
         return Results(tried, faults, len(self.parts), whole and done == len(self.parts) * len(self.rules), stop())
 
 
-Outcome = tuple[Tried, tuple[Fault, ...]]
-
-
 class _Bench:
-    """Runs one part after the other, and keeps the bars of the last market."""
+    """Runs parts one after the other, and keeps the bars of the last market."""
 
     def __init__(self, campaign: Campaign, stop: Stop) -> None:
         self._campaign, self._stop = campaign, stop
         self._market: str | None = None
         self._bars: Panel | None = None
 
-    def outcome(self, part: Part, on_bar: Callable[[str, float], None]) -> Outcome:
-        """The part under each rule; `on_bar` is told the rule and how much of its run is done."""
+    def outcome(self, part: Part, on_bar: Callable[[str, float], None]) -> Tried:
+        """Run the part under each rule; `on_bar` receives the rule and the finished share of its run."""
         runs: list[Run] = []
         faults: list[Fault] = []
         for rule in self._campaign.rules:
@@ -145,9 +144,9 @@ class _Bench:
                 runs.append(self._run(part, rule, on_bar))
             except (BarsError, ValueError) as error:
                 faults.append(Fault(part.market, part.member.book.name, rule, str(error)))
-            except Exception as error:  # noqa: BLE001 - a defect met by one book must not cost the results of others
+            except Exception as error:  # noqa: BLE001 - a defect in one book must not lose the results of others
                 faults.append(Fault(part.market, part.member.book.name, rule, _defect(error)))
-        return Tried(part.market, part.member, tuple(runs)), tuple(faults)
+        return Tried(part.market, part.member, tuple(runs), tuple(faults))
 
     def _run(self, part: Part, rule: Rule, on_bar: Callable[[str, float], None]) -> Run:
         if self._market != part.market or self._bars is None:
@@ -166,7 +165,7 @@ def _defect(error: Exception) -> str:
     return f"{type(error).__name__}: {error} ({place.filename}:{place.lineno}; this is a defect, please report it)"
 
 
-def _in_turn(campaign: Campaign, stop: Stop, told: Told) -> list[Outcome]:
+def _in_turn(campaign: Campaign, stop: Stop, told: Told) -> list[Tried]:
     bench = _Bench(campaign, stop)
     rules = len(campaign.rules)
     total = len(campaign.parts) * rules
@@ -190,15 +189,15 @@ def _what(part: Part, rule: str | None) -> str:
 # -- several processes ----------------------------------------------------------------------------------------
 
 _PATIENCE = 0.1
-"""Seconds between two looks at whether to stop."""
+"""Seconds between two checks of whether to stop."""
 
 
-def _beside(campaign: Campaign, jobs: int, stop: Stop, told: Told) -> list[Outcome]:
-    """Workers are spawned, not forked: threads of this process do not follow them into a deadlock."""
+def _beside(campaign: Campaign, jobs: int, stop: Stop, told: Told) -> list[Tried]:
+    """Run in several processes. Workers are spawned, not forked, so that no thread of this process deadlocks them."""
     context = multiprocessing.get_context("spawn")
     halt: Any = context.Value(c_bool, False, lock=False)
     done = 0
-    outcomes: dict[int, Outcome] = {}
+    outcomes: dict[int, Tried] = {}
     lost: list[str] = []
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(campaign, halt)) as pool:
         with _shielded():
@@ -213,7 +212,7 @@ def _beside(campaign: Campaign, jobs: int, stop: Stop, told: Told) -> list[Outco
                 try:
                     outcomes[number] = future.result()
                 except BrokenProcessPool:
-                    if not stop():  # who asks the whole group to stop asks the workers too
+                    if not stop():  # a stop of the process group stops the workers too
                         lost.append(part.member.book.name)
                 done += len(campaign.rules)
                 told(Progress(done, len(campaign.parts) * len(campaign.rules), _what(part, None)))
@@ -223,7 +222,7 @@ def _beside(campaign: Campaign, jobs: int, stop: Stop, told: Told) -> list[Outco
 
 @contextmanager
 def _shielded() -> Iterator[None]:
-    """Processes that are started in here never see Ctrl-C, not even before `_begin` has told them to ignore it."""
+    """Block Ctrl-C for processes started in this context until `_begin` makes them ignore it."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows has process groups of another kind
         yield
         return
@@ -234,11 +233,11 @@ def _shielded() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _died(campaign: Campaign, lost: list[str]) -> Iterator[Outcome]:
+def _died(campaign: Campaign, lost: list[str]) -> Iterator[Tried]:
     if lost:
         text = f"a worker process died (killed, or out of memory?); {len(lost)} books were not run: fewer --jobs may do"
         part = campaign.parts[0]
-        yield Tried(part.market, part.member, ()), (Fault("", f"{lost[0]} and what came after", None, text),)
+        yield Tried(part.market, part.member, (), (Fault("", f"{lost[0]} and what came after", None, text),))
 
 
 _worker: _Bench | None = None
@@ -246,9 +245,10 @@ _parts: tuple[Part, ...] = ()
 
 
 def _begin(campaign: Campaign, halt: Any) -> None:
-    """In a worker: Ctrl-C goes to the whole group of processes, and it is the first one that stops the others.
+    """Set up a worker, which ignores Ctrl-C: the signal goes to the whole process group, and the first process stops
+    the others.
 
-    SIGTERM ends a worker, also where the pool itself sends it after another one has died.
+    SIGTERM ends a worker, also where the pool sends it after another one has died.
     """
     global _worker, _parts
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -257,13 +257,13 @@ def _begin(campaign: Campaign, halt: Any) -> None:
 
 
 def _end_with_the_first() -> None:
-    """A worker whose first process was killed has nobody to work for, and would wait for ever."""
+    """End a worker whose first process was killed; otherwise it would wait forever."""
     first = multiprocessing.parent_process()
-    assert first is not None  # a worker was started by somebody
+    assert first is not None  # a worker has a parent
     first.join()
     os._exit(1)
 
 
-def _work(number: int) -> Outcome:
+def _work(number: int) -> Tried:
     assert _worker is not None  # the initializer has run
     return _worker.outcome(_parts[number], lambda _rule, _share: None)

@@ -1,4 +1,4 @@
-"""A generated crash: believable bars where real ones may not be shipped. Every number in it is made up."""
+"""A generated crash: plausible bars where real ones may not be shipped. Every number in it is invented."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _ALPHA, _PERSISTENCE = 0.12, 0.85
 
 @dataclass(frozen=True, slots=True)
 class Coin:
-    """One symbol: first price and its decimals, market beta, own volatility (multiples of the market's), and what
-    is traded in a calm minute (quote units)."""
+    """One symbol: first price and its decimals, market beta, own volatility (multiples of the market's), and the
+    turnover of a calm minute (quote units)."""
 
     symbol: str
     price: float
@@ -73,13 +73,13 @@ class CrashModel:
     """Standard deviation of the market's log return in a calm minute: 43% a year."""
     crash_volatility: float = 5.0
     after_volatility: float = 2.5
-    """Multiples of the calm volatility, of the market; a coin's own rises by the square root of these."""
+    """Multiples of the calm volatility of the market; a coin's own rises by the square root of these."""
     jumps: float = 6.0
     """Expected number in the crash."""
     jump_size: float = 0.015
-    """Mean log size of one."""
+    """Mean log size."""
     steps: int = 12
-    """Prices in a minute, from which its open, high, low and close are taken."""
+    """Prices in a minute, from which its open, high, low and close are derived."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -94,7 +94,7 @@ class CrashModel:
 
 
 def crash_bars(seed: int, model: CrashModel | None = None, start: datetime = START) -> BarTable:
-    """The bars of `COINS` by the minute from `start` on; the same seed and model make the same bars."""
+    """Return the bars of `COINS` by the minute from `start` on; equal seeds and models make equal bars."""
     shape = model or CrashModel()
     generator = np.random.default_rng(seed)
     level = _by_phase(shape, 1.0, shape.crash_volatility, (shape.crash_volatility + shape.after_volatility) / 2,
@@ -106,12 +106,12 @@ def crash_bars(seed: int, model: CrashModel | None = None, start: datetime = STA
 
 
 def _by_phase(shape: CrashModel, calm: float, crash: float, rebound: float, after: float) -> Floats:
-    """A value for each minute."""
+    """Return a value for each minute."""
     return np.repeat([calm, crash, rebound, after], [shape.calm, shape.crash, shape.rebound, shape.after])
 
 
 def _market(shape: CrashModel, level: Floats, generator: np.random.Generator) -> Floats:
-    """The market's log returns, (minutes, steps)."""
+    """Return the market's log returns, (minutes, steps)."""
     shocks = generator.standard_normal((shape.minutes, shape.steps))
     scale = _clustered(shocks.sum(axis=1) / np.sqrt(shape.steps)) * level * shape.volatility
     returns: Floats = shocks * (scale / np.sqrt(shape.steps))[:, None]
@@ -134,7 +134,7 @@ def _clustered(shocks: Floats) -> Floats:
 
 
 def _bridge(returns: Floats) -> Floats:
-    """The same returns without their drift: their sum is zero."""
+    """Return the returns without their drift: their sum is zero."""
     return returns - returns.mean() if returns.size else returns
 
 
@@ -184,12 +184,5 @@ def _series(
 
 
 def _floats(values: Floats) -> array[float]:
-    """A compact sequence that gives Python's own floats, which print as they were rounded."""
-    column = array("d")
-    column.frombytes(values.tobytes())
-    return column
-
-
-def calm_bars(seed: int, minutes: int, start: datetime = START) -> BarTable:
-    """The same market without a crash, for long runs: `minutes` calm minutes, two prices in each."""
-    return crash_bars(seed, CrashModel(calm=minutes, crash=0, rebound=0, after=0, steps=2), start)
+    """Return a compact sequence of Python floats, which print as they were rounded."""
+    return array("d", values.tobytes())

@@ -1,4 +1,4 @@
-"""What a run adds up to, bar by bar: equity, P&L by side, what is held, and what trading costs."""
+"""The sums of a run, bar by bar: equity, P&L by side, positions, and trading costs."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from killswitch.planning.targets.merge import ordered_symbols
 
 _MONEY = Decimal("0.00000001")
 _UNIT, _UP_FROM = 1e6, 0.5333333
-"""Equity is kept to a millionth. What is beyond goes up from a bit more than half of one: exact sums of money often lie
-at the half itself, from which the last bits of floats would send them either way."""
-_MEAN = Decimal("0.0001")  # a mean of thousands of sums of floats has no more decimals that are surely its own
+"""Equity is kept to a millionth, rounded up from slightly more than half of one: exact sums of money often lie at
+the half, where the last bits of floats would decide."""
+_MEAN = Decimal("0.0001")  # a mean of thousands of float sums has no more reliable decimals
 _FRACTION = Decimal("0.000000000001")
 ZERO = Decimal(0)
 
 
 class Tally:
-    """Accumulates one run that begins at instant `begins` of the panel. Sums are over all accounts."""
+    """Accumulates the P&L of one run that begins at instant `begins` of the panel. Sums are over all accounts."""
 
     def __init__(self, panel: Panel, begins: int, *, course: bool) -> None:
-        """`course`: keep what is only drawn, too."""
+        """`course` also keeps what is only drawn."""
         self._panel = panel
         self._begins = begins
         bars = len(panel) - begins
@@ -46,10 +46,10 @@ class Tally:
         self._last_equity = ZERO
         self._sums: dict[str, Decimal] = defaultdict(Decimal)
         self.bars = 0
-        """How many bars have been taken."""
+        """The number of bars so far."""
 
     def decided(self, decision: Decision, snapshot: Snapshot) -> None:
-        """The marks against which the decision's fills will be held."""
+        """Remember the marks against which the decision's fills are measured."""
         wanted = ordered_symbols(decision)
         for account in snapshot.accounts:
             for position in account.positions or ():
@@ -58,19 +58,16 @@ class Tally:
                     self._marks[key] = position.mark_price
 
     def ticked(self, snapshot: Snapshot) -> None:
-        """Take the next bar as a tick saw it."""
+        """Add the next bar from the snapshot of its tick."""
         self.bars += 1
-        self._enter(snapshot)
+        self.ended(snapshot)
 
     def ended(self, snapshot: Snapshot) -> None:
-        """Take the last bar once more: what was closed after its tick counts too."""
-        self._enter(snapshot)
-
-    def _enter(self, snapshot: Snapshot) -> None:
+        """Add the last bar once more, with what was closed after its tick."""
         place = self.bars - 1
         equity, gross = ZERO, ZERO
         for account in snapshot.accounts:
-            equity += account.equity or ZERO  # the paper market knows it always
+            equity += account.equity or ZERO  # the paper market always knows it
             for fill in account.fills or ():
                 self._take(account.account, fill)
             gross += sum((position.notional or ZERO for position in account.positions or ()), ZERO)
@@ -82,7 +79,7 @@ class Tally:
             self._drawn.ticked(place, snapshot, self._realized)
 
     def passed(self, count: int, standing: Standing) -> None:
-        """Take `count` bars in which nothing but prices moved."""
+        """Add `count` bars in which only prices moved."""
         first, end = self._begins + self.bars, self._begins + self.bars + count
         here = slice(self.bars, self.bars + count)
         for account in standing.accounts:
@@ -102,18 +99,18 @@ class Tally:
         self._sums["turnover"] += quantity * fill.price
         mark = self._marks.get((account, fill.symbol))
         if fill.cause == "liquidation":
-            # the venue takes a position in steps: what it took inside one bar is one liquidation
+            # the venue liquidates in steps: those inside one bar are one liquidation
             key = (fill.at, account, fill.symbol, fill.position_side or "long")
             contracts, worth = self._liquidated.get(key, (ZERO, ZERO))
             self._liquidated[key] = (contracts + fill.amount, worth + fill.amount * fill.price)
         elif mark is not None:
             self._sums["slippage"] += quantity * (mark - fill.price) * (1 if fill.side == "sell" else -1)
 
-    # -- what it came to ----------------------------------------------------------------------------------
+    # -- results -----------------------------------------------------------------------------------------
 
     def run(self, rule: str, book: str, firings: Sequence[Firing], notices: int, *, complete: bool) -> Run:
-        """Everything, after the last bar. At least one bar must have been taken."""
-        equity = _millionths(self._equity[: self.bars])  # what float sums lose must not decide which was lowest
+        """Return all results after the last bar. At least one bar must have been added."""
+        equity = _millionths(self._equity[: self.bars])  # rounding of floats must not decide the minimum
         peaks = np.maximum.accumulate(equity)
         falls = np.where(peaks > 0, (peaks - equity) / np.where(peaks > 0, peaks, 1.0), 0.0)
         worst, lowest = int(np.argmax(falls)), int(np.argmin(equity))

@@ -6,7 +6,7 @@ Each book is one swap account in USDT with 100,000 of equity and leverage 5; its
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import combinations
@@ -22,18 +22,15 @@ LEVERAGE = Decimal(5)
 GROSS = Decimal(3)
 
 Kind = Literal["given", "split", "hedged", "directional", "concentrated"]
-RANDOM_KINDS: tuple[Kind, ...] = ("hedged", "directional", "concentrated")
-_LEAST = {"hedged": 2, "directional": 1, "concentrated": 2}
-"""How many symbols a kind of book needs."""
 _SPREAD = 0.7
-"""The standard deviation of the logarithm of a weight: the largest of eight is about eight times the smallest."""
+"""The standard deviation of a weight's logarithm: the largest of eight is about eight times the smallest."""
 _OTHER_SIDE = Decimal("0.2")
 _CONCENTRATED = (0.6, 0.8)
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A book and the kind that it is of."""
+    """A book and its kind."""
 
     kind: Kind
     book: Book
@@ -41,14 +38,14 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """The members that a market's symbols allow, and in words what they do not."""
+    """The books that a market's symbols allow, and sentences about those that they do not."""
 
     members: tuple[Member, ...]
     missing: tuple[str, ...]
 
 
 def half_and_half(symbols: Sequence[str], gross: Decimal = GROSS) -> Book:
-    """The first half of the symbols long, the others short, in equal parts; a single symbol is held long."""
+    """Hold the first half of the symbols long and the others short, in equal parts; a single symbol is long."""
     longs = (len(symbols) + 1) // 2
     each = gross * EQUITY / len(symbols)
     sides: list[Side] = ["long" if number < longs else "short" for number in range(len(symbols))]
@@ -56,7 +53,7 @@ def half_and_half(symbols: Sequence[str], gross: Decimal = GROSS) -> Book:
 
 
 def all_splits(symbols: Sequence[str], side: int, gross: Decimal = GROSS) -> Family:
-    """Every book with `side` of the symbols long and `side` others short, all positions of the same notional.
+    """Return every book with `side` of the symbols long and `side` others short, all of the same notional.
 
     Of n symbols that is C(n, side) × C(n − side, side) books: 70 for four of eight.
     """
@@ -70,24 +67,24 @@ def all_splits(symbols: Sequence[str], side: int, gross: Decimal = GROSS) -> Fam
 
 
 def random_books(symbols: Sequence[str], count: int, *, seed: int, gross: Decimal = GROSS) -> Family:
-    """`count` books of each of three kinds; weights are lognormal before they are scaled.
+    """Return `count` books of each of three kinds; weights are lognormal before they are scaled.
 
-    - *hedged*: as much long as short, to the last unit of money; which symbols are long is drawn.
-    - *directional*: on one side, which is drawn; every other book holds a fifth of its gross on the other side
-      (where there are two symbols or more).
-    - *concentrated*: 60 to 80% of the gross in one symbol; the side of each position is drawn.
+    - *hedged*: as much long as short, to the last unit of money; the long symbols are random.
+    - *directional*: on one random side; every other book holds a fifth of its gross on the other side (with two symbols
+      or more).
+    - *concentrated*: 60 to 80% of the gross in one symbol; the side of each position is random.
 
-    The same symbols, seed and gross give the same books; a book does not depend on how many are asked for.
+    Equal symbols, seed and gross give equal books; a book does not depend on `count`.
     """
     members: list[Member] = []
     missing = []
-    for kind in RANDOM_KINDS:
-        if len(symbols) < _LEAST[kind]:
-            missing.append(f"no {kind} books: they need {_LEAST[kind]} symbols, and there {_are(len(symbols))}")
+    for kind, (least, draw) in _RANDOM_KINDS.items():
+        if len(symbols) < least:
+            missing.append(f"no {kind} books: they need {least} symbols, and there {_are(len(symbols))}")
             continue
         for number in range(count):
             chance = Random(f"{seed}/{kind}/{number}")
-            drawn = _DRAWS[kind](symbols, chance, number, gross * EQUITY)
+            drawn = draw(symbols, chance, number, gross * EQUITY)
             members.append(Member(kind, _book(f"{kind} {number + 1:02d}", drawn)))
     return Family(tuple(members), tuple(missing))
 
@@ -125,7 +122,12 @@ def _concentrated(symbols: Sequence[str], chance: Random, _number: int, gross: D
     return _in_order(symbols, {s: (sides[s], n) for s, n in notionals.items()})
 
 
-_DRAWS = {"hedged": _hedged, "directional": _directional, "concentrated": _concentrated}
+_RANDOM_KINDS: dict[Kind, tuple[int, Callable[[Sequence[str], Random, int, Decimal], Held]]] = {
+    "hedged": (2, _hedged),
+    "directional": (1, _directional),
+    "concentrated": (2, _concentrated),
+}
+"""The least number of symbols of a kind of book, and the function that draws one."""
 
 
 def _weights(symbols: Sequence[str], chance: Random) -> dict[str, float]:
@@ -133,7 +135,7 @@ def _weights(symbols: Sequence[str], chance: Random) -> dict[str, float]:
 
 
 def _shares(symbols: Sequence[str], weights: Mapping[str, float], total: Decimal) -> Iterator[tuple[str, Decimal]]:
-    """`total` by weight, to the cent; the last one takes what rounding left, so that the sum is exact."""
+    """Split `total` by weight, to the cent; the last symbol gets the rounding difference, so that the sum is exact."""
     whole = sum(weights[symbol] for symbol in symbols)
     left = total
     for symbol in symbols[:-1]:
@@ -160,7 +162,7 @@ def _split(longs: Sequence[str], shorts: Sequence[str], each: Decimal, labels: M
 
 
 def _labels(symbols: Sequence[str]) -> dict[str, str]:
-    """The base asset of each symbol, or its whole name where two have the same."""
+    """Return the base asset of each symbol, or its whole name where two are equal."""
     assets = [base_asset(symbol) for symbol in symbols]
     return {s: asset if assets.count(asset) == 1 else s for s, asset in zip(symbols, assets, strict=True)}
 

@@ -1,8 +1,8 @@
-"""How far ahead nothing can happen: bars that a backtest passes over without ticking through them.
+"""Finds the bars ahead in which nothing can happen, so that a backtest skips them.
 
-A bar is quiet if the market would only move prices in it, and a tick after it would change nothing but histories.
-Both are judged from the bars and the interpreter's state with room for the last bits of floats; whatever is not surely
-quiet is ticked. So a backtest comes to the same with passing over as without it (a test holds it to that).
+A bar is quiet if the market only moves prices in it, and a tick after it changes only histories. Both are judged from
+the bars and the interpreter's state with a margin for float rounding; any other bar is ticked. A backtest has the same
+result with and without skipping (a test compares them).
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from killswitch.signals.declaration import Bounds
 
 FIRST_LOOK, LOOK_FURTHER = 64, 8
-"""So many bars are looked at first, and so many times more each time all of them were quiet."""
+"""The number of bars in the first search, and the factor of each further search while all bars are quiet."""
 WORTH_IT = 4
-"""Fewer bars than this are ticked through: passing over costs more."""
+"""Fewer bars than this are ticked: skipping costs more."""
 LONGEST_PATIENCE = 16
-"""After looking in vain, so many ticks at the most go by before the next look."""
+"""The most ticks between two searches after searches without a result."""
 ROUNDING = 1e-9
-"""Of an amount of money: what summing floats may have lost."""
+"""The relative error of an amount of money that float sums may have."""
 
 
 class Quiet:
-    """Looks ahead for one run. `interpreter` is None where no policy watches."""
+    """Finds the quiet bars of one run."""
 
-    def __init__(self, panel: Panel, interpreter: Interpreter | None, rules: MarketRules) -> None:
+    def __init__(self, panel: Panel, interpreter: Interpreter, rules: MarketRules) -> None:
         self._panel = panel
         self._interpreter = interpreter
         self._rules = rules
@@ -47,14 +47,14 @@ class Quiet:
         self._patience, self._wait = 1, 0
 
     def ahead(self, standing: Standing) -> int:
-        """How many bars may be passed over; the one after them is to be ticked, as is the next.
+        """Return how many bars can be skipped; the one after them is ticked, as is the next.
 
         `standing` is what the last tick saw.
         """
         if self._wait > 0:
             self._wait -= 1
             return 0
-        found = self._quiet_bars(standing) - 1  # a tick before whatever comes sees what it came from
+        found = self._quiet_bars(standing) - 1  # the bar before an event is ticked, too
         if found >= WORTH_IT:
             self._patience = 1
             return found
@@ -65,7 +65,7 @@ class Quiet:
     def pass_over(self, count: int, standing: Standing) -> None:
         """Enter the next `count` bars into the interpreter's histories."""
         begin, last = standing.number + 1, standing.number + count
-        for rest in self._resting() or ():
+        for rest in self._interpreter.at_rest() or ():
             keep = int(self._panel.at[last]) - rest.watch.prepared.keep
             if (sample := rest.watch.prepared.sample) is not None:
                 keep -= keep % sample  # marks are sampled at the first observation of each stretch
@@ -74,17 +74,14 @@ class Quiet:
             rest.watch.history.pass_over(tail, self._highest(rest, begin, last + 1, standing))
 
     def _highest(self, rest: Rest, first: int, end: int, standing: Standing) -> Decimal:
-        """The highest equity, exactly: the highest of those that are about the highest."""
+        """Return the exact highest equity, of the bars whose float value is about the highest."""
         about = standing.equities(rest.places, first, end)
         top = float(about.max())
         near = np.flatnonzero(about >= top - ROUNDING * max(1.0, abs(top)))
         return max(standing.observed(rest.places, first + int(each)).equity for each in near)
 
-    def _resting(self) -> tuple[Rest, ...] | None:
-        return () if self._interpreter is None else self._interpreter.at_rest()
-
     def _quiet_bars(self, standing: Standing) -> int:
-        resting = self._resting() if self._screens else None
+        resting = self._interpreter.at_rest() if self._screens else None
         if resting is None or not all(account.idle for account in standing.accounts):
             return 0
         first, last, look = standing.number + 1, len(self._panel), FIRST_LOOK
@@ -102,7 +99,7 @@ class Quiet:
         return first - standing.number - 1
 
     def _first_event(self, first: int, end: int, standing: Standing, resting: tuple[Rest, ...]) -> int:
-        """How many of the bars `[first, end)` are surely quiet, from the first on."""
+        """Return how many of the bars `[first, end)` are surely quiet, counted from the first."""
         count = end - first
         for account in standing.accounts:
             if account.on_margin and self._rules.liquidates and account.keys:
@@ -115,7 +112,7 @@ class Quiet:
         return count
 
     def _first_move(self, rest: Rest, first: int, end: int, standing: Standing) -> int:
-        """How many of the bars leave the watch at rest."""
+        """Return how many of the bars leave the scope quiescent."""
         at = self._panel.at[first - 1 : end]
         graph = rest.watch.prepared.graph
         count = min(_first(np.diff(at) > graph.equity.max_gap), _first(at[1:] >= rest.until))
@@ -128,18 +125,19 @@ class Quiet:
 
 
 def _first(flags: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:
-    """The place of the first that is set, or their number."""
+    """Return the index of the first set flag, or the number of flags."""
     return int(np.argmax(flags)) if flags.any() else len(flags)
 
 
 class _Path:
-    """An `EquityPath`: a watch's scope at the last `count` of the coming instants `at`, while nothing is traded."""
+    """An `EquityPath`: a scope at the last `count` of the coming instants `at`, while nothing is traded."""
 
     def __init__(self, rest: Rest, at: Instants, count: int, standing: Standing) -> None:
         self._history, self._columns, self._count = rest.watch.history, rest.watch.columns, count
         begin = standing.number + 1
         equity = standing.equities(rest.places, begin, begin + len(at))
-        self._equity = equity[-count:]
+        self.equity: Floats = equity[-count:]
+        self.start = self._history.track.start
         self._values: Floats = equity / self._history.track.units
         self._value = self._values[-count:]
         self._at = at[-count:]
@@ -149,28 +147,20 @@ class _Path:
         self._all_values = np.concatenate([np.array([row.value for row in rows]), self._values])
 
     def span(self, place: int, signal: SignalRef) -> Span | None:
-        """The signal in column `place`, or None if only a tick can compute it."""
+        """Return the signal in column `place`, or None if only a tick can compute it."""
         found = bounds_ahead(signal, self)
         if found is LookAhead.NO_LOOK_AHEAD:
             return None
         if found is LookAhead.UNCHANGED:
-            assert self._columns is not None  # what rests has stepped
+            assert self._columns is not None  # a quiescent scope has stepped
             low, high = (np.full(self._count, end[place]) for end in (self._columns.lo, self._columns.hi))
             return Span(low, high)
         return Span(*found)
 
     @property
-    def equity(self) -> Floats:
-        return self._equity
-
-    @property
     def highest(self) -> Floats:
         highest: Floats = np.maximum(np.maximum.accumulate(self._values), self._history.changes.peak)
         return highest[-self._count :]
-
-    @property
-    def start(self) -> float:
-        return self._history.track.start
 
     def highest_in(self, window: int) -> Floats:
         edge = int(np.searchsorted(self._all_at, int(self._at[0]) - window))
@@ -189,7 +179,7 @@ class _Path:
 
 
 def _fall(highest: Floats, value: Floats) -> Floats:
-    """`signals.unit_value.fall_from` over arrays, but for its rounding. `highest` is nowhere below `value`."""
+    """Compute `signals.unit_value.fall_from` over arrays, except for rounding. `highest` is nowhere below `value`."""
     if float(value.min()) > 0.0:
         plain: Floats = (highest - value) / highest
         return plain
@@ -200,7 +190,7 @@ def _fall(highest: Floats, value: Floats) -> Floats:
 
 
 def even_step(at: Instants) -> int | None:
-    """The distance of any two neighbours, if it is the same everywhere."""
+    """Return the distance of neighbours, if it is the same everywhere."""
     steps = np.diff(at)
     if len(steps) == 0:
         return None
@@ -209,9 +199,9 @@ def even_step(at: Instants) -> int | None:
 
 
 def highest_in(at: Instants, value: Floats, window: int, step: int | None) -> Floats:
-    """For each instant the highest `value` of [at − window, at], both ends included (microseconds).
+    """Return for each instant the highest `value` of [at − window, at], both ends included (microseconds).
 
-    The instants rise; `step` is what `even_step` says of them. Comparing is exact: every answer is one of the values.
+    The instants rise; `step` is the result of `even_step`. The comparison is exact: every answer is one of the values.
     """
     if step is None:
         return _unevenly(at.tolist(), value.tolist(), window)
@@ -219,7 +209,7 @@ def highest_in(at: Instants, value: Floats, window: int, step: int | None) -> Fl
 
 
 def _evenly(value: Floats, width: int) -> Floats:
-    """The highest of the last `width` values, by doubling: the maximum of two windows that meet or overlap."""
+    """Return the highest of the last `width` values by doubling: the maximum of two windows that meet or overlap."""
     highest, span = value.copy(), 1
     width = min(width, len(value))
     while span < width:

@@ -1,4 +1,4 @@
-"""Bars driving a paper market: whole backtests' worth, live runs, and recordings of books that nobody trades."""
+"""Drives a paper market with bars: for live runs, and for recordings of books without trades."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from itertools import islice
 from typing import Self
 
 from killswitch.lab.bars import BarTable
-from killswitch.lab.book import Book, demo_book
-from killswitch.lab.crash import calm_bars
+from killswitch.lab.book import Book
 from killswitch.market.paper import PaperMarket
 from killswitch.market.rules import MarketRules
 from killswitch.market.tape import Bar
@@ -21,8 +20,8 @@ _NO_LIQUIDATION = MarketRules(liquidates=False)
 class Feed:
     """A paper market that holds `book`, and the bars that move it.
 
-    Made with the first bars already closed and the book opened at those closes (the first instant by which every
-    symbol of the book has a price). Inside a bar the price goes the way of `market.bar.path`.
+    The first bars have closed at creation, and the book is opened at those closes (the first instant by which every
+    symbol of the book has a price). Inside a bar the price follows `market.bar.path`.
     """
 
     def __init__(
@@ -35,10 +34,10 @@ class Feed:
         skip: int = 0,
         begins: datetime | None = None,
     ) -> None:
-        """`skip` instants are left out before the book is opened; `begins` dates the opening otherwise than the bars.
+        """`skip` instants are omitted before the book is opened; `begins` replaces the time of the opening.
 
-        BarsError for a symbol that the bars do not have; ValueError for a book that cannot be opened, and for
-        skipping all there is.
+        BarsError for a symbol that the bars do not have; ValueError for a book that cannot be opened, and for skipping
+        every bar.
         """
         self.interval = bars.interval
         self._bars = islice(bars.since(book.symbols), skip, None)
@@ -51,11 +50,11 @@ class Feed:
 
     @property
     def due(self) -> datetime | None:
-        """When the next bars close; None when there are no more."""
+        """When the next bars close; None at the end."""
         return self._next[0] if self._next else None
 
     def step(self, at: datetime | None = None) -> datetime | None:
-        """Close the next bars, dated `at` instead of their own time if given; when that was, or None at the end."""
+        """Close the next bars, dated `at` instead of their own time if given; return the time, or None at the end."""
         if self._next is None:
             return None
         closes, bars = self._next
@@ -79,7 +78,7 @@ def market_with(
     seed: int,
     rules: MarketRules | None,
 ) -> PaperMarket:
-    """A market in which `bars` have closed at `at`, and `book` was opened at their closes.
+    """Return a market in which `bars` have closed at `at`, and `book` was opened at their closes.
 
     ValueError for a book that cannot be opened.
     """
@@ -100,10 +99,10 @@ def market_with(
 
 
 def record(bars: BarTable, book: Book) -> Iterator[Snapshot]:
-    """One snapshot at each bar close, of a book that is opened at the first closes and never traded.
+    """Yield one snapshot at each bar close, of a book that is opened at the first closes and never traded.
 
-    No orders, fees, funding or liquidations: equity is the book's equity plus the positions' P&L, and goes
-    below zero if that does. Instruments are given in the first snapshot. Errors as `Feed`.
+    No orders, fees, funding or liquidations: equity is the book's equity plus the positions' P&L, and may fall below
+    zero. Instruments are in the first snapshot. Errors as `Feed`.
     """
     feed = Feed(bars, book, seed=0, rules=_NO_LIQUIDATION)
     first = True
@@ -113,16 +112,3 @@ def record(bars: BarTable, book: Book) -> Iterator[Snapshot]:
         yield Snapshot(as_of=at, accounts=accounts, format="killswitch.snapshot/v1")
         first = False
         at = feed.step()
-
-
-def bench_recording(count: int = 100_000, *, seed: int = 1) -> Iterator[Snapshot]:
-    """`count` snapshots, a minute apart, of an account with eight positions and every field that `record` gives.
-
-    The market is `lab.crash`'s without its crash; the book is the demo's at a fifth of its size, so that months
-    of walking do not ruin it.
-    """
-    demo = demo_book()
-    account = demo.accounts[0]
-    small = tuple(p.model_copy(update={"notional": p.notional / 5}) for p in account.positions)
-    book = demo.model_copy(update={"accounts": (account.model_copy(update={"positions": small}),)})
-    return record(calm_bars(seed, count), book)

@@ -1,14 +1,14 @@
-"""Fetched bars on disk: one CSV file a symbol that is only ever whole, what it covers, and parts under way.
+"""Files of fetched bars: one CSV file a symbol that is always whole, its coverage, and partial downloads.
 
 In the folder of a market, for a symbol `BTC/USDT:USDT`:
 
-- `BTC_USDT_USDT.csv`: the bars, as `killswitch.lab.bars` reads them. Put there in one step, never written into.
-- `BTC_USDT_USDT.fetched.json`: whose bars these are and which times they cover.
-- `BTC_USDT_USDT.FROM.part`: what is being fetched from there on. Rows, and after each page the mark `until,MS`, which
-  says that everything before it is there. What follows the last mark is torn, and counts for nothing.
-- `BTC_USDT_USDT.lock`: there while a fetch is at it; one that a killed process left behind holds nobody up.
+- `BTC_USDT_USDT.csv`: the bars, as `killswitch.lab.bars` reads them. Replaced in one step, never written into.
+- `BTC_USDT_USDT.fetched.json`: the origin of the bars, and the times they cover.
+- `BTC_USDT_USDT.FROM.part`: what is being fetched from that time on. Rows, and after each page the mark `until,MS`,
+  which says that everything before it is complete. Rows after the last mark are torn and ignored.
+- `BTC_USDT_USDT.lock`: exists during a fetch; one that a killed process left behind blocks nobody.
 
-Each step may be the last of the process: what is done again after it comes to the same bytes.
+The process may end after each step: repeating the step gives the same bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from typing import IO
 import msgspec
 from msgspec import Struct
 
-from killswitch.lab.bars import COLUMNS
+from killswitch.gate.files import replace_file
+from killswitch.lab.bars import COLUMNS, bar_fault
 from killswitch.model.inspection import Bar
 
 HEAD = ",".join(COLUMNS) + "\n"
@@ -33,11 +34,11 @@ _MARK = "until,"
 
 
 class FetchError(Exception):
-    """Bars could not be fetched or kept. The message says why, and how to go on."""
+    """Bars could not be fetched or kept. The message gives the reason and how to continue."""
 
 
 class Whose(Struct, frozen=True):
-    """Whose bars they are. `timeframe` as the venue calls it, as in `5m`."""
+    """The origin of bars. `timeframe` as the venue names it, for example `5m`."""
 
     venue: str
     symbol: str
@@ -46,7 +47,7 @@ class Whose(Struct, frozen=True):
 
 
 class Coverage(Struct, frozen=True):
-    """What a file holds: every bar that the venue gave of those opening from `begins` to before `ends`, UTC ms."""
+    """The content of a file: every bar the venue gave with an open from `begins` to before `ends`, UTC ms."""
 
     format: str
     whose: Whose
@@ -56,7 +57,7 @@ class Coverage(Struct, frozen=True):
 
     @property
     def doubtful(self) -> bool:
-        """Whether it is by an older version, which took all before a page's last bar for given, however far off."""
+        """Whether an older version wrote it, which treated everything before a page's last bar as complete."""
         return self.format == _DOUBTFUL
 
 
@@ -65,7 +66,7 @@ _DOUBTFUL = "killswitch.fetched/v1"
 
 
 def stem(symbol: str) -> str:
-    """The name of a symbol's file: `BTC_USDT_USDT` for `BTC/USDT:USDT`."""
+    """Return the file name of a symbol: `BTC_USDT_USDT` for `BTC/USDT:USDT`."""
     return "".join(each if each.isalnum() or each in "-." else "_" for each in symbol)
 
 
@@ -78,20 +79,23 @@ class BarFile:
 
     @property
     def path(self) -> Path:
-        """The bars."""
-        return self.folder / f"{stem(self.whose.symbol)}.csv"
+        """The file of the bars."""
+        return self._beside("csv")
 
     @property
     def _coverage_at(self) -> Path:
-        return self.folder / f"{stem(self.whose.symbol)}.fetched.json"
+        return self._beside("fetched.json")
+
+    def _beside(self, suffix: str) -> Path:
+        return self.folder / f"{stem(self.whose.symbol)}.{suffix}"
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Nobody else fetches this symbol into this folder meanwhile. FetchError where somebody does.
+        """Lock the symbol in this folder for the whole fetch; FetchError where another process has the lock.
 
-        For all of a fetch: what it puts in place is made of what was there when it began.
+        The lock covers the whole fetch, because its result is built from what was there at its beginning.
         """
-        path = self.folder / f"{stem(self.whose.symbol)}.lock"
+        path = self._beside("lock")
         with _locked(path):
             try:
                 yield
@@ -99,22 +103,23 @@ class BarFile:
                 path.unlink()
 
     def covered(self) -> Coverage | None:
-        """What is there; None for nothing. FetchError for a file of another origin, or one that was changed."""
+        """Return the coverage; None for no file. FetchError for a file of another origin, or a changed one."""
         if not self._coverage_at.exists():
             if self.path.exists():
                 if not self._parts():
-                    raise FetchError(f"{self.path} is there and was not fetched by this command: choose another --out")
-                # With a part of ours beside it, it was put there out of that a moment before the process ended. It is
-                # made anew: if it stayed and the part did not, nobody would know it for ours.
+                    raise FetchError(f"{self.path} exists and was not fetched by this command: choose another --out")
+                # A part beside it shows that it was made from that part just before the process ended. It is
+                # made again: without the part it would not be recognised as fetched.
                 self.path.unlink()
             return None
         try:
             found = msgspec.json.decode(self._coverage_at.read_bytes(), type=Coverage)
         except msgspec.DecodeError as error:
-            raise FetchError(f"{self._coverage_at}: {error}; remove it and {self.path.name} to fetch anew") from error
+            raise FetchError(f"{self._coverage_at}: {error}; remove it and {self.path.name} to fetch again") from error
         if found.format not in (COVERAGE_FORMAT, _DOUBTFUL):
             raise FetchError(
-                f"{self._coverage_at} is of another version ({found.format}): go on with that, or choose another --out"
+                f"{self._coverage_at} is of another version ({found.format}): continue with that version, or choose "
+                "another --out"
             )
         if found.whose != self.whose:
             was = f"{found.whose.symbol} of {found.whose.venue}, {found.whose.timeframe}"
@@ -126,30 +131,30 @@ class BarFile:
             return None
         for begins, part in self._parts():
             if found.begins <= begins < found.ends and not found.doubtful:
-                # taken already, and left there by an end in between
+                # merged already, and left behind when the process ended
                 part.unlink()
         return found
 
     def _parts(self) -> list[tuple[int, Path]]:
-        """(from when on, file) of every part of this symbol."""
+        """Return (start, file) of every partial download of this symbol."""
         name = stem(self.whose.symbol)
         middles = [(path.name[len(name) + 1 : -len(".part")], path) for path in self.folder.glob(f"{name}.*.part")]
         return [(int(middle), path) for middle, path in middles if middle.isdigit()]
 
     def part(self, begins: int) -> Part:
-        """What is fetched from `begins` on."""
-        return Part(self.folder / f"{stem(self.whose.symbol)}.{begins}.part", self.whose)
+        """Return the partial download that begins at `begins`."""
+        return Part(self._beside(f"{begins}.part"), self.whose)
 
     def take(self, part: Part, begins: int, ends: int, before: Coverage | None) -> Coverage:
-        """Put what the part holds of `begins` to `ends` with what is there, which it joins; the part is gone then.
+        """Merge the bars of the part from `begins` to `ends` into the adjoining file, and remove the part.
 
-        Of what is there by a doubtful word only the bars stay, of the span that was fetched anew.
+        Of a file with doubtful coverage, only the bars in the newly fetched span are kept.
         """
         kept = self._rows(before.begins, before.ends) if before is not None else []
         if before is not None and len(kept) != before.bars:
             raise FetchError(
                 f"{self.path} was changed since it was fetched ({len(kept)} bars, not {before.bars}): "
-                "remove it to fetch anew"
+                "remove it to fetch again"
             )
         rows = dict(kept) | {ts: row for ts, row in part.rows() if begins <= ts < ends}
         if before is not None and before.doubtful:
@@ -162,13 +167,13 @@ class BarFile:
             ends if before is None else max(ends, before.ends),
             len(rows),
         )
-        _put(self.path, (HEAD + "".join(rows[ts] for ts in sorted(rows))).encode())
-        _put(self._coverage_at, msgspec.json.format(msgspec.json.encode(found)) + b"\n")
+        replace_file(self.path, (HEAD + "".join(rows[ts] for ts in sorted(rows))).encode())
+        replace_file(self._coverage_at, msgspec.json.format(msgspec.json.encode(found)) + b"\n")
         part.path.unlink()
         return found
 
     def opened(self) -> Sequence[int]:
-        """When the bars that are there open, UTC ms, rising."""
+        """Return when the existing bars open, UTC ms, rising."""
         return [ts for ts, _ in self._rows(None, None)] if self.path.exists() else []
 
     def _rows(self, begins: int | None, ends: int | None) -> list[tuple[int, str]]:
@@ -179,7 +184,7 @@ class BarFile:
 
 
 class Part:
-    """Bars of one symbol from one time on, as they come."""
+    """A partial download: bars of one symbol from one time on, in the order of arrival."""
 
     def __init__(self, path: Path, whose: Whose) -> None:
         self.path = path
@@ -187,7 +192,7 @@ class Part:
         self._file: IO[bytes] | None = None
 
     def open(self, begins: int) -> int:
-        """Cut off what is torn; the time before which everything is there, UTC ms.
+        """Cut off torn rows; return the time before which everything is complete, UTC ms.
 
         FetchError for a part of another origin.
         """
@@ -198,7 +203,7 @@ class Part:
         if first != head:
             if first.endswith(b"\n") and first != _doubtful_head(self._whose):
                 self.close()
-                raise FetchError(f"{self.path} is of another fetch: remove it, or choose another --out")
+                raise FetchError(f"{self.path} belongs to another fetch: remove it, or choose another --out")
             file.truncate(0)
             self._write(head)
             return begins
@@ -212,11 +217,11 @@ class Part:
         return until
 
     def add(self, bars: Iterable[Bar], until: int) -> None:
-        """Keep a page, and that everything before `until` is there now. Durable when this returns."""
+        """Append a page, and mark everything before `until` as complete. Durable when this returns."""
         self._write("".join([*map(_row, bars), f"{_MARK}{until}\n"]).encode())
 
     def rows(self) -> Iterator[tuple[int, str]]:
-        """(when the bar opened, its line), of what is whole."""
+        """Yield (when the bar opened, its line) of the complete pages."""
         page: list[tuple[int, str]] = []
         with self.path.open(encoding="utf-8", newline="") as source:
             next(source, None)
@@ -230,7 +235,7 @@ class Part:
                     page.append((int(line.partition(",")[0]), line))
 
     def is_bare(self) -> bool:
-        """Whether it is there and holds nothing that a further fetch could go on from."""
+        """Whether it exists and contains nothing that a further fetch could continue from."""
         if not self.path.exists():
             return False
         with self.path.open("rb") as source:
@@ -238,7 +243,7 @@ class Part:
             return not any(line.startswith(_MARK.encode()) and line.endswith(b"\n") for line in source)
 
     def close(self) -> None:
-        """What was added is there already."""
+        """Close the file; added rows are durable already."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -251,22 +256,16 @@ class Part:
 
 
 def unsound(bar: Bar) -> str | None:
-    """Why this is no bar that a backtest can use, or None."""
-    prices = (bar.open, bar.high, bar.low, bar.close)
+    """Return why a backtest cannot use this bar, or None."""
+    numbers = (bar.open, bar.high, bar.low, bar.close, bar.volume)
     try:
-        if not all(value.is_finite() for value in (*prices, bar.volume)):
-            return "a value is not a number"
-        if not 0 < bar.low <= min(bar.open, bar.close) <= max(bar.open, bar.close) <= bar.high:
-            return f"open {bar.open}, high {bar.high}, low {bar.low}, close {bar.close}"
-        if bar.volume < 0:
-            return f"volume {bar.volume} is below zero"
+        return bar_fault(*numbers) if all(value.is_finite() for value in numbers) else "a value is not a number"
     except (InvalidOperation, AttributeError, TypeError):
         return "a value is missing"
-    return None
 
 
 def _locked(path: Path) -> IO[bytes]:
-    """The lock file, locked until it is closed. FetchError where another has it."""
+    """Open and lock the lock file until it is closed. FetchError where another process has the lock."""
     while True:
         file = path.open("ab")
         try:
@@ -278,9 +277,9 @@ def _locked(path: Path) -> IO[bytes]:
         except BlockingIOError as error:
             file.close()
             raise FetchError(
-                f"{path.with_suffix('.csv')}: another process is fetching into it; wait for its end"
+                f"{path.with_suffix('.csv')}: another process is fetching into it; wait until it ends"
             ) from error
-        file.close()  # whoever had it has removed it in between: the next one is another file
+        file.close()  # its owner has removed it meanwhile: the next one is another file
 
 
 def _row(bar: Bar) -> str:
@@ -293,15 +292,6 @@ def _head(whose: Whose) -> bytes:
 
 
 def _doubtful_head(whose: Whose) -> bytes:
-    """That of a part by an older version, whose marks are as doubtful as its coverage: it begins anew."""
+    """Return the head of a part by an older version, whose marks are as doubtful as its coverage: it is fetched
+    again."""
     return msgspec.json.encode(whose) + b"\n"
-
-
-def _put(path: Path, content: bytes) -> None:
-    """The file as a whole, or as it was."""
-    beside = path.with_name(path.name + ".tmp")
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)

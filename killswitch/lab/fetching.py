@@ -1,4 +1,4 @@
-"""Fetching a venue's public bars, page by page, politely, and so that a killed fetch goes on where it stopped."""
+"""Fetches a venue's public bars page by page, within its limits, and resumes after a kill."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from killswitch.model.legible import one_line
 from killswitch.model.venue import CredentialsRefusedError, RateLimitedError, VenueDownError, VenueError
 
 TRIES = 8
-"""Requests in a row that fail, after which the fetch ends; it goes on where it stopped when it is called again."""
+"""Failed requests in a row after which the fetch ends; the next call resumes it."""
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
-"""Seconds after a failed request; doubled by each further one in a row."""
+"""Seconds after a failed request, doubled by each further one in a row, and the longest wait."""
 LONGEST_ASKED = 300.0
-"""Seconds. A venue that asks for a longer silence has banned the address: that is told, not waited for."""
+"""The longest wait in seconds that a venue may ask for. A longer one is a ban of the address, which is reported."""
 BREATH = 0.3
 """Seconds between two requests: well within what venues allow an address for public data."""
 PROBE = 64
-"""Bars. Every venue gives at least so many at once."""
+"""Bars that every venue returns at least in one page."""
 SETTLING = 5_000
-"""Milliseconds after its end in which a bar may still change, and for which the clocks may differ."""
+"""Milliseconds after the end of a bar during which it may still change, and by which clocks may differ."""
 
 SHIFT = 3_600_000
-"""Milliseconds by which bars longer than that may be nearer to each other: days of a market that keeps summer time."""
+"""Milliseconds by which longer bars may be closer together: days of a market with summer time."""
 ENOUGH = 10
-"""Bars of a page from which on the same distance between all of them is that of another timeframe, and no gap."""
+"""The number of bars in a page from which an equal distance between all of them means another timeframe, not a gap."""
 
 _UNITS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What a fetch of one symbol came to. Times in UTC ms.
+    """The result of fetching one symbol. Times are in UTC ms.
 
     `missing`: bars between the first and the last that the venue does not have, in `gaps` gaps; `before` and `after`:
-    those of what was asked for that it does not have at either end. `left_out`: of those that it gave and that cannot
-    be, the first ones in words.
+    requested bars that it does not have at either end. `left_out`: descriptions of the first of the invalid bars that
+    were dropped.
     """
 
     symbol: str
@@ -61,10 +61,10 @@ class Fetched:
 
 
 def milliseconds(timeframe: str) -> int:
-    """The length of a bar: `5m`, `1h`, `1d`. ValueError for what is no timeframe; months have no fixed length."""
+    """Return the length of a bar: `5m`, `1h`, `1d`. ValueError for any other text; months have no fixed length."""
     found = re.fullmatch(r"([1-9][0-9]*)([smhdw])", timeframe)
     if found is None:
-        raise ValueError(f"{timeframe!r} is no timeframe: write 1m, 5m, 1h, 1d or 1w")
+        raise ValueError(f"{timeframe!r} is not a timeframe: write 1m, 5m, 1h, 1d or 1w")
     return int(found[1]) * _UNITS[found[2]]
 
 
@@ -80,9 +80,9 @@ class Fetch:
         told: Callable[[int], None] = lambda _: None,
         warned: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`told`: called with the time, UTC ms, up to which bars are there; `warned`: with what is tried again.
+        """`told` receives the time, UTC ms, up to which bars are complete; `warned` receives what is retried.
 
-        ValueError if the timeframe is none.
+        ValueError for an invalid timeframe.
         """
         self._history = history
         self._whose = whose
@@ -96,10 +96,10 @@ class Fetch:
         self._left_out: dict[int, str] = {}
 
     async def run(self, begins: int, ends: int) -> Fetched:
-        """Fetch the bars that open from `begins` to before `ends` (UTC ms) and are not there yet.
+        """Fetch the bars that open from `begins` to before `ends` (UTC ms) and are missing.
 
-        FetchError where the venue has none, cannot be reached, or makes no sense (what was fetched is kept), and where
-        another fetch is at the same file.
+        FetchError where the venue has none, cannot be reached or returns nonsense (fetched bars are kept), and where
+        another fetch uses the same file.
         """
         self._file.folder.mkdir(parents=True, exist_ok=True)
         with self._file.held():
@@ -120,39 +120,32 @@ class Fetch:
         return self._summary(begins, self._finished(ends))
 
     async def _anew(self, doubtful: Coverage, begins: int, ends: int) -> Coverage | None:
-        """Fetch what an older version has fetched once more, with what is asked for now."""
+        """Fetch again what an older version fetched, together with the requested span."""
         self._warned(
-            f"{self._whose.symbol}: {self._file.path.name} was fetched by an older version, which could take for empty "
-            "what it had not asked for; all of it is asked for again"
+            f"{self._whose.symbol}: {self._file.path.name} was fetched by an older version, which could record as "
+            "empty what it had not requested; all of it is fetched again"
         )
         start, stop = min(begins, doubtful.begins), self._finished(max(ends, doubtful.ends))
         return await self._span(start, stop, doubtful)
 
     def _finished(self, ends: int) -> int:
-        """Before when a bar must open so that it is asked for and over."""
+        """Return before when a requested bar must open to be finished."""
         return min(ends, self._over())
 
     def _over(self) -> int:
-        """Before when a bar must open so that it is over."""
+        """Return before when a bar must open to be finished."""
         return int(self._clock.now().timestamp() * 1000) - SETTLING - self._step + 1
 
     async def _span(self, start: int, stop: int, covered: Coverage | None) -> Coverage | None:
-        """Fetch from `start` to before `stop` into a part, and put it with the rest. None if there was nothing."""
+        """Fetch from `start` to before `stop` into a part, and merge it. None if there was nothing."""
         part = self._file.part(start)
         try:
-            return await self._into(part, start, stop, covered)
-        finally:
-            part.close()
-
-    async def _into(self, part: Part, start: int, stop: int, covered: Coverage | None) -> Coverage | None:
-        until = part.open(start)
-        try:
-            reached = min(await self._pages(part, until, stop), stop)
+            reached = min(await self._pages(part, part.open(start), stop), stop)
             beside = covered is not None and not covered.doubtful
             if beside and covered is not None and stop == covered.begins and reached < stop:
                 raise FetchError(
-                    f"{self._whose.symbol}: {self._whose.venue} says that none follows {_instant(reached)}, and has "
-                    f"given some from {_instant(stop)} on; try again, or leave --from at {_instant(stop)}"
+                    f"{self._whose.symbol}: {self._whose.venue} returned no bars after {_instant(reached)}, and "
+                    f"returned some from {_instant(stop)} on before; try again, or leave --from at {_instant(stop)}"
                 )
             if reached <= start or (not beside and not any(part.rows())):
                 part.path.unlink()
@@ -161,11 +154,12 @@ class Fetch:
         finally:
             if part.is_bare():
                 part.path.unlink()
+            part.close()
 
     async def _pages(self, part: Part, until: int, stop: int) -> int:
-        """Page after page, until the venue has none or is past `stop`; before when everything is there.
+        """Fetch page after page, until the venue has none or is past `stop`; return before when everything is complete.
 
-        Only a page that begins past `stop` shows that nothing is left before: some venues put the newest bar behind
+        Only a page that begins past `stop` shows that nothing is left before: some venues append the newest bar to
         every page, however far it is from the others.
         """
         while until < stop:
@@ -186,11 +180,11 @@ class Fetch:
         return until
 
     async def _next_after(self, empty: int, stop: int) -> int | None:
-        """From when on there are bars again before `stop`, UTC ms; None if it seems that there are none.
+        """Return from when on there are bars again before `stop`, UTC ms; None if there seem to be none.
 
-        Some venues look no further than one page from the time asked for, and say nothing where a gap is longer than
-        that, or before the listing: looked for at doubled distances, and then narrowed down to less than a page. Of two
-        such gaps that are closer together than they are long, what lies between may be taken for a part of one.
+        Some venues look only one page ahead of the requested time and return nothing for a longer gap, or before the
+        listing. The search doubles its distance and then narrows down to less than a page. Of two such gaps that are
+        closer together than they are long, the bars in between may be missed.
         """
         near = far = empty
         last = stop - PROBE * self._step
@@ -210,7 +204,7 @@ class Fetch:
         return far
 
     async def _page(self, since: int) -> Sequence[Bar]:
-        """One page of what is over, asked for again as long as the venue is down or wants less."""
+        """Fetch one page of finished bars, with retries while the venue is down or limits the rate."""
         wait = FIRST_WAIT
         for tries in range(1, TRIES + 1):
             if self._requests:
@@ -223,42 +217,43 @@ class Fetch:
             except (VenueDownError, RateLimitedError) as error:
                 if _is_final(error):
                     raise FetchError(
-                        f"{self._whose.symbol}: {self._whose.venue} says: {one_line(str(error))}; "
-                        "asking again would bring the same"
+                        f"{self._whose.symbol}: {self._whose.venue} answered: {one_line(str(error))}; "
+                        "a retry would give the same answer"
                     ) from error
                 asked = (error.retry_after if isinstance(error, RateLimitedError) else None) or 0.0
                 if tries == TRIES or asked > LONGEST_ASKED:
                     raise FetchError(self._given_up(since, error, tries)) from error
                 pause = max(wait, asked)
-                self._warned(f"{self._whose.symbol}: {one_line(str(error))}; again in {pause:g} s")
+                self._warned(f"{self._whose.symbol}: {one_line(str(error))}; retry in {pause:g} s")
                 await self._clock.sleep(pause)
                 wait = min(wait * 2, LONGEST_WAIT)
             except (VenueError, ValueError) as error:
                 raise FetchError(
-                    f"{self._whose.symbol}: {self._whose.venue} says: {one_line(str(error))}; "
-                    "look at the symbol and the timeframe"
+                    f"{self._whose.symbol}: {self._whose.venue} answered: {one_line(str(error))}; "
+                    "check the symbol and the timeframe"
                 ) from error
         raise AssertionError("the last try returns or raises")
 
     def _given_up(self, since: int, error: VenueError, tries: int) -> str:
         return (
             f"{self._whose.symbol}: {self._whose.venue} gave no bars {tries} times in a row ({one_line(str(error))}); "
-            f"those before {_instant(since)} are kept: call the same command again, and it goes on from there"
+            f"those before {_instant(since)} are kept: run the same command again to resume"
         )
 
     def _sorted(self, page: Sequence[Bar]) -> list[Bar]:
-        """Rising, each once. FetchError for two different bars at one time, and for bars of another timeframe."""
+        """Return the bars rising, each once. FetchError for two different bars at one time, and for another
+        timeframe."""
         found: dict[int, Bar] = {}
         for bar in page:
             if found.setdefault(bar.ts, bar) != bar:
                 raise FetchError(
-                    f"{self._whose.symbol}: {self._whose.venue} gives two different bars for {_instant(bar.ts)}"
+                    f"{self._whose.symbol}: {self._whose.venue} returned two different bars for {_instant(bar.ts)}"
                 )
         self._spaced(sorted(found))
         return [found[ts] for ts in sorted(found)]
 
     def _spaced(self, opened: Sequence[int]) -> None:
-        """FetchError where bars open at distances that are not those of the timeframe; gaps are."""
+        """FetchError where the distances of bars are not those of the timeframe; gaps are allowed."""
         apart = [b - a for a, b in pairwise(opened)]
         if not apart:
             return
@@ -267,9 +262,9 @@ class Fetch:
         if min(apart) < least or alike:
             timeframe = self._whose.timeframe
             raise FetchError(
-                f"{self._whose.symbol}: {self._whose.venue} gives bars that are {min(apart) / 1000:g} s apart for "
-                f"{timeframe}, which is {self._step / 1000:g} s: they are of another timeframe; choose one that the "
-                "venue has, or look at --endpoint"
+                f"{self._whose.symbol}: {self._whose.venue} returned bars that are {min(apart) / 1000:g} s apart for "
+                f"{timeframe}, which is {self._step / 1000:g} s: they have another timeframe; choose one that the "
+                "venue has, or check --endpoint"
             )
 
     def _is_unsound(self, bar: Bar) -> bool:
@@ -299,7 +294,7 @@ class Fetch:
 
 
 def _is_final(error: VenueError) -> bool:
-    """Whether asking again brings the same: keys that are missing or refused, and what HTTP calls the asker's fault."""
+    """Whether a retry would give the same: missing or refused credentials, and client errors in HTTP."""
     if isinstance(error, CredentialsRefusedError):
         return True
     status = None if isinstance(error, RateLimitedError) else _STATUS.search(str(error))
@@ -311,7 +306,7 @@ _STATUS = re.compile(r": (4\d\d)\b")
 
 
 def _missing(covered: Coverage | None, begins: int, ends: int) -> list[tuple[int, int]]:
-    """What has to be fetched, in spans that join what is there: a file is never in pieces."""
+    """Return what has to be fetched, in spans that adjoin the file: a file has no holes."""
     if covered is None:
         return [(begins, ends)] if begins < ends else []
     spans = [(begins, covered.begins), (covered.ends, ends)]

@@ -1,9 +1,9 @@
-"""What became of every stage that fired: what was closed, when the venue showed it, and whether the hedge stood."""
+"""Follows the stages that fired: what was closed, when the venue showed it, and whether the hedge remained."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
@@ -24,11 +24,11 @@ ZERO = Decimal(0)
 
 @dataclass(slots=True)
 class _Followed:
-    """`worth` is each position's contracts and notional when the stage fired."""
+    """A followed decision. `worth` has each position's contracts and notional when the stage fired."""
 
     decision: Decision
     worth: dict[PositionName, tuple[Decimal, Decimal]]
-    ended: dict[str, ClosingStatus] = field(default_factory=dict)
+    ended: tuple[ClosingStatus, ...] = ()
     verified_at: datetime | None = None
     hedge_kept: Decimal | None = None
     cost: Decimal | None = None
@@ -42,7 +42,7 @@ class Firings:
         self._followed: dict[str, _Followed] = {}
 
     def fired(self, decision: Decision, snapshot: Snapshot) -> None:
-        """A decision that is acted on, and the snapshot that it was made on."""
+        """Add a decision that is carried out, with the snapshot that it was made on."""
         worth = {
             (account.account, position.symbol, position.side): (position.contracts, position.notional or ZERO)
             for account in snapshot.accounts
@@ -51,7 +51,7 @@ class Firings:
         self._followed[decision.id] = _Followed(decision, worth)
 
     def follow(self, closings: Iterable[Closing], now: datetime, market: PaperMarket) -> None:
-        """Look which of them have ended; `market` is as it is at this moment."""
+        """Record which of the closes have ended; `market` is the current market."""
         by_decision: dict[str, list[Closing]] = {}
         for closing in closings:
             by_decision.setdefault(closing.decision, []).append(closing)
@@ -60,7 +60,7 @@ class Firings:
             over = all(closing.status not in ("planned", "closing") for closing in found)
             if followed is None or not over or followed.ended:
                 continue
-            followed.ended = {str(place): closing.status for place, closing in enumerate(found)}
+            followed.ended = tuple(closing.status for closing in found)
             costs = [closing.cost for closing in found]
             followed.cost = None if None in costs else sum((cost for cost in costs if cost is not None), ZERO)
             if all(closing.status == "flat" for closing in found):
@@ -68,17 +68,18 @@ class Firings:
                 followed.hedge_kept = _hedge_kept(followed, market)
 
     def all(self, market: PaperMarket) -> list[Firing]:
-        """Every firing, in the order in which they came; `market` is as the run left it."""
+        """Return every firing in order; `market` is the market at the end of the run."""
         return [self._firing(followed, market) for followed in self._followed.values()]
 
     def _firing(self, followed: _Followed, market: PaperMarket) -> Firing:
         decision = followed.decision
         closed = self._closed(decision.id, market)
-        statuses = list(followed.ended.values())
         ended: ClosingStatus | None = None
         orders = sizes_of(decision.effects)[tag_of(Orders)]
         if orders:
-            ended = "closing" if not statuses else next((each for each in statuses if each != "flat"), "flat")
+            ended = (
+                "closing" if not followed.ended else next((each for each in followed.ended if each != "flat"), "flat")
+            )
         book = decision.book
         return Firing(
             decision=decision.id, at=decision.as_of, policy=decision.policy, scope=decision.scope,
@@ -90,7 +91,7 @@ class Firings:
         )  # fmt: skip
 
     def _closed(self, decision: str, market: PaperMarket) -> tuple[Closed, ...]:
-        """By the venue's fills, also of an order that still works: closing journals those when the order is final."""
+        """Sum up the venue's fills, also of a working order: closing journals those only when the order is final."""
         sent: dict[tuple[str, str, str], Side] = {}
         for entry in self._journal.journal(decision):
             if entry.kind == "sending" and entry.account and entry.symbol and entry.client_order_id:
@@ -105,7 +106,7 @@ class Firings:
 
 
 def _hedge_kept(followed: _Followed, market: PaperMarket) -> Decimal | None:
-    """What is left of the other side than the one to blame, as a fraction of what it was worth when the stage fired."""
+    """Return what is left of the side that did not lose, as a fraction of its worth when the stage fired."""
     blamed = followed.decision.attribution.source if followed.decision.attribution else None
     side = OTHER.get(blamed or "")
     before = {key: worth for key, worth in followed.worth.items() if key[2] == side and worth[0] > 0}

@@ -1,7 +1,7 @@
-"""What a backtest came to: plain frozen data, which pages, tables and summaries are made of.
+"""Results of a backtest as frozen records, from which pages, tables and summaries are made.
 
-Money and quantities are Decimal in the accounts' currency and in contracts; a `Course` is for drawing and holds
-floats. Everything but a course goes into the JSON answer as it stands here.
+Money and quantities are Decimal in the accounts' currency and in contracts; a `Course` is for drawing and holds floats.
+Everything but a course is part of the JSON answer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Hedge = Literal["open", "reduced", "closed"]
 
 
 class Closed(Struct, frozen=True):
-    """What was closed of one position: contracts, and what they were worth at their average price."""
+    """What was closed of one position: contracts, and their value at the average price."""
 
     account: str
     symbol: str
@@ -32,10 +32,10 @@ class Closed(Struct, frozen=True):
 
 
 class Firing(Struct, frozen=True):
-    """A stage that fired, and what became of its close.
+    """A stage that fired, and the result of its close.
 
-    `verified_at` is when the venue showed every target reached, None where it never did. `hedge` and `hedge_kept`
-    (the fraction of its contracts' worth) are None where no side was to blame or nothing stood against it.
+    `verified_at` is when the venue showed every target reached, None where it never did. `hedge` and `hedge_kept` (the
+    fraction of its contracts' worth) are None where no side lost or nothing hedged it.
     """
 
     decision: str
@@ -60,7 +60,7 @@ class Firing(Struct, frozen=True):
 
 
 class Liquidation(Struct, frozen=True):
-    """What the venue closed of a position by force inside one bar, and at what price on average."""
+    """What the venue liquidated of a position inside one bar, and the average price."""
 
     at: Instant
     account: str
@@ -71,7 +71,7 @@ class Liquidation(Struct, frozen=True):
 
 
 class Course(Struct, frozen=True):
-    """How a run went, one entry for each bar close, oldest first: sums over all accounts.
+    """The equity curve of a run, one entry for each bar close, oldest first: sums over all accounts.
 
     `at` is in microseconds. P&L by side is realised and unrealised since the start, before fees. `held` is each
     symbol's signed notional: below zero is short.
@@ -87,9 +87,9 @@ class Course(Struct, frozen=True):
 class Run(Struct, frozen=True):
     """One book through one market under one rule.
 
-    `worst_drawdown` is the greatest fall of equity from a peak before it, as a fraction of the peak, at bar closes;
-    more than 1 is a debt. `turnover` is all notional traded. `gross_mean` is the mean over the bars of gross
-    notional at bar closes. `complete` is false where the run was stopped before the last bar.
+    `worst_drawdown` is the greatest fall of equity from an earlier peak, as a fraction of the peak, at bar closes; more
+    than 1 is a debt. `turnover` is all notional traded. `gross_mean` is the mean over the bars of gross notional at bar
+    closes. `complete` is false where the run was stopped before the last bar.
     """
 
     rule: str

@@ -1,4 +1,4 @@
-"""A market's bars as arrays over its instants, for backtests: any instant at once, and signals over many."""
+"""A market's bars as arrays over its instants, with random access for backtests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from decimal import Decimal
 import numpy as np
 from numpy.typing import NDArray
 
-from killswitch.lab.bars import BarsError, BarTable, Series, bar_of, exact
+from killswitch.lab.bars import BarTable, Series, bar_of, exact
 from killswitch.market.tape import Bar, carry
 from killswitch.model.snapshot import Instrument
 
@@ -20,9 +20,9 @@ Instants = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Some symbols' prices, side by side in memory: (instants × symbols).
+    """The prices of some symbols, adjacent in memory: (instants × symbols).
 
-    `lowest` and `highest` are of the bar and the close before it, between which a price may jump.
+    `lowest` and `highest` are of the bar and the previous close, between which a price may jump.
     """
 
     close: Floats
@@ -31,13 +31,14 @@ class Selection:
 
 
 class Panel:
-    """`BarTable` by number of instant; the same bars as its iteration gives.
+    """`BarTable` with random access by instant; the same bars as its iteration gives.
 
     `at` is when each bar closes (microseconds). `low`, `high` and `close` are (instants × symbols), in the order of
     `symbols`: a symbol without a bar carries its last price, and is NaN before its first one.
     """
 
     def __init__(self, table: BarTable) -> None:
+        self._table = table
         self.name = table.name
         self.interval = table.interval
         self.symbols = table.symbols
@@ -63,10 +64,8 @@ class Panel:
         return len(self.at)
 
     def first(self, symbols: frozenset[str]) -> int:
-        """The first instant by which each of `symbols` has had a bar. BarsError for one that is not there."""
-        absent = sorted(symbols - set(self.symbols))
-        if absent:
-            raise BarsError(f"{self.name}: has no {', '.join(absent)}; it has {', '.join(self.symbols)}")
+        """Return the first instant by which each of `symbols` has had a bar. BarsError for an unknown symbol."""
+        self._table.require(symbols)
         starts = [
             int(np.searchsorted(rows, 0))
             for one, rows in zip(self._series, self._rows, strict=True)
@@ -75,11 +74,11 @@ class Panel:
         return max(starts, default=0)
 
     def columns(self, symbols: list[str]) -> list[int]:
-        """Where the symbols stand in the arrays."""
+        """Return the columns of the symbols in the arrays."""
         return [bisect_left(self.symbols, symbol) for symbol in symbols]
 
     def select(self, columns: tuple[int, ...]) -> Selection:
-        """The prices of these columns, in this order; made once, because many books hold the same symbols."""
+        """Return the prices of these columns in this order; cached, because many books hold the same symbols."""
         found = self._selections.get(columns)
         if found is None:
             close, low, high = (table[:, list(columns)] for table in (self.close, self.low, self.high))
@@ -88,14 +87,14 @@ class Panel:
         return found
 
     def price(self, number: int, column: int) -> Decimal:
-        """A symbol's close, in the decimals that it was written in; read once, because every book asks again."""
+        """Return a symbol's close in the decimals in which it was written; cached, because every book needs it."""
         found = self._prices.get((number, column))
         if found is None:
             found = self._prices[number, column] = exact(float(self.close[number, column]))
         return found
 
     def bars(self, number: int) -> dict[str, Bar]:
-        """The bar of each symbol that has begun by then."""
+        """Return the bar of each symbol that has begun by then."""
         found = self._bars.get(number)
         if found is None:
             found = self._bars[number] = {

@@ -22,11 +22,11 @@ from killswitch.telemetry.background_writer import MOST, MOST_BYTES, BackgroundW
 
 _BUFFER = 1 << 20
 _YEARS = (1970, 2500)
-"""Outside of them datetimes overflow when a window is added or a time zone taken off."""
+"""Outside of these years datetimes overflow when a window is added or a time zone removed."""
 
 
 class RecordingError(Exception):
-    """A recording cannot be read: which file, which line (0: the file as a whole), and why."""
+    """A recording cannot be read: the file, the line (0 for the file as a whole), and the reason."""
 
     def __init__(self, path: Path, line: int, text: str) -> None:
         place = f"{path}:{line}" if line else f"{path}"
@@ -37,10 +37,10 @@ class RecordingError(Exception):
 
 
 def read(path: Path) -> Iterator[Snapshot]:
-    """The snapshots of the recording, oldest first, one at a time: memory does not grow with the file.
+    """Yield the snapshots of the recording, oldest first, one at a time: memory does not grow with the file.
 
-    RecordingError for a file that cannot be opened or decompressed, a line that is not a snapshot, and a
-    snapshot older than the one before it. Blank lines are passed over.
+    RecordingError for a file that cannot be opened or decompressed, a line that is not a snapshot, and a snapshot older
+    than the one before it. Blank lines are skipped.
     """
     number = 0
     line = b""
@@ -53,7 +53,11 @@ def read(path: Path) -> Iterator[Snapshot]:
                     continue
                 snapshot = decode_snapshot(line)
                 if not _YEARS[0] <= snapshot.as_of.year < _YEARS[1]:
-                    raise RecordingError(path, number, f"as_of {snapshot.as_of.isoformat()} is no time of a market")
+                    raise RecordingError(
+                        path,
+                        number,
+                        f"as_of {snapshot.as_of.isoformat()} is outside the years {_YEARS[0]} to {_YEARS[1]}",
+                    )
                 if last is not None and snapshot.as_of < last:
                     raise RecordingError(path, number, _out_of_order(snapshot.as_of, last))
                 last = snapshot.as_of
@@ -71,12 +75,12 @@ def read(path: Path) -> Iterator[Snapshot]:
 
 
 def last(path: Path) -> Snapshot:
-    """The newest snapshot of the recording; RecordingError as `read`, and for a recording without any."""
+    """Return the newest snapshot of the recording; RecordingError as `read`, and for an empty recording."""
     newest: Snapshot | None = None
     for newest in read(path):  # noqa: B007 - only the last one matters
         pass
     if newest is None:
-        raise RecordingError(path, 0, "holds no snapshot")
+        raise RecordingError(path, 0, "there is no snapshot")
     return newest
 
 
@@ -84,7 +88,7 @@ class Writer:
     """Writes a recording. Each line of a plain file reaches the operating system when `write` returns.
 
     `append` adds to an existing recording; gzip members and zstd frames may follow each other in one file, and `read`
-    reads them through.
+    reads all of them.
     """
 
     def __init__(self, path: Path, *, append: bool = False) -> None:
@@ -101,7 +105,7 @@ class Writer:
             self._file.flush()
 
     def close(self) -> None:
-        """Write what is left; a second call does nothing."""
+        """Write what is buffered; a second call does nothing."""
         if self._compressor is not None and not self._file.closed:
             self._file.write(self._compressor.flush())
         self._file.close()
@@ -116,33 +120,34 @@ class Writer:
 
 
 class Recorder:
-    """Records a run beside its ticks: a disk that hangs delays none of them.
+    """Records a run beside its ticks: a blocked disk delays none of them.
 
-    Snapshots that find no room in memory meanwhile are left out, and the next one that is written says how many.
+    Snapshots that do not fit into memory meanwhile are dropped, and the next written one has their number.
     """
 
     def __init__(self, path: Path, *, most: int = MOST, most_bytes: int = MOST_BYTES) -> None:
-        """Goes on where the file ends. OSError if it cannot be opened for writing."""
+        """Append to the file. OSError if it cannot be opened for writing."""
         self._writer = BackgroundWriter(
             str(path), "snapshots", compressor=_compressor(path), most=most, most_bytes=most_bytes
         )
         self._missing = 0
-        """Snapshots that were left out, and of which no line says so yet."""
+        """Dropped snapshots that no line has counted yet."""
 
     @property
     def problem(self) -> str | None:
-        """Why snapshots are missing, or not written for long; None while they are written."""
+        """Why snapshots are missing or delayed; None while they are written."""
         return self._writer.problem
 
     def write(self, snapshot: Snapshot) -> None:
-        """Append one snapshot soon, or leave it out."""
+        """Append one snapshot soon, or drop it."""
         missing = self._missing + self._writer.lost
         lost = self._writer.put(encode_snapshot(structs.replace(snapshot, missing=missing)) + b"\n")
         if lost is not None:
-            self._missing += lost - missing  # more may have been given up since it was counted
+            self._missing += lost - missing  # more may have been dropped since the count
 
     def close(self) -> bool:
-        """Write what waits, for a few seconds at most; whether all of it was written. A second call does nothing."""
+        """Write what is queued, for a few seconds at most; return whether all was written. A second call does
+        nothing."""
         return self._writer.close()
 
 
@@ -156,11 +161,12 @@ def _not_a_snapshot(line: bytes, error: msgspec.DecodeError) -> str:
 
 
 def _out_of_order(as_of: datetime, before: datetime) -> str:
-    return f"as_of {as_of.isoformat()} is before {before.isoformat()} of the line before: oldest first"
+    order = f"as_of {as_of.isoformat()} is before {before.isoformat()} of the previous line"
+    return f"{order}; snapshots must be in order of time"
 
 
 def _damage(path: Path) -> tuple[type[Exception], ...]:
-    """What reading damaged compressed data raises."""
+    """Return the exceptions of reading damaged compressed data."""
     if path.suffix != ".zst":
         return (zlib.error,)
     import zstandard
@@ -181,7 +187,7 @@ def _open_to_read(path: Path) -> IO[bytes]:
 
 
 def _compressor(path: Path) -> Callable[[], Compressor] | None:
-    """What packs a recording of this name; None for a plain one."""
+    """Return the compressor for a file name; None for a plain file."""
     if path.suffix == ".gz":
         # No time of writing in the header: the same snapshots make the same file.
         return lambda: zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
@@ -193,9 +199,9 @@ def _compressor(path: Path) -> Callable[[], Compressor] | None:
 
 
 def replay(policies: PolicySet, snapshots: Iterable[Snapshot]) -> Iterator[Decision | Notice]:
-    """Every decision and notice, in order; a warning where the recording lacks snapshots.
+    """Yield every decision and notice in order, and a warning where the recording lacks snapshots.
 
-    The stage machine moves as if every decision had been carried out; positions are taken as recorded.
+    The stage machine proceeds as if every decision had been carried out; positions are those of the recording.
     """
     interpreter = Interpreter(policies)
     for snapshot in snapshots:
@@ -208,7 +214,5 @@ def replay(policies: PolicySet, snapshots: Iterable[Snapshot]) -> Iterator[Decis
 
 def _missing(snapshot: Snapshot) -> Notice:
     count = "1 snapshot is" if snapshot.missing == 1 else f"{snapshot.missing} snapshots are"
-    text = (
-        f"{count} missing here: the recording could not be written then, and what the run decided on them is not shown"
-    )
+    text = f"{count} missing here: the recording could not be written, and the decisions on them are not shown"
     return Notice(snapshot.as_of, "recording", "recording", "warning", "warning", text)

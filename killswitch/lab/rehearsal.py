@@ -1,4 +1,4 @@
-"""The clock and the journal of runs that leave nothing behind."""
+"""A virtual clock and an in-memory journal for runs that leave nothing behind."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from killswitch.model.store import JournalEntry, StoredDecision
 
 
 class VirtualClock:
-    """A clock that `sleep` advances, at once. It is for one sleeper at a time: the runner's loop is one.
+    """A clock that `sleep` advances immediately. It supports one sleeper at a time, as the runner's loop is.
 
-    What else happens in that time (a market moving) hangs on `on_advance`, which is told the new instant.
+    `on_advance` receives the new instant, for what else happens in that time (a market that moves).
     """
 
     def __init__(self, start: datetime, on_advance: Callable[[datetime], None] | None = None) -> None:
@@ -32,18 +32,18 @@ class VirtualClock:
 
     @property
     def origin(self) -> str:
-        """What `monotonic` is counted from: two runs on one such clock know how much time lies between them."""
+        """What `monotonic` counts from: two runs on one such clock can compare their times."""
         return f"virtual {id(self)}"
 
     def set(self, now: datetime) -> None:
-        """Let the time until `now` pass at once. ValueError if that lies behind."""
+        """Advance to `now` immediately. ValueError if that is in the past."""
         elapsed = (now - self._start).total_seconds()
         if elapsed < self._elapsed:
             raise ValueError(f"it is {self.now().isoformat()} already, later than {now.isoformat()}")
         self._elapsed = elapsed
 
     async def sleep(self, seconds: float) -> None:
-        """Let `seconds` pass, and everything else that is ready run."""
+        """Advance by `seconds`, and let everything else that is ready run."""
         self._elapsed += max(seconds, 0.0)
         if self._on_advance is not None:
             self._on_advance(self.now())
@@ -51,7 +51,7 @@ class VirtualClock:
 
 
 class MemoryJournal:
-    """`model.store.Journal` in memory. Decisions are entered as they are made."""
+    """`model.store.Journal` in memory. Decisions are entered when they are made."""
 
     def __init__(self) -> None:
         self._entries: dict[str, list[JournalEntry]] = {}
@@ -59,7 +59,7 @@ class MemoryJournal:
         self._count = 0
 
     def enter(self, decision: Decision, planned: Sequence[JournalEntry]) -> None:
-        """A decision with its `planned` entries, as a tick commits them."""
+        """Add a decision with its `planned` entries, as a tick commits them."""
         self._decisions[decision.id] = decision
         for entry in planned:
             self.append(entry)

@@ -1,7 +1,7 @@
-"""Conditions over many instants at once: where do they stop being what they are?
+"""Evaluates conditions over many instants at once, to find where they may change.
 
-Not an evaluation: numbers are floats that may be off by their last bits, so an instant at which a comparison is that
-close counts as a change. Whoever asks then looks with the real thing.
+The result is conservative: numbers are floats with rounding errors, so an instant at which a comparison is that close
+counts as a change. The caller then evaluates that instant exactly.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from killswitch.lab.price_matrix import Floats
 
 Flags = NDArray[np.bool_]
 CLOSE = 1e-9
-"""A difference smaller than this, of fractions, or relative to greater numbers, may be rounding."""
+"""A smaller difference of fractions, or relative to greater numbers, may be a rounding error."""
 
 Sure = tuple[Flags, Flags]
 """Where a condition is surely true, and where surely false. Elsewhere it is unknown."""
 
 
 class Span:
-    """A signal over the instants: lowest and highest that it may be at each, and over all of them."""
+    """The range of a signal: its lowest and highest possible value at each instant, and over all of them."""
 
     def __init__(self, low: Floats, high: Floats) -> None:
         self.low, self.high = low, high
@@ -37,9 +37,9 @@ class NotScreenedError(Exception):
 def first_change(
     conditions: Sequence[ConditionNode], spans: Mapping[int, Span], true: int, unknown: int, count: int
 ) -> int:
-    """The first of `count` instants at which the conditions may not be exactly `true` and `unknown` (masks).
+    """Return the first of `count` instants at which the conditions may differ from `true` and `unknown` (masks).
 
-    `count` if there is none. NotScreenedError for what cannot be looked at like this.
+    `count` if there is none. NotScreenedError for what cannot be screened.
     """
     same = np.ones(count, dtype=np.bool_)
     for place, condition in enumerate(conditions):
@@ -60,7 +60,7 @@ def first_change(
 
 
 def _everywhere(condition: ConditionNode, spans: Mapping[int, Span]) -> bool | None:
-    """The same sure answer at every instant, as a glance at a signal's extremes shows it; None if it does not."""
+    """Return the condition's value if the extremes of its signal decide it for every instant; None otherwise."""
     if not isinstance(condition, Compare):
         return None
     span, number, op = _held_against(condition, spans)
@@ -100,7 +100,7 @@ _COMPARE: dict[str, Callable[[Span, float], Sure]] = {
 
 
 def _compare(condition: Compare, spans: Mapping[int, Span], same: Flags) -> Sure:
-    """A signal held against a number; instants at which it is too close to it are struck from `same`."""
+    """Compare a signal with a number; clear `same` at instants where they are too close."""
     span, number, op = _held_against(condition, spans)
     room = CLOSE * max(1.0, abs(number))
     for end in (span.low, span.high):

@@ -1,4 +1,4 @@
-"""What accounts hold while nothing is traded, so that bars alone say what they are worth."""
+"""The value of accounts while nothing is traded, computed from bars alone."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from killswitch.signals.view import PnlKey
 
 
 class AccountStanding:
-    """One account as a snapshot shows it at instant `number` of the panel.
+    """One account of a snapshot at instant `number` of the panel.
 
     Arrays are over instants `[first, end)` after it.
     """
 
     def __init__(self, panel: Panel, account: AccountSnapshot, number: int) -> None:
-        """ValueError for an account without equity, positions or one of their numbers: the paper market has all."""
+        """ValueError for an account without equity, positions or one of their numbers, which the paper market always
+        has."""
         if account.equity is None or account.positions is None:
             raise ValueError(f"{account.account} shows no equity or positions")
         sizes = {i.symbol: i.contract_size or Decimal(1) for i in panel.instruments}
@@ -41,7 +42,7 @@ class AccountStanding:
         self._equities: Floats = np.empty(0)
 
     def equities(self, first: int, end: int) -> Floats:
-        """Equity at each close; what was asked for once is kept."""
+        """Return equity at each close; cached."""
         known = self._next + len(self._equities)
         if end > known:
             rest = float(self.equity) - float(self._mark @ self.quantity)
@@ -50,7 +51,7 @@ class AccountStanding:
         return self._equities[first - self._next : end - self._next]
 
     def pnl(self, side: Side, first: int, end: int) -> Floats:
-        """Unrealised P&L of one side's positions together, at each close."""
+        """Return the unrealised P&L of one side's positions at each close."""
         mine = np.array([key[2] == side for key in self.keys], dtype=bool)
         quantity = np.where(mine, self.quantity, 0.0)
         rest = float(sum((p for p, own in zip(self._pnl, mine, strict=True) if own), Decimal(0)))
@@ -58,19 +59,20 @@ class AccountStanding:
         return unrealised
 
     def gross(self, first: int, end: int) -> Floats:
-        """Gross notional at each close."""
+        """Return gross notional at each close."""
         gross: Floats = self._prices.close[first:end] @ np.abs(self.quantity)
         return gross
 
     def notionals(self, first: int, end: int) -> Floats:
-        """Signed notional of each position at each close: (instants × positions)."""
+        """Return the signed notional of each position at each close: (instants × positions)."""
         signed: Floats = self._prices.close[first:end] * self.quantity
         return signed
 
     def room(self, first: int, end: int, maintenance: Decimal) -> Floats:
-        """Equity less maintenance margin if every symbol were at its worst in each bar; `first` is at least 1.
+        """Return equity less maintenance margin with every symbol at its worst price in each bar; `first` is at least
+        1.
 
-        What `Liquidator.is_out_of_reach` holds against zero, for many bars at once.
+        This is `Liquidator.is_out_of_reach` for many bars at once: liquidation is possible at or below zero.
         """
         long = np.maximum(self.quantity, 0.0)
         short = np.minimum(self.quantity, 0.0) - float(maintenance) * np.abs(self.quantity)
@@ -80,7 +82,7 @@ class AccountStanding:
         return answer
 
     def observed(self, number: int) -> Observed:
-        """What the account comes to at one close, to the last digit."""
+        """Return the account at one close, exactly."""
         prices = [self._panel.price(number, column) for column in self._columns]
         moves = [q * (price - m) for q, price, m in zip(self._quantities, prices, self._marks, strict=True)]
         return Observed(
@@ -92,7 +94,7 @@ class AccountStanding:
 
 
 class Standing:
-    """All accounts of a snapshot taken at instant `number` of the panel."""
+    """All accounts of a snapshot at instant `number` of the panel."""
 
     def __init__(self, panel: Panel, snapshot: Snapshot, number: int) -> None:
         self.number = number
@@ -100,14 +102,14 @@ class Standing:
         self._panel = panel
 
     def equities(self, places: tuple[int, ...], first: int, end: int) -> Floats:
-        """Equity at each close, of the accounts at these places together."""
+        """Return the joint equity of the accounts at these places, at each close."""
         total: Floats = np.zeros(end - first)
         for place in places:
             total = total + self.accounts[place].equities(first, end)
         return total
 
     def observed(self, places: tuple[int, ...], number: int) -> Observed:
-        """What the accounts at these places together come to at one close, exactly."""
+        """Return the accounts at these places together at one close, exactly."""
         found = [self.accounts[place].observed(number) for place in places]
         return Observed(
             at=int(self._panel.at[number]),

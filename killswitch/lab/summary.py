@@ -1,9 +1,10 @@
-"""What many backtests add up to: how often staging ends richer, how deep books fall, and the worst of them by name."""
+"""Statistics over many backtests: how often staging ends richer, how deep books fall, and the worst books by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
+from statistics import mean, quantiles
 
 from msgspec import Struct
 
@@ -12,20 +13,20 @@ from killswitch.lab.outcome import Firing, Run
 from killswitch.model.snapshot import Instant, Side
 
 DEEP = Decimal("0.2")
-"""A worst drawdown beyond this is counted."""
+"""Worst drawdowns beyond this are counted."""
 DUST = Decimal("0.01")
-"""What lots leave of a closed book, as a fraction."""
+"""The fraction of a closed book that lot sizes may leave."""
 WORST = 5
 _MONEY, _FRACTION = Decimal("0.01"), Decimal("0.000001")
 
 
 class Figures(Struct, frozen=True):
-    """One rule over `books` books: means; `drawdown_p95` interpolates linearly (type 7 of Hyndman and Fan, The
-    American Statistician 50, 1996).
+    """One rule over `books` books: means; `drawdown_p95` interpolates linearly (type 7 of Hyndman and Fan, The American
+    Statistician 50, 1996).
 
-    `deep` is the share of books whose worst drawdown is over 20%; `turnover` is in multiples of the gross at the
-    start, `gross_kept` the mean gross over the run against it (None where a book began with none). `liquidated`
-    counts books with at least one liquidation.
+    `deep` is the share of books whose worst drawdown is over 20%; `turnover` is in multiples of the gross at the start,
+    `gross_kept` the mean gross over the run relative to it (None where a book began with none). `liquidated` counts
+    books with at least one liquidation.
     """
 
     rule: str
@@ -44,8 +45,8 @@ class Figures(Struct, frozen=True):
 
 
 class Against(Struct, frozen=True):
-    """Staging against one alternative: in how many of `books` it ended richer or poorer (the rest: the same), and
-    in how many its worst drawdown was smaller or greater."""
+    """Staging against one alternative: in how many of `books` it ended richer or poorer (the rest: the same), and in
+    how many its worst drawdown was smaller or greater."""
 
     rule: str
     books: int
@@ -76,7 +77,7 @@ class Losers(Struct, frozen=True):
 
 
 class InTurn(Struct, frozen=True):
-    """A book whose two sides were closed in turn (failure case D20): first one, and when it was gone the other."""
+    """A book whose two sides were closed in turn (failure case D20): the hedging side after the other was gone."""
 
     market: str
     book: str
@@ -88,7 +89,7 @@ class InTurn(Struct, frozen=True):
 
 
 class Group(Struct, frozen=True):
-    """Books of one market and one kind; None stands for all."""
+    """Books of one market and one kind; None means all."""
 
     market: str | None
     kind: str | None
@@ -98,7 +99,7 @@ class Group(Struct, frozen=True):
 
 
 class Summary(Struct, frozen=True):
-    """Only books that were run to the end under every rule are counted."""
+    """Statistics over the books that were run to the end under every rule."""
 
     groups: tuple[Group, ...]
     losers: tuple[Losers, ...]
@@ -106,10 +107,10 @@ class Summary(Struct, frozen=True):
 
 
 def summarise(tried: Sequence[Tried], rules: Sequence[str]) -> Summary:
-    """The summary of every book that ended under each of `rules`: all together first, then by market and by kind."""
+    """Summarise every book that ended under each of `rules`: all together first, then by market and by kind."""
     whole = [each for each in tried if _ended(each, rules)]
-    markets = _distinct(each.market for each in whole)
-    kinds = _distinct(each.member.kind for each in whole)
+    markets = list(dict.fromkeys(each.market for each in whole))
+    kinds = list(dict.fromkeys(each.member.kind for each in whole))
     wanted: list[tuple[str | None, str | None]] = [(None, None)]
     wanted += [(None, kind) for kind in kinds if len(kinds) > 1]
     if len(markets) > 1:
@@ -124,10 +125,10 @@ def summarise(tried: Sequence[Tried], rules: Sequence[str]) -> Summary:
 
 
 def in_turn(tried: Tried) -> InTurn | None:
-    """How staging closed both sides one after the other, or None.
+    """Return how staging closed both sides one after the other, or None.
 
-    A firing that closed positions of one side only, and a later one that closed only positions of the other and
-    left nothing: by then the first side was gone, and the second stood alone.
+    A firing closed positions of one side only, and a later one closed only positions of the other and left nothing: by
+    then the first side was gone, and the second was unhedged.
     """
     run = tried.run(STAGED)
     if run is None:
@@ -154,26 +155,8 @@ def _left_nothing(firing: Firing) -> bool:
     return before is not None and after is not None and after <= before * DUST
 
 
-def percentile(values: Sequence[Decimal], share: Decimal) -> Decimal:
-    """Linear between the order statistics: type 7. ValueError for no values."""
-    if not values:
-        raise ValueError("there is no percentile of nothing")
-    ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
-
-
-def mean(values: Sequence[Decimal]) -> Decimal:
-    """ValueError for no values."""
-    if not values:
-        raise ValueError("there is no mean of nothing")
-    return sum(values, Decimal(0)) / len(values)
-
-
 def figures(rule: str, runs: Sequence[Run]) -> Figures:
-    """One rule over the books of `runs`, at least one."""
+    """Return one rule's figures over the books of `runs`, at least one."""
     falls = [run.worst_drawdown for run in runs]
     held, funded = [run for run in runs if run.gross_start], [run for run in runs if run.start_equity > 0]
     return Figures(
@@ -184,7 +167,7 @@ def figures(rule: str, runs: Sequence[Run]) -> Figures:
         if funded
         else None,
         drawdown_mean=mean(falls).quantize(_FRACTION),
-        drawdown_p95=percentile(falls, Decimal("0.95")).quantize(_FRACTION),
+        drawdown_p95=_p95(falls).quantize(_FRACTION),
         deep=(Decimal(sum(fall > DEEP for fall in falls)) / len(falls)).quantize(_FRACTION),
         turnover=mean([run.turnover / run.gross_start for run in held]).quantize(_FRACTION) if held else None,
         gross_kept=mean([run.gross_mean / run.gross_start for run in held]).quantize(_FRACTION) if held else None,
@@ -194,12 +177,12 @@ def figures(rule: str, runs: Sequence[Run]) -> Figures:
     )
 
 
+def _p95(values: Sequence[Decimal]) -> Decimal:
+    return quantiles(values, n=20, method="inclusive")[-1] if len(values) > 1 else values[0]
+
+
 def _ended(tried: Tried, rules: Sequence[str]) -> bool:
     return all((run := tried.run(rule)) is not None and run.complete for rule in rules)
-
-
-def _distinct(names: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(names))
 
 
 def _group(whole: Sequence[Tried], rules: Sequence[str], market: str | None, kind: str | None) -> Group:

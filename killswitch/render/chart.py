@@ -1,7 +1,7 @@
-"""What every chart has: axes in the page's own ink, a legend, labelled moments, and clean SVG text of it.
+"""Frame of every chart: axes in the page's text colour, a legend, labelled moments, and compact SVG text.
 
-matplotlib never sees a word that somebody else wrote: it draws tokens, which are replaced by the escaped text
-afterwards. So a name is never taken for mathematics, and no font has to know its letters.
+matplotlib never sees text from users: it draws tokens, which are replaced by the escaped text afterwards. So a name is
+never parsed as mathematics, and no font needs its letters.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from killswitch.render.series import Mark
 
 INK = "#010203"
-"""Stands for the page's own text colour while matplotlib draws."""
+"""Placeholder for the page's text colour while matplotlib draws."""
 _PALETTE = (
     "#3d83d1", "#d97a08", "#2f9e62", "#d6455d", "#8a70d6",
     "#1593a5", "#a86f3c", "#cb5aa5", "#7d8590", "#8d9b1f",
 )  # fmt: skip
-"""Middle tones: three to one against white and against near black (WCAG 2.2, 1.4.11)."""
+"""Middle tones: contrast three to one against white and near black (WCAG 2.2, 1.4.11)."""
 _LEVELS = ("#7d8590", "#b58500", "#d9650f", "#d6334a")
 _TEXT = 9.0
 _LETTER = 0.58 * _TEXT / 72
-"""The width of a letter in inches, on the safe side."""
+"""The width of a letter in inches, rounded up."""
 _LEFT, _RIGHT, _TOP, _BOTTOM, _ROW = 0.62, 0.24, 0.28, 0.3, 0.2
 _DRAWING = Lock()
-"""matplotlib reads its SVG settings from one place for the whole process."""
+"""matplotlib reads its SVG settings from one global place."""
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none", "svg.image_inline": True, "font.family": "sans-serif", "font.size": _TEXT,
     "text.usetex": False, "path.simplify": True, "path.simplify_threshold": 1 / 9, "path.sketch": None,
@@ -49,12 +49,12 @@ Dashes = Sequence[Any]
 
 
 def colour(number: int) -> str:
-    """The colour of the series with this number, from 0."""
+    """Return the colour of the series with this number, from 0."""
     return _PALETTE[number % len(_PALETTE)]
 
 
 class Frame:
-    """One chart around what `render`'s `draw` puts into its axes. Lengths in inches."""
+    """One chart around what `render`'s `draw` puts into its axes. Lengths are in inches."""
 
     def __init__(self, title: str, unit: str, width: float, height: float, *, span: tuple[int, int] | None) -> None:
         self._title, self._unit, self._width, self._height = title, unit, width, height
@@ -64,7 +64,7 @@ class Frame:
     def render(
         self, draw: Callable[[Axes], None], names: Sequence[str], marks: Sequence[Mark], *, dashes: Dashes | None
     ) -> str:
-        """The `<svg>` element. Without `dashes` the legend shows areas."""
+        """Return the `<svg>` element. Without `dashes` the legend shows areas."""
         self._words = []
         rows = self._mark_rows(marks)
         legend = self._legend_rows(names)
@@ -133,7 +133,7 @@ class Frame:
         return rows
 
     def _label_span(self, mark: Mark) -> tuple[float, float]:
-        """From where to where a mark's label reaches, inside the axes where it fits."""
+        """Return where a mark's label begins and ends, inside the axes where it fits."""
         at, length = self._across(mark.at), len(mark.label) * _LETTER
         first = at if at + length <= self._inner else max(0.0, self._inner - length)
         return first, first + length
@@ -156,7 +156,7 @@ class Frame:
     # -- the legend -----------------------------------------------------------------------------------------
 
     def _legend_rows(self, names: Sequence[str]) -> list[tuple[int, float]]:
-        """(row, place across) of each name."""
+        """Return (row, horizontal position) of each name."""
         places = []
         row, across = 0, 0.0
         for name in names:
@@ -191,7 +191,7 @@ class Frame:
         return f"Word{len(self._words) - 1}x"
 
     def _clean(self, written: str) -> str:
-        """Only the element: no prologue, size, comments, metadata or names that another chart on the page has."""
+        """Return only the element: no prologue, size, comments, metadata or ids that another chart on the page has."""
         svg = written[written.index("<svg") :]
         svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
         box = re.search(r'viewBox="[^"]*"', svg)
@@ -209,7 +209,7 @@ class Frame:
 
 
 def _shorter(path: re.Match[str]) -> str:
-    """A path to a tenth of a point, on one line."""
+    """Round a path to a tenth of a point, on one line."""
     return re.sub(r"(\.\d)\d+", r"\1", path[0]).replace("\n", " ")
 
 
@@ -218,7 +218,7 @@ def _xml(text: str) -> str:
 
 
 def _amount(value: float, axes: Axes, unit: str) -> str:
-    """A tick's number with as many decimals as its neighbours differ in."""
+    """Format a tick with as many decimals as its neighbours need."""
     low, high = axes.get_ylim()
     ticks = axes.get_yticks()
     step = float(ticks[1] - ticks[0]) if len(ticks) > 1 else 0.0
@@ -227,13 +227,13 @@ def _amount(value: float, axes: Axes, unit: str) -> str:
     largest = max(abs(low), abs(high))
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if largest >= size:
-            size = 1e3 if letter == "k" else size  # noqa: PLW2901 - thousands are written so from ten of them
+            size = 1e3 if letter == "k" else size  # noqa: PLW2901 - `k` is used from ten thousand on
             return f"{value / size:,.{_decimals((high - low) / size, step / size)}f}{letter}" if value else "0"
     return f"{value:,.{_decimals(high - low, step)}f}"
 
 
 def _decimals(span: float, step: float) -> int:
-    """Enough for the span, and for every multiple of the step: ticks 1.5 apart have one, or they would be wrong."""
+    """Return enough decimals for the span and for every multiple of the step: ticks 1.5 apart need one."""
     least = next((places for places, least in enumerate((6.0, 0.6, 0.06)) if span >= least), 4)
     exact = next((places for places in range(least, 5) if abs(step - round(step, places)) < step / 1000), least)
     return max(least, exact)
@@ -245,7 +245,7 @@ _STEPS = tuple(
 
 
 def _instants(first: int, last: int, most: int) -> list[int]:
-    """At most `most` round instants between two, in microseconds UTC."""
+    """Return at most `most` round instants between two, in microseconds UTC."""
     lengths = [round(step.total_seconds()) * 1_000_000 for step in _STEPS]
     step = next((length for length in lengths if (last - first) // length <= most), lengths[-1])
     return list(range(-(-first // step) * step, last + 1, step)) or [first]

@@ -1,4 +1,4 @@
-"""How numbers, amounts, times and lists of orders are written for people."""
+"""Formats of numbers, amounts, times and lists of orders."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from decimal import Decimal
 from killswitch.model.instant import rfc3339
 
 INFINITY = "∞"
-Span = tuple[float | None, float | None]
+Span = tuple[float | str | None, float | str | None]
+"""Two bounds, as numbers or as the decimal texts of a record; None for an unknown bound."""
 
 
 def number(value: float | None, unit: str | None, unbounded: str = INFINITY) -> str:
-    """A signal value as people write it: `4.51%`, `12.3 s`, `10,000.00`."""
+    """Format a signal value: `4.51%`, `12.3 s`, `10,000.00`."""
     if value is None:
         return unbounded
     if unit == "fraction":
@@ -28,36 +29,38 @@ def number(value: float | None, unit: str | None, unbounded: str = INFINITY) -> 
 
 
 def interval(span: Span | None, unit: str | None) -> str:
-    """`4.51%` where known, `[4.51%, ∞]` where partly known, `unknown` where there is nothing."""
+    """Format an interval: `4.51%` if exact, `[4.51%, ∞]` if partly known, `unknown` if not."""
     if span is None or span == (None, None):
         return "unknown"
-    low, high = number(span[0], unit, "-" + INFINITY), number(span[1], unit)
-    return low if span[0] == span[1] else f"[{low}, {high}]"
+    least, most = (None if end is None else float(end) for end in span)
+    low, high = number(least, unit, "-" + INFINITY), number(most, unit)
+    return low if least == most else f"[{low}, {high}]"
 
 
-def money(amount: Decimal | None, currency: str = "") -> str:
-    """An amount with two decimals and its thousands apart; unknown where it is None."""
-    return "unknown" if amount is None else f"{amount:,.2f} {currency}".rstrip()
+def money(amount: Decimal | None, currency: str | None = None) -> str:
+    """Format an amount with two decimals and thousands separators; `unknown` for None."""
+    return "unknown" if amount is None else f"{amount:,.2f} {currency or ''}".rstrip()
 
 
 def instant(at: datetime | None) -> str:
-    """UTC to the second; `-` for none."""
+    """Format a UTC time to the second; `-` for None."""
     return "-" if at is None else rfc3339(at.replace(microsecond=0))
 
 
 def lasting(length: timedelta) -> str:
-    """A duration in its two largest units: `1h 30m`, `45s`."""
+    """Format a duration in its two largest units: `1h 30m`, `45s`."""
     seconds = int(length.total_seconds())
     parts = [(seconds // 86400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s")]
     return " ".join([f"{count}{unit}" for count, unit in parts if count][:2]) or "0s"
 
 
 _RANGES = 6
-"""So many numbers and ranges are told."""
+"""The most numbers and ranges that are listed."""
 
 
 def numbered(numbers: Sequence[int]) -> str:
-    """`order 3`, `orders 1 to 25`, `orders 1, 4 and 7 to 9`, `orders 1, 3, 5, 7, 9, 11 and 12 more`."""
+    """Format order numbers: `order 3`, `orders 1 to 25`, `orders 1, 4 and 7 to 9`, `orders 1, 3, 5, 7, 9, 11 and 12
+    more`."""
     found = sorted(set(numbers))
     ranges: list[list[int]] = []
     for number in found:

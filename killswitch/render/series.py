@@ -1,7 +1,4 @@
-"""What a chart shows: marked moments, and series with fewer points for the same picture.
-
-What is thinned away is what could not be seen.
-"""
+"""Data of charts: marked moments, and series thinned to the points that can be seen."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ NOTHING = math.nan
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A moment worth seeing: `at` in microseconds, a short label, and the level that gives it its colour."""
+    """A marked moment: `at` in microseconds, a short label, and the level that selects its colour."""
 
     at: int
     label: str
@@ -23,9 +20,9 @@ class Mark:
 
 
 def extremes(at: Sequence[int], values: Sequence[float], columns: int) -> tuple[list[int], list[float]]:
-    """At most four points a column: the first, the lowest, the highest and the last of each, in order of time.
+    """Return at most four points a column in order of time: the first, lowest, highest and last of each.
 
-    Columns are even in count, not in time. What is not finite becomes NaN, a gap; a column with a gap keeps one.
+    Columns have equal counts, not equal durations. Non-finite values become NaN, a gap; a column with a gap keeps one.
     """
     finite = [value if math.isfinite(value) else NOTHING for value in values]
     if len(finite) <= 4 * columns:
@@ -45,8 +42,11 @@ def extremes(at: Sequence[int], values: Sequence[float], columns: int) -> tuple[
 def stack_sample(
     at: Sequence[int], layers: Sequence[Sequence[float]], columns: int
 ) -> tuple[list[int], list[list[float]]]:
-    """The same instants for all layers: of each column the first, the last, and those of the least and greatest sum
-    of absolute values. What is not finite counts as zero: nothing is drawn there."""
+    """Return the same instants for all layers: of each column the first, the last, and those of the least and greatest
+    sum of absolute values.
+
+    Non-finite values count as zero: nothing is drawn there.
+    """
     finite = [[value if math.isfinite(value) else 0.0 for value in layer] for layer in layers]
     if len(at) <= 4 * columns:
         return list(at), finite

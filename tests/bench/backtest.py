@@ -16,10 +16,9 @@ import numpy as np
 
 from killswitch.lab.backtest import backtest
 from killswitch.lab.book import Book, demo_book
-from killswitch.lab.crash import calm_bars
 from killswitch.lab.outcome import Run
 from killswitch.lab.price_matrix import Panel
-from tests.backtests import local, shipped
+from tests.backtests import calm_bars, local, shipped
 from tests.bench.measure import Measure, best_of
 
 BARS, ROUNDS, SEED = 100_000, 5, 1

@@ -1,1 +1,1 @@
-"""Messages to people: routing, grouping, delivery."""
+"""Notifications: routing, grouping and delivery."""

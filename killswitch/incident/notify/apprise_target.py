@@ -1,4 +1,5 @@
-"""Services that Apprise reaches. The library is imported at the first message, in the thread that sends it."""
+"""Notification target for services that Apprise reaches. Apprise is imported at the first message, in its sender's
+thread."""
 
 from __future__ import annotations
 
@@ -13,12 +14,12 @@ from killswitch.incident.notify.message import Message, fitted, plain
 from killswitch.incident.notify.targets import NotSentError, StalledError
 
 TIMEOUT = 10.0
-"""Seconds for a request, from the connection to its status; after that it is not known whether it has arrived."""
+"""The timeout of one request in seconds, from connecting to its status; after it, arrival is unknown."""
 ATTEMPT = 25.0
-"""Seconds for all requests of one message: a service may be asked for each of its channels, or have to log in."""
+"""The timeout of one message in seconds. A service may need a request for each channel, or a login."""
 
 _AROUND_A_TITLE = 32
-"""Characters that Apprise puts round a title in a text: a line's end, or the marks of a heading."""
+"""Characters that Apprise adds around a title inside a text: a line break or heading marks."""
 _OF_A_CONNECTION = "Socket Exception"
 _LINE_BREAK, _MARKS = "<br/>", "\\`*_[]#|~"
 
@@ -26,9 +27,11 @@ _TYPES = {"info": "info", "warning": "warning", "page": "failure"}
 
 
 class AppriseSender:
-    """One Apprise URL, looked up anew for every message, so that a secret may be put right while a run goes on.
+    """Sends to one Apprise URL, which is looked up for every message so that a corrected secret takes effect during a
+    run.
 
-    `secret` gives the URL, or raises NotSentError; `discreet` makes of it what takes it, and its parts, out of texts.
+    `secret` returns the URL or raises NotSentError. `discreet` makes a function of a URL that redacts the URL and its
+    parts from texts.
     """
 
     def __init__(
@@ -40,16 +43,16 @@ class AppriseSender:
         self._made: tuple[str, Any] | None = None
 
     def check(self) -> None:
-        """NotSentError if the URL cannot be looked up, or Apprise does not understand it."""
+        """Raise NotSentError if the URL cannot be looked up or Apprise does not understand it."""
         url = self._secret()
         with _Heard():
             self._service(url)
 
     def send(self, message: Message) -> str | None:
-        """NotSentError with the reason if the service did not take it, StalledError if it did not answer in time.
+        """Send one message.
 
-        What a service answers with is judged by Apprise, which goes by its status; an answer that has no end is left,
-        and said.
+        NotSentError with the reason if the service refuses it; StalledError if it does not answer in time. Apprise
+        judges an answer by its status. Returns a remark if the answer had no end and was abandoned.
         """
         from killswitch.transport.sinks import attempt
 
@@ -70,9 +73,9 @@ class AppriseSender:
                 heard.reasons.append(f"{type(error).__name__}: {error}")
                 taken = False
         if not taken:
-            # The innermost cause first: what comes after it may be cut off.
+            # The innermost cause first: the rest may be cut off.
             causes = heard.reasons if tried.why is None else [tried.why, *heard.failures]
-            why = plain(hide("; ".join(causes) or "it was not taken, and no reason given"))
+            why = plain(hide("; ".join(causes) or "the service refused the message and gave no reason"))
             raise StalledError(why) if tried.is_stalled else NotSentError(why)
         return tried.remark
 
@@ -87,7 +90,7 @@ class AppriseSender:
         from killswitch.transport.sinks import guard_every_session
 
         guard_every_session()
-        # In this thread: in Apprise's own pool a service that hangs would hold up the others, and the process's end.
+        # In this thread: in Apprise's own pool a service that hangs would delay the others and the end of the process.
         asset = AppriseAsset(
             app_id="Killswitch", app_desc="Killswitch", app_url="", async_mode=False, service_timeout=0,
             storage_mode=PersistentStoreMode.MEMORY,
@@ -101,9 +104,10 @@ class AppriseSender:
 
 
 def _room(service: Any, title: str) -> tuple[int, Callable[[str], int]]:
-    """How long a text may be beside its title, and how the service counts. No end where its URL says what to cut.
+    """Return the length limit of a text beside its title, and how the service counts. No limit if its URL selects an
+    overflow mode.
 
-    A title is counted in every case: many services have none, and are sent it as the first line of the text.
+    The title always counts, because many services have none and receive it as the first line of the text.
     """
     if service.overflow_mode != "upstream":
         return sys.maxsize, len
@@ -113,14 +117,14 @@ def _room(service: Any, title: str) -> tuple[int, Callable[[str], int]]:
 
 
 def _as_markup(text: str) -> int:
-    """Characters of a text when Apprise has made HTML or Markdown of it, or a few more."""
+    """Return the length of a text, or slightly more, after Apprise has converted it to HTML or Markdown."""
     return len(escape(text)) + len(_LINE_BREAK) * text.count("\n") + sum(map(text.count, _MARKS))
 
 
 class _Heard(logging.Filter):
-    """What Apprise says in this thread while it is used; nothing of it goes anywhere else.
+    """Captures the log records of Apprise in this thread, and lets none of them pass.
 
-    A filter, because its words may hold the URL, and would reach whatever handlers others have put on the log.
+    It is a filter, because the records may contain the URL and would reach every handler on the log.
     """
 
     def __init__(self) -> None:
@@ -131,7 +135,7 @@ class _Heard(logging.Filter):
 
     @property
     def failures(self) -> Sequence[str]:
-        """The same without what a library said of a connection, in which the cause is the last of many words."""
+        """The same without what a library logged about a connection, where the cause is the last of many words."""
         return [each for each in self.reasons if not each.startswith(_OF_A_CONNECTION)]
 
     def __enter__(self) -> _Heard:
@@ -143,7 +147,7 @@ class _Heard(logging.Filter):
         self._logger.removeFilter(self)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Keep warnings, and the one debug line that says why a connection failed; let nothing of this thread by."""
+        """Keep warnings and the debug line that explains a failed connection; block every record of this thread."""
         if record.thread != self._thread:
             return True
         said = record.getMessage()

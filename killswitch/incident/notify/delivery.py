@@ -1,7 +1,7 @@
-"""Sending what waits in the outbox, a thread for each target, beside the ticks and never in their way.
+"""Delivers the messages of the outbox: one thread for each target, independent of the ticks.
 
-At least once: a message is marked as soon as its target has taken it. Only if the process dies, or the target
-answers too late, between the two is it sent again, with the same id.
+Delivery is at least once. A message is marked when its target accepts it. It is sent again, with the same id, only if
+the process dies or the target answers too late in between.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, wait
+from dataclasses import replace
 from datetime import datetime, timedelta
 from time import monotonic
 
@@ -24,26 +25,26 @@ from killswitch.model.store import Delivery, Outbox, OvertakenError, StoreTroubl
 from killswitch.render.formats import instant, lasting
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
-"""Seconds after the first failure of a target, and at most; each pause is twice the one before."""
+"""The pause in seconds after the first failure of a target, and the longest pause; each is twice the previous one."""
 DOUBT_AFTER = 8
-"""Attempts in a row that fail, about two minutes, after which the next message is tried once."""
+"""Failed attempts in a row, about two minutes, after which the next message is tried once."""
 ASIDE_FOR = 60.0
-"""Seconds for which a message rests that a target does not take while it takes others."""
+"""Seconds for which a message is set aside that a target refuses while it accepts others."""
 ATTEMPT_WITHIN = 40.0
-"""Seconds after which an attempt is left to itself: every target has timeouts below, which a disk need not keep."""
+"""Seconds after which an attempt is abandoned. Every target has shorter timeouts, which a disk need not keep."""
 MOST_HANGING = 3
-"""Attempts that may be left to themselves at one time. Until one of them ends nothing else is sent to the target."""
+"""Abandoned attempts at one time. At this number nothing else is sent to the target until one of them ends."""
 TROUBLE_AFTER = 300.0
-"""Seconds for which a target may take nothing before that is a problem of its own."""
+"""Seconds without a delivery after which a target is reported as a problem."""
 FORGET_EVERY = 24 * 3600.0
-"""Seconds between two times that a run forgets what was settled long ago."""
+"""Seconds between two removals of settled messages."""
 KEPT_FOR = 30 * 24 * 3600 * SECOND
-"""How long what was delivered or given up is remembered, so that it is not told again (microseconds)."""
+"""Retention of delivered and abandoned messages in microseconds, so that none is sent twice."""
 
 
 @record
 class Tally(Record):
-    """What one target has come to in this run; `pending` as last counted."""
+    """Delivery counts of one target in this run; `pending` as of the last count."""
 
     pending: int
     delivered: int
@@ -51,11 +52,11 @@ class Tally(Record):
 
 
 class Lane:
-    """One target: its oldest message first, one at a time, with growing pauses while it takes nothing.
+    """Delivers to one target: its oldest message first, one at a time, with growing pauses while the target fails.
 
-    A target that takes nothing and a message that is not taken look the same at first. After a while the next message
-    is tried: if that one is taken, the first is put aside, and asked for again now and then; if not, it was the target.
-    The store holds what waits; what was taken and not yet marked, and what is put aside, is remembered here.
+    A failing target and a refused message look the same at first. After a while the next message is tried. If that one
+    is accepted, the first is set aside and retried later; if not, the target is failing. The store holds the queue;
+    this object remembers what was accepted and not yet marked, and what is set aside.
     """
 
     def __init__(self, target: str, sender: Sender, outbox: Outbox, clock: Clock, give_up_after: int) -> None:
@@ -70,22 +71,23 @@ class Lane:
         self._unmarked: str | None = None
         self._in_vain = 0
         self._suspect: str | None = None
-        """The message that the next one is tried instead of, to see which of them is to blame."""
+        """The message that is skipped once, to see whether it or the target is to blame."""
         self._aside: dict[str, tuple[float, str]] = {}
-        """Messages that are not taken while others are: until when they rest, and why."""
+        """Messages refused while others are accepted: until when each is set aside, and why."""
         self._failing: tuple[float, datetime, str] | None = None
         self._lost: str | None = None
         self._store_trouble: str | None = None
         self._stalled: str | None = None
-        """Why the target is a problem at once, and not only after a while."""
+        """Why the target is a problem immediately, and not only after a while."""
         self._remark: str | None = None
-        """What is wrong with a target that takes what it is sent."""
+        """What is wrong with a target that accepts messages."""
         self._hanging: dict[str, Future[str | None]] = {}
-        """Messages whose attempts were left to themselves."""
+        """Abandoned attempts that may still end, by message."""
         self.tally = Tally(0, 0, 0)
 
     def step(self) -> float | None:
-        """At most one attempt. Seconds until the next one is due, 0 for at once; None: nothing waits.
+        """Make at most one attempt. Return the seconds until the next one, 0 for immediately; None if nothing is
+        queued.
 
         OvertakenError if another runner has taken over.
         """
@@ -94,7 +96,7 @@ class Lane:
             return left
         try:
             due = self._attempt()
-            self.tally = Tally(self._outbox.waiting(self.target), self.tally.delivered, self.tally.given_up)
+            self.tally = replace(self.tally, pending=self._outbox.waiting(self.target))
             self._store_trouble = None
         except OvertakenError:
             raise
@@ -105,23 +107,23 @@ class Lane:
 
     @property
     def problem(self) -> str | None:
-        """What a person should know: a target that takes nothing for long, and what was given up because of it."""
+        """The problem to report: a target that has failed for long, and what was given up because of it."""
         failing = self._failing
         if self._store_trouble is not None or self._lost is not None:
             return self._store_trouble or self._lost
         if self._stalled is not None:
             return f"notifications to {self.target} stall: {self._stalled}"
         if failing is not None and self._clock.monotonic() - failing[0] >= TROUBLE_AFTER:
-            return f"notifications to {self.target} are not taken since {instant(failing[1])}: {failing[2]}"
+            return f"notifications to {self.target} have failed since {instant(failing[1])}: {failing[2]}"
         if self._remark is not None:
-            return f"notifications to {self.target} are taken, but {self._remark}"
+            return f"notifications to {self.target} are delivered, but {self._remark}"
         for _, why in self._aside.values():
-            return f"{len(self._aside)} of the notifications to {self.target} are not taken while others are: {why}"
+            return f"{self.target} refuses {len(self._aside)} of its notifications and accepts others: {why}"
         return None
 
     @property
     def is_stalled(self) -> bool:
-        """Whether the target is known to keep who waits for it waiting."""
+        """Whether the target is known to block its callers."""
         return self._stalled is not None
 
     def _attempt(self) -> float | None:
@@ -132,20 +134,20 @@ class Lane:
         reason = f"not tried within {waited}" if self._failing is None else self._failing[2]
         given_up = self._outbox.give_up(self.target, now - self._give_up_after, now, reason)
         if given_up:
-            self._aside.clear()  # whoever of them still waits is met again
+            self._aside.clear()  # messages still queued are tried again
             why = "" if self._failing is None else f": {reason}"
             self._lost = (
-                f"notifications to {self.target} were given up, because it took nothing for {waited}{why}; "
+                f"notifications to {self.target} were given up, because it accepted none for {waited}{why}; "
                 "`ksctl status` counts them"
             )
-            self.tally = Tally(self.tally.pending, self.tally.delivered, self.tally.given_up + given_up)
+            self.tally = replace(self.tally, given_up=self.tally.given_up + given_up)
         if self._clock.monotonic() >= self._forget_at:
             self._forget_at = self._clock.monotonic() + FORGET_EVERY
             self._outbox.forget(now - KEPT_FOR)
         return self._next()
 
     def _next(self) -> float | None:
-        """Send the oldest message that does not rest; of what rests, when it is due."""
+        """Send the oldest message that is not set aside; otherwise return when the first of them is due."""
         clock = self._clock.monotonic()
         if len(self._hanging) >= MOST_HANGING:
             return self._later()
@@ -153,7 +155,7 @@ class Lane:
         passed = [*resting, *self._hanging]
         besides = [*passed, self._suspect] if self._suspect is not None else passed
         delivery = self._outbox.claim(self.target, besides)
-        if delivery is None and self._suspect is not None:  # there is no other to try
+        if delivery is None and self._suspect is not None:  # no other message to try
             self._suspect = None
             delivery = self._outbox.claim(self.target, passed)
         if delivery is not None:
@@ -170,34 +172,35 @@ class Lane:
             return self._failed(delivery, str(error))
         except (NotSentError, msgspec.DecodeError) as error:
             return self._failed(delivery, str(error))
-        except Exception as error:  # noqa: BLE001 - a defect in one target must not end the telling of the others
+        except Exception as error:  # noqa: BLE001 - a defect in one target must not end delivery to the others
             return self._failed(delivery, f"unexpected {type(error).__name__}")
         self._stalled, self._remark = None, remark
         self._unmarked = delivery.message.id
         self._aside.pop(delivery.message.id, None)
         if self._suspect is not None and self._failing is not None:
-            # It is asked for once more at once: the target may have come back at this very attempt.
+            # It is retried immediately: the target may have recovered at this very attempt.
             self._aside[self._suspect] = (self._clock.monotonic(), self._failing[2])
         self._pause, self._failing, self._lost, self._in_vain, self._suspect = FIRST_PAUSE, None, None, 0, None
         self._mark()
         return 0.0
 
     def _bounded(self, delivery: Delivery) -> str | None:
-        """As `Sender.send`, in a thread that is left to itself after a while: what waits must be given up in time."""
+        """Send as `Sender.send`, in a thread that is abandoned after a timeout so that queued messages can be given
+        up."""
         message = decode_message(delivery.message.body)
         future = DaemonThreads().submit(self._sender.send, message)
         if future not in wait([future], ATTEMPT_WITHIN).done:
             self._hanging[message.id] = future
-            raise StalledError(f"within {ATTEMPT_WITHIN:g} s it neither took nor refused a message")
+            raise StalledError(f"it neither accepted nor refused a message within {ATTEMPT_WITHIN:g} s")
         return future.result()
 
     def _settle_what_hung(self) -> None:
-        """Write down what was taken after all: it is not sent again. What was not waits for its turn again."""
+        """Record abandoned attempts that succeeded after all, so that they are not sent again. Others are queued
+        again."""
         for id_, future in tuple(self._hanging.items()):
             if future.done():
                 if future.exception() is None:
-                    self._outbox.settle(id_, to_micros(self._clock.now()), None)
-                    self.tally = Tally(self.tally.pending, self.tally.delivered + 1, self.tally.given_up)
+                    self._delivered(id_)
                     self._stalled, self._pause = None, FIRST_PAUSE
                 del self._hanging[id_]
 
@@ -205,14 +208,17 @@ class Lane:
         self._aside[message] = (self._clock.monotonic() + ASIDE_FOR, why)
 
     def _mark(self) -> None:
-        """Write down what was taken. Until that has worked nothing else is sent, so that nothing is sent twice."""
+        """Record the accepted message. Nothing else is sent before that succeeds, so that nothing is sent twice."""
         if self._unmarked is not None:
-            self._outbox.settle(self._unmarked, to_micros(self._clock.now()), None)
+            self._delivered(self._unmarked)
             self._unmarked = None
-            self.tally = Tally(self.tally.pending, self.tally.delivered + 1, self.tally.given_up)
+
+    def _delivered(self, message: str) -> None:
+        self._outbox.settle(message, to_micros(self._clock.now()), None)
+        self.tally = replace(self.tally, delivered=self.tally.delivered + 1)
 
     def _failed(self, delivery: Delivery, why: str) -> float:
-        """Write down that an attempt failed; seconds until the next."""
+        """Record a failed attempt; return the seconds until the next one."""
         id_ = delivery.message.id
         self._outbox.settle(id_, to_micros(self._clock.now()), why)
         if id_ in self._aside:
@@ -231,7 +237,8 @@ class Lane:
 
 
 class Sending:
-    """All targets of a run, each in a thread of its own: one that hangs or is down holds up no other, and no tick."""
+    """Delivers to all targets of a run, each in its own thread: a target that hangs delays no other target and no
+    tick."""
 
     def __init__(self, lanes: Mapping[str, Lane]) -> None:
         self.lanes = lanes
@@ -241,9 +248,9 @@ class Sending:
         self._threads: dict[str, threading.Thread] = {}
 
     def wake(self) -> None:
-        """There may be something new to send. Starts the threads that do not run yet.
+        """Announce that messages may be queued, and start threads that are not running.
 
-        NoThreadError where one cannot be; the others send, and it is tried again at the next call.
+        NoThreadError where a thread cannot be started; the others deliver, and the next call tries again.
         """
         for event in self._wakes.values():
             event.set()
@@ -255,9 +262,10 @@ class Sending:
             self._threads[target] = thread
 
     def rest(self, patience: float) -> bool:
-        """Let every target take what it takes at once, for at most `patience` seconds; whether all threads have ended.
+        """Deliver what targets accept immediately, for at most `patience` seconds; return whether all threads have
+        ended.
 
-        What is left waits in the outbox for the next run. A target that is known to stall is not waited for.
+        The rest stays in the outbox for the next run. A target that is known to stall is not waited for.
         """
         self._stopping.set()
         for event in self._wakes.values():
@@ -276,7 +284,7 @@ class Sending:
             try:
                 due = lane.step()
             except OvertakenError:
-                return  # the run ends of itself; what waits is the next runner's
+                return  # the run is ending; the queue belongs to the next runner
             if due != 0 and stopping:
                 return
             if due is None or due > 0:

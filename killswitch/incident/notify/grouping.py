@@ -1,9 +1,9 @@
-"""Notices that repeat become one message with a count: the first leaves at once, the rest are counted for a while.
+"""Groups repeated notices into one message with a count.
 
-A group is what one policy says on one scope of one subject. Its first notice leaves at once, and so does one that is
-graver than all before it, or that says so itself (`Notice.at_once`). The others are counted, and after `GROUP_INTERVAL`
-one message says how many there were. A group that was quiet for as long is over. Every notice is in the store whatever
-leaves. (The terms are those of Alertmanager: https://prometheus.io/docs/alerting/latest/configuration/#route)
+A group is one policy, scope and subject. Its first notice is sent immediately, and so is one that is more severe than
+all before it, or that is marked so (`Notice.at_once`). The others are counted, and one message reports the count after
+`GROUP_INTERVAL`. A group without notices for that long ends. Every notice is in the store in any case. (The terms are
+those of Alertmanager: https://prometheus.io/docs/alerting/latest/configuration/#route)
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from killswitch.model.decision import Decision, Notice, NoticeKind, Severity
 from killswitch.model.snapshot import Instant
 
 GROUP_INTERVAL = timedelta(minutes=5)
-"""Between two messages of a group, unless a graver one comes."""
+"""The interval between two messages of a group, unless a more severe notice arrives."""
 
 GROUPED: frozenset[NoticeKind] = frozenset({"unexplained", "unknown", "uncorroborated"})
-"""Kinds that one event may bring about at every tick; of all others each notice leaves by itself."""
+"""Kinds that one event may cause at every tick. Notices of all other kinds are sent one by one."""
 
 _GRAVITY: dict[Severity, int] = {"info": 0, "warning": 1, "page": 2}
 
@@ -31,9 +31,9 @@ GroupKey = tuple[str, str, NoticeKind, str | None]
 
 @dataclass(frozen=True, slots=True)
 class Repeats:
-    """`count` notices that were counted since the last message: the newest of them, at the gravest severity of all.
+    """`count` notices since the last message: the newest of them, with the highest severity of all.
 
-    `since`: when the group began; `total`: the notices of the group so far.
+    `since` is when the group began; `total` counts the notices of the group so far.
     """
 
     newest: Notice
@@ -46,23 +46,23 @@ class Repeats:
 class _Group:
     since: Instant
     left_at: Instant
-    """When the last message of the group left."""
+    """When the last message of the group was sent."""
     gravest: Severity
-    """Of everything that has left."""
+    """The highest severity of everything that was sent."""
     total: int = 1
     counted: int = 0
     newest: Notice | None = None
-    """Of those that were counted, with the gravest severity of these."""
+    """The newest counted notice, with the highest severity of the counted ones."""
 
 
 class NoticeGroups:
-    """What of the notices of a run leaves at once, and what is counted."""
+    """Decides which notices of a run are sent immediately and which are counted."""
 
     def __init__(self) -> None:
         self._groups: dict[GroupKey, _Group] = {}
 
     def recall(self, notices: Iterable[Notice], decisions: Iterable[Decision]) -> None:
-        """Take up what an earlier run has counted: its notices and decisions of late, in any order."""
+        """Restore the groups of an earlier run from its recent notices and decisions, in any order."""
         past: list[Notice | Decision] = [*notices, *decisions]
         for each in sorted(past, key=lambda each: each.as_of):
             self.due(each.as_of)
@@ -72,7 +72,7 @@ class NoticeGroups:
                 self.fired(each)
 
     def leaves(self, notice: Notice) -> bool:
-        """Whether the notice leaves at once as a message of its own; else it is counted."""
+        """Whether the notice is sent immediately as a message of its own; otherwise it is counted."""
         if notice.kind not in GROUPED or notice.severity == "info":
             return True
         key = (notice.policy, notice.scope, notice.kind, notice.subject)
@@ -90,7 +90,7 @@ class NoticeGroups:
         return False
 
     def due(self, now: Instant) -> list[Repeats]:
-        """What was counted and is to be told by now; groups that were quiet for long are over."""
+        """Return the counts that are due for a message; end the groups that have been quiet for long."""
         found = []
         for key, group in list(self._groups.items()):
             if now - group.left_at < GROUP_INTERVAL:
@@ -103,7 +103,7 @@ class NoticeGroups:
         return found
 
     def fired(self, decision: Decision) -> Instant | None:
-        """A stage has fired: since when people were told that it did not; None if they were not. Ends that group."""
+        """End the group about a stage that has now fired; return since when it was reported as not fired, or None."""
         if decision.kind is not None:
             return None
         group = self._groups.pop((decision.policy, decision.scope, "uncorroborated", decision.stage), None)

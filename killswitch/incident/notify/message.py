@@ -1,4 +1,4 @@
-"""What people are told: a decision, the end of a close, a notice, as a message with a title and a text."""
+"""Messages about decisions, ended closes and notices, each with a title and a text."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ from killswitch.incident.record.filters import percent
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.effects import Effect, Lock, Orders, kind_of, listed
 from killswitch.model.instant import to_micros
-from killswitch.model.legible import CUT, legible, shortened
+from killswitch.model.legible import CUT, legible, one_line, shortened
 from killswitch.model.snapshot import Closing, Instant
 from killswitch.model.words import NotificationEvent, Severity
-from killswitch.render.formats import INFINITY, instant, interval, money
+from killswitch.render.formats import instant, interval, money
 
 if TYPE_CHECKING:
     from killswitch.graph.nodes import PolicySet
-    from killswitch.model.decision import Decision, TriggerReading
+    from killswitch.incident.record.source_places import TriggerText
+    from killswitch.model.decision import TriggerReading
 
 MESSAGE_FORMAT: Final = "killswitch.notification/v1"
 
 LONGEST_LINE = 300
 MOST_LINES = 15
-"""Of orders, and of what is left: a phone shows no more, and the command says the rest."""
+"""The most lines for orders, and for what is left: a phone shows no more, and a command shows the rest."""
 
 
 class Message(Struct, frozen=True, omit_defaults=True, tag_field="format", tag=MESSAGE_FORMAT):
-    """One message to one target; `id` is a digest of what it is about and the target, the same at every attempt.
+    """One message to one target; `id` is a digest of its subject and the target, the same at every attempt.
 
-    What is sent begins with its `format`. An older version kept messages without one: they are read all the same.
+    A sent message begins with its `format`. Messages that an older version stored without one are still decoded.
     """
 
     id: str
@@ -48,10 +49,10 @@ class Message(Struct, frozen=True, omit_defaults=True, tag_field="format", tag=M
     body: str
     level: int | None = None
     decision: str | None = None
-    """Of a stage, a close or a reset: what `ksctl explain` takes."""
+    """The decision of a stage, a close or a reset: the argument of `ksctl explain`."""
     labels: dict[str, str] = {}
     count: int = 1
-    """Of a notice that repeats: how many notices the message stands for."""
+    """The number of notices that the message represents."""
 
 
 encode_message = msgspec.json.Encoder(decimal_format="string").encode
@@ -59,20 +60,19 @@ decode_message = msgspec.json.Decoder(Message).decode
 
 
 def digest(*parts: str) -> str:
-    """An id that is the same wherever and whenever it is worked out of the same parts."""
+    """Return an id that depends on the parts alone."""
     return blake2b("\x00".join(parts).encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()
 
 
 def plain(text: str) -> str:
-    """One line that cannot pass for another: whatever moves the cursor, turns the text round or hides is escaped."""
-    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in legible(text))
-    return shortened(shown, LONGEST_LINE)
+    """Return one line without characters that move the cursor, reverse the text or hide: they are escaped."""
+    return shortened(one_line(legible(text)), LONGEST_LINE)
 
 
 def fitted(message: Message, most: int, measure: Callable[[str], int] = len) -> str:
-    """The text with its id, for a place that takes `most` characters, counted by `measure`: whole lines of it.
+    """Return the text with its id in at most `most` characters, counted by `measure`, in whole lines.
 
-    Of a longer one the rest is left out, and the last line says how much that is and which command shows it.
+    The last line of a shortened text counts the omitted lines and names the command that shows them.
     """
     end = f"\n\nnotification {message.id}"
     whole = f"{message.body}{end}"
@@ -98,12 +98,13 @@ def of_decision(
     corrects: Instant | None = None,
     written: Written | None = None,
 ) -> Message:
-    """A stage that fires, a close by hand, or a reset. `acted`: whether anything is done about it.
+    """Return the message about a stage that fires, a close by hand, or a reset.
 
-    `corrects`: since when people were told that the stage did not fire. `written`: the thresholds of the policies.
+    `acted` says whether orders, cancels and locks are made. `corrects` is since when the stage was reported as not
+    fired. `written` has the thresholds of the policies.
     """
     corrected = (
-        () if corrects is None else (f"this corrects what was sent since {instant(corrects)}: it has fired now",)
+        () if corrects is None else (f"this corrects the messages since {instant(corrects)}: the stage has fired now",)
     )
     return _message(
         digest(subject.event, decision.id), subject, at=decision.as_of, decision=decision.id,
@@ -113,21 +114,21 @@ def of_decision(
 
 
 def of_trial(severity: Severity, at: Instant) -> Message:
-    """What somebody sends to see whether it arrives."""
+    """Return the message of `ksctl notify test`."""
     return Message(
         digest("trial", str(to_micros(at))), at, "notice", severity, "operator", "notify test",
         f"[{severity}] a test of the notification routes",
-        "Somebody has tried whether this target takes messages. Nothing has happened, and there is nothing to do.",
+        "This is a test of whether this target receives messages. Nothing has happened, and there is nothing to do.",
     )  # fmt: skip
 
 
 def of_closing(closing: Closing, decision: Decision, subject: Subject, *, at: Instant) -> Message:
-    """The end of a close: at target, or what it has left."""
+    """Return the message about the end of a close: at target, or with what it has left."""
     said = "is at its target" if closing.status == "flat" else f"ended {closing.status}"
     left = [f"left: {each.contracts.normalize():f} {each.symbol} {each.position_side} on {each.account}" for each in
             closing.residual]  # fmt: skip
     if closing.status != "flat" and not left:
-        left = ["left: no position known; look at the venue itself"]
+        left = ["left: unknown; check the positions at the venue"]
     cost = [] if closing.cost is None else [f"fees and slippage so far: {money(closing.cost)}"]
     return _message(
         digest("closing", decision.id, closing.status), subject, at=at, decision=decision.id,
@@ -137,26 +138,26 @@ def of_closing(closing: Closing, decision: Decision, subject: Subject, *, at: In
 
 
 def of_notice(notice: Notice, subject: Subject) -> Message:
-    """Something that a person must know and that is no decision."""
+    """Return the message about a notice that a person must read."""
     about = digest("notice", str(to_micros(notice.as_of)), notice.policy, notice.scope, notice.kind, notice.text)
     return _message(
         about, subject, at=notice.as_of, decision=None, title=f"notice: {_where(notice)}",
-        lines=(notice.text, "look further: ksctl status"),
+        lines=(notice.text, "see: ksctl status"),
     )  # fmt: skip
 
 
 def of_repeats(repeats: Repeats, subject: Subject) -> Message:
-    """A notice that has repeated since the last message about it: how often, and the newest of them."""
+    """Return the message about a repeated notice: the count since the last message, and the newest notice."""
     notice = repeats.newest
     group = (notice.policy, notice.scope, notice.kind, notice.subject or "")
-    # By count and not by time, so that a run that takes up where another died does not send it again.
+    # By count and not by time, so that a run that continues after a crash does not send it again.
     about = digest("repeats", *group, str(to_micros(repeats.since)), str(repeats.total))
     made = _message(
         about, subject, at=notice.as_of, decision=None, title=f"notice: {_where(notice)}: {repeats.count} more",
         lines=(
             f"{repeats.count} more since the last message, {repeats.total} since {instant(repeats.since)}; the newest:",
             notice.text,
-            "look further: ksctl status",
+            "see: ksctl status",
         ),
     )  # fmt: skip
     return structs.replace(made, count=repeats.count)
@@ -189,7 +190,7 @@ def _what(decision: Decision) -> str:
     if decision.kind == "hedge":
         return f"temporary hedge: {decision.policy} on {decision.scope}"
     if decision.is_withdrawal:
-        return f"the suspicion is over, trading is not locked for it any more: {decision.policy} on {decision.scope}"
+        return f"the suspicion has ended, its trading lock is lifted: {decision.policy} on {decision.scope}"
     if decision.is_suspicion:
         return (
             f"suspicion: trading locked{_for_how_long(decision)} while it is not known whether a fall of equity was a "
@@ -204,7 +205,7 @@ def _for_how_long(decision: Decision) -> str:
 
 
 def _reasons(decision: Decision, written: Written) -> Iterator[str]:
-    """What fell, by how much, against which threshold; and whose loss it is."""
+    """Yield which signal crossed which threshold, by how much, and which side lost."""
     for trigger in decision.triggers:
         since = "" if trigger.true_since is None else f", true since {instant(trigger.true_since)}"
         why = "" if trigger.reason is None else f" ({trigger.reason})"
@@ -218,11 +219,11 @@ def _reasons(decision: Decision, written: Written) -> Iterator[str]:
 
 
 def _doings(decision: Decision, *, acted: bool) -> Iterator[str]:
-    """What is closed, cancelled and locked; or would be."""
+    """Yield what is closed, cancelled and locked, or would be."""
     if decision.kind == "reset" or decision.is_withdrawal:
         return
     if not acted:
-        yield "this run only observes: no order, no cancel and no lock was made; by the policy it would be:"
+        yield "this run only observes and made no order, cancel or lock; the policy would do this:"
     for effect in listed(decision.effects):
         yield from _lines_of(effect)
     if not decision.effects:
@@ -233,7 +234,7 @@ def _doings(decision: Decision, *, acted: bool) -> Iterator[str]:
 
 
 def _lines_of(effect: Effect) -> Iterator[str]:
-    """Each order by itself, a lock with its end; of any other kind its own line."""
+    """Yield a line for each order, and for a lock with its end; one line for an effect of any other kind."""
     match effect:
         case Orders(intents):
             yield from _bounded(intended(intents))
@@ -251,36 +252,29 @@ def _bounded(lines: Sequence[str]) -> Iterator[str]:
 
 
 def _further(decision: str) -> Iterator[str]:
-    yield f"look further: ksctl explain {decision}"
+    yield f"see: ksctl explain {decision}"
 
 
-Written = Mapping[tuple[str, str], tuple[str | None, str]]
-"""Policy and trigger → the unit of its signal, and its threshold as the policy writes it."""
+Written = Mapping[tuple[str, str], "TriggerText"]
+"""Policy and trigger → the trigger as the policy writes it."""
 
 
 def as_written(policies: PolicySet) -> Written:
-    """What the thresholds of the policies are in, so that a reading is told in the same spelling."""
-    from killswitch.signals.catalogue import CATALOGUE
+    """Return the triggers of the policies, by which a signal value is rendered in the unit of its threshold."""
+    from killswitch.incident.record.source_places import trigger_text
 
-    units = {spec.name: spec.unit for spec in CATALOGUE}
-    found: dict[tuple[str, str], tuple[str | None, str]] = {}
-    for graph in policies.graphs:
-        for trigger in graph.triggers:
-            limit = trigger.threshold
-            if limit is not None:
-                unit = units.get(graph.signals[limit.index].name)
-                found[graph.policy, trigger.name] = (unit, f"{limit.op} {limit.written}")
-    return found
+    return {
+        (graph.policy, trigger.name): trigger_text(graph, trigger)
+        for graph in policies.graphs
+        for trigger in graph.triggers
+    }
 
 
 def reading(decision: Decision, trigger: TriggerReading, written: Written) -> str:
-    """`20.00% against >= 10%`; without the policy's own line, the numbers of the record."""
-    unit, threshold = written.get((decision.policy, trigger.name), (None, trigger.threshold))
+    """Render a trigger: `20.00% against >= 10%`; without the policy's own line, the numbers of the record."""
+    text = written.get((decision.policy, trigger.name))
+    threshold = (text.threshold if text else None) or trigger.threshold
     if trigger.value is None:
         return f"unknown against {threshold}" if threshold else "true"
-    if unit is not None:
-        low, high = (None if each is None else float(each) for each in trigger.value)
-        return f"{interval((low, high), unit)} against {threshold or 'its expression'}"
-    least, most = trigger.value
-    value = least if least == most else f"[{least or '-' + INFINITY}, {most or INFINITY}]"
-    return f"{value or 'unknown'} against {threshold or 'its expression'}"
+    unit = text.unit if text else "fraction" if (threshold or "").endswith("%") else None
+    return f"{interval(trigger.value, unit)} against {threshold or 'its expression'}"

@@ -1,12 +1,12 @@
-"""Who is told what: the messages of a tick, by the routes of a policy set."""
+"""Routes the messages of a tick to their targets by the routes of a policy set."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from msgspec import structs
 
-from killswitch.graph.nodes import Graph, PolicySet
+from killswitch.graph.nodes import PolicySet, Stage
 from killswitch.graph.routing import Subject
 from killswitch.incident.notify.grouping import Repeats
 from killswitch.incident.notify.message import (
@@ -23,11 +23,11 @@ from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Closing, Instant
 from killswitch.model.store import Outgoing
-from killswitch.model.words import NotificationEvent
+from killswitch.model.words import NotificationEvent, Severity
 
 
 class Addressing:
-    """Addresses what happens under one policy set."""
+    """Addresses messages under one policy set."""
 
     def __init__(self, policies: PolicySet) -> None:
         self._routes = policies.routes
@@ -36,16 +36,16 @@ class Addressing:
 
     @property
     def has_routes(self) -> bool:
-        """Whether anybody is told anything."""
+        """Whether the policy set has a route."""
         return bool(self._routes)
 
     def of_decision(
         self, decision: Decision, *, acted: bool, corrects: Instant | None = None, paged: bool = False
     ) -> Iterator[Outgoing]:
-        """Of a stage that fires, a close by hand, a reset, or a suspicion.
+        """Yield the messages about a stage that fires, a close by hand, a reset or a suspicion.
 
-        `corrects`: since when people heard that the stage did not fire. `paged`: they were paged about the same
-        unexplained fall just before, so that a suspicion pages no more.
+        `corrects` is since when the stage was reported as not fired. `paged` says that a page about the same
+        unexplained fall was just sent, so that a suspicion is a warning only.
         """
         if decision.is_suspicion:
             subject = self._suspected(decision, paged=paged)
@@ -55,58 +55,60 @@ class Addressing:
         yield from self._addressed(message, subject)
 
     def of_closing(self, closing: Closing, decision: Decision, at: Instant) -> Iterator[Outgoing]:
-        """Of a close that has ended; nothing of one that goes on."""
+        """Yield the messages about a close that has ended; none about one under way."""
         if closing.status in ("flat", "residual", "blocked", "abandoned"):
             subject = self._decided("closed" if closing.status == "flat" else "residual", decision)
             yield from self._addressed(of_closing(closing, decision, subject, at=at), subject)
 
     def of_notice(self, notice: Notice) -> Iterator[Outgoing]:
-        """Of a notice that a person should read: a warning or a page."""
+        """Yield the messages about a notice of severity warning or page."""
         if notice.severity != "info":
             subject = self._noticed(notice)
             yield from self._addressed(of_notice(notice, subject), subject)
 
     def of_repeats(self, repeats: Repeats) -> Iterator[Outgoing]:
-        """Of notices that have repeated since the last message about them."""
+        """Yield the messages about notices that have repeated since the last message."""
         subject = self._noticed(repeats.newest)
         yield from self._addressed(of_repeats(repeats, subject), subject)
 
     def _noticed(self, notice: Notice) -> Subject:
-        graph = self._graphs.get(notice.policy)
-        named = () if graph is None else tuple(dict.fromkeys(name for stage in graph.stages for name in stage.notify))
-        labels = () if graph is None else graph.labels
-        return Subject("notice", notice.severity, notice.policy, notice.scope, None, named, labels)
+        return self._subject("notice", notice.severity, notice, None, lambda stage: True)
 
     def _suspected(self, decision: Decision, *, paged: bool) -> Subject:
-        """A suspicion reaches whom the stage would; it is a notice, because nothing has fired."""
+        """Return the subject of a suspicion: the receivers of its stage, as a notice, because nothing has fired."""
         graph = self._graphs.get(decision.policy)
-        stages = () if graph is None else [each for each in graph.stages if each.name == decision.stage]
-        return Subject(
-            "notice",
-            "info" if decision.is_withdrawal else "warning" if paged else "page",
-            decision.policy,
-            decision.scope,
-            next((each.level for each in stages), None),
-            tuple(dict.fromkeys(name for each in stages for name in each.notify)),
-            () if graph is None else graph.labels,
-        )
+        level = next((each.level for each in graph.stages if each.name == decision.stage), None) if graph else None
+        severity: Severity = "info" if decision.is_withdrawal else "warning" if paged else "page"
+        return self._subject("notice", severity, decision, level, lambda stage: stage.name == decision.stage)
 
     def _decided(self, event: NotificationEvent, decision: Decision) -> Subject:
-        """A reset, and the end of a close, reach those who were told of what they end."""
-        graph = self._graphs.get(decision.policy)
+        """Return the subject of a decision. A reset, and the end of a close, reach the receivers of the firing."""
         level = decision.previous_level if event == "reset" else decision.level
-        return Subject(
+        of_level = event == "reset" or decision.stage is None
+        return self._subject(
             event,
             "page" if event in ("fired", "residual") else "info",
-            decision.policy,
-            decision.scope,
+            decision,
             None if decision.kind == "manual" else level,
-            () if graph is None else _notified(graph, None if event == "reset" else decision.stage, level),
-            () if graph is None else graph.labels,
+            lambda stage: stage.level == level if of_level else stage.name == decision.stage,
         )
 
+    def _subject(
+        self,
+        event: NotificationEvent,
+        severity: Severity,
+        about: Decision | Notice,
+        level: int | None,
+        chosen: Callable[[Stage], bool],
+    ) -> Subject:
+        """Return what routes match, with the receivers that the `chosen` stages name and the labels of the policy."""
+        graph = self._graphs.get(about.policy)
+        named = [name for each in graph.stages if chosen(each) for name in each.notify] if graph else []
+        labels = graph.labels if graph else ()
+        return Subject(event, severity, about.policy, about.scope, level, tuple(dict.fromkeys(named)), labels)
+
     def _addressed(self, message: Message, subject: Subject) -> Iterator[Outgoing]:
-        """Once to each target, whatever number of routes lead there."""
+        """Yield the message once for each target, whatever number of routes lead there."""
         seen: set[str] = set()
         for route in self._routes:
             if not route.rule.takes(subject):
@@ -116,9 +118,3 @@ class Addressing:
                     seen.add(target.key)
                     own = structs.replace(message, id=digest(message.id, target.key))
                     yield Outgoing(own.id, to_micros(own.at), route.name, target.key, encode_message(own))
-
-
-def _notified(graph: Graph, stage: str | None, level: int) -> tuple[str, ...]:
-    """Whom the stage names; of a reset, whom the stages of the level that ends name."""
-    chosen = [each for each in graph.stages if (each.level == level if stage is None else each.name == stage)]
-    return tuple(dict.fromkeys(name for each in chosen for name in each.notify))

@@ -1,4 +1,4 @@
-"""Where messages go: the log and a file. Sending returns when the message is there, or raises NotSentError."""
+"""Notification targets: the log and a file. Sending returns when the message is written, or raises NotSentError."""
 
 from __future__ import annotations
 
@@ -16,49 +16,50 @@ from killswitch.render.formats import instant
 
 LOGGER = "killswitch.notifications"
 STDERR_PATIENCE = 1.0
-"""Seconds after which a stderr that nobody reads has not taken a message."""
+"""Seconds after which a write to a blocked stderr counts as failed."""
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
 class NotSentError(Exception):
-    """A target did not take a message, as far as is known; the text says why and holds no secret."""
+    """A target did not accept a message, as far as is known; the text gives the reason and contains no secret."""
 
 
 class StalledError(NotSentError):
-    """A target neither took a message nor refused it in time. Whether it has arrived is unknown."""
+    """A target neither accepted nor refused a message in time. Whether it has arrived is unknown."""
 
 
 class Sender(Protocol):
-    """One target. `send` may block. It is called again from another thread where one call goes on for too long."""
+    """One target. `send` may block; it is called again from another thread where one call takes too long."""
 
     def send(self, message: Message) -> str | None:
-        """NotSentError if the target did not take it; otherwise what is wrong with the target all the same, or None."""
+        """Raise NotSentError if the target refuses the message; return a remark about a target that accepts it, or
+        None."""
         ...
 
     def check(self) -> None:
-        """NotSentError if no message could be sent from here, as far as that shows without sending one."""
+        """Raise NotSentError if sending would fail, as far as that shows without sending a message."""
         ...
 
 
 class LogSender:
-    """The program's log; a line on stderr where nobody has configured one."""
+    """Writes to the program's log; to stderr where no log handler is configured."""
 
     def __init__(self, level: str) -> None:
         self._level = level
         self._mouth: Mouth | None = None
 
     def check(self) -> None:
-        """There is always a log, or stderr."""
+        """Succeed: the log or stderr always exists."""
 
     def send(self, message: Message) -> None:
-        """NotSentError if stderr takes no words. What a configured handler does with it is its own affair."""
+        """Raise NotSentError if stderr cannot be written. A configured handler is responsible for itself."""
         line = plain_line(message)
         logger = logging.getLogger(LOGGER)
         if logger.hasHandlers():
             logger.log(_LEVELS[self._level], "%s", line)
             return
         words = f"{instant(message.at)}  {line}\n"
-        # Past Python's own stream: whoever is stopped in it keeps its lock, and with it the process's end.
+        # Past Python's own stream: a thread that blocks in it keeps its lock and prevents the end of the process.
         descriptor = descriptor_of(sys.stderr)
         try:
             if descriptor is None:
@@ -67,26 +68,26 @@ class LogSender:
                 self._mouth = self._mouth or Mouth(descriptor)
                 self._mouth.say(words.encode(errors="backslashreplace"), STDERR_PATIENCE)
         except (OSError, ValueError) as error:
-            raise NotSentError(f"stderr takes no words: {error}") from error
+            raise NotSentError(f"stderr cannot be written: {error}") from error
 
 
 def plain_line(message: Message) -> str:
-    """The whole message as one line."""
+    """Return the whole message as one line."""
     return f"{message.title}: {message.body.replace(chr(10), '; ')} [notification {message.id}]"
 
 
 class FileSender:
-    """A file of JSON Lines, one message a line, on disk when `send` returns."""
+    """Appends to a file of JSON Lines, one message a line, synced when `send` returns."""
 
     def __init__(self, path: str) -> None:
         self._path = path
 
     def check(self) -> None:
-        """NotSentError if the file could not be opened, or made. Nothing is made or written yet."""
+        """Raise NotSentError if the file could not be opened or created. Nothing is created or written yet."""
         path = Path(self._path)
         if not os.path.lexists(path):
             if not (path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK)):
-                raise NotSentError(f"{plain(self._path)}: it is not there, and cannot be made in its folder")
+                raise NotSentError(f"{plain(self._path)}: the file does not exist and cannot be created in its folder")
             return
         try:
             os.close(_opened(self._path, os.O_WRONLY))
@@ -94,7 +95,7 @@ class FileSender:
             raise NotSentError(f"{plain(self._path)}: {error.strerror or error}") from error
 
     def send(self, message: Message) -> None:
-        """NotSentError if the file cannot be opened or takes no more; what was written of the line is taken back."""
+        """Raise NotSentError if the file cannot be opened or written; a partly written line is removed."""
         try:
             self._append(encode_message(message) + b"\n")
         except OSError as error:
@@ -116,8 +117,8 @@ class FileSender:
 
 
 def _opened(path: str, how: int) -> int:
-    """A descriptor of a regular file. OSError for anything else."""
-    # O_NONBLOCK: a pipe that nobody reads must not hold the thread for ever.
+    """Return the descriptor of a regular file; OSError for anything else."""
+    # O_NONBLOCK: a pipe without a reader must not block the thread forever.
     descriptor = os.open(path, how | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -131,15 +132,15 @@ def _write_whole(descriptor: int, content: bytes) -> None:
 
 
 _SURE = 512
-"""Bytes that a pipe takes at once when it says that it takes any (POSIX; Linux takes 4,096)."""
+"""Bytes that a writable pipe accepts at once (POSIX; Linux accepts 4,096)."""
 
 
 class UnheardError(OSError):
-    """The reader did not take the line in time. It is lost, and the next one begins a line of its own."""
+    """The reader did not read the line in time. The line is lost, and the next one begins a new line."""
 
 
 def descriptor_of(stream: TextIO) -> int | None:
-    """The descriptor of `stream`; None for one that is not the system's."""
+    """Return the descriptor of `stream`; None for a stream without one."""
     try:
         return stream.fileno()
     except (OSError, ValueError):
@@ -147,7 +148,7 @@ def descriptor_of(stream: TextIO) -> int | None:
 
 
 class Mouth:
-    """One open file descriptor, and whether the last line that went into it is whole."""
+    """Writes lines to one open file descriptor without blocking, and remembers whether the last line is whole."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -155,17 +156,17 @@ class Mouth:
         self._heard = True
 
     def say(self, line: bytes, patience: float) -> None:
-        """Write `line`, which ends itself, within `patience` seconds; UnheardError, or the OSError of a write.
+        """Write `line`, including its line end, within `patience` seconds; UnheardError, or the OSError of the write.
 
-        A regular file and a device take it at once; a pipe and a terminal may be full. Who did not read the line
-        before is not waited for again.
+        A regular file and a device accept it immediately; a pipe and a terminal may be full. A reader that missed the
+        previous line is not waited for again.
         """
         until = monotonic() + (patience if self._heard else 0.0)
         left = memoryview(b"\n" * self._torn + line)
         while left:
             self._heard = self._takes(max(0.0, until - monotonic()))
             if not self._heard:
-                raise UnheardError("nobody reads it")
+                raise UnheardError("its reader does not read")
             count = os.write(self._descriptor, left[:_SURE])
             left = left[count:]
             self._torn = bool(left)

@@ -1,1 +1,1 @@
-"""What one incident was, folded from the store: the record that reports and templates see."""
+"""The record of one incident, folded from the store: what reports and templates read."""

@@ -1,4 +1,4 @@
-"""What is left to a person: the checklist of a report, and the next commands."""
+"""The checklist of a report, and the next commands."""
 
 from __future__ import annotations
 
@@ -8,104 +8,79 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from killswitch.incident.record.close_causes import text_of
-from killswitch.incident.record.document import Command, Ended, Firing, Item, Money, OrderOutcome, PositionLeft, Reason
-from killswitch.model.words import Cause
+from killswitch.incident.record.document import Command, Incident, Item, ItemState, Money, OrderOutcome, Reason
 from killswitch.render.formats import instant, money, numbered
 
 
-def checklist(
-    firings: Sequence[Firing],
-    orders: Sequence[OrderOutcome],
-    endings: Sequence[Ended],
-    left: Sequence[PositionLeft],
-    settled: Sequence[PositionLeft],
-    totals: Money,
-    told: Item,
-    doubts: Sequence[str],
-    reason: Reason | None = None,
-) -> tuple[Item, ...]:
-    """Eight items, and those that the declared `reason` of a close by hand adds; `told` is the one of notifications."""
+def checklist(incident: Incident, told: Item) -> tuple[Item, ...]:
+    """Return the eight items, and those that the declared reason of a close by hand adds.
+
+    `told` is the item for notifications.
+    """
     return (
-        _closed(firings, orders, endings, left, settled),
-        _reconciled(firings, orders, left, settled, swept=any(each.swept for each in totals.missing)),
-        _counted(orders, totals),
+        Item("closed", "Positions confirmed closed", *_closed(incident)),
+        Item("reconciled", "Exchange reconciliation", *_reconciled(incident)),
+        Item("counted", "P&L recorded", *_counted(incident.orders, incident.money)),
         told,
-        _audited(firings, endings, doubts),
-        *_by_reason(reason),
-        Item("cause", "Root cause found", "open", "a person's finding: write it below"),
+        Item("audited", "Audit complete", *_audited(incident)),
+        *_by_reason(incident.reason),
+        Item("cause", "Root cause found", "open", "for a person to find: write it below"),
         Item("recovery", "Recovery plan agreed", "open", "before the reset: what may be opened again, by whom, when"),
         Item("debrief", "Debrief held", "open", "what to change in the policy, the book or the way of working"),
     )
 
 
 def _by_reason(reason: Reason | None) -> tuple[Item, ...]:
-    """What no record proves: a person does it, and ticks it."""
+    """Return the items that no record proves: a person completes them."""
     said = None if reason is None else text_of(reason.cause)
     return () if said is None else tuple(Item(key, title, "open", what) for key, title, what in said.todo)
 
 
-def _closed(
-    firings: Sequence[Firing],
-    orders: Sequence[OrderOutcome],
-    endings: Sequence[Ended],
-    left: Sequence[PositionLeft],
-    settled: Sequence[PositionLeft],
-) -> Item:
-    key, title = "closed", "Positions confirmed closed"
-    doubt = _why_not_closed(firings, orders, endings, left, settled)
+_Found = tuple[ItemState, str]
+"""Whether an item is proved, and the reason."""
+
+
+def _closed(incident: Incident) -> _Found:
+    doubt = _why_not_closed(incident)
     if doubt is not None:
-        return Item(key, title, "open", doubt)
+        return "open", doubt
+    settled = incident.settled
     newest = max(each.verified_at for each in settled if each.verified_at is not None)
-    proof = f"the venue itself shows {_count(len(settled), 'position')} at target, last at {instant(newest)}"
-    return Item(key, title, "proved", proof)
+    return "proved", f"the venue shows {_count(settled, 'position')} at target, last at {instant(newest)}"
 
 
-def _why_not_closed(
-    firings: Sequence[Firing],
-    orders: Sequence[OrderOutcome],
-    endings: Sequence[Ended],
-    left: Sequence[PositionLeft],
-    settled: Sequence[PositionLeft],
-) -> str | None:
-    """What is not known of the positions, or not done; None if the venue showed every one at its target."""
-    going = [each for each in endings if each.status == "closing"]
-    unclear = [order for order in orders if not order.final]
+def _why_not_closed(incident: Incident) -> str | None:
+    """Return what is unknown or unfinished about the positions; None if the venue showed each at its target."""
+    firings, left = incident.firings, incident.left
+    going = [each.account for each in incident.endings if each.status == "closing"]
+    unclear = _unclear(incident.orders)
     unsent = [firing.stage for firing in firings if firing.unsent]
     partly = [firing.stage for firing in firings if firing.standing == "partly recorded only"]
     if going:
         return f"still closing on {_names(going)}"
     if left:
-        return f"{_count(len(left), 'position')} not at target, see what is still open"
+        return f"{_count(left, 'position')} not at target, see what is still open"
     if unclear:
-        return f"{_count(len(unclear), 'order')} of unknown fate may still be filled"
+        return f"{_count(unclear, 'order')} of unknown status may still be filled"
     if not any(firing.acted for firing in firings):
         return "nothing was sent: the account or the policy only observes"
     if unsent or partly:
         how = "recorded only: nothing was sent, see what is still open"
-        return f"{_stages(unsent)} was {how}" if unsent else f"on some accounts of {_stages(partly)} nothing was sent"
-    return None if settled else "no position was to be reduced: look at the book yourself"
+        return f"{_names(unsent)} was {how}" if unsent else f"on some accounts of {_names(partly)} nothing was sent"
+    return None if incident.settled else "no position was to be reduced: check the book yourself"
 
 
-def _reconciled(
-    firings: Sequence[Firing],
-    orders: Sequence[OrderOutcome],
-    left: Sequence[PositionLeft],
-    settled: Sequence[PositionLeft],
-    *,
-    swept: bool,
-) -> Item:
-    key, title = "reconciled", "Exchange reconciliation"
-    if swept:
-        return Item(
-            key, title, "open", "the venue closed a whole book by itself: compare its fills with your own books"
-        )
+def _reconciled(incident: Incident) -> _Found:
+    orders, settled = incident.orders, incident.settled
+    if any(each.swept for each in incident.money.missing):
+        return "open", "the venue closed a whole book on request: compare its fills with your own books"
     if not orders:
-        return Item(key, title, "open", "no order was sent: compare the venue's account with your own books")
-    unclear = [order for order in orders if not order.final]
+        return "open", "no order was sent: compare the venue's account with your own books"
+    unclear = _unclear(orders)
     if unclear:
-        return Item(key, title, "open", f"{_count(len(unclear), 'order')} of unknown fate")
-    if left or not settled:
-        return Item(key, title, "open", "the venue does not show every position at its target")
+        return "open", f"{_count(unclear, 'order')} of unknown status"
+    if incident.left or not settled:
+        return "open", "the venue does not show every position at its target"
     seen = {(each.account, each.symbol, each.side): each.verified_at for each in settled}
     unseen = []
     for order in orders:
@@ -113,62 +88,57 @@ def _reconciled(
         if shown is None or shown < (order.answered_at or order.sent_at):
             unseen.append(order)
     if unseen:
-        return Item(key, title, "open", f"{_count(len(unseen), 'order')} answered after the position was last seen")
-    proof = f"the venue answered for all of {_count(len(orders), 'order')}, and showed the positions afterwards"
-    return Item(key, title, "proved", proof)
+        return "open", f"{_count(unseen, 'order')} answered after the position was last seen"
+    return (
+        "proved",
+        f"the venue reported the final status of all {_count(orders, 'order')}, and showed the positions afterwards",
+    )
 
 
-def _counted(orders: Sequence[OrderOutcome], totals: Money) -> Item:
-    key, title = "counted", "P&L recorded"
-    unclear = [order for order in orders if not order.final]
+def _counted(orders: Sequence[OrderOutcome], totals: Money) -> _Found:
+    unclear = _unclear(orders)
     if unclear:
-        return Item(key, title, "open", f"what {_count(len(unclear), 'order')} of unknown fate came to is not known")
+        return "open", f"what {_count(unclear, 'order')} of unknown status realised and cost is unknown"
     if any(each.swept for each in totals.missing):
-        return Item(key, title, "open", "what the whole-book request came to: look it up in the venue's statement")
+        return "open", "the result of the whole-book request is unknown: look it up in the venue's statement"
     if not any(order.filled for order in orders):
-        return Item(key, title, "open", "nothing was filled")
-    missing = [
-        name
-        for name, amount in (("realised P&L", totals.realised), ("fees", totals.fees), ("slippage", totals.slippage))
-        if amount is None
-    ]
+        return "open", "nothing was filled"
+    sums = {"realised P&L": totals.realised, "fees": totals.fees, "slippage": totals.slippage}
+    missing = [name for name, amount in sums.items() if amount is None]
     if missing:
         lacking = sorted({number for each in totals.missing for number in each.orders})
         which = f" (of {numbered(lacking)})" if lacking else ""
-        said = f"{' and '.join(missing)} unknown{which}: look it up in the venue's statement"
-        return Item(key, title, "open", said)
-    currency = totals.currency or ""
-    return Item(
-        key, title, "proved",
+        return "open", f"{' and '.join(missing)} unknown{which}: look it up in the venue's statement"
+    currency = totals.currency
+    return "proved", (
         f"realised {money(totals.realised, currency)} before fees, fees {money(totals.fees, currency)}, "
-        f"slippage {money(totals.slippage, currency)}, delay cost {money(totals.delay, currency)}",
-    )  # fmt: skip
+        f"slippage {money(totals.slippage, currency)}, delay cost {money(totals.delay, currency)}"
+    )
 
 
-def _audited(firings: Sequence[Firing], endings: Sequence[Ended], doubts: Sequence[str]) -> Item:
-    key, title = "audited", "Audit complete"
-    if doubts:
-        return Item(key, title, "open", "; ".join(doubts))
-    if any(each.status == "closing" for each in endings):
-        return Item(key, title, "open", "the closing is still being recorded")
-    proof = f"{_count(len(firings), 'decision')} with snapshot, policy line and every journaled order on record"
-    return Item(key, title, "proved", proof)
+def _audited(incident: Incident) -> _Found:
+    if incident.doubts:
+        return "open", "; ".join(incident.doubts)
+    if any(each.status == "closing" for each in incident.endings):
+        return "open", "the closing is still being recorded"
+    decisions = _count(incident.firings, "decision")
+    return "proved", f"{decisions} with snapshot, policy line and every journaled order on record"
 
 
-def _names(endings: Sequence[Ended]) -> str:
-    return ", ".join(dict.fromkeys(each.account for each in endings))
+def _unclear(orders: Sequence[OrderOutcome]) -> list[OrderOutcome]:
+    return [order for order in orders if not order.final]
 
 
-def _stages(names: Sequence[str]) -> str:
-    return ", ".join(dict.fromkeys(names))
+def _names(found: Sequence[str]) -> str:
+    return ", ".join(dict.fromkeys(found))
 
 
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
+def _count(found: Sequence[object], word: str) -> str:
+    return f"{len(found)} {word}{'' if len(found) == 1 else 's'}"
 
 
 class StartedAs(Struct, frozen=True):
-    """How the run on this store was started: what a command needs to find the same things. Empty where unknown."""
+    """How the run on this store was started, so that a command finds the same files. Empty where unknown."""
 
     store: str
     policies: tuple[str, ...] = ()
@@ -176,39 +146,35 @@ class StartedAs(Struct, frozen=True):
     recording: str | None = None
 
 
-def next_commands(
-    incident: str,
-    scope: str,
-    decisions: Sequence[str],
-    started: StartedAs,
-    *,
-    is_open: bool,
-    unfinished: bool,
-    cause: Cause = "operator",
-) -> tuple[Command, ...]:
-    """What to type next. `decisions`, the highest first; `unfinished`: something is left to close, for `cause`."""
+def next_commands(incident: Incident, started: StartedAs, *, unfinished: bool) -> tuple[Command, ...]:
+    """Return the commands to run next. `unfinished` says that something is left to close."""
+    highest = next(each for each in incident.firings if each.level == incident.level)
+    cause = incident.firings[0].cause or "operator"
     store = ("--store", started.store)
     policies = tuple(word for path in started.policies for word in ("--policies", path))
-    found = [_command("How everything stands now", "status", *store)]
-    found += [_command("Why it fired, line by line", "explain", decision, *store) for decision in decisions[:1]]
+    found = [_command("The current status", "status", *store)]
+    found.append(_command("Why it fired, line by line", "explain", highest.decision, *store))
     found.append(_command("Everything decided so far", "history", *store))
     if unfinished and policies:
         found.append(
-            _command("What a close of the rest would send; changes nothing", "close", "--dry-run", "--scope", scope,
-                     "--reason", f"{cause}: rest of incident {incident}", *policies, *store)
+            _command("The orders that would close the rest; sends nothing", "close", "--dry-run",
+                     "--scope", incident.scope, "--reason", f"{cause}: rest of incident {incident.id}",
+                     *policies, *store)
         )  # fmt: skip
     if started.recording is not None and policies:
         found.append(
-            _command("The same policies over what was recorded", "replay", *policies, "--snapshots", started.recording)
+            _command(
+                "The same policies replayed over the recording", "replay", *policies, "--snapshots", started.recording
+            )
         )
-    if is_open:
+    if incident.state == "open" and not incident.by_hand:
         live = ("--live",) if started.live else ()
         found.append(
-            _command("Return the scope to normal, once the checklist is done", "reset", scope,
-                     "--reason", f"incident {incident} is dealt with", *live, *policies, *store)
+            _command("Return the scope to normal, once the checklist is done", "reset", incident.scope,
+                     "--reason", f"incident {incident.id} is dealt with", *live, *policies, *store)
         )  # fmt: skip
-    found.append(_command("This report anew, as a page", "report", incident, "--format", "html", "--out",
-                          f"incident-{incident}.html", *store))  # fmt: skip
+    found.append(_command("This report again, as an HTML page", "report", incident.id, "--format", "html", "--out",
+                          f"incident-{incident.id}.html", *store))  # fmt: skip
     return tuple(found)
 
 

@@ -1,4 +1,4 @@
-"""How a close reads: by hand by its declared reason (heading, what it is about, what a person does), and its orders."""
+"""Texts about closes: the declared reason of a close by hand (heading, explanation, to-do items), and its orders."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from killswitch.model.decision import Intent
 
 _TOGETHER = 4
-"""So many like orders in a row are told together."""
+"""This many equal orders in a row become one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class CauseText:
-    """`heading` stands in place of "Close by hand"; `tone` says in a sentence or two what kind of thing this is.
+    """The texts of a declared reason: `heading` replaces "Close by hand", `tone` explains it in a sentence or two.
 
-    `todo`: what only a person can do, as (key, title, what to look at).
+    `todo` lists what only a person can do, as (key, title, what to check).
     """
 
     heading: str
@@ -32,16 +32,16 @@ class CauseText:
 CAUSES: Mapping[Cause, CauseText] = {
     "market": CauseText(
         "Market close by hand",
-        "Prices ran away, and a person closed before a policy did. Compare what it cost with what waiting would have.",
+        "Prices moved fast, and a person closed before a policy did. Compare the cost with that of waiting.",
         (
             ("policy", "Policy reviewed", "why no stage fired first: threshold, window or scope"),
-            ("hedges", "Hedges looked at", "what stood against the closed positions on other accounts is naked now"),
+            ("hedges", "Hedges checked", "their hedges on other accounts are now unhedged"),
         ),
     ),
     "system-failure": CauseText(
         "Close after a system failure",
-        "Our own systems failed. What bots and records say of the time before the close may be wrong: the venue's word "
-        "counts.",
+        "Our own systems failed. Bots and records may be wrong about the time before the close: rely on the venue's "
+        "data.",
         (
             ("stopped", "Failing systems stopped", "every bot that could still send: process, host and its keys"),
             ("state", "Own records rebuilt", "positions, orders and P&L from the venue's statements, not from bots"),
@@ -50,19 +50,19 @@ CAUSES: Mapping[Cause, CauseText] = {
     ),
     "exchange-breach": CauseText(
         "Close after a breach of the venue",
-        "The venue may be broken into, or insolvent. Being flat there is not being safe: what is left on it is at its "
-        "mercy.",
+        "The venue may be broken into, or insolvent. A flat account is not a safe one: balances left there are at "
+        "risk.",
         (
-            ("keys", "API keys revoked", "every key of this venue; new ones only after it has said what happened"),
+            ("keys", "API keys revoked", "every key of this venue; new ones only after it has explained what happened"),
             ("withdrawn", "Funds withdrawn", "to addresses that were allowed before; note each transaction"),
-            ("elsewhere", "Other venues looked at", "the same keys and addresses elsewhere, and the hedges there"),
+            ("elsewhere", "Other venues checked", "the same keys and addresses elsewhere, and the hedges there"),
             ("statement", "Venue's statement kept", "balances, fills and its announcements, saved with their times"),
         ),
     ),
     "regulatory": CauseText(
         "Close for a regulatory reason",
-        "An authority, or compliance, demanded it. This report is part of the record: correct nothing in it, add to "
-        "it.",
+        "An authority, or compliance, demanded it. This report is part of the record: add to it, and correct "
+        "nothing.",
         (
             ("informed", "Compliance informed", "the compliance officer; through them the authority and the venues"),
             ("order", "Demand on file", "who demanded what, when, in writing; and who decided here"),
@@ -73,11 +73,11 @@ CAUSES: Mapping[Cause, CauseText] = {
     ),
     "counterparty": CauseText(
         "Close after a counterparty failed",
-        "A bank, a broker or the issuer of a stable coin failed, or may. Equity that is counted in its money is not "
-        "what it says.",
+        "A bank, a broker or the issuer of a stable coin failed, or may. Equity in its currency may be "
+        "worth less than shown.",
         (
             ("exposure", "Exposure listed", "balances, collateral and open transfers with it, on all accounts"),
-            ("collateral", "Collateral exchanged", "out of its coin or its bank, at every venue that takes another"),
+            ("collateral", "Collateral exchanged", "out of its coin or its bank, at every venue that accepts another"),
             ("transfers", "Transfers stopped", "nothing more is sent to it or through it"),
         ),
     ),
@@ -86,7 +86,7 @@ CAUSES: Mapping[Cause, CauseText] = {
         "This is a DRILL. Nothing was wrong. Orders that are listed were really sent.",
         (
             ("measured", "DRILL: times noted", "from the alarm to the command, and from the command to flat"),
-            ("differences", "DRILL: differences noted", "what went otherwise than the runbook says"),
+            ("differences", "DRILL: differences noted", "where the drill deviated from the runbook"),
             ("restored", "DRILL: book restored", "positions that the drill closed, if they are to be opened again"),
         ),
     ),
@@ -95,19 +95,19 @@ CAUSES: Mapping[Cause, CauseText] = {
 
 
 def text_of(cause: Cause | None) -> CauseText | None:
-    """The words for a declared reason; None where none was declared, or it is only that someone judged so."""
+    """Return the texts of a declared reason; None where none was declared, or only `operator`."""
     return None if cause is None or cause == "operator" else CAUSES.get(cause)
 
 
 def by_hand(cause: Cause | None) -> str:
-    """A close by hand in a few words, for one line: a drill says so first."""
+    """Return a close by hand in a few words for one line; a drill is named first."""
     if text_of(cause) is None:
         return "close by hand"
     return "DRILL: close by hand" if cause == "drill" else f"close by hand ({(cause or '').replace('-', ' ')})"
 
 
 def remainders(intents: Sequence[Intent]) -> tuple[Decimal, ...]:
-    """What each order leaves of its position, in their order: of several slices, the last one reaches the target."""
+    """Return what each order leaves of its position; of several slices, the last one reaches the target."""
     later: dict[tuple[str, ...], Decimal] = {}
     found = []
     for intent in reversed(intents):
@@ -119,7 +119,7 @@ def remainders(intents: Sequence[Intent]) -> tuple[Decimal, ...]:
 
 
 class Alike(NamedTuple):
-    """Orders of one position and size that follow each other: the first of them, how many, and what the last leaves."""
+    """Equal orders of one position in a row: the first of them, how many, and what the last one leaves."""
 
     intent: Intent
     number: int
@@ -127,13 +127,13 @@ class Alike(NamedTuple):
 
     @property
     def amount(self) -> str:
-        """`100`; of several `15 × 100`."""
+        """`100`; for several orders `15 × 100`."""
         times = "" if self.number == 1 else f"{self.number} × "
         return f"{times}{self.intent.contracts:f}"
 
 
 def alike(intents: Sequence[Intent]) -> tuple[Alike, ...]:
-    """The orders in their sequence, many like ones together: nothing of them is lost but the steps in between."""
+    """Group equal orders in a row; only the steps between them are left out."""
     found: list[Alike] = []
     for _, run in groupby(zip(intents, remainders(intents), strict=True), key=lambda pair: pair[0]):
         same = list(run)
@@ -145,7 +145,7 @@ def alike(intents: Sequence[Intent]) -> tuple[Alike, ...]:
 
 
 def intended(intents: Sequence[Intent]) -> tuple[str, ...]:
-    """The orders of a decision, a line each, many like ones one line; a hedge and a second hop leave nothing."""
+    """Return the orders of a decision, one line each, equal ones together; a hedge and a second hop leave nothing."""
     return tuple(map(_intended, alike(intents)))
 
 

@@ -1,19 +1,21 @@
-"""What became of every position that was to be reduced: by these orders, by other decisions, by others.
+"""What happened to every position that was to be reduced: by these orders, by other decisions, by others.
 
-A close that a killed process has begun goes on in the next one, beside what a person or a policy decides there anew.
-Each decision has its own journal, so that to each the orders of the other are none of its own.
+A close that a killed process began continues in the next one, beside what a person or a policy decides there. Each
+decision has its own journal, so the orders of one are not those of the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from killswitch.incident.record.order_lines import OrderLine, order_lines
+from killswitch.incident.record.decision_basis import place_of
+from killswitch.incident.record.order_lines import OrderLine, order_lines, position_of
 from killswitch.journal.codec import decode_all
 from killswitch.journal.entries import Entry, Finished, Place, Planned, Verified, known
 from killswitch.model.decision import Decision
@@ -25,14 +27,14 @@ Told = tuple[Decision, Sequence[Entry], Sequence[OrderLine], Snapshot | None]
 
 
 class ClosedPosition(Struct, frozen=True):
-    """One position, in contracts; null where it is not known.
+    """One position in contracts; null where unknown.
 
-    `start` is what was held when it was decided, `filled` what our orders took of it, `left` what the venue showed
-    last. `other_decisions` is what orders of other decisions took meanwhile, and `others` what went without an order of
-    any decision (start − filled − other_decisions − left): liquidation, ADL, a hand at the venue, a whole-book request;
-    below 0, the position has grown meanwhile. `others` is null, too, where an order of ours may have taken it after the
-    venue had said that it has no such order. `dust`: what is left is less than the venue takes. `worth` is the value of
-    what is left at the decision's mark, in the account's currency.
+    `start` is the position at the decision, `filled` what our orders closed, `left` what the venue showed last.
+    `other_decisions` is what orders of other decisions closed in the same time. `others` is what was closed without an
+    order of any decision (start − filled − other_decisions − left): liquidation, ADL, a person at the venue, a
+    whole-book request; below 0, the position has grown. `others` is also null where an order of ours may have filled
+    after the venue had reported no such order. `dust` says that `left` is below the venue's minimum. `worth` is the
+    value of `left` at the decision's mark, in the account's currency.
     """
 
     account: str
@@ -49,25 +51,25 @@ class ClosedPosition(Struct, frozen=True):
     other_decisions: Decimal | None = Decimal(0)
 
 
+@dataclass(slots=True)
 class _Facts:
     """What is gathered about one position over all decisions."""
 
-    def __init__(self, start: Decimal) -> None:
-        self.start = start
-        self.target = start
-        self.value: Decimal | None = None
-        self.seen: Verified | None = None
-        self.orders: list[OrderLine] = []
-        self.rules: Instrument | None = None
-        self.exempt = True
-        """Whether its orders are reduce-only: venues exempt them from the minimum of their notional."""
-        self.reason = ""
-        self.fed = False
-        """Whether a hop of ours brings something in: then what others did cannot be told apart."""
+    start: Decimal
+    target: Decimal
+    value: Decimal | None = None
+    seen: Verified | None = None
+    orders: list[OrderLine] = field(default_factory=list)
+    rules: Instrument | None = None
+    exempt: bool = True
+    """Whether its orders are reduce-only: venues exempt those from the minimum notional."""
+    reason: str = ""
+    fed: bool = False
+    """Whether a hop of ours buys into it: then what others did cannot be separated."""
 
 
 def closed_positions(told: Iterable[Told]) -> tuple[ClosedPosition, ...]:
-    """Every position that was planned to be reduced, over all decisions in the order in which they were made."""
+    """Return every position that was planned to be reduced, over all decisions in their order."""
     facts: dict[Place, _Facts] = {}
     for decision, journal, orders, snapshot in told:
         ours = _reduced(decision)
@@ -75,10 +77,10 @@ def closed_positions(told: Iterable[Told]) -> tuple[ClosedPosition, ...]:
         for entry in journal:
             _take(facts, entry, ours)
         for order in orders:
-            found = facts.get((order.account, order.symbol, order.position_side))
+            found = facts.get(position_of(order))
             if order.purpose == "reduce" and found is not None:
                 found.orders.append(order)
-        hops = {(i.account, i.symbol, i.position_side) for i in decision.intents if i.purpose == "hop"}
+        hops = {place_of(each) for each in decision.intents if each.purpose == "hop"}
         for key, found in facts.items():
             found.fed |= key in hops
             found.exempt &= ours.get(key, True)
@@ -88,22 +90,18 @@ def closed_positions(told: Iterable[Told]) -> tuple[ClosedPosition, ...]:
 
 
 def closed_by_request(positions: Iterable[ClosedPosition], swept: Sequence[str]) -> tuple[ClosedPosition, ...]:
-    """The positions on the accounts `swept` that a whole-book request has closed, as far as our orders have not."""
+    """Return the positions on the accounts `swept` that a whole-book request closed, as far as our orders did not."""
     return tuple(
         each for each in positions if each.account in swept and each.left != each.start and each.others != 0
     )  # fmt: skip
 
 
 def _reduced(decision: Decision) -> dict[Place, bool]:
-    """The positions that the decision reduces, each with whether by reduce-only orders.
+    """Return the positions that the decision reduces, each with whether its orders are reduce-only.
 
-    Those that a hop or a hedge passes through have no target.
+    Positions that a hop or a hedge passes through have no target.
     """
-    return {
-        (each.account, each.symbol, each.position_side): each.reduce_only
-        for each in decision.intents
-        if each.purpose == "reduce"
-    }
+    return {place_of(each): each.reduce_only for each in decision.intents if each.purpose == "reduce"}
 
 
 def _take(facts: dict[Place, _Facts], entry: Entry, ours: Collection[Place]) -> None:
@@ -112,7 +110,8 @@ def _take(facts: dict[Place, _Facts], entry: Entry, ours: Collection[Place]) -> 
         contracts, target = known(entry.contracts), known(entry.target)
         if target is None:
             return
-        found = facts.setdefault(key, _Facts(target + (contracts or Decimal(0))))
+        start = target + (contracts or Decimal(0))
+        found = facts.setdefault(key, _Facts(start, start))
         found.target = min(found.target, target)
         found.value = found.value or known(entry.value)
     elif isinstance(entry, Verified) and key in facts:
@@ -125,11 +124,12 @@ def _position(key: Place, facts: _Facts) -> ClosedPosition:
     account, symbol, side = key
     filled = _filled(facts.orders)
     left = None if facts.seen is None else known(facts.seen.position)
+    worth = None if left is None or facts.value is None else left * facts.value
     others = None
     if filled is not None and left is not None and not facts.fed and not _answered_later(facts):
         others = facts.start - filled - left
         if others > 0 and any(order.is_absent for order in facts.orders):
-            others = None  # the request may have been under way still when the venue was asked
+            others = None  # the request may still have been in flight when the venue was queried
     return ClosedPosition(
         account=account or "",
         symbol=symbol or "",
@@ -140,13 +140,13 @@ def _position(key: Place, facts: _Facts) -> ClosedPosition:
         left=left,
         others=others,
         seen_at=None if facts.seen is None else facts.seen.at,
-        dust=_dust(symbol or "", left, facts),
-        worth=None if left is None or facts.value is None else left * facts.value,
+        dust=_dust(symbol or "", left, worth, facts),
+        worth=worth,
     )
 
 
 def _filled(orders: Sequence[OrderLine]) -> Decimal | None:
-    """What the orders took; None while the fate of one is not known, or what it filled."""
+    """Return what the orders filled; None while the status of one or its fill is unknown."""
     total = Decimal(0)
     for order in orders:
         if order.fate != "final":
@@ -159,13 +159,13 @@ def _filled(orders: Sequence[OrderLine]) -> Decimal | None:
 
 
 def _answered_later(facts: _Facts) -> bool:
-    """Whether an order was answered after the position was last seen: then its effect is not in what was seen."""
+    """Whether an order was answered after the position was last seen, which then does not include its effect."""
     seen = None if facts.seen is None else facts.seen.at
     return seen is not None and any(order.filled and (order.answered_at or seen) > seen for order in facts.orders)
 
 
 def _rules(snapshot: Snapshot | None) -> dict[tuple[str | None, str | None], Instrument]:
-    """By account and symbol."""
+    """Return the instruments of the snapshot by account and symbol."""
     return {
         (account.account, instrument.symbol): instrument
         for account in (() if snapshot is None else snapshot.accounts)
@@ -174,7 +174,7 @@ def _rules(snapshot: Snapshot | None) -> dict[tuple[str | None, str | None], Ins
 
 
 def _reasons(journal: Sequence[Entry]) -> dict[str | None, str]:
-    """Why the work on each account ended as it did."""
+    """Return why the work on each account ended."""
     found: dict[str | None, list[str]] = {}
     for entry in journal:
         if isinstance(entry, Finished):
@@ -182,8 +182,8 @@ def _reasons(journal: Sequence[Entry]) -> dict[str | None, str]:
     return {account: "; ".join(reasons) for account, reasons in found.items()}
 
 
-def _dust(symbol: str, left: Decimal | None, facts: _Facts) -> bool | None:
-    """By the venue's rules where they are known, or by the words with which the closing ended."""
+def _dust(symbol: str, left: Decimal | None, worth: Decimal | None, facts: _Facts) -> bool | None:
+    """Decide by the venue's minimums where they are known, otherwise by the reason with which the close ended."""
     if left is None:
         return None
     if left == 0:
@@ -191,7 +191,6 @@ def _dust(symbol: str, left: Decimal | None, facts: _Facts) -> bool | None:
     rules = facts.rules
     minimum = None if rules is None else rules.min_amount or rules.amount_step
     least = None if rules is None or facts.exempt else rules.min_notional
-    worth = None if facts.value is None else left * facts.value
     if minimum is not None and left < minimum:
         return True
     if least is not None and worth is not None and worth < least:
@@ -202,16 +201,16 @@ def _dust(symbol: str, left: Decimal | None, facts: _Facts) -> bool | None:
 
 
 LOOKED_THROUGH = 200
-"""Of so many of the newest decisions, those on the same positions are looked at."""
+"""The number of newest decisions that are searched for others on the same positions."""
 
 
 def credit_own_decisions(
     store: Store, positions: tuple[ClosedPosition, ...], since: datetime, own: Collection[str]
 ) -> tuple[ClosedPosition, ...]:
-    """The positions with `others` divided: what orders of other decisions have closed, and what none of ours has.
+    """Split `others` of the positions: what orders of other decisions closed, and what none of ours did.
 
-    `own`: the decisions that the positions are of, and `since` when the first was made. Where an order's fate is not
-    known, both parts are unknown. The store is asked only where something went without an order of `own`.
+    `own` are the decisions that the positions belong to, `since` is when the first was made. Both parts are unknown
+    where the status of an order is. The store is read only where something was closed without an order of `own`.
     """
     gaps = {(each.account, each.symbol, each.side) for each in positions if each.others is not None and each.others > 0}
     if not gaps:
@@ -226,14 +225,14 @@ def credit_own_decisions(
 def _lines_elsewhere(
     store: Store, keys: Collection[Place], since: datetime, own: Collection[str]
 ) -> dict[Place, list[OrderLine]]:
-    """The orders of other decisions on these positions that may have filled after `since`."""
+    """Return the orders of other decisions on these positions that may have filled after `since`."""
     found: dict[Place, list[OrderLine]] = {}
     for stored in store.decisions(LOOKED_THROUGH):
         decision = stored.decision
-        if decision.id in own or not any((i.account, i.symbol, i.position_side) in keys for i in decision.intents):
+        if decision.id in own or not any(place_of(each) in keys for each in decision.intents):
             continue
         for line in order_lines(decision, decode_all(store.journal(decision.id)), None):
-            key = (line.account, line.symbol, line.position_side)
+            key = position_of(line)
             is_over = line.fate == "final" and line.answered_at is not None and line.answered_at < since
             if key in keys and line.purpose == "reduce" and not is_over and not line.did_nothing:
                 found.setdefault(key, []).append(line)

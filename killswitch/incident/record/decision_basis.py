@@ -1,4 +1,4 @@
-"""What the orders of one decision are measured against: what their positions' intents are for, and what was held."""
+"""What the orders of a decision are measured against: the intents of each position, and the positions held."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from killswitch.model.snapshot import Position, Snapshot
 Purpose = Literal["reduce", "hop", "hedge"]
 
 _SPELLED = re.compile(r"ks[0-9a-z]{20}([0-9a-z]{4})[0-9a-z]{5}")
-"""A client order id that spells out the index of its intent, to the base of 36."""
+"""A client order id that contains the index of its intent in base 36."""
 
 
 class DecidedOn:
-    """A decision's intents and the positions of its snapshot, each found by the position that it is about."""
+    """The intents of a decision and the positions of its snapshot, by position."""
 
     def __init__(self, decision: Decision, snapshot: Snapshot | None) -> None:
-        """`snapshot`: what it was decided on, where that was kept."""
+        """`snapshot` is what the decision was made on, where it was kept."""
         self._intents = decision.intents
         self._of: dict[Place, list[Intent]] = {}
         for intent in decision.intents:
-            self._of.setdefault((intent.account, intent.symbol, intent.position_side), []).append(intent)
+            self._of.setdefault(place_of(intent), []).append(intent)
         rows: dict[Place, list[Position]] = {}
         for account in () if snapshot is None else snapshot.accounts:
             for position in account.positions or ():
@@ -35,7 +35,7 @@ class DecidedOn:
         self._held = {key: _whole(found) for key, found in rows.items()}
 
     def purpose(self, key: Place, client_order_id: str | None) -> Purpose:
-        """What the order's intent is for; where several speak of one position, the id of the order tells which."""
+        """Return the purpose of the order's intent; where a position has several, the order id decides."""
         purposes = {intent.purpose for intent in self._of.get(key, ())}
         if len(purposes) == 1:
             return purposes.pop()
@@ -44,45 +44,43 @@ class DecidedOn:
         return self._intents[index].purpose if 0 <= index < len(self._intents) else "reduce"
 
     def band(self, key: Place) -> Decimal | None:
-        """The slippage that was declared for the position; None where none was."""
+        """Return the declared slippage of the position; None where none was declared."""
         return next((intent.band for intent in self._of.get(key, ())), None)
 
     def held(self, key: Place) -> Position | None:
-        """The position as it was decided on; None where it was not read."""
+        """Return the position as it was decided on; None where it was not read."""
         return self._held.get(key)
 
 
 def first_hops(decision: Decision) -> frozenset[Place]:
-    """The markets on which the decision sells a holding that is listed on another one."""
-    return frozenset(
-        (each.account, each.symbol, each.position_side)
-        for each in decision.intents
-        if each.purpose == "hop" and each.after is None
-    )
+    """Return the markets on which the decision sells a holding that is listed on another market."""
+    return frozenset(place_of(each) for each in decision.intents if each.purpose == "hop" and each.after is None)
 
 
 def closes_all(decision: Decision) -> bool:
-    """Whether nothing is to be left of any position that the decision is about.
+    """Whether the decision leaves nothing of any position it is about.
 
-    A second hop's target is what was there before the first one, and nothing that it was to reach.
+    The target of a second hop is what was there before the first one, so it does not count.
     """
     return not any(intent.target for intent in decision.intents if intent.after is None)
 
 
 def only_passed_through(decision: Decision) -> frozenset[Place]:
-    """The markets on which the decision sells nothing but what an order before has brought in."""
-    passed = {_key(each) for each in decision.intents if each.after is not None}
-    return frozenset(passed - {_key(each) for each in decision.intents if each.after is None})
+    """Return the markets on which the decision only sells what an earlier order has bought."""
+    passed = {place_of(each) for each in decision.intents if each.after is not None}
+    return frozenset(passed - {place_of(each) for each in decision.intents if each.after is None})
 
 
-def _key(intent: Intent) -> Place:
+def place_of(intent: Intent) -> Place:
+    """Return the position that an intent is about."""
     return (intent.account, intent.symbol, intent.position_side)
 
 
 def _whole(rows: Sequence[Position]) -> Position:
-    """One position of its rows, one for each strategy: sums, the average entry price, and None where a row lacks.
+    """Combine the rows of one position, one for each strategy: sums and the average entry price, None where a row is
+    incomplete.
 
-    The venue closes the position, not a strategy's part of it, and counts what it realises from the average.
+    The venue closes the position as a whole and realises P&L against the average.
     """
     first = rows[0]
     if len(rows) == 1:

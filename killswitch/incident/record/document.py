@@ -1,6 +1,6 @@
-"""An incident as one immutable record, format `killswitch.incident/v1`: what templates see and `ksctl report` prints.
+"""An incident as one immutable record, format `killswitch.incident/v1`: what templates read and `ksctl report` prints.
 
-`None` is *unknown*, or not yet, never zero; amounts are Decimal in the account's currency, times are aware UTC.
+`None` means *unknown* or *not yet*, never zero. Amounts are Decimal in the account's currency; times are aware UTC.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ItemState = Literal["proved", "open"]
 
 
 class TriggerFact(Struct, frozen=True):
-    """A trigger that was confirmed: its value in words beside its threshold as written, and the policy's line."""
+    """A confirmed trigger: its value as text beside its threshold as written, and the policy's line."""
 
     name: str
     signal: str | None
@@ -43,7 +43,7 @@ class TriggerFact(Struct, frozen=True):
 
 
 class Firing(Struct, frozen=True):
-    """One decision of the incident. `line` is where the policy says so, as it was written when the stage fired."""
+    """One decision of the incident. `line` is where the policy defines it, as of the firing."""
 
     decision: str
     at: datetime
@@ -51,10 +51,10 @@ class Firing(Struct, frozen=True):
     level: int
     previous_level: int
     acted: bool
-    """Whether anything was to be done about it; else it was recorded only."""
+    """Whether the decision was carried out; otherwise it was recorded only."""
     standing: str
     outcome: str
-    """The standing in words."""
+    """The status as a sentence."""
     line: WrittenAt | None
     policy_set: str
     commit: str | None
@@ -67,29 +67,29 @@ class Firing(Struct, frozen=True):
     orders: int
     cancels: int
     equity: Decimal | None
-    """Of the scope's accounts in the snapshot that was decided on."""
+    """Equity of the scope's accounts in the snapshot of the decision."""
     currency: str | None
     runbook: str | None
     author: str | None
     reason: str | None
     unsent: bool = False
-    """Whether orders were decided and none was to be sent: what they would have closed is as it was."""
+    """Whether orders were decided and none was sent: their positions are unchanged."""
     kind: Literal["stage", "hand", "hedge"] = "stage"
     """A stage that fired, a close by hand, or a temporary hedge of what could not be closed."""
     cause: Cause | None = None
-    """Of a close by hand: the declared word of its reason."""
+    """The declared reason of a close by hand."""
     unwinding: str | None = None
-    """The name of the manner in which its orders were sent; none where it is at market, at once."""
+    """The name of the execution style of its orders; None for market orders sent at once."""
     took: float | None = None
-    """Seconds from its first order to the last look that showed one of its positions; none while its close goes on, and
-    where no order was sent."""
+    """Seconds from its first order to the last snapshot that showed one of its positions; None while the close is
+    under way, and where no order was sent."""
 
 
 class OrderOutcome(Struct, frozen=True):
-    """One order as it was sent, and what the venue said of it.
+    """One order as it was sent, and the venue's answer.
 
-    `slippage` is what filling at another price than `arrival_mark`, the mark when it was sent, cost, in the account's
-    currency; `delay` what the market moved from `mark`, the decision's, until then. Below zero, they gained.
+    `slippage` is the cost of filling at another price than `arrival_mark`, the mark when it was sent, in the account's
+    currency. `delay` is the cost of the market's move from `mark`, the decision's, until then. Below zero is a gain.
     """
 
     number: int
@@ -112,21 +112,21 @@ class OrderOutcome(Struct, frozen=True):
     outcome: str
     text: str | None
     final: bool
-    """Whether the venue has said how it ended."""
+    """Whether the venue has reported its final status."""
     fate: Fate = "final"
     kind: str | None = None
-    """`limit_ioc`, `market` or `limit`; none where the program that sent it did not say."""
+    """`limit_ioc`, `market` or `limit`; None where the program that sent it did not record it."""
     rung: int | None = None
     """The step of the ladder, from 0."""
     limit: Decimal | None = None
-    """The order's own limit."""
+    """The limit price of the order."""
     purpose: Purpose = "reduce"
     realised: Decimal | None = None
-    """Before the fee."""
+    """Realised P&L before the fee."""
     bound: Bound | None = None
-    """The slippage that was declared for it; none where none was."""
+    """The slippage that was declared for it; None where none was."""
     was_unknown: bool = False
-    """Whether its fate was unknown for a while."""
+    """Whether its status was unknown for a while."""
     arrival_mark: Decimal | None = None
     delay: Decimal | None = None
 
@@ -134,7 +134,7 @@ class OrderOutcome(Struct, frozen=True):
 class PositionLeft(Struct, frozen=True):
     """A position that the incident's decisions were to reduce, as the venue showed it last.
 
-    `contracts` is None where the venue has not been seen to say, `to_close` what lies above the target.
+    `contracts` is None where the venue has not shown it; `to_close` is what exceeds the target.
     """
 
     decision: str
@@ -146,13 +146,13 @@ class PositionLeft(Struct, frozen=True):
     to_close: Decimal | None
     verified_at: datetime | None
     dust: bool | None = None
-    """Whether it is less than the venue takes; none where its rules are not known."""
+    """Whether it is below the venue's minimum; None where the venue's rules are unknown."""
     worth: Decimal | None = None
-    """What is held, at the decision's mark, in the account's currency."""
+    """The value of the position at the decision's mark, in the account's currency."""
 
 
 class Ended(Struct, frozen=True):
-    """How the work of one decision on one account ended; `status` is `closing` where it has not."""
+    """How the work of one decision on one account ended; `status` is `closing` while it is under way."""
 
     decision: str
     account: str
@@ -162,10 +162,10 @@ class Ended(Struct, frozen=True):
 
 
 class Money(Struct, frozen=True):
-    """What the close realised (before fees) and what it cost; None where any part of it is unknown.
+    """What the close realised before fees, and what it cost; None where any part is unknown.
 
-    `cost` is fees and slippage. `delay` is apart: what the market moved between decision and orders, below zero where
-    it gained.
+    `cost` is fees and slippage. `delay` is separate: the market's move between decision and orders, below zero for a
+    gain.
     """
 
     realised: Decimal | None
@@ -174,7 +174,7 @@ class Money(Struct, frozen=True):
     cost: Decimal | None
     currency: str | None
     missing: tuple[Missing, ...] = ()
-    """Which sums are unknown, what is known of them, and the orders that lack. Empty before the first fill."""
+    """The unknown sums with their known parts and the orders that are missing. Empty before the first fill."""
     delay: Decimal | None = None
 
 
@@ -188,38 +188,39 @@ class Moment(Struct, frozen=True):
 
 
 class CourseAt(Struct, frozen=True):
-    """The value of a unit at one moment; at the first firing it is 100."""
+    """The value of a unit at one moment; 100 at the first firing."""
 
     at: datetime
     value: float
 
 
 class PendingChange(Struct, frozen=True):
-    """A change of equity of which it is not known yet whether it was a loss or gain, or money that moved."""
+    """A change of equity that may still prove to be a profit or loss, or a transfer."""
 
     at: datetime
     share: float
-    """Of the equity before it; below zero for a fall."""
+    """As a fraction of the equity before it; below zero for a fall."""
 
 
 class Course(Struct, frozen=True):
-    """How a unit's value went, from an hour before the first firing on; money that moved does not move it."""
+    """The equity curve of the scope as the value of a unit, from an hour before the first firing; transfers do not
+    move it."""
 
     points: tuple[CourseAt, ...]
     peak: float
-    """Highest in the hour before the firing."""
+    """The highest value in the hour before the firing."""
     lowest: float
-    """Lowest since the firing."""
+    """The lowest value since the firing."""
     last: float
     sparkline: str
     base_at: datetime | None = None
-    """When the value was that is 100, where it was not known at the first firing: an account could not be read then."""
+    """When the value was 100, if it was unknown at the first firing because an account could not be read."""
     pending: tuple[PendingChange, ...] = ()
-    """Falls that count as money that moved here, and rises that count as gains, until it is known what they were."""
+    """Falls that count as transfers here, and rises that count as gains, until they are explained."""
 
 
 class Person(Struct, frozen=True):
-    """Someone to reach. A `reach` that is kept as a reference is named, never resolved."""
+    """A contact. A `reach` that is a reference is named and never resolved."""
 
     name: str
     role: str
@@ -227,7 +228,7 @@ class Person(Struct, frozen=True):
 
 
 class Step(Struct, frozen=True):
-    """Whom to turn to when an incident has stood for so long."""
+    """Whom to contact when an incident has lasted this long."""
 
     after: str
     contact: str
@@ -236,14 +237,17 @@ class Step(Struct, frozen=True):
 
 
 class Link(Struct, frozen=True):
-    """A page to open, by its title."""
+    """A page to open, with its title."""
 
     title: str
     url: str
 
 
 class RunbookFacts(Struct, frozen=True, omit_defaults=True):
-    """What the policy set says of one stage's runbook. `template` is its own, in `folder`; null is the shipped one."""
+    """What the policy set declares about the runbook of a stage.
+
+    `template` is its own, in `folder`; null means the shipped one.
+    """
 
     name: str
     folder: str | None = None
@@ -254,7 +258,7 @@ class RunbookFacts(Struct, frozen=True, omit_defaults=True):
 
 
 class Item(Struct, frozen=True):
-    """One line of the checklist: proved by what is recorded, or left to a person. `proof` says why, in words."""
+    """One line of the checklist: proved by the record, or open for a person. `proof` gives the reason."""
 
     key: str
     title: str
@@ -263,7 +267,7 @@ class Item(Struct, frozen=True):
 
 
 class Command(Struct, frozen=True):
-    """A command for this incident: what it is for, its words, and the line as the shell takes it."""
+    """A command for this incident: its purpose, its words, and the line for a shell."""
 
     purpose: str
     words: tuple[str, ...]
@@ -280,7 +284,7 @@ class Reset(Struct, frozen=True):
 
 
 class Reason(Struct, frozen=True):
-    """A declared reason of a close by hand: its word, how the report is headed, and what kind of thing it is."""
+    """The declared reason of a close by hand: its key, the heading of the report, and an explanation."""
 
     cause: Cause
     heading: str
@@ -304,7 +308,7 @@ class Incident(Struct, frozen=True):
     stage: str
     """The highest level that was reached, and its stage."""
     as_of: datetime
-    """The newest thing that is known of it."""
+    """The newest moment that is known."""
     firings: tuple[Firing, ...]
     reset: Reset | None
     timeline: tuple[Moment, ...]
@@ -324,14 +328,14 @@ class Incident(Struct, frozen=True):
     doubts: tuple[str, ...]
     """What could not be found out, and why."""
     reason: Reason | None = None
-    """Of a close by hand with a declared reason other than `operator`."""
+    """The declared reason of a close by hand, unless it is `operator`."""
     totals: Totals = Totals()
     positions: tuple[ClosedPosition, ...] = ()
-    """What became of every position that was to be reduced."""
+    """What happened to every position that was to be reduced."""
     exposures: tuple[Exposure, ...] = ()
-    """Protective orders that were cancelled for a close, and what took their place."""
+    """Protective orders that were cancelled for a close, and what replaced them."""
     swept: tuple[str, ...] = ()
-    """Accounts whose whole book was asked to be closed in one request."""
+    """Accounts whose whole book was closed by one request."""
     remarks: tuple[str, ...] = ()
-    """What did not go plainly, in words: unknown orders, others' trades, dust, missing protection, broken bounds."""
+    """Irregularities as sentences: unknown orders, trades of others, dust, missing protection, exceeded bounds."""
     format: str = INCIDENT_FORMAT

@@ -1,9 +1,9 @@
-"""The course of a unit's value around an incident: which points are kept, and how they are read again.
+"""The equity curve around an incident: which points are kept, and how they are restored.
 
-History is pruned after the longest window, so an incident keeps points of its own: at most one for every quarter of
-a minute of the hour before it, and while it is open one for every ten seconds, or for every 120th part of its age once
-that is longer, and the lowest between two of them where it is lower than both. So an incident of a day has at most
-1,600 of them, and one of a year 3,000.
+History is pruned after the longest window, so an incident keeps points of its own: at most one every 15 seconds of the
+hour before it; while it is open one every 10 seconds, or one for each 120th part of its age once that is longer; and
+the lowest point between two of them where it is lower than both. An incident of a day has at most 1,600 points, and one
+of a year 3,000.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from killswitch.model.store import CoursePoint, HistoryRow, IncidentStore
 from killswitch.signals.history.rows import StoredRow
 
 BEFORE = HOUR
-"""How far back before the first firing the course begins."""
+"""How long before the first firing the curve begins."""
 STEP_BEFORE = 15 * SECOND
 STEP_SINCE = 10 * SECOND
 PARTS_OF_AGE = 120
@@ -32,7 +32,7 @@ _SPARKS = 48
 
 
 def point_of(row: HistoryRow) -> CoursePoint | None:
-    """The point that a row of history says; None for one that another version wrote."""
+    """Decode the point of a history row; None for a row of another version."""
     try:
         found = _ROW.decode(row.blob)
     except msgspec.DecodeError:
@@ -41,7 +41,7 @@ def point_of(row: HistoryRow) -> CoursePoint | None:
 
 
 def points_before(rows: Iterable[HistoryRow], opened: int) -> list[CoursePoint]:
-    """The rows up to the firing at `opened` (microseconds); of many, the last of every quarter of a minute."""
+    """Return the points up to the firing at `opened` (microseconds); of many, the last in each 15 seconds."""
     near = [row for row in rows if opened - BEFORE <= row.at <= opened]
     if len(near) > BEFORE // STEP_BEFORE:
         near = list({(opened - row.at) // STEP_BEFORE: row for row in near}.values())
@@ -49,9 +49,9 @@ def points_before(rows: Iterable[HistoryRow], opened: int) -> list[CoursePoint]:
 
 
 def points_since(rows: Iterable[HistoryRow], opened: int, last: CoursePoint | None) -> list[CoursePoint]:
-    """Of the rows after `last`, the newest point kept so far, those that are far enough apart.
+    """Return the points after `last`, the newest kept point, that are far enough apart.
 
-    The lowest between two is kept too, where it is lower than both: a fall must not vanish between the points.
+    The lowest point between two is kept where it is lower than both: a fall must not vanish between points.
     """
     kept: list[CoursePoint] = []
     lowest: CoursePoint | None = None
@@ -71,9 +71,9 @@ def points_since(rows: Iterable[HistoryRow], opened: int, last: CoursePoint | No
 
 
 def course_in(store: IncidentStore, opening: Decision, closed_at: datetime | None) -> Course | None:
-    """The points that were kept of the incident, and what history still holds around them; None where that is nothing.
+    """Return the curve from the kept points and the remaining history; None where neither has a point.
 
-    `closed_at`: when the incident ended; None while it is open.
+    `closed_at` is when the incident ended; None while it is open.
     """
     opened = to_micros(opening.as_of)
     points = list(store.course(opening.id))
@@ -83,16 +83,16 @@ def course_in(store: IncidentStore, opening: Decision, closed_at: datetime | Non
     if not points:
         points = points_before(rows, opened)
     points += points_since(rows, opened, points[-1] if points else None)
-    # Where things stand, and the lowest since: however short a while after the last point that is kept.
+    # The newest point and the lowest since the last kept one, however close to it.
     tail = [point for row in rows if row.at > (points[-1].at if points else opened) and (point := point_of(row))]
     points += sorted({min(tail, key=lambda each: each.value), tail[-1]}, key=lambda each: each.at) if tail else []
     return course_of(points, opened, restating_of(store, opening))
 
 
 def course_of(points: Sequence[CoursePoint], opened: int, restating: Restating = AS_ENTERED) -> Course | None:
-    """The course as the report shows it, the first firing at 100; None where fewer than two points are known.
+    """Return the curve for the report, 100 at the first firing; None where fewer than two points are known.
 
-    `points` are as they were entered; `restating` says which of their falls and rises are money that moved.
+    `points` are as entered; `restating` says which of their falls and rises were transfers.
     """
     points = restating.restated(points)
     base = next((point for point in reversed(points) if point.at <= opened), None)
@@ -110,7 +110,7 @@ def course_of(points: Sequence[CoursePoint], opened: int, restating: Restating =
 
 
 def sparkline(points: Sequence[CoursePoint]) -> str:
-    """The course as a line of blocks, each the mean of an equal stretch of time; a blank where nothing is known."""
+    """Return the curve as block characters, each the mean of an equal time span; a blank where nothing is known."""
     first, last = points[0].at, points[-1].at
     cells: list[list[float]] = [[] for _ in range(_SPARKS)]
     for point in points:

@@ -1,4 +1,4 @@
-"""What templates and reports may do with a value, values of others as Markdown first of all."""
+"""Filters of templates and reports; first of all, values of others as Markdown text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from killswitch.incident.record.document import Command, WrittenAt
 from killswitch.render import formats
-from killswitch.render.formats import instant, numbered
+from killswitch.render.formats import instant, money, numbered
 
 UNKNOWN = "unknown"
 
@@ -26,7 +26,8 @@ _BLANKS = re.compile(r"\s+")
 
 
 def plain(value: object) -> str:
-    """A value as one line of text: unknown for none, UTC for instants, controls and line ends made harmless."""
+    """Return a value as one line of text: `unknown` for None, UTC for instants, control characters and line ends
+    made harmless."""
     if value is None:
         return UNKNOWN
     if isinstance(value, bool):
@@ -39,7 +40,7 @@ def plain(value: object) -> str:
 
 
 def _harmless(character: str) -> str:
-    """Controls become blanks; what turns the direction of text or cannot be written is shown as its number."""
+    """Replace control characters by blanks, and directional or unencodable ones by their code point."""
     category = unicodedata.category(character)
     if category in ("Cc", "Zl", "Zp"):
         return " "
@@ -47,7 +48,7 @@ def _harmless(character: str) -> str:
 
 
 def escape(value: object) -> Markup:
-    """A value as Markdown text that is nothing but text; what is Markup stays as it is."""
+    """Escape a value as plain Markdown text; Markup is returned as it is."""
     if isinstance(value, Markup):
         return value
     text = _ALWAYS.sub(r"\\\1", plain(value))
@@ -58,12 +59,12 @@ def escape(value: object) -> Markup:
 
 
 def _held(found: re.Match[str]) -> str:
-    """What would begin a list or underline a heading, made text."""
+    """Escape what would begin a list or underline a heading."""
     return f"{found[1]}\\{found[2]}" if found[2] else f"{found[1]}{found[3]}\\{found[4]}"
 
 
 def code(value: object) -> Markup:
-    """A value in code type; where that could not hold it, as escaped text."""
+    """Return a value as code; as escaped text where code cannot contain it."""
     text = plain(value)
     if value is None or not text or re.search(r"[`|\\]", text):
         return escape(value)
@@ -71,7 +72,7 @@ def code(value: object) -> Markup:
 
 
 def fenced(lines: str | Iterable[str], language: str = "") -> Markup:
-    """A block of code. The fence is longer than any run of backticks in it."""
+    """Return a block of code, with a fence longer than any run of backticks in it."""
     texts = [lines] if isinstance(lines, str) else list(lines)
     body = "\n".join("".join(each if each in " \n" else _harmless(each) for each in text) for text in texts)
     runs = [len(run) for run in re.findall(r"`+", body)]
@@ -80,29 +81,24 @@ def fenced(lines: str | Iterable[str], language: str = "") -> Markup:
 
 
 _ONE_LINE = 60
-"""Characters of a command that stand on one line."""
+"""The longest command in characters that is written on one line."""
 _MOST_DECIMALS = 20
 
 
-def money(amount: Decimal | None, currency: str | None = "") -> str:
-    """An amount with two decimals and its currency; unknown where it is."""
-    return formats.money(amount, currency or "")
-
-
 def percent(share: str | float | Decimal | None) -> str:
-    """A fraction as per cent with one decimal."""
+    """Format a fraction as a percentage with one decimal."""
     return "unknown" if share is None else f"{float(share):.1%}"
 
 
 def fixed(value: float | None, digits: int = 1) -> str:
-    """A number with so many decimals; ValueError for more than there can be of a float."""
+    """Format a number with `digits` decimals; ValueError for more than a float has."""
     if not 0 <= digits <= _MOST_DECIMALS:
         raise ValueError(f"a number has 0 to {_MOST_DECIMALS} decimals, not {digits}")
     return "unknown" if value is None else f"{value:,.{digits}f}"
 
 
 def price(value: Decimal | None) -> str:
-    """A price to eight significant digits, without an exponent; a dash where there is none."""
+    """Format a price to eight significant digits without an exponent; a dash for None."""
     if value is None:
         return "–"
     shown = f"{value:.8g}"
@@ -110,15 +106,20 @@ def price(value: Decimal | None) -> str:
 
 
 def amount(value: Decimal | None) -> str:
-    """An amount without an exponent and trailing zeros; a dash where there is none."""
+    """Format an amount without exponent and trailing zeros; a dash for None."""
     if value is None:
         return "–"
     shown = f"{value:f}"
     return (shown.rstrip("0").rstrip(".") if "." in shown else shown) or "0"
 
 
+def place(account: str | None, symbol: str | None, side: str | None) -> str:
+    """Return the name of a position: `ETH/USDT:USDT long on main`."""
+    return f"{symbol} {side or ''}".rstrip() + f" on {account}"
+
+
 def clock(at: datetime | None, day: datetime | None = None) -> str:
-    """The time of day in UTC, to the second; with the date where it is another one than that of `day`."""
+    """Format the time of day in UTC to the second, with the date where it differs from that of `day`."""
     if at is None:
         return "–"
     same = day is None or at.date() == day.date()
@@ -126,12 +127,12 @@ def clock(at: datetime | None, day: datetime | None = None) -> str:
 
 
 def lasting(seconds: float) -> str:
-    """Seconds as a duration in its two largest units."""
+    """Format seconds as a duration in its two largest units."""
     return formats.lasting(timedelta(seconds=seconds))
 
 
 def quoted(line: WrittenAt | None) -> Markup:
-    """A policy's line: its words in code type, and where it stands."""
+    """Return a policy's line as code, with its place."""
     if line is None:
         return Markup("the policy's line is not known")
     where = escape(f"{line.file}:{line.line}")
@@ -139,7 +140,7 @@ def quoted(line: WrittenAt | None) -> Markup:
 
 
 def shell(command: Command) -> Markup:
-    """A command as a block to copy, a line for each option where it is long."""
+    """Return a command as a code block; a long one has a line for each option."""
     lines: list[str] = []
     for word in command.words:
         quoted_word = shlex.quote(word)
@@ -151,7 +152,7 @@ def shell(command: Command) -> Markup:
 
 
 def join(values: Iterable[object], between: str = ", ") -> Markup:
-    """Each value escaped, with text of the template between them."""
+    """Join escaped values with a text of the template."""
     return Markup(between).join(escape(value) for value in values)
 
 
@@ -170,7 +171,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "quoted": quoted,
     "shell": shell,
 }
-"""Ours. `length`, `first`, `last`, `lower`, `upper` and `trim` are Jinja2's own."""
+"""The filters of this program. `length`, `first`, `last`, `lower`, `upper` and `trim` are Jinja2's own."""
 
 OWN_OF_JINJA = ("length", "first", "last", "lower", "upper", "trim")
 TESTS = ("none", "true", "false", "string", "number", "eq", "ne", "lt", "le", "gt", "ge", "in")

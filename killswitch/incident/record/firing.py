@@ -1,16 +1,14 @@
-"""One decision of an incident as people read it: the policy's line, the readings, and what was set going."""
+"""Builds the firing of a decision: the policy's line, the trigger values, and the effects."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 
 from killswitch.incident.record.document import Firing, TriggerFact
 from killswitch.incident.record.lifetime import Note
 from killswitch.incident.record.orders import stage_of
-from killswitch.incident.record.results import Result
-from killswitch.journal.entries import Entry, is_plan
+from killswitch.incident.record.results import Recorded, Result
+from killswitch.journal.entries import is_plan
 from killswitch.model.decision import Decision, TriggerReading
 from killswitch.model.effects import Cancels, Lock, Orders, of_kind, sizes_of, tag_of
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
@@ -19,32 +17,20 @@ from killswitch.render.formats import interval
 _OUTCOMES = {
     "recorded only": "recorded only, nothing was sent",
     "nothing to close": "nothing was to be closed",
-    "closing": "the closing goes on",
+    "closing": "the close is under way",
     "flat": "done, the venue shows each of its positions at 0",
     "at target": "done, the venue shows each of its positions at target",
     "residual": "ended, and something is left",
-    "blocked": "ended, because the venue does not let the rest be closed",
+    "blocked": "ended, because the venue blocks the close of the rest",
     "abandoned": "given up",
-    "partly recorded only": "done where it was acted on; on the rest nothing was sent",
+    "partly recorded only": "done on armed accounts; nothing was sent on the others",
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Acted:
-    """A decision with everything that is recorded of it."""
-
-    decision: Decision
-    firing: Firing
-    journal: Sequence[Entry]
-    result: Result
-    snapshot: Snapshot | None
-
-
-def firing_of(
-    decision: Decision, result: Result, journal: Sequence[Entry], snapshot: Snapshot | None, note: Note
-) -> Firing:
-    """The decision with the policy's words beside its numbers."""
-    equity, currency = equity_of(decision.scope, snapshot)
+def firing_of(acted: Recorded, note: Note) -> Firing:
+    """Return the decision with the policy's text beside its numbers."""
+    decision, result = acted.decision, acted.result
+    equity, currency = equity_of(decision.scope, acted.snapshot)
     stage = stage_of(decision)
     runbook = note.runbooks.get(stage)
     sizes, lock = sizes_of(decision.effects), of_kind(decision.effects, Lock)
@@ -54,7 +40,7 @@ def firing_of(
         stage=stage,
         level=decision.level,
         previous_level=decision.previous_level,
-        acted=any(is_plan(entry) for entry in journal),
+        acted=any(is_plan(entry) for entry in acted.journal),
         standing=result.standing,
         outcome=_outcome(decision, result),
         line=None if note.policy is None else note.policy.stages.get(stage),
@@ -83,24 +69,21 @@ def firing_of(
 
 def _outcome(decision: Decision, result: Result) -> str:
     if decision.kind == "hedge" and result.standing == "at target":
-        return "done, and temporary: it stands until it is closed"
+        return "done; temporary until it is closed"
     if result.standing == "abandoned" and result.totals.abandoned:
-        return "ended, and what became of an order of ours was never known"
+        return "ended, and the final status of one of our orders is unknown"
     if result.standing == "partly recorded only":
-        return f"done where it was acted on; nothing was sent on {', '.join(result.unsent)}"
+        return f"done on armed accounts; nothing was sent on {', '.join(result.unsent)}"
     return _OUTCOMES[result.standing]
 
 
 def _fact(trigger: TriggerReading, note: Note) -> TriggerFact:
     text = None if note.policy is None else note.policy.triggers.get(trigger.name)
-    value = "true" if trigger.threshold is None else "unknown"
-    if trigger.value is not None:
-        low, high = (None if each is None else float(each) for each in trigger.value)
-        value = interval((low, high), text.unit if text else None)
+    is_expression = trigger.value is None and trigger.threshold is None
     return TriggerFact(
         name=trigger.name,
         signal=text.signal if text else None,
-        value=value,
+        value="true" if is_expression else interval(trigger.value, text.unit if text else None),
         threshold=(text.threshold if text else None) or trigger.threshold or "its expression",
         true_since=trigger.true_since,
         reason=trigger.reason,
@@ -109,7 +92,7 @@ def _fact(trigger: TriggerReading, note: Note) -> TriggerFact:
 
 
 def accounts_in(scope: str, snapshot: Snapshot) -> tuple[AccountSnapshot, ...]:
-    """The accounts of the snapshot that the scope names."""
+    """Return the accounts of the snapshot in the scope."""
     kind, _, name = scope.partition("/")
     return tuple(
         account
@@ -119,7 +102,7 @@ def accounts_in(scope: str, snapshot: Snapshot) -> tuple[AccountSnapshot, ...]:
 
 
 def equity_of(scope: str, snapshot: Snapshot | None) -> tuple[Decimal | None, str | None]:
-    """Equity of the scope and its currency; None where an account's is unknown, or the currencies differ."""
+    """Return the scope's equity and currency; None where an account's is unknown, or the currencies differ."""
     accounts = () if snapshot is None else accounts_in(scope, snapshot)
     currencies = {account.currency for account in accounts}
     currency = currencies.pop() if len(currencies) == 1 else None

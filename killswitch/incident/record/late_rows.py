@@ -1,18 +1,19 @@
-"""What becomes of unit values that were entered before it was known which changes of equity were money that moved.
+"""Corrects unit values that were entered before it was known which changes of equity were transfers.
 
-Rows of history and points of a course say what was known in their tick. A change that nothing explains is in them as
-profit or loss until it is settled; the machine's memory says which are open, and which were corrected since.
+History rows and curve points contain what was known in their tick. An unexplained change counts as profit or loss until
+it is settled; the stored state of the scope has the open changes and the corrections made since.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from operator import attrgetter
 
 import msgspec
 from msgspec import Struct
 
 from killswitch.incident.record.document import PendingChange
+from killswitch.incident.record.source_places import decoded
 from killswitch.model.decision import Decision
 from killswitch.model.instant import from_micros
 from killswitch.model.store import CoursePoint, IncidentStore
@@ -21,15 +22,15 @@ from killswitch.signals.history.rows import Correction
 
 
 class Restating(Struct, frozen=True):
-    """The corrections of a scope's unit values, and the changes of its equity that are open. Times in microseconds."""
+    """The corrections of a scope's unit values and the open changes of its equity. Times are in microseconds."""
 
     corrections: tuple[Correction, ...] = ()
     changes: tuple[Change, ...] = ()
 
     def restated(self, points: Sequence[CoursePoint]) -> Sequence[CoursePoint]:
-        """The points as they would have been entered by what is known now: money that moved is no gain or loss.
+        """Return the points as they would be entered by what is known now: a transfer is no gain or loss.
 
-        What is pending is read as the smaller drawdown.
+        A pending change is read as the smaller drawdown.
         """
         if not self.corrections and not self.changes:
             return points
@@ -51,7 +52,7 @@ class Restating(Struct, frozen=True):
         return CoursePoint(point.at, value)
 
     def pending(self, first: int, last: int) -> tuple[PendingChange, ...]:
-        """What of that time may still be either."""
+        """Return the changes in that time that are still unexplained."""
         return tuple(
             PendingChange(from_micros(each.at), float(each.worth) / each.before)
             for each in self.changes
@@ -68,7 +69,7 @@ class _History(Struct):
 
 
 class _Memory(Struct):
-    """The parts of a machine's stored memory that are read here."""
+    """The parts of a stored state that are read here."""
 
     history: _History = msgspec.field(default_factory=_History)
 
@@ -80,18 +81,18 @@ encode_restating = msgspec.json.Encoder(decimal_format="string").encode
 
 
 def restating_name(incident: str) -> str:
-    """The name that what was known while the incident was open is kept by."""
+    """The store key of what was known while the incident was open."""
     return f"restating/{incident}"
 
 
 def restating_of(store: IncidentStore, opening: Decision) -> Restating:
-    """What is known of the scope's changes now, and what was known while the incident was open.
+    """Return what is known of the scope's changes now, with what was known while the incident was open.
 
-    The machine forgets both: corrections with their rows, changes after two days and with a reset.
+    The state forgets both: corrections with their rows, changes after two days and at a reset.
     """
     kept, now = kept_restating(store, opening.id), _memory(store, opening)
     corrections = dict.fromkeys((*kept.corrections, *now.corrections))
-    # A change that the machine still has, or has corrected since, is as the machine says.
+    # A change that the state still has, or has corrected since, is taken from the state.
     known = {each.at for each in now.changes} | {each.start for each in now.corrections}
     open_ones = [each for each in now.changes if each.is_open]
     open_ones += [each for each in kept.changes if each.at not in known]
@@ -101,19 +102,10 @@ def restating_of(store: IncidentStore, opening: Decision) -> Restating:
 
 
 def kept_restating(store: IncidentStore, incident: str) -> Restating:
-    """What was kept of the incident; nothing where nothing was, or another version wrote it."""
-    blob = store.live(restating_name(incident))
-    try:
-        return AS_ENTERED if blob is None else _KEPT.decode(blob)
-    except msgspec.DecodeError:
-        return AS_ENTERED
+    """Return what was kept of the incident; empty where nothing was, or another version wrote it."""
+    return decoded(_KEPT, store.live(restating_name(incident)), AS_ENTERED)
 
 
 def _memory(store: IncidentStore, opening: Decision) -> _History:
-    blobs: Iterable[bytes] = (
-        each.blob for each in store.states() if (each.policy, each.scope) == (opening.policy, opening.scope)
-    )
-    try:
-        return next((_MEMORY.decode(blob).history for blob in blobs), _History())
-    except msgspec.DecodeError:
-        return _History()
+    mine = (each.blob for each in store.states() if (each.policy, each.scope) == (opening.policy, opening.scope))
+    return decoded(_MEMORY, next(mine, None), _Memory()).history

@@ -1,6 +1,6 @@
-"""Which decisions belong to one incident, and what was so when it began.
+"""Groups decisions into incidents, and keeps the facts of their beginning.
 
-Kept with the incident, because files are edited afterwards and a report must not quote what was not yet there.
+The facts are stored with the incident, because files change afterwards and a report must quote what was in force.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ import msgspec
 from msgspec import Struct
 
 from killswitch.incident.record.document import RunbookFacts as RunbookFacts
-from killswitch.incident.record.source_places import PolicyText, places_of
+from killswitch.incident.record.source_places import PolicyText, decoded, keep, places_of
 from killswitch.model.decision import Decision
 from killswitch.model.store import IncidentStore, Store
 
 SUSPECTED_BEFORE = timedelta(minutes=10)
-"""A suspicion so long before an incident is told with it."""
+"""The longest time before an incident at which a suspicion belongs to it."""
 REMEMBERED = 10_000
-"""How many decisions back incidents are looked for."""
+"""The number of newest decisions that are searched for incidents."""
 
 
 @dataclass(slots=True)
 class Life:
-    """One incident's decisions, in the order in which they were made. A close by hand is an incident of its own."""
+    """The decisions of one incident in their order. A close by hand is an incident of its own."""
 
     decisions: list[Decision]
     reset: Decision | None = field(default=None)
     suspicions: list[Decision] = field(default_factory=list)
-    """On what its policy suspected on its scope, shortly before it or during it. None of them fired."""
+    """Suspicions of its policy on its scope, shortly before it or during it. None of them fired."""
 
     @property
     def id(self) -> str:
@@ -44,16 +44,19 @@ class Life:
 
     @property
     def highest(self) -> Decision:
-        """The decision of the highest level; of several, the first."""
+        """The decision of the highest level; the first of several."""
         return max(self.decisions, key=lambda each: each.level)
 
 
 class UnknownIncidentError(LookupError):
-    """No incident, or several, go by what was asked for; the message names those that there are."""
+    """No incident or several match the request; the message names those that exist."""
 
 
 def lives(oldest_first: Iterable[Decision]) -> list[Life]:
-    """Every incident among the decisions, oldest first. A reset of what has not fired, and a suspicion, open none."""
+    """Return every incident among the decisions, oldest first.
+
+    A reset of what has not fired, and a suspicion, open none.
+    """
     found: list[Life] = []
     standing: dict[tuple[str, str], Life] = {}
     suspicions: dict[tuple[str, str], list[Decision]] = {}
@@ -79,7 +82,7 @@ def lives(oldest_first: Iterable[Decision]) -> list[Life]:
 
 
 def _stand_in(found: list[Life], hedge: Decision) -> None:
-    """A hedge without a stage that stands belongs to the newest incident on its scope: what it stands in for."""
+    """Assign a hedge without an active stage to the newest incident on its scope."""
     stood_for = next((life for life in reversed(found) if life.decisions[0].scope == hedge.scope), None)
     if stood_for is None:
         found.append(Life([hedge]))
@@ -88,15 +91,15 @@ def _stand_in(found: list[Life], hedge: Decision) -> None:
 
 
 def lives_in(store: Store) -> list[Life]:
-    """Every incident among the newest decisions of the store, oldest first."""
+    """Return every incident among the newest decisions of the store, oldest first."""
     return lives(stored.decision for stored in reversed(store.decisions(REMEMBERED)))
 
 
 def life_of(store: Store, prefix: str | None) -> Life:
-    """The incident whose id starts so, the newest where `prefix` is None.
+    """Return the incident whose id starts with `prefix`; the newest where it is None.
 
-    The id of any of its decisions will do, because that is what `history` and messages show. UnknownIncidentError
-    if there is none or several.
+    The id of any of its decisions matches as well, because `history` and messages show those. UnknownIncidentError if
+    none or several match.
     """
     found = lives_in(store)
     if not found:
@@ -122,7 +125,7 @@ _SHOWN = 5
 
 
 def _named(found: list[Life]) -> str:
-    """The newest few, with what they are."""
+    """Return the newest few incidents with their policies and scopes."""
     newest = [f"{life.id} ({life.highest.policy} on {life.highest.scope})" for life in reversed(found[-_SHOWN:])]
     more = len(found) - len(newest)
     return ", ".join(newest) + (f" and {more} more (ksctl report list)" if more else "")
@@ -147,36 +150,21 @@ encode_note = msgspec.json.Encoder().encode
 
 
 def keep_runbooks(store: Store, digest: str, runbooks: Runbooks) -> None:
-    """Write down the runbooks of the policy set with this digest, unless they stand there."""
-    blob = msgspec.json.encode(runbooks, order="sorted")
-    if store.live(_name(digest)) != blob:
-        store.put_live(_name(digest), blob)
+    """Store the runbooks of the policy set with this digest, unless they are stored already."""
+    keep(store, f"runbooks/{digest}", msgspec.json.encode(runbooks, order="sorted"))
 
 
 def note_now(store: Store, decision: Decision) -> Note:
-    """The note of an incident that begins with `decision`, from what the run on this store last wrote down."""
+    """Return the note of an incident that begins with `decision`, from what the run on this store stored last."""
     lines = places_of(store, decision.policy_set).get(decision.policy)
-    blob = store.live(_name(decision.policy_set))
-    try:
-        runbooks = {} if blob is None else _RUNBOOKS.decode(blob)
-    except msgspec.DecodeError:
-        runbooks = {}  # written by another version: then nobody is known, and the report says so
-    if decision.kind == "manual":  # no policy fired, so everyone whom the policy set names may be asked
+    runbooks = decoded(_RUNBOOKS, store.live(f"runbooks/{decision.policy_set}"), {})
+    if decision.kind == "manual":  # no policy fired, so every contact of the policy set may be involved
         whole = {f"{policy}/{stage}": facts for policy, stages in runbooks.items() for stage, facts in stages.items()}
         return Note(lines, whole)
     return Note(lines, dict(runbooks.get(decision.policy, {})))
 
 
 def note_of(store: IncidentStore, opening: Decision) -> Note:
-    """The note kept with the incident that `opening` began; else what the store still knows."""
+    """Return the note kept with the incident that `opening` began; otherwise what the store still has."""
     blob = store.incident_note(opening.id)
-    if blob is not None:
-        try:
-            return _NOTE.decode(blob)
-        except msgspec.DecodeError:
-            return EMPTY
-    return note_now(store, opening)
-
-
-def _name(digest: str) -> str:
-    return f"runbooks/{digest}"
+    return note_now(store, opening) if blob is None else decoded(_NOTE, blob, EMPTY)

@@ -1,4 +1,4 @@
-"""The orders of a decision, folded from its journal: how each was sent, what came of it, and what it cost."""
+"""The orders of a decision, folded from its journal: how each was sent, how it ended, and what it cost."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ from killswitch.model.snapshot import Position, Snapshot
 from killswitch.risk.trading_cost import Marked, delay_cost, slipped
 
 Fate = Literal["final", "in flight", "set aside", "abandoned"]
-"""abandoned: the venue was asked to the end and did not say; it may be filled all the same."""
+"""The status of an order. `abandoned`: the venue was queried to the end without an answer; it may be filled."""
 
 _CLOSE_ENOUGH = Decimal("0.001")
-"""Of the notional: how far a linear contract's P&L may be from (mark − entry) × size and still count as linear."""
+"""The tolerance, of the notional, between a position's P&L and (mark − entry) × size of a linear contract."""
 RESTING, ACCEPTED = "resting at the venue", "accepted by the venue"
-"""The outcome of an order that the venue has, as long as it says no more: a limit order rests, any other does not."""
+"""The outcome of an acknowledged order without a further report: a limit order rests, any other does not."""
 _OUTCOMES: Mapping[Status, str] = {
     "sent": "no answer yet",
     "acknowledged": ACCEPTED,
-    "unknown": "fate unknown, being asked about",
-    "set aside": "fate unknown, set aside: its position goes on without it",
-    "abandoned": "fate unknown, and asked about no more",
+    "unknown": "status unknown, querying the venue",
+    "set aside": "status unknown, detached: its position continues without it",
+    "abandoned": "status unknown, no longer queried",
     "absent": "never reached the venue",
 }
 
 
 class Bound(Struct, frozen=True):
-    """The slippage that was declared for an order, and what became of it; fractions of the mark that it was sent at.
+    """The slippage that was declared for an order, and the outcome; fractions of the mark at which it was sent.
 
-    `sent` is false for an order that went without a limit: what it slipped, nothing held. `slipped` is null where
-    nothing was filled or the price is unknown, below 0 for a better price than the mark. `kept` compares the two.
-    `beyond_limit`: the venue filled it at a worse price than the order's own limit.
+    `sent` is false for an order without a limit, which nothing bounded. `slipped` is null where nothing was filled or
+    the price is unknown, and below 0 for a better price than the mark. `kept` compares the two. `beyond_limit` says
+    that the venue filled it at a worse price than the order's own limit.
     """
 
     declared: Decimal
@@ -62,12 +62,12 @@ class Bound(Struct, frozen=True):
 
 
 class OrderLine(Struct, frozen=True):
-    """One attempt: what was sent, and what the venue said of it. Null where it has not said, or it is not known.
+    """One attempt: what was sent, and the venue's answer. Null where there is none, or it is unknown.
 
     `kind` is `limit_ioc`, `market` or `limit`, `rung` the step of the ladder (from 0), `limit` its price. `mark` is the
-    decision's, `arrival_mark` that at which the order was sent. `slippage` is what the fill was worse than the latter,
-    `delay` what the market moved from the first to the second, `realised` is before the fee, all in the account's
-    currency.
+    decision's, `arrival_mark` the one at which the order was sent. `slippage` is the cost of the fill against the
+    latter, `delay` the market's move from the first to the second, `realised` the P&L before the fee; all in the
+    account's currency.
     """
 
     account: str
@@ -94,27 +94,27 @@ class OrderLine(Struct, frozen=True):
     realised: Decimal | None = None
     bound: Bound | None = None
     was_unknown: bool = False
-    """Whether its fate was unknown for a while: no answer said what had happened."""
+    """Whether its status was unknown for a while because no answer reported it."""
     arrival_mark: Decimal | None = None
     delay: Decimal | None = None
     fee_unknown: str | None = None
-    """Why its fee is not known, once its fills were asked for it; what was paid in another asset is told here."""
+    """Why its fee is unknown after its fills were queried; names a fee that was paid in another asset."""
 
     @property
     def did_nothing(self) -> bool:
-        """Whether the venue refused it, or never had it."""
+        """Whether the venue rejected the order or never received it."""
         return self.is_absent or self.outcome.startswith("rejected")
 
     @property
     def is_absent(self) -> bool:
-        """Whether the venue, asked for it, had no such order."""
+        """Whether the venue reported that it has no such order."""
         return self.outcome.startswith("never reached")
 
 
 def order_lines(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot | None) -> tuple[OrderLine, ...]:
-    """Each `sending` with the last thing that was said about it. One sent again under its name is one line more.
+    """Return each sent order with the last answer about it. An order sent again under its id is one more line.
 
-    `journal`: the decision's entries in sequence. `snapshot`: what it was decided on, where that was kept.
+    `journal` has the decision's entries in sequence. `snapshot` is what it was decided on, where it was kept.
     """
     marks, decided_on = _marks(journal), DecidedOn(decision, snapshot)
     orders = [order for order in JournaledOrders(journal).all if _is_one_of_ours(order)]
@@ -125,13 +125,13 @@ def order_lines(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot
 
 
 def _is_one_of_ours(order: JournaledOrder) -> bool:
-    """Whether it closes or hedges a position; one of which an entry cannot be decoded may have."""
+    """Whether it closes or hedges a position; an order with an undecodable entry may do so."""
     may_be = order.sending is not None or isinstance(order.first, Undecodable)
     return may_be and order.first.account is not None and order.first.symbol is not None
 
 
 def position_of(order: OrderLine) -> Place:
-    """The position that an order is about."""
+    """Return the position that an order is about."""
     return (order.account, order.symbol, order.position_side)
 
 
@@ -169,14 +169,14 @@ def _outcome(order: JournaledOrder) -> str:
         case Rejected(reason=reason):
             return f"rejected: {reason or 'no reason given'}"
         case Undecodable(why=why):
-            return f"fate unknown: {why}"
+            return f"status unknown: {why}"
     if order.status == "acknowledged" and order.sending is not None and order.sending.order == "limit":
         return RESTING
     return _OUTCOMES[order.status]
 
 
 def _text(order: JournaledOrder) -> str | None:
-    """The words of the last answer."""
+    """Return the text of the last answer."""
     match order.answer:
         case Unknown(text=text) | Rejected(text=text) | Absent(text=text) | SetAside(text=text) | Abandoned(text=text):
             return text
@@ -190,7 +190,7 @@ def _fate(status: Status) -> Fate:
 
 
 def _marks(journal: Sequence[Entry]) -> dict[Place, Marked]:
-    """Position → its mark as it was decided on."""
+    """Return the mark of each position at the decision."""
     planned = [(entry.place, entry.marked) for entry in journal if isinstance(entry, Planned)]
     return {place: marked for place, marked in reversed(planned) if marked is not None}
 
@@ -218,7 +218,7 @@ def _counted(
 
 
 def _bound(line: OrderLine, band: Decimal | None, unwinding: Unwinding | None, arrival: Marked | None) -> Bound | None:
-    """None where no bound was declared for the position, or the order was sent by a program that knew none."""
+    """Return None where no bound was declared, or the program that sent the order had none."""
     if band is None or line.kind is None:
         return None
     by = None
@@ -232,7 +232,7 @@ def _bound(line: OrderLine, band: Decimal | None, unwinding: Unwinding | None, a
 
 
 def _is_bounded(line: OrderLine, unwinding: Unwinding | None) -> bool:
-    """Whether the rung limits the order by the band; a rung that is not known does not."""
+    """Whether the rung limits the order by the band; an unknown rung does not."""
     ladder: Sequence[Rung] = () if unwinding is None else unwinding.ladder
     if line.rung is None or line.rung >= len(ladder):
         return False
@@ -240,7 +240,7 @@ def _is_bounded(line: OrderLine, unwinding: Unwinding | None) -> bool:
 
 
 def _realised(order: OrderLine, position: Position | None) -> Decimal | None:
-    """P&L of a fill before fees, from the entry price that was seen; None unless the contract is surely linear."""
+    """Return the P&L of a fill before fees, from the entry price; None unless the contract is surely linear."""
     if position is None or order.price is None or order.filled is None or not position.contracts:
         return None
     entry, mark, pnl, notional = (

@@ -1,60 +1,53 @@
-"""What did not go plainly in a close, in words for whoever reads the report first."""
+"""Irregularities of a close as sentences, for the first reader of a report."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from killswitch.incident.record.closed_positions import ClosedPosition
-from killswitch.incident.record.document import OrderOutcome
-from killswitch.incident.record.filters import amount
+from killswitch.incident.record.document import Incident, OrderOutcome
+from killswitch.incident.record.filters import amount, place
 from killswitch.incident.record.unprotected import Exposure
 from killswitch.journal.entries import Place
 from killswitch.render.formats import instant, money
 
 
-def remarks(
-    orders: Sequence[OrderOutcome],
-    positions: Sequence[ClosedPosition],
-    exposures: Sequence[Exposure],
-    swept: Sequence[str],
-    currency: str | None,
-    holdings: Collection[Place] = (),
-    unsent: Sequence[str] = (),
-) -> tuple[str, ...]:
-    """A sentence each; none for a close that went plainly. `swept`: accounts that were closed in one request.
+def remarks(incident: Incident, holdings: Collection[Place], unsent: Iterable[str]) -> tuple[str, ...]:
+    """Return one sentence for each irregularity; none for a regular close.
 
-    `holdings`: the markets on which holdings are sold that are listed on others. `unsent`: accounts on which nothing
-    was sent, although something was decided for them.
+    `holdings` are the markets on which holdings are sold that are listed on others. `unsent` are the accounts on which
+    nothing was sent, although something was decided for them.
     """
     found = [
         f"nothing was sent on {account}, although orders or cancels were decided for it: it was not armed, and its "
-        "positions are as they were"
+        "positions are unchanged"
         for account in unsent
     ]
-    for order in orders:
+    for order in incident.orders:
         found += _order(order, holdings)
-    for position in positions:
-        found += _position(position, swept, currency or "")
-    for exposure in exposures:
+    for position in incident.positions:
+        found += _position(position, incident.swept, incident.money.currency)
+    for exposure in incident.exposures:
         found += _exposure(exposure)
     found += [
-        f"the venue was asked to close the whole book of {account} in one request: what that closed has no order here"
-        for account in dict.fromkeys(swept)
+        f"the whole book of {account} was closed by one request to the venue: its fills have no orders here"
+        for account in incident.swept
     ]
     return tuple(dict.fromkeys(found))
 
 
 def _order(order: OrderOutcome, holdings: Collection[Place]) -> Iterator[str]:
-    name = f"order {order.number} ({order.side} {_amount(order)} {_place(order)}, {order.client_order_id})"
+    position = place(order.account, order.symbol, order.position_side)
+    name = f"order {order.number} ({order.side} {_amount(order)} {position}, {order.client_order_id})"
     if order.fate == "abandoned":
-        yield f"{name} is of unknown fate, and the venue is asked no more: it may have filled, or may yet"
+        yield f"{name} has an unknown status and is no longer queried: it may have filled, or may still fill"
     elif order.fate == "set aside":
         yield (
-            f"{name} is of unknown fate and set aside: the venue is still asked, and all but a full close of a swap or "
-            "future counts it as filled"
+            f"{name} has an unknown status and is detached: the venue is still queried, and all but a full close of a "
+            "swap or future counts it as filled"
         )
     if order.purpose == "hedge":
-        yield f"{name} opened a temporary hedge, and closes nothing: close it once what it stands in for is closed"
+        yield f"{name} opened a temporary hedge and closes nothing: close it once the hedged position is closed"
     elif order.purpose == "hop" and (order.account, order.symbol, order.position_side) in holdings:
         yield f"{name} sold a holding on another market than it is listed on"
     elif order.purpose == "hop":
@@ -64,7 +57,7 @@ def _order(order: OrderOutcome, holdings: Collection[Place]) -> Iterator[str]:
         return
     if bound.beyond_limit:
         limit = f"its own limit of {amount(order.limit)}"
-        yield f"{name} was filled at {amount(order.price)}, worse than {limit}: ask the venue"
+        yield f"{name} was filled at {amount(order.price)}, worse than {limit}: clarify it with the venue"
     if not bound.sent:
         yield f"{name} was sent without a bound{_slipped(order)}"
     elif bound.kept is False:
@@ -73,43 +66,40 @@ def _order(order: OrderOutcome, holdings: Collection[Place]) -> Iterator[str]:
 
 def _slipped(order: OrderOutcome) -> str:
     if order.bound is None or order.bound.slipped is None:
-        return ": what it slipped is not known"
-    return f": it slipped {order.bound.slipped:.2%} where {order.bound.declared:.2%} was declared"
+        return ": its slippage is unknown"
+    return f": slippage {order.bound.slipped:.2%} against the declared {order.bound.declared:.2%}"
 
 
 def _amount(order: OrderOutcome) -> str:
     return "an unknown amount of" if order.amount is None else amount(order.amount)
 
 
-def _place(what: OrderOutcome | Exposure) -> str:
-    return f"{what.symbol} {what.position_side or ''}".rstrip() + f" on {what.account}"
-
-
-def _position(position: ClosedPosition, swept: Sequence[str], currency: str) -> Iterator[str]:
-    name = f"{position.symbol} {position.side or ''}".rstrip() + f" on {position.account}"
+def _position(position: ClosedPosition, swept: Sequence[str], currency: str | None) -> Iterator[str]:
+    name = place(position.account, position.symbol, position.side)
     if position.others is not None and position.others > 0:
         hands = "the whole-book request, a liquidation" if position.account in swept else "a liquidation"
         yield (
-            f"{amount(position.others)} of the {amount(position.start)} {name} went without an order of ours: {hands}, "
-            "deleveraging or a hand at the venue; what that realised is not counted here"
+            f"{amount(position.others)} of the {amount(position.start)} {name} was closed without an order of ours: by "
+            f"{hands}, deleveraging or a person at the venue; its P&L is not included here"
         )
     elif position.others is not None and position.others < 0:
-        yield f"{name} has grown by {amount(-position.others)} since it was decided on: somebody else trades there"
+        yield f"{name} has grown by {amount(-position.others)} since the decision: somebody else trades on this account"
     if position.other_decisions:
         yield (
-            f"{amount(position.other_decisions)} of the {amount(position.start)} {name} went by orders of other "
-            "decisions of ours; what they realised is counted there"
+            f"{amount(position.other_decisions)} of the {amount(position.start)} {name} was closed by orders of "
+            "other decisions of ours, which include its P&L"
         )
     if position.left and position.dust:
         worth = "" if position.worth is None else f", worth {money(position.worth, currency)}"
-        yield f"{amount(position.left)} {name} is left as dust: less than the venue takes{worth}"
+        yield f"{amount(position.left)} {name} is left as dust, below the venue's minimum{worth}"
 
 
 def _exposure(exposure: Exposure) -> Iterator[str]:
-    name = f"{_place(exposure)} without its protective order {exposure.order}"
+    position = place(exposure.account, exposure.symbol, exposure.position_side)
+    name = f"{position} without its protective order {exposure.order}"
     if exposure.seconds is None:
-        why = {"refused": f", the venue {exposure.text}", "unknown": ", whether the new one rests is not known"}
-        yield f"{name} since {instant(exposure.since)}: nothing has taken its place{why.get(exposure.end, '')}"
+        why = {"refused": f", the venue {exposure.text}", "unknown": ", it is unknown whether the new one rests"}
+        yield f"{name} since {instant(exposure.since)}: it was not replaced{why.get(exposure.end, '')}"
     else:
-        how = {"put back": "then it was put back", "position closed": "then the position was closed"}
-        yield f"{name} for {exposure.seconds:.1f} s; {how.get(exposure.end, 'then none was needed any more')}"
+        how = {"put back": "then it was restored", "position closed": "then the position was closed"}
+        yield f"{name} for {exposure.seconds:.1f} s; {how.get(exposure.end, 'then none was needed')}"

@@ -1,10 +1,12 @@
-"""What came of a decision, read from its journal: orders, positions, money, time, and how it ended on each account."""
+"""The result of a decision, read from its journal: orders, positions, money, time, and how it ended on each account."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import cached_property
 from typing import Literal
 
 from msgspec import DecodeError, Struct, structs
@@ -18,7 +20,7 @@ from killswitch.incident.record.closed_positions import (
 from killswitch.incident.record.decision_basis import closes_all, only_passed_through
 from killswitch.incident.record.order_lines import OrderLine as OrderLine
 from killswitch.incident.record.order_lines import order_lines, position_of
-from killswitch.incident.record.totals import Missing, Totals, missing_of, sum_of, totals_of
+from killswitch.incident.record.totals import Missing, Totals, sums_of, totals_of
 from killswitch.incident.record.unprotected import Exposure, exposures
 from killswitch.journal.codec import decode_all
 from killswitch.journal.entries import (
@@ -42,11 +44,11 @@ Standing = Literal[
     "recorded only", "nothing to close", "closing", "flat", "at target", "residual", "blocked", "abandoned",
     "partly recorded only", "locked on suspicion", "suspicion over",
 ]  # fmt: skip
-"""`partly recorded only`: done where it was acted on, and on an account that is not armed nothing was sent."""
+"""The status of a decision. `partly recorded only`: done on armed accounts, nothing sent on the others."""
 
 
 class Verification(Struct, frozen=True):
-    """What the venue's own account of a position said last."""
+    """The position that the venue reported last."""
 
     account: str
     symbol: str
@@ -68,11 +70,11 @@ class Ending(Struct, frozen=True):
 
 
 class Result(Struct, frozen=True):
-    """A decision's results.
+    """The results of a decision.
 
-    `fees`, `slippage` (each fill against the mark when its order was sent), `delay` (what the market moved from the
-    decision's mark until then; below 0 it gained) and `realised` (before fees) are null where any part of them is
-    unknown, an order whose fate is not known yet included; `missing` says which part, and what the others come to.
+    `fees`, `slippage` (each fill against the mark when its order was sent), `delay` (the market's move from the
+    decision's mark until then; below 0 is a gain) and `realised` (before fees) are null where any part is unknown,
+    including an order of unknown status; `missing` names that part and the sum of the others.
     """
 
     standing: Standing
@@ -82,7 +84,7 @@ class Result(Struct, frozen=True):
     locked_at: datetime | None
     cancelled: tuple[str, ...]
     closed: int
-    """Number of positions that were reduced."""
+    """The number of positions that were reduced."""
     fees: Decimal | None
     realised: Decimal | None
     slippage: Decimal | None = None
@@ -90,15 +92,36 @@ class Result(Struct, frozen=True):
     positions: tuple[ClosedPosition, ...] = ()
     exposures: tuple[Exposure, ...] = ()
     swept: tuple[str, ...] = ()
-    """Accounts whose whole book was asked to be closed in one request."""
+    """Accounts whose whole book was closed by one request."""
     totals: Totals = Totals()
     delay: Decimal | None = None
     unsent: tuple[str, ...] = ()
-    """Accounts for which something was decided and nothing was sent, while the decision was acted on elsewhere."""
+    """Accounts on which nothing was sent, although something was decided and the decision was carried out elsewhere."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A decision with everything that a store keeps of it; `snapshot` is None where no readable one was kept."""
+
+    decision: Decision
+    journal: Sequence[Entry]
+    snapshot: Snapshot | None
+
+    @cached_property
+    def result(self) -> Result:
+        """The results by its own journal."""
+        return result_of(self.decision, self.journal, self.snapshot)
+
+
+def recorded(store: Store, decision: Decision) -> Recorded:
+    """Read what `store` keeps of `decision`."""
+    stored = store.decision(decision.id)
+    snapshot = None if stored is None else kept_snapshot(stored.snapshot)
+    return Recorded(decision, decode_all(store.journal(decision.id)), snapshot)
 
 
 def result_of(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot | None) -> Result:
-    """Fold `journal`, the decision's entries in sequence. `snapshot`: what it was decided on, where that was kept."""
+    """Fold `journal`, the decision's entries in sequence. `snapshot` is what it was decided on, where it was kept."""
     orders = order_lines(decision, journal, snapshot)
     verified = {entry.place: entry for entry in journal if isinstance(entry, Verified)}
     endings = tuple(_ending(entry, entry.account) for entry in journal if is_end(entry) and entry.account is not None)
@@ -119,21 +142,17 @@ def result_of(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot |
             _filled(orders) - only_passed_through(decision)
             | {(each.account, each.symbol, each.side) for each in by_request}
         ),
-        fees=sum_of("fees", orders, swept=bool(by_request)),
-        realised=sum_of("realised", orders, swept=bool(by_request)),
-        slippage=sum_of("slippage", orders, swept=bool(by_request)),
-        delay=sum_of("delay", orders, swept=bool(by_request)),
-        missing=missing_of(orders, swept=bool(by_request)),
         positions=positions,
         exposures=exposures(journal),
         swept=swept,
         totals=totals_of(orders, [each.at for each in verified.values()], ended=standing != "closing"),
         unsent=unsent,
+        **sums_of(orders, swept=bool(by_request)),
     )
 
 
 def _ending(entry: Entry, account: str) -> Ending:
-    """How the work on an account ended; `abandoned` where that cannot be read."""
+    """Return how the work on an account ended; `abandoned` where the entry cannot be decoded."""
     if not isinstance(entry, Finished):
         return Ending(account, entry.at, "abandoned", entry.why if isinstance(entry, Undecodable) else None, None)
     status = entry.status or "abandoned"
@@ -141,12 +160,12 @@ def _ending(entry: Entry, account: str) -> Ending:
 
 
 def _filled(orders: Sequence[OrderLine]) -> set[Place]:
-    """The positions that our orders have reduced."""
+    """Return the positions that our orders have reduced."""
     return {position_of(each) for each in orders if each.filled and each.purpose != "hedge"}
 
 
 def _unsent(decision: Decision, journal: Sequence[Entry]) -> tuple[str, ...]:
-    """The accounts that nothing was planned for, of a decision that was acted on elsewhere."""
+    """Return the accounts without a plan, for a decision that was carried out elsewhere."""
     planned = {entry.account for entry in journal if is_plan(entry)}
     return tuple(account for account in decision.accounts_at_work if account not in planned) if planned else ()
 
@@ -172,7 +191,7 @@ def _standing(
         if unsent:
             return "partly recorded only"
         return "flat" if decision.kind != "hedge" and closes_all(decision) else "at target"
-    # An order that nobody could tell of is worse than a position that is known to be there.
+    # An order of unknown status is worse than a position that is known to be left.
     if statuses <= {"flat", "blocked", "residual"}:
         return "blocked" if "blocked" in statuses else "residual"
     return "abandoned"
@@ -186,7 +205,7 @@ def _verification(entry: Verified) -> Verification:
 
 
 def kept_snapshot(stored: bytes | None) -> Snapshot | None:
-    """The snapshot that was kept with a decision; None, too, for one that this version cannot read any more."""
+    """Decode the snapshot kept with a decision; None where none was kept or this version cannot read it."""
     try:
         return None if stored is None else decode_snapshot(stored)
     except (DecodeError, UnicodeDecodeError):
@@ -194,17 +213,15 @@ def kept_snapshot(stored: bytes | None) -> Snapshot | None:
 
 
 def decided(store: Store, limit: int) -> tuple[tuple[Decision, Result], ...]:
-    """The newest `limit` decisions with their results, newest first."""
+    """Return the newest `limit` decisions with their results, newest first."""
     return tuple((each.decision, recorded_result(store, each.decision)) for each in store.decisions(limit))
 
 
 def recorded_result(store: Store, decision: Decision) -> Result:
-    """The results of `decision` by everything that `store` keeps of it: its journal, and what it was decided on.
+    """Return the results of `decision` by its journal and its snapshot in `store`.
 
-    Without the snapshot no entry price is known, and with it no realised P&L.
+    Without the snapshot the entry price is unknown, and with it the realised P&L.
     """
-    stored = store.decision(decision.id)
-    snapshot = None if stored is None else kept_snapshot(stored.snapshot)
-    result = result_of(decision, decode_all(store.journal(decision.id)), snapshot)
+    result = recorded(store, decision).result
     positions = credit_own_decisions(store, result.positions, decision.as_of, {decision.id})
     return result if positions is result.positions else structs.replace(result, positions=positions)

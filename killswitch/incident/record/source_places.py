@@ -1,6 +1,8 @@
-"""Where the stages and triggers of a policy set were written, kept in the store so that `explain` needs no files."""
+"""The places of a policy set's stages and triggers in their files, kept in the store: `explain` needs no files."""
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -8,13 +10,11 @@ from msgspec import Struct
 from killswitch.graph.nodes import Graph, PolicySet, Trigger
 from killswitch.model.store import Store
 from killswitch.model.words import Place
-from killswitch.signals.catalogue import CATALOGUE
-
-_UNITS = {spec.name: spec.unit for spec in CATALOGUE}
+from killswitch.signals.catalogue import BY_NAME
 
 
 class WrittenAt(Struct, frozen=True):
-    """A line of a policy file: where it stands, and what it says."""
+    """A line of a policy file: its place and its text."""
 
     file: str
     line: int
@@ -22,7 +22,7 @@ class WrittenAt(Struct, frozen=True):
 
 
 class TriggerText(Struct, frozen=True):
-    """A trigger as written. Signal, unit and threshold are those of the threshold form; null for an expression."""
+    """A trigger as written. Signal, unit and threshold are null for an expression."""
 
     at: WrittenAt
     signal: str | None
@@ -31,7 +31,7 @@ class TriggerText(Struct, frozen=True):
 
 
 class PolicyText(Struct, frozen=True):
-    """One policy: its own line, its stages' and its triggers'."""
+    """One policy: its own line, and those of its stages and triggers."""
 
     at: WrittenAt
     stages: dict[str, WrittenAt]
@@ -41,44 +41,50 @@ class PolicyText(Struct, frozen=True):
 _DECODER = msgspec.json.Decoder(dict[str, PolicyText])
 
 
-def keep_places(store: Store, policies: PolicySet) -> None:
-    """Write down the places of `policies` under its digest, unless they stand there."""
-    name = _name(policies.digest)
-    blob = msgspec.json.encode({graph.policy: _policy(graph) for graph in policies.graphs})
+T = TypeVar("T")
+
+
+def decoded(decoder: msgspec.json.Decoder[T], blob: bytes | None, otherwise: T) -> T:
+    """Decode what was kept; return `otherwise` where nothing was, or another version wrote it."""
+    try:
+        return otherwise if blob is None else decoder.decode(blob)
+    except msgspec.DecodeError:
+        return otherwise
+
+
+def keep(store: Store, name: str, blob: bytes) -> None:
+    """Store `blob` under this name, unless it is stored already."""
     if store.live(name) != blob:
         store.put_live(name, blob)
 
 
+def keep_places(store: Store, policies: PolicySet) -> None:
+    """Store the places of `policies` under its digest, unless they are stored already."""
+    blob = msgspec.json.encode({graph.policy: _policy(graph) for graph in policies.graphs})
+    keep(store, f"places/{policies.digest}", blob)
+
+
 def places_of(store: Store, digest: str) -> dict[str, PolicyText]:
-    """Policy name → its text, of the policy set with this digest; empty if it was never run on this store."""
-    blob = store.live(_name(digest))
-    if blob is None:
-        return {}
-    try:
-        return _DECODER.decode(blob)
-    except msgspec.DecodeError:
-        return {}  # written by another version: then the places are simply not known
+    """Return the texts of the policies in the policy set with this digest; empty if it never ran on this store."""
+    return decoded(_DECODER, store.live(f"places/{digest}"), {})
 
 
 def _policy(graph: Graph) -> PolicyText:
     return PolicyText(
         at=_written(graph.place),
         stages={stage.name: _written(stage.place) for stage in graph.stages},
-        triggers={trigger.name: _trigger(graph, trigger) for trigger in graph.triggers},
+        triggers={trigger.name: trigger_text(graph, trigger) for trigger in graph.triggers},
     )
 
 
-def _trigger(graph: Graph, trigger: Trigger) -> TriggerText:
+def trigger_text(graph: Graph, trigger: Trigger) -> TriggerText:
+    """Return the trigger as its policy writes it."""
     threshold = trigger.threshold
     if threshold is None:
         return TriggerText(_written(trigger.place), None, None, None)
     name = graph.signals[threshold.index].name
-    return TriggerText(_written(trigger.place), name, _UNITS.get(name), f"{threshold.op} {threshold.written}")
+    return TriggerText(_written(trigger.place), name, BY_NAME[name].unit, f"{threshold.op} {threshold.written}")
 
 
 def _written(place: Place) -> WrittenAt:
     return WrittenAt(place.file, place.line, place.text.strip())
-
-
-def _name(digest: str) -> str:
-    return f"places/{digest}"

@@ -1,4 +1,4 @@
-"""What happened when: every recorded moment of an incident, and the resting orders that it cancelled."""
+"""The timeline of an incident, and the resting orders that it cancelled."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from killswitch.incident.record.close_causes import by_hand
 from killswitch.incident.record.document import Firing, Moment, MomentKind, Reset
-from killswitch.incident.record.filters import amount
-from killswitch.incident.record.results import Result
+from killswitch.incident.record.filters import amount, place
+from killswitch.incident.record.results import Recorded, Result
 from killswitch.journal.entries import (
     Abandoned,
     Absent,
@@ -34,37 +34,29 @@ from killswitch.journal.entries import (
     known,
     text_of,
 )
-from killswitch.model.decision import Cancel, Decision, Notice
+from killswitch.model.decision import Cancel, Notice
 from killswitch.model.snapshot import Order, Snapshot
 
 _TOGETHER = 4
-"""So many like moments of one second, with nothing else between them, become one line."""
+"""This many similar moments within one second, with nothing else between them, become one line."""
 _NAMED = 6
 
 _ENDS: frozenset[MomentKind] = frozenset({"finished", "lock", "reset"})
-"""Of what happened at one instant, these are told last."""
+"""Kinds that are sorted after the others of the same instant."""
 _KINDS: Mapping[str, MomentKind] = {"stage": "fired", "hand": "hand", "hedge": "hedge"}
 _WORDS = {
     Acknowledged: "was accepted by the venue",
-    Unknown: "got no answer that says what happened",
+    Unknown: "has an unknown status",
     Rejected: "was rejected",
     Absent: "never reached the venue",
     Filled: "was filled",
-    SetAside: "is set aside",
-    Abandoned: "is asked about no more",
+    SetAside: "is detached",
+    Abandoned: "is no longer queried",
 }
 
 
-class Suspected(NamedTuple):
-    """A suspicion that came before the incident or during it, with its journal and what it was decided on."""
-
-    decision: Decision
-    journal: Sequence[Entry]
-    snapshot: Snapshot | None
-
-
 class _Row(NamedTuple):
-    """A moment, and what it would be called together with others of its like: None for what stands alone."""
+    """A moment with the text under which similar ones are grouped; None for a moment that is never grouped."""
 
     moment: Moment
     like: str | None = None
@@ -72,27 +64,28 @@ class _Row(NamedTuple):
 
 
 def timeline(
-    firings: Sequence[tuple[Firing, Sequence[Entry], Result, Snapshot | None]],
+    firings: Iterable[Firing],
+    acted: Iterable[Recorded],
     notices: Iterable[Notice],
     told: Iterable[Moment],
     reset: Reset | None,
-    suspicions: Iterable[Suspected] = (),
+    suspicions: Iterable[Recorded],
 ) -> tuple[Moment, ...]:
-    """Triggers, firings, locks, orders, answers, verifications, ends, notices, messages and the reset, oldest first.
+    """Return all moments, oldest first: triggers, firings, locks, orders, answers, ends, notices, messages, the reset.
 
-    `firings`: each with the journal of its decision, what came of it, and the snapshot that was decided on.
-    `suspicions` are told between them: they fired nothing.
+    `acted` has the decision of each firing. `suspicions` are included although they fired nothing.
     """
     moments: list[Moment] = [*told]
     orders: list[_Row] = []
-    for firing, journal, result, snapshot in firings:
+    for firing, decided in zip(firings, acted, strict=True):
         moments += _triggers(firing)
         moments.append(Moment(firing.at, _KINDS[firing.kind], firing.level or None, _fired(firing)))
-        orders += _journal(journal, resting_orders(snapshot))
-        moments += _ends(journal, result)
+        orders += _journal(decided)
+        moments += _ends(decided.result)
+        moments += _effect_ends(decided.journal)
     for each in suspicions:
         moments.append(Moment(each.decision.as_of, "suspicion", None, _suspicion(each)))
-        orders += _journal(each.journal, resting_orders(each.snapshot))
+        orders += _journal(each)
         moments += _effect_ends(each.journal)
     moments += [Moment(notice.as_of, "notice", None, f"{notice.severity}: {notice.text}") for notice in notices]
     if reset is not None:
@@ -104,9 +97,9 @@ def timeline(
 
 
 def _together(rows: Iterable[_Row]) -> Iterator[Moment]:
-    """Many like moments that follow each other in one second as one line, because every order has a row of its own.
+    """Combine similar moments in a row within one second into one line, because every order has a row of its own.
 
-    What came between two of them parts them: a line never tells of what was before and after something else.
+    A different moment between two separates them, so that a line never covers what came before and after it.
     """
     for (like, _), run in groupby(rows, key=lambda row: (row.like, row.moment.at.replace(microsecond=0))):
         found = list(run)
@@ -136,16 +129,17 @@ def _fired(firing: Firing) -> str:
     return f"level {firing.level} {firing.stage} fired ({confirmed or 'no trigger recorded'} confirmed){acted}"
 
 
-def _suspicion(suspected: Suspected) -> str:
+def _suspicion(suspected: Recorded) -> str:
     decision = suspected.decision
     acted = any(is_plan(entry) for entry in suspected.journal) or decision.is_withdrawal
     return f"{decision.reason or 'suspicion'}{'' if acted else '; recorded only, nothing is locked'}"
 
 
-def _journal(journal: Sequence[Entry], resting: Resting) -> Iterator[_Row]:
-    """Orders and answers."""
-    kinds = {entry.client_order_id: entry.order for entry in journal if isinstance(entry, Sending)}
-    for entry in journal:
+def _journal(recorded: Recorded) -> Iterator[_Row]:
+    """Yield the rows of orders and answers."""
+    resting = resting_orders(recorded.snapshot)
+    kinds = {entry.client_order_id: entry.order for entry in recorded.journal if isinstance(entry, Sending)}
+    for entry in recorded.journal:
         said = _said(entry, kinds.get(entry.client_order_id), resting)
         if said is not None:
             kind, like, text = said
@@ -153,11 +147,11 @@ def _journal(journal: Sequence[Entry], resting: Resting) -> Iterator[_Row]:
 
 
 def _said(entry: Entry, sent_as: str | None, resting: Resting) -> tuple[MomentKind, str, str] | None:
-    """(kind, what happened, what happened to what); None for entries that are no news of their own.
+    """Return (kind, group text, text) of an entry; None for an entry without a moment of its own.
 
-    `sent_as`: the kind of the order that the entry is about, where the journal says it.
+    `sent_as` is the kind of the order, where the journal has it.
     """
-    where = f"{entry.symbol} {entry.position_side or ''}".rstrip() + f" on {entry.account}"
+    where = place(entry.account, entry.symbol, entry.position_side)
     match entry:
         case Sending():
             return ("sent", "an order was sent", f"order sent: {entry.side} {_amount(entry.amount)} {where}")
@@ -188,21 +182,21 @@ def _cancelled(entry: Cancelled, resting: Resting) -> tuple[MomentKind, str, str
 
 
 def _protection(entry: Entry, where: str) -> tuple[MomentKind, str, str] | None:
-    """The same of whole books, of orders that protect a position, and of what nobody can decode."""
+    """Return the same for whole-book closes, protective orders and undecodable entries."""
     match entry:
         case Undecodable():
             what = "an entry of the journal cannot be decoded"
             return ("answered", what, f"{what}, about {where}: {entry.why}")
         case Swept():
-            what = "a whole book was asked to be closed"
-            return ("sent", what, f"the whole book of {entry.account} was asked to be closed in one request")
+            what = "a whole-book close was requested"
+            return ("sent", what, f"a whole-book close of {entry.account} was requested")
         case Unprotected():
             text = f"protective order {entry.order} of {where} is to be cancelled, because it blocks the close"
             return ("protection", "a protective order is to be cancelled", text)
         case Protected():
             amounts = f"{text_of(entry.amount)}, trigger {text_of(entry.trigger_price)}"
-            text = f"protection of {where} is to be put back: {amounts}"
-            return ("protection", "protection is to be put back", text)
+            text = f"protection of {where} is to be restored: {amounts}"
+            return ("protection", "protection is to be restored", text)
         case Guarded():
             text = f"protection of {where} in place of {entry.replaces}: {entry.state or 'unknown'}"
             return ("protection", "the venue answered about protection", text)
@@ -210,7 +204,7 @@ def _protection(entry: Entry, where: str) -> tuple[MomentKind, str, str] | None:
 
 
 def _amount(value: Number) -> str | None:
-    """A number of an entry as the tables have it; what is no number, as it stands there."""
+    """Format a number as in the tables; text that is no number is returned as it is."""
     number = known(value)
     return text_of(value) if number is None else amount(number)
 
@@ -230,12 +224,11 @@ def _detail(entry: Entry) -> str:
     return f": {said}" if said else ""
 
 
-def _ends(journal: Sequence[Entry], result: Result) -> Iterator[Moment]:
+def _ends(result: Result) -> Iterator[Moment]:
     for ending in result.endings:
         why = f": {ending.reason}" if ending.reason else ""
-        said = "every target is reached, as the venue itself shows" if ending.status == "flat" else ending.status
-        yield Moment(ending.at, "finished", None, f"closing on {ending.account} ended, {said}{why}")
-    yield from _effect_ends(journal)
+        said = "the venue shows every position at its target" if ending.status == "flat" else ending.status
+        yield Moment(ending.at, "finished", None, f"the close on {ending.account} ended, {said}{why}")
 
 
 def _effect_ends(journal: Sequence[Entry]) -> Iterator[Moment]:
@@ -250,22 +243,22 @@ def _effect_ends(journal: Sequence[Entry]) -> Iterator[Moment]:
 
 
 Resting = Mapping[tuple[str | None, str | None, str | None], Order]
-"""Account, symbol and the venue's own id of an order → the order."""
+"""Account, symbol and venue order id → the order."""
 
 FIRST = 3
-"""So many of many orders of one kind are named."""
+"""The number of orders of one kind that are named."""
 
 
 def resting_orders(snapshot: Snapshot | None) -> Resting:
-    """Every order that the snapshot shows; empty where none was kept."""
+    """Return every order in the snapshot; empty where none was kept."""
     accounts = () if snapshot is None else snapshot.accounts
     return {(account.account, order.symbol, order.id): order for account in accounts for order in account.orders or ()}
 
 
 def kind_of(why: str | None, order: Order | None) -> str:
-    """`entry`, `protective` (one with a trigger, or that blocks a close) or `exit`; empty where nothing tells.
+    """Return `entry`, `protective` (with a trigger, or blocking a close) or `exit`; empty where it is unknown.
 
-    `why`: of the cancel, as it was decided and journaled.
+    `why` is the reason of the cancel, as it was decided and journaled.
     """
     if why == "entry":
         return "entry"
@@ -279,14 +272,14 @@ def kind_of(why: str | None, order: Order | None) -> str:
 
 
 def terms(order: Order) -> str:
-    """`buy 1 at 50`, `sell 2, trigger 90`."""
+    """Format an order: `buy 1 at 50`, `sell 2, trigger 90`."""
     price = "" if order.price is None else f" at {amount(order.price)}"
     trigger = "" if order.trigger_price is None else f", trigger {amount(order.trigger_price)}"
     return f"{order.side} {amount(order.amount)}{price}{trigger}"
 
 
 def cancel_lines(cancels: Sequence[Cancel], resting: Resting) -> Iterator[str]:
-    """What is cancelled: entries before the orders of the close, the rest after them; of many alike the first few."""
+    """Yield the cancels: entries before the orders of the close, the rest after them; only the first few of many."""
     for when, why in (("first", "entry"), ("at the end", "all")):
         alike: dict[tuple[str, str, str], list[Cancel]] = {}
         for cancel in cancels:

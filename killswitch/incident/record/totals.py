@@ -1,11 +1,11 @@
-"""What all orders of a close came to: counts, time, and sums that say which part of them is not known."""
+"""Counts, durations and sums over all orders of a close; sums say which part of them is unknown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from msgspec import Struct
 
@@ -15,16 +15,16 @@ Sum = Literal["realised", "fees", "slippage", "delay"]
 _FIELDS: dict[Sum, str] = {"realised": "realised", "fees": "fee", "slippage": "slippage", "delay": "delay"}
 
 REASONS = 3
-"""So many reasons for unknown fees are told; each order has its own beside it."""
-UNREAD = "decided without reading the position, as by force: its mark and entry price were not known"
-UNMARKED = "no mark was known when the order was sent: the account could not be read at that moment"
+"""The number of reasons for unknown fees that are listed; each order has its own beside it."""
+UNREAD = "the position was not read before the decision, as with --force: its mark and entry price are unknown"
+UNMARKED = "the mark is unknown at the time of sending: the account could not be read"
 
 
 class Missing(Struct, frozen=True):
-    """A sum that is not known: what its known parts come to, and the numbers (from 1) of the orders that lack.
+    """An unknown sum: the sum of its known parts, and the numbers (from 1) of the orders without one.
 
-    `known` is null where no order that did anything has a known part: then nothing is known, which is not 0. `swept`:
-    what the venue closed by itself lacks too, asked to close a whole book in one request.
+    `known` is null where no order has a known part: then the sum is unknown, which is not 0. `swept` says that fills of
+    a whole-book request are missing as well.
     """
 
     what: Sum
@@ -32,15 +32,16 @@ class Missing(Struct, frozen=True):
     orders: tuple[int, ...]
     swept: bool = False
     why: str | None = None
-    """Why nobody could tell, where that is known: what was held had not been read; what was said of fees."""
+    """Why the part is unknown, where that is known: the position had not been read, or what the venue answered about
+    fees."""
 
 
 class Totals(Struct, frozen=True):
     """Counts over all orders of a close.
 
-    `unknown` have no final answer yet, those that are set aside or given up included. `kept`, `exceeded` and
-    `unbounded` count filled orders for which a bound of the slippage was declared: within it, beyond it, and sent
-    without a limit (these are in one of the other two as well, where their price is known).
+    `unknown` have no final answer yet, including detached and abandoned orders. `kept`, `exceeded` and `unbounded`
+    count filled orders with a declared slippage: within it, beyond it, and sent without a limit (these are also in one
+    of the other two, where their price is known).
     """
 
     orders: int = 0
@@ -56,12 +57,13 @@ class Totals(Struct, frozen=True):
     first_sent: datetime | None = None
     last_verified: datetime | None = None
     took: float | None = None
-    """Seconds from the first order to the last look that showed a position; null while the close goes on, and for
-    several closes, each of which has its own."""
+    """Seconds from the first order to the last snapshot that showed a position; null while the close is under way,
+    and for several closes, each of which has its own."""
 
 
 def totals_of(orders: Sequence[OrderLine], verified: Sequence[datetime], *, ended: bool) -> Totals:
-    """`verified`: when the venue last showed each position. `ended`: whether all work on it has come to its end."""
+    """Count the orders. `verified` is when the venue last showed each position; `ended` says that all work has
+    ended."""
     bounds = [order.bound for order in orders if order.bound is not None and order.filled]
     first = min((order.sent_at for order in orders), default=None)
     last = max(verified, default=None)
@@ -85,26 +87,25 @@ def totals_of(orders: Sequence[OrderLine], verified: Sequence[datetime], *, ende
     )
 
 
-def sum_of(what: Sum, orders: Sequence[OrderLine], *, swept: bool = False) -> Decimal | None:
-    """The sum over the orders, or None if any order's part is not known, or its fate.
+def sums_of(orders: Sequence[OrderLine], *, swept: bool) -> dict[str, Any]:
+    """Return each sum over the orders, None if any part or status is unknown; and `missing`, what is unknown.
 
-    `swept`: a whole-book request has closed something besides, of which no order tells.
+    Orders are numbered from 1, in the order of sending. `swept` says that a whole-book request closed something
+    besides.
     """
-    return None if swept else _added(what, orders)[0]
-
-
-def missing_of(orders: Sequence[OrderLine], *, swept: bool = False) -> tuple[Missing, ...]:
-    """Every sum that is not known, with what is known of it. Orders are numbered from 1, as they were sent."""
-    found = []
+    sums: dict[str, Any] = {}
+    missing = []
     for what in get_args(Sum):
-        _, known, unknown = _added(what, orders)
-        if unknown or swept:
-            found.append(Missing(what, known, tuple(unknown), swept, _why(what, [orders[it - 1] for it in unknown])))
-    return tuple(found)
+        known, unknown = _added(what, orders)
+        is_known = not unknown and not swept
+        sums[what] = (known or Decimal(0)) if is_known else None
+        if not is_known:
+            missing.append(Missing(what, known, tuple(unknown), swept, _why(what, [orders[n - 1] for n in unknown])))
+    return {**sums, "missing": tuple(missing)}
 
 
 def _why(what: Sum, lacking: Sequence[OrderLine]) -> str | None:
-    """Why a part of the sum is unknown, where that is known; of fees the first few orders' reasons."""
+    """Return why a part of the sum is unknown, where that is known; for fees, the first few reasons."""
     if what in ("slippage", "delay") and any(_lacks(order, order.arrival_mark) for order in lacking):
         return UNMARKED
     if what != "fees":
@@ -115,12 +116,12 @@ def _why(what: Sum, lacking: Sequence[OrderLine]) -> str | None:
 
 
 def _lacks(order: OrderLine, mark: Decimal | None) -> bool:
-    """Whether it was filled at a known price, and yet there is no `mark` of its position to hold that against."""
+    """Whether it was filled at a known price while the `mark` of its position is unknown."""
     return bool(order.filled) and order.fate == "final" and order.price is not None and mark is None
 
 
-def _added(what: Sum, orders: Sequence[OrderLine]) -> tuple[Decimal | None, Decimal | None, list[int]]:
-    """The sum, what is known of it, and the numbers of the orders whose part is not."""
+def _added(what: Sum, orders: Sequence[OrderLine]) -> tuple[Decimal | None, list[int]]:
+    """Return the known part of the sum, and the numbers of the orders without one."""
     known: Decimal | None = None
     unknown = []
     for position, order in enumerate(orders, start=1):
@@ -129,21 +130,19 @@ def _added(what: Sum, orders: Sequence[OrderLine]) -> tuple[Decimal | None, Deci
             unknown.append(position)
         elif order.filled and not _is_no_part(what, order):
             known = part + (known or Decimal(0))
-    return (None if unknown else known or Decimal(0)), known, unknown
+    return known, unknown
 
 
 def _part(what: Sum, order: OrderLine) -> Decimal | None:
-    """What one order adds; 0 where the venue did nothing, or the sum is not about such orders."""
+    """Return what one order adds; 0 where the venue did nothing, or the order does not count for the sum."""
     if order.fate != "final":
         return None
-    if order.did_nothing or order.filled == 0:
-        return Decimal(0)
-    if _is_no_part(what, order):
+    if order.did_nothing or order.filled == 0 or _is_no_part(what, order):
         return Decimal(0)
     part: Decimal | None = getattr(order, _FIELDS[what])
     return None if order.filled is None else part
 
 
 def _is_no_part(what: Sum, order: OrderLine) -> bool:
-    """Whether the sum is not about such orders: a hedge has opened something, and realised nothing."""
+    """Whether such orders do not count for the sum: a hedge opens a position and realises nothing."""
     return what == "realised" and order.purpose == "hedge"

@@ -1,4 +1,4 @@
-"""For how long a position stood without its protective order, because that blocked the close."""
+"""How long a position was without its protective order, because that order blocked the close."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _NO_ANSWER = ("unknown", "again")
 
 
 class Exposure(Struct, frozen=True):
-    """One protective order that was cancelled for a close, and what took its place.
+    """One protective order that was cancelled for a close, and what replaced it.
 
-    `until` is null while nothing has. `end` is `refused` where the venue did not take or keep the new order (`text` has
-    its words), `never away` where it could not be cancelled, `unknown` where the venue did not say, and `open` where
-    nothing has been asked for yet. `seconds` without protection; null while they run.
+    `until` is null while nothing has. `end` is `refused` where the venue rejected or dropped the new order (`text` has
+    its answer), `never away` where it could not be cancelled, `unknown` where the venue did not answer, and `open`
+    where nothing has been requested yet. `seconds` is the time without protection; null while it runs.
     """
 
     account: str
@@ -35,7 +35,7 @@ class Exposure(Struct, frozen=True):
 
 
 def exposures(journal: Sequence[Entry]) -> tuple[Exposure, ...]:
-    """Every protective order that was taken away, in the order of the journal (one decision's, in sequence)."""
+    """Return every protective order that was cancelled, in the order of the journal (one decision's, in sequence)."""
     about: dict[str | Place, list[tuple[int, Guarded | Verified]]] = {}
     for index, entry in enumerate(journal):
         if isinstance(entry, Guarded):
@@ -54,6 +54,7 @@ def exposures(journal: Sequence[Entry]) -> tuple[Exposure, ...]:
 def _exposure(taken: Unprotected, after: Sequence[Guarded | Verified]) -> Exposure:
     order = taken.order or ""
     until, end, text = _covered(order, taken.place, after)
+    seconds = None if until is None else max(0.0, (until - taken.at).total_seconds())
     return Exposure(
         account=taken.account or "",
         symbol=taken.symbol or "",
@@ -61,22 +62,16 @@ def _exposure(taken: Unprotected, after: Sequence[Guarded | Verified]) -> Exposu
         order=order,
         since=taken.at,
         until=until,
-        seconds=_seconds(taken.at, until, end),
+        seconds=0.0 if end == "never away" else seconds,
         end=end,
         text=text,
     )
 
 
-def _seconds(since: datetime, until: datetime | None, end: Covered) -> float | None:
-    if end == "never away":
-        return 0.0
-    return None if until is None else max(0.0, (until - since).total_seconds())
-
-
 def _covered(
     order: str, place: Place, after: Sequence[Guarded | Verified]
 ) -> tuple[datetime | None, Covered, str | None]:
-    """When it ended, how, and in which words; a position that is gone needs no protection."""
+    """Return when the exposure ended, how, and with which text; a closed position needs no protection."""
     end: Covered = "open"
     text: str | None = None
     for entry in after:

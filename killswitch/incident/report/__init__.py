@@ -1,1 +1,1 @@
-"""Reports and runbooks: templates, their checks, rendering."""
+"""Reports and runbooks: templates, their checks, and rendering."""

@@ -1,4 +1,5 @@
-"""From Markdown to one self-contained page: no script, no other file, readable on a phone and in the dark."""
+"""Converts Markdown to one self-contained HTML page without scripts or other files, readable on a phone and in the
+dark."""
 
 from __future__ import annotations
 
@@ -8,55 +9,67 @@ from html import escape
 from itertools import pairwise
 from typing import Any
 
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from markupsafe import Markup
 
 from killswitch.content import runbooks_folder
 
 CHART = "equity"
-"""The language of the block of code in whose place the chart stands."""
+"""The language of the code block that the chart replaces."""
 
 LONGEST_FORMATTED = 32 << 10
-"""Characters of somebody's own page that are read as Markdown. Of a hostile one the time grows with their square, and
-what is made of them is so many objects that looking through them stops every other thread."""
+"""The length in characters up to which a user's own page is parsed as Markdown. For a hostile page the time grows
+with the square of its length, and its many tokens stop every other thread during garbage collection."""
 _LONGEST_TITLE = 200
 _FIRST_LINE = re.compile(r"\n.*|^[#> ]*", re.DOTALL)
 
 _CARDS_FROM = 4
-"""Tables with so many columns become cards on a narrow screen."""
+"""Tables with this many columns become cards on a narrow screen."""
 
 
 def page(markdown: str, charts: Sequence[str]) -> str:
-    """The Markdown as HTML.
+    """Return the Markdown as an HTML page.
 
-    `charts`: `<svg>` elements of one drawing, for a wide screen and for a narrow one, in the place of the block that
-    stands for them; none leaves the block.
+    `charts` are `<svg>` elements of one drawing, for a wide and for a narrow screen; they replace the chart's code
+    block. Without charts the block stays.
     """
     parser = MarkdownIt("commonmark", {"html": False, "linkify": False}).enable("table")
     tokens = parser.parse(markdown)
     title = next((t.content for before, t in pairwise(tokens) if before.tag == "h1"), "Incident")
-    made = "".join(_block(parser, tokens, charts))
-    return _PAGE.format(title=escape(_text_of(parser, title)), body=made, style=_style())
+    return html_page("base.html.j2", title=_text_of(parser, title), body=_body(parser, tokens, charts))
 
 
 def page_as_written(markdown: str) -> str:
-    """The Markdown as HTML that shows it letter by letter: takes no longer than it takes to write it down."""
-    note = f"This page is longer than {LONGEST_FORMATTED:,} characters, and is shown as it is written."
+    """Return the Markdown as an HTML page that shows its source, in time linear in its length."""
+    note = f"This page is longer than {LONGEST_FORMATTED:,} characters, and is shown as source."
     body = f"<p><strong>{note}</strong></p>\n<pre>{escape(markdown)}</pre>\n"
-    return _PAGE.format(title=escape(_FIRST_LINE.sub("", markdown[:_LONGEST_TITLE])), body=body, style=_style())
+    return html_page("base.html.j2", title=_FIRST_LINE.sub("", markdown[:_LONGEST_TITLE]), body=Markup(body))
 
 
-def _style() -> str:
-    return (runbooks_folder() / "page.css").read_text(encoding="utf-8")
+def html_page(template: str, folder: str = "killswitch.incident.report", **context: object) -> str:
+    """Render a template of the package `folder` with `context`, of which only Markup is not escaped."""
+    found = ChoiceLoader([PackageLoader(each, "") for each in dict.fromkeys((folder, "killswitch.incident.report"))])
+    environment = Environment(
+        loader=found,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    style = Markup((runbooks_folder() / "page.css").read_text(encoding="utf-8"))
+    return environment.get_template(template).render(style=style, **context)
 
 
 def _text_of(parser: MarkdownIt, inline: str) -> str:
-    """The words of one line of Markdown, without its marks."""
+    """Return the text of one line of Markdown without its markup."""
     children = parser.parseInline(inline)[0].children or []
     return "".join(child.content for child in children)
 
 
-def _block(parser: MarkdownIt, tokens: list[Token], charts: Sequence[str]) -> list[str]:
+def _body(parser: MarkdownIt, tokens: list[Token], charts: Sequence[str]) -> Markup:
     _mark_tables(tokens)
     _tick_boxes(tokens)
     for token in tokens:
@@ -64,7 +77,7 @@ def _block(parser: MarkdownIt, tokens: list[Token], charts: Sequence[str]) -> li
             token.type, token.content = "chart", "".join(_figure(*each) for each in enumerate(charts))
     renderer: Any = parser.renderer
     renderer.rules["chart"] = lambda found, index, *_: found[index].content
-    return [parser.renderer.render(tokens, parser.options, {})]
+    return Markup(parser.renderer.render(tokens, parser.options, {}))
 
 
 def _figure(number: int, chart: str) -> str:
@@ -72,7 +85,7 @@ def _figure(number: int, chart: str) -> str:
 
 
 def _mark_tables(tokens: Sequence[Token]) -> None:
-    """Cells get their column's head for narrow screens, rows the class of their level."""
+    """Label cells with their column's head for narrow screens, and rows with the class of their level."""
     heads: list[str] = []
     table = row = None
     column = 0
@@ -98,7 +111,7 @@ def _mark_tables(tokens: Sequence[Token]) -> None:
 
 
 def _tick_boxes(tokens: Sequence[Token]) -> None:
-    """`[x]` and `[ ]` at the beginning of a list's item become boxes."""
+    """Convert `[x]` and `[ ]` at the beginning of list items to boxes."""
     for opened, _, inline in zip(tokens, tokens[1:], tokens[2:], strict=False):
         if opened.type == "list_item_open" and inline.type == "inline" and inline.children:
             box = {"[x] ": "done", "[ ] ": "todo"}.get(inline.content[:4])
@@ -106,20 +119,3 @@ def _tick_boxes(tokens: Sequence[Token]) -> None:
             if box is not None and first.type == "text":
                 opened.attrJoin("class", box)
                 first.content = first.content[4:]
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-{body}</main>
-</body>
-</html>
-"""

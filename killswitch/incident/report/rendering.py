@@ -1,4 +1,4 @@
-"""Renders the report and the runbooks of one incident into its folder."""
+"""Renders the report and the runbooks of one incident, and writes them into its folder."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from killswitch.incident.report.templates import GENERIC, REPORT, SUFFIX, enviro
 from killswitch.model.instant import to_micros
 
 _DESK, _PHONE = (10.0, 3.4), (4.4, 2.8)
-"""Width and height of the drawings, in inches."""
+"""Width and height of the drawings in inches."""
 
 
 class Rendered(NamedTuple):
-    """One document in both forms."""
+    """One document as Markdown and as HTML."""
 
     markdown: str
     html: str
 
 
 def report_markdown(incident: Incident) -> str:
-    """The report. RenderingError where a template is wrong."""
+    """Return the report as Markdown. RenderingError for a faulty template."""
     return render(environment(), REPORT, context_of(incident))
 
 
 def report(incident: Incident) -> Rendered:
-    """The report in both forms, the page with its chart. RenderingError where a template is wrong."""
+    """Return the report in both forms, the page with its chart. RenderingError for a faulty template."""
     text = report_markdown(incident)
     return Rendered(text, page(text, charts(incident)))
 
 
 def runbook(incident: Incident, stage: str, facts: RunbookFacts | None) -> Rendered:
-    """The runbook of one stage: its own template, else the shipped one of its name, else the generic one."""
+    """Return the runbook of one stage: its own template, else the shipped one of its name, else the generic one."""
     own = None if facts is None or facts.folder is None or facts.template is None else facts.template
     found = environment((Path(facts.folder),) if own is not None and facts is not None and facts.folder else ())
     wanted = own or f"{facts.name if facts else stage}{SUFFIX}"
@@ -51,16 +51,17 @@ def runbook(incident: Incident, stage: str, facts: RunbookFacts | None) -> Rende
 
 
 def generic_runbook(incident: Incident, stage: str, why: str) -> Rendered:
-    """The generic runbook of one stage, headed by `why` its own could not be rendered. RenderingError as above."""
+    """Return the generic runbook of one stage, headed by `why` its own could not be rendered. RenderingError as
+    above."""
     text = render(environment(), GENERIC, context_of(incident, stage))
     text = f"> **This is the generic runbook:** the stage's own could not be rendered, {escape(why)}.\n\n{text}"
     return Rendered(text, page(text, ()))
 
 
 def charts(incident: Incident) -> tuple[str, ...]:
-    """The course of equity with the firings marked, as `<svg>` elements: for a desk, and for a phone.
+    """Return the equity curve with the firings marked as `<svg>` elements: for a desktop and for a phone.
 
-    None where no course is known.
+    Empty where no curve is known.
     """
     course = incident.course
     if course is None:
@@ -81,14 +82,15 @@ def charts(incident: Incident) -> tuple[str, ...]:
 
 
 class Shown(Struct, frozen=True):
-    """The names of a template. `firing` is the newest one of the runbook's stage; in a report, of the highest."""
+    """The variables of a template. `firing` is the newest one of the runbook's stage; in a report, of the highest
+    stage."""
 
     incident: Incident
     firing: Firing
 
 
 def context_of(incident: Incident, stage: str | None = None) -> dict[str, object]:
-    """The names of a runbook of `stage`, or of the report."""
+    """Return the variables of a runbook of `stage`, or of the report."""
     wanted = incident.stage if stage is None else stage
     firing = next((each for each in reversed(incident.firings) if each.stage == wanted), incident.firings[-1])
     return {"incident": incident, "firing": firing}
@@ -98,14 +100,14 @@ _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def folder_beside(store_at: str) -> Path:
-    """Where the incidents of the store at this path or `sqlite:///` URL are rendered to."""
+    """Return the folder for the incidents of the store at this path or `sqlite:///` URL."""
     return Path(store_at.removeprefix("sqlite:///") + ".incidents")
 
 
 def write(folder: Path, incident: str, name: str, rendered: Rendered) -> bool:
-    """Write `name.md` and `name.html` of an incident, unless they say so already; whether anything was written.
+    """Write `name.md` and `name.html` of an incident unless they are up to date; return whether anything was written.
 
-    Every reader finds the old file or the new one, whole. OSError if it cannot be written.
+    Readers find the old or the new file, whole. OSError if it cannot be written.
     """
     home = folder / _fit(incident)
     home.mkdir(parents=True, exist_ok=True)
@@ -117,7 +119,7 @@ def write(folder: Path, incident: str, name: str, rendered: Rendered) -> bool:
 
 
 def _fit(name: str) -> str:
-    """A name that is one part of a path, whatever stood in the store."""
+    """Return a name that is one part of a path, whatever the store contains."""
     return _UNFIT.sub("-", name).lstrip(".") or "unnamed"
 
 
@@ -125,7 +127,7 @@ def _replace(path: Path, content: bytes) -> bool:
     if path.is_file() and path.read_bytes() == content:
         return False
     temporary = path.with_name(f".{path.name}.tmp")
-    # Made anew: what somebody else has put there may be a link to another file, or a pipe that is never read.
+    # Created again: an existing file there may be a link to another file, or a pipe that is never read.
     temporary.unlink(missing_ok=True)
     with temporary.open("xb") as file:
         file.write(content)

@@ -1,21 +1,19 @@
-"""Which runbook each stage of a policy set has: from the documents to the facts that are kept with an incident."""
+"""Maps each stage of a policy set to its runbook: the facts that are kept with an incident."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from killswitch.graph.wording import span
 from killswitch.incident.record.document import Link, Person, RunbookFacts, Step
-from killswitch.model.instant import SECOND
 from killswitch.policy.loader import Document
 from killswitch.policy.schema.policy import PolicyDocument
 from killswitch.policy.schema.runbook import RunbookDocument
 
-_UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
-
 
 def declared_runbooks(documents: Sequence[Document]) -> dict[str, dict[str, RunbookFacts]]:
-    """Policy → stage → its runbook; a stage that names none is left out."""
+    """Return policy → stage → its runbook; stages without one are omitted."""
     known = {each.name: _facts(each, each.model) for each in documents if isinstance(each.model, RunbookDocument)}
     found = {}
     for document in documents:
@@ -37,7 +35,7 @@ def _facts(document: Document, model: RunbookDocument) -> RunbookFacts:
         template=spec.template,
         contacts=tuple(people.values()),
         escalation=tuple(
-            Step(written(step.after), step.contact, people[step.contact].role, people[step.contact].reach)
+            Step(span(step.after), step.contact, people[step.contact].role, people[step.contact].reach)
             for step in steps
         ),
         links=tuple(Link(each.title, each.url) for each in spec.links),
@@ -45,14 +43,5 @@ def _facts(document: Document, model: RunbookDocument) -> RunbookFacts:
 
 
 def spoken(reach: str) -> str:
-    """How someone is reached; a reference is named and never resolved, because what it leads to may be a secret."""
+    """Return how someone is reached; a reference is named and never resolved, because it may lead to a secret."""
     return f"kept in {reach}" if reach.startswith(("env:", "file:")) else reach
-
-
-def written(micros: int) -> str:
-    """A duration as policies write it: `1h30m`."""
-    left, parts = micros / SECOND, ""
-    for size, unit in _UNITS:
-        count, left = divmod(left, size)
-        parts += f"{count:.0f}{unit}" if count else ""
-    return parts or f"{micros / 1000:g}ms"

@@ -1,6 +1,6 @@
-"""Whether the runbooks of a policy set hold: names that lead somewhere, templates that ask for what is there.
+"""Checks the runbooks of a policy set: their names exist, and their templates read existing variables.
 
-`ksctl validate` runs at every save, so Jinja2 is imported only where a document names a template of its own.
+`ksctl validate` runs at every save, so Jinja2 is imported only where a document has a template of its own.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from killswitch.policy.schema.runbook import RunbookDocument
 SUFFIX = ".md.j2"
 NOT_RUNBOOKS = frozenset({"report", "stage", "macros"})
 LARGEST = 64 << 10
-"""Bytes. A template is read by people."""
+"""The largest template in bytes. Templates are written and read by people."""
 
 
 def compile_all(
     loaded: Loaded, commit: str | None = None, *, variant: str | None = None
 ) -> tuple[PolicySet | None, tuple[Diagnostic, ...]]:
-    """As `compile_loaded`, and what there is to say about runbooks; no policy set where anything is wrong."""
+    """Compile as `compile_loaded` and check the runbooks; no policy set where anything is wrong."""
     policies, told = compile_loaded(loaded, commit, variant=variant)
     found = in_order((*told, *runbook_problems(loaded)))
     return (None if has_errors(found) else policies), found
 
 
 def shipped() -> frozenset[str]:
-    """The names of the shipped runbooks."""
+    """Return the names of the shipped runbooks."""
     names = (file.name.removesuffix(SUFFIX) for file in runbooks_folder().glob(f"*{SUFFIX}"))
     return frozenset(names) - NOT_RUNBOOKS
 
 
 def runbook_problems(loaded: Loaded) -> tuple[Diagnostic, ...]:
-    """Everything that is wrong with the runbooks of the documents."""
+    """Return all problems in the runbooks of the documents."""
     found = list(_names(loaded))
     for document in loaded.documents:
         if isinstance(document.model, RunbookDocument) and document.model.spec.template is not None:
@@ -47,30 +47,26 @@ def runbook_problems(loaded: Loaded) -> tuple[Diagnostic, ...]:
 
 
 def _names(loaded: Loaded) -> Iterator[Diagnostic]:
-    """Stages whose runbook is neither a document nor shipped. Nothing is said where a document could not be read."""
-    policies = [each for each in loaded.documents if isinstance(each.model, PolicyDocument)]
-    named = {name for policy in policies for _, name in _runbooks(policy)}
+    """Yield stages whose runbook is neither declared nor shipped; none where a document could not be read."""
+    stages = [
+        (policy.source, number, stage.runbook)
+        for policy in loaded.documents
+        if isinstance(policy.model, PolicyDocument)
+        for number, stage in enumerate(policy.model.spec.stages)
+        if stage.runbook is not None
+    ]
     known = {each.name for each in loaded.documents if each.kind == "Runbook"}
     known |= {each.name for each in loaded.faulty if each.kind == "Runbook" and each.name is not None}
     lost = loaded.lost or any(each.kind == "Runbook" and each.name is None for each in loaded.faulty)
-    if lost or named <= known:
+    if lost or {name for _, _, name in stages} <= known:
         return
     known |= shipped()
-    for policy in policies:
-        for number, name in _runbooks(policy):
-            if name not in known:
-                yield policy.source.diagnostic(
-                    "KS6110", ("spec", "stages", number, "runbook"), f"there is no runbook `{name}`",
-                    _instead(name, known), severity="warning",
-                )  # fmt: skip
-
-
-def _runbooks(policy: Document) -> list[tuple[int, str]]:
-    """(number of the stage, name of its runbook) of every stage that has one."""
-    if not isinstance(policy.model, PolicyDocument):
-        return []
-    stages = enumerate(policy.model.spec.stages)
-    return [(number, stage.runbook) for number, stage in stages if stage.runbook is not None]
+    for source, number, name in stages:
+        if name not in known:
+            yield source.diagnostic(
+                "KS6110", ("spec", "stages", number, "runbook"), f"there is no runbook `{name}`",
+                _instead(name, known), severity="warning",
+            )  # fmt: skip
 
 
 def _instead(name: str, known: set[str]) -> str:
@@ -82,7 +78,7 @@ def _instead(name: str, known: set[str]) -> str:
 
 
 def _template(document: Document, name: str) -> Sequence[Diagnostic]:
-    """What is wrong with a document's own template."""
+    """Return the problems in a document's own template."""
     folder = Path(document.source.file).parent
     trouble = _unreadable(folder / name)
     if trouble is not None:
@@ -108,7 +104,7 @@ def _template(document: Document, name: str) -> Sequence[Diagnostic]:
 
 
 def _unreadable(file: Path) -> str | None:
-    """Why a template cannot be read; None if it can."""
+    """Return why a template cannot be read; None if it can."""
     try:
         if not file.is_file():
             return f"there is no template at {file}"

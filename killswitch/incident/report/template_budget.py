@@ -1,8 +1,7 @@
-"""What rendering a template may cost: steps, text and time, counted while it happens.
+"""Limits what rendering a template may cost: steps, text and time, counted during rendering.
 
-Templates are written by others and rendered inside a live runner. What is counted is put into the template's syntax
-tree before Jinja2 compiles it, so that nothing a template does is left out: every pass of a loop, every call of a
-macro, every text that is made of others.
+Users write templates, and a live runner renders them. The counting is inserted into the syntax tree before Jinja2
+compiles it, so that it covers everything a template does: every loop pass, every macro call, every concatenation.
 """
 
 from __future__ import annotations
@@ -16,21 +15,22 @@ from jinja2 import nodes, pass_context
 from markupsafe import Markup
 
 MOST_STEPS = 5_000_000
-"""Nodes of the syntax tree that are run; a report of ten thousand orders takes a tenth of them."""
+"""Executed nodes of the syntax tree; a report of ten thousand orders needs a tenth of them."""
 LONGEST_TEXT = 256 << 10
-"""Characters of a text of somebody's own template, the whole page included: making HTML of it takes memory and time."""
+"""The longest text of a user's own template in characters, including the page: converting it to HTML takes memory
+and time."""
 LONGEST_SHIPPED = 4 << 20
-"""The same of a shipped template, whose text grows with the incident alone."""
+"""The same for a shipped template, whose text grows only with the incident."""
 MOST_TEXT = 32 << 20
-"""Characters of all texts that are made on the way to the page."""
+"""Characters of all intermediate texts."""
 LONGEST_VALUE = 64 << 10
-"""Characters of a value that is escaped: that holds up every other thread while it lasts."""
+"""Characters of a value that is escaped: escaping blocks every other thread."""
 MOST_SECONDS = 30.0
 LARGEST_NUMBER = 10**40
 MOST_DIGITS = 10_000
-"""Of a number, before and after its point: `1e999999999` is short only while nobody writes it out."""
+"""Digits of a number before and after its point: `1e999999999` is short only until it is written out."""
 DATA_PER_STEP = 16
-"""Characters of a template's own words that count as one step."""
+"""Characters of template text that count as one step."""
 
 STEPS = "count_steps"
 JOINED = "count_joined"
@@ -41,21 +41,21 @@ _TAKE_LISTS = frozenset({"fenced", "join", "numbered"})
 
 
 class BudgetError(Exception):
-    """A template costs more than it may; the text says of what."""
+    """A template exceeds a limit; the text names it."""
 
 
 class Budget:
-    """What one rendering has left."""
+    """The remaining budget of one rendering."""
 
     def __init__(self, longest: int = LONGEST_TEXT) -> None:
-        """`longest`: characters of any text."""
+        """`longest` is the limit of any text in characters."""
         self._longest = longest
         self._steps = MOST_STEPS
         self._text = MOST_TEXT
         self._until = monotonic() + MOST_SECONDS
 
     def steps(self, count: int) -> None:
-        """BudgetError where nothing is left of the steps or of the time."""
+        """Count steps; BudgetError where none are left, or no time."""
         self._steps -= count
         if self._steps < 0:
             raise BudgetError(f"it takes more than {MOST_STEPS:,} steps: loops in loops, or macros that call macros")
@@ -63,13 +63,13 @@ class Budget:
             raise BudgetError(f"it takes longer than {MOST_SECONDS:g} s")
 
     def text(self, length: int) -> None:
-        """Before a text of so many characters is made; BudgetError if it is too long, or one too many."""
+        """Count a text before it is made; BudgetError if it is too long, or if all texts together are."""
         self._text -= length
         if length > self._longest or self._text < 0:
             raise BudgetError(f"it makes a text of more than {self._longest:,} characters, or too many long ones")
 
     def concat(self, pieces: Iterable[str]) -> str:
-        """`"".join`, counted piece by piece."""
+        """Join like `"".join`, counting each piece."""
         found: list[str] = []
         length = 0
         for piece in pieces:
@@ -81,21 +81,22 @@ class Budget:
         return "".join(found)
 
     def value(self, value: object) -> object:
-        """What may be written out: a short text, a number, an instant; BudgetError for anything that has parts."""
+        """Return a value that may be printed: a short text, a number, an instant; BudgetError for anything with
+        parts."""
         if isinstance(value, str) and not isinstance(value, Markup) and len(value) > LONGEST_VALUE:
             raise BudgetError(f"a value has more than {LONGEST_VALUE:,} characters")
         if isinstance(value, Decimal) and value.is_finite() and abs(value.adjusted()) > MOST_DIGITS:
             raise BudgetError(f"a number has more than {MOST_DIGITS:,} digits")
         if _has_parts(value):
-            raise BudgetError(f"a {type(value).__name__} is no text: show its parts")
+            raise BudgetError(f"a {type(value).__name__} cannot be printed: print its fields")
         return value
 
     def number(self, value: object) -> None:
         if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
-            raise BudgetError("a whole number of more than 40 digits is reckoned with")
+            raise BudgetError("it calculates with a whole number of more than 40 digits")
 
     def filters(self, known: Mapping[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
-        """The same filters, given what may be written out, and their texts counted."""
+        """Wrap the filters: they accept only printable values, and their texts are counted."""
         counted = {name: self._filter(name, each) for name, each in known.items()}
 
         @pass_context
@@ -109,7 +110,7 @@ class Budget:
         return {**counted, STEPS: steps, JOINED: joined, COMPARED: self._compared}
 
     def tests(self, known: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:
-        """The same tests, which compare values and lists of values only."""
+        """Wrap the tests: they compare only values and lists of values."""
         return {name: self._test(each) for name, each in known.items()}
 
     def _filter(self, name: str, known: Callable[..., Any]) -> Callable[..., Any]:
@@ -132,13 +133,13 @@ class Budget:
         return lambda *values: known(*map(self._compared, values))
 
     def _compared(self, value: object) -> object:
-        """Lists in lists take longer to compare than to write down, each level twice as long as the one in it."""
+        """Reject nested lists, whose comparison takes twice as long with each level."""
         if isinstance(value, list | tuple):
             self.steps(len(value))
             if any(isinstance(each, list | tuple | dict) for each in value):
-                raise BudgetError("lists of lists cannot be compared: compare their parts")
+                raise BudgetError("lists of lists cannot be compared: compare their items")
         elif isinstance(value, dict):
-            raise BudgetError("what is not a value cannot be compared: compare its parts")
+            raise BudgetError("only values can be compared: compare the fields")
         return value
 
 
@@ -148,7 +149,7 @@ def _has_parts(value: object) -> bool:
 
 
 def count(source: nodes.Template) -> None:
-    """Put the counting into a template, in place, before it is compiled."""
+    """Insert the counting into a template, in place, before it is compiled."""
     for joined in source.find_all(nodes.Concat):
         joined.nodes = [_filtered(joined.nodes[0], JOINED, *joined.nodes[1:])]
     for compared in source.find_all(nodes.Compare):
@@ -168,6 +169,6 @@ def _filtered(node: nodes.Expr, name: str, *args: nodes.Expr) -> nodes.Filter:
 
 
 def _cost(part: nodes.Node) -> int:
-    """Steps of one pass: a body is counted with the bodies in it, which count themselves once more."""
+    """Return the steps of one pass. Bodies inside it are included, and count again for their own passes."""
     data = sum(len(each.data) for each in part.find_all(nodes.TemplateData))
     return 1 + sum(1 for _ in part.find_all(nodes.Node)) + data // DATA_PER_STEP

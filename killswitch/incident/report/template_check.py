@@ -1,9 +1,8 @@
-"""Whether a template asks for what is there, found by walking it, without rendering anything."""
+"""Checks by walking a template, without rendering it, that it reads existing variables and fields."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from jinja2 import TemplateNotFound, TemplateSyntaxError, nodes
 from jinja2.sandbox import SandboxedEnvironment
@@ -20,18 +19,18 @@ from killswitch.incident.report.template_expressions import (
 from killswitch.incident.report.template_shapes import LOOP, Anything, ListOf, Parts, Report, Shape, Value
 
 DEEPEST_LOOP = 4
-"""Loops in one another, those in the macros that they call included."""
+"""The deepest nesting of loops, including those in called macros."""
 
 
 class Walk(Expressions):
-    """One walk over a template and all that it takes in. `report` is told of every problem once."""
+    """Walks a template and everything it includes. `report` receives every problem once."""
 
     def __init__(self, environment: SandboxedEnvironment, names: Scope, report: Report) -> None:
         super().__init__(report)
         self._environment = environment
         self._names = names
         self._top: Scope = {}
-        """What is set outside of everything: all that a block sees, unless it is `scoped`."""
+        """Variables set at the top level: all that a block sees, unless it is `scoped`."""
         self._blocks: dict[str, list[tuple[Template, nodes.Block]]] = {}
         self._loops = 0
         self._loaded: dict[str, Template] = {}
@@ -51,13 +50,13 @@ class Walk(Expressions):
 
     def _too_much(self, template: Template, why: str) -> None:
         self._at = [template]
-        self._say("KS6180", template.tree, f"this template is too much to render: {why}",
-                  "take loops and calls of macros out of one another")  # fmt: skip
+        self._say("KS6180", template.tree, f"this template is too large to render: {why}",
+                  "reduce the nesting of loops and macro calls")  # fmt: skip
 
     # Loading
 
     def _load(self, name: str, asked: nodes.Node | None) -> Template | None:
-        """Once for each name; what cannot be loaded is a problem each time."""
+        """Load a template once for each name; report a problem each time it cannot be loaded."""
         found = self._loaded.get(name) or self._parsed(name, asked)
         if found is not None:
             self._loaded[name] = found
@@ -76,12 +75,13 @@ class Walk(Expressions):
             tree = self._environment.parse(source, name, file)
             macros = tuple(tree.find_all(nodes.Macro))
         except TemplateSyntaxError as error:
-            self._report("KS6102", error.filename or file or name, error.lineno, None, error.message or "no Jinja2",
+            self._report("KS6102", error.filename or file or name, error.lineno, None,
+                         error.message or "not a Jinja2 template",
                          "correct it; `{{ }}` shows a value, `{% %}` is a statement")  # fmt: skip
             return None
         except (RecursionError, ValueError) as error:
             why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-            self._report("KS6102", file or name, 1, None, f"this cannot be read as a template: {why}", "write less")
+            self._report("KS6102", file or name, 1, None, f"this cannot be parsed as a template: {why}", "shorten it")
             return None
         return Template(name, file or name, tree, macros)
 
@@ -93,7 +93,7 @@ class Walk(Expressions):
     # Statements
 
     def _whole(self, template: Template, scope: Scope, asked: nodes.Node) -> None:
-        """A template's own text, then that of the one it extends, with its blocks in their places."""
+        """Walk a template's own text, then that of its parent with the blocks in their places."""
         with self._inside(template, template.tree, asked) as is_new:
             if is_new:
                 self._own(template, scope)
@@ -114,75 +114,67 @@ class Walk(Expressions):
     def _named(self, written: nodes.Expr) -> Template | None:
         if isinstance(written, nodes.Const) and isinstance(written.value, str):
             return self._load(written.value, written)
-        self._say("KS6106", written, "the name of a template must be a text", "write the name in quotes")
+        self._say("KS6106", written, "the name of a template must be a string", "write the name in quotes")
         return None
 
-    def _body(self, statements: Iterable[nodes.Node], scope: Scope) -> None:
-        for statement in statements:
-            self._statement(statement, scope)
-
-    def _statement(self, node: nodes.Node, scope: Scope) -> None:
-        self._step()
-        handle = _STATEMENTS.get(type(node))
-        if handle is not None:
-            handle(self, node, scope)
-        else:
-            what = type(node).__name__
-            self._say("KS6106", node, f"a template may not use {what}", "write it with loops, conditions and macros")
-
-    def _output(self, node: nodes.Output, scope: Scope) -> None:
+    def visit_output(self, node: nodes.Output, scope: Scope) -> None:
         for each in node.nodes:
             if isinstance(self._value(each, scope), Parts | ListOf):
-                self._say("KS6104", each, "this has parts, and is no text", "show its parts, or go through the list")
+                self._say(
+                    "KS6104",
+                    each,
+                    "this is a record or a list and cannot be printed",
+                    "print its fields, or loop over the list",
+                )
 
-    def _assign(self, node: nodes.Assign, scope: Scope) -> None:
+    def visit_assign(self, node: nodes.Assign, scope: Scope) -> None:
         self._bind(node.target, self._value(node.node, scope), scope)
 
-    def _assign_block(self, node: nodes.AssignBlock, scope: Scope) -> None:
+    def visit_assignblock(self, node: nodes.AssignBlock, scope: Scope) -> None:
         self._body(node.body, dict(scope))
         self._bind(node.target, Value(), scope)
 
-    def _with(self, node: nodes.With, scope: Scope) -> None:
+    def visit_with(self, node: nodes.With, scope: Scope) -> None:
         inner = dict(scope)
         for target, value in zip(node.targets, node.values, strict=True):
             self._bind(target, self._value(value, scope), inner)
         self._body(node.body, inner)
 
-    def _define(self, node: nodes.Macro, scope: Scope) -> None:
+    def visit_macro(self, node: nodes.Macro, scope: Scope) -> None:
         self._macros[-1][node.name] = Macro(node, self._at[-1], scope)
 
-    def _filter_block(self, node: nodes.FilterBlock, scope: Scope) -> None:
+    def visit_filterblock(self, node: nodes.FilterBlock, scope: Scope) -> None:
         self._value(node.filter, scope)
         self._body(node.body, dict(scope))
 
-    def _call_block(self, node: nodes.CallBlock, scope: Scope) -> None:
+    def visit_callblock(self, node: nodes.CallBlock, scope: Scope) -> None:
         self._value(node.call, scope)
         self._body(node.body, {**scope, **{each.name: Anything() for each in node.args}})
 
-    def _nothing(self, node: nodes.Node, scope: Scope) -> None:
-        """What has been looked at elsewhere."""
+    def visit_extends(self, node: nodes.Extends, scope: Scope) -> None:
+        """Do nothing: handled with the template."""
 
-    def _loop(self, node: nodes.For, scope: Scope) -> None:
+    def visit_for(self, node: nodes.For, scope: Scope) -> None:
         gone_through = self._value(node.iter, scope)
         item: Shape = Anything()
         if isinstance(gone_through, ListOf):
             item = gone_through.item
         elif not isinstance(gone_through, Anything):
-            self._say("KS6104", node.iter, "this is not a list, so there is nothing to go through", "name a list")
+            self._say("KS6104", node.iter, "this is not a list and cannot be looped over", "name a list")
         inner = {**scope, "loop": LOOP}
         self._bind(node.target, item, inner)
         if node.test is not None:
             self._value(node.test, inner)
         self._loops += 1
         if self._loops == DEEPEST_LOOP + 1:
-            self._say("KS6180", node, f"loops are {self._loops} deep here, and {DEEPEST_LOOP} may be in one another",
-                      "take one of them out: each multiplies the work of those around it")  # fmt: skip
+            self._say("KS6180", node, f"loops are nested {self._loops} deep; at most {DEEPEST_LOOP} levels are allowed",
+                      "remove one of them: each multiplies the work of those around it")  # fmt: skip
         self._body(node.body, inner)
         self._loops -= 1
         self._body(node.else_, dict(scope))
 
-    def _if(self, node: nodes.If, scope: Scope) -> None:
-        """What is set in every branch is there afterwards; what is set in one only is not surely there."""
+    def visit_if(self, node: nodes.If, scope: Scope) -> None:
+        """Bind what is set in every branch; what only some branches set may be missing afterwards."""
         branches = [node, *node.elif_]
         scopes = []
         for branch in branches:
@@ -201,10 +193,10 @@ class Walk(Expressions):
             for each in target.items:
                 self._bind(each, Anything(), scope)
         else:
-            self._say("KS6106", target, "a template sets plain names only", "set a name of its own")
+            self._say("KS6106", target, "a template can set plain names only", "set a name of its own")
 
-    def _block(self, node: nodes.Block, scope: Scope) -> None:
-        """The block as the most derived template has it; `super()` leads to the next one."""
+    def visit_block(self, node: nodes.Block, scope: Scope) -> None:
+        """Walk the block of the most derived template; `super()` leads to the next one."""
         versions = self._blocks.get(node.name, [(self._at[-1], node)])
         for template, block in versions[: 1 + self._supers(versions)]:
             self._at.append(template)
@@ -213,7 +205,7 @@ class Walk(Expressions):
 
     @staticmethod
     def _supers(versions: Sequence[tuple[Template, nodes.Block]]) -> int:
-        """How many versions further `super()` leads."""
+        """Return how many versions further `super()` leads."""
         steps = 0
         for _, block in versions[:-1]:
             calls = block.find_all(nodes.Call)
@@ -222,7 +214,7 @@ class Walk(Expressions):
             steps += 1
         return steps
 
-    def _include(self, node: nodes.Include, scope: Scope) -> None:
+    def visit_include(self, node: nodes.Include, scope: Scope) -> None:
         found = self._named(node.template)
         if found is None:
             return
@@ -230,12 +222,12 @@ class Walk(Expressions):
             if is_new:
                 self._body(found.tree.body, dict(scope))
 
-    def _import(self, node: nodes.Import, _scope: Scope) -> None:
+    def visit_import(self, node: nodes.Import, _scope: Scope) -> None:
         found = self._named(node.template)
         if found is not None:
             self._macros[-1][node.target] = macros_of(found, self._names if node.with_context else {})
 
-    def _from_import(self, node: nodes.FromImport, _scope: Scope) -> None:
+    def visit_fromimport(self, node: nodes.FromImport, _scope: Scope) -> None:
         found = self._named(node.template)
         if found is None:
             return
@@ -246,21 +238,3 @@ class Walk(Expressions):
                 self._macros[-1][alias] = known[name]
             else:
                 self._say("KS6103", node, f"`{found.name}` has no macro `{name}`", near(name, known), name)
-
-
-_STATEMENTS: dict[type[nodes.Node], Callable[[Walk, Any, Scope], None]] = {
-    nodes.Output: Walk._output,
-    nodes.For: Walk._loop,
-    nodes.If: Walk._if,
-    nodes.Assign: Walk._assign,
-    nodes.AssignBlock: Walk._assign_block,
-    nodes.With: Walk._with,
-    nodes.Macro: Walk._define,
-    nodes.Block: Walk._block,
-    nodes.Include: Walk._include,
-    nodes.Import: Walk._import,
-    nodes.FromImport: Walk._from_import,
-    nodes.Extends: Walk._nothing,
-    nodes.FilterBlock: Walk._filter_block,
-    nodes.CallBlock: Walk._call_block,
-}

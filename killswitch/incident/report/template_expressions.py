@@ -1,14 +1,15 @@
-"""What an expression of a template reads, held against the shape of what the template is shown."""
+"""Checks the expressions of a template against the types of its variables."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from jinja2 import nodes
+from jinja2.visitor import NodeVisitor
 
 from killswitch.incident.record.filters import FILTERS, OWN_OF_JINJA, TESTS
 from killswitch.incident.report.template_shapes import Anything, ListOf, Parts, Report, Shape, Value
@@ -17,7 +18,7 @@ Scope = dict[str, Shape]
 
 
 class Macro(NamedTuple):
-    """A macro, and where it was written."""
+    """A macro and the template that defines it."""
 
     node: nodes.Macro
     template: Template
@@ -34,17 +35,17 @@ class Template(NamedTuple):
 
 
 _DEEPEST = 20
-"""Templates and macros inside one another."""
+"""The deepest nesting of templates and macros."""
 _MOST_STEPS = 10_000
-"""Nodes that the walk comes by, the body of a macro once for each call. The shipped report comes to an eighth."""
+"""The most nodes that a walk visits, a macro body once for each call. The shipped report needs an eighth."""
 
 
 class TooMuchError(Exception):
-    """The walk has come by too many nodes, or into too deep ones."""
+    """The walk has visited too many nodes, or is nested too deeply."""
 
 
-class Expressions(ABC):
-    """Walks expressions. `report` is told of every problem."""
+class Expressions(NodeVisitor):
+    """Walks expressions and returns the shape of each value. `report` receives every problem."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
@@ -56,16 +57,14 @@ class Expressions(ABC):
         self._under_way: list[nodes.Node] = []
         """The templates and macros that the walk is in."""
 
-    @abstractmethod
-    def _body(self, statements: Iterable[nodes.Node], scope: Scope) -> None:
-        """Walk the statements of a macro's body."""
-
     @contextmanager
     def _inside(self, template: Template, part: nodes.Node, asked: nodes.Node) -> Iterator[bool]:
-        """Walk a template or a macro of one; False, and it is a problem where `asked`, if that leads into itself."""
-        # By identity: Jinja2 takes two macros of the same words for equal.
+        """Enter a template or a macro; yield False, and report a problem at `asked`, if that is a recursion."""
+        # By identity: Jinja2 compares two macros with the same text as equal.
         if any(part is each for each in self._under_way) or self._depth >= _DEEPEST:
-            self._say("KS6106", asked, "templates and macros go round in a circle here", "take one of them out")
+            self._say(
+                "KS6106", asked, "templates and macros call each other in a circle here", "remove one of the calls"
+            )
             yield False
             return
         self._depth += 1
@@ -78,54 +77,71 @@ class Expressions(ABC):
             self._under_way.pop()
             self._depth -= 1
 
-    def _step(self) -> None:
-        """TooMuchError where no more may be walked."""
+    def get_visitor(self, node: nodes.Node) -> Callable[..., Any] | None:
+        """Return the method for a kind of node: `visit_condexpr` for a `CondExpr`."""
+        return getattr(self, f"visit_{type(node).__name__.lower()}", None)
+
+    def visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:
+        """Visit a node; TooMuchError after too many."""
         self._steps += 1
         if self._steps > _MOST_STEPS:
-            raise TooMuchError(f"it comes to more than {_MOST_STEPS:,} steps")
+            raise TooMuchError(f"it takes more than {_MOST_STEPS:,} steps")
+        return super().visit(node, *args, **kwargs)
 
-    def _value(self, node: nodes.Node | None, scope: Scope) -> Shape:
-        self._step()
-        handle = _EXPRESSIONS.get(type(node)) if node is not None else None
-        if handle is not None:
-            return handle(self, node, scope)
-        if node is not None:
-            self._all(node.iter_child_nodes(), scope)
+    def generic_visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:
+        """Visit an expression without a rule of its own as a plain value; report such a statement."""
+        if isinstance(node, nodes.Stmt):
+            what = type(node).__name__
+            self._say("KS6106", node, f"a template may not use {what}", "write it with loops, conditions and macros")
+        else:
+            super().generic_visit(node, *args, **kwargs)
         return Value()
 
-    def _attribute(self, node: nodes.Getattr, scope: Scope) -> Shape:
+    def _value(self, node: nodes.Node | None, scope: Scope) -> Shape:
+        shape: Shape = Value() if node is None else self.visit(node, scope)
+        return shape
+
+    def _body(self, statements: Iterable[nodes.Node], scope: Scope) -> None:
+        for statement in statements:
+            self.visit(statement, scope)
+
+    def visit_getattr(self, node: nodes.Getattr, scope: Scope) -> Shape:
         return self._part(node, node.attr, self._value(node.node, scope))
 
-    def _test(self, node: nodes.Test, scope: Scope) -> Shape:
+    def visit_test(self, node: nodes.Test, scope: Scope) -> Shape:
         if node.name not in TESTS:
             self._say("KS6105", node, f"there is no test `{node.name}`", near(node.name, TESTS), node.name)
         self._all((node.node, *node.args), scope)
         return Value()
 
-    def _choice(self, node: nodes.CondExpr, scope: Scope) -> Shape:
+    def visit_condexpr(self, node: nodes.CondExpr, scope: Scope) -> Shape:
         self._value(node.test, scope)
         return self._either((node.expr1, node.expr2), scope)
 
-    def _one_of(self, node: nodes.BinExpr, scope: Scope) -> Shape:
+    def visit_or(self, node: nodes.And | nodes.Or, scope: Scope) -> Shape:
         return self._either((node.left, node.right), scope)
 
+    visit_and = visit_or
+
     def _either(self, found: Iterable[nodes.Node | None], scope: Scope) -> Shape:
-        """The shape of the first that has parts; the others are plain values then, such as an empty text."""
+        """Return the first shape with fields; the others are plain values then, such as an empty text."""
         shapes = [self._value(each, scope) for each in found]
         return next((shape for shape in shapes if not isinstance(shape, Value)), Value())
 
-    def _written_list(self, node: nodes.List | nodes.Tuple, scope: Scope) -> Shape:
+    def visit_list(self, node: nodes.List | nodes.Tuple, scope: Scope) -> Shape:
         shapes = [self._value(each, scope) for each in node.items]
         return ListOf(shapes[0] if shapes else Anything())
+
+    visit_tuple = visit_list
 
     def _all(self, found: Iterable[nodes.Node | None], scope: Scope) -> None:
         for each in found:
             self._value(each, scope)
 
-    def _name(self, node: nodes.Name, scope: Scope) -> Shape:
+    def visit_name(self, node: nodes.Name, scope: Scope) -> Shape:
         if node.name in scope:
             return scope[node.name]
-        if not any(node.name in level for level in self._macros):
+        if node.name not in self._known_macros():
             self._say("KS6103", node, f"there is no `{node.name}` here", near(node.name, scope), node.name)
         return Anything()
 
@@ -135,13 +151,13 @@ class Expressions(ABC):
         if isinstance(shape, Parts):
             if name in shape.of:
                 return shape.of[name]
-            self._say("KS6104", node, f"{said(shape)} has no part `{name}`", near(name, shape.of), name)
+            self._say("KS6104", node, f"{said(shape)} has no field `{name}`", near(name, shape.of), name)
         else:
             what = "a list" if isinstance(shape, ListOf) else "a plain value"
-            self._say("KS6104", node, f"{what} has no part `{name}`", "show it as it is, or with a filter", name)
+            self._say("KS6104", node, f"{what} has no field `{name}`", "print it as it is, or with a filter", name)
         return Anything()
 
-    def _item(self, node: nodes.Getitem, scope: Scope) -> Shape:
+    def visit_getitem(self, node: nodes.Getitem, scope: Scope) -> Shape:
         shape = self._value(node.node, scope)
         if isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
             return self._part(node, node.arg.value, shape)
@@ -150,7 +166,7 @@ class Expressions(ABC):
             return shape if isinstance(node.arg, nodes.Slice) else shape.item
         return Anything()
 
-    def _filter(self, node: nodes.Filter, scope: Scope) -> Shape:
+    def visit_filter(self, node: nodes.Filter, scope: Scope) -> Shape:
         known = (*FILTERS, *OWN_OF_JINJA)
         if node.name not in known:
             self._say("KS6105", node, f"there is no filter `{node.name}`", near(node.name, known), node.name)
@@ -160,7 +176,7 @@ class Expressions(ABC):
             return shape.item
         return Value() if node.name in known else Anything()
 
-    def _call(self, node: nodes.Call, scope: Scope) -> Shape:
+    def visit_call(self, node: nodes.Call, scope: Scope) -> Shape:
         given = [self._value(each, scope) for each in node.args]
         named = {each.key: self._value(each.value, scope) for each in node.kwargs}
         macro = self._macro(node.node)
@@ -180,35 +196,20 @@ class Expressions(ABC):
         return Value()
 
     def _macro(self, called: nodes.Expr) -> Macro | None:
-        if isinstance(called, nodes.Name):
-            found = next((level[called.name] for level in reversed(self._macros) if called.name in level), None)
-            return found if isinstance(found, Macro) else None
         if isinstance(called, nodes.Getattr) and isinstance(called.node, nodes.Name):
-            group = next(
-                (level[called.node.name] for level in reversed(self._macros) if called.node.name in level), None
-            )
+            group = self._known_macros().get(called.node.name)
             return group.get(called.attr) if isinstance(group, dict) else None
-        return None
+        found = self._known_macros().get(called.name) if isinstance(called, nodes.Name) else None
+        return found if isinstance(found, Macro) else None
+
+    def _known_macros(self) -> Mapping[str, Macro | dict[str, Macro]]:
+        """Return the macros and imported templates by name, the innermost first."""
+        return ChainMap(*reversed(self._macros))
 
     def _say(self, code: str, node: nodes.Node | None, message: str, fix: str, word: str | None = None) -> None:
         file = self._at[-1].file if self._at else None
         line = 1 if node is None else node.lineno
         self._report(code, file, line, word, message, fix)
-
-
-_EXPRESSIONS: dict[type[nodes.Node], Callable[[Expressions, Any, Scope], Shape]] = {
-    nodes.Name: Expressions._name,
-    nodes.Getattr: Expressions._attribute,
-    nodes.Getitem: Expressions._item,
-    nodes.Filter: Expressions._filter,
-    nodes.Test: Expressions._test,
-    nodes.Call: Expressions._call,
-    nodes.CondExpr: Expressions._choice,
-    nodes.And: Expressions._one_of,
-    nodes.Or: Expressions._one_of,
-    nodes.List: Expressions._written_list,
-    nodes.Tuple: Expressions._written_list,
-}
 
 
 def macros_of(template: Template, names: Scope) -> dict[str, Macro]:

@@ -1,4 +1,4 @@
-"""What a template may ask of a value, and what is wrong where it asks for something else."""
+"""The shapes of values in templates, and the diagnostics for reading anything else."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from killswitch.policy.diagnostics.problem import Diagnostic
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A text, a number, an instant: nothing can be asked of it."""
+    """A text, a number or an instant: it has no fields."""
 
 
 @dataclass(frozen=True, slots=True)
 class Anything:
-    """What is not known, and so not judged."""
+    """An unknown value, which is not checked."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListOf:
-    """Several values of one shape."""
+    """A list of values of one shape."""
 
     item: Shape
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A record: the shape of each of its parts."""
+    """A record: the shape of each of its fields."""
 
     name: str
     of: Mapping[str, Shape]
@@ -53,12 +53,12 @@ LOOP = Parts(
         "nextitem": Anything(),
     },
 )
-"""What Jinja2 says of a loop inside it."""
+"""The fields of Jinja2's `loop`."""
 
 
 @cache
 def shape_of(declared: Any) -> Shape:
-    """The shape of an annotation of the record."""
+    """Return the shape of an annotation of the record."""
     if get_origin(declared) is Annotated:
         return shape_of(get_args(declared)[0])
     if get_origin(declared) in (Union, UnionType):
@@ -73,13 +73,13 @@ def shape_of(declared: Any) -> Shape:
 
 
 class Report(Protocol):
-    """Is told of a problem: `file` None is the document itself, `word` what to underline in the line."""
+    """Receives a problem: `file` None is the document itself, `word` is what to underline in the line."""
 
     def __call__(self, code: str, file: str | None, line: int, word: str | None, message: str, fix: str) -> None: ...
 
 
 def in_template(code: str, file: str, line: int, word: str | None, message: str, fix: str) -> Diagnostic:
-    """The problem at its line of the template, the word underlined where it stands there."""
+    """Return the problem at its line of the template, with the word underlined."""
     text = _line(file, line)
     found = None if word is None else re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text)
     start, end = found.span() if found else (len(text) - len(text.lstrip()), len(text.rstrip()))
@@ -90,5 +90,5 @@ def _line(file: str, line: int) -> str:
     try:
         lines = Path(file).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
-        return ""  # it is gone since, or is no text: then the place has no line to show
+        return ""  # deleted meanwhile, or not text: then the place has no line to show
     return lines[line - 1] if 0 < line <= len(lines) else ""

@@ -1,4 +1,4 @@
-"""Templates of runbooks and reports: Jinja2 in its sandbox, strict, and with reach into their own folders only."""
+"""Templates of runbooks and reports: strict Jinja2 in its sandbox, restricted to their own folders."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ REPORT = "report" + SUFFIX
 GENERIC = "stage" + SUFFIX
 ESCAPED = "escaped"
 LARGEST = 64 << 10
-"""Bytes. A template is read by people."""
+"""The largest template in bytes. Templates are written and read by people."""
 _WRONG = (
     ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RecursionError, SyntaxError, TypeError,
     ValueError,
 )  # fmt: skip
-"""What rendering raises beside Jinja2's own, SyntaxError where Python does not take what was compiled."""
+"""What rendering raises besides Jinja2's own errors; SyntaxError where Python rejects the compiled template."""
 
 
 class RenderingError(Exception):
-    """A template could not be rendered; the message names it, the line and the cause."""
+    """A template could not be rendered; the message has its name, the line and the cause."""
 
 
 class _Sandbox(SandboxedEnvironment):
-    """What is asked of something unknown is unknown too; an attribute that is not there is an error.
+    """A field of an unknown value is unknown; an unknown attribute is an error.
 
-    One is made for each rendering, and holds what that may cost.
+    One is made for each rendering and holds its budget.
     """
 
     budget: Budget
@@ -60,25 +60,26 @@ class _Sandbox(SandboxedEnvironment):
         return None if obj is None else super().getitem(obj, argument)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Numbers only: a text times a thousand million is a full memory. Texts are put together with `~`."""
+        """Calculate with numbers only: a text times a billion fills the memory. `~` joins texts."""
         if operator == "**" or not all(isinstance(each, int | float | Decimal) for each in (left, right)):
-            raise RenderingError(f"a template may reckon with numbers only, and {operator} was asked for")
+            raise RenderingError(f"a template can calculate with numbers only, not with {operator} of other values")
         self.budget.number(left)
         self.budget.number(right)
         return super().call_binop(context, operator, left, right)
 
     def concat(self, pieces: Iterable[str]) -> str:
-        """How Jinja2 puts together the page, and what macros and blocks come to."""
+        """Join the page, and the results of macros and blocks."""
         return self.budget.concat(pieces)
 
     def call(self, context: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:
-        """Macros, blocks and loops may be called; a method of a value may not."""
+        """Call macros, blocks and loops; a method of a value is refused."""
         if not type(obj).__module__.startswith("jinja2."):
-            raise RenderingError(f"a template may call macros only, not {type(obj).__name__}")
+            raise RenderingError(f"a template can call macros only, not {type(obj).__name__}")
         return super().call(context, obj, *args, **kwargs)
 
     def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
-        """Jinja2 would escape for HTML where a value meets text in `~`; and of an `if` without `else` make an error."""
+        """Prevent that Jinja2 escapes for HTML where a value meets text in `~`, and that an `if` without `else` is
+        an error."""
         for joined in source.find_all(nodes.Concat):
             joined.nodes = [_for_markdown(node) for node in joined.nodes]
         for choice in source.find_all(nodes.CondExpr):
@@ -89,16 +90,16 @@ class _Sandbox(SandboxedEnvironment):
 
 
 def _for_markdown(node: nodes.Expr) -> nodes.Expr:
-    """A text of the template as it is; anything else escaped."""
+    """Return a text of the template as it is; anything else escaped."""
     if isinstance(node, nodes.Const) and isinstance(node.value, str):
         return nodes.MarkSafe(node, lineno=node.lineno)
     return nodes.Filter(node, ESCAPED, [], [], None, None, lineno=node.lineno)
 
 
 def environment(own: Collection[Path] = ()) -> SandboxedEnvironment:
-    """Where templates are found: the folders of their own first, then the shipped ones; no other file is read.
+    """Return the environment: the templates' own folders first, then the shipped ones; no other file is read.
 
-    `shipped/NAME` is a shipped one even where there is one of its own by that name. Every value is escaped for
+    `shipped/NAME` is a shipped template even where there is an own one of that name. Every value is escaped for
     Markdown, whatever a template does with it.
     """
     loaders: list[BaseLoader] = [_OwnFolder([folder]) for folder in dict.fromkeys(own)]
@@ -128,12 +129,12 @@ def environment(own: Collection[Path] = ()) -> SandboxedEnvironment:
 
 
 def _bound(made: SandboxedEnvironment, known: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter of Jinja2 as a function of the value alone: some are given the environment first."""
+    """Return a filter of Jinja2 as a function of the value alone: some take the environment first."""
     return partial(known, made) if hasattr(known, "jinja_pass_arg") else known
 
 
 class _OwnFolder(FileSystemLoader):
-    """The folder of a document: somebody else's, whatever it was when the documents were checked."""
+    """The folder of a document, which may have changed since the documents were checked."""
 
     def get_source(self, environment: Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
         for folder in self.searchpath:
@@ -144,14 +145,14 @@ class _OwnFolder(FileSystemLoader):
 
 
 def _finalize(value: object) -> object:
-    """Jinja2 would escape for HTML; Markdown is what comes out, so it is escaped here and left alone afterwards."""
+    """Escape for Markdown here, so that Jinja2 does not escape for HTML."""
     if isinstance(value, Undefined):
-        return value  # printing it raises, and says what is missing
+        return value  # printing it raises and names what is missing
     return value if isinstance(value, Markup) else escape(value)
 
 
 def render(found: SandboxedEnvironment, template: str, context: dict[str, object]) -> str:
-    """The Markdown of a template. RenderingError, in words, whatever goes wrong in it."""
+    """Return the Markdown of a template. RenderingError for any failure."""
     try:
         return found.get_template(template).render(context)
     except BudgetError as error:

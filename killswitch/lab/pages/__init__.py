@@ -1,1 +1,1 @@
-"""What a person sees of a backtest: one content, told as text, Markdown and HTML."""
+"""Pages about a backtest: one content as text, Markdown and HTML."""

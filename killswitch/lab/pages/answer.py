@@ -1,21 +1,20 @@
-"""The whole answer of `ksctl backtest`, format `killswitch.backtest/v1`: what every page of it is made of."""
+"""The complete answer of `ksctl backtest`, format `killswitch.backtest/v1`, from which every page is made."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import msgspec
 from msgspec import Struct
 
 from killswitch.graph.nodes import PolicySet
-from killswitch.lab.campaign import Campaign, Results, Tried
+from killswitch.lab.campaign import Campaign, Fault, Results, Tried
 from killswitch.lab.outcome import BACKTEST_FORMAT, Run
 from killswitch.lab.summary import Summary, summarise
 
 
 class PoliciesUsed(Struct, frozen=True):
-    """Which policies were tried: their names, content digest, git commit where there is one, and variant."""
+    """The tested policies: their names, content digest, git commit where there is one, and variant."""
 
     names: tuple[str, ...]
     digest: str
@@ -24,7 +23,7 @@ class PoliciesUsed(Struct, frozen=True):
 
 
 class BookTried(Struct, frozen=True):
-    """One book, as its YAML would say it, in one market; `runs` in the order of the rules, without courses."""
+    """One book, as in its YAML, in one market; `runs` in the order of the rules, without equity curves."""
 
     market: str
     kind: str
@@ -32,19 +31,11 @@ class BookTried(Struct, frozen=True):
     runs: tuple[Run, ...]
 
 
-class NotRun(Struct, frozen=True):
-    """What could not be run, and why."""
-
-    market: str
-    book: str
-    rule: str | None
-    text: str
-
-
 class Answer(Struct, frozen=True):
-    """`complete` false: stopped (`stopped`), or something could not be run (`not_run`); what is there is whole.
+    """`complete` is false if the campaign was stopped (`stopped`) or a run failed (`not_run`); the runs given are
+    whole.
 
-    `missing` says in words which books a market has too few symbols for.
+    `missing` describes the books for which a market has too few symbols.
     """
 
     format: str
@@ -58,14 +49,11 @@ class Answer(Struct, frozen=True):
     books: tuple[BookTried, ...]
     summary: Summary
     missing: tuple[str, ...]
-    not_run: tuple[NotRun, ...]
-
-
-FORMAT: Final = BACKTEST_FORMAT
+    not_run: tuple[Fault, ...]
 
 
 def used(policies: PolicySet, variant: str | None = None) -> PoliciesUsed:
-    """What an answer says of a policy set."""
+    """Describe a policy set."""
     names = tuple(graph.policy for graph in policies.graphs)
     return PoliciesUsed(names, policies.digest, policies.commit, variant)
 
@@ -73,12 +61,12 @@ def used(policies: PolicySet, variant: str | None = None) -> PoliciesUsed:
 def answer(
     policies: PoliciesUsed, campaign: Campaign, results: Results, *, seed: int, missing: Sequence[str]
 ) -> Answer:
-    """The answer for the results of `campaign`."""
+    """Return the answer for the results of `campaign`."""
     from killswitch.lab.pages.verdict import verdict
 
     summary = summarise(results.tried, campaign.rules)
     return Answer(
-        format=FORMAT,
+        format=BACKTEST_FORMAT,
         complete=results.complete,
         stopped=results.stopped and not results.complete,
         policies=policies,
@@ -89,12 +77,12 @@ def answer(
         books=tuple(_tried(each) for each in results.tried),
         summary=summary,
         missing=tuple(missing),
-        not_run=tuple(NotRun(f.market, f.book, f.rule, f.text) for f in results.faults),
+        not_run=results.faults,
     )
 
 
 def encode(whole: Answer) -> bytes:
-    """As JSON, indented: people read it too. Decimals are text, instants RFC 3339."""
+    """Encode as indented JSON. Decimals are text, instants RFC 3339."""
     return msgspec.json.format(msgspec.json.encode(whole), indent=2)
 
 

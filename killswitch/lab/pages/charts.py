@@ -1,27 +1,27 @@
-"""The charts of one book: equity under every rule, P&L by side, and what was held."""
+"""The charts of one book: equity under every rule, P&L by side, and positions."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from killswitch.lab.campaign import STAGED, Tried
 from killswitch.lab.outcome import Course, Run
 from killswitch.lab.pages.document import Figure
 from killswitch.model.instant import to_micros
-from killswitch.render.line_chart import line_chart, stacked_chart
+from killswitch.render.line_chart import line_chart
 from killswitch.render.series import Mark
 
 WIDE, NARROW = (11.0, 3.4), (3.9, 2.6)
-"""Inches of the drawing on a wide screen and on a phone: text keeps its size on both."""
+"""Size of the drawing in inches on a wide screen and on a phone: text keeps its size on both."""
 _MOST_MARKS = 12
 _HOUR = 3600 * 1_000_000
 BEFORE, AFTER = 3 * _HOUR, 6 * _HOUR
-"""What is drawn once more, larger, around the first stage that fired."""
+"""The time around the first stage that fired which a second chart enlarges."""
 
 
 def figures(tried: Tried, currency: str) -> tuple[Figure, ...]:
-    """The charts of a book whose runs have courses; none for one whose have not."""
+    """Return the charts of a book whose runs have equity curves; empty otherwise."""
     courses = [(run, run.course) for run in tried.runs if run.course is not None]
     if not courses:
         return ()
@@ -29,14 +29,14 @@ def figures(tried: Tried, currency: str) -> tuple[Figure, ...]:
     for run, course in courses:
         if run.rule == STAGED:
             sides = {"longs": course.long_pnl, "shorts": course.short_pnl}
-            drawn.append(_figure("P&L by side, staged (before fees)", course.at, sides, currency, run, line_chart))
-            drawn.append(_figure("Positions, staged (long above zero)", course.at, course.held, currency, run,
-                                 stacked_chart))  # fmt: skip
+            drawn.append(_figure("P&L by side, staged (before fees)", course.at, sides, currency, run))
+            caption = "Positions, staged (long above zero)"
+            drawn.append(_figure(caption, course.at, course.held, currency, run, stacked=True))
     return tuple(drawn)
 
 
 def marks(run: Run) -> tuple[Mark, ...]:
-    """The first stages that fired, each with its level."""
+    """Return the first stages that fired, each with its level."""
     return tuple(
         Mark(to_micros(firing.at), f"{firing.level} {firing.stage or ''}".strip(), firing.level)
         for firing in run.firings[:_MOST_MARKS]
@@ -48,7 +48,7 @@ def _equity(courses: Sequence[tuple[Run, Course]], currency: str) -> Iterator[Fi
     gap = float("nan")
     series = {run.rule: [*course.equity, *[gap] * (len(longest.at) - len(course.at))] for run, course in courses}
     staged = next((run for run, _ in courses if run.rule == STAGED), courses[0][0])
-    yield _figure("Equity", longest.at, series, currency, staged, line_chart)
+    yield _figure("Equity", longest.at, series, currency, staged)
     if not staged.firings:
         return
     fired = to_micros(staged.firings[0].at)
@@ -56,18 +56,22 @@ def _equity(courses: Sequence[tuple[Run, Course]], currency: str) -> Iterator[Fi
     if 2 * (end - first) < len(longest.at):
         near = {rule: values[first:end] for rule, values in series.items()}
         caption = f"Equity around the first stage that fired ({staged.firings[0].at:%Y-%m-%d})"
-        yield _figure(caption, longest.at[first:end], near, currency, staged,
-                      line_chart)  # fmt: skip
+        yield _figure(caption, longest.at[first:end], near, currency, staged)
 
 
 def _figure(
-    caption: str, at: Sequence[int], series: Mapping[str, Sequence[float]], currency: str, run: Run,
-    chart: Callable[..., str],
-) -> Figure:  # fmt: skip
+    caption: str,
+    at: Sequence[int],
+    series: Mapping[str, Sequence[float]],
+    currency: str,
+    run: Run,
+    *,
+    stacked: bool = False,
+) -> Figure:
     title = f"{caption}: {run.book} in {run.market}"
     seen = [mark for mark in marks(run) if at and at[0] <= mark.at <= at[-1]]
     wide, narrow = (
-        chart(title, at, series, unit=currency, marks=seen, width=width, height=height)
+        line_chart(title, at, series, unit=currency, marks=seen, width=width, height=height, stacked=stacked)
         for width, height in (WIDE, NARROW)
     )
     return Figure(caption, wide, narrow)

@@ -1,21 +1,20 @@
-"""From an answer to its page: what is shown, in which order, and why a stage fired."""
+"""Builds the page of an answer: its sections, tables, and the reasons of firings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
 
-from killswitch.graph.nodes import Graph, PolicySet, Trigger
+from killswitch.graph.nodes import PolicySet, SignalRef
 from killswitch.lab.campaign import CLOSE_ALL, NONE, STAGED, Results, Tried
 from killswitch.lab.outcome import Closed, Firing, Run
 from killswitch.lab.pages.answer import Answer
 from killswitch.lab.pages.document import Figure, Page, Section, Table
-from killswitch.lab.pages.verdict import NAMES, partial, percent
-from killswitch.lab.summary import Against, Figures, Group
-from killswitch.model.decision import TriggerReading
+from killswitch.lab.pages.verdict import NAMES, currency_of, partial, percent
+from killswitch.lab.summary import Against, Figures, Group, Losers
 from killswitch.render.formats import instant, interval, lasting, money
-from killswitch.signals.catalogue import CATALOGUE
+from killswitch.signals.catalogue import BY_NAME
 
 NOTES = (
     "Bars go through a paper market: 0.05% taker fee, 0.01% half spread, linear impact, at most a tenth of a bar's "
@@ -30,8 +29,8 @@ Drawings = dict[tuple[str, str], tuple[Figure, ...]]
 
 
 def page(found: Answer, results: Results, policies: PolicySet, drawings: Drawings | None = None) -> Page:
-    """The page of `found`. `policies` give the reasons their words; books without drawings are told in tables only."""
-    reasons = Reasons(policies)
+    """Return the page of `found`. `policies` explain the firings; books without drawings appear in tables only."""
+    reasons = _reasons(policies)
     sections: list[Section] = []
     if results.wanted > 1:
         sections += _summary(found)
@@ -65,7 +64,11 @@ def _facts(found: Answer, results: Results) -> Iterator[tuple[str, str]]:
     yield ("Market" if len(markets) == 1 else "Markets"), ", ".join(markets) or "-"
     if results.wanted == 1 and results.tried:
         (run, *_) = results.tried[0].runs
-        yield "Book", f"{run.book}: equity {money(run.start_equity)}, gross {money(run.gross_start)}"
+        currency = currency_of(results.tried)
+        yield (
+            "Book",
+            f"{run.book}: equity {money(run.start_equity, currency)}, gross {money(run.gross_start, currency)}",
+        )
         yield "Bars", f"{run.bars:,} from {instant(run.begins)} to {instant(run.ends)}"
     else:
         yield "Books", f"{results.wanted:,}"
@@ -103,8 +106,8 @@ def _firings(run: Run, reasons: Reasons) -> Table:
     head = ("fired", "stage", "why", "loss", "closed", "gross", "verified", "hedge then", "cost")
     rows = tuple(
         (
-            instant(firing.at), f"{firing.level} {firing.stage or ''}".strip(), reasons.why(firing),
-            firing.source or "-", closed_words(firing.closed, short=False),
+            instant(firing.at), f"{firing.level} {firing.stage or ''}".strip(), _why(firing, reasons),
+            firing.source or "-", closed_words(firing.closed),
             f"{money(firing.gross_before)} → {money(firing.gross_after)}", verified_words(firing),
             hedge_words(firing), money(firing.cost),
         )
@@ -136,14 +139,14 @@ def _summary(found: Answer) -> Iterator[Section]:
     if summary.groups[1:]:
         tables = (against_table(summary.groups[1:]), figures_table(summary.groups[1:]))
         yield Section("By market and kind of book", tables=tables, folded=folded)
-    losers = tuple(_losers(losers.rule, found) for losers in summary.losers if losers.books)
+    losers = tuple(_losers(losers) for losers in summary.losers if losers.books)
     words = () if losers else ("In no book did staging end poorer than an alternative.",)
     yield Section("Where staging loses most", words=words, tables=losers)
     yield _in_turn(found)
 
 
 def _where(groups: Sequence[Group]) -> Section:
-    """A line for each market and kind of book: whether staging helps there, and by how much."""
+    """Return a line for each market and kind of book: whether staging helps there, and by how much."""
     figures = (f"{what}: {rule}" for what in ("drawdown", "final") for rule in _COMPARED)
     head = ("books of", "books", "staging", *figures)
     rows = []
@@ -172,21 +175,20 @@ def _helps(staged: Figures, bare: Figures) -> str:
     return "helps" if staged.final_mean >= bare.final_mean else "at a price"
 
 
-def _losers(rule: str, found: Answer) -> Table:
-    (losers,) = (each for each in found.summary.losers if each.rule == rule)
+def _losers(losers: Losers) -> Table:
     rows = tuple(
         (one.book, one.market, money(one.staged), money(one.alternative), money(one.difference), _yes(one.in_turn))
         for one in losers.books
     )
-    head = ("book", "market", "staged", rule, "difference", "both sides in turn")
-    return _short(Table(head, rows, numbers=(2, 3, 4), caption=f"Against {NAMES[rule]}"))
+    head = ("book", "market", "staged", losers.rule, "difference", "both sides in turn")
+    return _short(Table(head, rows, numbers=(2, 3, 4), caption=f"Against {NAMES[losers.rule]}"))
 
 
 def _in_turn(found: Answer) -> Section:
     turns = found.summary.in_turn
     title = "Both sides closed in turn (case D20)"
     if not turns:
-        return Section(title, words=("In no book: no side was closed after the other had gone.",))
+        return Section(title, words=("No book: no side was closed after the other was gone.",))
     rows = tuple(
         (
             turn.book, turn.market, f"{turn.first}s {instant(turn.first_at)}", instant(turn.second_at),
@@ -196,14 +198,14 @@ def _in_turn(found: Answer) -> Section:
     )  # fmt: skip
     head = ("book", "market", "first closed", "other side closed", "staged", "none")
     words = (
-        f"In {len(turns)} books the losing side was closed first, and the side that had hedged it later, alone: what "
+        f"In {len(turns)} books the losing side was closed first, and the side that had hedged it later, alone. This "
         "happens when a fall turns into a rebound.",
     )
     return Section(title, words, (_short(Table(head, rows, numbers=(4, 5))),), folded=len(rows) > 12)
 
 
 def against_table(groups: Sequence[Group]) -> Table:
-    """Staging against each alternative, a line for each group and alternative."""
+    """Return staging against each alternative, a line for each group and alternative."""
     head = ("books of", "against", "books", "richer", "poorer", "smaller drawdown", "greater", "mean difference")
     rows = tuple((_name(group), *_against(against)) for group in groups for against in group.against)
     return Table(head, rows, numbers=(2, 3, 4, 5, 6, 7), caption="Staging against each alternative")
@@ -215,7 +217,7 @@ def _against(against: Against) -> tuple[str, ...]:
 
 
 def figures_table(groups: Sequence[Group]) -> Table:
-    """The figures of each rule, a line for each group and rule."""
+    """Return the figures of each rule, a line for each group and rule."""
     head = (
         "books of", "rule", "books", "final equity", "mean drawdown", "95th percentile", "over 20%",
         "turnover ÷ gross", "gross kept", "costs", "liquidated",
@@ -252,7 +254,7 @@ def _every_book(tried: Sequence[Tried], rules: Sequence[str]) -> Table:
 
 
 def _short(table: Table) -> Table:
-    """Without its second column, the market, where there is only one: the page's facts name it."""
+    """Remove the second column, the market, where there is only one: the page's facts name it."""
     if len({row[1] for row in table.rows}) > 1:
         return table
     rows = tuple((row[0], *row[2:]) for row in table.rows)
@@ -269,54 +271,51 @@ def _two(tried: Tried, rule: str) -> tuple[str, str]:
 
 def _not_run(found: Answer) -> Section:
     rows = tuple((one.market or "-", one.book, one.rule or "-", one.text) for one in found.not_run)
-    return Section("What could not be run", tables=(Table(("market", "book", "rule", "why"), rows),))
+    return Section("Failed runs", tables=(Table(("market", "book", "rule", "why"), rows),))
 
 
 def _yes(so: bool) -> str:
     return "yes" if so else "no"
 
 
-_UNITS = {signal.name: signal.unit for signal in CATALOGUE}
-_FEW = 4
+Reasons = Mapping[tuple[str, str], tuple[str, str | None, str]]
+"""Policy and trigger → its signal, unit and threshold; triggers by an expression are absent."""
 
 
-class Reasons:
-    """Words for the firings of one policy set."""
-
-    def __init__(self, policies: PolicySet) -> None:
-        self._triggers: dict[tuple[str, str], tuple[Graph, Trigger]] = {
-            (graph.policy, trigger.name): (graph, trigger) for graph in policies.graphs for trigger in graph.triggers
-        }
-
-    def why(self, firing: Firing) -> str:
-        """Its triggers: `equity.drawdown over 15m 4.67% >= 4.5%`."""
-        return "; ".join(self._why(firing.policy, reading) for reading in firing.triggers) or "-"
-
-    def _why(self, policy: str, reading: TriggerReading) -> str:
-        graph, trigger = self._triggers.get((policy, reading.name), (None, None))
-        threshold = trigger.threshold if trigger else None
-        if graph is None or threshold is None:
-            return reading.name
-        signal = graph.signals[threshold.index]
-        over = f" over {lasting(timedelta(microseconds=signal.window))}" if signal.window else ""
-        low, high = reading.value or (None, None)
-        span = (None if low is None else float(low), None if high is None else float(high))
-        return f"{signal.name}{over} {interval(span, _UNITS.get(signal.name))} {threshold.op} {threshold.written}"
+def _reasons(policies: PolicySet) -> Reasons:
+    return {
+        (graph.policy, trigger.name): (
+            _signal(graph.signals[limit.index]), BY_NAME[graph.signals[limit.index].name].unit,
+            f"{limit.op} {limit.written}",
+        )
+        for graph in policies.graphs
+        for trigger in graph.triggers
+        if (limit := trigger.threshold) is not None
+    }  # fmt: skip
 
 
-def closed_words(closed: tuple[Closed, ...], *, short: bool) -> str:
-    """What a firing closed, largest first; `short` names a few and counts the rest."""
+def _signal(signal: SignalRef) -> str:
+    over = f" over {lasting(timedelta(microseconds=signal.window))}" if signal.window else ""
+    return f"{signal.name}{over}"
+
+
+def _why(firing: Firing, reasons: Reasons) -> str:
+    """Return the triggers: `equity.drawdown over 15m 4.67% >= 4.5%`; of one by an expression, its name."""
+    found = []
+    for reading in firing.triggers:
+        signal, unit, threshold = reasons.get((firing.policy, reading.name), (None, None, None))
+        found.append(f"{signal} {interval(reading.value, unit)} {threshold}" if signal else reading.name)
+    return "; ".join(found) or "-"
+
+
+def closed_words(closed: tuple[Closed, ...]) -> str:
+    """Return what a firing closed, largest first."""
     ordered = sorted(closed, key=lambda each: (-each.notional, each.symbol))
-    if not ordered:
-        return "nothing"
-    shown = ordered[:_FEW] if short else ordered
-    words = [f"{each.symbol} {each.side} {money(each.notional)}" for each in shown]
-    left = len(ordered) - len(shown)
-    return ", ".join(words) + (f" and {left} more" if left else "")
+    return ", ".join(f"{each.symbol} {each.side} {money(each.notional)}" for each in ordered) or "nothing"
 
 
 def verified_words(firing: Firing) -> str:
-    """When the venue showed every target reached, counted from the firing."""
+    """Return when the venue showed every target reached, counted from the firing."""
     if firing.ended is None:
         return "nothing to close"
     if firing.verified_at is None:
@@ -326,7 +325,7 @@ def verified_words(firing: Firing) -> str:
 
 
 def hedge_words(firing: Firing) -> str:
-    """Whether the other side stood when the close was verified, and how much of it."""
+    """Return whether the other side remained when the close was verified, and how much of it."""
     if firing.hedge is None:
         return "-"
     kept = "" if firing.hedge_kept is None or firing.hedge == "closed" else f" ({firing.hedge_kept:.0%})"

@@ -1,4 +1,4 @@
-"""A page that is written as text, as Markdown or as HTML."""
+"""A page document, rendered as text, Markdown or HTML."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from textwrap import wrap
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from killswitch.incident.report.page import html_page
+
 WIDEST = 48
-"""Letters of a cell on one line of text."""
+"""The most characters of a cell on one line of text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows under their heads; `numbers` are the columns that hold numbers, which stand to the right."""
+    """Rows under their heads; `numbers` are the right-aligned columns."""
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -27,7 +28,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A chart in two drawings: for a wide screen and for a phone. Both are `<svg>` elements."""
+    """A chart in two drawings, for a wide screen and for a phone. Both are `<svg>` elements."""
 
     caption: str
     wide: str
@@ -36,7 +37,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A title with words, tables and figures under it; a `folded` one is closed until it is asked for."""
+    """A title with text, tables and figures; a `folded` one is closed until it is opened."""
 
     title: str
     words: tuple[str, ...] = ()
@@ -47,7 +48,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """`verdict` is the answer in plain words, `facts` is what it was made from, `warning` what is wrong with it."""
+    """`verdict` is the answer in sentences, `facts` is its basis, `warning` its limitation."""
 
     title: str
     warning: str
@@ -58,7 +59,7 @@ class Page:
 
 
 def aligned(table: Table, indent: str = "  ") -> str:
-    """The table as text in columns, numbers to the right, long cells on several lines, without trailing blanks."""
+    """Return the table as text columns, numbers right-aligned, long cells wrapped, without trailing blanks."""
     rows = [[_wrapped(cell) for cell in row] for row in (table.head, *table.rows)]
     widths = [max(len(line) for row in rows for line in row[column]) for column in range(len(table.head))]
 
@@ -78,7 +79,8 @@ def _wrapped(cell: str) -> list[str]:
 
 
 def text(page: Page) -> str:
-    """The page in columns. Folded sections are left out, and named at the end; no name commands the terminal."""
+    """Return the page in text columns. Folded sections are omitted and named at the end; control characters are
+    replaced."""
     lines = "\n".join(_text_lines(page)).rstrip()
     return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in lines) + "\n"
 
@@ -98,7 +100,7 @@ def _text_lines(page: Page) -> Iterator[str]:
     folded = [section.title for section in page.sections if section.folded]
     if folded:
         yield ""
-        yield f"Left out here, but in --output json, markdown and html: {', '.join(folded)}."
+        yield f"Omitted here, but included in --output json, markdown and html: {', '.join(folded)}."
 
 
 def _text_section(section: Section) -> Iterator[str]:
@@ -113,16 +115,16 @@ def _text_section(section: Section) -> Iterator[str]:
 
 
 _MARKUP = re.compile(r"[\\`*{}\[\]<>#|~&$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-"""What Markdown could take for markup; an underscore inside a word is none."""
+"""Characters that Markdown could parse as markup; an underscore inside a word is not."""
 
 
 def markdown(page: Page) -> str:
-    """The whole page, folded sections too; charts are left to HTML."""
+    """Return the whole page as Markdown, including folded sections, without charts."""
     return "\n".join(_markdown_lines(page)).rstrip() + "\n"
 
 
 def table_lines(table: Table) -> Iterator[str]:
-    """A table; names that others wrote stay names."""
+    """Yield a table as Markdown; names written by users are escaped."""
     yield _row(table.head)
     yield _row(["---:" if column in table.numbers else "---" for column in range(len(table.head))], plain=True)
     yield from (_row(row) for row in table.rows)
@@ -161,14 +163,11 @@ def _row(cells: Sequence[str], *, plain: bool = False) -> str:
 
 
 def _plain(text: str) -> str:
-    """Nothing in it is markup, and it stays on its line."""
+    """Escape all markup, on one line."""
     return _MARKUP.sub(lambda found: f"\\{found[0]}", " ".join(text.split()))
 
 
 def html(page: Page) -> str:
-    """The file. Every text is escaped; only charts, which this program drew, go in as they are."""
-    loader = PackageLoader("killswitch.lab.pages", "")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("page.html.j2").render(page=page, drawing=Markup)
+    """Return the page as HTML. Every text is escaped; only charts, which this program drew, are inserted as they
+    are."""
+    return html_page("page.html.j2", "killswitch.lab.pages", page=page, drawing=Markup)

@@ -1,4 +1,4 @@
-"""The answer in plain words."""
+"""The answer of a backtest in sentences."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ NAMES = {
 
 
 def verdict(results: Results, rules: Sequence[str], summary: Summary) -> tuple[str, ...]:
-    """Sentences: about the one book, or about all of them together."""
+    """Return sentences about the one book, or about all books together."""
     others = [rule for rule in rules if rule != STAGED]
     if len(results.tried) == 1 and results.wanted == 1:
         return tuple(_of_one(results.tried[0], others))
-    return tuple(_of_many(summary))
+    return tuple(_of_many(summary, currency_of(results.tried)))
 
 
 def partial(results: Results, rules: Sequence[str]) -> str:
-    """What a result lacks; empty for a whole one."""
+    """Return what a result lacks; empty for a complete one."""
     if results.complete:
         return ""
     why = "stopped before its end" if results.stopped else "not everything could be run"
@@ -37,8 +37,14 @@ def partial(results: Results, rules: Sequence[str]) -> str:
 
 
 def percent(share: Decimal) -> str:
-    """`17.7%`."""
+    """Format a share: `17.7%`."""
     return f"{share:.1%}"
+
+
+def currency_of(tried: Sequence[Tried]) -> str | None:
+    """Return the currency of all books; None where they differ."""
+    found = {account.currency for each in tried for account in each.member.book.accounts}
+    return found.pop() if len(found) == 1 else None
 
 
 def _of_one(tried: Tried, others: Sequence[str]) -> Iterator[str]:
@@ -46,20 +52,21 @@ def _of_one(tried: Tried, others: Sequence[str]) -> Iterator[str]:
     if staged is None:
         return
     if not staged.firings:
-        yield "No stage fired: the policies left this book alone."
+        yield "No stage fired: the policies did not change this book."
     told = [(rule, run) for rule in others if (run := tried.run(rule)) is not None]
     if told:
-        yield f"Staging ended {_listed([_richer(staged, run, NAMES[rule]) for rule, run in told])}."
+        currency = currency_of([tried])
+        yield f"Staging ended {_listed([_compared_with(rule, staged, run, currency) for rule, run in told])}."
         falls = ", ".join(f"with {NAMES[rule]} {percent(run.worst_drawdown)}" for rule, run in told)
         yield f"Its worst drawdown was {percent(staged.worst_drawdown)}; {falls}."
     if staged.firings and staged.worst_at < staged.firings[0].at:
         yield f"It was reached at {instant(staged.worst_at)}, before the first stage fired."
     turn = in_turn(tried)
     if turn is not None:
-        yield f"Both sides were closed in turn (case D20): first the {turn.first}s, later what had hedged them."
+        yield f"Both sides were closed in turn (case D20): first the {turn.first}s, later their hedges."
 
 
-def _of_many(summary: Summary) -> Iterator[str]:
+def _of_many(summary: Summary, currency: str | None) -> Iterator[str]:
     if not summary.groups:
         yield "No book was run to its end under every rule."
         return
@@ -67,35 +74,33 @@ def _of_many(summary: Summary) -> Iterator[str]:
     for group in kinds or summary.groups[:1]:
         of = f"Of {group.books} {group.kind} books" if group.kind else f"Of {group.books} books"
         for against in group.against:
-            yield f"{of}, {_compared(against)}."
+            yield f"{of}, {_compared(against, currency)}."
     whole = summary.groups[0]
     if summary.in_turn:
         count = len(summary.in_turn)
         yield (
             f"In {count} of {whole.books} books both sides were closed in turn (case D20): the losing side first, and "
-            "later what had hedged it."
+            "later its hedge."
         )
 
 
-def _compared(against: Against) -> str:
+def _compared(against: Against, currency: str | None) -> str:
     return (
         f"staging ended richer than {NAMES[against.rule]} in {against.richer}, poorer in {against.poorer} "
-        f"({_difference(against.difference_mean)} on average); its worst drawdown was smaller in "
+        f"({_difference(against.difference_mean, currency)} on average); its worst drawdown was smaller in "
         f"{against.smaller_drawdown}, greater in {against.greater_drawdown}"
     )
 
 
-def _richer(ours: Run, theirs: Run, name: str) -> str:
-    difference = ours.final_equity - theirs.final_equity
-    if not difference:
-        return f"as rich as {name}"
-    return f"{money(abs(difference))} {'richer' if difference > 0 else 'poorer'} than {name}"
+def _compared_with(rule: str, staged: Run, other: Run, currency: str | None) -> str:
+    difference = staged.final_equity - other.final_equity
+    return f"{_difference(difference, currency)} {'than' if difference else 'as'} {NAMES[rule]}"
 
 
-def _difference(amount: Decimal) -> str:
+def _difference(amount: Decimal, currency: str | None) -> str:
     if not amount:
         return "as rich"
-    return f"{money(abs(amount))} {'richer' if amount > 0 else 'poorer'}"
+    return f"{money(abs(amount), currency)} {'richer' if amount > 0 else 'poorer'}"
 
 
 def _listed(parts: Sequence[str]) -> str:

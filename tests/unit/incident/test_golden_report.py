@@ -148,5 +148,5 @@ def test_the_report_reads_true(incident: Incident) -> None:
 def test_the_page_is_the_same_report(incident: Incident) -> None:
     """The HTML has the remarks, the table of bounds and the reason."""
     html = report(incident).html
-    for words in ("EXCHANGE-BREACH", "API keys revoked", "asked no more", "(dust)", "sent without a bound"):
+    for words in ("EXCHANGE-BREACH", "API keys revoked", "no longer queried", "(dust)", "sent without a bound"):
         assert words in html

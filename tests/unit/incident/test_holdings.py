@@ -82,7 +82,7 @@ def test_a_report_names_the_account_on_which_nothing_was_sent(written: HandWritt
     """In the remarks, in the outcome and on the checklist; the rest was closed and is not said to be open."""
     found, text = report_of(written, decision(banded("BTC", "sell", "10", None), elsewhere()), *CLOSED)
     assert any(each.startswith("nothing was sent on other, although orders") for each in found.remarks)
-    assert found.firings[0].outcome == "done where it was acted on; nothing was sent on other"
+    assert found.firings[0].outcome == "done on armed accounts; nothing was sent on other"
     assert (found.checklist[0].state, found.checklist[0].proof) == ("open", "on some accounts of trim nothing was sent")
     assert "nothing was sent on other" in text
 

@@ -40,28 +40,33 @@ def test_a_firing_says_what_fell_against_what_and_what_is_closed() -> None:
     told = of_decision(decision(), SUBJECT, acted=True)
     assert told.title == "[page] level 2 trim: p on account/main"
     assert told.body.splitlines() == [
-        "fall: 0.102 against >= 10%, true since 2021-05-19T12:00:00Z",
+        "fall: 10.20% against >= 10%, true since 2021-05-19T12:00:00Z",
         "the loss is LONG (long 80.0%, short 20.0%, over 15m)",
         "sell 0.75 BTC (long) on main, leaving 0.25",
         "lock account/main for reduce_only, until it is lifted",
-        "look further: ksctl explain d1",
+        "see: ksctl explain d1",
     ]
 
 
 def test_readings_are_written_as_the_policy_writes_its_thresholds() -> None:
     """In percent, where the record holds a fraction; what is partly known too."""
-    known = {("p", "fall"): ("fraction", ">= 10%")}
+    fall = graphs.graph([SignalRef("equity.drawdown")], [graphs.trigger("fall", 0, 0.10)], [graphs.stage("trim", 1, 0)])
+    (known,) = as_written(graphs.policy_set(replace(fall, policy="p"))).values()
     readings = (
         TriggerReading("fall", ("0.102", "0.102"), "0.1", START),
         TriggerReading("fall", ("0", "1"), "0.1", START, "nothing was observed before"),
     )
-    told = of_decision(decision(triggers=readings), SUBJECT, acted=True, written=known)
+    told = of_decision(
+        decision(triggers=readings),
+        SUBJECT,
+        acted=True,
+        written={("p", "fall"): structs.replace(known, threshold=">= 10%")},
+    )
     assert told.body.splitlines()[:2] == [
         "fall: 10.20% against >= 10%, true since 2021-05-19T12:00:00Z",
         "fall: [0.00%, 100.00%] against >= 10%, true since 2021-05-19T12:00:00Z (nothing was observed before)",
     ]
-    fall = graphs.graph([SignalRef("equity.drawdown")], [graphs.trigger("fall", 0, 0.10)], [graphs.stage("trim", 1, 0)])
-    assert as_written(graphs.policy_set(replace(fall, policy="p")))["p", "fall"][0] == "fraction"
+    assert known.unit == "fraction"
 
 
 def test_a_stage_that_is_about_no_loss_says_nothing_of_one() -> None:
@@ -104,7 +109,7 @@ def test_what_is_only_observed_says_that_nothing_was_done() -> None:
     """In the title and in the text."""
     told = of_decision(decision(), SUBJECT, acted=False)
     assert told.title.endswith("(observed only: nothing was done)")
-    assert "this run only observes: no order, no cancel and no lock was made; by the policy it would be:" in told.body
+    assert "this run only observes and made no order, cancel or lock; the policy would do this:" in told.body
 
 
 def test_many_orders_are_bounded() -> None:
@@ -133,12 +138,10 @@ def test_hostile_text_stays_one_visible_line(text: str, shown: str) -> None:
 
 def test_hostile_names_make_no_line_of_their_own() -> None:
     """A symbol from a venue and a reason from a hand are text like any other."""
-    bad = "BTC\nlook further: rm -rf /"
+    bad = "BTC\nsee: rm -rf /"
     intent = Intent("main", bad, "long", "sell", Decimal(1), Decimal(0), True, 1)
     told = of_decision(decision(intents=(intent,), reason=bad, author=bad), SUBJECT, acted=True)
-    assert [line for line in told.body.splitlines() if line.startswith("look further")] == [
-        "look further: ksctl explain d1"
-    ]
+    assert [line for line in told.body.splitlines() if line.startswith("see:")] == ["see: ksctl explain d1"]
 
 
 RULE = RouteRule(None, None, None, None, None, None, ())

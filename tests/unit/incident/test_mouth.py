@@ -42,7 +42,7 @@ def test_a_line_arrives_whole_however_long_it_is(pipe: tuple[int, int]) -> None:
 def test_a_reader_that_stops_loses_lines_and_the_next_one_begins_anew(pipe: tuple[int, int]) -> None:
     """A megabyte does not fit: it breaks off with an error, at once, and what is said later is a line of its own."""
     mouth = Mouth(pipe[1])
-    with pytest.raises(UnheardError, match="nobody reads it"):
+    with pytest.raises(UnheardError, match="its reader does not read"):
         mouth.say(b"x" * 1_000_000 + b"\n", 0.0)
     with pytest.raises(UnheardError):
         mouth.say(b"lost\n", 3600.0)  # who did not listen is not waited for
@@ -79,4 +79,4 @@ def test_a_stderr_that_nobody_reads_is_a_target_that_takes_nothing() -> None:
     finally:
         os.close(reading)
         os.close(writing)
-    assert done.stdout == "stderr takes no words: nobody reads it\n"
+    assert done.stdout == "stderr cannot be written: its reader does not read\n"

@@ -97,7 +97,7 @@ def test_each_close_of_an_incident_has_its_own_time(written: HandWritten) -> Non
     assert [firing.took for firing in found.firings] == [2.0, 8.0]
     assert found.totals.took is None
     text = report_markdown(found)
-    ends = "s, from its first order to its last look at the venue |"
+    ends = "s, from its first order to its last snapshot of the venue |"
     assert f"| time of the close, trim at 00:00:00 | 2.0 {ends}" in text
     assert f"| time of the close, close-everything at 00:01:00 | 8.0 {ends}" in text
     assert "69.0 s" not in text
@@ -130,7 +130,7 @@ def test_the_timeline_tells_all_in_one_order(written: HandWritten) -> None:
     texts = [text for _, _, text in told]
     assert "level 3 close-everything fired (fall confirmed)" in texts
     assert "order sent: sell 5 BTC long on main" in texts
-    assert "the order on BTC long on main got no answer that says what happened: no answer within 5 s" in texts
+    assert "the order on BTC long on main has an unknown status: no answer within 5 s" in texts
     assert "warning: the book is thin" in texts
     assert texts[-1] == "reset by ada: it is over"
 
@@ -140,7 +140,7 @@ def test_what_the_record_proves_is_ticked_and_the_rest_left_to_a_person(written:
     incidents.whole_incident(written)
     items = {item.key: (item.state, item.proof) for item in read(written).checklist}
     assert items["closed"] == (
-        "proved", "the venue itself shows 2 positions at target, last at 2024-01-01T00:01:09Z",
+        "proved", "the venue shows 2 positions at target, last at 2024-01-01T00:01:09Z",
     )  # fmt: skip
     assert items["reconciled"][0] == "proved"
     assert items["counted"] == (
@@ -185,7 +185,7 @@ def test_an_order_of_unknown_fate_leaves_the_reconciliation_open(written: HandWr
     written.store.append(entry(FIRST, "unknown", after(seconds=6), text="no answer"))
     written.store.append(entry(FIRST, "verified", after(seconds=9), position="0", target="0"))
     found = {item.key: item for item in read(written).checklist}["reconciled"]
-    assert (found.state, found.proof) == ("open", "1 order of unknown fate")
+    assert (found.state, found.proof) == ("open", "1 order of unknown status")
 
 
 def test_who_was_told_is_read_from_the_outbox(written: HandWritten) -> None:
@@ -204,7 +204,7 @@ def test_who_was_told_is_read_from_the_outbox(written: HandWritten) -> None:
     found = read(written)
     item = {each.key: each for each in found.checklist}["notified"]
     assert (item.state, item.proof) == ("open", "1 pending of 2 to log, file:/tmp/x: disk full")
-    assert "told log: it fired" in [moment.text for moment in found.timeline]
+    assert "notified log: it fired" in [moment.text for moment in found.timeline]
     written.store.settle("m1", to_micros(after(seconds=2)), None)
     item = {each.key: each for each in read(written).checklist}["notified"]
     assert (item.state, item.proof) == (
@@ -313,7 +313,7 @@ def test_what_was_recorded_only_is_not_closed_however_well_the_rest_went(written
         "close-everything was recorded only: nothing was sent, see what is still open",
     )  # fmt: skip
     text = report_markdown(found)
-    assert "Nothing that was acted on: the venue itself shows 1 position at target." in text
+    assert "Nothing that was acted on: the venue shows 1 position at target." in text
     assert (
         "**Not closed:** the 1 order of close-everything at 00:01:00 was recorded only, and nothing was sent." in text
     )
@@ -329,9 +329,9 @@ def test_an_order_of_unknown_fate_proves_nothing_about_positions_and_money(writt
         entry(FIRST, "finished", after(seconds=3), None, status="abandoned", reason="superseded"),
     )
     found = items(read(written))
-    assert (found["closed"].state, found["closed"].proof) == ("open", "1 order of unknown fate may still be filled")
+    assert (found["closed"].state, found["closed"].proof) == ("open", "1 order of unknown status may still be filled")
     assert (found["counted"].state, found["counted"].proof) == (
-        "open", "what 1 order of unknown fate came to is not known",
+        "open", "what 1 order of unknown status realised and cost is unknown",
     )  # fmt: skip
 
 

@@ -202,7 +202,7 @@ def test_a_sum_that_is_not_known_says_what_is_and_which_orders_lack() -> None:
         Missing("delay", Decimal(0), (3,)),
     )
     assert (found.totals.unknown, found.totals.set_aside, found.totals.abandoned) == (1, 0, 1)
-    assert found.orders[2].outcome == "fate unknown, and asked about no more"
+    assert found.orders[2].outcome == "status unknown, no longer queried"
 
 
 def test_fees_that_the_fills_told_later_count_as_if_they_had_come_with_the_order() -> None:
@@ -225,7 +225,7 @@ def test_a_fee_in_another_asset_is_told_beside_the_sum_and_never_in_it() -> None
     )  # fmt: skip
     assert found.fees is None
     assert found.missing == (Missing("fees", Decimal(1), (2,), why="charged 0.002 BNB"),)
-    outcome = outcomes(decision(), found, 1)[1]
+    outcome = outcomes([(decision(), found)])[1]
     assert (outcome.fee, outcome.text, outcome.outcome) == (None, "charged 0.002 BNB", "filled")
 
 
@@ -377,7 +377,7 @@ def test_what_a_whole_book_request_closed_is_counted_as_closed_and_not_as_money(
     assert (found.realised, found.fees, found.slippage) == (None, None, None)
     assert {each.swept for each in found.missing} == {True}
     incident, text = report_of(written, decision(banded("BTC", "sell", "10", None)), *journal)
-    assert "No order was sent: the venue was asked to close the whole book of main in one request." in text
+    assert "No order was sent: the whole book of main was closed by one request to the venue." in text
     assert {each.known for each in found.missing} == {None}
     assert "| fees, as far as known | unknown: nothing is known of what the whole-book request closed |" in text
     assert "| 0.00" not in text
@@ -400,17 +400,17 @@ def test_the_report_of_a_close_that_did_not_go_plainly_says_all_of_it(written: H
         ended(7, "blocked", reason="dust: 0.009 BTC is below the venue's minimum"),
     )
     assert found.remarks == (
-        "order 2 (sell 3 BTC long on main, ks4) was sent without a bound: it slipped 2.00% where 0.50% was declared",
-        "2.991 of the 10 BTC long on main went without an order of ours: a liquidation, deleveraging or a hand at the "
-        "venue; what that realised is not counted here",
-        "0.009 BTC long on main is left as dust: less than the venue takes, worth 0.90 USDT",
-        "BTC long on main without its protective order s1 since 2024-01-01T00:00:01Z: nothing has taken its place",
+        "order 2 (sell 3 BTC long on main, ks4) was sent without a bound: slippage 2.00% against the declared 0.50%",
+        "2.991 of the 10 BTC long on main was closed without an order of ours: by a liquidation, deleveraging or a "
+        "person at the venue; its P&L is not included here",
+        "0.009 BTC long on main is left as dust, below the venue's minimum, worth 0.90 USDT",
+        "BTC long on main without its protective order s1 since 2024-01-01T00:00:01Z: it was not replaced",
     )
     assert "| BTC long | main | 10 | 7 | 2.991 | 0.009 (dust) | 00:00:06 |" in text
     assert "| 1 | 1 | limit_ioc | 99.5 | 0.50% | 0.50% | kept |" in text
     assert "| 2 | 3 | market | – | 0.50% | 2.00% | **exceeded**, sent without a bound |" in text
     assert "| BTC long | main | 0.009 | 0 | 0.009 (dust) | 00:00:06 |" in text
-    assert "Sent as the unwinding careful says." in text
+    assert "Sent by the unwinding careful." in text
 
 
 def test_a_report_of_a_plain_close_has_none_of_it(written: HandWritten) -> None:
@@ -421,7 +421,7 @@ def test_a_report_of_a_plain_close_has_none_of_it(written: HandWritten) -> None:
     assert found.remarks == ()
     assert "To be noted" not in text
     assert "bound" not in text
-    ends = "s, from its first order to its last look at the venue |"
+    ends = "s, from its first order to its last snapshot of the venue |"
     assert [line for line in text.splitlines() if line.startswith("| time of the close")] == [
         f"| time of the close, trim at 00:00:00 | 2.0 {ends}",
         f"| time of the close, close-everything at 00:01:00 | 8.0 {ends}",
@@ -432,7 +432,7 @@ def test_a_report_of_a_plain_close_has_none_of_it(written: HandWritten) -> None:
     ("cause", "heading", "items"),
     [
         ("exchange-breach", "Close after a breach of the venue on account/main",
-         ["API keys revoked", "Funds withdrawn", "Other venues looked at", "Venue's statement kept"]),
+         ["API keys revoked", "Funds withdrawn", "Other venues checked", "Venue's statement kept"]),
         ("regulatory", "Close for a regulatory reason on account/main",
          ["Compliance informed", "Demand on file", "Cancelled orders attributed", "Records kept"]),
         ("drill", "DRILL: close by hand on account/main",

@@ -92,7 +92,7 @@ def test_a_message_that_is_never_taken_holds_up_no_page_behind_it_for_long(
     asyncio.run(through(work, clock, 150.0))
     assert sender.taken == NAMES[1:]
     assert sender.attempts[:11] == [*["m1"] * 8, "m2", "m1", "m3"], "once more, should the target have just come back"
-    assert work.problem == "1 of the notifications to t are not taken while others are: too long for me"
+    assert work.problem == "t refuses 1 of its notifications and accepts others: too long for me"
     waiting(store, ["m6"])
     assert [work.step(), work.step()] == [0, 0], "a new page waits for no pause: the one put aside is due, and has none"
     assert sender.taken[-1] == "m6"
@@ -144,7 +144,7 @@ def test_a_single_message_that_fails_is_its_own_next(store: SqlStore, clock: Vir
     asyncio.run(through(work, clock, 400.0))
     assert set(sender.attempts) == {"m1"}
     assert len(sender.attempts) >= 14
-    assert (work.problem or "").startswith("notifications to t are not taken since")
+    assert (work.problem or "").startswith("notifications to t have failed since")
 
 
 def test_a_webhook_that_is_down_for_a_minute_loses_nothing_and_gets_nothing_twice(
@@ -247,11 +247,11 @@ def test_what_could_not_be_delivered_in_time_is_given_up_and_told(store: SqlStor
     sender = Scripted("refused")
     work = lane(store, sender, clock, give_up_after=HOUR)
     asyncio.run(through(work, clock, 301.0))
-    assert work.problem == "notifications to t are not taken since 2021-05-19T12:00:00Z: refused"
+    assert work.problem == "notifications to t have failed since 2021-05-19T12:00:00Z: refused"
     asyncio.run(through(work, clock, 3700.0))
     assert {(each.state, each.error) for each in store.deliveries(10)} == {("given_up", "refused")}
     assert work.problem == (
-        "notifications to t were given up, because it took nothing for 1h: refused; `ksctl status` counts them"
+        "notifications to t were given up, because it accepted none for 1h: refused; `ksctl status` counts them"
     )
     assert work.tally.given_up == 2
     waiting(store, ["m3"], at=clock.now())
@@ -328,7 +328,7 @@ def test_a_target_that_hangs_holds_up_no_other_and_no_stop(
     while sending.lanes["hangs"].problem is None:
         assert monotonic() < until
     assert sending.lanes["hangs"].problem == (
-        "notifications to hangs stall: within 0.05 s it neither took nor refused a message"
+        "notifications to hangs stall: it neither accepted nor refused a message within 0.05 s"
     )
     assert sending.rest(PATIENCE) in (True, False), "whether its thread has ended by then or not"
     assert monotonic() < until

@@ -207,7 +207,7 @@ LONG = "\n".join(
     [
         "loss: 2.79% against >= 2%, true since 2026-11-22T20:53:32Z",
         *(f"sell 148508.123 DOGE_USDT:USDT-PERP{number} (long) on main, leaving 0.00000" for number in range(80)),
-        "look further: ksctl explain 0123456789",
+        "see: ksctl explain 0123456789",
     ]
 )
 

@@ -83,7 +83,7 @@ MISTAKES = {
     "an included file that is not there": ('{% include "nope.md.j2" %}', "1:13 KS6101", "correct the name"),
     "a file above the folder": ('{% include "../policy.yaml" %}', "1:13 KS6101", "correct the name"),
     "a template by expression": ("{% include incident.id %}", "1:1 KS6106", "write the name in quotes"),
-    "a circle": ('{% include "mine.md.j2" %}', "1:1 KS6106", "take one of them out"),
+    "a circle": ('{% include "mine.md.j2" %}', "1:1 KS6106", "remove one of the calls"),
     "a macro that is not there": ('{% from "macros.md.j2" import whyy %}', "1:31 KS6103", "`why`"),
     "a block of the shipped one": (
         '{% extends "stage.md.j2" %}{% block what %}{{ incident.zzz }}{% endblock %}', "1:56 KS6104", "known here",

@@ -42,7 +42,7 @@ CASES = [
     ("broken YAML", "{symbol", "{{symbol", "9:1: expected"),
     ("no mapping at all", GOOD, "just text", "Input should be"),
     ("nothing", GOOD, "", "Input should be"),
-    ("no account", GOOD, "name: x\naccounts: []\n", "holds no account"),
+    ("no account", GOOD, "name: x\naccounts: []\n", "there is no account"),
 ]  # fmt: skip
 
 

@@ -14,10 +14,10 @@ from killswitch.lab.backtest import Rule
 from killswitch.lab.bars import BarsError
 from killswitch.lab.book import Book
 from killswitch.lab.campaign import RULES, Campaign, Part, Progress, Stop
-from killswitch.lab.crash import calm_bars
 from killswitch.lab.families import Member, half_and_half
 from killswitch.lab.outcome import Run
 from killswitch.lab.price_matrix import Panel
+from tests.backtests import calm_bars
 from tests.runs import run
 
 BOOK = half_and_half(("BTC_USDT", "ETH_USDT"))

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from killswitch.lab.bars import BarTable
 from killswitch.lab.book import Book, demo_book
-from killswitch.lab.crash import COINS, CrashModel, calm_bars, crash_bars
+from killswitch.lab.crash import COINS, CrashModel, crash_bars
 from killswitch.lab.feed import record
+from tests.backtests import calm_bars
 
 seeds = st.integers(0, 10_000)
 MODEL = CrashModel()

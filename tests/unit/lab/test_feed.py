@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from killswitch.lab.bars import BarTable, Series, read_market
-from killswitch.lab.book import Book, BookAccount, BookPosition, read_book
-from killswitch.lab.feed import Feed, bench_recording, record
+from killswitch.lab.book import Book, BookAccount, BookPosition
+from killswitch.lab.feed import Feed, record
 
 MINUTE = 60_000_000
 
@@ -102,35 +101,6 @@ def test_a_feed_may_begin_later_in_the_bars_and_at_another_date() -> None:
     assert (seen.observed_at, (seen.positions or ())[0].entry_price) == (begins, 20)
     with pytest.raises(ValueError, match="no bar is left after skipping 3"):
         Feed(_table(A=[10.0, 11.0, 20.0]), _book(A="1000"), seed=1, skip=3)
-
-
-def test_the_bench_recording_is_like_a_recording() -> None:
-    """Eight positions, a minute apart, the fields of `record`, and as many as asked for."""
-    snapshots = list(bench_recording(30))
-    assert len(snapshots) == 30
-    assert {len(one.accounts[0].positions or ()) for one in snapshots} == {8}
-    steps = {b.as_of - a.as_of for a, b in pairwise(snapshots)}
-    assert steps == {timedelta(minutes=1)}
-
-
-@pytest.mark.parametrize(
-    ("market", "book"),
-    [("2021-05-19_binance-spot_1m", "hedged-2021-05-19"), ("2021-05-19_binance-spot_1m", "short-2021-05-19")],
-)
-def test_real_recordings_add_up_at_every_bar(shared: Path, market: str, book: str) -> None:
-    """Equity is the balance plus the positions' P&L exactly, and the P&L is contracts × (mark − entry)."""
-    table, held = read_market(shared / "data/market" / market), read_book(shared / f"data/books/{book}.yaml")
-    for snapshot in record(table, held):
-        (account,) = snapshot.accounts
-        assert account.balances is not None and account.positions is not None
-        total = account.balances[0].amount
-        for position in account.positions:
-            assert position.mark_price is not None and position.entry_price is not None
-            sign = 1 if position.side == "long" else -1
-            pnl = sign * position.contracts * (position.mark_price - position.entry_price)
-            assert position.unrealized_pnl == pnl
-            total += pnl
-        assert account.equity == total
 
 
 def test_real_falls_are_those_of_the_datas_readme(shared: Path) -> None:

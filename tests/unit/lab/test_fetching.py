@@ -241,7 +241,7 @@ def test_a_venue_that_is_down_is_asked_again_after_longer_and_longer(tmp_path: P
     timeline, warned = virtual_time.VirtualTime(), list[str]()
     assert fetch(history, tmp_path, timeline=timeline, warned=warned.append).bars == 10
     assert timeline.elapsed == pytest.approx(1 + 2 + 4 + 3 * 0.3)
-    assert warned == [f"BTC/USDT:USDT: maintenance; again in {wait} s" for wait in (1, 2, 4)]
+    assert warned == [f"BTC/USDT:USDT: maintenance; retry in {wait} s" for wait in (1, 2, 4)]
 
 
 def test_the_venues_own_word_on_how_long_to_wait_is_kept(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_giving_up_says_how_to_go_on_and_going_on_does(tmp_path: Path) -> None:
     """After eight failures in a row; the next call begins where the pages ended, not at the beginning."""
     history = PublicHistory([bar(n) for n in range(10)], page=4)
     history.mishaps = {2 + n: VenueDownError("connection refused") for n in range(TRIES)}
-    with pytest.raises(FetchError, match=r"before 2021-05-18T19:24:00Z are kept: call the same command again"):
+    with pytest.raises(FetchError, match=r"before 2021-05-18T19:24:00Z are kept: run the same command again"):
         fetch(history, tmp_path)
     assert not (tmp_path / "BTC_USDT_USDT.csv").exists(), "a file is whole or not there"
     history.asked.clear()
@@ -279,7 +279,7 @@ def test_what_asking_again_does_not_mend_is_told_at_once(tmp_path: Path, error: 
     """A symbol that is not there, an answer without sense: one request, and the venue's own words."""
     history = PublicHistory([])
     history.mishaps = {1: error}
-    with pytest.raises(FetchError, match="somewhere says: no"):
+    with pytest.raises(FetchError, match="somewhere answered: no"):
         fetch(history, tmp_path)
     assert len(history.asked) == 1
 
@@ -296,7 +296,7 @@ def test_a_refusal_is_not_asked_for_again(tmp_path: Path, error: VenueError) -> 
     """Missing keys and 4xx come back the same: one request, and nothing is left in the folder."""
     history = PublicHistory([bar(n) for n in range(10)])
     history.mishaps = {1: error}
-    with pytest.raises(FetchError, match="asking again would bring the same"):
+    with pytest.raises(FetchError, match="a retry would give the same answer"):
         fetch(history, tmp_path)
     assert (len(history.asked), list(tmp_path.iterdir())) == (1, [])
 
@@ -389,8 +389,8 @@ def test_what_an_older_version_took_for_empty_is_asked_for_again(tmp_path: Path)
     warned: list[str] = []
     assert fetch(history, tmp_path, 0, 5, warned=warned.append).bars == 10
     assert warned == [
-        "BTC/USDT:USDT: BTC_USDT_USDT.csv was fetched by an older version, which could take for empty what it had not "
-        "asked for; all of it is asked for again"
+        "BTC/USDT:USDT: BTC_USDT_USDT.csv was fetched by an older version, which could record as empty what it had not "
+        "requested; all of it is fetched again"
     ]
     assert fetch(history, tmp_path, warned=warned.append).requests == 0
     assert len(warned) == 1
@@ -494,7 +494,7 @@ def test_a_timeframe_has_a_length(timeframe: str, length: int) -> None:
 @pytest.mark.parametrize("timeframe", ["", "m", "0m", "1M", "1y", "-1m", "1.5h", "5 m"])
 def test_a_month_is_no_fixed_length(timeframe: str) -> None:
     """Nor is anything else than a whole number of a fixed unit."""
-    with pytest.raises(ValueError, match="is no timeframe"):
+    with pytest.raises(ValueError, match="is not a timeframe"):
         milliseconds(timeframe)
 
 

@@ -139,7 +139,7 @@ def test_a_symbol_that_is_not_there_does_not_keep_others_from_being_fetched(hist
     """Exit 1 with the venue's words, and the other's file."""
     done = fetch(tmp_path, "NO/USDT:USDT", "BTC/USDT:USDT")
     assert done.return_value == 1
-    assert "NO/USDT:USDT: swapex says: no symbol NO/USDT:USDT; look at the symbol and the timeframe" in done.stderr
+    assert "NO/USDT:USDT: swapex answered: no symbol NO/USDT:USDT; check the symbol and the timeframe" in done.stderr
     assert [path.name for path in tmp_path.glob("*.csv")] == ["BTC_USDT_USDT.csv"]
 
 
@@ -148,7 +148,7 @@ def test_a_venue_that_stays_down_says_how_to_go_on(history: Recorded, tmp_path: 
     history.mishap = VenueDownError("maintenance")
     done = fetch(tmp_path, "BTC/USDT:USDT")
     assert done.return_value == 1
-    assert "call the same command again, and it goes on from there" in done.stderr
+    assert "run the same command again to resume" in done.stderr
 
 
 def test_a_defect_of_an_adapter_is_told_by_its_symbol(history: Recorded, tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_defect_of_an_adapter_is_told_by_its_symbol(history: Recorded, tmp_pat
     [
         (("swapex", "X", "--from", "2021-01-01", "--to", "2020-01-01"), "--from must be before --to"),
         (("swapex", "X", "--from", "yesterday"), "is no date: write 2021-05-19"),
-        (("swapex", "X", "--from", "2021-01-01", "--timeframe", "1M"), "is no timeframe: write 1m, 5m"),
+        (("swapex", "X", "--from", "2021-01-01", "--timeframe", "1M"), "is not a timeframe: write 1m, 5m"),
         (("swapex", "A/B", "A:B", "--from", "2021-01-01"), "would share one file"),
         (("otherex", "X", "--from", "2021-01-01"), "no venue is called otherex"),
         (("broken", "X", "--from", "2021-01-01"), "broken cannot be reached so: this endpoint"),

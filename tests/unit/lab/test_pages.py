@@ -144,10 +144,10 @@ def test_the_verdict_says_what_staging_was_worth(policies: PolicySet) -> None:
     """In plain words, at the top of every form."""
     found, shown = told(policies, Results((one(),), (), 1, True, False))
     assert found.verdict == (
-        "Staging ended 1,500.50 poorer than no protection and 1,000.00 richer than closing everything at the first "
-        "trigger.",
+        "Staging ended 1,500.50 USDT poorer than no protection and 1,000.00 USDT richer than closing everything at the "
+        "first trigger.",
         "Its worst drawdown was 10.0%; with no protection 31.0%, with closing everything at the first trigger 4.0%.",
-        "Both sides were closed in turn (case D20): first the longs, later what had hedged them.",
+        "Both sides were closed in turn (case D20): first the longs, later their hedges.",
     )
     for form in (text(shown), markdown(shown), html(shown)):
         assert found.verdict[0] in form

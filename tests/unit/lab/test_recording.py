@@ -63,7 +63,11 @@ def test_a_written_snapshot_can_be_read_before_the_end(tmp_path: Path) -> None:
     [
         (LINE % 1 + "{}\n", 2, "missing required field"),
         (LINE % 1 + "\n" + LINE % 2 + "nonsense\n", 4, "not a snapshot"),
-        (LINE % 2 + LINE % 1, 2, "before 2024-01-01T00:02:00+00:00 of the line before: oldest first"),
+        (
+            LINE % 2 + LINE % 1,
+            2,
+            "before 2024-01-01T00:02:00+00:00 of the previous line; snapshots must be in order of time",
+        ),
         (LINE % 1 + (LINE % 2)[:40], 2, "the last line is cut off"),
         (LINE.replace("snapshot/v1", "snapshot/v9") % 1, 1, "not a killswitch.snapshot/v1 snapshot"),
         (LINE.replace('"format":"killswitch.snapshot/v1",', "") % 1, 1, "missing required field `format`"),
@@ -117,7 +121,7 @@ def test_no_file_and_no_line_are_told_apart(tmp_path: Path) -> None:
         list(read(tmp_path / "none.jsonl"))
     (tmp_path / "empty.jsonl").write_text("")
     assert list(read(tmp_path / "empty.jsonl")) == []
-    with pytest.raises(RecordingError, match="holds no snapshot"):
+    with pytest.raises(RecordingError, match="there is no snapshot"):
         last(tmp_path / "empty.jsonl")
 
 

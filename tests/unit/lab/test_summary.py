@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from killswitch.lab.campaign import RULES
-from killswitch.lab.summary import in_turn, mean, percentile, summarise
+from killswitch.lab.summary import in_turn, summarise
 from tests.runs import firing, liquidation, run, tried
 
 FOUR = (
@@ -112,20 +112,3 @@ def test_d20_is_flagged_by_name_in_the_summary() -> None:
     summary = summarise([tried(turned, run("none", "99000"), run("close-all", "1"), name="z")], RULES)
     assert [(turn.book, turn.first) for turn in summary.in_turn] == [("z", "long")]
     assert [one.in_turn for one in summary.losers[0].books] == [True]
-
-
-def test_percentile_and_mean_of_nothing_are_refused() -> None:
-    """There is no plausible default."""
-    with pytest.raises(ValueError, match="nothing"):
-        percentile([], Decimal("0.95"))
-    with pytest.raises(ValueError, match="nothing"):
-        mean([])
-
-
-def test_percentile_is_numpys_default() -> None:
-    """Linear interpolation, type 7."""
-    np = pytest.importorskip("numpy")
-    values = [Decimal(n * n % 17) for n in range(23)]
-    for share in ("0", "0.05", "0.5", "0.95", "1"):
-        expected = np.percentile([float(value) for value in values], float(share) * 100)
-        assert float(percentile(values, Decimal(share))) == pytest.approx(expected)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from killswitch.render.line_chart import line_chart, stacked_chart
+from killswitch.render.line_chart import line_chart
 from killswitch.render.series import Mark, extremes, stack_sample
 
 SVG = "{http://www.w3.org/2000/svg}"
 MINUTE = 60_000_000
 Chart = Callable[..., str]
+stacked_chart = partial(line_chart, stacked=True)
 START = 1_621_382_400_000_000
 """2021-05-19T00:00Z"""
 

@@ -191,7 +191,7 @@ def test_a_wall_of_pages_for_one_crash_is_one_page_and_later_one_with_their_coun
     assert sent[1][1].body.splitlines() == [
         "158 more since the last message, 159 since 2024-01-01T00:00:00Z; the newest:",
         "a fall of 158 counts as loss",
-        "look further: ksctl status",
+        "see: ksctl status",
     ]
 
 
@@ -229,7 +229,7 @@ def test_a_stage_that_fires_after_it_did_not_corrects_what_people_were_told(worl
     assert len(notifier.outgoing(seen, (), (held,), ())) == 1
     (fired,) = notifier.outgoing(later, (decision,), (), (decision,))
     assert decode_message(fired.body).body.splitlines()[0] == (
-        "this corrects what was sent since 2024-01-01T00:00:00Z: it has fired now"
+        "this corrects the messages since 2024-01-01T00:00:00Z: the stage has fired now"
     )
 
 

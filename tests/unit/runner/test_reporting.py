@@ -82,7 +82,7 @@ def test_a_stage_that_fires_leaves_its_runbook_and_the_report(world: World) -> N
     }  # fmt: skip
     found = rendered(world)
     assert "[x] **Positions confirmed closed**" in found["report.md"]
-    assert "every target reached, as the venue itself shows" in found["runbook-close-everything.md"]
+    assert "the venue shows every position at its target" in found["runbook-close-everything.md"]
     assert len(store.course(decision.id)) >= 2
     assert store.incident_note(decision.id) is not None
 
