@@ -60,6 +60,21 @@ def limited(seconds: float) -> Meaning:
     return Meaning("limited", seconds=seconds)
 
 
+def each(meaning: Meaning, *codes: int | str) -> dict[str, Meaning]:
+    """Several codes of one meaning, as a part of a dialect's `codes`."""
+    return dict.fromkeys(map(str, codes), meaning)
+
+
+_UNSURE: Final = ("timed out", "timeout", "try again later", "system")
+"""Words of a refusal with an unknown code that leave open whether something was done."""
+
+
+def unsure(codes: Mapping[str, Meaning], code: object, text: object) -> tuple[str, ...]:
+    """The code `unsure` where the venue's own code is not in `codes` and the text leaves the outcome open."""
+    words = str(text or "").lower()
+    return ("unsure",) if str(code) not in codes and any(part in words for part in _UNSURE) else ()
+
+
 @dataclass(frozen=True, slots=True)
 class Verdicts:
     """How a venue refuses. `codes`: what each of its codes means. `form`: how one that is not known is written."""

@@ -14,6 +14,7 @@ from killswitch_ccxt.dialect import PositionMode
 from killswitch_ccxt.equity import Wealth, by_asset, lists_coins_of, worth_of
 from killswitch_ccxt.instruments import Quote
 from killswitch_ccxt.numbers import UnreadableError, decimal, flag, not_negative, positive
+from killswitch_ccxt.traits import charge
 from killswitch_ccxt.venues.binance import codes as binance_codes
 from killswitch_ccxt.venues.binance import rows as binance_rows
 from killswitch_ccxt.venues.binance.futures import BinanceFutures
@@ -36,11 +37,8 @@ class BinanceCoinm(BinanceFutures):
     limits = (RateLimit("weight", 2400, 60.0, by="address"), RateLimit("orders-1m", 1200, 60.0))
     costs = (
         # 5 + 1 + 10 for the index every time; 45 for all open orders in 20 s, 20 for incomes in 60 s, 30 for the mode.
-        Cost("snapshot", "weight", units=20),
-        Cost("submit", "orders-1m", each=1), Cost("submit", "weight", units=1),
-        Cost("submit_batch", "orders-1m", units=5), Cost("submit_batch", "weight", units=5),
-        Cost("find_order", "weight", units=2), Cost("open_orders", "weight", units=45),
-        Cost("fills", "weight", units=22), Cost("cancel", "weight", units=1), Cost("dead_man", "weight", each=10),
+        *charge("weight", snapshot=20, submit=1, submit_batch=5, find_order=2, open_orders=45, fills=22, cancel=1),
+        Cost("dead_man", "weight", each=10), Cost("submit", "orders-1m", each=1), *charge("orders-1m", submit_batch=5),
     )  # fmt: skip
     capabilities = tuple(_DIFFERENT.get(each.name, each) for each in BinanceUsdm.capabilities)
     tried = "parsed answers only: it shares its ways with USD-M futures, which was tried on loopback"

@@ -8,7 +8,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, ClassVar, Final
 
-from killswitch.model.inspection import Capability, KeyRights
+from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Fill, Flow, Position
 from killswitch.model.venue import AccountSpec, ClientIdRule, Cost, OrderLife, OrderRequest, RateLimit, VenueTraits
 from killswitch_ccxt import fills, orders
@@ -20,6 +20,7 @@ from killswitch_ccxt.instruments import Quote, States, is_whole, states_of
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, at_least_zero, decimal, instant, text, told_of
 from killswitch_ccxt.parts import Ages
 from killswitch_ccxt.response_capture import Answer
+from killswitch_ccxt.traits import capability_table, charge
 from killswitch_ccxt.venues.binance import codes as binance_codes
 from killswitch_ccxt.venues.binance import flows as binance_flows
 from killswitch_ccxt.venues.binance import pages
@@ -69,42 +70,33 @@ class BinanceSpot(Dialect):
     )
     costs: ClassVar[tuple[Cost, ...]] = (
         # 20 + 8 every time, 80 for all open orders in 20 s: 32. Where a symbol trades every second, 80 and 20 in 10 s.
-        Cost("snapshot", "weight", units=38), Cost("submit", "weight", units=1), Cost("submit", "orders-10s", each=1),
-        Cost("find_order", "weight", units=4), Cost("open_orders", "weight", units=80),
-        Cost("fills", "weight", units=24), Cost("cancel", "weight", units=1),
-    )  # fmt: skip
-    margin_costs: ClassVar[tuple[Cost, ...]] = (
-        Cost("snapshot", "weight", units=8), Cost("snapshot", "wallet-weight", units=12),
-        Cost("submit", "wallet-weight", units=6), Cost("submit", "orders-10s", each=1),
-        Cost("find_order", "wallet-weight", units=10), Cost("open_orders", "wallet-weight", units=10),
-        Cost("fills", "wallet-weight", units=20), Cost("cancel", "wallet-weight", units=10),
-    )  # fmt: skip
-    capabilities = (
-        Capability("equity", "yes", "every asset needs a market against the account's currency, or to be left out"),
-        Capability("positions", "yes", "holdings; on margin what is owed is short. Isolated margin is not seen"),
-        Capability("orders", "yes"),
-        Capability("trigger orders", "yes", "among the others"),
-        Capability(
-            "fills", "partly", "of symbols that were held or traded since the start: the venue wants them named"
-        ),
-        Capability("flows", "yes", "deposits, withdrawals and transfers between wallets; interest on margin"),
-        Capability("prices", "yes"),
-        Capability("market orders", "yes"),
-        Capability("limit orders", "yes"),
-        Capability("reduce only", "no", "the venue has no such guard: nothing but the amount keeps an order from more"),
-        Capability("put back stops", "yes", "triggered by the last price"),
-        Capability("batch orders", "no", "the venue has no such request"),
-        Capability("close book", "no", "the venue has no such request"),
-        Capability("position mode", "yes", "there is but one"),
-        Capability("find by client id", "yes"),
-        Capability("dead man", "no", "the venue has no such request"),
-        Capability("push", "yes"),
-        Capability("key rights", "yes", "not on the testnet and in demo trading"),
-        Capability("clock", "yes"),
-        Capability("bars", "yes"),
-        Capability("sandbox", "yes", "spot only"),
-        Capability("demo", "yes", "spot only"),
+        *charge("weight", snapshot=38, submit=1, find_order=4, open_orders=80, fills=24, cancel=1),
+        Cost("submit", "orders-10s", each=1),
     )
+    margin_costs: ClassVar[tuple[Cost, ...]] = (
+        *charge("weight", snapshot=8),
+        *charge("wallet-weight", snapshot=12, submit=6, find_order=10, open_orders=10, fills=20, cancel=10),
+        Cost("submit", "orders-10s", each=1),
+    )
+    capabilities = capability_table(
+        {
+            "equity": "yes, every asset needs a market against the account's currency, or to be left out",
+            "positions": "yes, holdings; on margin what is owed is short. Isolated margin is not seen",
+            "trigger orders": "yes, among the others",
+            "fills": "partly, of symbols that were held or traded since the start: the venue wants them named",
+            "flows": "yes, deposits, withdrawals and transfers between wallets; interest on margin",
+            "reduce only": "no, the venue has no such guard: nothing but the amount keeps an order from more",
+            "put back stops": "yes, triggered by the last price",
+            "batch orders": "no, the venue has no such request",
+            "close book": "no, the venue has no such request",
+            "position mode": "yes, there is but one",
+            "dead man": "no, the venue has no such request",
+            "key rights": "yes, not on the testnet and in demo trading",
+            "sandbox": "yes, spot only",
+            "demo": "yes, spot only",
+        },
+        "orders", "prices", "market orders", "limit orders", "find by client id", "push", "clock", "bars",
+    )  # fmt: skip
     tried = "recorded answers only"
 
     def __init__(self, client: Any, spec: AccountSpec) -> None:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
 
-from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import Position
 from killswitch.model.venue import AccountSpec, Cost, RateLimit, VenueError
 from killswitch_ccxt.dialect import PositionMode
@@ -16,6 +15,7 @@ from killswitch_ccxt.equity import Wealth, by_asset, from_dollars, lists_coins_o
 from killswitch_ccxt.holdings import ignored_assets, unpriced_text
 from killswitch_ccxt.instruments import Quote
 from killswitch_ccxt.numbers import UnreadableError, decimal, flag, needed, positive
+from killswitch_ccxt.traits import capability_table, charge
 from killswitch_ccxt.venues.binance import rows as binance_rows
 from killswitch_ccxt.venues.binance.futures import BinanceFutures
 from killswitch_ccxt.venues.binance.rows import told
@@ -42,41 +42,28 @@ class BinanceUsdm(BinanceFutures):
         # 5 + 5 every time, and 1 for each of two assets beside the currency, which is priced then too; 80 for all open
         # orders in 20 s, 17 for prices in 20 s, 30 for incomes in 60 s: 18. Where a symbol trades every second, 80 in
         # 15 s, 25 for its fills in 10 s, and 30 for incomes in 15 s: 21.
-        Cost("snapshot", "weight", units=19),
-        Cost("submit", "orders-10s", each=1), Cost("submit", "orders-1m", each=1),
-        Cost("submit_batch", "orders-10s", units=5), Cost("submit_batch", "orders-1m", units=1),
-        Cost("submit_batch", "weight", units=5),
-        Cost("find_order", "weight", units=2), Cost("open_orders", "weight", units=80),
-        Cost("fills", "weight", units=7), Cost("cancel", "weight", units=1), Cost("dead_man", "weight", each=10),
+        *charge("weight", snapshot=19, submit_batch=5, find_order=2, open_orders=80, fills=7, cancel=1),
+        Cost("dead_man", "weight", each=10), Cost("submit", "orders-10s", each=1), Cost("submit", "orders-1m", each=1),
+        *charge("orders-10s", submit_batch=5), *charge("orders-1m", submit_batch=1),
     )  # fmt: skip
-    capabilities = (
-        Capability("equity", "yes", "single- and multi-assets mode; other assets at the venue's own index"),
-        Capability("positions", "yes"),
-        Capability("orders", "yes"),
-        Capability("trigger orders", "yes", "listed apart by the venue; their ids begin with algo-"),
-        Capability(
-            "fills", "partly", "of symbols that were held or traded since the start: the venue wants them named"
-        ),
-        Capability("flows", "yes", "of the last three months"),
-        Capability("prices", "yes"),
-        Capability("market orders", "yes"),
-        Capability("limit orders", "yes"),
-        Capability("reduce only", "yes", "in hedge mode the position side is the guard"),
-        Capability("put back stops", "yes", "triggered by the mark price"),
-        Capability("batch orders", "yes", "5 at once; conditional orders one by one"),
-        Capability("close book", "no", "the venue has no such request"),
-        Capability("position mode", "yes"),
-        Capability("find by client id", "yes", "for as long as the venue keeps an order: days for one without a fill"),
-        Capability(
-            "dead man", "partly", "a timer for each symbol; whether it takes conditional orders is not documented"
-        ),
-        Capability("push", "yes"),
-        Capability("key rights", "yes", "not in demo trading"),
-        Capability("clock", "yes"),
-        Capability("bars", "yes"),
-        Capability("sandbox", "no", "the venue has given up its futures testnet for demo trading"),
-        Capability("demo", "yes"),
-    )
+    capabilities = capability_table(
+        {
+            "equity": "yes, single- and multi-assets mode; other assets at the venue's own index",
+            "trigger orders": "yes, listed apart by the venue; their ids begin with algo-",
+            "fills": "partly, of symbols that were held or traded since the start: the venue wants them named",
+            "flows": "yes, of the last three months",
+            "reduce only": "yes, in hedge mode the position side is the guard",
+            "put back stops": "yes, triggered by the mark price",
+            "batch orders": "yes, 5 at once; conditional orders one by one",
+            "close book": "no, the venue has no such request",
+            "find by client id": "yes, for as long as the venue keeps an order: days for one without a fill",
+            "dead man": "partly, a timer for each symbol; whether it takes conditional orders is not documented",
+            "key rights": "yes, not in demo trading",
+            "sandbox": "no, the venue has given up its futures testnet for demo trading",
+        },
+        "positions", "orders", "prices", "market orders", "limit orders", "position mode", "push", "clock", "bars",
+        "demo",
+    )  # fmt: skip
     tried = "a venue on loopback that speaks its wire format, and recorded answers"
 
     def __init__(self, client: Any, spec: AccountSpec) -> None:

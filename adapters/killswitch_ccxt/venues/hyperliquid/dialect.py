@@ -14,12 +14,11 @@ from typing import Any, Final
 
 from msgspec import structs
 
-from killswitch.model.inspection import Capability, KeyRights
+from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Balance, Fill, Flow, Order, Position
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
-    Cost,
     DeadManRule,
     OrderLife,
     OrderRejectedError,
@@ -38,6 +37,7 @@ from killswitch_ccxt.instruments import Quote
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, instant, needed, positive
 from killswitch_ccxt.parts import Ages
 from killswitch_ccxt.response_capture import Answer
+from killswitch_ccxt.traits import capability_table, charge
 from killswitch_ccxt.venues.hyperliquid.rows import (
     CODES,
     allowed_price,
@@ -72,11 +72,7 @@ class Hyperliquid(Dialect):
     codes = CODES
     code_form = re.compile(r"[A-Z]\S* .+", re.DOTALL)  # it has sentences instead
     limits = (RateLimit("weight", 1200, 60.0, by="address"),)
-    costs = (
-        Cost("snapshot", "weight", units=13), Cost("submit", "weight", units=3), Cost("find_order", "weight", units=2),
-        Cost("open_orders", "weight", units=20), Cost("fills", "weight", units=22), Cost("cancel", "weight", units=1),
-        Cost("dead_man", "weight", units=1),
-    )  # fmt: skip
+    costs = tuple(charge("weight", snapshot=13, submit=3, find_order=2, open_orders=20, fills=22, cancel=1, dead_man=1))
     """A snapshot while money and positions move all the time; a calm one costs 8. A list is 20, and any page of it."""
     client_ids = ClientIdRule("hex", 34)
     # Without a time in it an action is good for two days: that is how far back its nonce may lie.
@@ -90,30 +86,25 @@ class Hyperliquid(Dialect):
     )  # fmt: skip
     kinds_apart = False
     tried = "answers from its documents"
-    capabilities = (
-        Capability("equity", "partly", "of the first exchange's perpetuals; unknown for a unified account"),
-        Capability("positions", "partly", "without those of exchanges deployed by others (HIP-3)"),
-        Capability("orders", "yes"),
-        Capability("trigger orders", "yes", "in the same list"),
-        Capability("fills", "yes"),
-        Capability("flows", "yes"),
-        Capability("prices", "yes"),
-        Capability("market orders", "partly", "as limits that take at once, at most 5% from the middle"),
-        Capability("limit orders", "yes", "worth 10 USDC at least"),
-        Capability("reduce only", "yes"),
-        Capability("put back stops", "yes", "triggered by the mark"),
-        Capability("batch orders", "no", "one refused row would hide what became of the others"),
-        Capability("close book", "no"),
-        Capability("position mode", "yes", "one way always"),
-        Capability("find by client id", "yes"),
-        Capability("dead man", "partly", "ten times a day, and only for accounts that have traded enough"),
-        Capability("push", "yes"),
-        Capability("key rights", "yes", "an agent may trade and not withdraw"),
-        Capability("clock", "yes"),
-        Capability("bars", "yes", "the last 5000 of a timeframe"),
-        Capability("sandbox", "yes", "the testnet"),
-        Capability("demo", "no"),
-    )
+    capabilities = capability_table(
+        {
+            "equity": "partly, of the first exchange's perpetuals; unknown for a unified account",
+            "positions": "partly, without those of exchanges deployed by others (HIP-3)",
+            "trigger orders": "yes, in the same list",
+            "market orders": "partly, as limits that take at once, at most 5% from the middle",
+            "limit orders": "yes, worth 10 USDC at least",
+            "put back stops": "yes, triggered by the mark",
+            "batch orders": "no, one refused row would hide what became of the others",
+            "close book": "no",
+            "position mode": "yes, one way always",
+            "dead man": "partly, ten times a day, and only for accounts that have traded enough",
+            "key rights": "yes, an agent may trade and not withdraw",
+            "bars": "yes, the last 5000 of a timeframe",
+            "sandbox": "yes, the testnet",
+            "demo": "no",
+        },
+        "orders", "fills", "flows", "prices", "reduce only", "find by client id", "push", "clock",
+    )  # fmt: skip
 
     @classmethod
     def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:

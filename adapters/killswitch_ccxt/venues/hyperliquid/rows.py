@@ -8,47 +8,33 @@ from typing import Any, Final
 
 from killswitch.model.snapshot import Fill, Flow, FlowKind, OrderSide, Side
 from killswitch_ccxt.dialect import Row
-from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, rejected
+from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, each, rejected
 from killswitch_ccxt.numbers import UnreadableError, above_zero, decimal, flag, instant, needed, positive, text, told_of
 
 CODES: Final[Mapping[str, Meaning]] = {
-    "Reduce only order would increase position": rejected("already_flat"),
-    "Order must have minimum value of": rejected("below_minimum"),
-    "Order has zero size": rejected("below_minimum"),
-    "Insufficient margin to place order": rejected("insufficient_margin"),
-    "Insufficient spot balance": rejected("insufficient_margin"),
-    "insufficient spot balance": rejected("insufficient_margin"),
-    "Order exceeds maximum position size": rejected("above_maximum"),
-    "Order would cause position to exceed margin tier limit": rejected("above_maximum"),
-    "Order would increase open interest": rejected("above_maximum"),
-    "Order has invalid size": rejected("other"),
-    "Price must be divisible by tick size": rejected("other"),
-    "Order has invalid price": rejected("other"),
-    "Post only order would have immediately matched": rejected("price_band"),
-    "Order could not immediately match against any resting orders": rejected("price_band"),
-    "No liquidity available for market order": rejected("price_band"),
-    "Order price too far from oracle": rejected("price_band"),
-    "Order price cannot be more than": rejected("price_band"),
-    "Order rejected due to price more aggressive than oracle": rejected("price_band"),
-    "Invalid TP/SL price": rejected("price_band"),
-    "Trading is halted": rejected("market_closed"),
-    "Cannot set scheduled cancel time until enough volume traded": rejected("permission"),
-    "Order was never placed, already canceled, or filled": GONE,
-    "unknownOid": GONE,
-    "Too many cumulative requests sent": LIMITED,
-    "User or API Wallet": DENIED,
-    "Must deposit before performing actions": DENIED,
-    "Multi-sig required": DENIED,
-    "Vault not registered": DENIED,
-    "Invalid nonce": DOWN,
-    "Too many requests": LIMITED,
-    # Said of the venue's own workings: what became of the order is not in it.
-    "Internal error": UNKNOWN,
-    "Internal server error": UNKNOWN,
-    "internal error": UNKNOWN,
-    "timed out": UNKNOWN,
-    "timeout": UNKNOWN,
-}
+    **each(rejected("already_flat"), "Reduce only order would increase position"),
+    **each(rejected("below_minimum"), "Order must have minimum value of", "Order has zero size"),
+    **each(rejected("insufficient_margin"), "Insufficient margin to place order", "Insufficient spot balance",
+        "insufficient spot balance"),
+    **each(rejected("above_maximum"), "Order exceeds maximum position size",
+        "Order would cause position to exceed margin tier limit", "Order would increase open interest"),
+    **each(rejected("other"), "Order has invalid size", "Price must be divisible by tick size",
+        "Order has invalid price"),
+    **each(rejected("price_band"), "Post only order would have immediately matched",
+        "Order could not immediately match against any resting orders", "No liquidity available for market order",
+        "Order price too far from oracle", "Order price cannot be more than",
+        "Order rejected due to price more aggressive than oracle", "Invalid TP/SL price"),
+    **each(rejected("market_closed"), "Trading is halted"),
+    **each(rejected("permission"), "Cannot set scheduled cancel time until enough volume traded"),
+    **each(GONE, "Order was never placed, already canceled, or filled", "unknownOid"),
+    **each(LIMITED, "Too many cumulative requests sent", "Too many requests"),
+    **each(DENIED, "User or API Wallet", "Must deposit before performing actions", "Multi-sig required",
+        "Vault not registered"),
+    **each(DOWN, "Invalid nonce"),
+    **each(UNKNOWN,
+        # Said of the venue's own workings: what became of the order is not in it.
+        "Internal error", "Internal server error", "internal error", "timed out", "timeout"),
+}  # fmt: skip
 ORDER_STATES: Final = {
     "open": "open", "triggered": "open", "filled": "closed", "canceled": "canceled", "scheduledCancel": "canceled",
     "rejected": "rejected", "waitingForTrigger": "open", "waitingForFill": "open",

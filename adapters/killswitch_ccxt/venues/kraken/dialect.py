@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from msgspec import structs
 
-from killswitch.model.inspection import Capability, KeyRights
+from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position, Side
 from killswitch.model.venue import (
     AccountSpec,
@@ -38,6 +38,7 @@ from killswitch_ccxt.instruments import Quote, States
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed
 from killswitch_ccxt.parts import Ages
 from killswitch_ccxt.response_capture import Answer
+from killswitch_ccxt.traits import capability_table, charge
 from killswitch_ccxt.venues.kraken.rows import (
     CODES,
     LEDGER,
@@ -72,11 +73,9 @@ class Kraken(Dialect):
     codes = CODES
     code_form = re.compile(r"E[A-Z][A-Za-z]+:.+")
     costs = (
-        Cost("find_order", "counter", units=2 * TENTH),
-        Cost("open_orders", "counter", units=TENTH), Cost("fills", "counter", units=4 * TENTH),
-        Cost("dead_man", "counter", units=TENTH), Cost("submit", "matching", units=1),
-        Cost("cancel", "matching", units=8),
-    )  # fmt: skip
+        *charge("counter", find_order=2 * TENTH, open_orders=TENTH, fills=4 * TENTH, dead_man=TENTH),
+        *charge("matching", submit=1, cancel=8),
+    )
     client_ids = ClientIdRule("uuid", 36)
     # A deadline must be two seconds ahead where the engine reads it, or the order is refused for good.
     order_life = OrderLife(shortest=5.0, longest=60.0, names="open")
@@ -89,30 +88,27 @@ class Kraken(Dialect):
     )  # fmt: skip
     kinds_apart = False
     tried = "answers from its documents"
-    capabilities = (
-        Capability("equity", "yes", "balances at last prices; of a margin account the venue's own equity"),
-        Capability("positions", "yes", "balances of a spot account, open positions of a margin account"),
-        Capability("orders", "yes"),
-        Capability("trigger orders", "yes", "in the same list"),
-        Capability("fills", "yes"),
-        Capability("flows", "yes", "from the ledgers"),
-        Capability("prices", "yes"),
-        Capability("market orders", "yes"),
-        Capability("limit orders", "yes"),
-        Capability("reduce only", "partly", "margin only; a spot order cannot sell more than there is"),
-        Capability("put back stops", "yes", "triggered by the last price"),
-        Capability("batch orders", "no", "only orders of one pair go together"),
-        Capability("close book", "no"),
-        Capability("position mode", "yes", "one way always"),
-        Capability("find by client id", "yes", "among open and closed orders; a name is unique among open ones only"),
-        Capability("dead man", "yes", "all orders of the account; disarm before maintenance"),
-        Capability("push", "yes", "orders and balances"),
-        Capability("key rights", "no", "the venue does not tell"),
-        Capability("clock", "yes"),
-        Capability("bars", "yes", "the last 720 of a timeframe"),
-        Capability("sandbox", "no", "Kraken has none for spot, and ccxt cannot make one"),
-        Capability("demo", "no"),
-    )
+    capabilities = capability_table(
+        {
+            "equity": "yes, balances at last prices; of a margin account the venue's own equity",
+            "positions": "yes, balances of a spot account, open positions of a margin account",
+            "trigger orders": "yes, in the same list",
+            "flows": "yes, from the ledgers",
+            "reduce only": "partly, margin only; a spot order cannot sell more than there is",
+            "put back stops": "yes, triggered by the last price",
+            "batch orders": "no, only orders of one pair go together",
+            "close book": "no",
+            "position mode": "yes, one way always",
+            "find by client id": "yes, among open and closed orders; a name is unique among open ones only",
+            "dead man": "yes, all orders of the account; disarm before maintenance",
+            "push": "yes, orders and balances",
+            "key rights": "no, the venue does not tell",
+            "bars": "yes, the last 720 of a timeframe",
+            "sandbox": "no, Kraken has none for spot, and ccxt cannot make one",
+            "demo": "no",
+        },
+        "orders", "fills", "prices", "market orders", "limit orders", "clock",
+    )  # fmt: skip
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         super().__init__(client, spec)

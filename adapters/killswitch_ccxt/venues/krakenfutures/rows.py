@@ -6,66 +6,38 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import Balance, FillCause, FlowKind
 from killswitch.model.venue import Cost, RateLimit, VenueDownError, VenueError
 from killswitch_ccxt.dialect import Row
 from killswitch_ccxt.equity import Wealth
-from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, rejected
+from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, each, rejected
 from killswitch_ccxt.numbers import UnreadableError, decimal, needed
+from killswitch_ccxt.traits import capability_table, charge
 
 CODES: Final[Mapping[str, Meaning]] = {
-    "wouldNotReducePosition": rejected("already_flat"),
-    "insufficientAvailableFunds": rejected("insufficient_margin"),
-    "insufficientFunds": rejected("insufficient_margin"),
-    "INSUFFICIENT_MARGIN": rejected("insufficient_margin"),
-    "wouldCauseLiquidation": rejected("insufficient_margin"),
-    "maxPositionViolation": rejected("above_maximum"),
-    "selfFill": rejected("blocked_by_order"),
-    "tooManySmallOrders": rejected("blocked_by_order"),
-    "tooManyOrders": rejected("blocked_by_order"),
-    "outsidePriceCollar": rejected("price_band"),
-    "wouldIncreasePriceDislocation": rejected("price_band"),
-    "postWouldExecute": rejected("price_band"),
-    "iocWouldNotExecute": rejected("price_band"),
-    "marketSuspended": rejected("market_closed"),
-    "marketInactive": rejected("market_closed"),
-    "marketUnavailable": rejected("market_closed"),
-    "marketIsPostOnly": rejected("market_closed"),
-    "contractNotFound": rejected("market_closed"),
-    "clientOrderIdAlreadyExist": rejected("duplicate_client_order_id"),
-    # A size is exact by the venue's step when it is sent, and no minimum is told: what is wrong with it is not known.
-    "invalidSize": rejected("other"),
-    "invalidPrice": rejected("other"),
-    "invalidOrderType": rejected("other"),
-    "invalidSide": rejected("other"),
-    "clientOrderIdTooLong": rejected("other"),
-    "clientOrderIdTooBig": rejected("other"),
-    "clientOrderIdInvalid": rejected("other"),
-    "fixedLeverageTooHigh": rejected("other"),
-    "orderForEditNotAStop": rejected("other"),
-    "requiredArgumentMissing": rejected("other"),
-    "invalidArgument": rejected("other"),
-    "Json Parse Error": rejected("other"),
-    "orderForEditNotFound": GONE,
-    "notFound": GONE,
-    "filled": GONE,
-    "apiLimitExceeded": LIMITED,
-    "authenticationError": DENIED,
-    "accountInactive": DENIED,
-    "invalidAccount": DENIED,
-    "nonceBelowThreshold": DOWN,
-    "nonceDuplicate": DOWN,
-    "wouldProcessAfterSpecifiedTime": DOWN,
-    "Unavailable": DOWN,
-    "unavailable": DOWN,
-    "Server Error": UNKNOWN,
-    "Internal Server Error": UNKNOWN,
-    "unknownError": UNKNOWN,
-    # Said of an order that was sent, these are no refusals: it was taken, and what of it was filled is to be asked.
-    "cancelled": UNKNOWN,
-    "edited": UNKNOWN,
-}
+    **each(rejected("already_flat"), "wouldNotReducePosition"),
+    **each(rejected("insufficient_margin"), "insufficientAvailableFunds", "insufficientFunds", "INSUFFICIENT_MARGIN",
+        "wouldCauseLiquidation"),
+    **each(rejected("above_maximum"), "maxPositionViolation"),
+    **each(rejected("blocked_by_order"), "selfFill", "tooManySmallOrders", "tooManyOrders"),
+    **each(rejected("price_band"), "outsidePriceCollar", "wouldIncreasePriceDislocation", "postWouldExecute",
+        "iocWouldNotExecute"),
+    **each(rejected("market_closed"), "marketSuspended", "marketInactive", "marketUnavailable", "marketIsPostOnly",
+        "contractNotFound"),
+    **each(rejected("duplicate_client_order_id"), "clientOrderIdAlreadyExist"),
+    # A size is exact by the venue's step when it is sent, and no minimum is known: what is wrong with it is unknown.
+    **each(rejected("other"), "invalidSize", "invalidPrice", "invalidOrderType", "invalidSide", "clientOrderIdTooLong",
+        "clientOrderIdTooBig", "clientOrderIdInvalid", "fixedLeverageTooHigh", "orderForEditNotAStop",
+        "requiredArgumentMissing", "invalidArgument", "Json Parse Error"),
+    **each(GONE, "orderForEditNotFound", "notFound", "filled"),
+    **each(LIMITED, "apiLimitExceeded"),
+    **each(DENIED, "authenticationError", "accountInactive", "invalidAccount"),
+    **each(DOWN, "nonceBelowThreshold", "nonceDuplicate", "wouldProcessAfterSpecifiedTime", "Unavailable",
+        "unavailable"),
+    **each(UNKNOWN, "Server Error", "Internal Server Error", "unknownError",
+        # Said of an order that was sent, these are no refusals: it was taken, and what of it was filled is to be asked.
+        "cancelled", "edited"),
+}  # fmt: skip
 STATES: Final = {
     "ENTERED_BOOK": "open", "TRIGGER_PLACED": "open", "FULLY_EXECUTED": "closed", "CANCELLED": "canceled",
     "REJECTED": "rejected", "TRIGGER_ACTIVATION_FAILURE": "rejected",
@@ -202,33 +174,27 @@ LIMITS: Final = (RateLimit("derivatives", 500, 10.0), RateLimit("history", 40, 6
 """The venue's history pool is 100 in ten minutes; the account log takes 1 or 3 of it each 60 s, as much again while
 money moves, and two more when it begins to."""
 COSTS: Final = (
-    Cost("snapshot", "derivatives", units=5), Cost("submit", "derivatives", units=10),
-    Cost("submit_batch", "derivatives", units=9, each=1), Cost("find_order", "derivatives", units=3),
-    Cost("find_order", "history", units=1), Cost("open_orders", "derivatives", units=2),
-    Cost("fills", "derivatives", units=5), Cost("fills", "history", units=1),
-    Cost("cancel", "derivatives", units=10), Cost("dead_man", "derivatives", units=25),
-)  # fmt: skip
-CAPABILITIES: Final = (
-    Capability("equity", "yes", "portfolio value of the flex wallet, in USD"),
-    Capability("positions", "yes", "the venue tells no notional, leverage or liquidation price"),
-    Capability("orders", "yes"),
-    Capability("trigger orders", "yes", "in the same list"),
-    Capability("fills", "yes", "the fee where the venue tells it"),
-    Capability("flows", "yes", "from the account log"),
-    Capability("prices", "yes"),
-    Capability("market orders", "yes", "the venue bounds them at 1% from the market"),
-    Capability("limit orders", "yes"),
-    Capability("reduce only", "yes"),
-    Capability("put back stops", "yes", "triggered by the mark"),
-    Capability("batch orders", "yes"),
-    Capability("close book", "no"),
-    Capability("position mode", "yes", "one way always"),
-    Capability("find by client id", "yes", "by the status; five seconds after its end by the history, a week back"),
-    Capability("dead man", "yes", "all orders of the account; disarm before maintenance"),
-    Capability("push", "yes"),
-    Capability("key rights", "no", "the venue does not tell"),
-    Capability("clock", "no"),
-    Capability("bars", "yes"),
-    Capability("sandbox", "yes", "demo-futures.kraken.com, with keys of its own"),
-    Capability("demo", "no"),
+    *charge("derivatives", snapshot=5, submit=10, find_order=3, open_orders=2, fills=5, cancel=10, dead_man=25),
+    Cost("submit_batch", "derivatives", units=9, each=1),
+    *charge("history", find_order=1, fills=1),
 )
+CAPABILITIES: Final = capability_table(
+    {
+        "equity": "yes, portfolio value of the flex wallet, in USD",
+        "positions": "yes, the venue tells no notional, leverage or liquidation price",
+        "trigger orders": "yes, in the same list",
+        "fills": "yes, the fee where the venue tells it",
+        "flows": "yes, from the account log",
+        "market orders": "yes, the venue bounds them at 1% from the market",
+        "put back stops": "yes, triggered by the mark",
+        "close book": "no",
+        "position mode": "yes, one way always",
+        "find by client id": "yes, by the status; five seconds after its end by the history, a week back",
+        "dead man": "yes, all orders of the account; disarm before maintenance",
+        "key rights": "no, the venue does not tell",
+        "clock": "no",
+        "sandbox": "yes, demo-futures.kraken.com, with keys of its own",
+        "demo": "no",
+    },
+    "orders", "prices", "limit orders", "reduce only", "batch orders", "push", "bars",
+)  # fmt: skip

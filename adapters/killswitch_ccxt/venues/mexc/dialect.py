@@ -9,12 +9,11 @@ from typing import Any, Final
 
 from msgspec import structs
 
-from killswitch.model.inspection import Capability, KeyRights
+from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Balance, Fill, Flow, Order, Position, Side
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
-    Cost,
     FateUnknownError,
     OrderLife,
     OrderReport,
@@ -33,6 +32,7 @@ from killswitch_ccxt.fills import once
 from killswitch_ccxt.instruments import Quote, States, states_of
 from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive, told_of
 from killswitch_ccxt.parts import Ages
+from killswitch_ccxt.traits import capability_table, charge
 from killswitch_ccxt.venues.mexc.conditional_orders import Plans, back_to, every_row
 from killswitch_ccxt.venues.mexc.rows import (
     CODES,
@@ -66,16 +66,14 @@ class Mexc(Dialect):
     codes = CODES
     code_form = FORM
     limits = (
-        RateLimit("positions", 20, 2.0), RateLimit("order", 4, 2.0), RateLimit("batch", 1, 2.0),
-        RateLimit("close all", 4, 2.0), RateLimit("external", 20, 2.0), RateLimit("open orders", 20, 2.0),
-        RateLimit("deals", 20, 2.0), RateLimit("cancel", 20, 2.0),
+        *(RateLimit(name, 20, 2.0) for name in ("positions", "external", "open orders", "deals", "cancel")),
+        RateLimit("order", 4, 2.0), RateLimit("batch", 1, 2.0), RateLimit("close all", 4, 2.0),
     )  # fmt: skip
     """Each route has a limit of its own; those that a reading asks more rarely are further from theirs."""
     costs = (
-        Cost("snapshot", "positions", units=1), Cost("submit", "order", units=1),
-        Cost("submit_batch", "batch", units=1), Cost("close_book", "close all", units=1),
-        Cost("find_order", "external", units=1), Cost("open_orders", "open orders", units=1),
-        Cost("fills", "deals", units=1), Cost("fills", "external", units=1), Cost("cancel", "cancel", units=1),
+        *charge("positions", snapshot=1), *charge("order", submit=1), *charge("batch", submit_batch=1),
+        *charge("close all", close_book=1), *charge("external", find_order=1, fills=1),
+        *charge("open orders", open_orders=1), *charge("deals", fills=1), *charge("cancel", cancel=1),
     )  # fmt: skip
     client_ids = ClientIdRule("plain", 32)
     # How long MEXC remembers a name it does not say.
@@ -88,30 +86,26 @@ class Mexc(Dialect):
     ages = Ages(orders=5.0, fills=15.0, flows=30.0, quotes=1.0, rows_hurried=10, fills_hurried=30)
     fills_need_symbol = True
     tried = "wire level"
-    capabilities = (
-        Capability("equity", "yes", "of one settlement currency"),
-        Capability("positions", "yes"),
-        Capability("orders", "yes"),
-        Capability("trigger orders", "yes", "plan orders and the stops attached to positions"),
-        Capability("fills", "yes", "asked for each symbol that has moved"),
-        Capability("flows", "yes", "transfers and funding"),
-        Capability("prices", "yes"),
-        Capability("market orders", "yes", "where MEXC has them enabled for the key's account"),
-        Capability("limit orders", "yes"),
-        Capability("reduce only", "yes", "in hedge mode by the side code of a close"),
-        Capability("put back stops", "partly", "as plan orders, which the venue keeps for seven days"),
-        Capability("batch orders", "partly", "where MEXC has allowed them, so only with options: {batch_orders: true}"),
-        Capability("close book", "partly", "closes every settlement currency, so only with options: {close_all: true}"),
-        Capability("position mode", "yes"),
-        Capability("find by client id", "partly", "plan orders have none; they are known while the process lives"),
-        Capability("dead man", "no"),
-        Capability("push", "partly", "orders and assets; plan orders and attached stops are polled"),
-        Capability("key rights", "no", "the venue does not tell"),
-        Capability("clock", "yes"),
-        Capability("bars", "yes"),
-        Capability("sandbox", "no", "MEXC has none"),
-        Capability("demo", "no"),
-    )
+    capabilities = capability_table(
+        {
+            "equity": "yes, of one settlement currency",
+            "trigger orders": "yes, plan orders and the stops attached to positions",
+            "fills": "yes, asked for each symbol that has moved",
+            "flows": "yes, transfers and funding",
+            "market orders": "yes, where MEXC has them enabled for the key's account",
+            "reduce only": "yes, in hedge mode by the side code of a close",
+            "put back stops": "partly, as plan orders, which the venue keeps for seven days",
+            "batch orders": "partly, where MEXC has allowed them, so only with options: {batch_orders: true}",
+            "close book": "partly, closes every settlement currency, so only with options: {close_all: true}",
+            "find by client id": "partly, plan orders have none; they are known while the process lives",
+            "dead man": "no",
+            "push": "partly, orders and assets; plan orders and attached stops are polled",
+            "key rights": "no, the venue does not tell",
+            "sandbox": "no, MEXC has none",
+            "demo": "no",
+        },
+        "positions", "orders", "prices", "limit orders", "position mode", "clock", "bars",
+    )  # fmt: skip
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         super().__init__(client, spec)

@@ -10,69 +10,28 @@ from typing import Any, Final
 from killswitch.model.order_type import order_type
 from killswitch.model.snapshot import Fill, FillCause, Flow, InstrumentState, Order, OrderSide, Side
 from killswitch_ccxt.dialect import Row
-from killswitch_ccxt.errors import CLOCK, DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, rejected
+from killswitch_ccxt.errors import CLOCK, DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, each, rejected
 from killswitch_ccxt.numbers import UnreadableError, above_zero, decimal, flag, instant, needed, positive, text, told_of
 
 FORM: Final = re.compile(r"[1-9]\d{2,4}")
 """How MEXC writes a code."""
 CODES: Final[Mapping[str, Meaning]] = {
-    "2009": rejected("already_flat"),
-    "2008": rejected("blocked_by_order"),  # resting exits have frozen what is to be closed
-    "2036": rejected("blocked_by_order"),  # too many orders rest
-    "2016": rejected("above_maximum"),
-    "2025": rejected("above_maximum"),
-    "2028": rejected("above_maximum"),
-    "2031": rejected("above_maximum"),
-    "2038": rejected("above_maximum"),
-    "2003": rejected("price_band"),
-    "2004": rejected("price_band"),
-    "2007": rejected("price_band"),
-    "2032": rejected("price_band"),
-    "2033": rejected("price_band"),
-    "3004": rejected("price_band"),
-    "1001": rejected("market_closed"),
-    "1002": rejected("market_closed"),
-    "6001": rejected("market_closed"),
-    "6002": rejected("market_closed"),
-    "6005": rejected("market_closed"),
-    "2005": rejected("insufficient_margin"),
-    "2018": rejected("insufficient_margin"),
-    "603": rejected("duplicate_client_order_id"),
+    **each(rejected("already_flat"), 2009),
+    **each(rejected("blocked_by_order"), 2008, 2036),  # resting exits have frozen the position; too many resting orders
+    **each(rejected("above_maximum"), 2016, 2025, 2028, 2031, 2038),
+    **each(rejected("price_band"), 2003, 2004, 2007, 2032, 2033, 3004),
+    **each(rejected("market_closed"), 1001, 1002, 6001, 6002, 6005),
+    **each(rejected("insufficient_margin"), 2005, 2018),
+    **each(rejected("duplicate_client_order_id"), 603),
     # A quantity is exact by the venue's step and above its minimum when it is sent: what is wrong is not known.
-    "2011": rejected("other"),
-    "2015": rejected("other"),
-    "600": rejected("other"),
-    "601": rejected("other"),
-    "2040": GONE,
-    "2041": GONE,
-    "5002": GONE,
-    "429": LIMITED,
-    "510": LIMITED,
-    "2037": LIMITED,
-    "401": DENIED,
-    "402": DENIED,
-    "403": DENIED,
-    "406": DENIED,
-    "506": DENIED,
-    "511": DENIED,
-    "602": DENIED,
-    "701": DENIED,
-    "702": DENIED,
-    "703": DENIED,
-    "704": DENIED,
-    "1000": DENIED,
-    "513": CLOCK,  # our clock is more than ten seconds away
-    "604": DOWN,
-    "801": DOWN,
-    "11444": DOWN,
-    "500": UNKNOWN,
-    "501": UNKNOWN,
-    "503": UNKNOWN,
-    "504": UNKNOWN,
-    "9999": UNKNOWN,
-    "20002": UNKNOWN,  # an internal error
-    "730000": UNKNOWN,  # the request failed, without a word why
-}
+    **each(rejected("other"), 2011, 2015, 600, 601),
+    **each(GONE, 2040, 2041, 5002),
+    **each(LIMITED, 429, 510, 2037),
+    **each(DENIED, 401, 402, 403, 406, 506, 511, 602, 701, 702, 703, 704, 1000),
+    **each(CLOCK, 513),  # our clock is more than ten seconds off
+    **each(DOWN, 604, 801, 11444),
+    **each(UNKNOWN, 500, 501, 503, 504, 9999, 20002, 730000),  # 20002: internal error; 730000: failed, no reason given
+}  # fmt: skip
 SIDES: Final[Mapping[str, tuple[OrderSide, Side, bool]]] = {
     "1": ("buy", "long", False), "2": ("buy", "short", True),
     "3": ("sell", "short", False), "4": ("sell", "long", True),
