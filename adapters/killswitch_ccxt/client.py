@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from killswitch.model.legible import legible, shortened
 from killswitch.model.unanswered import why_unanswered, words_of
 from killswitch.model.venue import AccountSpec, RequestExpiredError, VenueDownError, VenueError
-from killswitch.transport import AnswerTooLargeError, RedirectRefusedError
+from killswitch.transport import LARGEST_ANSWER, AnswerTooLargeError, RedirectRefusedError
 from killswitch.transport.adapters import guard
 from killswitch_ccxt.errors import (
     DENIED,
@@ -73,11 +73,10 @@ class SpokenExchange(CountedExchange, Protocol):
     exchange: ClassVar[str]
     codes: ClassVar[Mapping[str, Meaning]]
     changes_by_get: ClassVar[bool]
-    needs_currencies: ClassVar[bool]
 
     @classmethod
     def credentials_of(cls, given: Mapping[str, str]) -> dict[str, str]:
-        """Credentials by ccxt's names; ValueError for unknown and missing ones."""
+        """Credentials by ccxt's names."""
         ...
 
     @classmethod
@@ -122,6 +121,10 @@ class Client:
         """The clock that snapshots are dated with."""
         return self._clock() if self._clock is not None else datetime.now(UTC)
 
+    def now_ms(self) -> int:
+        """The same in milliseconds since 1970."""
+        return int(self.now().timestamp() * 1000)
+
     def venue_time(self, at: int) -> datetime:
         """The time at the venue when our clock said `at` (ms); the same where the difference was not measured."""
         return datetime.fromtimestamp(at / 1000, UTC) + timedelta(milliseconds=self.skew_ms or 0.0)
@@ -158,7 +161,7 @@ class Client:
         Some venues date what they tell by its last change, and a quiet account would look hours old.
         """
         at = instant(stamp)
-        now = self.venue_time(int(self.now().timestamp() * 1000))
+        now = self.venue_time(self.now_ms())
         return at if at is not None and abs((now - at).total_seconds()) <= LONGEST_ANSWER else None
 
     async def call(
@@ -242,7 +245,7 @@ class Client:
 
     def _with_fresh_rules(self) -> Any:
         made = self._configured(_class_of(self._dialect.exchange, synchronous=True))
-        guard(made.session, self._dialect.largest_answer)
+        guard(made.session, LARGEST_ANSWER)
         made.load_markets(True)
         return made
 
@@ -362,8 +365,7 @@ class Client:
         made.number = str
         made.decimal_to_precision = in_a_context_of_its_own(made.decimal_to_precision)
         made.logger = _SILENT
-        if not dialect.needs_currencies:
-            made.has = {**made.has, "fetchCurrencies": False}
+        made.has = {**made.has, "fetchCurrencies": False}
         made.options = {**made.options, **_merged(made.options, dialect.client_options(spec))}
         made.options = {**made.options, **_merged(made.options, _passed_through(spec))}
         self._environment(made)

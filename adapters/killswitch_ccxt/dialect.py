@@ -27,23 +27,31 @@ from killswitch.model.venue import (
     VenueError,
     VenueTraits,
 )
-from killswitch.transport import LARGEST_ANSWER
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.equity import Wealth, in_one_currency
 from killswitch_ccxt.errors import GoneError, Meaning, Verdicts, first_said
 from killswitch_ccxt.holdings import LastPrices, Prices, holdings
 from killswitch_ccxt.holdings import Market as SpotMarket
-from killswitch_ccxt.instruments import Quote, States, concerns, price_of, quotes
-from killswitch_ccxt.numbers import UnreadableError, decimal
-from killswitch_ccxt.parts import Ages
+from killswitch_ccxt.instruments import Quote, States, StateTable, concerns, marks_of, price_of, quotes
+from killswitch_ccxt.numbers import NoSuchSymbolError, Row, UnreadableError, decimal
 from killswitch_ccxt.response_capture import Answer
+from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.validation import KEY_AND_SECRET, OFFERED
 
 PositionMode = Literal["one_way", "hedge"]
-Row = Mapping[str, Any]
 LONGEST_WINDOW: Final = 60_000
 """Milliseconds: the most that any venue takes for a window."""
+
+
+def mode_of(is_hedged: bool | None) -> PositionMode | None:
+    """The position mode by a venue's flag; None where the flag is unknown."""
+    return None if is_hedged is None else "hedge" if is_hedged else "one_way"
+
+
+def is_stop(request: OrderRequest) -> bool:
+    """Whether a conditional order limits a loss, and does not take a profit: it sells on a fall or buys on a rise."""
+    return (request.side == "sell") is (request.trigger_when == "falls")
 
 
 class Dialect:
@@ -57,8 +65,7 @@ class Dialect:
     markets: ClassVar[tuple[Market, ...]] = ("swap", "future", "spot")
     environments: ClassVar[tuple[str, ...]] = ("production", "sandbox")
     credentials: ClassVar[Mapping[str, str]] = KEY_AND_SECRET
-    """Name in an Account document → name in ccxt. All are needed, those of `more_credentials` are not."""
-    more_credentials: ClassVar[Mapping[str, str]] = {}
+    """Name in an Account document → name in ccxt. All are needed."""
     more_options: ClassVar[tuple[str, ...]] = ()
     """What an Account's `options` may say at this exchange beside what they may say everywhere."""
     codes: ClassVar[Mapping[str, Meaning]] = {}
@@ -78,8 +85,6 @@ class Dialect:
     """How late an order may arrive; of an exchange that nobody has looked at, nothing is known."""
     window: ClassVar[int | None] = None
     """Milliseconds after its timestamp for which the venue takes a request, as ccxt says it; None where it does not."""
-    largest_answer: ClassVar[int] = LARGEST_ANSWER
-    """Bytes of an answer, unpacked, beyond which none is read."""
     streams: ClassVar[tuple[Literal["orders", "positions", "balance"], ...]] = ()
     """What ccxt can watch without naming a symbol."""
     ages: ClassVar[Ages] = Ages()
@@ -87,15 +92,9 @@ class Dialect:
     has_hedge_mode: ClassVar[bool] = False
     changes_by_get: ClassVar[bool] = False
     """Whether orders are sent by GET, so that a failed GET may have done something."""
-    open_order_questions: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
-    """ccxt's params of each question that together bring every resting order, conditional ones included."""
-    conditional: ClassVar[Mapping[str, Any]] = {"trigger": True}
-    """ccxt's params that say that an order asked about, or to be cancelled, is a conditional one."""
     kinds_apart: ClassVar[bool] = True
     """Whether an order must be cancelled as the kind that it is, conditional or not."""
     fills_need_symbol: ClassVar[bool] = False
-    needs_currencies: ClassVar[bool] = False
-    """Whether ccxt must ask for the venue's currencies before it can read the rules."""
     keeps_rules: ClassVar[bool] = False
     """Whether ccxt's markets of some symbols are all that reading and closing these needs: what an exchange keeps
     beside them would be missing after a restart."""
@@ -104,6 +103,8 @@ class Dialect:
     these a snapshot says up to when they are known."""
     trades_in_flows: ClassVar[bool] = False
     """Whether the ledger that `flows` reads has every trade, so that `traded` says whose fills are to be asked for."""
+    instrument_states: ClassVar[StateTable | None] = None
+    """How the venue's own rules tell states beyond ccxt's open and halted; None where they tell none."""
     tried: ClassVar[str] = "parsed answers only"
     """Against what the adapter was tried, for people."""
 
@@ -118,6 +119,8 @@ class Dialect:
         self.spec = spec
         self._holdings: tuple[str, ...] = ()
         """Symbols that a spot account held in the last reading."""
+        self._corrected_rules: tuple[Mapping[str, Row] | None, Mapping[str, Row]] = (None, {})
+        """ccxt's markets as they were corrected last, and the result."""
         self._last_prices = LastPrices()
 
     # Before anything is asked
@@ -142,15 +145,8 @@ class Dialect:
 
     @classmethod
     def credentials_of(cls, given: Mapping[str, str]) -> dict[str, str]:
-        """Credentials by ccxt's names; ValueError for unknown and missing ones. None at all are fine: then only
-        public questions can be asked."""
-        known = {**cls.credentials, **cls.more_credentials}
-        odd = sorted(given.keys() - known.keys())
-        missing = sorted(cls.credentials.keys() - given.keys()) if given else []
-        if odd or missing:
-            wrong = f"unknown: {', '.join(odd)}" if odd else f"missing: {', '.join(missing)}"
-            raise ValueError(f"credentials of {cls.exchange} are {', '.join(known)}; {wrong}")
-        return {known[name]: value for name, value in given.items()}
+        """Credentials by ccxt's names. None at all are fine: then only public questions can be asked."""
+        return {cls.credentials[name]: value for name, value in given.items()}
 
     @classmethod
     def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
@@ -181,9 +177,37 @@ class Dialect:
 
     @property
     def rules(self) -> Mapping[str, Row]:
-        """ccxt's markets by symbol; loaded before anything else is asked."""
-        found: Mapping[str, Row] = self.client.ccxt.markets or {}
+        """ccxt's markets by symbol, each as `corrected_rule` returns it; loaded before anything else is asked."""
+        markets: Mapping[str, Row] = self.client.ccxt.markets or {}
+        if markets is not self._corrected_rules[0]:
+            self._corrected_rules = markets, {symbol: self.corrected_rule(rule) for symbol, rule in markets.items()}
+        return self._corrected_rules[1]
+
+    def corrected_rule(self, rule: Row) -> Row:
+        """One of ccxt's markets, with what ccxt reads wrongly or leaves out."""
+        return rule
+
+    def id_of(self, symbol: str) -> str:
+        """The venue's name of a symbol. NoSuchSymbolError where the rules do not have it."""
+        if symbol not in self.rules:
+            raise NoSuchSymbolError(f"the venue's rules have no {symbol}")
+        return str(self.rules[symbol]["id"])
+
+    def rule_of(self, name: object) -> Any:
+        """ccxt's market of the venue's name of a symbol, as far as `is_ours`. NoSuchSymbolError where there is none."""
+        known = (self.client.ccxt.markets_by_id or {}).get(str(name)) or ()
+        found = next((rule for rule in known if self.is_ours(rule)), None)
+        if found is None:
+            raise NoSuchSymbolError(f"the venue's rules have no {name}")
         return found
+
+    def is_ours(self, rule: Row) -> bool:
+        """Whether a market is one that a row of this account can be about, where several have the same name."""
+        return True
+
+    def symbol_of(self, name: object) -> str:
+        """ccxt's symbol of the venue's name of it. NoSuchSymbolError where the rules do not have it."""
+        return str(self.rule_of(name)["symbol"])
 
     # Reading
 
@@ -215,7 +239,7 @@ class Dialect:
         """Without what ccxt tells in a coin that the account is not counted in: that is unknown."""
         if positions.in_currency(self.rules[position.symbol], self.spec.currency):
             return position
-        return structs.replace(position, notional=None, margin=None, unrealized_pnl=None)
+        return positions.converted(position, None)
 
     async def held(self) -> tuple[Wealth, tuple[Position, ...]]:
         """Balances of a spot account, as positions with prices."""
@@ -251,10 +275,7 @@ class Dialect:
 
     async def orders(self) -> tuple[Order, ...]:
         """All resting orders, conditional ones included."""
-        answers = await asyncio.gather(
-            *(self.client.call("fetch_open_orders", None, None, None, dict(it)) for it in self.open_order_questions)
-        )
-        return orders.resting(self.refine_order(row) for rows in answers for row in rows)
+        return orders.resting(map(self.refine_order, await self.client.call("fetch_open_orders")))
 
     def refine_order(self, row: Row) -> Row:
         """ccxt's order, with what only the venue's own row tells put under ccxt's names."""
@@ -301,22 +322,22 @@ class Dialect:
 
         On spot it is the last price, with which holdings are priced.
         """
-        is_spot = self.spec.market in ("spot", "margin")
         found = await self.prices(symbols)
-        prices = {symbol: price_of(quote) if is_spot else quote.mark for symbol, quote in found.items()}
+        if self.spec.market not in ("spot", "margin"):
+            return marks_of(found)
+        prices = {symbol: price_of(quote) for symbol, quote in found.items()}
         return {symbol: price for symbol, price in prices.items() if price is not None}
 
     async def states(self) -> States:
-        """States of instruments that the rules do not tell: a venue in `cancel_only`, a symbol in `reduce_only`."""
-        return {}
+        """States of instruments beyond ccxt's open and halted: a venue in `cancel_only`, a symbol in `reduce_only`."""
+        return {} if self.instrument_states is None else self.instrument_states.read(self.rules)
 
     async def position_mode(self) -> PositionMode | None:
         """How the account counts positions; None where it cannot be told."""
         if not self.has_hedge_mode:
             return "one_way"
         mode = await self.client.call("fetch_position_mode")
-        hedged = mode.get("hedged")
-        return None if hedged is None else "hedge" if hedged else "one_way"
+        return mode_of(mode.get("hedged"))
 
     # Acting
 
@@ -367,12 +388,19 @@ class Dialect:
         wanted = [request.valid_for for request in requests if request.valid_for is not None]
         if not wanted:
             return None
-        now = self.client.venue_time(int(self.client.now().timestamp() * 1000))
+        now = self.client.venue_time(self.client.now_ms())
         return int((now.timestamp() + min(wanted)) * 1000)
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         """Send one order, once."""
         row = await self.client.call("create_order", *self.create_arguments(request, mode), places=True)
+        return self.taken(row, request)
+
+    def taken(self, row: Row, request: OrderRequest) -> OrderReport:
+        """The report of an order that was sent, by its row under ccxt's names.
+
+        UnreadableError where the answer is about another order.
+        """
         if row.get("clientOrderId") not in (request.client_order_id, None, ""):
             raise UnreadableError(f"sent order {request.client_order_id}, told of {row.get('clientOrderId')}")
         told = {**row, "clientOrderId": request.client_order_id, "amount": request.amount}
@@ -404,7 +432,7 @@ class Dialect:
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
         """Cancel one order. GoneError where it is gone already."""
-        params = dict(self.conditional) if conditional else {}
+        params = {"trigger": True} if conditional else {}
         await self.client.call("cancel_order", order_id, symbol, params, changes=True)
 
     async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from killswitch.model.snapshot import Balance, Rate
-from killswitch_ccxt.numbers import UnreadableError, decimal, needed, told_of
+from killswitch_ccxt.numbers import UnreadableError, decimal, needed, told_of, total
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +93,9 @@ def worth_of(balances: Iterable[Balance]) -> Decimal:
 
 def unrealized_of(balances: Iterable[Balance]) -> Decimal | None:
     """What of `worth_of` is in no wallet; None where a balance that has a price has no wallet."""
-    total = Decimal(0)
-    for it in balances:
-        if it.price is not None:
-            if it.wallet is None:
-                return None
-            total += (it.amount - it.wallet) * it.price
-    return total
+    return total(
+        None if it.wallet is None else (it.amount - it.wallet) * it.price for it in balances if it.price is not None
+    )
 
 
 def amounts(balance: Mapping[str, Any]) -> dict[str, Decimal]:
@@ -123,6 +119,17 @@ def in_one_currency(balance: Mapping[str, Any], currency: str) -> Wealth:
         raise UnreadableError(f"the account has no {currency} at the venue: write a currency that it holds")
     # What ccxt calls used is frozen by orders too.
     return Wealth(equity=total, free=decimal(row.get("free")))  # type: ignore[union-attr] # it is one
+
+
+def rates_in_dollars(price: Decimal | None, currency: str) -> tuple[Rate, ...] | None:
+    """The price of the account's currency in USD, where it is known and the currency is another one."""
+    return None if price is None or currency == "USD" else (Rate("USD", price),)
+
+
+def in_own(value: Any, price: Decimal | None, currency: str) -> Decimal | None:
+    """A number of an answer in USD, as `from_dollars` converts it; None where it is missing."""
+    found = decimal(value)
+    return None if found is None else from_dollars(found, price, currency)
 
 
 def from_dollars(dollars: Decimal, price: Decimal | None, currency: str) -> Decimal:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from killswitch.model.snapshot import Instrument, InstrumentState, Market
-from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, positive
+from killswitch_ccxt.numbers import Row, UnreadableError, decimal, flag, instant, positive, value_at
 
 ASSETS: Final = ("baseAsset", "quoteAsset")
 """What Binance calls the two."""
@@ -17,24 +17,41 @@ States = Mapping[str, InstrumentState | None]
 """Symbol → its state; None where the venue says one that is not known here."""
 
 
-def kind_of(rule: Mapping[str, Any]) -> Market | None:
+def with_maximum(rule: Row, *told: Any) -> Row:
+    """ccxt's market with the smallest of the maximum amounts that are `told`; None where none is."""
+    known = [it for it in map(positive, told) if it is not None]
+    limits = rule.get("limits") or {}
+    return {**rule, "limits": {**limits, "amount": {**(limits.get("amount") or {}), "max": min(known, default=None)}}}
+
+
+def kind_of(rule: Row) -> Market | None:
     """Which of our markets one of ccxt's is in; None for options and what else we do not trade in."""
-    for name, kind in (("swap", "swap"), ("future", "future"), ("spot", "spot")):
-        if rule.get(name):
-            found: Market = kind  # type: ignore[assignment] # one of the three
-            return found
-    return None
+    kinds: tuple[Market, ...] = ("swap", "future", "spot")
+    return next((kind for kind in kinds if rule.get(kind)), None)
 
 
-def states_of(
-    told: Mapping[str, object], words: Mapping[str, InstrumentState], passing: Collection[str]
-) -> dict[str, InstrumentState | None]:
-    """Symbol → its state, of the word that its venue `told`. Of `passing` words ccxt says whether trading is on; any
-    other is none that is known here, and its state is unknown: who takes it for shut would not close there."""
-    return {symbol: words.get(str(word)) for symbol, word in told.items() if str(word) not in passing}
+class StateTable(NamedTuple):
+    """How a venue writes the state of a symbol into its rule."""
+
+    fields: tuple[str, ...]
+    """Fields of the venue's own rule; the first one that is not empty has the state."""
+    states: Mapping[str, InstrumentState]
+    """The venue's word → the state."""
+    passing: Collection[str]
+    """Words of which ccxt says whether trading is on."""
+
+    def read(self, rules: Mapping[str, Row]) -> dict[str, InstrumentState | None]:
+        """Symbol → its state, without symbols with a passing word. An unknown word is an unknown state: a symbol that
+        is taken for shut is not closed."""
+        words = {symbol: self._word(rule.get("info")) for symbol, rule in rules.items()}
+        return {symbol: self.states.get(word) for symbol, word in words.items() if word not in self.passing}
+
+    def _word(self, info: Any) -> str:
+        found = (value_at(info, name) for name in self.fields)
+        return str(next((word for word in found if word not in (None, "")), None))
 
 
-def is_whole(rule: Mapping[str, Any]) -> bool:
+def is_whole(rule: Row) -> bool:
     """Whether its symbol says what it is of: `BTC/USDT`, and of a contract the coin that it settles in."""
     if "base" not in rule:
         return True  # kept by an earlier run, or of an exchange that names its markets otherwise
@@ -49,7 +66,7 @@ def is_whole(rule: Mapping[str, Any]) -> bool:
     return str(rule.get("symbol")).startswith(name)
 
 
-def concerns(rule: Mapping[str, Any], market: Market, currency: str) -> bool:
+def concerns(rule: Row, market: Market, currency: str) -> bool:
     """Whether an account of this market and currency may hold it."""
     kind = kind_of(rule)
     if market in ("spot", "margin"):
@@ -59,7 +76,7 @@ def concerns(rule: Mapping[str, Any], market: Market, currency: str) -> bool:
 
 
 def instruments(
-    rules: Iterable[Mapping[str, Any]], states: States | None = None, *, tick_size: bool = True
+    rules: Iterable[Row], states: States | None = None, *, tick_size: bool = True
 ) -> tuple[Instrument, ...]:
     """One for each rule. `states` are those that the venue tells otherwise; `tick_size`: precisions are steps."""
     states = states or {}
@@ -86,7 +103,7 @@ class Given:
         return tuple(each for each in found if old.get(each.symbol) != each) or None
 
 
-def _instrument(rule: Mapping[str, Any], states: States, tick_size: bool) -> Instrument:
+def _instrument(rule: Row, states: States, tick_size: bool) -> Instrument:
     precision, limits = rule.get("precision") or {}, rule.get("limits") or {}
     amounts, costs = limits.get("amount") or {}, limits.get("cost") or {}
     return Instrument(
@@ -128,7 +145,7 @@ def _step(found: Decimal | None, tick_size: bool) -> Decimal | None:
     return Decimal(1).scaleb(-int(found))
 
 
-def _state(rule: Mapping[str, Any]) -> InstrumentState | None:
+def _state(rule: Row) -> InstrumentState | None:
     active = flag(rule.get("active"))
     return None if active is None else "open" if active else "halted"
 
@@ -152,13 +169,20 @@ def price_of(quote: Quote) -> Decimal | None:
     return (quote.bid + quote.ask) / 2
 
 
-def quotes(tickers: Mapping[str, Mapping[str, Any]]) -> dict[str, Quote]:
+def marks_of(found: Mapping[str, Quote]) -> dict[str, Decimal]:
+    """Symbol → its mark price, of the quotes that have one."""
+    return {symbol: quote.mark for symbol, quote in found.items() if quote.mark is not None}
+
+
+def quote_of(row: Row, names: str, at: datetime | None) -> Quote:
+    """A quote from the fields `names` of a row, separated by spaces: bid, ask, last, index and mark; `-` for none."""
+    bid, ask, last, index, mark = (positive(row.get(name)) for name in names.split())
+    return Quote(bid, ask, last, index, mark, at)
+
+
+def quotes(tickers: Mapping[str, Row]) -> dict[str, Quote]:
     """Symbol → its quote."""
     return {
-        symbol: Quote(
-            positive(row.get("bid")), positive(row.get("ask")), positive(row.get("last")),
-            positive(row.get("indexPrice")), positive(row.get("markPrice")),
-            instant(row.get("timestamp")),
-        )
+        symbol: quote_of(row, "bid ask last indexPrice markPrice", instant(row.get("timestamp")))
         for symbol, row in tickers.items()
-    }  # fmt: skip
+    }

@@ -185,7 +185,7 @@ class Ledger:
         """Symbols that were held before this reading began."""
         self._remembered = tuple(symbols)
         if since is not None:
-            then, now = int(since.timestamp() * 1000), self._now()
+            then, now = int(since.timestamp() * 1000), self._client.now_ms()
             self.fills.look_back_to(then, now)
             self.flows.look_back_to(then, now)
 
@@ -217,7 +217,7 @@ class Ledger:
     async def read(self, now: float) -> None:
         """Ask for what is due, or wanted because something moved."""
         settled = max(SETTLED, self.lag(now) or 0.0)
-        asked, since = [], self.fills.since(self._now())
+        asked, since = [], self.fills.since(self._client.now_ms())
         is_hurried = self.flows.is_hurried(now, self._moved_at, settled)
         if is_hurried or self.flows.part.due <= now:
             if is_hurried:
@@ -233,7 +233,8 @@ class Ledger:
             await self._read_fills(symbols[:MOST_SYMBOLS], since, now)
 
     async def _read_flows(self) -> None:
-        await self._rows(self.flows, self._dialect.flows, self.flows.since(self._now()), lambda _: self.flows.asked_at)
+        since = self.flows.since(self._client.now_ms())
+        await self._rows(self.flows, self._dialect.flows, since, lambda _: self.flows.asked_at)
 
     async def _read_fills(self, symbols: list[str], since: int, now: float) -> None:
         """Where symbols must be named, each is asked for until a while after it moved."""
@@ -287,7 +288,7 @@ class Ledger:
         since: int,
         asked_before: Callable[[Any], int | None],
     ) -> bool:
-        asked_at, now = self._now(), asyncio.get_running_loop().time()
+        asked_at, now = self._client.now_ms(), asyncio.get_running_loop().time()
         found: list[Any] = []
 
         async def is_told() -> bool:
@@ -305,7 +306,9 @@ class Ledger:
         if not self._dialect.fills_need_symbol:
             return self.fills.asked_at
         asked = self._asked_for.get(fill.symbol)
-        return None if asked is None else self._now() - int((asyncio.get_running_loop().time() - asked) * 1000)
+        if asked is None:
+            return None
+        return self._client.now_ms() - int((asyncio.get_running_loop().time() - asked) * 1000)
 
     def _lag_of(self, row: Fill | Flow, before: int | None, asked_at: int) -> float | None:
         """Seconds by which a row is late: it is older than the reading `before`, which did not have it.
@@ -346,9 +349,6 @@ class Ledger:
     def _ours(self, at: datetime) -> int:
         """Milliseconds of our clock at a time of the venue."""
         return int(at.timestamp() * 1000 - (self._client.skew_ms or 0.0))
-
-    def _now(self) -> int:
-        return int(self._client.now().timestamp() * 1000)
 
     def _soon(self, part: Part[Any]) -> None:
         part.due = min(part.due, part.at + self._dialect.ages.rows_least)

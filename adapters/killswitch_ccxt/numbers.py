@@ -1,15 +1,20 @@
-"""Numbers, flags and times as venues write them, read exactly or not at all."""
+"""Reading of a venue's answers: numbers, flags, times, objects and lists, read exactly or not at all."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from killswitch.model.magnitude import LONGEST, readable_number
 
+T = TypeVar("T")
+Cursor = TypeVar("Cursor")
+Row = Mapping[str, Any]
+"""One object of an answer, as JSON gives it or as ccxt parses it."""
 ODD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What reading an answer raises that has another shape than any that is known."""
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
@@ -84,6 +89,21 @@ def text(value: Any) -> str | None:
     return found
 
 
+def identifier(value: Any, what: str) -> str:
+    """The id, as `text` reads it; UnreadableError where it is missing."""
+    found = text(value)
+    if found is None:
+        raise UnreadableError(f"{what} has no id")
+    return found
+
+
+def one_of(table: Mapping[str, T], value: Any, what: str) -> T:
+    """The entry of `table` for a value of the venue. UnreadableError for a value that is not in it."""
+    if str(value) not in table:
+        raise UnreadableError(f"{what}: unknown value {value!r}")
+    return table[str(value)]
+
+
 def told_of(value: Any, what: str) -> str:
     """A word that decides; UnreadableError where it is missing, or is no word."""
     if not isinstance(value, str) or not value:
@@ -112,6 +132,12 @@ def above_zero(value: Any, what: str) -> Decimal:
     return found
 
 
+def total(amounts: Iterable[Decimal | None]) -> Decimal | None:
+    """The sum; None where one of the amounts is unknown."""
+    found = list(amounts)
+    return None if None in found else sum((it for it in found if it is not None), Decimal(0))
+
+
 def any_flag(*values: Any) -> bool | None:
     """Whether one of them is a yes; None where none is, and one of them is not told."""
     found = [flag(value) for value in values]
@@ -137,3 +163,53 @@ def instant(milliseconds: Any) -> datetime | None:
     if found is None or found < EARLIEST:
         raise UnreadableError(f"{milliseconds!r} is no time in milliseconds")
     return found
+
+
+def time_of(milliseconds: Any, what: str) -> datetime:
+    """The UTC time, as `instant` reads it; UnreadableError where it is missing."""
+    found = instant(milliseconds)
+    if found is None:
+        raise UnreadableError(f"{what} has no time")
+    return found
+
+
+def value_at(answer: Any, *names: str) -> Any:
+    """The value under nested names of an answer; None where one of the objects on the way is none."""
+    for name in names:
+        answer = answer.get(name) if isinstance(answer, Mapping) else None
+    return answer
+
+
+def object_at(answer: Any, *names: str) -> Row:
+    """The object under nested names of an answer. UnreadableError where there is none."""
+    found = value_at(answer, *names)
+    if not isinstance(found, Mapping):
+        raise UnreadableError(f"the answer has no object `{'.'.join(names)}`" if names else "the answer is no object")
+    return found
+
+
+def rows_at(answer: Any, *names: str) -> list[Row]:
+    """The list of objects under nested names of an answer. UnreadableError where there is none."""
+    found = value_at(answer, *names)
+    if not isinstance(found, list) or not all(isinstance(it, Mapping) for it in found):
+        raise UnreadableError(f"the answer has no list `{'.'.join(names)}`" if names else "the answer is no list")
+    return found
+
+
+async def every_page(
+    page: Callable[[Cursor | None], Awaitable[tuple[list[Row], Cursor | None]]], most: int, what: str
+) -> list[Row]:
+    """The rows of all pages of a list.
+
+    `page` fetches the page at a cursor, which is None for the first one, and returns its rows and the cursor of the
+    next page, None after the last one. UnreadableError where the list has more than `most` pages: a part of it would
+    pass for all of it.
+    """
+    found: list[Row] = []
+    cursor: Cursor | None = None
+    for _ in range(most):
+        rows, cursor = await page(cursor)
+        found += rows
+        if cursor is None:
+            return found
+    raise UnreadableError(f"{what}: the list does not end after {len(found)} rows")

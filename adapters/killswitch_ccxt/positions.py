@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any
 
 from msgspec import structs
 
-from killswitch.model.snapshot import Position, Side
+from killswitch.model.snapshot import Position
 from killswitch_ccxt.instruments import Quote, is_whole
-from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed, positive
+from killswitch_ccxt.numbers import NoSuchSymbolError, Row, UnreadableError, decimal, needed, one_of, positive
+from killswitch_ccxt.orders import SIDES
 
-Rules = Mapping[str, Mapping[str, Any]]
+Rules = Mapping[str, Row]
 """ccxt's markets by symbol."""
 
 
 def positions(
-    rows: Iterable[Mapping[str, Any]],
+    rows: Iterable[Row],
     rules: Rules,
-    refine: Callable[[Position, Mapping[str, Any]], Position] | None = None,
+    refine: Callable[[Position, Row], Position] | None = None,
 ) -> tuple[Position, ...]:
     """Every row with a size. `refine` adds what only the venue's own row (`info`) tells.
 
@@ -36,7 +36,7 @@ def positions(
     return tuple(found)
 
 
-def _position(row: Mapping[str, Any], rules: Rules) -> Position | None:
+def _position(row: Row, rules: Rules) -> Position | None:
     symbol = row.get("symbol")
     size = decimal(row.get("contracts"))
     if size == 0:
@@ -50,7 +50,7 @@ def _position(row: Mapping[str, Any], rules: Rules) -> Position | None:
     mark = positive(row.get("markPrice"))
     position = Position(
         symbol=symbol,
-        side=_side(row, symbol),
+        side=one_of(SIDES, row.get("side"), f"side of position {symbol}"),
         contracts=abs(size),
         entry_price=positive(row.get("entryPrice")),
         mark_price=mark,
@@ -72,7 +72,7 @@ def contracts(found: tuple[Position, ...], rules: Rules) -> tuple[Position, ...]
     return found
 
 
-def worth(position: Position, rule: Mapping[str, Any]) -> Decimal | None:
+def worth(position: Position, rule: Row) -> Decimal | None:
     """contracts × contract size × mark; ÷ mark for an inverse contract; None without a mark or a size."""
     size, mark = positive(rule.get("contractSize")), position.mark_price
     if rule.get("spot"):
@@ -83,7 +83,7 @@ def worth(position: Position, rule: Mapping[str, Any]) -> Decimal | None:
     return base / mark if rule.get("inverse") else base * mark
 
 
-def quoted(position: Position, quote: Quote, rule: Mapping[str, Any], currency: str) -> Position:
+def quoted(position: Position, quote: Quote, rule: Row, currency: str) -> Position:
     """With what the market says, where the position itself does not; its notional too, if that is in `currency`."""
     is_marked = position.mark_price is not None
     fuller = structs.replace(
@@ -100,15 +100,29 @@ def quoted(position: Position, quote: Quote, rule: Mapping[str, Any], currency: 
     return structs.replace(fuller, notional=worth(fuller, rule))
 
 
-def in_currency(rule: Mapping[str, Any], currency: str) -> bool:
+def sized(rows: Sequence[Row], field: str) -> list[Row]:
+    """The venue's rows with a size in `field`. UnreadableError for a missing size, and for one below zero."""
+    sizes = [needed(row.get(field), f"the size of {row.get('symbol')}") for row in rows]
+    odd = [str(row.get("symbol")) for row, size in zip(rows, sizes, strict=True) if size < 0]
+    if odd:
+        raise UnreadableError(f"positions of less than nothing: {', '.join(odd)}")
+    return [row for row, size in zip(rows, sizes, strict=True) if size]
+
+
+def converted(position: Position, rate: Decimal | None) -> Position:
+    """The position with its money times `rate`; None where `rate` is unknown."""
+
+    def money(amount: Decimal | None) -> Decimal | None:
+        return None if amount is None or rate is None else amount * rate
+
+    return structs.replace(
+        position,
+        notional=money(position.notional),
+        margin=money(position.margin),
+        unrealized_pnl=money(position.unrealized_pnl),
+    )
+
+
+def in_currency(rule: Row, currency: str) -> bool:
     """Whether what ccxt tells of a position is money of the account: an inverse contract is counted in its coin."""
     return not rule.get("inverse") or rule.get("settle") == currency
-
-
-def _side(row: Mapping[str, Any], symbol: str) -> Side:
-    side = row.get("side")
-    if side == "long":
-        return "long"
-    if side == "short":
-        return "short"
-    raise UnreadableError(f"position {symbol}: it has a size and no side")

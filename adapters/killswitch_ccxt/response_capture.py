@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from killswitch.model.magnitude import LONGEST, READABLE_POWER, readable_number
 from killswitch.model.snapshot import Health
+from killswitch.transport import LARGEST_ANSWER
 from killswitch.transport.sessions import guarded_session
 from killswitch_ccxt.numbers import UnreadableError
 
@@ -109,8 +110,6 @@ class UnsignableError(Exception):
 class CountedExchange(Protocol):
     """What is kept of an exchange's answers, and how large one may be."""
 
-    largest_answer: ClassVar[int]
-
     @classmethod
     def used_from(cls, headers: Mapping[str, str], path: str) -> Mapping[str, int]:
         """What the venue's headers (names in lower case) say of its own count: limit → units."""
@@ -146,7 +145,7 @@ class Heard:
 
     def _guarded(self, made: Any) -> Any:
         """A session over the connections of the one that ccxt has made, for venues and their streams alike."""
-        session = guarded_session(self.ks_dialect.largest_answer, connector=made.connector, trust_env=made.trust_env)
+        session = guarded_session(LARGEST_ANSWER, connector=made.connector, trust_env=made.trust_env)
         made.detach()
         # aiohttp asks again by itself where a connection breaks at a GET or a DELETE. Some venues take orders so.
         session._retry_connection = False

@@ -9,10 +9,11 @@ is put beside a younger mark.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from msgspec import structs
@@ -21,7 +22,6 @@ from killswitch.model.snapshot import (
     AccountSnapshot,
     Health,
     Instrument,
-    InstrumentState,
     Mark,
     Order,
     Position,
@@ -38,7 +38,7 @@ from killswitch.model.venue import (
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.equity import Wealth
-from killswitch_ccxt.instruments import Given, Quote, instruments
+from killswitch_ccxt.instruments import Given, Quote, States, instruments
 from killswitch_ccxt.ledger import Ledger
 from killswitch_ccxt.numbers import ODD, NoSuchSymbolError, UnreadableError, not_negative, shapeless
 from killswitch_ccxt.parts import AGAIN, RULES_AGAIN, SHUT_RULES, Movement, Part, phase_of
@@ -77,10 +77,10 @@ class Reading:
         self._orders: Part[tuple[Order, ...]] = Part(ages.orders, phase)
         self._ledger = Ledger(client, dialect, phase, self._read)
         self._movement = Movement()
-        self._marks: Part[dict[str, Decimal]] = Part(ONE_MOMENT)
-        self._quotes: Part[dict[str, Quote]] = Part(ages.quotes or 0.0, phase)
+        self._marks: Part[Mapping[str, Decimal]] = Part(ONE_MOMENT)
+        self._quotes: Part[Mapping[str, Quote]] = Part(ages.quotes or 0.0, phase)
         self._mode: Part[PositionMode | None] = Part(ages.mode, phase)
-        self._states: Part[dict[str, InstrumentState | None]] = Part(ages.states, phase)
+        self._states: Part[States] = Part(ages.states, phase)
         self._given = Given()
         self._shut = False
         self._odd_parts: str | None = None
@@ -246,10 +246,10 @@ class Reading:
         return account
 
     async def _read_marks(self, symbols: Sequence[str]) -> None:
-        async def ask() -> dict[str, Decimal]:
+        async def ask() -> Mapping[str, Decimal]:
             try:
                 async with asyncio.timeout(MARKS_PATIENCE):
-                    return dict(await self._dialect.marks(symbols))
+                    return await self._dialect.marks(symbols)
             except TimeoutError:
                 raise VenueDownError(f"no marks within {MARKS_PATIENCE} s") from None
 
@@ -272,17 +272,17 @@ class Reading:
     async def _read_due(self, positions: tuple[Position, ...], asked: float) -> None:
         now, dialect = asyncio.get_running_loop().time(), self._dialect
         readings: list[Awaitable[object]] = [self._ledger.read(now)]
+        parts: tuple[tuple[Part[Any], Callable[[], Awaitable[Any]]], ...] = (
+            (self._orders, dialect.orders),
+            (self._mode, dialect.position_mode),
+            (self._skew, self._client.measure_skew),
+            (self._states, dialect.states),
+        )
         # Questions are asked when they are awaited: one that is called off before has left nothing behind.
-        if self._orders.due <= now:
-            readings.append(self._read(self._orders, dialect.orders))
-        if self._mode.due <= now:
-            readings.append(self._read(self._mode, dialect.position_mode))
-        if self._skew.due <= now:
-            readings.append(self._read_skew())
-        if self._states.due <= now:
-            readings.append(self._read(self._states, self._states_now))
+        readings += [self._read(part, ask) for part, ask in parts if part.due <= now]
         if dialect.ages.quotes is not None and self._quotes.due <= now and positions:
-            readings.append(self._read(self._quotes, lambda: self._quotes_of(positions)))
+            symbols = sorted({it.symbol for it in positions if it.symbol in dialect.rules})
+            readings.append(self._read(self._quotes, partial(dialect.quotes, symbols)))
         gone = self._movement.gone(now)
         if set(gone) - set(self._marks_since(asked)):
             readings.append(self._read_marks(gone))
@@ -304,17 +304,6 @@ class Reading:
             return False
         part.took(value, now)
         return True
-
-    async def _read_skew(self) -> None:
-        await self._read(self._skew, self._client.measure_skew)
-
-    async def _states_now(self) -> dict[str, InstrumentState | None]:
-        return dict(await self._dialect.states())
-
-    async def _quotes_of(self, positions: tuple[Position, ...]) -> dict[str, Quote]:
-        return dict(
-            await self._dialect.quotes(sorted({it.symbol for it in positions if it.symbol in self._dialect.rules}))
-        )
 
     # What becomes of it
 
@@ -367,7 +356,7 @@ class Reading:
             self._orders.due = min(self._orders.due, self._orders.at + self._dialect.ages.orders_least)
             self._ledger.moved(moved.symbols, held, now)
 
-    def _marks_since(self, asked: float) -> dict[str, Decimal]:
+    def _marks_since(self, asked: float) -> Mapping[str, Decimal]:
         return self._marks.value or {} if self._marks.at >= asked else {}
 
     def _marks_now(self, asked: float) -> tuple[Mark, ...] | None:

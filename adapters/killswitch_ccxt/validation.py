@@ -26,15 +26,20 @@ def misfits(account: WrittenAccount) -> Iterator[Misfit]:
     if offered is None:
         yield from _unknown(account.exchange, names_of_ccxt())
         return
-    yield from _market(account, account.exchange, offered)
-    yield from _environment(account, account.exchange, offered)
+    yield from misfits_of(account, account.exchange, offered)
+
+
+def misfits_of(account: WrittenAccount, exchange: str, offered: Offered) -> Iterator[Misfit]:
+    """Every one of an account at an exchange that offers this."""
+    yield from _market(account, exchange, offered)
+    yield from _environment(account, exchange, offered)
     if offered.currencies is not None and account.currency not in offered.currencies:
         yield Misfit(
             ("currency",),
-            f"{account.exchange} has no accounts in {account.currency} here",
+            f"{exchange} has no accounts in {account.currency} here",
             f"write {' or '.join(offered.currencies)}",
         )
-    yield from _credentials(account, account.exchange, offered)
+    yield from _credentials(account, exchange, offered)
 
 
 def not_installed() -> Misfit | None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
+from killswitch.model.fitting import WrittenAccount
 from killswitch.model.inspection import Inspection, KeyRights
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import (
@@ -31,7 +32,7 @@ from killswitch_ccxt.numbers import ODD, UnreadableError, positive, text
 from killswitch_ccxt.rules import Rules
 from killswitch_ccxt.snapshot_reader import Reading
 from killswitch_ccxt.stream import Pushing
-from killswitch_ccxt.validation import elsewhere
+from killswitch_ccxt.validation import OFFERED, Offered, misfits_of
 
 T = TypeVar("T")
 OPTIONS = ("timeout", "ccxt", "ignore_assets", "unpriced")
@@ -45,7 +46,7 @@ class CcxtVenue:
 
     def __init__(self, spec: AccountSpec, dialect: type[Dialect]) -> None:
         """ValueError for a market, an environment or credentials that the venue does not have."""
-        _fitting(spec, dialect)
+        _check(spec, dialect)
         self.account = spec.account
         self.traits: VenueTraits = dialect.traits_for(spec)
         self._spec = spec
@@ -192,16 +193,15 @@ class CcxtVenue:
         await Pushing(self._client, self._dialect, self._rules.ready, self._reading.stir).listen(hear)
 
 
-def _fitting(spec: AccountSpec, dialect: type[Dialect]) -> None:
-    if spec.market not in dialect.markets:
-        raise ValueError(
-            f"{dialect.exchange} has no market {spec.market} here; it has {', '.join(dialect.markets)}"
-            + _siblings(spec, dialect.exchange)
-        )
-    if spec.environment not in dialect.environments:
-        known = ", ".join(each for each in dialect.environments if each != "production") or "neither sandbox nor demo"
-        raise ValueError(f"{dialect.exchange} has no {spec.environment}; it has {known}")
-    dialect.credentials_of(spec.credentials)
+def _check(spec: AccountSpec, dialect: type[Dialect]) -> None:
+    """ValueError for the first thing of the account that the exchange does not have."""
+    offered = OFFERED.get(dialect.exchange)
+    if offered is None:
+        offered = Offered(dialect.exchange, dialect.markets, dialect.environments, dialect.credentials)
+    credentials = tuple(spec.credentials)
+    account = WrittenAccount(dialect.exchange, spec.market, spec.currency, spec.environment, credentials)
+    for misfit in misfits_of(account, dialect.exchange, offered):
+        raise ValueError(f"{misfit.message}; {misfit.fix}")
     options = (*OPTIONS, *dialect.more_options)
     for name in spec.options:
         if name not in options and name != CLOCK:
@@ -209,12 +209,6 @@ def _fitting(spec: AccountSpec, dialect: type[Dialect]) -> None:
             meant = f", did you mean {close[0]}?" if close else ""
             raise ValueError(f"{dialect.exchange} has no option {name}{meant}; it has {', '.join(options)}")
     most_of_unpriced(spec)
-
-
-def _siblings(spec: AccountSpec, exchange: str) -> str:
-    """Where the same venue has that market under another name."""
-    found = elsewhere(exchange, spec.market)
-    return f"; {spec.market} is {' or '.join(found)}" if found else ""
 
 
 async def _answered(question: Awaitable[T]) -> T:

@@ -12,8 +12,7 @@ from msgspec import structs
 from killswitch.model.snapshot import Fill, Market
 from killswitch.model.venue import ClientIdRule, RateLimit
 from killswitch_ccxt.dialect import Dialect
-from killswitch_ccxt.parts import Ages
-from killswitch_ccxt.traits import capability_table, charge
+from killswitch_ccxt.traits import Ages, capability_table, charge
 
 _ASKED: Final[Mapping[str, str]] = {
     "equity": "fetchBalance", "positions": "fetchPositions", "orders": "fetchOpenOrders", "fills": "fetchMyTrades",
@@ -54,7 +53,6 @@ def generic(exchange: str) -> type[Dialect]:
             | dict(_NOT_GENERIC)
         ),
         "has_hedge_mode": bool(has.get("fetchPositionMode")),
-        "open_order_questions": ({},),
         "tried": "not tried: the generic way, with what ccxt says that it has",
     }
     return type(f"Generic_{exchange}", (Generic,), members)

@@ -19,9 +19,10 @@ from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.equity import Wealth
 from killswitch_ccxt.instruments import Quote
-from killswitch_ccxt.parts import AGAIN, KEPT, LATE_ROWS, Ages, phase_of
+from killswitch_ccxt.parts import AGAIN, KEPT, LATE_ROWS, phase_of
 from killswitch_ccxt.rules import Rules
 from killswitch_ccxt.snapshot_reader import Reading
+from killswitch_ccxt.traits import Ages
 from tests.virtual_time import START, VirtualTime
 
 SYMBOL = "A/USDT:USDT"

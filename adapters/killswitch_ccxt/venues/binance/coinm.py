@@ -10,10 +10,10 @@ from typing import Any, Final
 from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import Position
 from killswitch.model.venue import AccountSpec, Cost, RateLimit, VenueError
-from killswitch_ccxt.dialect import PositionMode
+from killswitch_ccxt.dialect import PositionMode, mode_of
 from killswitch_ccxt.equity import Wealth, by_asset, lists_coins_of, worth_of
-from killswitch_ccxt.instruments import Quote
-from killswitch_ccxt.numbers import UnreadableError, decimal, flag, not_negative, positive
+from killswitch_ccxt.instruments import Quote, marks_of
+from killswitch_ccxt.numbers import Row, UnreadableError, decimal, flag, not_negative, positive, rows_at, total
 from killswitch_ccxt.traits import charge
 from killswitch_ccxt.venues.binance import codes as binance_codes
 from killswitch_ccxt.venues.binance import rows as binance_rows
@@ -46,23 +46,14 @@ class BinanceCoinm(BinanceFutures):
     def __init__(self, client: Any, spec: AccountSpec) -> None:
         super().__init__(client, spec)
         self._premium: asyncio.Future[Any] | None = None
-        self._sized: object = None
 
-    @property
-    def rules(self) -> Mapping[str, Mapping[str, Any]]:
-        """ccxt takes a contract whose size is not told for one of a dollar."""
-        found = super().rules
-        if found is not self._sized:
-            for rule in found.values():
-                told = (rule.get("info") or {}).get("contractSize")
-                if isinstance(rule, dict) and "info" in rule and not _is_size(told):
-                    rule["contractSize"] = None
-            self._sized = found
-        return found
+    def corrected_rule(self, rule: Row) -> Row:
+        """ccxt takes a contract whose size is missing for one of a dollar."""
+        is_sized = "info" not in rule or _is_size((rule.get("info") or {}).get("contractSize"))
+        return super().corrected_rule(rule if is_sized else {**rule, "contractSize": None})
 
     async def position_mode(self) -> PositionMode | None:
-        hedged = flag((await self.ask("GetPositionSideDual")).get("dualSidePosition"))
-        return None if hedged is None else "hedge" if hedged else "one_way"
+        return mode_of(flag((await self.ask("GetPositionSideDual")).get("dualSidePosition")))
 
     async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
         """The index is asked for beside worth and positions each time: what coins are worth is of the same moment.
@@ -72,28 +63,27 @@ class BinanceCoinm(BinanceFutures):
         body, rows, premium = await asyncio.gather(
             self.client.call(self.account_method), self.read_positions(), self._premium_or_failure()
         )
-        failure = premium if isinstance(premium, Exception) else None
         found = self.positions_of(rows)
         lists_coins_of(by_asset(body.get("assets")), (self.settled(it.symbol) for it in found))
-        dollars = {"USD": Decimal(1), **_indexes(() if isinstance(premium, Exception) else premium)}
+        dollars = _dollars(premium)
         try:
             return self.worth_of(body, dollars), self.in_own_currency(found, dollars)
         except UnreadableError:
-            if failure is not None:
-                raise failure from None
+            if isinstance(premium, Exception):
+                raise premium from None
             raise
 
     async def worth_alone(self) -> Wealth | None:
         body, premium = await asyncio.gather(self.client.call(self.account_method), self._premium_or_failure())
-        return self.worth_of(body, {"USD": Decimal(1), **_indexes(() if isinstance(premium, Exception) else premium)})
+        return self.worth_of(body, _dollars(premium))
 
-    async def _premium_or_failure(self) -> Sequence[Mapping[str, Any]] | Exception:
+    async def _premium_or_failure(self) -> Sequence[Row] | Exception:
         try:
             return await self._premium_rows()
         except (VenueError, UnreadableError) as error:
             return error
 
-    def worth_of(self, body: Mapping[str, Any], dollars: Mapping[str, Decimal]) -> Wealth:
+    def worth_of(self, body: Row, dollars: Mapping[str, Decimal]) -> Wealth:
         """The coins at the venue's index, `dollars`. UnreadableError where a coin is held that has none,
         and for a list without a row: Binance lists every coin, whatever is held of it."""
         currency, rows = self.spec.currency, by_asset(body.get("assets"))
@@ -112,22 +102,18 @@ class BinanceCoinm(BinanceFutures):
             unrealized=binance_rows.unrealized(assets, prices), rates=binance_rows.rates(dollars, currency),
         )  # fmt: skip
 
-    async def _premium_rows(self) -> list[Mapping[str, Any]]:
+    async def _premium_rows(self) -> list[Row]:
         """Index and mark of all contracts: one question, whoever asks at the same time."""
         if self._premium is None or self._premium.done():
             self._premium = asyncio.ensure_future(self.client.call("dapiPublicGetPremiumIndex"))
-        rows = await asyncio.shield(self._premium)
-        if not isinstance(rows, list):
-            raise UnreadableError("the venue's index is no list")
-        return rows
+        return rows_at(await asyncio.shield(self._premium))
 
     async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         """Mark, index and last by two questions."""
         return await self._quotes(symbols, "dapiPublicGetTickerPrice")
 
     async def marks(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
-        found = await self._quotes(symbols)
-        return {symbol: quote.mark for symbol, quote in found.items() if quote.mark is not None}
+        return marks_of(await self._quotes(symbols))
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         """Best prices and the last one; the mark comes with the positions."""
@@ -150,17 +136,17 @@ def _is_size(told: object) -> bool:
         return False
 
 
-def _indexes(rows: Sequence[Mapping[str, Any]]) -> dict[str, Decimal]:
-    """Coin → the index price of its perpetual contract, in USD."""
-    prices = {str(row.get("pair")).removesuffix("USD"): positive(row.get("indexPrice")) for row in rows}
-    return {coin: price for coin, price in prices.items() if price is not None}
+def _dollars(rows: Sequence[Row] | Exception) -> dict[str, Decimal]:
+    """Coin → the index price of its perpetual contract, in USD; of the dollar alone where the index failed."""
+    told = () if isinstance(rows, Exception) else rows
+    prices = {str(row.get("pair")).removesuffix("USD"): positive(row.get("indexPrice")) for row in told}
+    return {"USD": Decimal(1), **{coin: price for coin, price in prices.items() if price is not None}}
 
 
-def _summed(rows: Mapping[str, Mapping[str, Any]], prices: Mapping[str, Decimal], name: str) -> Decimal | None:
+def _summed(rows: Mapping[str, Row], prices: Mapping[str, Decimal], name: str) -> Decimal | None:
     """Of all coins that have a price; None where one of them does not say, or says less than nothing."""
     told = [(asset, not_negative(decimal(row.get(name)))) for asset, row in rows.items() if asset in prices]
-    found = [None if amount is None else amount * prices[asset] for asset, amount in told]
-    return None if None in found or not found else sum((it for it in found if it is not None), Decimal(0))
+    return total(None if amount is None else amount * prices[asset] for asset, amount in told) if told else None
 
 
 DIALECTS = {"binancecoinm": BinanceCoinm}

@@ -7,15 +7,14 @@ time: whoever hears it twice counts it once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.snapshot import Flow
-from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, text, told_of
+from killswitch_ccxt.numbers import Row, UnreadableError, decimal, identifier, needed, text, time_of, told_of
 
-Row = Mapping[str, Any]
 BACK: Final = 3 * 86_400_000
 """Milliseconds before the time asked for from which on rows are looked at: some are pending for days."""
 CREDITED: Final = frozenset({"1", "6"})
@@ -85,9 +84,7 @@ class Moves:
         """Between wallets of the same owner; one that is not confirmed is told when it is."""
         found = []
         for row in rows:
-            name, at = f"transfer:{text(row.get('tranId'))}", instant(row.get("timestamp"))
-            if at is None:
-                raise UnreadableError("a transfer without a time")
+            name, at = f"transfer:{text(row.get('tranId'))}", time_of(row.get("timestamp"), "a transfer")
             confirmed = str(row.get("status", "CONFIRMED")) == "CONFIRMED"
             if not confirmed:
                 self._waiting.add(name)
@@ -104,10 +101,7 @@ def _of_funding(row: Row) -> bool:
 
 
 def _id(row: Row) -> str:
-    number = text(row.get("id")) or text(row.get("txId"))
-    if number is None:
-        raise UnreadableError("a deposit or withdrawal without a number")
-    return number
+    return text(row.get("id")) or identifier(row.get("txId"), "a deposit or withdrawal")
 
 
 def _told(row: Row) -> datetime | None:

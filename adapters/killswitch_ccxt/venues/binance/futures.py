@@ -6,42 +6,34 @@ Everything about the account is asked by the venue's own endpoints and read from
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from msgspec import structs
 
-from killswitch.model.inspection import KeyRights
-from killswitch.model.snapshot import Fill, Flow, Order, Position
+from killswitch.model.snapshot import Fill, FillCause, Flow, Order, Position
 from killswitch.model.venue import (
     AccountSpec,
-    ClientIdRule,
     DeadManRule,
-    MalformedAnswerError,
-    OrderLife,
     OrderReport,
     OrderRequest,
     VenueError,
 )
 from killswitch_ccxt import fills, orders, positions
-from killswitch_ccxt.dialect import Dialect, PositionMode
+from killswitch_ccxt.dialect import PositionMode, is_stop
 from killswitch_ccxt.errors import GoneError, Meaning, row_error
-from killswitch_ccxt.instruments import States, states_of
-from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, flag, instant, needed
-from killswitch_ccxt.parts import Ages
-from killswitch_ccxt.response_capture import Answer
+from killswitch_ccxt.instruments import StateTable, with_maximum
+from killswitch_ccxt.numbers import Row, UnreadableError, needed, object_at, rows_at
+from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.venues.binance import codes as binance_codes
-from killswitch_ccxt.venues.binance import pages
 from killswitch_ccxt.venues.binance import rows as binance_rows
-from killswitch_ccxt.venues.binance.pages import Causes
-
-Row = Mapping[str, Any]
+from killswitch_ccxt.venues.binance.dialect import PAGE, Binance, by_time
 
 
-class BinanceFutures(Dialect):
+class BinanceFutures(Binance):
     """One-way and hedge mode, cross and isolated margin."""
 
     api: ClassVar[str]
@@ -49,17 +41,13 @@ class BinanceFutures(Dialect):
     account_method: ClassVar[str]
     positions_method: ClassVar[str]
     codes: ClassVar[Mapping[str, Meaning]] = binance_codes.FUTURES
-    code_form = binance_codes.FORM
-    client_ids = ClientIdRule(longest=36)
     batch = 5
     dead_man = DeadManRule("symbol", shortest=1.0)
-    order_life = OrderLife(longest=60.0, names="open")
-    window = 10_000
-    fees_by_fills = True
     streams = ("orders", "positions")
     has_hedge_mode = True
-    fills_need_symbol = True
-    keeps_rules = True
+    instrument_states = StateTable(("contractStatus", "status"), binance_rows.MARKETS, binance_rows.PASSING)
+    trades_endpoint = "GetUserTrades"
+    trading_right = "enableFutures"
     trades_in_flows = True
     # An income history weighs 30, a list of fills 5: 4 and 6 of them a minute are 150 of the 1200 of reading's half.
     ages = Ages(
@@ -70,7 +58,6 @@ class BinanceFutures(Dialect):
     def __init__(self, client: Any, spec: AccountSpec) -> None:
         super().__init__(client, spec)
         self._causes = Causes(partial(self.ask, "GetForceOrders"), self.id_of)
-        self._limited: object = None
         self._traded: Mapping[str, datetime] = {}
         self._prices: Mapping[str, Decimal] = {}
         """Coin → its price in the account's currency, where positions are settled in another one."""
@@ -82,49 +69,19 @@ class BinanceFutures(Dialect):
             "watchBalance": {"fetchBalanceSnapshot": False, "awaitBalanceSnapshot": False},
         }
 
-    @classmethod
-    def codes_of(cls, answer: Answer) -> Iterable[str]:
-        return binance_codes.codes_of(answer)
+    def corrected_rule(self, rule: Row) -> Row:
+        """The most that one order may be is the most that a market order may be."""
+        limits = rule["limits"]
+        return with_maximum(rule, (limits.get("amount") or {}).get("max"), (limits.get("market") or {}).get("max"))
 
-    @classmethod
-    def used_from(cls, headers: Mapping[str, str], path: str) -> Mapping[str, int]:
-        return binance_codes.used_from(headers)
-
-    @property
-    def rules(self) -> Mapping[str, Row]:
-        """ccxt's markets; the most that one order may be is the most that a market order may be."""
-        found: Mapping[str, Row] = self.client.ccxt.markets or {}
-        if found is not self._limited:
-            for rule in found.values():
-                _limit_to_market_orders(rule["limits"])
-            self._limited = found
-        return found
-
-    def symbol_of(self, market_id: str) -> str:
-        """ccxt's symbol. UnreadableError for one that the rules do not have."""
-        known = (self.client.ccxt.markets_by_id or {}).get(market_id)
-        if not known:
-            raise NoSuchSymbolError(f"the venue's rules have no {market_id}")
-        return str(known[0]["symbol"])
-
-    def id_of(self, symbol: str) -> str:
-        """The venue's name of it."""
-        if symbol not in self.rules:
-            raise NoSuchSymbolError(f"the venue's rules have no {symbol}")
-        return str(self.rules[symbol]["id"])
-
-    async def ask(self, what: str, params: Row | None = None, *, changes: bool = False, places: bool = False) -> Any:
-        """Call the endpoint of this system that ccxt calls `what`: `GetOpenOrders`. The rest is as in `Client.call`."""
-        return await self.client.call(f"{self.api}{what}", dict(params or {}), changes=changes, places=places)
+    def method_of(self, what: str) -> str:
+        return f"{self.api}{what}"
 
     # Reading
 
-    async def read_positions(self) -> tuple[Row, ...]:
+    async def read_positions(self) -> list[Row]:
         """The venue's own rows."""
-        rows = await self.client.call(self.positions_method)
-        if not isinstance(rows, list):
-            raise UnreadableError("the venue's positions are no list")
-        return tuple(rows)
+        return rows_at(await self.client.call(self.positions_method))
 
     def positions_of(self, rows: Iterable[Row]) -> tuple[Position, ...]:
         """Every row with a size."""
@@ -163,46 +120,33 @@ class BinanceFutures(Dialect):
             raise UnreadableError(
                 f"position {position.symbol}: the venue has no price of {coin} in {self.spec.currency}"
             )
-        return structs.replace(
-            position, notional=_times(position.notional, price), margin=_times(position.margin, price),
-            unrealized_pnl=_times(position.unrealized_pnl, price),
-        )  # fmt: skip
+        return positions.converted(position, price)
 
     async def orders(self) -> tuple[Order, ...]:
         ordinary, conditional = await asyncio.gather(self.ask("GetOpenOrders"), self.ask("GetOpenAlgoOrders"))
         return orders.resting(binance_rows.order(row, self.symbol_of) for row in (*ordinary, *conditional))
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
-        ask = partial(self.ask, "GetUserTrades")
-        asked = [{"symbol": self.id_of(symbol)} for symbol in symbols]
-        answers = await asyncio.gather(*(pages.trades(ask, it, {"startTime": since}) for it in asked))
-        rows = (binance_rows.trade(row, self.symbol_of) for rows in answers for row in rows)
-        found = fills.fills(rows, self.refine_fill)
-        return await self._causes.told(found)
+        return await self._causes.told(await super().fills(symbols, since))
 
     def refine_fill(self, fill: Fill, info: Row) -> Fill:
         side = str(info.get("positionSide") or "BOTH").lower()
         profit = binance_rows.told(info.get("realizedPnl"))
         if (coin := self.settled(fill.symbol)) != self.spec.currency:
-            profit = _times(profit, self._prices.get(coin))
+            price = self._prices.get(coin)
+            profit = None if profit is None or price is None else profit * price
         if side not in ("long", "short"):
             return structs.replace(fill, realized_pnl=profit)
         return structs.replace(fill, realized_pnl=profit, position_side=side)
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         """Page after page: the venue gives the oldest first."""
-        rows = await pages.in_time(partial(self.ask, "GetIncome"), {}, since)
+        rows = await by_time(partial(self.ask, "GetIncome"), {}, since)
         self._traded = binance_rows.traded(rows, self.symbol_of)
         return tuple({flow.id: flow for flow in binance_rows.income(rows)}.values())
 
     def traded(self) -> Mapping[str, datetime]:
         return self._traded
-
-    async def states(self) -> States:
-        """What the rules say beyond open and halted; nothing is asked for it."""
-        infos = {symbol: rule.get("info") or {} for symbol, rule in self.rules.items()}
-        told = {symbol: str(info.get("contractStatus") or info.get("status")) for symbol, info in infos.items()}
-        return states_of(told, binance_rows.MARKETS, binance_rows.PASSING)
 
     # Acting
 
@@ -229,19 +173,19 @@ class BinanceFutures(Dialect):
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         params = self.checked(request, mode)
         what = "PostOrder" if request.trigger_price is None else "PostAlgoOrder"
-        return self._taken(await self.ask(what, params | self.window_of(request), places=True), request)
+        return self.taken(await self.ask(what, params | self.window_of(request), places=True), request)
 
     def checked(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
         """What is sent. OrderRejectedError where the venue's steps would change a number."""
         self.create_arguments(structs.replace(request, trigger_price=None, trigger_when=None), mode)
         return self.order_params(request, mode)
 
-    def _taken(self, row: Row, request: OrderRequest) -> OrderReport:
-        """UnreadableError where the answer is about another order."""
+    def taken(self, row: Row, request: OrderRequest) -> OrderReport:
+        """The report of an order that was sent, by the venue's row."""
         read = binance_rows.order(row, self.symbol_of)
-        if read["clientOrderId"] not in (request.client_order_id, None) or read["symbol"] != request.symbol:
+        if read["symbol"] != request.symbol:
             raise UnreadableError(f"sent {request.client_order_id}, told of {read['clientOrderId']} {read['symbol']}")
-        found = orders.report({**read, "clientOrderId": request.client_order_id}, request.symbol)
+        found = super().taken(read, request)
         self._causes.sent(found.symbol, found.id)
         return found
 
@@ -250,29 +194,19 @@ class BinanceFutures(Dialect):
     ) -> Sequence[OrderReport | VenueError]:
         """Refused orders stand in their place. Conditional ones have no batch, and are sent one by one."""
         if any(request.trigger_price is not None for request in requests):
-            return [await self._alone(request, mode) for request in requests]
+            return [await orders.outcome(self.submit(request, mode)) for request in requests]
         params = {"batchOrders": [self.checked(request, mode) for request in requests], **self.window_of(*requests)}
         rows = await self.ask("PostBatchOrders", params, places=True)
         if not isinstance(rows, list) or len(rows) != len(requests):
             raise UnreadableError(f"{len(requests)} orders were sent, and the answer is not one row for each")
-        return [self._taken_or_not(row, request) for row, request in zip(rows, requests, strict=True)]
+        pairs = zip(rows, requests, strict=True)
+        return [await orders.outcome(self._row_taken(row, request)) for row, request in pairs]
 
-    async def _alone(self, request: OrderRequest, mode: PositionMode) -> OrderReport | VenueError:
-        try:
-            return await self.submit(request, mode)
-        except UnreadableError as error:
-            return MalformedAnswerError(str(error))
-        except VenueError as error:
-            return error
-
-    def _taken_or_not(self, row: Row, request: OrderRequest) -> OrderReport | VenueError:
+    async def _row_taken(self, row: Row, request: OrderRequest) -> OrderReport:
         if isinstance(row, Mapping) and row.get("code") is not None:
             text = f"{self.exchange}: {row['code']} {row.get('msg')}"
-            return row_error(self.verdicts(), binance_codes.codes_in(row), text, order=row)
-        try:
-            return self._taken(row, request)
-        except (UnreadableError, AttributeError) as error:
-            return MalformedAnswerError(str(error))
+            raise row_error(self.verdicts(), binance_codes.codes_in(row), text, order=row)
+        return self.taken(object_at(row), request)
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
         """Ordinary orders first, then conditional ones; of one that was triggered, what became of it."""
@@ -300,10 +234,9 @@ class BinanceFutures(Dialect):
         if order_id.startswith(binance_rows.ALGO):
             return ()  # it waits: what it becomes has a number of its own
         asked = {"symbol": self.id_of(symbol), "orderId": order_id}
-        rows = await pages.trades(partial(self.ask, "GetUserTrades"), asked, {})
-        found = fills.fills((binance_rows.trade(row, self.symbol_of) for row in rows), self.refine_fill)
-        found = fills.of_order(found, order_id)
-        if len(rows) >= pages.PAGE:
+        rows = await self.trades(asked, {})
+        found = fills.of_order(self.fills_of(rows), order_id)
+        if len(rows) >= PAGE:
             await self._all_of(order_id, asked, found)
         return found
 
@@ -330,35 +263,57 @@ class BinanceFutures(Dialect):
     async def disarm_dead_man(self, symbols: Collection[str]) -> None:
         await self.arm_dead_man(0, symbols)
 
-    # Being asked about
-
-    async def rights(self) -> KeyRights:
-        return rights_of(await self.client.call("sapiGetAccountApiRestrictions"), "enableFutures")
-
-
-def rights_of(row: Row, trades_by: str) -> KeyRights:
-    """The venue's own list of what a key may do. `trades_by`: the right that trading here takes."""
-    moves = [flag(row.get(name)) for name in ("enableInternalTransfer", "permitsUniversalTransfer")]
-    return KeyRights(
-        read=flag(row.get("enableReading")), trade=flag(row.get(trades_by)),
-        withdraw=flag(row.get("enableWithdrawals")), transfer=None if None in moves else any(moves),
-        bound_to_addresses=flag(row.get("ipRestrict")), expires_at=instant(row.get("tradingAuthorityExpirationTime")),
-    )  # fmt: skip
-
-
-def _times(amount: Decimal | None, price: Decimal | None) -> Decimal | None:
-    return None if amount is None or price is None else amount * price
-
 
 def _type(request: OrderRequest) -> str:
     if request.trigger_price is None:
         return request.type.upper()
-    against = (request.trigger_when == "falls") is (request.side == "sell")
-    return ("STOP" if against else "TAKE_PROFIT") + ("_MARKET" if request.type == "market" else "")
+    return ("STOP" if is_stop(request) else "TAKE_PROFIT") + ("_MARKET" if request.type == "market" else "")
 
 
-def _limit_to_market_orders(limits: dict[str, Any]) -> None:
-    amounts, at_market = limits.get("amount") or {}, (limits.get("market") or {}).get("max")
-    most = [Decimal(str(it)) for it in (amounts.get("max"), at_market) if it is not None and Decimal(str(it)) > 0]
-    if most:
-        limits["amount"] = {**amounts, "max": min(most)}
+FORCED: Final = 100
+"""The most forced orders of one answer."""
+BEFORE: Final = 60_000
+"""Milliseconds before its first fill from which on a forced order is looked for."""
+ONE_BY_ONE: Final = 2
+"""Up to so many symbols are asked for one by one, at 20 each: all at once weigh 50."""
+MOST: Final = 50_000
+"""Orders of which is remembered who sent them."""
+
+
+class Causes:
+    """Of one account. `ask` asks the venue for forced orders; `id_of` is its name of a symbol."""
+
+    def __init__(self, ask: Callable[[Row], Awaitable[Sequence[Row]]], id_of: Callable[[str], str]) -> None:
+        self._ask = ask
+        self._id_of = id_of
+        # Orders are numbered for each symbol by itself.
+        self._known: dict[tuple[str, str | None], FillCause] = {}
+
+    def sent(self, symbol: str, order_id: str) -> None:
+        """An order of ours."""
+        self._remember(symbol, order_id, "trade")
+
+    async def told(self, found: Sequence[Fill]) -> tuple[Fill, ...]:
+        """The fills, each with its cause."""
+        unknown = [fill for fill in found if (fill.symbol, fill.order) not in self._known]
+        forced = await self._forced(unknown) if unknown else {}
+        for fill in unknown:
+            self._remember(fill.symbol, fill.order, forced.get((self._id_of(fill.symbol), fill.order)) or "trade")
+        return tuple(structs.replace(fill, cause=self._known.get((fill.symbol, fill.order), "trade")) for fill in found)
+
+    async def _forced(self, found: Sequence[Fill]) -> dict[tuple[str, str | None], FillCause | None]:
+        asked = {"startTime": int(min(fill.at for fill in found).timestamp() * 1000) - BEFORE, "limit": FORCED}
+        symbols = sorted({fill.symbol for fill in found})
+        rows = await self._ask(asked) if len(symbols) > ONE_BY_ONE else ()
+        if len(symbols) <= ONE_BY_ONE or len(rows) >= FORCED:
+            answers = await asyncio.gather(*(self._ask(asked | {"symbol": self._id_of(it)}) for it in symbols))
+            rows = [row for answer in answers for row in answer]
+        return {
+            (str(row.get("symbol")), str(row["orderId"])): binance_rows.cause(str(row.get("clientOrderId")))
+            for row in rows
+        }
+
+    def _remember(self, symbol: str, order_id: str | None, cause: FillCause) -> None:
+        self._known[symbol, order_id] = cause
+        if len(self._known) > MOST:
+            self._known.pop(next(iter(self._known)))

@@ -17,21 +17,23 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.snapshot import Balance, FillCause, Flow, FlowKind, InstrumentState, Rate
-from killswitch_ccxt.instruments import Quote
+from killswitch_ccxt.instruments import Quote, quote_of
 from killswitch_ccxt.numbers import (
     NoSuchSymbolError,
+    Row,
     UnreadableError,
     any_flag,
     decimal,
     flag,
+    identifier,
     instant,
     needed,
-    positive,
     text,
+    time_of,
     told_of,
+    total,
 )
 
-Row = Mapping[str, Any]
 SymbolOf = Callable[[str], str]
 STATES: Final[Mapping[str, str]] = {
     "NEW": "open", "PARTIALLY_FILLED": "open", "PENDING_NEW": "open", "PENDING_CANCEL": "canceling",
@@ -57,6 +59,11 @@ FLOWS: Final[Mapping[str, FlowKind]] = {
     "COMMISSION_REBATE": "rebate", "API_REBATE": "rebate", "FEE_RETURN": "rebate",
     "POSITION_LIMIT_INCREASE_FEE": "fee", "OPTIONS_PREMIUM_FEE": "fee",
 }  # fmt: skip
+CAUSES: Final[Mapping[str, FillCause]] = {
+    "adl_autoclose": "adl", "autoclose-": "liquidation", "settlement_autoclose-": "delivery",
+    "delivery_autoclose-": "delivery",
+}  # fmt: skip
+"""How the client ids of the venue's own orders begin → what they are."""
 TRADES: Final = frozenset({"COMMISSION", "REALIZED_PNL"})
 """Incomes of which every trade has one, or it has moved no money."""
 TOLD_BY_FILLS: Final = TRADES | {"DELIVERED_SETTELMENT", "OPTIONS_SETTLE_PROFIT"}
@@ -127,13 +134,7 @@ def trade(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
 
 def cause(client_order_id: str) -> FillCause | None:
     """What the venue's own orders are named after; None for every other."""
-    if client_order_id.startswith("adl_autoclose"):
-        return "adl"
-    if client_order_id.startswith("autoclose-"):
-        return "liquidation"
-    if client_order_id.startswith(("settlement_autoclose-", "delivery_autoclose-")):
-        return "delivery"
-    return None
+    return next((cause for start, cause in CAUSES.items() if client_order_id.startswith(start)), None)
 
 
 def income(rows: Iterable[Row]) -> tuple[Flow, ...]:
@@ -141,17 +142,14 @@ def income(rows: Iterable[Row]) -> tuple[Flow, ...]:
     it is profit or loss, and nobody brought or took it."""
     found = []
     for row in rows:
-        kind, amount = row.get("incomeType"), needed(row.get("income"), "the amount of an income")
-        if not isinstance(kind, str) or not kind:
-            raise UnreadableError(f"income {row.get('tranId')}: {kind!r} is no kind of one")
-        at = instant(row.get("time"))
+        kind = told_of(row.get("incomeType"), f"the type of income {row.get('tranId')}")
+        amount = needed(row.get("income"), "the amount of an income")
         if kind in TOLD_BY_FILLS or not amount:
             continue
-        if at is None or text(row.get("tranId")) is None:
-            raise UnreadableError(f"income {kind}: it has no time or no number")
+        identifier(row.get("tranId"), f"income {kind}")
         name = ":".join(text(row.get(key)) or "" for key in ("incomeType", "tranId", "asset", "symbol"))
-        asset = told_of(row.get("asset"), f"income {name}")
-        found.append(Flow(name, at, FLOWS.get(kind) or ("rebate" if amount > 0 else "fee"), amount, asset))
+        flow = FLOWS.get(kind) or ("rebate" if amount > 0 else "fee")
+        found.append(Flow(name, time_of(row.get("time"), name), flow, amount, told_of(row.get("asset"), name)))
     return tuple(found)
 
 
@@ -172,10 +170,7 @@ def traded(rows: Iterable[Row], symbol_of: SymbolOf) -> dict[str, datetime]:
 
 def quote(row: Row) -> Quote:
     """Of a symbol's rows of bookTicker, ticker/price and premiumIndex in one; the time is that of the last one."""
-    return Quote(
-        positive(row.get("bidPrice")), positive(row.get("askPrice")), positive(row.get("price")),
-        positive(row.get("indexPrice")), positive(row.get("markPrice")), instant(row.get("time")),
-    )  # fmt: skip
+    return quote_of(row, "bidPrice askPrice price indexPrice markPrice", instant(row.get("time")))
 
 
 def in_own(dollars: Mapping[str, Decimal], currency: str) -> dict[str, Decimal]:
@@ -208,14 +203,12 @@ def balances(rows: Iterable[Row], prices: Mapping[str, Decimal]) -> tuple[Balanc
 
 def unrealized(rows: Iterable[Row], prices: Mapping[str, Decimal]) -> Decimal | None:
     """The unrealised profit of all assets that have a price, in the account's currency; None where one is not told."""
-    total = Decimal(0)
+    profits = []
     for row in rows:
         asset, profit = str(row.get("asset")), told(row.get("unrealizedProfit"))
         wallet, equity = told(row.get("walletBalance")), told(row.get("marginBalance"))
         if profit is None and wallet is not None and equity is not None:
             profit = equity - wallet
         if asset in prices:
-            if profit is None:
-                return None
-            total += profit * prices[asset]
-    return total
+            profits.append(None if profit is None else profit * prices[asset])
+    return total(profits)

@@ -8,26 +8,34 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, ClassVar, Final
 
-from killswitch.model.inspection import KeyRights
+from msgspec import structs
+
 from killswitch.model.snapshot import Fill, Flow, Position
-from killswitch.model.venue import AccountSpec, ClientIdRule, Cost, OrderLife, OrderRequest, RateLimit, VenueTraits
+from killswitch.model.venue import AccountSpec, Cost, OrderRequest, RateLimit, VenueTraits
 from killswitch_ccxt import fills, orders
-from killswitch_ccxt.dialect import Dialect, PositionMode
+from killswitch_ccxt.dialect import PositionMode, is_stop
 from killswitch_ccxt.equity import Wealth, by_asset
 from killswitch_ccxt.errors import GoneError
 from killswitch_ccxt.holdings import holdings
-from killswitch_ccxt.instruments import Quote, States, is_whole, states_of
-from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, at_least_zero, decimal, instant, text, told_of
-from killswitch_ccxt.parts import Ages
-from killswitch_ccxt.response_capture import Answer
-from killswitch_ccxt.traits import capability_table, charge
+from killswitch_ccxt.instruments import Quote, StateTable, is_whole
+from killswitch_ccxt.numbers import (
+    Row,
+    UnreadableError,
+    at_least_zero,
+    decimal,
+    every_page,
+    identifier,
+    rows_at,
+    time_of,
+    told_of,
+    value_at,
+)
+from killswitch_ccxt.traits import Ages, capability_table, charge
 from killswitch_ccxt.venues.binance import codes as binance_codes
 from killswitch_ccxt.venues.binance import flows as binance_flows
-from killswitch_ccxt.venues.binance import pages
 from killswitch_ccxt.venues.binance import rows as binance_rows
-from killswitch_ccxt.venues.binance.futures import rights_of
+from killswitch_ccxt.venues.binance.dialect import PAGES, Binance, by_offset
 
-Row = Mapping[str, Any]
 MOVES: Final[Mapping[str, Mapping[str, int]]] = {
     "spot": {
         "UMFUTURE_MAIN": 1, "MAIN_UMFUTURE": -1, "CMFUTURE_MAIN": 1, "MAIN_CMFUTURE": -1, "MARGIN_MAIN": 1,
@@ -49,18 +57,15 @@ SIZE: Final = 100
 """The most rows of transfers, or of interest, in one answer."""
 
 
-class BinanceSpot(Dialect):
+class BinanceSpot(Binance):
     """Holdings are positions; on margin, what is owed is a short one, of what is held less what is owed."""
 
     exchange = "binance"
     codes = binance_codes.SPOT
-    code_form = binance_codes.FORM
-    client_ids = ClientIdRule(longest=36)
-    order_life = OrderLife(longest=60.0, names="open")
-    window = 10_000
     streams = ("orders", "balance")
-    fills_need_symbol = True
-    keeps_rules = True
+    instrument_states = StateTable(("status",), {}, HALTING)
+    trades_endpoint = "GetMyTrades"
+    trading_right = "enableSpotAndMarginTrading"
     # Flows often: they weigh next to nothing, and where a book trades nothing else tells a withdrawal from a loss.
     ages = Ages(orders=20.0, fills=30.0, flows=15.0, quotes=None, orders_least=10.0, rows_least=10.0)
     limits = (
@@ -105,11 +110,8 @@ class BinanceSpot(Dialect):
 
     @classmethod
     def traits_for(cls, spec: AccountSpec) -> VenueTraits:
-        costs = cls.margin_costs if spec.market == "margin" else cls.costs
-        return VenueTraits(
-            limits=cls.limits, costs=costs, client_ids=cls.client_ids, fees_by_fills=True,
-            order_life=cls.order_life_for(spec),
-        )  # fmt: skip
+        found = super().traits_for(spec)
+        return structs.replace(found, costs=cls.margin_costs) if spec.market == "margin" else found
 
     @classmethod
     def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
@@ -119,43 +121,26 @@ class BinanceSpot(Dialect):
             "watchBalance": {"fetchBalanceSnapshot": False, "awaitBalanceSnapshot": False},
         }  # fmt: skip
 
-    @classmethod
-    def codes_of(cls, answer: Answer) -> Any:
-        return binance_codes.codes_of(answer)
-
-    @classmethod
-    def used_from(cls, headers: Mapping[str, str], path: str) -> Mapping[str, int]:
-        return binance_codes.used_from(headers)
-
     @property
     def _margin(self) -> bool:
         return self.spec.market == "margin"
 
-    def _call_of(self, what: str) -> str:
+    def method_of(self, what: str) -> str:
         return f"sapi{what.replace('Get', 'GetMargin', 1)}" if self._margin else f"private{what}"
 
-    def symbol_of(self, market_id: str) -> str:
-        """ccxt's symbol. UnreadableError for one that the rules do not have."""
-        known = (self.client.ccxt.markets_by_id or {}).get(market_id)
-        if not known or not is_whole(known[0]):
-            raise NoSuchSymbolError(f"the venue's rules have no {market_id}")
-        return str(known[0]["symbol"])
+    def is_ours(self, rule: Row) -> bool:
+        return is_whole(rule)
 
     # Reading
 
     async def held(self) -> tuple[Wealth, tuple[Position, ...]]:
         """Amounts and prices are asked for at once: what is held is worth what it costs at that moment."""
-        body, tickers = await asyncio.gather(self.client.call(self._call_of("GetAccount")), self._tickers())
+        body, tickers = await asyncio.gather(self.ask("GetAccount"), self._tickers())
 
         async def prices(symbols: Sequence[str]) -> Mapping[str, Quote]:
             return self._quotes(symbols, tickers)
 
         return await holdings(balance_of(body, self.spec.currency), self.spec, self.market(prices))
-
-    async def states(self) -> States:
-        """What the rules say; nothing is asked for it."""
-        told = {symbol: str((rule.get("info") or {}).get("status")) for symbol, rule in self.rules.items()}
-        return states_of(told, {}, HALTING)
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         """Best prices and the last one of all symbols: two questions, whatever is held."""
@@ -172,24 +157,15 @@ class BinanceSpot(Dialect):
         return found
 
     def _quotes(self, symbols: Sequence[str], tickers: Mapping[str, Row]) -> dict[str, Quote]:
-        return {symbol: binance_rows.quote(tickers.get(str(self.rules[symbol]["id"]), {})) for symbol in symbols}
+        return {symbol: binance_rows.quote(tickers.get(self.id_of(symbol), {})) for symbol in symbols}
 
     async def orders(self) -> tuple[Any, ...]:
-        rows = await self.client.call(self._call_of("GetOpenOrders"))
+        rows = await self.ask("GetOpenOrders")
         return orders.resting(binance_rows.order(row, self.symbol_of) for row in rows)
 
-    async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
-        ask = partial(self.client.call, self._call_of("GetMyTrades"))
-        asked = [{"symbol": self.rules[symbol]["id"]} for symbol in symbols]
-        answers = await asyncio.gather(*(pages.trades(ask, it, {"startTime": since}) for it in asked))
-        return fills.fills(binance_rows.trade(row, self.symbol_of) for rows in answers for row in rows)
-
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
-        asked = {"symbol": self.rules[symbol]["id"], "orderId": order_id}
-        ask = partial(self.client.call, self._call_of("GetMyTrades"))
-        rows = await pages.trades(ask, asked, {"fromId": 0})
-        found = fills.fills(binance_rows.trade(row, self.symbol_of) for row in rows)
-        return fills.of_order(found, order_id)
+        rows = await self.trades({"symbol": self.id_of(symbol), "orderId": order_id}, {"fromId": 0})
+        return fills.of_order(self.fills_of(rows), order_id)
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         """Deposits and withdrawals (spot), interest (margin), and what was moved between wallets."""
@@ -206,7 +182,7 @@ class BinanceSpot(Dialect):
             return (*found, *map(_interest, interest))
         came, went = await asyncio.gather(
             *(
-                pages.numbered(partial(self.client.call, method), {"startTime": back})
+                by_offset(partial(self.client.call, method), {"startTime": back})
                 for method in ("sapiGetCapitalDepositHisrec", "sapiGetCapitalWithdrawHistory")
             )
         )
@@ -214,17 +190,15 @@ class BinanceSpot(Dialect):
 
     async def _sized(self, method: str, asked: Row) -> list[Row]:
         """Every row of a list that comes in numbered pages; UnreadableError where it does not end."""
-        found: list[Row] = []
-        for page in range(1, pages.PAGES + 1):
-            body = await self.client.call(method, {**asked, "current": page, "size": SIZE})
-            told = body.get("rows") if isinstance(body, Mapping) else None
-            rows = [] if told is None and decimal(body.get("total")) == 0 else told
-            if not isinstance(rows, list):
-                raise UnreadableError(f"{method}: the answer has no rows")
-            found.extend(rows)
-            if len(rows) < SIZE:
-                return found
-        raise UnreadableError(f"{method}: the list does not end after {len(found)} rows")
+
+        async def page(number: int | None) -> tuple[list[Row], int | None]:
+            number = number or 1
+            body = await self.client.call(method, {**asked, "current": number, "size": SIZE})
+            is_empty = value_at(body, "rows") is None and decimal(value_at(body, "total")) == 0
+            rows = [] if is_empty else rows_at(body, "rows")
+            return rows, number + 1 if len(rows) >= SIZE else None
+
+        return await every_page(page, PAGES, method)
 
     async def position_mode(self) -> PositionMode | None:
         return "one_way"
@@ -237,16 +211,15 @@ class BinanceSpot(Dialect):
         if request.time_in_force == "ioc" and request.type == "limit":
             params["timeInForce"] = "IOC"
         if request.trigger_price is not None:
-            against = (request.trigger_when == "falls") is (request.side == "sell")
-            params["stopLossPrice" if against else "takeProfitPrice"] = format(request.trigger_price, "f")
+            params["stopLossPrice" if is_stop(request) else "takeProfitPrice"] = format(request.trigger_price, "f")
         if self._margin:
             params |= {"marginMode": "cross", "sideEffectType": "AUTO_REPAY"}
         return params
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
-        asked = {"symbol": self.rules[symbol]["id"], "origClientOrderId": client_order_id}
+        asked = {"symbol": self.id_of(symbol), "origClientOrderId": client_order_id}
         try:
-            row = await self.client.call(self._call_of("GetOrder"), asked)
+            row = await self.ask("GetOrder", asked)
         except GoneError:
             return None
         return with_average(binance_rows.order(row, self.symbol_of), row)
@@ -254,9 +227,6 @@ class BinanceSpot(Dialect):
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
         params = {"marginMode": "cross"} if self._margin else {}
         await self.client.call("cancel_order", order_id, symbol, params, changes=True)
-
-    async def rights(self) -> KeyRights:
-        return rights_of(await self.client.call("sapiGetAccountApiRestrictions"), "enableSpotAndMarginTrading")
 
     async def margin_mode(self) -> str | None:
         return "cross" if self._margin else None
@@ -288,12 +258,8 @@ def with_average(order: dict[str, Any], row: Row) -> dict[str, Any]:
 
 
 def _interest(row: Row) -> Flow:
-    at = instant(row.get("interestAccuredTime"))
-    if at is None:
-        raise UnreadableError("interest without a time")
-    number, asset = text(row.get("txId")), told_of(row.get("asset"), "the asset of an interest")
-    if number is None:
-        raise UnreadableError("interest without a number")
+    number, asset = identifier(row.get("txId"), "an interest"), told_of(row.get("asset"), "the asset of an interest")
+    at = time_of(row.get("interestAccuredTime"), f"interest {number}")
     amount = -at_least_zero(row.get("interest"), "the amount of an interest")
     return Flow(f"interest:{number}:{asset}", at, "interest", amount, asset)
 

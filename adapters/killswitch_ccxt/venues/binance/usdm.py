@@ -10,11 +10,11 @@ from typing import Any, Final
 
 from killswitch.model.snapshot import Position
 from killswitch.model.venue import AccountSpec, Cost, RateLimit, VenueError
-from killswitch_ccxt.dialect import PositionMode
+from killswitch_ccxt.dialect import PositionMode, mode_of
 from killswitch_ccxt.equity import Wealth, by_asset, from_dollars, lists_coins_of, worth_of
 from killswitch_ccxt.holdings import ignored_assets, unpriced_text
-from killswitch_ccxt.instruments import Quote
-from killswitch_ccxt.numbers import UnreadableError, decimal, flag, needed, positive
+from killswitch_ccxt.instruments import Quote, marks_of
+from killswitch_ccxt.numbers import Row, UnreadableError, decimal, flag, needed, positive
 from killswitch_ccxt.traits import capability_table, charge
 from killswitch_ccxt.venues.binance import rows as binance_rows
 from killswitch_ccxt.venues.binance.futures import BinanceFutures
@@ -71,14 +71,13 @@ class BinanceUsdm(BinanceFutures):
         self._multi_assets: bool | None = None
         self._indexed: frozenset[str] = frozenset()
         """Assets whose index was asked for in the last reading."""
-        self._listed: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
+        self._indexes_of: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
         """Assets that were looked for in the venue's whole list, and all that are in it."""
 
     async def position_mode(self) -> PositionMode | None:
         row = await self.ask("GetAccountConfig")
         self._multi_assets = flag(row.get("multiAssetsMargin"))
-        hedged = flag(row.get("dualSidePosition"))
-        return None if hedged is None else "hedge" if hedged else "one_way"
+        return mode_of(flag(row.get("dualSidePosition")))
 
     async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
         """Worth and positions by two questions that must agree: each of them lists what is held.
@@ -105,25 +104,25 @@ class BinanceUsdm(BinanceFutures):
         needed_for = self._priced_assets(body, ())
         return self.worth_of(body, dollars if needed_for <= self._indexed else await self._dollars(needed_for))
 
-    def _priced_assets(self, body: Mapping[str, Any], found: tuple[Position, ...]) -> frozenset[str]:
+    def _priced_assets(self, body: Row, found: tuple[Position, ...]) -> frozenset[str]:
         """Assets whose price in USD is needed: none where everything is in the account's currency."""
         held = {str(row.get("asset")) for row in self._assets(body) if _holds(row)}
         others = (held | {self.settled(position.symbol) for position in found}) - {self.spec.currency}
         return frozenset(others | {self.spec.currency}) if others or self._multi_assets else frozenset()
 
-    def _assets(self, body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    def _assets(self, body: Row) -> list[Row]:
         """Rows of the account's assets, without those that its document leaves out."""
         ignored = ignored_assets(self.spec)
         return [row for row in body.get("assets") or () if str(row.get("asset")) not in ignored]
 
-    def _agreeing(self, body: Mapping[str, Any], found: tuple[Position, ...]) -> None:
+    def _agreeing(self, body: Row, found: tuple[Position, ...]) -> None:
         keys = {position.key for position in found}
         for row in body.get("positions") or ():
             read = binance_rows.position(row, self.symbol_of)
             if read["contracts"] and (read["symbol"], read["side"]) not in keys:
                 raise UnreadableError(f"the account holds {read['symbol']} {read['side']}, and the positions lack it")
 
-    def worth_of(self, body: Mapping[str, Any], dollars: Mapping[str, Decimal]) -> Wealth:
+    def worth_of(self, body: Row, dollars: Mapping[str, Decimal]) -> Wealth:
         """Each asset at the venue's index. `dollars`: prices in USD.
 
         In single-asset mode the worth is unknown while an asset is held that has no index: Binance's own totals are
@@ -171,7 +170,7 @@ class BinanceUsdm(BinanceFutures):
         """Asset → its price in USD, as the venue reckons margin with; nothing is asked where there are no assets."""
         if not assets:
             return {}
-        looked_for, listed = self._listed
+        looked_for, listed = self._indexes_of
         few = sorted(assets & listed)
         is_known = assets <= looked_for and len(few) <= FEW_INDEXES
         asked: list[dict[str, str]] = [{"symbol": f"{asset}USD"} for asset in few] if is_known else [{}]
@@ -180,7 +179,7 @@ class BinanceUsdm(BinanceFutures):
         told_of = {str(row.get("symbol")).removesuffix("USD"): positive(row.get("index")) for row in rows}
         found = {asset: price for asset, price in told_of.items() if price is not None}
         if not is_known:
-            self._listed = looked_for | assets, frozenset(found)
+            self._indexes_of = looked_for | assets, frozenset(found)
         return found
 
     async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
@@ -188,8 +187,7 @@ class BinanceUsdm(BinanceFutures):
         return await self._quotes(symbols, ("fapiPublicGetTickerPrice", "fapiPublicGetPremiumIndex"))
 
     async def marks(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
-        found = await self._quotes(symbols, ("fapiPublicGetPremiumIndex",))
-        return {symbol: quote.mark for symbol, quote in found.items() if quote.mark is not None}
+        return marks_of(await self._quotes(symbols, ("fapiPublicGetPremiumIndex",)))
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         """Best prices, last and index; the mark comes with the positions."""
@@ -215,7 +213,7 @@ class BinanceUsdm(BinanceFutures):
             raise
 
 
-def _holds(row: Mapping[str, Any]) -> bool:
+def _holds(row: Row) -> bool:
     return bool(decimal(row.get("marginBalance", row.get("balance"))) or told(row.get("walletBalance")))
 
 

@@ -112,12 +112,8 @@ FLOWS: Final[Mapping[str, FlowKind | None]] = {
 }
 """businessType of a bill → kind of flow; None for what fills tell, for margin that only moves inside, and where one
 coin of the account becomes another."""
-_MOVES: Final = ("trans_from_", "trans_to_", "transfer_from_", "transfer_to_")
-
-
-def kind_of(business: str) -> FlowKind | None:
-    """KeyError for a type that is not known."""
-    return "transfer" if business.startswith(_MOVES) else FLOWS[business]
+MOVES: Final = ("trans_from_", "trans_to_", "transfer_from_", "transfer_to_")
+"""How the types of bills begin that are transfers, too."""
 
 
 CAPABILITIES: Final = capability_table(

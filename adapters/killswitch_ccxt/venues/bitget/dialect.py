@@ -17,16 +17,15 @@ from msgspec import structs
 
 from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Fill, Flow, Order, Position
-from killswitch.model.venue import AccountSpec, ClientIdRule, OrderLife, OrderRejectedError, OrderRequest, VenueTraits
+from killswitch.model.venue import AccountSpec, ClientIdRule, OrderLife, OrderRejectedError, OrderRequest
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Dialect, PositionMode, Row
+from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.equity import Wealth
 from killswitch_ccxt.errors import GoneError, row_error
-from killswitch_ccxt.instruments import States, states_of
-from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, above_zero, decimal, needed, positive
+from killswitch_ccxt.instruments import StateTable
+from killswitch_ccxt.numbers import Row, UnreadableError, above_zero, decimal, every_page, object_at, positive, rows_at
 from killswitch_ccxt.response_capture import Answer
-from killswitch_ccxt.validation import OFFERED
 from killswitch_ccxt.venues.bitget import codes as words
 from killswitch_ccxt.venues.bitget.rows import flow_of, refined_fill, refined_order, rights_of, wealth_of, with_largest
 
@@ -51,6 +50,7 @@ class Bitget(Dialect):
     whole_book = True
     capabilities = words.CAPABILITIES
     has_hedge_mode = True
+    instrument_states = StateTable(("symbolStatus",), words.STATES, words.PASSING)
     tried = "a local server that speaks v2 (USDT futures, one-way and hedge)"
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
@@ -60,19 +60,8 @@ class Bitget(Dialect):
         self._isolated: set[str] = set()
         """Symbols whose positions have margin of their own."""
         self._mode: PositionMode | None = None
-        self._known: Mapping[str, Row] | None = None
-        self._rules: Mapping[str, Row] = {}
         self._plans: dict[str, str] = {}
         """Id of a trigger order → its kind, without which it cannot be cancelled."""
-
-    @classmethod
-    def traits_for(cls, spec: AccountSpec) -> VenueTraits:
-        """ValueError for other currencies: coin futures count in coins, which is no contract of ours."""
-        currencies = OFFERED["bitget"].currencies or ()
-        if spec.currency not in currencies:
-            only = " or ".join(currencies)
-            raise ValueError(f"bitget: futures settled in {spec.currency} are not supported, only in {only}")
-        return super().traits_for(spec)
 
     @classmethod
     def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
@@ -87,13 +76,11 @@ class Bitget(Dialect):
     def concerns(self, rule: Row) -> bool:
         return rule.get("settle") == self.spec.currency and bool(rule.get("contract"))
 
-    @property
-    def rules(self) -> Mapping[str, Row]:
-        """As generic, with the largest order, which ccxt leaves out."""
-        known = self.client.ccxt.markets or {}
-        if known is not self._known:
-            self._known, self._rules = known, {symbol: with_largest(rule) for symbol, rule in known.items()}
-        return self._rules
+    is_ours = concerns
+
+    def corrected_rule(self, rule: Row) -> Row:
+        """With the largest order, which ccxt leaves out."""
+        return with_largest(rule)
 
     # Reading
 
@@ -109,14 +96,9 @@ class Bitget(Dialect):
         return wealth_of(await self._data("privateMixGetV2MixAccountAccounts"), self.spec.currency)
 
     async def positions(self) -> tuple[Position, ...]:
-        rows = await self._data("privateMixGetV2MixPositionAllPosition", {"marginCoin": self.spec.currency})
-        if not isinstance(rows, list):
-            raise UnreadableError("position/all-position: an answer without a list")
-        rows = [it for it in rows if needed(it.get("total"), f"the size of {it.get('symbol')}")]
-        odd = [str(it.get("symbol")) for it in rows if needed(it.get("total"), "a size") < 0]
-        if odd:
-            raise UnreadableError(f"positions of less than nothing: {', '.join(odd)}")
-        parsed = [self.client.ccxt.parse_position(it, self._rule(it)) for it in rows]
+        answer = await self._data("privateMixGetV2MixPositionAllPosition", {"marginCoin": self.spec.currency})
+        rows = positions.sized(rows_at(answer), "total")
+        parsed = [self.client.ccxt.parse_position(it, self.rule_of(it.get("symbol"))) for it in rows]
         found = positions.positions(parsed, self.rules, self.refine_position)
         self._held = {it.key: it for it in found}
         self._isolated = {str(it["symbol"]) for it in parsed if it["info"].get("marginMode") == "isolated"}
@@ -156,18 +138,18 @@ class Bitget(Dialect):
         return self._fills(await self._pages("privateMixGetV2MixOrderFills", "fillList", startTime=since))
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
-        named = {"symbol": self._id(symbol), "orderId": order_id}
+        named = {"symbol": self.id_of(symbol), "orderId": order_id}
         rows = await self._pages("privateMixGetV2MixOrderFills", "fillList", **named)
         return fills.of_order(self._fills(rows), order_id)
 
     def _fills(self, rows: Sequence[Row]) -> tuple[Fill, ...]:
-        return fills.fills((self.client.ccxt.parse_trade(it, self._rule(it)) for it in rows), self.refine_fill)
+        trades = (self.client.ccxt.parse_trade(row, self.rule_of(row.get("symbol"))) for row in rows)
+        return fills.fills(trades, self.refine_fill)
 
-    def refine_fill(self, fill: Fill, info: Row) -> Fill:
-        return refined_fill(fill, info)
+    refine_fill = staticmethod(refined_fill)
 
     async def flows(self, since: int) -> tuple[Flow, ...]:
-        now = int(self.client.now().timestamp() * 1000)
+        now = self.client.now_ms()
         found: dict[str, Flow] = {}
         for begin in range(since, now + 1, MONTH):
             span = {"startTime": begin, "endTime": min(begin + MONTH, now + 60_000)}
@@ -177,10 +159,6 @@ class Bitget(Dialect):
                     found[flow.id] = flow
         return tuple(found.values())
 
-    async def states(self) -> States:
-        told = {symbol: str((rule.get("info") or {}).get("symbolStatus")) for symbol, rule in self.rules.items()}
-        return states_of(told, words.STATES, words.PASSING)
-
     async def position_mode(self) -> PositionMode | None:
         """That of the positions; of the account, where there are none."""
         if self._held and self._mode is not None:
@@ -188,7 +166,7 @@ class Bitget(Dialect):
         symbol = next((it for it, rule in self.rules.items() if self.concerns(rule)), None)
         if symbol is None:
             return None
-        named = {"symbol": self._id(symbol), "marginCoin": self.spec.currency}
+        named = {"symbol": self.id_of(symbol), "marginCoin": self.spec.currency}
         return self._mode_of([await self._data("privateMixGetV2MixAccountAccount", named) or {}])
 
     # Acting
@@ -218,7 +196,7 @@ class Bitget(Dialect):
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
         """Among orders, then among trigger orders that rest or have ended; what none of them has, there is not."""
-        named = {"symbol": self._id(symbol), "clientOid": client_order_id}
+        named = {"symbol": self.id_of(symbol), "clientOid": client_order_id}
         found = await self._detail(named)
         if found is not None:
             return found
@@ -232,12 +210,9 @@ class Bitget(Dialect):
 
     async def _detail(self, named: Mapping[str, str]) -> Row | None:
         try:
-            row = await self._data("privateMixGetV2MixOrderDetail", named)
+            return self._order(object_at(await self._data("privateMixGetV2MixOrderDetail", named)))
         except GoneError:
             return None
-        if not isinstance(row, Mapping):
-            raise UnreadableError("order/detail: an answer without an order")
-        return self._order(row)
 
     async def _planned(self, row: Row) -> Row:
         """A trigger order; one that was triggered is told as the order that came of it."""
@@ -255,7 +230,7 @@ class Bitget(Dialect):
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
         """A trigger order that could not be cancelled is told in the list of failures of an answer that is good."""
-        named = {"symbol": self._id(symbol), "marginCoin": self.spec.currency}
+        named = {"symbol": self.id_of(symbol), "marginCoin": self.spec.currency}
         if not conditional:
             await self._data("privateMixPostV2MixOrderCancelOrder", {**named, "orderId": order_id}, changes=True)
             return
@@ -285,34 +260,18 @@ class Bitget(Dialect):
 
     async def _pages(self, method: str, name: str, **params: Any) -> list[Row]:
         """Every page of a question. UnreadableError where it never ends."""
-        rows: list[Row] = []
-        before: dict[str, str] = {}
-        for _ in range(MOST_PAGES):
-            data = await self._data(method, {"limit": str(PAGE), **params, **before})
-            if not isinstance(data, Mapping) or name not in data:
-                raise UnreadableError(f"{method}: an answer without {name}")
-            page = [] if data[name] is None and not data.get("endId") else data[name]
-            if not isinstance(page, list):
-                raise UnreadableError(f"{method}: {name} is no list")
-            rows += page
-            if len(page) < PAGE or not data.get("endId"):
-                return rows
-            before = {"idLessThan": str(data["endId"])}
-        raise UnreadableError(f"{method}: more than {MOST_PAGES} pages of {PAGE}")
 
-    def _rule(self, row: Row) -> Any:
-        """ccxt's market of a row; UnreadableError where the rules have none."""
-        found = (self.client.ccxt.markets_by_id or {}).get(str(row.get("symbol")), ())
-        rule = next((it for it in found if self.concerns(it)), None)
-        if rule is None:
-            raise NoSuchSymbolError(f"a row of {row.get('symbol')!r}: the venue's rules have no such symbol")
-        return rule
+        async def page(before: str | None) -> tuple[list[Row], str | None]:
+            asked = {"limit": str(PAGE), **params, **({} if before is None else {"idLessThan": before})}
+            data = object_at(await self._data(method, asked))
+            is_empty = name in data and data[name] is None and not data.get("endId")
+            rows = [] if is_empty else rows_at(data, name)
+            return rows, str(data["endId"]) if len(rows) >= PAGE and data.get("endId") else None
+
+        return await every_page(page, MOST_PAGES, method)
 
     def _order(self, row: Row) -> Row:
-        return self.refine_order(self.client.ccxt.parse_order(dict(row), self._rule(row)))
-
-    def _id(self, symbol: str) -> str:
-        return str(self.rules[symbol]["id"])
+        return self.refine_order(self.client.ccxt.parse_order(dict(row), self.rule_of(row.get("symbol"))))
 
     @staticmethod
     def _mode_of(rows: Sequence[Row]) -> PositionMode | None:

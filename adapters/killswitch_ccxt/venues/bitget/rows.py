@@ -13,22 +13,21 @@ from msgspec import structs
 
 from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Balance, Fill, FillCause, Flow, FlowKind, OrderSide, Rate, Side
-from killswitch_ccxt.equity import Wealth
-from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive, text, told_of
-from killswitch_ccxt.venues.bitget import codes as words
+from killswitch_ccxt.equity import Wealth, unrealized_of
+from killswitch_ccxt.fills import ledger_flow
+from killswitch_ccxt.instruments import with_maximum
+from killswitch_ccxt.numbers import Row, UnreadableError, decimal, flag, instant, needed, positive, text, told_of, total
+from killswitch_ccxt.venues.bitget import codes
 
-Row = Mapping[str, Any]
 ZERO: Final = Decimal(0)
 
 
 def with_largest(rule: Row) -> Row:
     """ccxt's market, with the most that any one order may be for."""
     info = rule.get("info") or {}
-    known = [it for it in (positive(info.get(name)) for name in ("maxOrderQty", "maxMarketOrderQty")) if it is not None]
-    limits = rule.get("limits") or {}
     if not str(info.get("pricePlace")).isdecimal():
         rule = {**rule, "precision": {**(rule.get("precision") or {}), "price": None}}
-    return {**rule, "limits": {**limits, "amount": {**limits.get("amount", {}), "max": min(known, default=None)}}}
+    return with_maximum(rule, info.get("maxOrderQty"), info.get("maxMarketOrderQty"))
 
 
 def wealth_of(rows: Any, currency: str) -> Wealth:
@@ -48,13 +47,12 @@ def wealth_of(rows: Any, currency: str) -> Wealth:
     used = [decimal(own.get(name)) for name in ("crossedMargin", "isolatedMargin")]
     found = [it for it in map(_balance, rows if union else [own]) if it is not None]
     balances = tuple(found) if union else tuple(structs.replace(it, price=Decimal(1)) for it in found)
-    profits = [None if it.wallet is None or it.price is None else (it.amount - it.wallet) * it.price for it in balances]
     return Wealth(
         equity=equity,
         free=decimal(own.get("crossedMaxAvailable")),
         margin_used=sum((it for it in used if it is not None), start=ZERO) if any(used) else None,
         balances=balances,
-        unrealized=None if None in profits else sum((it for it in profits if it is not None), start=ZERO),
+        unrealized=unrealized_of(balances) if all(it.price is not None for it in balances) else None,
         rates=_rates(own, currency),
     )
 
@@ -75,8 +73,7 @@ def _unrealized(row: Row) -> Decimal | None:
     whole = decimal(row.get("unrealizedPL"))
     if whole is not None:
         return whole
-    parts = [decimal(row.get(name)) for name in ("crossedUnrealizedPL", "isolatedUnrealizedPL")]
-    return None if None in parts else sum((it for it in parts if it is not None), start=ZERO)
+    return total(decimal(row.get(name)) for name in ("crossedUnrealizedPL", "isolatedUnrealizedPL"))
 
 
 def _rates(own: Row, currency: str) -> tuple[Rate, ...] | None:
@@ -156,28 +153,14 @@ def _cause(trade_side: str) -> FillCause:
 
 
 def flow_of(row: Row) -> Flow | None:
-    """A bill; None for what is no flow.
-
-    A type that nobody knows here is a rebate or a fee, by its sign: profit or loss. So a loss never hides as money
-    that somebody took out, though money taken out in a new way counts as a loss until its type is known. Such a flow
-    has the type in its id.
-    """
-    business = told_of(row.get("businessType"), f"bill {row.get('billId')}")
-    amount = needed(row.get("amount"), f"the amount of bill {row.get('billId')}")
-    name = str(row.get("billId") or "")
-    if not amount:
-        return None
-    kind: FlowKind | None
-    try:
-        kind = words.kind_of(business)
-    except KeyError:
-        kind, name = "rebate" if amount > 0 else "fee", name and f"{business}:{name}"
-    at = instant(row.get("cTime"))
-    if kind is None:
-        return None
-    if at is None or not name:
-        raise UnreadableError(f"a bill {business} has no id or no time")
-    return Flow(name, at, kind, amount, told_of(row.get("coin"), f"bill {name}"))
+    """A bill; None for what is no flow."""
+    what = f"bill {row.get('billId')}"
+    business = told_of(row.get("businessType"), what)
+    kinds: Mapping[str, FlowKind | None] = {business: "transfer"} if business.startswith(codes.MOVES) else codes.FLOWS
+    return ledger_flow(
+        business, kinds, what,
+        number=row.get("billId"), at=row.get("cTime"), amount=row.get("amount"), currency=row.get("coin"),
+    )  # fmt: skip
 
 
 def rights_of(info: Row) -> KeyRights:

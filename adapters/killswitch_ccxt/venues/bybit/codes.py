@@ -111,9 +111,10 @@ BATCH: Final = 10
 COSTS: Final = (
     *charge("position", snapshot=3), *charge("wallet", snapshot=1), *charge("log", snapshot=1),
     *charge("realtime", snapshot=1, find_order=3, open_orders=4, fills=3), *charge("history", find_order=1, fills=1),
-    *charge("execution", snapshot=1, find_order=1, fills=2), *charge("create", submit=1), *charge("cancel", cancel=1),
-    *charge("dcp", dead_man=1), Cost("submit_batch", "create-batch", each=1),
-    *charge("address", snapshot=5, submit=1, submit_batch=2, find_order=5, open_orders=4, fills=6, cancel=1, dead_man=2),
+    *charge("execution", snapshot=1, find_order=1, fills=2), *charge("create", submit=1),
+    *charge("cancel", cancel=1), *charge("dcp", dead_man=1), Cost("submit_batch", "create-batch", each=1),
+    *charge("address", snapshot=5, submit=1, submit_batch=2, find_order=5, open_orders=4, fills=6, cancel=1),
+    *charge("address", dead_man=2),
 )  # fmt: skip
 
 STATES: Final[Mapping[str, InstrumentState]] = {"Closed": "delisted", "Delivering": "halted", "PreLaunch": "halted"}

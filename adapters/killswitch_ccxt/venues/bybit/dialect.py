@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from msgspec import structs
 
@@ -20,7 +20,8 @@ from killswitch.model.venue import (
     VenueTraits,
 )
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Dialect, PositionMode, Row
+from killswitch_ccxt.dialect import Dialect, PositionMode
+from killswitch_ccxt.numbers import Row, value_at
 from killswitch_ccxt.venues.bybit import codes as words
 from killswitch_ccxt.venues.bybit.dead_man import LONGEST, SHORTEST, Protection
 from killswitch_ccxt.venues.bybit.rows import executed, rights_of, row_report
@@ -40,7 +41,6 @@ class Bybit(BybitReading):
     window = 5_000
     streams = ("orders", "positions", "balance")
     capabilities = words.CAPABILITIES
-    conditional: ClassVar[Mapping[str, Any]] = {}
     tried = "a local server that speaks v5 (USDT contracts, one-way and hedge), and recorded answers"
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
@@ -77,7 +77,39 @@ class Bybit(BybitReading):
     async def submit_batch(
         self, requests: Sequence[OrderRequest], mode: PositionMode
     ) -> Sequence[OrderReport | VenueError]:
-        return await sent_together(self, requests, mode)
+        """One request for each category: Bybit takes no mixed ones. A failure of the only request is raised."""
+        found: dict[str, OrderReport | VenueError] = {}
+        ready: dict[str, list[tuple[OrderRequest, dict[str, Any]]]] = {}
+        for request in requests:
+            try:
+                arguments = self.create_arguments(request, mode)
+            except VenueError as error:
+                found[request.client_order_id] = error
+                continue
+            written = dict(self.client.ccxt.create_order_request(*arguments))
+            ready.setdefault(str(written.pop("category")), []).append((request, written))
+        for category, rows in ready.items():
+            try:
+                found |= await self._sent(category, rows)
+            except VenueError as error:
+                if len(ready) == 1 and not found:
+                    raise
+                found |= {request.client_order_id: error for request, _ in rows}
+        return [found[request.client_order_id] for request in requests]
+
+    async def _sent(
+        self, category: str, rows: Sequence[tuple[OrderRequest, dict[str, Any]]]
+    ) -> dict[str, OrderReport | VenueError]:
+        """Client order id → what came of the order, of one request."""
+        asked = {"category": category, "request": [written for _, written in rows]}
+        answer = await self.client.call("privatePostV5OrderCreateBatch", asked, places=True)
+        told, codes = (value_at(answer, name, "list") or [] for name in ("result", "retExtInfo"))
+        if len(told) != len(rows) or len(codes) != len(rows):
+            raise MalformedAnswerError(f"a batch of {len(rows)} orders, and {len(told)} and {len(codes)} answers")
+        return {
+            request.client_order_id: row_report(request, row, code)
+            for (request, _), row, code in zip(rows, told, codes, strict=True)
+        }
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
         """Among open orders, the last 500 that ended, the history, and executions; only what none has, there is not.
@@ -124,44 +156,3 @@ class Bybit(BybitReading):
 
 
 DIALECTS: Final[Mapping[str, type[Dialect]]] = {"bybit": Bybit}
-
-
-Found = dict[str, OrderReport | VenueError]
-"""By client order id."""
-
-
-async def sent_together(
-    dialect: Dialect, requests: Sequence[OrderRequest], mode: PositionMode
-) -> Sequence[OrderReport | VenueError]:
-    """One request for each category: Bybit takes no mixed ones. A failure of the only request is raised."""
-    found: Found = {}
-    ready: dict[str, list[tuple[OrderRequest, dict[str, Any]]]] = {}
-    for request in requests:
-        try:
-            arguments = dialect.create_arguments(request, mode)
-        except VenueError as error:
-            found[request.client_order_id] = error
-            continue
-        written = dict(dialect.client.ccxt.create_order_request(*arguments))
-        ready.setdefault(str(written.pop("category")), []).append((request, written))
-    for category, rows in ready.items():
-        try:
-            found |= await _sent(dialect.client, category, rows)
-        except VenueError as error:
-            if len(ready) == 1 and not found:
-                raise
-            found |= {request.client_order_id: error for request, _ in rows}
-    return [found[request.client_order_id] for request in requests]
-
-
-async def _sent(client: Client, category: str, rows: Sequence[tuple[OrderRequest, dict[str, Any]]]) -> Found:
-    asked = {"category": category, "request": [written for _, written in rows]}
-    answer = await client.call("privatePostV5OrderCreateBatch", asked, places=True)
-    told = (answer.get("result") or {}).get("list") or []
-    codes = (answer.get("retExtInfo") or {}).get("list") or []
-    if len(told) != len(rows) or len(codes) != len(rows):
-        raise MalformedAnswerError(f"a batch of {len(rows)} orders, and {len(told)} and {len(codes)} answers")
-    return {
-        request.client_order_id: row_report(request, row, code)
-        for (request, _), row, code in zip(rows, told, codes, strict=True)
-    }

@@ -17,10 +17,10 @@ from typing import Any, Final
 
 from killswitch.model.snapshot import Flow, FlowKind
 from killswitch.model.venue import VenueDownError
-from killswitch_ccxt.numbers import UnreadableError, instant, needed, told_of
+from killswitch_ccxt.fills import ledger_flow
+from killswitch_ccxt.numbers import Row, UnreadableError, told_of
 from killswitch_ccxt.parts import OVERLAP
 
-Row = Mapping[str, Any]
 _NONE: Final = (
     # Told by fills
     "TRADE", "DELIVERY", "LIQUIDATION", "PART_LIQUIDATION", "ADL", "CLOSEPNL", "POSITION_TAKE_OVER",
@@ -79,25 +79,14 @@ FLOWS: Final[Mapping[str, FlowKind | None]] = {
 def flow_of(row: Row) -> Flow | None:
     """A row of the transaction log; None for what is no flow.
 
-    A type that nobody knows here is a rebate or a fee, by its sign: profit or loss. So a loss never hides as money
-    that somebody took out, though money taken out in a new way counts as a loss until its type is known. Such a flow
-    has the type in its id. `funding` is + for what was received; `change` is what came into the wallet, all told.
+    `funding` is + for what was received; `change` is the whole change of the wallet.
     """
-    told = told_of(row.get("type"), f"row {row.get('id')} of the transaction log")
-    known = told in FLOWS
-    kind = FLOWS.get(told)
-    if known and kind is None:
-        return None
-    amount = needed(row.get("funding" if kind == "funding" else "change"), f"the change of a row {told}")
-    if not amount:
-        return None
-    at = instant(row.get("transactionTime"))
-    if at is None or not row.get("id"):
-        raise UnreadableError(f"a row {told} of the transaction log has no id or no time")
-    name = str(row["id"]) if known else f"{told}:{row['id']}"
-    return Flow(
-        name, at, kind or ("rebate" if amount > 0 else "fee"), amount, told_of(row.get("currency"), f"row {name}")
-    )
+    what = f"row {row.get('id')} of the transaction log"
+    kind = told_of(row.get("type"), what)
+    return ledger_flow(
+        kind, FLOWS, what, number=row.get("id"), at=row.get("transactionTime"), currency=row.get("currency"),
+        amount=row.get("funding" if FLOWS.get(kind) == "funding" else "change"),
+    )  # fmt: skip
 
 
 MOST_PAGES: Final = 40

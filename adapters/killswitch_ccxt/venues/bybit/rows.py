@@ -10,15 +10,24 @@ from typing import Any, Final
 from msgspec import structs
 
 from killswitch.model.inspection import KeyRights
-from killswitch.model.snapshot import Balance, Fill, Position, Rate, Side
+from killswitch.model.snapshot import Balance, Fill, Rate, Side
 from killswitch.model.venue import MalformedAnswerError, OrderReport, OrderRequest, VenueError
 from killswitch_ccxt.equity import Wealth, by_asset, from_dollars, unrealized_of, worth_of
 from killswitch_ccxt.errors import row_error
-from killswitch_ccxt.instruments import Quote
-from killswitch_ccxt.numbers import UnreadableError, any_flag, decimal, instant, needed, positive, told_of
+from killswitch_ccxt.instruments import with_maximum
+from killswitch_ccxt.numbers import (
+    Row,
+    UnreadableError,
+    any_flag,
+    decimal,
+    instant,
+    needed,
+    object_at,
+    told_of,
+    value_at,
+)
 from killswitch_ccxt.venues.bybit import codes as words
 
-Row = Mapping[str, Any]
 ROUNDED: Final = Decimal("1e-5")
 """The share of a total by which the sum of its parts may differ from it, for rounding."""
 SMALL: Final = Decimal("5e-4")
@@ -27,11 +36,16 @@ SMALL: Final = Decimal("5e-4")
 
 def with_largest(rule: Row) -> Row:
     """ccxt's market, with the most that any one order may be for: of market orders Bybit takes less than of others."""
-    filters = (rule.get("info") or {}).get("lotSizeFilter") or {}
-    told = [positive(filters.get(name)) for name in ("maxOrderQty", "maxMktOrderQty", "maxMarketOrderQty")]
-    known = [it for it in told if it is not None]
-    limits = rule.get("limits") or {}
-    return {**rule, "limits": {**limits, "amount": {**limits.get("amount", {}), "max": min(known, default=None)}}}
+    filters = value_at(rule, "info", "lotSizeFilter") or {}
+    return with_maximum(rule, *(filters.get(name) for name in ("maxOrderQty", "maxMktOrderQty", "maxMarketOrderQty")))
+
+
+def _account(answer: Row) -> Row:
+    """The unified account of an answer. UnreadableError unless there is exactly one."""
+    rows = value_at(answer, "result", "list") or []
+    if len(rows) != 1:
+        raise UnreadableError(f"the venue tells of {len(rows)} unified accounts")
+    return object_at(rows[0])
 
 
 def wealth_of(answer: Row, currency: str, as_of: datetime | None = None) -> Wealth:
@@ -40,10 +54,7 @@ def wealth_of(answer: Row, currency: str, as_of: datetime | None = None) -> Weal
     Totals that Bybit leaves empty, as with isolated margin, are unknown. UnreadableError where the currency has no
     price: then its row is missing or empty.
     """
-    rows = (answer.get("result") or {}).get("list") or []
-    if len(rows) != 1:
-        raise UnreadableError(f"the venue tells of {len(rows)} unified accounts")
-    (row,) = rows
+    row = _account(answer)
     coins = tuple(by_asset(row.get("coin"), "coin").values())
     total = needed(row.get("totalEquity"), "totalEquity")
     price = _dollars(next((it for it in coins if it.get("coin") == currency), {}))
@@ -107,26 +118,15 @@ def place_of(row: Row) -> int:
     return int(told)  # type: ignore[arg-type] # one of the three
 
 
-def quote_of(row: Row, at: datetime | None) -> Quote:
-    """Of a ticker."""
-    return Quote(
-        positive(row.get("bid1Price")), positive(row.get("ask1Price")), positive(row.get("lastPrice")),
-        positive(row.get("indexPrice")), positive(row.get("markPrice")), at,
-    )  # fmt: skip
-
-
 def spot_balance(answer: Row) -> dict[str, Any]:
     """ccxt's unified balance, with the equity of each coin for its total."""
-    rows = (answer.get("result") or {}).get("list") or []
-    if len(rows) != 1:
-        raise UnreadableError(f"the venue tells of {len(rows)} unified accounts")
-    coins = by_asset(rows[0].get("coin"), "coin")
+    coins = by_asset(_account(answer).get("coin"), "coin")
     return {"total": {coin: needed(row.get("equity"), f"the equity in {coin}") for coin, row in coins.items()}}
 
 
 def dollar_prices(answer: Row) -> dict[str, Decimal]:
     """Coin → dollars for one of it, as Bybit reckons in `account/wallet-balance`, of coins that the account has."""
-    rows = (answer.get("result") or {}).get("list") or []
+    rows = value_at(answer, "result", "list") or []
     told = {str(it.get("coin")): _dollars(it) for row in rows for it in row.get("coin") or []}
     return {"USD": Decimal(1), **{coin: price for coin, price in told.items() if price is not None}}
 
@@ -137,22 +137,6 @@ def rate(prices: Mapping[str, Decimal], coin: object, currency: str) -> Decimal 
         return Decimal(1)
     each, own = prices.get(str(coin)), prices.get(currency)
     return each / own if each is not None and own is not None else None
-
-
-def in_currency(position: Position, each: Decimal | None) -> Position:
-    """A position whose money is told in a coin that is worth `each` of the account's currency; None: unknown."""
-    if each == 1:
-        return position
-
-    def money(amount: Decimal | None) -> Decimal | None:
-        return None if amount is None or each is None else amount * each
-
-    return structs.replace(
-        position,
-        notional=money(position.notional),
-        margin=money(position.margin),
-        unrealized_pnl=money(position.unrealized_pnl),
-    )
 
 
 def executed(rows: Sequence[Row]) -> dict[str, Any]:

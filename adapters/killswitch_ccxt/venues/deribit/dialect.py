@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final
 from msgspec import structs
 
 from killswitch.model.inspection import Capability, KeyRights
-from killswitch.model.snapshot import Fill, FillCause, Flow, FlowKind, Order, Position, Rate
+from killswitch.model.snapshot import Fill, FillCause, Flow, Order, Position, Rate
 from killswitch.model.venue import (
     AccountSpec,
     Cost,
@@ -29,15 +29,26 @@ from killswitch.model.venue import (
 )
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Dialect, PositionMode
+from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
 from killswitch_ccxt.equity import Wealth, from_dollars
 from killswitch_ccxt.errors import Meaning, as_venue_error, rejected
-from killswitch_ccxt.instruments import Quote, is_whole
-from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive, text, told_of
-from killswitch_ccxt.parts import Ages
+from killswitch_ccxt.instruments import Quote, is_whole, quote_of
+from killswitch_ccxt.numbers import (
+    Row,
+    UnreadableError,
+    decimal,
+    every_page,
+    instant,
+    positive,
+    rows_at,
+    text,
+    value_at,
+)
 from killswitch_ccxt.response_capture import Answer
+from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.venues.deribit.codes import CAPABILITIES, CODES, COSTS, LIMITS, said
 from killswitch_ccxt.venues.deribit.rows import (
+    flow_of,
     is_crossed,
     is_told,
     of_all,
@@ -45,13 +56,11 @@ from killswitch_ccxt.venues.deribit.rows import (
     of_positions,
     position_row,
     rights_of,
-    rows_of,
 )
 
-Row = Mapping[str, Any]
-FLOWS: Final[Mapping[str, FlowKind]] = {"deposit": "deposit", "withdrawal": "withdrawal", "transfer": "transfer"}
-"""`type` of an entry of the transaction log → kind of a flow."""
 PAGES: Final = 50
+AHEAD: Final = 60_000
+"""Milliseconds after our time up to which rows are asked for: the venue's clock may be ahead."""
 MOST_TICKERS: Final = 5
 """Symbols that are asked for one by one in a second look."""
 
@@ -82,7 +91,6 @@ class Deribit(Dialect):
         """Currencies that the account holds, as far as they are its worth."""
         self._settled: frozenset[str] = frozenset((spec.currency,))
         """Currencies that the account's positions settle in."""
-        self._corrected: tuple[object, dict[str, Row]] = (None, {})
         self._entering = asyncio.Lock()
 
     @classmethod
@@ -112,22 +120,14 @@ class Deribit(Dialect):
         text = f"deribit stream: {error.get('code')} {error.get('message')}"
         return as_venue_error(meaning, text, changes=False, left=False)
 
-    @property
-    def rules(self) -> Mapping[str, Row]:
+    def corrected_rule(self, rule: Row) -> Row:
         """With amounts for contracts; an option is no inverse contract, since its amount is in coins."""
-        found = super().rules
-        if self._corrected[0] is not found:
-            rules: dict[str, Row] = {
-                symbol: {
-                    **rule,
-                    "contractSize": Decimal(1),
-                    "inverse": bool(rule.get("inverse")) and not rule["option"],
-                    **({} if is_told(rule) else {"base": None}),
-                }
-                for symbol, rule in found.items()
-            }
-            self._corrected = (found, rules)
-        return self._corrected[1]
+        return {
+            **rule,
+            "contractSize": Decimal(1),
+            "inverse": bool(rule.get("inverse")) and not rule["option"],
+            **({} if is_told(rule) else {"base": None}),
+        }
 
     def concerns(self, rule: Row) -> bool:
         """Not a combination: what is traded in one is held as its legs, and its price is a difference."""
@@ -136,12 +136,8 @@ class Deribit(Dialect):
     # Reading
 
     async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
-        answer, held, dollars = await asyncio.gather(
-            self.client.call("private_get_get_account_summaries"), self.client.call("private_get_get_positions"),
-            self._indexes(self._collateral if self._crossed else ()),
-        )  # fmt: skip
-        wealth = await self._wealth(answer, dollars)
-        infos = rows_of(held.get("result"), "positions")
+        wealth, held = await asyncio.gather(self.wealth(), self.client.call("private_get_get_positions"))
+        infos = rows_at(held, "result")
         rows = [position_row(info, self._symbol(info.get("instrument_name"))) for info in infos]
         if not self._crossed:
             rows = [row for row in rows if self._settles(row) in (self.spec.currency, None)]
@@ -153,7 +149,7 @@ class Deribit(Dialect):
             wealth = replace(wealth, rates=self._rates_of(found))
         return wealth, found
 
-    async def worth_alone(self) -> Wealth | None:
+    async def wealth(self) -> Wealth:
         answer, dollars = await asyncio.gather(
             self.client.call("private_get_get_account_summaries"),
             self._indexes(self._collateral if self._crossed else ()),
@@ -176,11 +172,7 @@ class Deribit(Dialect):
 
     async def _wealth(self, answer: Any, dollars: Mapping[str, Decimal]) -> Wealth:
         """Of one currency its own figures; with cross collateral those of the whole, which Deribit tells in dollars."""
-        result = answer.get("result") if isinstance(answer, Mapping) else None
-        summaries = result.get("summaries") if isinstance(result, Mapping) else None
-        if not isinstance(summaries, list):
-            raise UnreadableError("the venue's answer holds no summaries")
-        currency = self.spec.currency
+        summaries, currency = rows_at(answer, "result", "summaries"), self.spec.currency
         row = next((it for it in summaries if it.get("currency") == currency), None)
         first = row if row is not None else next(iter(summaries), None)
         if first is None:
@@ -210,7 +202,7 @@ class Deribit(Dialect):
                 if currency == self.spec.currency:
                     raise
                 return None  # without it, or where there is no such index, Deribit's own total stands alone
-            return positive((answer.get("result") or {}).get("index_price"))
+            return positive(value_at(answer, "result", "index_price"))
 
         names = sorted(currencies)
         found = await asyncio.gather(*map(asked, names))
@@ -241,7 +233,7 @@ class Deribit(Dialect):
 
     async def orders(self) -> tuple[Order, ...]:
         answer = await self.client.call("private_get_get_open_orders")
-        return orders.resting(self._order(row) for row in rows_of(answer.get("result"), "orders"))
+        return orders.resting(self._order(row) for row in rows_at(answer, "result"))
 
     def _order(self, info: Row) -> dict[str, Any]:
         """ccxt's order; it knows neither labels nor the trigger's name, and takes no notice of reduce-only."""
@@ -264,19 +256,17 @@ class Deribit(Dialect):
         return self._as_fills([row for rows in answers for row in rows])
 
     async def _trades(self, currency: str, since: int) -> list[Row]:
-        found: dict[str, Row] = {}
-        until = int(self.client.now().timestamp() * 1000) + 60_000
-        for _ in range(PAGES):
-            asked = {"currency": currency, "start_timestamp": since, "end_timestamp": until, "count": 1000,
-                     "sorting": "asc"}  # fmt: skip
+        until = self.client.now_ms() + AHEAD
+
+        async def page(begin: int | None) -> tuple[list[Row], int | None]:
+            asked = {"currency": currency, "start_timestamp": since if begin is None else begin,
+                     "end_timestamp": until, "count": 1000, "sorting": "asc"}  # fmt: skip
             answer = await self.client.call("private_get_get_user_trades_by_currency_and_time", asked)
-            result = answer.get("result") or {}
-            rows = rows_of(result.get("trades"), "trades")
-            found.update({str(row.get("trade_id")): row for row in rows})
-            if not result.get("has_more") or not rows:
-                return list(found.values())
-            since = int(rows[-1]["timestamp"])
-        raise UnreadableError(f"more than {PAGES * 1000} fills in {currency}")
+            rows = rows_at(answer, "result", "trades")
+            return rows, int(rows[-1]["timestamp"]) if rows and value_at(answer, "result", "has_more") else None
+
+        rows = await every_page(page, PAGES, f"fills in {currency}")
+        return list({str(row.get("trade_id")): row for row in rows}.values())
 
     def _as_fills(self, rows: Sequence[Row]) -> tuple[Fill, ...]:
         try:
@@ -305,27 +295,17 @@ class Deribit(Dialect):
         return tuple(flow for found in answers for flow in found)
 
     async def _moves(self, currency: str, since: int) -> list[Flow]:
-        found: list[Flow] = []
-        until = int(self.client.now().timestamp() * 1000) + 60_000
         asked: dict[str, Any] = {
-            "currency": currency, "start_timestamp": since, "end_timestamp": until, "count": 250,
+            "currency": currency, "start_timestamp": since, "end_timestamp": self.client.now_ms() + AHEAD, "count": 250,
         }  # fmt: skip
-        for _ in range(PAGES):
-            answer = await self.client.call("private_get_get_transaction_log", asked)
-            result = answer.get("result") or {}
-            for row in rows_of(result.get("logs"), "log entries"):
-                kind = FLOWS.get(told_of(row.get("type"), "an entry of the transaction log"))
-                at, number = instant(row.get("timestamp")), text(row.get("id"))
-                if kind is None:
-                    continue
-                if at is None or number is None:
-                    raise UnreadableError("an entry of the transaction log without an id or a time")
-                change = needed(row.get("change"), f"the change of log entry {number}")
-                found.append(Flow(number, at, kind, change, told_of(row.get("currency"), f"log entry {number}")))
-            if result.get("continuation") is None:
-                return found
-            asked = {**asked, "continuation": result["continuation"]}
-        raise UnreadableError("more entries of the transaction log than can be read")
+
+        async def page(cursor: Any) -> tuple[list[Row], Any]:
+            more = {} if cursor is None else {"continuation": cursor}
+            answer = await self.client.call("private_get_get_transaction_log", {**asked, **more})
+            return rows_at(answer, "result", "logs"), value_at(answer, "result", "continuation")
+
+        rows = await every_page(page, PAGES, "the transaction log")
+        return [flow for flow in map(flow_of, rows) if flow is not None]
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         """Of each currency that the symbols settle in, one answer with the prices of all its instruments."""
@@ -334,7 +314,7 @@ class Deribit(Dialect):
         answers = await asyncio.gather(
             *(self.client.call("public_get_get_book_summary_by_currency", {"currency": each}) for each in currencies)
         )
-        rows = [row for it in answers for row in rows_of(it.get("result"), "prices")]
+        rows = [row for it in answers for row in rows_at(it, "result")]
         return {
             symbol: self._quote(symbol, row, "bid_price", "ask_price", "last", "creation_timestamp")
             for row in rows
@@ -357,11 +337,8 @@ class Deribit(Dialect):
 
     def _quote(self, symbol: str, row: Row, bid: str, ask: str, last: str, at: str) -> Quote:
         """The last price of an option may be hours old, and Deribit does not say when it was made: it is left out."""
-        return Quote(
-            positive(row.get(bid)), positive(row.get(ask)),
-            None if self.rules[symbol].get("option") else positive(row.get(last)),
-            positive(row.get("index_price")), positive(row.get("mark_price")), instant(row.get(at)),
-        )  # fmt: skip
+        last = "-" if self.rules[symbol].get("option") else last
+        return quote_of(row, f"{bid} {ask} {last} index_price mark_price", instant(row.get(at)))
 
     # Acting
 
@@ -375,24 +352,19 @@ class Deribit(Dialect):
         if request.time_in_force == "ioc" and request.type == "limit":
             params["timeInForce"] = "IOC"
         if request.trigger_price is not None:
-            stop = (request.side == "sell") is (request.trigger_when == "falls")
-            params["stopLossPrice" if stop else "takeProfitPrice"] = format(request.trigger_price, "f")
+            params["stopLossPrice" if is_stop(request) else "takeProfitPrice"] = format(request.trigger_price, "f")
             params["trigger"] = "mark_price"
         return params
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         row = await self.client.call("create_order", *self.create_arguments(request, mode), places=True)
-        found = self._order(row["info"])
-        if found["clientOrderId"] not in (request.client_order_id, None, ""):
-            raise UnreadableError(f"sent order {request.client_order_id}, told of {found['clientOrderId']}")
-        told = {**found, "clientOrderId": request.client_order_id}
-        return orders.report(told, request.symbol, self.spec.currency)
+        return self.taken(self._order(row["info"]), request)
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
         """By label. A stop and what it has sent have the same one: the newest is what became of it."""
         asked = {"currency": self.rules[symbol]["settleId"], "label": client_order_id}
         answer = await self.client.call("private_get_get_order_state_by_label", asked)
-        told = rows_of(answer.get("result"), "orders")
+        told = rows_at(answer, "result")
         rows = [it for it in told if it.get("label") == client_order_id]
         if not rows and told:
             raise UnreadableError(f"asked for order {client_order_id}, told of others")
@@ -403,8 +375,8 @@ class Deribit(Dialect):
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
         asked = {"order_id": order_id, "sorting": "asc"}
         answer = await self.client.call("private_get_get_user_trades_by_order", asked)
-        result = answer.get("result")
-        rows = rows_of(result.get("trades") if isinstance(result, Mapping) else result, "trades")
+        is_nested = isinstance(value_at(answer, "result"), Mapping)
+        rows = rows_at(answer, "result", "trades") if is_nested else rows_at(answer, "result")
         return fills.of_order(self._as_fills(rows), order_id)
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
@@ -415,7 +387,7 @@ class Deribit(Dialect):
     async def rights(self) -> KeyRights:
         """What the list of keys says of this one; every key with account:read may see it."""
         answer = await self.client.call("private_get_list_api_keys")
-        return rights_of(rows_of(answer.get("result"), "keys"), self.client.ccxt.apiKey)
+        return rights_of(rows_at(answer, "result"), self.client.ccxt.apiKey)
 
     async def margin_mode(self) -> str | None:
         return "cross"

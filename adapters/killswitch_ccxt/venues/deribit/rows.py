@@ -11,20 +11,27 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.inspection import KeyRights
-from killswitch.model.snapshot import Balance, Rate
-from killswitch_ccxt.equity import Wealth, from_dollars, unrealized_of, worth_of
-from killswitch_ccxt.numbers import UnreadableError, decimal, needed
+from killswitch.model.snapshot import Balance, Flow, FlowKind
+from killswitch_ccxt.equity import Wealth, from_dollars, in_own, rates_in_dollars, unrealized_of, worth_of
+from killswitch_ccxt.fills import ledger_flow
+from killswitch_ccxt.numbers import Row, UnreadableError, decimal, needed, told_of, total
 
-Row = Mapping[str, Any]
+FLOWS: Final[Mapping[str, FlowKind]] = {"deposit": "deposit", "withdrawal": "withdrawal", "transfer": "transfer"}
+"""`type` of an entry of the transaction log → kind of a flow."""
 PERIODS = frozenset({"perpetual", "day", "week", "month"})
 """How long futures live: of another word nobody knows here whether they end."""
 
 
-def rows_of(value: Any, what: str) -> list[Row]:
-    """All rows of a list. UnreadableError where it is none."""
-    if not isinstance(value, list) or not all(isinstance(it, Mapping) for it in value):
-        raise UnreadableError(f"the venue's answer holds no list of {what}")
-    return value
+def flow_of(row: Row) -> Flow | None:
+    """An entry of the transaction log; None for what is no deposit, withdrawal or transfer."""
+    what = f"log entry {row.get('id')}"
+    word = told_of(row.get("type"), what)
+    if word not in FLOWS:
+        return None
+    return ledger_flow(
+        word, FLOWS, what,
+        number=row.get("id"), at=row.get("timestamp"), amount=row.get("change"), currency=row.get("currency"),
+    )  # fmt: skip
 
 
 def is_told(rule: Row) -> bool:
@@ -93,10 +100,8 @@ def of_positions(wealth: Wealth, rows: Sequence[Row]) -> Decimal | None:
     """
     if not any(decimal(row["contracts"]) for row in rows):
         return None
-    orders = [decimal(row["info"].get("open_orders_margin")) for row in rows]
-    if wealth.margin_used is None or None in orders:
-        return None
-    return max(wealth.margin_used - sum((it for it in orders if it is not None), Decimal(0)), Decimal(0))
+    orders = total(decimal(row["info"].get("open_orders_margin")) for row in rows)
+    return None if wealth.margin_used is None or orders is None else max(wealth.margin_used - orders, Decimal(0))
 
 
 def of_one(row: Row) -> Wealth:
@@ -123,10 +128,6 @@ def of_all(first: Row, summaries: Sequence[Row], currency: str, dollars: Mapping
     """
     own = dollars.get(currency)
 
-    def worth(told: Any) -> Decimal | None:
-        found = decimal(told)
-        return None if found is None else from_dollars(found, own, currency)
-
     equity = from_dollars(needed(first.get("total_equity_usd"), "the account's total equity"), own, currency)
     prices = {asset: price / own for asset, price in dollars.items()} if own else {}
     balances = tuple(_balance(it, prices.get(str(it.get("currency")))) for it in summaries)
@@ -138,11 +139,11 @@ def of_all(first: Row, summaries: Sequence[Row], currency: str, dollars: Mapping
         profit = None
     return Wealth(
         equity=equity,
-        maintenance_margin=worth(first.get("total_maintenance_margin_usd")),
+        maintenance_margin=in_own(first.get("total_maintenance_margin_usd"), own, currency),
         margin_mode="cross",
         balances=balances,
         unrealized=profit,
-        rates=None if currency == "USD" or own is None else (Rate("USD", own),),
+        rates=rates_in_dollars(own, currency),
         orders_maintained=_orders_maintained(first),
     )
 

@@ -29,15 +29,25 @@ from killswitch.model.venue import (
     VenueError,
 )
 from killswitch_ccxt import orders
-from killswitch_ccxt.dialect import Dialect, PositionMode, Row
+from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
 from killswitch_ccxt.equity import Wealth
 from killswitch_ccxt.errors import GoneError
 from killswitch_ccxt.fills import of_order
 from killswitch_ccxt.instruments import Quote
-from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, instant, needed, positive
-from killswitch_ccxt.parts import Ages
+from killswitch_ccxt.numbers import (
+    NoSuchSymbolError,
+    Row,
+    UnreadableError,
+    decimal,
+    instant,
+    needed,
+    object_at,
+    positive,
+    rows_at,
+    total,
+)
 from killswitch_ccxt.response_capture import Answer
-from killswitch_ccxt.traits import capability_table, charge
+from killswitch_ccxt.traits import Ages, capability_table, charge
 from killswitch_ccxt.venues.hyperliquid.rows import (
     CODES,
     allowed_price,
@@ -48,7 +58,6 @@ from killswitch_ccxt.venues.hyperliquid.rows import (
     known,
     ledger_flow,
     resting_order,
-    rows_of,
     sentences,
     spot_asset,
     statuses,
@@ -136,13 +145,9 @@ class Hyperliquid(Dialect):
             return None
         return VenueDownError(f"Hyperliquid refuses what it was asked on the stream: {text}")
 
-    @property
-    def rules(self) -> Mapping[str, Row]:
+    def corrected_rule(self, rule: Row) -> Row:
         """ccxt counts the digits of a price by the mark in the same answer: without one its step is not known."""
-        found = super().rules
-        if self._known is not found:
-            self._known, self._rules = found, {symbol: _stepped(rule) for symbol, rule in found.items()}
-        return self._rules
+        return _stepped(rule)
 
     # Reading
 
@@ -150,17 +155,13 @@ class Hyperliquid(Dialect):
         """Both in one answer, after a look whether the account keeps its money there."""
         await self._separate()
         state = await self._info("clearinghouseState")
-        summary = state.get("marginSummary")
-        rows = state.get("assetPositions")
-        if not isinstance(summary, Mapping) or not isinstance(rows, list):
-            raise UnreadableError("the answer has no margin summary or no positions")
+        summary, rows = object_at(state, "marginSummary"), rows_at(state, "assetPositions")
         at = instant(state.get("time"))
         found = tuple(structs.replace(it, mark_at=at) for it in map(self._position, rows) if it is not None)
         if sorted({it.symbol for it in found}) != sorted(it.symbol for it in found):
             raise UnreadableError("the venue shows a position twice")
         equity = needed(summary.get("accountValue"), "the account value")
-        profits = [it.unrealized_pnl for it in found]
-        profit = None if None in profits else sum((it for it in profits if it is not None), Decimal(0))
+        profit = total(it.unrealized_pnl for it in found)
         # `totalRawUsd` is no wallet: what a trade takes or brings moves it.
         wallet = None if profit is None else equity - profit
         wealth = Wealth(
@@ -192,13 +193,13 @@ class Hyperliquid(Dialect):
 
     async def orders(self) -> tuple[Order, ...]:
         """Those in spot markets too, named as the venue names them: they can be cancelled."""
-        rows = rows_of(await self._info("frontendOpenOrders"), "orders")
+        rows = rows_at(await self._info("frontendOpenOrders"))
         named = ((row, self._market_of(row.get("coin"))) for row in rows)
         return orders.resting(resting_order(row, symbol, self._sizes.get(symbol)) for row, symbol in named)
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
         """Those of the perpetuals: what is held in the spot wallet is no part of the account."""
-        rows = rows_of(await self._info("userFillsByTime", startTime=since), "fills")
+        rows = rows_at(await self._info("userFillsByTime", startTime=since))
         if len(rows) >= LONGEST_PAGE:
             raise UnreadableError(f"{len(rows)} fills since the last reading: there may be more")
         ours = (row for row in rows if not is_spot(row.get("coin")))
@@ -217,16 +218,14 @@ class Hyperliquid(Dialect):
         return symbol
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
-        since = int(self.client.now().timestamp() * 1000) - FILLS_BACK
+        since = self.client.now_ms() - FILLS_BACK
         return of_order(await self.fills((), since), order_id)
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         paid, moved = await asyncio.gather(
             self._info("userFunding", startTime=since), self._info("userNonFundingLedgerUpdates", startTime=since)
         )
-        if not isinstance(paid, list) or not isinstance(moved, list):
-            raise UnreadableError("the answer has no ledger")
-        told = [funding_flow(row) for row in paid] + [ledger_flow(row, self.user) for row in moved]
+        told = [*map(funding_flow, rows_at(paid)), *(ledger_flow(row, self.user) for row in rows_at(moved))]
         return tuple(flow for flow in told if flow is not None)
 
     async def rights(self) -> KeyRights:
@@ -258,10 +257,7 @@ class Hyperliquid(Dialect):
         said = statuses(await self._act(action, self.deadline_of(request), places=True))
         if len(said) != 1:
             raise UnreadableError(f"{len(said)} statuses for one order")
-        row = taken(said[0], request.client_order_id, request.amount)
-        return orders.report(
-            {**row, "clientOrderId": request.client_order_id, "amount": request.amount}, request.symbol
-        )
+        return self.taken(taken(said[0], request.client_order_id, request.amount), request)
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
         try:
@@ -287,8 +283,6 @@ class Hyperliquid(Dialect):
 
     # Parts
 
-    _known: Mapping[str, Row] | None = None
-    _rules: Mapping[str, Row] = {}
     _sizes: Mapping[str, Decimal] = {}
     _checked: float = float("-inf")
     _shares_margin: bool = False
@@ -312,11 +306,10 @@ class Hyperliquid(Dialect):
         price = await self._bound(request) if request.type == "market" else needed(request.price, "the limit price")
         kind: dict[str, Any] = {"limit": {"tif": "Ioc" if request.time_in_force == "ioc" else "Gtc"}}
         if request.trigger_price is not None:
-            protects = (request.side == "sell") is (request.trigger_when == "falls")
             kind = {
                 "trigger": {
                     "isMarket": request.type == "market", "triggerPx": self._priced(request, request.trigger_price),
-                    "tpsl": "sl" if protects else "tp",
+                    "tpsl": "sl" if is_stop(request) else "tp",
                 }
             }  # fmt: skip
         elif request.type == "market":

@@ -7,9 +7,23 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.snapshot import Fill, Flow, FlowKind, OrderSide, Side
-from killswitch_ccxt.dialect import Row
 from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, each, rejected
-from killswitch_ccxt.numbers import UnreadableError, above_zero, decimal, flag, instant, needed, positive, text, told_of
+from killswitch_ccxt.numbers import (
+    Row,
+    UnreadableError,
+    above_zero,
+    decimal,
+    flag,
+    identifier,
+    needed,
+    object_at,
+    one_of,
+    positive,
+    text,
+    time_of,
+    told_of,
+    value_at,
+)
 
 CODES: Final[Mapping[str, Meaning]] = {
     **each(rejected("already_flat"), "Reduce only order would increase position"),
@@ -100,9 +114,7 @@ def sentences(body: object) -> Iterable[object]:
 
 def statuses(body: Any) -> list[Any]:
     """One for each order of a request: a row, or a word."""
-    response = body.get("response") if isinstance(body, Mapping) else None
-    data = response.get("data") if isinstance(response, Mapping) else None
-    found = data.get("statuses") if isinstance(data, Mapping) else None
+    found = value_at(body, "response", "data", "statuses")
     return found if isinstance(found, list) else []
 
 
@@ -129,7 +141,7 @@ def found_order(answer: Row, name: str) -> dict[str, Any]:
     if state is None:
         state = "canceled" if word.endswith("Canceled") else "rejected" if word.endswith("Rejected") else None
     if state is None:
-        raise UnreadableError(f"order {name}: {word!r} is no state")
+        raise UnreadableError(f"state of order {name}: unknown value {word!r}")
     amount = needed(order.get("origSz"), f"the size of order {name}")
     left = needed(order.get("sz"), f"what is left of order {name}")
     filled = amount if state == "closed" else amount - left
@@ -153,21 +165,6 @@ def spot_asset(coin: str) -> int | None:
     return 10_000 + int(number) if number.isdecimal() else None
 
 
-def rows_of(answer: Any, what: str) -> list[Row]:
-    """All rows of a list. UnreadableError where it is none: an empty list is said as one."""
-    if not isinstance(answer, list) or not all(isinstance(it, Mapping) for it in answer):
-        raise UnreadableError(f"the answer has no list of {what}")
-    return answer
-
-
-def _side(row: Row, what: str) -> OrderSide:
-    """`A` asks and `B` bids. UnreadableError for what is neither."""
-    found = _SIDES.get(str(row.get("side")))
-    if found is None:
-        raise UnreadableError(f"{what}: {row.get('side')!r} is no side")
-    return found
-
-
 def resting_order(row: Row, symbol: str, held: Decimal | None) -> dict[str, Any]:
     """An open order under ccxt's names. `held`: contracts of the symbol's position, for a stop for the whole of it,
     which has no size of its own."""
@@ -187,7 +184,8 @@ def resting_order(row: Row, symbol: str, held: Decimal | None) -> dict[str, Any]
     if is_trigger and trigger is None:
         raise UnreadableError(f"{number}: it waits for a price that is not told")
     return {
-        "id": row.get("oid"), "symbol": symbol, "side": _side(row, number), "clientOrderId": row.get("cloid"),
+        "id": row.get("oid"), "symbol": symbol, "clientOrderId": row.get("cloid"),
+        "side": one_of(_SIDES, row.get("side"), f"side of {number}"),
         "amount": amount or held or Decimal(0), "filled": amount - left, "price": row.get("limitPx"),
         "triggerPrice": trigger, "reduceOnly": row.get("reduceOnly"), "timestamp": row.get("timestamp"),
         "type": row.get("orderType"),
@@ -201,14 +199,11 @@ def fill(row: Row, symbol: str, user: str) -> Fill:
     """
     # Fills that nobody traded, such as settlements, are all numbered 0.
     named = [row.get(name) for name in ("time", "coin", "oid", "side", "startPosition", "px", "sz")]
-    number = text(row.get("tid"))
-    if number is None:
-        raise UnreadableError(f"a fill of {row.get('coin')} has no number")
+    number = identifier(row.get("tid"), f"a fill of {row.get('coin')}")
     number = "/".join(map(str, named)) if number == "0" else number
-    what, at = f"fill {number}", instant(row.get("time"))
-    if at is None:
-        raise UnreadableError(f"{what}: it has no time")
-    side, direction = _side(row, what), str(row.get("dir"))
+    what = f"fill {number}"
+    at = time_of(row.get("time"), what)
+    side, direction = one_of(_SIDES, row.get("side"), f"side of {what}"), str(row.get("dir"))
     order_side, position_side = _DIRECTIONS.get(direction, (side, None))
     if order_side != side:
         raise UnreadableError(f"{what}: its side is {row['side']!r}, and its direction {direction!r}")
@@ -225,13 +220,12 @@ def fill(row: Row, symbol: str, user: str) -> Fill:
 
 def ledger_flow(row: Row, user: str) -> Flow | None:
     """An entry of the ledger without funding. Of a kind that nobody heard of it is a transfer, as far as it says."""
-    delta, at = _delta(row), instant(row.get("time"))
+    delta = object_at(row, "delta")
     kind = told_of(delta.get("type"), "an entry of the ledger")
     number = f"{told_of(row.get('hash'), 'the hash of an entry')}/{row.get('time')}/{kind}"
     if kind in IGNORED:
         return None
-    if at is None:
-        raise UnreadableError(f"ledger entry {number}: it has no time")
+    at = time_of(row.get("time"), f"ledger entry {number}")
     fee = decimal(delta.get("fee")) or Decimal(0)
     if kind in SIGNS:
         flow, sign, field = SIGNS[kind]
@@ -277,18 +271,10 @@ def _unheard(delta: Row, sender: str, receiver: str, user: str) -> Decimal | Non
     return -abs(amount) if amount is not None and sender == user != receiver else amount
 
 
-def _delta(row: Row) -> Row:
-    delta = row.get("delta")
-    if not isinstance(delta, Mapping):
-        raise UnreadableError(f"an entry of the ledger of {row.get('time')} says nothing of what moved")
-    return delta
-
-
 def funding_flow(row: Row) -> Flow:
     """What was paid (−) or received (+) for one position."""
-    delta, at = _delta(row), instant(row.get("time"))
+    delta = object_at(row, "delta")
     told = told_of(row.get("hash"), "the hash of a funding"), told_of(delta.get("coin"), "the coin of a funding")
     number = f"{told[0]}/{row.get('time')}/{told[1]}"
-    if at is None:
-        raise UnreadableError(f"funding {number}: it has no time")
+    at = time_of(row.get("time"), f"funding {number}")
     return Flow(number, at, "funding", needed(delta.get("usdc"), f"the amount of funding {number}"), "USDC")

@@ -32,13 +32,22 @@ from killswitch.model.venue import (
 )
 from killswitch_ccxt import orders
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Dialect, PositionMode, Row
+from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
 from killswitch_ccxt.equity import Wealth
 from killswitch_ccxt.instruments import Quote, States
-from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed
-from killswitch_ccxt.parts import Ages
+from killswitch_ccxt.numbers import (
+    NoSuchSymbolError,
+    Row,
+    UnreadableError,
+    decimal,
+    flag,
+    needed,
+    object_at,
+    one_of,
+    value_at,
+)
 from killswitch_ccxt.response_capture import Answer
-from killswitch_ccxt.traits import capability_table, charge
+from killswitch_ccxt.traits import Ages, capability_table, charge
 from killswitch_ccxt.venues.kraken.rows import (
     CODES,
     LEDGER,
@@ -50,7 +59,6 @@ from killswitch_ccxt.venues.kraken.rows import (
     found_order,
     held_amounts,
     margin_rows,
-    reduces,
     tier_of,
     triggered,
     words_of,
@@ -172,7 +180,7 @@ class Kraken(Dialect):
     def refine_order(self, row: Row) -> Row:
         info = row.get("info") or {}
         name = info.get("cl_ord_id")
-        return {**row, **triggered(info), "clientOrderId": name, "reduceOnly": reduces(info)}
+        return {**row, **triggered(info), "clientOrderId": name, "reduceOnly": flag(info.get("reduce_only"))}
 
     async def orders(self) -> tuple[Order, ...]:
         await self._counter.taken(1)
@@ -184,11 +192,11 @@ class Kraken(Dialect):
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
         answer = await self._ask("privatePostQueryOrders", {"txid": order_id, "trades": "true"})
-        numbers = (_result(answer).get(order_id) or {}).get("trades") or ()
+        numbers = value_at(object_at(answer, "result"), order_id, "trades") or ()
         if not numbers:
             return ()
         answer = await self._ask("privatePostQueryTrades", {"txid": ",".join(map(str, numbers))})
-        return tuple(self._fill(number, row) for number, row in _result(answer).items())
+        return tuple(self._fill(number, row) for number, row in object_at(answer, "result").items())
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         rows = await self._listed("privatePostLedgers", "ledger", {"start": since // 1000})
@@ -204,26 +212,19 @@ class Kraken(Dialect):
         order = self._order(request, mode)
         self._under_way()
         try:
-            result = _result(await self.client.call("privatePostAddOrder", order, places=True))
+            result = object_at(await self.client.call("privatePostAddOrder", order, places=True), "result")
         finally:
             # What is held was read before this: it is worth nothing any more, also where no answer came.
             self._done_at = asyncio.get_running_loop().time()
         numbers = result.get("txid")
-        said = {
-            "id": numbers[0] if isinstance(numbers, list) and numbers else None,
-            "clientOrderId": request.client_order_id,
-        }
-        return orders.report({**said, "amount": request.amount}, request.symbol)
+        return self.taken({"id": numbers[0] if isinstance(numbers, list) and numbers else None}, request)
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
         """First among open orders, then among closed ones: an order that ends in between is in the second."""
         self._under_way()
         for method, part in (("privatePostOpenOrders", "open"), ("privatePostClosedOrders", "closed")):
             answer = await self._ask(method, {"cl_ord_id": client_order_id})
-            rows = _result(answer).get(part)
-            if not isinstance(rows, Mapping):
-                raise UnreadableError(f"the answer has no {part} orders")
-            for number, row in rows.items():
+            for number, row in object_at(answer, "result", part).items():
                 if row.get("cl_ord_id") == client_order_id:
                     return found_order(number, row, client_order_id)
         return None
@@ -238,8 +239,7 @@ class Kraken(Dialect):
         }  # fmt: skip
         price = str(ccxt.price_to_precision(symbol, request.price)) if limited else None
         if request.trigger_price is not None:
-            protects = (side == "sell") is (request.trigger_when == "falls")
-            order["ordertype"] = ("stop-loss" if protects else "take-profit") + ("-limit" if limited else "")
+            order["ordertype"] = ("stop-loss" if is_stop(request) else "take-profit") + ("-limit" if limited else "")
             order["price"] = str(ccxt.price_to_precision(symbol, request.trigger_price))
             order |= {} if price is None else {"price2": price}
         else:
@@ -263,8 +263,7 @@ class Kraken(Dialect):
             ("privatePostTradeBalance", {"asset": self.client.ccxt.currency(self.spec.currency)["id"]}),
             ("privatePostOpenPositions", {"docalcs": "true"}),
         )
-        if not isinstance(result, Mapping):
-            raise UnreadableError("the answer has no equity")
+        result = object_at(result)
         found = tuple(self._position(pair, kind, row) for (pair, kind), row in margin_rows(rows).items())
         # Of collateral only the sum is told, which its prices move: there is no wallet in it.
         wealth = Wealth(
@@ -296,7 +295,7 @@ class Kraken(Dialect):
         watched = now < self._busy_until and self._counter.fits(len(questions), SPARE)
         if not self._kept_answers or old or watched or now < self._kept_at:
             await self._counter.taken(len(questions))
-            now, asked_at = asyncio.get_running_loop().time(), int(self.client.now().timestamp() * 1000)
+            now, asked_at = asyncio.get_running_loop().time(), self.client.now_ms()
             told = await asyncio.gather(*(self._asked(method, asked) for method, asked in questions))
             self._kept_answers, self._kept_at = tuple(told), now
             self._kept_as_of = self.client.venue_time(asked_at)
@@ -304,7 +303,7 @@ class Kraken(Dialect):
 
     async def _asked(self, method: str, asked: Mapping[str, str]) -> Any:
         answer = await self.client.call(method, asked)
-        result = answer.get("result") if isinstance(answer, Mapping) else None
+        result = value_at(answer, "result")
         if result is None:
             raise UnreadableError(f"{method}: the answer has no result")
         return result
@@ -321,19 +320,16 @@ class Kraken(Dialect):
             if not self._counter.fits(LIST, ROWS):
                 # Not RateLimitedError: the venue refused nothing, and what is held is worth asking for meanwhile.
                 raise VenueDownError(f"{part} are put off: closing needs what is left of the counter of questions")
-            result = _result(await self._ask(method, {**asked, "ofs": len(found)}, LIST))
-            rows = result.get(part)
-            if not isinstance(rows, Mapping):
-                raise UnreadableError(f"the answer has no {part}")
+            answer = await self._ask(method, {**asked, "ofs": len(found)}, LIST)
+            rows = object_at(answer, "result", part)
             found |= rows
-            if not rows or len(found) >= int(result.get("count") or 0):
+            if not rows or len(found) >= int(value_at(answer, "result", "count") or 0):
                 return found
         raise UnreadableError(f"{method}: more than {len(found)} rows since the last reading")
 
     def _fill(self, number: str, row: Row) -> Fill:
-        symbol, side = self._symbol(str(row.get("pair"))), row.get("type")
-        if side not in ("buy", "sell"):
-            raise UnreadableError(f"fill {number}: it has no side")
+        symbol = self._symbol(str(row.get("pair")))
+        side = one_of(orders.ORDER_SIDES, row.get("type"), f"side of fill {number}")
         quote = (self.rules.get(symbol) or {}).get("quote")
         return Fill(
             number, _at(row, number), symbol, side, needed(row.get("vol"), f"the volume of fill {number}"),
@@ -350,7 +346,7 @@ class Kraken(Dialect):
         return Flow(number, _at(row, number), kind, amount, currency) if amount else None
 
     async def _status(self) -> str | None:
-        told = _result(await self.client.call("publicGetSystemStatus")).get("status")
+        told = object_at(await self.client.call("publicGetSystemStatus"), "result").get("status")
         return None if told is None else str(told)
 
     def _symbol(self, pair: str) -> str:
@@ -366,13 +362,6 @@ def _priced(position: Position, quote: Quote) -> Position:
         position, mark_price=quote.last, last_price=quote.last, bid=quote.bid, ask=quote.ask,
         notional=None if quote.last is None or position.contracts is None else position.contracts * quote.last,
     )  # fmt: skip
-
-
-def _result(answer: Any) -> Mapping[str, Any]:
-    result = answer.get("result") if isinstance(answer, Mapping) else None
-    if not isinstance(result, Mapping):
-        raise UnreadableError("the answer has no result")
-    return result
 
 
 def _at(row: Row, number: str) -> datetime:

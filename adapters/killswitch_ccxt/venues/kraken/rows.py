@@ -10,9 +10,8 @@ from typing import Any, Final
 
 from killswitch.model.snapshot import FlowKind, InstrumentState
 from killswitch.model.venue import AccountSpec
-from killswitch_ccxt.dialect import Row
 from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, each, limited, rejected
-from killswitch_ccxt.numbers import UnreadableError, at_least_zero, decimal, flag, needed, positive
+from killswitch_ccxt.numbers import Row, UnreadableError, at_least_zero, decimal, needed, one_of, positive, total
 
 CODES: Final[Mapping[str, Meaning]] = {
     **each(rejected("insufficient_margin"), "EOrder:Insufficient funds", "EOrder:Insufficient margin",
@@ -121,23 +120,24 @@ def margin_rows(result: object) -> dict[tuple[str, str], dict[str, Decimal | Non
 def _sum(name: str, one: Decimal | None, other: Decimal | None) -> Decimal | None:
     if name == "leverage":
         return one if one == other else None
-    return None if one is None or other is None else one + other
+    return total((one, other))
 
 
 def triggered(info: Row) -> dict[str, Any]:
     """Trigger and limit price of an order, under ccxt's names, by the venue's own fields."""
     description = info.get("descr") or {}
     kind = str(description.get("ordertype") or info.get("ordertype") or "")
+    unattached = {"stopLossPrice": None, "takeProfitPrice": None, "type": kind}
     if not kind.startswith(("stop-loss", "take-profit", "trailing-stop")):
         price = positive(description.get("price")) or positive(info.get("limitprice")) if kind == "limit" else None
-        return {"price": price, "triggerPrice": None, "stopLossPrice": None, "takeProfitPrice": None, "type": kind}
+        return {"price": price, "triggerPrice": None, **unattached}
     trigger = positive(info.get("stopprice")) or _absolute(description.get("price"))
     if trigger is None:
         raise UnreadableError(f"a {kind} order does not say at which price it is triggered")
     limit = (
         positive(info.get("limitprice")) or _absolute(description.get("price2")) if kind.endswith("-limit") else None
     )
-    return {"price": limit, "triggerPrice": trigger, "stopLossPrice": None, "takeProfitPrice": None, "type": kind}
+    return {"price": limit, "triggerPrice": trigger, **unattached}
 
 
 def _absolute(price: object) -> Decimal | None:
@@ -148,18 +148,11 @@ def _absolute(price: object) -> Decimal | None:
 
 def found_order(number: str, row: Row, name: str) -> dict[str, Any]:
     """An order as ccxt would tell it."""
-    status = ORDER_STATES.get(str(row.get("status")))
-    if status is None:
-        raise UnreadableError(f"order {number}: {row.get('status')!r} is no state")
+    status = one_of(ORDER_STATES, row.get("status"), f"state of order {number}")
     return {
         "id": number, "clientOrderId": row.get("cl_ord_id") or name, "status": status, "amount": row.get("vol"),
         "filled": row.get("vol_exec"), "average": positive(row.get("price")), "fee": {"cost": row.get("fee")},
     }  # fmt: skip
-
-
-def reduces(info: Row) -> bool | None:
-    """Whether an order only reduces a margin position."""
-    return flag(info.get("reduce_only"))
 
 
 @dataclass(frozen=True, slots=True)

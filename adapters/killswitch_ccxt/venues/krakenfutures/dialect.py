@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Final
 
 from killswitch.model.inspection import KeyRights
-from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position, Rate
+from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
@@ -25,25 +25,31 @@ from killswitch.model.venue import (
 )
 from killswitch_ccxt import orders, positions
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Dialect, PositionMode, Row
-from killswitch_ccxt.equity import Wealth, from_dollars, worth_of
+from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
+from killswitch_ccxt.equity import Wealth, from_dollars, in_own, rates_in_dollars, worth_of
 from killswitch_ccxt.errors import first_said, row_error
-from killswitch_ccxt.fills import of_order, once
-from killswitch_ccxt.instruments import Quote, States
+from killswitch_ccxt.fills import ledger_flow, of_order, once
+from killswitch_ccxt.instruments import Quote, States, quote_of
 from killswitch_ccxt.numbers import (
+    Row,
     UnreadableError,
     above_zero,
     at_least_zero,
     decimal,
     flag,
+    identifier,
     instant,
     needed,
-    positive,
+    object_at,
+    one_of,
+    rows_at,
     text,
+    time_of,
     told_of,
+    value_at,
 )
-from killswitch_ccxt.parts import Ages
 from killswitch_ccxt.response_capture import Answer
+from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.venues.krakenfutures.rows import (
     CAPABILITIES,
     CAUSES,
@@ -56,7 +62,6 @@ from killswitch_ccxt.venues.krakenfutures.rows import (
     found_order,
     is_trade,
     name_of,
-    part,
     price_of,
     refused_on_stream,
     single,
@@ -129,7 +134,7 @@ class KrakenFutures(Dialect):
     # Reading
 
     async def wealth(self) -> Wealth:
-        accounts = part(await self.client.call("privateGetAccounts"), "accounts", Mapping)
+        accounts = object_at(await self.client.call("privateGetAccounts"), "accounts")
         wallet, currency = self._wallet, self.spec.currency
         row = accounts.get(wallet)
         if not isinstance(row, Mapping):
@@ -137,8 +142,7 @@ class KrakenFutures(Dialect):
         if row.get("type") != "multiCollateralMarginAccount":
             return single(row, currency, self._code(str(row.get("currency"))), wallet)
         for name, other in accounts.items():
-            auxiliary = other.get("auxiliary") if isinstance(other, Mapping) else None
-            if isinstance(auxiliary, Mapping) and decimal(auxiliary.get("pv")):
+            if decimal(value_at(other, "auxiliary", "pv")):
                 raise UnreadableError(
                     f"wallet {name} has a worth of its own beside the flex wallet; read it as an account of its own, "
                     f"with options: {{wallet: {name}}}, or move what is in it"
@@ -146,23 +150,17 @@ class KrakenFutures(Dialect):
         held = {self._code(asset): it for asset, it in (row.get("currencies") or {}).items()}
         price = price_of(held.get(currency))
 
-        def told(name: str) -> Decimal | None:
-            found = decimal(row.get(name))
-            return None if found is None else from_dollars(found, price, currency)
-
-        equity = told("portfolioValue")
-        if equity is None:
-            raise UnreadableError("the flex wallet has no portfolioValue")
+        free, used, maintained, profit = (
+            in_own(row.get(name), price, currency)
+            for name in ("availableMargin", "initialMargin", "maintenanceMargin", "totalUnrealized")
+        )
+        equity = from_dollars(needed(row.get("portfolioValue"), "the flex wallet's portfolioValue"), price, currency)
         balances = wallets_of(held, price, currency)
-        profit = told("totalUnrealized")
-        parts = None
-        if profit is not None:
-            parts = profit + worth_of(balances)
+        parts = None if profit is None else profit + worth_of(balances)
         return Wealth(
             parts if parts is not None and abs(parts - equity) <= ROUNDED * abs(equity) else equity,
-            free=told("availableMargin"), margin_used=told("initialMargin"),
-            maintenance_margin=told("maintenanceMargin"), balances=balances, unrealized=profit,
-            rates=None if price is None or currency == "USD" else (Rate("USD", price),),
+            free=free, margin_used=used, maintenance_margin=maintained, balances=balances, unrealized=profit,
+            rates=rates_in_dollars(price, currency),
         )  # fmt: skip
 
     async def positions(self) -> tuple[Position, ...]:
@@ -172,7 +170,7 @@ class KrakenFutures(Dialect):
         return positions.positions(mine, self.rules, self.refine_position)
 
     async def orders(self) -> tuple[Order, ...]:
-        told = part(await self.client.call("privateGetOpenorders"), "openOrders", list)
+        told = rows_at(await self.client.call("privateGetOpenorders"), "openOrders")
         rows = self.client.ccxt.parse_orders(told)
         mine = [row for row in rows if self._ours((row.get("info") or {}).get("symbol"))]
         return orders.resting(map(self.refine_order, mine))
@@ -187,7 +185,7 @@ class KrakenFutures(Dialect):
         found: dict[str, Fill] = {}
         asked: dict[str, str] = {}
         for _ in range(FILL_PAGES):
-            rows = part(await self.client.call("privateGetFills", dict(asked)), "fills", list)
+            rows = rows_at(await self.client.call("privateGetFills", dict(asked)), "fills")
             page = {fill.id: fill for fill in (self._fill(row) for row in rows if self._ours(row.get("symbol")))}
             oldest = min((str(row.get("fillTime")) for row in rows), default="")
             at = instant(self.client.ccxt.parse8601(oldest)) if oldest else None
@@ -206,7 +204,7 @@ class KrakenFutures(Dialect):
         """In a short list as long as that is enough: it takes a third of what a long one does of the history pool."""
         for count in (LOG_ROWS,) if self._busy_log else (SHORT_LOG, LOG_ROWS):
             answer = await self.client.call("historyGetAccountLog", {"since": since, "count": count})
-            rows = part(answer, "logs", list)
+            rows = rows_at(answer, "logs")
             self._busy_log = len(rows) >= SHORT_LOG
             if len(rows) < count:
                 break
@@ -218,19 +216,16 @@ class KrakenFutures(Dialect):
         """Of the few that are held: the venue tells all, and reading them all would cost more than the question."""
         wanted = {str(self.client.ccxt.market(symbol)["id"]).upper(): symbol for symbol in symbols}
         answer = await self.client.call("publicGetTickers") if wanted else {"tickers": []}
-        rows, at = part(answer, "tickers", list), instant(self.client.ccxt.parse8601(answer.get("serverTime")))
+        rows, at = rows_at(answer, "tickers"), instant(self.client.ccxt.parse8601(answer.get("serverTime")))
         told = {wanted.get(str(row.get("symbol")).upper()): row for row in rows}
         return {
-            symbol: Quote(
-                positive(row.get("bid")), positive(row.get("ask")), positive(row.get("last")),
-                positive(row.get("indexPrice")), positive(row.get("markPrice")), at,
-            )
+            symbol: quote_of(row, "bid ask last indexPrice markPrice", at)
             for symbol, row in told.items()
             if symbol is not None
         }  # fmt: skip
 
     async def states(self) -> States:
-        rows = part(await self.client.call("publicGetTickers"), "tickers", list)
+        rows = rows_at(await self.client.call("publicGetTickers"), "tickers")
         found: dict[str, InstrumentState] = {}
         for row in rows:
             symbol = self.client.ccxt.safe_symbol(row.get("symbol"))
@@ -249,7 +244,7 @@ class KrakenFutures(Dialect):
         order = self._order(request, mode)
         self._remember(request)
         answer = await self.client.call("privatePostSendorder", order, places=True)
-        return self._told(part(answer, "sendStatus", Mapping), request)
+        return self._told(object_at(answer, "sendStatus"), request)
 
     async def submit_batch(
         self, requests: Sequence[OrderRequest], mode: PositionMode
@@ -260,21 +255,23 @@ class KrakenFutures(Dialect):
         ]
         self._remember(*requests)
         answer = await self.client.call("privatePostBatchorder", {"batchOrder": rows}, places=True)
-        told = {str(row.get("order_tag")): row for row in part(answer, "batchStatus", list)}
-        return [self._in_batch(told.get(str(tag)), request) for tag, request in enumerate(requests)]
+        told = {str(row.get("order_tag")): row for row in rows_at(answer, "batchStatus")}
+        sent = (self._in_batch(told.get(str(tag)), request) for tag, request in enumerate(requests))
+        return [await orders.outcome(it) for it in sent]
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
         """Orders that are open or ended less than five seconds ago have a status, older ones a history."""
         asked = {"orderIds": [], "cliOrdIds": [client_order_id]}
-        for row in part(await self.client.call("privateGetOrdersStatus", asked), "orders", list):
+        for row in rows_at(await self.client.call("privateGetOrdersStatus", asked), "orders"):
             order = row.get("order") or {}
             if order.get("cliOrdId") == client_order_id:
-                return found_order(order["orderId"], client_order_id, STATES.get(str(row.get("status"))), order)
+                state = one_of(STATES, row.get("status"), f"state of order {client_order_id}")
+                return found_order(order["orderId"], client_order_id, state, order)
         found = await self._in_history(client_order_id)
         if found is not None:
             return found
         answer = await self.client.call("privateGetFills")
-        if any(name_of(it) == client_order_id for it in part(answer, "fills", list)):
+        if any(name_of(it) == client_order_id for it in rows_at(answer, "fills")):
             raise VenueDownError(f"order {client_order_id} has fills, and the history has no such order yet")
         return None
 
@@ -284,13 +281,13 @@ class KrakenFutures(Dialect):
 
         VenueDownError where the history does not tell it, or not so far back.
         """
-        now = int(self.client.now().timestamp() * 1000)
+        now = self.client.now_ms()
         since = self._sent[name] - BEFORE_SENT if name in self._sent else now - HISTORY
         asked: dict[str, int] = {"since": since, "count": HISTORY_ROWS}
         begun = False
         for _ in range(HISTORY_PAGES):
             # The newest come first. A page begins with the last moment of the one before it: it may be cut there.
-            rows = part(await self.client.call("historyGetOrders", asked), "elements", list)
+            rows = rows_at(await self.client.call("historyGetOrders", asked), "elements")
             told = [it for it in map(event_of, rows) if it is not None and it["clientOrderId"] == name]
             ended = next((it for it in told if it["status"] != "open"), None)
             if ended is not None:
@@ -312,7 +309,7 @@ class KrakenFutures(Dialect):
 
     def _remember(self, *requests: OrderRequest) -> None:
         for request in requests:
-            self._sent.setdefault(request.client_order_id, int(self.client.now().timestamp() * 1000))
+            self._sent.setdefault(request.client_order_id, self.client.now_ms())
         while len(self._sent) > SENT:
             self._sent.pop(next(iter(self._sent)))
 
@@ -330,21 +327,15 @@ class KrakenFutures(Dialect):
         if price is not None and request.type == "limit":
             order["limitPrice"] = str(ccxt.price_to_precision(symbol, price))
         if request.trigger_price is not None:
-            protects = (side == "sell") is (request.trigger_when == "falls")
-            order["orderType"] = "stp" if protects else "take_profit"
+            order["orderType"] = "stp" if is_stop(request) else "take_profit"
             order["stopPrice"] = str(ccxt.price_to_precision(symbol, request.trigger_price))
             order["triggerSignal"] = "mark"
         return order | ({"reduceOnly": "true"} if request.reduce_only else {})
 
-    def _in_batch(self, row: Row | None, request: OrderRequest) -> OrderReport | VenueError:
+    async def _in_batch(self, row: Row | None, request: OrderRequest) -> OrderReport:
         if row is None:
-            return FateUnknownError(f"the answer to a batch says nothing of {request.client_order_id}")
-        try:
-            return self._told(row, request)
-        except VenueError as error:
-            return error
-        except UnreadableError as error:
-            return FateUnknownError(str(error))
+            raise FateUnknownError(f"the answer to a batch says nothing of {request.client_order_id}")
+        return self._told(row, request)
 
     def _told(self, row: Row, request: OrderRequest) -> OrderReport:
         """What `sendStatus` says. A refused order has a status that is no state."""
@@ -353,36 +344,31 @@ class KrakenFutures(Dialect):
         unfilled = status == "iocWouldNotExecute" and row.get("order_id")
         if status not in ("placed", "partiallyFilled", "filled") and not unfilled:
             raise row_error(self.verdicts(), (status,), f"{self.exchange}: {status}", order=row)
-        executions = [it.get("executionId") for it in events if it.get("type") == "EXECUTION"]
-        if len({str(it) for it in executions}) < len(executions):
+        executions = [it for it in events if it.get("type") == "EXECUTION"]
+        if len({str(it.get("executionId")) for it in executions}) < len(executions):
             raise UnreadableError(f"the answer about {request.client_order_id} has one execution twice")
         paid = [(above_zero(it.get("amount"), "what was executed"), above_zero(it.get("price"), "its price"))
-                for it in events if it.get("type") == "EXECUTION"]  # fmt: skip
+                for it in executions]  # fmt: skip
         filled = sum((amount for amount, _ in paid), Decimal(0))
         # A taker that was matched is at its end with the answer; one that was only placed may still be matched.
         ended = unfilled or (taker and any(it.get("type") in ("EXECUTION", "CANCEL", "REJECT") for it in events))
         state = "closed" if filled >= request.amount else "expired" if ended else "open"
         worth = sum((amount * price for amount, price in paid), Decimal(0))
-        said = {
-            "id": row.get("order_id"), "status": state, "amount": request.amount, "filled": filled,
-            "average": worth / filled if filled else None, "clientOrderId": request.client_order_id,
-        }  # fmt: skip
-        return orders.report(said, request.symbol)
+        average = worth / filled if filled else None
+        return self.taken({"id": row.get("order_id"), "status": state, "filled": filled, "average": average}, request)
 
     # Rows
 
     async def _last_fills(self) -> tuple[Fill, ...]:
-        rows = part(await self.client.call("privateGetFills"), "fills", list)
+        rows = rows_at(await self.client.call("privateGetFills"), "fills")
         return once(self._fill(row) for row in rows if self._ours(row.get("symbol")))
 
     def _fill(self, row: Row) -> Fill:
-        number, side = text(row.get("fill_id")), row.get("side")
-        at = instant(self.client.ccxt.parse8601(row.get("fillTime")))
-        if number is None or side not in ("buy", "sell") or at is None:
-            raise UnreadableError(f"fill {number}: it has no id, side or time")
-        currency = row.get("fee_currency")
+        number, currency = identifier(row.get("fill_id"), "a fill"), row.get("fee_currency")
         return Fill(
-            number, at, self.client.ccxt.safe_symbol(row.get("symbol")), side,
+            number, time_of(self.client.ccxt.parse8601(row.get("fillTime")), f"fill {number}"),
+            self.client.ccxt.safe_symbol(row.get("symbol")),
+            one_of(orders.ORDER_SIDES, row.get("side"), f"side of fill {number}"),
             above_zero(row.get("size"), f"the size of fill {number}"),
             at_least_zero(row.get("price"), f"the price of {number}"),
             order=text(row.get("order_id")), fee=decimal(row.get("fee_paid")),
@@ -398,19 +384,17 @@ class KrakenFutures(Dialect):
         asset = told_of(row.get("asset"), f"account log {number}")
         if asset == row.get("contract"):
             return None
-        at = instant(self.client.ccxt.parse8601(row.get("date")))
-        if number is None or at is None:
-            raise UnreadableError(f"account log {number}: it has no id or time")
         if LOG.get(word) == "funding":
-            amount = needed(row.get("realized_funding"), f"the funding of account log {number}")
+            amount = row.get("realized_funding")
         else:
             before, after = (
                 needed(row.get(it), f"{it} of account log {number}") for it in ("old_balance", "new_balance")
             )
             amount = after - before
-        kind = LOG.get(word) or ("rebate" if amount > 0 else "fee")
-        name = number if word in LOG else f"{word}:{number}"
-        return Flow(name, at, kind, amount, self._code(asset)) if amount else None
+        return ledger_flow(
+            word, LOG, f"account log {number}", number=number, at=self.client.ccxt.parse8601(row.get("date")),
+            amount=amount, currency=self._code(asset),
+        )  # fmt: skip
 
     def _code(self, asset: str) -> str:
         return str(self.client.ccxt.safe_currency_code(asset.upper()))

@@ -8,10 +8,9 @@ from typing import Any, Final
 
 from killswitch.model.snapshot import Balance, FillCause, FlowKind
 from killswitch.model.venue import Cost, RateLimit, VenueDownError, VenueError
-from killswitch_ccxt.dialect import Row
 from killswitch_ccxt.equity import Wealth
 from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, each, rejected
-from killswitch_ccxt.numbers import UnreadableError, decimal, needed
+from killswitch_ccxt.numbers import Row, UnreadableError, decimal, needed
 from killswitch_ccxt.traits import capability_table, charge
 
 CODES: Final[Mapping[str, Meaning]] = {
@@ -70,14 +69,6 @@ def is_trade(word: str) -> bool:
     return word.startswith("futures ") or word in _TOLD_BY_FILLS
 
 
-def part(answer: Any, name: str, kind: type[Any]) -> Any:
-    """A field of an answer. UnreadableError where it is missing, or is something else."""
-    found = answer.get(name) if isinstance(answer, Mapping) else None
-    if not isinstance(found, kind):
-        raise UnreadableError(f"the answer has no {name}")
-    return found
-
-
 def wallet_of(contract: object) -> str:
     """The wallet that a contract is held in: `PF_XBTUSD` in `flex`, `PI_XBTUSD` and `FI_XBTUSD_260327` in `fi_xbtusd`.
 
@@ -124,13 +115,10 @@ def single(row: Row, currency: str, held: str, wallet: str) -> Wealth:
     )  # fmt: skip
 
 
-def found_order(number: Any, name: str, status: str | None, order: Row) -> dict[str, Any]:
+def found_order(number: Any, name: str, status: str, order: Row) -> dict[str, Any]:
     """An order as ccxt would tell it."""
-    if status is None:
-        raise UnreadableError(f"order {name} has a state that is not known")
-    filled = decimal(order.get("filled"))
     return {
-        "id": number, "clientOrderId": name, "status": status, "filled": filled,
+        "id": number, "clientOrderId": name, "status": status, "filled": decimal(order.get("filled")),
         "amount": needed(order.get("quantity"), f"the quantity of {name}"),
     }  # fmt: skip
 

@@ -5,15 +5,13 @@ One that has triggered becomes another order, of the book, which is the one that
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from killswitch.model.venue import OrderRequest
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Row
 from killswitch_ccxt.errors import GoneError
-from killswitch_ccxt.numbers import UnreadableError
+from killswitch_ccxt.numbers import Row, UnreadableError, every_page, object_at
 from killswitch_ccxt.venues.mexc.rows import executed_as, found_order, page_of, plan_order, plan_state, rows_of
 
 SAME_SECONDS: Final = 10_000
@@ -52,7 +50,7 @@ class Plans:
         """Remember an order before it is sent; the plan, where it is a conditional one."""
         name = request.client_order_id
         if request.trigger_price is not None:
-            return self._sent.setdefault(name, Plan(request, self._now()))
+            return self._sent.setdefault(name, Plan(request, self._client.now_ms()))
         self._plain[name] = None
         while len(self._plain) > SENT:
             self._plain.pop(next(iter(self._plain)))
@@ -93,10 +91,7 @@ class Plans:
             answer = await self._client.call("contractPrivateGetOrderGetOrderId", {"order_id": number})
         except GoneError as error:
             raise UnreadableError(f"{client_order_id} was executed as order {number}, which is not there") from error
-        data = answer.get("data")
-        if not isinstance(data, Mapping):
-            raise UnreadableError(f"the venue says nothing of order {number}, as which {client_order_id} was executed")
-        return {**found_order(data), "clientOrderId": client_order_id}
+        return {**found_order(object_at(answer, "data")), "clientOrderId": client_order_id}
 
     async def none_unnamed(self, symbol: str, client_order_id: str) -> None:
         """UnreadableError where an order that is not found by its name may be a conditional one.
@@ -106,7 +101,7 @@ class Plans:
         if client_order_id in self._plain:
             return
         numbers = {it.number for it in self._sent.values()}
-        rows = await self._since(symbol, self._now() - KEPT)
+        rows = await self._since(symbol, self._client.now_ms() - KEPT)
         unnamed = sorted(str(row.get("id")) for row in rows if str(row.get("id")) not in numbers)
         if unnamed:
             raise UnreadableError(
@@ -118,7 +113,7 @@ class Plans:
         """Conditional orders of a symbol made since (UTC ms), whatever became of them."""
         asked = {
             "symbol": self._client.ccxt.market(symbol)["id"], "states": ALL_STATES, "start_time": since,
-            "end_time": self._now() + SAME_SECONDS,
+            "end_time": self._client.now_ms() + SAME_SECONDS,
         }  # fmt: skip
         rows = await every_row(self._client, "contractPrivateGetPlanorderListOrders", asked)
         return [
@@ -126,7 +121,7 @@ class Plans:
         ]
 
     def _now(self) -> int:
-        return int(self._client.now().timestamp() * 1000)
+        return self._client.now_ms()
 
 
 def _same(row: Row, symbol: str, request: OrderRequest) -> bool:
@@ -140,15 +135,15 @@ PAGE: Final = 100
 PAGES: Final = 20
 
 
-async def every_row(client: Client, method: str, asked: Mapping[str, Any]) -> list[Row]:
+async def every_row(client: Client, method: str, asked: Row) -> list[Row]:
     """Every row of a list. UnreadableError where it does not come to an end."""
-    found: list[Row] = []
-    for page in range(1, PAGES + 1):
-        rows = rows_of(await client.call(method, {**asked, "page_num": page, "page_size": PAGE}))
-        found += rows
-        if len(rows) < PAGE:
-            return found
-    raise UnreadableError(f"{method}: more than {PAGES * PAGE} rows")
+
+    async def page(number: int | None) -> tuple[list[Row], int | None]:
+        number = number or 1
+        rows = rows_of(await client.call(method, {**asked, "page_num": number, "page_size": PAGE}))
+        return rows, number + 1 if len(rows) >= PAGE else None
+
+    return await every_page(page, PAGES, method)
 
 
 async def back_to(client: Client, method: str, since: int, at: str) -> list[Row]:
@@ -156,10 +151,11 @@ async def back_to(client: Client, method: str, since: int, at: str) -> list[Row]
 
     UnreadableError where that is too far back.
     """
-    found: list[Row] = []
-    for page in range(1, PAGES + 1):
-        rows = page_of(await client.call(method, {"page_num": page, "page_size": PAGE}))
-        found += rows
-        if len(rows) < PAGE or int(rows[-1].get(at) or since) < since:
-            return found
-    raise UnreadableError(f"{method}: more than {PAGES * PAGE} rows since the last reading")
+
+    async def page(number: int | None) -> tuple[list[Row], int | None]:
+        number = number or 1
+        rows = page_of(await client.call(method, {"page_num": number, "page_size": PAGE}))
+        is_last = len(rows) < PAGE or int(rows[-1].get(at) or since) < since
+        return rows, None if is_last else number + 1
+
+    return await every_page(page, PAGES, method)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -25,14 +25,13 @@ from killswitch.model.venue import (
 )
 from killswitch_ccxt import orders, positions
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Dialect, PositionMode, Row
+from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.equity import Wealth
 from killswitch_ccxt.errors import GoneError, row_error
 from killswitch_ccxt.fills import once
-from killswitch_ccxt.instruments import Quote, States, states_of
-from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive, told_of
-from killswitch_ccxt.parts import Ages
-from killswitch_ccxt.traits import capability_table, charge
+from killswitch_ccxt.instruments import Quote, StateTable, quote_of
+from killswitch_ccxt.numbers import Row, UnreadableError, decimal, instant, needed, object_at, told_of
+from killswitch_ccxt.traits import Ages, capability_table, charge
 from killswitch_ccxt.venues.mexc.conditional_orders import Plans, back_to, every_row
 from killswitch_ccxt.venues.mexc.rows import (
     CODES,
@@ -52,6 +51,8 @@ from killswitch_ccxt.venues.mexc.rows import (
 
 WEEK: Final = 2
 """`executeCycle` of a conditional order: the longest that the venue keeps one is seven days."""
+TICKER: Final = "bid1 ask1 lastPrice indexPrice fairPrice"
+"""Fields of a ticker, as `quote_of` takes them."""
 FAIR: Final = 2
 """`trend` of a conditional order: triggered by the fair price, which is the mark."""
 MOVES_BACK: Final = 12 * 3_600_000
@@ -81,6 +82,7 @@ class Mexc(Dialect):
     batch = 50
     """Where MEXC has allowed the account such requests, see `traits_for`."""
     has_hedge_mode = True
+    instrument_states = StateTable(("state",), MARKETS, ("0", "1", "4"))
     streams = ("orders", "balance")
     # Each route takes 600 a minute, half of which is readings; and symbols are asked for one by one.
     ages = Ages(orders=5.0, fills=15.0, flows=30.0, quotes=1.0, rows_hurried=10, fills_hurried=30)
@@ -206,22 +208,15 @@ class Mexc(Dialect):
         )
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        wanted = {self.client.ccxt.market(symbol)["id"]: symbol for symbol in symbols}
+        wanted = {self.id_of(symbol): symbol for symbol in symbols}
         if not wanted:
             return {}
         answer = await self.client.call("contractPublicGetTicker")
         return {
-            wanted[row["symbol"]]: Quote(
-                positive(row.get("bid1")), positive(row.get("ask1")), positive(row.get("lastPrice")),
-                positive(row.get("indexPrice")), positive(row.get("fairPrice")), instant(row.get("timestamp")),
-            )
+            wanted[row["symbol"]]: quote_of(row, TICKER, instant(row.get("timestamp")))
             for row in rows_of(answer)
             if row.get("symbol") in wanted
         }  # fmt: skip
-
-    async def states(self) -> States:
-        told = {symbol: str((rule.get("info") or {}).get("state")) for symbol, rule in self.rules.items()}
-        return states_of(told, MARKETS, ("0", "1", "4"))
 
     async def position_mode(self) -> PositionMode | None:
         told = str((await self.client.call("contractPrivateGetPositionPositionMode")).get("data"))
@@ -237,7 +232,7 @@ class Mexc(Dialect):
         plan = self._plans.sending(request)
         method = "contractPrivatePostOrderCreate" if plan is None else "contractPrivatePostPlanorderPlace"
         data = (await self.client.call(method, order, places=True)).get("data")
-        taken = _taken(data.get("orderId") if isinstance(data, Mapping) else data, request)
+        taken = self.taken({"id": data.get("orderId") if isinstance(data, Mapping) else data}, request)
         if plan is not None:
             plan.number = taken.id
         return taken
@@ -252,12 +247,11 @@ class Mexc(Dialect):
             await self.client.call("contractPrivatePostOrderSubmitBatch", plain, places=True) if plain else {"data": []}
         )
         told = {str(row.get("externalOid")): row for row in rows_of(answer)}
-        return [
-            self._in_batch(told.get(it.client_order_id), it)
-            if it.trigger_price is None
-            else await _one(lambda request=it: self.submit(request, mode))  # type: ignore[misc] # bound in the loop
+        sent = (
+            self._in_batch(told.get(it.client_order_id), it) if it.trigger_price is None else self.submit(it, mode)
             for it in requests
-        ]
+        )
+        return [await orders.outcome(it) for it in sent]
 
     async def close_book(self) -> None:
         await self.client.call("contractPrivatePostPositionCloseAll", changes=True)
@@ -265,16 +259,13 @@ class Mexc(Dialect):
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
         if client_order_id in self._plans:
             return await self._plans.find(symbol, client_order_id)
-        asked = {"symbol": self.client.ccxt.market(symbol)["id"], "external_oid": client_order_id}
+        asked = {"symbol": self.id_of(symbol), "external_oid": client_order_id}
         try:
             answer = await self.client.call("contractPrivateGetOrderExternalSymbolExternalOid", asked)
         except GoneError:
             await self._plans.none_unnamed(symbol, client_order_id)
             return None
-        data = answer.get("data")
-        if not isinstance(data, Mapping):
-            raise UnreadableError(f"the venue says neither that it has order {client_order_id} nor that it has none")
-        return found_order(data)
+        return found_order(object_at(answer, "data"))
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
         kept = self._lists.get(order_id, "plan" if conditional else "book")
@@ -283,7 +274,7 @@ class Mexc(Dialect):
             await self.client.call("contractPrivatePostStoporderCancel", [number], changes=True)
             return
         if kept == "plan":
-            row = {"symbol": self.client.ccxt.market(symbol)["id"], "orderId": order_id}
+            row = {"symbol": self.id_of(symbol), "orderId": order_id}
             answer = await self.client.call("contractPrivatePostPlanorderCancel", [row], changes=True)
         else:
             answer = await self.client.call("contractPrivatePostOrderCancel", [order_id], changes=True)
@@ -294,11 +285,10 @@ class Mexc(Dialect):
     # Parts
 
     def _order(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
-        ccxt = self.client.ccxt
         self.create_arguments(request, mode)
         margin, leverage = self._margins.get((request.symbol, request.position_side), (2, None))
         order: dict[str, Any] = {
-            "symbol": ccxt.market(request.symbol)["id"], "vol": number_of(request.amount), "openType": margin,
+            "symbol": self.id_of(request.symbol), "vol": number_of(request.amount), "openType": margin,
             "side": side_code(request.side, request.position_side, closes=request.reduce_only),
             "positionMode": 1 if mode == "hedge" else 2,
         }  # fmt: skip
@@ -316,19 +306,16 @@ class Mexc(Dialect):
             "triggerType": 1 if request.trigger_when == "rises" else 2,
         }  # fmt: skip
 
-    def _in_batch(self, row: Row | None, request: OrderRequest) -> OrderReport | VenueError:
+    async def _in_batch(self, row: Row | None, request: OrderRequest) -> OrderReport:
         if row is None:
-            return FateUnknownError(f"the answer to a batch says nothing of {request.client_order_id}")
+            raise FateUnknownError(f"the answer to a batch says nothing of {request.client_order_id}")
         code = str(row.get("errorCode") or 0)
         if code != "0":
-            return row_error(self.verdicts(), (code,), f"{self.exchange}: {code} {row.get('errorMsg')}", order=row)
-        try:
-            return _taken(row.get("orderId"), request)
-        except UnreadableError as error:
-            return FateUnknownError(str(error))
+            raise row_error(self.verdicts(), (code,), f"{self.exchange}: {code} {row.get('errorMsg')}", order=row)
+        return self.taken({"id": row.get("orderId")}, request)
 
     async def _deals_of(self, symbol: str, since: int) -> tuple[Fill, ...]:
-        asked = {"symbol": self.client.ccxt.market(symbol)["id"], "start_time": since}
+        asked = {"symbol": self.id_of(symbol), "start_time": since}
         rows = await every_row(self.client, "contractPrivateGetOrderListOrderDeals", asked)
         return tuple(deal(row, symbol) for row in rows)
 
@@ -345,12 +332,6 @@ class Mexc(Dialect):
         ]  # fmt: skip
 
 
-def _taken(number: Any, request: OrderRequest) -> OrderReport:
-    """The venue says that it took an order, and nothing of what became of it."""
-    said = {"id": number, "clientOrderId": request.client_order_id, "amount": request.amount}
-    return orders.report(said, request.symbol)
-
-
 def _of_a_known_coin(rule: Row | None, symbol: object) -> None:
     """UnreadableError where a contract settles in a coin that it is not of: it may be one of the account's."""
     if rule is not None and rule.get("settle") not in (rule.get("base"), rule.get("quote")):
@@ -363,14 +344,6 @@ def _of_one_side(row: Row) -> None:
     kind, held = str(info.get("positionType")), needed(info.get("holdVol"), f"the size of position {row.get('symbol')}")
     if kind not in ("1", "2") or held < 0:
         raise UnreadableError(f"position {row.get('symbol')}: {held} of the type {kind}")
-
-
-async def _one(send: Callable[[], Any]) -> OrderReport | VenueError:
-    try:
-        sent: OrderReport = await send()
-    except VenueError as error:
-        return error
-    return sent
 
 
 DIALECTS: Final[Mapping[str, type[Dialect]]] = {"mexc": Mexc}

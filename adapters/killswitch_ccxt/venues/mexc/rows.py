@@ -9,9 +9,26 @@ from typing import Any, Final
 
 from killswitch.model.order_type import order_type
 from killswitch.model.snapshot import Fill, FillCause, Flow, InstrumentState, Order, OrderSide, Side
-from killswitch_ccxt.dialect import Row
 from killswitch_ccxt.errors import CLOCK, DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, each, rejected
-from killswitch_ccxt.numbers import UnreadableError, above_zero, decimal, flag, instant, needed, positive, text, told_of
+from killswitch_ccxt.numbers import (
+    Row,
+    UnreadableError,
+    above_zero,
+    decimal,
+    flag,
+    identifier,
+    instant,
+    needed,
+    object_at,
+    one_of,
+    positive,
+    rows_at,
+    text,
+    time_of,
+    told_of,
+    total,
+    value_at,
+)
 
 FORM: Final = re.compile(r"[1-9]\d{2,4}")
 """How MEXC writes a code."""
@@ -57,10 +74,7 @@ def side_code(side: OrderSide, position_side: Side, *, closes: bool) -> int:
 
 def sides(row: Row) -> tuple[OrderSide, Side, bool]:
     """Side of the order, side of the position, whether it closes."""
-    found = SIDES.get(_text(row.get("side")))
-    if found is None:
-        raise UnreadableError(f"order {row.get('orderId') or row.get('id')}: {row.get('side')!r} is no side")
-    return found
+    return one_of(SIDES, _text(row.get("side")), f"side of order {row.get('orderId') or row.get('id')}")
 
 
 def limit_order(row: Row, symbol: str) -> Order:
@@ -93,10 +107,7 @@ def plan_order(row: Row, symbol: str) -> Order:
 
 def plan_state(row: Row) -> str:
     """What became of a conditional order."""
-    state = PLAN_STATES.get(_text(row.get("state")))
-    if state is None:
-        raise UnreadableError(f"plan order {_id(row, 'id')}: {row.get('state')!r} is no state")
-    return state
+    return one_of(PLAN_STATES, _text(row.get("state")), f"state of plan order {_id(row, 'id')}")
 
 
 def executed_as(row: Row) -> str:
@@ -124,25 +135,22 @@ def stop_orders(row: Row, symbol: str) -> Iterable[Order]:
 
 def found_order(row: Row) -> dict[str, Any]:
     """An order as ccxt would tell it; its fees are in the settlement currency, which is the account's."""
-    number, state = _id(row, "orderId"), STATES.get(_text(row.get("state")))
-    if state is None:
-        raise UnreadableError(f"order {number}: {row.get('state')!r} is no state")
-    fees = [decimal(row.get(name)) for name in ("takerFee", "makerFee")]
+    number = _id(row, "orderId")
+    state = one_of(STATES, _text(row.get("state")), f"state of order {number}")
     return {
         "id": number, "clientOrderId": _name(row), "status": state, "amount": row.get("vol"),
         "filled": row.get("dealVol"), "average": row.get("dealAvgPrice"),
-        "fee": {"cost": None if None in fees else sum(fee for fee in fees if fee is not None)},
+        "fee": {"cost": total(decimal(row.get(name)) for name in ("takerFee", "makerFee"))},
     }  # fmt: skip
 
 
 def deal(row: Row, symbol: str) -> Fill:
     """One fill, its fee included; `profit` is not taken, since nobody says whether fees are in it."""
     side, position_side, _ = sides(row)
-    number, at = _id(row, "id"), instant(row.get("timestamp"))
-    if at is None:
-        raise UnreadableError(f"fill {number}: it has no time")
+    number = _id(row, "id")
     return Fill(
-        number, at, symbol, side, above_zero(row.get("vol"), f"the volume of fill {number}"),
+        number, time_of(row.get("timestamp"), f"fill {number}"), symbol, side,
+        above_zero(row.get("vol"), f"the volume of fill {number}"),
         above_zero(row.get("price"), f"the price of fill {number}"), order=_text(row.get("orderId")) or None,
         position_side=position_side, fee=decimal(row.get("fee")), fee_currency=_text(row.get("feeCurrency")) or None,
         cause=CAUSES.get(_text(row.get("category")), "trade"),
@@ -164,30 +172,22 @@ def transfer(row: Row) -> Flow | None:
 
 def funding(row: Row, currency: str) -> Flow:
     """What was paid or received for one position."""
-    number, at = _id(row, "id"), instant(row.get("settleTime"))
-    if at is None:
-        raise UnreadableError(f"funding {number}: it has no time")
+    number = _id(row, "id")
+    at = time_of(row.get("settleTime"), f"funding {number}")
     return Flow(f"f{number}", at, "funding", needed(row.get("funding"), f"the amount of funding {number}"), currency)
 
 
 def rows_of(answer: Any) -> list[Row]:
     """The rows of an answer. UnreadableError where it has none."""
-    data = answer.get("data") if isinstance(answer, Mapping) else None
-    if isinstance(data, Mapping) and "resultList" in data:
-        data = data["resultList"]
-    if not isinstance(data, list):
-        raise UnreadableError("the answer has no rows")
-    return data
+    data = value_at(answer, "data")
+    return rows_at(data, "resultList") if isinstance(data, Mapping) and "resultList" in data else rows_at(data)
 
 
 def page_of(answer: Any) -> list[Row]:
     """Rows of a list that may be told as none at all."""
-    data = answer.get("data") if isinstance(answer, Mapping) else ""
-    if not isinstance(data, Mapping):
-        raise UnreadableError("the answer has no rows")
-    if data.get("resultList") is None and data.get("totalCount") == 0:
-        return []
-    return rows_of(answer)
+    data = object_at(answer, "data")
+    is_empty = data.get("resultList") is None and data.get("totalCount") == 0
+    return [] if is_empty else rows_of(answer)
 
 
 def number_of(value: Decimal) -> int | float:
@@ -196,10 +196,7 @@ def number_of(value: Decimal) -> int | float:
 
 
 def _id(row: Row, name: str) -> str:
-    number = _text(row.get(name))
-    if not number:
-        raise UnreadableError(f"a row without {name}")
-    return number
+    return identifier(row.get(name), f"a row with {name} {row.get(name)!r}")
 
 
 def _name(row: Row) -> str | None:

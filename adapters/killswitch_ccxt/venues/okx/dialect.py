@@ -18,14 +18,13 @@ from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.equity import Wealth
 from killswitch_ccxt.errors import Meaning
-from killswitch_ccxt.instruments import Quote, States, quotes
-from killswitch_ccxt.numbers import UnreadableError, decimal, instant, positive, text
-from killswitch_ccxt.parts import Ages
+from killswitch_ccxt.instruments import Quote, States, marks_of, quotes, with_maximum
+from killswitch_ccxt.numbers import Row, UnreadableError, decimal, instant, positive, rows_at, text, value_at
 from killswitch_ccxt.response_capture import Answer
+from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.venues.okx import rows as okx_rows
 from killswitch_ccxt.venues.okx.codes import CAPABILITIES, CODES, COSTS, LIMITS, codes_in
 from killswitch_ccxt.venues.okx.orders import OkxActing
-from killswitch_ccxt.venues.okx.rows import Row
 
 PAGE: Final = 100
 """Rows of one answer, at most."""
@@ -63,7 +62,6 @@ class Okx(OkxActing):
         super().__init__(client, spec)
         self._dollars: Decimal | None = None
         """US dollars for one of the account's currency."""
-        self._corrected: tuple[object, dict[str, Row]] = (None, {})
 
     @classmethod
     def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
@@ -74,13 +72,11 @@ class Okx(OkxActing):
     def codes_of(cls, answer: Answer) -> Iterable[str]:
         return codes_in(answer)
 
-    @property
-    def rules(self) -> Mapping[str, Row]:
+    def corrected_rule(self, rule: Row) -> Row:
         """With the maximum of a market order, which is far below that of a limit order, as the maximum of any."""
-        found = super().rules
-        if self._corrected[0] is not found:
-            self._corrected = (found, {symbol: _with_market_maximum(rule) for symbol, rule in found.items()})
-        return self._corrected[1]
+        if not rule.get("contract"):
+            return rule
+        return with_maximum(rule, value_at(rule, "info", "maxMktSz"), value_at(rule, "limits", "amount", "max"))
 
     # Reading
 
@@ -95,13 +91,12 @@ class Okx(OkxActing):
         return worth, found
 
     async def wealth(self) -> Wealth:
-        answer = await self.client.call("private_get_account_balance")
-        account = okx_rows.only_row(answer, "balance")
+        account = okx_rows.only_row(await self.client.call("private_get_account_balance"))
         currency = self.spec.currency
         price = okx_rows.dollar_price(account, currency)
         if price is None and any(decimal(it.get("eq")) for it in account.get("details") or ()):
             index = await self.client.call("public_get_market_index_tickers", {"instId": f"{currency}-USD"})
-            price = positive(okx_rows.only_row(index, "index").get("idxPx"))
+            price = positive(okx_rows.only_row(index).get("idxPx"))
         self._dollars = price
         return okx_rows.wealth(account, currency, price, self.client.answered_at(account.get("uTime")))
 
@@ -172,7 +167,7 @@ class Okx(OkxActing):
         found: list[Row] = []
         more: dict[str, Any] = {}
         for _ in range(pages):
-            rows = okx_rows.rows_of(await self.client.call(method, {**params, **more}), method)
+            rows = rows_at(await self.client.call(method, {**params, **more}), "data")
             found.extend(rows)
             if len(rows) < PAGE:
                 return found, True
@@ -203,7 +198,7 @@ class Okx(OkxActing):
         )
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
-        params = {"instId": self.rules[symbol]["id"], "ordId": order_id}
+        params = {"instId": self.id_of(symbol), "ordId": order_id}
         found = self._as_fills(await self._paged("private_get_trade_fills", params, "billId"))
         return fills.of_order(found, order_id)
 
@@ -226,34 +221,36 @@ class Okx(OkxActing):
 
     async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         """Mark, index and last at once: each kind of contract, and each currency of an index, is one question."""
-        rules = {symbol: self.rules[symbol] for symbol in symbols}
-        kinds = sorted({okx_rows.kind_of(rule) for rule in rules.values()})
-        quoted = sorted({okx_rows.index_of(rule).rpartition("-")[2] for rule in rules.values()})
-        call = self.client.call
-        answers = await asyncio.gather(
-            *(call("public_get_public_mark_price", {"instType": kind}) for kind in kinds if kind != "SPOT"),
-            *(call("public_get_market_tickers", {"instType": kind}) for kind in kinds),
-            *(call("public_get_market_index_tickers", {"quoteCcy": currency}) for currency in quoted),
+        quoted = sorted({okx_rows.index_of(self.rules[symbol]).rpartition("-")[2] for symbol in symbols})
+        kinds = self._kinds_of(symbols)
+        return await self._prices(
+            symbols,
+            *(("public_get_public_mark_price", {"instType": kind}) for kind in kinds if kind != "SPOT"),
+            *(("public_get_market_tickers", {"instType": kind}) for kind in kinds),
+            *(("public_get_market_index_tickers", {"quoteCcy": currency}) for currency in quoted),
         )
-        return okx_rows.prices(rules, [row for answer in answers for row in okx_rows.rows_of(answer, "prices")])
 
     async def marks(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
         if self.spec.market == "spot":
             return await super().marks(symbols)
-        rules = {symbol: self.rules[symbol] for symbol in symbols}
-        kinds = sorted({okx_rows.kind_of(rule) for rule in rules.values()})
-        answers = await asyncio.gather(
-            *(self.client.call("public_get_public_mark_price", {"instType": kind}) for kind in kinds)
-        )
-        rows = [row for answer in answers for row in okx_rows.rows_of(answer, "marks")]
-        return {symbol: it.mark for symbol, it in okx_rows.prices(rules, rows).items() if it.mark is not None}
+        asked = (("public_get_public_mark_price", {"instType": kind}) for kind in self._kinds_of(symbols))
+        return marks_of(await self._prices(symbols, *asked))
+
+    def _kinds_of(self, symbols: Sequence[str]) -> list[str]:
+        return sorted({okx_rows.kind_of(self.rules[symbol]) for symbol in symbols})
+
+    async def _prices(self, symbols: Sequence[str], *asked: tuple[str, Row]) -> dict[str, Quote]:
+        """Prices by several questions at once, each a method and its params."""
+        answers = await asyncio.gather(*(self.client.call(method, params) for method, params in asked))
+        rows = [row for answer in answers for row in rows_at(answer, "data")]
+        return okx_rows.prices({symbol: self.rules[symbol] for symbol in symbols}, rows)
 
     async def states(self) -> States:
         kinds = ("SPOT",) if self.spec.market == "spot" else ("SWAP", "FUTURES")
         answers = await asyncio.gather(
             *(self.client.call("public_get_public_instruments", {"instType": kind}) for kind in kinds)
         )
-        told = {row.get("instId"): row.get("state") for it in answers for row in okx_rows.rows_of(it, "instruments")}
+        told = {row.get("instId"): row.get("state") for it in answers for row in rows_at(it, "data")}
         found: dict[str, InstrumentState | None] = {}
         for symbol, rule in self.rules.items():
             name = rule["id"]
@@ -261,7 +258,7 @@ class Okx(OkxActing):
         return found
 
     async def position_mode(self) -> PositionMode | None:
-        told = okx_rows.only_row(await self.client.call("private_get_account_config"), "account").get("posMode")
+        told = okx_rows.only_row(await self.client.call("private_get_account_config")).get("posMode")
         if self.spec.market == "spot":
             return "one_way"
         return "hedge" if told == "long_short_mode" else "one_way" if told == "net_mode" else None
@@ -269,7 +266,7 @@ class Okx(OkxActing):
     # Being asked about
 
     async def rights(self) -> KeyRights:
-        config = okx_rows.only_row(await self.client.call("private_get_account_config"), "account")
+        config = okx_rows.only_row(await self.client.call("private_get_account_config"))
         if "perm" not in config:
             return KeyRights(note="the venue does not tell what the key may do")
         may = {word.strip() for word in str(config["perm"]).split(",")}
@@ -283,15 +280,6 @@ class Okx(OkxActing):
             bound_to_addresses=bound,
             note="bound to no address: OKX deletes such a key after 14 days without use" if ends else "",
         )
-
-
-def _with_market_maximum(rule: Row) -> Row:
-    most = positive((rule.get("info") or {}).get("maxMktSz")) if rule.get("contract") else None
-    amounts = (rule.get("limits") or {}).get("amount") or {}
-    limit = positive(amounts.get("max"))
-    if most is None or (limit is not None and limit <= most):
-        return rule
-    return {**rule, "limits": {**rule["limits"], "amount": {**amounts, "max": most}}}
 
 
 DIALECTS: Final[Mapping[str, type[Dialect]]] = {"okx": Okx}

@@ -8,15 +8,15 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.snapshot import Side
-from killswitch.model.venue import AccountSpec, MalformedAnswerError, OrderReport, OrderRequest, VenueError
+from killswitch.model.venue import AccountSpec, OrderReport, OrderRequest, VenueError
+from killswitch_ccxt import orders
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Dialect, PositionMode
+from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
 from killswitch_ccxt.errors import GoneError, row_error
-from killswitch_ccxt.numbers import UnreadableError
+from killswitch_ccxt.numbers import Row, UnreadableError, rows_at
 from killswitch_ccxt.response_capture import sent_with
 from killswitch_ccxt.venues.okx import rows as okx_rows
 from killswitch_ccxt.venues.okx.codes import said
-from killswitch_ccxt.venues.okx.rows import Row
 
 REMEMBERED: Final = 5000
 """How many names of orders that were sent are remembered."""
@@ -50,7 +50,7 @@ class OkxActing(Dialect):
         if request.time_in_force == "ioc" and request.type == "limit":
             params["timeInForce"] = "IOC"
         if request.trigger_price is not None:
-            half = "sl" if (request.side == "sell") is (request.trigger_when == "falls") else "tp"
+            half = "sl" if is_stop(request) else "tp"
             params[{"sl": "stopLossPrice", "tp": "takeProfitPrice"}[half]] = request.trigger_price
             params |= {"algoClOrdId": request.client_order_id, f"{half}TriggerPxType": "mark"}
         return params
@@ -60,9 +60,9 @@ class OkxActing(Dialect):
         self._sends(request)
         with sent_with(self._headers(request)):
             row = await self.client.call("create_order", *arguments, places=True)
-        return self._taken(request, row.get("info") or {})
+        return self.taken(row.get("info") or {}, request)
 
-    def _taken(self, request: OrderRequest, info: Row) -> OrderReport:
+    def taken(self, info: Row, request: OrderRequest) -> OrderReport:
         """The report of an order that was taken; the error that its row means where it was not."""
         self._raise_refused(info, order=info)
         conditional = request.trigger_price is not None
@@ -70,7 +70,7 @@ class OkxActing(Dialect):
         name = info.get("algoClOrdId" if conditional else "clOrdId")
         if not number or name not in (request.client_order_id, None, ""):
             raise UnreadableError(f"sent order {request.client_order_id}, told of {name} with id {number}")
-        self.resting[str(number)] = (conditional, self.rules[request.symbol]["id"])
+        self.resting[str(number)] = (conditional, self.id_of(request.symbol))
         return OrderReport(str(number), request.client_order_id, request.symbol, "open", request.amount, Decimal(0))
 
     async def submit_batch(
@@ -78,7 +78,7 @@ class OkxActing(Dialect):
     ) -> Sequence[OrderReport | VenueError]:
         """Conditional orders have no batch, and go one by one; what a row says is told for that row alone."""
         if any(it.trigger_price is not None for it in requests):
-            return [await _outcome(self.submit(it, mode)) for it in requests]
+            return [await orders.outcome(self.submit(it, mode)) for it in requests]
         rows = []
         for request in requests:
             symbol, kind, side, amount, price, params = self.create_arguments(request, mode)
@@ -87,14 +87,15 @@ class OkxActing(Dialect):
         try:
             with sent_with(self._headers(*requests)):
                 answer = await self.client.call("private_post_trade_batch_orders", rows, places=True)
-            data = okx_rows.rows_of(answer, "orders")
+            data = rows_at(answer, "data")
         except VenueError as error:
             data = _rows_refused(error)
             if len(data) != len(requests):
                 raise
         if len(data) != len(requests):
             raise UnreadableError(f"{len(data)} answers to {len(requests)} orders")
-        return [self._row_outcome(request, info) for request, info in zip(requests, data, strict=True)]
+        pairs = zip(requests, data, strict=True)
+        return [await orders.outcome(self._row_taken(request, info)) for request, info in pairs]
 
     def _headers(self, *requests: OrderRequest) -> dict[str, str]:
         """Algo orders know no time at which they are to be refused."""
@@ -106,13 +107,8 @@ class OkxActing(Dialect):
         while len(self.sent) > REMEMBERED:
             self.sent.pop(next(iter(self.sent)))
 
-    def _row_outcome(self, request: OrderRequest, info: Row) -> OrderReport | VenueError:
-        try:
-            return self._taken(request, info)
-        except VenueError as error:
-            return error
-        except UnreadableError as error:
-            return MalformedAnswerError(str(error))
+    async def _row_taken(self, request: OrderRequest, info: Row) -> OrderReport:
+        return self.taken(info, request)
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
         """Among plain orders, then among algo orders; one that a stop has sent is told under the stop's name."""
@@ -138,7 +134,7 @@ class OkxActing(Dialect):
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
         """Where the order is, is known from the list that it was in; of one never seen, both ways are tried."""
         known, name = self.resting.get(order_id, (True if conditional else None, ""))
-        name = name or self.rules[symbol]["id"]
+        name = name or self.id_of(symbol)
         if known is not True:
             try:
                 order = {"instId": name, "ordId": order_id}
@@ -153,7 +149,7 @@ class OkxActing(Dialect):
 
     def _cancelled(self, answer: Any) -> None:
         """An answer that calls itself good may hold a row that was refused."""
-        self._raise_refused(okx_rows.only_row(answer, "cancelled order"))
+        self._raise_refused(okx_rows.only_row(answer))
 
     def _raise_refused(self, row: Row, *, order: Row | None = None) -> None:
         """The error that a row means unless its code says that it was done. `order`: as `row_error` has it."""
@@ -180,13 +176,3 @@ def _rows_refused(error: VenueError) -> list[Row]:
         return []
     data = body.get("data") if isinstance(body, dict) and body.get("code") in ("1", "2") else None
     return [it for it in data if isinstance(it, dict) and it.get("sCode")] if isinstance(data, list) else []
-
-
-async def _outcome(sending: Any) -> OrderReport | VenueError:
-    try:
-        report: OrderReport = await sending
-    except VenueError as error:
-        return error
-    except UnreadableError as error:
-        return MalformedAnswerError(str(error))
-    return report

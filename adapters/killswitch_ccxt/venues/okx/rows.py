@@ -5,14 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final
 
-from killswitch.model.snapshot import Balance, FillCause, Flow, FlowKind, Rate, Side
-from killswitch_ccxt.equity import Wealth, by_asset, from_dollars, unrealized_of, worth_of
-from killswitch_ccxt.instruments import Quote
-from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, not_negative, positive, told_of
+from msgspec import structs
 
-Row = Mapping[str, Any]
+from killswitch.model.snapshot import Balance, FillCause, Flow, FlowKind, Side
+from killswitch_ccxt.equity import Wealth, by_asset, from_dollars, in_own, rates_in_dollars, unrealized_of, worth_of
+from killswitch_ccxt.fills import ledger_flow
+from killswitch_ccxt.instruments import Quote, quote_of
+from killswitch_ccxt.numbers import (
+    Row,
+    UnreadableError,
+    decimal,
+    instant,
+    needed,
+    not_negative,
+    positive,
+    rows_at,
+    told_of,
+)
+
 ZERO: Final = Decimal(0)
 ROUNDED: Final = Decimal("1e-6")
 """The share of a total by which the sum of its parts may differ from it, for rounding."""
@@ -29,20 +42,12 @@ _STATES: Final = {"live": "open", "effective": "closed", "partially_effective": 
                   "order_failed": "rejected", "partially_failed": "open", "pause": "open"}  # fmt: skip
 
 
-def only_row(answer: Any, what: str) -> Row:
+def only_row(answer: Any) -> Row:
     """The one row of an answer."""
-    data = answer.get("data") if isinstance(answer, Mapping) else None
-    if not isinstance(data, list) or not data or not isinstance(data[0], Mapping):
-        raise UnreadableError(f"the venue's answer holds no {what}")
-    return data[0]
-
-
-def rows_of(answer: Any, what: str) -> list[Row]:
-    """All rows of an answer."""
-    data = answer.get("data") if isinstance(answer, Mapping) else None
-    if not isinstance(data, list) or not all(isinstance(it, Mapping) for it in data):
-        raise UnreadableError(f"the venue's answer holds no list of {what}")
-    return data
+    rows = rows_at(answer, "data")
+    if not rows:
+        raise UnreadableError("the answer has no row in data")
+    return rows[0]
 
 
 def parsed(parse: Callable[[list[Row]], list[Row]], rows: Sequence[Row]) -> list[Row]:
@@ -101,10 +106,7 @@ def wealth(account: Row, currency: str, price: Decimal | None, as_of: datetime |
         raise UnreadableError(f"the venue tells a total of {dollars} USD and names nothing that it is made of")
     is_alone = all(it.get("ccy") == currency for it in details)
 
-    def worth(dollars: Any) -> Decimal | None:
-        found = decimal(dollars)
-        return None if found is None else from_dollars(found, price, currency)
-
+    worth = partial(in_own, price=price, currency=currency)
     balances = tuple(_balance(it, currency, worth) for it in details)
     parts = worth_of(balances)
     total = parts if is_alone else from_dollars(dollars, price, currency)
@@ -120,7 +122,7 @@ def wealth(account: Row, currency: str, price: Decimal | None, as_of: datetime |
         maintenance_margin=None if isolated or owes else maintenance,
         balances=balances,
         unrealized=unrealized_of(balances),
-        rates=None if price is None or currency == "USD" else (Rate("USD", price),),
+        rates=rates_in_dollars(price, currency),
         as_of=as_of,
         complete=False if any(decimal(it.get(name)) for it in details for name in UNSEEN) else None,
     )
@@ -160,11 +162,8 @@ def prices(rules: Mapping[str, Row], rows: Sequence[Row]) -> dict[str, Quote]:
     for symbol, rule in rules.items():
         mark, ticker = marks.get(rule["id"], {}), last.get(rule["id"], {})
         if mark or ticker:
-            found[symbol] = Quote(
-                positive(ticker.get("bidPx")), positive(ticker.get("askPx")), positive(ticker.get("last")),
-                positive(indexes.get(index_of(rule), {}).get("idxPx")), positive(mark.get("markPx")),
-                instant(mark.get("ts") or ticker.get("ts")),
-            )  # fmt: skip
+            row = {**ticker, **indexes.get(index_of(rule), {}), **mark}
+            found[symbol] = quote_of(row, "bidPx askPx last idxPx markPx", instant(mark.get("ts") or ticker.get("ts")))
     return found
 
 
@@ -264,32 +263,18 @@ PACE: Final = 0.35
 
 
 def flows(bills: Iterable[Row]) -> tuple[Flow, ...]:
-    """The bills that are flows. What moved in an isolated position's own margin is told beside the account's change.
+    """The bills that are flows. What moved in an isolated position's own margin is told beside the account's change."""
+    return tuple(flow for flow in map(_flow, bills) if flow is not None)
 
-    A type that nobody knows here is a rebate or a fee, by its sign: profit or loss. So a loss never hides as money
-    that somebody took out, though money taken out in a new way counts as a loss until its type is known. Such a flow
-    has the type in its id.
-    """
-    found = []
-    for bill in bills:
-        told = told_of(bill.get("type"), f"bill {bill.get('billId')}")
-        if told in NO_FLOWS:
-            continue
-        number, at = str(bill.get("billId") or ""), instant(bill.get("ts"))
-        amount = needed(bill.get("balChg"), f"the change of bill {number}") or decimal(bill.get("posBalChg"))
-        if not number or at is None:
-            raise UnreadableError("a bill without an id or a time")
-        if not amount:
-            continue
-        kind = FLOW_TYPES.get(told)
-        name = number if kind is not None else f"type {told}:{number}"
-        found.append(
-            Flow(
-                name,
-                at,
-                kind or ("rebate" if amount > 0 else "fee"),
-                amount,
-                told_of(bill.get("ccy"), f"bill {number}"),
-            )
-        )
-    return tuple(found)
+
+def _flow(bill: Row) -> Flow | None:
+    number = bill.get("billId")
+    word = told_of(bill.get("type"), f"bill {number}")
+    if word in NO_FLOWS:
+        return None
+    change = bill.get("balChg")
+    amount = change if needed(change, f"the change of bill {number}") else bill.get("posBalChg") or change
+    flow = ledger_flow(
+        word, FLOW_TYPES, f"bill {number}", number=number, at=bill.get("ts"), amount=amount, currency=bill.get("ccy")
+    )
+    return flow if flow is None or word in FLOW_TYPES else structs.replace(flow, id=f"type {flow.id}")

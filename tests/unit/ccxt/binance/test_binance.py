@@ -24,7 +24,7 @@ from killswitch.model.venue import (
 from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues import dialect_of
-from killswitch_ccxt.venues.binance.futures import rights_of
+from killswitch_ccxt.venues.binance.dialect import rights_of
 from killswitch_ccxt.venues.binance.rows import cause, income
 from killswitch_ccxt.venues.binance.spot import balance_of
 

@@ -213,7 +213,7 @@ def test_a_key_tells_what_it_may_by_short_names() -> None:
 
 def test_coin_futures_are_refused_before_anything_is_asked() -> None:
     """They count in coins, which no contract of ours does: a document that wants them is wrong."""
-    with pytest.raises(ValueError, match="BTC are not supported"):
+    with pytest.raises(ValueError, match="bitget has no accounts in BTC here; write USDT or USDC"):
         adapter(AccountSpec("main", "ccxt", "swap", "BTC", None, {}, {}, "bitget"))
 
 

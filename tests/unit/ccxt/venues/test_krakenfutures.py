@@ -359,7 +359,7 @@ def test_the_payloads_of_a_sent_and_a_cancelled_order_are_read(shared: Path) -> 
     sent: dict[str, Any] = {"sendorder": "http_send_order_futures", "cancelorder": "http_cancel_order_futures"}
     told = replayed(shared, deed, **sent)
     assert (told.id, told.state, told.filled) == ("c8a35168-8d52-4609-944f-3f32bb0d5c77", "open", 0)
-    with pytest.raises(VenueError, match="without an id"):
+    with pytest.raises(VenueError, match="an order has no id"):
         replayed(shared, deed, **{**sent, "sendorder": "http_send_order_futures_unknown_trigger"})
 
 
@@ -413,7 +413,7 @@ def test_the_account_log_has_funding_transfers_and_interest(shared: Path) -> Non
 def test_events_in_a_form_that_is_not_known_are_no_proof_that_there_is_no_order(shared: Path, recorded: str) -> None:
     """The recorded events name their rows otherwise: the order is not said to be absent."""
     answers: dict[str, Any] = {"status": {"orders": []}, "orders": recorded, "fills": {"fills": []}}
-    with pytest.raises(VenueError, match="the answer has no elements"):
+    with pytest.raises(VenueError, match="the answer has no list `elements`"):
         replayed(shared, lambda made: made.find_order("BTC/USD:BTC", "order_123"), **answers)
 
 
