@@ -8,10 +8,10 @@ import logging
 import math
 import re
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from killswitch.model.legible import legible, shortened
@@ -24,8 +24,8 @@ from killswitch_ccxt.errors import (
     MALFORMED,
     NO_VERDICT,
     UNKNOWN,
+    Answer,
     Meaning,
-    Verdicts,
     as_venue_error,
     is_definite,
     meaning_of,
@@ -35,8 +35,6 @@ from killswitch_ccxt.numbers import ODD, UnreadableError, instant, needed, shape
 from killswitch_ccxt.response_capture import (
     COURSE,
     TALLY,
-    Answer,
-    CountedExchange,
     Course,
     Heard,
     Tally,
@@ -44,6 +42,7 @@ from killswitch_ccxt.response_capture import (
     bound_numbers,
     in_a_context_of_its_own,
 )
+from killswitch_ccxt.traits import Exchange
 
 _SILENT: Final = logging.Logger("ccxt", logging.CRITICAL + 1)
 """ccxt writes the headers of every request at its finest level, keys included. This logger is in no hierarchy."""
@@ -67,38 +66,10 @@ class ConnectionLostError(VenueDownError):
     """The connection broke before a question was answered."""
 
 
-class SpokenExchange(CountedExchange, Protocol):
-    """What a client has to know of its exchange. Dialects have all of it."""
-
-    exchange: ClassVar[str]
-    codes: ClassVar[Mapping[str, Meaning]]
-    changes_by_get: ClassVar[bool]
-
-    @classmethod
-    def credentials_of(cls, given: Mapping[str, str]) -> dict[str, str]:
-        """Credentials by ccxt's names."""
-        ...
-
-    @classmethod
-    def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
-        """ccxt's `options` for this account."""
-        ...
-
-    @classmethod
-    def codes_of(cls, answer: Answer) -> Iterable[str]:
-        """The venue's own codes in a refusal, the most telling one first."""
-        ...
-
-    @classmethod
-    def verdicts(cls) -> Verdicts:
-        """How the venue says no."""
-        ...
-
-
 class Client:
     """A ccxt client of one account. `call` is the only way through it."""
 
-    def __init__(self, spec: AccountSpec, dialect: type[SpokenExchange]) -> None:
+    def __init__(self, spec: AccountSpec, dialect: type[Exchange]) -> None:
         self._spec = spec
         self._dialect = dialect
         self._ccxt: Any = None

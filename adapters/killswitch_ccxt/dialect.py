@@ -3,41 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, Final, Literal
 
-from msgspec import structs
-
-from killswitch.model.inspection import Capability, KeyRights
-from killswitch.model.snapshot import Fill, Flow, Market, Order, Position
+from killswitch.model.inspection import KeyRights
+from killswitch.model.snapshot import Fill, Flow, Order, Position
 from killswitch.model.venue import (
     AccountSpec,
-    ClientIdRule,
-    Cost,
-    DeadManRule,
-    OrderLife,
     OrderRejectedError,
     OrderReport,
     OrderRequest,
-    RateLimit,
     VenueDownError,
     VenueError,
-    VenueTraits,
 )
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.equity import Wealth, in_one_currency
-from killswitch_ccxt.errors import GoneError, Meaning, Verdicts, first_said
+from killswitch_ccxt.errors import GoneError
 from killswitch_ccxt.holdings import LastPrices, Prices, holdings
 from killswitch_ccxt.holdings import Market as SpotMarket
-from killswitch_ccxt.instruments import Quote, States, StateTable, concerns, marks_of, price_of, quotes
+from killswitch_ccxt.instruments import Quote, States, marks_of, price_of, quotes
 from killswitch_ccxt.numbers import NoSuchSymbolError, Row, UnreadableError, decimal
-from killswitch_ccxt.response_capture import Answer
-from killswitch_ccxt.traits import Ages
-from killswitch_ccxt.validation import KEY_AND_SECRET, OFFERED
+from killswitch_ccxt.traits import Exchange
 
 PositionMode = Literal["one_way", "hedge"]
 LONGEST_WINDOW: Final = 60_000
@@ -54,65 +43,11 @@ def is_stop(request: OrderRequest) -> bool:
     return (request.side == "sell") is (request.trigger_when == "falls")
 
 
-class Dialect:
+class Dialect(Exchange):
     """One account's way of speaking to its exchange. Class attributes are data, methods ask one thing each.
 
     Every method may raise a VenueError, and UnreadableError for an answer without sense.
     """
-
-    exchange: ClassVar[str] = ""
-    """Its name in ccxt."""
-    markets: ClassVar[tuple[Market, ...]] = ("swap", "future", "spot")
-    environments: ClassVar[tuple[str, ...]] = ("production", "sandbox")
-    credentials: ClassVar[Mapping[str, str]] = KEY_AND_SECRET
-    """Name in an Account document → name in ccxt. All are needed."""
-    more_options: ClassVar[tuple[str, ...]] = ()
-    """What an Account's `options` may say at this exchange beside what they may say everywhere."""
-    codes: ClassVar[Mapping[str, Meaning]] = {}
-    """The venue's own code, as text → what it means."""
-    code_form: ClassVar[re.Pattern[str] | None] = None
-    """How the venue writes its codes; one of this form that is not among `codes` is a refusal all the same. None where
-    nothing but a known code, or a narrow class of ccxt's, is one."""
-    limits: ClassVar[tuple[RateLimit, ...]] = ()
-    costs: ClassVar[tuple[Cost, ...]] = ()
-    """Of a snapshot: what one costs on average at a tick of one second, with the parts at their `ages`."""
-    client_ids: ClassVar[ClientIdRule] = ClientIdRule()
-    batch: ClassVar[int] = 1
-    whole_book: ClassVar[bool] = False
-    dead_man: ClassVar[DeadManRule | None] = None
-    fees_by_fills: ClassVar[bool] = False
-    order_life: ClassVar[OrderLife] = OrderLife(names="none")
-    """How late an order may arrive; of an exchange that nobody has looked at, nothing is known."""
-    window: ClassVar[int | None] = None
-    """Milliseconds after its timestamp for which the venue takes a request, as ccxt says it; None where it does not."""
-    streams: ClassVar[tuple[Literal["orders", "positions", "balance"], ...]] = ()
-    """What ccxt can watch without naming a symbol."""
-    ages: ClassVar[Ages] = Ages()
-    capabilities: ClassVar[tuple[Capability, ...]] = ()
-    has_hedge_mode: ClassVar[bool] = False
-    changes_by_get: ClassVar[bool] = False
-    """Whether orders are sent by GET, so that a failed GET may have done something."""
-    kinds_apart: ClassVar[bool] = True
-    """Whether an order must be cancelled as the kind that it is, conditional or not."""
-    fills_need_symbol: ClassVar[bool] = False
-    keeps_rules: ClassVar[bool] = False
-    """Whether ccxt's markets of some symbols are all that reading and closing these needs: what an exchange keeps
-    beside them would be missing after a restart."""
-    rows_whole: ClassVar[frozenset[Literal["fills", "flows"]]] = frozenset({"fills", "flows"})
-    """Lists of rows that come whole: `fills`, or `flows`, gives every row since the time asked for, or raises. Only of
-    these a snapshot says up to when they are known."""
-    trades_in_flows: ClassVar[bool] = False
-    """Whether the ledger that `flows` reads has every trade, so that `traded` says whose fills are to be asked for."""
-    instrument_states: ClassVar[StateTable | None] = None
-    """How the venue's own rules tell states beyond ccxt's open and halted; None where they tell none."""
-    tried: ClassVar[str] = "parsed answers only"
-    """Against what the adapter was tried, for people."""
-
-    def __init_subclass__(cls) -> None:
-        """What an Account document can ask of an exchange is in `validation`, where it is read without a dialect."""
-        offered = OFFERED.get(cls.exchange)
-        if offered is not None:
-            cls.markets, cls.environments, cls.credentials = offered.markets, offered.environments, offered.credentials
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         self.client = client
@@ -123,57 +58,15 @@ class Dialect:
         """ccxt's markets as they were corrected last, and the result."""
         self._last_prices = LastPrices()
 
-    # Before anything is asked
-
-    @classmethod
-    def traits_for(cls, spec: AccountSpec) -> VenueTraits:
-        """What closing has to know of the venue, for this kind of account."""
-        return VenueTraits(
-            limits=cls.limits, costs=cls.costs, batch=cls.batch, whole_book=cls.whole_book,
-            client_ids=cls.client_ids, dead_man=cls.dead_man, fees_by_fills=cls.fees_by_fills,
-            order_life=cls.order_life_for(spec),
-        )  # fmt: skip
-
-    @classmethod
-    def order_life_for(cls, spec: AccountSpec) -> OrderLife:
-        """How late an order of this account may arrive: where ccxt says a window with each request, no later."""
-        if cls.window is None:
-            return cls.order_life
-        told = spec.options.get("ccxt")
-        window = told.get("recvWindow", cls.window) if isinstance(told, Mapping) else cls.window
-        return structs.replace(cls.order_life, always=float(str(window)) / 1000)
-
-    @classmethod
-    def credentials_of(cls, given: Mapping[str, str]) -> dict[str, str]:
-        """Credentials by ccxt's names. None at all are fine: then only public questions can be asked."""
-        return {cls.credentials[name]: value for name, value in given.items()}
-
-    @classmethod
-    def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
-        """ccxt's `options` for this account."""
-        return {"defaultType": "spot" if spec.market == "margin" else spec.market}
-
-    @classmethod
-    def codes_of(cls, answer: Answer) -> Iterable[str]:
-        """The venue's own codes in a refusal, the most telling one first."""
-        body = answer.body
-        if not isinstance(body, Mapping):
-            return ()
-        return first_said(body.get("code"), body.get("retCode"), body.get("error"), body.get("msg"))
-
-    @classmethod
-    def verdicts(cls) -> Verdicts:
-        """How the venue says no."""
-        return Verdicts(cls.codes, cls.code_form)
-
-    @classmethod
-    def used_from(cls, headers: Mapping[str, str], path: str) -> Mapping[str, int]:
-        """What the venue's headers (names in lower case) say of its own count: limit → units."""
-        return {}
-
     def concerns(self, rule: Row) -> bool:
         """Whether a market of the venue is one that this account may hold."""
-        return concerns(rule, self.spec.market, self.spec.currency)  # type: ignore[arg-type] # checked when made
+        # Perpetual and dated contracts are held in one account, whichever of the two its document names.
+        return any(rule.get(kind) for kind in (("spot",) if self.is_spot else ("swap", "future")))
+
+    @property
+    def is_spot(self) -> bool:
+        """Whether the account holds assets and no contracts: a spot or a margin account."""
+        return self.spec.market in ("spot", "margin")
 
     @property
     def rules(self) -> Mapping[str, Row]:
@@ -216,7 +109,7 @@ class Dialect:
 
         Prices of collateral are read beside it, never kept from an earlier reading.
         """
-        if self.spec.market in ("spot", "margin"):
+        if self.is_spot:
             return await self.held()
         wealth, found = await asyncio.gather(self.wealth(), self.positions())
         return wealth, found
@@ -227,7 +120,7 @@ class Dialect:
 
     async def worth_alone(self) -> Wealth | None:
         """Worth while positions cannot be read; None where the venue gives both in one answer."""
-        return None if self.spec.market in ("spot", "margin") else await self.wealth()
+        return None if self.is_spot else await self.wealth()
 
     async def positions(self) -> tuple[Position, ...]:
         """Every open position of a derivatives account."""
@@ -323,7 +216,7 @@ class Dialect:
         On spot it is the last price, with which holdings are priced.
         """
         found = await self.prices(symbols)
-        if self.spec.market not in ("spot", "margin"):
+        if not self.is_spot:
             return marks_of(found)
         prices = {symbol: price_of(quote) for symbol, quote in found.items()}
         return {symbol: price for symbol, price in prices.items() if price is not None}
@@ -344,7 +237,7 @@ class Dialect:
     def order_params(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
         """ccxt's params of an order. In hedge mode the position side guards instead of reduce-only."""
         params: dict[str, Any] = {"clientOrderId": request.client_order_id}
-        if request.reduce_only and self.spec.market not in ("spot", "margin"):
+        if request.reduce_only and not self.is_spot:
             params["reduceOnly"] = True
         if request.time_in_force == "ioc":
             params["timeInForce"] = "IOC"

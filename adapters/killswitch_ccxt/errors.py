@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from killswitch.model.unanswered import CLOCK_OFF
 from killswitch.model.venue import (
@@ -25,8 +25,25 @@ from killswitch.model.venue import (
     VenueError,
 )
 
-if TYPE_CHECKING:
-    from killswitch_ccxt.response_capture import Answer
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A venue's answer: status, headers (names in lower case), parsed body (or None), its text, the path asked for."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+    text: str
+    path: str
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds, where the venue says them."""
+        try:
+            return float(self.headers["retry-after"])
+        except (KeyError, ValueError):
+            return None
+
 
 Kind = Literal["rejected", "limited", "down", "unknown", "gone", "same", "denied", "malformed"]
 

@@ -16,7 +16,7 @@ from killswitch.model.snapshot import Balance, Position
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt.equity import Wealth, amounts
 from killswitch_ccxt.instruments import Quote, price_of
-from killswitch_ccxt.numbers import UnreadableError, decimal
+from killswitch_ccxt.numbers import UnreadableError, decimal, total
 
 Prices = Callable[[Sequence[str]], Awaitable[Mapping[str, Quote]]]
 UNPRICED_SHARE: Final = Decimal("0.02")
@@ -99,9 +99,8 @@ async def holdings(
         found.append(_position(symbol, amount, price, quote))
     row = balance.get(spec.currency)
     free = decimal(row.get("free")) if isinstance(row, Mapping) else None
-    is_small = all(it.bound is not None for it in unpriced) and (
-        sum((it.bound or Decimal(0) for it in unpriced), Decimal(0)) <= UNPRICED_SHARE * max(worth, Decimal(0))
-    )
+    bound = total(it.bound for it in unpriced)
+    is_small = bound is not None and bound <= UNPRICED_SHARE * max(worth, Decimal(0))
     for it in unpriced:
         last = it.last if is_small else None
         balances.append(_balance(it.asset, it.amount, last and last[0], last and last[1]))

@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
-from killswitch.model.snapshot import Instrument, InstrumentState, Market
+from killswitch.model.snapshot import Instrument, InstrumentState
 from killswitch_ccxt.numbers import Row, UnreadableError, decimal, flag, instant, positive, value_at
 
 ASSETS: Final = ("baseAsset", "quoteAsset")
@@ -22,12 +22,6 @@ def with_maximum(rule: Row, *told: Any) -> Row:
     known = [it for it in map(positive, told) if it is not None]
     limits = rule.get("limits") or {}
     return {**rule, "limits": {**limits, "amount": {**(limits.get("amount") or {}), "max": min(known, default=None)}}}
-
-
-def kind_of(rule: Row) -> Market | None:
-    """Which of our markets one of ccxt's is in; None for options and what else we do not trade in."""
-    kinds: tuple[Market, ...] = ("swap", "future", "spot")
-    return next((kind for kind in kinds if rule.get(kind)), None)
 
 
 class StateTable(NamedTuple):
@@ -64,15 +58,6 @@ def is_whole(rule: Row) -> bool:
         return False
     name = f"{base}/{quote}:{settle}" if rule.get("contract") else f"{base}/{quote}"
     return str(rule.get("symbol")).startswith(name)
-
-
-def concerns(rule: Row, market: Market, currency: str) -> bool:
-    """Whether an account of this market and currency may hold it."""
-    kind = kind_of(rule)
-    if market in ("spot", "margin"):
-        return kind == "spot"
-    # Perpetual and dated contracts are held in one account; which of them it is called after is the document's choice.
-    return kind in ("swap", "future")
 
 
 def instruments(

@@ -14,33 +14,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import localcontext
 from functools import cache
-from typing import Any, ClassVar, NoReturn, Protocol
+from typing import Any, ClassVar, NoReturn
 from urllib.parse import urlsplit
 
 from killswitch.model.magnitude import LONGEST, READABLE_POWER, readable_number
 from killswitch.model.snapshot import Health
 from killswitch.transport import LARGEST_ANSWER
 from killswitch.transport.sessions import guarded_session
+from killswitch_ccxt.errors import Answer
 from killswitch_ccxt.numbers import UnreadableError
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A venue's answer: status, headers (names in lower case), parsed body (or None), its text, the path asked for."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: Any
-    text: str
-    path: str
-
-    @property
-    def retry_after(self) -> float | None:
-        """Seconds, where the venue says them."""
-        try:
-            return float(self.headers["retry-after"])
-        except (KeyError, ValueError):
-            return None
+from killswitch_ccxt.traits import Exchange
 
 
 @dataclass(slots=True)
@@ -107,19 +90,10 @@ class UnsignableError(Exception):
     """The credentials cannot be used to sign with, so that nothing was sent. Says nothing of what they are."""
 
 
-class CountedExchange(Protocol):
-    """What is kept of an exchange's answers, and how large one may be."""
-
-    @classmethod
-    def used_from(cls, headers: Mapping[str, str], path: str) -> Mapping[str, int]:
-        """What the venue's headers (names in lower case) say of its own count: limit → units."""
-        ...
-
-
 class Heard:
     """Mixed into a ccxt class: keeps what is needed to say afterwards what a failure was."""
 
-    ks_dialect: ClassVar[type[CountedExchange]]
+    ks_dialect: ClassVar[type[Exchange]]
     ks_clock: Callable[[], datetime] | None = None
     ks_used: dict[str, int]
     ks_session: Any = None

@@ -28,7 +28,7 @@ from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.errors import AlreadySoError, GoneError, ModeChangedError
 from killswitch_ccxt.holdings import most_of_unpriced
-from killswitch_ccxt.numbers import ODD, UnreadableError, positive, text
+from killswitch_ccxt.numbers import ODD, UnreadableError, identifier, positive
 from killswitch_ccxt.rules import Rules
 from killswitch_ccxt.snapshot_reader import Reading
 from killswitch_ccxt.stream import Pushing
@@ -85,12 +85,15 @@ class CcxtVenue:
 
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
         await self._rules.ready()
-        row = await _sensible(self._dialect.find(symbol, client_order_id))
+        return await _sensible(self._found(symbol, client_order_id))
+
+    async def _found(self, symbol: str, client_order_id: str) -> OrderReport | None:
+        row = await self._dialect.find(symbol, client_order_id)
         if row is None:
             return None
         if row.get("status") is None:
             raise MalformedAnswerError(f"order {client_order_id}: the venue says no state of it that is known")
-        found = _read(lambda: orders.report(row, symbol, self._spec.currency))
+        found = orders.report(row, symbol, self._spec.currency)
         if found.client_order_id not in (client_order_id, None):
             raise MalformedAnswerError(f"asked for order {client_order_id}, told of {found.client_order_id}")
         return found
@@ -103,13 +106,13 @@ class CcxtVenue:
 
     async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
         await self._rules.ready()
-        row = await _sensible(self._dialect.find(symbol, client_order_id))
+        return await _sensible(self._fills_of(symbol, client_order_id))
+
+    async def _fills_of(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
+        row = await self._dialect.find(symbol, client_order_id)
         if row is None:
             return ()
-        number = _read(lambda: text(row.get("id")))
-        if number is None:
-            raise MalformedAnswerError(f"order {client_order_id}: the venue does not say its number")
-        return await _sensible(self._dialect.order_fills(symbol, number))
+        return await self._dialect.order_fills(symbol, identifier(row.get("id"), f"order {client_order_id}"))
 
     async def cancel(self, symbol: str, order_id: str) -> None:
         await self._rules.ready()
@@ -230,15 +233,6 @@ async def _sensible(question: Awaitable[T]) -> T:
         return await _answered(question)
     except (GoneError, AlreadySoError) as error:
         raise MalformedAnswerError(str(error)) from error
-
-
-def _read(read: Callable[[], T]) -> T:
-    try:
-        return read()
-    except UnreadableError as error:
-        raise MalformedAnswerError(str(error)) from error
-    except ODD as error:
-        raise MalformedAnswerError(f"the answer has no known shape: {type(error).__name__}: {error}") from error
 
 
 async def inspection(client: Client, dialect: Dialect) -> Inspection:

@@ -20,11 +20,11 @@ from killswitch_ccxt.errors import (
     MODE_CHANGED,
     SAME,
     UNKNOWN,
+    Answer,
     Meaning,
     each,
     rejected,
 )
-from killswitch_ccxt.response_capture import Answer
 
 CODES: Final[Mapping[str, Meaning]] = {
     # −1008 is an overload: the documents of the day call it failed, and orders with it have been seen to succeed.

@@ -11,7 +11,7 @@ from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import Position
 from killswitch.model.venue import AccountSpec, Cost, RateLimit, VenueError
 from killswitch_ccxt.dialect import PositionMode, mode_of
-from killswitch_ccxt.equity import Wealth, by_asset, lists_coins_of, worth_of
+from killswitch_ccxt.equity import Wealth, by_asset, lists_coins_of, rates_in_dollars, worth_of
 from killswitch_ccxt.instruments import Quote, marks_of
 from killswitch_ccxt.numbers import Row, UnreadableError, decimal, flag, not_negative, positive, rows_at, total
 from killswitch_ccxt.traits import charge
@@ -99,7 +99,7 @@ class BinanceCoinm(BinanceFutures):
         )
         return Wealth(
             worth_of(balances), free, used, kept, balances,
-            unrealized=binance_rows.unrealized(assets, prices), rates=binance_rows.rates(dollars, currency),
+            unrealized=binance_rows.unrealized(assets, prices), rates=rates_in_dollars(dollars.get(currency), currency),
         )  # fmt: skip
 
     async def _premium_rows(self) -> list[Row]:

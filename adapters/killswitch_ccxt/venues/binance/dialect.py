@@ -12,8 +12,8 @@ from killswitch.model.snapshot import Fill
 from killswitch.model.venue import ClientIdRule, OrderLife
 from killswitch_ccxt import fills
 from killswitch_ccxt.dialect import Dialect
+from killswitch_ccxt.errors import Answer
 from killswitch_ccxt.numbers import Row, UnreadableError, every_page, flag, instant
-from killswitch_ccxt.response_capture import Answer
 from killswitch_ccxt.venues.binance import codes, rows
 
 Ask = Callable[[Row], Awaitable[Any]]

@@ -16,7 +16,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from killswitch.model.snapshot import Balance, FillCause, Flow, FlowKind, InstrumentState, Rate
+from killswitch.model.snapshot import Balance, FillCause, Flow, FlowKind, InstrumentState
 from killswitch_ccxt.instruments import Quote, quote_of
 from killswitch_ccxt.numbers import (
     NoSuchSymbolError,
@@ -178,12 +178,6 @@ def in_own(dollars: Mapping[str, Decimal], currency: str) -> dict[str, Decimal]:
     own = Decimal(1) if currency == "USD" else dollars.get(currency)
     found = {} if own is None else {asset: price / own for asset, price in dollars.items()}
     return found | {currency: Decimal(1)}
-
-
-def rates(dollars: Mapping[str, Decimal], currency: str) -> tuple[Rate, ...] | None:
-    """What the account's currency costs in USD by the venue's index, where that was read."""
-    own = dollars.get(currency)
-    return None if own is None or currency == "USD" else (Rate("USD", own),)
 
 
 def balances(rows: Iterable[Row], prices: Mapping[str, Decimal]) -> tuple[Balance, ...]:

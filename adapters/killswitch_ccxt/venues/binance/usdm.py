@@ -11,7 +11,7 @@ from typing import Any, Final
 from killswitch.model.snapshot import Position
 from killswitch.model.venue import AccountSpec, Cost, RateLimit, VenueError
 from killswitch_ccxt.dialect import PositionMode, mode_of
-from killswitch_ccxt.equity import Wealth, by_asset, from_dollars, lists_coins_of, worth_of
+from killswitch_ccxt.equity import Wealth, by_asset, from_dollars, lists_coins_of, rates_in_dollars, worth_of
 from killswitch_ccxt.holdings import ignored_assets, unpriced_text
 from killswitch_ccxt.instruments import Quote, marks_of
 from killswitch_ccxt.numbers import Row, UnreadableError, decimal, flag, needed, positive
@@ -133,7 +133,7 @@ class BinanceUsdm(BinanceFutures):
         balances = binance_rows.balances(assets, prices)
         used, kept = told(body.get("totalPositionInitialMargin")), told(body.get("totalMaintMargin"))
         profit = binance_rows.unrealized(assets, prices)
-        rates = binance_rows.rates(dollars, currency)
+        rates = rates_in_dollars(dollars.get(currency), currency)
         if self._multi_assets:
             equity = from_dollars(needed(body.get("totalMarginBalance"), "the account's worth"), own, currency)
             if balances and all(each.price is not None for each in balances):

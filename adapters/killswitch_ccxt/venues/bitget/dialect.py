@@ -22,10 +22,9 @@ from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.equity import Wealth
-from killswitch_ccxt.errors import GoneError, row_error
+from killswitch_ccxt.errors import Answer, GoneError, row_error
 from killswitch_ccxt.instruments import StateTable
 from killswitch_ccxt.numbers import Row, UnreadableError, above_zero, decimal, every_page, object_at, positive, rows_at
-from killswitch_ccxt.response_capture import Answer
 from killswitch_ccxt.venues.bitget import codes as words
 from killswitch_ccxt.venues.bitget.rows import flow_of, refined_fill, refined_order, rights_of, wealth_of, with_largest
 

@@ -17,13 +17,13 @@ from killswitch_ccxt.errors import (
     MODE_CHANGED,
     SAME,
     UNKNOWN,
+    Answer,
     Meaning,
     Verdicts,
     each,
     rejected,
     unsure,
 )
-from killswitch_ccxt.response_capture import Answer
 from killswitch_ccxt.traits import capability_table, charge
 
 CODES: Final[Mapping[str, Meaning]] = {

@@ -63,7 +63,7 @@ class Bybit(BybitReading):
             params["timeInForce"] = "IOC"
         if request.trigger_price is not None:
             params["triggerPrice"] = str(request.trigger_price)
-        if self._spot:
+        if self.is_spot:
             return params
         usual = 0 if mode == "one_way" else 1 if request.position_side == "long" else 2
         params["positionIdx"] = self._places.get((request.symbol, request.position_side), usual)
@@ -123,7 +123,7 @@ class Bybit(BybitReading):
             ("privateGetV5OrderRealtime", {**asked, "openOnly": 1}),
             ("privateGetV5OrderHistory", asked),
         ]
-        if self._spot:
+        if self.is_spot:
             questions.insert(1, ("privateGetV5OrderRealtime", {**asked, "orderFilter": "StopOrder"}))
         for method, params in questions:
             rows = await self._pages(method, params, 50)
@@ -134,7 +134,7 @@ class Bybit(BybitReading):
         return self._order(executed(rows)) if rows else None
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
-        params = {"trigger": True} if conditional and self._spot else {}
+        params = {"trigger": True} if conditional and self.is_spot else {}
         await self.client.call("cancel_order", order_id, symbol, params, changes=True)
 
     async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
@@ -147,7 +147,7 @@ class Bybit(BybitReading):
 
     async def rights(self) -> KeyRights:
         answer = await self.client.call("privateGetV5UserQueryApi")
-        return rights_of(answer.get("result") or {}, spot=self._spot)
+        return rights_of(answer.get("result") or {}, spot=self.is_spot)
 
     async def margin_mode(self) -> str | None:
         answer = await self.client.call("privateGetV5AccountInfo")

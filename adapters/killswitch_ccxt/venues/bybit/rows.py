@@ -10,9 +10,9 @@ from typing import Any, Final
 from msgspec import structs
 
 from killswitch.model.inspection import KeyRights
-from killswitch.model.snapshot import Balance, Fill, Rate, Side
+from killswitch.model.snapshot import Balance, Fill, Side
 from killswitch.model.venue import MalformedAnswerError, OrderReport, OrderRequest, VenueError
-from killswitch_ccxt.equity import Wealth, by_asset, from_dollars, unrealized_of, worth_of
+from killswitch_ccxt.equity import Wealth, by_asset, from_dollars, rates_in_dollars, unrealized_of, worth_of
 from killswitch_ccxt.errors import row_error
 from killswitch_ccxt.instruments import with_maximum
 from killswitch_ccxt.numbers import (
@@ -75,7 +75,7 @@ def wealth_of(answer: Row, currency: str, as_of: datetime | None = None) -> Weal
         maintenance_margin=money(row.get("totalMaintenanceMargin")),
         balances=balances,
         unrealized=unrealized_of(balances),
-        rates=None if price is None or currency == "USD" else (Rate("USD", price),),
+        rates=rates_in_dollars(price, currency),
         as_of=as_of,
         complete=False if _has_options(coins, balances, equity) else None,
     )

@@ -21,9 +21,9 @@ from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.equity import Wealth
+from killswitch_ccxt.errors import Answer
 from killswitch_ccxt.instruments import Quote, StateTable, quote_of
 from killswitch_ccxt.numbers import Row, decimal, every_page, rows_at, value_at
-from killswitch_ccxt.response_capture import Answer
 from killswitch_ccxt.venues.bybit import codes as words
 from killswitch_ccxt.venues.bybit.flows import Portions
 from killswitch_ccxt.venues.bybit.rows import (
@@ -94,13 +94,9 @@ class BybitReading(Dialect):
         return {} if name is None else {name: max(0, used)}
 
     @property
-    def _spot(self) -> bool:
-        return self.spec.market == "spot"
-
-    @property
     def _books(self) -> tuple[dict[str, str], ...]:
         """What one question can be about."""
-        if self._spot:
+        if self.is_spot:
             return ({"category": "spot"},)
         linear = tuple({"category": "linear", "settleCoin": coin} for coin in ("USDT", "USDC"))
         return (*linear, {"category": "inverse"})
@@ -110,7 +106,7 @@ class BybitReading(Dialect):
         return with_largest(rule)
 
     def is_ours(self, rule: Row) -> bool:
-        return bool(rule.get("spot")) is self._spot
+        return bool(rule.get("spot")) is self.is_spot
 
     # Reading
 
@@ -120,7 +116,7 @@ class BybitReading(Dialect):
         Of a position that settles in another coin than the account's currency, Bybit tells all money in that coin.
         """
         wealth, found = await super().account()
-        if not self._spot:
+        if not self.is_spot:
             found = tuple(self._in_own(it, self.rules[it.symbol].get("settle")) for it in found)
         if not found and wealth.margin_used == 0:
             wealth = replace(wealth, maintenance_margin=None)
@@ -186,7 +182,7 @@ class BybitReading(Dialect):
 
     async def orders(self) -> tuple[Order, ...]:
         asked = [dict(it) for it in self._books]
-        if self._spot:
+        if self.is_spot:
             asked = [{**asked[0], "orderFilter": kind} for kind in ("Order", "StopOrder", "tpslOrder")]
         answers = await asyncio.gather(*(self._pages("privateGetV5OrderRealtime", it, 50) for it in asked))
         return orders.resting(self._order(row) for rows in answers for row in rows)
@@ -194,7 +190,7 @@ class BybitReading(Dialect):
     refine_order = staticmethod(refined_order)
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
-        kinds = ("spot",) if self._spot else ("linear", "inverse")
+        kinds = ("spot",) if self.is_spot else ("linear", "inverse")
         asked = ({"category": kind, "startTime": since} for kind in kinds)
         answers = await asyncio.gather(*(self._pages("privateGetV5ExecutionList", it, 100) for it in asked))
         return self._fills(row for rows in answers for row in rows)
@@ -212,7 +208,7 @@ class BybitReading(Dialect):
         rule = self.rules.get(fill.symbol, {})
         coin = rule.get("settle") or rule.get("base" if fill.side == "buy" else "quote")
         each = self._rate(rule.get("settle") or rule.get("quote"))
-        return refined_fill(fill, info, spot=self._spot, paid_in=coin, each=each)
+        return refined_fill(fill, info, spot=self.is_spot, paid_in=coin, each=each)
 
     async def flows(self, since: int) -> tuple[Flow, ...]:
         """The whole log since then; UnreadableError where that is more than one reading takes."""
@@ -234,7 +230,7 @@ class BybitReading(Dialect):
 
     async def position_mode(self) -> PositionMode | None:
         """That of the positions; of a symbol that could be held, where there are none."""
-        if self._spot:
+        if self.is_spot:
             return "one_way"
         indices = set(self._places.values())
         if not indices:

@@ -31,7 +31,7 @@ from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
 from killswitch_ccxt.equity import Wealth, from_dollars
-from killswitch_ccxt.errors import Meaning, as_venue_error, rejected
+from killswitch_ccxt.errors import Answer, Meaning, as_venue_error, rejected
 from killswitch_ccxt.instruments import Quote, is_whole, quote_of
 from killswitch_ccxt.numbers import (
     Row,
@@ -44,7 +44,6 @@ from killswitch_ccxt.numbers import (
     text,
     value_at,
 )
-from killswitch_ccxt.response_capture import Answer
 from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.venues.deribit.codes import CAPABILITIES, CODES, COSTS, LIMITS, said
 from killswitch_ccxt.venues.deribit.rows import (

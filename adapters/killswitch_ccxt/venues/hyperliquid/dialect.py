@@ -31,7 +31,7 @@ from killswitch.model.venue import (
 from killswitch_ccxt import orders
 from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
 from killswitch_ccxt.equity import Wealth
-from killswitch_ccxt.errors import GoneError
+from killswitch_ccxt.errors import Answer, GoneError
 from killswitch_ccxt.fills import of_order
 from killswitch_ccxt.instruments import Quote
 from killswitch_ccxt.numbers import (
@@ -46,7 +46,6 @@ from killswitch_ccxt.numbers import (
     rows_at,
     total,
 )
-from killswitch_ccxt.response_capture import Answer
 from killswitch_ccxt.traits import Ages, capability_table, charge
 from killswitch_ccxt.venues.hyperliquid.rows import (
     CODES,

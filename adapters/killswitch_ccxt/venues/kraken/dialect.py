@@ -34,6 +34,7 @@ from killswitch_ccxt import orders
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
 from killswitch_ccxt.equity import Wealth
+from killswitch_ccxt.errors import Answer
 from killswitch_ccxt.instruments import Quote, States
 from killswitch_ccxt.numbers import (
     NoSuchSymbolError,
@@ -46,7 +47,6 @@ from killswitch_ccxt.numbers import (
     one_of,
     value_at,
 )
-from killswitch_ccxt.response_capture import Answer
 from killswitch_ccxt.traits import Ages, capability_table, charge
 from killswitch_ccxt.venues.kraken.rows import (
     CODES,

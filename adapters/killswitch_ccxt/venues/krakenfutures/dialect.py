@@ -27,7 +27,7 @@ from killswitch_ccxt import orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
 from killswitch_ccxt.equity import Wealth, from_dollars, in_own, rates_in_dollars, worth_of
-from killswitch_ccxt.errors import first_said, row_error
+from killswitch_ccxt.errors import Answer, first_said, row_error
 from killswitch_ccxt.fills import ledger_flow, of_order, once
 from killswitch_ccxt.instruments import Quote, States, quote_of
 from killswitch_ccxt.numbers import (
@@ -48,7 +48,6 @@ from killswitch_ccxt.numbers import (
     told_of,
     value_at,
 )
-from killswitch_ccxt.response_capture import Answer
 from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.venues.krakenfutures.rows import (
     CAPABILITIES,

@@ -120,9 +120,6 @@ class Plans:
             row for row in rows if row.get("symbol") == asked["symbol"] and int(row.get("createTime") or since) >= since
         ]
 
-    def _now(self) -> int:
-        return self._client.now_ms()
-
 
 def _same(row: Row, symbol: str, request: OrderRequest) -> bool:
     """Whether a conditional order says what was sent."""

@@ -14,12 +14,12 @@ from killswitch_ccxt.errors import (
     LIMITED,
     MODE_CHANGED,
     UNKNOWN,
+    Answer,
     Meaning,
     each,
     rejected,
     unsure,
 )
-from killswitch_ccxt.response_capture import Answer
 from killswitch_ccxt.traits import capability_table, charge
 
 CODES: Final[Mapping[str, Meaning]] = {

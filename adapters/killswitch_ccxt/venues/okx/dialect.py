@@ -17,10 +17,9 @@ from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.equity import Wealth
-from killswitch_ccxt.errors import Meaning
+from killswitch_ccxt.errors import Answer, Meaning
 from killswitch_ccxt.instruments import Quote, States, marks_of, quotes, with_maximum
 from killswitch_ccxt.numbers import Row, UnreadableError, decimal, instant, positive, rows_at, text, value_at
-from killswitch_ccxt.response_capture import Answer
 from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.venues.okx import rows as okx_rows
 from killswitch_ccxt.venues.okx.codes import CAPABILITIES, CODES, COSTS, LIMITS, codes_in

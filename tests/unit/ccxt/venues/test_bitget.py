@@ -23,9 +23,8 @@ from killswitch.model.venue import (
     traits_of,
 )
 from killswitch_ccxt import adapter
-from killswitch_ccxt.errors import GoneError, ModeChangedError, as_venue_error, rejected
+from killswitch_ccxt.errors import Answer, GoneError, ModeChangedError, as_venue_error, rejected
 from killswitch_ccxt.numbers import UnreadableError
-from killswitch_ccxt.response_capture import Answer
 from killswitch_ccxt.venues.bitget.dialect import Bitget
 from killswitch_ccxt.venues.bitget.rows import flow_of, refined_fill, refined_order, rights_of, wealth_of
 from tests.faults.exchange import Market

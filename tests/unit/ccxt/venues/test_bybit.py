@@ -25,9 +25,8 @@ from killswitch.model.venue import (
     RequestExpiredError,
     VenueDownError,
 )
-from killswitch_ccxt.errors import GoneError, as_venue_error
+from killswitch_ccxt.errors import Answer, GoneError, as_venue_error
 from killswitch_ccxt.numbers import UnreadableError
-from killswitch_ccxt.response_capture import Answer
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.bybit.dialect import Bybit
 from killswitch_ccxt.venues.bybit.flows import flow_of
