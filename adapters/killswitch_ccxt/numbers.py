@@ -213,3 +213,11 @@ async def every_page(
         if cursor is None:
             return found
     raise UnreadableError(f"{what}: the list does not end after {len(found)} rows")
+
+
+def parsed(parse: Callable[[list[dict[str, Any]]], list[Row]], rows: Iterable[Row]) -> list[Row]:
+    """What ccxt makes of raw rows. UnreadableError where it stumbles over one."""
+    try:
+        return parse([dict(row) for row in rows])
+    except Exception as error:
+        raise UnreadableError(f"ccxt cannot read the venue's rows: {type(error).__name__}: {error}") from error

@@ -100,6 +100,12 @@ def quoted(position: Position, quote: Quote, rule: Row, currency: str) -> Positi
     return structs.replace(fuller, notional=worth(fuller, rule))
 
 
+def settles(rule: Row, symbol: object) -> None:
+    """UnreadableError where a contract settles in a coin that it is not of: it may be one of the account's."""
+    if rule.get("settle") not in (rule.get("base"), rule.get("quote")):
+        raise UnreadableError(f"position {symbol}: the venue's rules do not say in what it settles")
+
+
 def sized(rows: Sequence[Row], field: str) -> list[Row]:
     """The venue's rows with a size in `field`. UnreadableError for a missing size, and for one below zero."""
     sizes = [needed(row.get(field), f"the size of {row.get('symbol')}") for row in rows]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal
 
 from killswitch.model.legible import legible
@@ -50,8 +50,7 @@ class Pushing:
                     group.create_task(self._hear(kind, hear))
                 group.create_task(self._alive(hear))
         except* VenueError as several:
-            found = next(error for error in _leaves(several) if isinstance(error, VenueError))
-            raise VenueDownError(str(found)) from found
+            raise VenueDownError(str(several.exceptions[0])) from several.exceptions[0]
 
     def _mind_what_is_said(self) -> None:
         """Count what each connection says, and give it up once that is what ccxt takes for no refusal or stumbles over.
@@ -134,11 +133,3 @@ class Pushing:
                 if signs and seen.get(url) != (connection, signs):
                     seen[url] = connection, signs
                     hear(Push("alive"))
-
-
-def _leaves(group: BaseExceptionGroup[VenueError]) -> Iterator[BaseException]:
-    for each in group.exceptions:
-        if isinstance(each, BaseExceptionGroup):
-            yield from _leaves(each)
-        else:
-            yield each

@@ -87,9 +87,7 @@ class BinanceFutures(Binance):
         """Every row with a size."""
         read = [binance_rows.position(row, self.symbol_of) for row in rows]
         for symbol in {str(it["symbol"]) for it in read if it["contracts"]}:
-            rule = self.rules[symbol]
-            if rule.get("settle") not in (rule.get("base"), rule.get("quote")):
-                raise UnreadableError(f"position {symbol}: the venue's rules do not say in what it settles")
+            positions.settles(self.rules[symbol], symbol)
         return positions.contracts(positions.positions(read, self.rules, self.refine_position), self.rules)
 
     async def positions(self) -> tuple[Position, ...]:

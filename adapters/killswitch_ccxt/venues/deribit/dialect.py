@@ -39,6 +39,7 @@ from killswitch_ccxt.numbers import (
     decimal,
     every_page,
     instant,
+    parsed,
     positive,
     rows_at,
     text,
@@ -236,10 +237,7 @@ class Deribit(Dialect):
 
     def _order(self, info: Row) -> dict[str, Any]:
         """ccxt's order; it knows neither labels nor the trigger's name, and takes no notice of reduce-only."""
-        try:
-            row = self.client.ccxt.parse_order(dict(info))
-        except Exception as error:
-            raise UnreadableError(f"ccxt cannot read order {info.get('order_id')}: {error}") from error
+        (row,) = parsed(self.client.ccxt.parse_orders, [info])
         kind = str(info.get("order_type"))
         return {
             **row, "timestamp": info.get("creation_timestamp"),
@@ -268,11 +266,7 @@ class Deribit(Dialect):
         return list({str(row.get("trade_id")): row for row in rows}.values())
 
     def _as_fills(self, rows: Sequence[Row]) -> tuple[Fill, ...]:
-        try:
-            parsed = self.client.ccxt.parse_trades([dict(row) for row in rows])
-        except Exception as error:
-            raise UnreadableError(f"ccxt cannot read the venue's trades: {error}") from error
-        return fills.fills(parsed, self.refine_fill)
+        return fills.fills(parsed(self.client.ccxt.parse_trades, rows), self.refine_fill)
 
     def refine_fill(self, fill: Fill, info: Row) -> Fill:
         """`liquidation` names whose side was liquidated, `liquidity` which one was ours."""

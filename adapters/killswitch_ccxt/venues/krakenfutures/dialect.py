@@ -197,7 +197,8 @@ class KrakenFutures(Dialect):
         raise UnreadableError(f"more than {len(found)} fills since the last reading: there may be more")
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
-        return of_order(await self._last_fills(), order_id)
+        rows = rows_at(await self.client.call("privateGetFills"), "fills")
+        return of_order(once(self._fill(row) for row in rows if self._ours(row.get("symbol"))), order_id)
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         """In a short list as long as that is enough: it takes a third of what a long one does of the history pool."""
@@ -357,10 +358,6 @@ class KrakenFutures(Dialect):
         return self.taken({"id": row.get("order_id"), "status": state, "filled": filled, "average": average}, request)
 
     # Rows
-
-    async def _last_fills(self) -> tuple[Fill, ...]:
-        rows = rows_at(await self.client.call("privateGetFills"), "fills")
-        return once(self._fill(row) for row in rows if self._ours(row.get("symbol")))
 
     def _fill(self, row: Row) -> Fill:
         number, currency = identifier(row.get("fill_id"), "a fill"), row.get("fee_currency")

@@ -157,8 +157,8 @@ class Mexc(Dialect):
         mine = [it for it in rows if it.get("symbol") not in self.rules or self.concerns(self.rules[it["symbol"]])]
         for row in mine:
             _of_one_side(row)
-        for row in rows:
-            _of_a_known_coin(self.rules.get(row.get("symbol")), row.get("symbol"))
+        for symbol in {row.get("symbol") for row in rows} & self.rules.keys():
+            positions.settles(self.rules[symbol], symbol)
         found = positions.positions(mine, self.rules)
         self._margins = {
             (row["symbol"], row["side"]): (
@@ -330,12 +330,6 @@ class Mexc(Dialect):
             for row, symbol in named
             if symbol not in self.rules or self.concerns(self.rules[symbol])
         ]  # fmt: skip
-
-
-def _of_a_known_coin(rule: Row | None, symbol: object) -> None:
-    """UnreadableError where a contract settles in a coin that it is not of: it may be one of the account's."""
-    if rule is not None and rule.get("settle") not in (rule.get("base"), rule.get("quote")):
-        raise UnreadableError(f"position {symbol}: the venue's rules do not say in what it settles")
 
 
 def _of_one_side(row: Row) -> None:

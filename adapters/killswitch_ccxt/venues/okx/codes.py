@@ -87,16 +87,12 @@ def codes_in(answer: Answer) -> Iterable[str]:
 
 
 LIMITS: Final = (
-    RateLimit("orders", 60, 2.0, "symbol"),
+    *(RateLimit(name, 60, 2.0, "symbol") for name in ("orders", "cancels", "order details")),
+    *(RateLimit(name, 60, 2.0) for name in ("pending", "fills")),
+    *(RateLimit(name, 10, 2.0) for name in ("positions", "balance")),
     RateLimit("batch orders", 300, 2.0, "symbol"),
     RateLimit("account orders", 1000, 2.0),
-    RateLimit("cancels", 60, 2.0, "symbol"),
-    RateLimit("order details", 60, 2.0, "symbol"),
-    RateLimit("pending", 60, 2.0),
     RateLimit("algo pending", 20, 2.0),
-    RateLimit("fills", 60, 2.0),
-    RateLimit("positions", 10, 2.0),
-    RateLimit("balance", 10, 2.0),
     RateLimit("bills", 5, 1.0),
     RateLimit("dead man", 1, 1.0),
 )

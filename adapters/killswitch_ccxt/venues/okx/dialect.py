@@ -19,7 +19,7 @@ from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.equity import Wealth
 from killswitch_ccxt.errors import Answer, Meaning
 from killswitch_ccxt.instruments import Quote, States, marks_of, quotes, with_maximum
-from killswitch_ccxt.numbers import Row, UnreadableError, decimal, instant, positive, rows_at, text, value_at
+from killswitch_ccxt.numbers import Row, UnreadableError, decimal, instant, parsed, positive, rows_at, text, value_at
 from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.venues.okx import rows as okx_rows
 from killswitch_ccxt.venues.okx.codes import CAPABILITIES, CODES, COSTS, LIMITS, codes_in
@@ -144,12 +144,10 @@ class Okx(OkxActing):
             self._paged("private_get_trade_orders_pending", {}, "ordId"),
             *(self._paged("private_get_trade_orders_algo_pending", {"ordType": it}, "algoId") for it in ALGO_KINDS),
         )
-        parsed = self.client.ccxt.parse_orders
+        parse = self.client.ccxt.parse_orders
         waiting = [row for rows in algos for row in rows]
-        found = [okx_rows.plain_order(row, row["info"]) for row in okx_rows.parsed(parsed, plain)]
-        conditional = [
-            okx_rows.algo_order(row, row["info"], self.held_contracts) for row in okx_rows.parsed(parsed, waiting)
-        ]
+        found = [okx_rows.plain_order(row, row["info"]) for row in parsed(parse, plain)]
+        conditional = [okx_rows.algo_order(row, row["info"], self.held_contracts) for row in parsed(parse, waiting)]
         self.resting = {str(it["id"]): (False, str(it["info"]["instId"])) for it in found}
         self.resting |= {str(it["id"]): (True, str(it["info"]["instId"])) for it in conditional}
         return orders.resting([*found, *conditional])
@@ -177,7 +175,7 @@ class Okx(OkxActing):
         return self._as_fills(await self._paged("private_get_trade_fills", {"begin": since}, "billId"))
 
     def _as_fills(self, rows: Sequence[Row]) -> tuple[Fill, ...]:
-        trades = okx_rows.parsed(self.client.ccxt.parse_trades, rows)
+        trades = parsed(self.client.ccxt.parse_trades, rows)
         # Numbers of trades are counted for each instrument by itself; those of bills are not.
         named = ({**row, "id": row["info"].get("billId")} for row in trades)
         return fills.fills(named, self.refine_fill)

@@ -50,14 +50,6 @@ def only_row(answer: Any) -> Row:
     return rows[0]
 
 
-def parsed(parse: Callable[[list[Row]], list[Row]], rows: Sequence[Row]) -> list[Row]:
-    """What ccxt makes of raw rows. UnreadableError where it stumbles over one."""
-    try:
-        return parse(list(rows))
-    except Exception as error:
-        raise UnreadableError(f"ccxt cannot read the venue's rows: {type(error).__name__}: {error}") from error
-
-
 def dollar_price(account: Row, currency: str) -> Decimal | None:
     """US dollars for one of `currency`, as OKX itself reckons; None where the account has no row of it."""
     if currency == "USD":
