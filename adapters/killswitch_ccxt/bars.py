@@ -1,4 +1,4 @@
-"""A venue's public bars, for backtests."""
+"""Public bars of a venue, for backtests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from killswitch_ccxt.numbers import UnreadableError, needed
 
 
 class CcxtBars:
-    """Bars of one exchange through ccxt, as a BarHistory. No credentials are used."""
+    """Bars of one exchange through ccxt, as a BarHistory. It uses no credentials."""
 
     def __init__(self, dialect: type[Dialect], endpoint: str | None) -> None:
         self._exchange = dialect.exchange
@@ -36,7 +36,7 @@ class CcxtBars:
         return [found[ts] for ts in sorted(found) if ts >= since]
 
     async def close(self) -> None:
-        """Give back connections."""
+        """Close the connections."""
         await self._client.close()
 
 

@@ -1,4 +1,4 @@
-"""How an exchange is spoken to: the generic way, by ccxt's unified calls. What differs is overridden in `venues/`."""
+"""The generic dialect of an exchange, by ccxt's unified calls. `venues/` overrides what differs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from killswitch_ccxt.traits import Exchange
 
 PositionMode = Literal["one_way", "hedge"]
 LONGEST_WINDOW: Final = 60_000
-"""Milliseconds: the most that any venue takes for a window."""
+"""The longest window of a request that any venue accepts, in milliseconds."""
 
 
 def mode_of(is_hedged: bool | None) -> PositionMode | None:
@@ -39,28 +39,28 @@ def mode_of(is_hedged: bool | None) -> PositionMode | None:
 
 
 def is_stop(request: OrderRequest) -> bool:
-    """Whether a conditional order limits a loss, and does not take a profit: it sells on a fall or buys on a rise."""
+    """Whether a conditional order is a stop and no take-profit: it sells on a fall or buys on a rise."""
     return (request.side == "sell") is (request.trigger_when == "falls")
 
 
 class Dialect(Exchange):
-    """One account's way of speaking to its exchange. Class attributes are data, methods ask one thing each.
+    """The requests and answers of one account at its exchange. Class attributes are data; each method does one request.
 
-    Every method may raise a VenueError, and UnreadableError for an answer without sense.
+    Every method may raise a VenueError, and UnreadableError for an answer that makes no sense.
     """
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         self.client = client
         self.spec = spec
         self._holdings: tuple[str, ...] = ()
-        """Symbols that a spot account held in the last reading."""
+        """Symbols that a spot account held at the last snapshot."""
         self._corrected_rules: tuple[Mapping[str, Row] | None, Mapping[str, Row]] = (None, {})
-        """ccxt's markets as they were corrected last, and the result."""
+        """ccxt's markets that were corrected last, and the result."""
         self._last_prices = LastPrices()
 
     def concerns(self, rule: Row) -> bool:
-        """Whether a market of the venue is one that this account may hold."""
-        # Perpetual and dated contracts are held in one account, whichever of the two its document names.
+        """Whether this account may hold a market of the venue."""
+        # One account holds perpetual and dated contracts, whichever of the two its document names.
         return any(rule.get(kind) for kind in (("spot",) if self.is_spot else ("swap", "future")))
 
     @property
@@ -70,14 +70,14 @@ class Dialect(Exchange):
 
     @property
     def rules(self) -> Mapping[str, Row]:
-        """ccxt's markets by symbol, each as `corrected_rule` returns it; loaded before anything else is asked."""
+        """ccxt's markets by symbol, each as `corrected_rule` returns it. They are loaded before any other request."""
         markets: Mapping[str, Row] = self.client.ccxt.markets or {}
         if markets is not self._corrected_rules[0]:
             self._corrected_rules = markets, {symbol: self.corrected_rule(rule) for symbol, rule in markets.items()}
         return self._corrected_rules[1]
 
     def corrected_rule(self, rule: Row) -> Row:
-        """One of ccxt's markets, with what ccxt reads wrongly or leaves out."""
+        """One of ccxt's markets, corrected where ccxt parses it wrongly or leaves something out."""
         return rule
 
     def id_of(self, symbol: str) -> str:
@@ -87,7 +87,8 @@ class Dialect(Exchange):
         return str(self.rules[symbol]["id"])
 
     def rule_of(self, name: object) -> Any:
-        """ccxt's market of the venue's name of a symbol, as far as `is_ours`. NoSuchSymbolError where there is none."""
+        """ccxt's market for the venue's name of a symbol, among those that are `is_ours`. NoSuchSymbolError where there
+        is none."""
         known = (self.client.ccxt.markets_by_id or {}).get(str(name)) or ()
         found = next((rule for rule in known if self.is_ours(rule)), None)
         if found is None:
@@ -95,19 +96,19 @@ class Dialect(Exchange):
         return found
 
     def is_ours(self, rule: Row) -> bool:
-        """Whether a market is one that a row of this account can be about, where several have the same name."""
+        """Whether a row of this account can refer to a market, where several markets have the same name."""
         return True
 
     def symbol_of(self, name: object) -> str:
-        """ccxt's symbol of the venue's name of it. NoSuchSymbolError where the rules do not have it."""
+        """ccxt's symbol for the venue's name of it. NoSuchSymbolError where the rules do not have it."""
         return str(self.rule_of(name)["symbol"])
 
     # Reading
 
     async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
-        """Worth with its parts, and positions, as near to one moment as the venue allows.
+        """Equity with its parts, and positions, as close to one moment as the venue allows.
 
-        Prices of collateral are read beside it, never kept from an earlier reading.
+        Prices of collateral are fetched together with them, never kept from an earlier snapshot.
         """
         if self.is_spot:
             return await self.held()
@@ -115,31 +116,33 @@ class Dialect(Exchange):
         return wealth, found
 
     async def wealth(self) -> Wealth:
-        """The worth of a derivatives account."""
+        """The equity of a derivatives account, with its parts."""
         return in_one_currency(await self.client.call("fetch_balance"), self.spec.currency)
 
     async def worth_alone(self) -> Wealth | None:
-        """Worth while positions cannot be read; None where the venue gives both in one answer."""
+        """Equity while positions cannot be fetched; None where the venue returns both in one answer."""
         return None if self.is_spot else await self.wealth()
 
     async def positions(self) -> tuple[Position, ...]:
-        """Every open position of a derivatives account."""
+        """All open positions of a derivatives account."""
         rows = await self.client.call("fetch_positions")
         found = positions.positions(rows, self.rules, self.refine_position)
         return tuple(map(self._in_money, found))
 
     def _in_money(self, position: Position) -> Position:
-        """Without what ccxt tells in a coin that the account is not counted in: that is unknown."""
+        """The position without the amounts that ccxt states in another coin than the account's currency: they are
+        unknown."""
         if positions.in_currency(self.rules[position.symbol], self.spec.currency):
             return position
         return positions.converted(position, None)
 
     async def held(self) -> tuple[Wealth, tuple[Position, ...]]:
-        """Balances of a spot account, as positions with prices."""
+        """The balances of a spot account, as positions with prices."""
         return await self.priced(self.client.call("fetch_balance"))
 
     async def priced(self, balance: Awaitable[Row]) -> tuple[Wealth, tuple[Position, ...]]:
-        """Worth and positions of a spot account; what it held the last time is priced at the moment of its balance."""
+        """Equity and positions of a spot account; prices of the holdings of the last snapshot are fetched together with
+        the balance."""
         known = tuple(symbol for symbol in self._holdings if symbol in self.rules)
         prices: Mapping[str, Quote] = {}
         if known:
@@ -159,37 +162,37 @@ class Dialect(Exchange):
         return SpotMarket(self.rules, prices, self._last_prices, self.client.now())
 
     async def last_prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """What spot holdings are priced with."""
+        """The prices that value spot holdings."""
         return await self.quotes(symbols)
 
     def refine_position(self, position: Position, info: Row) -> Position:
-        """Add what only the venue's own row tells."""
+        """Add what only the venue's own row states."""
         return position
 
     async def orders(self) -> tuple[Order, ...]:
-        """All resting orders, conditional ones included."""
+        """All open orders, conditional ones included."""
         return orders.resting(map(self.refine_order, await self.client.call("fetch_open_orders")))
 
     def refine_order(self, row: Row) -> Row:
-        """ccxt's order, with what only the venue's own row tells put under ccxt's names."""
+        """ccxt's order, with fields of the venue's own row under ccxt's names."""
         return row
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
-        """What was filled from `since` (UTC ms) on; of `symbols` only, where the venue wants them named."""
+        """Fills from `since` (UTC ms) on; of `symbols` only, where the venue requires symbols."""
         asked = symbols if self.fills_need_symbol else (None,)
         answers = await asyncio.gather(*(self.client.call("fetch_my_trades", symbol, since) for symbol in asked))
         return fills.fills((row for rows in answers for row in rows), self.refine_fill)
 
     def refine_fill(self, fill: Fill, info: Row) -> Fill:
-        """Add what only the venue's own row tells: realised profit, cause, position side."""
+        """Add what only the venue's own row states: realised profit, cause, position side."""
         return fill
 
     def traded(self) -> Mapping[str, datetime]:
-        """Symbol → its latest trade in the ledger that `flows` read last, where `trades_in_flows`."""
+        """Symbol → its latest trade in the ledger that `flows` fetched last, where `trades_in_flows`."""
         return {}
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
-        """Money that came and went from `since` (UTC ms) on; None where the venue does not tell."""
+        """Deposits, withdrawals and other flows from `since` (UTC ms) on; None where the venue does not list them."""
         has = self.client.ccxt.has
         if has.get("fetchLedger"):
             return fills.flows(await self.client.call("fetch_ledger", None, since))
@@ -201,19 +204,19 @@ class Dialect(Exchange):
         return None
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """Best prices, last and index of `symbols`, as far as the venue tells."""
+        """Best prices, last and index price of `symbols`, as far as the venue states them."""
         if not symbols:
             return {}
         return quotes(await self.client.call("fetch_tickers", list(symbols)))
 
     async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """Mark, index and last price of `symbols`, of one moment: every question at once, and nothing from memory."""
+        """Mark, index and last price of `symbols` at one moment: all requests are concurrent, and nothing is cached."""
         return await self.quotes(symbols)
 
     async def marks(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
-        """Mark price of `symbols`, which are few and held no more: the cheapest question that tells it.
+        """Mark prices of a few `symbols` that are no longer held, by the cheapest request that returns them.
 
-        On spot it is the last price, with which holdings are priced.
+        On spot it is the last price, which also values the holdings.
         """
         found = await self.prices(symbols)
         if not self.is_spot:
@@ -226,7 +229,7 @@ class Dialect(Exchange):
         return {} if self.instrument_states is None else self.instrument_states.read(self.rules)
 
     async def position_mode(self) -> PositionMode | None:
-        """How the account counts positions; None where it cannot be told."""
+        """The position mode of the account; None where the venue does not state it."""
         if not self.has_hedge_mode:
             return "one_way"
         mode = await self.client.call("fetch_position_mode")
@@ -235,14 +238,14 @@ class Dialect(Exchange):
     # Acting
 
     def order_params(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
-        """ccxt's params of an order. In hedge mode the position side guards instead of reduce-only."""
+        """ccxt's params of an order. In hedge mode the position side replaces reduce-only."""
         params: dict[str, Any] = {"clientOrderId": request.client_order_id}
         if request.reduce_only and not self.is_spot:
             params["reduceOnly"] = True
         if request.time_in_force == "ioc":
             params["timeInForce"] = "IOC"
         if request.trigger_price is not None:
-            # As text: ccxt takes a Decimal here for nothing, and the stop would leave as an order at the market.
+            # As text: ccxt ignores a Decimal here, and the stop would be sent as a market order.
             params["triggerPrice"] = format(request.trigger_price, "f")
         if mode == "hedge":
             params |= {"hedged": True, "positionSide": request.position_side.upper()}
@@ -251,7 +254,7 @@ class Dialect(Exchange):
     def create_arguments(self, request: OrderRequest, mode: PositionMode) -> tuple[Any, ...]:
         """The arguments of ccxt's create_order. OrderRejectedError where the venue's steps would change a number.
 
-        Numbers are exact by the venue's rules when they come here; ccxt would cut what is not without a word.
+        Numbers are exact by the venue's rules at this point; ccxt would silently truncate others.
         """
         ccxt, symbol = self.client.ccxt, request.symbol
         if symbol not in self.rules:
@@ -267,9 +270,10 @@ class Dialect(Exchange):
         return (symbol, request.type, request.side, request.amount, request.price, self.order_params(request, mode))
 
     def window_of(self, *requests: OrderRequest) -> dict[str, int]:
-        """`recvWindow` for orders: counted from the time that they are dated with, it ends as theirs does at the venue.
+        """`recvWindow` for orders: counted from their timestamp, it ends with their validity at the venue.
 
-        Dated by a clock that is behind they would be refused at once, by one that is ahead they would live longer.
+        With a clock that is behind, the venue would refuse them at once; with one that is ahead, they would live
+        longer.
         """
         wanted = [request.valid_for for request in requests if request.valid_for is not None]
         if not wanted:
@@ -277,7 +281,7 @@ class Dialect(Exchange):
         return {"recvWindow": min(LONGEST_WINDOW, max(1, round(min(wanted) * 1000 + self.client.unadjusted_ms)))}
 
     def deadline_of(self, *requests: OrderRequest) -> int | None:
-        """The venue's time (ms) from which on it is to refuse orders; None where they name none."""
+        """The venue's time (ms) from which on it must refuse the orders; None where they have no limit."""
         wanted = [request.valid_for for request in requests if request.valid_for is not None]
         if not wanted:
             return None
@@ -302,7 +306,7 @@ class Dialect(Exchange):
     async def submit_batch(
         self, requests: Sequence[OrderRequest], mode: PositionMode
     ) -> Sequence[OrderReport | VenueError]:
-        """Send several orders in one request; for each, in order, what came of it."""
+        """Send several orders in one request; the result for each, in order."""
         raise VenueDownError(f"{self.exchange} takes no batches")
 
     async def close_book(self) -> None:
@@ -310,7 +314,7 @@ class Dialect(Exchange):
         raise VenueDownError(f"{self.exchange} does not close a whole book")
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
-        """ccxt's order with this client id, open or not; None only if the venue says that it has none."""
+        """ccxt's order with this client id, open or not; None only if the venue states that it has none."""
         try:
             row: Row = await self.client.call("fetch_order", None, symbol, {"clientOrderId": client_order_id})
         except GoneError:
@@ -318,47 +322,47 @@ class Dialect(Exchange):
         return row
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
-        """What was filled of one order."""
+        """The fills of one order."""
         rows = await self.client.call("fetch_my_trades", symbol, None, None, {"orderId": order_id})
         found = fills.fills(rows, self.refine_fill)
         return fills.of_order(found, order_id)
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
-        """Cancel one order. GoneError where it is gone already."""
+        """Cancel one order. GoneError where it no longer exists."""
         params = {"trigger": True} if conditional else {}
         await self.client.call("cancel_order", order_id, symbol, params, changes=True)
 
     async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
-        """Start the venue's timer, or start it again."""
+        """Start or renew the venue's timer."""
         await self.client.call("cancel_all_orders_after", int(seconds * 1000), changes=True)
 
     async def disarm_dead_man(self, symbols: Collection[str]) -> None:
-        """Stop it."""
+        """Stop the venue's timer."""
         await self.client.call("cancel_all_orders_after", 0, changes=True)
 
-    # Hearing
+    # Streams
 
     async def watch(self, method: str) -> None:
-        """Wait until the stream says something more. `method`: ccxt's."""
+        """Wait for the next message of a stream. `method`: ccxt's."""
         await self.client.call(method)
 
     @classmethod
     def refused_by(cls, message: Any) -> VenueError | None:
-        """What a message of the stream refuses, where ccxt would wait on; None for every other message."""
+        """The error of a stream message that is a refusal, where ccxt would wait on; None for every other message."""
         return None
 
-    # Being asked about
+    # Inspection
 
     async def rights(self) -> KeyRights:
         """What the credentials may do."""
         return KeyRights(note="the venue does not tell what a key may do")
 
     async def status(self) -> str | None:
-        """`ok`, or the venue's own word; None where it does not tell."""
+        """`ok`, or the venue's own text; None where it states no status."""
         if not self.client.ccxt.has.get("fetchStatus"):
             return None
         return str((await self.client.call("fetch_status")).get("status"))
 
     async def margin_mode(self) -> str | None:
-        """`cross` or `isolated`, where the account has one for all positions."""
+        """`cross` or `isolated`, where the account has one mode for all positions."""
         return None

@@ -1,4 +1,4 @@
-"""What an account is worth, in its own currency."""
+"""The equity of an account, in its own currency."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ class Wealth:
 
 
 def by_asset(rows: object, field: str = "asset") -> dict[str, Mapping[str, Any]]:
-    """The rows of an account, by the asset that each names in `field`.
+    """The rows of an account by asset, which is in `field`.
 
-    UnreadableError where they are no list, and for a row that names none, or one that another row is about: which of
-    the two is true, nobody knows.
+    UnreadableError where there is no list, for a row without an asset, and for two rows of one asset: neither can be
+    trusted.
     """
     if not isinstance(rows, list):
         raise UnreadableError("the venue says nothing of the account's assets")
@@ -78,7 +78,7 @@ def by_asset(rows: object, field: str = "asset") -> dict[str, Mapping[str, Any]]
 
 
 def lists_coins_of(assets: Iterable[str], coins: Iterable[str]) -> None:
-    """UnreadableError where `assets` lack one of the `coins` that positions are settled in: that is no zero."""
+    """UnreadableError where `assets` lack one of the `coins` that positions settle in: a missing row is not a zero."""
     missing = sorted(set(coins) - set(assets))
     if missing:
         raise UnreadableError(
@@ -92,16 +92,16 @@ def worth_of(balances: Iterable[Balance]) -> Decimal:
 
 
 def unrealized_of(balances: Iterable[Balance]) -> Decimal | None:
-    """What of `worth_of` is in no wallet; None where a balance that has a price has no wallet."""
+    """The part of `worth_of` that is in no wallet; None where a balance that has a price has no wallet."""
     return total(
         None if it.wallet is None else (it.amount - it.wallet) * it.price for it in balances if it.price is not None
     )
 
 
 def amounts(balance: Mapping[str, Any]) -> dict[str, Decimal]:
-    """Asset → what is held of it, without what is zero, of ccxt's unified balance.
+    """Asset → amount held, without zeros, of ccxt's unified balance.
 
-    UnreadableError where it does not say how much of an asset is held.
+    UnreadableError where an amount is missing.
     """
     total = balance.get("total") or {}
     found = {str(asset): needed(amount, f"what is held of {asset}") for asset, amount in total.items()}
@@ -109,15 +109,15 @@ def amounts(balance: Mapping[str, Any]) -> dict[str, Decimal]:
 
 
 def in_one_currency(balance: Mapping[str, Any], currency: str) -> Wealth:
-    """The wealth of a derivatives account that is kept in one currency: what ccxt says of that currency.
+    """The equity of a derivatives account that is kept in one currency, as ccxt's balance of that currency states it.
 
-    UnreadableError where it says nothing of it: an account that is empty is said to hold zero.
+    UnreadableError where the balance lacks the currency: an empty account has a row with zero.
     """
     row = balance.get(currency)
     total = decimal(row.get("total")) if isinstance(row, Mapping) else None
     if total is None:
         raise UnreadableError(f"the account has no {currency} at the venue: write a currency that it holds")
-    # What ccxt calls used is frozen by orders too.
+    # What ccxt calls `used` includes what orders freeze.
     return Wealth(equity=total, free=decimal(row.get("free")))  # type: ignore[union-attr] # it is one
 
 
@@ -133,7 +133,7 @@ def in_own(value: Any, price: Decimal | None, currency: str) -> Decimal | None:
 
 
 def from_dollars(dollars: Decimal, price: Decimal | None, currency: str) -> Decimal:
-    """A total in USD, in the account's currency; `price` is the venue's own of that currency, in USD."""
+    """An amount in USD, converted to the account's currency by `price`, the venue's own price of it in USD."""
     if currency == "USD":
         return dollars
     if price is None or price <= 0:

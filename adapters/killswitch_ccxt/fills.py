@@ -33,18 +33,21 @@ LEDGER: Final[Mapping[str, FlowKind]] = {
     "referral": "rebate",
     "insurance": "insurance",
 }
-"""ccxt's kinds of a ledger entry that are flows. Trades, their fees and what they realised are told by fills."""
+"""ccxt's types of a ledger entry that are flows. Fills state trades, their fees and their realised profit."""
 
 
 def fills(rows: Iterable[Row], refine: Callable[[Fill, Row], Fill] | None = None) -> tuple[Fill, ...]:
-    """Every trade, once. `refine` adds what only the venue's own row tells: realised profit, cause, position
-    side; also an id of its own where the venue counts the trades of each symbol by themselves."""
+    """Every trade, once.
+
+    `refine` adds what only the venue's own row states: realised profit, cause, position side, and an id of its own
+    where the venue numbers the trades of each symbol separately.
+    """
     read = ((_fill(row), row.get("info") or {}) for row in rows)
     return once(fill if refine is None else refine(fill, info) for fill, info in read)
 
 
 def once(found: Iterable[Fill]) -> tuple[Fill, ...]:
-    """Each of them once. UnreadableError for one that is told of two sizes: which is true, nobody knows."""
+    """Each fill once. UnreadableError for one with two different amounts: neither can be trusted."""
     by_id: dict[str, Fill] = {}
     for fill in found:
         if (known := by_id.setdefault(fill.id, fill)).amount != fill.amount:
@@ -53,7 +56,7 @@ def once(found: Iterable[Fill]) -> tuple[Fill, ...]:
 
 
 def of_order(found: Iterable[Fill], order_id: str) -> tuple[Fill, ...]:
-    """Those of one order. UnreadableError where one does not say of which it is: it may be the one asked for."""
+    """The fills of one order. UnreadableError for a fill without an order: it may belong to this one."""
     rows = tuple(found)
     nameless = [fill.id for fill in rows if fill.order is None]
     if nameless:
@@ -62,7 +65,7 @@ def of_order(found: Iterable[Fill], order_id: str) -> tuple[Fill, ...]:
 
 
 def flows(rows: Iterable[Row], kinds: Mapping[str, FlowKind] = LEDGER, currency: str | None = None) -> tuple[Flow, ...]:
-    """The entries of a ledger that are flows, signed: + came in. `currency`: of no other one."""
+    """The entries of a ledger that are flows; positive amounts are inflows. `currency`: only entries in it."""
     found = []
     for row in rows:
         kind = kinds.get(str(row.get("type")))
@@ -78,7 +81,7 @@ def flows(rows: Iterable[Row], kinds: Mapping[str, FlowKind] = LEDGER, currency:
 
 
 def moved(rows: Iterable[Row], kind: FlowKind, sign: int) -> tuple[Flow, ...]:
-    """Deposits, withdrawals or transfers that have arrived (`ok`), with the sign that they have for the account."""
+    """Completed deposits, withdrawals or transfers (`ok`), with the sign that they have for the account."""
     return tuple(
         _flow(row, kind, sign * abs(needed(row.get("amount"), "the amount")), row.get("currency"))
         for row in rows

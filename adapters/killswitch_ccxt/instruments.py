@@ -1,4 +1,4 @@
-"""ccxt's markets and tickers → instruments and prices."""
+"""Conversion of ccxt's markets and tickers to instruments and prices."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from killswitch.model.snapshot import Instrument, InstrumentState
 from killswitch_ccxt.numbers import Row, UnreadableError, decimal, flag, instant, positive, value_at
 
 ASSETS: Final = ("baseAsset", "quoteAsset")
-"""What Binance calls the two."""
+"""Binance's names of the two assets of a symbol."""
 States = Mapping[str, InstrumentState | None]
-"""Symbol → its state; None where the venue says one that is not known here."""
+"""Symbol → its state; None for a state that is not known here."""
 
 
 def with_maximum(rule: Row, *told: Any) -> Row:
-    """ccxt's market with the smallest of the maximum amounts that are `told`; None where none is."""
+    """ccxt's market with the smallest of the maximum amounts in `told`; None where there is none."""
     known = [it for it in map(positive, told) if it is not None]
     limits = rule.get("limits") or {}
     return {**rule, "limits": {**limits, "amount": {**(limits.get("amount") or {}), "max": min(known, default=None)}}}
@@ -32,11 +32,11 @@ class StateTable(NamedTuple):
     states: Mapping[str, InstrumentState]
     """The venue's word → the state."""
     passing: Collection[str]
-    """Words of which ccxt says whether trading is on."""
+    """Words for which ccxt states whether trading is on."""
 
     def read(self, rules: Mapping[str, Row]) -> dict[str, InstrumentState | None]:
-        """Symbol → its state, without symbols with a passing word. An unknown word is an unknown state: a symbol that
-        is taken for shut is not closed."""
+        """Symbol → its state, without symbols with a passing word. An unknown word is an unknown state: closing skips a
+        symbol whose state is closed."""
         words = {symbol: self._word(rule.get("info")) for symbol, rule in rules.items()}
         return {symbol: self.states.get(word) for symbol, word in words.items() if word not in self.passing}
 
@@ -46,7 +46,7 @@ class StateTable(NamedTuple):
 
 
 def is_whole(rule: Row) -> bool:
-    """Whether its symbol says what it is of: `BTC/USDT`, and of a contract the coin that it settles in."""
+    """Whether the symbol names its assets: `BTC/USDT`, and for a contract also the coin of settlement."""
     if "base" not in rule:
         return True  # kept by an earlier run, or of an exchange that names its markets otherwise
     base, quote, settle = (rule.get(name) for name in ("base", "quote", "settle"))
@@ -63,24 +63,24 @@ def is_whole(rule: Row) -> bool:
 def instruments(
     rules: Iterable[Row], states: States | None = None, *, tick_size: bool = True
 ) -> tuple[Instrument, ...]:
-    """One for each rule. `states` are those that the venue tells otherwise; `tick_size`: precisions are steps."""
+    """One instrument for each rule. `states` override those of the rules; `tick_size`: precisions are steps."""
     states = states or {}
     return tuple(_instrument(rule, states, tick_size) for rule in rules if is_whole(rule))
 
 
 class Given:
-    """What was given of them, so that only what has changed since is given again."""
+    """The instruments of the last snapshot, so that a snapshot has only those that have changed."""
 
     def __init__(self) -> None:
         self._last: tuple[Instrument, ...] = ()
         self._made_of: object = None
 
     def any_shut(self, symbols: Collection[str]) -> bool:
-        """Whether one of these takes no orders, as far as that was given."""
+        """Whether one of the symbols accepts no orders, as far as known."""
         return any(each.symbol in symbols and each.state not in ("open", None) for each in self._last)
 
     def news(self, made_of: object, make: Callable[[], tuple[Instrument, ...]]) -> tuple[Instrument, ...] | None:
-        """What of `make` is new; None where that is nothing, or where it is made of the same readings as before."""
+        """The instruments of `make` that have changed; None where none has, or the inputs are the same as before."""
         if made_of == self._made_of:
             return None
         found, old = make(), {each.symbol: each for each in self._last}
@@ -105,7 +105,7 @@ def _instrument(rule: Row, states: States, tick_size: bool) -> Instrument:
 
 
 def _known(value: Any) -> Decimal | None:
-    """A number of the rules; one that cannot be read is unknown: whatever else the venue lists goes on."""
+    """A number of the rules; an unreadable one is unknown and does not affect other instruments."""
     try:
         return decimal(value)
     except UnreadableError:
@@ -118,7 +118,7 @@ def _above_zero(value: Any) -> Decimal | None:
 
 
 def _smaller(one: Decimal | None, other: Decimal | None) -> Decimal | None:
-    """The most of a market order may be less than that of a limit order; what is known of the two."""
+    """The smaller of the two known maxima: a venue may accept less in a market order than in a limit order."""
     return min((each for each in (one, other) if each is not None), default=None)
 
 
@@ -137,7 +137,7 @@ def _state(rule: Row) -> InstrumentState | None:
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """Prices in quote units per base unit, `at` a venue time; None is unknown."""
+    """Prices in quote units per base unit, at the venue time `at`; None is unknown."""
 
     bid: Decimal | None = None
     ask: Decimal | None = None
@@ -148,14 +148,14 @@ class Quote:
 
 
 def price_of(quote: Quote) -> Decimal | None:
-    """What a holding is priced with: the last price, or the middle of the best two; None where neither is told."""
+    """The price that values a holding: the last price, or the middle of bid and ask; None where both are missing."""
     if quote.last is not None or quote.bid is None or quote.ask is None:
         return quote.last
     return (quote.bid + quote.ask) / 2
 
 
 def marks_of(found: Mapping[str, Quote]) -> dict[str, Decimal]:
-    """Symbol → its mark price, of the quotes that have one."""
+    """Symbol → its mark price, for quotes that have one."""
     return {symbol: quote.mark for symbol, quote in found.items() if quote.mark is not None}
 
 

@@ -16,7 +16,7 @@ Cursor = TypeVar("Cursor")
 Row = Mapping[str, Any]
 """One object of an answer, as JSON gives it or as ccxt parses it."""
 ODD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What reading an answer raises that has another shape than any that is known."""
+"""Exceptions that an answer of an unknown shape raises."""
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _ROUNDED = re.compile(r"[0-9.]+[eE][+][0-9]+")
 _YES = frozenset({"true", "yes", "y", "1"})
@@ -24,20 +24,21 @@ _NO = frozenset({"false", "no", "n", "0"})
 
 
 class UnreadableError(Exception):
-    """A row makes no sense; the message names it. The part of the snapshot that it is in is malformed."""
+    """A row makes no sense; the message names the row. The part of the snapshot with the row is malformed."""
 
 
 class NoSuchSymbolError(UnreadableError):
-    """A row is about a symbol that the venue's rules do not have: perhaps not yet."""
+    """A row has a symbol that the venue's rules do not have, perhaps not yet."""
 
 
 def shapeless(error: Exception) -> str:
-    """What is said of an answer that cannot be taken apart. The kind of error, since its words alone may be a name."""
+    """The message for an answer of an unknown shape. It names the kind of error, because the text alone may be a mere
+    name."""
     return f"the answer has no known shape: {type(error).__name__}: {error}"
 
 
 def decimal(value: Any) -> Decimal | None:
-    """The number, exactly as written; None for nothing. UnreadableError for what is none or beyond measure."""
+    """The number, exactly as written; None for nothing. UnreadableError for text that is no number or is too large."""
     if value is None:
         return None
     text = value if isinstance(value, str) else str(value)
@@ -48,7 +49,7 @@ def decimal(value: Any) -> Decimal | None:
 
 @lru_cache(maxsize=8192)
 def _decimal(text: str) -> Decimal | None:
-    """Remembered, since most numbers of an account are the same ones as a second ago, or zero."""
+    """Cached, since most numbers of an account are those of the last snapshot, or zero."""
     if not text:
         return None
     found = readable_number(text)
@@ -58,13 +59,13 @@ def _decimal(text: str) -> Decimal | None:
 
 
 def positive(value: Any) -> Decimal | None:
-    """A price or the like: zero and less are how venues write that there is none."""
+    """A price or the like; None for zero and less, which venues write for a missing price."""
     found = decimal(value)
     return found if found is not None and found > 0 else None
 
 
 def needed(value: Any, what: str) -> Decimal:
-    """The number; UnreadableError where it is missing or none, which says what it is about."""
+    """The number; UnreadableError where it is missing or unreadable, with `what` it is in the message."""
     try:
         found = decimal(value)
     except UnreadableError as error:
@@ -75,9 +76,10 @@ def needed(value: Any, what: str) -> Decimal:
 
 
 def text(value: Any) -> str | None:
-    """A name or a number that is one; None for nothing. UnreadableError for what is neither, or has lost digits.
+    """A name, or a number that serves as one; None for nothing. UnreadableError for other types and for rounded
+    numbers.
 
-    An id that a JSON reader or ccxt has made a float of (`1e+300`) is the same text for many ids.
+    An id that a JSON reader or ccxt has parsed as a float (`1e+300`) is the same text for many ids.
     """
     if value is None or value == "":
         return None
@@ -105,14 +107,14 @@ def one_of(table: Mapping[str, T], value: Any, what: str) -> T:
 
 
 def told_of(value: Any, what: str) -> str:
-    """A word that decides; UnreadableError where it is missing, or is no word."""
+    """A text that decides about the meaning of a row; UnreadableError where it is missing or no text."""
     if not isinstance(value, str) or not value:
         raise UnreadableError(f"{what}: {value!r} is no word")
     return value
 
 
 def not_negative(value: Decimal | None) -> Decimal | None:
-    """What is never less than zero: a negative one is not known."""
+    """A quantity that is never negative; a negative one is unknown."""
     return value if value is None or value >= 0 else None
 
 
@@ -139,13 +141,13 @@ def total(amounts: Iterable[Decimal | None]) -> Decimal | None:
 
 
 def any_flag(*values: Any) -> bool | None:
-    """Whether one of them is a yes; None where none is, and one of them is not told."""
+    """Whether one of them is true; None where none is true and one is unknown."""
     found = [flag(value) for value in values]
     return True if True in found else None if None in found else False
 
 
 def flag(value: Any) -> bool | None:
-    """A yes or no in any of the ways in which venues write one; None for nothing and for anything else."""
+    """A boolean in any of the forms that venues use; None for everything else."""
     if isinstance(value, bool):
         return value
     text = str(value).strip().lower()
@@ -153,7 +155,7 @@ def flag(value: Any) -> bool | None:
 
 
 def instant(milliseconds: Any) -> datetime | None:
-    """The UTC time; None for nothing. UnreadableError for what is no time, and for a negative one."""
+    """The UTC time; None for nothing. UnreadableError for text that is no time, and for a time before 1970."""
     if milliseconds is None or milliseconds == "":
         return None
     try:
@@ -203,7 +205,7 @@ async def every_page(
 
     `page` fetches the page at a cursor, which is None for the first one, and returns its rows and the cursor of the
     next page, None after the last one. UnreadableError where the list has more than `most` pages: a part of it would
-    pass for all of it.
+    pass for the whole list.
     """
     found: list[Row] = []
     cursor: Cursor | None = None
@@ -216,7 +218,7 @@ async def every_page(
 
 
 def parsed(parse: Callable[[list[dict[str, Any]]], list[Row]], rows: Iterable[Row]) -> list[Row]:
-    """What ccxt makes of raw rows. UnreadableError where it stumbles over one."""
+    """The result of ccxt's parser for raw rows. UnreadableError where the parser fails."""
     try:
         return parse([dict(row) for row in rows])
     except Exception as error:

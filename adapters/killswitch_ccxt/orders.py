@@ -1,4 +1,4 @@
-"""ccxt's orders → ours: resting ones for snapshots, reports for closing."""
+"""Conversion of ccxt's orders: open ones for snapshots, reports for closing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SIDES: Final[Mapping[str, Side]] = {"long": "long", "short": "short"}
 
 
 def resting(rows: Iterable[Row]) -> tuple[Order, ...]:
-    """Every order, once. UnreadableError names the row that makes no sense, and an order that is told of two sizes."""
+    """Every open order, once. UnreadableError names a row that makes no sense, and an order with two amounts."""
     found: dict[str, Order] = {}
     for order in map(_resting, rows):
         known = found.get(order.id, order)
@@ -46,10 +46,10 @@ def resting(rows: Iterable[Row]) -> tuple[Order, ...]:
 
 
 def report(row: Row, symbol: str, currency: str | None = None) -> OrderReport:
-    """The venue's account of one order of `symbol`. A fee in another asset than the account's `currency` is unknown.
+    """The report of one order of `symbol`. A fee in another asset than the account's `currency` is unknown.
 
-    An answer that only says that the order was taken is an open order of which nothing is filled yet, as far as known.
-    UnreadableError where what it says makes no sense.
+    An answer that only acknowledges the order is the report of an open order without fills. UnreadableError where the
+    answer makes no sense.
     """
     number = identifier(row.get("id"), "an order")
     told = row.get("status")
@@ -87,7 +87,8 @@ def _resting(row: Row) -> Order:
     reduce_only = flag(row.get("reduceOnly"))
     trigger = positive(row.get("triggerPrice"))
     if trigger is None and reduce_only:
-        # On an order that opens, these are what is attached to it for later: it is no conditional order itself.
+        # On an order that opens, these belong to a stop that is attached for later: the order itself is not
+        # conditional.
         trigger = positive(row.get("stopLossPrice")) or positive(row.get("takeProfitPrice"))
     price = positive(row.get("price"))
     position_side = SIDES.get(str(row.get("positionSide")).lower())
@@ -120,7 +121,7 @@ def _fee(row: Row, currency: str | None) -> Decimal | None:
 
 
 async def outcome(sending: Awaitable[OrderReport]) -> OrderReport | VenueError:
-    """What came of one order of several: its report, or the error. An unreadable answer is a MalformedAnswerError."""
+    """The result of one order of a batch: its report, or the error. An unreadable answer is a MalformedAnswerError."""
     try:
         return await sending
     except VenueError as error:

@@ -1,4 +1,4 @@
-"""ccxt's positions → ours."""
+"""Conversion of ccxt's positions."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def positions(
     rules: Rules,
     refine: Callable[[Position, Row], Position] | None = None,
 ) -> tuple[Position, ...]:
-    """Every row with a size. `refine` adds what only the venue's own row (`info`) tells.
+    """Every row with a size. `refine` adds what only the venue's own row (`info`) states.
 
-    UnreadableError names the row that makes no sense: then none of them is trusted.
+    UnreadableError names a row that makes no sense: then no position is trusted.
     """
     found = []
     for row in rows:
@@ -65,7 +65,8 @@ def _position(row: Row, rules: Rules) -> Position | None:
 
 
 def contracts(found: tuple[Position, ...], rules: Rules) -> tuple[Position, ...]:
-    """Themselves. UnreadableError where the rules of one do not make a contract of it: it would be a spot holding."""
+    """The positions unchanged. UnreadableError where the rules do not make one a contract: it would pass for a spot
+    holding."""
     odd = [position.symbol for position in found if not rules[position.symbol].get("contract")]
     if odd:
         raise UnreadableError(f"the venue's rules do not say what {', '.join(odd)} is a contract of")
@@ -84,7 +85,7 @@ def worth(position: Position, rule: Row) -> Decimal | None:
 
 
 def quoted(position: Position, quote: Quote, rule: Row, currency: str) -> Position:
-    """With what the market says, where the position itself does not; its notional too, if that is in `currency`."""
+    """The position with prices of the market where it has none itself; with a notional, if that is in `currency`."""
     is_marked = position.mark_price is not None
     fuller = structs.replace(
         position,
@@ -130,5 +131,5 @@ def converted(position: Position, rate: Decimal | None) -> Position:
 
 
 def in_currency(rule: Row, currency: str) -> bool:
-    """Whether what ccxt tells of a position is money of the account: an inverse contract is counted in its coin."""
+    """Whether ccxt's amounts of a position are in the account's currency: an inverse contract has them in its coin."""
     return not rule.get("inverse") or rule.get("settle") == currency

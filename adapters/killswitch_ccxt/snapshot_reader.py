@@ -1,9 +1,9 @@
-"""One account's snapshot, read in parts that have ages of their own.
+"""Fetches one account's snapshot in parts, each of which has an age of its own.
 
-Worth and positions are read every time, beside the marks of what is held no more. What changes rarely, or costs much
-of the venue's limits, is read when its time has come, or at once when money or a position has moved: then fills and
-flows explain it, see `ledger`. Nothing that is older than its part may be is given as if it were known, and no price
-is put beside a younger mark.
+Equity and positions are fetched every time, together with the marks of positions that were closed lately. Parts that
+change rarely or use much of the venue's limits are fetched when they are due, or at once when a balance or a position
+has changed: then fills and flows explain the change, see `ledger`. A snapshot has no part that is older than its age
+allows, and no price beside a later mark.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ from killswitch_ccxt.rules import Rules
 
 T = TypeVar("T")
 ONE_MOMENT: Final = 1.0
-"""Seconds by which a price may be older than the mark that it is put beside."""
+"""Largest age, in seconds, of a price relative to the mark beside it."""
 MARKS_PATIENCE: Final = 0.5
-"""Seconds after which the marks of what is held no more are not waited for."""
+"""Timeout, in seconds, of the marks of positions that were closed lately."""
 PARTS_OFF: Final = Decimal("1e-6")
-"""The share of the equity by which the sum of its parts may differ from it, for rounding."""
+"""The difference between the equity and the sum of its parts, as a share of the equity, that counts as rounding."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What was read every time, and when it was asked for: by our clock, and in seconds of the loop."""
+    """The parts that are fetched every time, and the time of the request: by our clock, and in seconds of the loop."""
 
     wealth: Wealth
     positions: tuple[Position, ...] | None
@@ -66,7 +66,7 @@ class _Read:
 
 
 class Reading:
-    """Reads snapshots of one account."""
+    """Fetches the snapshots of one account."""
 
     def __init__(self, client: Client, dialect: Dialect, spec: AccountSpec, rules: Rules) -> None:
         self._client = client
@@ -85,15 +85,15 @@ class Reading:
         self._shut = False
         self._odd_parts: str | None = None
         self._no_positions: str | None = None
-        """Why the last reading has worth and no positions; None where it has both, or neither."""
+        """Why the last snapshot has equity and no positions; None where it has both, or neither."""
         self._refused: RateLimitedError | None = None
         self._rules_again_at = float("-inf")
         self._skew: Part[float | None] = Part(ages.clock, phase)
 
     def kinds_of(self, order_id: str) -> tuple[bool, ...]:
-        """Whether a resting order is conditional; both answers, to be tried in turn, of one that was never read.
+        """Whether an open order is conditional; both values, to be tried in turn, for an unknown order.
 
-        Many venues keep the two kinds apart, and say of one that is asked for as the other that it is gone.
+        Many venues keep the two kinds in separate lists and report an order of the other kind as missing.
         """
         if not self._dialect.kinds_apart:
             return (False,)
@@ -101,12 +101,12 @@ class Reading:
         return (known[order_id],) if order_id in known else (False, True)
 
     def stir(self, *symbols: str) -> None:
-        """Something was done, or the venue said that something happened: orders and fills are worth a look."""
+        """Record an order or a stream message: orders and fills are fetched soon."""
         self._ledger.stir(symbols, asyncio.get_running_loop().time())
         self._orders.due = min(self._orders.due, self._orders.at + self._dialect.ages.orders_least)
 
     def remember(self, symbols: Collection[str], since: datetime | None) -> None:
-        """Symbols that were held before this reading began: their rows are asked for at the first snapshot."""
+        """Set the symbols that were held before this run: their rows are fetched at the first snapshot."""
         self._ledger.remember(symbols, since)
 
     def held_lately(self) -> frozenset[str]:
@@ -114,20 +114,20 @@ class Reading:
         return self._movement.held_lately(asyncio.get_running_loop().time())
 
     def expire(self) -> None:
-        """Every part is due at the next snapshot, whatever its age."""
+        """Make every part due at the next snapshot, whatever its age."""
         self._ledger.expire()
         for part in (self._orders, self._quotes, self._mode, self._states, self._skew):
             part.due = float("-inf")
 
     def took(self, orders: tuple[Order, ...]) -> None:
-        """The resting orders were read by someone else."""
+        """Record open orders that another request has fetched."""
         now = asyncio.get_running_loop().time()
         self._orders.took(orders, now)
 
     async def mode(self) -> PositionMode:
-        """The position mode, read anew where it is not known: without it nothing may be sent.
+        """The position mode, fetched where it is unknown: without it nothing may be sent.
 
-        VenueDownError where it cannot be read.
+        VenueDownError where it cannot be fetched.
         """
         if self._mode.value is None:
             await self._read(self._mode, self._dialect.position_mode)
@@ -137,13 +137,14 @@ class Reading:
         return self._mode.value
 
     def forget_mode(self) -> None:
-        """The position mode is not what it was."""
+        """Forget the position mode, because it has changed."""
         self._mode = Part(self._mode.every, self._mode.phase)
 
     async def snapshot(self) -> AccountSnapshot:
-        """A failure of worth or positions comes back as quality `down` or `malformed`, with the reason.
+        """The snapshot; after a failure of equity or positions, one with the quality `down` or `malformed` and the
+        reason.
 
-        RateLimitedError is raised: who counts requests must know. So is CredentialsRefusedError: a person must.
+        RateLimitedError is raised for the component that counts requests, and CredentialsRefusedError for an operator.
         """
         observed_at, began = self._client.now(), asyncio.get_running_loop().time()
         with self._client.tallied() as tally:
@@ -165,7 +166,7 @@ class Reading:
             return self._failed("malformed", str(error) if known else shapeless(error), tally, began)
 
     async def _account_or_failure(self, tally: Tally, began: float) -> _Read | AccountSnapshot:
-        """Worth and positions, or worth alone; else the snapshot that says why it is none."""
+        """Equity and positions, or equity alone; after a failure of both, the failed snapshot."""
         asked: float | None = None
         try:
             await self._rules.ready(every=SHUT_RULES if self._shut else None)
@@ -179,7 +180,7 @@ class Reading:
             tally.malformed += isinstance(error, UnreadableError)
             return self._failed("malformed", str(error), tally, began)
         except VenueError as error:
-            # Without rules nothing else of the account could be read.
+            # Without rules nothing else of the account can be read.
             alone = None if asked is None else await self._worth_alone()
             if alone is None or asked is None:
                 return self._failed("down", str(error), tally, began)
@@ -226,7 +227,7 @@ class Reading:
         )
 
     async def _worth_alone(self) -> Wealth | None:
-        """What the account is worth while its positions cannot be read; None where that cannot be had either."""
+        """The equity while positions cannot be fetched; None where the equity cannot be fetched either."""
         try:
             alone = await self._dialect.worth_alone()
         except (RateLimitedError, CredentialsRefusedError):
@@ -236,7 +237,8 @@ class Reading:
         return None if alone is None or alone.equity is None else alone
 
     async def _account_beside_marks(self, asked: float) -> tuple[Wealth, tuple[Position, ...]]:
-        """Worth and positions, and at the same moment the marks of what is held no more, for a while."""
+        """Equity and positions, and at the same moment the marks of positions that were closed lately, up to a
+        timeout."""
         gone = self._movement.gone(asked)
         if not gone:
             return await self._account()
@@ -256,7 +258,7 @@ class Reading:
         await self._read(self._marks, ask)
 
     async def _account(self) -> tuple[Wealth, tuple[Position, ...]]:
-        """Worth and positions; once more with new rules where these have no such symbol: it may be listed since."""
+        """Equity and positions; once more with new rules where the rules lack a symbol, which may be a new listing."""
         try:
             return await self._dialect.account()
         except NoSuchSymbolError:
@@ -278,7 +280,7 @@ class Reading:
             (self._skew, self._client.measure_skew),
             (self._states, dialect.states),
         )
-        # Questions are asked when they are awaited: one that is called off before has left nothing behind.
+        # Requests start when they are awaited: one that is cancelled before has no effect.
         readings += [self._read(part, ask) for part, ask in parts if part.due <= now]
         if dialect.ages.quotes is not None and self._quotes.due <= now and positions:
             symbols = sorted({it.symbol for it in positions if it.symbol in dialect.rules})
@@ -289,7 +291,7 @@ class Reading:
         await asyncio.gather(*readings)
 
     async def _read(self, part: Part[T], ask: Callable[[], Awaitable[T]]) -> bool:
-        """Read a part; a failure leaves what was known, to grow old, and makes it due again soon."""
+        """Fetch a part; a failure keeps the old value until it expires, and makes the part due again soon."""
         now = asyncio.get_running_loop().time()
         try:
             value = await ask()
@@ -305,10 +307,10 @@ class Reading:
         part.took(value, now)
         return True
 
-    # What becomes of it
+    # Results
 
     def _unread(self, now: float) -> str | None:
-        """Why parts are unknown, where reading them fails."""
+        """Why parts are unknown, where fetching them fails."""
         fills, flows = self._ledger.fills.part, self._ledger.flows.part
         parts: dict[str, Part[Any]] = {
             "orders": self._orders, "fills": fills, "flows": flows, "position mode": self._mode,
@@ -328,9 +330,9 @@ class Reading:
         return "; ".join(told) or None
 
     def _plausible(self, wealth: Wealth, positions: tuple[Position, ...]) -> None:
-        """Margin that is kept for positions, and no positions: one of the two answers is wrong.
+        """UnreadableError for margin of positions where there are no positions: one of the two answers is wrong.
 
-        Maintenance margin says it where nothing else does: some venues keep it for debts and for orders too.
+        The maintenance margin decides only where nothing else does: some venues keep it for debts and orders, too.
         """
         held, kind = wealth.margin_used, "initial"
         if held is None and not wealth.orders_maintained:
@@ -339,7 +341,7 @@ class Reading:
             raise UnreadableError(f"{kind} margin of {held} is in use by positions, and there are no positions")
 
     def _with_parts(self, wealth: Wealth) -> Wealth:
-        """Without the unrealised profit where it and the wallets do not add up to the equity: then neither is known."""
+        """Without the unrealised profit where it and the wallets do not sum up to the equity: then it is unknown."""
         gap, equity = wealth.gap, wealth.equity
         self._odd_parts = wealth.why
         if gap is None or equity is None or abs(gap) <= PARTS_OFF * max(abs(equity), Decimal(1)):
@@ -360,18 +362,18 @@ class Reading:
         return self._marks.value or {} if self._marks.at >= asked else {}
 
     def _marks_now(self, asked: float) -> tuple[Mark, ...] | None:
-        """Marks of what is held no more, read in this snapshot."""
+        """Marks of positions that were closed lately, fetched in this snapshot."""
         return tuple(Mark(symbol, mark) for symbol, mark in sorted(self._marks_since(asked).items())) or None
 
     def _priced(self, position: Position, asked: float, now: float) -> Position:
-        """With what the market says of the moment of its mark."""
+        """The position with the prices of the moment of its mark."""
         quote = (self._quotes.known(now) or {}).get(position.symbol)
         if quote is None or (position.mark_price is not None and self._quotes.at < asked - ONE_MOMENT):
             return position
         return quoted(position, quote, self._dialect.rules[position.symbol], self._spec.currency)
 
     def _new_instruments(self, positions: Iterable[Position]) -> tuple[Instrument, ...] | None:
-        """All of them the first time, and those that have changed after the rules or the states were read anew."""
+        """All instruments at first, later those that changed after the rules or the states were fetched again."""
         held, dialect = {position.symbol for position in positions}, self._dialect
         self._shut = self._given.any_shut(held)
 
@@ -399,9 +401,9 @@ class Reading:
 
 
 def _contradicted(wealth: Wealth, positions: tuple[Position, ...]) -> Wealth:
-    """Without an equity that is exactly nothing beside positions: the answer lacks what they are settled in.
+    """Without an equity of exactly zero beside positions: then the answer lacks the coin in which they settle.
 
-    One below zero is true for a moment, when an account is liquidated, and is what the switch is for.
+    A negative equity is real for a moment, during a liquidation.
     """
     if not positions or wealth.equity != 0:
         return wealth
@@ -410,7 +412,7 @@ def _contradicted(wealth: Wealth, positions: tuple[Position, ...]) -> Wealth:
 
 
 def _sound(position: Position) -> Position:
-    """Without what is never less than nothing, where it is told as if it were."""
+    """The position without a negative margin or rank, which cannot be right."""
     margin = not_negative(position.margin)
     rank = None if position.adl_rank is None or position.adl_rank < 0 else position.adl_rank
     if margin is position.margin and rank == position.adl_rank:

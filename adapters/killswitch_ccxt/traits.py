@@ -1,4 +1,4 @@
-"""What a dialect declares of its exchange, and the tables of which it declares it."""
+"""What a dialect declares of its exchange, and builders of the tables in a declaration."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from killswitch_ccxt.validation import KEY_AND_SECRET, OFFERED
 
 @dataclass(frozen=True, slots=True)
 class Ages:
-    """How often each part of a snapshot is read, in seconds; equity and positions every time. See `snapshot_reader`.
+    """How often each part of a snapshot is fetched, in seconds; equity and positions every time. See `snapshot_reader`.
 
-    They keep a snapshot inside the venue's documented limits at a tick of one second. `quotes`: None where they are
-    not read, since the positions bring what is needed.
+    They keep a snapshot inside the venue's documented limits at a tick of one second. `quotes`: None where they are not
+    fetched, since the positions bring the prices.
     """
 
     orders: float = 5.0
@@ -34,14 +34,14 @@ class Ages:
     clock: float = 300.0
     orders_least: float = 2.0
     rows_least: float = 5.0
-    """The least time between two readings of all orders, and of fills or flows, however much moves meanwhile."""
+    """Least time between two fetches of all orders, and of fills or flows, however much changes meanwhile."""
     rows_hurried: int = 6
-    """How many readings of flows a minute may be earlier than their age, because money or a position has moved."""
+    """How many fetches of flows a minute may be early, because a balance or a position has changed."""
     fills_hurried: int = 6
-    """The same of fills; each symbol counts, where symbols must be named. Together they weigh at most a tenth of what
-    the venue's limits leave to reading."""
+    """The same for fills; each symbol counts, where requests name symbols. Together they weigh at most a tenth of
+    what the venue's limits leave for snapshots."""
     hurried_saved: int = 3
-    """Hurried readings that even the smallest of these allowances saves up for the next movement."""
+    """Early fetches that even the smallest of these allowances saves up for the next change."""
     rules: float = 3600.0
 
 
@@ -77,7 +77,7 @@ def charge(limit: str, **units: int) -> tuple[Cost, ...]:
 
 
 class Exchange:
-    """What is known of an exchange before anything is asked. Class attributes are data."""
+    """What is known of an exchange before any request. Class attributes are data."""
 
     exchange: ClassVar[str] = ""
     """Its name in ccxt."""
@@ -86,56 +86,57 @@ class Exchange:
     credentials: ClassVar[Mapping[str, str]] = KEY_AND_SECRET
     """Name in an Account document → name in ccxt. All are needed."""
     more_options: ClassVar[tuple[str, ...]] = ()
-    """What an Account's `options` may say at this exchange beside what they may say everywhere."""
+    """Keys of an Account's `options` at this exchange, in addition to those of every exchange."""
     codes: ClassVar[Mapping[str, Meaning]] = {}
-    """The venue's own code, as text → what it means."""
+    """The venue's own code, as text → its meaning."""
     code_form: ClassVar[re.Pattern[str] | None] = None
-    """How the venue writes its codes; one of this form that is not among `codes` is a refusal all the same. None where
-    nothing but a known code, or a narrow class of ccxt's, is one."""
+    """The form of the venue's codes; an unknown code in this form is a refusal, too. None where only a known code,
+    or a narrow class of ccxt's, is one."""
     limits: ClassVar[tuple[RateLimit, ...]] = ()
     costs: ClassVar[tuple[Cost, ...]] = ()
-    """Of a snapshot: what one costs on average at a tick of one second, with the parts at their `ages`."""
+    """Costs; that of a snapshot is the average at a tick of one second, with the parts at their `ages`."""
     client_ids: ClassVar[ClientIdRule] = ClientIdRule()
     batch: ClassVar[int] = 1
     whole_book: ClassVar[bool] = False
     dead_man: ClassVar[DeadManRule | None] = None
     fees_by_fills: ClassVar[bool] = False
     order_life: ClassVar[OrderLife] = OrderLife(names="none")
-    """How late an order may arrive; of an exchange that nobody has looked at, nothing is known."""
+    """How late an order may arrive; unknown for an exchange that was not examined."""
     window: ClassVar[int | None] = None
-    """Milliseconds after its timestamp for which the venue takes a request, as ccxt says it; None where it does not."""
+    """Milliseconds after its timestamp for which the venue accepts a request, as ccxt states it; None without such a
+    window."""
     streams: ClassVar[tuple[Literal["orders", "positions", "balance"], ...]] = ()
-    """What ccxt can watch without naming a symbol."""
+    """Streams that ccxt can watch without a symbol."""
     ages: ClassVar[Ages] = Ages()
     capabilities: ClassVar[tuple[Capability, ...]] = ()
     has_hedge_mode: ClassVar[bool] = False
     changes_by_get: ClassVar[bool] = False
-    """Whether orders are sent by GET, so that a failed GET may have done something."""
+    """Whether orders are sent by GET, so that a failed GET may have had an effect."""
     kinds_apart: ClassVar[bool] = True
-    """Whether an order must be cancelled as the kind that it is, conditional or not."""
+    """Whether the cancellation of an order must state whether it is conditional."""
     fills_need_symbol: ClassVar[bool] = False
     keeps_rules: ClassVar[bool] = False
-    """Whether ccxt's markets of some symbols are all that reading and closing these needs: what an exchange keeps
-    beside them would be missing after a restart."""
+    """Whether ccxt's markets of some symbols suffice to read and close these: what an exchange stores elsewhere
+    would be missing after a restart."""
     rows_whole: ClassVar[frozenset[Literal["fills", "flows"]]] = frozenset({"fills", "flows"})
-    """Lists of rows that come whole: `fills`, or `flows`, gives every row since the time asked for, or raises. Only of
-    these a snapshot says up to when they are known."""
+    """Complete lists: `fills`, or `flows`, returns every row since the requested time, or raises. Only for these a
+    snapshot states up to when they are known."""
     trades_in_flows: ClassVar[bool] = False
-    """Whether the ledger that `flows` reads has every trade, so that `traded` says whose fills are to be asked for."""
+    """Whether the ledger of `flows` has every trade, so that `traded` names the symbols whose fills are fetched."""
     instrument_states: ClassVar[StateTable | None] = None
-    """How the venue's own rules tell states beyond ccxt's open and halted; None where they tell none."""
+    """How the venue's own rules state more than ccxt's open and halted; None where they do not."""
     tried: ClassVar[str] = "parsed answers only"
-    """Against what the adapter was tried, for people."""
+    """How the adapter was tested, for people."""
 
     def __init_subclass__(cls) -> None:
-        """What an Account document can ask of an exchange is in `validation`, where it is read without a dialect."""
+        """Copy what an Account document can request from `validation`, which is usable without a dialect."""
         offered = OFFERED.get(cls.exchange)
         if offered is not None:
             cls.markets, cls.environments, cls.credentials = offered.markets, offered.environments, offered.credentials
 
     @classmethod
     def traits_for(cls, spec: AccountSpec) -> VenueTraits:
-        """What closing has to know of the venue, for this kind of account."""
+        """The venue's traits for this kind of account."""
         return VenueTraits(
             limits=cls.limits, costs=cls.costs, batch=cls.batch, whole_book=cls.whole_book,
             client_ids=cls.client_ids, dead_man=cls.dead_man, fees_by_fills=cls.fees_by_fills,
@@ -144,7 +145,7 @@ class Exchange:
 
     @classmethod
     def order_life_for(cls, spec: AccountSpec) -> OrderLife:
-        """How late an order of this account may arrive: where ccxt says a window with each request, no later."""
+        """How late an order of this account may arrive: not after the window that ccxt states with each request."""
         if cls.window is None:
             return cls.order_life
         told = spec.options.get("ccxt")
@@ -153,7 +154,7 @@ class Exchange:
 
     @classmethod
     def credentials_of(cls, given: Mapping[str, str]) -> dict[str, str]:
-        """Credentials by ccxt's names. None at all are fine: then only public questions can be asked."""
+        """Credentials by ccxt's names. Without any, only public requests are possible."""
         return {cls.credentials[name]: value for name, value in given.items()}
 
     @classmethod
@@ -163,7 +164,7 @@ class Exchange:
 
     @classmethod
     def codes_of(cls, answer: Answer) -> Iterable[str]:
-        """The venue's own codes in a refusal, the most telling one first."""
+        """The venue's own codes in a refusal, the most specific one first."""
         body = answer.body
         if not isinstance(body, Mapping):
             return ()
@@ -171,10 +172,10 @@ class Exchange:
 
     @classmethod
     def verdicts(cls) -> Verdicts:
-        """How the venue says no."""
+        """The venue's codes and their form."""
         return Verdicts(cls.codes, cls.code_form)
 
     @classmethod
     def used_from(cls, headers: Mapping[str, str], path: str) -> Mapping[str, int]:
-        """What the venue's headers (names in lower case) say of its own count: limit → units."""
+        """The venue's own counts in its headers (names in lower case): limit → units."""
         return {}

@@ -1,4 +1,4 @@
-"""What an Account document can ask of each exchange, told without ccxt."""
+"""What an Account document can request of each exchange, checked without ccxt."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from killswitch.model.words import Market
 
 
 def misfits(account: WrittenAccount) -> Iterator[Misfit]:
-    """Every one of them. Of an exchange that only ccxt knows, its name is all that is looked at."""
+    """All misfits of an account. For an exchange that only ccxt knows, the name alone is checked."""
     if account.exchange is None:
         yield Misfit(
             ("exchange",),
@@ -30,7 +30,7 @@ def misfits(account: WrittenAccount) -> Iterator[Misfit]:
 
 
 def misfits_of(account: WrittenAccount, exchange: str, offered: Offered) -> Iterator[Misfit]:
-    """Every one of an account at an exchange that offers this."""
+    """All misfits of an account at an exchange with this offer."""
     yield from _market(account, exchange, offered)
     yield from _environment(account, exchange, offered)
     if offered.currencies is not None and account.currency not in offered.currencies:
@@ -43,14 +43,14 @@ def misfits_of(account: WrittenAccount, exchange: str, offered: Offered) -> Iter
 
 
 def not_installed() -> Misfit | None:
-    """What to install where there is no ccxt."""
+    """What to install where ccxt is missing."""
     if find_spec("ccxt") is not None:
         return None
     return Misfit(("adapter",), "ccxt is not installed", "pip install '.[ccxt]' in a clone of Killswitch")
 
 
 def names_of_ccxt() -> frozenset[str]:
-    """The exchanges of the ccxt that is installed, by its files: importing it takes seconds. Empty where none is."""
+    """The exchanges of the installed ccxt, by its files: an import takes seconds. Empty where ccxt is missing."""
     try:
         found = find_spec("ccxt")
         folders = (found.submodule_search_locations if found is not None else None) or ()
@@ -92,7 +92,7 @@ def _environment(account: WrittenAccount, exchange: str, offered: Offered) -> It
 
 
 def _credentials(account: WrittenAccount, exchange: str, offered: Offered) -> Iterator[Misfit]:
-    """Without any, only public questions can be asked, which is no mistake."""
+    """Without any credentials only public requests are possible, which is no mistake."""
     names = tuple(offered.credentials)
     given = account.credentials
     missing = [name for name in names if name not in given] if given else []
@@ -116,7 +116,7 @@ def _credentials(account: WrittenAccount, exchange: str, offered: Offered) -> It
 
 
 def _meant(odd: str, missing: Collection[str], offered: Offered) -> str | None:
-    """The missing one that an unknown name stands for: by ccxt's name for it, or by the nearest."""
+    """The missing name that an unknown one probably means: by ccxt's name of it, or by similarity."""
     for name in missing:
         if offered.credentials[name] == odd:
             return name
@@ -129,7 +129,7 @@ WALLET: Final[Mapping[str, str]] = MappingProxyType({"wallet_address": "walletAd
 
 
 class Offered(NamedTuple):
-    """`venue`: whose exchange it is, since some venues are several exchanges to ccxt."""
+    """What an exchange offers. `venue`: its operator, since some venues are several exchanges in ccxt."""
 
     venue: str
     markets: tuple[Market, ...]
@@ -137,9 +137,9 @@ class Offered(NamedTuple):
     credentials: Mapping[str, str] = KEY_AND_SECRET
     """Name in an Account document → name in ccxt. All are needed."""
     currencies: tuple[str, ...] | None = None
-    """In which an account can be counted; None where that is not bound to a list."""
+    """Possible currencies of an account; None where there is no fixed list."""
     keeps_apart: bool = False
-    """Whether an account sees the positions of its own settlement currency only, as the wallets there are apart."""
+    """Whether an account covers only the positions of its own settlement currency, because wallets are separate."""
 
 
 OFFERED: Final[Mapping[str, Offered]] = {
@@ -165,7 +165,7 @@ OFFERED: Final[Mapping[str, Offered]] = {
 
 
 def elsewhere(exchange: str, market: str) -> tuple[str, ...]:
-    """The exchanges under which the same venue has that market."""
+    """Exchanges of the same venue that have the market."""
     here = OFFERED.get(exchange)
     if here is None:
         return ()

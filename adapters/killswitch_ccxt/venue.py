@@ -1,4 +1,4 @@
-"""One account at a ccxt exchange, as a VenueAdapter. What only some venues offer it offers only there."""
+"""One account at a ccxt exchange, as a VenueAdapter, with optional methods only where the venue supports them."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from killswitch_ccxt.validation import OFFERED, Offered, misfits_of
 
 T = TypeVar("T")
 OPTIONS = ("timeout", "ccxt", "ignore_assets", "unpriced")
-"""What an Account's `options` may say at every exchange."""
+"""Keys of an Account's `options` at every exchange."""
 CLOCK = "clock"
-"""The time that a program goes by which makes the adapter itself."""
+"""The option with the clock of a program that creates the adapter itself."""
 
 
 class CcxtVenue:
-    """One account. No connection is made before the first question."""
+    """One account. No connection is opened before the first request."""
 
     def __init__(self, spec: AccountSpec, dialect: type[Dialect]) -> None:
         """ValueError for a market, an environment or credentials that the venue does not have."""
@@ -62,12 +62,12 @@ class CcxtVenue:
         if self.traits.dead_man is not None:
             self.arm_dead_man: Callable[[float, Collection[str]], Awaitable[None]] = self._arm_dead_man
             self.disarm_dead_man: Callable[[Collection[str]], Awaitable[None]] = self._disarm_dead_man
-        # With another address for requests and none for streams, a stream would leave for the venue itself.
+        # With an endpoint for requests and none for streams, a stream would connect to the venue itself.
         if dialect.streams and (spec.endpoint is None or spec.endpoint_ws is not None):
             self.listen: Callable[[Callable[[Push], None]], Awaitable[None]] = self._listen
 
     def used(self) -> Mapping[str, int]:
-        """What the venue's last answers said of its own count."""
+        """The venue's own count in its last answers."""
         return self._client.used
 
     async def snapshot(self) -> AccountSnapshot:
@@ -172,7 +172,7 @@ class CcxtVenue:
         ]
 
     def _learn_from(self, answer: object) -> None:
-        """A refusal that names the position mode says that what is known of it is wrong."""
+        """After a refusal because of the position mode, the known mode is wrong."""
         if isinstance(answer, ModeChangedError):
             self._reading.forget_mode()
 
@@ -215,7 +215,7 @@ def _check(spec: AccountSpec, dialect: type[Dialect]) -> None:
 
 
 async def _answered(question: Awaitable[T]) -> T:
-    """The answer; what is raised is a VenueError, whatever the answer looked like."""
+    """The answer to a request; every failure is a VenueError."""
     try:
         return await question
     except VenueError:
@@ -223,12 +223,12 @@ async def _answered(question: Awaitable[T]) -> T:
     except UnreadableError as error:
         raise MalformedAnswerError(str(error)) from error
     except Exception as error:
-        # Of a dialect that met a shape that nobody knows, or of ccxt where it was used beside `Client.call`.
+        # From a dialect that met an unknown shape, or from ccxt where it is used outside `Client.call`.
         raise MalformedAnswerError(f"the answer has no known shape: {type(error).__name__}: {error}") from error
 
 
 async def _sensible(question: Awaitable[T]) -> T:
-    """The answer, to a question to which "gone" and "so already" are no answers: then they are nonsense."""
+    """The answer to a request for which "gone" and "already so" are no valid answers."""
     try:
         return await _answered(question)
     except (GoneError, AlreadySoError) as error:
@@ -236,9 +236,9 @@ async def _sensible(question: Awaitable[T]) -> T:
 
 
 async def inspection(client: Client, dialect: Dialect) -> Inspection:
-    """Ask everything at once; what cannot be told is None, with a note that says why.
+    """Inspect the account by concurrent requests; what cannot be read is None, with a note that states why.
 
-    CredentialsRefusedError where the key may not even read the account: a refusal of one question says less.
+    CredentialsRefusedError where the key may not read the account; one refused request is only a note.
     """
     notes: list[str] = []
     refused: list[CredentialsRefusedError] = []
@@ -273,7 +273,7 @@ async def inspection(client: Client, dialect: Dialect) -> Inspection:
 
 
 async def _reads(dialect: Dialect) -> bool:
-    """Whether the credentials are good for reading the account; an answer of another kind says nothing against them."""
+    """Whether the credentials may read the account; other failures do not count against them."""
     try:
         await dialect.account()
     except CredentialsRefusedError:
@@ -284,9 +284,10 @@ async def _reads(dialect: Dialect) -> bool:
 
 
 def told_apart(error: VenueError, request: OrderRequest, rule: Mapping[str, Any] | None) -> VenueError:
-    """`error`, or a refusal with a reason where the venue named none and the amount is outside the symbol's rules.
+    """The error, with a reason where the venue gave none and the amount violates the symbol's rules.
 
-    Several venues call every wrong amount by one name; closing leaves what is too small and cuts what is too large.
+    Several venues have one code for every wrong amount; closing skips amounts that are too small and splits those that
+    are too large.
     """
     if not isinstance(error, OrderRejectedError) or error.reason != "other" or rule is None:
         return error

@@ -1,4 +1,4 @@
-"""Any other exchange that ccxt knows: its unified calls, with what is missing detected and said."""
+"""The generic dialect of any other exchange that ccxt knows: unified calls, with capabilities that ccxt reports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ASKED: Final[Mapping[str, str]] = {
     "position mode": "fetchPositionMode", "find by client id": "fetchOrder", "clock": "fetchTime", "bars": "fetchOHLCV",
     "sandbox": "sandbox",
 }  # fmt: skip
-"""Capability → the entry of ccxt's `has` that decides it."""
+"""Capability → the entry of ccxt's `has` that decides about it."""
 _NOT_GENERIC: Final[Mapping[str, str]] = {
     "trigger orders": "partly, asked for with ccxt's trigger flag; whether that brings all of them is not known",
     "batch orders": "no, no two exchanges answer a batch alike, so orders are sent one by one",
@@ -32,7 +32,7 @@ _NOT_GENERIC: Final[Mapping[str, str]] = {
 
 @cache
 def generic(exchange: str) -> type[Dialect]:
-    """A dialect made of what ccxt says of the exchange. ValueError if it knows none of that name."""
+    """A dialect from ccxt's description of the exchange. ValueError if ccxt has no exchange of that name."""
     described = _described(exchange)
     has = described.has
     rate = max(1, round(1000 / float(described.rateLimit or 1000)))
@@ -59,16 +59,16 @@ def generic(exchange: str) -> type[Dialect]:
 
 
 class Generic(Dialect):
-    """What cannot be taken for granted of an exchange that nobody has looked at.
+    """The dialect of an exchange that was not examined.
 
-    Whether a balance has unrealised profit in it, each exchange decides for itself, so that no wallet is told; and
-    whether a list of rows came whole, nobody can say.
+    Whether a balance includes unrealised profit is unknown, so no wallet is reported; whether a list of rows is
+    complete is unknown, too.
     """
 
     rows_whole = frozenset()
 
     def refine_fill(self, fill: Fill, info: Mapping[str, Any]) -> Fill:
-        """Many exchanges count trades of each symbol by themselves."""
+        """The fill with the symbol in its id: many exchanges number the trades of each symbol separately."""
         return structs.replace(fill, id=f"{fill.symbol}:{fill.id}")
 
 

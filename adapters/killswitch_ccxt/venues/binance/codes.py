@@ -1,8 +1,8 @@
-"""Binance's codes: what each means, for futures, spot and margin alike, and what its headers count.
+"""Binance's error codes for futures, spot and margin, and the counters in its headers.
 
-Of codes with several meanings the message decides, so messages are looked up before codes; and words that leave the
-fate open go before the code that they come with. Where the documents of futures and of spot differ, those of the market
-are used: on futures an internal error in the words of the documents is surely not done, on spot it may be.
+Where a code has several meanings the message decides, so messages are looked up before codes; a text that leaves the
+outcome open goes before the code that it comes with. Where the documents of futures and spot differ, those of the
+market apply: on futures an internal error in the documented words is surely not done, on spot it may be.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ COINM: Final[Mapping[str, Meaning]] = {
     **each(rejected("market_closed"), -4089, -4189),
     **each(rejected("permission"), -4090),
 }  # fmt: skip
-"""COIN-M numbers some of its refusals in another way than USD-M does, as its own list of error codes shows."""
+"""Refusals that COIN-M numbers differently from USD-M, as its own list of error codes shows."""
 SPOT: Final[Mapping[str, Meaning]] = {
     **CODES,
     **each(UNKNOWN, -1004, -5041),  # −1004 concerns addresses on futures; with −5041 it waited too long in the queue
@@ -85,9 +85,9 @@ _OPEN: Final = re.compile(
     r"|(system|server) (is )?busy|overloaded|system abnormality",
     re.IGNORECASE,
 )
-"""Words of a refusal that do not say that nothing was done, whatever code they come with."""
+"""Text of a refusal that leaves open whether something was done, whatever its code."""
 _TELLING: Final = frozenset({"-1003", "-1015", "-1021", "-4188", "-5028"})
-"""Codes that are sure whatever their words: not listened to, or too late."""
+"""Codes that are definite whatever their text: rate limits, and expired requests."""
 
 _COUNTERS: Final[Mapping[str, str]] = {
     "x-mbx-used-weight-1m": "weight",
@@ -99,7 +99,7 @@ _COUNTERS: Final[Mapping[str, str]] = {
 
 
 def codes_in(body: Any) -> Iterable[str]:
-    """What a refusal, or a refused row of a batch, says of itself; the most telling word first."""
+    """The codes of a refusal, or of a refused row of a batch; the most specific one first."""
     if not isinstance(body, Mapping):
         return ()
     text, code = str(body.get("msg") or ""), body.get("code")
@@ -110,14 +110,14 @@ def codes_in(body: Any) -> Iterable[str]:
 
 
 def codes_of(answer: Answer) -> Iterable[str]:
-    """As `codes_in`, of a whole answer; a gateway's own refusal has no body that could be read."""
+    """The codes of a whole answer, as `codes_in`; the refusal of a gateway has no readable body."""
     if answer.status in (418, 429):
         return ("-1003",)
     return (*codes_in(answer.body), *(["5xx"] if answer.status >= 500 else []))
 
 
 LONGEST_COUNT: Final = 12
-"""Digits of a count that can be one."""
+"""Most digits of a plausible count."""
 
 
 def used_from(headers: Mapping[str, str]) -> Mapping[str, int]:

@@ -1,4 +1,4 @@
-"""Binance COIN-M futures (`binancecoinm`): inverse contracts, margined in the coin that they are of."""
+"""Binance COIN-M futures (`binancecoinm`): inverse contracts with margin in their base coin."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ _DIFFERENT: Final = {
 
 
 class BinanceCoinm(BinanceFutures):
-    """Each coin is a wallet of its own; there are no totals. The account's currency is one of the coins, or USD."""
+    """One COIN-M account. Each coin has a wallet of its own, and there are no totals. The account's currency is one of
+    the coins, or USD."""
 
     exchange = "binancecoinm"
     api = "dapiPrivate"
@@ -48,7 +49,7 @@ class BinanceCoinm(BinanceFutures):
         self._premium: asyncio.Future[Any] | None = None
 
     def corrected_rule(self, rule: Row) -> Row:
-        """ccxt takes a contract whose size is missing for one of a dollar."""
+        """The rule without a size where the venue states none: ccxt assumes one dollar."""
         is_sized = "info" not in rule or _is_size((rule.get("info") or {}).get("contractSize"))
         return super().corrected_rule(rule if is_sized else {**rule, "contractSize": None})
 
@@ -56,9 +57,9 @@ class BinanceCoinm(BinanceFutures):
         return mode_of(flag((await self.ask("GetPositionSideDual")).get("dualSidePosition")))
 
     async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
-        """The index is asked for beside worth and positions each time: what coins are worth is of the same moment.
+        """Equity and positions, with the index fetched at the same moment to value the coins.
 
-        It may fail where everything is in the account's own coin.
+        The index may fail where everything is in the account's own coin.
         """
         body, rows, premium = await asyncio.gather(
             self.client.call(self.account_method), self.read_positions(), self._premium_or_failure()
@@ -84,8 +85,11 @@ class BinanceCoinm(BinanceFutures):
             return error
 
     def worth_of(self, body: Row, dollars: Mapping[str, Decimal]) -> Wealth:
-        """The coins at the venue's index, `dollars`. UnreadableError where a coin is held that has none,
-        and for a list without a row: Binance lists every coin, whatever is held of it."""
+        """The equity of the coins at the venue's index, `dollars`.
+
+        UnreadableError where a held coin has no price, and for an empty list: Binance lists every coin, even with a
+        zero balance.
+        """
         currency, rows = self.spec.currency, by_asset(body.get("assets"))
         if not rows:
             raise UnreadableError("the venue lists no asset at all, which it does of no account")
@@ -103,20 +107,20 @@ class BinanceCoinm(BinanceFutures):
         )  # fmt: skip
 
     async def _premium_rows(self) -> list[Row]:
-        """Index and mark of all contracts: one question, whoever asks at the same time."""
+        """Index and mark of all contracts; concurrent callers share one request."""
         if self._premium is None or self._premium.done():
             self._premium = asyncio.ensure_future(self.client.call("dapiPublicGetPremiumIndex"))
         return rows_at(await asyncio.shield(self._premium))
 
     async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """Mark, index and last by two questions."""
+        """Mark, index and last price by two requests."""
         return await self._quotes(symbols, "dapiPublicGetTickerPrice")
 
     async def marks(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
         return marks_of(await self._quotes(symbols))
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """Best prices and the last one; the mark comes with the positions."""
+        """Best prices and last price; the positions bring the mark."""
         return await self._quotes(symbols, "dapiPublicGetTickerBookTicker", "dapiPublicGetTickerPrice")
 
     async def _quotes(self, symbols: Sequence[str], *methods: str) -> Mapping[str, Quote]:
@@ -129,7 +133,7 @@ class BinanceCoinm(BinanceFutures):
 
 
 def _is_size(told: object) -> bool:
-    """Whether a rule tells how many dollars a contract is of."""
+    """Whether a rule states the contract size in dollars."""
     try:
         return not isinstance(told, bool) and positive(told) is not None
     except UnreadableError:
@@ -137,14 +141,14 @@ def _is_size(told: object) -> bool:
 
 
 def _dollars(rows: Sequence[Row] | Exception) -> dict[str, Decimal]:
-    """Coin → the index price of its perpetual contract, in USD; of the dollar alone where the index failed."""
+    """Coin → index price of its perpetual contract, in USD; only the dollar where the index failed."""
     told = () if isinstance(rows, Exception) else rows
     prices = {str(row.get("pair")).removesuffix("USD"): positive(row.get("indexPrice")) for row in told}
     return {"USD": Decimal(1), **{coin: price for coin, price in prices.items() if price is not None}}
 
 
 def _summed(rows: Mapping[str, Row], prices: Mapping[str, Decimal], name: str) -> Decimal | None:
-    """Of all coins that have a price; None where one of them does not say, or says less than nothing."""
+    """The sum over all coins that have a price; None where an amount is missing or negative."""
     told = [(asset, not_negative(decimal(row.get(name)))) for asset, row in rows.items() if asset in prices]
     return total(None if amount is None else amount * prices[asset] for asset, amount in told) if told else None
 

@@ -1,4 +1,4 @@
-"""What Binance's futures, spot and margin have in common: the same questions under other addresses."""
+"""Common parts of Binance's futures, spot and margin: the same requests at different endpoints."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from killswitch_ccxt.venues.binance import codes, rows
 
 Ask = Callable[[Row], Awaitable[Any]]
 PAGE: Final = 1000
-"""The most rows of one answer. Unasked the venue gives half as many, or fewer."""
+"""Most rows of one answer. By default the venue returns half as many, or fewer."""
 PAGES: Final = 20
-"""Answers to one question, at most."""
+"""Most pages of one list."""
 
 
 class Binance(Dialect):
@@ -35,7 +35,7 @@ class Binance(Dialect):
     keeps_rules = True
     trades_endpoint: ClassVar[str]
     trading_right: ClassVar[str]
-    """The name of the right that a key needs to trade here."""
+    """The permission that a key needs to trade here."""
 
     @classmethod
     def codes_of(cls, answer: Answer) -> Iterable[str]:
@@ -46,7 +46,7 @@ class Binance(Dialect):
         return codes.used_from(headers)
 
     def method_of(self, what: str) -> str:
-        """ccxt's implicit method for an endpoint of this system, such as `GetOpenOrders`."""
+        """ccxt's implicit method of an endpoint of this system, such as `GetOpenOrders`."""
         raise NotImplementedError
 
     async def ask(self, what: str, params: Row | None = None, *, changes: bool = False, places: bool = False) -> Any:
@@ -71,7 +71,7 @@ class Binance(Dialect):
 
 
 def rights_of(row: Row, trading_right: str) -> KeyRights:
-    """The venue's own list of what a key may do. `trading_right`: the right that trading here needs."""
+    """The permissions of a key. `trading_right`: the permission that trading here needs."""
     moves = [flag(row.get(name)) for name in ("enableInternalTransfer", "permitsUniversalTransfer")]
     return KeyRights(
         read=flag(row.get("enableReading")), trade=flag(row.get(trading_right)),
@@ -81,9 +81,9 @@ def rights_of(row: Row, trading_right: str) -> KeyRights:
 
 
 async def trades(ask: Ask, asked: Row, first: Row) -> list[Row]:
-    """Every trade from where `first` begins (a time or a number) on: the venue takes a time for the first page only.
+    """Every trade from `first` (a time or a number) on: the venue accepts a time for the first page only.
 
-    UnreadableError where the list does not end: half of it would be taken for all that was filled.
+    UnreadableError where the list does not end: a part of it would pass for all fills.
     """
     found: dict[str, Row] = {}
     begin = first

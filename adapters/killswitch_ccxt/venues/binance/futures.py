@@ -1,6 +1,6 @@
-"""What Binance's two futures systems, USD-M and COIN-M, have in common: the same questions under other addresses.
+"""Common parts of Binance's futures systems USD-M and COIN-M: the same requests at different endpoints.
 
-Everything about the account is asked by the venue's own endpoints and read from its own rows, see `rows`.
+Every request about the account uses the venue's own endpoints, and `rows` reads the venue's own rows.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from killswitch_ccxt.venues.binance.dialect import PAGE, Binance, by_time
 
 
 class BinanceFutures(Binance):
-    """One-way and hedge mode, cross and isolated margin."""
+    """One futures account, in one-way or hedge mode, with cross or isolated margin."""
 
     api: ClassVar[str]
-    """The beginning of ccxt's implicit methods: `fapiPrivate`."""
+    """The prefix of ccxt's implicit methods: `fapiPrivate`."""
     account_method: ClassVar[str]
     positions_method: ClassVar[str]
     codes: ClassVar[Mapping[str, Meaning]] = binance_codes.FUTURES
@@ -49,7 +49,7 @@ class BinanceFutures(Binance):
     trades_endpoint = "GetUserTrades"
     trading_right = "enableFutures"
     trades_in_flows = True
-    # An income history weighs 30, a list of fills 5: 4 and 6 of them a minute are 150 of the 1200 of reading's half.
+    # An income history weighs 30, a list of fills 5: 4 and 6 of them a minute are 150 of the 1200 for snapshots.
     ages = Ages(
         orders=20.0, fills=30.0, flows=60.0, quotes=20.0, orders_least=15.0, rows_least=10.0, states=30.0,
         rows_hurried=4, fills_hurried=6,
@@ -70,21 +70,21 @@ class BinanceFutures(Binance):
         }
 
     def corrected_rule(self, rule: Row) -> Row:
-        """The most that one order may be is the most that a market order may be."""
+        """The rule with the maximum of a market order, where that is smaller, as the maximum of any order."""
         limits = rule["limits"]
         return with_maximum(rule, (limits.get("amount") or {}).get("max"), (limits.get("market") or {}).get("max"))
 
     def method_of(self, what: str) -> str:
         return f"{self.api}{what}"
 
-    # Reading
+    # Snapshot
 
     async def read_positions(self) -> list[Row]:
         """The venue's own rows."""
         return rows_at(await self.client.call(self.positions_method))
 
     def positions_of(self, rows: Iterable[Row]) -> tuple[Position, ...]:
-        """Every row with a size."""
+        """Every position with a size."""
         read = [binance_rows.position(row, self.symbol_of) for row in rows]
         for symbol in {str(it["symbol"]) for it in read if it["contracts"]}:
             positions.settles(self.rules[symbol], symbol)
@@ -98,15 +98,15 @@ class BinanceFutures(Binance):
         return position if rank is None else structs.replace(position, adl_rank=int(rank))
 
     def in_own_currency(self, found: tuple[Position, ...], dollars: Mapping[str, Decimal]) -> tuple[Position, ...]:
-        """Money of positions that are settled in another coin, at the venue's index of that coin in USD.
+        """Positions with the amounts of other coins converted at the venue's index in USD.
 
-        UnreadableError where an inverse one has no such price: its numbers would pass for the account's currency.
+        UnreadableError where an inverse position has no such price: its amounts would pass for the account's currency.
         """
         self._prices = binance_rows.in_own(dollars, self.spec.currency)
         return tuple(map(self._converted, found))
 
     def settled(self, symbol: str) -> str:
-        """The coin that a contract is settled in."""
+        """The coin in which a contract settles."""
         return str(self.rules[symbol].get("settle") or self.spec.currency)
 
     def _converted(self, position: Position) -> Position:
@@ -138,7 +138,7 @@ class BinanceFutures(Binance):
         return structs.replace(fill, realized_pnl=profit, position_side=side)
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
-        """Page after page: the venue gives the oldest first."""
+        """All pages, the oldest rows first."""
         rows = await by_time(partial(self.ask, "GetIncome"), {}, since)
         self._traded = binance_rows.traded(rows, self.symbol_of)
         return tuple({flow.id: flow for flow in binance_rows.income(rows)}.values())
@@ -146,10 +146,10 @@ class BinanceFutures(Binance):
     def traded(self) -> Mapping[str, datetime]:
         return self._traded
 
-    # Acting
+    # Orders
 
     def order_params(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
-        """The venue's own names. In hedge mode it does not want to hear of reduce-only: the side is the guard."""
+        """The venue's own parameters. In hedge mode it rejects reduce-only; the position side replaces it."""
         conditional = request.trigger_price is not None
         params: dict[str, Any] = {
             "symbol": self.id_of(request.symbol), "side": request.side.upper(), "type": _type(request),
@@ -174,7 +174,7 @@ class BinanceFutures(Binance):
         return self.taken(await self.ask(what, params | self.window_of(request), places=True), request)
 
     def checked(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
-        """What is sent. OrderRejectedError where the venue's steps would change a number."""
+        """The parameters of an order. OrderRejectedError where the venue's steps would change a number."""
         self.create_arguments(structs.replace(request, trigger_price=None, trigger_when=None), mode)
         return self.order_params(request, mode)
 
@@ -190,7 +190,7 @@ class BinanceFutures(Binance):
     async def submit_batch(
         self, requests: Sequence[OrderRequest], mode: PositionMode
     ) -> Sequence[OrderReport | VenueError]:
-        """Refused orders stand in their place. Conditional ones have no batch, and are sent one by one."""
+        """The result of each order at its place. Conditional orders have no batch and are sent one by one."""
         if any(request.trigger_price is not None for request in requests):
             return [await orders.outcome(self.submit(request, mode)) for request in requests]
         params = {"batchOrders": [self.checked(request, mode) for request in requests], **self.window_of(*requests)}
@@ -207,7 +207,7 @@ class BinanceFutures(Binance):
         return self.taken(object_at(row), request)
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
-        """Ordinary orders first, then conditional ones; of one that was triggered, what became of it."""
+        """Search ordinary orders, then conditional ones; a triggered one is reported with the order that it became."""
         asked = {"symbol": self.id_of(symbol)}
         try:
             return self._found(await self.ask("GetOrder", asked | {"origClientOrderId": client_order_id}), symbol)
@@ -239,7 +239,7 @@ class BinanceFutures(Binance):
         return found
 
     async def _all_of(self, order_id: str, asked: Row, found: Sequence[Fill]) -> None:
-        """More than one page, and the documents do not say where the first one begins: the order itself knows."""
+        """Check a full page against the order's filled amount: the documents do not state where the first page begins."""
         filled = needed((await self.ask("GetOrder", asked)).get("executedQty"), f"what was filled of {order_id}")
         if sum((fill.amount for fill in found), Decimal(0)) < filled:
             raise UnreadableError(f"order {order_id}: {filled} was filled of it, and its trades are fewer")
@@ -253,7 +253,7 @@ class BinanceFutures(Binance):
             await self.ask("DeleteOrder", asked | {"orderId": order_id}, changes=True)
 
     async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
-        """A timer for each symbol, and each is one request."""
+        """Set a timer for each symbol, with one request each."""
         wait = int(seconds * 1000)
         asked = [{"symbol": self.id_of(symbol), "countdownTime": wait} for symbol in sorted(symbols)]
         await asyncio.gather(*(self.ask("PostCountdownCancelAll", params, changes=True) for params in asked))
@@ -269,30 +269,35 @@ def _type(request: OrderRequest) -> str:
 
 
 FORCED: Final = 100
-"""The most forced orders of one answer."""
+"""Most forced orders of one answer."""
 BEFORE: Final = 60_000
 """Milliseconds before its first fill from which on a forced order is looked for."""
 ONE_BY_ONE: Final = 2
-"""Up to so many symbols are asked for one by one, at 20 each: all at once weigh 50."""
+"""Most symbols that are requested one by one, at a weight of 20 each; all together weigh 50."""
 MOST: Final = 50_000
-"""Orders of which is remembered who sent them."""
+"""Orders whose sender is remembered."""
 
 
 class Causes:
-    """Of one account. `ask` asks the venue for forced orders; `id_of` is its name of a symbol."""
+    """The causes of one account's fills.
+
+    Only the venue's list of forced orders states them, and it weighs as much as four lists of trades. So each order is
+    looked up once, and orders that we sent never are. `ask` requests forced orders; `id_of` is the venue's name of a
+    symbol.
+    """
 
     def __init__(self, ask: Callable[[Row], Awaitable[Sequence[Row]]], id_of: Callable[[str], str]) -> None:
         self._ask = ask
         self._id_of = id_of
-        # Orders are numbered for each symbol by itself.
+        # Each symbol numbers its orders separately.
         self._known: dict[tuple[str, str | None], FillCause] = {}
 
     def sent(self, symbol: str, order_id: str) -> None:
-        """An order of ours."""
+        """Note an order of ours."""
         self._remember(symbol, order_id, "trade")
 
     async def told(self, found: Sequence[Fill]) -> tuple[Fill, ...]:
-        """The fills, each with its cause."""
+        """The fills with their causes."""
         unknown = [fill for fill in found if (fill.symbol, fill.order) not in self._known]
         forced = await self._forced(unknown) if unknown else {}
         for fill in unknown:

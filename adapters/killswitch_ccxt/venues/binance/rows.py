@@ -49,7 +49,7 @@ MARKETS: Final[Mapping[str, InstrumentState]] = {
 `PRE_DELIVERING`, `DELIVERING` and `TRADING_HALT` pass by themselves, and are what ccxt calls them: not active."""
 PASSING: Final = frozenset({"TRADING", "PENDING_TRADING", "PRE_SETTLE", "PRE_DELIVERING", "DELIVERING", "TRADING_HALT"})
 ALGO: Final = "algo-"
-"""Conditional orders are numbered apart by the venue, so that a bare number could be either's."""
+"""Prefix of the ids of conditional orders: the venue numbers them separately, and a bare number is ambiguous."""
 FLOWS: Final[Mapping[str, FlowKind]] = {
     "FUNDING_FEE": "funding", "SPECIAL_FUNDING_FEE": "funding", "TRANSFER": "transfer",
     "INTERNAL_TRANSFER": "transfer", "CROSS_COLLATERAL_TRANSFER": "transfer",
@@ -63,14 +63,14 @@ CAUSES: Final[Mapping[str, FillCause]] = {
     "adl_autoclose": "adl", "autoclose-": "liquidation", "settlement_autoclose-": "delivery",
     "delivery_autoclose-": "delivery",
 }  # fmt: skip
-"""How the client ids of the venue's own orders begin → what they are."""
+"""Prefix of the client ids of the venue's own orders → cause of their fills."""
 TRADES: Final = frozenset({"COMMISSION", "REALIZED_PNL"})
-"""Incomes of which every trade has one, or it has moved no money."""
+"""Types of income that every trade has, unless it moved no money."""
 TOLD_BY_FILLS: Final = TRADES | {"DELIVERED_SETTELMENT", "OPTIONS_SETTLE_PROFIT"}
 
 
 def told(value: Any) -> Decimal | None:
-    """What is good to know and not needed: what is no number is unknown, and spoils nothing else."""
+    """An optional number: an unreadable one is unknown and affects nothing else."""
     try:
         return decimal(value)
     except UnreadableError:
@@ -78,7 +78,7 @@ def told(value: Any) -> Decimal | None:
 
 
 def position(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
-    """A row of positionRisk. UnreadableError where the size contradicts the side."""
+    """A row of positionRisk under ccxt's names. UnreadableError where the size contradicts the side."""
     symbol = symbol_of(str(row.get("symbol")))
     if row.get("positionAmt") is None:
         raise UnreadableError(f"position {symbol}: its size is missing")
@@ -96,7 +96,7 @@ def position(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
 
 
 def order(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
-    """An ordinary order, or a conditional one, as ccxt names things. UnreadableError without an id or a state."""
+    """An ordinary or conditional order under ccxt's names. UnreadableError without an id or a state."""
     algo = row.get("algoId") is not None
     number = text(row.get("algoId") if algo else row.get("orderId"))
     state = str(row.get("algoStatus") if algo else row.get("status"))
@@ -122,7 +122,7 @@ def order(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
 
 
 def trade(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
-    """A row of userTrades."""
+    """A row of userTrades under ccxt's names."""
     side = row.get("side") or ("BUY" if flag(row.get("buyer", row.get("isBuyer"))) else "SELL")
     return {
         "id": f"{row['symbol']}:{number}" if (number := text(row.get("id"))) is not None else None,
@@ -133,13 +133,13 @@ def trade(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
 
 
 def cause(client_order_id: str) -> FillCause | None:
-    """What the venue's own orders are named after; None for every other."""
+    """The cause by the client id of the venue's own orders; None for every other order."""
     return next((cause for start, cause in CAUSES.items() if client_order_id.startswith(start)), None)
 
 
 def income(rows: Iterable[Row]) -> tuple[Flow, ...]:
-    """The rows of an income history that are flows. What no one knows here counts as a fee or a rebate, by its sign:
-    it is profit or loss, and nobody brought or took it."""
+    """The flows of an income history. An unknown type is a fee or a rebate, by its sign: it is profit or loss, and no
+    deposit or withdrawal."""
     found = []
     for row in rows:
         kind = told_of(row.get("incomeType"), f"the type of income {row.get('tranId')}")
@@ -154,7 +154,7 @@ def income(rows: Iterable[Row]) -> tuple[Flow, ...]:
 
 
 def traded(rows: Iterable[Row], symbol_of: SymbolOf) -> dict[str, datetime]:
-    """Symbol → its latest trade in an income history; none of symbols that the rules do not have."""
+    """Symbol → its latest trade in an income history, without symbols that the rules do not have."""
     found: dict[str, datetime] = {}
     for row in rows:
         at = instant(row.get("time"))
@@ -169,21 +169,22 @@ def traded(rows: Iterable[Row], symbol_of: SymbolOf) -> dict[str, datetime]:
 
 
 def quote(row: Row) -> Quote:
-    """Of a symbol's rows of bookTicker, ticker/price and premiumIndex in one; the time is that of the last one."""
+    """The quote of a symbol's merged rows of bookTicker, ticker/price and premiumIndex; the time is that of the last
+    one."""
     return quote_of(row, "bidPrice askPrice price indexPrice markPrice", instant(row.get("time")))
 
 
 def in_own(dollars: Mapping[str, Decimal], currency: str) -> dict[str, Decimal]:
-    """Asset → price in the account's currency, of prices in USD; the currency itself alone where it has none."""
+    """Asset → price in the account's currency, from prices in USD; only the currency itself where it has no price."""
     own = Decimal(1) if currency == "USD" else dollars.get(currency)
     found = {} if own is None else {asset: price / own for asset, price in dollars.items()}
     return found | {currency: Decimal(1)}
 
 
 def balances(rows: Iterable[Row], prices: Mapping[str, Decimal]) -> tuple[Balance, ...]:
-    """Every asset with something in it; `prices` in the account's currency.
+    """Every asset with a balance; `prices` in the account's currency.
 
-    UnreadableError where an asset has a wallet, and its worth with what is unrealised is not told.
+    UnreadableError where an asset has a wallet and no margin balance.
     """
     found = []
     for row in rows:
@@ -196,7 +197,7 @@ def balances(rows: Iterable[Row], prices: Mapping[str, Decimal]) -> tuple[Balanc
 
 
 def unrealized(rows: Iterable[Row], prices: Mapping[str, Decimal]) -> Decimal | None:
-    """The unrealised profit of all assets that have a price, in the account's currency; None where one is not told."""
+    """The unrealised profit of all assets with a price, in the account's currency; None where one is missing."""
     profits = []
     for row in rows:
         asset, profit = str(row.get("asset")), told(row.get("unrealizedProfit"))

@@ -46,19 +46,19 @@ MOVES: Final[Mapping[str, Mapping[str, int]]] = {
         "MARGIN_CMFUTURE": -1, "FUNDING_MARGIN": 1, "MARGIN_FUNDING": -1,
     },
 }  # fmt: skip
-"""The venue's names of transfers between wallets, and the sign that each has for this one."""
+"""The venue's types of transfers between wallets, and the sign that each has for this wallet."""
 
 
 HALTING: Final = frozenset({"TRADING", "PRE_TRADING", "POST_TRADING", "END_OF_DAY", "HALT", "AUCTION_MATCH", "BREAK"})
-"""States of a symbol, of which ccxt says whether they are trading."""
+"""States of a symbol for which ccxt states whether it is trading."""
 HOUR: Final = 3_600_000
-"""Milliseconds by which questions for transfers go back: one may be pending for a while."""
+"""Milliseconds by which requests for transfers go back: one may be pending for a while."""
 SIZE: Final = 100
-"""The most rows of transfers, or of interest, in one answer."""
+"""Most rows of transfers, or of interest, in one answer."""
 
 
 class BinanceSpot(Binance):
-    """Holdings are positions; on margin, what is owed is a short one, of what is held less what is owed."""
+    """A spot or cross margin account. Holdings are positions; on margin, more borrowed than held is a short one."""
 
     exchange = "binance"
     codes = binance_codes.SPOT
@@ -66,7 +66,8 @@ class BinanceSpot(Binance):
     instrument_states = StateTable(("status",), {}, HALTING)
     trades_endpoint = "GetMyTrades"
     trading_right = "enableSpotAndMarginTrading"
-    # Flows often: they weigh next to nothing, and where a book trades nothing else tells a withdrawal from a loss.
+    # Flows are fetched often: their weight is small, and in a book without trades only they distinguish a withdrawal
+    # from a loss.
     ages = Ages(orders=20.0, fills=30.0, flows=15.0, quotes=None, orders_least=10.0, rows_least=10.0)
     limits = (
         RateLimit("weight", 6000, 60.0, by="address"),
@@ -131,10 +132,10 @@ class BinanceSpot(Binance):
     def is_ours(self, rule: Row) -> bool:
         return is_whole(rule)
 
-    # Reading
+    # Snapshot
 
     async def held(self) -> tuple[Wealth, tuple[Position, ...]]:
-        """Amounts and prices are asked for at once: what is held is worth what it costs at that moment."""
+        """Balances and prices of the same moment, fetched concurrently."""
         body, tickers = await asyncio.gather(self.ask("GetAccount"), self._tickers())
 
         async def prices(symbols: Sequence[str]) -> Mapping[str, Quote]:
@@ -143,11 +144,11 @@ class BinanceSpot(Binance):
         return await holdings(balance_of(body, self.spec.currency), self.spec, self.market(prices))
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """Best prices and the last one of all symbols: two questions, whatever is held."""
+        """Best prices and last price of all symbols by two requests, whatever is held."""
         return self._quotes(symbols, await self._tickers())
 
     async def _tickers(self) -> Mapping[str, Row]:
-        """Name → its best prices and its last one."""
+        """Venue's name of a symbol → its best prices and its last price."""
         found: dict[str, dict[str, Any]] = {}
         for rows in await asyncio.gather(
             self.client.call("publicGetTickerBookTicker"), self.client.call("publicGetTickerPrice")
@@ -168,7 +169,7 @@ class BinanceSpot(Binance):
         return fills.of_order(self.fills_of(rows), order_id)
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
-        """Deposits and withdrawals (spot), interest (margin), and what was moved between wallets."""
+        """Deposits and withdrawals (spot), interest (margin), and transfers between wallets."""
         signs, moves, back = MOVES[self.spec.market], self._moves, since - binance_flows.BACK
         moves.begin(since)
         moved = await asyncio.gather(
@@ -203,10 +204,10 @@ class BinanceSpot(Binance):
     async def position_mode(self) -> PositionMode | None:
         return "one_way"
 
-    # Acting
+    # Orders
 
     def order_params(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
-        """On margin what an order brings pays back what is owed of it. Numbers go as text: ccxt passes over others."""
+        """On margin the proceeds of an order repay the debt. Numbers are sent as text: ccxt ignores others."""
         params: dict[str, Any] = {"newClientOrderId": request.client_order_id, **self.window_of(request)}
         if request.time_in_force == "ioc" and request.type == "limit":
             params["timeInForce"] = "IOC"
@@ -233,10 +234,10 @@ class BinanceSpot(Binance):
 
 
 def balance_of(body: Row, currency: str) -> dict[str, Any]:
-    """An account of spot (`balances`) or margin (`userAssets`) as ccxt's balance: what is held less what is owed.
+    """A spot (`balances`) or margin account (`userAssets`) as ccxt's balance: the amount held less the amount borrowed.
 
-    UnreadableError where an amount is missing or less than nothing, and for a list without a row: Binance lists what
-    it has, whatever is held of it.
+    UnreadableError where an amount is missing or negative, and for an empty list: Binance lists every asset, even with
+    a zero balance.
     """
     is_spot = "balances" in body
     rows = by_asset(body.get("balances" if is_spot else "userAssets"))
@@ -252,7 +253,7 @@ def balance_of(body: Row, currency: str) -> dict[str, Any]:
 
 
 def with_average(order: dict[str, Any], row: Row) -> dict[str, Any]:
-    """Spot tells what was paid in all, not for each."""
+    """The order with its average price: spot states only the total paid."""
     paid, filled = decimal(row.get("cummulativeQuoteQty")), decimal(row.get("executedQty"))
     return {**order, "average": paid / filled if paid and paid > 0 and filled else None}
 

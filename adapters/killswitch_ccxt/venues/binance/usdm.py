@@ -21,13 +21,14 @@ from killswitch_ccxt.venues.binance.futures import BinanceFutures
 from killswitch_ccxt.venues.binance.rows import told
 
 FEW: Final = 3
-"""Up to so many symbols their best prices are asked for one by one: all at once weigh more."""
+"""Most symbols whose best prices are requested one by one: all at once weigh more."""
 FEW_INDEXES: Final = 5
-"""Up to so many assets their index is asked for one by one, at a weight of 1 each: all at once weigh 10."""
+"""Most assets whose index is requested one by one, at a weight of 1 each: all at once weigh 10."""
 
 
 class BinanceUsdm(BinanceFutures):
-    """`accountConfig` tells both modes of the account, for a sixth of what the two questions of their own weigh."""
+    """One USD-M account. `accountConfig` returns both modes of the account, for a sixth of the weight of the two
+    separate requests."""
 
     exchange = "binanceusdm"
     api = "fapiPrivate"
@@ -70,9 +71,9 @@ class BinanceUsdm(BinanceFutures):
         super().__init__(client, spec)
         self._multi_assets: bool | None = None
         self._indexed: frozenset[str] = frozenset()
-        """Assets whose index was asked for in the last reading."""
+        """Assets whose index the last snapshot requested."""
         self._indexes_of: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
-        """Assets that were looked for in the venue's whole list, and all that are in it."""
+        """Assets that were looked up in the venue's whole list, and all assets in it."""
 
     async def position_mode(self) -> PositionMode | None:
         row = await self.ask("GetAccountConfig")
@@ -80,9 +81,9 @@ class BinanceUsdm(BinanceFutures):
         return mode_of(flag(row.get("dualSidePosition")))
 
     async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
-        """Worth and positions by two questions that must agree: each of them lists what is held.
+        """Equity and positions by two requests that must agree: each of them lists the positions.
 
-        Prices of what the last reading needed them for are asked for beside them.
+        Prices that the last snapshot needed are fetched with them.
         """
         if self._multi_assets is None:
             await self.position_mode()
@@ -111,7 +112,7 @@ class BinanceUsdm(BinanceFutures):
         return frozenset(others | {self.spec.currency}) if others or self._multi_assets else frozenset()
 
     def _assets(self, body: Row) -> list[Row]:
-        """Rows of the account's assets, without those that its document leaves out."""
+        """Rows of the account's assets, without those that the Account document leaves out."""
         ignored = ignored_assets(self.spec)
         return [row for row in body.get("assets") or () if str(row.get("asset")) not in ignored]
 
@@ -123,10 +124,10 @@ class BinanceUsdm(BinanceFutures):
                 raise UnreadableError(f"the account holds {read['symbol']} {read['side']}, and the positions lack it")
 
     def worth_of(self, body: Row, dollars: Mapping[str, Decimal]) -> Wealth:
-        """Each asset at the venue's index. `dollars`: prices in USD.
+        """The equity, with each asset at the venue's index. `dollars`: prices in USD.
 
-        In single-asset mode the worth is unknown while an asset is held that has no index: Binance's own totals are
-        then of USDT alone. Positions are known all the same.
+        In single-asset mode the equity is unknown while a held asset has no index: Binance's own totals then cover USDT
+        only. Positions are known all the same.
         """
         currency, assets = self.spec.currency, self._assets(body)
         own, prices = dollars.get(currency), binance_rows.in_own(dollars, currency)
@@ -167,7 +168,7 @@ class BinanceUsdm(BinanceFutures):
         )  # fmt: skip
 
     async def _dollars(self, assets: frozenset[str]) -> Mapping[str, Decimal]:
-        """Asset → its price in USD, as the venue reckons margin with; nothing is asked where there are no assets."""
+        """Asset → its price in USD, as the venue calculates margin; no request where there are no assets."""
         if not assets:
             return {}
         looked_for, listed = self._indexes_of
@@ -183,14 +184,14 @@ class BinanceUsdm(BinanceFutures):
         return found
 
     async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """Mark, index and last by two questions."""
+        """Mark, index and last price by two requests."""
         return await self._quotes(symbols, ("fapiPublicGetTickerPrice", "fapiPublicGetPremiumIndex"))
 
     async def marks(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
         return marks_of(await self._quotes(symbols, ("fapiPublicGetPremiumIndex",)))
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """Best prices, last and index; the mark comes with the positions."""
+        """Best prices, last and index price; the positions bring the mark."""
         methods = ("fapiPublicGetTickerBookTicker", "fapiPublicGetTickerPrice", "fapiPublicGetPremiumIndex")
         return await self._quotes(symbols, methods)
 
@@ -204,7 +205,7 @@ class BinanceUsdm(BinanceFutures):
         return {symbol: binance_rows.quote(row) for symbol in symbols if (row := found.get(self.id_of(symbol)))}
 
     async def status(self) -> str | None:
-        """Demo trading has no status of its own."""
+        """The status of the venue; None in demo trading, which has no status of its own."""
         try:
             return await super().status()
         except VenueError:

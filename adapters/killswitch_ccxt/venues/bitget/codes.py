@@ -1,4 +1,4 @@
-"""Bitget's codes, limits and abilities, as its v2 documents give them."""
+"""Bitget's error codes, limits and capabilities, from its v2 documents."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ CODES: Final[Mapping[str, Meaning]] = {
     **each(rejected("already_flat"), 22002, 25227, 40837, 43043, 45068),
     **each(rejected("below_minimum"), 13008, 22034, 25207, 43006, 43010, 43027, 43037, 43042, 45110, 45111, 45114),
     **each(rejected("above_maximum"), 25208, 40888, 40921, 43007, 43038, 43041, 45104, 45112, 45113),
-    # What rests has taken what would close, or is so much that nothing more may rest
+    # Open orders block the closing order, or there are too many of them
     **each(rejected("blocked_by_order"), 25225, 25232, 40723, 40746, 40755, 40757, 40761, 40867, 40939, 43029, 43128,
            45003, 45005, 45006, 45118),
-    # And a trigger on the wrong side of the price
+    # Includes a trigger price on the wrong side of the market
     **each(rejected("price_band"), 22006, 22007, 22008, 22009, 25205, 25206, 25654, 25655, 40718, 40719, 40748, 40815,
            40816, 40820, 40821, 40830, 40832, 40834, 40836, 40915, 40917, 41117, 43008, 43009, 43013, 43014, 43015,
            43016, 43034, 43035, 43039, 43040, 45060, 45061, 45062, 45122),
-    # Maintenance, delisting, settlement, ADL or liquidation under way: time lifts it, or the symbol is gone
+    # Maintenance, delisting, settlement, ADL or liquidation in progress: it passes, or the symbol is gone
     **each(rejected("market_closed"), 22004, 22039, 22040, 22041, 22043, 22044, 22067, 25008, 25012, 25101, 25102,
            25104, 25105, 25108, 40308, 40309, 40844, 40845, 40931, 41114, 43115, 45009, 45043, 45119, 95001),
     **each(rejected("insufficient_margin"), 25202, 25203, 25219, 40711, 40712, 40754, 40756, 40762, 40798, 40800,
@@ -53,16 +53,16 @@ CODES: Final[Mapping[str, Meaning]] = {
     **each(UNKNOWN, 1, 25001, 25003, 30009, 30030, 32047, 40010, 40015, 40725, 40908, 40910, 43059, 45001, 45023,
            45024, 500, "unsure"),
 }  # fmt: skip
-"""40774, 43075 and 45021 are an order of the other position mode. 40010 and 40910 are a request that timed out inside:
-it may have been done. 45023 and 45024 are an error while an order was made, or cancelled. 43005 is called too many
-orders, and by some too large an amount: the symbol's rules decide.
+"""40774, 43075 and 45021 refuse an order of the other position mode. 40010 and 40910 are requests that timed out inside
+Bitget: the order may exist. 45023 and 45024 are errors while an order was created or cancelled. 43005 is documented as
+too many orders and as too large an amount: the symbol's rules decide.
 
-`unsure` is said of the text.
+`unsure` comes from the text.
 """
 
 
 def said(code: object, text: object) -> tuple[str, ...]:
-    """A code and what its text adds."""
+    """A code, with what its text adds."""
     return (*first_said(code), *unsure(CODES, code, text))
 
 
@@ -86,7 +86,7 @@ COSTS: Final = (
 STATES: Final[Mapping[str, InstrumentState]] = {
     "limit_open": "reduce_only", "maintain": "halted", "restrictedAPI": "halted", "off": "delisted", "listed": "halted",
 }  # fmt: skip
-"""symbolStatus, where it does not trade as always."""
+"""symbolStatus of symbols that do not trade normally."""
 PASSING: Final = ("normal",)
 _TRADES: Final = (
     "open_long", "open_short", "close_long", "close_short", "force_close_long", "force_close_short", "buy", "sell",
@@ -110,10 +110,10 @@ FLOWS: Final[Mapping[str, FlowKind | None]] = {
     **dict.fromkeys(("tracking_follow_pay", "tracking_follow_back", "tracking_trader_income"), "fee"),
     "risk_captital_user_transfer": "insurance",
 }
-"""businessType of a bill → kind of flow; None for what fills tell, for margin that only moves inside, and where one
-coin of the account becomes another."""
+"""businessType of a bill → kind of flow; None for what fills state, for margin that moves inside the account, and
+for conversions between coins of the account."""
 MOVES: Final = ("trans_from_", "trans_to_", "transfer_from_", "transfer_to_")
-"""How the types of bills begin that are transfers, too."""
+"""Prefixes of further types of bills that are transfers."""
 
 
 CAPABILITIES: Final = capability_table(

@@ -1,7 +1,7 @@
-"""Bitget, API v2, classic futures accounts: swaps and futures that are settled in USDT or USDC.
+"""Bitget, API v2, classic futures accounts: swaps and futures that settle in USDT or USDC.
 
-Bitget's own routes are asked where ccxt's unified call would leave something out: further pages, the several kinds
-of trigger orders, fills of all symbols, and failures that an answer reports as a success.
+Requests use Bitget's own endpoints where ccxt's unified call would omit something: further pages, the kinds of trigger
+orders, fills of all symbols, and failures inside a successful answer.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from killswitch_ccxt.venues.bitget.rows import flow_of, refined_fill, refined_or
 MOST_PAGES: Final = 40
 PAGE: Final = 100
 MONTH: Final = 30 * 86_400_000
-"""Milliseconds that one question for bills may span."""
+"""Longest span of one request for bills, in milliseconds."""
 PLANS: Final = ("normal_plan", "track_plan", "profit_loss")
 
 
 class Bitget(Dialect):
-    """Bitget. An order is sent in the margin mode that its position has."""
+    """One account at Bitget. An order uses the margin mode of its position."""
 
     exchange: ClassVar[str] = "bitget"
     codes = words.CODES
@@ -44,7 +44,7 @@ class Bitget(Dialect):
     limits = words.LIMITS
     costs = words.COSTS
     client_ids = ClientIdRule(longest=50)
-    # How long Bitget remembers a name it does not say.
+    # Bitget does not document how long it remembers a client order id.
     order_life = OrderLife(always=30.0, names="open")
     whole_book = True
     capabilities = words.CAPABILITIES
@@ -57,14 +57,15 @@ class Bitget(Dialect):
         self._product = f"{spec.currency}-FUTURES"
         self._held: dict[tuple[str, str], Position] = {}
         self._isolated: set[str] = set()
-        """Symbols whose positions have margin of their own."""
+        """Symbols whose positions have isolated margin."""
         self._mode: PositionMode | None = None
         self._plans: dict[str, str] = {}
-        """Id of a trigger order → its kind, without which it cannot be cancelled."""
+        """Id of a trigger order → its kind, which its cancellation needs."""
 
     @classmethod
     def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
-        """As generic. That the account is a classic one is said, or a failed question would decide it."""
+        """The generic options, and that the account is a classic one; ccxt would decide it by a request that may
+        fail."""
         return {**super().client_options(spec), "uta": False, "fetchMarkets": {"types": ["swap"]}}
 
     @classmethod
@@ -78,13 +79,13 @@ class Bitget(Dialect):
     is_ours = concerns
 
     def corrected_rule(self, rule: Row) -> Row:
-        """With the largest order, which ccxt leaves out."""
+        """The rule with the largest order, which ccxt omits."""
         return with_largest(rule)
 
-    # Reading
+    # Snapshot
 
     async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
-        """As generic. Without positions nothing is unrealised: Bitget leaves that empty then."""
+        """Equity and positions. Without positions the unrealised profit is zero: Bitget leaves the field empty then."""
         wealth, found = await super().account()
         if not found and wealth.unrealized is None and wealth.balances is not None:
             flat = tuple(structs.replace(it, wallet=it.amount) for it in wealth.balances)
@@ -125,7 +126,7 @@ class Bitget(Dialect):
         return orders.resting(self._order(row) for row in (*plain, *rows))
 
     def refine_order(self, row: Row) -> Row:
-        """Take-profit and stop-loss of a whole position have no size of their own."""
+        """ccxt's order; a take-profit or stop-loss of a whole position gets the size of the position."""
         found = refined_order(row)
         if decimal(found.get("amount")) or not str(found["info"].get("planType", "")).startswith("pos_"):
             return found
@@ -159,7 +160,7 @@ class Bitget(Dialect):
         return tuple(found.values())
 
     async def position_mode(self) -> PositionMode | None:
-        """That of the positions; of the account, where there are none."""
+        """The mode of the positions; without positions, that of the account."""
         if self._held and self._mode is not None:
             return self._mode
         symbol = next((it for it, rule in self.rules.items() if self.concerns(rule)), None)
@@ -168,10 +169,10 @@ class Bitget(Dialect):
         named = {"symbol": self.id_of(symbol), "marginCoin": self.spec.currency}
         return self._mode_of([await self._data("privateMixGetV2MixAccountAccount", named) or {}])
 
-    # Acting
+    # Orders
 
     def order_params(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
-        """Numbers as text: ccxt takes a Decimal among params for nothing, and would send a stop at once."""
+        """Numbers are sent as text: ccxt ignores a Decimal among params, and would send a stop at once."""
         params: dict[str, Any] = {
             "clientOrderId": request.client_order_id,
             "hedged": mode == "hedge",
@@ -186,7 +187,7 @@ class Bitget(Dialect):
         return params
 
     async def close_book(self) -> None:
-        """Every position of the product. Where there is none, there is nothing to do."""
+        """Close every position of the product; without positions there is nothing to do."""
         try:
             await self._data("privateMixPostV2MixOrderClosePositions", changes=True)
         except OrderRejectedError as error:
@@ -194,7 +195,7 @@ class Bitget(Dialect):
                 raise
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
-        """Among orders, then among trigger orders that rest or have ended; what none of them has, there is not."""
+        """Search orders, then open and ended trigger orders; an order that is in none of them does not exist."""
         named = {"symbol": self.id_of(symbol), "clientOid": client_order_id}
         found = await self._detail(named)
         if found is not None:
@@ -214,7 +215,7 @@ class Bitget(Dialect):
             return None
 
     async def _planned(self, row: Row) -> Row:
-        """A trigger order; one that was triggered is told as the order that came of it."""
+        """A trigger order; a triggered one is reported as the order that it became."""
         status = str(row.get("planStatus"))
         if status == "executed":
             asked = {"planType": "normal_plan", "planOrderId": str(row.get("orderId"))}
@@ -228,7 +229,7 @@ class Bitget(Dialect):
         return {**self._order(row), "status": "canceled" if ended else "open", "filled": 0, "average": None}
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
-        """A trigger order that could not be cancelled is told in the list of failures of an answer that is good."""
+        """Cancel an order. A successful answer lists trigger orders that could not be cancelled as failures."""
         named = {"symbol": self.id_of(symbol), "marginCoin": self.spec.currency}
         if not conditional:
             await self._data("privateMixPostV2MixOrderCancelOrder", {**named, "orderId": order_id}, changes=True)
@@ -241,7 +242,7 @@ class Bitget(Dialect):
             said = words.said(code, failure.get("errorMsg"))
             raise row_error(self.verdicts(), said, f"bitget {code}: {failure.get('errorMsg')}")
 
-    # Being asked about
+    # Inspection
 
     async def rights(self) -> KeyRights:
         answer = await self.client.call("privateSpotGetV2SpotAccountInfo")
@@ -258,7 +259,7 @@ class Bitget(Dialect):
         return answer.get("data")
 
     async def _pages(self, method: str, name: str, **params: Any) -> list[Row]:
-        """Every page of a question. UnreadableError where it never ends."""
+        """The rows of all pages of a request. UnreadableError where the list does not end."""
 
         async def page(before: str | None) -> tuple[list[Row], str | None]:
             asked = {"limit": str(PAGE), **params, **({} if before is None else {"idLessThan": before})}

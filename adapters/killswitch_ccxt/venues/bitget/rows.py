@@ -1,4 +1,4 @@
-"""Bitget's own rows → our records, where ccxt's unified structures say less than the row does.
+"""Conversion of Bitget's own rows, where ccxt's unified structures state less.
 
 In hedge mode Bitget writes the side of the position, not of the order: a `buy` that closes is a sale of the long.
 """
@@ -23,7 +23,7 @@ ZERO: Final = Decimal(0)
 
 
 def with_largest(rule: Row) -> Row:
-    """ccxt's market, with the most that any one order may be for."""
+    """ccxt's market, with the maximum of any order."""
     info = rule.get("info") or {}
     if not str(info.get("pricePlace")).isdecimal():
         rule = {**rule, "precision": {**(rule.get("precision") or {}), "price": None}}
@@ -31,9 +31,10 @@ def with_largest(rule: Row) -> Row:
 
 
 def wealth_of(rows: Any, currency: str) -> Wealth:
-    """Of `account/accounts`. With several assets as margin the worth is that of all of them, which is told in USDT.
+    """The equity from `account/accounts`; with several assets as margin that of all assets, which Bitget states in
+    USDT.
 
-    A wallet is the equity of a coin less the unrealised profit that the same row tells.
+    A wallet is the equity of a coin less the unrealised profit in the same row.
     """
     own = next((it for it in rows or () if it.get("marginCoin") == currency), None)
     if own is None:
@@ -58,7 +59,7 @@ def wealth_of(rows: Any, currency: str) -> Wealth:
 
 
 def _balance(row: Row) -> Balance | None:
-    """One coin, priced in USDT by what Bitget says that it is worth there; None of a coin with nothing in it."""
+    """The balance of one coin, priced by Bitget's own value of it in USDT; None for a coin without a balance."""
     equity = needed(row.get("accountEquity"), "accountEquity")
     profit, dollars = _unrealized(row), decimal(row.get("usdtEquity"))
     wallet = None if profit is None else equity - profit
@@ -69,7 +70,7 @@ def _balance(row: Row) -> Balance | None:
 
 
 def _unrealized(row: Row) -> Decimal | None:
-    """Of all positions in the coin; of the two margin modes together where it does not say."""
+    """The unrealised profit of all positions in the coin; the sum of the two margin modes where there is no total."""
     whole = decimal(row.get("unrealizedPL"))
     if whole is not None:
         return whole
@@ -77,7 +78,7 @@ def _unrealized(row: Row) -> Decimal | None:
 
 
 def _rates(own: Row, currency: str) -> tuple[Rate, ...] | None:
-    """What the account's currency costs in USDT."""
+    """The price of the account's currency in USDT."""
     equity, dollars = decimal(own.get("accountEquity")), decimal(own.get("usdtEquity"))
     if currency == "USDT" or not equity or dollars is None:
         return None
@@ -85,7 +86,7 @@ def _rates(own: Row, currency: str) -> tuple[Rate, ...] | None:
 
 
 def _of_position(info: Row) -> tuple[Side, bool] | None:
-    """Position side and whether it closes, of a hedge-mode row; None for one of the one-way mode."""
+    """Position side and whether the order closes, for a row in hedge mode; None for a row in one-way mode."""
     told = str(info.get("tradeSide")).lower()
     if info.get("posMode") != "hedge_mode":
         return None
@@ -104,7 +105,7 @@ def _side(position_side: Side, *, closes: bool) -> OrderSide:
 
 
 def refined_order(row: Row) -> Row:
-    """ccxt's order with the order's own side, what it is for, and the numbers that ccxt loses among Decimals."""
+    """ccxt's order with its own side, its purpose, and the numbers that ccxt loses among Decimals."""
     info = row["info"]
     fee = decimal(info.get("fee"))
     found = {
@@ -126,7 +127,7 @@ def refined_order(row: Row) -> Row:
 
 
 def refined_fill(fill: Fill, info: Row) -> Fill:
-    """With side, fee, profit and cause as Bitget tells them. A fee in parts may be in two coins: it is unknown."""
+    """The fill with side, fee, profit and cause. A fee in several parts may be in two coins: it is unknown."""
     costs = [it for it in info.get("feeDetail") or () if isinstance(it, Mapping)]
     paid = [decimal(it.get("totalFee")) for it in costs]
     fuller = structs.replace(
@@ -153,7 +154,7 @@ def _cause(trade_side: str) -> FillCause:
 
 
 def flow_of(row: Row) -> Flow | None:
-    """A bill; None for what is no flow."""
+    """A bill as a flow; None where it is none."""
     what = f"bill {row.get('billId')}"
     business = told_of(row.get("businessType"), what)
     kinds: Mapping[str, FlowKind | None] = {business: "transfer"} if business.startswith(codes.MOVES) else codes.FLOWS
@@ -164,7 +165,7 @@ def flow_of(row: Row) -> Flow | None:
 
 
 def rights_of(info: Row) -> KeyRights:
-    """Of `spot/account/info`: permissions by their short names, or by those of older keys."""
+    """The permissions of `spot/account/info`, by their short names or by those of older keys."""
     allowed = set(info.get("authorities") or ())
     return KeyRights(
         read=True,

@@ -1,4 +1,4 @@
-"""Bybit's codes, limits and abilities, as its v5 documents give them."""
+"""Bybit's error codes, limits and capabilities, from its v5 documents."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CODES: Final[Mapping[str, Meaning]] = {
     **each(rejected("blocked_by_order"), "covered", 110020, 170810),
     **each(rejected("price_band"), 110003, 110120, 110121, 30208, 30209, 170132, 170133, 170192, 170193, 170194,
            170195, 170196, 170197, 170198, 170199, 170200, 170203, 170204, 170371, 170372),
-    # Settlement, auction, delisting, cooling off, an account that is being moved: time lifts it
+    # Settlement, auction, delisting, cooling-off period, an account in migration: it passes
     **each(rejected("market_closed"), 110063, 110066, 110070, 110074, 110023, 110042, 110095, 110098, 110099, 110103,
            110124, 110137, 30228, 170031, 170151, 170157, 170159, 170217, 170218, 3100197),
     **each(rejected("insufficient_margin"), 30256, 110131, 170034, 170207, 110004, 110006, 110007, 110012, 110014,
@@ -54,10 +54,10 @@ CODES: Final[Mapping[str, Meaning]] = {
 }  # fmt: skip
 FORM: Final = re.compile(r"-?[1-9]\d{2,6}")
 VERDICTS: Final = Verdicts(CODES, FORM)
-"""Codes, and words for those that need their text: `too small`, `too large`, `covered`, `position mode`, `unsure`.
+"""Codes, and words for codes that need their text: `too small`, `too large`, `covered`, `position mode`, `unsure`.
 
-170035 calls itself submitted for processing, 170001 and 170032 are failures inside: the order may be there. So it may
-with 429, a trading service under a high load. 110079, 170150, 170191, 170212: an order that is being worked on.
+With 170035 an order is submitted for processing, 170001 and 170032 are internal failures, 429 is a trading service
+under high load: the order may exist. 110079, 170150, 170191, 170212: an order in process.
 """
 _BY_TEXT: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     "10001": (
@@ -72,13 +72,13 @@ _BY_TEXT: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
 
 
 def said(code: object, text: object) -> tuple[str, ...]:
-    """A code and what its text adds, the more telling first."""
+    """A code with what its text adds, the most specific one first."""
     number, words = str(code), str(text).lower()
     return (*(word for part, word in _BY_TEXT.get(number, ()) if part in words), number, *unsure(CODES, code, text))
 
 
 def said_by(answer: Answer) -> Iterable[str]:
-    """The codes of a refusal. 403 is the address that is shut out for asking too often."""
+    """The codes of a refusal. The status 403 is an address that is blocked because of a rate limit."""
     if isinstance(answer.body, Mapping):
         return said(answer.body.get("retCode"), answer.body.get("retMsg"))
     return ("403",) if answer.status == 403 else ()
@@ -96,7 +96,7 @@ PATHS: Final[Mapping[str, str]] = {
     "/v5/account/wallet-balance": "wallet",
     "/v5/account/transaction-log": "log",
 }
-"""Each route has a limit of its own."""
+"""Path → limit: each endpoint has its own."""
 LIMITS: Final = (
     *(RateLimit(name, 10, 1.0) for name in ("create", "create-batch", "cancel")),
     *(RateLimit(name, 50, 1.0) for name in ("realtime", "history", "execution", "position", "wallet")),
@@ -105,7 +105,7 @@ LIMITS: Final = (
     RateLimit("address", 600, 5.0, by="address"),
 )
 BATCH: Final = 10
-"""Twenty fit into a request, but each order counts, and the usual limit is ten in a second: the rest is refused."""
+"""Orders of a batch. Twenty fit into a request, but each order counts, and the usual limit is ten in a second."""
 
 
 COSTS: Final = (
@@ -118,15 +118,15 @@ COSTS: Final = (
 )  # fmt: skip
 
 STATES: Final[Mapping[str, InstrumentState]] = {"Closed": "delisted", "Delivering": "halted", "PreLaunch": "halted"}
-"""An instrument's status, where it does not trade."""
+"""Status of an instrument that does not trade."""
 PASSING: Final = ("Trading",)
 CAUSES: Final[Mapping[str, FillCause | None]] = {
     "Trade": "trade", "BlockTrade": "trade", "MovePosition": "trade", "FutureSpread": "trade",
     "BustTrade": "liquidation", "AdlTrade": "adl", "Delivery": "delivery", "Settle": "delivery",
     "Funding": None, "SessionSettlePnL": None, "CorporateAction": None,
 }  # fmt: skip
-"""execType → cause of a fill; None for what is none: funding is a flow, a session's settlement and the split
-of a stock move no money."""
+"""execType → cause of a fill; None for rows that are no fills: funding is a flow, the settlement of a session and a
+stock split move no money."""
 _BOUND: Final = "bound to a private stream: Bybit must have switched it on for the account (dcpStatus ON)"
 CAPABILITIES: Final = capability_table(
     {

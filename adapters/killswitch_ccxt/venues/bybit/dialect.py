@@ -29,14 +29,15 @@ from killswitch_ccxt.venues.bybit.snapshot_reader import BybitReading
 
 
 class Bybit(BybitReading):
-    """Bybit. The position mode is one of each symbol: how a position is to be named is told by its own row."""
+    """One account at Bybit. Each symbol has its own position mode: the row of a position states how an order names
+    it."""
 
     limits = words.LIMITS
     costs = words.COSTS
     client_ids = ClientIdRule(longest=36)
     batch = words.BATCH
     dead_man = DeadManRule("account", shortest=SHORTEST, longest=LONGEST)
-    # ccxt signs every request with one window, so an order has no other.
+    # ccxt signs every request with the same window, so an order cannot have its own.
     order_life = OrderLife(names="ever")
     window = 5_000
     streams = ("orders", "positions", "balance")
@@ -49,15 +50,15 @@ class Bybit(BybitReading):
 
     @classmethod
     def traits_for(cls, spec: AccountSpec) -> VenueTraits:
-        """Without a dead-man timer in demo trading, and where its stream would leave for another system."""
+        """The traits, without a dead-man timer in demo trading and where its stream would connect to another system."""
         found = super().traits_for(spec)
         lost = spec.environment == "demo" or (spec.endpoint is not None and spec.endpoint_ws is None)
         return structs.replace(found, dead_man=None) if lost else found
 
-    # Acting
+    # Orders
 
     def order_params(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
-        """In hedge mode the side of the position is named, and reduce-only said all the same: Bybit minds both."""
+        """In hedge mode with the side of the position and reduce-only: Bybit checks both."""
         params: dict[str, Any] = {"clientOrderId": request.client_order_id}
         if request.time_in_force == "ioc":
             params["timeInForce"] = "IOC"
@@ -77,7 +78,7 @@ class Bybit(BybitReading):
     async def submit_batch(
         self, requests: Sequence[OrderRequest], mode: PositionMode
     ) -> Sequence[OrderReport | VenueError]:
-        """One request for each category: Bybit takes no mixed ones. A failure of the only request is raised."""
+        """One request for each category, which Bybit does not mix. A failure of the only request is raised."""
         found: dict[str, OrderReport | VenueError] = {}
         ready: dict[str, list[tuple[OrderRequest, dict[str, Any]]]] = {}
         for request in requests:
@@ -100,7 +101,7 @@ class Bybit(BybitReading):
     async def _sent(
         self, category: str, rows: Sequence[tuple[OrderRequest, dict[str, Any]]]
     ) -> dict[str, OrderReport | VenueError]:
-        """Client order id → what came of the order, of one request."""
+        """Client order id → result of the order, for one request."""
         asked = {"category": category, "request": [written for _, written in rows]}
         answer = await self.client.call("privatePostV5OrderCreateBatch", asked, places=True)
         told, codes = (value_at(answer, name, "list") or [] for name in ("result", "retExtInfo"))
@@ -112,10 +113,11 @@ class Bybit(BybitReading):
         }
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
-        """Among open orders, the last 500 that ended, the history, and executions; only what none has, there is not.
+        """Search open orders, the last 500 ended ones, the history, and executions; an order that is in none does not
+        exist.
 
-        Bybit says that a name finds ended orders among the open ones too, but forgets them when it restarts, and that
-        the history comes late: an order that has just been filled may be told by its executions alone.
+        Bybit finds ended orders among the open ones, too, but forgets them at a restart, and its history is late: only
+        executions may show an order that has just been filled.
         """
         asked = {**self._named(symbol), "orderLinkId": client_order_id}
         questions: list[tuple[str, dict[str, Any]]] = [
@@ -143,7 +145,7 @@ class Bybit(BybitReading):
     async def disarm_dead_man(self, symbols: Collection[str]) -> None:
         await self._protection.disarm()
 
-    # Being asked about
+    # Inspection
 
     async def rights(self) -> KeyRights:
         answer = await self.client.call("privateGetV5UserQueryApi")

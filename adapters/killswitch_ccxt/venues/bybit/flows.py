@@ -22,28 +22,28 @@ from killswitch_ccxt.numbers import Row, UnreadableError, told_of
 from killswitch_ccxt.parts import OVERLAP
 
 _NONE: Final = (
-    # Told by fills
+    # Stated by fills
     "TRADE", "DELIVERY", "LIQUIDATION", "PART_LIQUIDATION", "ADL", "CLOSEPNL", "POSITION_TAKE_OVER",
-    # One coin of the account for another
+    # Conversions between coins of the account
     "CURRENCY_BUY", "CURRENCY_SELL", "CURRENCY_BUY_MANUEL", "CURRENCY_SELL_MANUEL", "OTC_TRADE",
     "SPOT_REPAYMENT_SELL", "SPOT_REPAYMENT_BUY", "AUTO_SOLD_COLLATERAL_INS_LOAN", "AUTO_BUY_LIABILITY_INS_LOAN",
     "INSTITUTION_EXCHANGE_SELL", "INSTITUTION_EXCHANGE_BUY",
     "PREMARKET_DELIVERY_SELL_NEW_COIN", "PREMARKET_DELIVERY_BUY_NEW_COIN",
     "CONVERT",
-    # Wallet and debt move together
+    # Wallet and debt change together
     "BORROW", "REPAY", "MANUAL_LOANS_BORROW", "MANUAL_LOANS_REPAY", "AUTO_LOANS_BORROW", "AUTO_LOANS_REPAY",
     "FLOATING_TO_FIXED_BORROW", "FLOATING_TO_FIXED_REPAY",
 )  # fmt: skip
 _TRANSFERS: Final = (
     "TRANSFER_IN", "TRANSFER_OUT", "BONUS_TRANSFER_IN", "BONUS_TRANSFER_OUT", "PEF_TRANSFER_IN", "PEF_TRANSFER_OUT",
-    # Loans that the equity knows nothing of
+    # Loans that are not in the equity
     "TRANSFER_IN_INS_LOAN", "TRANSFER_OUT_INS_LOAN", "BORROWED_AMOUNT_INS_LOAN", "PRINCIPLE_REPAYMENT_INS_LOAN",
     "AUTO_PRINCIPLE_REPAYMENT_INS_LOAN", "INSTITUTION_LOAN_IN", "INSTITUTION_PAYBACK_PRINCIPAL_OUT",
     "INSTITUTION_LIQ_PRINCIPAL_OUT", "INSTITUTION_LOAN_TRANSFER_IN", "INSTITUTION_LOAN_TRANSFER_OUT",
     "INSTITUTION_LOAN_WITHOUT_WITHDRAW", "INSTITUTION_LOAN_RESERVE_IN", "INSTITUTION_LOAN_RESERVE_OUT",
     "LOANS_BORROW_FUNDS", "LOANS_PLEDGE_ASSET", "PLATFORM_TOKEN_MNT_LIQRECALLEDMMNT",
     "PLATFORM_TOKEN_MNT_LIQRETURNEDMNT",
-    # Products that money is put into, and comes back from
+    # Products that money is put into and taken out of
     "FLEXIBLE_STAKING_SUBSCRIPTION", "FLEXIBLE_STAKING_REDEMPTION", "FLEXIBLE_STAKING_REFUND",
     "FIXED_STAKING_SUBSCRIPTION", "FIXED_STAKING_REFUND", "TOKENS_SUBSCRIPTION", "TOKENS_REDEMPTION",
     "ONCHAINEARN_SUBSCRIPTION", "ONCHAINEARN_REDEMPTION", "ONCHAINEARN_REFUND", "STRUCTURE_PRODUCT_SUBSCRIPTION",
@@ -73,13 +73,13 @@ FLOWS: Final[Mapping[str, FlowKind | None]] = {
     "DEPOSIT": "deposit",
     "WITHDRAW": "withdrawal",
 }
-"""type of the transaction log → kind of flow; None for what is none."""
+"""Type in the transaction log → kind of flow; None where it is none."""
 
 
 def flow_of(row: Row) -> Flow | None:
-    """A row of the transaction log; None for what is no flow.
+    """A row of the transaction log as a flow; None where it is none.
 
-    `funding` is + for what was received; `change` is the whole change of the wallet.
+    `funding` is positive for an amount received; `change` is the whole change of the wallet.
     """
     what = f"row {row.get('id')} of the transaction log"
     kind = told_of(row.get("type"), what)
@@ -90,13 +90,13 @@ def flow_of(row: Row) -> Flow | None:
 
 
 MOST_PAGES: Final = 40
-"""Pages of one reading; a second of the log's own limit allows 30 of them."""
+"""Most pages of one fetch; the log's own limit allows 30 of them in a second."""
 ROWS: Final = 50
-"""Rows of a page: the most that the venue gives."""
+"""Rows of a page: the most that the venue returns."""
 WEEK: Final = 7 * 86_400_000
-"""Milliseconds that one question may span. One without an end would stop after a day."""
+"""Longest span of one request, in milliseconds. Without an end the venue would return one day."""
 AHEAD: Final = 60_000
-"""Milliseconds beyond our own time that are asked for: the venue's clock may be ahead."""
+"""Milliseconds after our time up to which rows are requested: the venue's clock may be ahead."""
 
 Page = tuple[Sequence[Mapping[str, Any]], str | None]
 """Rows, and the cursor of the next page; None after the last one."""
@@ -104,7 +104,7 @@ Page = tuple[Sequence[Mapping[str, Any]], str | None]
 
 @dataclass(slots=True)
 class _Span:
-    """Rows from `begin` to `end`, in ms; `cursor`: of the page that is next, None where none has been read."""
+    """Rows from `begin` to `end`, in ms; `cursor`: of the next page, None before the first one."""
 
     begin: int
     end: int
@@ -112,19 +112,19 @@ class _Span:
 
 
 class Portions:
-    """One account's log."""
+    """Reads one account's log."""
 
     def __init__(self, page: Callable[[dict[str, Any]], Awaitable[Page]]) -> None:
         self._page = page
         self._left: list[_Span] = []
         self._until = 0
-        """Up to when, in ms, all is read, or lies in what is left."""
+        """Time, in ms, up to which everything is read or in a span that is left."""
         self._found: dict[str, Flow] = {}
 
     async def flows(self, since: int, now: int) -> tuple[Flow, ...]:
-        """Those since then, and those of earlier questions that were not answered to the end. Times in ms.
+        """Flows since then, and those of earlier requests that were not read to the end. Times in ms.
 
-        UnreadableError where rows are left for the next reading; what was read is kept for it.
+        UnreadableError where rows are left for the next fetch, which continues from there.
         """
         self._ask_for(since, now)
         await self._first(self._left[0])
@@ -149,7 +149,7 @@ class Portions:
         self._until = now
 
     async def _first(self, span: _Span) -> None:
-        """Where the venue does not take the cursor of an earlier reading any more, the next one begins anew."""
+        """Read the first page; where the venue no longer accepts the cursor, the next fetch restarts the span."""
         try:
             await self._one(span)
         except VenueDownError:

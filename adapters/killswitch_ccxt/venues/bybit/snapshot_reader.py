@@ -1,6 +1,6 @@
-"""What an account at Bybit is read by: v5 routes where ccxt's unified call would leave something out.
+"""Snapshots of an account at Bybit, by v5 endpoints where ccxt's unified call would omit something.
 
-That is further pages, other settlement coins, executions that are no trades, and rules of what is listed no more.
+That is further pages, other settlement coins, executions that are no trades, and rules of delisted symbols.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from killswitch_ccxt.venues.bybit.rows import (
 )
 
 FEW: Final = 5
-"""Up to so many symbols their prices are asked for one by one: all of a category are half a megabyte."""
+"""Most symbols whose prices are requested one by one: all of a category are half a megabyte."""
 TICKER: Final = "bid1Price ask1Price lastPrice indexPrice markPrice"
 """Fields of a ticker, as `quote_of` takes them."""
 MOST_PAGES: Final = 40
-"""Pages of one question; a book that needs more is not read in part, but called unreadable."""
+"""Most pages of one request; a longer list is unreadable, and not read in part."""
 
 
 class BybitReading(Dialect):
-    """Bybit, as far as it is read. Of positions is kept how an order has to name them."""
+    """The part of Bybit's dialect that fetches snapshots. It notes how orders name the positions."""
 
     exchange: ClassVar[str] = "bybit"
     codes = words.CODES
@@ -58,18 +58,18 @@ class BybitReading(Dialect):
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         super().__init__(client, spec)
         self._places: dict[tuple[str, Side], int] = {}
-        """Position → its positionIdx, as the venue told it last."""
+        """Position → its positionIdx in the last answer."""
         self._unheard: set[str] = set()
-        """Names of symbols of which nobody tells the rules."""
+        """Names of symbols for which the venue has no rules."""
         self._prices: dict[str, Decimal] = {}
-        """Dollars for one of each coin that the account has, as the venue told it last."""
+        """Coin of the account → its price in USD in the last answer."""
         self._positions_at: datetime | None = None
-        """Venue time of the oldest of the answers that positions were read from last."""
+        """Oldest venue time of the last answers with positions."""
         self._log = Portions(partial(self._page, "privateGetV5AccountTransactionLog"))
 
     @classmethod
     def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
-        """As generic, with what ccxt would otherwise ask the venue before the first order."""
+        """The generic options, and what ccxt would otherwise request from the venue before the first order."""
         return {
             **super().client_options(spec),
             "fetchMarkets": {"types": ["spot"] if spec.market == "spot" else ["linear", "inverse"]},
@@ -85,7 +85,7 @@ class BybitReading(Dialect):
 
     @classmethod
     def used_from(cls, headers: Mapping[str, str], path: str) -> Mapping[str, int]:
-        """Each answer tells what is left of its own route's limit."""
+        """Each answer states what is left of its own endpoint's limit."""
         name = words.PATHS.get(path)
         try:
             used = int(headers["x-bapi-limit"]) - int(headers["x-bapi-limit-status"])
@@ -95,25 +95,25 @@ class BybitReading(Dialect):
 
     @property
     def _books(self) -> tuple[dict[str, str], ...]:
-        """What one question can be about."""
+        """The categories, each of which needs a request of its own."""
         if self.is_spot:
             return ({"category": "spot"},)
         linear = tuple({"category": "linear", "settleCoin": coin} for coin in ("USDT", "USDC"))
         return (*linear, {"category": "inverse"})
 
     def corrected_rule(self, rule: Row) -> Row:
-        """With the least of what Bybit takes in one order: of market orders it takes less."""
+        """The rule with the smallest of the maxima: Bybit accepts less in a market order."""
         return with_largest(rule)
 
     def is_ours(self, rule: Row) -> bool:
         return bool(rule.get("spot")) is self.is_spot
 
-    # Reading
+    # Snapshot
 
     async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
-        """As generic. Margin that is kept for debts alone is none that positions need.
+        """Equity and positions. Margin of debts alone is not reported, since positions do not use it.
 
-        Of a position that settles in another coin than the account's currency, Bybit tells all money in that coin.
+        Bybit states the amounts of a position in its settlement coin.
         """
         wealth, found = await super().account()
         if not self.is_spot:
@@ -131,11 +131,11 @@ class BybitReading(Dialect):
         return rate(self._prices, coin, self.spec.currency)
 
     def _in_own(self, position: Position, coin: object) -> Position:
-        """A position whose money is told in `coin`, in the account's currency."""
+        """A position with amounts in `coin`, converted to the account's currency."""
         return position if coin == self.spec.currency else positions.converted(position, self._rate(coin))
 
     async def held(self) -> tuple[Wealth, tuple[Position, ...]]:
-        """By the equity of each coin, which is without what was borrowed of it."""
+        """Holdings by the equity of each coin, which is net of its debt."""
 
         async def balance() -> Row:
             asked = {"accountType": "UNIFIED"}
@@ -158,7 +158,7 @@ class BybitReading(Dialect):
         return found
 
     async def _learn(self, name: str, category: str) -> None:
-        """Bybit lists what is traded; the rules of what is not any more it tells when it is asked for by name."""
+        """Load the rules of a delisted symbol: Bybit lists traded symbols only, and returns others by name."""
         ccxt = self.client.ccxt
         if name in (ccxt.markets_by_id or {}) or name in self._unheard:
             return
@@ -211,11 +211,11 @@ class BybitReading(Dialect):
         return refined_fill(fill, info, spot=self.is_spot, paid_in=coin, each=each)
 
     async def flows(self, since: int) -> tuple[Flow, ...]:
-        """The whole log since then; UnreadableError where that is more than one reading takes."""
+        """The whole log since then; UnreadableError where that exceeds one fetch."""
         return await self._log.flows(since, self.client.now_ms())
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """Mark, index, last and best prices in one answer for each symbol, or for each category of many."""
+        """Mark, index, last and best prices in one answer for each symbol, or for each category of many symbols."""
         asked = [self._named(symbol) for symbol in symbols]
         if len(asked) > FEW:
             asked = [{"category": it} for it in sorted({named["category"] for named in asked})]
@@ -229,7 +229,7 @@ class BybitReading(Dialect):
         return {symbol: found[key] for symbol, key in keys if key in found}
 
     async def position_mode(self) -> PositionMode | None:
-        """That of the positions; of a symbol that could be held, where there are none."""
+        """The mode of the positions; without positions, that of a symbol that could be held."""
         if self.is_spot:
             return "one_way"
         indices = set(self._places.values())
@@ -244,7 +244,7 @@ class BybitReading(Dialect):
     # Rows
 
     async def _pages(self, method: str, params: Mapping[str, Any], size: int) -> list[Row]:
-        """Every page of a question. UnreadableError where it never ends."""
+        """The rows of all pages of a request. UnreadableError where the list does not end."""
         return await every_page(partial(self._page, method, {**params, "limit": size}), MOST_PAGES, method)
 
     async def _page(self, method: str, asked: Row, cursor: str | None = None) -> tuple[list[Row], str | None]:

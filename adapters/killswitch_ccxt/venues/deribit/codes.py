@@ -1,4 +1,4 @@
-"""Deribit's codes of refusal, its credits, and what it lets be done (https://docs.deribit.com)."""
+"""Deribit's error codes, limits and capabilities (https://docs.deribit.com)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ CODES: Final[Mapping[str, Meaning]] = {
     **each(rejected("insufficient_margin"), 10009, 10039),
     **each(rejected("below_minimum"), 10002, 10032),
     **each(rejected("above_maximum"), 10016, 10017, 10018, 11022),
-    # An order of one's own on the other side, or as many orders or triggers as may rest
+    # An own order on the other side, or too many open orders or triggers
     **each(rejected("blocked_by_order"), 10003, 10013, 10014, 10015, 10038, 11013, 11035, 13901),
     **each(rejected("price_band"), 10005, 10006, 10007, 10008, 10011, 10034, 10035, 11036, 11054),
-    # Locked, closed or expired books, instruments that are not there (any more), methods switched off
+    # Locked, closed or expired books, missing instruments, disabled methods
     **each(rejected("market_closed"), 10012, 10019, 10020, 10072, 11037, 11046, 13019, 13020, 13025, 13503),
     # The order itself, and "rejects which are not considered as very often"
     **each(rejected("other"), 10021, 10022, 10023, 10026, 10027, 10031, 10043, 10044, 11029, 11030, 11031, 11043,
@@ -24,7 +24,7 @@ CODES: Final[Mapping[str, Meaning]] = {
     **each(DENIED, 9999, 10000, 11042, 12005, 13000, 13001, 13002, 13004, 13007, 13009, 13012, 13021,
             11098, 13031, 13403),
     **each(LIMITED, 10028, 10047, 10066),
-    # Surely not taken: maintenance, settlement for some seconds each day, "should be retried"
+    # Surely not accepted: maintenance, settlement for some seconds each day, "should be retried"
     **each(DOWN, 11051, 10040, 10041),
     # "Some unhandled error on server", "some general failure", "invalid input or internal failure", "not responding or
     # processing the response takes too long", cancelled by another request, timed out
@@ -35,7 +35,7 @@ CODES: Final[Mapping[str, Meaning]] = {
 
 
 def said(error: Mapping[str, Any]) -> tuple[str, ...]:
-    """The code of a refusal and what its text adds; Deribit writes its words with underscores."""
+    """The code of a refusal with what its text adds; Deribit writes its texts with underscores."""
     data = error.get("data")
     reason = data.get("reason") if isinstance(data, Mapping) else data
     words = f"{error.get('message')} {reason}".lower().replace("_", " ")

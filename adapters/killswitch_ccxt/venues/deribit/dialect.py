@@ -1,7 +1,7 @@
 """Deribit, API v2: one account's futures, perpetuals and options in one currency, or in all with cross collateral.
 
-What Deribit calls an amount is what is a contract here: US dollars on inverse futures, coins on everything else. So
-the contract size is 1 everywhere, whatever `contract_size` says: that is how many of them one lot has.
+Deribit's amount is the number of contracts here: US dollars on inverse futures, coins on everything else. So the
+contract size is 1 everywhere, whatever `contract_size` states: that is the size of one lot.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ PAGES: Final = 50
 AHEAD: Final = 60_000
 """Milliseconds after our time up to which rows are asked for: the venue's clock may be ahead."""
 MOST_TICKERS: Final = 5
-"""Symbols that are asked for one by one in a second look."""
+"""Most symbols whose prices are requested one by one."""
 
 
 class Deribit(Dialect):
-    """One account, in one way mode. Its ways are told in docs/venues/deribit.md."""
+    """One account, in one-way mode. docs/venues/deribit.md describes its peculiarities."""
 
     exchange = "deribit"
     codes: ClassVar[Mapping[str, Meaning]] = CODES
@@ -74,23 +74,23 @@ class Deribit(Dialect):
     limits: ClassVar[tuple[RateLimit, ...]] = LIMITS
     costs: ClassVar[tuple[Cost, ...]] = COSTS
     streams = ("orders", "balance")
-    # The log is dear, and asked for each currency that is collateral.
+    # Requests for the log are expensive, and each collateral currency needs its own.
     ages = Ages(orders=5.0, fills=15.0, flows=30.0, quotes=15.0, rows_hurried=2)
     capabilities: ClassVar[tuple[Capability, ...]] = CAPABILITIES
     changes_by_get = True
-    # A label may be given to any number of orders.
+    # Any number of orders may have the same label.
     order_life = OrderLife(longest=60.0, names="none")
     tried = "answers as its documents give them"
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         super().__init__(client, spec)
         self._dollars: Decimal | None = None
-        """US dollars for one of the account's currency, where worth is told in dollars."""
+        """The price of the account's currency in USD, where Deribit states the equity in dollars."""
         self._crossed = False
         self._collateral: frozenset[str] = frozenset((spec.currency,))
-        """Currencies that the account holds, as far as they are its worth."""
+        """Currencies of the account that are part of its equity."""
         self._settled: frozenset[str] = frozenset((spec.currency,))
-        """Currencies that the account's positions settle in."""
+        """Currencies in which the account's positions settle."""
         self._entering = asyncio.Lock()
 
     @classmethod
@@ -98,15 +98,16 @@ class Deribit(Dialect):
         error = answer.body.get("error") if isinstance(answer.body, Mapping) else None
         return said(error) if isinstance(error, Mapping) else ()
 
-    # Hearing
+    # Streams
 
     @classmethod
     def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
-        """Without a word of ours ccxt hears the portfolio of four currencies only."""
+        """The generic options, with all currencies: ccxt watches the portfolio of four only."""
         return {**super().client_options(spec), "currencies": ["any"]}
 
     async def watch(self, method: str) -> None:
-        """Enters first, and alone: ccxt would ask for the second stream before the first has been let in."""
+        """Authenticate first, one stream at a time: ccxt would open the second one before the first is
+        authenticated."""
         async with self._entering:
             await self.client.call("authenticate")
         await super().watch(method)
@@ -121,7 +122,7 @@ class Deribit(Dialect):
         return as_venue_error(meaning, text, changes=False, left=False)
 
     def corrected_rule(self, rule: Row) -> Row:
-        """With amounts for contracts; an option is no inverse contract, since its amount is in coins."""
+        """The rule with amounts for contracts; an option is no inverse contract, since its amount is in coins."""
         return {
             **rule,
             "contractSize": Decimal(1),
@@ -130,10 +131,10 @@ class Deribit(Dialect):
         }
 
     def concerns(self, rule: Row) -> bool:
-        """Not a combination: what is traded in one is held as its legs, and its price is a difference."""
+        """Whether the account may hold the market. A combination is held as its legs, and its price is a difference."""
         return super().concerns(rule) and "combo" not in str((rule.get("info") or {}).get("kind"))
 
-    # Reading
+    # Snapshot
 
     async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
         wealth, held = await asyncio.gather(self.wealth(), self.client.call("private_get_get_positions"))
@@ -157,12 +158,12 @@ class Deribit(Dialect):
         return await self._wealth(answer, dollars)
 
     def _rates_of(self, found: Sequence[Position]) -> tuple[Rate, ...] | None:
-        """What the account's coin costs in USD, where a position is priced by the index of that coin."""
+        """The price of the account's coin in USD, where a position has the index price of that coin."""
         inverse = (it for it in found if self.rules[it.symbol].get("inverse") and it.index_price is not None)
         return next(((Rate("USD", it.index_price),) for it in inverse if it.index_price is not None), None)
 
     def _symbol(self, name: object) -> str | None:
-        """ccxt's symbol of an instrument; None where the rules have none of that name."""
+        """ccxt's symbol of an instrument; None where the rules do not have it."""
         known = (self.client.ccxt.markets_by_id or {}).get(str(name))
         return str(known[0]["symbol"]) if known else None
 
@@ -171,7 +172,8 @@ class Deribit(Dialect):
         return None if rule is None or not is_whole(rule) else str(rule.get("settle"))
 
     async def _wealth(self, answer: Any, dollars: Mapping[str, Decimal]) -> Wealth:
-        """Of one currency its own figures; with cross collateral those of the whole, which Deribit tells in dollars."""
+        """The equity: the figures of one currency, or with cross collateral the totals, which Deribit states in
+        dollars."""
         summaries, currency = rows_at(answer, "result", "summaries"), self.spec.currency
         row = next((it for it in summaries if it.get("currency") == currency), None)
         first = row if row is not None else next(iter(summaries), None)
@@ -191,7 +193,7 @@ class Deribit(Dialect):
         return of_all(first, summed, currency, dollars)
 
     async def _indexes(self, currencies: Collection[str]) -> dict[str, Decimal]:
-        """Currency → Deribit's index of it, in USD; without those that it has none of."""
+        """Currency → Deribit's index price of it in USD, for currencies that have one."""
 
         async def asked(currency: str) -> Decimal | None:
             if currency == "USD":
@@ -209,7 +211,7 @@ class Deribit(Dialect):
         return {name: price for name, price in zip(names, found, strict=True) if price is not None}
 
     def refine_position(self, position: Position, info: Row) -> Position:
-        """Money that is not in the account's currency is not told as if it were."""
+        """The position without amounts that are not in the account's currency."""
         rule = self.rules[position.symbol]
         ours = rule.get("settle") == self.spec.currency
         notional = None
@@ -236,7 +238,7 @@ class Deribit(Dialect):
         return orders.resting(self._order(row) for row in rows_at(answer, "result"))
 
     def _order(self, info: Row) -> dict[str, Any]:
-        """ccxt's order; it knows neither labels nor the trigger's name, and takes no notice of reduce-only."""
+        """ccxt's order, with label, trigger and reduce-only, which ccxt ignores."""
         (row,) = parsed(self.client.ccxt.parse_orders, [info])
         kind = str(info.get("order_type"))
         return {
@@ -269,7 +271,7 @@ class Deribit(Dialect):
         return fills.fills(parsed(self.client.ccxt.parse_trades, rows), self.refine_fill)
 
     def refine_fill(self, fill: Fill, info: Row) -> Fill:
-        """`liquidation` names whose side was liquidated, `liquidity` which one was ours."""
+        """The fill with its cause: `liquidation` states the liquidated side, `liquidity` our side."""
         mine = str(info.get("liquidity") or "")
         cause: FillCause = "liquidation" if mine and mine in str(info.get("liquidation") or "") else "trade"
         rule = self.rules.get(fill.symbol) or {}
@@ -283,7 +285,7 @@ class Deribit(Dialect):
         )
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
-        """What the transaction logs of the account's currencies call deposits, withdrawals and transfers."""
+        """Deposits, withdrawals and transfers in the transaction logs of the account's currencies."""
         answers = await asyncio.gather(*(self._moves(currency, since) for currency in sorted(self._collateral)))
         return tuple(flow for found in answers for flow in found)
 
@@ -301,7 +303,7 @@ class Deribit(Dialect):
         return [flow for flow in map(flow_of, rows) if flow is not None]
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """Of each currency that the symbols settle in, one answer with the prices of all its instruments."""
+        """Prices by one request for each currency in which the symbols settle."""
         wanted = {str(self.rules[symbol]["id"]): symbol for symbol in symbols}
         currencies = sorted({str(self.rules[symbol].get("settle")) for symbol in symbols})
         answers = await asyncio.gather(
@@ -315,7 +317,7 @@ class Deribit(Dialect):
         }
 
     async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """With the index, of each symbol by itself; of many without it, in an answer for each currency."""
+        """Prices with the index of each symbol by its own request; for many symbols, prices without it by currency."""
         if len(symbols) > MOST_TICKERS:
             return await self.quotes(symbols)
         answers = await asyncio.gather(
@@ -329,14 +331,14 @@ class Deribit(Dialect):
         }
 
     def _quote(self, symbol: str, row: Row, bid: str, ask: str, last: str, at: str) -> Quote:
-        """The last price of an option may be hours old, and Deribit does not say when it was made: it is left out."""
+        """A quote without the last price of an option, which may be hours old: Deribit does not state its time."""
         last = "-" if self.rules[symbol].get("option") else last
         return quote_of(row, f"{bid} {ask} {last} index_price mark_price", instant(row.get(at)))
 
-    # Acting
+    # Orders
 
     def order_params(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
-        """ccxt reads a trigger price as text only."""
+        """The trigger price is text, which ccxt requires."""
         params: dict[str, Any] = {"label": request.client_order_id}
         if (deadline := self.deadline_of(request)) is not None:
             params["valid_until"] = deadline
@@ -354,7 +356,7 @@ class Deribit(Dialect):
         return self.taken(self._order(row["info"]), request)
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
-        """By label. A stop and what it has sent have the same one: the newest is what became of it."""
+        """Find an order by its label. A stop and the order that it sent have the same one: the newest is the result."""
         asked = {"currency": self.rules[symbol]["settleId"], "label": client_order_id}
         answer = await self.client.call("private_get_get_order_state_by_label", asked)
         told = rows_at(answer, "result")
@@ -375,10 +377,10 @@ class Deribit(Dialect):
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
         await self.client.call("private_get_cancel", {"order_id": order_id}, changes=True)
 
-    # Being asked about
+    # Inspection
 
     async def rights(self) -> KeyRights:
-        """What the list of keys says of this one; every key with account:read may see it."""
+        """The permissions of this key in the list of keys, which every key with account:read may read."""
         answer = await self.client.call("private_get_list_api_keys")
         return rights_of(rows_at(answer, "result"), self.client.ccxt.apiKey)
 

@@ -1,7 +1,7 @@
-"""Deribit's lists, and what an account there is worth.
+"""Conversion of Deribit's lists, and the equity of an account there.
 
-Deribit books what futures gain and lose at the daily settlement only: until then the balance stands still. Equity is
-the balance, what futures have realised and not realised in the session, and what options are worth.
+Deribit books profits and losses of futures at the daily settlement only: until then the balance does not change. Equity
+is the balance, the realised and unrealised profit of futures in the session, and the value of options.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from killswitch_ccxt.numbers import Row, UnreadableError, decimal, needed, told_
 FLOWS: Final[Mapping[str, FlowKind]] = {"deposit": "deposit", "withdrawal": "withdrawal", "transfer": "transfer"}
 """`type` of an entry of the transaction log → kind of a flow."""
 PERIODS = frozenset({"perpetual", "day", "week", "month"})
-"""How long futures live: of another word nobody knows here whether they end."""
+"""Lifetimes of futures; with another word it is unknown whether they expire."""
 
 
 def flow_of(row: Row) -> Flow | None:
-    """An entry of the transaction log; None for what is no deposit, withdrawal or transfer."""
+    """An entry of the transaction log as a flow; None where it is no deposit, withdrawal or transfer."""
     what = f"log entry {row.get('id')}"
     word = told_of(row.get("type"), what)
     if word not in FLOWS:
@@ -35,7 +35,8 @@ def flow_of(row: Row) -> Flow | None:
 
 
 def is_told(rule: Row) -> bool:
-    """Whether a contract says how long it lives, and settles in a coin that it is of: else it would be another one."""
+    """Whether a contract states its lifetime, and settles in one of its own coins: otherwise it would be another
+    contract."""
     if not rule.get("contract"):
         return True
     lives = rule.get("option") or (rule.get("info") or {}).get("settlement_period") in PERIODS
@@ -43,9 +44,9 @@ def is_told(rule: Row) -> bool:
 
 
 def position_row(info: Row, symbol: str | None) -> dict[str, Any]:
-    """A position under ccxt's names, which takes every direction but `buy` for a short one.
+    """A position under ccxt's names; ccxt treats every direction except `buy` as short.
 
-    UnreadableError where the direction contradicts the size, which is signed, or either is not told.
+    UnreadableError where the direction contradicts the signed size, or one of them is missing.
     """
     name, direction = info.get("instrument_name"), info.get("direction")
     size = needed(info.get("size"), f"the size of position {name}")
@@ -59,7 +60,7 @@ def position_row(info: Row, symbol: str | None) -> dict[str, Any]:
 
 
 def rights_of(keys: Sequence[Row], key: str) -> KeyRights:
-    """Of the list of the account's keys, what it says of this one."""
+    """The permissions of one key in the list of the account's keys."""
     ours = [it for it in keys if it.get("client_id") == key]
     if not ours:
         return KeyRights(note="the venue's list of keys does not name this one")
@@ -74,13 +75,14 @@ def rights_of(keys: Sequence[Row], key: str) -> KeyRights:
 
 
 ANOTHER_MOMENT: Final = Decimal("0.005")
-"""The share of the total by which the sum of the currencies may differ from it: prices move between two answers."""
+"""Largest difference between the total and the sum of the currencies, as a share of the total: prices change between
+two answers."""
 
 
 def is_crossed(summary: Row) -> bool:
-    """Whether all currencies of the account stand for its positions, by its margin model where it says no more.
+    """Whether all currencies of the account are collateral, by its margin model where there is no flag.
 
-    UnreadableError where it says neither, or both and they contradict each other.
+    UnreadableError where both are missing or contradict each other.
     """
     enabled, model = summary.get("cross_collateral_enabled"), str(summary.get("margin_model") or "")
     by_model = {"cross": True, "segregated": False}.get(model.partition("_")[0])
@@ -94,9 +96,10 @@ def is_crossed(summary: Row) -> bool:
 
 
 def of_positions(wealth: Wealth, rows: Sequence[Row]) -> Decimal | None:
-    """What of the account's initial margin, which is that of orders too, belongs to positions; `rows` of all of them.
+    """The part of the account's initial margin, which includes orders, that belongs to positions; `rows` of all of
+    them.
 
-    Of an account without positions it is not told: an order may rest in an instrument that has no row.
+    It is unknown for an account without positions: an order may rest in an instrument without a row.
     """
     if not any(decimal(row["contracts"]) for row in rows):
         return None
@@ -105,7 +108,7 @@ def of_positions(wealth: Wealth, rows: Sequence[Row]) -> Decimal | None:
 
 
 def of_one(row: Row) -> Wealth:
-    """Of an account that is its own currency's alone. `margin_used` is that of positions and orders together."""
+    """The equity of an account in one currency. `margin_used` is that of positions and orders together."""
     own = _balance(row, Decimal(1))
     return Wealth(
         equity=own.amount,
@@ -120,11 +123,12 @@ def of_one(row: Row) -> Wealth:
 
 
 def of_all(first: Row, summaries: Sequence[Row], currency: str, dollars: Mapping[str, Decimal]) -> Wealth:
-    """With cross collateral. `first` has the totals, in dollars; `dollars` is Deribit's index of each currency.
+    """The equity with cross collateral. `first` has the totals, in dollars; `dollars` is Deribit's index of each
+    currency.
 
-    Deribit reckons its total at an index of another moment, so that it would move by prices that no balance has: where
-    the sum of the currencies is near to it, the sum is the equity. Else the total stands alone. UnreadableError where
-    the account's currency has no index.
+    Deribit calculates its total at an index of another moment, so it changes by prices that no balance has: where the
+    sum of the currencies is near the total, the sum is the equity. UnreadableError where the account's currency has no
+    index.
     """
     own = dollars.get(currency)
 
@@ -149,15 +153,16 @@ def of_all(first: Row, summaries: Sequence[Row], currency: str, dollars: Mapping
 
 
 def _orders_maintained(row: Row) -> bool:
-    """A portfolio's margin may be that of its orders too; a standard one's is that of positions."""
+    """Whether the maintenance margin may include orders: that of a portfolio account may, that of a standard one
+    does not."""
     return not str(row.get("margin_model") or "").endswith("_sm")
 
 
 def _balance(row: Row, price: Decimal | None) -> Balance:
-    """One currency of a summary. Its wallet is the balance, and what futures have realised since the last settlement:
-    until then Deribit does not book it. What is left of the equity is unrealised, and what options are worth. Where
-    one of the two is missing, the wallet is unknown: Deribit always tells both, zero too.
-    """
+    """The balance of one currency. Its wallet is the balance with the profit that futures have realised since the
+    last settlement, which Deribit does not book before the next one. The rest of the equity is unrealised profit and
+    the value of options. Where one of the two is missing, the wallet is unknown: Deribit states both, even if they
+    are zero."""
     name = str(row.get("currency"))
     equity, balance = needed(row.get("equity"), f"the equity in {name}"), decimal(row.get("balance"))
     realized = decimal(row.get("futures_session_rpl"))

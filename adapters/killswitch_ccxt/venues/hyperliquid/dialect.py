@@ -1,6 +1,6 @@
 """Hyperliquid's perpetuals. A key is a private key: that of the account itself, or of an agent that may only trade.
 
-Orders are written and signed here. ccxt would do more at the first one: name a referrer and approve a fee for a third
+Orders are written and signed here: before its first order ccxt would name a referrer and approve a fee for a third
 party, both signed with the account's key.
 """
 
@@ -65,15 +65,15 @@ from killswitch_ccxt.venues.hyperliquid.rows import (
 )
 
 BOUND: Final = Decimal("0.05")
-"""How far from the middle a market order may go: there are none, only limits that take at once."""
+"""Largest distance of a market order's limit from the middle price: the venue has only limit orders."""
 LONGEST_PAGE: Final = 2000
 PUBLIC: Final = frozenset({"allMids", "metaAndAssetCtxs"})
-"""Questions that are about nobody's account."""
+"""Requests that concern no account."""
 FILLS_BACK: Final = 86_400_000
 
 
 class Hyperliquid(Dialect):
-    """Perpetuals of the first exchange there, in USDC."""
+    """One account with perpetuals of the first exchange there, in USDC."""
 
     exchange = "hyperliquid"
     more_options = ("vault",)
@@ -81,9 +81,10 @@ class Hyperliquid(Dialect):
     code_form = re.compile(r"[A-Z]\S* .+", re.DOTALL)  # it has sentences instead
     limits = (RateLimit("weight", 1200, 60.0, by="address"),)
     costs = tuple(charge("weight", snapshot=13, submit=3, find_order=2, open_orders=20, fills=22, cancel=1, dead_man=1))
-    """A snapshot while money and positions move all the time; a calm one costs 8. A list is 20, and any page of it."""
+    """The snapshot while balances and positions change all the time; a calm one costs 8. A list costs 20, as does
+    any page of it."""
     client_ids = ClientIdRule("hex", 34)
-    # Without a time in it an action is good for two days: that is how far back its nonce may lie.
+    # Without an expiry an action is valid for two days: that is how old its nonce may be.
     order_life = OrderLife(longest=60.0, always=172_800.0, names="none")
     dead_man = DeadManRule("account", shortest=5.0, a_day=10, takes_stops=True)
     streams = ("orders", "positions")
@@ -119,7 +120,7 @@ class Hyperliquid(Dialect):
         return {
             **super().client_options(spec), "builderFee": False, "approvedBuilderFee": False, "refSet": True,
             "fetchMarkets": {"types": ["swap"]}, **({"vaultAddress": _vault(spec)} if _vault(spec) else {}),
-            # ccxt hands these on with rules that are shared, and makes them only where it asks for more than `swap`.
+            # ccxt copies these with rules that are shared, and creates them only where it requests more than `swap`.
             "hip3TokensByName": {}, "cachedCurrenciesById": {},
         }  # fmt: skip
 
@@ -130,7 +131,7 @@ class Hyperliquid(Dialect):
 
     @property
     def user(self) -> str:
-        """Whose account it is: the vault or sub-account that `options: {vault: 0x…}` names, or the wallet itself."""
+        """The owner of the account: the vault or sub-account of `options: {vault: 0x…}`, or the wallet itself."""
         return _vault(self.spec) or str(self.client.ccxt.walletAddress)
 
     async def watch(self, method: str) -> None:
@@ -138,20 +139,20 @@ class Hyperliquid(Dialect):
 
     @classmethod
     def refused_by(cls, message: Any) -> VenueError | None:
-        """ccxt tells whoever waits, and then takes for subscribed to what was refused."""
+        """The refusal of a subscription; ccxt would report it to its caller and then treat the stream as subscribed."""
         text = str(message.get("data")) if isinstance(message, Mapping) and message.get("channel") == "error" else ""
         if not text or text.startswith("Already subscribed"):
             return None
         return VenueDownError(f"Hyperliquid refuses what it was asked on the stream: {text}")
 
     def corrected_rule(self, rule: Row) -> Row:
-        """ccxt counts the digits of a price by the mark in the same answer: without one its step is not known."""
+        """The rule without a price step where the mark is missing: ccxt derives the digits of a price from the mark."""
         return _stepped(rule)
 
-    # Reading
+    # Snapshot
 
     async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
-        """Both in one answer, after a look whether the account keeps its money there."""
+        """Equity and positions from one answer, after a check of the account's mode."""
         await self._separate()
         state = await self._info("clearinghouseState")
         summary, rows = object_at(state, "marginSummary"), rows_at(state, "assetPositions")
@@ -161,7 +162,7 @@ class Hyperliquid(Dialect):
             raise UnreadableError("the venue shows a position twice")
         equity = needed(summary.get("accountValue"), "the account value")
         profit = total(it.unrealized_pnl for it in found)
-        # `totalRawUsd` is no wallet: what a trade takes or brings moves it.
+        # `totalRawUsd` is no wallet: a trade changes it.
         wallet = None if profit is None else equity - profit
         wealth = Wealth(
             equity, free=decimal(state.get("withdrawable")), margin_used=decimal(summary.get("totalMarginUsed")),
@@ -175,7 +176,7 @@ class Hyperliquid(Dialect):
         return None
 
     async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """Mark, oracle price and the middle, which stands for a last price, of one answer."""
+        """Mark, oracle price and the middle, which serves as last price, of one answer."""
         answer = await self._info("metaAndAssetCtxs")
         universe = answer[0].get("universe") if isinstance(answer, list) and len(answer) == 2 else None
         if not isinstance(universe, list) or len(universe) != len(answer[1]):
@@ -191,13 +192,13 @@ class Hyperliquid(Dialect):
         }
 
     async def orders(self) -> tuple[Order, ...]:
-        """Those in spot markets too, named as the venue names them: they can be cancelled."""
+        """All open orders. Those in spot markets have the venue's own symbol, which suffices to cancel them."""
         rows = rows_at(await self._info("frontendOpenOrders"))
         named = ((row, self._market_of(row.get("coin"))) for row in rows)
         return orders.resting(resting_order(row, symbol, self._sizes.get(symbol)) for row, symbol in named)
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
-        """Those of the perpetuals: what is held in the spot wallet is no part of the account."""
+        """The fills of perpetuals: the spot wallet is no part of the account."""
         rows = rows_at(await self._info("userFillsByTime", startTime=since))
         if len(rows) >= LONGEST_PAGE:
             raise UnreadableError(f"{len(rows)} fills since the last reading: there may be more")
@@ -206,7 +207,7 @@ class Hyperliquid(Dialect):
         return tuple({it.id: it for it in found}.values())
 
     def _market_of(self, coin: object) -> str:
-        """ccxt's symbol of a coin, or the venue's own of a spot market. UnreadableError for no name."""
+        """ccxt's symbol of a coin, or the venue's own symbol of a spot market. UnreadableError for a missing name."""
         if not isinstance(coin, str) or not coin:
             raise UnreadableError(f"{coin!r} is no name of a market")
         if is_spot(coin):
@@ -228,7 +229,7 @@ class Hyperliquid(Dialect):
         return tuple(flow for flow in told if flow is not None)
 
     async def rights(self) -> KeyRights:
-        """Whose key it is, is told by its address."""
+        """The permissions of the key, whose owner is identified by its address."""
         ccxt = self.client.ccxt
         address = str(ccxt.eth_get_address_from_private_key(ccxt.privateKey))
         if address.lower() == str(ccxt.walletAddress).lower():
@@ -249,7 +250,7 @@ class Hyperliquid(Dialect):
             return KeyRights(read=True, trade=True, withdraw=False, transfer=False, note="the key of an agent wallet")
         return KeyRights(read=True, trade=False, note=f"the private key is that of {address}, no agent of the account")
 
-    # Acting
+    # Orders
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         action = {"type": "order", "orders": [await self._order(request)], "grouping": "na"}
@@ -277,7 +278,7 @@ class Hyperliquid(Dialect):
         await self._act({"type": "scheduleCancel", "time": self.client.ccxt.milliseconds() + ahead})
 
     async def disarm_dead_man(self, symbols: Collection[str]) -> None:
-        """Without a time, what was scheduled is taken back."""
+        """Cancel the schedule: the action has no time."""
         await self._act({"type": "scheduleCancel"})
 
     # Parts
@@ -285,10 +286,11 @@ class Hyperliquid(Dialect):
     _sizes: Mapping[str, Decimal] = {}
     _checked: float = float("-inf")
     _shares_margin: bool = False
-    """Whether positions at exchanges deployed by others, which are not read, take their margin from here."""
+    """Whether positions at exchanges deployed by others, which are not read, use margin of this account."""
 
     async def _act(self, action: Mapping[str, Any], deadline: int | None = None, *, places: bool = False) -> Any:
-        """Sign and send, to be refused from `deadline` (ms) on. The order of the fields is part of what is signed."""
+        """Sign and send an action that is refused from `deadline` (ms) on. The signature depends on the order of the
+        fields."""
         ccxt = self.client.ccxt
         nonce, vault = ccxt.incrementing_nonce(), ccxt.format_vault_address(_vault(self.spec))
         request = {"action": action, "nonce": nonce, "signature": ccxt.sign_l1_action(action, nonce, vault, deadline)}
@@ -299,7 +301,7 @@ class Hyperliquid(Dialect):
         )
 
     async def _order(self, request: OrderRequest) -> dict[str, Any]:
-        """As the venue's document has it; prices are text with five significant digits at most."""
+        """The order in the form of the venue's documents; prices are text with at most five significant digits."""
         self.create_arguments(structs.replace(request, price=None), "one_way")
         market = self.client.ccxt.market(request.symbol)
         price = await self._bound(request) if request.type == "market" else needed(request.price, "the limit price")
@@ -319,14 +321,14 @@ class Hyperliquid(Dialect):
         }  # fmt: skip
 
     def _priced(self, request: OrderRequest, price: Decimal) -> str:
-        """OrderRejectedError for a price that the venue would refuse: it has too many digits."""
+        """The price as text. OrderRejectedError for a price that the venue would refuse because of its digits."""
         decimals = int((self.rules[request.symbol].get("info") or {}).get("szDecimals", 0))
         if price != allowed_price(price, decimals):
             raise OrderRejectedError("other", f"{price} is no price that {request.symbol} can have")
         return written(price)
 
     async def _bound(self, request: OrderRequest) -> Decimal:
-        """The price that a market order is sent with: of the trigger, or of the middle, and five per cent beyond."""
+        """The limit price of a market order: 5% beyond the trigger price, or beyond the middle price."""
         middle = request.trigger_price
         if middle is None:
             name = (self.rules.get(request.symbol) or {}).get("info", {}).get("name")
@@ -354,7 +356,7 @@ class Hyperliquid(Dialect):
         )  # fmt: skip
 
     async def _separate(self) -> None:
-        """UnreadableError for a unified account: what it is worth is nowhere told in one number."""
+        """UnreadableError for a unified account: the venue does not state its equity in one number."""
         now = asyncio.get_running_loop().time()
         if 0 <= now - self._checked < self.ages.mode:
             return

@@ -1,4 +1,4 @@
-"""What Hyperliquid says, in our terms. Its refusals are sentences: they are known by how they begin."""
+"""Conversion of Hyperliquid's answers. Its refusals are sentences, identified by a part of their text."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ CODES: Final[Mapping[str, Meaning]] = {
         "Vault not registered"),
     **each(DOWN, "Invalid nonce"),
     **each(UNKNOWN,
-        # Said of the venue's own workings: what became of the order is not in it.
+        # Internal failures of the venue, which leave the outcome open.
         "Internal error", "Internal server error", "internal error", "timed out", "timeout"),
 }  # fmt: skip
 ORDER_STATES: Final = {
@@ -57,7 +57,7 @@ IGNORED: Final = frozenset(
     {"liquidation", "spotTransfer", "spotGenesis", "cStakingTransfer", "cDeposit", "cWithdraw", "perpDexClassTransfer",
      "deployGasAuction", "borrowLend", "activateDexAbstraction"}
 )  # fmt: skip
-"""Entries of the ledger that move nothing of the perpetuals' USDC, or that fills tell."""
+"""Entries of the ledger that do not change the perpetuals' USDC, or that fills state."""
 SIGNS: Final[Mapping[str, tuple[FlowKind, int, str]]] = {
     "deposit": ("deposit", 1, "usdc"), "withdraw": ("withdrawal", -1, "usdc"),
     "vaultDeposit": ("transfer", -1, "usdc"), "vaultCreate": ("transfer", -1, "usdc"),
@@ -70,15 +70,15 @@ _DIRECTIONS: Final[Mapping[str, tuple[OrderSide, Side]]] = {
     "Open Long": ("buy", "long"), "Close Long": ("sell", "long"), "Long > Short": ("sell", "long"),
     "Open Short": ("sell", "short"), "Close Short": ("buy", "short"), "Short > Long": ("buy", "short"),
 }  # fmt: skip
-"""`dir` of a fill → its side, and the side of the position that it was of; of a turn, the one that it closed."""
+"""`dir` of a fill → its side, and the side of its position; where the position turned, the side that was closed."""
 SIGNIFICANT: Final = 5
 MOST_DECIMALS: Final = 6
 
 
 def allowed_price(price: Decimal, size_decimals: int) -> Decimal:
-    """The nearest price that the venue takes: five significant digits and six decimals less those of a size.
+    """The nearest price that the venue accepts: five significant digits, and six decimals less those of a size.
 
-    Whole numbers are taken whatever their digits.
+    Whole numbers are accepted with any number of digits.
     """
     if price == price.to_integral_value():
         return price
@@ -87,19 +87,19 @@ def allowed_price(price: Decimal, size_decimals: int) -> Decimal:
 
 
 def written(number: Decimal) -> str:
-    """Without an exponent and without zeros at the end, as it is signed."""
+    """The number without exponent and trailing zeros, as it is signed."""
     text = format(number, "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def known(sentence: object) -> Iterable[str]:
-    """The code that a sentence begins with, or has in it."""
+    """The codes that a sentence contains."""
     text = str(sentence or "")
     return (code for code in CODES if code in text)
 
 
 def sentences(body: object) -> Iterable[object]:
-    """Everything that an answer says against what was asked."""
+    """Every refusal in an answer."""
     if not isinstance(body, Mapping):
         return
     if body.get("status") == "err":
@@ -113,13 +113,13 @@ def sentences(body: object) -> Iterable[object]:
 
 
 def statuses(body: Any) -> list[Any]:
-    """One for each order of a request: a row, or a word."""
+    """The statuses of a request, one for each order: a row, or a word."""
     found = value_at(body, "response", "data", "statuses")
     return found if isinstance(found, list) else []
 
 
 def taken(status: object, name: str, amount: Decimal) -> dict[str, Any]:
-    """What is said of an order that was sent, as ccxt would tell it."""
+    """The status of an order that was sent, under ccxt's names."""
     if isinstance(status, str):
         raise UnreadableError(f"order {name} was taken ({status}), and its number is not told")
     row = status if isinstance(status, Mapping) else {}
@@ -134,7 +134,7 @@ def taken(status: object, name: str, amount: Decimal) -> dict[str, Any]:
 
 
 def found_order(answer: Row, name: str) -> dict[str, Any]:
-    """An order that was asked for, as ccxt would tell it."""
+    """An order that was found, under ccxt's names."""
     told = answer.get("order") or {}
     order, word = told.get("order") or {}, str(told.get("status"))
     state = ORDER_STATES.get(word)
@@ -152,12 +152,12 @@ def found_order(answer: Row, name: str) -> dict[str, Any]:
 
 
 def is_spot(coin: object) -> bool:
-    """Whether a row is about a spot market: `@107`, or `PURR/USDC`, which is the first of them."""
+    """Whether a coin is a spot market: `@107`, or `PURR/USDC`, the first of them."""
     return isinstance(coin, str) and (coin.startswith("@") or "/" in coin)
 
 
 def spot_asset(coin: str) -> int | None:
-    """The number by which an order in a spot market is cancelled; None for a name that does not say it.
+    """The asset id by which an order in a spot market is cancelled; None for a name that does not contain it.
 
     Spot markets are numbered from 10,000 on (Hyperliquid's documents, "Asset IDs").
     """
@@ -166,8 +166,10 @@ def spot_asset(coin: str) -> int | None:
 
 
 def resting_order(row: Row, symbol: str, held: Decimal | None) -> dict[str, Any]:
-    """An open order under ccxt's names. `held`: contracts of the symbol's position, for a stop for the whole of it,
-    which has no size of its own."""
+    """An open order under ccxt's names.
+
+    `held`: contracts of the symbol's position, for a stop of the whole position, which has no size of its own.
+    """
     number = f"order {row.get('oid')}"
     amount, left = (
         needed(row.get("origSz"), f"the size of {number}"),
@@ -193,11 +195,11 @@ def resting_order(row: Row, symbol: str, held: Decimal | None) -> dict[str, Any]
 
 
 def fill(row: Row, symbol: str, user: str) -> Fill:
-    """One fill. `closedPnl` is without the fee: what opens a position is told with 0 and a fee.
+    """One fill. `closedPnl` excludes the fee: an opening fill has 0 and a fee.
 
-    UnreadableError where `dir`, which says of what position it was, contradicts the side.
+    UnreadableError where `dir`, which states the position, contradicts the side.
     """
-    # Fills that nobody traded, such as settlements, are all numbered 0.
+    # Fills without a trade, such as settlements, are all numbered 0.
     named = [row.get(name) for name in ("time", "coin", "oid", "side", "startPosition", "px", "sz")]
     number = identifier(row.get("tid"), f"a fill of {row.get('coin')}")
     number = "/".join(map(str, named)) if number == "0" else number
@@ -219,7 +221,7 @@ def fill(row: Row, symbol: str, user: str) -> Fill:
 
 
 def ledger_flow(row: Row, user: str) -> Flow | None:
-    """An entry of the ledger without funding. Of a kind that nobody heard of it is a transfer, as far as it says."""
+    """An entry of the ledger, without funding. An unknown kind is a transfer, as far as it states an amount."""
     delta = object_at(row, "delta")
     kind = told_of(delta.get("type"), "an entry of the ledger")
     number = f"{told_of(row.get('hash'), 'the hash of an entry')}/{row.get('time')}/{kind}"
@@ -236,7 +238,8 @@ def ledger_flow(row: Row, user: str) -> Flow | None:
 
 
 def _moved(kind: str, delta: Row, user: str) -> Decimal | None:
-    """What moved between wallets, + into this account's perpetuals; None where it was not about them."""
+    """The amount moved between wallets, positive into this account's perpetuals; None where it does not concern
+    them."""
     sender, receiver = str(delta.get("user")).lower(), str(delta.get("destination")).lower()
     match kind:
         case "accountClassTransfer":
@@ -257,9 +260,9 @@ def _moved(kind: str, delta: Row, user: str) -> Decimal | None:
 
 
 def _unheard(delta: Row, sender: str, receiver: str, user: str) -> Decimal | None:
-    """What an entry of a kind that is not known says of USDC: out where we sent it, else with the sign it is told with.
+    """The USDC of an entry of an unknown kind: an outflow where this account sent it, otherwise with its own sign.
 
-    One such entry must not make the whole ledger unknown for as long as it is listed. Its kind is in the flow's id.
+    Such an entry must not make the whole ledger unknown for as long as it is listed. Its kind is in the flow's id.
     """
     told = delta.get("usdc")
     if told is None and delta.get("token") == "USDC":
@@ -272,7 +275,7 @@ def _unheard(delta: Row, sender: str, receiver: str, user: str) -> Decimal | Non
 
 
 def funding_flow(row: Row) -> Flow:
-    """What was paid (−) or received (+) for one position."""
+    """Funding paid (−) or received (+) for one position."""
     delta = object_at(row, "delta")
     told = told_of(row.get("hash"), "the hash of a funding"), told_of(delta.get("coin"), "the coin of a funding")
     number = f"{told[0]}/{row.get('time')}/{told[1]}"

@@ -1,7 +1,7 @@
 """Kraken: a spot account by its balances, or a margin account by its open positions.
 
-Its private questions are so few in a second that balances are asked every few seconds only, and oftener while something
-of ours is under way; prices are public and asked each time.
+Few private requests a second are allowed, so balances are fetched every few seconds only, and more often while own
+orders are in progress; prices are public and fetched every time.
 """
 
 from __future__ import annotations
@@ -65,16 +65,16 @@ from killswitch_ccxt.venues.kraken.rows import (
 )
 
 BUSY: Final = 15.0
-"""Seconds after something of ours in which balances are asked as often as the counter has room to spare."""
+"""Seconds after an own order in which balances are fetched as often as the counter allows."""
 PAGES: Final = 4
 LIST: Final = 2
-"""Questions that trades and ledgers count as."""
+"""Units of the counter that a request for trades or ledgers costs."""
 TENTH: Final = 10
 """Units of the counter are tenths of a question."""
 
 
 class Kraken(Dialect):
-    """`options: {tier: starter | intermediate | pro}`, starter where it is not said."""
+    """One account at Kraken. `options: {tier: starter | intermediate | pro}`, by default starter."""
 
     exchange = "kraken"
     more_options = ("tier",)
@@ -85,11 +85,11 @@ class Kraken(Dialect):
         *charge("matching", submit=1, cancel=8),
     )
     client_ids = ClientIdRule("uuid", 36)
-    # A deadline must be two seconds ahead where the engine reads it, or the order is refused for good.
+    # The engine refuses an order for good whose deadline is less than two seconds ahead.
     order_life = OrderLife(shortest=5.0, longest=60.0, names="open")
     dead_man = DeadManRule("account", shortest=1.0, longest=86_400.0, takes_stops=True, quiet_for_maintenance=True)
     streams = ("orders", "balance")
-    # Each list counts as two questions, of which the counter lets few go by.
+    # Each list costs two units of the counter, which allows few of them.
     ages = Ages(
         orders=20.0, fills=60.0, flows=60.0, quotes=None, states=10.0, orders_least=5.0, rows_least=15.0,
         rows_hurried=1, fills_hurried=1,
@@ -124,7 +124,7 @@ class Kraken(Dialect):
         self._counter = Counter(self._tier)
         self._kept_answers: tuple[Any, ...] = ()
         self._kept_as_of: datetime | None = None
-        """The venue's time when the question of these answers was asked."""
+        """The venue's time of the request that these answers belong to."""
         self._kept_at = self._done_at = self._busy_until = float("-inf")
         self._leverage: dict[tuple[str, Side], Decimal | None] = {}
 
@@ -143,7 +143,7 @@ class Kraken(Dialect):
         body = answer.body
         return tuple(words_of(body.get("error"))) if isinstance(body, Mapping) else ()
 
-    # Reading
+    # Snapshot
 
     async def held(self) -> tuple[Wealth, tuple[Position, ...]]:
         if self.spec.market == "margin":
@@ -152,13 +152,13 @@ class Kraken(Dialect):
         return replace(wealth, as_of=self._kept_as_of, positions_as_of=self._kept_as_of), found
 
     async def _spot_balance(self) -> Row:
-        """What is held, as ccxt would tell it."""
+        """The balances, under ccxt's names."""
         (told,) = await self._kept(self._tier.spot, ("privatePostBalanceEx", {}))
         amounts = held_amounts(told)
         totals: dict[str, Decimal] = {}
         free: dict[str, Decimal] = {}
         for asset, (amount, blocked) in amounts.items():
-            # What earns by itself (`.F`) is traded like what does not.
+            # Assets that earn rewards (`.F`) are traded like others.
             code = self.client.ccxt.safe_currency_code(asset.removesuffix(".F"))
             totals[code] = totals.get(code, Decimal(0)) + amount
             free[code] = free.get(code, Decimal(0)) + amount - (blocked or Decimal(0))
@@ -205,22 +205,22 @@ class Kraken(Dialect):
     async def rights(self) -> KeyRights:
         return KeyRights(note="Kraken does not tell what a key may do; look at the key on its page")
 
-    # Acting
+    # Orders
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
-        """Send one order. The answer says that it was taken, and nothing of what became of it."""
+        """Send one order. The answer only acknowledges it."""
         order = self._order(request, mode)
         self._under_way()
         try:
             result = object_at(await self.client.call("privatePostAddOrder", order, places=True), "result")
         finally:
-            # What is held was read before this: it is worth nothing any more, also where no answer came.
+            # Balances that were fetched before are outdated now, even where no answer came.
             self._done_at = asyncio.get_running_loop().time()
         numbers = result.get("txid")
         return self.taken({"id": numbers[0] if isinstance(numbers, list) and numbers else None}, request)
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
-        """First among open orders, then among closed ones: an order that ends in between is in the second."""
+        """Search open orders, then closed ones, where an order is that ends in between."""
         self._under_way()
         for method, part in (("privatePostOpenOrders", "open"), ("privatePostClosedOrders", "closed")):
             answer = await self._ask(method, {"cl_ord_id": client_order_id})
@@ -265,7 +265,7 @@ class Kraken(Dialect):
         )
         result = object_at(result)
         found = tuple(self._position(pair, kind, row) for (pair, kind), row in margin_rows(rows).items())
-        # Of collateral only the sum is told, which its prices move: there is no wallet in it.
+        # Only the sum of the collateral is stated, which its prices change: it is no wallet.
         wealth = Wealth(
             needed(result.get("e"), "the equity"), free=decimal(result.get("mf")), margin_used=decimal(result.get("m")),
             unrealized=decimal(result.get("n")), as_of=self._kept_as_of, positions_as_of=self._kept_as_of,
@@ -286,9 +286,9 @@ class Kraken(Dialect):
         )  # fmt: skip
 
     async def _kept(self, every: float, *questions: tuple[str, Mapping[str, str]]) -> tuple[Any, ...]:
-        """The answers, or the last ones where these are younger than `every` and than whatever we did.
+        """The answers, or the last ones where these are younger than `every` and than the last own order.
 
-        While something of ours is under way they are asked anew as far as the counter has room to spare.
+        While own orders are in progress they are fetched again as far as the counter allows.
         """
         now = asyncio.get_running_loop().time()
         old = now - self._kept_at >= every or self._kept_at <= self._done_at
@@ -309,16 +309,16 @@ class Kraken(Dialect):
         return result
 
     async def _ask(self, method: str, asked: Mapping[str, Any], questions: int = 1) -> Any:
-        """One answer, asked for as soon as the counter has room."""
+        """One answer, requested as soon as the counter allows."""
         await self._counter.taken(questions)
         return await self.client.call(method, asked)
 
     async def _listed(self, method: str, part: str, asked: Mapping[str, int]) -> dict[str, Row]:
-        """Rows by id, in pages of fifty. UnreadableError where they do not come to an end."""
+        """Rows by id, in pages of fifty. UnreadableError where the list does not end."""
         found: dict[str, Row] = {}
         for _ in range(PAGES):
             if not self._counter.fits(LIST, ROWS):
-                # Not RateLimitedError: the venue refused nothing, and what is held is worth asking for meanwhile.
+                # Not RateLimitedError: the venue refused nothing, and balances may still be fetched.
                 raise VenueDownError(f"{part} are put off: closing needs what is left of the counter of questions")
             answer = await self._ask(method, {**asked, "ofs": len(found)}, LIST)
             rows = object_at(answer, "result", part)

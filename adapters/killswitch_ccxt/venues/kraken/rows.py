@@ -1,4 +1,4 @@
-"""What Kraken says, in our terms, and its counter of private questions, counted along."""
+"""Conversion of Kraken's answers, and a local copy of its counter of private requests."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ CODES: Final[Mapping[str, Meaning]] = {
     **each(rejected("already_flat"), "EOrder:Unknown position", "EOrder:Reduce only:No position exists",
         "EOrder:Reduce only:Cannot increase position"),
     **each(UNKNOWN,
-        # The order matches what it can before the rest is sent back with this: something may have been filled.
+        # The order matches what it can before the rest is refused with this code: a part may be filled.
         "EOrder:Reduce only:Position is closed",
-        # The engine does not say whether it had taken an order before it went away, or before its time was up.
+        # The engine does not state whether it accepted the order before it stopped, or before the deadline.
         "EService:Deadline elapsed", "EService:Unavailable", "EService:Busy", "EService:Timeout",
         "EGeneral:Internal error", "EDatabase:Internal error"),
     **each(rejected("permission"), "EOrder:Reduce only:Non-PC", "EOrder:Reduce only:Non-ECP",
@@ -49,7 +49,7 @@ STATES: Final[Mapping[str, InstrumentState]] = {
     "maintenance": "halted", "cancel_only": "cancel_only", "post_only": "post_only", "limit_only": "limit_only",
     "reduce_only": "reduce_only", "work_in_progress": "halted", "delisted": "delisted",
 }  # fmt: skip
-"""Of the venue as a whole and of one pair; `online` is none of them."""
+"""States of the venue as a whole and of one pair; `online` is not among them."""
 LEDGER: Final[Mapping[str, FlowKind]] = {
     "deposit": "deposit", "withdrawal": "withdrawal", "transfer": "transfer", "rollover": "interest",
     "staking": "interest", "reward": "interest", "dividend": "interest", "credit": "rebate",
@@ -60,7 +60,7 @@ ORDER_STATES: Final = {
 
 
 def words_of(errors: object) -> Iterable[str]:
-    """Every word of a refusal, the whole first, then without what it says in detail."""
+    """All codes of a refusal, the whole text first, then without its details."""
     for error in errors if isinstance(errors, list) else ():
         parts = str(error).split(":")
         for count in range(len(parts), 1, -1):
@@ -68,9 +68,9 @@ def words_of(errors: object) -> Iterable[str]:
 
 
 def held_amounts(result: object) -> dict[str, tuple[Decimal, Decimal | None]]:
-    """The venue's name of an asset → what is held of it, and what orders hold back. What is zero is left out.
+    """The venue's name of an asset → amount held, and amount in open orders; without zeros.
 
-    UnreadableError where an asset has no amount: then nobody knows what the account is worth.
+    UnreadableError where an amount is missing: then the equity is unknown.
     """
     if not isinstance(result, Mapping):
         raise UnreadableError("the answer has no balances")
@@ -86,9 +86,9 @@ def held_amounts(result: object) -> dict[str, tuple[Decimal, Decimal | None]]:
 
 
 def margin_rows(result: object) -> dict[tuple[str, str], dict[str, Decimal | None]]:
-    """Pair and `buy` or `sell` → volume that is open, its cost, margin, profit and leverage.
+    """Pair and `buy` or `sell` → open volume, its cost, margin, profit and leverage.
 
-    The venue tells each position by itself (an object by id), or all of a pair together (a list): both are read.
+    The venue lists each position (an object by id), or the sum of a pair (a list): both are read.
     """
     if isinstance(result, Mapping):
         rows: list[Row] = list(result.values())
@@ -124,7 +124,7 @@ def _sum(name: str, one: Decimal | None, other: Decimal | None) -> Decimal | Non
 
 
 def triggered(info: Row) -> dict[str, Any]:
-    """Trigger and limit price of an order, under ccxt's names, by the venue's own fields."""
+    """Trigger and limit price of an order under ccxt's names, from the venue's own fields."""
     description = info.get("descr") or {}
     kind = str(description.get("ordertype") or info.get("ordertype") or "")
     unattached = {"stopLossPrice": None, "takeProfitPrice": None, "type": kind}
@@ -141,13 +141,13 @@ def triggered(info: Row) -> dict[str, Any]:
 
 
 def _absolute(price: object) -> Decimal | None:
-    """A price that is written as such, and not as a distance (`+5%`)."""
+    """An absolute price; None for a distance (`+5%`)."""
     text = str(price or "")
     return None if not text or text[0] in "+-#" or text.endswith("%") else positive(text)
 
 
 def found_order(number: str, row: Row, name: str) -> dict[str, Any]:
-    """An order as ccxt would tell it."""
+    """An order under ccxt's names."""
     status = one_of(ORDER_STATES, row.get("status"), f"state of order {number}")
     return {
         "id": number, "clientOrderId": row.get("cl_ord_id") or name, "status": status, "amount": row.get("vol"),
@@ -157,21 +157,21 @@ def found_order(number: str, row: Row, name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """What Kraken grants an account by its verification."""
+    """Limits of an account by its verification."""
 
     asked: int
-    """Questions that the counter holds."""
+    """Requests that the counter allows."""
     within: float
-    """Seconds in which all of them are given back."""
+    """Seconds in which the whole counter is given back."""
     points: int
-    """Of the matching engine, for each pair, and the seconds in which they are given back."""
+    """Units of the matching engine for each pair, and the seconds in which they are given back."""
     back: float
     spot: float
-    """Seconds between two readings of the balances, one question, while nothing of ours is under way."""
+    """Seconds between two fetches of the balances, one request, while no own order is in progress."""
     margin: float
-    """The same of equity and open positions, two questions."""
+    """The same for equity and open positions, two requests."""
     snapshot: int
-    """Tenths of a question that a calm snapshot takes at a tick of one second, the larger of both markets."""
+    """Tenths of a request for a calm snapshot at a tick of one second, the larger of both markets."""
 
 
 TIERS: Final[Mapping[str, Tier]] = {
@@ -180,13 +180,13 @@ TIERS: Final[Mapping[str, Tier]] = {
     "pro": Tier(20, 20.0, 180, 48.0, spot=2.0, margin=3.0, snapshot=8),
 }
 SPARE: Final = 0.6
-"""The share of the counter that readings beyond the calm ones may fill: the rest is for what closing asks."""
+"""The share of the counter that additional snapshots may use: the rest is for closing."""
 ROWS: Final = 0.8
-"""The share that fills and ledgers may fill: they explain what happened, and do not say what is held."""
+"""The share that fills and ledgers may use: they explain changes and do not state balances."""
 
 
 def tier_of(spec: AccountSpec) -> Tier:
-    """ValueError for a tier that Kraken does not have."""
+    """The tier of the account. ValueError for a tier that Kraken does not have."""
     tier = str(spec.options.get("tier", "starter"))
     if tier not in TIERS:
         raise ValueError(f"options: tier of a Kraken account is one of {', '.join(TIERS)}, not {tier}")
@@ -194,21 +194,22 @@ def tier_of(spec: AccountSpec) -> Tier:
 
 
 class Counter:
-    """One account's counter, in questions: each adds to it, and time takes away."""
+    """One account's counter, in requests: each request adds to it, and time reduces it."""
 
     def __init__(self, tier: Tier) -> None:
         self._most = float(tier.asked)
-        # A little less than is promised: clocks differ, and a third of a question a second is 0.33 in the documents.
+        # A little less than documented: clocks differ, and a third of a request a second is 0.33 in the documents.
         self._a_second = 0.98 * tier.asked / tier.within
         self._level = 0.0
         self._at = float("-inf")
 
     def fits(self, questions: int, share: float = 1.0) -> bool:
-        """Whether so many may be asked now, the counter filled up to `share` of it at most."""
+        """Whether so many requests are allowed now, with the counter filled up to `share` at most."""
         return self._now() + questions <= self._most * share
 
     async def taken(self, questions: int) -> None:
-        """Count them, as soon as there is room: seconds at most, since one is given back in three at worst."""
+        """Count requests as soon as they are allowed, after seconds at most: the slowest tier gives one back in
+        three seconds."""
         while not self.fits(questions):
             missing = self._level + questions - self._most
             await asyncio.sleep(missing / self._a_second + 0.001)

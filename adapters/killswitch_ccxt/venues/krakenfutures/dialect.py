@@ -1,7 +1,7 @@
-"""Kraken Futures (derivatives API v3). Orders and rows are read from the venue's own words, where ccxt guesses.
+"""Kraken Futures (derivatives API v3), by the venue's own rows where ccxt guesses.
 
-ccxt leaves out limit prices of resting orders and amounts of inverse fills, puts a fee from its table in the place of
-the one that was paid, and counts nothing as filled in an answer to an order: so these are read here.
+ccxt omits limit prices of open orders and amounts of inverse fills, replaces the fee by one from its table, and ignores
+fills in the answer to an order.
 """
 
 from __future__ import annotations
@@ -69,31 +69,32 @@ from killswitch_ccxt.venues.krakenfutures.rows import (
 )
 
 ROUNDED: Final = Decimal("1e-4")
-"""The share of a portfolio's value by which it may differ from the sum of its parts: Kraken rounds it."""
+"""The rounding of a portfolio's value, as a share of it: Kraken rounds the total."""
 FILL_ROWS: Final = 100
 """Fills of one answer."""
 FILL_PAGES: Final = 10
 LOG_ROWS: Final = 500
 SHORT_LOG: Final = 25
 HISTORY: Final = 7 * 86_400_000
-"""Milliseconds of order events that are looked through for an order that this process has not sent."""
+"""Milliseconds of order events that are searched for an order that this process has not sent."""
 BEFORE_SENT: Final = 600_000
-"""Milliseconds before an order was sent, by our clock, from which on its events are looked for."""
+"""Milliseconds before the sending of an order, by our clock, from which on its events are searched."""
 HISTORY_ROWS: Final = 1000
 HISTORY_PAGES: Final = 10
 SENT: Final = 10_000
-"""How many orders' times of sending are remembered."""
+"""Number of orders whose time of sending is remembered."""
 
 
 class KrakenFutures(Dialect):
-    """A multi-collateral (`flex`) wallet in USD, or the single-collateral one that `options: {wallet: …}` names."""
+    """One account: a multi-collateral (`flex`) wallet in USD, or the single-collateral wallet of `options: {wallet:
+    …}`."""
 
     exchange = "krakenfutures"
     more_options = ("wallet",)
     codes = CODES
     limits, costs, capabilities = LIMITS, COSTS, CAPABILITIES
     client_ids = ClientIdRule("plain", 32)
-    # A batch names one time for all, which ccxt does not send; names are unique for ever.
+    # A batch has one deadline for all orders, which ccxt does not send; client order ids are unique for ever.
     order_life = OrderLife(names="ever")
     batch = 10
     dead_man = DeadManRule("account", shortest=1.0, takes_stops=True, quiet_for_maintenance=True)
@@ -108,9 +109,9 @@ class KrakenFutures(Dialect):
         super().__init__(client, spec)
         self._wallet = str(spec.options.get("wallet", "flex"))
         self._busy_log = False
-        """Whether the account log was longer than a short list when it was read last."""
+        """Whether the account log exceeded a short list at the last fetch."""
         self._sent: dict[str, int] = {}
-        """Client id → when the order was sent first (UTC ms)."""
+        """Client order id → time when the order was sent first (UTC ms)."""
 
     @classmethod
     def codes_of(cls, answer: Answer) -> Iterable[str]:
@@ -130,7 +131,7 @@ class KrakenFutures(Dialect):
     def concerns(self, rule: Row) -> bool:
         return super().concerns(rule) and self._ours(rule.get("id"))
 
-    # Reading
+    # Snapshot
 
     async def wealth(self) -> Wealth:
         accounts = object_at(await self.client.call("privateGetAccounts"), "accounts")
@@ -163,7 +164,7 @@ class KrakenFutures(Dialect):
         )  # fmt: skip
 
     async def positions(self) -> tuple[Position, ...]:
-        """Those of the account's wallet: the venue tells all wallets' in one list."""
+        """The positions of the account's wallet: the venue lists those of all wallets together."""
         rows = await self.client.call("fetch_positions")
         mine = [row for row in rows if self._ours((row.get("info") or {}).get("symbol"))]
         return positions.positions(mine, self.rules, self.refine_position)
@@ -180,7 +181,8 @@ class KrakenFutures(Dialect):
         return {**row, "price": info.get("limitPrice"), "clientOrderId": name, "type": info.get("orderType")}
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
-        """The newest first, in pages of a hundred, back to `since`. UnreadableError where that is too far back."""
+        """Fills back to `since`, the newest first, in pages of a hundred. UnreadableError where that is too far
+        back."""
         found: dict[str, Fill] = {}
         asked: dict[str, str] = {}
         for _ in range(FILL_PAGES):
@@ -201,7 +203,7 @@ class KrakenFutures(Dialect):
         return of_order(once(self._fill(row) for row in rows if self._ours(row.get("symbol"))), order_id)
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
-        """In a short list as long as that is enough: it takes a third of what a long one does of the history pool."""
+        """Flows from a short list while it suffices: it costs a third of a long one in the history pool."""
         for count in (LOG_ROWS,) if self._busy_log else (SHORT_LOG, LOG_ROWS):
             answer = await self.client.call("historyGetAccountLog", {"since": since, "count": count})
             rows = rows_at(answer, "logs")
@@ -213,7 +215,8 @@ class KrakenFutures(Dialect):
         return tuple(flow for flow in map(self._flow, rows) if flow is not None)
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """Of the few that are held: the venue tells all, and reading them all would cost more than the question."""
+        """Quotes of the held symbols: the venue returns all, and parsing all of them would cost more than the
+        request."""
         wanted = {str(self.client.ccxt.market(symbol)["id"]).upper(): symbol for symbol in symbols}
         answer = await self.client.call("publicGetTickers") if wanted else {"tickers": []}
         rows, at = rows_at(answer, "tickers"), instant(self.client.ccxt.parse8601(answer.get("serverTime")))
@@ -238,7 +241,7 @@ class KrakenFutures(Dialect):
     async def rights(self) -> KeyRights:
         return KeyRights(note="Kraken Futures does not tell what a key may do; look at the key on its page")
 
-    # Acting
+    # Orders
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         order = self._order(request, mode)
@@ -260,7 +263,7 @@ class KrakenFutures(Dialect):
         return [await orders.outcome(it) for it in sent]
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
-        """Orders that are open or ended less than five seconds ago have a status, older ones a history."""
+        """Find an order by its status, which open and just ended orders have (5 s), then by the history."""
         asked = {"orderIds": [], "cliOrdIds": [client_order_id]}
         for row in rows_at(await self.client.call("privateGetOrdersStatus", asked), "orders"):
             order = row.get("order") or {}
@@ -276,17 +279,18 @@ class KrakenFutures(Dialect):
         return None
 
     async def _in_history(self, name: str) -> Row | None:
-        """How an order ended, by the history of its events; None where that has no such order from before it can have
-        been sent: that is from when this process sent it, and else a week back.
+        """The end of an order by the history of its events.
 
-        VenueDownError where the history does not tell it, or not so far back.
+        None where the history reaches back to the time when this process sent the order, or else a week, and does not
+        have it. VenueDownError where the history does not show the end, or is not long enough.
         """
         now = self.client.now_ms()
         since = self._sent[name] - BEFORE_SENT if name in self._sent else now - HISTORY
         asked: dict[str, int] = {"since": since, "count": HISTORY_ROWS}
         begun = False
         for _ in range(HISTORY_PAGES):
-            # The newest come first. A page begins with the last moment of the one before it: it may be cut there.
+            # The newest come first. A page begins with the last moment of the one before it, which may have been cut
+            # there.
             rows = rows_at(await self.client.call("historyGetOrders", asked), "elements")
             told = [it for it in map(event_of, rows) if it is not None and it["clientOrderId"] == name]
             ended = next((it for it in told if it["status"] != "open"), None)
@@ -338,7 +342,7 @@ class KrakenFutures(Dialect):
         return self._told(row, request)
 
     def _told(self, row: Row, request: OrderRequest) -> OrderReport:
-        """What `sendStatus` says. A refused order has a status that is no state."""
+        """The report by `sendStatus`. A refused order has a status that is no order state."""
         status, events = str(row.get("status")), row.get("orderEvents") or ()
         taker = request.trigger_price is None and (request.type == "market" or request.time_in_force == "ioc")
         unfilled = status == "iocWouldNotExecute" and row.get("order_id")
@@ -350,7 +354,7 @@ class KrakenFutures(Dialect):
         paid = [(above_zero(it.get("amount"), "what was executed"), above_zero(it.get("price"), "its price"))
                 for it in executions]  # fmt: skip
         filled = sum((amount for amount, _ in paid), Decimal(0))
-        # A taker that was matched is at its end with the answer; one that was only placed may still be matched.
+        # A matched taker order has ended with the answer; one that was only placed may still be matched.
         ended = unfilled or (taker and any(it.get("type") in ("EXECUTION", "CANCEL", "REJECT") for it in events))
         state = "closed" if filled >= request.amount else "expired" if ended else "open"
         worth = sum((amount * price for amount, price in paid), Decimal(0))

@@ -1,4 +1,4 @@
-"""What Kraken Futures says, in our terms, what it lets in, and what requests cost there."""
+"""Conversion of Kraken Futures' answers, with its limits and capabilities."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CODES: Final[Mapping[str, Meaning]] = {
     **each(DOWN, "nonceBelowThreshold", "nonceDuplicate", "wouldProcessAfterSpecifiedTime", "Unavailable",
         "unavailable"),
     **each(UNKNOWN, "Server Error", "Internal Server Error", "unknownError",
-        # Said of an order that was sent, these are no refusals: it was taken, and what of it was filled is to be asked.
+        # In the answer to a sent order these are no refusals: it was accepted, and its fills have to be queried.
         "cancelled", "edited"),
 }  # fmt: skip
 STATES: Final = {
@@ -61,18 +61,14 @@ _TOLD_BY_FILLS: Final = frozenset({"covered liquidation", "settlement", "convers
 
 
 def is_trade(word: str) -> bool:
-    """Whether an entry of the account log is about what fills tell, or about one coin for another.
-
-    One that nobody knows here is a rebate or a fee, by its sign, with its name in the flow's id: so no loss hides as
-    money that somebody took out.
-    """
+    """Whether an entry of the account log is stated by fills, or converts one coin into another."""
     return word.startswith("futures ") or word in _TOLD_BY_FILLS
 
 
 def wallet_of(contract: object) -> str:
-    """The wallet that a contract is held in: `PF_XBTUSD` in `flex`, `PI_XBTUSD` and `FI_XBTUSD_260327` in `fi_xbtusd`.
+    """The wallet that holds a contract: `PF_XBTUSD` in `flex`, `PI_XBTUSD` and `FI_XBTUSD_260327` in `fi_xbtusd`.
 
-    UnreadableError for a contract that is named in no known way: it may be of any wallet.
+    UnreadableError for another form of name: the contract may be in any wallet.
     """
     kind, _, rest = str(contract).lower().partition("_")
     pair = rest.partition("_")[0]
@@ -82,13 +78,14 @@ def wallet_of(contract: object) -> str:
 
 
 def price_of(row: Row | None) -> Decimal | None:
-    """Of one unit, in dollars, as the flex wallet values it."""
+    """The price of one unit in USD, as the flex wallet values it."""
     quantity, value = (None, None) if row is None else (decimal(row.get("quantity")), decimal(row.get("value")))
     return value / quantity if quantity and value is not None else None
 
 
 def wallets_of(held: Mapping[str, Row], own: Decimal | None, currency: str) -> tuple[Balance, ...]:
-    """What is held of each currency, priced as the flex wallet values it; `own` is the account's currency in USD."""
+    """The balance of each currency, priced as the flex wallet values it; `own` is the price of the account's
+    currency in USD."""
     found = []
     for asset, row in sorted(held.items()):
         quantity, dollars = needed(row.get("quantity"), f"the quantity of {asset}"), price_of(row)
@@ -100,7 +97,7 @@ def wallets_of(held: Mapping[str, Row], own: Decimal | None, currency: str) -> t
 
 
 def single(row: Row, currency: str, held: str, wallet: str) -> Wealth:
-    """The worth of a single-collateral wallet, which is kept in `held`."""
+    """The equity of a single-collateral wallet in the currency `held`."""
     if held != currency:
         raise UnreadableError(f"wallet {wallet} is kept in {held}, and the account in {currency}")
     auxiliary, margin = row.get("auxiliary") or {}, row.get("marginRequirements") or {}
@@ -116,7 +113,7 @@ def single(row: Row, currency: str, held: str, wallet: str) -> Wealth:
 
 
 def found_order(number: Any, name: str, status: str, order: Row) -> dict[str, Any]:
-    """An order as ccxt would tell it."""
+    """An order under ccxt's names."""
     return {
         "id": number, "clientOrderId": name, "status": status, "filled": decimal(order.get("filled")),
         "amount": needed(order.get("quantity"), f"the quantity of {name}"),
@@ -124,7 +121,7 @@ def found_order(number: Any, name: str, status: str, order: Row) -> dict[str, An
 
 
 def event_of(row: Row) -> dict[str, Any] | None:
-    """What one event of the history says of its order."""
+    """The order of one event of the history; None for an event without an own order."""
     for kind, told in (row.get("event") or {}).items():
         status = EVENTS.get(kind)
         order = told.get("newOrder") or told.get("order") or told.get("newTrigger") or {}
@@ -138,14 +135,15 @@ def event_of(row: Row) -> dict[str, Any] | None:
 
 
 def name_of(row: Row) -> object:
-    """The client id of a fill or an order, if it has one."""
+    """The client order id of a fill or an order, if it has one."""
     return row.get("cliOrdId") or row.get("cli_ord_id")
 
 
 def refused_on_stream(message: Any) -> VenueError | None:
-    """An alert or an error. ccxt does not hear the one, and after the other asks for no challenge any more.
+    """The error of an alert or an error message. ccxt ignores alerts, and requests no challenge after an error.
 
-    Kraken gives a challenge to any key, and says the same of a wrong key, a wrong signature and a missing right.
+    Kraken issues a challenge for any key, and has one message for a wrong key, a wrong signature and a missing
+    permission.
     """
     if not isinstance(message, Mapping) or message.get("event") not in ("alert", "error"):
         return None
@@ -160,7 +158,7 @@ def refused_on_stream(message: Any) -> VenueError | None:
 
 LIMITS: Final = (RateLimit("derivatives", 500, 10.0), RateLimit("history", 40, 600.0))
 """The venue's history pool is 100 in ten minutes; the account log takes 1 or 3 of it each 60 s, as much again while
-money moves, and two more when it begins to."""
+balances change, and two more at the first change."""
 COSTS: Final = (
     *charge("derivatives", snapshot=5, submit=10, find_order=3, open_orders=2, fills=5, cancel=10, dead_man=25),
     Cost("submit_batch", "derivatives", units=9, each=1),

@@ -1,6 +1,6 @@
-"""MEXC's conditional orders, and lists that are read page by page.
+"""MEXC's conditional orders, and lists in pages.
 
-One that has triggered becomes another order, of the book, which is the one that is filled.
+A triggered order becomes another order, in the order book, which is the one that is filled.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ KEPT: Final = 7 * 86_400_000
 """Milliseconds for which the venue keeps a conditional order."""
 ALL_STATES: Final = "1,2,3,4,5"
 SENT: Final = 10_000
-"""How many names of orders are remembered."""
+"""Number of client order ids that are remembered."""
 
 
 @dataclass(slots=True)
 class Plan:
-    """A conditional order that this process sent: what it said, when (UTC ms), and its number where that is known."""
+    """A conditional order that this process sent: the request, its time (UTC ms), and its number once that is known."""
 
     request: OrderRequest
     sent_at: int
@@ -32,22 +32,22 @@ class Plan:
 
 
 class Plans:
-    """What one account's process sent, and what has become of the conditional orders among it."""
+    """The orders that this process sent for one account, and the status of the conditional ones."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._sent: dict[str, Plan] = {}
         """Client id → the conditional order sent with it."""
         self._plain: dict[str, None] = {}
-        """Client ids of orders that were not conditional."""
+        """Client order ids of orders that are not conditional."""
         self.unfilled: set[str] = set()
-        """Conditional orders that have not become orders of the book."""
+        """Conditional orders that have not become orders of the order book."""
 
     def __contains__(self, client_order_id: str) -> bool:
         return client_order_id in self._sent
 
     def sending(self, request: OrderRequest) -> Plan | None:
-        """Remember an order before it is sent; the plan, where it is a conditional one."""
+        """Record an order before it is sent; its record, where it is a conditional one."""
         name = request.client_order_id
         if request.trigger_price is not None:
             return self._sent.setdefault(name, Plan(request, self._client.now_ms()))
@@ -57,10 +57,10 @@ class Plans:
         return None
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
-        """A conditional order of ours by its number, or by what it says, and what has become of it.
+        """Find a conditional order by its number, or by its content, with its current status.
 
-        None only where the venue lists none like it in any state. UnreadableError where one was taken and is not
-        listed, or where it may be one of several.
+        None only where the venue lists none like it in any state. UnreadableError where an accepted order is not
+        listed, or where several orders match.
         """
         plan = self._sent[client_order_id]
         rows = await self._since(symbol, plan.sent_at - SAME_SECONDS)
@@ -86,7 +86,7 @@ class Plans:
                 "filled": 0}  # fmt: skip
 
     async def _executed(self, number: str, client_order_id: str) -> Row:
-        """The order of the book that a conditional one has become."""
+        """The order of the order book that a conditional one has become."""
         try:
             answer = await self._client.call("contractPrivateGetOrderGetOrderId", {"order_id": number})
         except GoneError as error:
@@ -94,9 +94,9 @@ class Plans:
         return {**found_order(object_at(answer, "data")), "clientOrderId": client_order_id}
 
     async def none_unnamed(self, symbol: str, client_order_id: str) -> None:
-        """UnreadableError where an order that is not found by its name may be a conditional one.
+        """UnreadableError where an order that is not found by its client order id may be a conditional one.
 
-        It is none where this process sent it as another one, or where each that is listed is known by another name.
+        It is none where this process sent it as a plain order, or where every listed one has another client order id.
         """
         if client_order_id in self._plain:
             return
@@ -110,7 +110,7 @@ class Plans:
             )
 
     async def _since(self, symbol: str, since: int) -> list[Row]:
-        """Conditional orders of a symbol made since (UTC ms), whatever became of them."""
+        """Conditional orders of a symbol that were created since (UTC ms), in any state."""
         asked = {
             "symbol": self._client.ccxt.market(symbol)["id"], "states": ALL_STATES, "start_time": since,
             "end_time": self._client.now_ms() + SAME_SECONDS,
@@ -122,7 +122,7 @@ class Plans:
 
 
 def _same(row: Row, symbol: str, request: OrderRequest) -> bool:
-    """Whether a conditional order says what was sent."""
+    """Whether a conditional order has the content of a request."""
     order = plan_order(row, symbol)
     said = (order.side, order.position_side, order.amount, order.trigger_price)
     return said == (request.side, request.position_side, request.amount, request.trigger_price)
@@ -133,7 +133,7 @@ PAGES: Final = 20
 
 
 async def every_row(client: Client, method: str, asked: Row) -> list[Row]:
-    """Every row of a list. UnreadableError where it does not come to an end."""
+    """Every row of a list. UnreadableError where the list does not end."""
 
     async def page(number: int | None) -> tuple[list[Row], int | None]:
         number = number or 1

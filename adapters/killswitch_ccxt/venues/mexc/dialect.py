@@ -1,4 +1,4 @@
-"""MEXC's contract API v1. Orders carry their side as the venue's code, exact for each position mode."""
+"""MEXC's contract API v1. An order's side is a code of the venue, exact for each position mode."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ from killswitch_ccxt.venues.mexc.rows import (
 )
 
 WEEK: Final = 2
-"""`executeCycle` of a conditional order: the longest that the venue keeps one is seven days."""
+"""`executeCycle` of a conditional order: seven days, the longest that the venue keeps one."""
 TICKER: Final = "bid1 ask1 lastPrice indexPrice fairPrice"
 """Fields of a ticker, as `quote_of` takes them."""
 FAIR: Final = 2
 """`trend` of a conditional order: triggered by the fair price, which is the mark."""
 MOVES_BACK: Final = 12 * 3_600_000
-"""Milliseconds further back for which transfers and funding are read: they are told once, and may be written late."""
+"""Milliseconds by which requests for transfers and funding go back: the venue may write them late."""
 
 
 class Mexc(Dialect):
-    """A futures wallet of one settlement currency. Contracts that settle in another are another account."""
+    """One futures wallet of one settlement currency. Contracts that settle in another one are another account."""
 
     exchange = "mexc"
     more_options = ("batch_orders", "close_all")
@@ -70,21 +70,21 @@ class Mexc(Dialect):
         *(RateLimit(name, 20, 2.0) for name in ("positions", "external", "open orders", "deals", "cancel")),
         RateLimit("order", 4, 2.0), RateLimit("batch", 1, 2.0), RateLimit("close all", 4, 2.0),
     )  # fmt: skip
-    """Each route has a limit of its own; those that a reading asks more rarely are further from theirs."""
+    """Each endpoint has a limit of its own; rarely used ones are far from theirs."""
     costs = (
         *charge("positions", snapshot=1), *charge("order", submit=1), *charge("batch", submit_batch=1),
         *charge("close all", close_book=1), *charge("external", find_order=1, fills=1),
         *charge("open orders", open_orders=1), *charge("deals", fills=1), *charge("cancel", cancel=1),
     )  # fmt: skip
     client_ids = ClientIdRule("plain", 32)
-    # How long MEXC remembers a name it does not say.
+    # MEXC does not document how long it remembers a client order id.
     order_life = OrderLife(always=10.0, names="open")
     batch = 50
-    """Where MEXC has allowed the account such requests, see `traits_for`."""
+    """Applies where MEXC has allowed the account such requests, see `traits_for`."""
     has_hedge_mode = True
     instrument_states = StateTable(("state",), MARKETS, ("0", "1", "4"))
     streams = ("orders", "balance")
-    # Each route takes 600 a minute, half of which is readings; and symbols are asked for one by one.
+    # Each endpoint allows 600 requests a minute, half of them for snapshots; fills are requested by symbol.
     ages = Ages(orders=5.0, fills=15.0, flows=30.0, quotes=1.0, rows_hurried=10, fills_hurried=30)
     fills_need_symbol = True
     tried = "wire level"
@@ -112,9 +112,9 @@ class Mexc(Dialect):
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         super().__init__(client, spec)
         self._margins: dict[tuple[str, Side], tuple[int, int | None]] = {}
-        """Position → how its margin is kept (1 isolated, 2 cross) and its leverage, as read last."""
+        """Position → its margin mode (1 isolated, 2 cross) and its leverage, as fetched last."""
         self._lists: dict[str, str] = {}
-        """Order → the list that it was in when it was read last."""
+        """Order → the list that it was in at the last fetch."""
         self._plans = Plans(client)
 
     @classmethod
@@ -127,7 +127,7 @@ class Mexc(Dialect):
 
     @classmethod
     def refused_by(cls, message: Any) -> VenueError | None:
-        """ccxt hears neither what becomes of its login nor any error. MEXC gives them no codes, only words."""
+        """The refusal of a login or a request. ccxt ignores both. MEXC has no codes for them, only texts."""
         channel = message.get("channel") if isinstance(message, Mapping) else None
         if channel != "rs.error" and (channel != "rs.login" or message.get("data") == "success"):
             return None
@@ -136,7 +136,7 @@ class Mexc(Dialect):
             "if this comes at every try, key or secret are wrong, or the key is not allowed to trade contracts"
         )
 
-    # Reading
+    # Snapshot
 
     async def wealth(self) -> Wealth:
         answer = await self.client.call("contractPrivateGetAccountAssets")
@@ -153,7 +153,7 @@ class Mexc(Dialect):
 
     async def positions(self) -> tuple[Position, ...]:
         rows = await self.client.call("fetch_positions")
-        # A row of a symbol without rules is kept: it must be told as malformed, and not be left out.
+        # A row of a symbol without rules is kept: it makes the answer malformed, and must not be omitted.
         mine = [it for it in rows if it.get("symbol") not in self.rules or self.concerns(self.rules[it["symbol"]])]
         for row in mine:
             _of_one_side(row)
@@ -225,7 +225,7 @@ class Mexc(Dialect):
     async def rights(self) -> KeyRights:
         return KeyRights(note="MEXC does not tell what a key may do; look at the key on its page")
 
-    # Acting
+    # Orders
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         order = self._order(request, mode)
@@ -323,7 +323,7 @@ class Mexc(Dialect):
         return str(self.client.ccxt.safe_symbol(name, None, None, "swap"))
 
     def _ours(self, rows: Sequence[Row]) -> list[tuple[Row, str]]:
-        """Rows with the symbol that they are about, without those of another settlement currency."""
+        """Rows with their symbols, without those of another settlement currency."""
         named = [(row, self._symbol(told_of(row.get("symbol"), "the symbol of a row"))) for row in rows]
         return [
             (row, symbol)
@@ -333,7 +333,7 @@ class Mexc(Dialect):
 
 
 def _of_one_side(row: Row) -> None:
-    """UnreadableError where nobody can tell which way a position goes: ccxt takes every other word for a short one."""
+    """UnreadableError where the direction of a position is unknown: ccxt treats every other word as short."""
     info = row.get("info") or {}
     kind, held = str(info.get("positionType")), needed(info.get("holdVol"), f"the size of position {row.get('symbol')}")
     if kind not in ("1", "2") or held < 0:

@@ -1,4 +1,5 @@
-"""What MEXC's contract API says, in our terms. Sides are codes from 1 to 4; ccxt reads two of them, one wrongly."""
+"""Conversion of the answers of MEXC's contract API. Sides are codes from 1 to 4; ccxt reads two of them, one
+wrongly."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ from killswitch_ccxt.numbers import (
 )
 
 FORM: Final = re.compile(r"[1-9]\d{2,4}")
-"""How MEXC writes a code."""
+"""The form of MEXC's codes."""
 CODES: Final[Mapping[str, Meaning]] = {
     **each(rejected("already_flat"), 2009),
     **each(rejected("blocked_by_order"), 2008, 2036),  # resting exits have frozen the position; too many resting orders
@@ -40,7 +41,7 @@ CODES: Final[Mapping[str, Meaning]] = {
     **each(rejected("market_closed"), 1001, 1002, 6001, 6002, 6005),
     **each(rejected("insufficient_margin"), 2005, 2018),
     **each(rejected("duplicate_client_order_id"), 603),
-    # A quantity is exact by the venue's step and above its minimum when it is sent: what is wrong is not known.
+    # A quantity is exact by the venue's step and above its minimum when it is sent: the cause of a refusal is unknown.
     **each(rejected("other"), 2011, 2015, 600, 601),
     **each(GONE, 2040, 2041, 5002),
     **each(LIMITED, 429, 510, 2037),
@@ -56,17 +57,17 @@ SIDES: Final[Mapping[str, tuple[OrderSide, Side, bool]]] = {
 """Code → side of the order, side of the position, whether it closes."""
 STATES: Final = {"1": "open", "2": "open", "3": "closed", "4": "canceled", "5": "rejected"}
 MARKETS: Final[Mapping[str, InstrumentState]] = {"2": "delisted", "3": "delisted"}
-"""State of a contract: 2 is delivered, 3 offline. 0 is open; 1 (being delivered) and 4 (paused) pass by themselves, and
-are what ccxt calls them: not active."""
+"""State of a contract: 2 is delivered, 3 offline. 0 is open; 1 (in delivery) and 4 (paused) are temporary, and ccxt
+reports them as not active."""
 PLAN_STATES: Final = {"1": "open", "2": "canceled", "3": "executed", "4": "expired", "5": "rejected"}
-"""Of a conditional order: one that was executed has become an order of the book."""
+"""States of a conditional order; an executed one has become an order of the order book."""
 CAUSES: Final[Mapping[str, FillCause]] = {"2": "liquidation", "4": "adl"}
-"""Of a deal's `category`."""
+"""`category` of a deal → cause of the fill."""
 TYPES: Final = {"1": "limit", "2": "limit", "3": "limit", "4": "limit", "5": "market", "6": "market"}
 
 
 def side_code(side: OrderSide, position_side: Side, *, closes: bool) -> int:
-    """1 opens a long, 2 closes a short, 3 opens a short, 4 closes a long."""
+    """The code of a side: 1 opens a long, 2 closes a short, 3 opens a short, 4 closes a long."""
     if side == "buy":
         return 2 if closes else 1
     return 4 if closes else 3
@@ -78,7 +79,7 @@ def sides(row: Row) -> tuple[OrderSide, Side, bool]:
 
 
 def limit_order(row: Row, symbol: str) -> Order:
-    """A resting order of the order book."""
+    """An open order of the order book."""
     side, position_side, closes = sides(row)
     number = _id(row, "orderId")
     return Order(
@@ -90,7 +91,7 @@ def limit_order(row: Row, symbol: str) -> Order:
 
 
 def plan_order(row: Row, symbol: str) -> Order:
-    """A conditional order. The venue keeps no client id of one."""
+    """A conditional order. The venue stores no client order id of it."""
     side, position_side, closes = sides(row)
     number, kind = _id(row, "id"), TYPES.get(_text(row.get("orderType")))
     # 1 waits for a rise, 2 for a fall.
@@ -106,12 +107,12 @@ def plan_order(row: Row, symbol: str) -> Order:
 
 
 def plan_state(row: Row) -> str:
-    """What became of a conditional order."""
+    """The state of a conditional order."""
     return one_of(PLAN_STATES, _text(row.get("state")), f"state of plan order {_id(row, 'id')}")
 
 
 def executed_as(row: Row) -> str:
-    """The order that a conditional one has become. UnreadableError where the venue does not say."""
+    """The order that a conditional one has become. UnreadableError where the venue does not state it."""
     number = _text(row.get("orderId"))
     if number in ("", "0"):
         raise UnreadableError(f"plan order {_id(row, 'id')} was executed, and the venue does not say as which order")
@@ -119,7 +120,7 @@ def executed_as(row: Row) -> str:
 
 
 def stop_orders(row: Row, symbol: str) -> Iterable[Order]:
-    """The stop and the target attached to a position: one row of the venue, up to two orders, cancelled together."""
+    """The stop and the target of a position: one row of the venue, up to two orders, cancelled together."""
     number = _id(row, "id")
     position_side: Side = "long" if _text(row.get("positionType")) == "1" else "short"
     amount = needed(row.get("vol"), f"the volume of stop {number}")
@@ -134,7 +135,7 @@ def stop_orders(row: Row, symbol: str) -> Iterable[Order]:
 
 
 def found_order(row: Row) -> dict[str, Any]:
-    """An order as ccxt would tell it; its fees are in the settlement currency, which is the account's."""
+    """An order under ccxt's names; its fees are in the settlement currency, which is the account's."""
     number = _id(row, "orderId")
     state = one_of(STATES, _text(row.get("state")), f"state of order {number}")
     return {
@@ -145,7 +146,7 @@ def found_order(row: Row) -> dict[str, Any]:
 
 
 def deal(row: Row, symbol: str) -> Fill:
-    """One fill, its fee included; `profit` is not taken, since nobody says whether fees are in it."""
+    """One fill with its fee; `profit` is not used, because it is not documented whether fees are in it."""
     side, position_side, _ = sides(row)
     number = _id(row, "id")
     return Fill(
@@ -158,7 +159,7 @@ def deal(row: Row, symbol: str) -> Fill:
 
 
 def transfer(row: Row) -> Flow | None:
-    """Money moved into the futures wallet or out of it, at the moment when it was done; None while it is under way."""
+    """A transfer into the futures wallet or out of it, at the time of its completion; None while it is in progress."""
     if told_of(row.get("state"), "a transfer") != "SUCCESS":
         return None
     number = _id(row, "txid")
@@ -171,7 +172,7 @@ def transfer(row: Row) -> Flow | None:
 
 
 def funding(row: Row, currency: str) -> Flow:
-    """What was paid or received for one position."""
+    """Funding paid or received for one position."""
     number = _id(row, "id")
     at = time_of(row.get("settleTime"), f"funding {number}")
     return Flow(f"f{number}", at, "funding", needed(row.get("funding"), f"the amount of funding {number}"), currency)
@@ -184,14 +185,14 @@ def rows_of(answer: Any) -> list[Row]:
 
 
 def page_of(answer: Any) -> list[Row]:
-    """Rows of a list that may be told as none at all."""
+    """The rows of a list that may be empty."""
     data = object_at(answer, "data")
     is_empty = data.get("resultList") is None and data.get("totalCount") == 0
     return [] if is_empty else rows_of(answer)
 
 
 def number_of(value: Decimal) -> int | float:
-    """As JSON wants it. Prices and volumes have few enough digits to be exact."""
+    """The number in the form of JSON. Prices and volumes have few enough digits to be exact."""
     return int(value) if value == value.to_integral_value() else float(value)
 
 
@@ -200,7 +201,7 @@ def _id(row: Row, name: str) -> str:
 
 
 def _name(row: Row) -> str | None:
-    """The client's own id; one that begins with `_m_` the venue made up."""
+    """The client order id; None for one that begins with `_m_`, which the venue has assigned."""
     name = _text(row.get("externalOid"))
     return None if not name or name.startswith("_m_") else name
 

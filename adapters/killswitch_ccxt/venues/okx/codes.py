@@ -1,4 +1,4 @@
-"""OKX's codes of refusal, limits and abilities."""
+"""OKX's error codes, limits and capabilities."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ from killswitch_ccxt.errors import (
 from killswitch_ccxt.traits import capability_table, charge
 
 CODES: Final[Mapping[str, Meaning]] = {
-    # Nothing to reduce: no position, or one that has turned meanwhile
+    # Nothing to reduce: no position, or one that has turned
     **each(rejected("already_flat"), 51023, 51043, 51169, 51170, 59216),
     **each(rejected("below_minimum"), 50122, 51007, 51020, 51118, 51120),
     **each(rejected("above_maximum"), 51004, 51005, 51033, 51101, 51108, 51185, 51201, 51202, 51203, 51207, 51275),
-    # What rests takes the place of what would close, or is so much that nothing more may rest
+    # Open orders block the closing order, or there are too many of them
     **each(rejected("blocked_by_order"), 51102, 51103, 51104, 51112, 51115, 51117, 51125, 51126, 51134, 51148, 51162,
             51165, 51167, 51168, 51174, 51206, 51210, 51213, 51342),
     # Price limits, also those of trigger prices against the last, the mark and the index price
     **each(rejected("price_band"), 51006, 51031, 51116, 51122, 51135, 51136, 51137, 51138, 51250,
             51277, 51278, 51279, 51280, 51300, 51302, 51303, 51304, 51305, 51306, 51307, 51308),
-    # Not now: listing, suspension, settlement, auction, frozen by ADL or liquidation, cooling off, an empty book
+    # Temporary: listing, suspension, settlement, auction, frozen by ADL or liquidation, cooling-off period, an empty
+    # book
     **each(rejected("market_closed"), 50009, 50017, 50018, 50019, 50020, 50021, 50022, 50023, 51001, 51021, 51022,
             51027, 51028, 51029, 51030, 51087, 51109, 51110, 51124, 51196, 51197, 51341, 51404, 51507, 54000, 54011,
             54012, 54035, 54072, 54094),
@@ -41,18 +42,18 @@ CODES: Final[Mapping[str, Meaning]] = {
     **each(rejected("duplicate_client_order_id"), 50071, 51011, 51016, 51065, 51068),
     # The order itself: parameters, lot size, an amount outside the range, which may be either end of it
     **each(rejected("other"), 51000, 51121, 51252),
-    # The account may not, whatever the key may
+    # The account lacks the permission, whatever the key's permissions are
     **each(rejected("permission"), 4088, 50012, 50027, 50028, 50029, 50032, 50033, 50041, 50051, 50052, 50059, 50060,
             51009, 51010, 51024, 51155, 51734, 54007, 54008, 54092),
     # The key, its passphrase, its signature, its addresses, its permissions
     **each(DENIED, 50007, 50008, 50030, 50035, 50100, 50101, 50103, 50104, 50105, 50106, 50107, 50110, 50111, 50113,
             50114, 50118, 50119, 50120, 50121, 60004, 60005, 60007, 60009, 60011, 60024, 60032),
     **each(LIMITED, 50011, 50040, 50061, 51113, 58102, 60014),
-    # Surely not taken: maintenance, API switched off, a request that came too late to be looked at
+    # Surely not accepted: maintenance, disabled API, an expired request
     **each(DOWN, 50001, 50005, 60015, 64008),
     **each(CLOCK, 50036, 50037, 50102, 50112, 60006),
     # "does not mean that the request was successful or failed", busy, system error, a request or an order that timed
-    # out, one that came before
+    # out, a repeated request
     **each(UNKNOWN, 50004, 50013, 50026, 50042, 51054, 51149, 63999),
     # Words for codes that need their text
     "posSide": MODE_CHANGED,
@@ -60,12 +61,12 @@ CODES: Final[Mapping[str, Meaning]] = {
     **each(GONE, 51063, 51400, 51401, 51402, 51405, 51410, 51503, 51509, 51510, 51603),
 }  # fmt: skip
 FRAMES: Final = frozenset({"0", "1", "2"})
-"""Outer codes that say no more than that the rows do."""
+"""Outer codes that only refer to the rows."""
 
 
 def said(code: object, text: object) -> tuple[str, ...]:
-    """A code and what its text adds, the more telling first. 51000 is any parameter: of the position side it says that
-    the account counts positions in the other way."""
+    """A code with what its text adds, the most specific one first. 51000 is any wrong parameter; with the position
+    side in its text, the account has the other position mode."""
     # "51008_1000" is how the documents write code and sub-code.
     number, words = str(code or "").partition("_")[0], str(text or "").lower()
     if number in FRAMES or not number:
@@ -96,10 +97,10 @@ LIMITS: Final = (
     RateLimit("bills", 5, 1.0),
     RateLimit("dead man", 1, 1.0),
 )
-"""By user id, and where it says so by instrument. A batch counts by its orders.
+"""Counted by user id, and where stated by instrument. A batch counts by its orders.
 
-A reading of all orders is one question for plain orders and five for algo orders: every 5 s, and while things move
-every 2 s, which is 2.5 a second of the 10 that there are.
+A fetch of all orders is one request for plain orders and five for algo orders: every 5 s, and every 2 s while orders
+change, which is 2.5 a second of the 10 that are allowed.
 """
 COSTS: Final = (
     *charge("positions", snapshot=1), *charge("balance", snapshot=1), *charge("bills", snapshot=1),

@@ -26,20 +26,20 @@ from killswitch_ccxt.venues.okx.codes import CAPABILITIES, CODES, COSTS, LIMITS,
 from killswitch_ccxt.venues.okx.orders import OkxActing
 
 PAGE: Final = 100
-"""Rows of one answer, at most."""
+"""Most rows of one answer."""
 PAGES: Final = 50
-"""Answers to one question, at most: 5,000 rows."""
+"""Most pages of one list: 5,000 rows."""
 ALGO_KINDS: Final = ("conditional,oco", "trigger", "move_order_stop", "iceberg", "twap")
-"""`ordType` of each question that algo orders are asked for with; only the first two kinds go together."""
+"""`ordType` of each request for algo orders; only the first two kinds are allowed together."""
 STATES: Final[Mapping[str, InstrumentState]] = {
     "live": "open", "suspend": "halted", "preopen": "halted", "test": "halted", "rebase": "halted",
     "post_only": "post_only", "settling": "halted", "expired": "delisted",
 }  # fmt: skip
-"""`state` of an instrument; of another word it is unknown."""
+"""`state` of an instrument → the state; another word is unknown."""
 
 
 class Okx(OkxActing):
-    """One trading account. Its ways are told in docs/venues/okx.md."""
+    """One trading account. docs/venues/okx.md describes its peculiarities."""
 
     exchange = "okx"
     keeps_rules = True
@@ -60,7 +60,7 @@ class Okx(OkxActing):
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         super().__init__(client, spec)
         self._dollars: Decimal | None = None
-        """US dollars for one of the account's currency."""
+        """The price of the account's currency in USD."""
 
     @classmethod
     def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
@@ -72,15 +72,17 @@ class Okx(OkxActing):
         return codes_in(answer)
 
     def corrected_rule(self, rule: Row) -> Row:
-        """With the maximum of a market order, which is far below that of a limit order, as the maximum of any."""
+        """The rule with the maximum of a market order, which is far below that of a limit order, as the maximum of
+        any."""
         if not rule.get("contract"):
             return rule
         return with_maximum(rule, value_at(rule, "info", "maxMktSz"), value_at(rule, "limits", "amount", "max"))
 
-    # Reading
+    # Snapshot
 
     async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
-        """By two questions at once. `account-position-risk` is one moment, and tells neither wallets nor marks."""
+        """Equity and positions by two concurrent requests. `account-position-risk` is of one moment, but has neither
+        wallets nor marks."""
         if self.spec.market == "spot":
             return await self.held()
         worth, rows = await asyncio.gather(self.wealth(), self.client.call("fetch_positions"))
@@ -100,7 +102,7 @@ class Okx(OkxActing):
         return okx_rows.wealth(account, currency, price, self.client.answered_at(account.get("uTime")))
 
     def _check(self, rows: Sequence[Row]) -> None:
-        """What the switch cannot close as it is makes the positions unknown, and says so."""
+        """UnreadableError for positions that cannot be closed as they are."""
         modes: dict[tuple[str, Side], str] = {}
         for row in rows:
             info = row.get("info") or {}
@@ -120,7 +122,7 @@ class Okx(OkxActing):
         self.margin_modes = modes
 
     def refine_position(self, position: Position, info: Row) -> Position:
-        """ccxt's notional is in US dollars; money in another currency than the account's is not told as if it were."""
+        """The position without amounts that are not in the account's currency; ccxt's notional is in US dollars."""
         rule = self.rules[position.symbol]
         ours = info.get("ccy") in (self.spec.currency, None, "")
         rank = decimal(info.get("adl"))
@@ -153,14 +155,14 @@ class Okx(OkxActing):
         return orders.resting([*found, *conditional])
 
     async def _paged(self, method: str, params: Mapping[str, Any], by: str) -> list[Row]:
-        """Every row of a list that comes in pages, newest first."""
+        """Every row of a list in pages, the newest first."""
         found, whole = await self._page(method, params, by, PAGES)
         if not whole:
             raise UnreadableError(f"{method}: more than {PAGE * PAGES} rows")
         return found
 
     async def _page(self, method: str, params: Mapping[str, Any], by: str, pages: int) -> tuple[list[Row], bool]:
-        """The rows of so many pages, and whether that is all of them."""
+        """The rows of a number of pages, and whether the list ends there."""
         found: list[Row] = []
         more: dict[str, Any] = {}
         for _ in range(pages):
@@ -176,7 +178,7 @@ class Okx(OkxActing):
 
     def _as_fills(self, rows: Sequence[Row]) -> tuple[Fill, ...]:
         trades = parsed(self.client.ccxt.parse_trades, rows)
-        # Numbers of trades are counted for each instrument by itself; those of bills are not.
+        # Trades are numbered by instrument; bills are not.
         named = ({**row, "id": row["info"].get("billId")} for row in trades)
         return fills.fills(named, self.refine_fill)
 
@@ -200,7 +202,7 @@ class Okx(OkxActing):
         return fills.of_order(found, order_id)
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
-        """All bills, in one question; of an account that trades so much that they are many, those of each kind."""
+        """All bills by one request; for an account with many trades, the bills of each kind of flow."""
         bills, whole = await self._page("private_get_account_bills", {"begin": since}, "billId", okx_rows.BUSY)
         if not whole:
             for kind in okx_rows.FLOW_TYPES:
@@ -209,7 +211,7 @@ class Okx(OkxActing):
         return okx_rows.flows({row.get("billId"): row for row in bills}.values())
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """ccxt asks for the kind of the first symbol only."""
+        """Quotes by one request for each kind of contract: ccxt requests that of the first symbol only."""
         kinds: dict[str, list[str]] = {}
         for symbol in symbols:
             kinds.setdefault(str(self.rules[symbol].get("type")), []).append(symbol)
@@ -217,7 +219,8 @@ class Okx(OkxActing):
         return {symbol: quote for answer in answers for symbol, quote in quotes(answer).items()}
 
     async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """Mark, index and last at once: each kind of contract, and each currency of an index, is one question."""
+        """Mark, index and last price by concurrent requests: one for each kind of contract, and each currency of an
+        index."""
         quoted = sorted({okx_rows.index_of(self.rules[symbol]).rpartition("-")[2] for symbol in symbols})
         kinds = self._kinds_of(symbols)
         return await self._prices(
@@ -237,7 +240,7 @@ class Okx(OkxActing):
         return sorted({okx_rows.kind_of(self.rules[symbol]) for symbol in symbols})
 
     async def _prices(self, symbols: Sequence[str], *asked: tuple[str, Row]) -> dict[str, Quote]:
-        """Prices by several questions at once, each a method and its params."""
+        """Prices by several concurrent requests, each a method and its params."""
         answers = await asyncio.gather(*(self.client.call(method, params) for method, params in asked))
         rows = [row for answer in answers for row in rows_at(answer, "data")]
         return okx_rows.prices({symbol: self.rules[symbol] for symbol in symbols}, rows)
@@ -260,7 +263,7 @@ class Okx(OkxActing):
             return "one_way"
         return "hedge" if told == "long_short_mode" else "one_way" if told == "net_mode" else None
 
-    # Being asked about
+    # Inspection
 
     async def rights(self) -> KeyRights:
         config = okx_rows.only_row(await self.client.call("private_get_account_config"))
