@@ -26,5 +26,5 @@ def adapter(spec: AccountSpec) -> VenueAdapter:
     if missing is not None:
         raise ValueError(f"{missing.message}; {missing.fix}")
     if spec.exchange is None:
-        raise ValueError("it needs an exchange, by its name in ccxt, as in exchange: binanceusdm")
+        raise ValueError("the account lacks an exchange: add its name in ccxt, as in exchange: binanceusdm")
     return CcxtVenue(spec, dialect_of(spec.exchange))

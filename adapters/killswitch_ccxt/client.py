@@ -123,7 +123,7 @@ class Client:
             return None
         skew = float(needed(told, "the venue's time")) - (before.timestamp() + after.timestamp()) / 2 * 1000
         if not abs(skew) <= LARGEST_SKEW:
-            raise UnreadableError(f"the venue's time is {told}")
+            raise UnreadableError(f"the venue's time {told} is implausible")
         self.skew_ms = skew
         if ADJUSTMENT in self.ccxt.options and abs(self.unadjusted_ms) > UNADJUSTED:
             self.ccxt.options[ADJUSTMENT] = -round(self.skew_ms)
@@ -359,7 +359,7 @@ class Client:
                 made.enable_demo_trading(True)
         except Exception as error:
             raise VenueDownError(
-                f"{self._dialect.exchange} has no {environment} that ccxt can reach; leave it out, or name an endpoint"
+                f"{self._dialect.exchange} has no {environment} that ccxt can reach; remove it, or set an endpoint"
             ) from error
 
 

@@ -264,9 +264,13 @@ class Dialect(Exchange):
         except Exception as error:  # ccxt's own InvalidOrder, raised where nothing is left of an amount
             raise OrderRejectedError("below_minimum", f"{request.amount} {symbol}: {error}") from error
         if written != request.amount:
-            raise OrderRejectedError("other", f"the venue's step would make {written} of {request.amount} {symbol}")
+            raise OrderRejectedError(
+                "other", f"the venue's step would change the amount {request.amount} {symbol} to {written}"
+            )
         if request.price is not None and decimal(ccxt.price_to_precision(symbol, request.price)) != request.price:
-            raise OrderRejectedError("other", f"{request.price} is no price that {symbol} can have")
+            raise OrderRejectedError(
+                "other", f"{request.price} is no valid price of {symbol}: it is not a multiple of the price step"
+            )
         return (symbol, request.type, request.side, request.amount, request.price, self.order_params(request, mode))
 
     def window_of(self, *requests: OrderRequest) -> dict[str, int]:
@@ -299,7 +303,9 @@ class Dialect(Exchange):
         UnreadableError where the answer is about another order.
         """
         if row.get("clientOrderId") not in (request.client_order_id, None, ""):
-            raise UnreadableError(f"sent order {request.client_order_id}, told of {row.get('clientOrderId')}")
+            raise UnreadableError(
+                f"sent order {request.client_order_id}, the answer is about {row.get('clientOrderId')}"
+            )
         told = {**row, "clientOrderId": request.client_order_id, "amount": request.amount}
         return orders.report(told, request.symbol, self.spec.currency)
 
@@ -307,7 +313,7 @@ class Dialect(Exchange):
         self, requests: Sequence[OrderRequest], mode: PositionMode
     ) -> Sequence[OrderReport | VenueError]:
         """Send several orders in one request; the result for each, in order."""
-        raise VenueDownError(f"{self.exchange} takes no batches")
+        raise VenueDownError(f"{self.exchange} accepts no batches of orders")
 
     async def close_book(self) -> None:
         """Ask the venue to close every position."""
@@ -355,7 +361,7 @@ class Dialect(Exchange):
 
     async def rights(self) -> KeyRights:
         """What the credentials may do."""
-        return KeyRights(note="the venue does not tell what a key may do")
+        return KeyRights(note="the venue does not state the permissions of a key")
 
     async def status(self) -> str | None:
         """`ok`, or the venue's own text; None where it states no status."""

@@ -67,7 +67,7 @@ def by_asset(rows: object, field: str = "asset") -> dict[str, Mapping[str, Any]]
     trusted.
     """
     if not isinstance(rows, list):
-        raise UnreadableError("the venue says nothing of the account's assets")
+        raise UnreadableError("the answer has no list of the account's assets")
     found: dict[str, Mapping[str, Any]] = {}
     for row in rows:
         asset = told_of(row.get(field) if isinstance(row, Mapping) else None, "the name of an asset")
@@ -81,9 +81,7 @@ def lists_coins_of(assets: Iterable[str], coins: Iterable[str]) -> None:
     """UnreadableError where `assets` lack one of the `coins` that positions settle in: a missing row is not a zero."""
     missing = sorted(set(coins) - set(assets))
     if missing:
-        raise UnreadableError(
-            f"positions are settled in {', '.join(missing)}, and the account's assets have no row of it"
-        )
+        raise UnreadableError(f"positions settle in {', '.join(missing)}, and the account's assets have no row of it")
 
 
 def worth_of(balances: Iterable[Balance]) -> Decimal:
@@ -104,7 +102,7 @@ def amounts(balance: Mapping[str, Any]) -> dict[str, Decimal]:
     UnreadableError where an amount is missing.
     """
     total = balance.get("total") or {}
-    found = {str(asset): needed(amount, f"what is held of {asset}") for asset, amount in total.items()}
+    found = {str(asset): needed(amount, f"the amount held of {asset}") for asset, amount in total.items()}
     return {asset: amount for asset, amount in found.items() if amount}
 
 
@@ -116,7 +114,7 @@ def in_one_currency(balance: Mapping[str, Any], currency: str) -> Wealth:
     row = balance.get(currency)
     total = decimal(row.get("total")) if isinstance(row, Mapping) else None
     if total is None:
-        raise UnreadableError(f"the account has no {currency} at the venue: write a currency that it holds")
+        raise UnreadableError(f"the account has no balance in {currency} at the venue: write a currency that it holds")
     # What ccxt calls `used` includes what orders freeze.
     return Wealth(equity=total, free=decimal(row.get("free")))  # type: ignore[union-attr] # it is one
 
@@ -137,5 +135,5 @@ def from_dollars(dollars: Decimal, price: Decimal | None, currency: str) -> Deci
     if currency == "USD":
         return dollars
     if price is None or price <= 0:
-        raise UnreadableError(f"the venue tells the account's worth in USD and has no price of {currency}")
+        raise UnreadableError(f"the venue states the account's equity in USD and has no price of {currency}")
     return dollars / price

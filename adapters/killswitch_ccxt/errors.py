@@ -105,7 +105,7 @@ class Verdicts:
         return any(code in self.codes or (self.form is not None and self.form.fullmatch(code)) for code in said)
 
 
-NO_VERDICT: Final = "the answer has no code that refuses it, so it may have been done"
+NO_VERDICT: Final = "the answer has no code of a refusal, so the request may have been executed"
 _ORDER_NUMBERS: Final = frozenset({"orderId", "ordId", "order_id", "algoId", "oid", "txid"})
 """Venues' names of the number that they assign to an accepted order."""
 
@@ -227,14 +227,12 @@ def as_venue_error(
     if meaning.clock:
         text = f"{text}; {CLOCK_OFF}"
     why = (
-        f"the venue does not accept the credentials, or they may not do this: {text}"
-        if meaning.kind == "denied"
-        else text
+        f"the venue rejects the credentials, or they lack the permission: {text}" if meaning.kind == "denied" else text
     )
     if meaning.kind == "limited":
         told = None if answer is None else answer.retry_after
         seconds = meaning.seconds if told is None else told
-        wanted = "" if seconds is None else f"; it wants no requests for {seconds:g} s"
+        wanted = "" if seconds is None else f"; the venue accepts no requests for {seconds:g} s"
         return RateLimitedError(f"{text}{wanted}", seconds)
     if meaning.clock:
         return RequestExpiredError(text)
@@ -251,7 +249,7 @@ def _unread(meaning: Meaning, text: str) -> VenueError:
     """The error of a failed query."""
     if meaning.kind == "denied":
         return CredentialsRefusedError(text)
-    return VenueDownError(text if meaning.kind != "rejected" else f"the venue refused: {text}")
+    return VenueDownError(text if meaning.kind != "rejected" else f"the venue refused the request: {text}")
 
 
 _ALWAYS: Final[Mapping[Kind, type[VenueError]]] = {

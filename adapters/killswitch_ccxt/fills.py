@@ -51,7 +51,7 @@ def once(found: Iterable[Fill]) -> tuple[Fill, ...]:
     by_id: dict[str, Fill] = {}
     for fill in found:
         if (known := by_id.setdefault(fill.id, fill)).amount != fill.amount:
-            raise UnreadableError(f"fill {fill.id} is told twice, once of {known.amount} and once of {fill.amount}")
+            raise UnreadableError(f"fill {fill.id} is listed twice, with the amounts {known.amount} and {fill.amount}")
     return tuple(by_id.values())
 
 
@@ -60,7 +60,7 @@ def of_order(found: Iterable[Fill], order_id: str) -> tuple[Fill, ...]:
     rows = tuple(found)
     nameless = [fill.id for fill in rows if fill.order is None]
     if nameless:
-        raise UnreadableError(f"fills {', '.join(nameless)} do not say of which order they are")
+        raise UnreadableError(f"fills {', '.join(nameless)} have no order id")
     return tuple(fill for fill in rows if fill.order == order_id)
 
 
@@ -118,7 +118,7 @@ def ledger_flow(
 def _fill(row: Row) -> Fill:
     number, symbol = identifier(row.get("id"), "a fill"), row.get("symbol")
     if not isinstance(symbol, str):
-        raise UnreadableError(f"fill {number}: it has no symbol")
+        raise UnreadableError(f"fill {number} has no symbol")
     fee, currency = _fee(row)
     return Fill(
         id=number,

@@ -133,12 +133,15 @@ def _why(unpriced: Sequence[_Unpriced], spec: AccountSpec, *, is_small: bool) ->
     if not unpriced:
         return None
     if not is_small:
-        each = [it.asset if it.bound is None else f"{it.asset} (at most {it.bound.normalize():f})" for it in unpriced]
+        each = [
+            it.asset if it.bound is None else f"{it.asset} (at most {it.bound.normalize():f} {spec.currency})"
+            for it in unpriced
+        ]
         return unpriced_text(each, spec, "the venue has no price")
     each = [
-        f"{it.asset}, counted as nothing and worth {it.bound} at most"
+        f"{it.asset}, counted as 0 and worth at most {it.bound} {spec.currency}"
         if it.last is None
-        else f"{it.asset}, counted at {it.last[0]} of {it.last[1]:%Y-%m-%d %H:%M}"
+        else f"{it.asset}, counted at its price {it.last[0]} {spec.currency} of {it.last[1]:%Y-%m-%d %H:%M} UTC"
         for it in unpriced
     ]
     return f"the venue has no price in {spec.currency} for {'; '.join(each)}"
@@ -168,7 +171,7 @@ def most_of_unpriced(spec: AccountSpec) -> dict[str, Decimal]:
     ValueError for an option `unpriced` of another form.
     """
     option = spec.options.get("unpriced", {})
-    wrong = ValueError("option unpriced is asset: what all of it is worth at most, as in unpriced: {PUMP: 250}")
+    wrong = ValueError("option unpriced maps assets to the most that all of it is worth, as in unpriced: {PUMP: 250}")
     if not isinstance(option, Mapping):
         raise wrong
     try:
@@ -184,7 +187,7 @@ def most_of_unpriced(spec: AccountSpec) -> dict[str, Decimal]:
 def unpriced_text(assets: Sequence[str], spec: AccountSpec, why: str) -> str:
     """The message for assets without a price, with the cause `why` and what to do about them."""
     return (
-        f"{why} for {', '.join(assets)} in {spec.currency}, so the account's worth is unknown; "
-        "name what is to be left out in options: {ignore_assets: […]}, "
-        f"or what it is worth at most in options: {{unpriced: {{ASSET: WORTH}}}}, up to {UNPRICED_SHARE:%} in all"
+        f"{why} for {', '.join(assets)} in {spec.currency}, so the account's equity is unknown; "
+        "list assets to leave out in options: {ignore_assets: […]}, "
+        f"or upper bounds of their value in options: {{unpriced: {{ASSET: VALUE}}}}, up to {UNPRICED_SHARE:%} in all"
     )

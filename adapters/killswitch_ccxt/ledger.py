@@ -156,7 +156,7 @@ def _agreeing(rows: Iterable[Any]) -> tuple[Any, ...]:
     found: dict[str, Any] = {}
     for row in rows:
         if found.setdefault(row.id, row).amount != row.amount:
-            raise UnreadableError(f"{row.id} is told twice, once of {found[row.id].amount} and once of {row.amount}")
+            raise UnreadableError(f"{row.id} is listed twice, with the amounts {found[row.id].amount} and {row.amount}")
     return tuple(found.values())
 
 

@@ -34,7 +34,7 @@ class NoSuchSymbolError(UnreadableError):
 def shapeless(error: Exception) -> str:
     """The message for an answer of an unknown shape. It names the kind of error, because the text alone may be a mere
     name."""
-    return f"the answer has no known shape: {type(error).__name__}: {error}"
+    return f"the answer has an unknown shape: {type(error).__name__}: {error}"
 
 
 def decimal(value: Any) -> Decimal | None:
@@ -84,10 +84,10 @@ def text(value: Any) -> str | None:
     if value is None or value == "":
         return None
     if isinstance(value, bool | dict | list):
-        raise UnreadableError(f"{value!r} is no name")
+        raise UnreadableError(f"{value!r} is no id")
     found = str(value)
     if isinstance(value, float) or _ROUNDED.fullmatch(found):
-        raise UnreadableError(f"{found} is no name: a number that was rounded has lost its digits")
+        raise UnreadableError(f"{found} is no id: a rounded number has lost its digits")
     return found
 
 
@@ -109,7 +109,7 @@ def one_of(table: Mapping[str, T], value: Any, what: str) -> T:
 def told_of(value: Any, what: str) -> str:
     """A text that decides about the meaning of a row; UnreadableError where it is missing or no text."""
     if not isinstance(value, str) or not value:
-        raise UnreadableError(f"{what}: {value!r} is no word")
+        raise UnreadableError(f"{what}: {value!r} is no text")
     return value
 
 
@@ -163,7 +163,7 @@ def instant(milliseconds: Any) -> datetime | None:
     except (OverflowError, OSError, TypeError, ValueError):
         found = None
     if found is None or found < EARLIEST:
-        raise UnreadableError(f"{milliseconds!r} is no time in milliseconds")
+        raise UnreadableError(f"{milliseconds!r} is no time in ms")
     return found
 
 
@@ -222,4 +222,4 @@ def parsed(parse: Callable[[list[dict[str, Any]]], list[Row]], rows: Iterable[Ro
     try:
         return parse([dict(row) for row in rows])
     except Exception as error:
-        raise UnreadableError(f"ccxt cannot read the venue's rows: {type(error).__name__}: {error}") from error
+        raise UnreadableError(f"ccxt cannot parse the venue's rows: {type(error).__name__}: {error}") from error

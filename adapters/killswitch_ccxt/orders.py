@@ -40,7 +40,7 @@ def resting(rows: Iterable[Row]) -> tuple[Order, ...]:
     for order in map(_resting, rows):
         known = found.get(order.id, order)
         if (known.symbol, known.side, known.amount) != (order.symbol, order.side, order.amount):
-            raise UnreadableError(f"order {order.id} is told twice, and the two are not the same")
+            raise UnreadableError(f"order {order.id} is listed twice, and the two rows differ")
         found[order.id] = order
     return tuple(found.values())
 
@@ -56,15 +56,15 @@ def report(row: Row, symbol: str, currency: str | None = None) -> OrderReport:
     state = STATES["open"] if told is None else one_of(STATES, told, f"state of order {number}")
     amount, filled = decimal(row.get("amount")), decimal(row.get("filled"))
     if amount == 0 or (amount or 0) < 0 or (filled or 0) < 0:
-        raise UnreadableError(f"order {number} is one of {amount}, of which {filled} are filled")
+        raise UnreadableError(f"order {number} has the amount {amount}, of which {filled} is filled")
     if filled is None:
         if state == "filled" and amount is None:
-            raise UnreadableError(f"order {number} is filled, and nobody says how far")
+            raise UnreadableError(f"order {number} is filled, and the filled amount is missing")
         if state not in ("open", "rejected", "filled"):
-            raise UnreadableError(f"order {number} is {state}, and nobody says how far it was filled")
+            raise UnreadableError(f"order {number} is {state}, and the filled amount is missing")
         filled = amount if state == "filled" and amount is not None else Decimal(0)
     if state == "filled" and filled == 0:
-        raise UnreadableError(f"order {number} is filled, and nothing was filled of it")
+        raise UnreadableError(f"order {number} is filled, and its filled amount is 0")
     if state == "filled" and amount is not None and filled < amount:
         state = "canceled"  # it came to its end before its amount
     return OrderReport(
@@ -82,7 +82,7 @@ def report(row: Row, symbol: str, currency: str | None = None) -> OrderReport:
 def _resting(row: Row) -> Order:
     number, symbol = identifier(row.get("id"), "an order"), row.get("symbol")
     if not isinstance(symbol, str):
-        raise UnreadableError(f"order {number}: it has no symbol")
+        raise UnreadableError(f"order {number} has no symbol")
     side = one_of(ORDER_SIDES, row.get("side"), f"side of order {number}")
     reduce_only = flag(row.get("reduceOnly"))
     trigger = positive(row.get("triggerPrice"))

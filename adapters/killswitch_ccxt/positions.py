@@ -32,7 +32,7 @@ def positions(
             found.append(position if refine is None else refine(position, row.get("info") or {}))
     keys = [it.key for it in found]
     if len(set(keys)) != len(keys):
-        raise UnreadableError(f"the venue shows a position twice: {sorted(keys)}")
+        raise UnreadableError(f"the venue lists a position twice: {sorted(keys)}")
     return tuple(found)
 
 
@@ -42,11 +42,11 @@ def _position(row: Row, rules: Rules) -> Position | None:
     if size == 0:
         return None
     if size is None:
-        raise UnreadableError(f"position {symbol}: its size is missing")
+        raise UnreadableError(f"position {symbol} has no size")
     if not isinstance(symbol, str) or symbol not in rules:
         raise NoSuchSymbolError(f"position {symbol!r}: the venue's rules have no such symbol")
     if not is_whole(rules[symbol]):
-        raise UnreadableError(f"position {symbol}: the venue's rules do not say what it is a contract of")
+        raise UnreadableError(f"position {symbol}: the venue's rules do not state the underlying of the contract")
     mark = positive(row.get("markPrice"))
     position = Position(
         symbol=symbol,
@@ -69,7 +69,7 @@ def contracts(found: tuple[Position, ...], rules: Rules) -> tuple[Position, ...]
     holding."""
     odd = [position.symbol for position in found if not rules[position.symbol].get("contract")]
     if odd:
-        raise UnreadableError(f"the venue's rules do not say what {', '.join(odd)} is a contract of")
+        raise UnreadableError(f"the venue's rules do not state the underlying of {', '.join(odd)}")
     return found
 
 
@@ -104,7 +104,7 @@ def quoted(position: Position, quote: Quote, rule: Row, currency: str) -> Positi
 def settles(rule: Row, symbol: object) -> None:
     """UnreadableError where a contract settles in a coin that it is not of: it may be one of the account's."""
     if rule.get("settle") not in (rule.get("base"), rule.get("quote")):
-        raise UnreadableError(f"position {symbol}: the venue's rules do not say in what it settles")
+        raise UnreadableError(f"position {symbol}: the venue's rules do not state the settlement coin")
 
 
 def sized(rows: Sequence[Row], field: str) -> list[Row]:
@@ -112,7 +112,7 @@ def sized(rows: Sequence[Row], field: str) -> list[Row]:
     sizes = [needed(row.get(field), f"the size of {row.get('symbol')}") for row in rows]
     odd = [str(row.get("symbol")) for row, size in zip(rows, sizes, strict=True) if size < 0]
     if odd:
-        raise UnreadableError(f"positions of less than nothing: {', '.join(odd)}")
+        raise UnreadableError(f"positions with a negative size: {', '.join(odd)}")
     return [row for row, size in zip(rows, sizes, strict=True) if size]
 
 

@@ -146,7 +146,7 @@ class Heard:
             # ccxt treats objects and lists as JSON. It returns the text of anything else, or its raw source where the
             # content type is missing.
             if answer.text.strip() and not _is_json(answer.text):
-                raise UnreadableError("the answer is no JSON")
+                raise UnreadableError("the answer is not JSON")
             course.taken = True
             return found if isinstance(found, str) else answer.text
         finally:
@@ -229,7 +229,7 @@ def bound_numbers() -> None:
 
     def bounded(self: Any, number: Any, decimals: int | None = None) -> None:
         if decimals is None and (len(number) > LONGEST or ("e" in number.lower() and readable_number(number) is None)):
-            raise ValueError(f"{number[:20]!r} is no number that can be reckoned with")
+            raise ValueError(f"{number[:20]!r} is no number that can be calculated with")
         begin(self, number, decimals)
 
     # Classes of some exchanges take the decimals of a result from a number of the answer.
@@ -253,9 +253,11 @@ def _possible(decimals: int) -> int:
 def _unsignable(error: Exception) -> UnsignableError:
     """An error without the original text, which may hold a part of the secret."""
     form = (
-        "it is not base64, as this venue gives secrets out" if isinstance(error, binascii.Error) else "not in its form"
+        "it is not base64, the form of this venue's secrets"
+        if isinstance(error, binascii.Error)
+        else "it has the wrong form"
     )
-    return UnsignableError(f"the secret cannot be used to sign ({form}); nothing was sent")
+    return UnsignableError(f"the secret cannot be used for signing ({form}); nothing was sent")
 
 
 def _is_json(text: str) -> bool:

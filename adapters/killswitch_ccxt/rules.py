@@ -155,8 +155,8 @@ class Rules:
             self._loaded_now(loaded, await self._client.fresh_rules())
         except Exception as error:  # noqa: BLE001 - kept as the reason, without ccxt's words: they hold addresses
             why = why_unanswered(error, "the venue") or type(error).__name__
-            age = "an earlier run" if loaded.version == 0 else f"{int(_since(loaded.at))} s before"
-            loaded.why = f"they are from {age}, and new ones do not come: {why}"
+            age = "an earlier run" if loaded.version == 0 else f"{int(_since(loaded.at))} s ago"
+            loaded.why = f"they are from {age}, and their renewal fails: {why}"
 
     @staticmethod
     def _loaded_now(loaded: Loaded, source: Any) -> None:

@@ -132,8 +132,8 @@ class Reading:
         if self._mode.value is None:
             await self._read(self._mode, self._dialect.position_mode)
         if self._mode.value is None:
-            why = self._mode.why or f"{self._dialect.exchange} does not tell it"
-            raise VenueDownError(f"the position mode of the account is not known, so nothing was sent: {why}")
+            why = self._mode.why or f"{self._dialect.exchange} does not state it"
+            raise VenueDownError(f"the position mode of the account is unknown, so nothing was sent: {why}")
         return self._mode.value
 
     def forget_mode(self) -> None:
@@ -338,7 +338,9 @@ class Reading:
         if held is None and not wealth.orders_maintained:
             held, kind = wealth.maintenance_margin, "maintenance"
         if not positions and held:
-            raise UnreadableError(f"{kind} margin of {held} is in use by positions, and there are no positions")
+            raise UnreadableError(
+                f"positions use {kind} margin of {held} in the account's currency, and there are no positions"
+            )
 
     def _with_parts(self, wealth: Wealth) -> Wealth:
         """Without the unrealised profit where it and the wallets do not sum up to the equity: then it is unknown."""
@@ -346,7 +348,9 @@ class Reading:
         self._odd_parts = wealth.why
         if gap is None or equity is None or abs(gap) <= PARTS_OFF * max(abs(equity), Decimal(1)):
             return wealth
-        self._odd_parts = f"unrealised profit: it and the wallets differ from the equity by {gap:.8f}"
+        self._odd_parts = (
+            f"unrealised profit: with the wallets it differs from the equity by {gap:.8f} {self._spec.currency}"
+        )
         return replace(wealth, unrealized=None)
 
     def _look_for_movement(self, wealth: Wealth, positions: tuple[Position, ...]) -> None:
@@ -407,7 +411,7 @@ def _contradicted(wealth: Wealth, positions: tuple[Position, ...]) -> Wealth:
     """
     if not positions or wealth.equity != 0:
         return wealth
-    why = f"equity: it is 0 beside {len(positions)} positions, so the venue leaves out what they are settled in"
+    why = f"equity: it is 0 beside {len(positions)} positions, so the answer lacks their settlement coin"
     return replace(wealth, equity=None, unrealized=None, why=why)
 
 

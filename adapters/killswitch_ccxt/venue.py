@@ -92,10 +92,10 @@ class CcxtVenue:
         if row is None:
             return None
         if row.get("status") is None:
-            raise MalformedAnswerError(f"order {client_order_id}: the venue says no state of it that is known")
+            raise MalformedAnswerError(f"order {client_order_id} has no known state at the venue")
         found = orders.report(row, symbol, self._spec.currency)
         if found.client_order_id not in (client_order_id, None):
-            raise MalformedAnswerError(f"asked for order {client_order_id}, told of {found.client_order_id}")
+            raise MalformedAnswerError(f"queried order {client_order_id}, the answer is about {found.client_order_id}")
         return found
 
     async def open_orders(self) -> tuple[Order, ...]:
@@ -224,7 +224,7 @@ async def _answered(question: Awaitable[T]) -> T:
         raise MalformedAnswerError(str(error)) from error
     except Exception as error:
         # From a dialect that met an unknown shape, or from ccxt where it is used outside `Client.call`.
-        raise MalformedAnswerError(f"the answer has no known shape: {type(error).__name__}: {error}") from error
+        raise MalformedAnswerError(f"the answer has an unknown shape: {type(error).__name__}: {error}") from error
 
 
 async def _sensible(question: Awaitable[T]) -> T:

@@ -23,10 +23,10 @@ _ASKED: Final[Mapping[str, str]] = {
 }  # fmt: skip
 """Capability → the entry of ccxt's `has` that decides about it."""
 _NOT_GENERIC: Final[Mapping[str, str]] = {
-    "trigger orders": "partly, asked for with ccxt's trigger flag; whether that brings all of them is not known",
-    "batch orders": "no, no two exchanges answer a batch alike, so orders are sent one by one",
-    "dead man": "no, what its timer covers is nothing that ccxt tells",
-    **dict.fromkeys(("close book", "push", "key rights", "demo"), "no, not on the generic way"),
+    "trigger orders": "partly, requested with ccxt's trigger flag; it is unknown whether that returns all of them",
+    "batch orders": "no, answers to a batch differ by exchange, so orders are sent one by one",
+    "dead man": "no, ccxt does not state what the timer covers",
+    **dict.fromkeys(("close book", "push", "key rights", "demo"), "no, not in the generic dialect"),
 }
 
 
@@ -37,7 +37,7 @@ def generic(exchange: str) -> type[Dialect]:
     has = described.has
     rate = max(1, round(1000 / float(described.rateLimit or 1000)))
     members: dict[str, Any] = {
-        "__doc__": f"{exchange}, spoken to by ccxt's unified calls.",
+        "__doc__": f"{exchange}, by ccxt's unified calls.",
         "exchange": exchange,
         "markets": _markets(has),
         "environments": ("production", "sandbox") if has.get("sandbox") else ("production",),
@@ -53,7 +53,7 @@ def generic(exchange: str) -> type[Dialect]:
             | dict(_NOT_GENERIC)
         ),
         "has_hedge_mode": bool(has.get("fetchPositionMode")),
-        "tried": "not tried: the generic way, with what ccxt says that it has",
+        "tried": "not tested: the generic dialect, with the capabilities that ccxt reports",
     }
     return type(f"Generic_{exchange}", (Generic,), members)
 

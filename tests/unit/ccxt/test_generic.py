@@ -92,7 +92,7 @@ def test_the_family_lists_every_dialect_and_knows_bars_of_any_exchange() -> None
     assert family.history("no-such-exchange") is None
     bitfinex = family.listing("bitfinex")
     assert bitfinex is not None
-    assert bitfinex.tried.startswith("not tried")
+    assert bitfinex.tried.startswith("not tested")
     assert family.listing("no-such-exchange") is None
 
 

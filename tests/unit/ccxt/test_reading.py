@@ -374,7 +374,7 @@ def test_parts_that_do_not_add_up_to_the_equity_are_not_told() -> None:
     async def course(reading: Reading, time: VirtualTime) -> None:
         seen = await reading.snapshot()
         assert (seen.quality, seen.equity, seen.unrealized) == ("ok", Decimal(1000), None)
-        assert "differ from the equity by 50" in (seen.reason or "")
+        assert "differs from the equity by 50.00000000 USDT" in (seen.reason or "")
         venue.wallet = Decimal(950)
         seen = await reading.snapshot()
         assert (seen.unrealized, seen.reason) == (Decimal(50), None)

@@ -42,7 +42,7 @@ class BinanceCoinm(BinanceFutures):
         Cost("dead_man", "weight", each=10), Cost("submit", "orders-1m", each=1), *charge("orders-1m", submit_batch=5),
     )  # fmt: skip
     capabilities = tuple(_DIFFERENT.get(each.name, each) for each in BinanceUsdm.capabilities)
-    tried = "parsed answers only: it shares its ways with USD-M futures, which was tried on loopback"
+    tried = "parsed answers only: it shares its code with USD-M futures, which was tested on loopback"
 
     def __init__(self, client: Any, spec: AccountSpec) -> None:
         super().__init__(client, spec)
@@ -92,7 +92,7 @@ class BinanceCoinm(BinanceFutures):
         """
         currency, rows = self.spec.currency, by_asset(body.get("assets"))
         if not rows:
-            raise UnreadableError("the venue lists no asset at all, which it does of no account")
+            raise UnreadableError("the venue lists no asset, which no account of Binance lacks")
         assets, prices = rows.values(), binance_rows.in_own(dollars, currency)
         balances = binance_rows.balances(assets, prices)
         unpriced = [each.asset for each in balances if each.price is None]

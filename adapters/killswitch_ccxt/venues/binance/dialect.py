@@ -92,7 +92,9 @@ async def trades(ask: Ask, asked: Row, first: Row) -> list[Row]:
         known = len(found)
         for row in rows:
             if found.setdefault(str(row["id"]), row) != row:
-                raise UnreadableError(f"trade {row['id']} of {asked.get('symbol')} is told twice, and the two differ")
+                raise UnreadableError(
+                    f"trade {row['id']} of {asked.get('symbol')} is listed twice, and the two rows differ"
+                )
         if len(rows) < PAGE:
             return list(found.values())
         if len(found) == known:

@@ -48,7 +48,7 @@ class Moves:
                 continue
             name, at, status = f"deposit:{_id(row)}", _at(row.get("insertTime")), str(row.get("status"))
             if status not in CREDITED | NOT_YET:
-                raise UnreadableError(f"{name}: {status!r} is no state of a deposit")
+                raise UnreadableError(f"{name}: unknown state {status!r}")
             if status not in CREDITED:
                 self._waiting.add(name)
             elif at >= self._from or name in self._waiting:
@@ -68,7 +68,7 @@ class Moves:
                 continue
             name, at, status = f"withdrawal:{_id(row)}", _at(row.get("applyTime")), str(row.get("status"))
             if status not in TAKEN | GIVEN_BACK:
-                raise UnreadableError(f"withdrawal {_id(row)}: {status!r} is no state of one")
+                raise UnreadableError(f"{name}: unknown state {status!r}")
             amount = abs(needed(row.get("amount"), "the amount of a withdrawal"))
             amount += decimal(row.get("transactionFee")) or Decimal(0)
             new, coin = at >= self._from, told_of(row.get("coin"), f"the coin of {name}")

@@ -182,7 +182,9 @@ class BinanceFutures(Binance):
         """The report of an order that was sent, by the venue's row."""
         read = binance_rows.order(row, self.symbol_of)
         if read["symbol"] != request.symbol:
-            raise UnreadableError(f"sent {request.client_order_id}, told of {read['clientOrderId']} {read['symbol']}")
+            raise UnreadableError(
+                f"sent {request.client_order_id}, the answer is about {read['clientOrderId']} {read['symbol']}"
+            )
         found = super().taken(read, request)
         self._causes.sent(found.symbol, found.id)
         return found
@@ -196,7 +198,7 @@ class BinanceFutures(Binance):
         params = {"batchOrders": [self.checked(request, mode) for request in requests], **self.window_of(*requests)}
         rows = await self.ask("PostBatchOrders", params, places=True)
         if not isinstance(rows, list) or len(rows) != len(requests):
-            raise UnreadableError(f"{len(requests)} orders were sent, and the answer is not one row for each")
+            raise UnreadableError(f"{len(requests)} orders were sent, and the answer has not one row for each")
         pairs = zip(rows, requests, strict=True)
         return [await orders.outcome(self._row_taken(row, request)) for row, request in pairs]
 
@@ -225,7 +227,7 @@ class BinanceFutures(Binance):
     def _found(self, row: Row, symbol: str) -> dict[str, Any]:
         read = binance_rows.order(row, self.symbol_of)
         if read["symbol"] != symbol:
-            raise UnreadableError(f"asked for an order of {symbol}, told of one of {read['symbol']}")
+            raise UnreadableError(f"queried an order of {symbol}, the answer is about one of {read['symbol']}")
         return read
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
@@ -239,10 +241,10 @@ class BinanceFutures(Binance):
         return found
 
     async def _all_of(self, order_id: str, asked: Row, found: Sequence[Fill]) -> None:
-        """Check a full page against the order's filled amount: the documents do not state where the first page begins."""
-        filled = needed((await self.ask("GetOrder", asked)).get("executedQty"), f"what was filled of {order_id}")
+        """Compare a full page with the filled amount: the documents do not state where the first page begins."""
+        filled = needed((await self.ask("GetOrder", asked)).get("executedQty"), f"the filled amount of {order_id}")
         if sum((fill.amount for fill in found), Decimal(0)) < filled:
-            raise UnreadableError(f"order {order_id}: {filled} was filled of it, and its trades are fewer")
+            raise UnreadableError(f"order {order_id}: {filled} is filled, and its trades sum up to less")
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
         asked = {"symbol": self.id_of(symbol)}

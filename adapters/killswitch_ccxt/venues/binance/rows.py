@@ -81,7 +81,7 @@ def position(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
     """A row of positionRisk under ccxt's names. UnreadableError where the size contradicts the side."""
     symbol = symbol_of(str(row.get("symbol")))
     if row.get("positionAmt") is None:
-        raise UnreadableError(f"position {symbol}: its size is missing")
+        raise UnreadableError(f"position {symbol} has no size")
     size, stated = needed(row["positionAmt"], "the size"), str(row.get("positionSide") or "BOTH")
     side = "long" if size > 0 else "short"
     if size and stated not in ("BOTH", side.upper()):
@@ -101,11 +101,11 @@ def order(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
     number = text(row.get("algoId") if algo else row.get("orderId"))
     state = str(row.get("algoStatus") if algo else row.get("status"))
     if number is None or state not in STATES:
-        raise UnreadableError(f"order {number}: {state!r} is no state of an order")
+        raise UnreadableError(f"order {number}: unknown state {state!r}")
     stated = str(row.get("positionSide") or "BOTH")
     filled = row.get("executedQty", "0" if algo and STATES[state] != "closed" else None)
-    if filled is None or needed(filled, "what was filled") < 0:
-        raise UnreadableError(f"order {number}: {filled!r} was filled of it, it says")
+    if filled is None or needed(filled, "the filled amount") < 0:
+        raise UnreadableError(f"order {number}: unreadable filled amount {filled!r}")
     return {
         "id": f"{ALGO}{number}" if algo else str(number),
         "clientOrderId": row.get("clientAlgoId") if algo else row.get("clientOrderId"),

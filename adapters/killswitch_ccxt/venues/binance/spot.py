@@ -86,16 +86,16 @@ class BinanceSpot(Binance):
     )
     capabilities = capability_table(
         {
-            "equity": "yes, every asset needs a market against the account's currency, or to be left out",
-            "positions": "yes, holdings; on margin what is owed is short. Isolated margin is not seen",
+            "equity": "yes, every asset needs a market against the account's currency, or must be left out",
+            "positions": "yes, holdings; on margin, debts are short positions. Isolated margin is not read",
             "trigger orders": "yes, among the others",
-            "fills": "partly, of symbols that were held or traded since the start: the venue wants them named",
+            "fills": "partly, of symbols that were held or traded since the start: requests must name them",
             "flows": "yes, deposits, withdrawals and transfers between wallets; interest on margin",
-            "reduce only": "no, the venue has no such guard: nothing but the amount keeps an order from more",
+            "reduce only": "no, the venue has none: only the amount limits an order",
             "put back stops": "yes, triggered by the last price",
             "batch orders": "no, the venue has no such request",
             "close book": "no, the venue has no such request",
-            "position mode": "yes, there is but one",
+            "position mode": "yes, there is only one",
             "dead man": "no, the venue has no such request",
             "key rights": "yes, not on the testnet and in demo trading",
             "sandbox": "yes, spot only",
@@ -242,7 +242,7 @@ def balance_of(body: Row, currency: str) -> dict[str, Any]:
     is_spot = "balances" in body
     rows = by_asset(body.get("balances" if is_spot else "userAssets"))
     if not rows:
-        raise UnreadableError("the venue lists no asset at all, which it does of no account")
+        raise UnreadableError("the venue lists no asset, which no account of Binance lacks")
     total: dict[str, Decimal] = {}
     for asset, row in rows.items():
         free, locked = (at_least_zero(row.get(name), f"what is {name} of {asset}") for name in ("free", "locked"))

@@ -51,21 +51,21 @@ class BinanceUsdm(BinanceFutures):
         {
             "equity": "yes, single- and multi-assets mode; other assets at the venue's own index",
             "trigger orders": "yes, listed apart by the venue; their ids begin with algo-",
-            "fills": "partly, of symbols that were held or traded since the start: the venue wants them named",
+            "fills": "partly, of symbols that were held or traded since the start: requests must name them",
             "flows": "yes, of the last three months",
-            "reduce only": "yes, in hedge mode the position side is the guard",
+            "reduce only": "yes, in hedge mode by the position side",
             "put back stops": "yes, triggered by the mark price",
             "batch orders": "yes, 5 at once; conditional orders one by one",
             "close book": "no, the venue has no such request",
-            "find by client id": "yes, for as long as the venue keeps an order: days for one without a fill",
+            "find by client id": "yes, for as long as the venue stores an order: days for one without a fill",
             "dead man": "partly, a timer for each symbol; whether it takes conditional orders is not documented",
             "key rights": "yes, not in demo trading",
-            "sandbox": "no, the venue has given up its futures testnet for demo trading",
+            "sandbox": "no, demo trading has replaced the futures testnet",
         },
         "positions", "orders", "prices", "market orders", "limit orders", "position mode", "push", "clock", "bars",
         "demo",
     )  # fmt: skip
-    tried = "a venue on loopback that speaks its wire format, and recorded answers"
+    tried = "a local server with its wire format, and recorded answers"
 
     def __init__(self, client: Any, spec: AccountSpec) -> None:
         super().__init__(client, spec)
@@ -121,7 +121,9 @@ class BinanceUsdm(BinanceFutures):
         for row in body.get("positions") or ():
             read = binance_rows.position(row, self.symbol_of)
             if read["contracts"] and (read["symbol"], read["side"]) not in keys:
-                raise UnreadableError(f"the account holds {read['symbol']} {read['side']}, and the positions lack it")
+                raise UnreadableError(
+                    f"the account has a position {read['symbol']} {read['side']}, and the positions lack it"
+                )
 
     def worth_of(self, body: Row, dollars: Mapping[str, Decimal]) -> Wealth:
         """The equity, with each asset at the venue's index. `dollars`: prices in USD.
@@ -136,7 +138,7 @@ class BinanceUsdm(BinanceFutures):
         profit = binance_rows.unrealized(assets, prices)
         rates = rates_in_dollars(dollars.get(currency), currency)
         if self._multi_assets:
-            equity = from_dollars(needed(body.get("totalMarginBalance"), "the account's worth"), own, currency)
+            equity = from_dollars(needed(body.get("totalMarginBalance"), "the account's equity"), own, currency)
             if balances and all(each.price is not None for each in balances):
                 equity = worth_of(balances)
             else:
@@ -149,12 +151,12 @@ class BinanceUsdm(BinanceFutures):
             )  # fmt: skip
         rows = by_asset(assets)
         if currency not in rows and rows and currency not in dollars:
-            raise UnreadableError(f"the venue says nothing of {currency}, the account's currency")
+            raise UnreadableError(f"the answer has no row of {currency}, the account's currency")
         if not rows:
             # An account without any asset has totals, which are zero.
-            equity, profit = needed(body.get("totalMarginBalance"), f"what is held of {currency}"), None
+            equity, profit = needed(body.get("totalMarginBalance"), f"the amount held of {currency}"), None
         else:
-            needed(rows.get(currency, {"marginBalance": "0"}).get("marginBalance"), f"what is held of {currency}")
+            needed(rows.get(currency, {"marginBalance": "0"}).get("marginBalance"), f"the amount held of {currency}")
             equity = worth_of(balances)
         free = told(rows.get(currency, {}).get("availableBalance"))
         found = Wealth(
@@ -164,7 +166,7 @@ class BinanceUsdm(BinanceFutures):
         if not missing:
             return found
         return replace(
-            found, equity=None, unrealized=None, why=unpriced_text(missing, self.spec, "the venue has no index")
+            found, equity=None, unrealized=None, why=unpriced_text(missing, self.spec, "the venue has no index price")
         )  # fmt: skip
 
     async def _dollars(self, assets: frozenset[str]) -> Mapping[str, Decimal]:

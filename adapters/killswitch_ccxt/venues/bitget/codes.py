@@ -119,13 +119,13 @@ MOVES: Final = ("trans_from_", "trans_to_", "transfer_from_", "transfer_to_")
 CAPABILITIES: Final = capability_table(
     {
         "equity": "yes, classic accounts; with several assets as margin, in USDT only",
-        "positions": "yes, USDT or USDC futures, as the account's currency says",
+        "positions": "yes, USDT or USDC futures, by the account's currency",
         "trigger orders": "yes, trigger, trailing, take-profit and stop-loss orders",
         "fills": "yes, liquidations, ADL and deliveries included",
-        "flows": "yes, bills of the futures account; a type that nobody knows counts as profit or loss",
+        "flows": "yes, bills of the futures account; an unknown type counts as profit or loss",
         "reduce only": "yes, in hedge mode the order closes a side instead, and cannot open",
         "put back stops": "yes, triggered by the mark price",
-        "batch orders": "no, a batch of Bitget's is for one symbol, and a close is for many",
+        "batch orders": "no, a batch of Bitget is for one symbol, and a close is for many",
         "close book": "yes, closes all futures of the account's currency, once a second",
         "find by client id": "yes, orders, then trigger orders, pending and past",
         "dead man": "no, Bitget has none",

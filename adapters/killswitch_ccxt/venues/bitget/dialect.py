@@ -50,7 +50,7 @@ class Bitget(Dialect):
     capabilities = words.CAPABILITIES
     has_hedge_mode = True
     instrument_states = StateTable(("symbolStatus",), words.STATES, words.PASSING)
-    tried = "a local server that speaks v2 (USDT futures, one-way and hedge)"
+    tried = "a local server with the v2 API (USDT futures, one-way and hedge)"
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         super().__init__(client, spec)
@@ -223,7 +223,9 @@ class Bitget(Dialect):
             number = next((str(it["orderId"]) for it in came if it.get("orderId")), None)
             found = None if number is None else await self._detail({"symbol": str(row["symbol"]), "orderId": number})
             if found is None:
-                raise UnreadableError(f"trigger order {row.get('orderId')} was executed, and its order is not told")
+                raise UnreadableError(
+                    f"trigger order {row.get('orderId')} was executed, and the answer lacks the resulting order"
+                )
             return {**found, "clientOrderId": row.get("clientOid")}
         ended = status in ("cancelled", "canceled", "fail_trigger", "fail_execute")
         return {**self._order(row), "status": "canceled" if ended else "open", "filled": 0, "average": None}

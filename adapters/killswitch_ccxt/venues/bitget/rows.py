@@ -38,12 +38,14 @@ def wealth_of(rows: Any, currency: str) -> Wealth:
     """
     own = next((it for it in rows or () if it.get("marginCoin") == currency), None)
     if own is None:
-        raise UnreadableError(f"the venue says nothing of {currency}, the account's currency")
+        raise UnreadableError(f"the answer has no row of {currency}, the account's currency")
     equity = needed(own.get("accountEquity"), "accountEquity")
     union = any(it.get("assetMode") == "union" for it in rows)
     if union:
         if currency != "USDT":
-            raise UnreadableError(f"several assets are margin, and their worth is told in USDT, not in {currency}")
+            raise UnreadableError(
+                f"several assets are margin, and Bitget states their value in USDT, not in {currency}"
+            )
         equity = sum((needed(it.get("usdtEquity"), "usdtEquity") for it in rows), start=ZERO)
     used = [decimal(own.get(name)) for name in ("crossedMargin", "isolatedMargin")]
     found = [it for it in map(_balance, rows if union else [own]) if it is not None]
@@ -173,5 +175,5 @@ def rights_of(info: Row) -> KeyRights:
         withdraw=bool(allowed & {"wwow", "withdraw"}),
         transfer=bool(allowed & {"wtow", "transfer"}),
         bound_to_addresses=bool(str(info.get("ips") or "").strip()),
-        note="Bitget does not tell when a key expires",
+        note="Bitget does not state when a key expires",
     )

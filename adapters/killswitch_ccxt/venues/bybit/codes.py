@@ -127,21 +127,21 @@ CAUSES: Final[Mapping[str, FillCause | None]] = {
 }  # fmt: skip
 """execType → cause of a fill; None for rows that are no fills: funding is a flow, the settlement of a session and a
 stock split move no money."""
-_BOUND: Final = "bound to a private stream: Bybit must have switched it on for the account (dcpStatus ON)"
+_BOUND: Final = "bound to a private stream: Bybit must have enabled it for the account (dcpStatus ON)"
 CAPABILITIES: Final = capability_table(
     {
         "equity": "yes, unified accounts only; totals in dollars, divided by Bybit's own price of the currency",
-        "positions": "yes, USDT, USDC and inverse contracts; option positions are not seen",
+        "positions": "yes, USDT, USDC and inverse contracts; option positions are not read",
         "trigger orders": "yes, stop, take-profit and stop-loss orders come with the plain ones",
         "fills": "yes, liquidations, ADL and deliveries included",
-        "flows": "yes, transaction log; a type that nobody knows counts as profit or loss",
+        "flows": "yes, transaction log; an unknown type counts as profit or loss",
         "reduce only": "yes, in hedge mode too, together with the position's side",
         "put back stops": "yes, triggered by the mark price",
         "batch orders": f"yes, {BATCH} at once: each order counts against 10 in a second",
-        "close book": "no, Bybit closes no whole book in one request",
+        "close book": "no, Bybit has no such request",
         "position mode": "yes, one for each symbol; read from the positions themselves",
         "find by client id": "yes, open and closed orders, then the history, then executions",
-        "dead man": "partly, bound to a private stream: Bybit must have switched it on for the account (dcpStatus ON)",
+        "dead man": "partly, bound to a private stream: Bybit must have enabled it for the account (dcpStatus ON)",
         "push": "yes, orders, positions, wallet",
         "key rights": "yes, not in demo trading",
         "sandbox": "yes, testnet",

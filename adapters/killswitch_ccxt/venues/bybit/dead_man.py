@@ -57,7 +57,7 @@ class Protection:
             async with asyncio.timeout(_PATIENCE):
                 await self._up.wait()
         except TimeoutError:
-            raise VenueDownError(f"the stream that Bybit's protection watches does not stand: {self._why}") from None
+            raise VenueDownError(f"the stream that Bybit's protection monitors is not open: {self._why}") from None
         if self._drop is not None:
             self._drop.cancel()
         self._drop = loop.call_later(max(0.0, seconds - window), self._let_go)
@@ -84,8 +84,8 @@ class Protection:
         status = next((it.get("dcpStatus") for it in infos if it.get("product") == self._product), "OFF")
         if status != "ON":
             raise VenueDownError(
-                f"Bybit has disconnection protection switched off for {self._product} of this account: "
-                "it is switched on by your client manager there, and until then there is no dead-man timer"
+                f"Bybit has disconnection protection disabled for {self._product} of this account: "
+                "ask the client manager at Bybit to enable it; until then there is no dead-man timer"
             )
         asked = {"product": self._product, "timeWindow": window}
         await self._client.call("privatePostV5OrderDisconnectedCancelAll", asked, changes=True)

@@ -42,7 +42,7 @@ class Bybit(BybitReading):
     window = 5_000
     streams = ("orders", "positions", "balance")
     capabilities = words.CAPABILITIES
-    tried = "a local server that speaks v5 (USDT contracts, one-way and hedge), and recorded answers"
+    tried = "a local server with the v5 API (USDT contracts, one-way and hedge), and recorded answers"
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         super().__init__(client, spec)
@@ -106,7 +106,9 @@ class Bybit(BybitReading):
         answer = await self.client.call("privatePostV5OrderCreateBatch", asked, places=True)
         told, codes = (value_at(answer, name, "list") or [] for name in ("result", "retExtInfo"))
         if len(told) != len(rows) or len(codes) != len(rows):
-            raise MalformedAnswerError(f"a batch of {len(rows)} orders, and {len(told)} and {len(codes)} answers")
+            raise MalformedAnswerError(
+                f"a batch of {len(rows)} orders has {len(told)} rows and {len(codes)} codes in the answer"
+            )
         return {
             request.client_order_id: row_report(request, row, code)
             for (request, _), row, code in zip(rows, told, codes, strict=True)

@@ -44,7 +44,7 @@ def _account(answer: Row) -> Row:
     """The unified account of an answer. UnreadableError unless there is exactly one."""
     rows = value_at(answer, "result", "list") or []
     if len(rows) != 1:
-        raise UnreadableError(f"the venue tells of {len(rows)} unified accounts")
+        raise UnreadableError(f"the answer has {len(rows)} unified accounts instead of one")
     return object_at(rows[0])
 
 
@@ -113,7 +113,7 @@ def place_of(row: Row) -> int:
     """The index by which an order names the position: 0 in one-way mode, 1 for long and 2 for short in hedge mode."""
     told = row.get("positionIdx")
     if isinstance(told, bool) or str(told) not in ("0", "1", "2"):
-        raise UnreadableError(f"position {row.get('symbol')}: {told!r} is no positionIdx")
+        raise UnreadableError(f"position {row.get('symbol')}: unknown positionIdx {told!r}")
     return int(told)  # type: ignore[arg-type] # one of the three
 
 
@@ -233,9 +233,7 @@ def rights_of(info: Row, *, spot: bool) -> KeyRights:
         transfer=writes and bool(wallet & {"AccountTransfer", "SubMemberTransfer", "SubMemberTransferList"}),
         bound_to_addresses=bool(addresses),
         expires_at=None if expires is None or expires <= datetime(1971, 1, 1, tzinfo=UTC) else expires,
-        note=""
-        if str(info.get("uta")) == "1"
-        else "this is no unified account, and Bybit's other accounts are not read",
+        note="" if str(info.get("uta")) == "1" else "this is not a unified account, the only kind that is supported",
     )
 
 
@@ -246,5 +244,5 @@ def row_report(request: OrderRequest, row: Row, code: Row) -> OrderReport | Venu
         said = words.said(number, code.get("msg"))
         return row_error(words.VERDICTS, said, f"bybit {number}: {code.get('msg')}", order=row)
     if row.get("orderLinkId") != request.client_order_id or not row.get("orderId"):
-        return MalformedAnswerError(f"sent order {request.client_order_id}, and its place tells of {dict(row)}")
+        return MalformedAnswerError(f"sent order {request.client_order_id}, the row in its place is {dict(row)}")
     return OrderReport(str(row["orderId"]), request.client_order_id, request.symbol, "open", request.amount, Decimal(0))

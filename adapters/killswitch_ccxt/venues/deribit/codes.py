@@ -56,20 +56,20 @@ COSTS: Final = (
 CAPABILITIES: Final = capability_table(
     {
         "equity": "yes, of the account's currency; of all of them where cross collateral is on",
-        "positions": "partly, an amount is USD on inverse futures and coins elsewhere; options are told, see their"
+        "positions": "partly, an amount is USD on inverse futures and coins elsewhere; options are listed, see their"
                      " notional: it is the underlying's",
-        "trigger orders": "yes, told in the same list",
+        "trigger orders": "yes, in the same list",
         "flows": "yes, deposits, withdrawals and transfers; funding is in the settled profit",
         "market orders": "partly, futures and perpetuals; options have thin books, prefer limit orders",
         "batch orders": "no",
         "close book": "no, Deribit closes one instrument at a time",
-        "position mode": "yes, there is one: one way",
+        "position mode": "yes, always one-way",
         "find by client id": "yes, by label; Deribit does not refuse a second order of the same label",
         "dead man": "no, cancel on disconnect is for one WebSocket connection's orders",
-        "push": "partly, orders and balance; positions are seen when they are next read",
+        "push": "partly, orders and balance; positions are fetched later",
         "key rights": "yes, needs the scope account:read",
         "sandbox": "yes, test.deribit.com, with keys made there",
-        "demo": "no, say sandbox",
+        "demo": "no, use sandbox",
     },
     "orders", "fills", "prices", "limit orders", "reduce only", "put back stops", "clock", "bars",
 )  # fmt: skip

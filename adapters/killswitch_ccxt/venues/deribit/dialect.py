@@ -80,7 +80,7 @@ class Deribit(Dialect):
     changes_by_get = True
     # Any number of orders may have the same label.
     order_life = OrderLife(longest=60.0, names="none")
-    tried = "answers as its documents give them"
+    tried = "answers from its documents"
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         super().__init__(client, spec)
@@ -178,11 +178,11 @@ class Deribit(Dialect):
         row = next((it for it in summaries if it.get("currency") == currency), None)
         first = row if row is not None else next(iter(summaries), None)
         if first is None:
-            raise UnreadableError("the venue's answer holds no summary of any currency")
+            raise UnreadableError("the answer has no summary of any currency")
         self._crossed = is_crossed(first)
         if not self._crossed:
             if row is None:
-                raise UnreadableError(f"the venue says nothing of {currency}, the account's currency")
+                raise UnreadableError(f"the answer has no row of {currency}, the account's currency")
             self._collateral = frozenset((currency,))
             return of_one(row)
         summed = [it for it in summaries if decimal(it.get("equity")) or decimal(it.get("balance"))]
@@ -362,7 +362,7 @@ class Deribit(Dialect):
         told = rows_at(answer, "result")
         rows = [it for it in told if it.get("label") == client_order_id]
         if not rows and told:
-            raise UnreadableError(f"asked for order {client_order_id}, told of others")
+            raise UnreadableError(f"queried order {client_order_id}, the answer is about others")
         if not rows:
             return None
         return self._order(max(rows, key=lambda it: int(it.get("creation_timestamp") or 0)))

@@ -63,7 +63,7 @@ def rights_of(keys: Sequence[Row], key: str) -> KeyRights:
     """The permissions of one key in the list of the account's keys."""
     ours = [it for it in keys if it.get("client_id") == key]
     if not ours:
-        return KeyRights(note="the venue's list of keys does not name this one")
+        return KeyRights(note="the venue's list of keys lacks this one")
     scopes = dict(each.partition(":")[::2] for each in str(ours[0].get("max_scope", "")).split())
     return KeyRights(
         read=scopes.get("account") in ("read", "read_write"),
@@ -89,7 +89,7 @@ def is_crossed(summary: Row) -> bool:
     told = {each for each in (enabled, by_model) if each is not None}
     if len(told) != 1 or not told <= {True, False} or isinstance(enabled, int) is not isinstance(enabled, bool):
         raise UnreadableError(
-            f"whether the account has cross collateral is not told: cross_collateral_enabled is {enabled!r}, "
+            f"the account does not state whether it has cross collateral: cross_collateral_enabled is {enabled!r}, "
             f"margin_model {model!r}"
         )
     return told.pop() is True

@@ -100,12 +100,12 @@ class Hyperliquid(Dialect):
             "equity": "partly, of the first exchange's perpetuals; unknown for a unified account",
             "positions": "partly, without those of exchanges deployed by others (HIP-3)",
             "trigger orders": "yes, in the same list",
-            "market orders": "partly, as limits that take at once, at most 5% from the middle",
+            "market orders": "partly, as immediate limit orders, at most 5% from the middle price",
             "limit orders": "yes, worth 10 USDC at least",
             "put back stops": "yes, triggered by the mark",
-            "batch orders": "no, one refused row would hide what became of the others",
+            "batch orders": "no, one refused row would hide the result of the others",
             "close book": "no",
-            "position mode": "yes, one way always",
+            "position mode": "yes, always one-way",
             "dead man": "partly, ten times a day, and only for accounts that have traded enough",
             "key rights": "yes, an agent may trade and not withdraw",
             "bars": "yes, the last 5000 of a timeframe",
@@ -143,7 +143,7 @@ class Hyperliquid(Dialect):
         text = str(message.get("data")) if isinstance(message, Mapping) and message.get("channel") == "error" else ""
         if not text or text.startswith("Already subscribed"):
             return None
-        return VenueDownError(f"Hyperliquid refuses what it was asked on the stream: {text}")
+        return VenueDownError(f"Hyperliquid refuses a request on the stream: {text}")
 
     def corrected_rule(self, rule: Row) -> Row:
         """The rule without a price step where the mark is missing: ccxt derives the digits of a price from the mark."""
@@ -159,7 +159,7 @@ class Hyperliquid(Dialect):
         at = instant(state.get("time"))
         found = tuple(structs.replace(it, mark_at=at) for it in map(self._position, rows) if it is not None)
         if sorted({it.symbol for it in found}) != sorted(it.symbol for it in found):
-            raise UnreadableError("the venue shows a position twice")
+            raise UnreadableError("the venue lists a position twice")
         equity = needed(summary.get("accountValue"), "the account value")
         profit = total(it.unrealized_pnl for it in found)
         # `totalRawUsd` is no wallet: a trade changes it.
@@ -201,7 +201,7 @@ class Hyperliquid(Dialect):
         """The fills of perpetuals: the spot wallet is no part of the account."""
         rows = rows_at(await self._info("userFillsByTime", startTime=since))
         if len(rows) >= LONGEST_PAGE:
-            raise UnreadableError(f"{len(rows)} fills since the last reading: there may be more")
+            raise UnreadableError(f"{len(rows)} fills since the last fetch: there may be more")
         ours = (row for row in rows if not is_spot(row.get("coin")))
         found = [fill(row, self._market_of(row.get("coin")), self.user) for row in ours]
         return tuple({it.id: it for it in found}.values())
@@ -209,7 +209,7 @@ class Hyperliquid(Dialect):
     def _market_of(self, coin: object) -> str:
         """ccxt's symbol of a coin, or the venue's own symbol of a spot market. UnreadableError for a missing name."""
         if not isinstance(coin, str) or not coin:
-            raise UnreadableError(f"{coin!r} is no name of a market")
+            raise UnreadableError(f"{coin!r} is not the name of a market")
         if is_spot(coin):
             return coin
         symbol = str(self.client.ccxt.coin_to_market_id(coin))
@@ -235,7 +235,7 @@ class Hyperliquid(Dialect):
         if address.lower() == str(ccxt.walletAddress).lower():
             return KeyRights(
                 read=True, trade=True, withdraw=True, transfer=True,
-                note="the account's own private key, which may do everything; make an agent wallet for the switch",
+                note="the account's own private key, which has all permissions; create an agent wallet for the switch",
             )  # fmt: skip
         agents = await self._info("extraAgents", user=str(ccxt.walletAddress))
         for agent in agents if isinstance(agents, list) else ():
@@ -248,7 +248,9 @@ class Hyperliquid(Dialect):
         master = (role.get("data") or {}).get("user") if isinstance(role, Mapping) else None
         if isinstance(role, Mapping) and role.get("role") == "agent" and str(master).lower() == self._wallet():
             return KeyRights(read=True, trade=True, withdraw=False, transfer=False, note="the key of an agent wallet")
-        return KeyRights(read=True, trade=False, note=f"the private key is that of {address}, no agent of the account")
+        return KeyRights(
+            read=True, trade=False, note=f"the private key belongs to {address}, which is no agent of the account"
+        )
 
     # Orders
 
@@ -270,7 +272,7 @@ class Hyperliquid(Dialect):
         rule = self.rules.get(symbol)
         asset = spot_asset(symbol) if rule is None else int(rule["baseId"])
         if asset is None:
-            raise UnreadableError(f"order {order_id}: {symbol} does not say by which number it is cancelled")
+            raise UnreadableError(f"order {order_id}: {symbol} does not contain the asset id that a cancellation needs")
         await self._act({"type": "cancel", "cancels": [{"a": asset, "o": int(order_id)}]})
 
     async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
@@ -363,8 +365,8 @@ class Hyperliquid(Dialect):
         kept = str(await self._info("userAbstraction")).strip('"')
         if kept not in ("default", "disabled", "dexAbstraction", "None", ""):
             raise UnreadableError(
-                f"the account is unified ({kept}): the venue does not tell its worth in one number; "
-                "set its abstraction to disabled, or watch it elsewhere"
+                f"the account is unified ({kept}): the venue does not state its equity in one number; "
+                "set its abstraction to disabled, or monitor it elsewhere"
             )
         self._checked, self._shares_margin = now, kept == "dexAbstraction"
 

@@ -121,16 +121,16 @@ def statuses(body: Any) -> list[Any]:
 def taken(status: object, name: str, amount: Decimal) -> dict[str, Any]:
     """The status of an order that was sent, under ccxt's names."""
     if isinstance(status, str):
-        raise UnreadableError(f"order {name} was taken ({status}), and its number is not told")
+        raise UnreadableError(f"order {name} was accepted ({status}), and the answer lacks its number")
     row = status if isinstance(status, Mapping) else {}
     filled, resting = row.get("filled"), row.get("resting")
     if isinstance(filled, Mapping):
-        size = above_zero(filled.get("totalSz"), f"how far {name} was filled")
+        size = above_zero(filled.get("totalSz"), f"the filled amount of {name}")
         return {"id": filled.get("oid"), "status": "closed" if size >= amount else "expired", "filled": size,
                 "average": positive(filled.get("avgPx"))}  # fmt: skip
     if isinstance(resting, Mapping):
         return {"id": resting.get("oid"), "status": "open", "filled": Decimal(0)}
-    raise UnreadableError(f"order {name}: neither resting nor filled")
+    raise UnreadableError(f"order {name} is neither resting nor filled")
 
 
 def found_order(answer: Row, name: str) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def found_order(answer: Row, name: str) -> dict[str, Any]:
     if state is None:
         raise UnreadableError(f"state of order {name}: unknown value {word!r}")
     amount = needed(order.get("origSz"), f"the size of order {name}")
-    left = needed(order.get("sz"), f"what is left of order {name}")
+    left = needed(order.get("sz"), f"the remaining amount of order {name}")
     filled = amount if state == "closed" else amount - left
     return {
         "id": text(order.get("oid")), "clientOrderId": order.get("cloid") or name, "status": state, "amount": amount,
@@ -173,18 +173,18 @@ def resting_order(row: Row, symbol: str, held: Decimal | None) -> dict[str, Any]
     number = f"order {row.get('oid')}"
     amount, left = (
         needed(row.get("origSz"), f"the size of {number}"),
-        needed(row.get("sz"), f"what is left of {number}"),
+        needed(row.get("sz"), f"the remaining amount of {number}"),
     )
     is_trigger, is_whole = row.get("isTrigger"), row.get("isPositionTpsl")
     if not isinstance(is_trigger, bool):
-        raise UnreadableError(f"{number}: whether it waits for a price is not told")
+        raise UnreadableError(f"{number} does not state whether it has a trigger")
     if not amount and is_whole is not True:
-        raise UnreadableError(f"{number}: it has no size")
+        raise UnreadableError(f"{number} has no size")
     if not 0 <= left <= amount:
-        raise UnreadableError(f"{number}: {left} of {amount} are left")
+        raise UnreadableError(f"{number} has {left} remaining of {amount}")
     trigger = positive(row.get("triggerPx")) if is_trigger else None
     if is_trigger and trigger is None:
-        raise UnreadableError(f"{number}: it waits for a price that is not told")
+        raise UnreadableError(f"{number} has a trigger without a price")
     return {
         "id": row.get("oid"), "symbol": symbol, "clientOrderId": row.get("cloid"),
         "side": one_of(_SIDES, row.get("side"), f"side of {number}"),

@@ -106,13 +106,13 @@ class Kraken(Dialect):
             "put back stops": "yes, triggered by the last price",
             "batch orders": "no, only orders of one pair go together",
             "close book": "no",
-            "position mode": "yes, one way always",
+            "position mode": "yes, always one-way",
             "find by client id": "yes, among open and closed orders; a name is unique among open ones only",
             "dead man": "yes, all orders of the account; disarm before maintenance",
             "push": "yes, orders and balances",
-            "key rights": "no, the venue does not tell",
+            "key rights": "no, the venue does not state it",
             "bars": "yes, the last 720 of a timeframe",
-            "sandbox": "no, Kraken has none for spot, and ccxt cannot make one",
+            "sandbox": "no, Kraken has none for spot",
             "demo": "no",
         },
         "orders", "fills", "prices", "market orders", "limit orders", "clock",
@@ -203,7 +203,7 @@ class Kraken(Dialect):
         return tuple(flow for flow in (self._flow(number, row) for number, row in rows.items()) if flow is not None)
 
     async def rights(self) -> KeyRights:
-        return KeyRights(note="Kraken does not tell what a key may do; look at the key on its page")
+        return KeyRights(note="Kraken does not state the permissions of a key; check them on the website")
 
     # Orders
 
@@ -319,13 +319,13 @@ class Kraken(Dialect):
         for _ in range(PAGES):
             if not self._counter.fits(LIST, ROWS):
                 # Not RateLimitedError: the venue refused nothing, and balances may still be fetched.
-                raise VenueDownError(f"{part} are put off: closing needs what is left of the counter of questions")
+                raise VenueDownError(f"{part} are postponed: closing needs the rest of the request counter")
             answer = await self._ask(method, {**asked, "ofs": len(found)}, LIST)
             rows = object_at(answer, "result", part)
             found |= rows
             if not rows or len(found) >= int(value_at(answer, "result", "count") or 0):
                 return found
-        raise UnreadableError(f"{method}: more than {len(found)} rows since the last reading")
+        raise UnreadableError(f"{method}: more than {len(found)} rows since the last fetch")
 
     def _fill(self, number: str, row: Row) -> Fill:
         symbol = self._symbol(str(row.get("pair")))

@@ -100,11 +100,11 @@ def margin_rows(result: object) -> dict[tuple[str, str], dict[str, Decimal | Non
     for row in rows:
         pair, kind = row.get("pair"), row.get("type")
         if not isinstance(pair, str) or kind not in ("buy", "sell"):
-            raise UnreadableError(f"a margin position of {pair} is neither bought nor sold")
+            raise UnreadableError(f"a margin position of {pair} has no side")
         volume = needed(row.get("vol"), f"the volume of the position in {pair}")
-        left = volume - at_least_zero(row.get("vol_closed"), f"what was closed of the position in {pair}")
+        left = volume - at_least_zero(row.get("vol_closed"), f"the closed volume of the position in {pair}")
         if left < 0:
-            raise UnreadableError(f"more is closed of the position in {pair} than the {volume} that were opened")
+            raise UnreadableError(f"the position in {pair} has more closed volume than the {volume} that was opened")
         if not left:
             continue
         cost = decimal(row.get("cost"))
@@ -133,7 +133,7 @@ def triggered(info: Row) -> dict[str, Any]:
         return {"price": price, "triggerPrice": None, **unattached}
     trigger = positive(info.get("stopprice")) or _absolute(description.get("price"))
     if trigger is None:
-        raise UnreadableError(f"a {kind} order does not say at which price it is triggered")
+        raise UnreadableError(f"a {kind} order has no trigger price")
     limit = (
         positive(info.get("limitprice")) or _absolute(description.get("price2")) if kind.endswith("-limit") else None
     )

@@ -101,7 +101,7 @@ class KrakenFutures(Dialect):
     streams = ("orders", "positions", "balance")
     ages = Ages(orders=5.0, fills=15.0, flows=60.0, quotes=1.0, rows_hurried=1)
     kinds_apart = False
-    tried = "wire level"
+    tried = "a local server with its wire format"
 
     refused_by = staticmethod(refused_on_stream)
 
@@ -144,8 +144,8 @@ class KrakenFutures(Dialect):
         for name, other in accounts.items():
             if decimal(value_at(other, "auxiliary", "pv")):
                 raise UnreadableError(
-                    f"wallet {name} has a worth of its own beside the flex wallet; read it as an account of its own, "
-                    f"with options: {{wallet: {name}}}, or move what is in it"
+                    f"wallet {name} has equity beside the flex wallet; define it as an account of its own, "
+                    f"with options: {{wallet: {name}}}, or move its balance"
                 )
         held = {self._code(asset): it for asset, it in (row.get("currencies") or {}).items()}
         price = price_of(held.get(currency))
@@ -196,7 +196,7 @@ class KrakenFutures(Dialect):
             if asked.get("lastFillTime") == oldest:
                 break
             asked = {"lastFillTime": oldest}
-        raise UnreadableError(f"more than {len(found)} fills since the last reading: there may be more")
+        raise UnreadableError(f"more than {len(found)} fills since the last fetch: there may be more")
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
         rows = rows_at(await self.client.call("privateGetFills"), "fills")
@@ -211,7 +211,7 @@ class KrakenFutures(Dialect):
             if len(rows) < count:
                 break
         else:
-            raise UnreadableError(f"more than {LOG_ROWS} entries of the account log since the last reading")
+            raise UnreadableError(f"more than {LOG_ROWS} entries of the account log since the last fetch")
         return tuple(flow for flow in map(self._flow, rows) if flow is not None)
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
@@ -239,7 +239,7 @@ class KrakenFutures(Dialect):
         return found
 
     async def rights(self) -> KeyRights:
-        return KeyRights(note="Kraken Futures does not tell what a key may do; look at the key on its page")
+        return KeyRights(note="Kraken Futures does not state the permissions of a key; check them on the website")
 
     # Orders
 
@@ -300,14 +300,14 @@ class KrakenFutures(Dialect):
             oldest = min((needed(it.get("timestamp"), "the time of an event") for it in rows), default=Decimal(0))
             if len(rows) < HISTORY_ROWS or oldest < since:
                 if begun:
-                    raise VenueDownError(f"order {name} is not open, and the history does not tell its end yet")
+                    raise VenueDownError(f"order {name} is not open, and the history does not show its end yet")
                 return None
             if int(oldest) + 1 >= asked.get("before", now + BEFORE_SENT):
                 break
             asked["before"] = int(oldest) + 1
         days = (now - since) / 86_400_000
         raise VenueDownError(
-            f"the history of orders is too long to be read back {days:.1f} days, so {name} may be in it: "
+            f"the history of the last {days:.1f} days is too long to be read, so order {name} may be in it: "
             "look for it at the venue"
         )
 
@@ -338,7 +338,7 @@ class KrakenFutures(Dialect):
 
     async def _in_batch(self, row: Row | None, request: OrderRequest) -> OrderReport:
         if row is None:
-            raise FateUnknownError(f"the answer to a batch says nothing of {request.client_order_id}")
+            raise FateUnknownError(f"the answer to a batch has no row of {request.client_order_id}")
         return self._told(row, request)
 
     def _told(self, row: Row, request: OrderRequest) -> OrderReport:
@@ -350,8 +350,8 @@ class KrakenFutures(Dialect):
             raise row_error(self.verdicts(), (status,), f"{self.exchange}: {status}", order=row)
         executions = [it for it in events if it.get("type") == "EXECUTION"]
         if len({str(it.get("executionId")) for it in executions}) < len(executions):
-            raise UnreadableError(f"the answer about {request.client_order_id} has one execution twice")
-        paid = [(above_zero(it.get("amount"), "what was executed"), above_zero(it.get("price"), "its price"))
+            raise UnreadableError(f"the answer about {request.client_order_id} lists an execution twice")
+        paid = [(above_zero(it.get("amount"), "the executed amount"), above_zero(it.get("price"), "its price"))
                 for it in executions]  # fmt: skip
         filled = sum((amount for amount, _ in paid), Decimal(0))
         # A matched taker order has ended with the answer; one that was only placed may still be matched.

@@ -73,7 +73,7 @@ def wallet_of(contract: object) -> str:
     kind, _, rest = str(contract).lower().partition("_")
     pair = rest.partition("_")[0]
     if len(kind) != 2 or kind[0] not in "pf" or not pair:
-        raise UnreadableError(f"contract {contract!r} does not say by its name in which wallet it is held")
+        raise UnreadableError(f"the name of contract {contract!r} does not contain its wallet")
     return "flex" if kind[1] == "f" else f"f{kind[1]}_{pair}"
 
 
@@ -99,7 +99,7 @@ def wallets_of(held: Mapping[str, Row], own: Decimal | None, currency: str) -> t
 def single(row: Row, currency: str, held: str, wallet: str) -> Wealth:
     """The equity of a single-collateral wallet in the currency `held`."""
     if held != currency:
-        raise UnreadableError(f"wallet {wallet} is kept in {held}, and the account in {currency}")
+        raise UnreadableError(f"wallet {wallet} is in {held}, and the account in {currency}")
     auxiliary, margin = row.get("auxiliary") or {}, row.get("marginRequirements") or {}
     equity = needed(auxiliary.get("pv"), f"the portfolio value of wallet {wallet}")
     balances = row.get("balances") or {}
@@ -151,8 +151,8 @@ def refused_on_stream(message: Any) -> VenueError | None:
     if text.startswith("Already subscribed"):
         return None
     return VenueDownError(
-        f"Kraken Futures refuses what it was asked on the private stream: {text}; "
-        "if this comes at every try, key or secret are wrong, or the key may not use the WebSocket API"
+        f"Kraken Futures refuses a request on the private stream: {text}; "
+        "if it repeats, key or secret are wrong, or the key lacks the permission for the WebSocket API"
     )
 
 
@@ -167,17 +167,17 @@ COSTS: Final = (
 CAPABILITIES: Final = capability_table(
     {
         "equity": "yes, portfolio value of the flex wallet, in USD",
-        "positions": "yes, the venue tells no notional, leverage or liquidation price",
+        "positions": "yes, without notional, leverage and liquidation price, which the venue does not state",
         "trigger orders": "yes, in the same list",
-        "fills": "yes, the fee where the venue tells it",
+        "fills": "yes, with the fee where the venue states it",
         "flows": "yes, from the account log",
-        "market orders": "yes, the venue bounds them at 1% from the market",
+        "market orders": "yes, the venue limits them to 1% from the market",
         "put back stops": "yes, triggered by the mark",
         "close book": "no",
-        "position mode": "yes, one way always",
-        "find by client id": "yes, by the status; five seconds after its end by the history, a week back",
+        "position mode": "yes, always one-way",
+        "find by client id": "yes, by its status until 5 s after its end, then by the history of one week",
         "dead man": "yes, all orders of the account; disarm before maintenance",
-        "key rights": "no, the venue does not tell",
+        "key rights": "no, the venue does not state it",
         "clock": "no",
         "sandbox": "yes, demo-futures.kraken.com, with keys of its own",
         "demo": "no",

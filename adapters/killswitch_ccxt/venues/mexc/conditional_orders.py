@@ -71,8 +71,8 @@ class Plans:
             like = [row for row in rows if str(row.get("id")) not in numbers and _same(row, symbol, plan.request)]
         if len(like) > 1 or (not like and plan.number is not None):
             raise UnreadableError(
-                f"{len(like)} plan orders are listed that may be {client_order_id}, "
-                f"of number {plan.number or 'unknown'}: nothing is known of it"
+                f"{len(like)} plan orders in the list may be {client_order_id}, "
+                f"with the number {plan.number or 'unknown'}: its status is unknown"
             )
         if not like:
             return None
@@ -90,7 +90,9 @@ class Plans:
         try:
             answer = await self._client.call("contractPrivateGetOrderGetOrderId", {"order_id": number})
         except GoneError as error:
-            raise UnreadableError(f"{client_order_id} was executed as order {number}, which is not there") from error
+            raise UnreadableError(
+                f"{client_order_id} was executed as order {number}, which the venue does not have"
+            ) from error
         return {**found_order(object_at(answer, "data")), "clientOrderId": client_order_id}
 
     async def none_unnamed(self, symbol: str, client_order_id: str) -> None:
@@ -105,8 +107,8 @@ class Plans:
         unnamed = sorted(str(row.get("id")) for row in rows if str(row.get("id")) not in numbers)
         if unnamed:
             raise UnreadableError(
-                f"no order is named {client_order_id}, and it may be a plan order, which MEXC keeps no name of: "
-                f"{', '.join(unnamed[:5])}; look at them on its page"
+                f"no order has the client order id {client_order_id}; it may be a plan order, which MEXC stores "
+                f"without one: {', '.join(unnamed[:5])}; check them on the website"
             )
 
     async def _since(self, symbol: str, since: int) -> list[Row]:

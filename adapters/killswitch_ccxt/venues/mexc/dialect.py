@@ -87,22 +87,22 @@ class Mexc(Dialect):
     # Each endpoint allows 600 requests a minute, half of them for snapshots; fills are requested by symbol.
     ages = Ages(orders=5.0, fills=15.0, flows=30.0, quotes=1.0, rows_hurried=10, fills_hurried=30)
     fills_need_symbol = True
-    tried = "wire level"
+    tried = "a local server with its wire format"
     capabilities = capability_table(
         {
             "equity": "yes, of one settlement currency",
             "trigger orders": "yes, plan orders and the stops attached to positions",
-            "fills": "yes, asked for each symbol that has moved",
+            "fills": "yes, fetched for each symbol that has changed",
             "flows": "yes, transfers and funding",
             "market orders": "yes, where MEXC has them enabled for the key's account",
             "reduce only": "yes, in hedge mode by the side code of a close",
-            "put back stops": "partly, as plan orders, which the venue keeps for seven days",
+            "put back stops": "partly, as plan orders, which the venue stores for seven days",
             "batch orders": "partly, where MEXC has allowed them, so only with options: {batch_orders: true}",
             "close book": "partly, closes every settlement currency, so only with options: {close_all: true}",
-            "find by client id": "partly, plan orders have none; they are known while the process lives",
+            "find by client id": "partly, plan orders have none; they are known while the process runs",
             "dead man": "no",
             "push": "partly, orders and assets; plan orders and attached stops are polled",
-            "key rights": "no, the venue does not tell",
+            "key rights": "no, the venue does not state it",
             "sandbox": "no, MEXC has none",
             "demo": "no",
         },
@@ -132,8 +132,8 @@ class Mexc(Dialect):
         if channel != "rs.error" and (channel != "rs.login" or message.get("data") == "success"):
             return None
         return VenueDownError(
-            f"MEXC refuses what it was asked on the private stream: {message.get('data')}; "
-            "if this comes at every try, key or secret are wrong, or the key is not allowed to trade contracts"
+            f"MEXC refuses a request on the private stream: {message.get('data')}; "
+            "if it repeats, key or secret are wrong, or the key lacks the permission to trade contracts"
         )
 
     # Snapshot
@@ -142,7 +142,7 @@ class Mexc(Dialect):
         answer = await self.client.call("contractPrivateGetAccountAssets")
         row = next((it for it in rows_of(answer) if it.get("currency") == self.spec.currency), None)
         if row is None:
-            raise UnreadableError(f"the venue says nothing of {self.spec.currency}, the account's currency")
+            raise UnreadableError(f"the answer has no row of {self.spec.currency}, the account's currency")
         equity, profit = needed(row.get("equity"), "the equity"), decimal(row.get("unrealized"))
         wallet = None if profit is None else equity - profit
         return Wealth(
@@ -223,7 +223,7 @@ class Mexc(Dialect):
         return "hedge" if told == "1" else "one_way" if told == "2" else None
 
     async def rights(self) -> KeyRights:
-        return KeyRights(note="MEXC does not tell what a key may do; look at the key on its page")
+        return KeyRights(note="MEXC does not state the permissions of a key; check them on the website")
 
     # Orders
 
@@ -308,7 +308,7 @@ class Mexc(Dialect):
 
     async def _in_batch(self, row: Row | None, request: OrderRequest) -> OrderReport:
         if row is None:
-            raise FateUnknownError(f"the answer to a batch says nothing of {request.client_order_id}")
+            raise FateUnknownError(f"the answer to a batch has no row of {request.client_order_id}")
         code = str(row.get("errorCode") or 0)
         if code != "0":
             raise row_error(self.verdicts(), (code,), f"{self.exchange}: {code} {row.get('errorMsg')}", order=row)

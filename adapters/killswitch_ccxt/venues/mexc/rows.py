@@ -115,7 +115,7 @@ def executed_as(row: Row) -> str:
     """The order that a conditional one has become. UnreadableError where the venue does not state it."""
     number = _text(row.get("orderId"))
     if number in ("", "0"):
-        raise UnreadableError(f"plan order {_id(row, 'id')} was executed, and the venue does not say as which order")
+        raise UnreadableError(f"plan order {_id(row, 'id')} was executed, and the answer lacks the resulting order")
     return number
 
 
@@ -166,7 +166,7 @@ def transfer(row: Row) -> Flow | None:
     at = max(filter(None, (instant(row.get("createTime")), instant(row.get("updateTime")))), default=None)
     sign = {"IN": 1, "OUT": -1}.get(_text(row.get("type")))
     if sign is None or at is None:
-        raise UnreadableError(f"transfer {number}: it has no direction or time")
+        raise UnreadableError(f"transfer {number} has no direction or no time")
     amount = needed(row.get("amount"), f"the amount of transfer {number}")
     return Flow(number, at, "transfer", sign * amount, told_of(row.get("currency"), f"transfer {number}"))
 

@@ -112,22 +112,22 @@ COSTS: Final = (
 )  # fmt: skip
 CAPABILITIES: Final = capability_table(
     {
-        "equity": "yes, of the trading account, in its currency; what lies in the funding account is not seen",
+        "equity": "yes, of the trading account, in its currency; the funding account is not read",
         "positions": "partly, futures and perpetuals; an option or a spot margin position makes them unknown",
         "trigger orders": "partly, all kinds but chase and smart iceberg orders, and those of trading bots",
         "fills": "yes, of the last three days",
-        "flows": "yes, all bills; a type that nobody knows counts as profit or loss; a deposit is seen when it comes"
+        "flows": "yes, all bills; an unknown type counts as profit or loss; a deposit appears when it comes"
                  " from the funding account",
         "market orders": "yes, up to maxMktSz",
-        "reduce only": "yes, in long/short mode the position side guards instead",
-        "put back stops": "partly, a stop with a target beside it (OCO) comes back as the stop alone",
+        "reduce only": "yes, in long/short mode by the position side",
+        "put back stops": "partly, a stop with a target (OCO) is restored as the stop alone",
         "batch orders": "yes, 20 orders; conditional ones go one by one",
         "close book": "no, OKX closes one instrument at a time",
         "find by client id": "yes, a cancelled order that never filled is forgotten after two hours",
         "dead man": "yes, 10 to 120 s, all instruments; whether it takes algo orders is not documented",
-        "push": "yes, plain orders, positions, account; algo orders are seen when they are next read",
+        "push": "yes, plain orders, positions, account; algo orders are fetched later",
         "sandbox": "yes, OKX's demo trading, with keys made there",
-        "demo": "no, say sandbox: OKX has one system for both",
+        "demo": "no, use sandbox: OKX has one system for both",
     },
     "orders", "prices", "limit orders", "position mode", "key rights", "clock", "bars",
 )  # fmt: skip

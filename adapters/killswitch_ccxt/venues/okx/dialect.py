@@ -55,7 +55,7 @@ class Okx(OkxActing):
     ages = Ages(orders=5.0, fills=15.0, flows=20.0, quotes=10.0, states=300.0)
     capabilities: ClassVar[tuple[Capability, ...]] = CAPABILITIES
     has_hedge_mode = True
-    tried = "a venue on loopback with OKX's wire format, driven by ccxt's real client"
+    tried = "a local server with its wire format, through ccxt's client"
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         super().__init__(client, spec)
@@ -111,13 +111,13 @@ class Okx(OkxActing):
                 continue
             if info.get("instType") in ("OPTION", "MARGIN"):
                 kind = "an option" if info["instType"] == "OPTION" else "a spot margin position"
-                raise UnreadableError(f"{name} is {kind}, which is not read here: keep it in another sub-account")
+                raise UnreadableError(f"{name} is {kind}, which is not supported: move it to another sub-account")
             if info.get("posSide") == "long" and size < 0:
-                raise UnreadableError(f"position {name}: {size} contracts, and it calls itself long")
+                raise UnreadableError(f"position {name}: {size} contracts on the long side")
             side: Side = "short" if row.get("side") == "short" else "long"
             key = (str(row.get("symbol")), side)
             if key in modes:
-                raise UnreadableError(f"{name} is held cross and isolated at once: close one of the two by hand")
+                raise UnreadableError(f"{name} has a cross and an isolated position: close one of the two manually")
             modes[key] = str(info.get("mgnMode"))
         self.margin_modes = modes
 
@@ -268,7 +268,7 @@ class Okx(OkxActing):
     async def rights(self) -> KeyRights:
         config = okx_rows.only_row(await self.client.call("private_get_account_config"))
         if "perm" not in config:
-            return KeyRights(note="the venue does not tell what the key may do")
+            return KeyRights(note="the venue does not state the permissions of the key")
         may = {word.strip() for word in str(config["perm"]).split(",")}
         bound = bool(config.get("ip"))
         ends = not bound and bool(may & {"trade", "withdraw"})

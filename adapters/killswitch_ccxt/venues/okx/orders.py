@@ -69,7 +69,7 @@ class OkxActing(Dialect):
         number = info.get("algoId" if conditional else "ordId")
         name = info.get("algoClOrdId" if conditional else "clOrdId")
         if not number or name not in (request.client_order_id, None, ""):
-            raise UnreadableError(f"sent order {request.client_order_id}, told of {name} with id {number}")
+            raise UnreadableError(f"sent order {request.client_order_id}, the answer is about {name} with id {number}")
         self.resting[str(number)] = (conditional, self.id_of(request.symbol))
         return OrderReport(str(number), request.client_order_id, request.symbol, "open", request.amount, Decimal(0))
 

@@ -96,7 +96,7 @@ def wealth(account: Row, currency: str, price: Decimal | None, as_of: datetime |
     isolated = any(decimal(it.get("isoEq")) for it in details)
     dollars = needed(account.get("totalEq"), "the account's total equity")
     if not details and dollars:
-        raise UnreadableError(f"the venue tells a total of {dollars} USD and names nothing that it is made of")
+        raise UnreadableError(f"the answer has a total equity of {dollars} USD and no balance")
     is_alone = all(it.get("ccy") == currency for it in details)
 
     worth = partial(in_own, price=price, currency=currency)
@@ -184,7 +184,7 @@ def algo_order(row: Row, info: Row, held: Mapping[tuple[str, Side], Decimal] | N
     kind = str(info.get("ordType"))
     if kind in ("conditional", "oco"):
         if stop is None and target is None:
-            raise UnreadableError(f"order {info.get('algoId')}: it waits for a price that is not told")
+            raise UnreadableError(f"order {info.get('algoId')} has a trigger without a price")
         kind = ("stop" if stop is not None else "take_profit") + ("_market" if price is None else "_limit")
     trigger = stop or target or positive(info.get("triggerPx")) or positive(info.get("moveTriggerPx"))
     sided = _sided(info)
@@ -202,7 +202,7 @@ def _amount(row: Row, info: Row, held: Mapping[tuple[str, Side], Decimal] | None
     if decimal(info.get("sz")) or fraction is None:
         return info.get("sz")
     if held is None:
-        raise UnreadableError(f"order {info.get('algoId')} closes {fraction} of a position that was not read yet")
+        raise UnreadableError(f"order {info.get('algoId')} closes {fraction} of a position that was not fetched yet")
     side: Side = sided.get("positionSide") or ("long" if info.get("side") == "sell" else "short")
     return held.get((str(row.get("symbol")), side), ZERO) * fraction
 

@@ -237,7 +237,7 @@ def test_in_single_asset_mode_an_asset_without_an_index_makes_the_worth_unknown_
     without = answers | {"/fapi/v1/assetIndex": index[:1]}
     found = snapshot_of(without)
     assert (found.quality, found.equity, found.unrealized) == ("ok", None, None)
-    assert "no index for BNB in USDT" in (found.reason or "")
+    assert "no index price for BNB in USDT" in (found.reason or "")
     assert [position.contracts for position in found.positions or ()] == [2]
     left_out = snapshot_of(without, options={"ignore_assets": ["BNB"]})
     assert (left_out.equity, left_out.reason) == (1000, None)
