@@ -9,6 +9,7 @@ from killswitch.model.venue import AccountSpec, MalformedAnswerError
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.numbers import UnreadableError, needed
+from killswitch_ccxt.validation import did_you_mean
 
 
 class CcxtBars:
@@ -25,7 +26,8 @@ class CcxtBars:
             await self._client.call("load_markets")
         ccxt = self._client.ccxt
         if symbol not in ccxt.markets:
-            raise ValueError(f"{self._exchange} has no symbol {symbol}{_close(symbol, list(ccxt.markets))}")
+            meant = did_you_mean(symbol.replace("_", "/"), list(ccxt.markets))
+            raise ValueError(f"{self._exchange} has no symbol {symbol}{meant}")
         if timeframe not in (ccxt.timeframes or {}):
             raise ValueError(f"{self._exchange} has no bars of {timeframe}; it has {', '.join(ccxt.timeframes or ())}")
         rows = await self._client.call("fetch_ohlcv", symbol, timeframe, since, limit)
@@ -47,10 +49,3 @@ def _bar(row: Sequence[object]) -> Bar:
         needed(opened, "its open"), needed(high, "its high"), needed(low, "its low"), needed(close, "its close"),
         needed(volume, "its volume"),
     )  # fmt: skip
-
-
-def _close(symbol: str, known: list[str]) -> str:
-    from difflib import get_close_matches
-
-    close = get_close_matches(symbol.replace("_", "/"), known, 1)
-    return f", did you mean {close[0]}?" if close else ""

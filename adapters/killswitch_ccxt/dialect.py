@@ -235,7 +235,11 @@ class Dialect(Exchange):
         mode = await self.client.call("fetch_position_mode")
         return mode_of(mode.get("hedged"))
 
-    # Acting
+    async def call_all(self, *asked: tuple[str, Row]) -> list[Any]:
+        """The answers to several concurrent requests, each a method and its params."""
+        return await asyncio.gather(*(self.client.call(method, params) for method, params in asked))
+
+    # Orders
 
     def order_params(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
         """ccxt's params of an order. In hedge mode the position side replaces reduce-only."""

@@ -226,9 +226,8 @@ def as_venue_error(
     """
     if meaning.clock:
         text = f"{text}; {CLOCK_OFF}"
-    why = (
-        f"the venue rejects the credentials, or they lack the permission: {text}" if meaning.kind == "denied" else text
-    )
+    if meaning.kind == "denied":
+        text = f"the venue rejects the credentials, or they lack the permission: {text}"
     if meaning.kind == "limited":
         told = None if answer is None else answer.retry_after
         seconds = meaning.seconds if told is None else told
@@ -237,12 +236,12 @@ def as_venue_error(
     if meaning.clock:
         return RequestExpiredError(text)
     if meaning.kind in _ALWAYS:
-        return _ALWAYS[meaning.kind](why)
+        return _ALWAYS[meaning.kind](text)
     if not changes:
-        return _unread(meaning, why)
+        return _unread(meaning, text)
     if meaning.kind == "unknown":
         return FateUnknownError(text) if left else VenueDownError(text)
-    return (ModeChangedError if meaning.mode else OrderRejectedError)(meaning.reason, why)
+    return (ModeChangedError if meaning.mode else OrderRejectedError)(meaning.reason, text)
 
 
 def _unread(meaning: Meaning, text: str) -> VenueError:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from killswitch.model.snapshot import Instrument, InstrumentState
-from killswitch_ccxt.numbers import Row, UnreadableError, decimal, flag, instant, positive, value_at
+from killswitch_ccxt.numbers import Row, flag, instant, optional, positive, value_at
 
 ASSETS: Final = ("baseAsset", "quoteAsset")
 """Binance's names of the two assets of a symbol."""
@@ -95,8 +95,8 @@ def _instrument(rule: Row, states: States, tick_size: bool) -> Instrument:
         symbol=str(rule["symbol"]),
         contract_size=Decimal(1) if rule.get("spot") else _above_zero(rule.get("contractSize")),
         inverse=flag(rule.get("inverse")) is True,
-        amount_step=_step(_known(precision.get("amount")), tick_size),
-        price_step=_step(_known(precision.get("price")), tick_size),
+        amount_step=_step(optional(precision.get("amount")), tick_size),
+        price_step=_step(optional(precision.get("price")), tick_size),
         min_amount=_above_zero(amounts.get("min")),
         max_amount=_smaller(_above_zero(amounts.get("max")), _above_zero((limits.get("market") or {}).get("max"))),
         min_notional=_above_zero(costs.get("min")),
@@ -104,16 +104,8 @@ def _instrument(rule: Row, states: States, tick_size: bool) -> Instrument:
     )
 
 
-def _known(value: Any) -> Decimal | None:
-    """A number of the rules; an unreadable one is unknown and does not affect other instruments."""
-    try:
-        return decimal(value)
-    except UnreadableError:
-        return None
-
-
 def _above_zero(value: Any) -> Decimal | None:
-    found = _known(value)
+    found = optional(value)
     return found if found is not None and found > 0 else None
 
 

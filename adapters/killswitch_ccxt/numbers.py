@@ -58,6 +58,14 @@ def _decimal(text: str) -> Decimal | None:
     return found
 
 
+def optional(value: Any) -> Decimal | None:
+    """A number that is not needed: an unreadable one is unknown and affects nothing else."""
+    try:
+        return decimal(value)
+    except UnreadableError:
+        return None
+
+
 def positive(value: Any) -> Decimal | None:
     """A price or the like; None for zero and less, which venues write for a missing price."""
     found = decimal(value)

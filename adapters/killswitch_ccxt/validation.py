@@ -69,6 +69,12 @@ def _unknown(exchange: str, names: Collection[str]) -> Iterator[Misfit]:
     yield Misfit(("exchange",), f"ccxt knows no exchange called `{exchange}`", fix)
 
 
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """The question for the nearest known name, to be appended to a message; empty where none is near."""
+    close = get_close_matches(name, known, 1)
+    return f", did you mean {close[0]}?" if close else ""
+
+
 def _market(account: WrittenAccount, exchange: str, offered: Offered) -> Iterator[Misfit]:
     if account.market in offered.markets:
         return

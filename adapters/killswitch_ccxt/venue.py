@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from killswitch.model.fitting import WrittenAccount
@@ -32,7 +31,7 @@ from killswitch_ccxt.numbers import ODD, UnreadableError, identifier, positive
 from killswitch_ccxt.rules import Rules
 from killswitch_ccxt.snapshot_reader import Reading
 from killswitch_ccxt.stream import Pushing
-from killswitch_ccxt.validation import OFFERED, Offered, misfits_of
+from killswitch_ccxt.validation import OFFERED, Offered, did_you_mean, misfits_of
 
 T = TypeVar("T")
 OPTIONS = ("timeout", "ccxt", "ignore_assets", "unpriced")
@@ -208,8 +207,7 @@ def _check(spec: AccountSpec, dialect: type[Dialect]) -> None:
     options = (*OPTIONS, *dialect.more_options)
     for name in spec.options:
         if name not in options and name != CLOCK:
-            close = get_close_matches(name, options, 1)
-            meant = f", did you mean {close[0]}?" if close else ""
+            meant = did_you_mean(name, options)
             raise ValueError(f"{dialect.exchange} has no option {name}{meant}; it has {', '.join(options)}")
     most_of_unpriced(spec)
 

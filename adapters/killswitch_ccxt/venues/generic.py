@@ -13,6 +13,7 @@ from killswitch.model.snapshot import Fill, Market
 from killswitch.model.venue import ClientIdRule, RateLimit
 from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.traits import Ages, capability_table, charge
+from killswitch_ccxt.validation import did_you_mean
 
 _ASKED: Final[Mapping[str, str]] = {
     "equity": "fetchBalance", "positions": "fetchPositions", "orders": "fetchOpenOrders", "fills": "fetchMyTrades",
@@ -85,11 +86,7 @@ def _described(exchange: str) -> Any:
             f"ccxt is not installed ({error}); install it with pip install '.[ccxt]' in a clone of Killswitch"
         ) from error
     if exchange not in module.exchanges:
-        from difflib import get_close_matches
-
-        close = get_close_matches(exchange, module.exchanges, 1)
-        meant = f", did you mean {close[0]}?" if close else ""
-        raise ValueError(f"ccxt knows no exchange called {exchange}{meant}")
+        raise ValueError(f"ccxt knows no exchange called {exchange}{did_you_mean(exchange, module.exchanges)}")
     return getattr(module, exchange)()
 
 

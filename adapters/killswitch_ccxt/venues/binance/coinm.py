@@ -13,7 +13,18 @@ from killswitch.model.venue import AccountSpec, Cost, RateLimit, VenueError
 from killswitch_ccxt.dialect import PositionMode, mode_of
 from killswitch_ccxt.equity import Wealth, by_asset, lists_coins_of, rates_in_dollars, worth_of
 from killswitch_ccxt.instruments import Quote, marks_of
-from killswitch_ccxt.numbers import Row, UnreadableError, decimal, flag, not_negative, positive, rows_at, total
+from killswitch_ccxt.numbers import (
+    Row,
+    UnreadableError,
+    decimal,
+    flag,
+    not_negative,
+    optional,
+    positive,
+    rows_at,
+    total,
+    value_at,
+)
 from killswitch_ccxt.traits import charge
 from killswitch_ccxt.venues.binance import codes as binance_codes
 from killswitch_ccxt.venues.binance import rows as binance_rows
@@ -50,7 +61,7 @@ class BinanceCoinm(BinanceFutures):
 
     def corrected_rule(self, rule: Row) -> Row:
         """The rule without a size where the venue states none: ccxt assumes one dollar."""
-        is_sized = "info" not in rule or _is_size((rule.get("info") or {}).get("contractSize"))
+        is_sized = "info" not in rule or (optional(value_at(rule, "info", "contractSize")) or 0) > 0
         return super().corrected_rule(rule if is_sized else {**rule, "contractSize": None})
 
     async def position_mode(self) -> PositionMode | None:
@@ -125,19 +136,7 @@ class BinanceCoinm(BinanceFutures):
 
     async def _quotes(self, symbols: Sequence[str], *methods: str) -> Mapping[str, Quote]:
         answers = await asyncio.gather(*(self.client.call(method) for method in methods), self._premium_rows())
-        found: dict[str, dict[str, Any]] = {}
-        for answer in answers:
-            for row in answer:
-                found.setdefault(str(row.get("symbol")), {}).update(row)
-        return {symbol: binance_rows.quote(row) for symbol in symbols if (row := found.get(self.id_of(symbol)))}
-
-
-def _is_size(told: object) -> bool:
-    """Whether a rule states the contract size in dollars."""
-    try:
-        return not isinstance(told, bool) and positive(told) is not None
-    except UnreadableError:
-        return False
+        return self.quotes_of(symbols, answers)
 
 
 def _dollars(rows: Sequence[Row] | Exception) -> dict[str, Decimal]:

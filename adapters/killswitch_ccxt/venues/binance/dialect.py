@@ -13,6 +13,7 @@ from killswitch.model.venue import ClientIdRule, OrderLife
 from killswitch_ccxt import fills
 from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.errors import Answer
+from killswitch_ccxt.instruments import Quote
 from killswitch_ccxt.numbers import Row, UnreadableError, every_page, flag, instant
 from killswitch_ccxt.venues.binance import codes, rows
 
@@ -65,6 +66,11 @@ class Binance(Dialect):
     def fills_of(self, found: Iterable[Row]) -> tuple[Fill, ...]:
         """The fills of the venue's rows."""
         return fills.fills((rows.trade(row, self.symbol_of) for row in found), self.refine_fill)
+
+    def quotes_of(self, symbols: Sequence[str], answers: Iterable[Any]) -> dict[str, Quote]:
+        """Symbol → its quote, for symbols that have a row in one of the answers."""
+        found = rows.merged(answers)
+        return {symbol: rows.quote(row) for symbol in symbols if (row := found.get(self.id_of(symbol)))}
 
     async def rights(self) -> KeyRights:
         return rights_of(await self.client.call("sapiGetAccountApiRestrictions"), self.trading_right)

@@ -26,7 +26,7 @@ from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.dialect import PositionMode, is_stop
 from killswitch_ccxt.errors import GoneError, Meaning, row_error
 from killswitch_ccxt.instruments import StateTable, with_maximum
-from killswitch_ccxt.numbers import Row, UnreadableError, needed, object_at, rows_at
+from killswitch_ccxt.numbers import Row, UnreadableError, needed, object_at, optional, rows_at
 from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.venues.binance import codes as binance_codes
 from killswitch_ccxt.venues.binance import rows as binance_rows
@@ -94,7 +94,7 @@ class BinanceFutures(Binance):
         return self.positions_of(await self.read_positions())
 
     def refine_position(self, position: Position, info: Row) -> Position:
-        rank = binance_rows.told(info.get("adl"))
+        rank = optional(info.get("adl"))
         return position if rank is None else structs.replace(position, adl_rank=int(rank))
 
     def in_own_currency(self, found: tuple[Position, ...], dollars: Mapping[str, Decimal]) -> tuple[Position, ...]:
@@ -129,7 +129,7 @@ class BinanceFutures(Binance):
 
     def refine_fill(self, fill: Fill, info: Row) -> Fill:
         side = str(info.get("positionSide") or "BOTH").lower()
-        profit = binance_rows.told(info.get("realizedPnl"))
+        profit = optional(info.get("realizedPnl"))
         if (coin := self.settled(fill.symbol)) != self.spec.currency:
             price = self._prices.get(coin)
             profit = None if profit is None or price is None else profit * price

@@ -28,6 +28,7 @@ from killswitch_ccxt.numbers import (
     identifier,
     instant,
     needed,
+    optional,
     text,
     time_of,
     told_of,
@@ -69,14 +70,6 @@ TRADES: Final = frozenset({"COMMISSION", "REALIZED_PNL"})
 TOLD_BY_FILLS: Final = TRADES | {"DELIVERED_SETTELMENT", "OPTIONS_SETTLE_PROFIT"}
 
 
-def told(value: Any) -> Decimal | None:
-    """An optional number: an unreadable one is unknown and affects nothing else."""
-    try:
-        return decimal(value)
-    except UnreadableError:
-        return None
-
-
 def position(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
     """A row of positionRisk under ccxt's names. UnreadableError where the size contradicts the side."""
     symbol = symbol_of(str(row.get("symbol")))
@@ -87,11 +80,11 @@ def position(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
     if size and stated not in ("BOTH", side.upper()):
         raise UnreadableError(f"position {symbol}: {size} contracts, and its side is {stated}")
     return {
-        "symbol": symbol, "contracts": abs(size), "side": side, "entryPrice": told(row.get("entryPrice")),
-        "markPrice": told(row.get("markPrice")), "liquidationPrice": told(row.get("liquidationPrice")),
-        "initialMargin": told(row.get("initialMargin")), "leverage": told(row.get("leverage")),
-        "unrealizedPnl": told(row.get("unRealizedProfit", row.get("unrealizedProfit"))),
-        "notional": told(row.get("notional", row.get("notionalValue"))), "info": row,
+        "symbol": symbol, "contracts": abs(size), "side": side, "entryPrice": optional(row.get("entryPrice")),
+        "markPrice": optional(row.get("markPrice")), "liquidationPrice": optional(row.get("liquidationPrice")),
+        "initialMargin": optional(row.get("initialMargin")), "leverage": optional(row.get("leverage")),
+        "unrealizedPnl": optional(row.get("unRealizedProfit", row.get("unrealizedProfit"))),
+        "notional": optional(row.get("notional", row.get("notionalValue"))), "info": row,
     }  # fmt: skip
 
 
@@ -113,7 +106,7 @@ def order(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
         "side": str(row.get("side") or "").lower(),
         "type": str(row.get("orderType") or row.get("type") or "").lower() or None,
         "amount": row.get("quantity") if algo else row.get("origQty"), "filled": filled,
-        "average": told(row.get("avgPrice")), "price": row.get("price"),
+        "average": optional(row.get("avgPrice")), "price": row.get("price"),
         "triggerPrice": row.get("triggerPrice") if algo else row.get("stopPrice"),
         "reduceOnly": any_flag(row.get("reduceOnly"), row.get("closePosition")),
         "positionSide": None if stated == "BOTH" else stated.lower(),
@@ -174,6 +167,15 @@ def quote(row: Row) -> Quote:
     return quote_of(row, "bidPrice askPrice price indexPrice markPrice", instant(row.get("time")))
 
 
+def merged(answers: Iterable[Any]) -> dict[str, dict[str, Any]]:
+    """Venue's name of a symbol → the fields of all its rows in several answers, each a row or a list of rows."""
+    found: dict[str, dict[str, Any]] = {}
+    for answer in answers:
+        for row in answer if isinstance(answer, list) else [answer]:
+            found.setdefault(str(row.get("symbol")), {}).update(row)
+    return found
+
+
 def in_own(dollars: Mapping[str, Decimal], currency: str) -> dict[str, Decimal]:
     """Asset → price in the account's currency, from prices in USD; only the currency itself where it has no price."""
     own = Decimal(1) if currency == "USD" else dollars.get(currency)
@@ -189,7 +191,7 @@ def balances(rows: Iterable[Row], prices: Mapping[str, Decimal]) -> tuple[Balanc
     found = []
     for row in rows:
         asset = told_of(row.get("asset"), "the name of an asset")
-        equity, wallet = decimal(row.get("marginBalance", row.get("balance"))), told(row.get("walletBalance"))
+        equity, wallet = decimal(row.get("marginBalance", row.get("balance"))), optional(row.get("walletBalance"))
         if equity or wallet:
             equity = needed(equity, f"the margin balance of {asset}")
             found.append(Balance(asset, equity, prices.get(asset), wallet=wallet, equity=equity))
@@ -200,8 +202,8 @@ def unrealized(rows: Iterable[Row], prices: Mapping[str, Decimal]) -> Decimal | 
     """The unrealised profit of all assets with a price, in the account's currency; None where one is missing."""
     profits = []
     for row in rows:
-        asset, profit = str(row.get("asset")), told(row.get("unrealizedProfit"))
-        wallet, equity = told(row.get("walletBalance")), told(row.get("marginBalance"))
+        asset, profit = str(row.get("asset")), optional(row.get("unrealizedProfit"))
+        wallet, equity = optional(row.get("walletBalance")), optional(row.get("marginBalance"))
         if profit is None and wallet is not None and equity is not None:
             profit = equity - wallet
         if asset in prices:

@@ -149,13 +149,7 @@ class BinanceSpot(Binance):
 
     async def _tickers(self) -> Mapping[str, Row]:
         """Venue's name of a symbol → its best prices and its last price."""
-        found: dict[str, dict[str, Any]] = {}
-        for rows in await asyncio.gather(
-            self.client.call("publicGetTickerBookTicker"), self.client.call("publicGetTickerPrice")
-        ):
-            for row in rows:
-                found.setdefault(str(row.get("symbol")), {}).update(row)
-        return found
+        return binance_rows.merged(await self.call_all(("publicGetTickerBookTicker", {}), ("publicGetTickerPrice", {})))
 
     def _quotes(self, symbols: Sequence[str], tickers: Mapping[str, Row]) -> dict[str, Quote]:
         return {symbol: binance_rows.quote(tickers.get(self.id_of(symbol), {})) for symbol in symbols}

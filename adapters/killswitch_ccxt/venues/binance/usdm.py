@@ -14,11 +14,10 @@ from killswitch_ccxt.dialect import PositionMode, mode_of
 from killswitch_ccxt.equity import Wealth, by_asset, from_dollars, lists_coins_of, rates_in_dollars, worth_of
 from killswitch_ccxt.holdings import ignored_assets, unpriced_text
 from killswitch_ccxt.instruments import Quote, marks_of
-from killswitch_ccxt.numbers import Row, UnreadableError, decimal, flag, needed, positive
+from killswitch_ccxt.numbers import Row, UnreadableError, decimal, flag, needed, optional, positive
 from killswitch_ccxt.traits import capability_table, charge
 from killswitch_ccxt.venues.binance import rows as binance_rows
 from killswitch_ccxt.venues.binance.futures import BinanceFutures
-from killswitch_ccxt.venues.binance.rows import told
 
 FEW: Final = 3
 """Most symbols whose best prices are requested one by one: all at once weigh more."""
@@ -134,7 +133,7 @@ class BinanceUsdm(BinanceFutures):
         currency, assets = self.spec.currency, self._assets(body)
         own, prices = dollars.get(currency), binance_rows.in_own(dollars, currency)
         balances = binance_rows.balances(assets, prices)
-        used, kept = told(body.get("totalPositionInitialMargin")), told(body.get("totalMaintMargin"))
+        used, kept = optional(body.get("totalPositionInitialMargin")), optional(body.get("totalMaintMargin"))
         profit = binance_rows.unrealized(assets, prices)
         rates = rates_in_dollars(dollars.get(currency), currency)
         if self._multi_assets:
@@ -143,7 +142,7 @@ class BinanceUsdm(BinanceFutures):
                 equity = worth_of(balances)
             else:
                 profit = None
-            free = told(body.get("availableBalance"))
+            free = optional(body.get("availableBalance"))
             return Wealth(
                 equity, free and from_dollars(free, own, currency), used and from_dollars(used, own, currency),
                 kept and from_dollars(kept, own, currency), balances, margin_mode="multi_assets", unrealized=profit,
@@ -158,7 +157,7 @@ class BinanceUsdm(BinanceFutures):
         else:
             needed(rows.get(currency, {"marginBalance": "0"}).get("marginBalance"), f"the amount held of {currency}")
             equity = worth_of(balances)
-        free = told(rows.get(currency, {}).get("availableBalance"))
+        free = optional(rows.get(currency, {}).get("availableBalance"))
         found = Wealth(
             equity, free, used, kept, balances, margin_mode="single_asset", unrealized=profit, rates=rates
         )  # fmt: skip
@@ -177,7 +176,7 @@ class BinanceUsdm(BinanceFutures):
         few = sorted(assets & listed)
         is_known = assets <= looked_for and len(few) <= FEW_INDEXES
         asked: list[dict[str, str]] = [{"symbol": f"{asset}USD"} for asset in few] if is_known else [{}]
-        answers = await asyncio.gather(*(self.client.call("fapiPublicGetAssetIndex", it) for it in asked))
+        answers = await self.call_all(*(("fapiPublicGetAssetIndex", it) for it in asked))
         rows = [row for answer in answers for row in (answer if isinstance(answer, list) else [answer])]
         told_of = {str(row.get("symbol")).removesuffix("USD"): positive(row.get("index")) for row in rows}
         found = {asset: price for asset, price in told_of.items() if price is not None}
@@ -199,12 +198,8 @@ class BinanceUsdm(BinanceFutures):
 
     async def _quotes(self, symbols: Sequence[str], methods: Sequence[str]) -> Mapping[str, Quote]:
         asked: list[dict[str, Any]] = [{}] if len(symbols) > FEW else [{"symbol": self.id_of(it)} for it in symbols]
-        answers = await asyncio.gather(*(self.client.call(method, params) for method in methods for params in asked))
-        found: dict[str, dict[str, Any]] = {}
-        for answer in answers:
-            for row in answer if isinstance(answer, list) else [answer]:
-                found.setdefault(str(row.get("symbol")), {}).update(row)
-        return {symbol: binance_rows.quote(row) for symbol in symbols if (row := found.get(self.id_of(symbol)))}
+        answers = await self.call_all(*((method, params) for method in methods for params in asked))
+        return self.quotes_of(symbols, answers)
 
     async def status(self) -> str | None:
         """The status of the venue; None in demo trading, which has no status of its own."""
@@ -217,7 +212,7 @@ class BinanceUsdm(BinanceFutures):
 
 
 def _holds(row: Row) -> bool:
-    return bool(decimal(row.get("marginBalance", row.get("balance"))) or told(row.get("walletBalance")))
+    return bool(decimal(row.get("marginBalance", row.get("balance"))) or optional(row.get("walletBalance")))
 
 
 DIALECTS = {"binanceusdm": BinanceUsdm}

@@ -219,7 +219,7 @@ class BybitReading(Dialect):
         asked = [self._named(symbol) for symbol in symbols]
         if len(asked) > FEW:
             asked = [{"category": it} for it in sorted({named["category"] for named in asked})]
-        answers = await asyncio.gather(*(self.client.call("publicGetV5MarketTickers", it) for it in asked))
+        answers = await self.call_all(*(("publicGetV5MarketTickers", it) for it in asked))
         found: dict[tuple[str, str], Quote] = {}
         for named, answer in zip(asked, answers, strict=True):
             at = self.client.answered_at(answer.get("time"))

@@ -306,9 +306,8 @@ class Deribit(Dialect):
         """Prices by one request for each currency in which the symbols settle."""
         wanted = {str(self.rules[symbol]["id"]): symbol for symbol in symbols}
         currencies = sorted({str(self.rules[symbol].get("settle")) for symbol in symbols})
-        answers = await asyncio.gather(
-            *(self.client.call("public_get_get_book_summary_by_currency", {"currency": each}) for each in currencies)
-        )
+        method = "public_get_get_book_summary_by_currency"
+        answers = await self.call_all(*((method, {"currency": currency}) for currency in currencies))
         rows = [row for it in answers for row in rows_at(it, "result")]
         return {
             symbol: self._quote(symbol, row, "bid_price", "ask_price", "last", "creation_timestamp")
@@ -320,9 +319,8 @@ class Deribit(Dialect):
         """Prices with the index of each symbol by its own request; for many symbols, prices without it by currency."""
         if len(symbols) > MOST_TICKERS:
             return await self.quotes(symbols)
-        answers = await asyncio.gather(
-            *(self.client.call("public_get_ticker", {"instrument_name": self.rules[it]["id"]}) for it in symbols)
-        )
+        asked = (("public_get_ticker", {"instrument_name": self.rules[it]["id"]}) for it in symbols)
+        answers = await self.call_all(*asked)
         names = ("best_bid_price", "best_ask_price", "last_price", "timestamp")
         return {
             symbol: self._quote(symbol, result, *names)

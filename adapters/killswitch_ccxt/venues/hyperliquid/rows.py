@@ -18,6 +18,7 @@ from killswitch_ccxt.numbers import (
     needed,
     object_at,
     one_of,
+    optional,
     positive,
     text,
     time_of,
@@ -267,10 +268,7 @@ def _unheard(delta: Row, sender: str, receiver: str, user: str) -> Decimal | Non
     told = delta.get("usdc")
     if told is None and delta.get("token") == "USDC":
         told = delta.get("amount")
-    try:
-        amount = decimal(told)
-    except UnreadableError:
-        return None
+    amount = optional(told)
     return -abs(amount) if amount is not None and sender == user != receiver else amount
 
 

@@ -241,15 +241,13 @@ class Okx(OkxActing):
 
     async def _prices(self, symbols: Sequence[str], *asked: tuple[str, Row]) -> dict[str, Quote]:
         """Prices by several concurrent requests, each a method and its params."""
-        answers = await asyncio.gather(*(self.client.call(method, params) for method, params in asked))
+        answers = await self.call_all(*asked)
         rows = [row for answer in answers for row in rows_at(answer, "data")]
         return okx_rows.prices({symbol: self.rules[symbol] for symbol in symbols}, rows)
 
     async def states(self) -> States:
         kinds = ("SPOT",) if self.spec.market == "spot" else ("SWAP", "FUTURES")
-        answers = await asyncio.gather(
-            *(self.client.call("public_get_public_instruments", {"instType": kind}) for kind in kinds)
-        )
+        answers = await self.call_all(*(("public_get_public_instruments", {"instType": kind}) for kind in kinds))
         told = {row.get("instId"): row.get("state") for it in answers for row in rows_at(it, "data")}
         found: dict[str, InstrumentState | None] = {}
         for symbol, rule in self.rules.items():
