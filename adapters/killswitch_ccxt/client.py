@@ -285,7 +285,7 @@ class Client:
         if not course.begun:
             return False
         if course.method == "GET" and not self._dialect.changes_by_get:
-            return False  # it failed at a question that ccxt asked before
+            return False  # a preceding query of ccxt failed
         if course.answer is not None:
             return True
         never = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, socket.gaierror)

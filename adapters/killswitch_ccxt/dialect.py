@@ -265,7 +265,7 @@ class Dialect(Exchange):
             raise OrderRejectedError("market_closed", f"the venue's rules have no {symbol}")
         try:
             written = decimal(ccxt.amount_to_precision(symbol, request.amount))
-        except Exception as error:  # ccxt's own InvalidOrder, raised where nothing is left of an amount
+        except Exception as error:  # ccxt's InvalidOrder, for an amount that rounds to zero
             raise OrderRejectedError("below_minimum", f"{request.amount} {symbol}: {error}") from error
         if written != request.amount:
             raise OrderRejectedError(

@@ -14,18 +14,18 @@ from killswitch_ccxt.numbers import UnreadableError, decimal, needed, told_of, t
 
 @dataclass(frozen=True, slots=True)
 class Wealth:
-    """Money in the account's currency; None is unknown. Of an unknown `equity`, `why` says why it is; of a known one,
-    what is counted in it without a price.
+    """The equity of an account with its parts, in the account's currency; None is unknown.
 
-    `margin_used` is the initial margin of positions without that of resting orders: it proves that there are positions.
-    It is unknown where the venue tells only both together. `orders_maintained`: orders may be in the maintenance margin
-    too, which then proves nothing.
+    `why` states why an `equity` is unknown, or what is counted in it without a price. `margin_used` is the initial
+    margin of positions without that of open orders: it proves that there are positions, and is unknown where the
+    venue states only the sum of both. `orders_maintained`: the maintenance margin may include orders, and then proves
+    nothing.
 
-    `cash` is the part that moves only by fills, flows and fees, never by prices: when it has moved, the ledger and the
-    fills are worth a look at once. `margin_mode` as the venue tells it. `unrealized` is the unrealised profit of the
+    `cash` is the part that changes only by fills, flows and fees, never by prices: after a change of it the ledger
+    and the fills are fetched at once. `margin_mode` is the venue's own. `unrealized` is the unrealised profit in the
     same answer, `rates` the venue's own prices of the account's currency in others, `as_of` the venue time of the
-    answer where it has one, and `positions_as_of` that of the positions beside it. `complete` is False where the
-    account holds products that are not among the positions.
+    answer where it has one, and `positions_as_of` that of the positions. `complete` is False where the account holds
+    products that are not among the positions.
 
     With `unrealized` and the `wallet` of every balance that has a price: equity = Σ wallet × price + unrealized.
     """

@@ -198,7 +198,7 @@ def meaning_of(
     for known in type(error).__mro__:
         if known.__name__ in _BY_CLASS:
             return _BY_CLASS[known.__name__]
-    return MALFORMED  # ccxt stumbled over the answer: KeyError, TypeError and the like
+    return MALFORMED  # ccxt failed to process the answer: KeyError, TypeError and the like
 
 
 def is_definite(error: BaseException, verdicts: Verdicts, said: Iterable[str], answer: Answer | None) -> bool:

@@ -37,7 +37,7 @@ class CcxtFamily:
         try:
             return CcxtBars(dialect_of(exchange), endpoint)
         except ValueError:
-            return None  # ccxt knows none of that name
+            return None  # ccxt does not know the name
 
     def misfits(self, account: WrittenAccount) -> Sequence[Misfit]:
         """See `FittingFamily`."""

@@ -48,12 +48,12 @@ class StateTable(NamedTuple):
 def is_whole(rule: Row) -> bool:
     """Whether the symbol names its assets: `BTC/USDT`, and for a contract also the coin of settlement."""
     if "base" not in rule:
-        return True  # kept by an earlier run, or of an exchange that names its markets otherwise
+        return True  # kept by an earlier run, or of an exchange with other names
     base, quote, settle = (rule.get(name) for name in ("base", "quote", "settle"))
     info = rule.get("info")
     named = [rule[name] for name in ("baseId", "quoteId") if name in rule]
     if isinstance(info, Mapping) and info.keys() & set(ASSETS):
-        named += [info.get(name) for name in ASSETS]  # ccxt makes a name of the symbol's where one is missing
+        named += [info.get(name) for name in ASSETS]  # ccxt fills a missing name from the symbol
     if not all(isinstance(it, str) and it for it in (base, quote, *named)):
         return False
     name = f"{base}/{quote}:{settle}" if rule.get("contract") else f"{base}/{quote}"

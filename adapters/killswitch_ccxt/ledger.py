@@ -111,7 +111,7 @@ class RowList(Generic[Row]):
         if wanted[-1] >= AFTER[-1] or now - self._hurried_at >= pace:
             return self.allowance.left(now) > 0
         if moved_at - self._burst_at > FIRST_LOOKS:
-            return False  # it goes on: what the allowance has is spread over it
+            return False  # changes continue: the allowance is spread over them
         # This fetch, the one after ten seconds, and the last.
         return self.allowance.left_after(now, settled - age) >= DECISIVE * max(questions, 1)
 

@@ -66,7 +66,7 @@ def report(row: Row, symbol: str, currency: str | None = None) -> OrderReport:
     if state == "filled" and filled == 0:
         raise UnreadableError(f"order {number} is filled, and its filled amount is 0")
     if state == "filled" and amount is not None and filled < amount:
-        state = "canceled"  # it came to its end before its amount
+        state = "canceled"  # it ended before its amount was filled
     return OrderReport(
         id=number,
         client_order_id=text(row.get("clientOrderId")),

@@ -138,7 +138,7 @@ class Rules:
         """Adopt the rules that another client has loaded; whether that succeeded."""
         try:
             self._client.ccxt.set_markets_from_exchange(loaded.source)
-        except Exception:  # noqa: BLE001 - ccxt's own, where an exchange keeps rules in places of its own
+        except Exception:  # noqa: BLE001 - ccxt's own, where an exchange stores rules elsewhere
             return False
         return True
 
@@ -153,7 +153,7 @@ class Rules:
         # repeated.
         try:
             self._loaded_now(loaded, await self._client.fresh_rules())
-        except Exception as error:  # noqa: BLE001 - kept as the reason, without ccxt's words: they hold addresses
+        except Exception as error:  # noqa: BLE001 - recorded as the reason, without ccxt's text, which holds URLs
             why = why_unanswered(error, "the venue") or type(error).__name__
             age = "an earlier run" if loaded.version == 0 else f"{int(_since(loaded.at))} s ago"
             loaded.why = f"they are from {age}, and their renewal fails: {why}"

@@ -186,7 +186,7 @@ class Reading:
                 return self._failed("down", str(error), tally, began)
             self._no_positions = f"positions: {error}"
             return _Read(alone, None, asked_at, asked)
-        except Exception as error:  # noqa: BLE001 - ccxt's own are among them, where it takes apart what was read before
+        except Exception as error:  # noqa: BLE001 - includes ccxt's own, raised while it parses an answer
             tally.malformed += 1
             return self._failed("malformed", shapeless(error), tally, began)
         return _Read(wealth, positions, asked_at, asked)
@@ -197,7 +197,7 @@ class Reading:
         return AccountSnapshot(
             account=self._spec.account,
             venue=self._dialect.exchange,
-            market=self._spec.market,  # type: ignore[arg-type] # held against the dialect's when the adapter was made
+            market=self._spec.market,  # type: ignore[arg-type] # compared with the dialect's when the adapter was created
             currency=self._spec.currency,
             quality="ok",
             reason=self._unread(now),
@@ -233,7 +233,7 @@ class Reading:
         except (RateLimitedError, CredentialsRefusedError):
             raise
         except (VenueError, UnreadableError, *ODD):
-            return None  # the snapshot fails with the reason why the account could not be read
+            return None  # the snapshot fails with the cause of the first failure
         return None if alone is None or alone.equity is None else alone
 
     async def _account_beside_marks(self, asked: float) -> tuple[Wealth, tuple[Position, ...]]:
@@ -300,7 +300,7 @@ class Reading:
             if error.retry_after is not None:
                 self._refused = error
             return False
-        except Exception as error:  # noqa: BLE001 - ccxt's own are among them, where it takes apart what was read before
+        except Exception as error:  # noqa: BLE001 - includes ccxt's own, raised while it parses an answer
             known = isinstance(error, VenueError | UnreadableError)
             part.why, part.due = str(error) if known else shapeless(error), now + min(part.every, AGAIN)
             return False
@@ -392,7 +392,7 @@ class Reading:
         return AccountSnapshot(
             self._spec.account,
             self._dialect.exchange,
-            self._spec.market,  # type: ignore[arg-type] # held against the dialect's when the adapter was made
+            self._spec.market,  # type: ignore[arg-type] # compared with the dialect's when the adapter was created
             self._spec.currency,
             quality,
             reason=reason,

@@ -82,7 +82,7 @@ class Pushing:
                 return
             try:
                 heard(connection, message)
-            except Exception as error:  # noqa: BLE001 - whatever it is, ccxt would read this connection no further
+            except Exception as error:  # noqa: BLE001 - any failure makes ccxt stop reading this connection
                 connection.on_error(error)
 
         ccxt.on_connected, ccxt.handle_message, ccxt.ks_minded = connect, hear, True

@@ -49,7 +49,7 @@ CODES: Final[Mapping[str, Meaning]] = {
     **each(rejected("market_closed"), -1121, -4087, -4108, -4140, -4141, -4192, -4400, -4401, "Market is closed."),
     **each(rejected("insufficient_margin"), -2018, -2019, -2028, -3041,
            "Account has insufficient balance for requested action."),
-    **each(rejected("already_flat"), -2022),  # or resting orders conflict with it: one code for both
+    **each(rejected("already_flat"), -2022),  # also for conflicting open orders
     **each(rejected("blocked_by_order"), -2024, -2025, -4118),  # −2024: resting orders take a part of the position
     **each(rejected("duplicate_client_order_id"), -4116, "duplicated"),
     **each(rejected("price_band"), -4002, -4013, -4016, -4024, -4131, -4183, -4184, -4210, -4211,

@@ -232,7 +232,7 @@ class BinanceFutures(Binance):
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
         if order_id.startswith(binance_rows.ALGO):
-            return ()  # it waits: what it becomes has a number of its own
+            return ()  # not triggered: the resulting order has another number
         asked = {"symbol": self.id_of(symbol), "orderId": order_id}
         rows = await self.trades(asked, {})
         found = fills.of_order(self.fills_of(rows), order_id)

@@ -1,12 +1,13 @@
-"""Binance's own rows → what ccxt's unified rows would be, and what a futures account is worth.
+"""Conversion of Binance's own rows to ccxt's names, and the equity of a futures account.
 
-ccxt is gone around here on purpose: it drops positions without an entry price, takes the side of a position from its
-notional, needs a request of its own for margin brackets, and puts the refused rows of a batch before the others.
+ccxt's parsers are not used on purpose: ccxt drops positions without an entry price, derives the side of a position
+from its notional, needs a further request for margin brackets, and puts the refused rows of a batch before the
+others.
 
-Equity is the sum of its parts, at prices that are read beside them. In multi-assets mode the venue tells a total too,
-which it reckons at an index of another moment, and for which its documents leave open whether haircuts are in it: a
-total that moves by more than the parts would be a loss that nobody had. It is used where an asset has no price. In
-single-asset mode its totals are of USDT alone, and of no use where something else is held.
+Equity is the sum of its parts, at prices that are fetched with them. In multi-assets mode the venue states a total,
+too, at an index of another moment, and its documents leave open whether haircuts are in it: a total that changes by
+more than the parts would look like a loss. It is used where an asset has no price. In single-asset mode the venue's
+totals are of USDT alone, and useless where another asset is held.
 """
 
 from __future__ import annotations

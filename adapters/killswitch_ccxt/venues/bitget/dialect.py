@@ -108,7 +108,7 @@ class Bitget(Dialect):
     def refine_position(self, position: Position, info: Row) -> Position:
         return structs.replace(
             position,
-            liquidation_price=positive(info.get("liquidationPrice")),  # never one that was reckoned by someone else
+            liquidation_price=positive(info.get("liquidationPrice")),  # never an estimate of ccxt
             margin=decimal(info.get("marginSize")),
             unrealized_pnl=decimal(info.get("unrealizedPL")),
         )

@@ -93,7 +93,7 @@ class Protection:
 
     async def _hold(self) -> None:
         """Keep a stream open until cancelled, or until the client is closed."""
-        import aiohttp  # it costs time, and ccxt has imported it by now
+        import aiohttp  # imported late: it is slow, and ccxt has imported it by now
 
         ccxt = self._client.ccxt
         ccxt.open()

@@ -1,12 +1,12 @@
-"""Bybit's transaction log: which rows are flows, and how it is read in portions.
+"""Flows from Bybit's transaction log, and a reader that fetches it in portions.
 
-A row is a `transfer` where money left or entered what Bybit counts as the account's equity and nobody lost or won it,
-profit or loss where it did, and nothing where the equity stays the same or fills tell of it. What is borrowed by hand
-or by itself inside the account is such a nothing: `equity` is without `spotBorrow`, so the loan moves the wallet only.
-Other loans are not taken off the equity: their money comes and goes as a transfer, and what they cost is interest.
+A row is a `transfer` where money leaves or enters the account's equity without a profit or a loss, a profit or loss
+where there is one, and no flow where the equity stays the same or fills state the change. A loan inside the account
+is no flow: `equity` excludes `spotBorrow`, so the loan changes the wallet only. Other loans are not subtracted from
+the equity: their principal is a transfer, and their cost is interest.
 
-The log has a row for every fill. Each span of it is asked for page by page, and the cursor of the next page is kept, so
-that nothing has to be known of the order in which rows come.
+The log has a row for every fill. Each span of it is fetched page by page, and the cursor of the next page is kept, so
+that the order of the rows does not matter.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class Portions:
         if not self._left:
             self._found, begin = {}, since
         elif self._left[-1].cursor is None:
-            begin = self._left.pop().begin  # of which nothing was read: it may as well be longer
+            begin = self._left.pop().begin  # not read yet, so it can be extended
         else:
             begin = self._until - OVERLAP
         self._left += [_Span(it, min(it + WEEK, now + AHEAD)) for it in range(begin, now + 1, WEEK)]

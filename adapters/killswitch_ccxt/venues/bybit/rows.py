@@ -214,7 +214,7 @@ def refined_order(row: Row) -> Row:
         "positionSide": side, "reduceOnly": reduces, "fee": {"cost": paid, "currency": coin}, "guards": guards,
     }  # fmt: skip
     if row.get("status") == "rejected" and decimal(row.get("filled")):
-        found["status"] = "canceled"  # the rest of it was: what is rejected has done nothing
+        found["status"] = "canceled"  # the rest was canceled: a rejected order has no fills
     return found
 
 

@@ -203,7 +203,7 @@ class Deribit(Dialect):
             except VenueDownError:
                 if currency == self.spec.currency:
                     raise
-                return None  # without it, or where there is no such index, Deribit's own total stands alone
+                return None  # without the index, Deribit's own total is the equity
             return positive(value_at(answer, "result", "index_price"))
 
         names = sorted(currencies)

@@ -78,7 +78,7 @@ class Hyperliquid(Dialect):
     exchange = "hyperliquid"
     more_options = ("vault",)
     codes = CODES
-    code_form = re.compile(r"[A-Z]\S* .+", re.DOTALL)  # it has sentences instead
+    code_form = re.compile(r"[A-Z]\S* .+", re.DOTALL)  # sentences instead of codes
     limits = (RateLimit("weight", 1200, 60.0, by="address"),)
     costs = tuple(charge("weight", snapshot=13, submit=3, find_order=2, open_orders=20, fills=22, cancel=1, dead_man=1))
     """The snapshot while balances and positions change all the time; a calm one costs 8. A list costs 20, as does
@@ -91,7 +91,7 @@ class Hyperliquid(Dialect):
     # A list of fills weighs 20, the two ledgers 40: with these, 60 a minute.
     ages = Ages(
         orders=10.0, fills=20.0, flows=60.0, quotes=15.0, orders_least=4.0, rows_least=15.0, rows_hurried=1,
-        fills_hurried=1, hurried_saved=1,  # a list costs 20 of the 1,200 a minute: three saved up would be too many
+        fills_hurried=1, hurried_saved=1,  # a list costs 20 of 1,200 a minute: three saved would be too many
     )  # fmt: skip
     kinds_apart = False
     tried = "answers from its documents"
