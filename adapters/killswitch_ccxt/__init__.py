@@ -1,7 +1,7 @@
-"""Crypto venues through ccxt's async clients.
+"""Adapter for crypto exchanges that uses ccxt's async clients.
 
-One file per concern; what makes one venue different from another is in `venues/`, one file each. ccxt itself is
-imported when the first request is made: it costs seconds.
+Each file has one concern; what distinguishes a venue is in its package in `venues/`. ccxt is imported at the first
+request, because the import takes seconds.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def adapter(spec: AccountSpec) -> VenueAdapter:
     """The adapter of `spec`, not yet connected.
 
-    `spec.exchange` is the name that ccxt gives the venue. ValueError for a document that it cannot be made from: no
-    exchange, a market or an environment that the venue does not have, credentials that are missing or unknown.
+    `spec.exchange` is ccxt's name of the venue. ValueError where the specification lacks an exchange, names a market or
+    an environment that the venue does not have, or has missing or unknown credentials.
     """
     from killswitch_ccxt.validation import not_installed
     from killswitch_ccxt.venue import CcxtVenue
@@ -26,5 +26,5 @@ def adapter(spec: AccountSpec) -> VenueAdapter:
     if missing is not None:
         raise ValueError(f"{missing.message}; {missing.fix}")
     if spec.exchange is None:
-        raise ValueError("it needs an exchange, by its name in ccxt, as in exchange: binanceusdm")
+        raise ValueError("the account lacks an exchange: add its name in ccxt, as in exchange: binanceusdm")
     return CcxtVenue(spec, dialect_of(spec.exchange))

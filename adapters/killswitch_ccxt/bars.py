@@ -1,4 +1,4 @@
-"""A venue's public bars, for backtests."""
+"""Public bars of a venue, for backtests."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from killswitch.model.venue import AccountSpec, MalformedAnswerError
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.numbers import UnreadableError, needed
+from killswitch_ccxt.validation import did_you_mean
 
 
 class CcxtBars:
-    """Bars of one exchange through ccxt, as a BarHistory. No credentials are used."""
+    """Bars of one exchange through ccxt, as a BarHistory. It uses no credentials."""
 
     def __init__(self, dialect: type[Dialect], endpoint: str | None) -> None:
         self._exchange = dialect.exchange
@@ -25,7 +26,8 @@ class CcxtBars:
             await self._client.call("load_markets")
         ccxt = self._client.ccxt
         if symbol not in ccxt.markets:
-            raise ValueError(f"{self._exchange} has no symbol {symbol}{_close(symbol, list(ccxt.markets))}")
+            meant = did_you_mean(symbol.replace("_", "/"), list(ccxt.markets))
+            raise ValueError(f"{self._exchange} has no symbol {symbol}{meant}")
         if timeframe not in (ccxt.timeframes or {}):
             raise ValueError(f"{self._exchange} has no bars of {timeframe}; it has {', '.join(ccxt.timeframes or ())}")
         rows = await self._client.call("fetch_ohlcv", symbol, timeframe, since, limit)
@@ -36,7 +38,7 @@ class CcxtBars:
         return [found[ts] for ts in sorted(found) if ts >= since]
 
     async def close(self) -> None:
-        """Give back connections."""
+        """Close the connections."""
         await self._client.close()
 
 
@@ -47,10 +49,3 @@ def _bar(row: Sequence[object]) -> Bar:
         needed(opened, "its open"), needed(high, "its high"), needed(low, "its low"), needed(close, "its close"),
         needed(volume, "its volume"),
     )  # fmt: skip
-
-
-def _close(symbol: str, known: list[str]) -> str:
-    from difflib import get_close_matches
-
-    close = get_close_matches(symbol.replace("_", "/"), known, 1)
-    return f", did you mean {close[0]}?" if close else ""

@@ -1,4 +1,5 @@
-"""The one way to a venue: a ccxt client whose every failure comes out as one of our errors, counted and timed."""
+"""The only access to a venue: a ccxt client that turns every failure into an error of `killswitch.model.venue`, counts
+requests and measures their time."""
 
 from __future__ import annotations
 
@@ -8,24 +9,24 @@ import logging
 import math
 import re
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from killswitch.model.legible import legible, shortened
 from killswitch.model.unanswered import why_unanswered, words_of
 from killswitch.model.venue import AccountSpec, RequestExpiredError, VenueDownError, VenueError
-from killswitch.transport import AnswerTooLargeError, RedirectRefusedError
+from killswitch.transport import LARGEST_ANSWER, AnswerTooLargeError, RedirectRefusedError
 from killswitch.transport.adapters import guard
 from killswitch_ccxt.errors import (
     DENIED,
     MALFORMED,
     NO_VERDICT,
     UNKNOWN,
+    Answer,
     Meaning,
-    Verdicts,
     as_venue_error,
     is_definite,
     meaning_of,
@@ -35,8 +36,6 @@ from killswitch_ccxt.numbers import ODD, UnreadableError, instant, needed, shape
 from killswitch_ccxt.response_capture import (
     COURSE,
     TALLY,
-    Answer,
-    CountedExchange,
     Course,
     Heard,
     Tally,
@@ -44,62 +43,35 @@ from killswitch_ccxt.response_capture import (
     bound_numbers,
     in_a_context_of_its_own,
 )
+from killswitch_ccxt.traits import Exchange
 
 _SILENT: Final = logging.Logger("ccxt", logging.CRITICAL + 1)
-"""ccxt writes the headers of every request at its finest level, keys included. This logger is in no hierarchy."""
+"""Logger for ccxt, which logs the headers of every request with keys at its finest level. It is in no logger hierarchy.
+"""
 LONGEST_ANSWER: Final = 5.0
-"""Seconds by which the time that an answer tells of itself may lie before ours; the two clocks differ by less."""
+"""Largest age, in seconds, at which the timestamp of an answer dates the answer; the two clocks differ by less."""
 PINGS = 20_000
-"""Milliseconds between two pings on a stream, so that a quiet account does not look like a dead one."""
+"""Milliseconds between two pings on a stream, so that a quiet account does not look disconnected."""
 LARGEST_SKEW: Final = 86_400_000.0
-"""Milliseconds by which a venue's clock may differ from ours: what says more tells no time."""
+"""Largest plausible difference between the venue's clock and ours, in milliseconds; a larger one is no time."""
 ADJUSTMENT: Final = "timeDifference"
-"""ccxt's option of what it takes off our clock, in milliseconds, to date requests; some exchanges have none."""
+"""ccxt's option for the milliseconds that it subtracts from our clock to date requests; some exchanges have none."""
 MEASURED_WITHIN: Final = 1.0
-"""Seconds that measuring the venue's clock may take while something else waits for it."""
+"""Seconds that measuring the venue's clock may take while a request waits for the result."""
 UNADJUSTED: Final = 500.0
-"""Milliseconds by which what requests are dated with may be off the venue's clock before it is put right."""
+"""Milliseconds by which the timestamps of requests may be off the venue's clock before they are adjusted."""
 LONGEST_TEXT = 400
-"""Characters of a venue's words that are repeated."""
+"""Characters of a venue's text that a message repeats."""
 
 
 class ConnectionLostError(VenueDownError):
-    """The connection broke before a question was answered."""
-
-
-class SpokenExchange(CountedExchange, Protocol):
-    """What a client has to know of its exchange. Dialects have all of it."""
-
-    exchange: ClassVar[str]
-    codes: ClassVar[Mapping[str, Meaning]]
-    changes_by_get: ClassVar[bool]
-    needs_currencies: ClassVar[bool]
-
-    @classmethod
-    def credentials_of(cls, given: Mapping[str, str]) -> dict[str, str]:
-        """Credentials by ccxt's names; ValueError for unknown and missing ones."""
-        ...
-
-    @classmethod
-    def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
-        """ccxt's `options` for this account."""
-        ...
-
-    @classmethod
-    def codes_of(cls, answer: Answer) -> Iterable[str]:
-        """The venue's own codes in a refusal, the most telling one first."""
-        ...
-
-    @classmethod
-    def verdicts(cls) -> Verdicts:
-        """How the venue says no."""
-        ...
+    """The connection broke before a request was answered."""
 
 
 class Client:
-    """A ccxt client of one account. `call` is the only way through it."""
+    """The ccxt client of one account. Every request goes through `call`."""
 
-    def __init__(self, spec: AccountSpec, dialect: type[SpokenExchange]) -> None:
+    def __init__(self, spec: AccountSpec, dialect: type[Exchange]) -> None:
         self._spec = spec
         self._dialect = dialect
         self._ccxt: Any = None
@@ -107,35 +79,40 @@ class Client:
         self.used: dict[str, int] = {}
         """The venue's own count of what was used: limit → units."""
         self.skew_ms: float | None = None
-        """The venue's clock minus ours, in milliseconds, as it was measured last; None where it was not."""
+        """The venue's clock minus ours, in milliseconds, as measured last; None before the first measurement."""
         self._clock_asked = -math.inf
         self._measuring: asyncio.Task[None] | None = None
 
     @property
     def ccxt(self) -> Any:
-        """The client itself, made at first use. VenueDownError where ccxt is not installed or lacks the exchange."""
+        """The ccxt client, created at first use. VenueDownError where ccxt is not installed or lacks the exchange."""
         if self._ccxt is None:
             self._ccxt = self._made()
         return self._ccxt
 
     def now(self) -> datetime:
-        """The clock that snapshots are dated with."""
+        """The time of the clock that dates snapshots."""
         return self._clock() if self._clock is not None else datetime.now(UTC)
 
+    def now_ms(self) -> int:
+        """The same time in milliseconds since 1970."""
+        return int(self.now().timestamp() * 1000)
+
     def venue_time(self, at: int) -> datetime:
-        """The time at the venue when our clock said `at` (ms); the same where the difference was not measured."""
+        """The venue's time at `at` of our clock (ms); the same time before the difference was measured."""
         return datetime.fromtimestamp(at / 1000, UTC) + timedelta(milliseconds=self.skew_ms or 0.0)
 
     @property
     def unadjusted_ms(self) -> float:
-        """The venue's clock minus what requests are dated with, in milliseconds; 0 where it was not measured."""
+        """The venue's clock minus the timestamps of requests, in milliseconds; 0 before it was measured."""
         return 0.0 if self.skew_ms is None else self.skew_ms + self._adjusted
 
     async def measure_skew(self) -> float | None:
-        """The venue's clock minus ours, in milliseconds, against the middle of the round trip; None if it has no clock.
+        """Measure the venue's clock minus ours, in milliseconds, at the middle of the round trip; None if it has no
+        clock.
 
-        UnreadableError where the time is none, or off by more than a clock ever is. From then on requests are dated by
-        the venue's clock, where ours is off and the exchange's client can do that.
+        UnreadableError for an unreadable or implausible time. From then on requests are dated by the venue's clock,
+        where ours is off and ccxt's client of the exchange supports that.
         """
         if not self.ccxt.has.get("fetchTime"):
             return None
@@ -146,43 +123,44 @@ class Client:
             return None
         skew = float(needed(told, "the venue's time")) - (before.timestamp() + after.timestamp()) / 2 * 1000
         if not abs(skew) <= LARGEST_SKEW:
-            raise UnreadableError(f"the venue's time is {told}")
+            raise UnreadableError(f"the venue's time {told} is implausible")
         self.skew_ms = skew
         if ADJUSTMENT in self.ccxt.options and abs(self.unadjusted_ms) > UNADJUSTED:
             self.ccxt.options[ADJUSTMENT] = -round(self.skew_ms)
         return self.skew_ms
 
     def answered_at(self, stamp: Any) -> datetime | None:
-        """The venue's time `stamp` (ms) of an answer that is being read; None where it is none.
+        """The venue's time `stamp` (ms) of an answer; None where the stamp does not date the answer.
 
-        Some venues date what they tell by its last change, and a quiet account would look hours old.
+        Some venues stamp an answer with the last change of the account, and a quiet account would look hours old.
         """
         at = instant(stamp)
-        now = self.venue_time(int(self.now().timestamp() * 1000))
+        now = self.venue_time(self.now_ms())
         return at if at is not None and abs((now - at).total_seconds()) <= LONGEST_ANSWER else None
 
     async def call(
         self, method: str, *arguments: Any, changes: bool = False, places: bool = False, **named: Any
     ) -> Any:
-        """Await ccxt's `method`, unified or implicit; what it gives.
+        """Await ccxt's `method`, unified or implicit, and return its result.
 
-        `changes`: whether the call is to change something at the venue. `places`: whether it is to place orders, which
-        is a change: an answer that has the number of one is no refusal. Every failure is a VenueError, see `errors`.
+        `changes`: the call changes something at the venue. `places`: the call places orders, which is a change; an
+        answer with an order number is then no refusal. Every failure is a VenueError, see `errors`.
         """
         adjusted, changes = self._adjusted, changes or places
         try:
             return await self._called(method, arguments, named, changes=changes, places=places)
         except ConnectionLostError:
-            # A connection that stood idle may have been given up by the venue. A question can be asked again.
+            # The venue may have closed an idle connection. A request that changes nothing can be repeated.
             return await self._called(method, arguments, named, changes=changes)
         except RequestExpiredError:
-            # A machine's clock that has jumped would have everything refused for as long as it is off.
+            # After a jump of the machine's clock the venue would refuse every request until the clock is right again.
             if not await self._is_put_right(adjusted) or changes:
                 raise
             return await self._called(method, arguments, named, changes=changes)
 
     async def _is_put_right(self, adjusted: float) -> bool:
-        """Whether requests are dated otherwise than with `adjusted`. The venue's clock is asked once a second."""
+        """Whether requests are dated differently than with `adjusted`. The venue's clock is queried at most once a
+        second."""
         if self._adjusted != adjusted:
             return True  # another request was refused before
         now = asyncio.get_running_loop().time()
@@ -194,14 +172,14 @@ class Client:
         return self._adjusted != adjusted
 
     async def _measured_in_time(self) -> None:
-        # What was refused says why; that the clock cannot be asked either adds nothing to it.
+        # The refusal states the cause; that the clock cannot be queried either adds nothing to it.
         with suppress(VenueError, UnreadableError, TimeoutError):
             async with asyncio.timeout(MEASURED_WITHIN):
                 await self.measure_skew()
 
     @property
     def _adjusted(self) -> float:
-        """What is taken off our clock to date requests, in milliseconds."""
+        """What is subtracted from our clock to date requests, in milliseconds."""
         return float(self.ccxt.options.get(ADJUSTMENT) or 0.0)
 
     async def _called(
@@ -225,11 +203,10 @@ class Client:
             COURSE.reset(token)
 
     async def fresh_rules(self) -> Any:
-        """A client of ccxt with rules just loaded, from a thread where time is the machine's.
+        """A ccxt client with freshly loaded rules, loaded in a thread where time is the machine's.
 
-        Making rules of what a venue says takes a second of work, and the loop has orders to send meanwhile. A thread
-        knows no other time than the machine's: by a clock of its own a program waits itself. Whatever goes wrong is
-        raised as it is.
+        Parsing the rules of a venue takes a second of CPU time, while the event loop has orders to send. A thread knows
+        only the machine's clock: a program with its own clock loads them on the loop. Every exception passes unchanged.
         """
         if self._clock is None:
             return await asyncio.to_thread(self._with_fresh_rules)
@@ -242,13 +219,13 @@ class Client:
 
     def _with_fresh_rules(self) -> Any:
         made = self._configured(_class_of(self._dialect.exchange, synchronous=True))
-        guard(made.session, self._dialect.largest_answer)
+        guard(made.session, LARGEST_ANSWER)
         made.load_markets(True)
         return made
 
     @contextmanager
     def tallied(self) -> Iterator[Tally]:
-        """Count what is done inside."""
+        """Count the requests inside the block."""
         tally = Tally()
         token = TALLY.set(tally)
         try:
@@ -257,7 +234,7 @@ class Client:
             TALLY.reset(token)
 
     async def close(self) -> None:
-        """Give back connections."""
+        """Close the connections."""
         if self._measuring is not None:
             self._measuring.cancel()
             await asyncio.gather(self._measuring, return_exceptions=True)
@@ -290,10 +267,11 @@ class Client:
         return found
 
     def _blamed(self, course: Course) -> Answer | None:
-        """The answer that the failure is about. A good one that was used before something else failed is not.
+        """The answer that caused the failure; None where it is a good answer that was processed before something else
+        failed.
 
-        It may hold what nobody may read, such as the key of a stream. Some refusals come as an answer that ccxt takes
-        for a good one at first: these are known by their codes.
+        A good answer may hold secrets, such as the key of a stream. ccxt processes some refusals as good answers at
+        first: their codes identify them.
         """
         answer = course.answer
         if answer is None or not course.taken:
@@ -307,14 +285,14 @@ class Client:
         if not course.begun:
             return False
         if course.method == "GET" and not self._dialect.changes_by_get:
-            return False  # it failed at a question that ccxt asked before
+            return False  # a preceding query of ccxt failed
         if course.answer is not None:
             return True
         never = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, socket.gaierror)
         return not isinstance(error.__cause__, never)
 
     def _text(self, error: Exception, method: str, course: Course, answer: Answer | None) -> str:
-        """The venue's words, without addresses and what is asked in them: a query holds signatures."""
+        """The venue's text, without URLs and queries: a query holds signatures."""
         words = legible(self._words(error, method, course, answer))
         return f"{self._dialect.exchange} {method}: {shortened(words, LONGEST_TEXT)}"
 
@@ -322,7 +300,7 @@ class Client:
         if answer is not None:
             return words_of(answer.status, answer.text)
         cause = error.__cause__
-        # Behind an answer it is no request any more that fails, but the stream that was opened with it.
+        # After an answer, the failure concerns the stream that was opened with it and no longer the request.
         stream = course.taken or not course.begun
         place = "the venue's stream" if stream and method.startswith("watch_") else course.place or "the venue"
         if isinstance(error, RedirectRefusedError | AnswerTooLargeError):
@@ -333,12 +311,12 @@ class Client:
         if course.taken and isinstance(error, ODD):
             return shapeless(error)
         told = _without_paths(str(error if cause is None else cause))
-        # A class says little, and more than nothing.
+        # The name of a class says little, but more than an empty text.
         return told or type(error if cause is None else cause).__name__
 
     @property
     def _timeout(self) -> float:
-        """Seconds that an answer may take."""
+        """Timeout of an answer, in seconds."""
         return float(str(self._spec.options.get("timeout", 10)))
 
     def _made(self) -> Any:
@@ -358,12 +336,11 @@ class Client:
                 "timeout": int(self._timeout * 1000),
             }
         )
-        # Exact, as the venue wrote it. ccxt reads some of its numbers a second time, and takes a Decimal for nothing.
+        # Numbers stay exactly as the venue wrote them. ccxt parses some of them again, and ignores a Decimal.
         made.number = str
         made.decimal_to_precision = in_a_context_of_its_own(made.decimal_to_precision)
         made.logger = _SILENT
-        if not dialect.needs_currencies:
-            made.has = {**made.has, "fetchCurrencies": False}
+        made.has = {**made.has, "fetchCurrencies": False}
         made.options = {**made.options, **_merged(made.options, dialect.client_options(spec))}
         made.options = {**made.options, **_merged(made.options, _passed_through(spec))}
         self._environment(made)
@@ -382,19 +359,19 @@ class Client:
                 made.enable_demo_trading(True)
         except Exception as error:
             raise VenueDownError(
-                f"{self._dialect.exchange} has no {environment} that ccxt can reach; leave it out, or name an endpoint"
+                f"{self._dialect.exchange} has no {environment} that ccxt can reach; remove it, or set an endpoint"
             ) from error
 
 
 def _own_meaning(error: Exception, course: Course) -> Meaning | None:
-    """What a failure means that ccxt has no name for, or a wrong one; None of all others."""
+    """The meaning of a failure that ccxt has no class for, or classifies wrongly; None for all others."""
     import aiohttp
 
     if isinstance(error, UnreadableError | AnswerTooLargeError):
         return MALFORMED
     if isinstance(error, UnsignableError):
         return DENIED
-    # An answer that breaks off or cannot be unpacked is a refusal for ccxt, and says nothing of what was done.
+    # ccxt treats an answer that breaks off or cannot be unpacked as a refusal, but it does not state the outcome.
     unread = course.answer is None and isinstance(error.__cause__, aiohttp.ClientError)
     if isinstance(error, RedirectRefusedError) or (unread and type(error).__name__ == "ExchangeError"):
         return UNKNOWN
@@ -402,7 +379,7 @@ def _own_meaning(error: Exception, course: Course) -> Meaning | None:
 
 
 def _broke(error: Exception) -> bool:
-    """Whether the connection was there, and was closed without an answer."""
+    """Whether an established connection was closed without an answer."""
     import aiohttp
 
     closed = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
@@ -425,7 +402,7 @@ def _class_of(exchange: str, *, synchronous: bool = False) -> Any:
 
 
 def _passed_through(spec: AccountSpec) -> dict[str, Any]:
-    """What an Account's options say to ccxt: those under `ccxt`."""
+    """The options that the Account document passes to ccxt, under `ccxt`."""
     given = spec.options.get("ccxt", {})
     return dict(given) if isinstance(given, Mapping) else {}
 
@@ -439,7 +416,7 @@ def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _readdress(urls: MutableMapping[str, Any], endpoint: str, *, streams: bool) -> None:
-    """Put `endpoint` in the place of scheme and host of every address; the paths stay."""
+    """Replace scheme and host of every URL by `endpoint`; the paths remain."""
     for name, value in urls.items():
         if isinstance(value, MutableMapping):
             _readdress(value, endpoint, streams=streams)
@@ -451,5 +428,5 @@ _ADDRESS: Final = re.compile(r"\b([a-z][a-z0-9+.-]*://)(?:[^\s/?#'\"@]*@)?([^\s/
 
 
 def _without_paths(text: str) -> str:
-    """With addresses cut behind the host: a query may hold a signature, and the path of a stream its key."""
+    """The text with URLs cut after the host: a query may hold a signature, and the path of a stream its key."""
     return _ADDRESS.sub(r"\1\2", text)

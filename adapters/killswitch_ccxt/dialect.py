@@ -1,228 +1,148 @@
-"""How an exchange is spoken to: the generic way, by ccxt's unified calls. What differs is overridden in `venues/`."""
+"""The generic dialect of an exchange, by ccxt's unified calls. `venues/` overrides what differs."""
 
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, Final, Literal
 
-from msgspec import structs
-
-from killswitch.model.inspection import Capability, KeyRights
-from killswitch.model.snapshot import Fill, Flow, Market, Order, Position
+from killswitch.model.inspection import KeyRights
+from killswitch.model.snapshot import Fill, Flow, Order, Position
 from killswitch.model.venue import (
     AccountSpec,
-    ClientIdRule,
-    Cost,
-    DeadManRule,
-    OrderLife,
     OrderRejectedError,
     OrderReport,
     OrderRequest,
-    RateLimit,
     VenueDownError,
     VenueError,
-    VenueTraits,
 )
-from killswitch.transport import LARGEST_ANSWER
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.equity import Wealth, in_one_currency
-from killswitch_ccxt.errors import GoneError, Meaning, Verdicts, first_said
+from killswitch_ccxt.errors import GoneError
 from killswitch_ccxt.holdings import LastPrices, Prices, holdings
 from killswitch_ccxt.holdings import Market as SpotMarket
-from killswitch_ccxt.instruments import Quote, States, concerns, price_of, quotes
-from killswitch_ccxt.numbers import UnreadableError, decimal
-from killswitch_ccxt.parts import Ages
-from killswitch_ccxt.response_capture import Answer
-from killswitch_ccxt.validation import KEY_AND_SECRET, OFFERED
+from killswitch_ccxt.instruments import Quote, States, marks_of, price_of, quotes
+from killswitch_ccxt.numbers import NoSuchSymbolError, Row, UnreadableError, decimal
+from killswitch_ccxt.traits import Exchange
 
 PositionMode = Literal["one_way", "hedge"]
-Row = Mapping[str, Any]
 LONGEST_WINDOW: Final = 60_000
-"""Milliseconds: the most that any venue takes for a window."""
+"""The longest window of a request that any venue accepts, in milliseconds."""
 
 
-class Dialect:
-    """One account's way of speaking to its exchange. Class attributes are data, methods ask one thing each.
+def mode_of(is_hedged: bool | None) -> PositionMode | None:
+    """The position mode by a venue's flag; None where the flag is unknown."""
+    return None if is_hedged is None else "hedge" if is_hedged else "one_way"
 
-    Every method may raise a VenueError, and UnreadableError for an answer without sense.
+
+def is_stop(request: OrderRequest) -> bool:
+    """Whether a conditional order is a stop and no take-profit: it sells on a fall or buys on a rise."""
+    return (request.side == "sell") is (request.trigger_when == "falls")
+
+
+class Dialect(Exchange):
+    """The requests and answers of one account at its exchange. Class attributes are data; each method does one request.
+
+    Every method may raise a VenueError, and UnreadableError for an answer that makes no sense.
     """
-
-    exchange: ClassVar[str] = ""
-    """Its name in ccxt."""
-    markets: ClassVar[tuple[Market, ...]] = ("swap", "future", "spot")
-    environments: ClassVar[tuple[str, ...]] = ("production", "sandbox")
-    credentials: ClassVar[Mapping[str, str]] = KEY_AND_SECRET
-    """Name in an Account document → name in ccxt. All are needed, those of `more_credentials` are not."""
-    more_credentials: ClassVar[Mapping[str, str]] = {}
-    more_options: ClassVar[tuple[str, ...]] = ()
-    """What an Account's `options` may say at this exchange beside what they may say everywhere."""
-    codes: ClassVar[Mapping[str, Meaning]] = {}
-    """The venue's own code, as text → what it means."""
-    code_form: ClassVar[re.Pattern[str] | None] = None
-    """How the venue writes its codes; one of this form that is not among `codes` is a refusal all the same. None where
-    nothing but a known code, or a narrow class of ccxt's, is one."""
-    limits: ClassVar[tuple[RateLimit, ...]] = ()
-    costs: ClassVar[tuple[Cost, ...]] = ()
-    """Of a snapshot: what one costs on average at a tick of one second, with the parts at their `ages`."""
-    client_ids: ClassVar[ClientIdRule] = ClientIdRule()
-    batch: ClassVar[int] = 1
-    whole_book: ClassVar[bool] = False
-    dead_man: ClassVar[DeadManRule | None] = None
-    fees_by_fills: ClassVar[bool] = False
-    order_life: ClassVar[OrderLife] = OrderLife(names="none")
-    """How late an order may arrive; of an exchange that nobody has looked at, nothing is known."""
-    window: ClassVar[int | None] = None
-    """Milliseconds after its timestamp for which the venue takes a request, as ccxt says it; None where it does not."""
-    largest_answer: ClassVar[int] = LARGEST_ANSWER
-    """Bytes of an answer, unpacked, beyond which none is read."""
-    streams: ClassVar[tuple[Literal["orders", "positions", "balance"], ...]] = ()
-    """What ccxt can watch without naming a symbol."""
-    ages: ClassVar[Ages] = Ages()
-    capabilities: ClassVar[tuple[Capability, ...]] = ()
-    has_hedge_mode: ClassVar[bool] = False
-    changes_by_get: ClassVar[bool] = False
-    """Whether orders are sent by GET, so that a failed GET may have done something."""
-    open_order_questions: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
-    """ccxt's params of each question that together bring every resting order, conditional ones included."""
-    conditional: ClassVar[Mapping[str, Any]] = {"trigger": True}
-    """ccxt's params that say that an order asked about, or to be cancelled, is a conditional one."""
-    kinds_apart: ClassVar[bool] = True
-    """Whether an order must be cancelled as the kind that it is, conditional or not."""
-    fills_need_symbol: ClassVar[bool] = False
-    needs_currencies: ClassVar[bool] = False
-    """Whether ccxt must ask for the venue's currencies before it can read the rules."""
-    keeps_rules: ClassVar[bool] = False
-    """Whether ccxt's markets of some symbols are all that reading and closing these needs: what an exchange keeps
-    beside them would be missing after a restart."""
-    rows_whole: ClassVar[frozenset[Literal["fills", "flows"]]] = frozenset({"fills", "flows"})
-    """Lists of rows that come whole: `fills`, or `flows`, gives every row since the time asked for, or raises. Only of
-    these a snapshot says up to when they are known."""
-    trades_in_flows: ClassVar[bool] = False
-    """Whether the ledger that `flows` reads has every trade, so that `traded` says whose fills are to be asked for."""
-    tried: ClassVar[str] = "parsed answers only"
-    """Against what the adapter was tried, for people."""
-
-    def __init_subclass__(cls) -> None:
-        """What an Account document can ask of an exchange is in `validation`, where it is read without a dialect."""
-        offered = OFFERED.get(cls.exchange)
-        if offered is not None:
-            cls.markets, cls.environments, cls.credentials = offered.markets, offered.environments, offered.credentials
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         self.client = client
         self.spec = spec
         self._holdings: tuple[str, ...] = ()
-        """Symbols that a spot account held in the last reading."""
+        """Symbols that a spot account held at the last snapshot."""
+        self._corrected_rules: tuple[Mapping[str, Row] | None, Mapping[str, Row]] = (None, {})
+        """ccxt's markets that were corrected last, and the result."""
         self._last_prices = LastPrices()
 
-    # Before anything is asked
-
-    @classmethod
-    def traits_for(cls, spec: AccountSpec) -> VenueTraits:
-        """What closing has to know of the venue, for this kind of account."""
-        return VenueTraits(
-            limits=cls.limits, costs=cls.costs, batch=cls.batch, whole_book=cls.whole_book,
-            client_ids=cls.client_ids, dead_man=cls.dead_man, fees_by_fills=cls.fees_by_fills,
-            order_life=cls.order_life_for(spec),
-        )  # fmt: skip
-
-    @classmethod
-    def order_life_for(cls, spec: AccountSpec) -> OrderLife:
-        """How late an order of this account may arrive: where ccxt says a window with each request, no later."""
-        if cls.window is None:
-            return cls.order_life
-        told = spec.options.get("ccxt")
-        window = told.get("recvWindow", cls.window) if isinstance(told, Mapping) else cls.window
-        return structs.replace(cls.order_life, always=float(str(window)) / 1000)
-
-    @classmethod
-    def credentials_of(cls, given: Mapping[str, str]) -> dict[str, str]:
-        """Credentials by ccxt's names; ValueError for unknown and missing ones. None at all are fine: then only
-        public questions can be asked."""
-        known = {**cls.credentials, **cls.more_credentials}
-        odd = sorted(given.keys() - known.keys())
-        missing = sorted(cls.credentials.keys() - given.keys()) if given else []
-        if odd or missing:
-            wrong = f"unknown: {', '.join(odd)}" if odd else f"missing: {', '.join(missing)}"
-            raise ValueError(f"credentials of {cls.exchange} are {', '.join(known)}; {wrong}")
-        return {known[name]: value for name, value in given.items()}
-
-    @classmethod
-    def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
-        """ccxt's `options` for this account."""
-        return {"defaultType": "spot" if spec.market == "margin" else spec.market}
-
-    @classmethod
-    def codes_of(cls, answer: Answer) -> Iterable[str]:
-        """The venue's own codes in a refusal, the most telling one first."""
-        body = answer.body
-        if not isinstance(body, Mapping):
-            return ()
-        return first_said(body.get("code"), body.get("retCode"), body.get("error"), body.get("msg"))
-
-    @classmethod
-    def verdicts(cls) -> Verdicts:
-        """How the venue says no."""
-        return Verdicts(cls.codes, cls.code_form)
-
-    @classmethod
-    def used_from(cls, headers: Mapping[str, str], path: str) -> Mapping[str, int]:
-        """What the venue's headers (names in lower case) say of its own count: limit → units."""
-        return {}
-
     def concerns(self, rule: Row) -> bool:
-        """Whether a market of the venue is one that this account may hold."""
-        return concerns(rule, self.spec.market, self.spec.currency)  # type: ignore[arg-type] # checked when made
+        """Whether this account may hold a market of the venue."""
+        # One account holds perpetual and dated contracts, whichever of the two its document names.
+        return any(rule.get(kind) for kind in (("spot",) if self.is_spot else ("swap", "future")))
+
+    @property
+    def is_spot(self) -> bool:
+        """Whether the account holds assets and no contracts: a spot or a margin account."""
+        return self.spec.market in ("spot", "margin")
 
     @property
     def rules(self) -> Mapping[str, Row]:
-        """ccxt's markets by symbol; loaded before anything else is asked."""
-        found: Mapping[str, Row] = self.client.ccxt.markets or {}
+        """ccxt's markets by symbol, each as `corrected_rule` returns it. They are loaded before any other request."""
+        markets: Mapping[str, Row] = self.client.ccxt.markets or {}
+        if markets is not self._corrected_rules[0]:
+            self._corrected_rules = markets, {symbol: self.corrected_rule(rule) for symbol, rule in markets.items()}
+        return self._corrected_rules[1]
+
+    def corrected_rule(self, rule: Row) -> Row:
+        """One of ccxt's markets, corrected where ccxt parses it wrongly or leaves something out."""
+        return rule
+
+    def id_of(self, symbol: str) -> str:
+        """The venue's name of a symbol. NoSuchSymbolError where the rules do not have it."""
+        if symbol not in self.rules:
+            raise NoSuchSymbolError(f"the venue's rules have no {symbol}")
+        return str(self.rules[symbol]["id"])
+
+    def rule_of(self, name: object) -> Any:
+        """ccxt's market for the venue's name of a symbol, among those that are `is_ours`. NoSuchSymbolError where there
+        is none."""
+        known = (self.client.ccxt.markets_by_id or {}).get(str(name)) or ()
+        found = next((rule for rule in known if self.is_ours(rule)), None)
+        if found is None:
+            raise NoSuchSymbolError(f"the venue's rules have no {name}")
         return found
+
+    def is_ours(self, rule: Row) -> bool:
+        """Whether a row of this account can refer to a market, where several markets have the same name."""
+        return True
+
+    def symbol_of(self, name: object) -> str:
+        """ccxt's symbol for the venue's name of it. NoSuchSymbolError where the rules do not have it."""
+        return str(self.rule_of(name)["symbol"])
 
     # Reading
 
     async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
-        """Worth with its parts, and positions, as near to one moment as the venue allows.
+        """Equity with its parts, and positions, as close to one moment as the venue allows.
 
-        Prices of collateral are read beside it, never kept from an earlier reading.
+        Prices of collateral are fetched together with them, never kept from an earlier snapshot.
         """
-        if self.spec.market in ("spot", "margin"):
+        if self.is_spot:
             return await self.held()
         wealth, found = await asyncio.gather(self.wealth(), self.positions())
         return wealth, found
 
     async def wealth(self) -> Wealth:
-        """The worth of a derivatives account."""
+        """The equity of a derivatives account, with its parts."""
         return in_one_currency(await self.client.call("fetch_balance"), self.spec.currency)
 
     async def worth_alone(self) -> Wealth | None:
-        """Worth while positions cannot be read; None where the venue gives both in one answer."""
-        return None if self.spec.market in ("spot", "margin") else await self.wealth()
+        """Equity while positions cannot be fetched; None where the venue returns both in one answer."""
+        return None if self.is_spot else await self.wealth()
 
     async def positions(self) -> tuple[Position, ...]:
-        """Every open position of a derivatives account."""
+        """All open positions of a derivatives account."""
         rows = await self.client.call("fetch_positions")
         found = positions.positions(rows, self.rules, self.refine_position)
         return tuple(map(self._in_money, found))
 
     def _in_money(self, position: Position) -> Position:
-        """Without what ccxt tells in a coin that the account is not counted in: that is unknown."""
+        """The position without the amounts that ccxt states in another coin than the account's currency: they are
+        unknown."""
         if positions.in_currency(self.rules[position.symbol], self.spec.currency):
             return position
-        return structs.replace(position, notional=None, margin=None, unrealized_pnl=None)
+        return positions.converted(position, None)
 
     async def held(self) -> tuple[Wealth, tuple[Position, ...]]:
-        """Balances of a spot account, as positions with prices."""
+        """The balances of a spot account, as positions with prices."""
         return await self.priced(self.client.call("fetch_balance"))
 
     async def priced(self, balance: Awaitable[Row]) -> tuple[Wealth, tuple[Position, ...]]:
-        """Worth and positions of a spot account; what it held the last time is priced at the moment of its balance."""
+        """Equity and positions of a spot account; prices of the holdings of the last snapshot are fetched together with
+        the balance."""
         known = tuple(symbol for symbol in self._holdings if symbol in self.rules)
         prices: Mapping[str, Quote] = {}
         if known:
@@ -242,40 +162,37 @@ class Dialect:
         return SpotMarket(self.rules, prices, self._last_prices, self.client.now())
 
     async def last_prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """What spot holdings are priced with."""
+        """The prices that value spot holdings."""
         return await self.quotes(symbols)
 
     def refine_position(self, position: Position, info: Row) -> Position:
-        """Add what only the venue's own row tells."""
+        """Add what only the venue's own row states."""
         return position
 
     async def orders(self) -> tuple[Order, ...]:
-        """All resting orders, conditional ones included."""
-        answers = await asyncio.gather(
-            *(self.client.call("fetch_open_orders", None, None, None, dict(it)) for it in self.open_order_questions)
-        )
-        return orders.resting(self.refine_order(row) for rows in answers for row in rows)
+        """All open orders, conditional ones included."""
+        return orders.resting(map(self.refine_order, await self.client.call("fetch_open_orders")))
 
     def refine_order(self, row: Row) -> Row:
-        """ccxt's order, with what only the venue's own row tells put under ccxt's names."""
+        """ccxt's order, with fields of the venue's own row under ccxt's names."""
         return row
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
-        """What was filled from `since` (UTC ms) on; of `symbols` only, where the venue wants them named."""
+        """Fills from `since` (UTC ms) on; of `symbols` only, where the venue requires symbols."""
         asked = symbols if self.fills_need_symbol else (None,)
         answers = await asyncio.gather(*(self.client.call("fetch_my_trades", symbol, since) for symbol in asked))
         return fills.fills((row for rows in answers for row in rows), self.refine_fill)
 
     def refine_fill(self, fill: Fill, info: Row) -> Fill:
-        """Add what only the venue's own row tells: realised profit, cause, position side."""
+        """Add what only the venue's own row states: realised profit, cause, position side."""
         return fill
 
     def traded(self) -> Mapping[str, datetime]:
-        """Symbol → its latest trade in the ledger that `flows` read last, where `trades_in_flows`."""
+        """Symbol → its latest trade in the ledger that `flows` fetched last, where `trades_in_flows`."""
         return {}
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
-        """Money that came and went from `since` (UTC ms) on; None where the venue does not tell."""
+        """Deposits, withdrawals and other flows from `since` (UTC ms) on; None where the venue does not list them."""
         has = self.client.ccxt.has
         if has.get("fetchLedger"):
             return fills.flows(await self.client.call("fetch_ledger", None, since))
@@ -287,48 +204,52 @@ class Dialect:
         return None
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """Best prices, last and index of `symbols`, as far as the venue tells."""
+        """Best prices, last and index price of `symbols`, as far as the venue states them."""
         if not symbols:
             return {}
         return quotes(await self.client.call("fetch_tickers", list(symbols)))
 
     async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """Mark, index and last price of `symbols`, of one moment: every question at once, and nothing from memory."""
+        """Mark, index and last price of `symbols` at one moment: all requests are concurrent, and nothing is cached."""
         return await self.quotes(symbols)
 
     async def marks(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
-        """Mark price of `symbols`, which are few and held no more: the cheapest question that tells it.
+        """Mark prices of a few `symbols` that are no longer held, by the cheapest request that returns them.
 
-        On spot it is the last price, with which holdings are priced.
+        On spot it is the last price, which also values the holdings.
         """
-        is_spot = self.spec.market in ("spot", "margin")
         found = await self.prices(symbols)
-        prices = {symbol: price_of(quote) if is_spot else quote.mark for symbol, quote in found.items()}
+        if not self.is_spot:
+            return marks_of(found)
+        prices = {symbol: price_of(quote) for symbol, quote in found.items()}
         return {symbol: price for symbol, price in prices.items() if price is not None}
 
     async def states(self) -> States:
-        """States of instruments that the rules do not tell: a venue in `cancel_only`, a symbol in `reduce_only`."""
-        return {}
+        """States of instruments beyond ccxt's open and halted: a venue in `cancel_only`, a symbol in `reduce_only`."""
+        return {} if self.instrument_states is None else self.instrument_states.read(self.rules)
 
     async def position_mode(self) -> PositionMode | None:
-        """How the account counts positions; None where it cannot be told."""
+        """The position mode of the account; None where the venue does not state it."""
         if not self.has_hedge_mode:
             return "one_way"
         mode = await self.client.call("fetch_position_mode")
-        hedged = mode.get("hedged")
-        return None if hedged is None else "hedge" if hedged else "one_way"
+        return mode_of(mode.get("hedged"))
 
-    # Acting
+    async def call_all(self, *asked: tuple[str, Row]) -> list[Any]:
+        """The answers to several concurrent requests, each a method and its params."""
+        return await asyncio.gather(*(self.client.call(method, params) for method, params in asked))
+
+    # Orders
 
     def order_params(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
-        """ccxt's params of an order. In hedge mode the position side guards instead of reduce-only."""
+        """ccxt's params of an order. In hedge mode the position side replaces reduce-only."""
         params: dict[str, Any] = {"clientOrderId": request.client_order_id}
-        if request.reduce_only and self.spec.market not in ("spot", "margin"):
+        if request.reduce_only and not self.is_spot:
             params["reduceOnly"] = True
         if request.time_in_force == "ioc":
             params["timeInForce"] = "IOC"
         if request.trigger_price is not None:
-            # As text: ccxt takes a Decimal here for nothing, and the stop would leave as an order at the market.
+            # As text: ccxt ignores a Decimal here, and the stop would be sent as a market order.
             params["triggerPrice"] = format(request.trigger_price, "f")
         if mode == "hedge":
             params |= {"hedged": True, "positionSide": request.position_side.upper()}
@@ -337,25 +258,30 @@ class Dialect:
     def create_arguments(self, request: OrderRequest, mode: PositionMode) -> tuple[Any, ...]:
         """The arguments of ccxt's create_order. OrderRejectedError where the venue's steps would change a number.
 
-        Numbers are exact by the venue's rules when they come here; ccxt would cut what is not without a word.
+        Numbers are exact by the venue's rules at this point; ccxt would silently truncate others.
         """
         ccxt, symbol = self.client.ccxt, request.symbol
         if symbol not in self.rules:
             raise OrderRejectedError("market_closed", f"the venue's rules have no {symbol}")
         try:
             written = decimal(ccxt.amount_to_precision(symbol, request.amount))
-        except Exception as error:  # ccxt's own InvalidOrder, raised where nothing is left of an amount
+        except Exception as error:  # ccxt's InvalidOrder, for an amount that rounds to zero
             raise OrderRejectedError("below_minimum", f"{request.amount} {symbol}: {error}") from error
         if written != request.amount:
-            raise OrderRejectedError("other", f"the venue's step would make {written} of {request.amount} {symbol}")
+            raise OrderRejectedError(
+                "other", f"the venue's step would change the amount {request.amount} {symbol} to {written}"
+            )
         if request.price is not None and decimal(ccxt.price_to_precision(symbol, request.price)) != request.price:
-            raise OrderRejectedError("other", f"{request.price} is no price that {symbol} can have")
+            raise OrderRejectedError(
+                "other", f"{request.price} is no valid price of {symbol}: it is not a multiple of the price step"
+            )
         return (symbol, request.type, request.side, request.amount, request.price, self.order_params(request, mode))
 
     def window_of(self, *requests: OrderRequest) -> dict[str, int]:
-        """`recvWindow` for orders: counted from the time that they are dated with, it ends as theirs does at the venue.
+        """`recvWindow` for orders: counted from their timestamp, it ends with their validity at the venue.
 
-        Dated by a clock that is behind they would be refused at once, by one that is ahead they would live longer.
+        With a clock that is behind, the venue would refuse them at once; with one that is ahead, they would live
+        longer.
         """
         wanted = [request.valid_for for request in requests if request.valid_for is not None]
         if not wanted:
@@ -363,33 +289,42 @@ class Dialect:
         return {"recvWindow": min(LONGEST_WINDOW, max(1, round(min(wanted) * 1000 + self.client.unadjusted_ms)))}
 
     def deadline_of(self, *requests: OrderRequest) -> int | None:
-        """The venue's time (ms) from which on it is to refuse orders; None where they name none."""
+        """The venue's time (ms) from which on it must refuse the orders; None where they have no limit."""
         wanted = [request.valid_for for request in requests if request.valid_for is not None]
         if not wanted:
             return None
-        now = self.client.venue_time(int(self.client.now().timestamp() * 1000))
+        now = self.client.venue_time(self.client.now_ms())
         return int((now.timestamp() + min(wanted)) * 1000)
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         """Send one order, once."""
         row = await self.client.call("create_order", *self.create_arguments(request, mode), places=True)
+        return self.taken(row, request)
+
+    def taken(self, row: Row, request: OrderRequest) -> OrderReport:
+        """The report of an order that was sent, by its row under ccxt's names.
+
+        UnreadableError where the answer is about another order.
+        """
         if row.get("clientOrderId") not in (request.client_order_id, None, ""):
-            raise UnreadableError(f"sent order {request.client_order_id}, told of {row.get('clientOrderId')}")
+            raise UnreadableError(
+                f"sent order {request.client_order_id}, the answer is about {row.get('clientOrderId')}"
+            )
         told = {**row, "clientOrderId": request.client_order_id, "amount": request.amount}
         return orders.report(told, request.symbol, self.spec.currency)
 
     async def submit_batch(
         self, requests: Sequence[OrderRequest], mode: PositionMode
     ) -> Sequence[OrderReport | VenueError]:
-        """Send several orders in one request; for each, in order, what came of it."""
-        raise VenueDownError(f"{self.exchange} takes no batches")
+        """Send several orders in one request; the result for each, in order."""
+        raise VenueDownError(f"{self.exchange} accepts no batches of orders")
 
     async def close_book(self) -> None:
         """Ask the venue to close every position."""
         raise VenueDownError(f"{self.exchange} does not close a whole book")
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
-        """ccxt's order with this client id, open or not; None only if the venue says that it has none."""
+        """ccxt's order with this client id, open or not; None only if the venue states that it has none."""
         try:
             row: Row = await self.client.call("fetch_order", None, symbol, {"clientOrderId": client_order_id})
         except GoneError:
@@ -397,47 +332,47 @@ class Dialect:
         return row
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
-        """What was filled of one order."""
+        """The fills of one order."""
         rows = await self.client.call("fetch_my_trades", symbol, None, None, {"orderId": order_id})
         found = fills.fills(rows, self.refine_fill)
         return fills.of_order(found, order_id)
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
-        """Cancel one order. GoneError where it is gone already."""
-        params = dict(self.conditional) if conditional else {}
+        """Cancel one order. GoneError where it no longer exists."""
+        params = {"trigger": True} if conditional else {}
         await self.client.call("cancel_order", order_id, symbol, params, changes=True)
 
     async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
-        """Start the venue's timer, or start it again."""
+        """Start or renew the venue's timer."""
         await self.client.call("cancel_all_orders_after", int(seconds * 1000), changes=True)
 
     async def disarm_dead_man(self, symbols: Collection[str]) -> None:
-        """Stop it."""
+        """Stop the venue's timer."""
         await self.client.call("cancel_all_orders_after", 0, changes=True)
 
-    # Hearing
+    # Streams
 
     async def watch(self, method: str) -> None:
-        """Wait until the stream says something more. `method`: ccxt's."""
+        """Wait for the next message of a stream. `method`: ccxt's."""
         await self.client.call(method)
 
     @classmethod
     def refused_by(cls, message: Any) -> VenueError | None:
-        """What a message of the stream refuses, where ccxt would wait on; None for every other message."""
+        """The error of a stream message that is a refusal, where ccxt would wait on; None for every other message."""
         return None
 
-    # Being asked about
+    # Inspection
 
     async def rights(self) -> KeyRights:
         """What the credentials may do."""
-        return KeyRights(note="the venue does not tell what a key may do")
+        return KeyRights(note="the venue does not state the permissions of a key")
 
     async def status(self) -> str | None:
-        """`ok`, or the venue's own word; None where it does not tell."""
+        """`ok`, or the venue's own text; None where it states no status."""
         if not self.client.ccxt.has.get("fetchStatus"):
             return None
         return str((await self.client.call("fetch_status")).get("status"))
 
     async def margin_mode(self) -> str | None:
-        """`cross` or `isolated`, where the account has one for all positions."""
+        """`cross` or `isolated`, where the account has one mode for all positions."""
         return None

@@ -1,4 +1,4 @@
-"""What an account is worth, in its own currency."""
+"""The equity of an account, in its own currency."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from decimal import Decimal
 from typing import Any
 
 from killswitch.model.snapshot import Balance, Rate
-from killswitch_ccxt.numbers import UnreadableError, decimal, needed, told_of
+from killswitch_ccxt.numbers import UnreadableError, decimal, needed, told_of, total
 
 
 @dataclass(frozen=True, slots=True)
 class Wealth:
-    """Money in the account's currency; None is unknown. Of an unknown `equity`, `why` says why it is; of a known one,
-    what is counted in it without a price.
+    """The equity of an account with its parts, in the account's currency; None is unknown.
 
-    `margin_used` is the initial margin of positions without that of resting orders: it proves that there are positions.
-    It is unknown where the venue tells only both together. `orders_maintained`: orders may be in the maintenance margin
-    too, which then proves nothing.
+    `why` states why an `equity` is unknown, or what is counted in it without a price. `margin_used` is the initial
+    margin of positions without that of open orders: it proves that there are positions, and is unknown where the
+    venue states only the sum of both. `orders_maintained`: the maintenance margin may include orders, and then proves
+    nothing.
 
-    `cash` is the part that moves only by fills, flows and fees, never by prices: when it has moved, the ledger and the
-    fills are worth a look at once. `margin_mode` as the venue tells it. `unrealized` is the unrealised profit of the
+    `cash` is the part that changes only by fills, flows and fees, never by prices: after a change of it the ledger
+    and the fills are fetched at once. `margin_mode` is the venue's own. `unrealized` is the unrealised profit in the
     same answer, `rates` the venue's own prices of the account's currency in others, `as_of` the venue time of the
-    answer where it has one, and `positions_as_of` that of the positions beside it. `complete` is False where the
-    account holds products that are not among the positions.
+    answer where it has one, and `positions_as_of` that of the positions. `complete` is False where the account holds
+    products that are not among the positions.
 
     With `unrealized` and the `wallet` of every balance that has a price: equity = Σ wallet × price + unrealized.
     """
@@ -61,13 +61,13 @@ class Wealth:
 
 
 def by_asset(rows: object, field: str = "asset") -> dict[str, Mapping[str, Any]]:
-    """The rows of an account, by the asset that each names in `field`.
+    """The rows of an account by asset, which is in `field`.
 
-    UnreadableError where they are no list, and for a row that names none, or one that another row is about: which of
-    the two is true, nobody knows.
+    UnreadableError where there is no list, for a row without an asset, and for two rows of one asset: neither can be
+    trusted.
     """
     if not isinstance(rows, list):
-        raise UnreadableError("the venue says nothing of the account's assets")
+        raise UnreadableError("the answer has no list of the account's assets")
     found: dict[str, Mapping[str, Any]] = {}
     for row in rows:
         asset = told_of(row.get(field) if isinstance(row, Mapping) else None, "the name of an asset")
@@ -78,12 +78,10 @@ def by_asset(rows: object, field: str = "asset") -> dict[str, Mapping[str, Any]]
 
 
 def lists_coins_of(assets: Iterable[str], coins: Iterable[str]) -> None:
-    """UnreadableError where `assets` lack one of the `coins` that positions are settled in: that is no zero."""
+    """UnreadableError where `assets` lack one of the `coins` that positions settle in: a missing row is not a zero."""
     missing = sorted(set(coins) - set(assets))
     if missing:
-        raise UnreadableError(
-            f"positions are settled in {', '.join(missing)}, and the account's assets have no row of it"
-        )
+        raise UnreadableError(f"positions settle in {', '.join(missing)}, and the account's assets have no row of it")
 
 
 def worth_of(balances: Iterable[Balance]) -> Decimal:
@@ -92,43 +90,50 @@ def worth_of(balances: Iterable[Balance]) -> Decimal:
 
 
 def unrealized_of(balances: Iterable[Balance]) -> Decimal | None:
-    """What of `worth_of` is in no wallet; None where a balance that has a price has no wallet."""
-    total = Decimal(0)
-    for it in balances:
-        if it.price is not None:
-            if it.wallet is None:
-                return None
-            total += (it.amount - it.wallet) * it.price
-    return total
+    """The part of `worth_of` that is in no wallet; None where a balance that has a price has no wallet."""
+    return total(
+        None if it.wallet is None else (it.amount - it.wallet) * it.price for it in balances if it.price is not None
+    )
 
 
 def amounts(balance: Mapping[str, Any]) -> dict[str, Decimal]:
-    """Asset → what is held of it, without what is zero, of ccxt's unified balance.
+    """Asset → amount held, without zeros, of ccxt's unified balance.
 
-    UnreadableError where it does not say how much of an asset is held.
+    UnreadableError where an amount is missing.
     """
     total = balance.get("total") or {}
-    found = {str(asset): needed(amount, f"what is held of {asset}") for asset, amount in total.items()}
+    found = {str(asset): needed(amount, f"the amount held of {asset}") for asset, amount in total.items()}
     return {asset: amount for asset, amount in found.items() if amount}
 
 
 def in_one_currency(balance: Mapping[str, Any], currency: str) -> Wealth:
-    """The wealth of a derivatives account that is kept in one currency: what ccxt says of that currency.
+    """The equity of a derivatives account that is kept in one currency, as ccxt's balance of that currency states it.
 
-    UnreadableError where it says nothing of it: an account that is empty is said to hold zero.
+    UnreadableError where the balance lacks the currency: an empty account has a row with zero.
     """
     row = balance.get(currency)
     total = decimal(row.get("total")) if isinstance(row, Mapping) else None
     if total is None:
-        raise UnreadableError(f"the account has no {currency} at the venue: write a currency that it holds")
-    # What ccxt calls used is frozen by orders too.
+        raise UnreadableError(f"the account has no balance in {currency} at the venue: write a currency that it holds")
+    # What ccxt calls `used` includes what orders freeze.
     return Wealth(equity=total, free=decimal(row.get("free")))  # type: ignore[union-attr] # it is one
 
 
+def rates_in_dollars(price: Decimal | None, currency: str) -> tuple[Rate, ...] | None:
+    """The price of the account's currency in USD, where it is known and the currency is another one."""
+    return None if price is None or currency == "USD" else (Rate("USD", price),)
+
+
+def in_own(value: Any, price: Decimal | None, currency: str) -> Decimal | None:
+    """A number of an answer in USD, as `from_dollars` converts it; None where it is missing."""
+    found = decimal(value)
+    return None if found is None else from_dollars(found, price, currency)
+
+
 def from_dollars(dollars: Decimal, price: Decimal | None, currency: str) -> Decimal:
-    """A total in USD, in the account's currency; `price` is the venue's own of that currency, in USD."""
+    """An amount in USD, converted to the account's currency by `price`, the venue's own price of it in USD."""
     if currency == "USD":
         return dollars
     if price is None or price <= 0:
-        raise UnreadableError(f"the venue tells the account's worth in USD and has no price of {currency}")
+        raise UnreadableError(f"the venue states the account's equity in USD and has no price of {currency}")
     return dollars / price

@@ -1,8 +1,8 @@
-"""What a refusal of a venue means for closing. Decided here once: the venue's own code first, then ccxt's class.
+"""The meaning of a venue's refusal. It is decided here alone: by the venue's own code first, then by ccxt's class.
 
-A refusal of a change is definite, so that the change may be sent again, only where the venue has given a verdict that
-can be read: a code that is known or has the form of its codes, and no number of an order beside it. An answer in which
-one field is damaged looks like a refusal too, and its order may be executed: its fate is unknown (ADR 0118).
+The refusal of a change is definite, so that the change may be sent again, only where the answer has a readable verdict:
+a known code, or one in the form of the venue's codes, and no order number. An answer with one damaged field looks like
+a refusal too, while its order may be executed: its status is unknown (ADR 0118).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from killswitch.model.unanswered import CLOCK_OFF
 from killswitch.model.venue import (
@@ -25,60 +25,93 @@ from killswitch.model.venue import (
     VenueError,
 )
 
-if TYPE_CHECKING:
-    from killswitch_ccxt.response_capture import Answer
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A venue's answer: status, headers (names in lower case), parsed body (or None), its text, and the path of the
+    request."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+    text: str
+    path: str
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds of the header `Retry-After`; None where the venue states none."""
+        try:
+            return float(self.headers["retry-after"])
+        except (KeyError, ValueError):
+            return None
+
 
 Kind = Literal["rejected", "limited", "down", "unknown", "gone", "same", "denied", "malformed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a refusal says. `reason` for `rejected` only.
+    """The meaning of a refusal. `reason` is set for `rejected` only.
 
-    `rejected`: nothing was done. `limited`: not listened to. `down`: surely nothing done, and not about this order.
-    `unknown`: it may have been done. `gone`: there is no such order (any more). `same`: it is so already. `denied`: the
-    credentials may not. `malformed`: an answer without a meaning.
+    `rejected`: nothing was done. `limited`: not processed because of a rate limit. `down`: surely not done, for a cause
+    other than this order. `unknown`: it may have been done. `gone`: the order does not exist, or no longer. `same`: the
+    state is already as requested. `denied`: the credentials lack the right. `malformed`: an answer without a meaning.
     """
 
     kind: Kind
     reason: RejectReason = "other"
     seconds: float | None = None
-    """Of `limited`: for how long, where the venue says it in its documents only."""
+    """Of `limited`: for how long, where only the venue's documents state it."""
     mode: bool = False
-    """Of `rejected`: whether it says that the account counts positions in another way than we took for granted."""
+    """Of `rejected`: whether the account has another position mode than the request assumes."""
     clock: bool = False
-    """Of `down`: whether it says that the time in the request is not the venue's, or is up."""
+    """Of `down`: whether the timestamp of the request is wrong or expired."""
 
 
 def rejected(reason: RejectReason) -> Meaning:
-    """Nothing was done, for this reason."""
+    """A rejection: nothing was done, for this reason."""
     return Meaning("rejected", reason)
 
 
 def limited(seconds: float) -> Meaning:
-    """Not listened to, for so long."""
+    """A rate limit that lasts so many seconds."""
     return Meaning("limited", seconds=seconds)
+
+
+def each(meaning: Meaning, *codes: int | str) -> dict[str, Meaning]:
+    """Several codes of one meaning, as a part of a dialect's `codes`."""
+    return dict.fromkeys(map(str, codes), meaning)
+
+
+_UNSURE: Final = ("timed out", "timeout", "try again later", "system")
+"""Text of a refusal with an unknown code that leaves open whether something was done."""
+
+
+def unsure(codes: Mapping[str, Meaning], code: object, text: object) -> tuple[str, ...]:
+    """The code `unsure` where the venue's own code is not in `codes` and the text leaves the outcome open."""
+    words = str(text or "").lower()
+    return ("unsure",) if str(code) not in codes and any(part in words for part in _UNSURE) else ()
 
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """How a venue refuses. `codes`: what each of its codes means. `form`: how one that is not known is written."""
+    """How a venue refuses. `codes`: the meaning of each code. `form`: the form of codes that are not known."""
 
     codes: Mapping[str, Meaning]
     form: re.Pattern[str] | None = None
 
     def read(self, said: Iterable[str]) -> bool:
-        """Whether what an answer says has a code of this venue in it."""
+        """Whether an answer contains a code of this venue."""
         return any(code in self.codes or (self.form is not None and self.form.fullmatch(code)) for code in said)
 
 
-NO_VERDICT: Final = "the answer has no code that refuses it, so it may have been done"
+NO_VERDICT: Final = "the answer has no code of a refusal, so the request may have been executed"
 _ORDER_NUMBERS: Final = frozenset({"orderId", "ordId", "order_id", "algoId", "oid", "txid"})
-"""How venues call the number that they give to an order which they have taken."""
+"""Venues' names of the number that they assign to an accepted order."""
 
 
 def names_an_order(body: object) -> bool:
-    """Whether an answer, or a row of one, has the number of an order in it."""
+    """Whether an answer, or one of its rows, contains an order number."""
     if isinstance(body, list):
         return any(map(names_an_order, body))
     if not isinstance(body, Mapping):
@@ -103,18 +136,18 @@ MODE_CHANGED: Final = Meaning("rejected", mode=True)
 
 
 class ModeChangedError(OrderRejectedError):
-    """Refused, since the account's position mode is another one than it was."""
+    """Refused, because the account's position mode has changed."""
 
 
 class GoneError(VenueError):
-    """The venue has no such order, or has it no more."""
+    """The venue does not have the order, or no longer."""
 
 
 class AlreadySoError(VenueError):
-    """What was asked for is so already."""
+    """The state is already as requested."""
 
 
-# ccxt's exceptions by name, the narrow ones before what they are made of. Names, so that this file needs no ccxt.
+# ccxt's exceptions by name, subclasses before their base classes. Names avoid the import of ccxt.
 _BY_CLASS: Final[Mapping[str, Meaning]] = {
     "OrderNotFound": GONE,
     "OrderNotCached": GONE,
@@ -150,9 +183,9 @@ _BY_STATUS: Final[Mapping[int, Meaning]] = {401: DENIED, 418: LIMITED, 429: LIMI
 def meaning_of(
     error: BaseException, codes: Mapping[str, Meaning], said: Iterable[str], status: int | None = None
 ) -> Meaning:
-    """What `error` of ccxt means; `said` are the venue's own codes in the refusal, the most telling one first.
+    """The meaning of `error` of ccxt; `said` are the venue's own codes in the refusal, the most specific one first.
 
-    `status`: of the answer. It decides where ccxt has found an error in the answer, and knows nothing of it.
+    `status`: of the answer. It decides where ccxt has found an error that it does not know.
     """
     for code in said:
         if code in codes:
@@ -165,13 +198,13 @@ def meaning_of(
     for known in type(error).__mro__:
         if known.__name__ in _BY_CLASS:
             return _BY_CLASS[known.__name__]
-    return MALFORMED  # ccxt stumbled over the answer: KeyError, TypeError and the like
+    return MALFORMED  # ccxt failed to process the answer: KeyError, TypeError and the like
 
 
 def is_definite(error: BaseException, verdicts: Verdicts, said: Iterable[str], answer: Answer | None) -> bool:
-    """Whether the venue has said no to a change whose request has reached it, and not only something unreadable.
+    """Whether the venue has refused a change whose request has reached it, in a readable way.
 
-    A status that refuses whoever asks is a verdict; of venues whose codes are not known, ccxt's narrow classes are.
+    A status that refuses every request is a verdict; for venues without known codes, ccxt's narrow classes are.
     """
     if answer is None:
         return False
@@ -181,7 +214,7 @@ def is_definite(error: BaseException, verdicts: Verdicts, said: Iterable[str], a
 
 
 _BROAD: Final = frozenset({"BaseError", "ExchangeError"})
-"""Classes of ccxt that say of an answer no more than that it is no success."""
+"""ccxt's classes that only state that an answer is no success."""
 
 
 def as_venue_error(
@@ -189,48 +222,45 @@ def as_venue_error(
 ) -> VenueError:
     """The error to raise. `changes`: the call was to change something. `left`: its request may have reached the venue.
 
-    A change whose request never left is surely not done; a reading that got no answer has changed nothing.
+    A change whose request was not sent is surely not done; a query without an answer has changed nothing.
     """
     if meaning.clock:
         text = f"{text}; {CLOCK_OFF}"
-    why = (
-        f"the venue does not accept the credentials, or they may not do this: {text}"
-        if meaning.kind == "denied"
-        else text
-    )
+    if meaning.kind == "denied":
+        text = f"the venue rejects the credentials, or they lack the permission: {text}"
     if meaning.kind == "limited":
         told = None if answer is None else answer.retry_after
         seconds = meaning.seconds if told is None else told
-        wanted = "" if seconds is None else f"; it wants no requests for {seconds:g} s"
+        wanted = "" if seconds is None else f"; the venue accepts no requests for {seconds:g} s"
         return RateLimitedError(f"{text}{wanted}", seconds)
     if meaning.clock:
         return RequestExpiredError(text)
     if meaning.kind in _ALWAYS:
-        return _ALWAYS[meaning.kind](why)
+        return _ALWAYS[meaning.kind](text)
     if not changes:
-        return _unread(meaning, why)
+        return _unread(meaning, text)
     if meaning.kind == "unknown":
         return FateUnknownError(text) if left else VenueDownError(text)
-    return (ModeChangedError if meaning.mode else OrderRejectedError)(meaning.reason, why)
+    return (ModeChangedError if meaning.mode else OrderRejectedError)(meaning.reason, text)
 
 
 def _unread(meaning: Meaning, text: str) -> VenueError:
-    """What failed to be read."""
+    """The error of a failed query."""
     if meaning.kind == "denied":
         return CredentialsRefusedError(text)
-    return VenueDownError(text if meaning.kind != "rejected" else f"the venue refused: {text}")
+    return VenueDownError(text if meaning.kind != "rejected" else f"the venue refused the request: {text}")
 
 
 _ALWAYS: Final[Mapping[Kind, type[VenueError]]] = {
     "gone": GoneError, "same": AlreadySoError, "down": VenueDownError, "malformed": MalformedAnswerError,
 }  # fmt: skip
-"""What means the same whether something was to be changed or not."""
+"""Meanings that are the same for changes and queries."""
 
 
 def row_error(verdicts: Verdicts, said: Iterable[str], text: str, *, order: object = None) -> VenueError:
-    """What the refusal of one row of an answer means. `order`: the row, where it is about an order that was sent.
+    """The error of one refused row of an answer. `order`: the row, where it concerns an order that was sent.
 
-    FateUnknownError for a row without a verdict that can be read: the order may be at the venue.
+    FateUnknownError for a row without a readable verdict: the order may be at the venue.
     """
     found = tuple(said)
     if not verdicts.read(found) or names_an_order(order):
@@ -240,5 +270,5 @@ def row_error(verdicts: Verdicts, said: Iterable[str], text: str, *, order: obje
 
 
 def first_said(*found: Any) -> tuple[str, ...]:
-    """Codes as text, without those that are missing."""
+    """Codes as text, without missing ones."""
     return tuple(str(code) for code in found if code not in (None, ""))

@@ -1,6 +1,6 @@
-"""The venues that are reached through ccxt, by name.
+"""The family of venues that are reached through ccxt.
 
-A family is loaded to check documents too, at every save: what takes long is imported where it is needed.
+It is loaded at every check of a document, so slow imports happen where they are needed.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ class CcxtFamily:
     """A VenueFamily, and a FittingFamily."""
 
     def listings(self) -> Sequence[VenueListing]:
-        """Every exchange with a dialect of its own. Any other one that ccxt knows goes the generic way."""
+        """Every exchange with a dialect of its own. Others that ccxt knows use the generic dialect."""
         from killswitch_ccxt.venues import MODULES
 
         return [_listing(exchange) for exchange in MODULES]
 
     def listing(self, exchange: str) -> VenueListing | None:
-        """What any exchange that ccxt knows offers, by its own dialect or the generic one; None for no such name."""
+        """What an exchange offers, by its own dialect or the generic one; None where ccxt does not know the name."""
         try:
             return _listing(exchange)
         except ValueError:
@@ -37,7 +37,7 @@ class CcxtFamily:
         try:
             return CcxtBars(dialect_of(exchange), endpoint)
         except ValueError:
-            return None  # ccxt knows none of that name
+            return None  # ccxt does not know the name
 
     def misfits(self, account: WrittenAccount) -> Sequence[Misfit]:
         """See `FittingFamily`."""

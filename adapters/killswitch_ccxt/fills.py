@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from killswitch.model.snapshot import Fill, Flow, FlowKind, OrderSide
-from killswitch_ccxt.numbers import UnreadableError, above_zero, at_least_zero, decimal, instant, needed, text
+from killswitch.model.snapshot import Fill, Flow, FlowKind
+from killswitch_ccxt.numbers import (
+    Row,
+    UnreadableError,
+    above_zero,
+    at_least_zero,
+    decimal,
+    identifier,
+    needed,
+    one_of,
+    text,
+    time_of,
+    told_of,
+)
+from killswitch_ccxt.orders import ORDER_SIDES
 
 LEDGER: Final[Mapping[str, FlowKind]] = {
     "deposit": "deposit",
@@ -21,40 +33,39 @@ LEDGER: Final[Mapping[str, FlowKind]] = {
     "referral": "rebate",
     "insurance": "insurance",
 }
-"""ccxt's kinds of a ledger entry that are flows. Trades, their fees and what they realised are told by fills."""
+"""ccxt's types of a ledger entry that are flows. Fills state trades, their fees and their realised profit."""
 
 
-def fills(
-    rows: Iterable[Mapping[str, Any]], refine: Callable[[Fill, Mapping[str, Any]], Fill] | None = None
-) -> tuple[Fill, ...]:
-    """Every trade, once. `refine` adds what only the venue's own row tells: realised profit, cause, position
-    side; also an id of its own where the venue counts the trades of each symbol by themselves."""
+def fills(rows: Iterable[Row], refine: Callable[[Fill, Row], Fill] | None = None) -> tuple[Fill, ...]:
+    """Every trade, once.
+
+    `refine` adds what only the venue's own row states: realised profit, cause, position side, and an id of its own
+    where the venue numbers the trades of each symbol separately.
+    """
     read = ((_fill(row), row.get("info") or {}) for row in rows)
     return once(fill if refine is None else refine(fill, info) for fill, info in read)
 
 
 def once(found: Iterable[Fill]) -> tuple[Fill, ...]:
-    """Each of them once. UnreadableError for one that is told of two sizes: which is true, nobody knows."""
+    """Each fill once. UnreadableError for one with two different amounts: neither can be trusted."""
     by_id: dict[str, Fill] = {}
     for fill in found:
         if (known := by_id.setdefault(fill.id, fill)).amount != fill.amount:
-            raise UnreadableError(f"fill {fill.id} is told twice, once of {known.amount} and once of {fill.amount}")
+            raise UnreadableError(f"fill {fill.id} is listed twice, with the amounts {known.amount} and {fill.amount}")
     return tuple(by_id.values())
 
 
 def of_order(found: Iterable[Fill], order_id: str) -> tuple[Fill, ...]:
-    """Those of one order. UnreadableError where one does not say of which it is: it may be the one asked for."""
+    """The fills of one order. UnreadableError for a fill without an order: it may belong to this one."""
     rows = tuple(found)
     nameless = [fill.id for fill in rows if fill.order is None]
     if nameless:
-        raise UnreadableError(f"fills {', '.join(nameless)} do not say of which order they are")
+        raise UnreadableError(f"fills {', '.join(nameless)} have no order id")
     return tuple(fill for fill in rows if fill.order == order_id)
 
 
-def flows(
-    rows: Iterable[Mapping[str, Any]], kinds: Mapping[str, FlowKind] = LEDGER, currency: str | None = None
-) -> tuple[Flow, ...]:
-    """The entries of a ledger that are flows, signed: + came in. `currency`: of no other one."""
+def flows(rows: Iterable[Row], kinds: Mapping[str, FlowKind] = LEDGER, currency: str | None = None) -> tuple[Flow, ...]:
+    """The entries of a ledger that are flows; positive amounts are inflows. `currency`: only entries in it."""
     found = []
     for row in rows:
         kind = kinds.get(str(row.get("type")))
@@ -65,31 +76,55 @@ def flows(
         if direction is not None:
             amount = -abs(amount) if direction == "out" else abs(amount)
         if amount:
-            found.append(Flow(_id(row), _at(row), kind, amount, str(row.get("currency") or currency)))
+            found.append(_flow(row, kind, amount, row.get("currency") or currency))
     return tuple(found)
 
 
-def moved(rows: Iterable[Mapping[str, Any]], kind: FlowKind, sign: int) -> tuple[Flow, ...]:
-    """Deposits, withdrawals or transfers that have arrived (`ok`), with the sign that they have for the account."""
+def moved(rows: Iterable[Row], kind: FlowKind, sign: int) -> tuple[Flow, ...]:
+    """Completed deposits, withdrawals or transfers (`ok`), with the sign that they have for the account."""
     return tuple(
-        Flow(_id(row), _at(row), kind, sign * abs(needed(row.get("amount"), "the amount")), str(row.get("currency")))
+        _flow(row, kind, sign * abs(needed(row.get("amount"), "the amount")), row.get("currency"))
         for row in rows
         if row.get("status") in ("ok", None)
     )
 
 
-def _fill(row: Mapping[str, Any]) -> Fill:
-    number, symbol = _id(row), row.get("symbol")
-    side = row.get("side")
-    if not isinstance(symbol, str) or side not in ("buy", "sell"):
-        raise UnreadableError(f"fill {number}: it has no symbol or no side")
-    order_side: OrderSide = "buy" if side == "buy" else "sell"
+def _flow(row: Row, kind: FlowKind, amount: Decimal, currency: object) -> Flow:
+    number = identifier(row.get("id"), f"a {kind}")
+    return Flow(number, time_of(row.get("timestamp"), f"{kind} {number}"), kind, amount, str(currency))
+
+
+def ledger_flow(
+    word: str, kinds: Mapping[str, FlowKind | None], what: str, *, number: Any, at: Any, amount: Any, currency: Any
+) -> Flow | None:
+    """A row of a venue's ledger of the type `word`; None for a type that is no flow, and for an amount of zero.
+
+    A type that is not among `kinds` is a rebate or a fee, by its sign: profit or loss. So a loss never hides as money
+    that was withdrawn, though money that is withdrawn in a new way counts as a loss until its type is known. Such a
+    flow has the type in its id.
+    """
+    if kinds.get(word, "fee") is None:
+        return None
+    what = f"{what} ({word})"
+    change = needed(amount, f"the amount of {what}")
+    if not change:
+        return None
+    name = identifier(number, what)
+    kind = kinds.get(word) or ("rebate" if change > 0 else "fee")
+    name = name if word in kinds else f"{word}:{name}"
+    return Flow(name, time_of(at, what), kind, change, told_of(currency, f"the currency of {what}"))
+
+
+def _fill(row: Row) -> Fill:
+    number, symbol = identifier(row.get("id"), "a fill"), row.get("symbol")
+    if not isinstance(symbol, str):
+        raise UnreadableError(f"fill {number} has no symbol")
     fee, currency = _fee(row)
     return Fill(
         id=number,
-        at=_at(row),
+        at=time_of(row.get("timestamp"), f"fill {number}"),
         symbol=symbol,
-        side=order_side,
+        side=one_of(ORDER_SIDES, row.get("side"), f"side of fill {number}"),
         amount=above_zero(row.get("amount"), f"the amount of fill {number}"),
         price=at_least_zero(row.get("price"), f"the price of fill {number}"),
         order=text(row.get("order")),
@@ -98,23 +133,9 @@ def _fill(row: Mapping[str, Any]) -> Fill:
     )
 
 
-def _fee(row: Mapping[str, Any]) -> tuple[Decimal | None, str | None]:
+def _fee(row: Row) -> tuple[Decimal | None, str | None]:
     fee = row.get("fee")
     if not isinstance(fee, Mapping) or fee.get("cost") is None:
         return None, None
     currency = fee.get("currency")
     return decimal(fee["cost"]), text(currency)
-
-
-def _id(row: Mapping[str, Any]) -> str:
-    number = text(row.get("id"))
-    if number is None:
-        raise UnreadableError("a row without an id")
-    return number
-
-
-def _at(row: Mapping[str, Any]) -> datetime:
-    at = instant(row.get("timestamp"))
-    if at is None:
-        raise UnreadableError(f"row {row.get('id')}: it has no time")
-    return at

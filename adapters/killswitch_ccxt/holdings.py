@@ -1,7 +1,7 @@
-"""A spot account: what it holds as positions, and what that is worth in its currency.
+"""A spot account: its holdings as positions, and its equity in its currency.
 
-A holding without a price makes the worth unknown, and nothing else: what has a price is a position with its price, and
-can be closed. Where a bound of what has none is known, and all of it is small, the worth is known too (ADR 0110).
+A holding without a price makes the equity unknown, and nothing else: holdings with a price are positions that can be
+closed. Where upper bounds of all holdings without a price are known and small, the equity is known too (ADR 0110).
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from killswitch.model.snapshot import Balance, Position
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt.equity import Wealth, amounts
 from killswitch_ccxt.instruments import Quote, price_of
-from killswitch_ccxt.numbers import UnreadableError, decimal
+from killswitch_ccxt.numbers import UnreadableError, decimal, total
 
 Prices = Callable[[Sequence[str]], Awaitable[Mapping[str, Quote]]]
 UNPRICED_SHARE: Final = Decimal("0.02")
-"""The share of what has a price that everything without one may be worth, for the worth to be known."""
+"""What all holdings without a price may be worth, as a share of those with one, for the equity to be known."""
 OLDEST_PRICE: Final = timedelta(hours=48)
-"""How long the last price of a holding bounds what it is worth."""
+"""For how long the last price of a holding bounds its value."""
 
 
 class LastPrices:
-    """What one unit of each holding was worth when its venue said so last."""
+    """The last known price of each holding."""
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[Decimal, datetime]] = {}
@@ -35,18 +35,18 @@ class LastPrices:
         self._seen[symbol] = (price, at)
 
     def of(self, symbol: str, now: datetime) -> tuple[Decimal, datetime] | None:
-        """The price and its time; None where there was none, or too long ago."""
+        """The price and its time; None where there was none, or it is too old."""
         found = self._seen.get(symbol)
         return found if found is not None and now - found[1] <= OLDEST_PRICE else None
 
     def __contains__(self, symbol: str) -> bool:
-        """Whether it had a price, however long ago."""
+        """Whether the symbol had a price at any time."""
         return symbol in self._seen
 
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """What holdings are valued by: the venue's rules, its prices, and those that it told before, at the time `now`."""
+    """Inputs of a valuation: the venue's rules, its prices, its last known prices, at the time `now`."""
 
     rules: Mapping[str, Mapping[str, Any]]
     prices: Prices
@@ -56,8 +56,11 @@ class Market:
 
 @dataclass(frozen=True, slots=True)
 class _Unpriced:
-    """A holding that has no price now. `last`: the price that it had, and when; `bound`: what all of it is worth at
-    most, None where nothing says so. `is_listed`: whether it has a market, or had one."""
+    """A holding without a current price.
+
+    `last`: its last price and the time of it; `bound`: an upper bound of its value, None where there is none.
+    `is_listed`: whether it has a market, or had one.
+    """
 
     asset: str
     symbol: str
@@ -68,17 +71,18 @@ class _Unpriced:
 
     @property
     def carried(self) -> Decimal:
-        """What it counts with while the worth is known: its last price, or nothing."""
+        """The value that counts while the equity is known: at the last price, or zero without one."""
         return Decimal(0) if self.last is None else self.amount * self.last[0]
 
 
 async def holdings(
     balance: Mapping[str, Any], spec: AccountSpec, market: Market
 ) -> tuple[Wealth, tuple[Position, ...]]:
-    """Worth and positions of ccxt's unified `balance`; each holding is in the balances and in the positions.
+    """Equity and positions of ccxt's unified `balance`; each holding is in the balances and in the positions.
 
-    Each asset but the account's currency is a position in `ASSET/CURRENCY`, long, or short where it is owed. One that
-    never had a market there is in the balances alone. What the account's option `ignore_assets` names is left out.
+    Each asset except the account's currency is a position in `ASSET/CURRENCY`, long, or short where it is borrowed. An
+    asset that never had a market there is only in the balances. Assets of the account's option `ignore_assets` are left
+    out.
     """
     ignored = ignored_assets(spec)
     held = {asset: amount for asset, amount in amounts(balance).items() if asset not in ignored}
@@ -99,9 +103,8 @@ async def holdings(
         found.append(_position(symbol, amount, price, quote))
     row = balance.get(spec.currency)
     free = decimal(row.get("free")) if isinstance(row, Mapping) else None
-    is_small = all(it.bound is not None for it in unpriced) and (
-        sum((it.bound or Decimal(0) for it in unpriced), Decimal(0)) <= UNPRICED_SHARE * max(worth, Decimal(0))
-    )
+    bound = total(it.bound for it in unpriced)
+    is_small = bound is not None and bound <= UNPRICED_SHARE * max(worth, Decimal(0))
     for it in unpriced:
         last = it.last if is_small else None
         balances.append(_balance(it.asset, it.amount, last and last[0], last and last[1]))
@@ -117,8 +120,8 @@ async def holdings(
 
 
 def _unpriced(asset: str, symbol: str, amount: Decimal, spec: AccountSpec, market: Market) -> _Unpriced:
-    """With what bounds it: the price that it had, else what the account's document says. What is owed may cost more
-    than anybody has written down, so that only a price bounds it."""
+    """A holding with its bound: the last price, else the bound in the Account document. Repaying a debt may cost more
+    than a document states, so only a price bounds it."""
     last, declared = market.last.of(symbol, market.now), most_of_unpriced(spec).get(asset)
     bound = abs(amount) * last[0] if last is not None else declared if amount > 0 else None
     is_listed = symbol in market.rules or symbol in market.last
@@ -126,23 +129,26 @@ def _unpriced(asset: str, symbol: str, amount: Decimal, spec: AccountSpec, marke
 
 
 def _why(unpriced: Sequence[_Unpriced], spec: AccountSpec, *, is_small: bool) -> str | None:
-    """What is said of holdings without a price: how they are counted, or why the worth is unknown."""
+    """The remark on holdings without a price: how they are counted, or why the equity is unknown."""
     if not unpriced:
         return None
     if not is_small:
-        each = [it.asset if it.bound is None else f"{it.asset} (at most {it.bound.normalize():f})" for it in unpriced]
+        each = [
+            it.asset if it.bound is None else f"{it.asset} (at most {it.bound.normalize():f} {spec.currency})"
+            for it in unpriced
+        ]
         return unpriced_text(each, spec, "the venue has no price")
     each = [
-        f"{it.asset}, counted as nothing and worth {it.bound} at most"
+        f"{it.asset}, counted as 0 and worth at most {it.bound} {spec.currency}"
         if it.last is None
-        else f"{it.asset}, counted at {it.last[0]} of {it.last[1]:%Y-%m-%d %H:%M}"
+        else f"{it.asset}, counted at its price {it.last[0]} {spec.currency} of {it.last[1]:%Y-%m-%d %H:%M} UTC"
         for it in unpriced
     ]
     return f"the venue has no price in {spec.currency} for {'; '.join(each)}"
 
 
 def _balance(asset: str, amount: Decimal, price: Decimal | None, at: datetime | None = None) -> Balance:
-    """Amounts suffice: nothing that is held here has a profit that is not in its price."""
+    """The amount is enough: the value of a spot holding has no profit outside its price."""
     return Balance(asset, amount, price, wallet=amount, equity=amount, price_at=at)
 
 
@@ -154,18 +160,18 @@ def _position(symbol: str, amount: Decimal, price: Decimal | None, quote: Quote)
 
 
 def ignored_assets(spec: AccountSpec) -> frozenset[str]:
-    """Assets that the account's document leaves out of its worth."""
+    """Assets that the Account document leaves out of the equity."""
     option = spec.options.get("ignore_assets", ())
     return frozenset(map(str, option)) if isinstance(option, Sequence) and not isinstance(option, str) else frozenset()
 
 
 def most_of_unpriced(spec: AccountSpec) -> dict[str, Decimal]:
-    """Asset → what all that is held of it is worth at most, in the account's currency, by the account's document.
+    """Asset → upper bound of the value of all of it, in the account's currency, from the Account document.
 
     ValueError for an option `unpriced` of another form.
     """
     option = spec.options.get("unpriced", {})
-    wrong = ValueError("option unpriced is asset: what all of it is worth at most, as in unpriced: {PUMP: 250}")
+    wrong = ValueError("option unpriced maps assets to the most that all of it is worth, as in unpriced: {PUMP: 250}")
     if not isinstance(option, Mapping):
         raise wrong
     try:
@@ -179,9 +185,9 @@ def most_of_unpriced(spec: AccountSpec) -> dict[str, Decimal]:
 
 
 def unpriced_text(assets: Sequence[str], spec: AccountSpec, why: str) -> str:
-    """What is said of assets without a price, `why`, and what can be done about them."""
+    """The message for assets without a price, with the cause `why` and what to do about them."""
     return (
-        f"{why} for {', '.join(assets)} in {spec.currency}, so the account's worth is unknown; "
-        "name what is to be left out in options: {ignore_assets: […]}, "
-        f"or what it is worth at most in options: {{unpriced: {{ASSET: WORTH}}}}, up to {UNPRICED_SHARE:%} in all"
+        f"{why} for {', '.join(assets)} in {spec.currency}, so the account's equity is unknown; "
+        "list assets to leave out in options: {ignore_assets: […]}, "
+        f"or upper bounds of their value in options: {{unpriced: {{ASSET: VALUE}}}}, up to {UNPRICED_SHARE:%} in all"
     )

@@ -1,4 +1,4 @@
-"""ccxt's markets and tickers → instruments and prices."""
+"""Conversion of ccxt's markets and tickers to instruments and prices."""
 
 from __future__ import annotations
 
@@ -6,79 +6,81 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from killswitch.model.snapshot import Instrument, InstrumentState, Market
-from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, positive
+from killswitch.model.snapshot import Instrument, InstrumentState
+from killswitch_ccxt.numbers import Row, flag, instant, optional, positive, value_at
 
 ASSETS: Final = ("baseAsset", "quoteAsset")
-"""What Binance calls the two."""
+"""Binance's names of the two assets of a symbol."""
 States = Mapping[str, InstrumentState | None]
-"""Symbol → its state; None where the venue says one that is not known here."""
+"""Symbol → its state; None for a state that is not known here."""
 
 
-def kind_of(rule: Mapping[str, Any]) -> Market | None:
-    """Which of our markets one of ccxt's is in; None for options and what else we do not trade in."""
-    for name, kind in (("swap", "swap"), ("future", "future"), ("spot", "spot")):
-        if rule.get(name):
-            found: Market = kind  # type: ignore[assignment] # one of the three
-            return found
-    return None
+def with_maximum(rule: Row, *told: Any) -> Row:
+    """ccxt's market with the smallest of the maximum amounts in `told`; None where there is none."""
+    known = [it for it in map(positive, told) if it is not None]
+    limits = rule.get("limits") or {}
+    return {**rule, "limits": {**limits, "amount": {**(limits.get("amount") or {}), "max": min(known, default=None)}}}
 
 
-def states_of(
-    told: Mapping[str, object], words: Mapping[str, InstrumentState], passing: Collection[str]
-) -> dict[str, InstrumentState | None]:
-    """Symbol → its state, of the word that its venue `told`. Of `passing` words ccxt says whether trading is on; any
-    other is none that is known here, and its state is unknown: who takes it for shut would not close there."""
-    return {symbol: words.get(str(word)) for symbol, word in told.items() if str(word) not in passing}
+class StateTable(NamedTuple):
+    """How a venue writes the state of a symbol into its rule."""
+
+    fields: tuple[str, ...]
+    """Fields of the venue's own rule; the first one that is not empty has the state."""
+    states: Mapping[str, InstrumentState]
+    """The venue's word → the state."""
+    passing: Collection[str]
+    """Words for which ccxt states whether trading is on."""
+
+    def read(self, rules: Mapping[str, Row]) -> dict[str, InstrumentState | None]:
+        """Symbol → its state, without symbols with a passing word. An unknown word is an unknown state: closing skips a
+        symbol whose state is closed."""
+        words = {symbol: self._word(rule.get("info")) for symbol, rule in rules.items()}
+        return {symbol: self.states.get(word) for symbol, word in words.items() if word not in self.passing}
+
+    def _word(self, info: Any) -> str:
+        found = (value_at(info, name) for name in self.fields)
+        return str(next((word for word in found if word not in (None, "")), None))
 
 
-def is_whole(rule: Mapping[str, Any]) -> bool:
-    """Whether its symbol says what it is of: `BTC/USDT`, and of a contract the coin that it settles in."""
+def is_whole(rule: Row) -> bool:
+    """Whether the symbol names its assets: `BTC/USDT`, and for a contract also the coin of settlement."""
     if "base" not in rule:
-        return True  # kept by an earlier run, or of an exchange that names its markets otherwise
+        return True  # kept by an earlier run, or of an exchange with other names
     base, quote, settle = (rule.get(name) for name in ("base", "quote", "settle"))
     info = rule.get("info")
     named = [rule[name] for name in ("baseId", "quoteId") if name in rule]
     if isinstance(info, Mapping) and info.keys() & set(ASSETS):
-        named += [info.get(name) for name in ASSETS]  # ccxt makes a name of the symbol's where one is missing
+        named += [info.get(name) for name in ASSETS]  # ccxt fills a missing name from the symbol
     if not all(isinstance(it, str) and it for it in (base, quote, *named)):
         return False
     name = f"{base}/{quote}:{settle}" if rule.get("contract") else f"{base}/{quote}"
     return str(rule.get("symbol")).startswith(name)
 
 
-def concerns(rule: Mapping[str, Any], market: Market, currency: str) -> bool:
-    """Whether an account of this market and currency may hold it."""
-    kind = kind_of(rule)
-    if market in ("spot", "margin"):
-        return kind == "spot"
-    # Perpetual and dated contracts are held in one account; which of them it is called after is the document's choice.
-    return kind in ("swap", "future")
-
-
 def instruments(
-    rules: Iterable[Mapping[str, Any]], states: States | None = None, *, tick_size: bool = True
+    rules: Iterable[Row], states: States | None = None, *, tick_size: bool = True
 ) -> tuple[Instrument, ...]:
-    """One for each rule. `states` are those that the venue tells otherwise; `tick_size`: precisions are steps."""
+    """One instrument for each rule. `states` override those of the rules; `tick_size`: precisions are steps."""
     states = states or {}
     return tuple(_instrument(rule, states, tick_size) for rule in rules if is_whole(rule))
 
 
 class Given:
-    """What was given of them, so that only what has changed since is given again."""
+    """The instruments of the last snapshot, so that a snapshot has only those that have changed."""
 
     def __init__(self) -> None:
         self._last: tuple[Instrument, ...] = ()
         self._made_of: object = None
 
     def any_shut(self, symbols: Collection[str]) -> bool:
-        """Whether one of these takes no orders, as far as that was given."""
+        """Whether one of the symbols accepts no orders, as far as known."""
         return any(each.symbol in symbols and each.state not in ("open", None) for each in self._last)
 
     def news(self, made_of: object, make: Callable[[], tuple[Instrument, ...]]) -> tuple[Instrument, ...] | None:
-        """What of `make` is new; None where that is nothing, or where it is made of the same readings as before."""
+        """The instruments of `make` that have changed; None where none has, or the inputs are the same as before."""
         if made_of == self._made_of:
             return None
         found, old = make(), {each.symbol: each for each in self._last}
@@ -86,15 +88,15 @@ class Given:
         return tuple(each for each in found if old.get(each.symbol) != each) or None
 
 
-def _instrument(rule: Mapping[str, Any], states: States, tick_size: bool) -> Instrument:
+def _instrument(rule: Row, states: States, tick_size: bool) -> Instrument:
     precision, limits = rule.get("precision") or {}, rule.get("limits") or {}
     amounts, costs = limits.get("amount") or {}, limits.get("cost") or {}
     return Instrument(
         symbol=str(rule["symbol"]),
         contract_size=Decimal(1) if rule.get("spot") else _above_zero(rule.get("contractSize")),
         inverse=flag(rule.get("inverse")) is True,
-        amount_step=_step(_known(precision.get("amount")), tick_size),
-        price_step=_step(_known(precision.get("price")), tick_size),
+        amount_step=_step(optional(precision.get("amount")), tick_size),
+        price_step=_step(optional(precision.get("price")), tick_size),
         min_amount=_above_zero(amounts.get("min")),
         max_amount=_smaller(_above_zero(amounts.get("max")), _above_zero((limits.get("market") or {}).get("max"))),
         min_notional=_above_zero(costs.get("min")),
@@ -102,21 +104,13 @@ def _instrument(rule: Mapping[str, Any], states: States, tick_size: bool) -> Ins
     )
 
 
-def _known(value: Any) -> Decimal | None:
-    """A number of the rules; one that cannot be read is unknown: whatever else the venue lists goes on."""
-    try:
-        return decimal(value)
-    except UnreadableError:
-        return None
-
-
 def _above_zero(value: Any) -> Decimal | None:
-    found = _known(value)
+    found = optional(value)
     return found if found is not None and found > 0 else None
 
 
 def _smaller(one: Decimal | None, other: Decimal | None) -> Decimal | None:
-    """The most of a market order may be less than that of a limit order; what is known of the two."""
+    """The smaller of the two known maxima: a venue may accept less in a market order than in a limit order."""
     return min((each for each in (one, other) if each is not None), default=None)
 
 
@@ -128,14 +122,14 @@ def _step(found: Decimal | None, tick_size: bool) -> Decimal | None:
     return Decimal(1).scaleb(-int(found))
 
 
-def _state(rule: Mapping[str, Any]) -> InstrumentState | None:
+def _state(rule: Row) -> InstrumentState | None:
     active = flag(rule.get("active"))
     return None if active is None else "open" if active else "halted"
 
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """Prices in quote units per base unit, `at` a venue time; None is unknown."""
+    """Prices in quote units per base unit, at the venue time `at`; None is unknown."""
 
     bid: Decimal | None = None
     ask: Decimal | None = None
@@ -146,19 +140,26 @@ class Quote:
 
 
 def price_of(quote: Quote) -> Decimal | None:
-    """What a holding is priced with: the last price, or the middle of the best two; None where neither is told."""
+    """The price that values a holding: the last price, or the middle of bid and ask; None where both are missing."""
     if quote.last is not None or quote.bid is None or quote.ask is None:
         return quote.last
     return (quote.bid + quote.ask) / 2
 
 
-def quotes(tickers: Mapping[str, Mapping[str, Any]]) -> dict[str, Quote]:
+def marks_of(found: Mapping[str, Quote]) -> dict[str, Decimal]:
+    """Symbol → its mark price, for quotes that have one."""
+    return {symbol: quote.mark for symbol, quote in found.items() if quote.mark is not None}
+
+
+def quote_of(row: Row, names: str, at: datetime | None) -> Quote:
+    """A quote from the fields `names` of a row, separated by spaces: bid, ask, last, index and mark; `-` for none."""
+    bid, ask, last, index, mark = (positive(row.get(name)) for name in names.split())
+    return Quote(bid, ask, last, index, mark, at)
+
+
+def quotes(tickers: Mapping[str, Row]) -> dict[str, Quote]:
     """Symbol → its quote."""
     return {
-        symbol: Quote(
-            positive(row.get("bid")), positive(row.get("ask")), positive(row.get("last")),
-            positive(row.get("indexPrice")), positive(row.get("markPrice")),
-            instant(row.get("timestamp")),
-        )
+        symbol: quote_of(row, "bid ask last indexPrice markPrice", instant(row.get("timestamp")))
         for symbol, row in tickers.items()
-    }  # fmt: skip
+    }

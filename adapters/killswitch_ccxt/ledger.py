@@ -1,11 +1,10 @@
 """Fills and flows of one account: which rows are new, up to when all are known, and how late the venue writes them.
 
-They are what explains money that moved. When money or a position has moved, both are asked for in the same snapshot,
-whatever their age, and again after a second, two, five and ten, since venues write rows down late; the last of these
-readings is asked for when `SETTLED` seconds have passed, so that `as_of` is past the movement by that much. An
-allowance keeps a book that trades every second from spending on lists what closing needs. Where it does not suffice
-for all of them, those after one, two and five seconds are left out: a loss is decided by the later ones. While
-something moves with every tick, the lists are read each ten seconds.
+They explain changes of balances. When a balance or a position has changed, both are fetched in the same snapshot,
+whatever their age, and again after 1, 2, 5 and 10 s, because venues write rows late; the last fetch follows after
+`SETTLED` seconds, so that `as_of` is later than the change by that much. An allowance keeps a book that trades every
+second from using requests that closing needs. Where it does not suffice for all fetches, those after 1, 2 and 5 s are
+left out: the later ones decide about a loss. While something changes at every tick, the lists are fetched every 10 s.
 """
 
 from __future__ import annotations
@@ -27,21 +26,23 @@ Row = TypeVar("Row", Fill, Flow)
 ReadPart = Callable[[Part[Any], Callable[[], Awaitable[Any]]], Awaitable[bool]]
 NEVER: Final = float("-inf")
 AFTER: Final = (0.0, 0.8, 1.8, 4.8, 9.8)
-"""Seconds after a movement at which rows are hurried, a little less than whole ones: ticks come a second apart."""
+"""Seconds after a change at which rows are fetched early, a little less than whole seconds: ticks are a second apart.
+"""
 SETTLED: Final = 20.0
-"""Seconds after a movement at which rows are hurried for the last time; later where the venue was seen to be later."""
+"""Seconds after a change of the last early fetch; later where the venue was seen to be later."""
 FIRST_LOOKS: Final = 2.0
-"""Seconds from the first of many movements for which each is looked into by itself."""
+"""Seconds from the first of many changes for which each change causes its own fetches."""
 DECISIVE: Final = 3
-"""Readings that decide what a movement was: at once, after ten seconds, and the last."""
+"""Fetches that explain a change: the immediate one, the one after ten seconds, and the last."""
 LAG_KEPT: Final = 3600.0
-"""Seconds for which a lag that was measured is told."""
+"""Seconds for which a measured lag is reported."""
 LAG_STEP: Final = 5000
-"""Milliseconds: of a row that came between two readings further apart than this nobody knows when."""
+"""Largest gap between two fetches, in milliseconds, that counts as lag of a row: within a longer gap the time is
+unknown."""
 
 
 class Allowance:
-    """So many questions a minute; all of them at once at first, and `saved` where they are fewer."""
+    """A number of requests a minute, all of them available at the start; at least `saved` are saved up."""
 
     def __init__(self, a_minute: int, saved: int) -> None:
         self._a_minute = a_minute
@@ -51,7 +52,7 @@ class Allowance:
 
     @property
     def pace(self) -> float:
-        """Seconds from one question to the next, where they are spread evenly."""
+        """Seconds between two requests that are spread evenly."""
         return 60 / self._a_minute
 
     def left(self, now: float) -> int:
@@ -61,7 +62,7 @@ class Allowance:
         return int(self._left)
 
     def left_after(self, now: float, seconds: float) -> float:
-        """What there will be by then if nothing is asked."""
+        """The requests that will be left after so many seconds without one."""
         self.left(now)
         return self._left + self._within(seconds)
 
@@ -73,13 +74,13 @@ class Allowance:
 
 
 class RowList(Generic[Row]):
-    """Rows of one kind. Times in seconds of the loop's clock, `asked_at` in ms of our own clock."""
+    """Rows of one kind. Times are in seconds of the loop's clock, `asked_at` in ms of our own clock."""
 
     def __init__(self, kind: str, part: Part[bool], allowance: Allowance) -> None:
         self.part = part
         self.allowance = allowance
         self.asked_at: int | None = None
-        """When the question that was answered last was asked."""
+        """The time of the last successful request."""
         self._hurried_at = self._moved_at = self._burst_at = NEVER
         self._since: int | None = None
         self._look_back = LOOK_BACK[kind]
@@ -88,15 +89,15 @@ class RowList(Generic[Row]):
         self._lags: deque[tuple[float, float]] = deque()
 
     def look_back_to(self, since: int, now: int) -> None:
-        """Ask from then on at first, in ms, if that is earlier than without it."""
+        """Start the first fetch at that time, in ms, if that is earlier than the usual start."""
         self._since = min(now - self._look_back, max(since - OVERLAP, now - LONGEST_LOOK_BACK))
 
     def since(self, now: int) -> int:
-        """From when on, in ms, rows are to be asked for."""
+        """The start, in ms, of the next fetch."""
         return now - self._look_back if self._since is None else self._since
 
     def is_hurried(self, now: float, moved_at: float, settled: float, questions: int = 1) -> bool:
-        """Whether the rows are wanted before their time: something moved at `moved_at`. `questions`: of one reading."""
+        """Whether rows are fetched early because of a change at `moved_at`. `questions`: requests of one fetch."""
         if self.part.why is not None:
             return False  # after a failure they are due again by themselves
         read, age = self.part.at - moved_at, now - moved_at
@@ -110,17 +111,17 @@ class RowList(Generic[Row]):
         if wanted[-1] >= AFTER[-1] or now - self._hurried_at >= pace:
             return self.allowance.left(now) > 0
         if moved_at - self._burst_at > FIRST_LOOKS:
-            return False  # it goes on: what the allowance has is spread over it
-        # This one, the one after ten seconds, and the last.
+            return False  # changes continue: the allowance is spread over them
+        # This fetch, the one after ten seconds, and the last.
         return self.allowance.left_after(now, settled - age) >= DECISIVE * max(questions, 1)
 
     def hurry(self, now: float, questions: int) -> None:
-        """They are asked for before their time, by so many questions."""
+        """Record an early fetch with so many requests."""
         self.allowance.spend(questions)
         self._hurried_at = now
 
     def took(self, rows: Iterable[Row], asked_at: int, lag_of: Callable[[Row], float | None], now: float) -> None:
-        """Rows of a question asked at `asked_at`; `lag_of`: how late one of them is, in seconds, if it is late."""
+        """Record the rows of a fetch at `asked_at`; `lag_of`: the lag of a row in seconds, if it is late."""
         for row in rows:
             if row.id not in self._known:
                 self._known[row.id], self._new[row.id] = None, row
@@ -133,17 +134,17 @@ class RowList(Generic[Row]):
         self.asked_at, self._since = asked_at, asked_at - OVERLAP
 
     def lag(self, now: float) -> float | None:
-        """The most by which a row was late in the last hour, in seconds; None until one was."""
+        """The largest lag of a row in the last hour, in seconds; None where no row was late."""
         while self._lags and now - self._lags[0][0] > LAG_KEPT:
             self._lags.popleft()
         return max((lag for _, lag in self._lags), default=None)
 
     def is_known(self, now: float) -> bool:
-        """Whether the last reading brought rows, not too long ago: those that could not be asked for may be there."""
+        """Whether the last fetch succeeded and is recent; later rows may exist."""
         return bool(self.part.known(now)) and self.part.why is None
 
     def news(self, now: float) -> tuple[Row, ...] | None:
-        """The rows that were not told before; None where they are not known."""
+        """The rows that no earlier snapshot had; None where the rows are unknown."""
         if not self.is_known(now):
             return None
         new, self._new = tuple(self._new.values()), {}
@@ -151,11 +152,11 @@ class RowList(Generic[Row]):
 
 
 def _agreeing(rows: Iterable[Any]) -> tuple[Any, ...]:
-    """UnreadableError where one answer tells two amounts under one id: which is true, nobody knows."""
+    """UnreadableError where one answer has two amounts under one id: neither can be trusted."""
     found: dict[str, Any] = {}
     for row in rows:
         if found.setdefault(row.id, row).amount != row.amount:
-            raise UnreadableError(f"{row.id} is told twice, once of {found[row.id].amount} and once of {row.amount}")
+            raise UnreadableError(f"{row.id} is listed twice, with the amounts {found[row.id].amount} and {row.amount}")
     return tuple(found.values())
 
 
@@ -163,7 +164,7 @@ class Ledger:
     """Fills and flows of one account."""
 
     def __init__(self, client: Client, dialect: Dialect, phase: float, read: ReadPart) -> None:
-        """`read`: reads a part, and keeps why that failed."""
+        """`read`: fetches a part and records the cause of a failure."""
         ages = dialect.ages
         self._client = client
         self._dialect = dialect
@@ -173,51 +174,54 @@ class Ledger:
         self.flows: RowList[Flow] = RowList("flows", Part(ages.flows, phase), flows)
         self._moved_at = NEVER
         self._touched: dict[str, float] = {}
-        """Symbol → when it moved last."""
+        """Symbol → time of its last change."""
         self._asked_for: dict[str, float] = {}
-        """Symbol → when its fills were asked for last, with an answer; the same of every symbol where none is named."""
+        """Symbol → time of the last successful request for its fills; the same time for all where requests name no
+        symbol."""
         self._traded: dict[str, datetime] = {}
         self._remembered: tuple[str, ...] = ()
 
-    # What happened
+    # Changes
 
     def remember(self, symbols: Collection[str], since: datetime | None) -> None:
-        """Symbols that were held before this reading began."""
+        """Set the symbols that were held before this run began."""
         self._remembered = tuple(symbols)
         if since is not None:
-            then, now = int(since.timestamp() * 1000), self._now()
+            then, now = int(since.timestamp() * 1000), self._client.now_ms()
             self.fills.look_back_to(then, now)
             self.flows.look_back_to(then, now)
 
     def begin(self, symbols: Iterable[str], now: float) -> None:
-        """The first look at the account, which holds `symbols`. What happened before has been written down by now."""
+        """Begin with the first snapshot, of an account that holds `symbols`. The venue has written down earlier rows by
+        now."""
         known = (symbol for symbol in self._remembered if symbol in self._dialect.rules)
         self._touched = dict.fromkeys((*symbols, *known), now - LATE_ROWS)
 
     def stir(self, symbols: Iterable[str], now: float) -> None:
-        """Something was done, or the venue said that something happened: fills are worth a look."""
+        """Record an order or a stream message: fills are fetched soon."""
         self._touched |= dict.fromkeys(symbols, now)
         self._soon(self.fills.part)
 
     def moved(self, symbols: Collection[str], held: Collection[str], now: float) -> None:
-        """Money has moved, or positions in `symbols`: rows are wanted in this snapshot.
+        """Record a change of balances, or of positions in `symbols`: rows are fetched in this snapshot.
 
-        Where money moved alone and no ledger tells whose trades did it, it may be those of anything that is `held`.
+        Where only balances changed and no ledger names the traded symbols, the trades may concern anything that is
+        `held`.
         """
         is_silent = self._dialect.fills_need_symbol and not self._dialect.trades_in_flows
         self.stir(symbols or (held if is_silent else ()), now)
         self._moved_at = now
 
     def expire(self) -> None:
-        """Both are due at the next snapshot."""
+        """Make both due at the next snapshot."""
         self.fills.part.due = self.flows.part.due = NEVER
 
-    # Reading
+    # Fetching
 
     async def read(self, now: float) -> None:
-        """Ask for what is due, or wanted because something moved."""
+        """Fetch what is due, or is needed because of a change."""
         settled = max(SETTLED, self.lag(now) or 0.0)
-        asked, since = [], self.fills.since(self._now())
+        asked, since = [], self.fills.since(self._client.now_ms())
         is_hurried = self.flows.is_hurried(now, self._moved_at, settled)
         if is_hurried or self.flows.part.due <= now:
             if is_hurried:
@@ -233,10 +237,11 @@ class Ledger:
             await self._read_fills(symbols[:MOST_SYMBOLS], since, now)
 
     async def _read_flows(self) -> None:
-        await self._rows(self.flows, self._dialect.flows, self.flows.since(self._now()), lambda _: self.flows.asked_at)
+        since = self.flows.since(self._client.now_ms())
+        await self._rows(self.flows, self._dialect.flows, since, lambda _: self.flows.asked_at)
 
     async def _read_fills(self, symbols: list[str], since: int, now: float) -> None:
-        """Where symbols must be named, each is asked for until a while after it moved."""
+        """Where requests name symbols, each symbol is included until a while after its last change."""
         ask = partial(self._dialect.fills, symbols)
         if not await self._rows(self.fills, ask, since, self._asked_before):
             return
@@ -248,8 +253,8 @@ class Ledger:
             self._soon(self.fills.part)
 
     def _symbols(self, now: float, *, is_hurried: bool) -> list[str]:
-        """Those whose fills are asked for: those first that were not for the longest."""
-        # What was taken off the venue's list is held on, and has no market to ask for fills of.
+        """The symbols whose fills are fetched, those with the oldest fetch first."""
+        # A delisted symbol may still be held, and has no market whose fills can be requested.
         listed = (it for it in self._touched if it in self._dialect.rules)
         order = sorted(listed, key=lambda it: (self._asked_for.get(it, NEVER), self._touched[it]))
         if not self._dialect.fills_need_symbol:
@@ -262,12 +267,12 @@ class Ledger:
         return order[:most]
 
     def _unasked(self) -> list[str]:
-        """Symbols that were not asked for since they moved."""
+        """Symbols without a fetch since their last change."""
         rules = self._dialect.rules
         return [it for it, at in self._touched.items() if it in rules and self._asked_for.get(it, NEVER) < at]
 
     def _newly_traded(self, since: int, now: float) -> list[str]:
-        """Symbols whose trades the ledger tells for the first time, and which were not asked for in this snapshot."""
+        """Symbols with a new trade in the ledger and without a fetch in this snapshot."""
         if not self._dialect.trades_in_flows or self.flows.part.why is not None:
             return []
         latest = self._dialect.traded()
@@ -287,7 +292,7 @@ class Ledger:
         since: int,
         asked_before: Callable[[Any], int | None],
     ) -> bool:
-        asked_at, now = self._now(), asyncio.get_running_loop().time()
+        asked_at, now = self._client.now_ms(), asyncio.get_running_loop().time()
         found: list[Any] = []
 
         async def is_told() -> bool:
@@ -301,33 +306,35 @@ class Ledger:
         return True
 
     def _asked_before(self, fill: Fill) -> int | None:
-        """When the last reading was asked for that should have had this fill, in ms of our clock."""
+        """The time, in ms of our clock, of the last fetch that should have included this fill."""
         if not self._dialect.fills_need_symbol:
             return self.fills.asked_at
         asked = self._asked_for.get(fill.symbol)
-        return None if asked is None else self._now() - int((asyncio.get_running_loop().time() - asked) * 1000)
+        if asked is None:
+            return None
+        return self._client.now_ms() - int((asyncio.get_running_loop().time() - asked) * 1000)
 
     def _lag_of(self, row: Fill | Flow, before: int | None, asked_at: int) -> float | None:
-        """Seconds by which a row is late: it is older than the reading `before`, which did not have it.
+        """Seconds by which a row is late: it is older than the fetch `before`, which did not include it.
 
-        A row that is older than questions go back is dated by something else than its money.
+        A row that is older than the overlap of fetches has another date than its change of the balance.
         """
         late = 0 if before is None else before - self._ours(row.at)
         if before is None or not 0 < late < OVERLAP:
             return None
         return (late + min(LAG_STEP, asked_at - before)) / 1000
 
-    # What is known
+    # State
 
     def fills_as_of(self, now: float) -> datetime | None:
-        """Venue time up to which every fill is known; None while a symbol that moved has not been asked for."""
+        """Venue time up to which every fill is known; None while the fills of a changed symbol were not fetched."""
         if "fills" not in self._dialect.rows_whole or not self.fills.is_known(now):
             return None
         if not self._dialect.fills_need_symbol:
             return self._venue_time(self.fills.asked_at)
         if self._unasked():
             return None
-        # What no ledger tells of has not traded; without such a ledger, what has not moved.
+        # A symbol without a trade in the ledger has not traded; without such a ledger, one without a change has not.
         return self.flows_as_of(now) if self._dialect.trades_in_flows else self._venue_time(self.fills.asked_at)
 
     def flows_as_of(self, now: float) -> datetime | None:
@@ -336,7 +343,7 @@ class Ledger:
         return self._venue_time(self.flows.asked_at) if whole else None
 
     def lag(self, now: float) -> float | None:
-        """How late rows come, in seconds; None until one came late."""
+        """The lag of rows in seconds; None where no row was late."""
         lags = (self.fills.lag(now), self.flows.lag(now))
         return max((lag for lag in lags if lag is not None), default=None)
 
@@ -344,11 +351,8 @@ class Ledger:
         return None if ours is None else self._client.venue_time(ours)
 
     def _ours(self, at: datetime) -> int:
-        """Milliseconds of our clock at a time of the venue."""
+        """Milliseconds of our clock at a venue time."""
         return int(at.timestamp() * 1000 - (self._client.skew_ms or 0.0))
-
-    def _now(self) -> int:
-        return int(self._client.now().timestamp() * 1000)
 
     def _soon(self, part: Part[Any]) -> None:
         part.due = min(part.due, part.at + self._dialect.ages.rows_least)

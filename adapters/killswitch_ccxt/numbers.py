@@ -1,17 +1,22 @@
-"""Numbers, flags and times as venues write them, read exactly or not at all."""
+"""Reading of a venue's answers: numbers, flags, times, objects and lists, read exactly or not at all."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from killswitch.model.magnitude import LONGEST, readable_number
 
+T = TypeVar("T")
+Cursor = TypeVar("Cursor")
+Row = Mapping[str, Any]
+"""One object of an answer, as JSON gives it or as ccxt parses it."""
 ODD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What reading an answer raises that has another shape than any that is known."""
+"""Exceptions that an answer of an unknown shape raises."""
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _ROUNDED = re.compile(r"[0-9.]+[eE][+][0-9]+")
 _YES = frozenset({"true", "yes", "y", "1"})
@@ -19,20 +24,21 @@ _NO = frozenset({"false", "no", "n", "0"})
 
 
 class UnreadableError(Exception):
-    """A row makes no sense; the message names it. The part of the snapshot that it is in is malformed."""
+    """A row makes no sense; the message names the row. The part of the snapshot with the row is malformed."""
 
 
 class NoSuchSymbolError(UnreadableError):
-    """A row is about a symbol that the venue's rules do not have: perhaps not yet."""
+    """A row has a symbol that the venue's rules do not have, perhaps not yet."""
 
 
 def shapeless(error: Exception) -> str:
-    """What is said of an answer that cannot be taken apart. The kind of error, since its words alone may be a name."""
-    return f"the answer has no known shape: {type(error).__name__}: {error}"
+    """The message for an answer of an unknown shape. It names the kind of error, because the text alone may be a mere
+    name."""
+    return f"the answer has an unknown shape: {type(error).__name__}: {error}"
 
 
 def decimal(value: Any) -> Decimal | None:
-    """The number, exactly as written; None for nothing. UnreadableError for what is none or beyond measure."""
+    """The number, exactly as written; None for nothing. UnreadableError for text that is no number or is too large."""
     if value is None:
         return None
     text = value if isinstance(value, str) else str(value)
@@ -43,7 +49,7 @@ def decimal(value: Any) -> Decimal | None:
 
 @lru_cache(maxsize=8192)
 def _decimal(text: str) -> Decimal | None:
-    """Remembered, since most numbers of an account are the same ones as a second ago, or zero."""
+    """Cached, since most numbers of an account are those of the last snapshot, or zero."""
     if not text:
         return None
     found = readable_number(text)
@@ -52,14 +58,22 @@ def _decimal(text: str) -> Decimal | None:
     return found
 
 
+def optional(value: Any) -> Decimal | None:
+    """A number that is not needed: an unreadable one is unknown and affects nothing else."""
+    try:
+        return decimal(value)
+    except UnreadableError:
+        return None
+
+
 def positive(value: Any) -> Decimal | None:
-    """A price or the like: zero and less are how venues write that there is none."""
+    """A price or the like; None for zero and less, which venues write for a missing price."""
     found = decimal(value)
     return found if found is not None and found > 0 else None
 
 
 def needed(value: Any, what: str) -> Decimal:
-    """The number; UnreadableError where it is missing or none, which says what it is about."""
+    """The number; UnreadableError where it is missing or unreadable, with `what` it is in the message."""
     try:
         found = decimal(value)
     except UnreadableError as error:
@@ -70,29 +84,45 @@ def needed(value: Any, what: str) -> Decimal:
 
 
 def text(value: Any) -> str | None:
-    """A name or a number that is one; None for nothing. UnreadableError for what is neither, or has lost digits.
+    """A name, or a number that serves as one; None for nothing. UnreadableError for other types and for rounded
+    numbers.
 
-    An id that a JSON reader or ccxt has made a float of (`1e+300`) is the same text for many ids.
+    An id that a JSON reader or ccxt has parsed as a float (`1e+300`) is the same text for many ids.
     """
     if value is None or value == "":
         return None
     if isinstance(value, bool | dict | list):
-        raise UnreadableError(f"{value!r} is no name")
+        raise UnreadableError(f"{value!r} is no id")
     found = str(value)
     if isinstance(value, float) or _ROUNDED.fullmatch(found):
-        raise UnreadableError(f"{found} is no name: a number that was rounded has lost its digits")
+        raise UnreadableError(f"{found} is no id: a rounded number has lost its digits")
     return found
 
 
+def identifier(value: Any, what: str) -> str:
+    """The id, as `text` reads it; UnreadableError where it is missing."""
+    found = text(value)
+    if found is None:
+        raise UnreadableError(f"{what} has no id")
+    return found
+
+
+def one_of(table: Mapping[str, T], value: Any, what: str) -> T:
+    """The entry of `table` for a value of the venue. UnreadableError for a value that is not in it."""
+    if str(value) not in table:
+        raise UnreadableError(f"{what}: unknown value {value!r}")
+    return table[str(value)]
+
+
 def told_of(value: Any, what: str) -> str:
-    """A word that decides; UnreadableError where it is missing, or is no word."""
+    """A text that decides about the meaning of a row; UnreadableError where it is missing or no text."""
     if not isinstance(value, str) or not value:
-        raise UnreadableError(f"{what}: {value!r} is no word")
+        raise UnreadableError(f"{what}: {value!r} is no text")
     return value
 
 
 def not_negative(value: Decimal | None) -> Decimal | None:
-    """What is never less than zero: a negative one is not known."""
+    """A quantity that is never negative; a negative one is unknown."""
     return value if value is None or value >= 0 else None
 
 
@@ -112,14 +142,20 @@ def above_zero(value: Any, what: str) -> Decimal:
     return found
 
 
+def total(amounts: Iterable[Decimal | None]) -> Decimal | None:
+    """The sum; None where one of the amounts is unknown."""
+    found = list(amounts)
+    return None if None in found else sum((it for it in found if it is not None), Decimal(0))
+
+
 def any_flag(*values: Any) -> bool | None:
-    """Whether one of them is a yes; None where none is, and one of them is not told."""
+    """Whether one of them is true; None where none is true and one is unknown."""
     found = [flag(value) for value in values]
     return True if True in found else None if None in found else False
 
 
 def flag(value: Any) -> bool | None:
-    """A yes or no in any of the ways in which venues write one; None for nothing and for anything else."""
+    """A boolean in any of the forms that venues use; None for everything else."""
     if isinstance(value, bool):
         return value
     text = str(value).strip().lower()
@@ -127,7 +163,7 @@ def flag(value: Any) -> bool | None:
 
 
 def instant(milliseconds: Any) -> datetime | None:
-    """The UTC time; None for nothing. UnreadableError for what is no time, and for a negative one."""
+    """The UTC time; None for nothing. UnreadableError for text that is no time, and for a time before 1970."""
     if milliseconds is None or milliseconds == "":
         return None
     try:
@@ -135,5 +171,63 @@ def instant(milliseconds: Any) -> datetime | None:
     except (OverflowError, OSError, TypeError, ValueError):
         found = None
     if found is None or found < EARLIEST:
-        raise UnreadableError(f"{milliseconds!r} is no time in milliseconds")
+        raise UnreadableError(f"{milliseconds!r} is no time in ms")
     return found
+
+
+def time_of(milliseconds: Any, what: str) -> datetime:
+    """The UTC time, as `instant` reads it; UnreadableError where it is missing."""
+    found = instant(milliseconds)
+    if found is None:
+        raise UnreadableError(f"{what} has no time")
+    return found
+
+
+def value_at(answer: Any, *names: str) -> Any:
+    """The value under nested names of an answer; None where one of the objects on the way is none."""
+    for name in names:
+        answer = answer.get(name) if isinstance(answer, Mapping) else None
+    return answer
+
+
+def object_at(answer: Any, *names: str) -> Row:
+    """The object under nested names of an answer. UnreadableError where there is none."""
+    found = value_at(answer, *names)
+    if not isinstance(found, Mapping):
+        raise UnreadableError(f"the answer has no object `{'.'.join(names)}`" if names else "the answer is no object")
+    return found
+
+
+def rows_at(answer: Any, *names: str) -> list[Row]:
+    """The list of objects under nested names of an answer. UnreadableError where there is none."""
+    found = value_at(answer, *names)
+    if not isinstance(found, list) or not all(isinstance(it, Mapping) for it in found):
+        raise UnreadableError(f"the answer has no list `{'.'.join(names)}`" if names else "the answer is no list")
+    return found
+
+
+async def every_page(
+    page: Callable[[Cursor | None], Awaitable[tuple[list[Row], Cursor | None]]], most: int, what: str
+) -> list[Row]:
+    """The rows of all pages of a list.
+
+    `page` fetches the page at a cursor, which is None for the first one, and returns its rows and the cursor of the
+    next page, None after the last one. UnreadableError where the list has more than `most` pages: a part of it would
+    pass for the whole list.
+    """
+    found: list[Row] = []
+    cursor: Cursor | None = None
+    for _ in range(most):
+        rows, cursor = await page(cursor)
+        found += rows
+        if cursor is None:
+            return found
+    raise UnreadableError(f"{what}: the list does not end after {len(found)} rows")
+
+
+def parsed(parse: Callable[[list[dict[str, Any]]], list[Row]], rows: Iterable[Row]) -> list[Row]:
+    """The result of ccxt's parser for raw rows. UnreadableError where the parser fails."""
+    try:
+        return parse([dict(row) for row in rows])
+    except Exception as error:
+        raise UnreadableError(f"ccxt cannot parse the venue's rows: {type(error).__name__}: {error}") from error

@@ -1,15 +1,26 @@
-"""ccxt's orders → ours: resting ones for snapshots, reports for closing."""
+"""Conversion of ccxt's orders: open ones for snapshots, reports for closing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 from killswitch.model.order_type import order_type
 from killswitch.model.snapshot import Order, OrderSide, Side
-from killswitch.model.venue import OrderReport, OrderState
-from killswitch_ccxt.numbers import UnreadableError, at_least_zero, decimal, flag, instant, positive, text
+from killswitch.model.venue import MalformedAnswerError, OrderReport, OrderState, VenueError
+from killswitch_ccxt.numbers import (
+    Row,
+    UnreadableError,
+    at_least_zero,
+    decimal,
+    flag,
+    identifier,
+    instant,
+    one_of,
+    positive,
+    text,
+)
 
 STATES: Final[Mapping[str, OrderState]] = {
     "open": "open",
@@ -19,44 +30,43 @@ STATES: Final[Mapping[str, OrderState]] = {
     "rejected": "rejected",
     "expired": "expired",
 }
-_SIDES: Final[Mapping[str, Side]] = {"long": "long", "short": "short"}
+ORDER_SIDES: Final[Mapping[str, OrderSide]] = {"buy": "buy", "sell": "sell"}
+SIDES: Final[Mapping[str, Side]] = {"long": "long", "short": "short"}
 
 
-def resting(rows: Iterable[Mapping[str, Any]]) -> tuple[Order, ...]:
-    """Every order, once. UnreadableError names the row that makes no sense, and an order that is told of two sizes."""
+def resting(rows: Iterable[Row]) -> tuple[Order, ...]:
+    """Every open order, once. UnreadableError names a row that makes no sense, and an order with two amounts."""
     found: dict[str, Order] = {}
     for order in map(_resting, rows):
         known = found.get(order.id, order)
         if (known.symbol, known.side, known.amount) != (order.symbol, order.side, order.amount):
-            raise UnreadableError(f"order {order.id} is told twice, and the two are not the same")
+            raise UnreadableError(f"order {order.id} is listed twice, and the two rows differ")
         found[order.id] = order
     return tuple(found.values())
 
 
-def report(row: Mapping[str, Any], symbol: str, currency: str | None = None) -> OrderReport:
-    """The venue's account of one order of `symbol`. A fee in another asset than the account's `currency` is unknown.
+def report(row: Row, symbol: str, currency: str | None = None) -> OrderReport:
+    """The report of one order of `symbol`. A fee in another asset than the account's `currency` is unknown.
 
-    An answer that only says that the order was taken is an open order of which nothing is filled yet, as far as known.
-    UnreadableError where what it says makes no sense.
+    An answer that only acknowledges the order is the report of an open order without fills. UnreadableError where the
+    answer makes no sense.
     """
-    number = _id(row)
+    number = identifier(row.get("id"), "an order")
     told = row.get("status")
-    if told is not None and told not in STATES:
-        raise UnreadableError(f"order {number}: {told!r} is no state of an order")
-    state = STATES["open" if told is None else told]
+    state = STATES["open"] if told is None else one_of(STATES, told, f"state of order {number}")
     amount, filled = decimal(row.get("amount")), decimal(row.get("filled"))
     if amount == 0 or (amount or 0) < 0 or (filled or 0) < 0:
-        raise UnreadableError(f"order {number} is one of {amount}, of which {filled} are filled")
+        raise UnreadableError(f"order {number} has the amount {amount}, of which {filled} is filled")
     if filled is None:
         if state == "filled" and amount is None:
-            raise UnreadableError(f"order {number} is filled, and nobody says how far")
+            raise UnreadableError(f"order {number} is filled, and the filled amount is missing")
         if state not in ("open", "rejected", "filled"):
-            raise UnreadableError(f"order {number} is {state}, and nobody says how far it was filled")
+            raise UnreadableError(f"order {number} is {state}, and the filled amount is missing")
         filled = amount if state == "filled" and amount is not None else Decimal(0)
     if state == "filled" and filled == 0:
-        raise UnreadableError(f"order {number} is filled, and nothing was filled of it")
+        raise UnreadableError(f"order {number} is filled, and its filled amount is 0")
     if state == "filled" and amount is not None and filled < amount:
-        state = "canceled"  # it came to its end before its amount
+        state = "canceled"  # it ended before its amount was filled
     return OrderReport(
         id=number,
         client_order_id=text(row.get("clientOrderId")),
@@ -69,18 +79,19 @@ def report(row: Mapping[str, Any], symbol: str, currency: str | None = None) -> 
     )
 
 
-def _resting(row: Mapping[str, Any]) -> Order:
-    number, symbol = _id(row), row.get("symbol")
+def _resting(row: Row) -> Order:
+    number, symbol = identifier(row.get("id"), "an order"), row.get("symbol")
     if not isinstance(symbol, str):
-        raise UnreadableError(f"order {number}: it has no symbol")
-    side = _side(row, number)
+        raise UnreadableError(f"order {number} has no symbol")
+    side = one_of(ORDER_SIDES, row.get("side"), f"side of order {number}")
     reduce_only = flag(row.get("reduceOnly"))
     trigger = positive(row.get("triggerPrice"))
     if trigger is None and reduce_only:
-        # On an order that opens, these are what is attached to it for later: it is no conditional order itself.
+        # On an order that opens, these belong to a stop that is attached for later: the order itself is not
+        # conditional.
         trigger = positive(row.get("stopLossPrice")) or positive(row.get("takeProfitPrice"))
     price = positive(row.get("price"))
-    position_side = _SIDES.get(str(row.get("positionSide")).lower())
+    position_side = SIDES.get(str(row.get("positionSide")).lower())
     if position_side is None and reduce_only:
         position_side = "long" if side == "sell" else "short"
     return Order(
@@ -101,25 +112,19 @@ def _resting(row: Mapping[str, Any]) -> Order:
     )
 
 
-def _id(row: Mapping[str, Any]) -> str:
-    number = text(row.get("id"))
-    if number is None:
-        raise UnreadableError("an order without an id")
-    return number
-
-
-def _side(row: Mapping[str, Any], number: str) -> OrderSide:
-    side = row.get("side")
-    if side == "buy":
-        return "buy"
-    if side == "sell":
-        return "sell"
-    raise UnreadableError(f"order {number}: it has no side")
-
-
-def _fee(row: Mapping[str, Any], currency: str | None) -> Decimal | None:
+def _fee(row: Row, currency: str | None) -> Decimal | None:
     fee = row.get("fee")
     if not isinstance(fee, Mapping):
         return None
     asset, cost = fee.get("currency"), decimal(fee.get("cost"))
     return cost if not cost or None in (asset, currency) or asset == currency else None
+
+
+async def outcome(sending: Awaitable[OrderReport]) -> OrderReport | VenueError:
+    """The result of one order of a batch: its report, or the error. An unreadable answer is a MalformedAnswerError."""
+    try:
+        return await sending
+    except VenueError as error:
+        return error
+    except UnreadableError as error:
+        return MalformedAnswerError(str(error))

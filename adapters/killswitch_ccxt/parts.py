@@ -1,4 +1,4 @@
-"""The parts of a snapshot: how old each is, how often it is read, and what moved between two readings."""
+"""The parts of a snapshot: their age, how often each is fetched, and what changed between two snapshots."""
 
 from __future__ import annotations
 
@@ -13,34 +13,33 @@ from killswitch_ccxt.equity import Wealth
 
 T = TypeVar("T")
 LOOK_BACK = {"fills": 3_600_000, "flows": 86_400_000}
-"""Milliseconds before the first reading from which on rows are asked for: what happened while nobody looked."""
+"""Milliseconds before the first snapshot from which on rows are fetched, to include what happened before the start."""
 OVERLAP = 180_000
-"""Milliseconds by which questions for rows overlap: venues write them down late, a minute and more in a storm."""
+"""Milliseconds by which fetches of rows overlap: venues write rows late, a minute and more in a storm."""
 LONGEST_LOOK_BACK = 86_400_000
-"""Milliseconds before the first reading from which on rows are asked for at most, however old the last one is."""
+"""Most milliseconds before the first snapshot from which on rows are fetched, however old the last known row is."""
 SHUT_RULES = 30.0
-"""Seconds between two times that rules are asked for while a market is shut in which something is held: closing waits
-for its opening."""
+"""Seconds between two fetches of rules while a held symbol's market is closed: closing waits for the opening."""
 RULES_AGAIN = 60.0
-"""Seconds between two times that rules are asked for because a symbol is not in them."""
+"""Seconds between two fetches of rules because a symbol is not in them."""
 KNOWN_ROWS = 20_000
-"""How many ids of rows are remembered, so that a row is told once."""
+"""Number of row ids that are remembered, so that each row is in one snapshot only."""
 KEPT = 4
-"""A part is kept for so many of its ages; after that it is unknown."""
+"""A part is valid for so many of its ages; after that it is unknown."""
 LATE_ROWS = 45.0
-"""For so many seconds after a movement its symbol's fills are asked for: venues write some of them down late."""
+"""Seconds after a change for which the symbol's fills are fetched: venues write some of them late."""
 MOST_SYMBOLS = 20
-"""Symbols whose fills are asked for in one reading, where the venue wants each named; the others follow."""
+"""Symbols whose fills one fetch requests, where the venue requires symbols; the others follow."""
 AGAIN = 5.0
-"""Seconds after which a part whose reading failed is due again, if its age is no less."""
+"""Seconds after a failed fetch at which the part is due again, if its age is not shorter."""
 
 
 @dataclass(slots=True)
 class Part(Generic[T]):
-    """What was read last of one thing, when, and when it is due again (seconds of the loop's clock).
+    """The last value of one part, its time, and when it is due again (seconds of the loop's clock).
 
-    `phase`: the fraction of `every` after which the second reading is due. Accounts that begin together would ask for
-    the same parts together for ever, and all of their answers would be here in the same moment.
+    `phase`: the fraction of `every` after which the second fetch is due. Without it, accounts that start together would
+    fetch the same parts at the same moment for ever.
     """
 
     every: float
@@ -49,69 +48,41 @@ class Part(Generic[T]):
     at: float = float("-inf")
     due: float = float("-inf")
     why: str | None = None
-    """Why the last reading failed; None if it did not."""
+    """Why the last fetch failed; None if it succeeded."""
 
     def known(self, now: float) -> T | None:
-        """The value, if it is young enough."""
+        """The value, if it is recent enough."""
         return self.value if now - self.at <= KEPT * self.every + AGAIN else None
 
     def took(self, value: T, now: float) -> None:
-        """It was read, by a question that was asked at `now`."""
+        """Record a value that was requested at `now`."""
         first = self.at == float("-inf")
         self.value, self.at, self.why = value, now, None
         self.due = now + self.every * (self.phase if first else 1.0)
 
 
 def phase_of(account: str) -> float:
-    """An account's fraction of every age: above 0, at most 1, and the same in every run."""
+    """The account's fraction of every age: above 0, at most 1, and the same in every run."""
     return (int.from_bytes(hashlib.sha256(account.encode()).digest()[:4]) + 1) / 2**32
 
 
-@dataclass(frozen=True, slots=True)
-class Ages:
-    """How often each part of a snapshot is read, in seconds; equity and positions every time. See `snapshot_reader`.
-
-    They keep a snapshot inside the venue's documented limits at a tick of one second. `quotes`: None where they are
-    not read, since the positions bring what is needed.
-    """
-
-    orders: float = 5.0
-    fills: float = 15.0
-    flows: float = 20.0
-    quotes: float | None = 10.0
-    mode: float = 60.0
-    states: float = 60.0
-    clock: float = 300.0
-    orders_least: float = 2.0
-    rows_least: float = 5.0
-    """The least time between two readings of all orders, and of fills or flows, however much moves meanwhile."""
-    rows_hurried: int = 6
-    """How many readings of flows a minute may be earlier than their age, because money or a position has moved."""
-    fills_hurried: int = 6
-    """The same of fills; each symbol counts, where symbols must be named. Together they weigh at most a tenth of what
-    the venue's limits leave to reading."""
-    hurried_saved: int = 3
-    """Hurried readings that even the smallest of these allowances saves up for the next movement."""
-    rules: float = 3600.0
-
-
 GONE_FOR: Final = 300.0
-"""Seconds for which the mark of a symbol is asked for that is held no more."""
+"""Seconds for which the mark of a symbol is fetched after its position is closed."""
 ROUNDING: Final = Decimal("1e-10")
-"""The share of a wallet that is no movement: some venues reckon with binary fractions, and round each time anew."""
+"""The share of a wallet below which a difference is rounding: some venues calculate with binary fractions."""
 Wallets = Mapping[str, Decimal]
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """Symbols whose position changed, and whether a wallet did."""
+    """Symbols whose position changed, and whether a wallet changed."""
 
     symbols: frozenset[str]
     money: bool
 
 
 class Movement:
-    """Of one account; times in seconds of the loop's clock."""
+    """Changes of one account; times in seconds of the loop's clock."""
 
     def __init__(self) -> None:
         self._sizes: dict[tuple[str, Side], Decimal] | None = None
@@ -119,7 +90,7 @@ class Movement:
         self._gone: dict[str, float] = {}
 
     def look(self, wealth: Wealth, positions: tuple[Position, ...], now: float) -> Moved | None:
-        """What is another than at the last look; None at the first one."""
+        """The changes since the last snapshot; None at the first one."""
         sizes, wallets = {position.key: position.contracts for position in positions}, wallets_of(wealth)
         before, self._sizes = self._sizes, sizes
         had, self._wallets = self._wallets, wallets
@@ -136,12 +107,12 @@ class Movement:
         return frozenset(symbol for symbol, _ in self._sizes or ()) | frozenset(self.gone(now))
 
     def gone(self, now: float) -> tuple[str, ...]:
-        """Symbols that were held in the last five minutes, and are no more."""
+        """Symbols that were held in the last five minutes and no longer are."""
         return tuple(sorted(symbol for symbol, at in self._gone.items() if now - at <= GONE_FOR))
 
 
 def wallets_of(wealth: Wealth) -> Wallets:
-    """Asset → amount that prices do not move; the whole account's cash where the balances do not tell."""
+    """Asset → amount that prices do not change; the whole account's cash where the balances do not state it."""
     balances = wealth.balances or ()
     told = {balance.asset: balance.wallet for balance in balances if balance.wallet is not None}
     if balances and len(told) == len(balances):

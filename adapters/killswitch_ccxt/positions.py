@@ -1,29 +1,29 @@
-"""ccxt's positions → ours."""
+"""Conversion of ccxt's positions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any
 
 from msgspec import structs
 
-from killswitch.model.snapshot import Position, Side
+from killswitch.model.snapshot import Position
 from killswitch_ccxt.instruments import Quote, is_whole
-from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed, positive
+from killswitch_ccxt.numbers import NoSuchSymbolError, Row, UnreadableError, decimal, needed, one_of, positive
+from killswitch_ccxt.orders import SIDES
 
-Rules = Mapping[str, Mapping[str, Any]]
+Rules = Mapping[str, Row]
 """ccxt's markets by symbol."""
 
 
 def positions(
-    rows: Iterable[Mapping[str, Any]],
+    rows: Iterable[Row],
     rules: Rules,
-    refine: Callable[[Position, Mapping[str, Any]], Position] | None = None,
+    refine: Callable[[Position, Row], Position] | None = None,
 ) -> tuple[Position, ...]:
-    """Every row with a size. `refine` adds what only the venue's own row (`info`) tells.
+    """Every row with a size. `refine` adds what only the venue's own row (`info`) states.
 
-    UnreadableError names the row that makes no sense: then none of them is trusted.
+    UnreadableError names a row that makes no sense: then no position is trusted.
     """
     found = []
     for row in rows:
@@ -32,25 +32,25 @@ def positions(
             found.append(position if refine is None else refine(position, row.get("info") or {}))
     keys = [it.key for it in found]
     if len(set(keys)) != len(keys):
-        raise UnreadableError(f"the venue shows a position twice: {sorted(keys)}")
+        raise UnreadableError(f"the venue lists a position twice: {sorted(keys)}")
     return tuple(found)
 
 
-def _position(row: Mapping[str, Any], rules: Rules) -> Position | None:
+def _position(row: Row, rules: Rules) -> Position | None:
     symbol = row.get("symbol")
     size = decimal(row.get("contracts"))
     if size == 0:
         return None
     if size is None:
-        raise UnreadableError(f"position {symbol}: its size is missing")
+        raise UnreadableError(f"position {symbol} has no size")
     if not isinstance(symbol, str) or symbol not in rules:
         raise NoSuchSymbolError(f"position {symbol!r}: the venue's rules have no such symbol")
     if not is_whole(rules[symbol]):
-        raise UnreadableError(f"position {symbol}: the venue's rules do not say what it is a contract of")
+        raise UnreadableError(f"position {symbol}: the venue's rules do not state the underlying of the contract")
     mark = positive(row.get("markPrice"))
     position = Position(
         symbol=symbol,
-        side=_side(row, symbol),
+        side=one_of(SIDES, row.get("side"), f"side of position {symbol}"),
         contracts=abs(size),
         entry_price=positive(row.get("entryPrice")),
         mark_price=mark,
@@ -65,14 +65,15 @@ def _position(row: Mapping[str, Any], rules: Rules) -> Position | None:
 
 
 def contracts(found: tuple[Position, ...], rules: Rules) -> tuple[Position, ...]:
-    """Themselves. UnreadableError where the rules of one do not make a contract of it: it would be a spot holding."""
+    """The positions unchanged. UnreadableError where the rules do not make one a contract: it would pass for a spot
+    holding."""
     odd = [position.symbol for position in found if not rules[position.symbol].get("contract")]
     if odd:
-        raise UnreadableError(f"the venue's rules do not say what {', '.join(odd)} is a contract of")
+        raise UnreadableError(f"the venue's rules do not state the underlying of {', '.join(odd)}")
     return found
 
 
-def worth(position: Position, rule: Mapping[str, Any]) -> Decimal | None:
+def worth(position: Position, rule: Row) -> Decimal | None:
     """contracts × contract size × mark; ÷ mark for an inverse contract; None without a mark or a size."""
     size, mark = positive(rule.get("contractSize")), position.mark_price
     if rule.get("spot"):
@@ -83,8 +84,8 @@ def worth(position: Position, rule: Mapping[str, Any]) -> Decimal | None:
     return base / mark if rule.get("inverse") else base * mark
 
 
-def quoted(position: Position, quote: Quote, rule: Mapping[str, Any], currency: str) -> Position:
-    """With what the market says, where the position itself does not; its notional too, if that is in `currency`."""
+def quoted(position: Position, quote: Quote, rule: Row, currency: str) -> Position:
+    """The position with prices of the market where it has none itself; with a notional, if that is in `currency`."""
     is_marked = position.mark_price is not None
     fuller = structs.replace(
         position,
@@ -100,15 +101,35 @@ def quoted(position: Position, quote: Quote, rule: Mapping[str, Any], currency: 
     return structs.replace(fuller, notional=worth(fuller, rule))
 
 
-def in_currency(rule: Mapping[str, Any], currency: str) -> bool:
-    """Whether what ccxt tells of a position is money of the account: an inverse contract is counted in its coin."""
+def settles(rule: Row, symbol: object) -> None:
+    """UnreadableError where a contract settles in a coin that it is not of: it may be one of the account's."""
+    if rule.get("settle") not in (rule.get("base"), rule.get("quote")):
+        raise UnreadableError(f"position {symbol}: the venue's rules do not state the settlement coin")
+
+
+def sized(rows: Sequence[Row], field: str) -> list[Row]:
+    """The venue's rows with a size in `field`. UnreadableError for a missing size, and for one below zero."""
+    sizes = [needed(row.get(field), f"the size of {row.get('symbol')}") for row in rows]
+    odd = [str(row.get("symbol")) for row, size in zip(rows, sizes, strict=True) if size < 0]
+    if odd:
+        raise UnreadableError(f"positions with a negative size: {', '.join(odd)}")
+    return [row for row, size in zip(rows, sizes, strict=True) if size]
+
+
+def converted(position: Position, rate: Decimal | None) -> Position:
+    """The position with its money times `rate`; None where `rate` is unknown."""
+
+    def money(amount: Decimal | None) -> Decimal | None:
+        return None if amount is None or rate is None else amount * rate
+
+    return structs.replace(
+        position,
+        notional=money(position.notional),
+        margin=money(position.margin),
+        unrealized_pnl=money(position.unrealized_pnl),
+    )
+
+
+def in_currency(rule: Row, currency: str) -> bool:
+    """Whether ccxt's amounts of a position are in the account's currency: an inverse contract has them in its coin."""
     return not rule.get("inverse") or rule.get("settle") == currency
-
-
-def _side(row: Mapping[str, Any], symbol: str) -> Side:
-    side = row.get("side")
-    if side == "long":
-        return "long"
-    if side == "short":
-        return "short"
-    raise UnreadableError(f"position {symbol}: it has a size and no side")

@@ -1,4 +1,4 @@
-"""What is kept of every request that a ccxt client makes: the venue's answer, its own counts, and how long it took."""
+"""Capture of every request of a ccxt client: the venue's answer, the venue's own counts, and the duration."""
 
 from __future__ import annotations
 
@@ -14,37 +14,21 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import localcontext
 from functools import cache
-from typing import Any, ClassVar, NoReturn, Protocol
+from typing import Any, ClassVar, NoReturn
 from urllib.parse import urlsplit
 
 from killswitch.model.magnitude import LONGEST, READABLE_POWER, readable_number
 from killswitch.model.snapshot import Health
+from killswitch.transport import LARGEST_ANSWER
 from killswitch.transport.sessions import guarded_session
+from killswitch_ccxt.errors import Answer
 from killswitch_ccxt.numbers import UnreadableError
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A venue's answer: status, headers (names in lower case), parsed body (or None), its text, the path asked for."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: Any
-    text: str
-    path: str
-
-    @property
-    def retry_after(self) -> float | None:
-        """Seconds, where the venue says them."""
-        try:
-            return float(self.headers["retry-after"])
-        except (KeyError, ValueError):
-            return None
+from killswitch_ccxt.traits import Exchange
 
 
 @dataclass(slots=True)
 class Tally:
-    """What a stretch of work was like: requests made, what went wrong, seconds spent waiting for the network."""
+    """Counters of a span of work: requests, failures, and seconds of waiting for the network."""
 
     requests: int = 0
     errors: int = 0
@@ -55,7 +39,7 @@ class Tally:
     paths: list[str] = field(default_factory=list)
 
     def health(self, seconds: float, clock_skew_ms: float | None) -> Health:
-        """As a snapshot tells it, which took so many `seconds`."""
+        """The health in a snapshot that took so many `seconds`."""
         return Health(
             latency_ms=seconds * 1000,
             requests=self.requests,
@@ -69,21 +53,21 @@ class Tally:
 
 @dataclass(slots=True)
 class Course:
-    """One call while it is under way: its last request, and whether and how that was answered."""
+    """One call in progress: its last request, and whether and how that was answered."""
 
     tally: Tally
     method: str = "GET"
     answer: Answer | None = None
     taken: bool = False
-    """Whether that answer was a good one and has been used: what fails afterwards is not its doing."""
+    """Whether the answer was good and has been processed: it is not the cause of a later failure."""
     begun: int = 0
     place: str = ""
-    """Where that request went: `host:port`, nothing of a user or a path."""
+    """Destination of the request: `host:port`, without user and path."""
     sent_at: float = 0.0
 
 
 MOST_DECIMALS = 1000
-"""Of a number of ccxt's while it is made of others."""
+"""Most decimals of ccxt's exact numbers during a calculation."""
 
 COURSE: ContextVar[Course] = ContextVar("killswitch_ccxt_course")
 TALLY: ContextVar[Tally] = ContextVar("killswitch_ccxt_tally")
@@ -94,7 +78,7 @@ _HEADERS: ContextVar[Mapping[str, str]] = ContextVar("killswitch_ccxt_headers")
 
 @contextmanager
 def sent_with(headers: Mapping[str, str]) -> Iterator[None]:
-    """Requests inside have these headers too, which no signature is about."""
+    """Add headers to the requests inside the block; the signature does not cover them."""
     token = _HEADERS.set(headers)
     try:
         yield
@@ -103,24 +87,13 @@ def sent_with(headers: Mapping[str, str]) -> Iterator[None]:
 
 
 class UnsignableError(Exception):
-    """The credentials cannot be used to sign with, so that nothing was sent. Says nothing of what they are."""
-
-
-class CountedExchange(Protocol):
-    """What is kept of an exchange's answers, and how large one may be."""
-
-    largest_answer: ClassVar[int]
-
-    @classmethod
-    def used_from(cls, headers: Mapping[str, str], path: str) -> Mapping[str, int]:
-        """What the venue's headers (names in lower case) say of its own count: limit → units."""
-        ...
+    """The credentials cannot be used for signing, so nothing was sent. The message does not repeat them."""
 
 
 class Heard:
-    """Mixed into a ccxt class: keeps what is needed to say afterwards what a failure was."""
+    """Mixin of a ccxt class that captures what explains a failure afterwards."""
 
-    ks_dialect: ClassVar[type[CountedExchange]]
+    ks_dialect: ClassVar[type[Exchange]]
     ks_clock: Callable[[], datetime] | None = None
     ks_used: dict[str, int]
     ks_session: Any = None
@@ -132,9 +105,9 @@ class Heard:
     options: dict[str, Any]
 
     def open(self, *arguments: Any) -> None:
-        """Called before every request. Reading the certificates takes 20 ms, and each client would do it again.
+        """Called before every request. It shares the certificates, whose loading takes 20 ms for each client.
 
-        What ccxt has set a timer for, such as renewing the key of a stream, must not open what was closed for good.
+        A timer of ccxt, such as the renewal of a stream's key, must not open a client that was closed.
         """
         if self.ks_is_closed:
             return
@@ -145,15 +118,15 @@ class Heard:
             self.session = self.ks_session = self._guarded(self.session)
 
     def _guarded(self, made: Any) -> Any:
-        """A session over the connections of the one that ccxt has made, for venues and their streams alike."""
-        session = guarded_session(self.ks_dialect.largest_answer, connector=made.connector, trust_env=made.trust_env)
+        """A guarded session over the connections of the one that ccxt has created, for requests and streams."""
+        session = guarded_session(LARGEST_ANSWER, connector=made.connector, trust_env=made.trust_env)
         made.detach()
-        # aiohttp asks again by itself where a connection breaks at a GET or a DELETE. Some venues take orders so.
+        # aiohttp repeats a GET or a DELETE by itself where a connection breaks. Some venues accept orders by GET.
         session._retry_connection = False
         return session
 
     async def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
-        """As ccxt does it, counted and timed."""
+        """ccxt's `fetch`, counted and timed."""
         if more := _HEADERS.get(None):
             headers = {**(headers or {}), **more}
         course = COURSE.get(None)
@@ -170,10 +143,10 @@ class Heard:
             if answer is None or answer.body is not None:
                 course.taken = answer is not None
                 return found
-            # ccxt takes objects and lists for JSON. Of anything else it gives the text, or, where its kind is not told,
-            # what it was read from.
+            # ccxt treats objects and lists as JSON. It returns the text of anything else, or its raw source where the
+            # content type is missing.
             if answer.text.strip() and not _is_json(answer.text):
-                raise UnreadableError("the answer is no JSON")
+                raise UnreadableError("the answer is not JSON")
             course.taken = True
             return found if isinstance(found, str) else answer.text
         finally:
@@ -183,7 +156,7 @@ class Heard:
     def on_rest_response(
         self, code: int, reason: str, url: str, method: str, headers: Mapping[str, str], body: str, *more: Any
     ) -> str:
-        """Called with the text of an answer, before anything is made of it."""
+        """Called with the text of an answer, before it is parsed."""
         lower = {name.lower(): value for name, value in headers.items()}
         course = COURSE.get(None)
         if course is not None:
@@ -195,7 +168,7 @@ class Heard:
     def handle_errors(
         self, code: int, reason: str, url: str, method: str, headers: Any, body: str, response: Any, *more: Any
     ) -> Any:
-        """Called with the parsed answer, before it is used."""
+        """Called with the parsed answer, before it is processed."""
         course = COURSE.get(None)
         if course is not None and course.answer is not None:
             seen = course.answer
@@ -204,36 +177,37 @@ class Heard:
         return super().handle_errors(*answered, *more)  # type: ignore[misc] # of ccxt's class
 
     def sign(self, *arguments: Any, **named: Any) -> Any:
-        """As ccxt does it. UnsignableError where a secret has not the form that signing needs."""
+        """ccxt's `sign`. UnsignableError where a secret has not the form that signing needs."""
         try:
             return super().sign(*arguments, **named)  # type: ignore[misc] # of ccxt's class
         except ValueError as error:
             raise _unsignable(error) from None
 
     def sign_hash(self, *arguments: Any) -> Any:
-        """The same of venues where a wallet signs."""
+        """ccxt's `sign_hash`, for venues where a wallet signs. UnsignableError as in `sign`."""
         try:
             return super().sign_hash(*arguments)  # type: ignore[misc] # of ccxt's class
         except (ValueError, AssertionError) as error:
             raise _unsignable(error) from None
 
     def parse_precision(self, precision: Any) -> Any:
-        """As ccxt does it, which writes out one zero for each. ValueError for more of them than a number can have."""
+        """ccxt's `parse_precision`, which writes one zero for each decimal. ValueError for an implausible number of
+        them."""
         if precision is not None and abs(int(precision)) > READABLE_POWER:
             raise ValueError(f"no number has {str(precision)[:20]} decimals")
         return super().parse_precision(precision)  # type: ignore[misc] # of ccxt's class
 
     def milliseconds(self) -> int:
-        """The time that requests are signed with."""
+        """The time that dates the signature of a request."""
         if self.ks_clock is None:
             return int(time.time() * 1000)
         return int(self.ks_clock().timestamp() * 1000)
 
 
 def in_a_context_of_its_own(round_off: Callable[..., str]) -> Callable[..., str]:
-    """ccxt's rounding of amounts and prices sets how the whole thread rounds from then on, and what it raises.
+    """ccxt's rounding in a decimal context of its own: it sets precision and traps of the whole thread.
 
-    Decisions, results and reports would come out otherwise after the first order than before it, and than in a replay.
+    Otherwise decisions, results and reports would differ after the first order, and from a replay.
     """
 
     def apart(*arguments: Any, **options: Any) -> str:
@@ -245,20 +219,20 @@ def in_a_context_of_its_own(round_off: Callable[..., str]) -> Callable[..., str]
 
 @cache
 def bound_numbers() -> None:
-    """Have ccxt's own exact numbers refuse, with a ValueError, what takes minutes and gigabytes to reckon with.
+    """Make ccxt's exact numbers raise ValueError for numbers that would need minutes and gigabytes.
 
-    ccxt reckons while it parses, on the event loop's thread, and with powers of ten written out: one number such as
-    `1e10000000` in an answer would hold up every account. No client of a venue can be given another class.
+    ccxt calculates while it parses, on the thread of the event loop, and writes out powers of ten: a number such as
+    `1e10000000` in an answer would block every account. A client cannot use another class of numbers.
     """
     precise = importlib.import_module("ccxt.base.precise").Precise
     begin, divide, write = precise.__init__, precise.div, precise.__str__
 
     def bounded(self: Any, number: Any, decimals: int | None = None) -> None:
         if decimals is None and (len(number) > LONGEST or ("e" in number.lower() and readable_number(number) is None)):
-            raise ValueError(f"{number[:20]!r} is no number that can be reckoned with")
+            raise ValueError(f"{number[:20]!r} is no number that can be calculated with")
         begin(self, number, decimals)
 
-    # Some exchanges' classes take the decimals of a result from a number of the answer.
+    # Classes of some exchanges take the decimals of a result from a number of the answer.
     def divided(self: Any, other: Any, precision: int = 18) -> Any:
         return divide(self, other, _possible(precision))
 
@@ -277,15 +251,17 @@ def _possible(decimals: int) -> int:
 
 
 def _unsignable(error: Exception) -> UnsignableError:
-    """Without the error's own words: they may hold a part of the secret."""
+    """An error without the original text, which may hold a part of the secret."""
     form = (
-        "it is not base64, as this venue gives secrets out" if isinstance(error, binascii.Error) else "not in its form"
+        "it is not base64, the form of this venue's secrets"
+        if isinstance(error, binascii.Error)
+        else "it has the wrong form"
     )
-    return UnsignableError(f"the secret cannot be used to sign ({form}); nothing was sent")
+    return UnsignableError(f"the secret cannot be used for signing ({form}); nothing was sent")
 
 
 def _is_json(text: str) -> bool:
-    """Whether it is JSON by the standard, which has no NaN: ccxt gives what has one as the text that it came as."""
+    """Whether the text is standard JSON, which has no NaN: ccxt returns other text unparsed."""
     try:
         json.loads(text, parse_constant=_none_such)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The venue's rules for its symbols: loaded once for all accounts that ask the same system, since they are large."""
+"""The venue's rules for its symbols, loaded once for all accounts of one system, because they are large."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from killswitch_ccxt.dialect import Dialect
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
 class Loaded:
-    """The rules as one client has loaded them; `version` counts how often. `at`: seconds of the loop's clock."""
+    """The rules that one client has loaded; `version` counts the loads. `at`: seconds of the loop's clock."""
 
     source: Any = None
     version: int = 0
@@ -32,7 +32,7 @@ class Loaded:
 
 
 class KeptRules(Struct):
-    """ccxt's markets of some symbols, as an earlier run had them of the venue."""
+    """ccxt's markets of some symbols, as an earlier run loaded them from the venue."""
 
     version: int
     exchange: str
@@ -42,13 +42,13 @@ class KeptRules(Struct):
 
 KEPT_VERSION: Final = 1
 OLDEST_KEPT: Final = timedelta(hours=24)
-"""How old kept rules may be: steps and minimums change by the day."""
+"""Largest age of kept rules: steps and minimums change by the day."""
 AGAIN = 60.0
-"""Seconds after which rules whose renewal failed are asked for again; the old ones go on meanwhile."""
+"""Seconds after which a failed renewal is repeated; meanwhile the old rules remain in use."""
 _ENCODER: Final = Encoder(decimal_format="string")
 _DECODER: Final = Decoder(KeptRules)
 _SHARED: Final[WeakValueDictionary[tuple[object, ...], Loaded]] = WeakValueDictionary()
-"""Kept only as long as some account uses it: an account's own memory, which accounts happen to share."""
+"""Shared rules, kept only as long as some account uses them."""
 
 
 class Rules:
@@ -66,7 +66,7 @@ class Rules:
         self._given: tuple[int, frozenset[str]] = (0, frozenset())
 
     def use(self, kept: bytes) -> None:
-        """Begin with rules that `to_keep` gave; they are passed over where they are unreadable, foreign or too old."""
+        """Begin with rules that `to_keep` returned; unreadable, foreign and outdated ones are ignored."""
         try:
             found = _DECODER.decode(kept)
         except DecodeError:
@@ -76,9 +76,9 @@ class Rules:
             self._kept = found
 
     def to_keep(self, symbols: frozenset[str]) -> bytes | None:
-        """The rules of `symbols`, if any of them is not in what was given last, or that is older; None otherwise.
+        """The rules of `symbols`, if the last result lacks one of them or is older; None otherwise.
 
-        Rules of an earlier run are not kept any longer: only those that this one has of the venue.
+        Only rules that this run has loaded from the venue are kept, not those of an earlier run.
         """
         version, given = self._given
         if not self._dialect.keeps_rules or not self._seen or (version == self._seen and symbols <= given):
@@ -92,19 +92,18 @@ class Rules:
 
     @property
     def version(self) -> int:
-        """Changes when they were loaded anew."""
+        """A number that changes with every load."""
         return self._seen
 
     @property
     def why_old(self) -> str | None:
-        """Why rules that have grown old are still the ones in use."""
+        """Why outdated rules are still in use."""
         return self._loaded.why
 
     async def ready(self, *, again: bool = False, every: float | None = None) -> None:
-        """See that this account's client has rules; `again` wants new ones now, and raises any VenueError of loading.
+        """Ensure that this account's client has rules; `again` loads new ones now, and raises any VenueError.
 
-        Rules that are older than `every` seconds, or than the dialect's age of rules, are renewed beside everything
-        else: nobody waits for that.
+        Rules that are older than `every` seconds, or than the dialect's age of rules, are renewed in the background.
         """
         oldest = self._every if every is None else min(every, self._every)
         loop = asyncio.get_running_loop()
@@ -123,7 +122,7 @@ class Rules:
         self._seen = loaded.version
 
     def _begin_with(self, kept: KeptRules, loaded: Loaded) -> None:
-        """Use kept rules while the venue's own are on their way."""
+        """Use kept rules while the venue's own are being loaded."""
         if not self._is_on_kept:
             self._client.ccxt.set_markets(kept.markets)
             self._is_on_kept = True
@@ -136,27 +135,28 @@ class Rules:
         loaded.renewal = loop.create_task(self._renew(loaded))
 
     def _adopt(self, loaded: Loaded) -> bool:
-        """Take over what another client has loaded; whether that worked."""
+        """Adopt the rules that another client has loaded; whether that succeeded."""
         try:
             self._client.ccxt.set_markets_from_exchange(loaded.source)
-        except Exception:  # noqa: BLE001 - ccxt's own, where an exchange keeps rules in places of its own
+        except Exception:  # noqa: BLE001 - ccxt's own, where an exchange stores rules elsewhere
             return False
         return True
 
     async def let_go(self) -> None:
-        """Wait for a renewal of this account's own that is under way: its thread cannot be called off."""
+        """Wait for a renewal that this account has started: its thread cannot be cancelled."""
         renewal = self._loaded.renewal
         if renewal is not None and renewal.get_loop() is asyncio.get_running_loop():
             await asyncio.wait((renewal,))
 
     async def _renew(self, loaded: Loaded) -> None:
-        # Whatever ccxt raises: the old rules go on, every snapshot says so, and it is tried again.
+        # After any exception of ccxt the old rules remain in use, every snapshot has a remark, and the renewal is
+        # repeated.
         try:
             self._loaded_now(loaded, await self._client.fresh_rules())
-        except Exception as error:  # noqa: BLE001 - kept as the reason, without ccxt's words: they hold addresses
+        except Exception as error:  # noqa: BLE001 - recorded as the reason, without ccxt's text, which holds URLs
             why = why_unanswered(error, "the venue") or type(error).__name__
-            age = "an earlier run" if loaded.version == 0 else f"{int(_since(loaded.at))} s before"
-            loaded.why = f"they are from {age}, and new ones do not come: {why}"
+            age = "an earlier run" if loaded.version == 0 else f"{int(_since(loaded.at))} s ago"
+            loaded.why = f"they are from {age}, and their renewal fails: {why}"
 
     @staticmethod
     def _loaded_now(loaded: Loaded, source: Any) -> None:
@@ -166,6 +166,6 @@ class Rules:
 
 
 def _since(at: float) -> float:
-    """Seconds since then; infinite where the loop's clock has begun anew."""
+    """Seconds since then; infinite where the loop's clock has restarted."""
     now = asyncio.get_running_loop().time()
     return now - at if now >= at else float("inf")

@@ -1,18 +1,19 @@
-"""One account's snapshot, read in parts that have ages of their own.
+"""Fetches one account's snapshot in parts, each of which has an age of its own.
 
-Worth and positions are read every time, beside the marks of what is held no more. What changes rarely, or costs much
-of the venue's limits, is read when its time has come, or at once when money or a position has moved: then fills and
-flows explain it, see `ledger`. Nothing that is older than its part may be is given as if it were known, and no price
-is put beside a younger mark.
+Equity and positions are fetched every time, together with the marks of positions that were closed lately. Parts that
+change rarely or use much of the venue's limits are fetched when they are due, or at once when a balance or a position
+has changed: then fills and flows explain the change, see `ledger`. A snapshot has no part that is older than its age
+allows, and no price beside a later mark.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from msgspec import structs
@@ -21,7 +22,6 @@ from killswitch.model.snapshot import (
     AccountSnapshot,
     Health,
     Instrument,
-    InstrumentState,
     Mark,
     Order,
     Position,
@@ -38,7 +38,7 @@ from killswitch.model.venue import (
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.equity import Wealth
-from killswitch_ccxt.instruments import Given, Quote, instruments
+from killswitch_ccxt.instruments import Given, Quote, States, instruments
 from killswitch_ccxt.ledger import Ledger
 from killswitch_ccxt.numbers import ODD, NoSuchSymbolError, UnreadableError, not_negative, shapeless
 from killswitch_ccxt.parts import AGAIN, RULES_AGAIN, SHUT_RULES, Movement, Part, phase_of
@@ -48,16 +48,16 @@ from killswitch_ccxt.rules import Rules
 
 T = TypeVar("T")
 ONE_MOMENT: Final = 1.0
-"""Seconds by which a price may be older than the mark that it is put beside."""
+"""Largest age, in seconds, of a price relative to the mark beside it."""
 MARKS_PATIENCE: Final = 0.5
-"""Seconds after which the marks of what is held no more are not waited for."""
+"""Timeout, in seconds, of the marks of positions that were closed lately."""
 PARTS_OFF: Final = Decimal("1e-6")
-"""The share of the equity by which the sum of its parts may differ from it, for rounding."""
+"""The difference between the equity and the sum of its parts, as a share of the equity, that counts as rounding."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What was read every time, and when it was asked for: by our clock, and in seconds of the loop."""
+    """The parts that are fetched every time, and the time of the request: by our clock, and in seconds of the loop."""
 
     wealth: Wealth
     positions: tuple[Position, ...] | None
@@ -66,7 +66,7 @@ class _Read:
 
 
 class Reading:
-    """Reads snapshots of one account."""
+    """Fetches the snapshots of one account."""
 
     def __init__(self, client: Client, dialect: Dialect, spec: AccountSpec, rules: Rules) -> None:
         self._client = client
@@ -77,23 +77,23 @@ class Reading:
         self._orders: Part[tuple[Order, ...]] = Part(ages.orders, phase)
         self._ledger = Ledger(client, dialect, phase, self._read)
         self._movement = Movement()
-        self._marks: Part[dict[str, Decimal]] = Part(ONE_MOMENT)
-        self._quotes: Part[dict[str, Quote]] = Part(ages.quotes or 0.0, phase)
+        self._marks: Part[Mapping[str, Decimal]] = Part(ONE_MOMENT)
+        self._quotes: Part[Mapping[str, Quote]] = Part(ages.quotes or 0.0, phase)
         self._mode: Part[PositionMode | None] = Part(ages.mode, phase)
-        self._states: Part[dict[str, InstrumentState | None]] = Part(ages.states, phase)
+        self._states: Part[States] = Part(ages.states, phase)
         self._given = Given()
         self._shut = False
         self._odd_parts: str | None = None
         self._no_positions: str | None = None
-        """Why the last reading has worth and no positions; None where it has both, or neither."""
+        """Why the last snapshot has equity and no positions; None where it has both, or neither."""
         self._refused: RateLimitedError | None = None
         self._rules_again_at = float("-inf")
         self._skew: Part[float | None] = Part(ages.clock, phase)
 
     def kinds_of(self, order_id: str) -> tuple[bool, ...]:
-        """Whether a resting order is conditional; both answers, to be tried in turn, of one that was never read.
+        """Whether an open order is conditional; both values, to be tried in turn, for an unknown order.
 
-        Many venues keep the two kinds apart, and say of one that is asked for as the other that it is gone.
+        Many venues keep the two kinds in separate lists and report an order of the other kind as missing.
         """
         if not self._dialect.kinds_apart:
             return (False,)
@@ -101,12 +101,12 @@ class Reading:
         return (known[order_id],) if order_id in known else (False, True)
 
     def stir(self, *symbols: str) -> None:
-        """Something was done, or the venue said that something happened: orders and fills are worth a look."""
+        """Record an order or a stream message: orders and fills are fetched soon."""
         self._ledger.stir(symbols, asyncio.get_running_loop().time())
         self._orders.due = min(self._orders.due, self._orders.at + self._dialect.ages.orders_least)
 
     def remember(self, symbols: Collection[str], since: datetime | None) -> None:
-        """Symbols that were held before this reading began: their rows are asked for at the first snapshot."""
+        """Set the symbols that were held before this run: their rows are fetched at the first snapshot."""
         self._ledger.remember(symbols, since)
 
     def held_lately(self) -> frozenset[str]:
@@ -114,36 +114,37 @@ class Reading:
         return self._movement.held_lately(asyncio.get_running_loop().time())
 
     def expire(self) -> None:
-        """Every part is due at the next snapshot, whatever its age."""
+        """Make every part due at the next snapshot, whatever its age."""
         self._ledger.expire()
         for part in (self._orders, self._quotes, self._mode, self._states, self._skew):
             part.due = float("-inf")
 
     def took(self, orders: tuple[Order, ...]) -> None:
-        """The resting orders were read by someone else."""
+        """Record open orders that another request has fetched."""
         now = asyncio.get_running_loop().time()
         self._orders.took(orders, now)
 
     async def mode(self) -> PositionMode:
-        """The position mode, read anew where it is not known: without it nothing may be sent.
+        """The position mode, fetched where it is unknown: without it nothing may be sent.
 
-        VenueDownError where it cannot be read.
+        VenueDownError where it cannot be fetched.
         """
         if self._mode.value is None:
             await self._read(self._mode, self._dialect.position_mode)
         if self._mode.value is None:
-            why = self._mode.why or f"{self._dialect.exchange} does not tell it"
-            raise VenueDownError(f"the position mode of the account is not known, so nothing was sent: {why}")
+            why = self._mode.why or f"{self._dialect.exchange} does not state it"
+            raise VenueDownError(f"the position mode of the account is unknown, so nothing was sent: {why}")
         return self._mode.value
 
     def forget_mode(self) -> None:
-        """The position mode is not what it was."""
+        """Forget the position mode, because it has changed."""
         self._mode = Part(self._mode.every, self._mode.phase)
 
     async def snapshot(self) -> AccountSnapshot:
-        """A failure of worth or positions comes back as quality `down` or `malformed`, with the reason.
+        """The snapshot; after a failure of equity or positions, one with the quality `down` or `malformed` and the
+        reason.
 
-        RateLimitedError is raised: who counts requests must know. So is CredentialsRefusedError: a person must.
+        RateLimitedError is raised for the component that counts requests, and CredentialsRefusedError for an operator.
         """
         observed_at, began = self._client.now(), asyncio.get_running_loop().time()
         with self._client.tallied() as tally:
@@ -165,7 +166,7 @@ class Reading:
             return self._failed("malformed", str(error) if known else shapeless(error), tally, began)
 
     async def _account_or_failure(self, tally: Tally, began: float) -> _Read | AccountSnapshot:
-        """Worth and positions, or worth alone; else the snapshot that says why it is none."""
+        """Equity and positions, or equity alone; after a failure of both, the failed snapshot."""
         asked: float | None = None
         try:
             await self._rules.ready(every=SHUT_RULES if self._shut else None)
@@ -179,13 +180,13 @@ class Reading:
             tally.malformed += isinstance(error, UnreadableError)
             return self._failed("malformed", str(error), tally, began)
         except VenueError as error:
-            # Without rules nothing else of the account could be read.
+            # Without rules nothing else of the account can be read.
             alone = None if asked is None else await self._worth_alone()
             if alone is None or asked is None:
                 return self._failed("down", str(error), tally, began)
             self._no_positions = f"positions: {error}"
             return _Read(alone, None, asked_at, asked)
-        except Exception as error:  # noqa: BLE001 - ccxt's own are among them, where it takes apart what was read before
+        except Exception as error:  # noqa: BLE001 - includes ccxt's own, raised while it parses an answer
             tally.malformed += 1
             return self._failed("malformed", shapeless(error), tally, began)
         return _Read(wealth, positions, asked_at, asked)
@@ -196,7 +197,7 @@ class Reading:
         return AccountSnapshot(
             account=self._spec.account,
             venue=self._dialect.exchange,
-            market=self._spec.market,  # type: ignore[arg-type] # held against the dialect's when the adapter was made
+            market=self._spec.market,  # type: ignore[arg-type] # compared with the dialect's when the adapter was created
             currency=self._spec.currency,
             quality="ok",
             reason=self._unread(now),
@@ -226,17 +227,18 @@ class Reading:
         )
 
     async def _worth_alone(self) -> Wealth | None:
-        """What the account is worth while its positions cannot be read; None where that cannot be had either."""
+        """The equity while positions cannot be fetched; None where the equity cannot be fetched either."""
         try:
             alone = await self._dialect.worth_alone()
         except (RateLimitedError, CredentialsRefusedError):
             raise
         except (VenueError, UnreadableError, *ODD):
-            return None  # the snapshot fails with the reason why the account could not be read
+            return None  # the snapshot fails with the cause of the first failure
         return None if alone is None or alone.equity is None else alone
 
     async def _account_beside_marks(self, asked: float) -> tuple[Wealth, tuple[Position, ...]]:
-        """Worth and positions, and at the same moment the marks of what is held no more, for a while."""
+        """Equity and positions, and at the same moment the marks of positions that were closed lately, up to a
+        timeout."""
         gone = self._movement.gone(asked)
         if not gone:
             return await self._account()
@@ -246,17 +248,17 @@ class Reading:
         return account
 
     async def _read_marks(self, symbols: Sequence[str]) -> None:
-        async def ask() -> dict[str, Decimal]:
+        async def ask() -> Mapping[str, Decimal]:
             try:
                 async with asyncio.timeout(MARKS_PATIENCE):
-                    return dict(await self._dialect.marks(symbols))
+                    return await self._dialect.marks(symbols)
             except TimeoutError:
                 raise VenueDownError(f"no marks within {MARKS_PATIENCE} s") from None
 
         await self._read(self._marks, ask)
 
     async def _account(self) -> tuple[Wealth, tuple[Position, ...]]:
-        """Worth and positions; once more with new rules where these have no such symbol: it may be listed since."""
+        """Equity and positions; once more with new rules where the rules lack a symbol, which may be a new listing."""
         try:
             return await self._dialect.account()
         except NoSuchSymbolError:
@@ -272,24 +274,24 @@ class Reading:
     async def _read_due(self, positions: tuple[Position, ...], asked: float) -> None:
         now, dialect = asyncio.get_running_loop().time(), self._dialect
         readings: list[Awaitable[object]] = [self._ledger.read(now)]
-        # Questions are asked when they are awaited: one that is called off before has left nothing behind.
-        if self._orders.due <= now:
-            readings.append(self._read(self._orders, dialect.orders))
-        if self._mode.due <= now:
-            readings.append(self._read(self._mode, dialect.position_mode))
-        if self._skew.due <= now:
-            readings.append(self._read_skew())
-        if self._states.due <= now:
-            readings.append(self._read(self._states, self._states_now))
+        parts: tuple[tuple[Part[Any], Callable[[], Awaitable[Any]]], ...] = (
+            (self._orders, dialect.orders),
+            (self._mode, dialect.position_mode),
+            (self._skew, self._client.measure_skew),
+            (self._states, dialect.states),
+        )
+        # Requests start when they are awaited: one that is cancelled before has no effect.
+        readings += [self._read(part, ask) for part, ask in parts if part.due <= now]
         if dialect.ages.quotes is not None and self._quotes.due <= now and positions:
-            readings.append(self._read(self._quotes, lambda: self._quotes_of(positions)))
+            symbols = sorted({it.symbol for it in positions if it.symbol in dialect.rules})
+            readings.append(self._read(self._quotes, partial(dialect.quotes, symbols)))
         gone = self._movement.gone(now)
         if set(gone) - set(self._marks_since(asked)):
             readings.append(self._read_marks(gone))
         await asyncio.gather(*readings)
 
     async def _read(self, part: Part[T], ask: Callable[[], Awaitable[T]]) -> bool:
-        """Read a part; a failure leaves what was known, to grow old, and makes it due again soon."""
+        """Fetch a part; a failure keeps the old value until it expires, and makes the part due again soon."""
         now = asyncio.get_running_loop().time()
         try:
             value = await ask()
@@ -298,28 +300,17 @@ class Reading:
             if error.retry_after is not None:
                 self._refused = error
             return False
-        except Exception as error:  # noqa: BLE001 - ccxt's own are among them, where it takes apart what was read before
+        except Exception as error:  # noqa: BLE001 - includes ccxt's own, raised while it parses an answer
             known = isinstance(error, VenueError | UnreadableError)
             part.why, part.due = str(error) if known else shapeless(error), now + min(part.every, AGAIN)
             return False
         part.took(value, now)
         return True
 
-    async def _read_skew(self) -> None:
-        await self._read(self._skew, self._client.measure_skew)
-
-    async def _states_now(self) -> dict[str, InstrumentState | None]:
-        return dict(await self._dialect.states())
-
-    async def _quotes_of(self, positions: tuple[Position, ...]) -> dict[str, Quote]:
-        return dict(
-            await self._dialect.quotes(sorted({it.symbol for it in positions if it.symbol in self._dialect.rules}))
-        )
-
-    # What becomes of it
+    # Results
 
     def _unread(self, now: float) -> str | None:
-        """Why parts are unknown, where reading them fails."""
+        """Why parts are unknown, where fetching them fails."""
         fills, flows = self._ledger.fills.part, self._ledger.flows.part
         parts: dict[str, Part[Any]] = {
             "orders": self._orders, "fills": fills, "flows": flows, "position mode": self._mode,
@@ -339,23 +330,27 @@ class Reading:
         return "; ".join(told) or None
 
     def _plausible(self, wealth: Wealth, positions: tuple[Position, ...]) -> None:
-        """Margin that is kept for positions, and no positions: one of the two answers is wrong.
+        """UnreadableError for margin of positions where there are no positions: one of the two answers is wrong.
 
-        Maintenance margin says it where nothing else does: some venues keep it for debts and for orders too.
+        The maintenance margin decides only where nothing else does: some venues keep it for debts and orders, too.
         """
         held, kind = wealth.margin_used, "initial"
         if held is None and not wealth.orders_maintained:
             held, kind = wealth.maintenance_margin, "maintenance"
         if not positions and held:
-            raise UnreadableError(f"{kind} margin of {held} is in use by positions, and there are no positions")
+            raise UnreadableError(
+                f"positions use {kind} margin of {held} in the account's currency, and there are no positions"
+            )
 
     def _with_parts(self, wealth: Wealth) -> Wealth:
-        """Without the unrealised profit where it and the wallets do not add up to the equity: then neither is known."""
+        """Without the unrealised profit where it and the wallets do not sum up to the equity: then it is unknown."""
         gap, equity = wealth.gap, wealth.equity
         self._odd_parts = wealth.why
         if gap is None or equity is None or abs(gap) <= PARTS_OFF * max(abs(equity), Decimal(1)):
             return wealth
-        self._odd_parts = f"unrealised profit: it and the wallets differ from the equity by {gap:.8f}"
+        self._odd_parts = (
+            f"unrealised profit: with the wallets it differs from the equity by {gap:.8f} {self._spec.currency}"
+        )
         return replace(wealth, unrealized=None)
 
     def _look_for_movement(self, wealth: Wealth, positions: tuple[Position, ...]) -> None:
@@ -367,22 +362,22 @@ class Reading:
             self._orders.due = min(self._orders.due, self._orders.at + self._dialect.ages.orders_least)
             self._ledger.moved(moved.symbols, held, now)
 
-    def _marks_since(self, asked: float) -> dict[str, Decimal]:
+    def _marks_since(self, asked: float) -> Mapping[str, Decimal]:
         return self._marks.value or {} if self._marks.at >= asked else {}
 
     def _marks_now(self, asked: float) -> tuple[Mark, ...] | None:
-        """Marks of what is held no more, read in this snapshot."""
+        """Marks of positions that were closed lately, fetched in this snapshot."""
         return tuple(Mark(symbol, mark) for symbol, mark in sorted(self._marks_since(asked).items())) or None
 
     def _priced(self, position: Position, asked: float, now: float) -> Position:
-        """With what the market says of the moment of its mark."""
+        """The position with the prices of the moment of its mark."""
         quote = (self._quotes.known(now) or {}).get(position.symbol)
         if quote is None or (position.mark_price is not None and self._quotes.at < asked - ONE_MOMENT):
             return position
         return quoted(position, quote, self._dialect.rules[position.symbol], self._spec.currency)
 
     def _new_instruments(self, positions: Iterable[Position]) -> tuple[Instrument, ...] | None:
-        """All of them the first time, and those that have changed after the rules or the states were read anew."""
+        """All instruments at first, later those that changed after the rules or the states were fetched again."""
         held, dialect = {position.symbol for position in positions}, self._dialect
         self._shut = self._given.any_shut(held)
 
@@ -397,7 +392,7 @@ class Reading:
         return AccountSnapshot(
             self._spec.account,
             self._dialect.exchange,
-            self._spec.market,  # type: ignore[arg-type] # held against the dialect's when the adapter was made
+            self._spec.market,  # type: ignore[arg-type] # compared with the dialect's when the adapter was created
             self._spec.currency,
             quality,
             reason=reason,
@@ -410,18 +405,18 @@ class Reading:
 
 
 def _contradicted(wealth: Wealth, positions: tuple[Position, ...]) -> Wealth:
-    """Without an equity that is exactly nothing beside positions: the answer lacks what they are settled in.
+    """Without an equity of exactly zero beside positions: then the answer lacks the coin in which they settle.
 
-    One below zero is true for a moment, when an account is liquidated, and is what the switch is for.
+    A negative equity is real for a moment, during a liquidation.
     """
     if not positions or wealth.equity != 0:
         return wealth
-    why = f"equity: it is 0 beside {len(positions)} positions, so the venue leaves out what they are settled in"
+    why = f"equity: it is 0 beside {len(positions)} positions, so the answer lacks their settlement coin"
     return replace(wealth, equity=None, unrealized=None, why=why)
 
 
 def _sound(position: Position) -> Position:
-    """Without what is never less than nothing, where it is told as if it were."""
+    """The position without a negative margin or rank, which cannot be right."""
     margin = not_negative(position.margin)
     rank = None if position.adl_rank is None or position.adl_rank < 0 else position.adl_rank
     if margin is position.margin and rank == position.adl_rank:

@@ -1,10 +1,10 @@
-"""The venue's private stream, heard through ccxt's WebSocket side. It wakes a reading, and never stands for one."""
+"""The venue's private stream, through ccxt's WebSocket client. A message wakes the poller and replaces no snapshot."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal
 
 from killswitch.model.legible import legible
@@ -14,34 +14,35 @@ from killswitch_ccxt.dialect import Dialect
 
 Kind = Literal["orders", "positions", "balance"]
 LISTEN_FOR_LIFE: Final = 5.0
-"""Seconds between two looks whether the connection still answers."""
+"""Seconds between two checks whether the connection still answers."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""Seconds before a stream that was lost is asked for anew, doubled by each further loss."""
+"""First and longest pause, in seconds, before a lost stream is opened again; each further loss doubles it."""
 STEADY_AFTER: Final = 60.0
-"""Seconds for which a stream must not have been lost before the pauses begin anew. A good message does not do it: a
-connection may say one, and break each time at the next."""
+"""Seconds without a loss after which the pauses start again. A good message is not enough: a connection may deliver
+one and break at the next, every time."""
 MOST_CONNECTIONS, COUNTED_WITHIN = 20, 300.0
-"""After how many connections in so many seconds no stream is asked for anew, whatever ends them: several that were lost
-together may make one each. Venues allow an address about 300 in five minutes, for all its accounts."""
+"""Number of connections within so many seconds after which none is opened, whatever ends them: streams that are lost
+together may open one each. Venues allow about 300 in five minutes for an address and all its accounts."""
 _WATCHED: Final = {"orders": "watch_orders", "positions": "watch_positions", "balance": "watch_balance"}
 
 
 class Pushing:
-    """Listens to every stream that the dialect names, each by itself."""
+    """Listens to every stream that the dialect names, each in a task of its own."""
 
     def __init__(
         self, client: Client, dialect: Dialect, ready: Callable[[], Awaitable[None]], stir: Callable[[], None]
     ) -> None:
-        """`ready`: sees that the venue's rules are there. `stir`: told of everything heard, before anyone is woken."""
+        """`ready`: ensures that the venue's rules are loaded. `stir`: called for every message, before the poller
+        wakes up."""
         self._client = client
         self._ready = ready
         self._dialect = dialect
         self._stir = stir
 
     async def listen(self, hear: Callable[[Push], None]) -> None:
-        """Until cancelled. VenueDownError where the venue refuses the credentials.
+        """Listen until cancelled. VenueDownError where the venue refuses the credentials.
 
-        Not that it would always do so: ccxt says the same of a listen key or a token, and these only grow old.
+        The refusal may be temporary: ccxt raises the same error for an expired listen key or token.
         """
         self._mind_what_is_said()
         try:
@@ -50,13 +51,13 @@ class Pushing:
                     group.create_task(self._hear(kind, hear))
                 group.create_task(self._alive(hear))
         except* VenueError as several:
-            found = next(error for error in _leaves(several) if isinstance(error, VenueError))
-            raise VenueDownError(str(found)) from found
+            raise VenueDownError(str(several.exceptions[0])) from several.exceptions[0]
 
     def _mind_what_is_said(self) -> None:
-        """Count what each connection says, and give it up once that is what ccxt takes for no refusal or stumbles over.
+        """Count the messages of each connection, and close it after a refusal that ccxt does not recognise and after a
+        failure in ccxt.
 
-        Else it would go on answering pings, look alive, and never say a word of the account.
+        Otherwise the connection would answer pings and look alive, without any message about the account.
         """
         ccxt = self._client.ccxt
         if getattr(ccxt, "ks_minded", False):
@@ -81,7 +82,7 @@ class Pushing:
                 return
             try:
                 heard(connection, message)
-            except Exception as error:  # noqa: BLE001 - whatever it is, ccxt would read this connection no further
+            except Exception as error:  # noqa: BLE001 - any failure makes ccxt stop reading this connection
                 connection.on_error(error)
 
         ccxt.on_connected, ccxt.handle_message, ccxt.ks_minded = connect, hear, True
@@ -100,7 +101,7 @@ class Pushing:
             pause = min(LONGEST_PAUSE, 2 * pause)
 
     async def _until_lost(self, kind: Kind, hear: Callable[[Push], None]) -> str:
-        """Hear one stream until it is lost; why it was."""
+        """Listen to one stream until it is lost; the cause of the loss."""
         while True:
             try:
                 await self._ready()
@@ -113,18 +114,18 @@ class Pushing:
             hear(Push(kind))
 
     async def _room(self) -> None:
-        """Wait until the account may connect once more.
+        """Wait until the account may open another connection.
 
-        The count is kept beside the connections, since a listening that has ended is begun anew by who asked for it.
+        The count is stored with the connections, since the caller restarts a listener that has ended.
         """
         made = self._client.ccxt.ks_connected
         if len(made) == MOST_CONNECTIONS:
             await asyncio.sleep(made[0] + COUNTED_WITHIN - asyncio.get_running_loop().time())
 
     async def _alive(self, hear: Callable[[Push], None]) -> None:
-        """A sign of life for every connection that has said anything since the last look, answers to pings included.
+        """Report each connection with a message since the last check as alive; answers to pings count.
 
-        Not by ccxt's time of the last answer to a ping: it sets that itself before it has had one.
+        ccxt's time of the last answer to a ping is no sign: ccxt sets it before the first answer.
         """
         seen: dict[str, tuple[Any, int]] = {}
         while True:
@@ -134,11 +135,3 @@ class Pushing:
                 if signs and seen.get(url) != (connection, signs):
                     seen[url] = connection, signs
                     hear(Push("alive"))
-
-
-def _leaves(group: BaseExceptionGroup[VenueError]) -> Iterator[BaseException]:
-    for each in group.exceptions:
-        if isinstance(each, BaseExceptionGroup):
-            yield from _leaves(each)
-        else:
-            yield each

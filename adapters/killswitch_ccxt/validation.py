@@ -1,4 +1,4 @@
-"""What an Account document can ask of each exchange, told without ccxt."""
+"""What an Account document can request of each exchange, checked without ccxt."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from killswitch.model.words import Market
 
 
 def misfits(account: WrittenAccount) -> Iterator[Misfit]:
-    """Every one of them. Of an exchange that only ccxt knows, its name is all that is looked at."""
+    """All misfits of an account. For an exchange that only ccxt knows, the name alone is checked."""
     if account.exchange is None:
         yield Misfit(
             ("exchange",),
@@ -26,26 +26,31 @@ def misfits(account: WrittenAccount) -> Iterator[Misfit]:
     if offered is None:
         yield from _unknown(account.exchange, names_of_ccxt())
         return
-    yield from _market(account, account.exchange, offered)
-    yield from _environment(account, account.exchange, offered)
+    yield from misfits_of(account, account.exchange, offered)
+
+
+def misfits_of(account: WrittenAccount, exchange: str, offered: Offered) -> Iterator[Misfit]:
+    """All misfits of an account at an exchange with this offer."""
+    yield from _market(account, exchange, offered)
+    yield from _environment(account, exchange, offered)
     if offered.currencies is not None and account.currency not in offered.currencies:
         yield Misfit(
             ("currency",),
-            f"{account.exchange} has no accounts in {account.currency} here",
+            f"{exchange} has no accounts in {account.currency} here",
             f"write {' or '.join(offered.currencies)}",
         )
-    yield from _credentials(account, account.exchange, offered)
+    yield from _credentials(account, exchange, offered)
 
 
 def not_installed() -> Misfit | None:
-    """What to install where there is no ccxt."""
+    """What to install where ccxt is missing."""
     if find_spec("ccxt") is not None:
         return None
     return Misfit(("adapter",), "ccxt is not installed", "pip install '.[ccxt]' in a clone of Killswitch")
 
 
 def names_of_ccxt() -> frozenset[str]:
-    """The exchanges of the ccxt that is installed, by its files: importing it takes seconds. Empty where none is."""
+    """The exchanges of the installed ccxt, by its files: an import takes seconds. Empty where ccxt is missing."""
     try:
         found = find_spec("ccxt")
         folders = (found.submodule_search_locations if found is not None else None) or ()
@@ -62,6 +67,12 @@ def _unknown(exchange: str, names: Collection[str]) -> Iterator[Misfit]:
     meant = f"did you mean `{close[0]}`? " if close else ""
     fix = f"{meant}`ksctl venues list` has those with a dialect of their own"
     yield Misfit(("exchange",), f"ccxt knows no exchange called `{exchange}`", fix)
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """The question for the nearest known name, to be appended to a message; empty where none is near."""
+    close = get_close_matches(name, known, 1)
+    return f", did you mean {close[0]}?" if close else ""
 
 
 def _market(account: WrittenAccount, exchange: str, offered: Offered) -> Iterator[Misfit]:
@@ -87,7 +98,7 @@ def _environment(account: WrittenAccount, exchange: str, offered: Offered) -> It
 
 
 def _credentials(account: WrittenAccount, exchange: str, offered: Offered) -> Iterator[Misfit]:
-    """Without any, only public questions can be asked, which is no mistake."""
+    """Without any credentials only public requests are possible, which is no mistake."""
     names = tuple(offered.credentials)
     given = account.credentials
     missing = [name for name in names if name not in given] if given else []
@@ -111,7 +122,7 @@ def _credentials(account: WrittenAccount, exchange: str, offered: Offered) -> It
 
 
 def _meant(odd: str, missing: Collection[str], offered: Offered) -> str | None:
-    """The missing one that an unknown name stands for: by ccxt's name for it, or by the nearest."""
+    """The missing name that an unknown one probably means: by ccxt's name of it, or by similarity."""
     for name in missing:
         if offered.credentials[name] == odd:
             return name
@@ -124,7 +135,7 @@ WALLET: Final[Mapping[str, str]] = MappingProxyType({"wallet_address": "walletAd
 
 
 class Offered(NamedTuple):
-    """`venue`: whose exchange it is, since some venues are several exchanges to ccxt."""
+    """What an exchange offers. `venue`: its operator, since some venues are several exchanges in ccxt."""
 
     venue: str
     markets: tuple[Market, ...]
@@ -132,9 +143,9 @@ class Offered(NamedTuple):
     credentials: Mapping[str, str] = KEY_AND_SECRET
     """Name in an Account document → name in ccxt. All are needed."""
     currencies: tuple[str, ...] | None = None
-    """In which an account can be counted; None where that is not bound to a list."""
+    """Possible currencies of an account; None where there is no fixed list."""
     keeps_apart: bool = False
-    """Whether an account sees the positions of its own settlement currency only, as the wallets there are apart."""
+    """Whether an account covers only the positions of its own settlement currency, because wallets are separate."""
 
 
 OFFERED: Final[Mapping[str, Offered]] = {
@@ -160,7 +171,7 @@ OFFERED: Final[Mapping[str, Offered]] = {
 
 
 def elsewhere(exchange: str, market: str) -> tuple[str, ...]:
-    """The exchanges under which the same venue has that market."""
+    """Exchanges of the same venue that have the market."""
     here = OFFERED.get(exchange)
     if here is None:
         return ()

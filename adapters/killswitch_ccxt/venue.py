@@ -1,13 +1,13 @@
-"""One account at a ccxt exchange, as a VenueAdapter. What only some venues offer it offers only there."""
+"""One account at a ccxt exchange, as a VenueAdapter, with optional methods only where the venue supports them."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
+from killswitch.model.fitting import WrittenAccount
 from killswitch.model.inspection import Inspection, KeyRights
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import (
@@ -27,25 +27,25 @@ from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.errors import AlreadySoError, GoneError, ModeChangedError
 from killswitch_ccxt.holdings import most_of_unpriced
-from killswitch_ccxt.numbers import ODD, UnreadableError, positive, text
+from killswitch_ccxt.numbers import ODD, UnreadableError, identifier, positive
 from killswitch_ccxt.rules import Rules
 from killswitch_ccxt.snapshot_reader import Reading
 from killswitch_ccxt.stream import Pushing
-from killswitch_ccxt.validation import elsewhere
+from killswitch_ccxt.validation import OFFERED, Offered, did_you_mean, misfits_of
 
 T = TypeVar("T")
 OPTIONS = ("timeout", "ccxt", "ignore_assets", "unpriced")
-"""What an Account's `options` may say at every exchange."""
+"""Keys of an Account's `options` at every exchange."""
 CLOCK = "clock"
-"""The time that a program goes by which makes the adapter itself."""
+"""The option with the clock of a program that creates the adapter itself."""
 
 
 class CcxtVenue:
-    """One account. No connection is made before the first question."""
+    """One account. No connection is opened before the first request."""
 
     def __init__(self, spec: AccountSpec, dialect: type[Dialect]) -> None:
         """ValueError for a market, an environment or credentials that the venue does not have."""
-        _fitting(spec, dialect)
+        _check(spec, dialect)
         self.account = spec.account
         self.traits: VenueTraits = dialect.traits_for(spec)
         self._spec = spec
@@ -61,12 +61,12 @@ class CcxtVenue:
         if self.traits.dead_man is not None:
             self.arm_dead_man: Callable[[float, Collection[str]], Awaitable[None]] = self._arm_dead_man
             self.disarm_dead_man: Callable[[Collection[str]], Awaitable[None]] = self._disarm_dead_man
-        # With another address for requests and none for streams, a stream would leave for the venue itself.
+        # With an endpoint for requests and none for streams, a stream would connect to the venue itself.
         if dialect.streams and (spec.endpoint is None or spec.endpoint_ws is not None):
             self.listen: Callable[[Callable[[Push], None]], Awaitable[None]] = self._listen
 
     def used(self) -> Mapping[str, int]:
-        """What the venue's last answers said of its own count."""
+        """The venue's own count in its last answers."""
         return self._client.used
 
     async def snapshot(self) -> AccountSnapshot:
@@ -84,14 +84,17 @@ class CcxtVenue:
 
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
         await self._rules.ready()
-        row = await _sensible(self._dialect.find(symbol, client_order_id))
+        return await _sensible(self._found(symbol, client_order_id))
+
+    async def _found(self, symbol: str, client_order_id: str) -> OrderReport | None:
+        row = await self._dialect.find(symbol, client_order_id)
         if row is None:
             return None
         if row.get("status") is None:
-            raise MalformedAnswerError(f"order {client_order_id}: the venue says no state of it that is known")
-        found = _read(lambda: orders.report(row, symbol, self._spec.currency))
+            raise MalformedAnswerError(f"order {client_order_id} has no known state at the venue")
+        found = orders.report(row, symbol, self._spec.currency)
         if found.client_order_id not in (client_order_id, None):
-            raise MalformedAnswerError(f"asked for order {client_order_id}, told of {found.client_order_id}")
+            raise MalformedAnswerError(f"queried order {client_order_id}, the answer is about {found.client_order_id}")
         return found
 
     async def open_orders(self) -> tuple[Order, ...]:
@@ -102,13 +105,13 @@ class CcxtVenue:
 
     async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
         await self._rules.ready()
-        row = await _sensible(self._dialect.find(symbol, client_order_id))
+        return await _sensible(self._fills_of(symbol, client_order_id))
+
+    async def _fills_of(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
+        row = await self._dialect.find(symbol, client_order_id)
         if row is None:
             return ()
-        number = _read(lambda: text(row.get("id")))
-        if number is None:
-            raise MalformedAnswerError(f"order {client_order_id}: the venue does not say its number")
-        return await _sensible(self._dialect.order_fills(symbol, number))
+        return await self._dialect.order_fills(symbol, identifier(row.get("id"), f"order {client_order_id}"))
 
     async def cancel(self, symbol: str, order_id: str) -> None:
         await self._rules.ready()
@@ -168,7 +171,7 @@ class CcxtVenue:
         ]
 
     def _learn_from(self, answer: object) -> None:
-        """A refusal that names the position mode says that what is known of it is wrong."""
+        """After a refusal because of the position mode, the known mode is wrong."""
         if isinstance(answer, ModeChangedError):
             self._reading.forget_mode()
 
@@ -192,33 +195,25 @@ class CcxtVenue:
         await Pushing(self._client, self._dialect, self._rules.ready, self._reading.stir).listen(hear)
 
 
-def _fitting(spec: AccountSpec, dialect: type[Dialect]) -> None:
-    if spec.market not in dialect.markets:
-        raise ValueError(
-            f"{dialect.exchange} has no market {spec.market} here; it has {', '.join(dialect.markets)}"
-            + _siblings(spec, dialect.exchange)
-        )
-    if spec.environment not in dialect.environments:
-        known = ", ".join(each for each in dialect.environments if each != "production") or "neither sandbox nor demo"
-        raise ValueError(f"{dialect.exchange} has no {spec.environment}; it has {known}")
-    dialect.credentials_of(spec.credentials)
+def _check(spec: AccountSpec, dialect: type[Dialect]) -> None:
+    """ValueError for the first thing of the account that the exchange does not have."""
+    offered = OFFERED.get(dialect.exchange)
+    if offered is None:
+        offered = Offered(dialect.exchange, dialect.markets, dialect.environments, dialect.credentials)
+    credentials = tuple(spec.credentials)
+    account = WrittenAccount(dialect.exchange, spec.market, spec.currency, spec.environment, credentials)
+    for misfit in misfits_of(account, dialect.exchange, offered):
+        raise ValueError(f"{misfit.message}; {misfit.fix}")
     options = (*OPTIONS, *dialect.more_options)
     for name in spec.options:
         if name not in options and name != CLOCK:
-            close = get_close_matches(name, options, 1)
-            meant = f", did you mean {close[0]}?" if close else ""
+            meant = did_you_mean(name, options)
             raise ValueError(f"{dialect.exchange} has no option {name}{meant}; it has {', '.join(options)}")
     most_of_unpriced(spec)
 
 
-def _siblings(spec: AccountSpec, exchange: str) -> str:
-    """Where the same venue has that market under another name."""
-    found = elsewhere(exchange, spec.market)
-    return f"; {spec.market} is {' or '.join(found)}" if found else ""
-
-
 async def _answered(question: Awaitable[T]) -> T:
-    """The answer; what is raised is a VenueError, whatever the answer looked like."""
+    """The answer to a request; every failure is a VenueError."""
     try:
         return await question
     except VenueError:
@@ -226,31 +221,22 @@ async def _answered(question: Awaitable[T]) -> T:
     except UnreadableError as error:
         raise MalformedAnswerError(str(error)) from error
     except Exception as error:
-        # Of a dialect that met a shape that nobody knows, or of ccxt where it was used beside `Client.call`.
-        raise MalformedAnswerError(f"the answer has no known shape: {type(error).__name__}: {error}") from error
+        # From a dialect that met an unknown shape, or from ccxt where it is used outside `Client.call`.
+        raise MalformedAnswerError(f"the answer has an unknown shape: {type(error).__name__}: {error}") from error
 
 
 async def _sensible(question: Awaitable[T]) -> T:
-    """The answer, to a question to which "gone" and "so already" are no answers: then they are nonsense."""
+    """The answer to a request for which "gone" and "already so" are no valid answers."""
     try:
         return await _answered(question)
     except (GoneError, AlreadySoError) as error:
         raise MalformedAnswerError(str(error)) from error
 
 
-def _read(read: Callable[[], T]) -> T:
-    try:
-        return read()
-    except UnreadableError as error:
-        raise MalformedAnswerError(str(error)) from error
-    except ODD as error:
-        raise MalformedAnswerError(f"the answer has no known shape: {type(error).__name__}: {error}") from error
-
-
 async def inspection(client: Client, dialect: Dialect) -> Inspection:
-    """Ask everything at once; what cannot be told is None, with a note that says why.
+    """Inspect the account by concurrent requests; what cannot be read is None, with a note that states why.
 
-    CredentialsRefusedError where the key may not even read the account: a refusal of one question says less.
+    CredentialsRefusedError where the key may not read the account; one refused request is only a note.
     """
     notes: list[str] = []
     refused: list[CredentialsRefusedError] = []
@@ -285,7 +271,7 @@ async def inspection(client: Client, dialect: Dialect) -> Inspection:
 
 
 async def _reads(dialect: Dialect) -> bool:
-    """Whether the credentials are good for reading the account; an answer of another kind says nothing against them."""
+    """Whether the credentials may read the account; other failures do not count against them."""
     try:
         await dialect.account()
     except CredentialsRefusedError:
@@ -296,9 +282,10 @@ async def _reads(dialect: Dialect) -> bool:
 
 
 def told_apart(error: VenueError, request: OrderRequest, rule: Mapping[str, Any] | None) -> VenueError:
-    """`error`, or a refusal with a reason where the venue named none and the amount is outside the symbol's rules.
+    """The error, with a reason where the venue gave none and the amount violates the symbol's rules.
 
-    Several venues call every wrong amount by one name; closing leaves what is too small and cuts what is too large.
+    Several venues have one code for every wrong amount; closing skips amounts that are too small and splits those that
+    are too large.
     """
     if not isinstance(error, OrderRejectedError) or error.reason != "other" or rule is None:
         return error

@@ -96,7 +96,7 @@ def test_a_secret_that_cannot_sign_is_refused_before_anything_is_sent(secret: st
     reached = with_secret("krakenfutures", secret)
     found, wire = asked(reached, "snapshot")
     assert isinstance(found, CredentialsRefusedError), found
-    assert "the secret cannot be used to sign (it is not base64" in str(found)
+    assert "the secret cannot be used for signing (it is not base64" in str(found)
     assert "nothing was sent" in str(found)
     assert secret not in str(found)
     order, acted = asked(reached, "submit")

@@ -189,7 +189,7 @@ def test_a_venue_that_wants_less_says_for_how_long(kind: str, code: str) -> None
         said = told(kind, endpoint)
     assert "429" in said
     assert "oo many requests" in said
-    assert said.endswith("it wants no requests for 7 s")
+    assert said.endswith("no requests for 7 s")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The dialects, by exchange. A module is imported when one of its exchanges is asked for."""
+"""The dialects, by exchange. A module is imported when one of its exchanges is used."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ MODULES: Final[Mapping[str, str]] = {
     "deribit": "deribit.dialect",
     "hyperliquid": "hyperliquid.dialect",
 }
-"""Exchange → the module here whose `DIALECTS` has it."""
+"""Exchange → the module in this package whose `DIALECTS` has it."""
 
 
 def dialect_of(exchange: str) -> type[Dialect]:
-    """How that exchange is spoken to; the generic way for one that has no module of its own."""
+    """The dialect of an exchange; the generic one where it has no module of its own."""
     module = MODULES.get(exchange)
     if module is None:
         from killswitch_ccxt.venues.generic import generic

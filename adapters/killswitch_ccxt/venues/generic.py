@@ -1,61 +1,44 @@
-"""Any other exchange that ccxt knows: its unified calls, with what is missing detected and said."""
+"""The generic dialect of any other exchange that ccxt knows: unified calls, with capabilities that ccxt reports."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from msgspec import structs
 
-from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import Fill, Market
-from killswitch.model.venue import ClientIdRule, Cost, RateLimit
+from killswitch.model.venue import ClientIdRule, RateLimit
 from killswitch_ccxt.dialect import Dialect
-from killswitch_ccxt.parts import Ages
+from killswitch_ccxt.traits import Ages, capability_table, charge
+from killswitch_ccxt.validation import did_you_mean
 
-_ASKED: Final[Mapping[str, tuple[str, ...]]] = {
-    "equity": ("fetchBalance",),
-    "positions": ("fetchPositions",),
-    "orders": ("fetchOpenOrders",),
-    "fills": ("fetchMyTrades",),
-    "flows": ("fetchLedger",),
-    "prices": ("fetchTickers",),
-    "market orders": ("createMarketOrder",),
-    "limit orders": ("createLimitOrder",),
-    "reduce only": ("createReduceOnlyOrder",),
-    "put back stops": ("createTriggerOrder",),
-    "position mode": ("fetchPositionMode",),
-    "find by client id": ("fetchOrder",),
-    "clock": ("fetchTime",),
-    "bars": ("fetchOHLCV",),
-    "sandbox": ("sandbox",),
-}
-_ORDER: Final = (
-    "equity", "positions", "orders", "trigger orders", "fills", "flows", "prices", "market orders", "limit orders",
-    "reduce only", "put back stops", "batch orders", "close book", "position mode", "find by client id", "dead man",
-    "push", "key rights", "clock", "bars", "sandbox", "demo",
-)  # fmt: skip
+_ASKED: Final[Mapping[str, str]] = {
+    "equity": "fetchBalance", "positions": "fetchPositions", "orders": "fetchOpenOrders", "fills": "fetchMyTrades",
+    "flows": "fetchLedger", "prices": "fetchTickers", "market orders": "createMarketOrder",
+    "limit orders": "createLimitOrder", "reduce only": "createReduceOnlyOrder", "put back stops": "createTriggerOrder",
+    "position mode": "fetchPositionMode", "find by client id": "fetchOrder", "clock": "fetchTime", "bars": "fetchOHLCV",
+    "sandbox": "sandbox",
+}  # fmt: skip
+"""Capability → the entry of ccxt's `has` that decides about it."""
 _NOT_GENERIC: Final[Mapping[str, str]] = {
-    "trigger orders": "asked for with ccxt's trigger flag; whether that brings all of them is not known",
-    "batch orders": "no two exchanges answer a batch alike, so orders are sent one by one",
-    "close book": "not on the generic way",
-    "dead man": "what its timer covers is nothing that ccxt tells",
-    "push": "not on the generic way",
-    "key rights": "not on the generic way",
-    "demo": "not on the generic way",
+    "trigger orders": "partly, requested with ccxt's trigger flag; it is unknown whether that returns all of them",
+    "batch orders": "no, answers to a batch differ by exchange, so orders are sent one by one",
+    "dead man": "no, ccxt does not state what the timer covers",
+    **dict.fromkeys(("close book", "push", "key rights", "demo"), "no, not in the generic dialect"),
 }
 
 
 @cache
 def generic(exchange: str) -> type[Dialect]:
-    """A dialect made of what ccxt says of the exchange. ValueError if it knows none of that name."""
+    """A dialect from ccxt's description of the exchange. ValueError if ccxt has no exchange of that name."""
     described = _described(exchange)
     has = described.has
     rate = max(1, round(1000 / float(described.rateLimit or 1000)))
     members: dict[str, Any] = {
-        "__doc__": f"{exchange}, spoken to by ccxt's unified calls.",
+        "__doc__": f"{exchange}, by ccxt's unified calls.",
         "exchange": exchange,
         "markets": _markets(has),
         "environments": ("production", "sandbox") if has.get("sandbox") else ("production",),
@@ -63,37 +46,36 @@ def generic(exchange: str) -> type[Dialect]:
             _NAMES.get(name, name): name for name, needed in described.requiredCredentials.items() if needed
         },
         "limits": (RateLimit("requests", rate * 10, 10.0, by="account"),),
-        "costs": tuple(Cost(call, "requests", units=units) for call, units in _COSTS),
+        "costs": charge("requests", snapshot=3, submit=1, find_order=1, open_orders=1, fills=1, cancel=1),
         "client_ids": ClientIdRule(longest=32),
         "ages": Ages(orders=10.0, fills=30.0, flows=30.0),
-        "capabilities": _capabilities(has),
+        "capabilities": capability_table(
+            {name: "yes" if has.get(method) else f"no, ccxt has no {method}" for name, method in _ASKED.items()}
+            | dict(_NOT_GENERIC)
+        ),
         "has_hedge_mode": bool(has.get("fetchPositionMode")),
-        "open_order_questions": ({},),
-        "tried": "not tried: the generic way, with what ccxt says that it has",
+        "tried": "not tested: the generic dialect, with the capabilities that ccxt reports",
     }
     return type(f"Generic_{exchange}", (Generic,), members)
 
 
 class Generic(Dialect):
-    """What cannot be taken for granted of an exchange that nobody has looked at.
+    """The dialect of an exchange that was not examined.
 
-    Whether a balance has unrealised profit in it, each exchange decides for itself, so that no wallet is told; and
-    whether a list of rows came whole, nobody can say.
+    Whether a balance includes unrealised profit is unknown, so no wallet is reported; whether a list of rows is
+    complete is unknown, too.
     """
 
     rows_whole = frozenset()
 
     def refine_fill(self, fill: Fill, info: Mapping[str, Any]) -> Fill:
-        """Many exchanges count trades of each symbol by themselves."""
+        """The fill with the symbol in its id: many exchanges number the trades of each symbol separately."""
         return structs.replace(fill, id=f"{fill.symbol}:{fill.id}")
 
 
 _NAMES: Final = {
     "apiKey": "key", "password": "passphrase", "walletAddress": "wallet_address", "privateKey": "private_key",
 }  # fmt: skip
-_COSTS: Final[
-    tuple[tuple[Literal["snapshot", "submit", "find_order", "open_orders", "fills", "cancel"], int], ...]
-] = (("snapshot", 3), ("submit", 1), ("find_order", 1), ("open_orders", 1), ("fills", 1), ("cancel", 1))  # fmt: skip
 
 
 def _described(exchange: str) -> Any:
@@ -104,25 +86,10 @@ def _described(exchange: str) -> Any:
             f"ccxt is not installed ({error}); install it with pip install '.[ccxt]' in a clone of Killswitch"
         ) from error
     if exchange not in module.exchanges:
-        from difflib import get_close_matches
-
-        close = get_close_matches(exchange, module.exchanges, 1)
-        meant = f", did you mean {close[0]}?" if close else ""
-        raise ValueError(f"ccxt knows no exchange called {exchange}{meant}")
+        raise ValueError(f"ccxt knows no exchange called {exchange}{did_you_mean(exchange, module.exchanges)}")
     return getattr(module, exchange)()
 
 
 def _markets(has: Mapping[str, Any]) -> tuple[Market, ...]:
     kinds: tuple[Market, ...] = ("spot", "margin", "swap", "future")
     return tuple(kind for kind in kinds if has.get(kind))
-
-
-def _capabilities(has: Mapping[str, Any]) -> tuple[Capability, ...]:
-    found = []
-    for name in _ORDER:
-        if name in _ASKED:
-            can = all(has.get(method) for method in _ASKED[name])
-            found.append(Capability(name, "yes" if can else "no", "" if can else f"ccxt has no {_ASKED[name][0]}"))
-        else:
-            found.append(Capability(name, "partly" if name == "trigger orders" else "no", _NOT_GENERIC[name]))
-    return tuple(found)

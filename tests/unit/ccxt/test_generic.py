@@ -92,14 +92,14 @@ def test_the_family_lists_every_dialect_and_knows_bars_of_any_exchange() -> None
     assert family.history("no-such-exchange") is None
     bitfinex = family.listing("bitfinex")
     assert bitfinex is not None
-    assert bitfinex.tried.startswith("not tried")
+    assert bitfinex.tried.startswith("not tested")
     assert family.listing("no-such-exchange") is None
 
 
 def test_a_market_that_the_venue_has_under_another_name_is_named() -> None:
     """Binance's futures are two exchanges of their own here; of a market that none has nothing more is said."""
-    with pytest.raises(ValueError, match=r"binance has no market swap here; it has spot, margin; swap is "
-                                         r"binanceusdm or binancecoinm"):  # fmt: skip
+    with pytest.raises(ValueError, match=r"binance has no market swap here; it has spot, margin; write "
+                                         r"`exchange: binanceusdm` or `exchange: binancecoinm`"):  # fmt: skip
         adapter(AccountSpec("main", "ccxt", "swap", "USDT", None, {}, {}, exchange="binance"))
-    with pytest.raises(ValueError, match=r"okx has no market equity here; it has [a-z, ]*$"):
+    with pytest.raises(ValueError, match=r"okx has no market equity here; it has [a-z, ]*; write `market: swap`"):
         adapter(AccountSpec("main", "ccxt", "equity", "USDT", None, {}, {}, exchange="okx"))

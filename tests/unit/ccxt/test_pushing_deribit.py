@@ -136,7 +136,7 @@ def test_a_signature_that_the_venue_refuses_is_said_and_tried_again() -> None:
         await here.time.sleep(90.0)
         assert here.view.state == "lost"
         (problem,) = here.listening.problems
-        assert "the venue does not accept the credentials" in problem
+        assert "the venue rejects the credentials" in problem
         assert "13004 invalid_credentials" in problem
         here.venue.secret = SECRET
         await here.time.sleep(120.0)

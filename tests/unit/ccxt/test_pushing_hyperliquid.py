@@ -126,7 +126,7 @@ def test_a_subscription_that_is_refused_is_told_and_asked_for_again() -> None:
         await here.time.sleep(90.0)
         assert here.view.state == "lost"
         (problem,) = here.listening.problems
-        assert "Hyperliquid refuses what it was asked on the stream: Cannot track more than 10 total users." in problem
+        assert "Hyperliquid refuses a request on the stream: Cannot track more than 10 total users." in problem
         here.venue.full = False
         await here.time.sleep(120.0)
         assert await here.wakes(here.venue.order)

@@ -19,9 +19,10 @@ from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.equity import Wealth
 from killswitch_ccxt.instruments import Quote
-from killswitch_ccxt.parts import AGAIN, KEPT, LATE_ROWS, Ages, phase_of
+from killswitch_ccxt.parts import AGAIN, KEPT, LATE_ROWS, phase_of
 from killswitch_ccxt.rules import Rules
 from killswitch_ccxt.snapshot_reader import Reading
+from killswitch_ccxt.traits import Ages
 from tests.virtual_time import START, VirtualTime
 
 SYMBOL = "A/USDT:USDT"
@@ -373,7 +374,7 @@ def test_parts_that_do_not_add_up_to_the_equity_are_not_told() -> None:
     async def course(reading: Reading, time: VirtualTime) -> None:
         seen = await reading.snapshot()
         assert (seen.quality, seen.equity, seen.unrealized) == ("ok", Decimal(1000), None)
-        assert "differ from the equity by 50" in (seen.reason or "")
+        assert "differs from the equity by 50.00000000 USDT" in (seen.reason or "")
         venue.wallet = Decimal(950)
         seen = await reading.snapshot()
         assert (seen.unrealized, seen.reason) == (Decimal(50), None)

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt.dialect import Dialect
-from killswitch_ccxt.parts import Ages
+from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.venue import CcxtVenue
 from tests.faults.exchange import Exchange, Market
 from tests.virtual_time import VirtualTime

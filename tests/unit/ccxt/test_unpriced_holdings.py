@@ -54,7 +54,7 @@ def test_a_holding_that_never_had_a_price_leaves_the_rest_known() -> None:
     assert (wealth.equity, wealth.unrealized) == (None, None)
     assert (found["BTC/USDT"].contracts, found["BTC/USDT"].notional) == (D("0.1"), 5000)
     assert (found["PUMP/USDT"].contracts, found["PUMP/USDT"].mark_price) == (400, None)
-    assert "no price for PUMP in USDT, so the account's worth is unknown" in str(wealth.why)
+    assert "no price for PUMP in USDT, so the account's equity is unknown" in str(wealth.why)
 
 
 def test_an_airdrop_without_a_market_is_no_position() -> None:
@@ -86,7 +86,7 @@ def test_what_had_a_price_is_counted_at_it_when_its_market_is_halted() -> None:
     wealth, found = desk.read(NOON + timedelta(hours=47))
     pump = found["PUMP/USDT"]
     assert (wealth.equity, pump.mark_price, pump.notional, pump.mark_at) == (10_100, D("0.25"), 100, NOON)
-    assert "PUMP, counted at 0.25 of 2026-05-01 12:00" in str(wealth.why)
+    assert "PUMP, counted at its price 0.25 USDT of 2026-05-01 12:00 UTC" in str(wealth.why)
 
 
 def test_a_last_price_bounds_for_two_days() -> None:
@@ -139,4 +139,4 @@ def test_an_airdrop_at_binance_does_not_blind_the_account() -> None:
     assert [(it.symbol, it.contracts, it.notional) for it in seen.positions or ()] == [("BTC/USDT", 2, 100_000)]
     assert "PUMP" in str(seen.reason)
     bounded = snapshot_of(answers, exchange="binance", market="spot", options={"unpriced": {"PUMP": 300}})
-    assert (bounded.equity, "worth 300 at most" in str(bounded.reason)) == (100_000, True)
+    assert (bounded.equity, "worth at most 300 USDT" in str(bounded.reason)) == (100_000, True)

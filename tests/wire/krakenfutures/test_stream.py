@@ -144,9 +144,7 @@ def test_a_signature_that_the_venue_refuses_is_said_and_tried_again() -> None:
         await here.time.sleep(90.0)
         assert here.view.state == "lost"
         (problem,) = here.listening.problems
-        assert (
-            "Failed to subscribe to authenticated feed; if this comes at every try, key or secret are wrong" in problem
-        )
+        assert "Failed to subscribe to authenticated feed; if it repeats, key or secret are wrong" in problem
         assert set(streams.refused) == FEEDS
         assert (await here.poll()).quality == "ok"
         streams.secret = right

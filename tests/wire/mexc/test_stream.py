@@ -136,7 +136,7 @@ def test_a_signature_that_the_venue_refuses_is_said_and_tried_again() -> None:
         await here.time.sleep(90.0)
         assert here.view.state == "lost"
         (problem,) = here.listening.problems
-        assert "MEXC refuses what it was asked on the private stream: signature validation failed" in problem
+        assert "MEXC refuses a request on the private stream: signature validation failed" in problem
         assert set(streams.refused) == {"login"}
         assert (await here.poll()).quality == "ok"
         streams.secret = right

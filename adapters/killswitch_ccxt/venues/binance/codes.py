@@ -1,8 +1,8 @@
-"""Binance's codes: what each means, for futures, spot and margin alike, and what its headers count.
+"""Binance's error codes for futures, spot and margin, and the counters in its headers.
 
-Of codes with several meanings the message decides, so messages are looked up before codes; and words that leave the
-fate open go before the code that they come with. Where the documents of futures and of spot differ, those of the market
-are used: on futures an internal error in the words of the documents is surely not done, on spot it may be.
+Where a code has several meanings the message decides, so messages are looked up before codes; a text that leaves the
+outcome open goes before the code that it comes with. Where the documents of futures and spot differ, those of the
+market apply: on futures an internal error in the documented words is surely not done, on spot it may be.
 """
 
 from __future__ import annotations
@@ -11,141 +11,83 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from killswitch_ccxt.errors import CLOCK, DENIED, DOWN, GONE, LIMITED, MODE_CHANGED, SAME, UNKNOWN, Meaning, rejected
-from killswitch_ccxt.response_capture import Answer
+from killswitch_ccxt.errors import (
+    CLOCK,
+    DENIED,
+    DOWN,
+    GONE,
+    LIMITED,
+    MODE_CHANGED,
+    SAME,
+    UNKNOWN,
+    Answer,
+    Meaning,
+    each,
+    rejected,
+)
 
 CODES: Final[Mapping[str, Meaning]] = {
-    "duplicated": rejected("duplicate_client_order_id"),
-    "open fate": UNKNOWN,
-    "5xx": UNKNOWN,  # with a code that nobody knows
-    # The request itself
-    "-1000": UNKNOWN,
-    "-1001": UNKNOWN,
-    "-1002": DENIED,
-    "-1003": LIMITED,
-    "-1006": UNKNOWN,
-    "-1007": UNKNOWN,
-    "-1008": UNKNOWN,  # overloaded: the documents of the day say "failed", orders have been seen to succeed
-    "-1010": UNKNOWN,  # "an error message was received": where the words say which, they are below
-    "-1011": DENIED,
-    "-1013": rejected("other"),  # it did not come to the matching engine
-    "-1015": LIMITED,
-    "-1016": UNKNOWN,  # the service shuts down: what it did before, it does not say
-    "-1021": CLOCK,
-    "-1022": DENIED,
-    "-1099": DENIED,
-    "-1106": rejected("other"),
-    "-1111": rejected("other"),
-    "-1121": rejected("market_closed"),
-    # The order
-    "-2010": rejected("other"),
-    "-2011": GONE,
-    "-2012": UNKNOWN,  # cancelling all failed: of how many, it does not say
-    "-2013": GONE,
-    "-2014": DENIED,
-    "-2015": DENIED,
-    "-2017": DENIED,
-    "-2018": rejected("insufficient_margin"),
-    "-2019": rejected("insufficient_margin"),
-    "-2021": rejected("other"),
-    "-2022": rejected("already_flat"),  # or resting orders conflict with it, which it does not tell apart
-    "-2023": rejected("other"),
-    "-2024": rejected("blocked_by_order"),  # the position is not sufficient: what rests takes a part of it
-    "-2025": rejected("blocked_by_order"),
-    "-2028": rejected("insufficient_margin"),
-    "-3000": UNKNOWN,
-    "-3041": rejected("insufficient_margin"),
-    "-3044": UNKNOWN,
-    "-4002": rejected("price_band"),
-    "-4003": rejected("below_minimum"),
-    "-4004": rejected("below_minimum"),
-    "-4005": rejected("above_maximum"),
-    "-4013": rejected("price_band"),
-    "-4015": rejected("other"),
-    "-4016": rejected("price_band"),
-    "-4024": rejected("price_band"),
-    "-4028": rejected("other"),
-    "-4046": SAME,
-    "-4059": SAME,
-    "-4061": MODE_CHANGED,
-    "-4083": UNKNOWN,  # the batch failed: how much of it, it does not say
-    "-4087": rejected("market_closed"),  # reducing only
-    "-4088": rejected("permission"),
-    "-4108": rejected("market_closed"),
-    "-4109": rejected("permission"),  # the account is inactive
-    "-4116": rejected("duplicate_client_order_id"),
-    "-4118": rejected("blocked_by_order"),
-    "-4131": rejected("price_band"),
-    "-4140": rejected("market_closed"),
-    "-4141": rejected("market_closed"),
-    "-4164": rejected("below_minimum"),
-    "-4183": rejected("price_band"),
-    "-4184": rejected("price_band"),
-    "-4192": rejected("market_closed"),  # cooling off
-    "-4210": rejected("price_band"),
-    "-4211": rejected("price_band"),
-    "-4400": rejected("market_closed"),
-    "-4401": rejected("market_closed"),
-    "-4402": rejected("permission"),  # not offered in this region
-    "-4403": rejected("permission"),
-    "-5025": rejected("other"),  # limit orders only: the next one may be such
-    "-5028": CLOCK,
-    # Words that come without a code, or that tell apart what one code says
-    "Unknown error, please check your request or try again later.": UNKNOWN,
-    "Account has insufficient balance for requested action.": rejected("insufficient_margin"),
-    "Market is closed.": rejected("market_closed"),
-    # In the place of an answer about the order: it is not gone, it must not be touched.
-    "This action is disabled on this account.": DENIED,
-    "This account may not place or cancel orders.": DENIED,
-    "This symbol is not permitted for this account.": DENIED,
-    "This symbol is restricted for this account.": DENIED,
-    # Neither: the order rests as it was.
-    "Order was not canceled due to cancel restrictions.": rejected("other"),
-    "Rest API trading is not enabled.": DENIED,
-    "Unknown order sent.": GONE,
-    "Filter failure: NOTIONAL": rejected("below_minimum"),
-    "Filter failure: MIN_NOTIONAL": rejected("below_minimum"),
-    "Filter failure: MARKET_LOT_SIZE": rejected("above_maximum"),
-    "Filter failure: PERCENT_PRICE": rejected("price_band"),
-    "Filter failure: PERCENT_PRICE_BY_SIDE": rejected("price_band"),
-}
+    # −1008 is an overload: the documents of the day call it failed, and orders with it have been seen to succeed.
+    # −1010 is any error message, −1016 a service that shuts down, −2012 and −4083 a failed cancellation of all and a
+    # failed batch: none of them states what was done before. `5xx` is a status with an unknown code.
+    **each(UNKNOWN, -1000, -1001, -1006, -1007, -1008, -1010, -1016, -2012, -3000, -3044, -4083, "open fate", "5xx",
+           "Unknown error, please check your request or try again later."),
+    # These texts come in place of an answer about an order: the order is not gone, but it must not be touched.
+    **each(DENIED, -1002, -1011, -1022, -1099, -2014, -2015, -2017, "Rest API trading is not enabled.",
+           "This action is disabled on this account.", "This account may not place or cancel orders.",
+           "This symbol is not permitted for this account.", "This symbol is restricted for this account."),
+    **each(LIMITED, -1003, -1015),
+    **each(CLOCK, -1021, -5028),
+    **each(GONE, -2011, -2013, "Unknown order sent."),
+    **each(SAME, -4046, -4059),
+    **each(MODE_CHANGED, -4061),
+    # −1013 did not reach the matching engine; with −5025 only limit orders are accepted, and the next may be one. An
+    # order that could not be cancelled rests as before.
+    **each(rejected("other"), -1013, -1106, -1111, -2010, -2021, -2023, -4015, -4028, -5025,
+           "Order was not canceled due to cancel restrictions."),
+    # −4087 accepts only orders that reduce, −4192 is a cooling-off period.
+    **each(rejected("market_closed"), -1121, -4087, -4108, -4140, -4141, -4192, -4400, -4401, "Market is closed."),
+    **each(rejected("insufficient_margin"), -2018, -2019, -2028, -3041,
+           "Account has insufficient balance for requested action."),
+    **each(rejected("already_flat"), -2022),  # also for conflicting open orders
+    **each(rejected("blocked_by_order"), -2024, -2025, -4118),  # −2024: resting orders take a part of the position
+    **each(rejected("duplicate_client_order_id"), -4116, "duplicated"),
+    **each(rejected("price_band"), -4002, -4013, -4016, -4024, -4131, -4183, -4184, -4210, -4211,
+           "Filter failure: PERCENT_PRICE", "Filter failure: PERCENT_PRICE_BY_SIDE"),
+    **each(rejected("below_minimum"), -4003, -4004, -4164, "Filter failure: NOTIONAL", "Filter failure: MIN_NOTIONAL"),
+    **each(rejected("above_maximum"), -4005, "Filter failure: MARKET_LOT_SIZE"),
+    # −4109 is an inactive account; −4402 and −4403 are products that are not offered in its region.
+    **each(rejected("permission"), -4088, -4109, -4402, -4403),
+}  # fmt: skip
 FORM: Final = re.compile(r"-[1-9]\d{3,4}")
 _FAILED: Final = "Internal error; unable to process your request. Please try again."
 FUTURES: Final[Mapping[str, Meaning]] = {**CODES, _FAILED: DOWN, "Service Unavailable.": DOWN}
 COINM: Final[Mapping[str, Meaning]] = {
     **FUTURES,
-    # What USD-M calls −4118, −4131, −4164, −5028, −5025, −4087, −4088, −4183, −4184, −4210 and −4211; two of the same
-    # numbers are other things here.
-    "-4112": rejected("blocked_by_order"),
-    "-4113": rejected("price_band"),
-    "-4178": rejected("below_minimum"),
-    "-4188": DOWN,
-    "-4196": rejected("other"),
-    "-4087": rejected("other"),  # the pair
-    "-4088": rejected("other"),  # the interval of time
-    "-4089": rejected("market_closed"),
-    "-4189": rejected("market_closed"),
-    "-4090": rejected("permission"),
-    "-4151": rejected("price_band"),
-    "-4152": rejected("price_band"),
-    "-4154": rejected("price_band"),
-    "-4155": rejected("price_band"),
-}
-"""COIN-M numbers some of its refusals in another way than USD-M does, as its own list of error codes shows."""
+    # What USD-M calls −4118, −4131, −4164, −5028, −5025, −4087, −4088, −4183, −4184, −4210 and −4211. −4087 and −4088
+    # have other meanings here: a wrong pair, and a wrong time interval.
+    **each(rejected("blocked_by_order"), -4112),
+    **each(rejected("price_band"), -4113, -4151, -4152, -4154, -4155),
+    **each(rejected("below_minimum"), -4178),
+    **each(DOWN, -4188),
+    **each(rejected("other"), -4087, -4088, -4196),
+    **each(rejected("market_closed"), -4089, -4189),
+    **each(rejected("permission"), -4090),
+}  # fmt: skip
+"""Refusals that COIN-M numbers differently from USD-M, as its own list of error codes shows."""
 SPOT: Final[Mapping[str, Meaning]] = {
     **CODES,
-    "-1004": UNKNOWN,  # on futures it is about addresses
-    "-2026": GONE,  # archived without a fill
-    "-5041": UNKNOWN,  # it waited too long in the queue
+    **each(UNKNOWN, -1004, -5041),  # −1004 concerns addresses on futures; with −5041 it waited too long in the queue
+    **each(GONE, -2026),  # archived without a fill
 }
 _OPEN: Final = re.compile(
     r"status unknown|unknown error|timeout waiting|timed? out|unexpected response|internal (server )?error"
     r"|(system|server) (is )?busy|overloaded|system abnormality",
     re.IGNORECASE,
 )
-"""Words of a refusal that do not say that nothing was done, whatever code they come with."""
+"""Text of a refusal that leaves open whether something was done, whatever its code."""
 _TELLING: Final = frozenset({"-1003", "-1015", "-1021", "-4188", "-5028"})
-"""Codes that are sure whatever their words: not listened to, or too late."""
+"""Codes that are definite whatever their text: rate limits, and expired requests."""
 
 _COUNTERS: Final[Mapping[str, str]] = {
     "x-mbx-used-weight-1m": "weight",
@@ -157,7 +99,7 @@ _COUNTERS: Final[Mapping[str, str]] = {
 
 
 def codes_in(body: Any) -> Iterable[str]:
-    """What a refusal, or a refused row of a batch, says of itself; the most telling word first."""
+    """The codes of a refusal, or of a refused row of a batch; the most specific one first."""
     if not isinstance(body, Mapping):
         return ()
     text, code = str(body.get("msg") or ""), body.get("code")
@@ -168,14 +110,14 @@ def codes_in(body: Any) -> Iterable[str]:
 
 
 def codes_of(answer: Answer) -> Iterable[str]:
-    """As `codes_in`, of a whole answer; a gateway's own refusal has no body that could be read."""
+    """The codes of a whole answer, as `codes_in`; the refusal of a gateway has no readable body."""
     if answer.status in (418, 429):
         return ("-1003",)
     return (*codes_in(answer.body), *(["5xx"] if answer.status >= 500 else []))
 
 
 LONGEST_COUNT: Final = 12
-"""Digits of a count that can be one."""
+"""Most digits of a plausible count."""
 
 
 def used_from(headers: Mapping[str, str]) -> Mapping[str, int]:

@@ -1,4 +1,4 @@
-"""Binance COIN-M futures (`binancecoinm`): inverse contracts, margined in the coin that they are of."""
+"""Binance COIN-M futures (`binancecoinm`): inverse contracts with margin in their base coin."""
 
 from __future__ import annotations
 
@@ -10,10 +10,22 @@ from typing import Any, Final
 from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import Position
 from killswitch.model.venue import AccountSpec, Cost, RateLimit, VenueError
-from killswitch_ccxt.dialect import PositionMode
-from killswitch_ccxt.equity import Wealth, by_asset, lists_coins_of, worth_of
-from killswitch_ccxt.instruments import Quote
-from killswitch_ccxt.numbers import UnreadableError, decimal, flag, not_negative, positive
+from killswitch_ccxt.dialect import PositionMode, mode_of
+from killswitch_ccxt.equity import Wealth, by_asset, lists_coins_of, rates_in_dollars, worth_of
+from killswitch_ccxt.instruments import Quote, marks_of
+from killswitch_ccxt.numbers import (
+    Row,
+    UnreadableError,
+    decimal,
+    flag,
+    not_negative,
+    optional,
+    positive,
+    rows_at,
+    total,
+    value_at,
+)
+from killswitch_ccxt.traits import charge
 from killswitch_ccxt.venues.binance import codes as binance_codes
 from killswitch_ccxt.venues.binance import rows as binance_rows
 from killswitch_ccxt.venues.binance.futures import BinanceFutures
@@ -26,7 +38,8 @@ _DIFFERENT: Final = {
 
 
 class BinanceCoinm(BinanceFutures):
-    """Each coin is a wallet of its own; there are no totals. The account's currency is one of the coins, or USD."""
+    """One COIN-M account. Each coin has a wallet of its own, and there are no totals. The account's currency is one of
+    the coins, or USD."""
 
     exchange = "binancecoinm"
     api = "dapiPrivate"
@@ -36,71 +49,61 @@ class BinanceCoinm(BinanceFutures):
     limits = (RateLimit("weight", 2400, 60.0, by="address"), RateLimit("orders-1m", 1200, 60.0))
     costs = (
         # 5 + 1 + 10 for the index every time; 45 for all open orders in 20 s, 20 for incomes in 60 s, 30 for the mode.
-        Cost("snapshot", "weight", units=20),
-        Cost("submit", "orders-1m", each=1), Cost("submit", "weight", units=1),
-        Cost("submit_batch", "orders-1m", units=5), Cost("submit_batch", "weight", units=5),
-        Cost("find_order", "weight", units=2), Cost("open_orders", "weight", units=45),
-        Cost("fills", "weight", units=22), Cost("cancel", "weight", units=1), Cost("dead_man", "weight", each=10),
+        *charge("weight", snapshot=20, submit=1, submit_batch=5, find_order=2, open_orders=45, fills=22, cancel=1),
+        Cost("dead_man", "weight", each=10), Cost("submit", "orders-1m", each=1), *charge("orders-1m", submit_batch=5),
     )  # fmt: skip
     capabilities = tuple(_DIFFERENT.get(each.name, each) for each in BinanceUsdm.capabilities)
-    tried = "parsed answers only: it shares its ways with USD-M futures, which was tried on loopback"
+    tried = "parsed answers only: it shares its code with USD-M futures, which was tested on loopback"
 
     def __init__(self, client: Any, spec: AccountSpec) -> None:
         super().__init__(client, spec)
         self._premium: asyncio.Future[Any] | None = None
-        self._sized: object = None
 
-    @property
-    def rules(self) -> Mapping[str, Mapping[str, Any]]:
-        """ccxt takes a contract whose size is not told for one of a dollar."""
-        found = super().rules
-        if found is not self._sized:
-            for rule in found.values():
-                told = (rule.get("info") or {}).get("contractSize")
-                if isinstance(rule, dict) and "info" in rule and not _is_size(told):
-                    rule["contractSize"] = None
-            self._sized = found
-        return found
+    def corrected_rule(self, rule: Row) -> Row:
+        """The rule without a size where the venue states none: ccxt assumes one dollar."""
+        is_sized = "info" not in rule or (optional(value_at(rule, "info", "contractSize")) or 0) > 0
+        return super().corrected_rule(rule if is_sized else {**rule, "contractSize": None})
 
     async def position_mode(self) -> PositionMode | None:
-        hedged = flag((await self.ask("GetPositionSideDual")).get("dualSidePosition"))
-        return None if hedged is None else "hedge" if hedged else "one_way"
+        return mode_of(flag((await self.ask("GetPositionSideDual")).get("dualSidePosition")))
 
     async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
-        """The index is asked for beside worth and positions each time: what coins are worth is of the same moment.
+        """Equity and positions, with the index fetched at the same moment to value the coins.
 
-        It may fail where everything is in the account's own coin.
+        The index may fail where everything is in the account's own coin.
         """
         body, rows, premium = await asyncio.gather(
             self.client.call(self.account_method), self.read_positions(), self._premium_or_failure()
         )
-        failure = premium if isinstance(premium, Exception) else None
         found = self.positions_of(rows)
         lists_coins_of(by_asset(body.get("assets")), (self.settled(it.symbol) for it in found))
-        dollars = {"USD": Decimal(1), **_indexes(() if isinstance(premium, Exception) else premium)}
+        dollars = _dollars(premium)
         try:
             return self.worth_of(body, dollars), self.in_own_currency(found, dollars)
         except UnreadableError:
-            if failure is not None:
-                raise failure from None
+            if isinstance(premium, Exception):
+                raise premium from None
             raise
 
     async def worth_alone(self) -> Wealth | None:
         body, premium = await asyncio.gather(self.client.call(self.account_method), self._premium_or_failure())
-        return self.worth_of(body, {"USD": Decimal(1), **_indexes(() if isinstance(premium, Exception) else premium)})
+        return self.worth_of(body, _dollars(premium))
 
-    async def _premium_or_failure(self) -> Sequence[Mapping[str, Any]] | Exception:
+    async def _premium_or_failure(self) -> Sequence[Row] | Exception:
         try:
             return await self._premium_rows()
         except (VenueError, UnreadableError) as error:
             return error
 
-    def worth_of(self, body: Mapping[str, Any], dollars: Mapping[str, Decimal]) -> Wealth:
-        """The coins at the venue's index, `dollars`. UnreadableError where a coin is held that has none,
-        and for a list without a row: Binance lists every coin, whatever is held of it."""
+    def worth_of(self, body: Row, dollars: Mapping[str, Decimal]) -> Wealth:
+        """The equity of the coins at the venue's index, `dollars`.
+
+        UnreadableError where a held coin has no price, and for an empty list: Binance lists every coin, even with a
+        zero balance.
+        """
         currency, rows = self.spec.currency, by_asset(body.get("assets"))
         if not rows:
-            raise UnreadableError("the venue lists no asset at all, which it does of no account")
+            raise UnreadableError("the venue lists no asset, which no account of Binance lacks")
         assets, prices = rows.values(), binance_rows.in_own(dollars, currency)
         balances = binance_rows.balances(assets, prices)
         unpriced = [each.asset for each in balances if each.price is None]
@@ -111,58 +114,42 @@ class BinanceCoinm(BinanceFutures):
         )
         return Wealth(
             worth_of(balances), free, used, kept, balances,
-            unrealized=binance_rows.unrealized(assets, prices), rates=binance_rows.rates(dollars, currency),
+            unrealized=binance_rows.unrealized(assets, prices), rates=rates_in_dollars(dollars.get(currency), currency),
         )  # fmt: skip
 
-    async def _premium_rows(self) -> list[Mapping[str, Any]]:
-        """Index and mark of all contracts: one question, whoever asks at the same time."""
+    async def _premium_rows(self) -> list[Row]:
+        """Index and mark of all contracts; concurrent callers share one request."""
         if self._premium is None or self._premium.done():
             self._premium = asyncio.ensure_future(self.client.call("dapiPublicGetPremiumIndex"))
-        rows = await asyncio.shield(self._premium)
-        if not isinstance(rows, list):
-            raise UnreadableError("the venue's index is no list")
-        return rows
+        return rows_at(await asyncio.shield(self._premium))
 
     async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """Mark, index and last by two questions."""
+        """Mark, index and last price by two requests."""
         return await self._quotes(symbols, "dapiPublicGetTickerPrice")
 
     async def marks(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
-        found = await self._quotes(symbols)
-        return {symbol: quote.mark for symbol, quote in found.items() if quote.mark is not None}
+        return marks_of(await self._quotes(symbols))
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """Best prices and the last one; the mark comes with the positions."""
+        """Best prices and last price; the positions bring the mark."""
         return await self._quotes(symbols, "dapiPublicGetTickerBookTicker", "dapiPublicGetTickerPrice")
 
     async def _quotes(self, symbols: Sequence[str], *methods: str) -> Mapping[str, Quote]:
         answers = await asyncio.gather(*(self.client.call(method) for method in methods), self._premium_rows())
-        found: dict[str, dict[str, Any]] = {}
-        for answer in answers:
-            for row in answer:
-                found.setdefault(str(row.get("symbol")), {}).update(row)
-        return {symbol: binance_rows.quote(row) for symbol in symbols if (row := found.get(self.id_of(symbol)))}
+        return self.quotes_of(symbols, answers)
 
 
-def _is_size(told: object) -> bool:
-    """Whether a rule tells how many dollars a contract is of."""
-    try:
-        return not isinstance(told, bool) and positive(told) is not None
-    except UnreadableError:
-        return False
+def _dollars(rows: Sequence[Row] | Exception) -> dict[str, Decimal]:
+    """Coin → index price of its perpetual contract, in USD; only the dollar where the index failed."""
+    told = () if isinstance(rows, Exception) else rows
+    prices = {str(row.get("pair")).removesuffix("USD"): positive(row.get("indexPrice")) for row in told}
+    return {"USD": Decimal(1), **{coin: price for coin, price in prices.items() if price is not None}}
 
 
-def _indexes(rows: Sequence[Mapping[str, Any]]) -> dict[str, Decimal]:
-    """Coin → the index price of its perpetual contract, in USD."""
-    prices = {str(row.get("pair")).removesuffix("USD"): positive(row.get("indexPrice")) for row in rows}
-    return {coin: price for coin, price in prices.items() if price is not None}
-
-
-def _summed(rows: Mapping[str, Mapping[str, Any]], prices: Mapping[str, Decimal], name: str) -> Decimal | None:
-    """Of all coins that have a price; None where one of them does not say, or says less than nothing."""
+def _summed(rows: Mapping[str, Row], prices: Mapping[str, Decimal], name: str) -> Decimal | None:
+    """The sum over all coins that have a price; None where an amount is missing or negative."""
     told = [(asset, not_negative(decimal(row.get(name)))) for asset, row in rows.items() if asset in prices]
-    found = [None if amount is None else amount * prices[asset] for asset, amount in told]
-    return None if None in found or not found else sum((it for it in found if it is not None), Decimal(0))
+    return total(None if amount is None else amount * prices[asset] for asset, amount in told) if told else None
 
 
 DIALECTS = {"binancecoinm": BinanceCoinm}

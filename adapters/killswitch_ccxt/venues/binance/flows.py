@@ -1,27 +1,26 @@
-"""Binance's deposits, withdrawals and transfers → flows, told when the balance moves and not when they are complete.
+"""Binance's deposits, withdrawals and transfers as flows, reported when the balance changes and not when they complete.
 
-A withdrawal leaves the balance when it is applied for, is complete minutes or hours later, and comes back if it fails.
-The venue finds all of them by the time at which they began. So questions go days back, and a row has the same id each
-time: whoever hears it twice counts it once.
+A withdrawal leaves the balance when it is requested, completes minutes or hours later, and is returned if it fails. The
+venue finds all of them by their start time. So requests go days back, and a row has the same id each time: an observer
+that sees it twice counts it once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.snapshot import Flow
-from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, text, told_of
+from killswitch_ccxt.numbers import Row, UnreadableError, decimal, identifier, needed, text, time_of, told_of
 
-Row = Mapping[str, Any]
 BACK: Final = 3 * 86_400_000
-"""Milliseconds before the time asked for from which on rows are looked at: some are pending for days."""
+"""Milliseconds before the requested time from which on rows are fetched: some are pending for days."""
 CREDITED: Final = frozenset({"1", "6"})
 """`status` of a deposit that is in the balance; 6 may not be withdrawn yet."""
 NOT_YET: Final = frozenset({"0", "2", "7", "8"})
-"""Pending, rejected, of another person, waiting for the owner to confirm."""
+"""Pending, rejected, of another person, waiting for confirmation by the owner."""
 TAKEN: Final = frozenset({"0", "2", "4", "6"})
 """`status` of a withdrawal that has left the balance: mail sent, awaiting approval, processing, completed."""
 GIVEN_BACK: Final = frozenset({"1", "3", "5"})
@@ -30,31 +29,31 @@ _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class Moves:
-    """What has moved, of one account; nothing that was over before the first question is told."""
+    """The flows of one account; nothing that completed before the first request is reported."""
 
     def __init__(self) -> None:
         self._from = _NEVER
         self._waiting: set[str] = set()
 
     def begin(self, since: int) -> None:
-        """A question for what happened from `since` (UTC ms) on; the first one says what is old."""
+        """Note a request for flows from `since` (UTC ms) on; the first one decides what is old."""
         if self._from is _NEVER:
             self._from = datetime.fromtimestamp(since / 1000, UTC)
 
     def deposits(self, rows: Iterable[Row], now: datetime) -> list[Flow]:
-        """Those that are in the balance. What was there already when we began to look is no news."""
+        """Deposits that are in the balance, except those that were there before the first request."""
         found = []
         for row in rows:
             if _of_funding(row):
                 continue
             name, at, status = f"deposit:{_id(row)}", _at(row.get("insertTime")), str(row.get("status"))
             if status not in CREDITED | NOT_YET:
-                raise UnreadableError(f"{name}: {status!r} is no state of a deposit")
+                raise UnreadableError(f"{name}: unknown state {status!r}")
             if status not in CREDITED:
                 self._waiting.add(name)
             elif at >= self._from or name in self._waiting:
                 amount = abs(needed(row.get("amount"), "the amount of a deposit"))
-                # It counts from when it came; the venue says that of some.
+                # The flow is dated with the credit, whose time the venue states for some deposits.
                 came = now if name in self._waiting else at
                 found.append(
                     Flow(name, _told(row) or came, "deposit", amount, told_of(row.get("coin"), f"the coin of {name}"))
@@ -62,14 +61,14 @@ class Moves:
         return found
 
     def withdrawals(self, rows: Iterable[Row], now: datetime) -> list[Flow]:
-        """Each with its fee when it is applied for, and the same again with the other sign once it has failed."""
+        """Withdrawals with their fees at the request, and again with the other sign where they failed."""
         found = []
         for row in rows:
             if _of_funding(row):
                 continue
             name, at, status = f"withdrawal:{_id(row)}", _at(row.get("applyTime")), str(row.get("status"))
             if status not in TAKEN | GIVEN_BACK:
-                raise UnreadableError(f"withdrawal {_id(row)}: {status!r} is no state of one")
+                raise UnreadableError(f"{name}: unknown state {status!r}")
             amount = abs(needed(row.get("amount"), "the amount of a withdrawal"))
             amount += decimal(row.get("transactionFee")) or Decimal(0)
             new, coin = at >= self._from, told_of(row.get("coin"), f"the coin of {name}")
@@ -82,12 +81,10 @@ class Moves:
         return found
 
     def transfers(self, rows: Iterable[Row], sign: int, now: datetime) -> list[Flow]:
-        """Between wallets of the same owner; one that is not confirmed is told when it is."""
+        """Transfers between wallets of the same owner; an unconfirmed one is reported after its confirmation."""
         found = []
         for row in rows:
-            name, at = f"transfer:{text(row.get('tranId'))}", instant(row.get("timestamp"))
-            if at is None:
-                raise UnreadableError("a transfer without a time")
+            name, at = f"transfer:{text(row.get('tranId'))}", time_of(row.get("timestamp"), "a transfer")
             confirmed = str(row.get("status", "CONFIRMED")) == "CONFIRMED"
             if not confirmed:
                 self._waiting.add(name)
@@ -99,25 +96,22 @@ class Moves:
 
 
 def _of_funding(row: Row) -> bool:
-    """Whether it is about the funding wallet, which is no part of the account."""
+    """Whether a row concerns the funding wallet, which is no part of the account."""
     return str(row.get("walletType", "0")) == "1"
 
 
 def _id(row: Row) -> str:
-    number = text(row.get("id")) or text(row.get("txId"))
-    if number is None:
-        raise UnreadableError("a deposit or withdrawal without a number")
-    return number
+    return text(row.get("id")) or identifier(row.get("txId"), "a deposit or withdrawal")
 
 
 def _told(row: Row) -> datetime | None:
-    """When the venue says that it was over."""
+    """The venue's completion time; None where it states none."""
     told = row.get("completeTime")
     return None if not told else _at(told)
 
 
 def _at(value: Any) -> datetime:
-    """Milliseconds, or `2026-01-31 12:00:00` in UTC. UnreadableError for anything else."""
+    """The time of a row, in milliseconds or as `2026-01-31 12:00:00` in UTC. UnreadableError for anything else."""
     written = str(value or "")
     if written.isdecimal():
         return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=int(written))

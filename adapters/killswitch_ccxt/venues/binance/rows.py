@@ -1,12 +1,13 @@
-"""Binance's own rows → what ccxt's unified rows would be, and what a futures account is worth.
+"""Conversion of Binance's own rows to ccxt's names, and the equity of a futures account.
 
-ccxt is gone around here on purpose: it drops positions without an entry price, takes the side of a position from its
-notional, needs a request of its own for margin brackets, and puts the refused rows of a batch before the others.
+ccxt's parsers are not used on purpose: ccxt drops positions without an entry price, derives the side of a position
+from its notional, needs a further request for margin brackets, and puts the refused rows of a batch before the
+others.
 
-Equity is the sum of its parts, at prices that are read beside them. In multi-assets mode the venue tells a total too,
-which it reckons at an index of another moment, and for which its documents leave open whether haircuts are in it: a
-total that moves by more than the parts would be a loss that nobody had. It is used where an asset has no price. In
-single-asset mode its totals are of USDT alone, and of no use where something else is held.
+Equity is the sum of its parts, at prices that are fetched with them. In multi-assets mode the venue states a total,
+too, at an index of another moment, and its documents leave open whether haircuts are in it: a total that changes by
+more than the parts would look like a loss. It is used where an asset has no price. In single-asset mode the venue's
+totals are of USDT alone, and useless where another asset is held.
 """
 
 from __future__ import annotations
@@ -16,22 +17,25 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from killswitch.model.snapshot import Balance, FillCause, Flow, FlowKind, InstrumentState, Rate
-from killswitch_ccxt.instruments import Quote
+from killswitch.model.snapshot import Balance, FillCause, Flow, FlowKind, InstrumentState
+from killswitch_ccxt.instruments import Quote, quote_of
 from killswitch_ccxt.numbers import (
     NoSuchSymbolError,
+    Row,
     UnreadableError,
     any_flag,
     decimal,
     flag,
+    identifier,
     instant,
     needed,
-    positive,
+    optional,
     text,
+    time_of,
     told_of,
+    total,
 )
 
-Row = Mapping[str, Any]
 SymbolOf = Callable[[str], str]
 STATES: Final[Mapping[str, str]] = {
     "NEW": "open", "PARTIALLY_FILLED": "open", "PENDING_NEW": "open", "PENDING_CANCEL": "canceling",
@@ -47,7 +51,7 @@ MARKETS: Final[Mapping[str, InstrumentState]] = {
 `PRE_DELIVERING`, `DELIVERING` and `TRADING_HALT` pass by themselves, and are what ccxt calls them: not active."""
 PASSING: Final = frozenset({"TRADING", "PENDING_TRADING", "PRE_SETTLE", "PRE_DELIVERING", "DELIVERING", "TRADING_HALT"})
 ALGO: Final = "algo-"
-"""Conditional orders are numbered apart by the venue, so that a bare number could be either's."""
+"""Prefix of the ids of conditional orders: the venue numbers them separately, and a bare number is ambiguous."""
 FLOWS: Final[Mapping[str, FlowKind]] = {
     "FUNDING_FEE": "funding", "SPECIAL_FUNDING_FEE": "funding", "TRANSFER": "transfer",
     "INTERNAL_TRANSFER": "transfer", "CROSS_COLLATERAL_TRANSFER": "transfer",
@@ -57,48 +61,45 @@ FLOWS: Final[Mapping[str, FlowKind]] = {
     "COMMISSION_REBATE": "rebate", "API_REBATE": "rebate", "FEE_RETURN": "rebate",
     "POSITION_LIMIT_INCREASE_FEE": "fee", "OPTIONS_PREMIUM_FEE": "fee",
 }  # fmt: skip
+CAUSES: Final[Mapping[str, FillCause]] = {
+    "adl_autoclose": "adl", "autoclose-": "liquidation", "settlement_autoclose-": "delivery",
+    "delivery_autoclose-": "delivery",
+}  # fmt: skip
+"""Prefix of the client ids of the venue's own orders → cause of their fills."""
 TRADES: Final = frozenset({"COMMISSION", "REALIZED_PNL"})
-"""Incomes of which every trade has one, or it has moved no money."""
+"""Types of income that every trade has, unless it moved no money."""
 TOLD_BY_FILLS: Final = TRADES | {"DELIVERED_SETTELMENT", "OPTIONS_SETTLE_PROFIT"}
 
 
-def told(value: Any) -> Decimal | None:
-    """What is good to know and not needed: what is no number is unknown, and spoils nothing else."""
-    try:
-        return decimal(value)
-    except UnreadableError:
-        return None
-
-
 def position(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
-    """A row of positionRisk. UnreadableError where the size contradicts the side."""
+    """A row of positionRisk under ccxt's names. UnreadableError where the size contradicts the side."""
     symbol = symbol_of(str(row.get("symbol")))
     if row.get("positionAmt") is None:
-        raise UnreadableError(f"position {symbol}: its size is missing")
+        raise UnreadableError(f"position {symbol} has no size")
     size, stated = needed(row["positionAmt"], "the size"), str(row.get("positionSide") or "BOTH")
     side = "long" if size > 0 else "short"
     if size and stated not in ("BOTH", side.upper()):
         raise UnreadableError(f"position {symbol}: {size} contracts, and its side is {stated}")
     return {
-        "symbol": symbol, "contracts": abs(size), "side": side, "entryPrice": told(row.get("entryPrice")),
-        "markPrice": told(row.get("markPrice")), "liquidationPrice": told(row.get("liquidationPrice")),
-        "initialMargin": told(row.get("initialMargin")), "leverage": told(row.get("leverage")),
-        "unrealizedPnl": told(row.get("unRealizedProfit", row.get("unrealizedProfit"))),
-        "notional": told(row.get("notional", row.get("notionalValue"))), "info": row,
+        "symbol": symbol, "contracts": abs(size), "side": side, "entryPrice": optional(row.get("entryPrice")),
+        "markPrice": optional(row.get("markPrice")), "liquidationPrice": optional(row.get("liquidationPrice")),
+        "initialMargin": optional(row.get("initialMargin")), "leverage": optional(row.get("leverage")),
+        "unrealizedPnl": optional(row.get("unRealizedProfit", row.get("unrealizedProfit"))),
+        "notional": optional(row.get("notional", row.get("notionalValue"))), "info": row,
     }  # fmt: skip
 
 
 def order(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
-    """An ordinary order, or a conditional one, as ccxt names things. UnreadableError without an id or a state."""
+    """An ordinary or conditional order under ccxt's names. UnreadableError without an id or a state."""
     algo = row.get("algoId") is not None
     number = text(row.get("algoId") if algo else row.get("orderId"))
     state = str(row.get("algoStatus") if algo else row.get("status"))
     if number is None or state not in STATES:
-        raise UnreadableError(f"order {number}: {state!r} is no state of an order")
+        raise UnreadableError(f"order {number}: unknown state {state!r}")
     stated = str(row.get("positionSide") or "BOTH")
     filled = row.get("executedQty", "0" if algo and STATES[state] != "closed" else None)
-    if filled is None or needed(filled, "what was filled") < 0:
-        raise UnreadableError(f"order {number}: {filled!r} was filled of it, it says")
+    if filled is None or needed(filled, "the filled amount") < 0:
+        raise UnreadableError(f"order {number}: unreadable filled amount {filled!r}")
     return {
         "id": f"{ALGO}{number}" if algo else str(number),
         "clientOrderId": row.get("clientAlgoId") if algo else row.get("clientOrderId"),
@@ -106,7 +107,7 @@ def order(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
         "side": str(row.get("side") or "").lower(),
         "type": str(row.get("orderType") or row.get("type") or "").lower() or None,
         "amount": row.get("quantity") if algo else row.get("origQty"), "filled": filled,
-        "average": told(row.get("avgPrice")), "price": row.get("price"),
+        "average": optional(row.get("avgPrice")), "price": row.get("price"),
         "triggerPrice": row.get("triggerPrice") if algo else row.get("stopPrice"),
         "reduceOnly": any_flag(row.get("reduceOnly"), row.get("closePosition")),
         "positionSide": None if stated == "BOTH" else stated.lower(),
@@ -115,7 +116,7 @@ def order(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
 
 
 def trade(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
-    """A row of userTrades."""
+    """A row of userTrades under ccxt's names."""
     side = row.get("side") or ("BUY" if flag(row.get("buyer", row.get("isBuyer"))) else "SELL")
     return {
         "id": f"{row['symbol']}:{number}" if (number := text(row.get("id"))) is not None else None,
@@ -126,37 +127,28 @@ def trade(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
 
 
 def cause(client_order_id: str) -> FillCause | None:
-    """What the venue's own orders are named after; None for every other."""
-    if client_order_id.startswith("adl_autoclose"):
-        return "adl"
-    if client_order_id.startswith("autoclose-"):
-        return "liquidation"
-    if client_order_id.startswith(("settlement_autoclose-", "delivery_autoclose-")):
-        return "delivery"
-    return None
+    """The cause by the client id of the venue's own orders; None for every other order."""
+    return next((cause for start, cause in CAUSES.items() if client_order_id.startswith(start)), None)
 
 
 def income(rows: Iterable[Row]) -> tuple[Flow, ...]:
-    """The rows of an income history that are flows. What no one knows here counts as a fee or a rebate, by its sign:
-    it is profit or loss, and nobody brought or took it."""
+    """The flows of an income history. An unknown type is a fee or a rebate, by its sign: it is profit or loss, and no
+    deposit or withdrawal."""
     found = []
     for row in rows:
-        kind, amount = row.get("incomeType"), needed(row.get("income"), "the amount of an income")
-        if not isinstance(kind, str) or not kind:
-            raise UnreadableError(f"income {row.get('tranId')}: {kind!r} is no kind of one")
-        at = instant(row.get("time"))
+        kind = told_of(row.get("incomeType"), f"the type of income {row.get('tranId')}")
+        amount = needed(row.get("income"), "the amount of an income")
         if kind in TOLD_BY_FILLS or not amount:
             continue
-        if at is None or text(row.get("tranId")) is None:
-            raise UnreadableError(f"income {kind}: it has no time or no number")
+        identifier(row.get("tranId"), f"income {kind}")
         name = ":".join(text(row.get(key)) or "" for key in ("incomeType", "tranId", "asset", "symbol"))
-        asset = told_of(row.get("asset"), f"income {name}")
-        found.append(Flow(name, at, FLOWS.get(kind) or ("rebate" if amount > 0 else "fee"), amount, asset))
+        flow = FLOWS.get(kind) or ("rebate" if amount > 0 else "fee")
+        found.append(Flow(name, time_of(row.get("time"), name), flow, amount, told_of(row.get("asset"), name)))
     return tuple(found)
 
 
 def traded(rows: Iterable[Row], symbol_of: SymbolOf) -> dict[str, datetime]:
-    """Symbol → its latest trade in an income history; none of symbols that the rules do not have."""
+    """Symbol → its latest trade in an income history, without symbols that the rules do not have."""
     found: dict[str, datetime] = {}
     for row in rows:
         at = instant(row.get("time"))
@@ -171,35 +163,36 @@ def traded(rows: Iterable[Row], symbol_of: SymbolOf) -> dict[str, datetime]:
 
 
 def quote(row: Row) -> Quote:
-    """Of a symbol's rows of bookTicker, ticker/price and premiumIndex in one; the time is that of the last one."""
-    return Quote(
-        positive(row.get("bidPrice")), positive(row.get("askPrice")), positive(row.get("price")),
-        positive(row.get("indexPrice")), positive(row.get("markPrice")), instant(row.get("time")),
-    )  # fmt: skip
+    """The quote of a symbol's merged rows of bookTicker, ticker/price and premiumIndex; the time is that of the last
+    one."""
+    return quote_of(row, "bidPrice askPrice price indexPrice markPrice", instant(row.get("time")))
+
+
+def merged(answers: Iterable[Any]) -> dict[str, dict[str, Any]]:
+    """Venue's name of a symbol → the fields of all its rows in several answers, each a row or a list of rows."""
+    found: dict[str, dict[str, Any]] = {}
+    for answer in answers:
+        for row in answer if isinstance(answer, list) else [answer]:
+            found.setdefault(str(row.get("symbol")), {}).update(row)
+    return found
 
 
 def in_own(dollars: Mapping[str, Decimal], currency: str) -> dict[str, Decimal]:
-    """Asset → price in the account's currency, of prices in USD; the currency itself alone where it has none."""
+    """Asset → price in the account's currency, from prices in USD; only the currency itself where it has no price."""
     own = Decimal(1) if currency == "USD" else dollars.get(currency)
     found = {} if own is None else {asset: price / own for asset, price in dollars.items()}
     return found | {currency: Decimal(1)}
 
 
-def rates(dollars: Mapping[str, Decimal], currency: str) -> tuple[Rate, ...] | None:
-    """What the account's currency costs in USD by the venue's index, where that was read."""
-    own = dollars.get(currency)
-    return None if own is None or currency == "USD" else (Rate("USD", own),)
-
-
 def balances(rows: Iterable[Row], prices: Mapping[str, Decimal]) -> tuple[Balance, ...]:
-    """Every asset with something in it; `prices` in the account's currency.
+    """Every asset with a balance; `prices` in the account's currency.
 
-    UnreadableError where an asset has a wallet, and its worth with what is unrealised is not told.
+    UnreadableError where an asset has a wallet and no margin balance.
     """
     found = []
     for row in rows:
         asset = told_of(row.get("asset"), "the name of an asset")
-        equity, wallet = decimal(row.get("marginBalance", row.get("balance"))), told(row.get("walletBalance"))
+        equity, wallet = decimal(row.get("marginBalance", row.get("balance"))), optional(row.get("walletBalance"))
         if equity or wallet:
             equity = needed(equity, f"the margin balance of {asset}")
             found.append(Balance(asset, equity, prices.get(asset), wallet=wallet, equity=equity))
@@ -207,15 +200,13 @@ def balances(rows: Iterable[Row], prices: Mapping[str, Decimal]) -> tuple[Balanc
 
 
 def unrealized(rows: Iterable[Row], prices: Mapping[str, Decimal]) -> Decimal | None:
-    """The unrealised profit of all assets that have a price, in the account's currency; None where one is not told."""
-    total = Decimal(0)
+    """The unrealised profit of all assets with a price, in the account's currency; None where one is missing."""
+    profits = []
     for row in rows:
-        asset, profit = str(row.get("asset")), told(row.get("unrealizedProfit"))
-        wallet, equity = told(row.get("walletBalance")), told(row.get("marginBalance"))
+        asset, profit = str(row.get("asset")), optional(row.get("unrealizedProfit"))
+        wallet, equity = optional(row.get("walletBalance")), optional(row.get("marginBalance"))
         if profit is None and wallet is not None and equity is not None:
             profit = equity - wallet
         if asset in prices:
-            if profit is None:
-                return None
-            total += profit * prices[asset]
-    return total
+            profits.append(None if profit is None else profit * prices[asset])
+    return total(profits)

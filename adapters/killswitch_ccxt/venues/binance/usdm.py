@@ -8,26 +8,26 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
 
-from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import Position
 from killswitch.model.venue import AccountSpec, Cost, RateLimit, VenueError
-from killswitch_ccxt.dialect import PositionMode
-from killswitch_ccxt.equity import Wealth, by_asset, from_dollars, lists_coins_of, worth_of
+from killswitch_ccxt.dialect import PositionMode, mode_of
+from killswitch_ccxt.equity import Wealth, by_asset, from_dollars, lists_coins_of, rates_in_dollars, worth_of
 from killswitch_ccxt.holdings import ignored_assets, unpriced_text
-from killswitch_ccxt.instruments import Quote
-from killswitch_ccxt.numbers import UnreadableError, decimal, flag, needed, positive
+from killswitch_ccxt.instruments import Quote, marks_of
+from killswitch_ccxt.numbers import Row, UnreadableError, decimal, flag, needed, optional, positive
+from killswitch_ccxt.traits import capability_table, charge
 from killswitch_ccxt.venues.binance import rows as binance_rows
 from killswitch_ccxt.venues.binance.futures import BinanceFutures
-from killswitch_ccxt.venues.binance.rows import told
 
 FEW: Final = 3
-"""Up to so many symbols their best prices are asked for one by one: all at once weigh more."""
+"""Most symbols whose best prices are requested one by one: all at once weigh more."""
 FEW_INDEXES: Final = 5
-"""Up to so many assets their index is asked for one by one, at a weight of 1 each: all at once weigh 10."""
+"""Most assets whose index is requested one by one, at a weight of 1 each: all at once weigh 10."""
 
 
 class BinanceUsdm(BinanceFutures):
-    """`accountConfig` tells both modes of the account, for a sixth of what the two questions of their own weigh."""
+    """One USD-M account. `accountConfig` returns both modes of the account, for a sixth of the weight of the two
+    separate requests."""
 
     exchange = "binanceusdm"
     api = "fapiPrivate"
@@ -42,61 +42,47 @@ class BinanceUsdm(BinanceFutures):
         # 5 + 5 every time, and 1 for each of two assets beside the currency, which is priced then too; 80 for all open
         # orders in 20 s, 17 for prices in 20 s, 30 for incomes in 60 s: 18. Where a symbol trades every second, 80 in
         # 15 s, 25 for its fills in 10 s, and 30 for incomes in 15 s: 21.
-        Cost("snapshot", "weight", units=19),
-        Cost("submit", "orders-10s", each=1), Cost("submit", "orders-1m", each=1),
-        Cost("submit_batch", "orders-10s", units=5), Cost("submit_batch", "orders-1m", units=1),
-        Cost("submit_batch", "weight", units=5),
-        Cost("find_order", "weight", units=2), Cost("open_orders", "weight", units=80),
-        Cost("fills", "weight", units=7), Cost("cancel", "weight", units=1), Cost("dead_man", "weight", each=10),
+        *charge("weight", snapshot=19, submit_batch=5, find_order=2, open_orders=80, fills=7, cancel=1),
+        Cost("dead_man", "weight", each=10), Cost("submit", "orders-10s", each=1), Cost("submit", "orders-1m", each=1),
+        *charge("orders-10s", submit_batch=5), *charge("orders-1m", submit_batch=1),
     )  # fmt: skip
-    capabilities = (
-        Capability("equity", "yes", "single- and multi-assets mode; other assets at the venue's own index"),
-        Capability("positions", "yes"),
-        Capability("orders", "yes"),
-        Capability("trigger orders", "yes", "listed apart by the venue; their ids begin with algo-"),
-        Capability(
-            "fills", "partly", "of symbols that were held or traded since the start: the venue wants them named"
-        ),
-        Capability("flows", "yes", "of the last three months"),
-        Capability("prices", "yes"),
-        Capability("market orders", "yes"),
-        Capability("limit orders", "yes"),
-        Capability("reduce only", "yes", "in hedge mode the position side is the guard"),
-        Capability("put back stops", "yes", "triggered by the mark price"),
-        Capability("batch orders", "yes", "5 at once; conditional orders one by one"),
-        Capability("close book", "no", "the venue has no such request"),
-        Capability("position mode", "yes"),
-        Capability("find by client id", "yes", "for as long as the venue keeps an order: days for one without a fill"),
-        Capability(
-            "dead man", "partly", "a timer for each symbol; whether it takes conditional orders is not documented"
-        ),
-        Capability("push", "yes"),
-        Capability("key rights", "yes", "not in demo trading"),
-        Capability("clock", "yes"),
-        Capability("bars", "yes"),
-        Capability("sandbox", "no", "the venue has given up its futures testnet for demo trading"),
-        Capability("demo", "yes"),
-    )
-    tried = "a venue on loopback that speaks its wire format, and recorded answers"
+    capabilities = capability_table(
+        {
+            "equity": "yes, single- and multi-assets mode; other assets at the venue's own index",
+            "trigger orders": "yes, listed apart by the venue; their ids begin with algo-",
+            "fills": "partly, of symbols that were held or traded since the start: requests must name them",
+            "flows": "yes, of the last three months",
+            "reduce only": "yes, in hedge mode by the position side",
+            "put back stops": "yes, triggered by the mark price",
+            "batch orders": "yes, 5 at once; conditional orders one by one",
+            "close book": "no, the venue has no such request",
+            "find by client id": "yes, for as long as the venue stores an order: days for one without a fill",
+            "dead man": "partly, a timer for each symbol; whether it takes conditional orders is not documented",
+            "key rights": "yes, not in demo trading",
+            "sandbox": "no, demo trading has replaced the futures testnet",
+        },
+        "positions", "orders", "prices", "market orders", "limit orders", "position mode", "push", "clock", "bars",
+        "demo",
+    )  # fmt: skip
+    tried = "a local server with its wire format, and recorded answers"
 
     def __init__(self, client: Any, spec: AccountSpec) -> None:
         super().__init__(client, spec)
         self._multi_assets: bool | None = None
         self._indexed: frozenset[str] = frozenset()
-        """Assets whose index was asked for in the last reading."""
-        self._listed: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
-        """Assets that were looked for in the venue's whole list, and all that are in it."""
+        """Assets whose index the last snapshot requested."""
+        self._indexes_of: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
+        """Assets that were looked up in the venue's whole list, and all assets in it."""
 
     async def position_mode(self) -> PositionMode | None:
         row = await self.ask("GetAccountConfig")
         self._multi_assets = flag(row.get("multiAssetsMargin"))
-        hedged = flag(row.get("dualSidePosition"))
-        return None if hedged is None else "hedge" if hedged else "one_way"
+        return mode_of(flag(row.get("dualSidePosition")))
 
     async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
-        """Worth and positions by two questions that must agree: each of them lists what is held.
+        """Equity and positions by two requests that must agree: each of them lists the positions.
 
-        Prices of what the last reading needed them for are asked for beside them.
+        Prices that the last snapshot needed are fetched with them.
         """
         if self._multi_assets is None:
             await self.position_mode()
@@ -118,43 +104,45 @@ class BinanceUsdm(BinanceFutures):
         needed_for = self._priced_assets(body, ())
         return self.worth_of(body, dollars if needed_for <= self._indexed else await self._dollars(needed_for))
 
-    def _priced_assets(self, body: Mapping[str, Any], found: tuple[Position, ...]) -> frozenset[str]:
+    def _priced_assets(self, body: Row, found: tuple[Position, ...]) -> frozenset[str]:
         """Assets whose price in USD is needed: none where everything is in the account's currency."""
         held = {str(row.get("asset")) for row in self._assets(body) if _holds(row)}
         others = (held | {self.settled(position.symbol) for position in found}) - {self.spec.currency}
         return frozenset(others | {self.spec.currency}) if others or self._multi_assets else frozenset()
 
-    def _assets(self, body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        """Rows of the account's assets, without those that its document leaves out."""
+    def _assets(self, body: Row) -> list[Row]:
+        """Rows of the account's assets, without those that the Account document leaves out."""
         ignored = ignored_assets(self.spec)
         return [row for row in body.get("assets") or () if str(row.get("asset")) not in ignored]
 
-    def _agreeing(self, body: Mapping[str, Any], found: tuple[Position, ...]) -> None:
+    def _agreeing(self, body: Row, found: tuple[Position, ...]) -> None:
         keys = {position.key for position in found}
         for row in body.get("positions") or ():
             read = binance_rows.position(row, self.symbol_of)
             if read["contracts"] and (read["symbol"], read["side"]) not in keys:
-                raise UnreadableError(f"the account holds {read['symbol']} {read['side']}, and the positions lack it")
+                raise UnreadableError(
+                    f"the account has a position {read['symbol']} {read['side']}, and the positions lack it"
+                )
 
-    def worth_of(self, body: Mapping[str, Any], dollars: Mapping[str, Decimal]) -> Wealth:
-        """Each asset at the venue's index. `dollars`: prices in USD.
+    def worth_of(self, body: Row, dollars: Mapping[str, Decimal]) -> Wealth:
+        """The equity, with each asset at the venue's index. `dollars`: prices in USD.
 
-        In single-asset mode the worth is unknown while an asset is held that has no index: Binance's own totals are
-        then of USDT alone. Positions are known all the same.
+        In single-asset mode the equity is unknown while a held asset has no index: Binance's own totals then cover USDT
+        only. Positions are known all the same.
         """
         currency, assets = self.spec.currency, self._assets(body)
         own, prices = dollars.get(currency), binance_rows.in_own(dollars, currency)
         balances = binance_rows.balances(assets, prices)
-        used, kept = told(body.get("totalPositionInitialMargin")), told(body.get("totalMaintMargin"))
+        used, kept = optional(body.get("totalPositionInitialMargin")), optional(body.get("totalMaintMargin"))
         profit = binance_rows.unrealized(assets, prices)
-        rates = binance_rows.rates(dollars, currency)
+        rates = rates_in_dollars(dollars.get(currency), currency)
         if self._multi_assets:
-            equity = from_dollars(needed(body.get("totalMarginBalance"), "the account's worth"), own, currency)
+            equity = from_dollars(needed(body.get("totalMarginBalance"), "the account's equity"), own, currency)
             if balances and all(each.price is not None for each in balances):
                 equity = worth_of(balances)
             else:
                 profit = None
-            free = told(body.get("availableBalance"))
+            free = optional(body.get("availableBalance"))
             return Wealth(
                 equity, free and from_dollars(free, own, currency), used and from_dollars(used, own, currency),
                 kept and from_dollars(kept, own, currency), balances, margin_mode="multi_assets", unrealized=profit,
@@ -162,14 +150,14 @@ class BinanceUsdm(BinanceFutures):
             )  # fmt: skip
         rows = by_asset(assets)
         if currency not in rows and rows and currency not in dollars:
-            raise UnreadableError(f"the venue says nothing of {currency}, the account's currency")
+            raise UnreadableError(f"the answer has no row of {currency}, the account's currency")
         if not rows:
             # An account without any asset has totals, which are zero.
-            equity, profit = needed(body.get("totalMarginBalance"), f"what is held of {currency}"), None
+            equity, profit = needed(body.get("totalMarginBalance"), f"the amount held of {currency}"), None
         else:
-            needed(rows.get(currency, {"marginBalance": "0"}).get("marginBalance"), f"what is held of {currency}")
+            needed(rows.get(currency, {"marginBalance": "0"}).get("marginBalance"), f"the amount held of {currency}")
             equity = worth_of(balances)
-        free = told(rows.get(currency, {}).get("availableBalance"))
+        free = optional(rows.get(currency, {}).get("availableBalance"))
         found = Wealth(
             equity, free, used, kept, balances, margin_mode="single_asset", unrealized=profit, rates=rates
         )  # fmt: skip
@@ -177,49 +165,44 @@ class BinanceUsdm(BinanceFutures):
         if not missing:
             return found
         return replace(
-            found, equity=None, unrealized=None, why=unpriced_text(missing, self.spec, "the venue has no index")
+            found, equity=None, unrealized=None, why=unpriced_text(missing, self.spec, "the venue has no index price")
         )  # fmt: skip
 
     async def _dollars(self, assets: frozenset[str]) -> Mapping[str, Decimal]:
-        """Asset → its price in USD, as the venue reckons margin with; nothing is asked where there are no assets."""
+        """Asset → its price in USD, as the venue calculates margin; no request where there are no assets."""
         if not assets:
             return {}
-        looked_for, listed = self._listed
+        looked_for, listed = self._indexes_of
         few = sorted(assets & listed)
         is_known = assets <= looked_for and len(few) <= FEW_INDEXES
         asked: list[dict[str, str]] = [{"symbol": f"{asset}USD"} for asset in few] if is_known else [{}]
-        answers = await asyncio.gather(*(self.client.call("fapiPublicGetAssetIndex", it) for it in asked))
+        answers = await self.call_all(*(("fapiPublicGetAssetIndex", it) for it in asked))
         rows = [row for answer in answers for row in (answer if isinstance(answer, list) else [answer])]
         told_of = {str(row.get("symbol")).removesuffix("USD"): positive(row.get("index")) for row in rows}
         found = {asset: price for asset, price in told_of.items() if price is not None}
         if not is_known:
-            self._listed = looked_for | assets, frozenset(found)
+            self._indexes_of = looked_for | assets, frozenset(found)
         return found
 
     async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """Mark, index and last by two questions."""
+        """Mark, index and last price by two requests."""
         return await self._quotes(symbols, ("fapiPublicGetTickerPrice", "fapiPublicGetPremiumIndex"))
 
     async def marks(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
-        found = await self._quotes(symbols, ("fapiPublicGetPremiumIndex",))
-        return {symbol: quote.mark for symbol, quote in found.items() if quote.mark is not None}
+        return marks_of(await self._quotes(symbols, ("fapiPublicGetPremiumIndex",)))
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """Best prices, last and index; the mark comes with the positions."""
+        """Best prices, last and index price; the positions bring the mark."""
         methods = ("fapiPublicGetTickerBookTicker", "fapiPublicGetTickerPrice", "fapiPublicGetPremiumIndex")
         return await self._quotes(symbols, methods)
 
     async def _quotes(self, symbols: Sequence[str], methods: Sequence[str]) -> Mapping[str, Quote]:
         asked: list[dict[str, Any]] = [{}] if len(symbols) > FEW else [{"symbol": self.id_of(it)} for it in symbols]
-        answers = await asyncio.gather(*(self.client.call(method, params) for method in methods for params in asked))
-        found: dict[str, dict[str, Any]] = {}
-        for answer in answers:
-            for row in answer if isinstance(answer, list) else [answer]:
-                found.setdefault(str(row.get("symbol")), {}).update(row)
-        return {symbol: binance_rows.quote(row) for symbol in symbols if (row := found.get(self.id_of(symbol)))}
+        answers = await self.call_all(*((method, params) for method in methods for params in asked))
+        return self.quotes_of(symbols, answers)
 
     async def status(self) -> str | None:
-        """Demo trading has no status of its own."""
+        """The status of the venue; None in demo trading, which has no status of its own."""
         try:
             return await super().status()
         except VenueError:
@@ -228,8 +211,8 @@ class BinanceUsdm(BinanceFutures):
             raise
 
 
-def _holds(row: Mapping[str, Any]) -> bool:
-    return bool(decimal(row.get("marginBalance", row.get("balance"))) or told(row.get("walletBalance")))
+def _holds(row: Row) -> bool:
+    return bool(decimal(row.get("marginBalance", row.get("balance"))) or optional(row.get("walletBalance")))
 
 
 DIALECTS = {"binanceusdm": BinanceUsdm}

@@ -1,13 +1,12 @@
-"""Bitget's codes, limits and abilities, as its v2 documents give them."""
+"""Bitget's error codes, limits and capabilities, from its v2 documents."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
-from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import FlowKind, InstrumentState
-from killswitch.model.venue import Cost, RateLimit, RejectReason
+from killswitch.model.venue import RateLimit
 from killswitch_ccxt.errors import (
     CLOCK,
     DENIED,
@@ -17,90 +16,54 @@ from killswitch_ccxt.errors import (
     MODE_CHANGED,
     UNKNOWN,
     Meaning,
+    each,
     first_said,
     rejected,
+    unsure,
 )
+from killswitch_ccxt.traits import capability_table, charge
 
-_REJECTED: Final[Mapping[RejectReason, tuple[str, ...]]] = {
-    "already_flat": ("22002", "25227", "40837", "43043", "45068"),
-    "below_minimum": (
-        "13008", "22034", "25207", "43006", "43010", "43027", "43037", "43042", "45110", "45111", "45114",
-    ),
-    "above_maximum": ("25208", "40888", "40921", "43007", "43038", "43041", "45104", "45112", "45113"),
-    # What rests has taken what would close, or is so much that nothing more may rest
-    "blocked_by_order": (
-        "25225", "25232", "40723", "40746", "40755", "40757", "40761", "40867", "40939", "43029", "43128", "45003",
-        "45005", "45006", "45118",
-    ),
-    # And a trigger on the wrong side of the price
-    "price_band": (
-        "22006", "22007", "22008", "22009", "25205", "25206", "25654", "25655", "40718", "40719", "40748", "40815",
-        "40816", "40820", "40821", "40830", "40832", "40834", "40836", "40915", "40917", "41117", "43008", "43009",
-        "43013", "43014", "43015", "43016", "43034", "43035", "43039", "43040", "45060", "45061", "45062", "45122",
-    ),
-    # Maintenance, delisting, settlement, ADL or liquidation under way: time lifts it, or the symbol is gone
-    "market_closed": (
-        "22004", "22039", "22040", "22041", "22043", "22044", "22067", "25008", "25012", "25101", "25102", "25104",
-        "25105", "25108", "40308", "40309", "40844", "40845", "40931", "41114", "43115", "45009", "45043", "45119",
-        "95001",
-    ),
-    "insufficient_margin": (
-        "25202", "25203", "25219", "40711", "40712", "40754", "40756", "40762", "40798", "40800", "43012", "45002",
-        "45008", "45120",
-    ),
-    "duplicate_client_order_id": ("25212", "40786", "43118", "45034"),
-    "permission": (
-        "40000", "40022", "40023", "40024", "40025", "40026", "40035", "40100", "40101", "40103", "40104", "40111",
-        "40199", "40301", "40710", "40752", "40753", "40760", "40916", "45107", "45108",
-    ),
-    "other": ("40808", "40017", "400172", "40034", "22005", "43005"),
-}  # fmt: skip
-_ALIKE: Final[tuple[tuple[Meaning, tuple[str, ...]], ...]] = (
-    (
-        GONE,
-        (
-            "22001", "25204", "40109", "40768", "43001", "43004", "43020", "43021", "43025", "43026", "43033", "45031",
-            "45057",
-        ),
-    ),
-    (LIMITED, ("429", "25004", "45129", "50009")),
-    (MODE_CHANGED, ("25237", "40774", "43075", "45018", "45020", "45021", "45109")),
-    (
-        DENIED,
-        (
-            "22010", "40001", "40002", "40003", "40006", "40009", "40011", "40012", "40013", "40014", "40016", "40018",
-            "40031", "40036", "40037", "40038", "40041",
-        ),
-    ),
-    (CLOCK, ("40004", "40005", "40008")),
-    (DOWN, ("40078", "40200")),
-    (
-        UNKNOWN,
-        (
-            "1", "25001", "25003", "30009", "30030", "32047", "40010", "40015", "40725", "40908", "40910", "43059",
-            "45001", "45023", "45024", "500", "unsure",
-        ),
-    ),
-)  # fmt: skip
 CODES: Final[Mapping[str, Meaning]] = {
-    **{code: rejected(reason) for reason, codes in _REJECTED.items() for code in codes},
-    **{code: meaning for meaning, codes in _ALIKE for code in codes},
-}
-"""40774, 43075 and 45021 are an order of the other position mode. 40010 and 40910 are a request that timed out inside:
-it may have been done. 45023 and 45024 are an error while an order was made, or cancelled. 43005 is called too many
-orders, and by some too large an amount: the symbol's rules decide.
+    **each(rejected("already_flat"), 22002, 25227, 40837, 43043, 45068),
+    **each(rejected("below_minimum"), 13008, 22034, 25207, 43006, 43010, 43027, 43037, 43042, 45110, 45111, 45114),
+    **each(rejected("above_maximum"), 25208, 40888, 40921, 43007, 43038, 43041, 45104, 45112, 45113),
+    # Open orders block the closing order, or there are too many of them
+    **each(rejected("blocked_by_order"), 25225, 25232, 40723, 40746, 40755, 40757, 40761, 40867, 40939, 43029, 43128,
+           45003, 45005, 45006, 45118),
+    # Includes a trigger price on the wrong side of the market
+    **each(rejected("price_band"), 22006, 22007, 22008, 22009, 25205, 25206, 25654, 25655, 40718, 40719, 40748, 40815,
+           40816, 40820, 40821, 40830, 40832, 40834, 40836, 40915, 40917, 41117, 43008, 43009, 43013, 43014, 43015,
+           43016, 43034, 43035, 43039, 43040, 45060, 45061, 45062, 45122),
+    # Maintenance, delisting, settlement, ADL or liquidation in progress: it passes, or the symbol is gone
+    **each(rejected("market_closed"), 22004, 22039, 22040, 22041, 22043, 22044, 22067, 25008, 25012, 25101, 25102,
+           25104, 25105, 25108, 40308, 40309, 40844, 40845, 40931, 41114, 43115, 45009, 45043, 45119, 95001),
+    **each(rejected("insufficient_margin"), 25202, 25203, 25219, 40711, 40712, 40754, 40756, 40762, 40798, 40800,
+           43012, 45002, 45008, 45120),
+    **each(rejected("duplicate_client_order_id"), 25212, 40786, 43118, 45034),
+    **each(rejected("permission"), 40000, 40022, 40023, 40024, 40025, 40026, 40035, 40100, 40101, 40103, 40104, 40111,
+           40199, 40301, 40710, 40752, 40753, 40760, 40916, 45107, 45108),
+    **each(rejected("other"), 40808, 40017, 400172, 40034, 22005, 43005),
+    **each(GONE, 22001, 25204, 40109, 40768, 43001, 43004, 43020, 43021, 43025, 43026, 43033, 45031, 45057),
+    **each(LIMITED, 429, 25004, 45129, 50009),
+    **each(MODE_CHANGED, 25237, 40774, 43075, 45018, 45020, 45021, 45109),
+    **each(DENIED, 22010, 40001, 40002, 40003, 40006, 40009, 40011, 40012, 40013, 40014, 40016, 40018, 40031, 40036,
+           40037, 40038, 40041),
+    **each(CLOCK, 40004, 40005, 40008),
+    **each(DOWN, 40078, 40200),
+    **each(UNKNOWN, 1, 25001, 25003, 30009, 30030, 32047, 40010, 40015, 40725, 40908, 40910, 43059, 45001, 45023,
+           45024, 500, "unsure"),
+}  # fmt: skip
+"""40774, 43075 and 45021 refuse an order of the other position mode. 40010 and 40910 are requests that timed out inside
+Bitget: the order may exist. 45023 and 45024 are errors while an order was created or cancelled. 43005 is documented as
+too many orders and as too large an amount: the symbol's rules decide.
 
-`unsure` is said of the text.
+`unsure` comes from the text.
 """
-_UNSURE: Final = ("timed out", "timeout", "try again later", "system")
-"""Words of a refusal with a code that nobody knows here, which do not say that nothing was done."""
 
 
 def said(code: object, text: object) -> tuple[str, ...]:
-    """A code and what its text adds."""
-    words = str(text or "").lower()
-    unsure = ("unsure",) if str(code) not in CODES and any(part in words for part in _UNSURE) else ()
-    return (*first_said(code), *unsure)
+    """A code, with what its text adds."""
+    return (*first_said(code), *unsure(CODES, code, text))
 
 
 LIMITS: Final = (
@@ -110,35 +73,20 @@ LIMITS: Final = (
     RateLimit("close", 1, 1.0),
     RateLimit("address", 6000, 60.0, by="address"),
 )
-
-
-def _costs() -> Iterator[Cost]:
-    for name in ("position", "accounts", "pending", "fills", "bill"):
-        yield Cost("snapshot", name, 1)
-    yield Cost("snapshot", "plan-pending", 1)
-    yield Cost("submit", "place", 1)
-    yield Cost("submit", "plan", 1)
-    yield Cost("close_book", "close", 1)
-    for name in ("detail", "plan-pending", "plan-history"):
-        yield Cost("find_order", name, 1)
-    yield Cost("open_orders", "pending", 1)
-    yield Cost("open_orders", "plan-pending", 3)
-    for name in ("detail", "fills", "plan-pending", "plan-history"):
-        yield Cost("fills", name, 1)
-    yield Cost("cancel", "cancel", 1)
-    yield Cost("cancel", "cancel-plan", 1)
-    for call, units in (("snapshot", 4), ("submit", 1), ("close_book", 1), ("find_order", 3), ("open_orders", 4)):
-        yield Cost(call, "address", units)  # type: ignore[arg-type] # they are calls
-    yield Cost("fills", "address", 4)
-    yield Cost("cancel", "address", 1)
-
-
-COSTS: Final = tuple(_costs())
+COSTS: Final = (
+    *charge("position", snapshot=1), *charge("accounts", snapshot=1), *charge("bill", snapshot=1),
+    *charge("pending", snapshot=1, open_orders=1), *charge("fills", snapshot=1, fills=1),
+    *charge("plan-pending", snapshot=1, find_order=1, open_orders=3, fills=1),
+    *charge("plan-history", find_order=1, fills=1), *charge("detail", find_order=1, fills=1),
+    *charge("place", submit=1), *charge("plan", submit=1), *charge("close", close_book=1),
+    *charge("cancel", cancel=1), *charge("cancel-plan", cancel=1),
+    *charge("address", snapshot=4, submit=1, close_book=1, find_order=3, open_orders=4, fills=4, cancel=1),
+)  # fmt: skip
 
 STATES: Final[Mapping[str, InstrumentState]] = {
     "limit_open": "reduce_only", "maintain": "halted", "restrictedAPI": "halted", "off": "delisted", "listed": "halted",
 }  # fmt: skip
-"""symbolStatus, where it does not trade as always."""
+"""symbolStatus of symbols that do not trade normally."""
 PASSING: Final = ("normal",)
 _TRADES: Final = (
     "open_long", "open_short", "close_long", "close_short", "force_close_long", "force_close_short", "buy", "sell",
@@ -162,40 +110,28 @@ FLOWS: Final[Mapping[str, FlowKind | None]] = {
     **dict.fromkeys(("tracking_follow_pay", "tracking_follow_back", "tracking_trader_income"), "fee"),
     "risk_captital_user_transfer": "insurance",
 }
-"""businessType of a bill → kind of flow; None for what fills tell, for margin that only moves inside, and where one
-coin of the account becomes another."""
-_MOVES: Final = ("trans_from_", "trans_to_", "transfer_from_", "transfer_to_")
+"""businessType of a bill → kind of flow; None for what fills state, for margin that moves inside the account, and
+for conversions between coins of the account."""
+MOVES: Final = ("trans_from_", "trans_to_", "transfer_from_", "transfer_to_")
+"""Prefixes of further types of bills that are transfers."""
 
 
-def kind_of(business: str) -> FlowKind | None:
-    """KeyError for a type that is not known."""
-    return "transfer" if business.startswith(_MOVES) else FLOWS[business]
-
-
-CAPABILITIES: Final = tuple(
-    Capability(name, can, note)  # type: ignore[arg-type] # yes, no or partly
-    for name, can, note in (
-        ("equity", "yes", "classic accounts; with several assets as margin, in USDT only"),
-        ("positions", "yes", "USDT or USDC futures, as the account's currency says"),
-        ("orders", "yes", ""),
-        ("trigger orders", "yes", "trigger, trailing, take-profit and stop-loss orders"),
-        ("fills", "yes", "liquidations, ADL and deliveries included"),
-        ("flows", "yes", "bills of the futures account; a type that nobody knows counts as profit or loss"),
-        ("prices", "yes", ""),
-        ("market orders", "yes", ""),
-        ("limit orders", "yes", ""),
-        ("reduce only", "yes", "in hedge mode the order closes a side instead, and cannot open"),
-        ("put back stops", "yes", "triggered by the mark price"),
-        ("batch orders", "no", "a batch of Bitget's is for one symbol, and a close is for many"),
-        ("close book", "yes", "closes all futures of the account's currency, once a second"),
-        ("position mode", "yes", ""),
-        ("find by client id", "yes", "orders, then trigger orders, pending and past"),
-        ("dead man", "no", "Bitget has none"),
-        ("push", "no", "its streams are not used: the account is polled"),
-        ("key rights", "yes", ""),
-        ("clock", "yes", ""),
-        ("bars", "yes", ""),
-        ("sandbox", "yes", "Bitget's demo trading"),
-        ("demo", "yes", "Bitget's demo trading"),
-    )
-)
+CAPABILITIES: Final = capability_table(
+    {
+        "equity": "yes, classic accounts; with several assets as margin, in USDT only",
+        "positions": "yes, USDT or USDC futures, by the account's currency",
+        "trigger orders": "yes, trigger, trailing, take-profit and stop-loss orders",
+        "fills": "yes, liquidations, ADL and deliveries included",
+        "flows": "yes, bills of the futures account; an unknown type counts as profit or loss",
+        "reduce only": "yes, in hedge mode the order closes a side instead, and cannot open",
+        "put back stops": "yes, triggered by the mark price",
+        "batch orders": "no, a batch of Bitget is for one symbol, and a close is for many",
+        "close book": "yes, closes all futures of the account's currency, once a second",
+        "find by client id": "yes, orders, then trigger orders, pending and past",
+        "dead man": "no, Bitget has none",
+        "push": "no, its streams are not used: the account is polled",
+        "sandbox": "yes, Bitget's demo trading",
+        "demo": "yes, Bitget's demo trading",
+    },
+    "orders", "prices", "market orders", "limit orders", "position mode", "key rights", "clock", "bars",
+)  # fmt: skip

@@ -1,7 +1,7 @@
-"""Bitget, API v2, classic futures accounts: swaps and futures that are settled in USDT or USDC.
+"""Bitget, API v2, classic futures accounts: swaps and futures that settle in USDT or USDC.
 
-Bitget's own routes are asked where ccxt's unified call would leave something out: further pages, the several kinds
-of trigger orders, fills of all symbols, and failures that an answer reports as a success.
+Requests use Bitget's own endpoints where ccxt's unified call would omit something: further pages, the kinds of trigger
+orders, fills of all symbols, and failures inside a successful answer.
 """
 
 from __future__ import annotations
@@ -17,28 +17,26 @@ from msgspec import structs
 
 from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Fill, Flow, Order, Position
-from killswitch.model.venue import AccountSpec, ClientIdRule, OrderLife, OrderRejectedError, OrderRequest, VenueTraits
+from killswitch.model.venue import AccountSpec, ClientIdRule, OrderLife, OrderRejectedError, OrderRequest
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Dialect, PositionMode, Row
+from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.equity import Wealth
-from killswitch_ccxt.errors import GoneError, row_error
-from killswitch_ccxt.instruments import States, states_of
-from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, above_zero, decimal, needed, positive
-from killswitch_ccxt.response_capture import Answer
-from killswitch_ccxt.validation import OFFERED
+from killswitch_ccxt.errors import Answer, GoneError, row_error
+from killswitch_ccxt.instruments import StateTable
+from killswitch_ccxt.numbers import Row, UnreadableError, above_zero, decimal, every_page, object_at, positive, rows_at
 from killswitch_ccxt.venues.bitget import codes as words
 from killswitch_ccxt.venues.bitget.rows import flow_of, refined_fill, refined_order, rights_of, wealth_of, with_largest
 
 MOST_PAGES: Final = 40
 PAGE: Final = 100
 MONTH: Final = 30 * 86_400_000
-"""Milliseconds that one question for bills may span."""
+"""Longest span of one request for bills, in milliseconds."""
 PLANS: Final = ("normal_plan", "track_plan", "profit_loss")
 
 
 class Bitget(Dialect):
-    """Bitget. An order is sent in the margin mode that its position has."""
+    """One account at Bitget. An order uses the margin mode of its position."""
 
     exchange: ClassVar[str] = "bitget"
     codes = words.CODES
@@ -46,37 +44,28 @@ class Bitget(Dialect):
     limits = words.LIMITS
     costs = words.COSTS
     client_ids = ClientIdRule(longest=50)
-    # How long Bitget remembers a name it does not say.
+    # Bitget does not document how long it remembers a client order id.
     order_life = OrderLife(always=30.0, names="open")
     whole_book = True
     capabilities = words.CAPABILITIES
     has_hedge_mode = True
-    tried = "a local server that speaks v2 (USDT futures, one-way and hedge)"
+    instrument_states = StateTable(("symbolStatus",), words.STATES, words.PASSING)
+    tried = "a local server with the v2 API (USDT futures, one-way and hedge)"
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         super().__init__(client, spec)
         self._product = f"{spec.currency}-FUTURES"
         self._held: dict[tuple[str, str], Position] = {}
         self._isolated: set[str] = set()
-        """Symbols whose positions have margin of their own."""
+        """Symbols whose positions have isolated margin."""
         self._mode: PositionMode | None = None
-        self._known: Mapping[str, Row] | None = None
-        self._rules: Mapping[str, Row] = {}
         self._plans: dict[str, str] = {}
-        """Id of a trigger order → its kind, without which it cannot be cancelled."""
-
-    @classmethod
-    def traits_for(cls, spec: AccountSpec) -> VenueTraits:
-        """ValueError for other currencies: coin futures count in coins, which is no contract of ours."""
-        currencies = OFFERED["bitget"].currencies or ()
-        if spec.currency not in currencies:
-            only = " or ".join(currencies)
-            raise ValueError(f"bitget: futures settled in {spec.currency} are not supported, only in {only}")
-        return super().traits_for(spec)
+        """Id of a trigger order → its kind, which its cancellation needs."""
 
     @classmethod
     def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
-        """As generic. That the account is a classic one is said, or a failed question would decide it."""
+        """The generic options, and that the account is a classic one; ccxt would decide it by a request that may
+        fail."""
         return {**super().client_options(spec), "uta": False, "fetchMarkets": {"types": ["swap"]}}
 
     @classmethod
@@ -87,18 +76,16 @@ class Bitget(Dialect):
     def concerns(self, rule: Row) -> bool:
         return rule.get("settle") == self.spec.currency and bool(rule.get("contract"))
 
-    @property
-    def rules(self) -> Mapping[str, Row]:
-        """As generic, with the largest order, which ccxt leaves out."""
-        known = self.client.ccxt.markets or {}
-        if known is not self._known:
-            self._known, self._rules = known, {symbol: with_largest(rule) for symbol, rule in known.items()}
-        return self._rules
+    is_ours = concerns
 
-    # Reading
+    def corrected_rule(self, rule: Row) -> Row:
+        """The rule with the largest order, which ccxt omits."""
+        return with_largest(rule)
+
+    # Snapshot
 
     async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
-        """As generic. Without positions nothing is unrealised: Bitget leaves that empty then."""
+        """Equity and positions. Without positions the unrealised profit is zero: Bitget leaves the field empty then."""
         wealth, found = await super().account()
         if not found and wealth.unrealized is None and wealth.balances is not None:
             flat = tuple(structs.replace(it, wallet=it.amount) for it in wealth.balances)
@@ -109,14 +96,9 @@ class Bitget(Dialect):
         return wealth_of(await self._data("privateMixGetV2MixAccountAccounts"), self.spec.currency)
 
     async def positions(self) -> tuple[Position, ...]:
-        rows = await self._data("privateMixGetV2MixPositionAllPosition", {"marginCoin": self.spec.currency})
-        if not isinstance(rows, list):
-            raise UnreadableError("position/all-position: an answer without a list")
-        rows = [it for it in rows if needed(it.get("total"), f"the size of {it.get('symbol')}")]
-        odd = [str(it.get("symbol")) for it in rows if needed(it.get("total"), "a size") < 0]
-        if odd:
-            raise UnreadableError(f"positions of less than nothing: {', '.join(odd)}")
-        parsed = [self.client.ccxt.parse_position(it, self._rule(it)) for it in rows]
+        answer = await self._data("privateMixGetV2MixPositionAllPosition", {"marginCoin": self.spec.currency})
+        rows = positions.sized(rows_at(answer), "total")
+        parsed = [self.client.ccxt.parse_position(it, self.rule_of(it.get("symbol"))) for it in rows]
         found = positions.positions(parsed, self.rules, self.refine_position)
         self._held = {it.key: it for it in found}
         self._isolated = {str(it["symbol"]) for it in parsed if it["info"].get("marginMode") == "isolated"}
@@ -126,7 +108,7 @@ class Bitget(Dialect):
     def refine_position(self, position: Position, info: Row) -> Position:
         return structs.replace(
             position,
-            liquidation_price=positive(info.get("liquidationPrice")),  # never one that was reckoned by someone else
+            liquidation_price=positive(info.get("liquidationPrice")),  # never an estimate of ccxt
             margin=decimal(info.get("marginSize")),
             unrealized_pnl=decimal(info.get("unrealizedPL")),
         )
@@ -144,7 +126,7 @@ class Bitget(Dialect):
         return orders.resting(self._order(row) for row in (*plain, *rows))
 
     def refine_order(self, row: Row) -> Row:
-        """Take-profit and stop-loss of a whole position have no size of their own."""
+        """ccxt's order; a take-profit or stop-loss of a whole position gets the size of the position."""
         found = refined_order(row)
         if decimal(found.get("amount")) or not str(found["info"].get("planType", "")).startswith("pos_"):
             return found
@@ -156,18 +138,18 @@ class Bitget(Dialect):
         return self._fills(await self._pages("privateMixGetV2MixOrderFills", "fillList", startTime=since))
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
-        named = {"symbol": self._id(symbol), "orderId": order_id}
+        named = {"symbol": self.id_of(symbol), "orderId": order_id}
         rows = await self._pages("privateMixGetV2MixOrderFills", "fillList", **named)
         return fills.of_order(self._fills(rows), order_id)
 
     def _fills(self, rows: Sequence[Row]) -> tuple[Fill, ...]:
-        return fills.fills((self.client.ccxt.parse_trade(it, self._rule(it)) for it in rows), self.refine_fill)
+        trades = (self.client.ccxt.parse_trade(row, self.rule_of(row.get("symbol"))) for row in rows)
+        return fills.fills(trades, self.refine_fill)
 
-    def refine_fill(self, fill: Fill, info: Row) -> Fill:
-        return refined_fill(fill, info)
+    refine_fill = staticmethod(refined_fill)
 
     async def flows(self, since: int) -> tuple[Flow, ...]:
-        now = int(self.client.now().timestamp() * 1000)
+        now = self.client.now_ms()
         found: dict[str, Flow] = {}
         for begin in range(since, now + 1, MONTH):
             span = {"startTime": begin, "endTime": min(begin + MONTH, now + 60_000)}
@@ -177,24 +159,20 @@ class Bitget(Dialect):
                     found[flow.id] = flow
         return tuple(found.values())
 
-    async def states(self) -> States:
-        told = {symbol: str((rule.get("info") or {}).get("symbolStatus")) for symbol, rule in self.rules.items()}
-        return states_of(told, words.STATES, words.PASSING)
-
     async def position_mode(self) -> PositionMode | None:
-        """That of the positions; of the account, where there are none."""
+        """The mode of the positions; without positions, that of the account."""
         if self._held and self._mode is not None:
             return self._mode
         symbol = next((it for it, rule in self.rules.items() if self.concerns(rule)), None)
         if symbol is None:
             return None
-        named = {"symbol": self._id(symbol), "marginCoin": self.spec.currency}
+        named = {"symbol": self.id_of(symbol), "marginCoin": self.spec.currency}
         return self._mode_of([await self._data("privateMixGetV2MixAccountAccount", named) or {}])
 
-    # Acting
+    # Orders
 
     def order_params(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
-        """Numbers as text: ccxt takes a Decimal among params for nothing, and would send a stop at once."""
+        """Numbers are sent as text: ccxt ignores a Decimal among params, and would send a stop at once."""
         params: dict[str, Any] = {
             "clientOrderId": request.client_order_id,
             "hedged": mode == "hedge",
@@ -209,7 +187,7 @@ class Bitget(Dialect):
         return params
 
     async def close_book(self) -> None:
-        """Every position of the product. Where there is none, there is nothing to do."""
+        """Close every position of the product; without positions there is nothing to do."""
         try:
             await self._data("privateMixPostV2MixOrderClosePositions", changes=True)
         except OrderRejectedError as error:
@@ -217,8 +195,8 @@ class Bitget(Dialect):
                 raise
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
-        """Among orders, then among trigger orders that rest or have ended; what none of them has, there is not."""
-        named = {"symbol": self._id(symbol), "clientOid": client_order_id}
+        """Search orders, then open and ended trigger orders; an order that is in none of them does not exist."""
+        named = {"symbol": self.id_of(symbol), "clientOid": client_order_id}
         found = await self._detail(named)
         if found is not None:
             return found
@@ -232,15 +210,12 @@ class Bitget(Dialect):
 
     async def _detail(self, named: Mapping[str, str]) -> Row | None:
         try:
-            row = await self._data("privateMixGetV2MixOrderDetail", named)
+            return self._order(object_at(await self._data("privateMixGetV2MixOrderDetail", named)))
         except GoneError:
             return None
-        if not isinstance(row, Mapping):
-            raise UnreadableError("order/detail: an answer without an order")
-        return self._order(row)
 
     async def _planned(self, row: Row) -> Row:
-        """A trigger order; one that was triggered is told as the order that came of it."""
+        """A trigger order; a triggered one is reported as the order that it became."""
         status = str(row.get("planStatus"))
         if status == "executed":
             asked = {"planType": "normal_plan", "planOrderId": str(row.get("orderId"))}
@@ -248,14 +223,16 @@ class Bitget(Dialect):
             number = next((str(it["orderId"]) for it in came if it.get("orderId")), None)
             found = None if number is None else await self._detail({"symbol": str(row["symbol"]), "orderId": number})
             if found is None:
-                raise UnreadableError(f"trigger order {row.get('orderId')} was executed, and its order is not told")
+                raise UnreadableError(
+                    f"trigger order {row.get('orderId')} was executed, and the answer lacks the resulting order"
+                )
             return {**found, "clientOrderId": row.get("clientOid")}
         ended = status in ("cancelled", "canceled", "fail_trigger", "fail_execute")
         return {**self._order(row), "status": "canceled" if ended else "open", "filled": 0, "average": None}
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
-        """A trigger order that could not be cancelled is told in the list of failures of an answer that is good."""
-        named = {"symbol": self._id(symbol), "marginCoin": self.spec.currency}
+        """Cancel an order. A successful answer lists trigger orders that could not be cancelled as failures."""
+        named = {"symbol": self.id_of(symbol), "marginCoin": self.spec.currency}
         if not conditional:
             await self._data("privateMixPostV2MixOrderCancelOrder", {**named, "orderId": order_id}, changes=True)
             return
@@ -267,7 +244,7 @@ class Bitget(Dialect):
             said = words.said(code, failure.get("errorMsg"))
             raise row_error(self.verdicts(), said, f"bitget {code}: {failure.get('errorMsg')}")
 
-    # Being asked about
+    # Inspection
 
     async def rights(self) -> KeyRights:
         answer = await self.client.call("privateSpotGetV2SpotAccountInfo")
@@ -284,35 +261,19 @@ class Bitget(Dialect):
         return answer.get("data")
 
     async def _pages(self, method: str, name: str, **params: Any) -> list[Row]:
-        """Every page of a question. UnreadableError where it never ends."""
-        rows: list[Row] = []
-        before: dict[str, str] = {}
-        for _ in range(MOST_PAGES):
-            data = await self._data(method, {"limit": str(PAGE), **params, **before})
-            if not isinstance(data, Mapping) or name not in data:
-                raise UnreadableError(f"{method}: an answer without {name}")
-            page = [] if data[name] is None and not data.get("endId") else data[name]
-            if not isinstance(page, list):
-                raise UnreadableError(f"{method}: {name} is no list")
-            rows += page
-            if len(page) < PAGE or not data.get("endId"):
-                return rows
-            before = {"idLessThan": str(data["endId"])}
-        raise UnreadableError(f"{method}: more than {MOST_PAGES} pages of {PAGE}")
+        """The rows of all pages of a request. UnreadableError where the list does not end."""
 
-    def _rule(self, row: Row) -> Any:
-        """ccxt's market of a row; UnreadableError where the rules have none."""
-        found = (self.client.ccxt.markets_by_id or {}).get(str(row.get("symbol")), ())
-        rule = next((it for it in found if self.concerns(it)), None)
-        if rule is None:
-            raise NoSuchSymbolError(f"a row of {row.get('symbol')!r}: the venue's rules have no such symbol")
-        return rule
+        async def page(before: str | None) -> tuple[list[Row], str | None]:
+            asked = {"limit": str(PAGE), **params, **({} if before is None else {"idLessThan": before})}
+            data = object_at(await self._data(method, asked))
+            is_empty = name in data and data[name] is None and not data.get("endId")
+            rows = [] if is_empty else rows_at(data, name)
+            return rows, str(data["endId"]) if len(rows) >= PAGE and data.get("endId") else None
+
+        return await every_page(page, MOST_PAGES, method)
 
     def _order(self, row: Row) -> Row:
-        return self.refine_order(self.client.ccxt.parse_order(dict(row), self._rule(row)))
-
-    def _id(self, symbol: str) -> str:
-        return str(self.rules[symbol]["id"])
+        return self.refine_order(self.client.ccxt.parse_order(dict(row), self.rule_of(row.get("symbol"))))
 
     @staticmethod
     def _mode_of(rows: Sequence[Row]) -> PositionMode | None:

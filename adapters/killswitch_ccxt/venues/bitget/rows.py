@@ -1,4 +1,4 @@
-"""Bitget's own rows → our records, where ccxt's unified structures say less than the row does.
+"""Conversion of Bitget's own rows, where ccxt's unified structures state less.
 
 In hedge mode Bitget writes the side of the position, not of the order: a `buy` that closes is a sale of the long.
 """
@@ -13,54 +13,55 @@ from msgspec import structs
 
 from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Balance, Fill, FillCause, Flow, FlowKind, OrderSide, Rate, Side
-from killswitch_ccxt.equity import Wealth
-from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive, text, told_of
-from killswitch_ccxt.venues.bitget import codes as words
+from killswitch_ccxt.equity import Wealth, unrealized_of
+from killswitch_ccxt.fills import ledger_flow
+from killswitch_ccxt.instruments import with_maximum
+from killswitch_ccxt.numbers import Row, UnreadableError, decimal, flag, instant, needed, positive, text, told_of, total
+from killswitch_ccxt.venues.bitget import codes
 
-Row = Mapping[str, Any]
 ZERO: Final = Decimal(0)
 
 
 def with_largest(rule: Row) -> Row:
-    """ccxt's market, with the most that any one order may be for."""
+    """ccxt's market, with the maximum of any order."""
     info = rule.get("info") or {}
-    known = [it for it in (positive(info.get(name)) for name in ("maxOrderQty", "maxMarketOrderQty")) if it is not None]
-    limits = rule.get("limits") or {}
     if not str(info.get("pricePlace")).isdecimal():
         rule = {**rule, "precision": {**(rule.get("precision") or {}), "price": None}}
-    return {**rule, "limits": {**limits, "amount": {**limits.get("amount", {}), "max": min(known, default=None)}}}
+    return with_maximum(rule, info.get("maxOrderQty"), info.get("maxMarketOrderQty"))
 
 
 def wealth_of(rows: Any, currency: str) -> Wealth:
-    """Of `account/accounts`. With several assets as margin the worth is that of all of them, which is told in USDT.
+    """The equity from `account/accounts`; with several assets as margin that of all assets, which Bitget states in
+    USDT.
 
-    A wallet is the equity of a coin less the unrealised profit that the same row tells.
+    A wallet is the equity of a coin less the unrealised profit in the same row.
     """
     own = next((it for it in rows or () if it.get("marginCoin") == currency), None)
     if own is None:
-        raise UnreadableError(f"the venue says nothing of {currency}, the account's currency")
+        raise UnreadableError(f"the answer has no row of {currency}, the account's currency")
     equity = needed(own.get("accountEquity"), "accountEquity")
     union = any(it.get("assetMode") == "union" for it in rows)
     if union:
         if currency != "USDT":
-            raise UnreadableError(f"several assets are margin, and their worth is told in USDT, not in {currency}")
+            raise UnreadableError(
+                f"several assets are margin, and Bitget states their value in USDT, not in {currency}"
+            )
         equity = sum((needed(it.get("usdtEquity"), "usdtEquity") for it in rows), start=ZERO)
     used = [decimal(own.get(name)) for name in ("crossedMargin", "isolatedMargin")]
     found = [it for it in map(_balance, rows if union else [own]) if it is not None]
     balances = tuple(found) if union else tuple(structs.replace(it, price=Decimal(1)) for it in found)
-    profits = [None if it.wallet is None or it.price is None else (it.amount - it.wallet) * it.price for it in balances]
     return Wealth(
         equity=equity,
         free=decimal(own.get("crossedMaxAvailable")),
         margin_used=sum((it for it in used if it is not None), start=ZERO) if any(used) else None,
         balances=balances,
-        unrealized=None if None in profits else sum((it for it in profits if it is not None), start=ZERO),
+        unrealized=unrealized_of(balances) if all(it.price is not None for it in balances) else None,
         rates=_rates(own, currency),
     )
 
 
 def _balance(row: Row) -> Balance | None:
-    """One coin, priced in USDT by what Bitget says that it is worth there; None of a coin with nothing in it."""
+    """The balance of one coin, priced by Bitget's own value of it in USDT; None for a coin without a balance."""
     equity = needed(row.get("accountEquity"), "accountEquity")
     profit, dollars = _unrealized(row), decimal(row.get("usdtEquity"))
     wallet = None if profit is None else equity - profit
@@ -71,16 +72,15 @@ def _balance(row: Row) -> Balance | None:
 
 
 def _unrealized(row: Row) -> Decimal | None:
-    """Of all positions in the coin; of the two margin modes together where it does not say."""
+    """The unrealised profit of all positions in the coin; the sum of the two margin modes where there is no total."""
     whole = decimal(row.get("unrealizedPL"))
     if whole is not None:
         return whole
-    parts = [decimal(row.get(name)) for name in ("crossedUnrealizedPL", "isolatedUnrealizedPL")]
-    return None if None in parts else sum((it for it in parts if it is not None), start=ZERO)
+    return total(decimal(row.get(name)) for name in ("crossedUnrealizedPL", "isolatedUnrealizedPL"))
 
 
 def _rates(own: Row, currency: str) -> tuple[Rate, ...] | None:
-    """What the account's currency costs in USDT."""
+    """The price of the account's currency in USDT."""
     equity, dollars = decimal(own.get("accountEquity")), decimal(own.get("usdtEquity"))
     if currency == "USDT" or not equity or dollars is None:
         return None
@@ -88,7 +88,7 @@ def _rates(own: Row, currency: str) -> tuple[Rate, ...] | None:
 
 
 def _of_position(info: Row) -> tuple[Side, bool] | None:
-    """Position side and whether it closes, of a hedge-mode row; None for one of the one-way mode."""
+    """Position side and whether the order closes, for a row in hedge mode; None for a row in one-way mode."""
     told = str(info.get("tradeSide")).lower()
     if info.get("posMode") != "hedge_mode":
         return None
@@ -107,7 +107,7 @@ def _side(position_side: Side, *, closes: bool) -> OrderSide:
 
 
 def refined_order(row: Row) -> Row:
-    """ccxt's order with the order's own side, what it is for, and the numbers that ccxt loses among Decimals."""
+    """ccxt's order with its own side, its purpose, and the numbers that ccxt loses among Decimals."""
     info = row["info"]
     fee = decimal(info.get("fee"))
     found = {
@@ -129,7 +129,7 @@ def refined_order(row: Row) -> Row:
 
 
 def refined_fill(fill: Fill, info: Row) -> Fill:
-    """With side, fee, profit and cause as Bitget tells them. A fee in parts may be in two coins: it is unknown."""
+    """The fill with side, fee, profit and cause. A fee in several parts may be in two coins: it is unknown."""
     costs = [it for it in info.get("feeDetail") or () if isinstance(it, Mapping)]
     paid = [decimal(it.get("totalFee")) for it in costs]
     fuller = structs.replace(
@@ -156,32 +156,18 @@ def _cause(trade_side: str) -> FillCause:
 
 
 def flow_of(row: Row) -> Flow | None:
-    """A bill; None for what is no flow.
-
-    A type that nobody knows here is a rebate or a fee, by its sign: profit or loss. So a loss never hides as money
-    that somebody took out, though money taken out in a new way counts as a loss until its type is known. Such a flow
-    has the type in its id.
-    """
-    business = told_of(row.get("businessType"), f"bill {row.get('billId')}")
-    amount = needed(row.get("amount"), f"the amount of bill {row.get('billId')}")
-    name = str(row.get("billId") or "")
-    if not amount:
-        return None
-    kind: FlowKind | None
-    try:
-        kind = words.kind_of(business)
-    except KeyError:
-        kind, name = "rebate" if amount > 0 else "fee", name and f"{business}:{name}"
-    at = instant(row.get("cTime"))
-    if kind is None:
-        return None
-    if at is None or not name:
-        raise UnreadableError(f"a bill {business} has no id or no time")
-    return Flow(name, at, kind, amount, told_of(row.get("coin"), f"bill {name}"))
+    """A bill as a flow; None where it is none."""
+    what = f"bill {row.get('billId')}"
+    business = told_of(row.get("businessType"), what)
+    kinds: Mapping[str, FlowKind | None] = {business: "transfer"} if business.startswith(codes.MOVES) else codes.FLOWS
+    return ledger_flow(
+        business, kinds, what,
+        number=row.get("billId"), at=row.get("cTime"), amount=row.get("amount"), currency=row.get("coin"),
+    )  # fmt: skip
 
 
 def rights_of(info: Row) -> KeyRights:
-    """Of `spot/account/info`: permissions by their short names, or by those of older keys."""
+    """The permissions of `spot/account/info`, by their short names or by those of older keys."""
     allowed = set(info.get("authorities") or ())
     return KeyRights(
         read=True,
@@ -189,5 +175,5 @@ def rights_of(info: Row) -> KeyRights:
         withdraw=bool(allowed & {"wwow", "withdraw"}),
         transfer=bool(allowed & {"wtow", "transfer"}),
         bound_to_addresses=bool(str(info.get("ips") or "").strip()),
-        note="Bitget does not tell when a key expires",
+        note="Bitget does not state when a key expires",
     )

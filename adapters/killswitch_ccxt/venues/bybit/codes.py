@@ -1,14 +1,13 @@
-"""Bybit's codes, limits and abilities, as its v5 documents give them."""
+"""Bybit's error codes, limits and capabilities, from its v5 documents."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import FillCause, InstrumentState
-from killswitch.model.venue import Cost, RateLimit, RejectReason
+from killswitch.model.venue import Cost, RateLimit
 from killswitch_ccxt.errors import (
     CLOCK,
     DENIED,
@@ -18,75 +17,48 @@ from killswitch_ccxt.errors import (
     MODE_CHANGED,
     SAME,
     UNKNOWN,
+    Answer,
     Meaning,
     Verdicts,
+    each,
     rejected,
+    unsure,
 )
-from killswitch_ccxt.response_capture import Answer
+from killswitch_ccxt.traits import capability_table, charge
 
-_REJECTED: Final[Mapping[RejectReason, tuple[str, ...]]] = {
-    "already_flat": ("110017", "110034", "30041", "30009"),
-    "below_minimum": ("too small", "110094", "170136", "170140", "30003", "3100116"),
-    "above_maximum": (
-        "too large", "170124", "170135", "170228", "170229", "170381", "170382", "30004", "130006",
-    ),
-    "blocked_by_order": ("covered", "110020", "170810"),
-    "price_band": (
-        "110003", "110120", "110121", "30208", "30209", "170132", "170133", "170192", "170193", "170194", "170195",
-        "170196", "170197", "170198", "170199", "170200", "170203", "170204", "170371", "170372",
-    ),
-    # Settlement, auction, delisting, cooling off, an account that is being moved: time lifts it
-    "market_closed": (
-        "110063", "110066", "110070", "110074", "110023", "110042", "110095", "110098", "110099", "110103", "110124",
-        "110137", "30228", "170031", "170151", "170157", "170159", "170217", "170218", "3100197",
-    ),
-    "insufficient_margin": (
-        "30256", "110131", "170034", "170207",
-        "110004", "110006", "110007", "110012", "110014", "110044", "110045", "110051", "110052", "110053", "170033",
-        "170131", "30031", "30042", "30049", "30067", "130021", "3200300",
-    ),
-    "duplicate_client_order_id": ("110072", "110030", "170141", "12141", "30001"),
-    "permission": (
-        "10024", "10027", "10029", "110068", "110069", "110088", "110097", "110102", "110105", "110106", "110123",
-        "110125", "110132", "110136", "170209", "170219", "170224", "170241", "170348",
-    ),
-    "other": ("110011", "110016", "110021", "110040", "110080", "170149", "170201", "170210", "170223", "170226"),
-}  # fmt: skip
-_ALIKE: Final[tuple[tuple[Meaning, tuple[str, ...]], ...]] = (
-    (
-        GONE,
-        (
-            "110001", "110008", "110010", "20001", "30032", "30034", "30037", "170139", "170142", "170143", "170190",
-            "170213",
-        ),
-    ),
-    (SAME, ("110025", "110026", "110027", "110043")),
-    (LIMITED, ("10006", "10018", "10429", "170222", "170005", "403")),
-    (DENIED, ("-2015", "10003", "10004", "10005", "10007", "10008", "10009", "10010", "10028", "33004")),
-    (CLOCK, ("10002",)),
-    (DOWN, ("-1", "10019")),
-    (MODE_CHANGED, ("position mode",)),
-    (
-        UNKNOWN,
-        (
-            "429", "5004", "10000", "10014", "10016", "110079", "170001", "170007", "170032", "170035", "170146",
-            "170147", "170150", "170191", "170212", "170234", "340099", "unsure",
-        ),
-    ),
-)  # fmt: skip
 CODES: Final[Mapping[str, Meaning]] = {
-    **{code: rejected(reason) for reason, codes in _REJECTED.items() for code in codes},
-    **{code: meaning for meaning, codes in _ALIKE for code in codes},
-}
+    **each(rejected("already_flat"), 110017, 110034, 30041, 30009),
+    **each(rejected("below_minimum"), "too small", 110094, 170136, 170140, 30003, 3100116),
+    **each(rejected("above_maximum"), "too large", 170124, 170135, 170228, 170229, 170381, 170382, 30004, 130006),
+    **each(rejected("blocked_by_order"), "covered", 110020, 170810),
+    **each(rejected("price_band"), 110003, 110120, 110121, 30208, 30209, 170132, 170133, 170192, 170193, 170194,
+           170195, 170196, 170197, 170198, 170199, 170200, 170203, 170204, 170371, 170372),
+    # Settlement, auction, delisting, cooling-off period, an account in migration: it passes
+    **each(rejected("market_closed"), 110063, 110066, 110070, 110074, 110023, 110042, 110095, 110098, 110099, 110103,
+           110124, 110137, 30228, 170031, 170151, 170157, 170159, 170217, 170218, 3100197),
+    **each(rejected("insufficient_margin"), 30256, 110131, 170034, 170207, 110004, 110006, 110007, 110012, 110014,
+           110044, 110045, 110051, 110052, 110053, 170033, 170131, 30031, 30042, 30049, 30067, 130021, 3200300),
+    **each(rejected("duplicate_client_order_id"), 110072, 110030, 170141, 12141, 30001),
+    **each(rejected("permission"), 10024, 10027, 10029, 110068, 110069, 110088, 110097, 110102, 110105, 110106,
+           110123, 110125, 110132, 110136, 170209, 170219, 170224, 170241, 170348),
+    **each(rejected("other"), 110011, 110016, 110021, 110040, 110080, 170149, 170201, 170210, 170223, 170226),
+    **each(GONE, 110001, 110008, 110010, 20001, 30032, 30034, 30037, 170139, 170142, 170143, 170190, 170213),
+    **each(SAME, 110025, 110026, 110027, 110043),
+    **each(LIMITED, 10006, 10018, 10429, 170222, 170005, 403),
+    **each(DENIED, -2015, 10003, 10004, 10005, 10007, 10008, 10009, 10010, 10028, 33004),
+    **each(CLOCK, 10002),
+    **each(DOWN, -1, 10019),
+    **each(MODE_CHANGED, "position mode"),
+    **each(UNKNOWN, 429, 5004, 10000, 10014, 10016, 110079, 170001, 170007, 170032, 170035, 170146, 170147, 170150,
+           170191, 170212, 170234, 340099, "unsure"),
+}  # fmt: skip
 FORM: Final = re.compile(r"-?[1-9]\d{2,6}")
 VERDICTS: Final = Verdicts(CODES, FORM)
-"""Codes, and words for those that need their text: `too small`, `too large`, `covered`, `position mode`, `unsure`.
+"""Codes, and words for codes that need their text: `too small`, `too large`, `covered`, `position mode`, `unsure`.
 
-170035 calls itself submitted for processing, 170001 and 170032 are failures inside: the order may be there. So it may
-with 429, a trading service under a high load. 110079, 170150, 170191, 170212: an order that is being worked on.
+With 170035 an order is submitted for processing, 170001 and 170032 are internal failures, 429 is a trading service
+under high load: the order may exist. 110079, 170150, 170191, 170212: an order in process.
 """
-_UNSURE: Final = ("timed out", "timeout", "try again later", "system")
-"""Words of a refusal with a code that nobody knows here, which do not say that nothing was done."""
 _BY_TEXT: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     "10001": (
         ("minimum limit", "too small"),
@@ -100,14 +72,13 @@ _BY_TEXT: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
 
 
 def said(code: object, text: object) -> tuple[str, ...]:
-    """A code and what its text adds, the more telling first."""
+    """A code with what its text adds, the most specific one first."""
     number, words = str(code), str(text).lower()
-    unsure = ("unsure",) if number not in CODES and any(part in words for part in _UNSURE) else ()
-    return (*(word for part, word in _BY_TEXT.get(number, ()) if part in words), number, *unsure)
+    return (*(word for part, word in _BY_TEXT.get(number, ()) if part in words), number, *unsure(CODES, code, text))
 
 
 def said_by(answer: Answer) -> Iterable[str]:
-    """The codes of a refusal. 403 is the address that is shut out for asking too often."""
+    """The codes of a refusal. The status 403 is an address that is blocked because of a rate limit."""
     if isinstance(answer.body, Mapping):
         return said(answer.body.get("retCode"), answer.body.get("retMsg"))
     return ("403",) if answer.status == 403 else ()
@@ -125,85 +96,56 @@ PATHS: Final[Mapping[str, str]] = {
     "/v5/account/wallet-balance": "wallet",
     "/v5/account/transaction-log": "log",
 }
-"""Each route has a limit of its own."""
+"""Path → limit: each endpoint has its own."""
 LIMITS: Final = (
-    RateLimit("create", 10, 1.0),
-    RateLimit("create-batch", 10, 1.0),
-    RateLimit("cancel", 10, 1.0),
+    *(RateLimit(name, 10, 1.0) for name in ("create", "create-batch", "cancel")),
+    *(RateLimit(name, 50, 1.0) for name in ("realtime", "history", "execution", "position", "wallet")),
     RateLimit("dcp", 5, 1.0),
-    RateLimit("realtime", 50, 1.0),
-    RateLimit("history", 50, 1.0),
-    RateLimit("execution", 50, 1.0),
-    RateLimit("position", 50, 1.0),
-    RateLimit("wallet", 50, 1.0),
     RateLimit("log", 25, 1.0),
     RateLimit("address", 600, 5.0, by="address"),
 )
 BATCH: Final = 10
-"""Twenty fit into a request, but each order counts, and the usual limit is ten in a second: the rest is refused."""
+"""Orders of a batch. Twenty fit into a request, but each order counts, and the usual limit is ten in a second."""
 
 
-def _costs() -> Iterator[Cost]:
-    yield Cost("snapshot", "position", 3)
-    yield Cost("snapshot", "wallet", 1)
-    yield Cost("snapshot", "realtime", 1)
-    yield Cost("snapshot", "execution", 1)
-    yield Cost("snapshot", "log", 1)
-    yield Cost("snapshot", "address", 5)
-    yield Cost("submit", "create", 1)
-    yield Cost("submit_batch", "create-batch", each=1)
-    yield Cost("find_order", "realtime", 3)
-    yield Cost("find_order", "history", 1)
-    yield Cost("find_order", "execution", 1)
-    yield Cost("open_orders", "realtime", 4)
-    yield Cost("fills", "realtime", 3)
-    yield Cost("fills", "history", 1)
-    yield Cost("fills", "execution", 2)
-    yield Cost("cancel", "cancel", 1)
-    yield Cost("dead_man", "dcp", 1)
-    for call, units in (("submit", 1), ("submit_batch", 2), ("find_order", 5), ("open_orders", 4), ("fills", 6)):
-        yield Cost(call, "address", units)  # type: ignore[arg-type] # they are calls
-    yield Cost("cancel", "address", 1)
-    yield Cost("dead_man", "address", 2)
-
-
-COSTS: Final = tuple(_costs())
+COSTS: Final = (
+    *charge("position", snapshot=3), *charge("wallet", snapshot=1), *charge("log", snapshot=1),
+    *charge("realtime", snapshot=1, find_order=3, open_orders=4, fills=3), *charge("history", find_order=1, fills=1),
+    *charge("execution", snapshot=1, find_order=1, fills=2), *charge("create", submit=1),
+    *charge("cancel", cancel=1), *charge("dcp", dead_man=1), Cost("submit_batch", "create-batch", each=1),
+    *charge("address", snapshot=5, submit=1, submit_batch=2, find_order=5, open_orders=4, fills=6, cancel=1),
+    *charge("address", dead_man=2),
+)  # fmt: skip
 
 STATES: Final[Mapping[str, InstrumentState]] = {"Closed": "delisted", "Delivering": "halted", "PreLaunch": "halted"}
-"""An instrument's status, where it does not trade."""
+"""Status of an instrument that does not trade."""
 PASSING: Final = ("Trading",)
 CAUSES: Final[Mapping[str, FillCause | None]] = {
     "Trade": "trade", "BlockTrade": "trade", "MovePosition": "trade", "FutureSpread": "trade",
     "BustTrade": "liquidation", "AdlTrade": "adl", "Delivery": "delivery", "Settle": "delivery",
     "Funding": None, "SessionSettlePnL": None, "CorporateAction": None,
 }  # fmt: skip
-"""execType → cause of a fill; None for what is none: funding is a flow, a session's settlement and the split
-of a stock move no money."""
-_BOUND: Final = "bound to a private stream: Bybit must have switched it on for the account (dcpStatus ON)"
-CAPABILITIES: Final = tuple(
-    Capability(name, can, note)  # type: ignore[arg-type] # yes, no or partly
-    for name, can, note in (
-        ("equity", "yes", "unified accounts only; totals in dollars, divided by Bybit's own price of the currency"),
-        ("positions", "yes", "USDT, USDC and inverse contracts; option positions are not seen"),
-        ("orders", "yes", ""),
-        ("trigger orders", "yes", "stop, take-profit and stop-loss orders come with the plain ones"),
-        ("fills", "yes", "liquidations, ADL and deliveries included"),
-        ("flows", "yes", "transaction log; a type that nobody knows counts as profit or loss"),
-        ("prices", "yes", ""),
-        ("market orders", "yes", ""),
-        ("limit orders", "yes", ""),
-        ("reduce only", "yes", "in hedge mode too, together with the position's side"),
-        ("put back stops", "yes", "triggered by the mark price"),
-        ("batch orders", "yes", f"{BATCH} at once: each order counts against 10 in a second"),
-        ("close book", "no", "Bybit closes no whole book in one request"),
-        ("position mode", "yes", "one for each symbol; read from the positions themselves"),
-        ("find by client id", "yes", "open and closed orders, then the history, then executions"),
-        ("dead man", "partly", _BOUND),
-        ("push", "yes", "orders, positions, wallet"),
-        ("key rights", "yes", "not in demo trading"),
-        ("clock", "yes", ""),
-        ("bars", "yes", ""),
-        ("sandbox", "yes", "testnet"),
-        ("demo", "yes", "without the rights of the key and without the dead-man timer"),
-    )
-)
+"""execType → cause of a fill; None for rows that are no fills: funding is a flow, the settlement of a session and a
+stock split move no money."""
+_BOUND: Final = "bound to a private stream: Bybit must have enabled it for the account (dcpStatus ON)"
+CAPABILITIES: Final = capability_table(
+    {
+        "equity": "yes, unified accounts only; totals in dollars, divided by Bybit's own price of the currency",
+        "positions": "yes, USDT, USDC and inverse contracts; option positions are not read",
+        "trigger orders": "yes, stop, take-profit and stop-loss orders come with the plain ones",
+        "fills": "yes, liquidations, ADL and deliveries included",
+        "flows": "yes, transaction log; an unknown type counts as profit or loss",
+        "reduce only": "yes, in hedge mode too, together with the position's side",
+        "put back stops": "yes, triggered by the mark price",
+        "batch orders": f"yes, {BATCH} at once: each order counts against 10 in a second",
+        "close book": "no, Bybit has no such request",
+        "position mode": "yes, one for each symbol; read from the positions themselves",
+        "find by client id": "yes, open and closed orders, then the history, then executions",
+        "dead man": "partly, bound to a private stream: Bybit must have enabled it for the account (dcpStatus ON)",
+        "push": "yes, orders, positions, wallet",
+        "key rights": "yes, not in demo trading",
+        "sandbox": "yes, testnet",
+        "demo": "yes, without the rights of the key and without the dead-man timer",
+    },
+    "orders", "prices", "market orders", "limit orders", "clock", "bars",
+)  # fmt: skip

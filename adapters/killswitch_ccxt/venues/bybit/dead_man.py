@@ -1,7 +1,8 @@
-"""Bybit's disconnection protection: it cancels the account's orders when a stream that asked for it is gone too long.
+"""Bybit's disconnection protection, which cancels the account's orders when a subscribed stream is disconnected too
+long.
 
-The venue watches a connection, not us. So that it also goes off when we are alive and nobody renews it, the stream
-is dropped once it was not renewed in time: half of the time that was asked for is ours, the other half the venue's.
+The venue monitors a connection and not the program. To cover a program that runs and does not renew the timer, the
+stream is closed after half of the requested time without a renewal; the venue waits for the other half.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from killswitch_ccxt.client import Client
 
 SHORTEST, LONGEST = 6.0, 300.0
 _SHORTEST_WINDOW: Final = 3
-"""Seconds; the venue takes 3 to 300."""
+"""Shortest window of the venue, in seconds; the longest is 300."""
 _PING: Final = 5.0
 _PATIENCE: Final = 10.0
-"""Seconds that a stream may take to stand, or to answer a ping."""
+"""Seconds for opening a stream, or for the answer to a ping."""
 _PAUSE: Final = 1.0
 _TOPICS: Final = {"DERIVATIVES": "dcp.future", "SPOT": "dcp.spot"}
 
 
 class Protection:
-    """One account's protection. Nothing is opened before it is armed."""
+    """The protection of one account. No stream is opened before it is armed."""
 
     def __init__(self, client: Client, product: str) -> None:
         """`product`: DERIVATIVES or SPOT."""
@@ -42,12 +43,13 @@ class Protection:
         self._socket: Any = None
 
     async def arm(self, seconds: float) -> None:
-        """Start, or renew. VenueDownError where the venue has it switched off, or the stream does not stand."""
+        """Start or renew the timer. VenueDownError where the protection is off at the venue, or the stream cannot be
+        opened."""
         window = max(_SHORTEST_WINDOW, int(seconds / 2))
         if self._window != window:
             await self._set(window)
         loop = asyncio.get_running_loop()
-        # One that was let go may still be saying goodbye: it protects nothing any more.
+        # A stream that is being closed protects nothing any more.
         if self._stream is None or self._stream.done() or self._stream.cancelling():
             self._up = asyncio.Event()
             self._stream = loop.create_task(self._hold())
@@ -55,13 +57,13 @@ class Protection:
             async with asyncio.timeout(_PATIENCE):
                 await self._up.wait()
         except TimeoutError:
-            raise VenueDownError(f"the stream that Bybit's protection watches does not stand: {self._why}") from None
+            raise VenueDownError(f"the stream that Bybit's protection monitors is not open: {self._why}") from None
         if self._drop is not None:
             self._drop.cancel()
         self._drop = loop.call_later(max(0.0, seconds - window), self._let_go)
 
     async def disarm(self) -> None:
-        """End it without letting it go off: the stream gives the topic back before it is closed."""
+        """Stop the timer without cancelling orders: the stream unsubscribes before it is closed."""
         if self._drop is not None:
             self._drop.cancel()
             self._drop = None
@@ -82,16 +84,16 @@ class Protection:
         status = next((it.get("dcpStatus") for it in infos if it.get("product") == self._product), "OFF")
         if status != "ON":
             raise VenueDownError(
-                f"Bybit has disconnection protection switched off for {self._product} of this account: "
-                "it is switched on by your client manager there, and until then there is no dead-man timer"
+                f"Bybit has disconnection protection disabled for {self._product} of this account: "
+                "ask the client manager at Bybit to enable it; until then there is no dead-man timer"
             )
         asked = {"product": self._product, "timeWindow": window}
         await self._client.call("privatePostV5OrderDisconnectedCancelAll", asked, changes=True)
         self._window = window
 
     async def _hold(self) -> None:
-        """Keep a stream standing until cancelled, or until the client is closed."""
-        import aiohttp  # it costs time, and ccxt has imported it by now
+        """Keep a stream open until cancelled, or until the client is closed."""
+        import aiohttp  # imported late: it is slow, and ccxt has imported it by now
 
         ccxt = self._client.ccxt
         ccxt.open()
@@ -124,7 +126,7 @@ class Protection:
             await socket.close()
 
     async def _asked(self, socket: Any, question: dict[str, Any]) -> None:
-        """Say something, and hear that it was taken. ValueError with the venue's words where it was not."""
+        """Send a message and wait for its acknowledgement. ValueError with the venue's text after a refusal."""
         await socket.send_str(json.dumps(question))
         async with asyncio.timeout(_PATIENCE):
             while True:

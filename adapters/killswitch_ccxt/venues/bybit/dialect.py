@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from msgspec import structs
 
@@ -20,7 +20,8 @@ from killswitch.model.venue import (
     VenueTraits,
 )
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Dialect, PositionMode, Row
+from killswitch_ccxt.dialect import Dialect, PositionMode
+from killswitch_ccxt.numbers import Row, value_at
 from killswitch_ccxt.venues.bybit import codes as words
 from killswitch_ccxt.venues.bybit.dead_man import LONGEST, SHORTEST, Protection
 from killswitch_ccxt.venues.bybit.rows import executed, rights_of, row_report
@@ -28,20 +29,20 @@ from killswitch_ccxt.venues.bybit.snapshot_reader import BybitReading
 
 
 class Bybit(BybitReading):
-    """Bybit. The position mode is one of each symbol: how a position is to be named is told by its own row."""
+    """One account at Bybit. Each symbol has its own position mode: the row of a position states how an order names
+    it."""
 
     limits = words.LIMITS
     costs = words.COSTS
     client_ids = ClientIdRule(longest=36)
     batch = words.BATCH
     dead_man = DeadManRule("account", shortest=SHORTEST, longest=LONGEST)
-    # ccxt signs every request with one window, so an order has no other.
+    # ccxt signs every request with the same window, so an order cannot have its own.
     order_life = OrderLife(names="ever")
     window = 5_000
     streams = ("orders", "positions", "balance")
     capabilities = words.CAPABILITIES
-    conditional: ClassVar[Mapping[str, Any]] = {}
-    tried = "a local server that speaks v5 (USDT contracts, one-way and hedge), and recorded answers"
+    tried = "a local server with the v5 API (USDT contracts, one-way and hedge), and recorded answers"
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         super().__init__(client, spec)
@@ -49,21 +50,21 @@ class Bybit(BybitReading):
 
     @classmethod
     def traits_for(cls, spec: AccountSpec) -> VenueTraits:
-        """Without a dead-man timer in demo trading, and where its stream would leave for another system."""
+        """The traits, without a dead-man timer in demo trading and where its stream would connect to another system."""
         found = super().traits_for(spec)
         lost = spec.environment == "demo" or (spec.endpoint is not None and spec.endpoint_ws is None)
         return structs.replace(found, dead_man=None) if lost else found
 
-    # Acting
+    # Orders
 
     def order_params(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
-        """In hedge mode the side of the position is named, and reduce-only said all the same: Bybit minds both."""
+        """In hedge mode with the side of the position and reduce-only: Bybit checks both."""
         params: dict[str, Any] = {"clientOrderId": request.client_order_id}
         if request.time_in_force == "ioc":
             params["timeInForce"] = "IOC"
         if request.trigger_price is not None:
             params["triggerPrice"] = str(request.trigger_price)
-        if self._spot:
+        if self.is_spot:
             return params
         usual = 0 if mode == "one_way" else 1 if request.position_side == "long" else 2
         params["positionIdx"] = self._places.get((request.symbol, request.position_side), usual)
@@ -77,13 +78,48 @@ class Bybit(BybitReading):
     async def submit_batch(
         self, requests: Sequence[OrderRequest], mode: PositionMode
     ) -> Sequence[OrderReport | VenueError]:
-        return await sent_together(self, requests, mode)
+        """One request for each category, which Bybit does not mix. A failure of the only request is raised."""
+        found: dict[str, OrderReport | VenueError] = {}
+        ready: dict[str, list[tuple[OrderRequest, dict[str, Any]]]] = {}
+        for request in requests:
+            try:
+                arguments = self.create_arguments(request, mode)
+            except VenueError as error:
+                found[request.client_order_id] = error
+                continue
+            written = dict(self.client.ccxt.create_order_request(*arguments))
+            ready.setdefault(str(written.pop("category")), []).append((request, written))
+        for category, rows in ready.items():
+            try:
+                found |= await self._sent(category, rows)
+            except VenueError as error:
+                if len(ready) == 1 and not found:
+                    raise
+                found |= {request.client_order_id: error for request, _ in rows}
+        return [found[request.client_order_id] for request in requests]
+
+    async def _sent(
+        self, category: str, rows: Sequence[tuple[OrderRequest, dict[str, Any]]]
+    ) -> dict[str, OrderReport | VenueError]:
+        """Client order id → result of the order, for one request."""
+        asked = {"category": category, "request": [written for _, written in rows]}
+        answer = await self.client.call("privatePostV5OrderCreateBatch", asked, places=True)
+        told, codes = (value_at(answer, name, "list") or [] for name in ("result", "retExtInfo"))
+        if len(told) != len(rows) or len(codes) != len(rows):
+            raise MalformedAnswerError(
+                f"a batch of {len(rows)} orders has {len(told)} rows and {len(codes)} codes in the answer"
+            )
+        return {
+            request.client_order_id: row_report(request, row, code)
+            for (request, _), row, code in zip(rows, told, codes, strict=True)
+        }
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
-        """Among open orders, the last 500 that ended, the history, and executions; only what none has, there is not.
+        """Search open orders, the last 500 ended ones, the history, and executions; an order that is in none does not
+        exist.
 
-        Bybit says that a name finds ended orders among the open ones too, but forgets them when it restarts, and that
-        the history comes late: an order that has just been filled may be told by its executions alone.
+        Bybit finds ended orders among the open ones, too, but forgets them at a restart, and its history is late: only
+        executions may show an order that has just been filled.
         """
         asked = {**self._named(symbol), "orderLinkId": client_order_id}
         questions: list[tuple[str, dict[str, Any]]] = [
@@ -91,7 +127,7 @@ class Bybit(BybitReading):
             ("privateGetV5OrderRealtime", {**asked, "openOnly": 1}),
             ("privateGetV5OrderHistory", asked),
         ]
-        if self._spot:
+        if self.is_spot:
             questions.insert(1, ("privateGetV5OrderRealtime", {**asked, "orderFilter": "StopOrder"}))
         for method, params in questions:
             rows = await self._pages(method, params, 50)
@@ -102,7 +138,7 @@ class Bybit(BybitReading):
         return self._order(executed(rows)) if rows else None
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
-        params = {"trigger": True} if conditional and self._spot else {}
+        params = {"trigger": True} if conditional and self.is_spot else {}
         await self.client.call("cancel_order", order_id, symbol, params, changes=True)
 
     async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
@@ -111,11 +147,11 @@ class Bybit(BybitReading):
     async def disarm_dead_man(self, symbols: Collection[str]) -> None:
         await self._protection.disarm()
 
-    # Being asked about
+    # Inspection
 
     async def rights(self) -> KeyRights:
         answer = await self.client.call("privateGetV5UserQueryApi")
-        return rights_of(answer.get("result") or {}, spot=self._spot)
+        return rights_of(answer.get("result") or {}, spot=self.is_spot)
 
     async def margin_mode(self) -> str | None:
         answer = await self.client.call("privateGetV5AccountInfo")
@@ -124,44 +160,3 @@ class Bybit(BybitReading):
 
 
 DIALECTS: Final[Mapping[str, type[Dialect]]] = {"bybit": Bybit}
-
-
-Found = dict[str, OrderReport | VenueError]
-"""By client order id."""
-
-
-async def sent_together(
-    dialect: Dialect, requests: Sequence[OrderRequest], mode: PositionMode
-) -> Sequence[OrderReport | VenueError]:
-    """One request for each category: Bybit takes no mixed ones. A failure of the only request is raised."""
-    found: Found = {}
-    ready: dict[str, list[tuple[OrderRequest, dict[str, Any]]]] = {}
-    for request in requests:
-        try:
-            arguments = dialect.create_arguments(request, mode)
-        except VenueError as error:
-            found[request.client_order_id] = error
-            continue
-        written = dict(dialect.client.ccxt.create_order_request(*arguments))
-        ready.setdefault(str(written.pop("category")), []).append((request, written))
-    for category, rows in ready.items():
-        try:
-            found |= await _sent(dialect.client, category, rows)
-        except VenueError as error:
-            if len(ready) == 1 and not found:
-                raise
-            found |= {request.client_order_id: error for request, _ in rows}
-    return [found[request.client_order_id] for request in requests]
-
-
-async def _sent(client: Client, category: str, rows: Sequence[tuple[OrderRequest, dict[str, Any]]]) -> Found:
-    asked = {"category": category, "request": [written for _, written in rows]}
-    answer = await client.call("privatePostV5OrderCreateBatch", asked, places=True)
-    told = (answer.get("result") or {}).get("list") or []
-    codes = (answer.get("retExtInfo") or {}).get("list") or []
-    if len(told) != len(rows) or len(codes) != len(rows):
-        raise MalformedAnswerError(f"a batch of {len(rows)} orders, and {len(told)} and {len(codes)} answers")
-    return {
-        request.client_order_id: row_report(request, row, code)
-        for (request, _), row, code in zip(rows, told, codes, strict=True)
-    }

@@ -1,12 +1,12 @@
-"""Bybit's transaction log: which rows are flows, and how it is read in portions.
+"""Flows from Bybit's transaction log, and a reader that fetches it in portions.
 
-A row is a `transfer` where money left or entered what Bybit counts as the account's equity and nobody lost or won it,
-profit or loss where it did, and nothing where the equity stays the same or fills tell of it. What is borrowed by hand
-or by itself inside the account is such a nothing: `equity` is without `spotBorrow`, so the loan moves the wallet only.
-Other loans are not taken off the equity: their money comes and goes as a transfer, and what they cost is interest.
+A row is a `transfer` where money leaves or enters the account's equity without a profit or a loss, a profit or loss
+where there is one, and no flow where the equity stays the same or fills state the change. A loan inside the account
+is no flow: `equity` excludes `spotBorrow`, so the loan changes the wallet only. Other loans are not subtracted from
+the equity: their principal is a transfer, and their cost is interest.
 
-The log has a row for every fill. Each span of it is asked for page by page, and the cursor of the next page is kept, so
-that nothing has to be known of the order in which rows come.
+The log has a row for every fill. Each span of it is fetched page by page, and the cursor of the next page is kept, so
+that the order of the rows does not matter.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from typing import Any, Final
 
 from killswitch.model.snapshot import Flow, FlowKind
 from killswitch.model.venue import VenueDownError
-from killswitch_ccxt.numbers import UnreadableError, instant, needed, told_of
+from killswitch_ccxt.fills import ledger_flow
+from killswitch_ccxt.numbers import Row, UnreadableError, told_of
 from killswitch_ccxt.parts import OVERLAP
 
-Row = Mapping[str, Any]
 _NONE: Final = (
-    # Told by fills
+    # Stated by fills
     "TRADE", "DELIVERY", "LIQUIDATION", "PART_LIQUIDATION", "ADL", "CLOSEPNL", "POSITION_TAKE_OVER",
-    # One coin of the account for another
+    # Conversions between coins of the account
     "CURRENCY_BUY", "CURRENCY_SELL", "CURRENCY_BUY_MANUEL", "CURRENCY_SELL_MANUEL", "OTC_TRADE",
     "SPOT_REPAYMENT_SELL", "SPOT_REPAYMENT_BUY", "AUTO_SOLD_COLLATERAL_INS_LOAN", "AUTO_BUY_LIABILITY_INS_LOAN",
     "INSTITUTION_EXCHANGE_SELL", "INSTITUTION_EXCHANGE_BUY",
     "PREMARKET_DELIVERY_SELL_NEW_COIN", "PREMARKET_DELIVERY_BUY_NEW_COIN",
     "CONVERT",
-    # Wallet and debt move together
+    # Wallet and debt change together
     "BORROW", "REPAY", "MANUAL_LOANS_BORROW", "MANUAL_LOANS_REPAY", "AUTO_LOANS_BORROW", "AUTO_LOANS_REPAY",
     "FLOATING_TO_FIXED_BORROW", "FLOATING_TO_FIXED_REPAY",
 )  # fmt: skip
 _TRANSFERS: Final = (
     "TRANSFER_IN", "TRANSFER_OUT", "BONUS_TRANSFER_IN", "BONUS_TRANSFER_OUT", "PEF_TRANSFER_IN", "PEF_TRANSFER_OUT",
-    # Loans that the equity knows nothing of
+    # Loans that are not in the equity
     "TRANSFER_IN_INS_LOAN", "TRANSFER_OUT_INS_LOAN", "BORROWED_AMOUNT_INS_LOAN", "PRINCIPLE_REPAYMENT_INS_LOAN",
     "AUTO_PRINCIPLE_REPAYMENT_INS_LOAN", "INSTITUTION_LOAN_IN", "INSTITUTION_PAYBACK_PRINCIPAL_OUT",
     "INSTITUTION_LIQ_PRINCIPAL_OUT", "INSTITUTION_LOAN_TRANSFER_IN", "INSTITUTION_LOAN_TRANSFER_OUT",
     "INSTITUTION_LOAN_WITHOUT_WITHDRAW", "INSTITUTION_LOAN_RESERVE_IN", "INSTITUTION_LOAN_RESERVE_OUT",
     "LOANS_BORROW_FUNDS", "LOANS_PLEDGE_ASSET", "PLATFORM_TOKEN_MNT_LIQRECALLEDMMNT",
     "PLATFORM_TOKEN_MNT_LIQRETURNEDMNT",
-    # Products that money is put into, and comes back from
+    # Products that money is put into and taken out of
     "FLEXIBLE_STAKING_SUBSCRIPTION", "FLEXIBLE_STAKING_REDEMPTION", "FLEXIBLE_STAKING_REFUND",
     "FIXED_STAKING_SUBSCRIPTION", "FIXED_STAKING_REFUND", "TOKENS_SUBSCRIPTION", "TOKENS_REDEMPTION",
     "ONCHAINEARN_SUBSCRIPTION", "ONCHAINEARN_REDEMPTION", "ONCHAINEARN_REFUND", "STRUCTURE_PRODUCT_SUBSCRIPTION",
@@ -73,41 +73,30 @@ FLOWS: Final[Mapping[str, FlowKind | None]] = {
     "DEPOSIT": "deposit",
     "WITHDRAW": "withdrawal",
 }
-"""type of the transaction log → kind of flow; None for what is none."""
+"""Type in the transaction log → kind of flow; None where it is none."""
 
 
 def flow_of(row: Row) -> Flow | None:
-    """A row of the transaction log; None for what is no flow.
+    """A row of the transaction log as a flow; None where it is none.
 
-    A type that nobody knows here is a rebate or a fee, by its sign: profit or loss. So a loss never hides as money
-    that somebody took out, though money taken out in a new way counts as a loss until its type is known. Such a flow
-    has the type in its id. `funding` is + for what was received; `change` is what came into the wallet, all told.
+    `funding` is positive for an amount received; `change` is the whole change of the wallet.
     """
-    told = told_of(row.get("type"), f"row {row.get('id')} of the transaction log")
-    known = told in FLOWS
-    kind = FLOWS.get(told)
-    if known and kind is None:
-        return None
-    amount = needed(row.get("funding" if kind == "funding" else "change"), f"the change of a row {told}")
-    if not amount:
-        return None
-    at = instant(row.get("transactionTime"))
-    if at is None or not row.get("id"):
-        raise UnreadableError(f"a row {told} of the transaction log has no id or no time")
-    name = str(row["id"]) if known else f"{told}:{row['id']}"
-    return Flow(
-        name, at, kind or ("rebate" if amount > 0 else "fee"), amount, told_of(row.get("currency"), f"row {name}")
-    )
+    what = f"row {row.get('id')} of the transaction log"
+    kind = told_of(row.get("type"), what)
+    return ledger_flow(
+        kind, FLOWS, what, number=row.get("id"), at=row.get("transactionTime"), currency=row.get("currency"),
+        amount=row.get("funding" if FLOWS.get(kind) == "funding" else "change"),
+    )  # fmt: skip
 
 
 MOST_PAGES: Final = 40
-"""Pages of one reading; a second of the log's own limit allows 30 of them."""
+"""Most pages of one fetch; the log's own limit allows 30 of them in a second."""
 ROWS: Final = 50
-"""Rows of a page: the most that the venue gives."""
+"""Rows of a page: the most that the venue returns."""
 WEEK: Final = 7 * 86_400_000
-"""Milliseconds that one question may span. One without an end would stop after a day."""
+"""Longest span of one request, in milliseconds. Without an end the venue would return one day."""
 AHEAD: Final = 60_000
-"""Milliseconds beyond our own time that are asked for: the venue's clock may be ahead."""
+"""Milliseconds after our time up to which rows are requested: the venue's clock may be ahead."""
 
 Page = tuple[Sequence[Mapping[str, Any]], str | None]
 """Rows, and the cursor of the next page; None after the last one."""
@@ -115,7 +104,7 @@ Page = tuple[Sequence[Mapping[str, Any]], str | None]
 
 @dataclass(slots=True)
 class _Span:
-    """Rows from `begin` to `end`, in ms; `cursor`: of the page that is next, None where none has been read."""
+    """Rows from `begin` to `end`, in ms; `cursor`: of the next page, None before the first one."""
 
     begin: int
     end: int
@@ -123,19 +112,19 @@ class _Span:
 
 
 class Portions:
-    """One account's log."""
+    """Reads one account's log."""
 
     def __init__(self, page: Callable[[dict[str, Any]], Awaitable[Page]]) -> None:
         self._page = page
         self._left: list[_Span] = []
         self._until = 0
-        """Up to when, in ms, all is read, or lies in what is left."""
+        """Time, in ms, up to which everything is read or in a span that is left."""
         self._found: dict[str, Flow] = {}
 
     async def flows(self, since: int, now: int) -> tuple[Flow, ...]:
-        """Those since then, and those of earlier questions that were not answered to the end. Times in ms.
+        """Flows since then, and those of earlier requests that were not read to the end. Times in ms.
 
-        UnreadableError where rows are left for the next reading; what was read is kept for it.
+        UnreadableError where rows are left for the next fetch, which continues from there.
         """
         self._ask_for(since, now)
         await self._first(self._left[0])
@@ -153,14 +142,14 @@ class Portions:
         if not self._left:
             self._found, begin = {}, since
         elif self._left[-1].cursor is None:
-            begin = self._left.pop().begin  # of which nothing was read: it may as well be longer
+            begin = self._left.pop().begin  # not read yet, so it can be extended
         else:
             begin = self._until - OVERLAP
         self._left += [_Span(it, min(it + WEEK, now + AHEAD)) for it in range(begin, now + 1, WEEK)]
         self._until = now
 
     async def _first(self, span: _Span) -> None:
-        """Where the venue does not take the cursor of an earlier reading any more, the next one begins anew."""
+        """Read the first page; where the venue no longer accepts the cursor, the next fetch restarts the span."""
         try:
             await self._one(span)
         except VenueDownError:

@@ -1,4 +1,4 @@
-"""Bybit's own rows → our records, where ccxt's unified structures say less than the row does."""
+"""Conversion of Bybit's own rows, where ccxt's unified structures state less."""
 
 from __future__ import annotations
 
@@ -10,40 +10,51 @@ from typing import Any, Final
 from msgspec import structs
 
 from killswitch.model.inspection import KeyRights
-from killswitch.model.snapshot import Balance, Fill, Position, Rate, Side
+from killswitch.model.snapshot import Balance, Fill, Side
 from killswitch.model.venue import MalformedAnswerError, OrderReport, OrderRequest, VenueError
-from killswitch_ccxt.equity import Wealth, by_asset, from_dollars, unrealized_of, worth_of
+from killswitch_ccxt.equity import Wealth, by_asset, from_dollars, rates_in_dollars, unrealized_of, worth_of
 from killswitch_ccxt.errors import row_error
-from killswitch_ccxt.instruments import Quote
-from killswitch_ccxt.numbers import UnreadableError, any_flag, decimal, instant, needed, positive, told_of
+from killswitch_ccxt.instruments import with_maximum
+from killswitch_ccxt.numbers import (
+    Row,
+    UnreadableError,
+    any_flag,
+    decimal,
+    instant,
+    needed,
+    object_at,
+    told_of,
+    value_at,
+)
 from killswitch_ccxt.venues.bybit import codes as words
 
-Row = Mapping[str, Any]
 ROUNDED: Final = Decimal("1e-5")
-"""The share of a total by which the sum of its parts may differ from it, for rounding."""
+"""The difference between a total and the sum of its parts, as a share of the total, that counts as rounding."""
 SMALL: Final = Decimal("5e-4")
-"""The share of the equity from which on what is in no wallet and no profit is taken for options: interest is less."""
+"""The share of the equity outside wallets and profits that indicates options; interest is less."""
 
 
 def with_largest(rule: Row) -> Row:
-    """ccxt's market, with the most that any one order may be for: of market orders Bybit takes less than of others."""
-    filters = (rule.get("info") or {}).get("lotSizeFilter") or {}
-    told = [positive(filters.get(name)) for name in ("maxOrderQty", "maxMktOrderQty", "maxMarketOrderQty")]
-    known = [it for it in told if it is not None]
-    limits = rule.get("limits") or {}
-    return {**rule, "limits": {**limits, "amount": {**limits.get("amount", {}), "max": min(known, default=None)}}}
+    """ccxt's market, with the maximum of any order: Bybit accepts less in a market order than in others."""
+    filters = value_at(rule, "info", "lotSizeFilter") or {}
+    return with_maximum(rule, *(filters.get(name) for name in ("maxOrderQty", "maxMktOrderQty", "maxMarketOrderQty")))
+
+
+def _account(answer: Row) -> Row:
+    """The unified account of an answer. UnreadableError unless there is exactly one."""
+    rows = value_at(answer, "result", "list") or []
+    if len(rows) != 1:
+        raise UnreadableError(f"the answer has {len(rows)} unified accounts instead of one")
+    return object_at(rows[0])
 
 
 def wealth_of(answer: Row, currency: str, as_of: datetime | None = None) -> Wealth:
-    """Of `account/wallet-balance`: dollars, divided by what Bybit itself reckons one of `currency` at.
+    """The equity from `account/wallet-balance`: dollars, divided by Bybit's own price of `currency`.
 
     Totals that Bybit leaves empty, as with isolated margin, are unknown. UnreadableError where the currency has no
-    price: then its row is missing or empty.
+    price, because its row is missing or empty.
     """
-    rows = (answer.get("result") or {}).get("list") or []
-    if len(rows) != 1:
-        raise UnreadableError(f"the venue tells of {len(rows)} unified accounts")
-    (row,) = rows
+    row = _account(answer)
     coins = tuple(by_asset(row.get("coin"), "coin").values())
     total = needed(row.get("totalEquity"), "totalEquity")
     price = _dollars(next((it for it in coins if it.get("coin") == currency), {}))
@@ -64,16 +75,15 @@ def wealth_of(answer: Row, currency: str, as_of: datetime | None = None) -> Weal
         maintenance_margin=money(row.get("totalMaintenanceMargin")),
         balances=balances,
         unrealized=unrealized_of(balances),
-        rates=None if price is None or currency == "USD" else (Rate("USD", price),),
+        rates=rates_in_dollars(price, currency),
         as_of=as_of,
         complete=False if _has_options(coins, balances, equity) else None,
     )
 
 
 def _of_positions(row: Row, balances: Sequence[Balance]) -> Decimal | None:
-    """The initial margin of positions: of all coins, in the account's currency. The account's own figure has the orders
-    in it. None where a coin does not say, as with portfolio margin.
-    """
+    """The initial margin of positions in all coins, in the account's currency; the account's own total includes
+    orders. None where a coin does not state it, as with portfolio margin."""
     if decimal(row.get("totalInitialMargin")) == 0:
         return Decimal(0)
     prices, total = {it.asset: it.price for it in balances}, Decimal(0)
@@ -86,9 +96,9 @@ def _of_positions(row: Row, balances: Sequence[Balance]) -> Decimal | None:
 
 
 def _has_options(coins: Sequence[Row], balances: Sequence[Balance], equity: Decimal) -> bool:
-    """Whether the equity holds more than wallets and the profit of futures: the value of options, which are not read.
+    """Whether the equity exceeds wallets and the profit of futures, which is the value of options.
 
-    Prices move it, so that it counts as unrealised; there are no positions that say why.
+    The value of options is unrealised, and no position explains it, because options are not read.
     """
     profits = {str(it.get("coin")): decimal(it.get("unrealisedPnl")) for it in coins}
     rest = Decimal(0)
@@ -100,65 +110,38 @@ def _has_options(coins: Sequence[Row], balances: Sequence[Balance], equity: Deci
 
 
 def place_of(row: Row) -> int:
-    """How an order has to name the position: 0 in one-way mode, 1 the long and 2 the short one in hedge mode."""
+    """The index by which an order names the position: 0 in one-way mode, 1 for long and 2 for short in hedge mode."""
     told = row.get("positionIdx")
     if isinstance(told, bool) or str(told) not in ("0", "1", "2"):
-        raise UnreadableError(f"position {row.get('symbol')}: {told!r} is no positionIdx")
+        raise UnreadableError(f"position {row.get('symbol')}: unknown positionIdx {told!r}")
     return int(told)  # type: ignore[arg-type] # one of the three
 
 
-def quote_of(row: Row, at: datetime | None) -> Quote:
-    """Of a ticker."""
-    return Quote(
-        positive(row.get("bid1Price")), positive(row.get("ask1Price")), positive(row.get("lastPrice")),
-        positive(row.get("indexPrice")), positive(row.get("markPrice")), at,
-    )  # fmt: skip
-
-
 def spot_balance(answer: Row) -> dict[str, Any]:
-    """ccxt's unified balance, with the equity of each coin for its total."""
-    rows = (answer.get("result") or {}).get("list") or []
-    if len(rows) != 1:
-        raise UnreadableError(f"the venue tells of {len(rows)} unified accounts")
-    coins = by_asset(rows[0].get("coin"), "coin")
+    """ccxt's unified balance, with the equity of each coin as its total."""
+    coins = by_asset(_account(answer).get("coin"), "coin")
     return {"total": {coin: needed(row.get("equity"), f"the equity in {coin}") for coin, row in coins.items()}}
 
 
 def dollar_prices(answer: Row) -> dict[str, Decimal]:
-    """Coin → dollars for one of it, as Bybit reckons in `account/wallet-balance`, of coins that the account has."""
-    rows = (answer.get("result") or {}).get("list") or []
+    """Coin → price in USD by Bybit's own valuation in `account/wallet-balance`, for coins of the account."""
+    rows = value_at(answer, "result", "list") or []
     told = {str(it.get("coin")): _dollars(it) for row in rows for it in row.get("coin") or []}
     return {"USD": Decimal(1), **{coin: price for coin, price in told.items() if price is not None}}
 
 
 def rate(prices: Mapping[str, Decimal], coin: object, currency: str) -> Decimal | None:
-    """What one `coin` is worth in `currency`; None where Bybit has no price of one of the two."""
+    """The price of one `coin` in `currency`; None where Bybit has no price of one of the two."""
     if coin == currency:
         return Decimal(1)
     each, own = prices.get(str(coin)), prices.get(currency)
     return each / own if each is not None and own is not None else None
 
 
-def in_currency(position: Position, each: Decimal | None) -> Position:
-    """A position whose money is told in a coin that is worth `each` of the account's currency; None: unknown."""
-    if each == 1:
-        return position
-
-    def money(amount: Decimal | None) -> Decimal | None:
-        return None if amount is None or each is None else amount * each
-
-    return structs.replace(
-        position,
-        notional=money(position.notional),
-        margin=money(position.margin),
-        unrealized_pnl=money(position.unrealized_pnl),
-    )
-
-
 def executed(rows: Sequence[Row]) -> dict[str, Any]:
-    """What the executions of one order say of the order, as a row of `order/history` would.
+    """An order as a row of `order/history`, from its executions.
 
-    Where some of it is left, nobody knows whether it still rests: then it is told as one that does, and is asked again.
+    If a part is left, the order may still be open: it is reported as open, and queried again.
     """
     latest = min(rows, key=lambda it: needed(it.get("leavesQty"), "leavesQty"))
     left = needed(latest.get("leavesQty"), "leavesQty")
@@ -181,9 +164,9 @@ def _dollars(coin: Row) -> Decimal | None:
 
 
 def _balance(coin: Row, price: Decimal | None, currency: str) -> Balance:
-    """One coin. What is owed of it is off its equity, and off its wallet too.
+    """The balance of one coin. Equity and wallet are net of the debt.
 
-    Every answer of Bybit's has what is borrowed, zero too: where it is missing, the wallet is unknown.
+    Every answer states the debt, even if it is zero: without it the wallet is unknown.
     """
     own, equity = _dollars(coin), needed(coin.get("equity"), "equity")
     each = None if own is None else own if currency == "USD" else own / price if price else None
@@ -193,9 +176,9 @@ def _balance(coin: Row, price: Decimal | None, currency: str) -> Balance:
 
 
 def refined_fill(fill: Fill, info: Row, *, spot: bool, paid_in: str | None, each: Decimal | None) -> Fill:
-    """With fee, profit and cause as Bybit tells them. What it closed says which position it was of, in either mode.
+    """The fill with fee, profit and cause. The closed size states its position side, in either mode.
 
-    `each`: what one of the coin that the profit is told in is worth in the account's currency; None: unknown.
+    `each`: the price, in the account's currency, of the coin in which Bybit states the profit; None: unknown.
     """
     profit = decimal(info.get("execPnl"))
     closed = decimal(info.get("closedSize"))
@@ -215,7 +198,7 @@ def refined_fill(fill: Fill, info: Row, *, spot: bool, paid_in: str | None, each
 
 
 def refined_order(row: Row) -> Row:
-    """ccxt's order, with position side, reduce-only and fee of Bybit's row."""
+    """ccxt's order with position side, reduce-only and fee of Bybit's row."""
     info = row["info"]
     side = {"1": "long", "2": "short"}.get(str(info.get("positionIdx")))
     fees = info.get("cumFeeDetail")
@@ -231,12 +214,12 @@ def refined_order(row: Row) -> Row:
         "positionSide": side, "reduceOnly": reduces, "fee": {"cost": paid, "currency": coin}, "guards": guards,
     }  # fmt: skip
     if row.get("status") == "rejected" and decimal(row.get("filled")):
-        found["status"] = "canceled"  # the rest of it was: what is rejected has done nothing
+        found["status"] = "canceled"  # the rest was canceled: a rejected order has no fills
     return found
 
 
 def rights_of(info: Row, *, spot: bool) -> KeyRights:
-    """Of `user/query-api`."""
+    """The permissions of `user/query-api`."""
     allowed = {str(area): set(rights or ()) for area, rights in (info.get("permissions") or {}).items()}
     writes = str(info.get("readOnly")) == "0"
     wallet = allowed.get("Wallet", set())
@@ -250,18 +233,16 @@ def rights_of(info: Row, *, spot: bool) -> KeyRights:
         transfer=writes and bool(wallet & {"AccountTransfer", "SubMemberTransfer", "SubMemberTransferList"}),
         bound_to_addresses=bool(addresses),
         expires_at=None if expires is None or expires <= datetime(1971, 1, 1, tzinfo=UTC) else expires,
-        note=""
-        if str(info.get("uta")) == "1"
-        else "this is no unified account, and Bybit's other accounts are not read",
+        note="" if str(info.get("uta")) == "1" else "this is not a unified account, the only kind that is supported",
     )
 
 
 def row_report(request: OrderRequest, row: Row, code: Row) -> OrderReport | VenueError:
-    """What came of one order of a batch."""
+    """The result of one order of a batch."""
     number = code.get("code")
     if number != 0 or isinstance(number, bool):
         said = words.said(number, code.get("msg"))
         return row_error(words.VERDICTS, said, f"bybit {number}: {code.get('msg')}", order=row)
     if row.get("orderLinkId") != request.client_order_id or not row.get("orderId"):
-        return MalformedAnswerError(f"sent order {request.client_order_id}, and its place tells of {dict(row)}")
+        return MalformedAnswerError(f"sent order {request.client_order_id}, the row in its place is {dict(row)}")
     return OrderReport(str(row["orderId"]), request.client_order_id, request.symbol, "open", request.amount, Decimal(0))

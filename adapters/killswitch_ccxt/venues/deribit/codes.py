@@ -1,53 +1,46 @@
-"""Deribit's codes of refusal, its credits, and what it lets be done (https://docs.deribit.com)."""
+"""Deribit's error codes, limits and capabilities (https://docs.deribit.com)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from killswitch.model.inspection import Capability
-from killswitch.model.venue import Cost, RateLimit
-from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, first_said, rejected
-
-
-def _each(meaning: Meaning, *codes: int) -> dict[str, Meaning]:
-    return {str(code): meaning for code in codes}
-
+from killswitch.model.venue import RateLimit
+from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, each, first_said, rejected, unsure
+from killswitch_ccxt.traits import capability_table, charge
 
 CODES: Final[Mapping[str, Meaning]] = {
-    **_each(rejected("insufficient_margin"), 10009, 10039),
-    **_each(rejected("below_minimum"), 10002, 10032),
-    **_each(rejected("above_maximum"), 10016, 10017, 10018, 11022),
-    # An order of one's own on the other side, or as many orders or triggers as may rest
-    **_each(rejected("blocked_by_order"), 10003, 10013, 10014, 10015, 10038, 11013, 11035, 13901),
-    **_each(rejected("price_band"), 10005, 10006, 10007, 10008, 10011, 10034, 10035, 11036, 11054),
-    # Locked, closed or expired books, instruments that are not there (any more), methods switched off
-    **_each(rejected("market_closed"), 10012, 10019, 10020, 10072, 11037, 11046, 13019, 13020, 13025, 13503),
+    **each(rejected("insufficient_margin"), 10009, 10039),
+    **each(rejected("below_minimum"), 10002, 10032),
+    **each(rejected("above_maximum"), 10016, 10017, 10018, 11022),
+    # An own order on the other side, or too many open orders or triggers
+    **each(rejected("blocked_by_order"), 10003, 10013, 10014, 10015, 10038, 11013, 11035, 13901),
+    **each(rejected("price_band"), 10005, 10006, 10007, 10008, 10011, 10034, 10035, 11036, 11054),
+    # Locked, closed or expired books, missing instruments, disabled methods
+    **each(rejected("market_closed"), 10012, 10019, 10020, 10072, 11037, 11046, 13019, 13020, 13025, 13503),
     # The order itself, and "rejects which are not considered as very often"
-    **_each(rejected("other"), 10021, 10022, 10023, 10026, 10027, 10031, 10043, 10044, 11029, 11030, 11031, 11043,
+    **each(rejected("other"), 10021, 10022, 10023, 10026, 10027, 10031, 10043, 10044, 11029, 11030, 11031, 11043,
             -32602),
-    **_each(DENIED, 9999, 10000, 11042, 12005, 13000, 13001, 13002, 13004, 13007, 13009, 13012, 13021,
+    **each(DENIED, 9999, 10000, 11042, 12005, 13000, 13001, 13002, 13004, 13007, 13009, 13012, 13021,
             11098, 13031, 13403),
-    **_each(LIMITED, 10028, 10047, 10066),
-    # Surely not taken: maintenance, settlement for some seconds each day, "should be retried"
-    **_each(DOWN, 11051, 10040, 10041),
+    **each(LIMITED, 10028, 10047, 10066),
+    # Surely not accepted: maintenance, settlement for some seconds each day, "should be retried"
+    **each(DOWN, 11051, 10040, 10041),
     # "Some unhandled error on server", "some general failure", "invalid input or internal failure", "not responding or
     # processing the response takes too long", cancelled by another request, timed out
-    **_each(UNKNOWN, 10001, 11094, 13008, 13028, 13666, 13888),
+    **each(UNKNOWN, 10001, 11094, 13008, 13028, 13666, 13888),
     "unsure": UNKNOWN,  # said of the text
-    **_each(GONE, 10004, 10010, 10029, 11008, 11044),
+    **each(GONE, 10004, 10010, 10029, 11008, 11044),
 }  # fmt: skip
-_UNSURE: Final = ("timed out", "timeout", "try again later", "system")
-"""Words of a refusal with a code that nobody knows here, which do not say that nothing was done."""
 
 
 def said(error: Mapping[str, Any]) -> tuple[str, ...]:
-    """The code of a refusal and what its text adds; Deribit writes its words with underscores."""
+    """The code of a refusal with what its text adds; Deribit writes its texts with underscores."""
     data = error.get("data")
     reason = data.get("reason") if isinstance(data, Mapping) else data
     words = f"{error.get('message')} {reason}".lower().replace("_", " ")
     code = first_said(error.get("code"))
-    return (*code, "unsure") if not CODES.keys() & set(code) and any(part in words for part in _UNSURE) else code
+    return (*code, *unsure(CODES, error.get("code"), words))
 
 
 LIMITS: Final = (
@@ -57,35 +50,26 @@ LIMITS: Final = (
 )
 """The sustained rate of an account without a higher tier: 10,000 credits a second, 500 each; and 5 orders a second."""
 COSTS: Final = (
-    Cost("snapshot", "requests", 3),
-    Cost("submit", "matching", 1),
-    Cost("find_order", "requests", 1),
-    Cost("open_orders", "requests", 1),
-    Cost("fills", "requests", 2),
-    Cost("cancel", "matching", 1),
+    *charge("requests", snapshot=3, find_order=1, open_orders=1, fills=2),
+    *charge("matching", submit=1, cancel=1),
 )
-CAPABILITIES: Final = (
-    Capability("equity", "yes", "of the account's currency; of all of them where cross collateral is on"),
-    Capability("positions", "partly", "an amount is USD on inverse futures and coins elsewhere; options are told, see"
-               " their notional: it is the underlying's"),
-    Capability("orders", "yes"),
-    Capability("trigger orders", "yes", "told in the same list"),
-    Capability("fills", "yes"),
-    Capability("flows", "yes", "deposits, withdrawals and transfers; funding is in the settled profit"),
-    Capability("prices", "yes"),
-    Capability("market orders", "partly", "futures and perpetuals; options have thin books, prefer limit orders"),
-    Capability("limit orders", "yes"),
-    Capability("reduce only", "yes"),
-    Capability("put back stops", "yes"),
-    Capability("batch orders", "no"),
-    Capability("close book", "no", "Deribit closes one instrument at a time"),
-    Capability("position mode", "yes", "there is one: one way"),
-    Capability("find by client id", "yes", "by label; Deribit does not refuse a second order of the same label"),
-    Capability("dead man", "no", "cancel on disconnect is for one WebSocket connection's orders"),
-    Capability("push", "partly", "orders and balance; positions are seen when they are next read"),
-    Capability("key rights", "yes", "needs the scope account:read"),
-    Capability("clock", "yes"),
-    Capability("bars", "yes"),
-    Capability("sandbox", "yes", "test.deribit.com, with keys made there"),
-    Capability("demo", "no", "say sandbox"),
+CAPABILITIES: Final = capability_table(
+    {
+        "equity": "yes, of the account's currency; of all of them where cross collateral is on",
+        "positions": "partly, an amount is USD on inverse futures and coins elsewhere; options are listed, see their"
+                     " notional: it is the underlying's",
+        "trigger orders": "yes, in the same list",
+        "flows": "yes, deposits, withdrawals and transfers; funding is in the settled profit",
+        "market orders": "partly, futures and perpetuals; options have thin books, prefer limit orders",
+        "batch orders": "no",
+        "close book": "no, Deribit closes one instrument at a time",
+        "position mode": "yes, always one-way",
+        "find by client id": "yes, by label; Deribit does not refuse a second order of the same label",
+        "dead man": "no, cancel on disconnect is for one WebSocket connection's orders",
+        "push": "partly, orders and balance; positions are fetched later",
+        "key rights": "yes, needs the scope account:read",
+        "sandbox": "yes, test.deribit.com, with keys made there",
+        "demo": "no, use sandbox",
+    },
+    "orders", "fills", "prices", "limit orders", "reduce only", "put back stops", "clock", "bars",
 )  # fmt: skip

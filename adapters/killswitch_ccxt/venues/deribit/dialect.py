@@ -1,7 +1,7 @@
 """Deribit, API v2: one account's futures, perpetuals and options in one currency, or in all with cross collateral.
 
-What Deribit calls an amount is what is a contract here: US dollars on inverse futures, coins on everything else. So
-the contract size is 1 everywhere, whatever `contract_size` says: that is how many of them one lot has.
+Deribit's amount is the number of contracts here: US dollars on inverse futures, coins on everything else. So the
+contract size is 1 everywhere, whatever `contract_size` states: that is the size of one lot.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final
 from msgspec import structs
 
 from killswitch.model.inspection import Capability, KeyRights
-from killswitch.model.snapshot import Fill, FillCause, Flow, FlowKind, Order, Position, Rate
+from killswitch.model.snapshot import Fill, FillCause, Flow, Order, Position, Rate
 from killswitch.model.venue import (
     AccountSpec,
     Cost,
@@ -29,15 +29,26 @@ from killswitch.model.venue import (
 )
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Dialect, PositionMode
+from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
 from killswitch_ccxt.equity import Wealth, from_dollars
-from killswitch_ccxt.errors import Meaning, as_venue_error, rejected
-from killswitch_ccxt.instruments import Quote, is_whole
-from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive, text, told_of
-from killswitch_ccxt.parts import Ages
-from killswitch_ccxt.response_capture import Answer
+from killswitch_ccxt.errors import Answer, Meaning, as_venue_error, rejected
+from killswitch_ccxt.instruments import Quote, is_whole, quote_of
+from killswitch_ccxt.numbers import (
+    Row,
+    UnreadableError,
+    decimal,
+    every_page,
+    instant,
+    parsed,
+    positive,
+    rows_at,
+    text,
+    value_at,
+)
+from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.venues.deribit.codes import CAPABILITIES, CODES, COSTS, LIMITS, said
 from killswitch_ccxt.venues.deribit.rows import (
+    flow_of,
     is_crossed,
     is_told,
     of_all,
@@ -45,19 +56,17 @@ from killswitch_ccxt.venues.deribit.rows import (
     of_positions,
     position_row,
     rights_of,
-    rows_of,
 )
 
-Row = Mapping[str, Any]
-FLOWS: Final[Mapping[str, FlowKind]] = {"deposit": "deposit", "withdrawal": "withdrawal", "transfer": "transfer"}
-"""`type` of an entry of the transaction log → kind of a flow."""
 PAGES: Final = 50
+AHEAD: Final = 60_000
+"""Milliseconds after our time up to which rows are asked for: the venue's clock may be ahead."""
 MOST_TICKERS: Final = 5
-"""Symbols that are asked for one by one in a second look."""
+"""Most symbols whose prices are requested one by one."""
 
 
 class Deribit(Dialect):
-    """One account, in one way mode. Its ways are told in docs/venues/deribit.md."""
+    """One account, in one-way mode. docs/venues/deribit.md describes its peculiarities."""
 
     exchange = "deribit"
     codes: ClassVar[Mapping[str, Meaning]] = CODES
@@ -65,24 +74,23 @@ class Deribit(Dialect):
     limits: ClassVar[tuple[RateLimit, ...]] = LIMITS
     costs: ClassVar[tuple[Cost, ...]] = COSTS
     streams = ("orders", "balance")
-    # The log is dear, and asked for each currency that is collateral.
+    # Requests for the log are expensive, and each collateral currency needs its own.
     ages = Ages(orders=5.0, fills=15.0, flows=30.0, quotes=15.0, rows_hurried=2)
     capabilities: ClassVar[tuple[Capability, ...]] = CAPABILITIES
     changes_by_get = True
-    # A label may be given to any number of orders.
+    # Any number of orders may have the same label.
     order_life = OrderLife(longest=60.0, names="none")
-    tried = "answers as its documents give them"
+    tried = "answers from its documents"
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         super().__init__(client, spec)
         self._dollars: Decimal | None = None
-        """US dollars for one of the account's currency, where worth is told in dollars."""
+        """The price of the account's currency in USD, where Deribit states the equity in dollars."""
         self._crossed = False
         self._collateral: frozenset[str] = frozenset((spec.currency,))
-        """Currencies that the account holds, as far as they are its worth."""
+        """Currencies of the account that are part of its equity."""
         self._settled: frozenset[str] = frozenset((spec.currency,))
-        """Currencies that the account's positions settle in."""
-        self._corrected: tuple[object, dict[str, Row]] = (None, {})
+        """Currencies in which the account's positions settle."""
         self._entering = asyncio.Lock()
 
     @classmethod
@@ -90,15 +98,16 @@ class Deribit(Dialect):
         error = answer.body.get("error") if isinstance(answer.body, Mapping) else None
         return said(error) if isinstance(error, Mapping) else ()
 
-    # Hearing
+    # Streams
 
     @classmethod
     def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
-        """Without a word of ours ccxt hears the portfolio of four currencies only."""
+        """The generic options, with all currencies: ccxt watches the portfolio of four only."""
         return {**super().client_options(spec), "currencies": ["any"]}
 
     async def watch(self, method: str) -> None:
-        """Enters first, and alone: ccxt would ask for the second stream before the first has been let in."""
+        """Authenticate first, one stream at a time: ccxt would open the second one before the first is
+        authenticated."""
         async with self._entering:
             await self.client.call("authenticate")
         await super().watch(method)
@@ -112,36 +121,24 @@ class Deribit(Dialect):
         text = f"deribit stream: {error.get('code')} {error.get('message')}"
         return as_venue_error(meaning, text, changes=False, left=False)
 
-    @property
-    def rules(self) -> Mapping[str, Row]:
-        """With amounts for contracts; an option is no inverse contract, since its amount is in coins."""
-        found = super().rules
-        if self._corrected[0] is not found:
-            rules: dict[str, Row] = {
-                symbol: {
-                    **rule,
-                    "contractSize": Decimal(1),
-                    "inverse": bool(rule.get("inverse")) and not rule["option"],
-                    **({} if is_told(rule) else {"base": None}),
-                }
-                for symbol, rule in found.items()
-            }
-            self._corrected = (found, rules)
-        return self._corrected[1]
+    def corrected_rule(self, rule: Row) -> Row:
+        """The rule with amounts for contracts; an option is no inverse contract, since its amount is in coins."""
+        return {
+            **rule,
+            "contractSize": Decimal(1),
+            "inverse": bool(rule.get("inverse")) and not rule["option"],
+            **({} if is_told(rule) else {"base": None}),
+        }
 
     def concerns(self, rule: Row) -> bool:
-        """Not a combination: what is traded in one is held as its legs, and its price is a difference."""
+        """Whether the account may hold the market. A combination is held as its legs, and its price is a difference."""
         return super().concerns(rule) and "combo" not in str((rule.get("info") or {}).get("kind"))
 
-    # Reading
+    # Snapshot
 
     async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
-        answer, held, dollars = await asyncio.gather(
-            self.client.call("private_get_get_account_summaries"), self.client.call("private_get_get_positions"),
-            self._indexes(self._collateral if self._crossed else ()),
-        )  # fmt: skip
-        wealth = await self._wealth(answer, dollars)
-        infos = rows_of(held.get("result"), "positions")
+        wealth, held = await asyncio.gather(self.wealth(), self.client.call("private_get_get_positions"))
+        infos = rows_at(held, "result")
         rows = [position_row(info, self._symbol(info.get("instrument_name"))) for info in infos]
         if not self._crossed:
             rows = [row for row in rows if self._settles(row) in (self.spec.currency, None)]
@@ -153,7 +150,7 @@ class Deribit(Dialect):
             wealth = replace(wealth, rates=self._rates_of(found))
         return wealth, found
 
-    async def worth_alone(self) -> Wealth | None:
+    async def wealth(self) -> Wealth:
         answer, dollars = await asyncio.gather(
             self.client.call("private_get_get_account_summaries"),
             self._indexes(self._collateral if self._crossed else ()),
@@ -161,12 +158,12 @@ class Deribit(Dialect):
         return await self._wealth(answer, dollars)
 
     def _rates_of(self, found: Sequence[Position]) -> tuple[Rate, ...] | None:
-        """What the account's coin costs in USD, where a position is priced by the index of that coin."""
+        """The price of the account's coin in USD, where a position has the index price of that coin."""
         inverse = (it for it in found if self.rules[it.symbol].get("inverse") and it.index_price is not None)
         return next(((Rate("USD", it.index_price),) for it in inverse if it.index_price is not None), None)
 
     def _symbol(self, name: object) -> str | None:
-        """ccxt's symbol of an instrument; None where the rules have none of that name."""
+        """ccxt's symbol of an instrument; None where the rules do not have it."""
         known = (self.client.ccxt.markets_by_id or {}).get(str(name))
         return str(known[0]["symbol"]) if known else None
 
@@ -175,20 +172,17 @@ class Deribit(Dialect):
         return None if rule is None or not is_whole(rule) else str(rule.get("settle"))
 
     async def _wealth(self, answer: Any, dollars: Mapping[str, Decimal]) -> Wealth:
-        """Of one currency its own figures; with cross collateral those of the whole, which Deribit tells in dollars."""
-        result = answer.get("result") if isinstance(answer, Mapping) else None
-        summaries = result.get("summaries") if isinstance(result, Mapping) else None
-        if not isinstance(summaries, list):
-            raise UnreadableError("the venue's answer holds no summaries")
-        currency = self.spec.currency
+        """The equity: the figures of one currency, or with cross collateral the totals, which Deribit states in
+        dollars."""
+        summaries, currency = rows_at(answer, "result", "summaries"), self.spec.currency
         row = next((it for it in summaries if it.get("currency") == currency), None)
         first = row if row is not None else next(iter(summaries), None)
         if first is None:
-            raise UnreadableError("the venue's answer holds no summary of any currency")
+            raise UnreadableError("the answer has no summary of any currency")
         self._crossed = is_crossed(first)
         if not self._crossed:
             if row is None:
-                raise UnreadableError(f"the venue says nothing of {currency}, the account's currency")
+                raise UnreadableError(f"the answer has no row of {currency}, the account's currency")
             self._collateral = frozenset((currency,))
             return of_one(row)
         summed = [it for it in summaries if decimal(it.get("equity")) or decimal(it.get("balance"))]
@@ -199,7 +193,7 @@ class Deribit(Dialect):
         return of_all(first, summed, currency, dollars)
 
     async def _indexes(self, currencies: Collection[str]) -> dict[str, Decimal]:
-        """Currency → Deribit's index of it, in USD; without those that it has none of."""
+        """Currency → Deribit's index price of it in USD, for currencies that have one."""
 
         async def asked(currency: str) -> Decimal | None:
             if currency == "USD":
@@ -209,15 +203,15 @@ class Deribit(Dialect):
             except VenueDownError:
                 if currency == self.spec.currency:
                     raise
-                return None  # without it, or where there is no such index, Deribit's own total stands alone
-            return positive((answer.get("result") or {}).get("index_price"))
+                return None  # without the index, Deribit's own total is the equity
+            return positive(value_at(answer, "result", "index_price"))
 
         names = sorted(currencies)
         found = await asyncio.gather(*map(asked, names))
         return {name: price for name, price in zip(names, found, strict=True) if price is not None}
 
     def refine_position(self, position: Position, info: Row) -> Position:
-        """Money that is not in the account's currency is not told as if it were."""
+        """The position without amounts that are not in the account's currency."""
         rule = self.rules[position.symbol]
         ours = rule.get("settle") == self.spec.currency
         notional = None
@@ -241,14 +235,11 @@ class Deribit(Dialect):
 
     async def orders(self) -> tuple[Order, ...]:
         answer = await self.client.call("private_get_get_open_orders")
-        return orders.resting(self._order(row) for row in rows_of(answer.get("result"), "orders"))
+        return orders.resting(self._order(row) for row in rows_at(answer, "result"))
 
     def _order(self, info: Row) -> dict[str, Any]:
-        """ccxt's order; it knows neither labels nor the trigger's name, and takes no notice of reduce-only."""
-        try:
-            row = self.client.ccxt.parse_order(dict(info))
-        except Exception as error:
-            raise UnreadableError(f"ccxt cannot read order {info.get('order_id')}: {error}") from error
+        """ccxt's order, with label, trigger and reduce-only, which ccxt ignores."""
+        (row,) = parsed(self.client.ccxt.parse_orders, [info])
         kind = str(info.get("order_type"))
         return {
             **row, "timestamp": info.get("creation_timestamp"),
@@ -264,29 +255,23 @@ class Deribit(Dialect):
         return self._as_fills([row for rows in answers for row in rows])
 
     async def _trades(self, currency: str, since: int) -> list[Row]:
-        found: dict[str, Row] = {}
-        until = int(self.client.now().timestamp() * 1000) + 60_000
-        for _ in range(PAGES):
-            asked = {"currency": currency, "start_timestamp": since, "end_timestamp": until, "count": 1000,
-                     "sorting": "asc"}  # fmt: skip
+        until = self.client.now_ms() + AHEAD
+
+        async def page(begin: int | None) -> tuple[list[Row], int | None]:
+            asked = {"currency": currency, "start_timestamp": since if begin is None else begin,
+                     "end_timestamp": until, "count": 1000, "sorting": "asc"}  # fmt: skip
             answer = await self.client.call("private_get_get_user_trades_by_currency_and_time", asked)
-            result = answer.get("result") or {}
-            rows = rows_of(result.get("trades"), "trades")
-            found.update({str(row.get("trade_id")): row for row in rows})
-            if not result.get("has_more") or not rows:
-                return list(found.values())
-            since = int(rows[-1]["timestamp"])
-        raise UnreadableError(f"more than {PAGES * 1000} fills in {currency}")
+            rows = rows_at(answer, "result", "trades")
+            return rows, int(rows[-1]["timestamp"]) if rows and value_at(answer, "result", "has_more") else None
+
+        rows = await every_page(page, PAGES, f"fills in {currency}")
+        return list({str(row.get("trade_id")): row for row in rows}.values())
 
     def _as_fills(self, rows: Sequence[Row]) -> tuple[Fill, ...]:
-        try:
-            parsed = self.client.ccxt.parse_trades([dict(row) for row in rows])
-        except Exception as error:
-            raise UnreadableError(f"ccxt cannot read the venue's trades: {error}") from error
-        return fills.fills(parsed, self.refine_fill)
+        return fills.fills(parsed(self.client.ccxt.parse_trades, rows), self.refine_fill)
 
     def refine_fill(self, fill: Fill, info: Row) -> Fill:
-        """`liquidation` names whose side was liquidated, `liquidity` which one was ours."""
+        """The fill with its cause: `liquidation` states the liquidated side, `liquidity` our side."""
         mine = str(info.get("liquidity") or "")
         cause: FillCause = "liquidation" if mine and mine in str(info.get("liquidation") or "") else "trade"
         rule = self.rules.get(fill.symbol) or {}
@@ -300,41 +285,30 @@ class Deribit(Dialect):
         )
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
-        """What the transaction logs of the account's currencies call deposits, withdrawals and transfers."""
+        """Deposits, withdrawals and transfers in the transaction logs of the account's currencies."""
         answers = await asyncio.gather(*(self._moves(currency, since) for currency in sorted(self._collateral)))
         return tuple(flow for found in answers for flow in found)
 
     async def _moves(self, currency: str, since: int) -> list[Flow]:
-        found: list[Flow] = []
-        until = int(self.client.now().timestamp() * 1000) + 60_000
         asked: dict[str, Any] = {
-            "currency": currency, "start_timestamp": since, "end_timestamp": until, "count": 250,
+            "currency": currency, "start_timestamp": since, "end_timestamp": self.client.now_ms() + AHEAD, "count": 250,
         }  # fmt: skip
-        for _ in range(PAGES):
-            answer = await self.client.call("private_get_get_transaction_log", asked)
-            result = answer.get("result") or {}
-            for row in rows_of(result.get("logs"), "log entries"):
-                kind = FLOWS.get(told_of(row.get("type"), "an entry of the transaction log"))
-                at, number = instant(row.get("timestamp")), text(row.get("id"))
-                if kind is None:
-                    continue
-                if at is None or number is None:
-                    raise UnreadableError("an entry of the transaction log without an id or a time")
-                change = needed(row.get("change"), f"the change of log entry {number}")
-                found.append(Flow(number, at, kind, change, told_of(row.get("currency"), f"log entry {number}")))
-            if result.get("continuation") is None:
-                return found
-            asked = {**asked, "continuation": result["continuation"]}
-        raise UnreadableError("more entries of the transaction log than can be read")
+
+        async def page(cursor: Any) -> tuple[list[Row], Any]:
+            more = {} if cursor is None else {"continuation": cursor}
+            answer = await self.client.call("private_get_get_transaction_log", {**asked, **more})
+            return rows_at(answer, "result", "logs"), value_at(answer, "result", "continuation")
+
+        rows = await every_page(page, PAGES, "the transaction log")
+        return [flow for flow in map(flow_of, rows) if flow is not None]
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """Of each currency that the symbols settle in, one answer with the prices of all its instruments."""
+        """Prices by one request for each currency in which the symbols settle."""
         wanted = {str(self.rules[symbol]["id"]): symbol for symbol in symbols}
         currencies = sorted({str(self.rules[symbol].get("settle")) for symbol in symbols})
-        answers = await asyncio.gather(
-            *(self.client.call("public_get_get_book_summary_by_currency", {"currency": each}) for each in currencies)
-        )
-        rows = [row for it in answers for row in rows_of(it.get("result"), "prices")]
+        method = "public_get_get_book_summary_by_currency"
+        answers = await self.call_all(*((method, {"currency": currency}) for currency in currencies))
+        rows = [row for it in answers for row in rows_at(it, "result")]
         return {
             symbol: self._quote(symbol, row, "bid_price", "ask_price", "last", "creation_timestamp")
             for row in rows
@@ -342,12 +316,11 @@ class Deribit(Dialect):
         }
 
     async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """With the index, of each symbol by itself; of many without it, in an answer for each currency."""
+        """Prices with the index of each symbol by its own request; for many symbols, prices without it by currency."""
         if len(symbols) > MOST_TICKERS:
             return await self.quotes(symbols)
-        answers = await asyncio.gather(
-            *(self.client.call("public_get_ticker", {"instrument_name": self.rules[it]["id"]}) for it in symbols)
-        )
+        asked = (("public_get_ticker", {"instrument_name": self.rules[it]["id"]}) for it in symbols)
+        answers = await self.call_all(*asked)
         names = ("best_bid_price", "best_ask_price", "last_price", "timestamp")
         return {
             symbol: self._quote(symbol, result, *names)
@@ -356,17 +329,14 @@ class Deribit(Dialect):
         }
 
     def _quote(self, symbol: str, row: Row, bid: str, ask: str, last: str, at: str) -> Quote:
-        """The last price of an option may be hours old, and Deribit does not say when it was made: it is left out."""
-        return Quote(
-            positive(row.get(bid)), positive(row.get(ask)),
-            None if self.rules[symbol].get("option") else positive(row.get(last)),
-            positive(row.get("index_price")), positive(row.get("mark_price")), instant(row.get(at)),
-        )  # fmt: skip
+        """A quote without the last price of an option, which may be hours old: Deribit does not state its time."""
+        last = "-" if self.rules[symbol].get("option") else last
+        return quote_of(row, f"{bid} {ask} {last} index_price mark_price", instant(row.get(at)))
 
-    # Acting
+    # Orders
 
     def order_params(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
-        """ccxt reads a trigger price as text only."""
+        """The trigger price is text, which ccxt requires."""
         params: dict[str, Any] = {"label": request.client_order_id}
         if (deadline := self.deadline_of(request)) is not None:
             params["valid_until"] = deadline
@@ -375,27 +345,22 @@ class Deribit(Dialect):
         if request.time_in_force == "ioc" and request.type == "limit":
             params["timeInForce"] = "IOC"
         if request.trigger_price is not None:
-            stop = (request.side == "sell") is (request.trigger_when == "falls")
-            params["stopLossPrice" if stop else "takeProfitPrice"] = format(request.trigger_price, "f")
+            params["stopLossPrice" if is_stop(request) else "takeProfitPrice"] = format(request.trigger_price, "f")
             params["trigger"] = "mark_price"
         return params
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         row = await self.client.call("create_order", *self.create_arguments(request, mode), places=True)
-        found = self._order(row["info"])
-        if found["clientOrderId"] not in (request.client_order_id, None, ""):
-            raise UnreadableError(f"sent order {request.client_order_id}, told of {found['clientOrderId']}")
-        told = {**found, "clientOrderId": request.client_order_id}
-        return orders.report(told, request.symbol, self.spec.currency)
+        return self.taken(self._order(row["info"]), request)
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
-        """By label. A stop and what it has sent have the same one: the newest is what became of it."""
+        """Find an order by its label. A stop and the order that it sent have the same one: the newest is the result."""
         asked = {"currency": self.rules[symbol]["settleId"], "label": client_order_id}
         answer = await self.client.call("private_get_get_order_state_by_label", asked)
-        told = rows_of(answer.get("result"), "orders")
+        told = rows_at(answer, "result")
         rows = [it for it in told if it.get("label") == client_order_id]
         if not rows and told:
-            raise UnreadableError(f"asked for order {client_order_id}, told of others")
+            raise UnreadableError(f"queried order {client_order_id}, the answer is about others")
         if not rows:
             return None
         return self._order(max(rows, key=lambda it: int(it.get("creation_timestamp") or 0)))
@@ -403,19 +368,19 @@ class Deribit(Dialect):
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
         asked = {"order_id": order_id, "sorting": "asc"}
         answer = await self.client.call("private_get_get_user_trades_by_order", asked)
-        result = answer.get("result")
-        rows = rows_of(result.get("trades") if isinstance(result, Mapping) else result, "trades")
+        is_nested = isinstance(value_at(answer, "result"), Mapping)
+        rows = rows_at(answer, "result", "trades") if is_nested else rows_at(answer, "result")
         return fills.of_order(self._as_fills(rows), order_id)
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
         await self.client.call("private_get_cancel", {"order_id": order_id}, changes=True)
 
-    # Being asked about
+    # Inspection
 
     async def rights(self) -> KeyRights:
-        """What the list of keys says of this one; every key with account:read may see it."""
+        """The permissions of this key in the list of keys, which every key with account:read may read."""
         answer = await self.client.call("private_get_list_api_keys")
-        return rights_of(rows_of(answer.get("result"), "keys"), self.client.ccxt.apiKey)
+        return rights_of(rows_at(answer, "result"), self.client.ccxt.apiKey)
 
     async def margin_mode(self) -> str | None:
         return "cross"

@@ -1,7 +1,7 @@
-"""Deribit's lists, and what an account there is worth.
+"""Conversion of Deribit's lists, and the equity of an account there.
 
-Deribit books what futures gain and lose at the daily settlement only: until then the balance stands still. Equity is
-the balance, what futures have realised and not realised in the session, and what options are worth.
+Deribit books profits and losses of futures at the daily settlement only: until then the balance does not change. Equity
+is the balance, the realised and unrealised profit of futures in the session, and the value of options.
 """
 
 from __future__ import annotations
@@ -11,24 +11,32 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.inspection import KeyRights
-from killswitch.model.snapshot import Balance, Rate
-from killswitch_ccxt.equity import Wealth, from_dollars, unrealized_of, worth_of
-from killswitch_ccxt.numbers import UnreadableError, decimal, needed
+from killswitch.model.snapshot import Balance, Flow, FlowKind
+from killswitch_ccxt.equity import Wealth, from_dollars, in_own, rates_in_dollars, unrealized_of, worth_of
+from killswitch_ccxt.fills import ledger_flow
+from killswitch_ccxt.numbers import Row, UnreadableError, decimal, needed, told_of, total
 
-Row = Mapping[str, Any]
+FLOWS: Final[Mapping[str, FlowKind]] = {"deposit": "deposit", "withdrawal": "withdrawal", "transfer": "transfer"}
+"""`type` of an entry of the transaction log → kind of a flow."""
 PERIODS = frozenset({"perpetual", "day", "week", "month"})
-"""How long futures live: of another word nobody knows here whether they end."""
+"""Lifetimes of futures; with another word it is unknown whether they expire."""
 
 
-def rows_of(value: Any, what: str) -> list[Row]:
-    """All rows of a list. UnreadableError where it is none."""
-    if not isinstance(value, list) or not all(isinstance(it, Mapping) for it in value):
-        raise UnreadableError(f"the venue's answer holds no list of {what}")
-    return value
+def flow_of(row: Row) -> Flow | None:
+    """An entry of the transaction log as a flow; None where it is no deposit, withdrawal or transfer."""
+    what = f"log entry {row.get('id')}"
+    word = told_of(row.get("type"), what)
+    if word not in FLOWS:
+        return None
+    return ledger_flow(
+        word, FLOWS, what,
+        number=row.get("id"), at=row.get("timestamp"), amount=row.get("change"), currency=row.get("currency"),
+    )  # fmt: skip
 
 
 def is_told(rule: Row) -> bool:
-    """Whether a contract says how long it lives, and settles in a coin that it is of: else it would be another one."""
+    """Whether a contract states its lifetime, and settles in one of its own coins: otherwise it would be another
+    contract."""
     if not rule.get("contract"):
         return True
     lives = rule.get("option") or (rule.get("info") or {}).get("settlement_period") in PERIODS
@@ -36,9 +44,9 @@ def is_told(rule: Row) -> bool:
 
 
 def position_row(info: Row, symbol: str | None) -> dict[str, Any]:
-    """A position under ccxt's names, which takes every direction but `buy` for a short one.
+    """A position under ccxt's names; ccxt treats every direction except `buy` as short.
 
-    UnreadableError where the direction contradicts the size, which is signed, or either is not told.
+    UnreadableError where the direction contradicts the signed size, or one of them is missing.
     """
     name, direction = info.get("instrument_name"), info.get("direction")
     size = needed(info.get("size"), f"the size of position {name}")
@@ -52,10 +60,10 @@ def position_row(info: Row, symbol: str | None) -> dict[str, Any]:
 
 
 def rights_of(keys: Sequence[Row], key: str) -> KeyRights:
-    """Of the list of the account's keys, what it says of this one."""
+    """The permissions of one key in the list of the account's keys."""
     ours = [it for it in keys if it.get("client_id") == key]
     if not ours:
-        return KeyRights(note="the venue's list of keys does not name this one")
+        return KeyRights(note="the venue's list of keys lacks this one")
     scopes = dict(each.partition(":")[::2] for each in str(ours[0].get("max_scope", "")).split())
     return KeyRights(
         read=scopes.get("account") in ("read", "read_write"),
@@ -67,40 +75,40 @@ def rights_of(keys: Sequence[Row], key: str) -> KeyRights:
 
 
 ANOTHER_MOMENT: Final = Decimal("0.005")
-"""The share of the total by which the sum of the currencies may differ from it: prices move between two answers."""
+"""Largest difference between the total and the sum of the currencies, as a share of the total: prices change between
+two answers."""
 
 
 def is_crossed(summary: Row) -> bool:
-    """Whether all currencies of the account stand for its positions, by its margin model where it says no more.
+    """Whether all currencies of the account are collateral, by its margin model where there is no flag.
 
-    UnreadableError where it says neither, or both and they contradict each other.
+    UnreadableError where both are missing or contradict each other.
     """
     enabled, model = summary.get("cross_collateral_enabled"), str(summary.get("margin_model") or "")
     by_model = {"cross": True, "segregated": False}.get(model.partition("_")[0])
     told = {each for each in (enabled, by_model) if each is not None}
     if len(told) != 1 or not told <= {True, False} or isinstance(enabled, int) is not isinstance(enabled, bool):
         raise UnreadableError(
-            f"whether the account has cross collateral is not told: cross_collateral_enabled is {enabled!r}, "
+            f"the account does not state whether it has cross collateral: cross_collateral_enabled is {enabled!r}, "
             f"margin_model {model!r}"
         )
     return told.pop() is True
 
 
 def of_positions(wealth: Wealth, rows: Sequence[Row]) -> Decimal | None:
-    """What of the account's initial margin, which is that of orders too, belongs to positions; `rows` of all of them.
+    """The part of the account's initial margin, which includes orders, that belongs to positions; `rows` of all of
+    them.
 
-    Of an account without positions it is not told: an order may rest in an instrument that has no row.
+    It is unknown for an account without positions: an order may rest in an instrument without a row.
     """
     if not any(decimal(row["contracts"]) for row in rows):
         return None
-    orders = [decimal(row["info"].get("open_orders_margin")) for row in rows]
-    if wealth.margin_used is None or None in orders:
-        return None
-    return max(wealth.margin_used - sum((it for it in orders if it is not None), Decimal(0)), Decimal(0))
+    orders = total(decimal(row["info"].get("open_orders_margin")) for row in rows)
+    return None if wealth.margin_used is None or orders is None else max(wealth.margin_used - orders, Decimal(0))
 
 
 def of_one(row: Row) -> Wealth:
-    """Of an account that is its own currency's alone. `margin_used` is that of positions and orders together."""
+    """The equity of an account in one currency. `margin_used` is that of positions and orders together."""
     own = _balance(row, Decimal(1))
     return Wealth(
         equity=own.amount,
@@ -115,17 +123,14 @@ def of_one(row: Row) -> Wealth:
 
 
 def of_all(first: Row, summaries: Sequence[Row], currency: str, dollars: Mapping[str, Decimal]) -> Wealth:
-    """With cross collateral. `first` has the totals, in dollars; `dollars` is Deribit's index of each currency.
+    """The equity with cross collateral. `first` has the totals, in dollars; `dollars` is Deribit's index of each
+    currency.
 
-    Deribit reckons its total at an index of another moment, so that it would move by prices that no balance has: where
-    the sum of the currencies is near to it, the sum is the equity. Else the total stands alone. UnreadableError where
-    the account's currency has no index.
+    Deribit calculates its total at an index of another moment, so it changes by prices that no balance has: where the
+    sum of the currencies is near the total, the sum is the equity. UnreadableError where the account's currency has no
+    index.
     """
     own = dollars.get(currency)
-
-    def worth(told: Any) -> Decimal | None:
-        found = decimal(told)
-        return None if found is None else from_dollars(found, own, currency)
 
     equity = from_dollars(needed(first.get("total_equity_usd"), "the account's total equity"), own, currency)
     prices = {asset: price / own for asset, price in dollars.items()} if own else {}
@@ -138,25 +143,26 @@ def of_all(first: Row, summaries: Sequence[Row], currency: str, dollars: Mapping
         profit = None
     return Wealth(
         equity=equity,
-        maintenance_margin=worth(first.get("total_maintenance_margin_usd")),
+        maintenance_margin=in_own(first.get("total_maintenance_margin_usd"), own, currency),
         margin_mode="cross",
         balances=balances,
         unrealized=profit,
-        rates=None if currency == "USD" or own is None else (Rate("USD", own),),
+        rates=rates_in_dollars(own, currency),
         orders_maintained=_orders_maintained(first),
     )
 
 
 def _orders_maintained(row: Row) -> bool:
-    """A portfolio's margin may be that of its orders too; a standard one's is that of positions."""
+    """Whether the maintenance margin may include orders: that of a portfolio account may, that of a standard one
+    does not."""
     return not str(row.get("margin_model") or "").endswith("_sm")
 
 
 def _balance(row: Row, price: Decimal | None) -> Balance:
-    """One currency of a summary. Its wallet is the balance, and what futures have realised since the last settlement:
-    until then Deribit does not book it. What is left of the equity is unrealised, and what options are worth. Where
-    one of the two is missing, the wallet is unknown: Deribit always tells both, zero too.
-    """
+    """The balance of one currency. Its wallet is the balance with the profit that futures have realised since the
+    last settlement, which Deribit does not book before the next one. The rest of the equity is unrealised profit and
+    the value of options. Where one of the two is missing, the wallet is unknown: Deribit states both, even if they
+    are zero."""
     name = str(row.get("currency"))
     equity, balance = needed(row.get("equity"), f"the equity in {name}"), decimal(row.get("balance"))
     realized = decimal(row.get("futures_session_rpl"))

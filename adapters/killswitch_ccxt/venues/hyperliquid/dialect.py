@@ -1,6 +1,6 @@
 """Hyperliquid's perpetuals. A key is a private key: that of the account itself, or of an agent that may only trade.
 
-Orders are written and signed here. ccxt would do more at the first one: name a referrer and approve a fee for a third
+Orders are written and signed here: before its first order ccxt would name a referrer and approve a fee for a third
 party, both signed with the account's key.
 """
 
@@ -14,12 +14,11 @@ from typing import Any, Final
 
 from msgspec import structs
 
-from killswitch.model.inspection import Capability, KeyRights
+from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Balance, Fill, Flow, Order, Position
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
-    Cost,
     DeadManRule,
     OrderLife,
     OrderRejectedError,
@@ -30,14 +29,24 @@ from killswitch.model.venue import (
     VenueError,
 )
 from killswitch_ccxt import orders
-from killswitch_ccxt.dialect import Dialect, PositionMode, Row
+from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
 from killswitch_ccxt.equity import Wealth
-from killswitch_ccxt.errors import GoneError
+from killswitch_ccxt.errors import Answer, GoneError
 from killswitch_ccxt.fills import of_order
 from killswitch_ccxt.instruments import Quote
-from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, instant, needed, positive
-from killswitch_ccxt.parts import Ages
-from killswitch_ccxt.response_capture import Answer
+from killswitch_ccxt.numbers import (
+    NoSuchSymbolError,
+    Row,
+    UnreadableError,
+    decimal,
+    instant,
+    needed,
+    object_at,
+    positive,
+    rows_at,
+    total,
+)
+from killswitch_ccxt.traits import Ages, capability_table, charge
 from killswitch_ccxt.venues.hyperliquid.rows import (
     CODES,
     allowed_price,
@@ -48,7 +57,6 @@ from killswitch_ccxt.venues.hyperliquid.rows import (
     known,
     ledger_flow,
     resting_order,
-    rows_of,
     sentences,
     spot_asset,
     statuses,
@@ -57,70 +65,62 @@ from killswitch_ccxt.venues.hyperliquid.rows import (
 )
 
 BOUND: Final = Decimal("0.05")
-"""How far from the middle a market order may go: there are none, only limits that take at once."""
+"""Largest distance of a market order's limit from the middle price: the venue has only limit orders."""
 LONGEST_PAGE: Final = 2000
 PUBLIC: Final = frozenset({"allMids", "metaAndAssetCtxs"})
-"""Questions that are about nobody's account."""
+"""Requests that concern no account."""
 FILLS_BACK: Final = 86_400_000
 
 
 class Hyperliquid(Dialect):
-    """Perpetuals of the first exchange there, in USDC."""
+    """One account with perpetuals of the first exchange there, in USDC."""
 
     exchange = "hyperliquid"
     more_options = ("vault",)
     codes = CODES
-    code_form = re.compile(r"[A-Z]\S* .+", re.DOTALL)  # it has sentences instead
+    code_form = re.compile(r"[A-Z]\S* .+", re.DOTALL)  # sentences instead of codes
     limits = (RateLimit("weight", 1200, 60.0, by="address"),)
-    costs = (
-        Cost("snapshot", "weight", units=13), Cost("submit", "weight", units=3), Cost("find_order", "weight", units=2),
-        Cost("open_orders", "weight", units=20), Cost("fills", "weight", units=22), Cost("cancel", "weight", units=1),
-        Cost("dead_man", "weight", units=1),
-    )  # fmt: skip
-    """A snapshot while money and positions move all the time; a calm one costs 8. A list is 20, and any page of it."""
+    costs = tuple(charge("weight", snapshot=13, submit=3, find_order=2, open_orders=20, fills=22, cancel=1, dead_man=1))
+    """The snapshot while balances and positions change all the time; a calm one costs 8. A list costs 20, as does
+    any page of it."""
     client_ids = ClientIdRule("hex", 34)
-    # Without a time in it an action is good for two days: that is how far back its nonce may lie.
+    # Without an expiry an action is valid for two days: that is how old its nonce may be.
     order_life = OrderLife(longest=60.0, always=172_800.0, names="none")
     dead_man = DeadManRule("account", shortest=5.0, a_day=10, takes_stops=True)
     streams = ("orders", "positions")
     # A list of fills weighs 20, the two ledgers 40: with these, 60 a minute.
     ages = Ages(
         orders=10.0, fills=20.0, flows=60.0, quotes=15.0, orders_least=4.0, rows_least=15.0, rows_hurried=1,
-        fills_hurried=1, hurried_saved=1,  # a list costs 20 of the 1,200 a minute: three saved up would be too many
+        fills_hurried=1, hurried_saved=1,  # a list costs 20 of 1,200 a minute: three saved would be too many
     )  # fmt: skip
     kinds_apart = False
     tried = "answers from its documents"
-    capabilities = (
-        Capability("equity", "partly", "of the first exchange's perpetuals; unknown for a unified account"),
-        Capability("positions", "partly", "without those of exchanges deployed by others (HIP-3)"),
-        Capability("orders", "yes"),
-        Capability("trigger orders", "yes", "in the same list"),
-        Capability("fills", "yes"),
-        Capability("flows", "yes"),
-        Capability("prices", "yes"),
-        Capability("market orders", "partly", "as limits that take at once, at most 5% from the middle"),
-        Capability("limit orders", "yes", "worth 10 USDC at least"),
-        Capability("reduce only", "yes"),
-        Capability("put back stops", "yes", "triggered by the mark"),
-        Capability("batch orders", "no", "one refused row would hide what became of the others"),
-        Capability("close book", "no"),
-        Capability("position mode", "yes", "one way always"),
-        Capability("find by client id", "yes"),
-        Capability("dead man", "partly", "ten times a day, and only for accounts that have traded enough"),
-        Capability("push", "yes"),
-        Capability("key rights", "yes", "an agent may trade and not withdraw"),
-        Capability("clock", "yes"),
-        Capability("bars", "yes", "the last 5000 of a timeframe"),
-        Capability("sandbox", "yes", "the testnet"),
-        Capability("demo", "no"),
-    )
+    capabilities = capability_table(
+        {
+            "equity": "partly, of the first exchange's perpetuals; unknown for a unified account",
+            "positions": "partly, without those of exchanges deployed by others (HIP-3)",
+            "trigger orders": "yes, in the same list",
+            "market orders": "partly, as immediate limit orders, at most 5% from the middle price",
+            "limit orders": "yes, worth 10 USDC at least",
+            "put back stops": "yes, triggered by the mark",
+            "batch orders": "no, one refused row would hide the result of the others",
+            "close book": "no",
+            "position mode": "yes, always one-way",
+            "dead man": "partly, ten times a day, and only for accounts that have traded enough",
+            "key rights": "yes, an agent may trade and not withdraw",
+            "bars": "yes, the last 5000 of a timeframe",
+            "sandbox": "yes, the testnet",
+            "demo": "no",
+        },
+        "orders", "fills", "flows", "prices", "reduce only", "find by client id", "push", "clock",
+    )  # fmt: skip
 
     @classmethod
     def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
         return {
             **super().client_options(spec), "builderFee": False, "approvedBuilderFee": False, "refSet": True,
             "fetchMarkets": {"types": ["swap"]}, **({"vaultAddress": _vault(spec)} if _vault(spec) else {}),
-            # ccxt hands these on with rules that are shared, and makes them only where it asks for more than `swap`.
+            # ccxt copies these with rules that are shared, and creates them only where it requests more than `swap`.
             "hip3TokensByName": {}, "cachedCurrenciesById": {},
         }  # fmt: skip
 
@@ -131,7 +131,7 @@ class Hyperliquid(Dialect):
 
     @property
     def user(self) -> str:
-        """Whose account it is: the vault or sub-account that `options: {vault: 0x…}` names, or the wallet itself."""
+        """The owner of the account: the vault or sub-account of `options: {vault: 0x…}`, or the wallet itself."""
         return _vault(self.spec) or str(self.client.ccxt.walletAddress)
 
     async def watch(self, method: str) -> None:
@@ -139,38 +139,30 @@ class Hyperliquid(Dialect):
 
     @classmethod
     def refused_by(cls, message: Any) -> VenueError | None:
-        """ccxt tells whoever waits, and then takes for subscribed to what was refused."""
+        """The refusal of a subscription; ccxt would report it to its caller and then treat the stream as subscribed."""
         text = str(message.get("data")) if isinstance(message, Mapping) and message.get("channel") == "error" else ""
         if not text or text.startswith("Already subscribed"):
             return None
-        return VenueDownError(f"Hyperliquid refuses what it was asked on the stream: {text}")
+        return VenueDownError(f"Hyperliquid refuses a request on the stream: {text}")
 
-    @property
-    def rules(self) -> Mapping[str, Row]:
-        """ccxt counts the digits of a price by the mark in the same answer: without one its step is not known."""
-        found = super().rules
-        if self._known is not found:
-            self._known, self._rules = found, {symbol: _stepped(rule) for symbol, rule in found.items()}
-        return self._rules
+    def corrected_rule(self, rule: Row) -> Row:
+        """The rule without a price step where the mark is missing: ccxt derives the digits of a price from the mark."""
+        return _stepped(rule)
 
-    # Reading
+    # Snapshot
 
     async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
-        """Both in one answer, after a look whether the account keeps its money there."""
+        """Equity and positions from one answer, after a check of the account's mode."""
         await self._separate()
         state = await self._info("clearinghouseState")
-        summary = state.get("marginSummary")
-        rows = state.get("assetPositions")
-        if not isinstance(summary, Mapping) or not isinstance(rows, list):
-            raise UnreadableError("the answer has no margin summary or no positions")
+        summary, rows = object_at(state, "marginSummary"), rows_at(state, "assetPositions")
         at = instant(state.get("time"))
         found = tuple(structs.replace(it, mark_at=at) for it in map(self._position, rows) if it is not None)
         if sorted({it.symbol for it in found}) != sorted(it.symbol for it in found):
-            raise UnreadableError("the venue shows a position twice")
+            raise UnreadableError("the venue lists a position twice")
         equity = needed(summary.get("accountValue"), "the account value")
-        profits = [it.unrealized_pnl for it in found]
-        profit = None if None in profits else sum((it for it in profits if it is not None), Decimal(0))
-        # `totalRawUsd` is no wallet: what a trade takes or brings moves it.
+        profit = total(it.unrealized_pnl for it in found)
+        # `totalRawUsd` is no wallet: a trade changes it.
         wallet = None if profit is None else equity - profit
         wealth = Wealth(
             equity, free=decimal(state.get("withdrawable")), margin_used=decimal(summary.get("totalMarginUsed")),
@@ -184,7 +176,7 @@ class Hyperliquid(Dialect):
         return None
 
     async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """Mark, oracle price and the middle, which stands for a last price, of one answer."""
+        """Mark, oracle price and the middle, which serves as last price, of one answer."""
         answer = await self._info("metaAndAssetCtxs")
         universe = answer[0].get("universe") if isinstance(answer, list) and len(answer) == 2 else None
         if not isinstance(universe, list) or len(universe) != len(answer[1]):
@@ -200,24 +192,24 @@ class Hyperliquid(Dialect):
         }
 
     async def orders(self) -> tuple[Order, ...]:
-        """Those in spot markets too, named as the venue names them: they can be cancelled."""
-        rows = rows_of(await self._info("frontendOpenOrders"), "orders")
+        """All open orders. Those in spot markets have the venue's own symbol, which suffices to cancel them."""
+        rows = rows_at(await self._info("frontendOpenOrders"))
         named = ((row, self._market_of(row.get("coin"))) for row in rows)
         return orders.resting(resting_order(row, symbol, self._sizes.get(symbol)) for row, symbol in named)
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
-        """Those of the perpetuals: what is held in the spot wallet is no part of the account."""
-        rows = rows_of(await self._info("userFillsByTime", startTime=since), "fills")
+        """The fills of perpetuals: the spot wallet is no part of the account."""
+        rows = rows_at(await self._info("userFillsByTime", startTime=since))
         if len(rows) >= LONGEST_PAGE:
-            raise UnreadableError(f"{len(rows)} fills since the last reading: there may be more")
+            raise UnreadableError(f"{len(rows)} fills since the last fetch: there may be more")
         ours = (row for row in rows if not is_spot(row.get("coin")))
         found = [fill(row, self._market_of(row.get("coin")), self.user) for row in ours]
         return tuple({it.id: it for it in found}.values())
 
     def _market_of(self, coin: object) -> str:
-        """ccxt's symbol of a coin, or the venue's own of a spot market. UnreadableError for no name."""
+        """ccxt's symbol of a coin, or the venue's own symbol of a spot market. UnreadableError for a missing name."""
         if not isinstance(coin, str) or not coin:
-            raise UnreadableError(f"{coin!r} is no name of a market")
+            raise UnreadableError(f"{coin!r} is not the name of a market")
         if is_spot(coin):
             return coin
         symbol = str(self.client.ccxt.coin_to_market_id(coin))
@@ -226,26 +218,24 @@ class Hyperliquid(Dialect):
         return symbol
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
-        since = int(self.client.now().timestamp() * 1000) - FILLS_BACK
+        since = self.client.now_ms() - FILLS_BACK
         return of_order(await self.fills((), since), order_id)
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         paid, moved = await asyncio.gather(
             self._info("userFunding", startTime=since), self._info("userNonFundingLedgerUpdates", startTime=since)
         )
-        if not isinstance(paid, list) or not isinstance(moved, list):
-            raise UnreadableError("the answer has no ledger")
-        told = [funding_flow(row) for row in paid] + [ledger_flow(row, self.user) for row in moved]
+        told = [*map(funding_flow, rows_at(paid)), *(ledger_flow(row, self.user) for row in rows_at(moved))]
         return tuple(flow for flow in told if flow is not None)
 
     async def rights(self) -> KeyRights:
-        """Whose key it is, is told by its address."""
+        """The permissions of the key, whose owner is identified by its address."""
         ccxt = self.client.ccxt
         address = str(ccxt.eth_get_address_from_private_key(ccxt.privateKey))
         if address.lower() == str(ccxt.walletAddress).lower():
             return KeyRights(
                 read=True, trade=True, withdraw=True, transfer=True,
-                note="the account's own private key, which may do everything; make an agent wallet for the switch",
+                note="the account's own private key, which has all permissions; create an agent wallet for the switch",
             )  # fmt: skip
         agents = await self._info("extraAgents", user=str(ccxt.walletAddress))
         for agent in agents if isinstance(agents, list) else ():
@@ -258,19 +248,18 @@ class Hyperliquid(Dialect):
         master = (role.get("data") or {}).get("user") if isinstance(role, Mapping) else None
         if isinstance(role, Mapping) and role.get("role") == "agent" and str(master).lower() == self._wallet():
             return KeyRights(read=True, trade=True, withdraw=False, transfer=False, note="the key of an agent wallet")
-        return KeyRights(read=True, trade=False, note=f"the private key is that of {address}, no agent of the account")
+        return KeyRights(
+            read=True, trade=False, note=f"the private key belongs to {address}, which is no agent of the account"
+        )
 
-    # Acting
+    # Orders
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         action = {"type": "order", "orders": [await self._order(request)], "grouping": "na"}
         said = statuses(await self._act(action, self.deadline_of(request), places=True))
         if len(said) != 1:
             raise UnreadableError(f"{len(said)} statuses for one order")
-        row = taken(said[0], request.client_order_id, request.amount)
-        return orders.report(
-            {**row, "clientOrderId": request.client_order_id, "amount": request.amount}, request.symbol
-        )
+        return self.taken(taken(said[0], request.client_order_id, request.amount), request)
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
         try:
@@ -283,7 +272,7 @@ class Hyperliquid(Dialect):
         rule = self.rules.get(symbol)
         asset = spot_asset(symbol) if rule is None else int(rule["baseId"])
         if asset is None:
-            raise UnreadableError(f"order {order_id}: {symbol} does not say by which number it is cancelled")
+            raise UnreadableError(f"order {order_id}: {symbol} does not contain the asset id that a cancellation needs")
         await self._act({"type": "cancel", "cancels": [{"a": asset, "o": int(order_id)}]})
 
     async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
@@ -291,20 +280,19 @@ class Hyperliquid(Dialect):
         await self._act({"type": "scheduleCancel", "time": self.client.ccxt.milliseconds() + ahead})
 
     async def disarm_dead_man(self, symbols: Collection[str]) -> None:
-        """Without a time, what was scheduled is taken back."""
+        """Cancel the schedule: the action has no time."""
         await self._act({"type": "scheduleCancel"})
 
     # Parts
 
-    _known: Mapping[str, Row] | None = None
-    _rules: Mapping[str, Row] = {}
     _sizes: Mapping[str, Decimal] = {}
     _checked: float = float("-inf")
     _shares_margin: bool = False
-    """Whether positions at exchanges deployed by others, which are not read, take their margin from here."""
+    """Whether positions at exchanges deployed by others, which are not read, use margin of this account."""
 
     async def _act(self, action: Mapping[str, Any], deadline: int | None = None, *, places: bool = False) -> Any:
-        """Sign and send, to be refused from `deadline` (ms) on. The order of the fields is part of what is signed."""
+        """Sign and send an action that is refused from `deadline` (ms) on. The signature depends on the order of the
+        fields."""
         ccxt = self.client.ccxt
         nonce, vault = ccxt.incrementing_nonce(), ccxt.format_vault_address(_vault(self.spec))
         request = {"action": action, "nonce": nonce, "signature": ccxt.sign_l1_action(action, nonce, vault, deadline)}
@@ -315,17 +303,16 @@ class Hyperliquid(Dialect):
         )
 
     async def _order(self, request: OrderRequest) -> dict[str, Any]:
-        """As the venue's document has it; prices are text with five significant digits at most."""
+        """The order in the form of the venue's documents; prices are text with at most five significant digits."""
         self.create_arguments(structs.replace(request, price=None), "one_way")
         market = self.client.ccxt.market(request.symbol)
         price = await self._bound(request) if request.type == "market" else needed(request.price, "the limit price")
         kind: dict[str, Any] = {"limit": {"tif": "Ioc" if request.time_in_force == "ioc" else "Gtc"}}
         if request.trigger_price is not None:
-            protects = (request.side == "sell") is (request.trigger_when == "falls")
             kind = {
                 "trigger": {
                     "isMarket": request.type == "market", "triggerPx": self._priced(request, request.trigger_price),
-                    "tpsl": "sl" if protects else "tp",
+                    "tpsl": "sl" if is_stop(request) else "tp",
                 }
             }  # fmt: skip
         elif request.type == "market":
@@ -336,14 +323,14 @@ class Hyperliquid(Dialect):
         }  # fmt: skip
 
     def _priced(self, request: OrderRequest, price: Decimal) -> str:
-        """OrderRejectedError for a price that the venue would refuse: it has too many digits."""
+        """The price as text. OrderRejectedError for a price that the venue would refuse because of its digits."""
         decimals = int((self.rules[request.symbol].get("info") or {}).get("szDecimals", 0))
         if price != allowed_price(price, decimals):
             raise OrderRejectedError("other", f"{price} is no price that {request.symbol} can have")
         return written(price)
 
     async def _bound(self, request: OrderRequest) -> Decimal:
-        """The price that a market order is sent with: of the trigger, or of the middle, and five per cent beyond."""
+        """The limit price of a market order: 5% beyond the trigger price, or beyond the middle price."""
         middle = request.trigger_price
         if middle is None:
             name = (self.rules.get(request.symbol) or {}).get("info", {}).get("name")
@@ -371,15 +358,15 @@ class Hyperliquid(Dialect):
         )  # fmt: skip
 
     async def _separate(self) -> None:
-        """UnreadableError for a unified account: what it is worth is nowhere told in one number."""
+        """UnreadableError for a unified account: the venue does not state its equity in one number."""
         now = asyncio.get_running_loop().time()
         if 0 <= now - self._checked < self.ages.mode:
             return
         kept = str(await self._info("userAbstraction")).strip('"')
         if kept not in ("default", "disabled", "dexAbstraction", "None", ""):
             raise UnreadableError(
-                f"the account is unified ({kept}): the venue does not tell its worth in one number; "
-                "set its abstraction to disabled, or watch it elsewhere"
+                f"the account is unified ({kept}): the venue does not state its equity in one number; "
+                "set its abstraction to disabled, or monitor it elsewhere"
             )
         self._checked, self._shares_margin = now, kept == "dexAbstraction"
 

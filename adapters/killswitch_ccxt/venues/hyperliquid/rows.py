@@ -1,4 +1,4 @@
-"""What Hyperliquid says, in our terms. Its refusals are sentences: they are known by how they begin."""
+"""Conversion of Hyperliquid's answers. Its refusals are sentences, identified by a part of their text."""
 
 from __future__ import annotations
 
@@ -7,48 +7,49 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.snapshot import Fill, Flow, FlowKind, OrderSide, Side
-from killswitch_ccxt.dialect import Row
-from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, rejected
-from killswitch_ccxt.numbers import UnreadableError, above_zero, decimal, flag, instant, needed, positive, text, told_of
+from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, each, rejected
+from killswitch_ccxt.numbers import (
+    Row,
+    UnreadableError,
+    above_zero,
+    decimal,
+    flag,
+    identifier,
+    needed,
+    object_at,
+    one_of,
+    optional,
+    positive,
+    text,
+    time_of,
+    told_of,
+    value_at,
+)
 
 CODES: Final[Mapping[str, Meaning]] = {
-    "Reduce only order would increase position": rejected("already_flat"),
-    "Order must have minimum value of": rejected("below_minimum"),
-    "Order has zero size": rejected("below_minimum"),
-    "Insufficient margin to place order": rejected("insufficient_margin"),
-    "Insufficient spot balance": rejected("insufficient_margin"),
-    "insufficient spot balance": rejected("insufficient_margin"),
-    "Order exceeds maximum position size": rejected("above_maximum"),
-    "Order would cause position to exceed margin tier limit": rejected("above_maximum"),
-    "Order would increase open interest": rejected("above_maximum"),
-    "Order has invalid size": rejected("other"),
-    "Price must be divisible by tick size": rejected("other"),
-    "Order has invalid price": rejected("other"),
-    "Post only order would have immediately matched": rejected("price_band"),
-    "Order could not immediately match against any resting orders": rejected("price_band"),
-    "No liquidity available for market order": rejected("price_band"),
-    "Order price too far from oracle": rejected("price_band"),
-    "Order price cannot be more than": rejected("price_band"),
-    "Order rejected due to price more aggressive than oracle": rejected("price_band"),
-    "Invalid TP/SL price": rejected("price_band"),
-    "Trading is halted": rejected("market_closed"),
-    "Cannot set scheduled cancel time until enough volume traded": rejected("permission"),
-    "Order was never placed, already canceled, or filled": GONE,
-    "unknownOid": GONE,
-    "Too many cumulative requests sent": LIMITED,
-    "User or API Wallet": DENIED,
-    "Must deposit before performing actions": DENIED,
-    "Multi-sig required": DENIED,
-    "Vault not registered": DENIED,
-    "Invalid nonce": DOWN,
-    "Too many requests": LIMITED,
-    # Said of the venue's own workings: what became of the order is not in it.
-    "Internal error": UNKNOWN,
-    "Internal server error": UNKNOWN,
-    "internal error": UNKNOWN,
-    "timed out": UNKNOWN,
-    "timeout": UNKNOWN,
-}
+    **each(rejected("already_flat"), "Reduce only order would increase position"),
+    **each(rejected("below_minimum"), "Order must have minimum value of", "Order has zero size"),
+    **each(rejected("insufficient_margin"), "Insufficient margin to place order", "Insufficient spot balance",
+        "insufficient spot balance"),
+    **each(rejected("above_maximum"), "Order exceeds maximum position size",
+        "Order would cause position to exceed margin tier limit", "Order would increase open interest"),
+    **each(rejected("other"), "Order has invalid size", "Price must be divisible by tick size",
+        "Order has invalid price"),
+    **each(rejected("price_band"), "Post only order would have immediately matched",
+        "Order could not immediately match against any resting orders", "No liquidity available for market order",
+        "Order price too far from oracle", "Order price cannot be more than",
+        "Order rejected due to price more aggressive than oracle", "Invalid TP/SL price"),
+    **each(rejected("market_closed"), "Trading is halted"),
+    **each(rejected("permission"), "Cannot set scheduled cancel time until enough volume traded"),
+    **each(GONE, "Order was never placed, already canceled, or filled", "unknownOid"),
+    **each(LIMITED, "Too many cumulative requests sent", "Too many requests"),
+    **each(DENIED, "User or API Wallet", "Must deposit before performing actions", "Multi-sig required",
+        "Vault not registered"),
+    **each(DOWN, "Invalid nonce"),
+    **each(UNKNOWN,
+        # Internal failures of the venue, which leave the outcome open.
+        "Internal error", "Internal server error", "internal error", "timed out", "timeout"),
+}  # fmt: skip
 ORDER_STATES: Final = {
     "open": "open", "triggered": "open", "filled": "closed", "canceled": "canceled", "scheduledCancel": "canceled",
     "rejected": "rejected", "waitingForTrigger": "open", "waitingForFill": "open",
@@ -57,7 +58,7 @@ IGNORED: Final = frozenset(
     {"liquidation", "spotTransfer", "spotGenesis", "cStakingTransfer", "cDeposit", "cWithdraw", "perpDexClassTransfer",
      "deployGasAuction", "borrowLend", "activateDexAbstraction"}
 )  # fmt: skip
-"""Entries of the ledger that move nothing of the perpetuals' USDC, or that fills tell."""
+"""Entries of the ledger that do not change the perpetuals' USDC, or that fills state."""
 SIGNS: Final[Mapping[str, tuple[FlowKind, int, str]]] = {
     "deposit": ("deposit", 1, "usdc"), "withdraw": ("withdrawal", -1, "usdc"),
     "vaultDeposit": ("transfer", -1, "usdc"), "vaultCreate": ("transfer", -1, "usdc"),
@@ -70,15 +71,15 @@ _DIRECTIONS: Final[Mapping[str, tuple[OrderSide, Side]]] = {
     "Open Long": ("buy", "long"), "Close Long": ("sell", "long"), "Long > Short": ("sell", "long"),
     "Open Short": ("sell", "short"), "Close Short": ("buy", "short"), "Short > Long": ("buy", "short"),
 }  # fmt: skip
-"""`dir` of a fill → its side, and the side of the position that it was of; of a turn, the one that it closed."""
+"""`dir` of a fill → its side, and the side of its position; where the position turned, the side that was closed."""
 SIGNIFICANT: Final = 5
 MOST_DECIMALS: Final = 6
 
 
 def allowed_price(price: Decimal, size_decimals: int) -> Decimal:
-    """The nearest price that the venue takes: five significant digits and six decimals less those of a size.
+    """The nearest price that the venue accepts: five significant digits, and six decimals less those of a size.
 
-    Whole numbers are taken whatever their digits.
+    Whole numbers are accepted with any number of digits.
     """
     if price == price.to_integral_value():
         return price
@@ -87,19 +88,19 @@ def allowed_price(price: Decimal, size_decimals: int) -> Decimal:
 
 
 def written(number: Decimal) -> str:
-    """Without an exponent and without zeros at the end, as it is signed."""
+    """The number without exponent and trailing zeros, as it is signed."""
     text = format(number, "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def known(sentence: object) -> Iterable[str]:
-    """The code that a sentence begins with, or has in it."""
+    """The codes that a sentence contains."""
     text = str(sentence or "")
     return (code for code in CODES if code in text)
 
 
 def sentences(body: object) -> Iterable[object]:
-    """Everything that an answer says against what was asked."""
+    """Every refusal in an answer."""
     if not isinstance(body, Mapping):
         return
     if body.get("status") == "err":
@@ -113,39 +114,37 @@ def sentences(body: object) -> Iterable[object]:
 
 
 def statuses(body: Any) -> list[Any]:
-    """One for each order of a request: a row, or a word."""
-    response = body.get("response") if isinstance(body, Mapping) else None
-    data = response.get("data") if isinstance(response, Mapping) else None
-    found = data.get("statuses") if isinstance(data, Mapping) else None
+    """The statuses of a request, one for each order: a row, or a word."""
+    found = value_at(body, "response", "data", "statuses")
     return found if isinstance(found, list) else []
 
 
 def taken(status: object, name: str, amount: Decimal) -> dict[str, Any]:
-    """What is said of an order that was sent, as ccxt would tell it."""
+    """The status of an order that was sent, under ccxt's names."""
     if isinstance(status, str):
-        raise UnreadableError(f"order {name} was taken ({status}), and its number is not told")
+        raise UnreadableError(f"order {name} was accepted ({status}), and the answer lacks its number")
     row = status if isinstance(status, Mapping) else {}
     filled, resting = row.get("filled"), row.get("resting")
     if isinstance(filled, Mapping):
-        size = above_zero(filled.get("totalSz"), f"how far {name} was filled")
+        size = above_zero(filled.get("totalSz"), f"the filled amount of {name}")
         return {"id": filled.get("oid"), "status": "closed" if size >= amount else "expired", "filled": size,
                 "average": positive(filled.get("avgPx"))}  # fmt: skip
     if isinstance(resting, Mapping):
         return {"id": resting.get("oid"), "status": "open", "filled": Decimal(0)}
-    raise UnreadableError(f"order {name}: neither resting nor filled")
+    raise UnreadableError(f"order {name} is neither resting nor filled")
 
 
 def found_order(answer: Row, name: str) -> dict[str, Any]:
-    """An order that was asked for, as ccxt would tell it."""
+    """An order that was found, under ccxt's names."""
     told = answer.get("order") or {}
     order, word = told.get("order") or {}, str(told.get("status"))
     state = ORDER_STATES.get(word)
     if state is None:
         state = "canceled" if word.endswith("Canceled") else "rejected" if word.endswith("Rejected") else None
     if state is None:
-        raise UnreadableError(f"order {name}: {word!r} is no state")
+        raise UnreadableError(f"state of order {name}: unknown value {word!r}")
     amount = needed(order.get("origSz"), f"the size of order {name}")
-    left = needed(order.get("sz"), f"what is left of order {name}")
+    left = needed(order.get("sz"), f"the remaining amount of order {name}")
     filled = amount if state == "closed" else amount - left
     return {
         "id": text(order.get("oid")), "clientOrderId": order.get("cloid") or name, "status": state, "amount": amount,
@@ -154,12 +153,12 @@ def found_order(answer: Row, name: str) -> dict[str, Any]:
 
 
 def is_spot(coin: object) -> bool:
-    """Whether a row is about a spot market: `@107`, or `PURR/USDC`, which is the first of them."""
+    """Whether a coin is a spot market: `@107`, or `PURR/USDC`, the first of them."""
     return isinstance(coin, str) and (coin.startswith("@") or "/" in coin)
 
 
 def spot_asset(coin: str) -> int | None:
-    """The number by which an order in a spot market is cancelled; None for a name that does not say it.
+    """The asset id by which an order in a spot market is cancelled; None for a name that does not contain it.
 
     Spot markets are numbered from 10,000 on (Hyperliquid's documents, "Asset IDs").
     """
@@ -167,41 +166,29 @@ def spot_asset(coin: str) -> int | None:
     return 10_000 + int(number) if number.isdecimal() else None
 
 
-def rows_of(answer: Any, what: str) -> list[Row]:
-    """All rows of a list. UnreadableError where it is none: an empty list is said as one."""
-    if not isinstance(answer, list) or not all(isinstance(it, Mapping) for it in answer):
-        raise UnreadableError(f"the answer has no list of {what}")
-    return answer
-
-
-def _side(row: Row, what: str) -> OrderSide:
-    """`A` asks and `B` bids. UnreadableError for what is neither."""
-    found = _SIDES.get(str(row.get("side")))
-    if found is None:
-        raise UnreadableError(f"{what}: {row.get('side')!r} is no side")
-    return found
-
-
 def resting_order(row: Row, symbol: str, held: Decimal | None) -> dict[str, Any]:
-    """An open order under ccxt's names. `held`: contracts of the symbol's position, for a stop for the whole of it,
-    which has no size of its own."""
+    """An open order under ccxt's names.
+
+    `held`: contracts of the symbol's position, for a stop of the whole position, which has no size of its own.
+    """
     number = f"order {row.get('oid')}"
     amount, left = (
         needed(row.get("origSz"), f"the size of {number}"),
-        needed(row.get("sz"), f"what is left of {number}"),
+        needed(row.get("sz"), f"the remaining amount of {number}"),
     )
     is_trigger, is_whole = row.get("isTrigger"), row.get("isPositionTpsl")
     if not isinstance(is_trigger, bool):
-        raise UnreadableError(f"{number}: whether it waits for a price is not told")
+        raise UnreadableError(f"{number} does not state whether it has a trigger")
     if not amount and is_whole is not True:
-        raise UnreadableError(f"{number}: it has no size")
+        raise UnreadableError(f"{number} has no size")
     if not 0 <= left <= amount:
-        raise UnreadableError(f"{number}: {left} of {amount} are left")
+        raise UnreadableError(f"{number} has {left} remaining of {amount}")
     trigger = positive(row.get("triggerPx")) if is_trigger else None
     if is_trigger and trigger is None:
-        raise UnreadableError(f"{number}: it waits for a price that is not told")
+        raise UnreadableError(f"{number} has a trigger without a price")
     return {
-        "id": row.get("oid"), "symbol": symbol, "side": _side(row, number), "clientOrderId": row.get("cloid"),
+        "id": row.get("oid"), "symbol": symbol, "clientOrderId": row.get("cloid"),
+        "side": one_of(_SIDES, row.get("side"), f"side of {number}"),
         "amount": amount or held or Decimal(0), "filled": amount - left, "price": row.get("limitPx"),
         "triggerPrice": trigger, "reduceOnly": row.get("reduceOnly"), "timestamp": row.get("timestamp"),
         "type": row.get("orderType"),
@@ -209,20 +196,17 @@ def resting_order(row: Row, symbol: str, held: Decimal | None) -> dict[str, Any]
 
 
 def fill(row: Row, symbol: str, user: str) -> Fill:
-    """One fill. `closedPnl` is without the fee: what opens a position is told with 0 and a fee.
+    """One fill. `closedPnl` excludes the fee: an opening fill has 0 and a fee.
 
-    UnreadableError where `dir`, which says of what position it was, contradicts the side.
+    UnreadableError where `dir`, which states the position, contradicts the side.
     """
-    # Fills that nobody traded, such as settlements, are all numbered 0.
+    # Fills without a trade, such as settlements, are all numbered 0.
     named = [row.get(name) for name in ("time", "coin", "oid", "side", "startPosition", "px", "sz")]
-    number = text(row.get("tid"))
-    if number is None:
-        raise UnreadableError(f"a fill of {row.get('coin')} has no number")
+    number = identifier(row.get("tid"), f"a fill of {row.get('coin')}")
     number = "/".join(map(str, named)) if number == "0" else number
-    what, at = f"fill {number}", instant(row.get("time"))
-    if at is None:
-        raise UnreadableError(f"{what}: it has no time")
-    side, direction = _side(row, what), str(row.get("dir"))
+    what = f"fill {number}"
+    at = time_of(row.get("time"), what)
+    side, direction = one_of(_SIDES, row.get("side"), f"side of {what}"), str(row.get("dir"))
     order_side, position_side = _DIRECTIONS.get(direction, (side, None))
     if order_side != side:
         raise UnreadableError(f"{what}: its side is {row['side']!r}, and its direction {direction!r}")
@@ -238,14 +222,13 @@ def fill(row: Row, symbol: str, user: str) -> Fill:
 
 
 def ledger_flow(row: Row, user: str) -> Flow | None:
-    """An entry of the ledger without funding. Of a kind that nobody heard of it is a transfer, as far as it says."""
-    delta, at = _delta(row), instant(row.get("time"))
+    """An entry of the ledger, without funding. An unknown kind is a transfer, as far as it states an amount."""
+    delta = object_at(row, "delta")
     kind = told_of(delta.get("type"), "an entry of the ledger")
     number = f"{told_of(row.get('hash'), 'the hash of an entry')}/{row.get('time')}/{kind}"
     if kind in IGNORED:
         return None
-    if at is None:
-        raise UnreadableError(f"ledger entry {number}: it has no time")
+    at = time_of(row.get("time"), f"ledger entry {number}")
     fee = decimal(delta.get("fee")) or Decimal(0)
     if kind in SIGNS:
         flow, sign, field = SIGNS[kind]
@@ -256,7 +239,8 @@ def ledger_flow(row: Row, user: str) -> Flow | None:
 
 
 def _moved(kind: str, delta: Row, user: str) -> Decimal | None:
-    """What moved between wallets, + into this account's perpetuals; None where it was not about them."""
+    """The amount moved between wallets, positive into this account's perpetuals; None where it does not concern
+    them."""
     sender, receiver = str(delta.get("user")).lower(), str(delta.get("destination")).lower()
     match kind:
         case "accountClassTransfer":
@@ -277,32 +261,21 @@ def _moved(kind: str, delta: Row, user: str) -> Decimal | None:
 
 
 def _unheard(delta: Row, sender: str, receiver: str, user: str) -> Decimal | None:
-    """What an entry of a kind that is not known says of USDC: out where we sent it, else with the sign it is told with.
+    """The USDC of an entry of an unknown kind: an outflow where this account sent it, otherwise with its own sign.
 
-    One such entry must not make the whole ledger unknown for as long as it is listed. Its kind is in the flow's id.
+    Such an entry must not make the whole ledger unknown for as long as it is listed. Its kind is in the flow's id.
     """
     told = delta.get("usdc")
     if told is None and delta.get("token") == "USDC":
         told = delta.get("amount")
-    try:
-        amount = decimal(told)
-    except UnreadableError:
-        return None
+    amount = optional(told)
     return -abs(amount) if amount is not None and sender == user != receiver else amount
 
 
-def _delta(row: Row) -> Row:
-    delta = row.get("delta")
-    if not isinstance(delta, Mapping):
-        raise UnreadableError(f"an entry of the ledger of {row.get('time')} says nothing of what moved")
-    return delta
-
-
 def funding_flow(row: Row) -> Flow:
-    """What was paid (−) or received (+) for one position."""
-    delta, at = _delta(row), instant(row.get("time"))
+    """Funding paid (−) or received (+) for one position."""
+    delta = object_at(row, "delta")
     told = told_of(row.get("hash"), "the hash of a funding"), told_of(delta.get("coin"), "the coin of a funding")
     number = f"{told[0]}/{row.get('time')}/{told[1]}"
-    if at is None:
-        raise UnreadableError(f"funding {number}: it has no time")
+    at = time_of(row.get("time"), f"funding {number}")
     return Flow(number, at, "funding", needed(delta.get("usdc"), f"the amount of funding {number}"), "USDC")

@@ -1,7 +1,7 @@
 """Kraken: a spot account by its balances, or a margin account by its open positions.
 
-Its private questions are so few in a second that balances are asked every few seconds only, and oftener while something
-of ours is under way; prices are public and asked each time.
+Few private requests a second are allowed, so balances are fetched every few seconds only, and more often while own
+orders are in progress; prices are public and fetched every time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from msgspec import structs
 
-from killswitch.model.inspection import Capability, KeyRights
+from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position, Side
 from killswitch.model.venue import (
     AccountSpec,
@@ -32,12 +32,22 @@ from killswitch.model.venue import (
 )
 from killswitch_ccxt import orders
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Dialect, PositionMode, Row
+from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
 from killswitch_ccxt.equity import Wealth
+from killswitch_ccxt.errors import Answer
 from killswitch_ccxt.instruments import Quote, States
-from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed
-from killswitch_ccxt.parts import Ages
-from killswitch_ccxt.response_capture import Answer
+from killswitch_ccxt.numbers import (
+    NoSuchSymbolError,
+    Row,
+    UnreadableError,
+    decimal,
+    flag,
+    needed,
+    object_at,
+    one_of,
+    value_at,
+)
+from killswitch_ccxt.traits import Ages, capability_table, charge
 from killswitch_ccxt.venues.kraken.rows import (
     CODES,
     LEDGER,
@@ -49,70 +59,64 @@ from killswitch_ccxt.venues.kraken.rows import (
     found_order,
     held_amounts,
     margin_rows,
-    reduces,
     tier_of,
     triggered,
     words_of,
 )
 
 BUSY: Final = 15.0
-"""Seconds after something of ours in which balances are asked as often as the counter has room to spare."""
+"""Seconds after an own order in which balances are fetched as often as the counter allows."""
 PAGES: Final = 4
 LIST: Final = 2
-"""Questions that trades and ledgers count as."""
+"""Units of the counter that a request for trades or ledgers costs."""
 TENTH: Final = 10
 """Units of the counter are tenths of a question."""
 
 
 class Kraken(Dialect):
-    """`options: {tier: starter | intermediate | pro}`, starter where it is not said."""
+    """One account at Kraken. `options: {tier: starter | intermediate | pro}`, by default starter."""
 
     exchange = "kraken"
     more_options = ("tier",)
     codes = CODES
     code_form = re.compile(r"E[A-Z][A-Za-z]+:.+")
     costs = (
-        Cost("find_order", "counter", units=2 * TENTH),
-        Cost("open_orders", "counter", units=TENTH), Cost("fills", "counter", units=4 * TENTH),
-        Cost("dead_man", "counter", units=TENTH), Cost("submit", "matching", units=1),
-        Cost("cancel", "matching", units=8),
-    )  # fmt: skip
+        *charge("counter", find_order=2 * TENTH, open_orders=TENTH, fills=4 * TENTH, dead_man=TENTH),
+        *charge("matching", submit=1, cancel=8),
+    )
     client_ids = ClientIdRule("uuid", 36)
-    # A deadline must be two seconds ahead where the engine reads it, or the order is refused for good.
+    # The engine refuses an order for good whose deadline is less than two seconds ahead.
     order_life = OrderLife(shortest=5.0, longest=60.0, names="open")
     dead_man = DeadManRule("account", shortest=1.0, longest=86_400.0, takes_stops=True, quiet_for_maintenance=True)
     streams = ("orders", "balance")
-    # Each list counts as two questions, of which the counter lets few go by.
+    # Each list costs two units of the counter, which allows few of them.
     ages = Ages(
         orders=20.0, fills=60.0, flows=60.0, quotes=None, states=10.0, orders_least=5.0, rows_least=15.0,
         rows_hurried=1, fills_hurried=1,
     )  # fmt: skip
     kinds_apart = False
     tried = "answers from its documents"
-    capabilities = (
-        Capability("equity", "yes", "balances at last prices; of a margin account the venue's own equity"),
-        Capability("positions", "yes", "balances of a spot account, open positions of a margin account"),
-        Capability("orders", "yes"),
-        Capability("trigger orders", "yes", "in the same list"),
-        Capability("fills", "yes"),
-        Capability("flows", "yes", "from the ledgers"),
-        Capability("prices", "yes"),
-        Capability("market orders", "yes"),
-        Capability("limit orders", "yes"),
-        Capability("reduce only", "partly", "margin only; a spot order cannot sell more than there is"),
-        Capability("put back stops", "yes", "triggered by the last price"),
-        Capability("batch orders", "no", "only orders of one pair go together"),
-        Capability("close book", "no"),
-        Capability("position mode", "yes", "one way always"),
-        Capability("find by client id", "yes", "among open and closed orders; a name is unique among open ones only"),
-        Capability("dead man", "yes", "all orders of the account; disarm before maintenance"),
-        Capability("push", "yes", "orders and balances"),
-        Capability("key rights", "no", "the venue does not tell"),
-        Capability("clock", "yes"),
-        Capability("bars", "yes", "the last 720 of a timeframe"),
-        Capability("sandbox", "no", "Kraken has none for spot, and ccxt cannot make one"),
-        Capability("demo", "no"),
-    )
+    capabilities = capability_table(
+        {
+            "equity": "yes, balances at last prices; of a margin account the venue's own equity",
+            "positions": "yes, balances of a spot account, open positions of a margin account",
+            "trigger orders": "yes, in the same list",
+            "flows": "yes, from the ledgers",
+            "reduce only": "partly, margin only; a spot order cannot sell more than there is",
+            "put back stops": "yes, triggered by the last price",
+            "batch orders": "no, only orders of one pair go together",
+            "close book": "no",
+            "position mode": "yes, always one-way",
+            "find by client id": "yes, among open and closed orders; a name is unique among open ones only",
+            "dead man": "yes, all orders of the account; disarm before maintenance",
+            "push": "yes, orders and balances",
+            "key rights": "no, the venue does not state it",
+            "bars": "yes, the last 720 of a timeframe",
+            "sandbox": "no, Kraken has none for spot",
+            "demo": "no",
+        },
+        "orders", "fills", "prices", "market orders", "limit orders", "clock",
+    )  # fmt: skip
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         super().__init__(client, spec)
@@ -120,7 +124,7 @@ class Kraken(Dialect):
         self._counter = Counter(self._tier)
         self._kept_answers: tuple[Any, ...] = ()
         self._kept_as_of: datetime | None = None
-        """The venue's time when the question of these answers was asked."""
+        """The venue's time of the request that these answers belong to."""
         self._kept_at = self._done_at = self._busy_until = float("-inf")
         self._leverage: dict[tuple[str, Side], Decimal | None] = {}
 
@@ -139,7 +143,7 @@ class Kraken(Dialect):
         body = answer.body
         return tuple(words_of(body.get("error"))) if isinstance(body, Mapping) else ()
 
-    # Reading
+    # Snapshot
 
     async def held(self) -> tuple[Wealth, tuple[Position, ...]]:
         if self.spec.market == "margin":
@@ -148,13 +152,13 @@ class Kraken(Dialect):
         return replace(wealth, as_of=self._kept_as_of, positions_as_of=self._kept_as_of), found
 
     async def _spot_balance(self) -> Row:
-        """What is held, as ccxt would tell it."""
+        """The balances, under ccxt's names."""
         (told,) = await self._kept(self._tier.spot, ("privatePostBalanceEx", {}))
         amounts = held_amounts(told)
         totals: dict[str, Decimal] = {}
         free: dict[str, Decimal] = {}
         for asset, (amount, blocked) in amounts.items():
-            # What earns by itself (`.F`) is traded like what does not.
+            # Assets that earn rewards (`.F`) are traded like others.
             code = self.client.ccxt.safe_currency_code(asset.removesuffix(".F"))
             totals[code] = totals.get(code, Decimal(0)) + amount
             free[code] = free.get(code, Decimal(0)) + amount - (blocked or Decimal(0))
@@ -176,7 +180,7 @@ class Kraken(Dialect):
     def refine_order(self, row: Row) -> Row:
         info = row.get("info") or {}
         name = info.get("cl_ord_id")
-        return {**row, **triggered(info), "clientOrderId": name, "reduceOnly": reduces(info)}
+        return {**row, **triggered(info), "clientOrderId": name, "reduceOnly": flag(info.get("reduce_only"))}
 
     async def orders(self) -> tuple[Order, ...]:
         await self._counter.taken(1)
@@ -188,46 +192,39 @@ class Kraken(Dialect):
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
         answer = await self._ask("privatePostQueryOrders", {"txid": order_id, "trades": "true"})
-        numbers = (_result(answer).get(order_id) or {}).get("trades") or ()
+        numbers = value_at(object_at(answer, "result"), order_id, "trades") or ()
         if not numbers:
             return ()
         answer = await self._ask("privatePostQueryTrades", {"txid": ",".join(map(str, numbers))})
-        return tuple(self._fill(number, row) for number, row in _result(answer).items())
+        return tuple(self._fill(number, row) for number, row in object_at(answer, "result").items())
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         rows = await self._listed("privatePostLedgers", "ledger", {"start": since // 1000})
         return tuple(flow for flow in (self._flow(number, row) for number, row in rows.items()) if flow is not None)
 
     async def rights(self) -> KeyRights:
-        return KeyRights(note="Kraken does not tell what a key may do; look at the key on its page")
+        return KeyRights(note="Kraken does not state the permissions of a key; check them on the website")
 
-    # Acting
+    # Orders
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
-        """Send one order. The answer says that it was taken, and nothing of what became of it."""
+        """Send one order. The answer only acknowledges it."""
         order = self._order(request, mode)
         self._under_way()
         try:
-            result = _result(await self.client.call("privatePostAddOrder", order, places=True))
+            result = object_at(await self.client.call("privatePostAddOrder", order, places=True), "result")
         finally:
-            # What is held was read before this: it is worth nothing any more, also where no answer came.
+            # Balances that were fetched before are outdated now, even where no answer came.
             self._done_at = asyncio.get_running_loop().time()
         numbers = result.get("txid")
-        said = {
-            "id": numbers[0] if isinstance(numbers, list) and numbers else None,
-            "clientOrderId": request.client_order_id,
-        }
-        return orders.report({**said, "amount": request.amount}, request.symbol)
+        return self.taken({"id": numbers[0] if isinstance(numbers, list) and numbers else None}, request)
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
-        """First among open orders, then among closed ones: an order that ends in between is in the second."""
+        """Search open orders, then closed ones, where an order is that ends in between."""
         self._under_way()
         for method, part in (("privatePostOpenOrders", "open"), ("privatePostClosedOrders", "closed")):
             answer = await self._ask(method, {"cl_ord_id": client_order_id})
-            rows = _result(answer).get(part)
-            if not isinstance(rows, Mapping):
-                raise UnreadableError(f"the answer has no {part} orders")
-            for number, row in rows.items():
+            for number, row in object_at(answer, "result", part).items():
                 if row.get("cl_ord_id") == client_order_id:
                     return found_order(number, row, client_order_id)
         return None
@@ -242,8 +239,7 @@ class Kraken(Dialect):
         }  # fmt: skip
         price = str(ccxt.price_to_precision(symbol, request.price)) if limited else None
         if request.trigger_price is not None:
-            protects = (side == "sell") is (request.trigger_when == "falls")
-            order["ordertype"] = ("stop-loss" if protects else "take-profit") + ("-limit" if limited else "")
+            order["ordertype"] = ("stop-loss" if is_stop(request) else "take-profit") + ("-limit" if limited else "")
             order["price"] = str(ccxt.price_to_precision(symbol, request.trigger_price))
             order |= {} if price is None else {"price2": price}
         else:
@@ -267,10 +263,9 @@ class Kraken(Dialect):
             ("privatePostTradeBalance", {"asset": self.client.ccxt.currency(self.spec.currency)["id"]}),
             ("privatePostOpenPositions", {"docalcs": "true"}),
         )
-        if not isinstance(result, Mapping):
-            raise UnreadableError("the answer has no equity")
+        result = object_at(result)
         found = tuple(self._position(pair, kind, row) for (pair, kind), row in margin_rows(rows).items())
-        # Of collateral only the sum is told, which its prices move: there is no wallet in it.
+        # Only the sum of the collateral is stated, which its prices change: it is no wallet.
         wealth = Wealth(
             needed(result.get("e"), "the equity"), free=decimal(result.get("mf")), margin_used=decimal(result.get("m")),
             unrealized=decimal(result.get("n")), as_of=self._kept_as_of, positions_as_of=self._kept_as_of,
@@ -291,16 +286,16 @@ class Kraken(Dialect):
         )  # fmt: skip
 
     async def _kept(self, every: float, *questions: tuple[str, Mapping[str, str]]) -> tuple[Any, ...]:
-        """The answers, or the last ones where these are younger than `every` and than whatever we did.
+        """The answers, or the last ones where these are younger than `every` and than the last own order.
 
-        While something of ours is under way they are asked anew as far as the counter has room to spare.
+        While own orders are in progress they are fetched again as far as the counter allows.
         """
         now = asyncio.get_running_loop().time()
         old = now - self._kept_at >= every or self._kept_at <= self._done_at
         watched = now < self._busy_until and self._counter.fits(len(questions), SPARE)
         if not self._kept_answers or old or watched or now < self._kept_at:
             await self._counter.taken(len(questions))
-            now, asked_at = asyncio.get_running_loop().time(), int(self.client.now().timestamp() * 1000)
+            now, asked_at = asyncio.get_running_loop().time(), self.client.now_ms()
             told = await asyncio.gather(*(self._asked(method, asked) for method, asked in questions))
             self._kept_answers, self._kept_at = tuple(told), now
             self._kept_as_of = self.client.venue_time(asked_at)
@@ -308,36 +303,33 @@ class Kraken(Dialect):
 
     async def _asked(self, method: str, asked: Mapping[str, str]) -> Any:
         answer = await self.client.call(method, asked)
-        result = answer.get("result") if isinstance(answer, Mapping) else None
+        result = value_at(answer, "result")
         if result is None:
             raise UnreadableError(f"{method}: the answer has no result")
         return result
 
     async def _ask(self, method: str, asked: Mapping[str, Any], questions: int = 1) -> Any:
-        """One answer, asked for as soon as the counter has room."""
+        """One answer, requested as soon as the counter allows."""
         await self._counter.taken(questions)
         return await self.client.call(method, asked)
 
     async def _listed(self, method: str, part: str, asked: Mapping[str, int]) -> dict[str, Row]:
-        """Rows by id, in pages of fifty. UnreadableError where they do not come to an end."""
+        """Rows by id, in pages of fifty. UnreadableError where the list does not end."""
         found: dict[str, Row] = {}
         for _ in range(PAGES):
             if not self._counter.fits(LIST, ROWS):
-                # Not RateLimitedError: the venue refused nothing, and what is held is worth asking for meanwhile.
-                raise VenueDownError(f"{part} are put off: closing needs what is left of the counter of questions")
-            result = _result(await self._ask(method, {**asked, "ofs": len(found)}, LIST))
-            rows = result.get(part)
-            if not isinstance(rows, Mapping):
-                raise UnreadableError(f"the answer has no {part}")
+                # Not RateLimitedError: the venue refused nothing, and balances may still be fetched.
+                raise VenueDownError(f"{part} are postponed: closing needs the rest of the request counter")
+            answer = await self._ask(method, {**asked, "ofs": len(found)}, LIST)
+            rows = object_at(answer, "result", part)
             found |= rows
-            if not rows or len(found) >= int(result.get("count") or 0):
+            if not rows or len(found) >= int(value_at(answer, "result", "count") or 0):
                 return found
-        raise UnreadableError(f"{method}: more than {len(found)} rows since the last reading")
+        raise UnreadableError(f"{method}: more than {len(found)} rows since the last fetch")
 
     def _fill(self, number: str, row: Row) -> Fill:
-        symbol, side = self._symbol(str(row.get("pair"))), row.get("type")
-        if side not in ("buy", "sell"):
-            raise UnreadableError(f"fill {number}: it has no side")
+        symbol = self._symbol(str(row.get("pair")))
+        side = one_of(orders.ORDER_SIDES, row.get("type"), f"side of fill {number}")
         quote = (self.rules.get(symbol) or {}).get("quote")
         return Fill(
             number, _at(row, number), symbol, side, needed(row.get("vol"), f"the volume of fill {number}"),
@@ -354,7 +346,7 @@ class Kraken(Dialect):
         return Flow(number, _at(row, number), kind, amount, currency) if amount else None
 
     async def _status(self) -> str | None:
-        told = _result(await self.client.call("publicGetSystemStatus")).get("status")
+        told = object_at(await self.client.call("publicGetSystemStatus"), "result").get("status")
         return None if told is None else str(told)
 
     def _symbol(self, pair: str) -> str:
@@ -370,13 +362,6 @@ def _priced(position: Position, quote: Quote) -> Position:
         position, mark_price=quote.last, last_price=quote.last, bid=quote.bid, ask=quote.ask,
         notional=None if quote.last is None or position.contracts is None else position.contracts * quote.last,
     )  # fmt: skip
-
-
-def _result(answer: Any) -> Mapping[str, Any]:
-    result = answer.get("result") if isinstance(answer, Mapping) else None
-    if not isinstance(result, Mapping):
-        raise UnreadableError("the answer has no result")
-    return result
 
 
 def _at(row: Row, number: str) -> datetime:

@@ -1,4 +1,4 @@
-"""What Kraken says, in our terms, and its counter of private questions, counted along."""
+"""Conversion of Kraken's answers, and a local copy of its counter of private requests."""
 
 from __future__ import annotations
 
@@ -10,75 +10,46 @@ from typing import Any, Final
 
 from killswitch.model.snapshot import FlowKind, InstrumentState
 from killswitch.model.venue import AccountSpec
-from killswitch_ccxt.dialect import Row
-from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, limited, rejected
-from killswitch_ccxt.numbers import UnreadableError, at_least_zero, decimal, flag, needed, positive
+from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, each, limited, rejected
+from killswitch_ccxt.numbers import Row, UnreadableError, at_least_zero, decimal, needed, one_of, positive, total
 
 CODES: Final[Mapping[str, Meaning]] = {
-    "EOrder:Insufficient funds": rejected("insufficient_margin"),
-    "EOrder:Insufficient margin": rejected("insufficient_margin"),
-    "EOrder:Margin level too low": rejected("insufficient_margin"),
-    "EOrder:Margin allowance exceeded": rejected("insufficient_margin"),
-    "EOrder:Order minimum not met": rejected("below_minimum"),
-    "EOrder:Cost minimum not met": rejected("below_minimum"),
-    "EGeneral:Invalid arguments:volume minimum not met": rejected("below_minimum"),
-    "EOrder:Margin position size exceeded": rejected("above_maximum"),
-    "EOrder:Positions limit exceeded": rejected("above_maximum"),
-    "EOrder:Orders limit exceeded": rejected("blocked_by_order"),
-    "EOrder:Scheduled orders limit exceeded": rejected("blocked_by_order"),
-    "EOrder:Unknown position": rejected("already_flat"),
-    "EOrder:Reduce only:No position exists": rejected("already_flat"),
-    "EOrder:Reduce only:Cannot increase position": rejected("already_flat"),
-    # The order matches what it can before the rest is sent back with this: something may have been filled.
-    "EOrder:Reduce only:Position is closed": UNKNOWN,
-    "EOrder:Reduce only:Non-PC": rejected("permission"),
-    "EOrder:Reduce only:Non-ECP": rejected("permission"),
-    "EOrder:Reduce only:One-sided margin": rejected("permission"),
-    "EBM:limit exceeded": rejected("permission"),
-    "EOrder:Post only order": rejected("price_band"),
-    "EOrder:Invalid price": rejected("price_band"),
-    "EOrder:Tick size check failed": rejected("other"),
-    "EOrder:Cannot open position": rejected("permission"),
-    "EOrder:Cannot open opposing position": rejected("other"),
-    "EOrder:Trading agreement required": rejected("permission"),
-    "EOrder:Unknown order": GONE,
-    "EOrder:Rate limit exceeded": LIMITED,
-    "EOrder:Domain rate limit exceeded": LIMITED,
-    "EAPI:Rate limit exceeded": LIMITED,
-    "EGeneral:Temporary lockout": limited(900.0),  # after bad signatures or nonces, for fifteen minutes
-    "EGeneral:Too many requests": LIMITED,
-    "EAuth:Rate limit exceeded": LIMITED,
-    "EAuth:Too many requests": LIMITED,
-    "EService:Market in cancel_only mode": rejected("market_closed"),
-    "EService:Market in post_only mode": rejected("market_closed"),
-    "EService:Market in limit_only mode": rejected("market_closed"),
-    "EQuery:Unknown asset pair": rejected("market_closed"),
-    "EQuery:Invalid asset pair": rejected("market_closed"),
-    "EAPI:Invalid key": DENIED,
-    "EAPI:Invalid signature": DENIED,
-    "EAPI:Feature disabled": DENIED,
-    "EGeneral:Permission denied": DENIED,
-    "EAccount:Invalid permissions": DENIED,
-    "EAuth:Account temporary disabled": DENIED,
-    "EAuth:Account unconfirmed": DENIED,
-    "ETrade:Locked": DENIED,
-    "ETrade:User Locked": DENIED,
-    "ESession:Invalid session": DENIED,
-    "EAPI:Invalid nonce": DOWN,
-    # The engine does not say whether it had taken an order before it went away, or before its time was up.
-    "EService:Deadline elapsed": UNKNOWN,
-    "EService:Unavailable": UNKNOWN,
-    "EService:Busy": UNKNOWN,
-    "EService:Timeout": UNKNOWN,
-    "EGeneral:Internal error": UNKNOWN,
-    "EDatabase:Internal error": UNKNOWN,
-    "EGeneral:Invalid arguments": rejected("other"),
-}
+    **each(rejected("insufficient_margin"), "EOrder:Insufficient funds", "EOrder:Insufficient margin",
+        "EOrder:Margin level too low", "EOrder:Margin allowance exceeded"),
+    **each(rejected("below_minimum"), "EOrder:Order minimum not met", "EOrder:Cost minimum not met",
+        "EGeneral:Invalid arguments:volume minimum not met"),
+    **each(rejected("above_maximum"), "EOrder:Margin position size exceeded", "EOrder:Positions limit exceeded"),
+    **each(rejected("blocked_by_order"), "EOrder:Orders limit exceeded", "EOrder:Scheduled orders limit exceeded"),
+    **each(rejected("already_flat"), "EOrder:Unknown position", "EOrder:Reduce only:No position exists",
+        "EOrder:Reduce only:Cannot increase position"),
+    **each(UNKNOWN,
+        # The order matches what it can before the rest is refused with this code: a part may be filled.
+        "EOrder:Reduce only:Position is closed",
+        # The engine does not state whether it accepted the order before it stopped, or before the deadline.
+        "EService:Deadline elapsed", "EService:Unavailable", "EService:Busy", "EService:Timeout",
+        "EGeneral:Internal error", "EDatabase:Internal error"),
+    **each(rejected("permission"), "EOrder:Reduce only:Non-PC", "EOrder:Reduce only:Non-ECP",
+        "EOrder:Reduce only:One-sided margin", "EBM:limit exceeded", "EOrder:Cannot open position",
+        "EOrder:Trading agreement required"),
+    **each(rejected("price_band"), "EOrder:Post only order", "EOrder:Invalid price"),
+    **each(rejected("other"), "EOrder:Tick size check failed", "EOrder:Cannot open opposing position",
+        "EGeneral:Invalid arguments"),
+    **each(GONE, "EOrder:Unknown order"),
+    **each(LIMITED, "EOrder:Rate limit exceeded", "EOrder:Domain rate limit exceeded", "EAPI:Rate limit exceeded",
+        "EGeneral:Too many requests", "EAuth:Rate limit exceeded", "EAuth:Too many requests"),
+    **each(limited(900.0), "EGeneral:Temporary lockout"),  # after bad signatures or nonces, for fifteen minutes
+    **each(rejected("market_closed"), "EService:Market in cancel_only mode", "EService:Market in post_only mode",
+        "EService:Market in limit_only mode", "EQuery:Unknown asset pair", "EQuery:Invalid asset pair"),
+    **each(DENIED, "EAPI:Invalid key", "EAPI:Invalid signature", "EAPI:Feature disabled",
+        "EGeneral:Permission denied", "EAccount:Invalid permissions", "EAuth:Account temporary disabled",
+        "EAuth:Account unconfirmed", "ETrade:Locked", "ETrade:User Locked", "ESession:Invalid session"),
+    **each(DOWN, "EAPI:Invalid nonce"),
+}  # fmt: skip
 STATES: Final[Mapping[str, InstrumentState]] = {
     "maintenance": "halted", "cancel_only": "cancel_only", "post_only": "post_only", "limit_only": "limit_only",
     "reduce_only": "reduce_only", "work_in_progress": "halted", "delisted": "delisted",
 }  # fmt: skip
-"""Of the venue as a whole and of one pair; `online` is none of them."""
+"""States of the venue as a whole and of one pair; `online` is not among them."""
 LEDGER: Final[Mapping[str, FlowKind]] = {
     "deposit": "deposit", "withdrawal": "withdrawal", "transfer": "transfer", "rollover": "interest",
     "staking": "interest", "reward": "interest", "dividend": "interest", "credit": "rebate",
@@ -89,7 +60,7 @@ ORDER_STATES: Final = {
 
 
 def words_of(errors: object) -> Iterable[str]:
-    """Every word of a refusal, the whole first, then without what it says in detail."""
+    """All codes of a refusal, the whole text first, then without its details."""
     for error in errors if isinstance(errors, list) else ():
         parts = str(error).split(":")
         for count in range(len(parts), 1, -1):
@@ -97,9 +68,9 @@ def words_of(errors: object) -> Iterable[str]:
 
 
 def held_amounts(result: object) -> dict[str, tuple[Decimal, Decimal | None]]:
-    """The venue's name of an asset → what is held of it, and what orders hold back. What is zero is left out.
+    """The venue's name of an asset → amount held, and amount in open orders; without zeros.
 
-    UnreadableError where an asset has no amount: then nobody knows what the account is worth.
+    UnreadableError where an amount is missing: then the equity is unknown.
     """
     if not isinstance(result, Mapping):
         raise UnreadableError("the answer has no balances")
@@ -115,9 +86,9 @@ def held_amounts(result: object) -> dict[str, tuple[Decimal, Decimal | None]]:
 
 
 def margin_rows(result: object) -> dict[tuple[str, str], dict[str, Decimal | None]]:
-    """Pair and `buy` or `sell` → volume that is open, its cost, margin, profit and leverage.
+    """Pair and `buy` or `sell` → open volume, its cost, margin, profit and leverage.
 
-    The venue tells each position by itself (an object by id), or all of a pair together (a list): both are read.
+    The venue lists each position (an object by id), or the sum of a pair (a list): both are read.
     """
     if isinstance(result, Mapping):
         rows: list[Row] = list(result.values())
@@ -129,11 +100,11 @@ def margin_rows(result: object) -> dict[tuple[str, str], dict[str, Decimal | Non
     for row in rows:
         pair, kind = row.get("pair"), row.get("type")
         if not isinstance(pair, str) or kind not in ("buy", "sell"):
-            raise UnreadableError(f"a margin position of {pair} is neither bought nor sold")
+            raise UnreadableError(f"a margin position of {pair} has no side")
         volume = needed(row.get("vol"), f"the volume of the position in {pair}")
-        left = volume - at_least_zero(row.get("vol_closed"), f"what was closed of the position in {pair}")
+        left = volume - at_least_zero(row.get("vol_closed"), f"the closed volume of the position in {pair}")
         if left < 0:
-            raise UnreadableError(f"more is closed of the position in {pair} than the {volume} that were opened")
+            raise UnreadableError(f"the position in {pair} has more closed volume than the {volume} that was opened")
         if not left:
             continue
         cost = decimal(row.get("cost"))
@@ -149,64 +120,58 @@ def margin_rows(result: object) -> dict[tuple[str, str], dict[str, Decimal | Non
 def _sum(name: str, one: Decimal | None, other: Decimal | None) -> Decimal | None:
     if name == "leverage":
         return one if one == other else None
-    return None if one is None or other is None else one + other
+    return total((one, other))
 
 
 def triggered(info: Row) -> dict[str, Any]:
-    """Trigger and limit price of an order, under ccxt's names, by the venue's own fields."""
+    """Trigger and limit price of an order under ccxt's names, from the venue's own fields."""
     description = info.get("descr") or {}
     kind = str(description.get("ordertype") or info.get("ordertype") or "")
+    unattached = {"stopLossPrice": None, "takeProfitPrice": None, "type": kind}
     if not kind.startswith(("stop-loss", "take-profit", "trailing-stop")):
         price = positive(description.get("price")) or positive(info.get("limitprice")) if kind == "limit" else None
-        return {"price": price, "triggerPrice": None, "stopLossPrice": None, "takeProfitPrice": None, "type": kind}
+        return {"price": price, "triggerPrice": None, **unattached}
     trigger = positive(info.get("stopprice")) or _absolute(description.get("price"))
     if trigger is None:
-        raise UnreadableError(f"a {kind} order does not say at which price it is triggered")
+        raise UnreadableError(f"a {kind} order has no trigger price")
     limit = (
         positive(info.get("limitprice")) or _absolute(description.get("price2")) if kind.endswith("-limit") else None
     )
-    return {"price": limit, "triggerPrice": trigger, "stopLossPrice": None, "takeProfitPrice": None, "type": kind}
+    return {"price": limit, "triggerPrice": trigger, **unattached}
 
 
 def _absolute(price: object) -> Decimal | None:
-    """A price that is written as such, and not as a distance (`+5%`)."""
+    """An absolute price; None for a distance (`+5%`)."""
     text = str(price or "")
     return None if not text or text[0] in "+-#" or text.endswith("%") else positive(text)
 
 
 def found_order(number: str, row: Row, name: str) -> dict[str, Any]:
-    """An order as ccxt would tell it."""
-    status = ORDER_STATES.get(str(row.get("status")))
-    if status is None:
-        raise UnreadableError(f"order {number}: {row.get('status')!r} is no state")
+    """An order under ccxt's names."""
+    status = one_of(ORDER_STATES, row.get("status"), f"state of order {number}")
     return {
         "id": number, "clientOrderId": row.get("cl_ord_id") or name, "status": status, "amount": row.get("vol"),
         "filled": row.get("vol_exec"), "average": positive(row.get("price")), "fee": {"cost": row.get("fee")},
     }  # fmt: skip
 
 
-def reduces(info: Row) -> bool | None:
-    """Whether an order only reduces a margin position."""
-    return flag(info.get("reduce_only"))
-
-
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """What Kraken grants an account by its verification."""
+    """Limits of an account by its verification."""
 
     asked: int
-    """Questions that the counter holds."""
+    """Requests that the counter allows."""
     within: float
-    """Seconds in which all of them are given back."""
+    """Seconds in which the whole counter is given back."""
     points: int
-    """Of the matching engine, for each pair, and the seconds in which they are given back."""
+    """Units of the matching engine for each pair, and the seconds in which they are given back."""
     back: float
     spot: float
-    """Seconds between two readings of the balances, one question, while nothing of ours is under way."""
+    """Seconds between two fetches of the balances, one request, while no own order is in progress."""
     margin: float
-    """The same of equity and open positions, two questions."""
+    """The same for equity and open positions, two requests."""
     snapshot: int
-    """Tenths of a question that a calm snapshot takes at a tick of one second, the larger of both markets."""
+    """Tenths of a request for a calm snapshot at a tick of one second, the larger of both markets."""
 
 
 TIERS: Final[Mapping[str, Tier]] = {
@@ -215,13 +180,13 @@ TIERS: Final[Mapping[str, Tier]] = {
     "pro": Tier(20, 20.0, 180, 48.0, spot=2.0, margin=3.0, snapshot=8),
 }
 SPARE: Final = 0.6
-"""The share of the counter that readings beyond the calm ones may fill: the rest is for what closing asks."""
+"""The share of the counter that additional snapshots may use: the rest is for closing."""
 ROWS: Final = 0.8
-"""The share that fills and ledgers may fill: they explain what happened, and do not say what is held."""
+"""The share that fills and ledgers may use: they explain changes and do not state balances."""
 
 
 def tier_of(spec: AccountSpec) -> Tier:
-    """ValueError for a tier that Kraken does not have."""
+    """The tier of the account. ValueError for a tier that Kraken does not have."""
     tier = str(spec.options.get("tier", "starter"))
     if tier not in TIERS:
         raise ValueError(f"options: tier of a Kraken account is one of {', '.join(TIERS)}, not {tier}")
@@ -229,21 +194,22 @@ def tier_of(spec: AccountSpec) -> Tier:
 
 
 class Counter:
-    """One account's counter, in questions: each adds to it, and time takes away."""
+    """One account's counter, in requests: each request adds to it, and time reduces it."""
 
     def __init__(self, tier: Tier) -> None:
         self._most = float(tier.asked)
-        # A little less than is promised: clocks differ, and a third of a question a second is 0.33 in the documents.
+        # A little less than documented: clocks differ, and a third of a request a second is 0.33 in the documents.
         self._a_second = 0.98 * tier.asked / tier.within
         self._level = 0.0
         self._at = float("-inf")
 
     def fits(self, questions: int, share: float = 1.0) -> bool:
-        """Whether so many may be asked now, the counter filled up to `share` of it at most."""
+        """Whether so many requests are allowed now, with the counter filled up to `share` at most."""
         return self._now() + questions <= self._most * share
 
     async def taken(self, questions: int) -> None:
-        """Count them, as soon as there is room: seconds at most, since one is given back in three at worst."""
+        """Count requests as soon as they are allowed, after seconds at most: the slowest tier gives one back in
+        three seconds."""
         while not self.fits(questions):
             missing = self._level + questions - self._most
             await asyncio.sleep(missing / self._a_second + 0.001)

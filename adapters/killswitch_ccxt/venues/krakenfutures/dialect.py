@@ -1,7 +1,7 @@
-"""Kraken Futures (derivatives API v3). Orders and rows are read from the venue's own words, where ccxt guesses.
+"""Kraken Futures (derivatives API v3), by the venue's own rows where ccxt guesses.
 
-ccxt leaves out limit prices of resting orders and amounts of inverse fills, puts a fee from its table in the place of
-the one that was paid, and counts nothing as filled in an answer to an order: so these are read here.
+ccxt omits limit prices of open orders and amounts of inverse fills, replaces the fee by one from its table, and ignores
+fills in the answer to an order.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Final
 
 from killswitch.model.inspection import KeyRights
-from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position, Rate
+from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
@@ -25,25 +25,30 @@ from killswitch.model.venue import (
 )
 from killswitch_ccxt import orders, positions
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Dialect, PositionMode, Row
-from killswitch_ccxt.equity import Wealth, from_dollars, worth_of
-from killswitch_ccxt.errors import first_said, row_error
-from killswitch_ccxt.fills import of_order, once
-from killswitch_ccxt.instruments import Quote, States
+from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
+from killswitch_ccxt.equity import Wealth, from_dollars, in_own, rates_in_dollars, worth_of
+from killswitch_ccxt.errors import Answer, first_said, row_error
+from killswitch_ccxt.fills import ledger_flow, of_order, once
+from killswitch_ccxt.instruments import Quote, States, quote_of
 from killswitch_ccxt.numbers import (
+    Row,
     UnreadableError,
     above_zero,
     at_least_zero,
     decimal,
     flag,
+    identifier,
     instant,
     needed,
-    positive,
+    object_at,
+    one_of,
+    rows_at,
     text,
+    time_of,
     told_of,
+    value_at,
 )
-from killswitch_ccxt.parts import Ages
-from killswitch_ccxt.response_capture import Answer
+from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.venues.krakenfutures.rows import (
     CAPABILITIES,
     CAUSES,
@@ -56,7 +61,6 @@ from killswitch_ccxt.venues.krakenfutures.rows import (
     found_order,
     is_trade,
     name_of,
-    part,
     price_of,
     refused_on_stream,
     single,
@@ -65,38 +69,39 @@ from killswitch_ccxt.venues.krakenfutures.rows import (
 )
 
 ROUNDED: Final = Decimal("1e-4")
-"""The share of a portfolio's value by which it may differ from the sum of its parts: Kraken rounds it."""
+"""The rounding of a portfolio's value, as a share of it: Kraken rounds the total."""
 FILL_ROWS: Final = 100
 """Fills of one answer."""
 FILL_PAGES: Final = 10
 LOG_ROWS: Final = 500
 SHORT_LOG: Final = 25
 HISTORY: Final = 7 * 86_400_000
-"""Milliseconds of order events that are looked through for an order that this process has not sent."""
+"""Milliseconds of order events that are searched for an order that this process has not sent."""
 BEFORE_SENT: Final = 600_000
-"""Milliseconds before an order was sent, by our clock, from which on its events are looked for."""
+"""Milliseconds before the sending of an order, by our clock, from which on its events are searched."""
 HISTORY_ROWS: Final = 1000
 HISTORY_PAGES: Final = 10
 SENT: Final = 10_000
-"""How many orders' times of sending are remembered."""
+"""Number of orders whose time of sending is remembered."""
 
 
 class KrakenFutures(Dialect):
-    """A multi-collateral (`flex`) wallet in USD, or the single-collateral one that `options: {wallet: …}` names."""
+    """One account: a multi-collateral (`flex`) wallet in USD, or the single-collateral wallet of `options: {wallet:
+    …}`."""
 
     exchange = "krakenfutures"
     more_options = ("wallet",)
     codes = CODES
     limits, costs, capabilities = LIMITS, COSTS, CAPABILITIES
     client_ids = ClientIdRule("plain", 32)
-    # A batch names one time for all, which ccxt does not send; names are unique for ever.
+    # A batch has one deadline for all orders, which ccxt does not send; client order ids are unique for ever.
     order_life = OrderLife(names="ever")
     batch = 10
     dead_man = DeadManRule("account", shortest=1.0, takes_stops=True, quiet_for_maintenance=True)
     streams = ("orders", "positions", "balance")
     ages = Ages(orders=5.0, fills=15.0, flows=60.0, quotes=1.0, rows_hurried=1)
     kinds_apart = False
-    tried = "wire level"
+    tried = "a local server with its wire format"
 
     refused_by = staticmethod(refused_on_stream)
 
@@ -104,9 +109,9 @@ class KrakenFutures(Dialect):
         super().__init__(client, spec)
         self._wallet = str(spec.options.get("wallet", "flex"))
         self._busy_log = False
-        """Whether the account log was longer than a short list when it was read last."""
+        """Whether the account log exceeded a short list at the last fetch."""
         self._sent: dict[str, int] = {}
-        """Client id → when the order was sent first (UTC ms)."""
+        """Client order id → time when the order was sent first (UTC ms)."""
 
     @classmethod
     def codes_of(cls, answer: Answer) -> Iterable[str]:
@@ -126,10 +131,10 @@ class KrakenFutures(Dialect):
     def concerns(self, rule: Row) -> bool:
         return super().concerns(rule) and self._ours(rule.get("id"))
 
-    # Reading
+    # Snapshot
 
     async def wealth(self) -> Wealth:
-        accounts = part(await self.client.call("privateGetAccounts"), "accounts", Mapping)
+        accounts = object_at(await self.client.call("privateGetAccounts"), "accounts")
         wallet, currency = self._wallet, self.spec.currency
         row = accounts.get(wallet)
         if not isinstance(row, Mapping):
@@ -137,42 +142,35 @@ class KrakenFutures(Dialect):
         if row.get("type") != "multiCollateralMarginAccount":
             return single(row, currency, self._code(str(row.get("currency"))), wallet)
         for name, other in accounts.items():
-            auxiliary = other.get("auxiliary") if isinstance(other, Mapping) else None
-            if isinstance(auxiliary, Mapping) and decimal(auxiliary.get("pv")):
+            if decimal(value_at(other, "auxiliary", "pv")):
                 raise UnreadableError(
-                    f"wallet {name} has a worth of its own beside the flex wallet; read it as an account of its own, "
-                    f"with options: {{wallet: {name}}}, or move what is in it"
+                    f"wallet {name} has equity beside the flex wallet; define it as an account of its own, "
+                    f"with options: {{wallet: {name}}}, or move its balance"
                 )
         held = {self._code(asset): it for asset, it in (row.get("currencies") or {}).items()}
         price = price_of(held.get(currency))
 
-        def told(name: str) -> Decimal | None:
-            found = decimal(row.get(name))
-            return None if found is None else from_dollars(found, price, currency)
-
-        equity = told("portfolioValue")
-        if equity is None:
-            raise UnreadableError("the flex wallet has no portfolioValue")
+        free, used, maintained, profit = (
+            in_own(row.get(name), price, currency)
+            for name in ("availableMargin", "initialMargin", "maintenanceMargin", "totalUnrealized")
+        )
+        equity = from_dollars(needed(row.get("portfolioValue"), "the flex wallet's portfolioValue"), price, currency)
         balances = wallets_of(held, price, currency)
-        profit = told("totalUnrealized")
-        parts = None
-        if profit is not None:
-            parts = profit + worth_of(balances)
+        parts = None if profit is None else profit + worth_of(balances)
         return Wealth(
             parts if parts is not None and abs(parts - equity) <= ROUNDED * abs(equity) else equity,
-            free=told("availableMargin"), margin_used=told("initialMargin"),
-            maintenance_margin=told("maintenanceMargin"), balances=balances, unrealized=profit,
-            rates=None if price is None or currency == "USD" else (Rate("USD", price),),
+            free=free, margin_used=used, maintenance_margin=maintained, balances=balances, unrealized=profit,
+            rates=rates_in_dollars(price, currency),
         )  # fmt: skip
 
     async def positions(self) -> tuple[Position, ...]:
-        """Those of the account's wallet: the venue tells all wallets' in one list."""
+        """The positions of the account's wallet: the venue lists those of all wallets together."""
         rows = await self.client.call("fetch_positions")
         mine = [row for row in rows if self._ours((row.get("info") or {}).get("symbol"))]
         return positions.positions(mine, self.rules, self.refine_position)
 
     async def orders(self) -> tuple[Order, ...]:
-        told = part(await self.client.call("privateGetOpenorders"), "openOrders", list)
+        told = rows_at(await self.client.call("privateGetOpenorders"), "openOrders")
         rows = self.client.ccxt.parse_orders(told)
         mine = [row for row in rows if self._ours((row.get("info") or {}).get("symbol"))]
         return orders.resting(map(self.refine_order, mine))
@@ -183,11 +181,12 @@ class KrakenFutures(Dialect):
         return {**row, "price": info.get("limitPrice"), "clientOrderId": name, "type": info.get("orderType")}
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
-        """The newest first, in pages of a hundred, back to `since`. UnreadableError where that is too far back."""
+        """Fills back to `since`, the newest first, in pages of a hundred. UnreadableError where that is too far
+        back."""
         found: dict[str, Fill] = {}
         asked: dict[str, str] = {}
         for _ in range(FILL_PAGES):
-            rows = part(await self.client.call("privateGetFills", dict(asked)), "fills", list)
+            rows = rows_at(await self.client.call("privateGetFills", dict(asked)), "fills")
             page = {fill.id: fill for fill in (self._fill(row) for row in rows if self._ours(row.get("symbol")))}
             oldest = min((str(row.get("fillTime")) for row in rows), default="")
             at = instant(self.client.ccxt.parse8601(oldest)) if oldest else None
@@ -197,40 +196,39 @@ class KrakenFutures(Dialect):
             if asked.get("lastFillTime") == oldest:
                 break
             asked = {"lastFillTime": oldest}
-        raise UnreadableError(f"more than {len(found)} fills since the last reading: there may be more")
+        raise UnreadableError(f"more than {len(found)} fills since the last fetch: there may be more")
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
-        return of_order(await self._last_fills(), order_id)
+        rows = rows_at(await self.client.call("privateGetFills"), "fills")
+        return of_order(once(self._fill(row) for row in rows if self._ours(row.get("symbol"))), order_id)
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
-        """In a short list as long as that is enough: it takes a third of what a long one does of the history pool."""
+        """Flows from a short list while it suffices: it costs a third of a long one in the history pool."""
         for count in (LOG_ROWS,) if self._busy_log else (SHORT_LOG, LOG_ROWS):
             answer = await self.client.call("historyGetAccountLog", {"since": since, "count": count})
-            rows = part(answer, "logs", list)
+            rows = rows_at(answer, "logs")
             self._busy_log = len(rows) >= SHORT_LOG
             if len(rows) < count:
                 break
         else:
-            raise UnreadableError(f"more than {LOG_ROWS} entries of the account log since the last reading")
+            raise UnreadableError(f"more than {LOG_ROWS} entries of the account log since the last fetch")
         return tuple(flow for flow in map(self._flow, rows) if flow is not None)
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """Of the few that are held: the venue tells all, and reading them all would cost more than the question."""
+        """Quotes of the held symbols: the venue returns all, and parsing all of them would cost more than the
+        request."""
         wanted = {str(self.client.ccxt.market(symbol)["id"]).upper(): symbol for symbol in symbols}
         answer = await self.client.call("publicGetTickers") if wanted else {"tickers": []}
-        rows, at = part(answer, "tickers", list), instant(self.client.ccxt.parse8601(answer.get("serverTime")))
+        rows, at = rows_at(answer, "tickers"), instant(self.client.ccxt.parse8601(answer.get("serverTime")))
         told = {wanted.get(str(row.get("symbol")).upper()): row for row in rows}
         return {
-            symbol: Quote(
-                positive(row.get("bid")), positive(row.get("ask")), positive(row.get("last")),
-                positive(row.get("indexPrice")), positive(row.get("markPrice")), at,
-            )
+            symbol: quote_of(row, "bid ask last indexPrice markPrice", at)
             for symbol, row in told.items()
             if symbol is not None
         }  # fmt: skip
 
     async def states(self) -> States:
-        rows = part(await self.client.call("publicGetTickers"), "tickers", list)
+        rows = rows_at(await self.client.call("publicGetTickers"), "tickers")
         found: dict[str, InstrumentState] = {}
         for row in rows:
             symbol = self.client.ccxt.safe_symbol(row.get("symbol"))
@@ -241,15 +239,15 @@ class KrakenFutures(Dialect):
         return found
 
     async def rights(self) -> KeyRights:
-        return KeyRights(note="Kraken Futures does not tell what a key may do; look at the key on its page")
+        return KeyRights(note="Kraken Futures does not state the permissions of a key; check them on the website")
 
-    # Acting
+    # Orders
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         order = self._order(request, mode)
         self._remember(request)
         answer = await self.client.call("privatePostSendorder", order, places=True)
-        return self._told(part(answer, "sendStatus", Mapping), request)
+        return self._told(object_at(answer, "sendStatus"), request)
 
     async def submit_batch(
         self, requests: Sequence[OrderRequest], mode: PositionMode
@@ -260,37 +258,40 @@ class KrakenFutures(Dialect):
         ]
         self._remember(*requests)
         answer = await self.client.call("privatePostBatchorder", {"batchOrder": rows}, places=True)
-        told = {str(row.get("order_tag")): row for row in part(answer, "batchStatus", list)}
-        return [self._in_batch(told.get(str(tag)), request) for tag, request in enumerate(requests)]
+        told = {str(row.get("order_tag")): row for row in rows_at(answer, "batchStatus")}
+        sent = (self._in_batch(told.get(str(tag)), request) for tag, request in enumerate(requests))
+        return [await orders.outcome(it) for it in sent]
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
-        """Orders that are open or ended less than five seconds ago have a status, older ones a history."""
+        """Find an order by its status, which open and just ended orders have (5 s), then by the history."""
         asked = {"orderIds": [], "cliOrdIds": [client_order_id]}
-        for row in part(await self.client.call("privateGetOrdersStatus", asked), "orders", list):
+        for row in rows_at(await self.client.call("privateGetOrdersStatus", asked), "orders"):
             order = row.get("order") or {}
             if order.get("cliOrdId") == client_order_id:
-                return found_order(order["orderId"], client_order_id, STATES.get(str(row.get("status"))), order)
+                state = one_of(STATES, row.get("status"), f"state of order {client_order_id}")
+                return found_order(order["orderId"], client_order_id, state, order)
         found = await self._in_history(client_order_id)
         if found is not None:
             return found
         answer = await self.client.call("privateGetFills")
-        if any(name_of(it) == client_order_id for it in part(answer, "fills", list)):
+        if any(name_of(it) == client_order_id for it in rows_at(answer, "fills")):
             raise VenueDownError(f"order {client_order_id} has fills, and the history has no such order yet")
         return None
 
     async def _in_history(self, name: str) -> Row | None:
-        """How an order ended, by the history of its events; None where that has no such order from before it can have
-        been sent: that is from when this process sent it, and else a week back.
+        """The end of an order by the history of its events.
 
-        VenueDownError where the history does not tell it, or not so far back.
+        None where the history reaches back to the time when this process sent the order, or else a week, and does not
+        have it. VenueDownError where the history does not show the end, or is not long enough.
         """
-        now = int(self.client.now().timestamp() * 1000)
+        now = self.client.now_ms()
         since = self._sent[name] - BEFORE_SENT if name in self._sent else now - HISTORY
         asked: dict[str, int] = {"since": since, "count": HISTORY_ROWS}
         begun = False
         for _ in range(HISTORY_PAGES):
-            # The newest come first. A page begins with the last moment of the one before it: it may be cut there.
-            rows = part(await self.client.call("historyGetOrders", asked), "elements", list)
+            # The newest come first. A page begins with the last moment of the one before it, which may have been cut
+            # there.
+            rows = rows_at(await self.client.call("historyGetOrders", asked), "elements")
             told = [it for it in map(event_of, rows) if it is not None and it["clientOrderId"] == name]
             ended = next((it for it in told if it["status"] != "open"), None)
             if ended is not None:
@@ -299,20 +300,20 @@ class KrakenFutures(Dialect):
             oldest = min((needed(it.get("timestamp"), "the time of an event") for it in rows), default=Decimal(0))
             if len(rows) < HISTORY_ROWS or oldest < since:
                 if begun:
-                    raise VenueDownError(f"order {name} is not open, and the history does not tell its end yet")
+                    raise VenueDownError(f"order {name} is not open, and the history does not show its end yet")
                 return None
             if int(oldest) + 1 >= asked.get("before", now + BEFORE_SENT):
                 break
             asked["before"] = int(oldest) + 1
         days = (now - since) / 86_400_000
         raise VenueDownError(
-            f"the history of orders is too long to be read back {days:.1f} days, so {name} may be in it: "
+            f"the history of the last {days:.1f} days is too long to be read, so order {name} may be in it: "
             "look for it at the venue"
         )
 
     def _remember(self, *requests: OrderRequest) -> None:
         for request in requests:
-            self._sent.setdefault(request.client_order_id, int(self.client.now().timestamp() * 1000))
+            self._sent.setdefault(request.client_order_id, self.client.now_ms())
         while len(self._sent) > SENT:
             self._sent.pop(next(iter(self._sent)))
 
@@ -330,59 +331,44 @@ class KrakenFutures(Dialect):
         if price is not None and request.type == "limit":
             order["limitPrice"] = str(ccxt.price_to_precision(symbol, price))
         if request.trigger_price is not None:
-            protects = (side == "sell") is (request.trigger_when == "falls")
-            order["orderType"] = "stp" if protects else "take_profit"
+            order["orderType"] = "stp" if is_stop(request) else "take_profit"
             order["stopPrice"] = str(ccxt.price_to_precision(symbol, request.trigger_price))
             order["triggerSignal"] = "mark"
         return order | ({"reduceOnly": "true"} if request.reduce_only else {})
 
-    def _in_batch(self, row: Row | None, request: OrderRequest) -> OrderReport | VenueError:
+    async def _in_batch(self, row: Row | None, request: OrderRequest) -> OrderReport:
         if row is None:
-            return FateUnknownError(f"the answer to a batch says nothing of {request.client_order_id}")
-        try:
-            return self._told(row, request)
-        except VenueError as error:
-            return error
-        except UnreadableError as error:
-            return FateUnknownError(str(error))
+            raise FateUnknownError(f"the answer to a batch has no row of {request.client_order_id}")
+        return self._told(row, request)
 
     def _told(self, row: Row, request: OrderRequest) -> OrderReport:
-        """What `sendStatus` says. A refused order has a status that is no state."""
+        """The report by `sendStatus`. A refused order has a status that is no order state."""
         status, events = str(row.get("status")), row.get("orderEvents") or ()
         taker = request.trigger_price is None and (request.type == "market" or request.time_in_force == "ioc")
         unfilled = status == "iocWouldNotExecute" and row.get("order_id")
         if status not in ("placed", "partiallyFilled", "filled") and not unfilled:
             raise row_error(self.verdicts(), (status,), f"{self.exchange}: {status}", order=row)
-        executions = [it.get("executionId") for it in events if it.get("type") == "EXECUTION"]
-        if len({str(it) for it in executions}) < len(executions):
-            raise UnreadableError(f"the answer about {request.client_order_id} has one execution twice")
-        paid = [(above_zero(it.get("amount"), "what was executed"), above_zero(it.get("price"), "its price"))
-                for it in events if it.get("type") == "EXECUTION"]  # fmt: skip
+        executions = [it for it in events if it.get("type") == "EXECUTION"]
+        if len({str(it.get("executionId")) for it in executions}) < len(executions):
+            raise UnreadableError(f"the answer about {request.client_order_id} lists an execution twice")
+        paid = [(above_zero(it.get("amount"), "the executed amount"), above_zero(it.get("price"), "its price"))
+                for it in executions]  # fmt: skip
         filled = sum((amount for amount, _ in paid), Decimal(0))
-        # A taker that was matched is at its end with the answer; one that was only placed may still be matched.
+        # A matched taker order has ended with the answer; one that was only placed may still be matched.
         ended = unfilled or (taker and any(it.get("type") in ("EXECUTION", "CANCEL", "REJECT") for it in events))
         state = "closed" if filled >= request.amount else "expired" if ended else "open"
         worth = sum((amount * price for amount, price in paid), Decimal(0))
-        said = {
-            "id": row.get("order_id"), "status": state, "amount": request.amount, "filled": filled,
-            "average": worth / filled if filled else None, "clientOrderId": request.client_order_id,
-        }  # fmt: skip
-        return orders.report(said, request.symbol)
+        average = worth / filled if filled else None
+        return self.taken({"id": row.get("order_id"), "status": state, "filled": filled, "average": average}, request)
 
     # Rows
 
-    async def _last_fills(self) -> tuple[Fill, ...]:
-        rows = part(await self.client.call("privateGetFills"), "fills", list)
-        return once(self._fill(row) for row in rows if self._ours(row.get("symbol")))
-
     def _fill(self, row: Row) -> Fill:
-        number, side = text(row.get("fill_id")), row.get("side")
-        at = instant(self.client.ccxt.parse8601(row.get("fillTime")))
-        if number is None or side not in ("buy", "sell") or at is None:
-            raise UnreadableError(f"fill {number}: it has no id, side or time")
-        currency = row.get("fee_currency")
+        number, currency = identifier(row.get("fill_id"), "a fill"), row.get("fee_currency")
         return Fill(
-            number, at, self.client.ccxt.safe_symbol(row.get("symbol")), side,
+            number, time_of(self.client.ccxt.parse8601(row.get("fillTime")), f"fill {number}"),
+            self.client.ccxt.safe_symbol(row.get("symbol")),
+            one_of(orders.ORDER_SIDES, row.get("side"), f"side of fill {number}"),
             above_zero(row.get("size"), f"the size of fill {number}"),
             at_least_zero(row.get("price"), f"the price of {number}"),
             order=text(row.get("order_id")), fee=decimal(row.get("fee_paid")),
@@ -398,19 +384,17 @@ class KrakenFutures(Dialect):
         asset = told_of(row.get("asset"), f"account log {number}")
         if asset == row.get("contract"):
             return None
-        at = instant(self.client.ccxt.parse8601(row.get("date")))
-        if number is None or at is None:
-            raise UnreadableError(f"account log {number}: it has no id or time")
         if LOG.get(word) == "funding":
-            amount = needed(row.get("realized_funding"), f"the funding of account log {number}")
+            amount = row.get("realized_funding")
         else:
             before, after = (
                 needed(row.get(it), f"{it} of account log {number}") for it in ("old_balance", "new_balance")
             )
             amount = after - before
-        kind = LOG.get(word) or ("rebate" if amount > 0 else "fee")
-        name = number if word in LOG else f"{word}:{number}"
-        return Flow(name, at, kind, amount, self._code(asset)) if amount else None
+        return ledger_flow(
+            word, LOG, f"account log {number}", number=number, at=self.client.ccxt.parse8601(row.get("date")),
+            amount=amount, currency=self._code(asset),
+        )  # fmt: skip
 
     def _code(self, asset: str) -> str:
         return str(self.client.ccxt.safe_currency_code(asset.upper()))

@@ -1,4 +1,4 @@
-"""What Kraken Futures says, in our terms, what it lets in, and what requests cost there."""
+"""Conversion of Kraken Futures' answers, with its limits and capabilities."""
 
 from __future__ import annotations
 
@@ -6,66 +6,37 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import Balance, FillCause, FlowKind
 from killswitch.model.venue import Cost, RateLimit, VenueDownError, VenueError
-from killswitch_ccxt.dialect import Row
 from killswitch_ccxt.equity import Wealth
-from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, rejected
-from killswitch_ccxt.numbers import UnreadableError, decimal, needed
+from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, each, rejected
+from killswitch_ccxt.numbers import Row, UnreadableError, decimal, needed
+from killswitch_ccxt.traits import capability_table, charge
 
 CODES: Final[Mapping[str, Meaning]] = {
-    "wouldNotReducePosition": rejected("already_flat"),
-    "insufficientAvailableFunds": rejected("insufficient_margin"),
-    "insufficientFunds": rejected("insufficient_margin"),
-    "INSUFFICIENT_MARGIN": rejected("insufficient_margin"),
-    "wouldCauseLiquidation": rejected("insufficient_margin"),
-    "maxPositionViolation": rejected("above_maximum"),
-    "selfFill": rejected("blocked_by_order"),
-    "tooManySmallOrders": rejected("blocked_by_order"),
-    "tooManyOrders": rejected("blocked_by_order"),
-    "outsidePriceCollar": rejected("price_band"),
-    "wouldIncreasePriceDislocation": rejected("price_band"),
-    "postWouldExecute": rejected("price_band"),
-    "iocWouldNotExecute": rejected("price_band"),
-    "marketSuspended": rejected("market_closed"),
-    "marketInactive": rejected("market_closed"),
-    "marketUnavailable": rejected("market_closed"),
-    "marketIsPostOnly": rejected("market_closed"),
-    "contractNotFound": rejected("market_closed"),
-    "clientOrderIdAlreadyExist": rejected("duplicate_client_order_id"),
-    # A size is exact by the venue's step when it is sent, and no minimum is told: what is wrong with it is not known.
-    "invalidSize": rejected("other"),
-    "invalidPrice": rejected("other"),
-    "invalidOrderType": rejected("other"),
-    "invalidSide": rejected("other"),
-    "clientOrderIdTooLong": rejected("other"),
-    "clientOrderIdTooBig": rejected("other"),
-    "clientOrderIdInvalid": rejected("other"),
-    "fixedLeverageTooHigh": rejected("other"),
-    "orderForEditNotAStop": rejected("other"),
-    "requiredArgumentMissing": rejected("other"),
-    "invalidArgument": rejected("other"),
-    "Json Parse Error": rejected("other"),
-    "orderForEditNotFound": GONE,
-    "notFound": GONE,
-    "filled": GONE,
-    "apiLimitExceeded": LIMITED,
-    "authenticationError": DENIED,
-    "accountInactive": DENIED,
-    "invalidAccount": DENIED,
-    "nonceBelowThreshold": DOWN,
-    "nonceDuplicate": DOWN,
-    "wouldProcessAfterSpecifiedTime": DOWN,
-    "Unavailable": DOWN,
-    "unavailable": DOWN,
-    "Server Error": UNKNOWN,
-    "Internal Server Error": UNKNOWN,
-    "unknownError": UNKNOWN,
-    # Said of an order that was sent, these are no refusals: it was taken, and what of it was filled is to be asked.
-    "cancelled": UNKNOWN,
-    "edited": UNKNOWN,
-}
+    **each(rejected("already_flat"), "wouldNotReducePosition"),
+    **each(rejected("insufficient_margin"), "insufficientAvailableFunds", "insufficientFunds", "INSUFFICIENT_MARGIN",
+        "wouldCauseLiquidation"),
+    **each(rejected("above_maximum"), "maxPositionViolation"),
+    **each(rejected("blocked_by_order"), "selfFill", "tooManySmallOrders", "tooManyOrders"),
+    **each(rejected("price_band"), "outsidePriceCollar", "wouldIncreasePriceDislocation", "postWouldExecute",
+        "iocWouldNotExecute"),
+    **each(rejected("market_closed"), "marketSuspended", "marketInactive", "marketUnavailable", "marketIsPostOnly",
+        "contractNotFound"),
+    **each(rejected("duplicate_client_order_id"), "clientOrderIdAlreadyExist"),
+    # A size is exact by the venue's step when it is sent, and no minimum is known: what is wrong with it is unknown.
+    **each(rejected("other"), "invalidSize", "invalidPrice", "invalidOrderType", "invalidSide", "clientOrderIdTooLong",
+        "clientOrderIdTooBig", "clientOrderIdInvalid", "fixedLeverageTooHigh", "orderForEditNotAStop",
+        "requiredArgumentMissing", "invalidArgument", "Json Parse Error"),
+    **each(GONE, "orderForEditNotFound", "notFound", "filled"),
+    **each(LIMITED, "apiLimitExceeded"),
+    **each(DENIED, "authenticationError", "accountInactive", "invalidAccount"),
+    **each(DOWN, "nonceBelowThreshold", "nonceDuplicate", "wouldProcessAfterSpecifiedTime", "Unavailable",
+        "unavailable"),
+    **each(UNKNOWN, "Server Error", "Internal Server Error", "unknownError",
+        # In the answer to a sent order these are no refusals: it was accepted, and its fills have to be queried.
+        "cancelled", "edited"),
+}  # fmt: skip
 STATES: Final = {
     "ENTERED_BOOK": "open", "TRIGGER_PLACED": "open", "FULLY_EXECUTED": "closed", "CANCELLED": "canceled",
     "REJECTED": "rejected", "TRIGGER_ACTIVATION_FAILURE": "rejected",
@@ -90,42 +61,31 @@ _TOLD_BY_FILLS: Final = frozenset({"covered liquidation", "settlement", "convers
 
 
 def is_trade(word: str) -> bool:
-    """Whether an entry of the account log is about what fills tell, or about one coin for another.
-
-    One that nobody knows here is a rebate or a fee, by its sign, with its name in the flow's id: so no loss hides as
-    money that somebody took out.
-    """
+    """Whether an entry of the account log is stated by fills, or converts one coin into another."""
     return word.startswith("futures ") or word in _TOLD_BY_FILLS
 
 
-def part(answer: Any, name: str, kind: type[Any]) -> Any:
-    """A field of an answer. UnreadableError where it is missing, or is something else."""
-    found = answer.get(name) if isinstance(answer, Mapping) else None
-    if not isinstance(found, kind):
-        raise UnreadableError(f"the answer has no {name}")
-    return found
-
-
 def wallet_of(contract: object) -> str:
-    """The wallet that a contract is held in: `PF_XBTUSD` in `flex`, `PI_XBTUSD` and `FI_XBTUSD_260327` in `fi_xbtusd`.
+    """The wallet that holds a contract: `PF_XBTUSD` in `flex`, `PI_XBTUSD` and `FI_XBTUSD_260327` in `fi_xbtusd`.
 
-    UnreadableError for a contract that is named in no known way: it may be of any wallet.
+    UnreadableError for another form of name: the contract may be in any wallet.
     """
     kind, _, rest = str(contract).lower().partition("_")
     pair = rest.partition("_")[0]
     if len(kind) != 2 or kind[0] not in "pf" or not pair:
-        raise UnreadableError(f"contract {contract!r} does not say by its name in which wallet it is held")
+        raise UnreadableError(f"the name of contract {contract!r} does not contain its wallet")
     return "flex" if kind[1] == "f" else f"f{kind[1]}_{pair}"
 
 
 def price_of(row: Row | None) -> Decimal | None:
-    """Of one unit, in dollars, as the flex wallet values it."""
+    """The price of one unit in USD, as the flex wallet values it."""
     quantity, value = (None, None) if row is None else (decimal(row.get("quantity")), decimal(row.get("value")))
     return value / quantity if quantity and value is not None else None
 
 
 def wallets_of(held: Mapping[str, Row], own: Decimal | None, currency: str) -> tuple[Balance, ...]:
-    """What is held of each currency, priced as the flex wallet values it; `own` is the account's currency in USD."""
+    """The balance of each currency, priced as the flex wallet values it; `own` is the price of the account's
+    currency in USD."""
     found = []
     for asset, row in sorted(held.items()):
         quantity, dollars = needed(row.get("quantity"), f"the quantity of {asset}"), price_of(row)
@@ -137,9 +97,9 @@ def wallets_of(held: Mapping[str, Row], own: Decimal | None, currency: str) -> t
 
 
 def single(row: Row, currency: str, held: str, wallet: str) -> Wealth:
-    """The worth of a single-collateral wallet, which is kept in `held`."""
+    """The equity of a single-collateral wallet in the currency `held`."""
     if held != currency:
-        raise UnreadableError(f"wallet {wallet} is kept in {held}, and the account in {currency}")
+        raise UnreadableError(f"wallet {wallet} is in {held}, and the account in {currency}")
     auxiliary, margin = row.get("auxiliary") or {}, row.get("marginRequirements") or {}
     equity = needed(auxiliary.get("pv"), f"the portfolio value of wallet {wallet}")
     balances = row.get("balances") or {}
@@ -152,19 +112,16 @@ def single(row: Row, currency: str, held: str, wallet: str) -> Wealth:
     )  # fmt: skip
 
 
-def found_order(number: Any, name: str, status: str | None, order: Row) -> dict[str, Any]:
-    """An order as ccxt would tell it."""
-    if status is None:
-        raise UnreadableError(f"order {name} has a state that is not known")
-    filled = decimal(order.get("filled"))
+def found_order(number: Any, name: str, status: str, order: Row) -> dict[str, Any]:
+    """An order under ccxt's names."""
     return {
-        "id": number, "clientOrderId": name, "status": status, "filled": filled,
+        "id": number, "clientOrderId": name, "status": status, "filled": decimal(order.get("filled")),
         "amount": needed(order.get("quantity"), f"the quantity of {name}"),
     }  # fmt: skip
 
 
 def event_of(row: Row) -> dict[str, Any] | None:
-    """What one event of the history says of its order."""
+    """The order of one event of the history; None for an event without an own order."""
     for kind, told in (row.get("event") or {}).items():
         status = EVENTS.get(kind)
         order = told.get("newOrder") or told.get("order") or told.get("newTrigger") or {}
@@ -178,14 +135,15 @@ def event_of(row: Row) -> dict[str, Any] | None:
 
 
 def name_of(row: Row) -> object:
-    """The client id of a fill or an order, if it has one."""
+    """The client order id of a fill or an order, if it has one."""
     return row.get("cliOrdId") or row.get("cli_ord_id")
 
 
 def refused_on_stream(message: Any) -> VenueError | None:
-    """An alert or an error. ccxt does not hear the one, and after the other asks for no challenge any more.
+    """The error of an alert or an error message. ccxt ignores alerts, and requests no challenge after an error.
 
-    Kraken gives a challenge to any key, and says the same of a wrong key, a wrong signature and a missing right.
+    Kraken issues a challenge for any key, and has one message for a wrong key, a wrong signature and a missing
+    permission.
     """
     if not isinstance(message, Mapping) or message.get("event") not in ("alert", "error"):
         return None
@@ -193,42 +151,36 @@ def refused_on_stream(message: Any) -> VenueError | None:
     if text.startswith("Already subscribed"):
         return None
     return VenueDownError(
-        f"Kraken Futures refuses what it was asked on the private stream: {text}; "
-        "if this comes at every try, key or secret are wrong, or the key may not use the WebSocket API"
+        f"Kraken Futures refuses a request on the private stream: {text}; "
+        "if it repeats, key or secret are wrong, or the key lacks the permission for the WebSocket API"
     )
 
 
 LIMITS: Final = (RateLimit("derivatives", 500, 10.0), RateLimit("history", 40, 600.0))
 """The venue's history pool is 100 in ten minutes; the account log takes 1 or 3 of it each 60 s, as much again while
-money moves, and two more when it begins to."""
+balances change, and two more at the first change."""
 COSTS: Final = (
-    Cost("snapshot", "derivatives", units=5), Cost("submit", "derivatives", units=10),
-    Cost("submit_batch", "derivatives", units=9, each=1), Cost("find_order", "derivatives", units=3),
-    Cost("find_order", "history", units=1), Cost("open_orders", "derivatives", units=2),
-    Cost("fills", "derivatives", units=5), Cost("fills", "history", units=1),
-    Cost("cancel", "derivatives", units=10), Cost("dead_man", "derivatives", units=25),
-)  # fmt: skip
-CAPABILITIES: Final = (
-    Capability("equity", "yes", "portfolio value of the flex wallet, in USD"),
-    Capability("positions", "yes", "the venue tells no notional, leverage or liquidation price"),
-    Capability("orders", "yes"),
-    Capability("trigger orders", "yes", "in the same list"),
-    Capability("fills", "yes", "the fee where the venue tells it"),
-    Capability("flows", "yes", "from the account log"),
-    Capability("prices", "yes"),
-    Capability("market orders", "yes", "the venue bounds them at 1% from the market"),
-    Capability("limit orders", "yes"),
-    Capability("reduce only", "yes"),
-    Capability("put back stops", "yes", "triggered by the mark"),
-    Capability("batch orders", "yes"),
-    Capability("close book", "no"),
-    Capability("position mode", "yes", "one way always"),
-    Capability("find by client id", "yes", "by the status; five seconds after its end by the history, a week back"),
-    Capability("dead man", "yes", "all orders of the account; disarm before maintenance"),
-    Capability("push", "yes"),
-    Capability("key rights", "no", "the venue does not tell"),
-    Capability("clock", "no"),
-    Capability("bars", "yes"),
-    Capability("sandbox", "yes", "demo-futures.kraken.com, with keys of its own"),
-    Capability("demo", "no"),
+    *charge("derivatives", snapshot=5, submit=10, find_order=3, open_orders=2, fills=5, cancel=10, dead_man=25),
+    Cost("submit_batch", "derivatives", units=9, each=1),
+    *charge("history", find_order=1, fills=1),
 )
+CAPABILITIES: Final = capability_table(
+    {
+        "equity": "yes, portfolio value of the flex wallet, in USD",
+        "positions": "yes, without notional, leverage and liquidation price, which the venue does not state",
+        "trigger orders": "yes, in the same list",
+        "fills": "yes, with the fee where the venue states it",
+        "flows": "yes, from the account log",
+        "market orders": "yes, the venue limits them to 1% from the market",
+        "put back stops": "yes, triggered by the mark",
+        "close book": "no",
+        "position mode": "yes, always one-way",
+        "find by client id": "yes, by its status until 5 s after its end, then by the history of one week",
+        "dead man": "yes, all orders of the account; disarm before maintenance",
+        "key rights": "no, the venue does not state it",
+        "clock": "no",
+        "sandbox": "yes, demo-futures.kraken.com, with keys of its own",
+        "demo": "no",
+    },
+    "orders", "prices", "limit orders", "reduce only", "batch orders", "push", "bars",
+)  # fmt: skip

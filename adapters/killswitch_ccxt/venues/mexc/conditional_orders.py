@@ -1,19 +1,17 @@
-"""MEXC's conditional orders, and lists that are read page by page.
+"""MEXC's conditional orders, and lists in pages.
 
-One that has triggered becomes another order, of the book, which is the one that is filled.
+A triggered order becomes another order, in the order book, which is the one that is filled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from killswitch.model.venue import OrderRequest
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Row
 from killswitch_ccxt.errors import GoneError
-from killswitch_ccxt.numbers import UnreadableError
+from killswitch_ccxt.numbers import Row, UnreadableError, every_page, object_at
 from killswitch_ccxt.venues.mexc.rows import executed_as, found_order, page_of, plan_order, plan_state, rows_of
 
 SAME_SECONDS: Final = 10_000
@@ -21,12 +19,12 @@ KEPT: Final = 7 * 86_400_000
 """Milliseconds for which the venue keeps a conditional order."""
 ALL_STATES: Final = "1,2,3,4,5"
 SENT: Final = 10_000
-"""How many names of orders are remembered."""
+"""Number of client order ids that are remembered."""
 
 
 @dataclass(slots=True)
 class Plan:
-    """A conditional order that this process sent: what it said, when (UTC ms), and its number where that is known."""
+    """A conditional order that this process sent: the request, its time (UTC ms), and its number once that is known."""
 
     request: OrderRequest
     sent_at: int
@@ -34,35 +32,35 @@ class Plan:
 
 
 class Plans:
-    """What one account's process sent, and what has become of the conditional orders among it."""
+    """The orders that this process sent for one account, and the status of the conditional ones."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._sent: dict[str, Plan] = {}
         """Client id → the conditional order sent with it."""
         self._plain: dict[str, None] = {}
-        """Client ids of orders that were not conditional."""
+        """Client order ids of orders that are not conditional."""
         self.unfilled: set[str] = set()
-        """Conditional orders that have not become orders of the book."""
+        """Conditional orders that have not become orders of the order book."""
 
     def __contains__(self, client_order_id: str) -> bool:
         return client_order_id in self._sent
 
     def sending(self, request: OrderRequest) -> Plan | None:
-        """Remember an order before it is sent; the plan, where it is a conditional one."""
+        """Record an order before it is sent; its record, where it is a conditional one."""
         name = request.client_order_id
         if request.trigger_price is not None:
-            return self._sent.setdefault(name, Plan(request, self._now()))
+            return self._sent.setdefault(name, Plan(request, self._client.now_ms()))
         self._plain[name] = None
         while len(self._plain) > SENT:
             self._plain.pop(next(iter(self._plain)))
         return None
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
-        """A conditional order of ours by its number, or by what it says, and what has become of it.
+        """Find a conditional order by its number, or by its content, with its current status.
 
-        None only where the venue lists none like it in any state. UnreadableError where one was taken and is not
-        listed, or where it may be one of several.
+        None only where the venue lists none like it in any state. UnreadableError where an accepted order is not
+        listed, or where several orders match.
         """
         plan = self._sent[client_order_id]
         rows = await self._since(symbol, plan.sent_at - SAME_SECONDS)
@@ -73,8 +71,8 @@ class Plans:
             like = [row for row in rows if str(row.get("id")) not in numbers and _same(row, symbol, plan.request)]
         if len(like) > 1 or (not like and plan.number is not None):
             raise UnreadableError(
-                f"{len(like)} plan orders are listed that may be {client_order_id}, "
-                f"of number {plan.number or 'unknown'}: nothing is known of it"
+                f"{len(like)} plan orders in the list may be {client_order_id}, "
+                f"with the number {plan.number or 'unknown'}: its status is unknown"
             )
         if not like:
             return None
@@ -88,49 +86,45 @@ class Plans:
                 "filled": 0}  # fmt: skip
 
     async def _executed(self, number: str, client_order_id: str) -> Row:
-        """The order of the book that a conditional one has become."""
+        """The order of the order book that a conditional one has become."""
         try:
             answer = await self._client.call("contractPrivateGetOrderGetOrderId", {"order_id": number})
         except GoneError as error:
-            raise UnreadableError(f"{client_order_id} was executed as order {number}, which is not there") from error
-        data = answer.get("data")
-        if not isinstance(data, Mapping):
-            raise UnreadableError(f"the venue says nothing of order {number}, as which {client_order_id} was executed")
-        return {**found_order(data), "clientOrderId": client_order_id}
+            raise UnreadableError(
+                f"{client_order_id} was executed as order {number}, which the venue does not have"
+            ) from error
+        return {**found_order(object_at(answer, "data")), "clientOrderId": client_order_id}
 
     async def none_unnamed(self, symbol: str, client_order_id: str) -> None:
-        """UnreadableError where an order that is not found by its name may be a conditional one.
+        """UnreadableError where an order that is not found by its client order id may be a conditional one.
 
-        It is none where this process sent it as another one, or where each that is listed is known by another name.
+        It is none where this process sent it as a plain order, or where every listed one has another client order id.
         """
         if client_order_id in self._plain:
             return
         numbers = {it.number for it in self._sent.values()}
-        rows = await self._since(symbol, self._now() - KEPT)
+        rows = await self._since(symbol, self._client.now_ms() - KEPT)
         unnamed = sorted(str(row.get("id")) for row in rows if str(row.get("id")) not in numbers)
         if unnamed:
             raise UnreadableError(
-                f"no order is named {client_order_id}, and it may be a plan order, which MEXC keeps no name of: "
-                f"{', '.join(unnamed[:5])}; look at them on its page"
+                f"no order has the client order id {client_order_id}; it may be a plan order, which MEXC stores "
+                f"without one: {', '.join(unnamed[:5])}; check them on the website"
             )
 
     async def _since(self, symbol: str, since: int) -> list[Row]:
-        """Conditional orders of a symbol made since (UTC ms), whatever became of them."""
+        """Conditional orders of a symbol that were created since (UTC ms), in any state."""
         asked = {
             "symbol": self._client.ccxt.market(symbol)["id"], "states": ALL_STATES, "start_time": since,
-            "end_time": self._now() + SAME_SECONDS,
+            "end_time": self._client.now_ms() + SAME_SECONDS,
         }  # fmt: skip
         rows = await every_row(self._client, "contractPrivateGetPlanorderListOrders", asked)
         return [
             row for row in rows if row.get("symbol") == asked["symbol"] and int(row.get("createTime") or since) >= since
         ]
 
-    def _now(self) -> int:
-        return int(self._client.now().timestamp() * 1000)
-
 
 def _same(row: Row, symbol: str, request: OrderRequest) -> bool:
-    """Whether a conditional order says what was sent."""
+    """Whether a conditional order has the content of a request."""
     order = plan_order(row, symbol)
     said = (order.side, order.position_side, order.amount, order.trigger_price)
     return said == (request.side, request.position_side, request.amount, request.trigger_price)
@@ -140,15 +134,15 @@ PAGE: Final = 100
 PAGES: Final = 20
 
 
-async def every_row(client: Client, method: str, asked: Mapping[str, Any]) -> list[Row]:
-    """Every row of a list. UnreadableError where it does not come to an end."""
-    found: list[Row] = []
-    for page in range(1, PAGES + 1):
-        rows = rows_of(await client.call(method, {**asked, "page_num": page, "page_size": PAGE}))
-        found += rows
-        if len(rows) < PAGE:
-            return found
-    raise UnreadableError(f"{method}: more than {PAGES * PAGE} rows")
+async def every_row(client: Client, method: str, asked: Row) -> list[Row]:
+    """Every row of a list. UnreadableError where the list does not end."""
+
+    async def page(number: int | None) -> tuple[list[Row], int | None]:
+        number = number or 1
+        rows = rows_of(await client.call(method, {**asked, "page_num": number, "page_size": PAGE}))
+        return rows, number + 1 if len(rows) >= PAGE else None
+
+    return await every_page(page, PAGES, method)
 
 
 async def back_to(client: Client, method: str, since: int, at: str) -> list[Row]:
@@ -156,10 +150,11 @@ async def back_to(client: Client, method: str, since: int, at: str) -> list[Row]
 
     UnreadableError where that is too far back.
     """
-    found: list[Row] = []
-    for page in range(1, PAGES + 1):
-        rows = page_of(await client.call(method, {"page_num": page, "page_size": PAGE}))
-        found += rows
-        if len(rows) < PAGE or int(rows[-1].get(at) or since) < since:
-            return found
-    raise UnreadableError(f"{method}: more than {PAGES * PAGE} rows since the last reading")
+
+    async def page(number: int | None) -> tuple[list[Row], int | None]:
+        number = number or 1
+        rows = page_of(await client.call(method, {"page_num": number, "page_size": PAGE}))
+        is_last = len(rows) < PAGE or int(rows[-1].get(at) or since) < since
+        return rows, None if is_last else number + 1
+
+    return await every_page(page, PAGES, method)

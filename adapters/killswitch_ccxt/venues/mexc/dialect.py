@@ -1,20 +1,19 @@
-"""MEXC's contract API v1. Orders carry their side as the venue's code, exact for each position mode."""
+"""MEXC's contract API v1. An order's side is a code of the venue, exact for each position mode."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
 from msgspec import structs
 
-from killswitch.model.inspection import Capability, KeyRights
+from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Balance, Fill, Flow, Order, Position, Side
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
-    Cost,
     FateUnknownError,
     OrderLife,
     OrderReport,
@@ -26,13 +25,13 @@ from killswitch.model.venue import (
 )
 from killswitch_ccxt import orders, positions
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Dialect, PositionMode, Row
+from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.equity import Wealth
 from killswitch_ccxt.errors import GoneError, row_error
 from killswitch_ccxt.fills import once
-from killswitch_ccxt.instruments import Quote, States, states_of
-from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive, told_of
-from killswitch_ccxt.parts import Ages
+from killswitch_ccxt.instruments import Quote, StateTable, quote_of
+from killswitch_ccxt.numbers import Row, UnreadableError, decimal, instant, needed, object_at, told_of
+from killswitch_ccxt.traits import Ages, capability_table, charge
 from killswitch_ccxt.venues.mexc.conditional_orders import Plans, back_to, every_row
 from killswitch_ccxt.venues.mexc.rows import (
     CODES,
@@ -51,74 +50,71 @@ from killswitch_ccxt.venues.mexc.rows import (
 )
 
 WEEK: Final = 2
-"""`executeCycle` of a conditional order: the longest that the venue keeps one is seven days."""
+"""`executeCycle` of a conditional order: seven days, the longest that the venue keeps one."""
+TICKER: Final = "bid1 ask1 lastPrice indexPrice fairPrice"
+"""Fields of a ticker, as `quote_of` takes them."""
 FAIR: Final = 2
 """`trend` of a conditional order: triggered by the fair price, which is the mark."""
 MOVES_BACK: Final = 12 * 3_600_000
-"""Milliseconds further back for which transfers and funding are read: they are told once, and may be written late."""
+"""Milliseconds by which requests for transfers and funding go back: the venue may write them late."""
 
 
 class Mexc(Dialect):
-    """A futures wallet of one settlement currency. Contracts that settle in another are another account."""
+    """One futures wallet of one settlement currency. Contracts that settle in another one are another account."""
 
     exchange = "mexc"
     more_options = ("batch_orders", "close_all")
     codes = CODES
     code_form = FORM
     limits = (
-        RateLimit("positions", 20, 2.0), RateLimit("order", 4, 2.0), RateLimit("batch", 1, 2.0),
-        RateLimit("close all", 4, 2.0), RateLimit("external", 20, 2.0), RateLimit("open orders", 20, 2.0),
-        RateLimit("deals", 20, 2.0), RateLimit("cancel", 20, 2.0),
+        *(RateLimit(name, 20, 2.0) for name in ("positions", "external", "open orders", "deals", "cancel")),
+        RateLimit("order", 4, 2.0), RateLimit("batch", 1, 2.0), RateLimit("close all", 4, 2.0),
     )  # fmt: skip
-    """Each route has a limit of its own; those that a reading asks more rarely are further from theirs."""
+    """Each endpoint has a limit of its own; rarely used ones are far from theirs."""
     costs = (
-        Cost("snapshot", "positions", units=1), Cost("submit", "order", units=1),
-        Cost("submit_batch", "batch", units=1), Cost("close_book", "close all", units=1),
-        Cost("find_order", "external", units=1), Cost("open_orders", "open orders", units=1),
-        Cost("fills", "deals", units=1), Cost("fills", "external", units=1), Cost("cancel", "cancel", units=1),
+        *charge("positions", snapshot=1), *charge("order", submit=1), *charge("batch", submit_batch=1),
+        *charge("close all", close_book=1), *charge("external", find_order=1, fills=1),
+        *charge("open orders", open_orders=1), *charge("deals", fills=1), *charge("cancel", cancel=1),
     )  # fmt: skip
     client_ids = ClientIdRule("plain", 32)
-    # How long MEXC remembers a name it does not say.
+    # MEXC does not document how long it remembers a client order id.
     order_life = OrderLife(always=10.0, names="open")
     batch = 50
-    """Where MEXC has allowed the account such requests, see `traits_for`."""
+    """Applies where MEXC has allowed the account such requests, see `traits_for`."""
     has_hedge_mode = True
+    instrument_states = StateTable(("state",), MARKETS, ("0", "1", "4"))
     streams = ("orders", "balance")
-    # Each route takes 600 a minute, half of which is readings; and symbols are asked for one by one.
+    # Each endpoint allows 600 requests a minute, half of them for snapshots; fills are requested by symbol.
     ages = Ages(orders=5.0, fills=15.0, flows=30.0, quotes=1.0, rows_hurried=10, fills_hurried=30)
     fills_need_symbol = True
-    tried = "wire level"
-    capabilities = (
-        Capability("equity", "yes", "of one settlement currency"),
-        Capability("positions", "yes"),
-        Capability("orders", "yes"),
-        Capability("trigger orders", "yes", "plan orders and the stops attached to positions"),
-        Capability("fills", "yes", "asked for each symbol that has moved"),
-        Capability("flows", "yes", "transfers and funding"),
-        Capability("prices", "yes"),
-        Capability("market orders", "yes", "where MEXC has them enabled for the key's account"),
-        Capability("limit orders", "yes"),
-        Capability("reduce only", "yes", "in hedge mode by the side code of a close"),
-        Capability("put back stops", "partly", "as plan orders, which the venue keeps for seven days"),
-        Capability("batch orders", "partly", "where MEXC has allowed them, so only with options: {batch_orders: true}"),
-        Capability("close book", "partly", "closes every settlement currency, so only with options: {close_all: true}"),
-        Capability("position mode", "yes"),
-        Capability("find by client id", "partly", "plan orders have none; they are known while the process lives"),
-        Capability("dead man", "no"),
-        Capability("push", "partly", "orders and assets; plan orders and attached stops are polled"),
-        Capability("key rights", "no", "the venue does not tell"),
-        Capability("clock", "yes"),
-        Capability("bars", "yes"),
-        Capability("sandbox", "no", "MEXC has none"),
-        Capability("demo", "no"),
-    )
+    tried = "a local server with its wire format"
+    capabilities = capability_table(
+        {
+            "equity": "yes, of one settlement currency",
+            "trigger orders": "yes, plan orders and the stops attached to positions",
+            "fills": "yes, fetched for each symbol that has changed",
+            "flows": "yes, transfers and funding",
+            "market orders": "yes, where MEXC has them enabled for the key's account",
+            "reduce only": "yes, in hedge mode by the side code of a close",
+            "put back stops": "partly, as plan orders, which the venue stores for seven days",
+            "batch orders": "partly, where MEXC has allowed them, so only with options: {batch_orders: true}",
+            "close book": "partly, closes every settlement currency, so only with options: {close_all: true}",
+            "find by client id": "partly, plan orders have none; they are known while the process runs",
+            "dead man": "no",
+            "push": "partly, orders and assets; plan orders and attached stops are polled",
+            "key rights": "no, the venue does not state it",
+            "sandbox": "no, MEXC has none",
+            "demo": "no",
+        },
+        "positions", "orders", "prices", "limit orders", "position mode", "clock", "bars",
+    )  # fmt: skip
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         super().__init__(client, spec)
         self._margins: dict[tuple[str, Side], tuple[int, int | None]] = {}
-        """Position → how its margin is kept (1 isolated, 2 cross) and its leverage, as read last."""
+        """Position → its margin mode (1 isolated, 2 cross) and its leverage, as fetched last."""
         self._lists: dict[str, str] = {}
-        """Order → the list that it was in when it was read last."""
+        """Order → the list that it was in at the last fetch."""
         self._plans = Plans(client)
 
     @classmethod
@@ -131,22 +127,22 @@ class Mexc(Dialect):
 
     @classmethod
     def refused_by(cls, message: Any) -> VenueError | None:
-        """ccxt hears neither what becomes of its login nor any error. MEXC gives them no codes, only words."""
+        """The refusal of a login or a request. ccxt ignores both. MEXC has no codes for them, only texts."""
         channel = message.get("channel") if isinstance(message, Mapping) else None
         if channel != "rs.error" and (channel != "rs.login" or message.get("data") == "success"):
             return None
         return VenueDownError(
-            f"MEXC refuses what it was asked on the private stream: {message.get('data')}; "
-            "if this comes at every try, key or secret are wrong, or the key is not allowed to trade contracts"
+            f"MEXC refuses a request on the private stream: {message.get('data')}; "
+            "if it repeats, key or secret are wrong, or the key lacks the permission to trade contracts"
         )
 
-    # Reading
+    # Snapshot
 
     async def wealth(self) -> Wealth:
         answer = await self.client.call("contractPrivateGetAccountAssets")
         row = next((it for it in rows_of(answer) if it.get("currency") == self.spec.currency), None)
         if row is None:
-            raise UnreadableError(f"the venue says nothing of {self.spec.currency}, the account's currency")
+            raise UnreadableError(f"the answer has no row of {self.spec.currency}, the account's currency")
         equity, profit = needed(row.get("equity"), "the equity"), decimal(row.get("unrealized"))
         wallet = None if profit is None else equity - profit
         return Wealth(
@@ -157,12 +153,12 @@ class Mexc(Dialect):
 
     async def positions(self) -> tuple[Position, ...]:
         rows = await self.client.call("fetch_positions")
-        # A row of a symbol without rules is kept: it must be told as malformed, and not be left out.
+        # A row of a symbol without rules is kept: it makes the answer malformed, and must not be omitted.
         mine = [it for it in rows if it.get("symbol") not in self.rules or self.concerns(self.rules[it["symbol"]])]
         for row in mine:
             _of_one_side(row)
-        for row in rows:
-            _of_a_known_coin(self.rules.get(row.get("symbol")), row.get("symbol"))
+        for symbol in {row.get("symbol") for row in rows} & self.rules.keys():
+            positions.settles(self.rules[symbol], symbol)
         found = positions.positions(mine, self.rules)
         self._margins = {
             (row["symbol"], row["side"]): (
@@ -212,38 +208,31 @@ class Mexc(Dialect):
         )
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        wanted = {self.client.ccxt.market(symbol)["id"]: symbol for symbol in symbols}
+        wanted = {self.id_of(symbol): symbol for symbol in symbols}
         if not wanted:
             return {}
         answer = await self.client.call("contractPublicGetTicker")
         return {
-            wanted[row["symbol"]]: Quote(
-                positive(row.get("bid1")), positive(row.get("ask1")), positive(row.get("lastPrice")),
-                positive(row.get("indexPrice")), positive(row.get("fairPrice")), instant(row.get("timestamp")),
-            )
+            wanted[row["symbol"]]: quote_of(row, TICKER, instant(row.get("timestamp")))
             for row in rows_of(answer)
             if row.get("symbol") in wanted
         }  # fmt: skip
-
-    async def states(self) -> States:
-        told = {symbol: str((rule.get("info") or {}).get("state")) for symbol, rule in self.rules.items()}
-        return states_of(told, MARKETS, ("0", "1", "4"))
 
     async def position_mode(self) -> PositionMode | None:
         told = str((await self.client.call("contractPrivateGetPositionPositionMode")).get("data"))
         return "hedge" if told == "1" else "one_way" if told == "2" else None
 
     async def rights(self) -> KeyRights:
-        return KeyRights(note="MEXC does not tell what a key may do; look at the key on its page")
+        return KeyRights(note="MEXC does not state the permissions of a key; check them on the website")
 
-    # Acting
+    # Orders
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         order = self._order(request, mode)
         plan = self._plans.sending(request)
         method = "contractPrivatePostOrderCreate" if plan is None else "contractPrivatePostPlanorderPlace"
         data = (await self.client.call(method, order, places=True)).get("data")
-        taken = _taken(data.get("orderId") if isinstance(data, Mapping) else data, request)
+        taken = self.taken({"id": data.get("orderId") if isinstance(data, Mapping) else data}, request)
         if plan is not None:
             plan.number = taken.id
         return taken
@@ -258,12 +247,11 @@ class Mexc(Dialect):
             await self.client.call("contractPrivatePostOrderSubmitBatch", plain, places=True) if plain else {"data": []}
         )
         told = {str(row.get("externalOid")): row for row in rows_of(answer)}
-        return [
-            self._in_batch(told.get(it.client_order_id), it)
-            if it.trigger_price is None
-            else await _one(lambda request=it: self.submit(request, mode))  # type: ignore[misc] # bound in the loop
+        sent = (
+            self._in_batch(told.get(it.client_order_id), it) if it.trigger_price is None else self.submit(it, mode)
             for it in requests
-        ]
+        )
+        return [await orders.outcome(it) for it in sent]
 
     async def close_book(self) -> None:
         await self.client.call("contractPrivatePostPositionCloseAll", changes=True)
@@ -271,16 +259,13 @@ class Mexc(Dialect):
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
         if client_order_id in self._plans:
             return await self._plans.find(symbol, client_order_id)
-        asked = {"symbol": self.client.ccxt.market(symbol)["id"], "external_oid": client_order_id}
+        asked = {"symbol": self.id_of(symbol), "external_oid": client_order_id}
         try:
             answer = await self.client.call("contractPrivateGetOrderExternalSymbolExternalOid", asked)
         except GoneError:
             await self._plans.none_unnamed(symbol, client_order_id)
             return None
-        data = answer.get("data")
-        if not isinstance(data, Mapping):
-            raise UnreadableError(f"the venue says neither that it has order {client_order_id} nor that it has none")
-        return found_order(data)
+        return found_order(object_at(answer, "data"))
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
         kept = self._lists.get(order_id, "plan" if conditional else "book")
@@ -289,7 +274,7 @@ class Mexc(Dialect):
             await self.client.call("contractPrivatePostStoporderCancel", [number], changes=True)
             return
         if kept == "plan":
-            row = {"symbol": self.client.ccxt.market(symbol)["id"], "orderId": order_id}
+            row = {"symbol": self.id_of(symbol), "orderId": order_id}
             answer = await self.client.call("contractPrivatePostPlanorderCancel", [row], changes=True)
         else:
             answer = await self.client.call("contractPrivatePostOrderCancel", [order_id], changes=True)
@@ -300,11 +285,10 @@ class Mexc(Dialect):
     # Parts
 
     def _order(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
-        ccxt = self.client.ccxt
         self.create_arguments(request, mode)
         margin, leverage = self._margins.get((request.symbol, request.position_side), (2, None))
         order: dict[str, Any] = {
-            "symbol": ccxt.market(request.symbol)["id"], "vol": number_of(request.amount), "openType": margin,
+            "symbol": self.id_of(request.symbol), "vol": number_of(request.amount), "openType": margin,
             "side": side_code(request.side, request.position_side, closes=request.reduce_only),
             "positionMode": 1 if mode == "hedge" else 2,
         }  # fmt: skip
@@ -322,19 +306,16 @@ class Mexc(Dialect):
             "triggerType": 1 if request.trigger_when == "rises" else 2,
         }  # fmt: skip
 
-    def _in_batch(self, row: Row | None, request: OrderRequest) -> OrderReport | VenueError:
+    async def _in_batch(self, row: Row | None, request: OrderRequest) -> OrderReport:
         if row is None:
-            return FateUnknownError(f"the answer to a batch says nothing of {request.client_order_id}")
+            raise FateUnknownError(f"the answer to a batch has no row of {request.client_order_id}")
         code = str(row.get("errorCode") or 0)
         if code != "0":
-            return row_error(self.verdicts(), (code,), f"{self.exchange}: {code} {row.get('errorMsg')}", order=row)
-        try:
-            return _taken(row.get("orderId"), request)
-        except UnreadableError as error:
-            return FateUnknownError(str(error))
+            raise row_error(self.verdicts(), (code,), f"{self.exchange}: {code} {row.get('errorMsg')}", order=row)
+        return self.taken({"id": row.get("orderId")}, request)
 
     async def _deals_of(self, symbol: str, since: int) -> tuple[Fill, ...]:
-        asked = {"symbol": self.client.ccxt.market(symbol)["id"], "start_time": since}
+        asked = {"symbol": self.id_of(symbol), "start_time": since}
         rows = await every_row(self.client, "contractPrivateGetOrderListOrderDeals", asked)
         return tuple(deal(row, symbol) for row in rows)
 
@@ -342,7 +323,7 @@ class Mexc(Dialect):
         return str(self.client.ccxt.safe_symbol(name, None, None, "swap"))
 
     def _ours(self, rows: Sequence[Row]) -> list[tuple[Row, str]]:
-        """Rows with the symbol that they are about, without those of another settlement currency."""
+        """Rows with their symbols, without those of another settlement currency."""
         named = [(row, self._symbol(told_of(row.get("symbol"), "the symbol of a row"))) for row in rows]
         return [
             (row, symbol)
@@ -351,32 +332,12 @@ class Mexc(Dialect):
         ]  # fmt: skip
 
 
-def _taken(number: Any, request: OrderRequest) -> OrderReport:
-    """The venue says that it took an order, and nothing of what became of it."""
-    said = {"id": number, "clientOrderId": request.client_order_id, "amount": request.amount}
-    return orders.report(said, request.symbol)
-
-
-def _of_a_known_coin(rule: Row | None, symbol: object) -> None:
-    """UnreadableError where a contract settles in a coin that it is not of: it may be one of the account's."""
-    if rule is not None and rule.get("settle") not in (rule.get("base"), rule.get("quote")):
-        raise UnreadableError(f"position {symbol}: the venue's rules do not say in what it settles")
-
-
 def _of_one_side(row: Row) -> None:
-    """UnreadableError where nobody can tell which way a position goes: ccxt takes every other word for a short one."""
+    """UnreadableError where the direction of a position is unknown: ccxt treats every other word as short."""
     info = row.get("info") or {}
     kind, held = str(info.get("positionType")), needed(info.get("holdVol"), f"the size of position {row.get('symbol')}")
     if kind not in ("1", "2") or held < 0:
         raise UnreadableError(f"position {row.get('symbol')}: {held} of the type {kind}")
-
-
-async def _one(send: Callable[[], Any]) -> OrderReport | VenueError:
-    try:
-        sent: OrderReport = await send()
-    except VenueError as error:
-        return error
-    return sent
 
 
 DIALECTS: Final[Mapping[str, type[Dialect]]] = {"mexc": Mexc}

@@ -1,4 +1,5 @@
-"""What MEXC's contract API says, in our terms. Sides are codes from 1 to 4; ccxt reads two of them, one wrongly."""
+"""Conversion of the answers of MEXC's contract API. Sides are codes from 1 to 4; ccxt reads two of them, one
+wrongly."""
 
 from __future__ import annotations
 
@@ -9,70 +10,46 @@ from typing import Any, Final
 
 from killswitch.model.order_type import order_type
 from killswitch.model.snapshot import Fill, FillCause, Flow, InstrumentState, Order, OrderSide, Side
-from killswitch_ccxt.dialect import Row
-from killswitch_ccxt.errors import CLOCK, DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, rejected
-from killswitch_ccxt.numbers import UnreadableError, above_zero, decimal, flag, instant, needed, positive, text, told_of
+from killswitch_ccxt.errors import CLOCK, DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, each, rejected
+from killswitch_ccxt.numbers import (
+    Row,
+    UnreadableError,
+    above_zero,
+    decimal,
+    flag,
+    identifier,
+    instant,
+    needed,
+    object_at,
+    one_of,
+    positive,
+    rows_at,
+    text,
+    time_of,
+    told_of,
+    total,
+    value_at,
+)
 
 FORM: Final = re.compile(r"[1-9]\d{2,4}")
-"""How MEXC writes a code."""
+"""The form of MEXC's codes."""
 CODES: Final[Mapping[str, Meaning]] = {
-    "2009": rejected("already_flat"),
-    "2008": rejected("blocked_by_order"),  # resting exits have frozen what is to be closed
-    "2036": rejected("blocked_by_order"),  # too many orders rest
-    "2016": rejected("above_maximum"),
-    "2025": rejected("above_maximum"),
-    "2028": rejected("above_maximum"),
-    "2031": rejected("above_maximum"),
-    "2038": rejected("above_maximum"),
-    "2003": rejected("price_band"),
-    "2004": rejected("price_band"),
-    "2007": rejected("price_band"),
-    "2032": rejected("price_band"),
-    "2033": rejected("price_band"),
-    "3004": rejected("price_band"),
-    "1001": rejected("market_closed"),
-    "1002": rejected("market_closed"),
-    "6001": rejected("market_closed"),
-    "6002": rejected("market_closed"),
-    "6005": rejected("market_closed"),
-    "2005": rejected("insufficient_margin"),
-    "2018": rejected("insufficient_margin"),
-    "603": rejected("duplicate_client_order_id"),
-    # A quantity is exact by the venue's step and above its minimum when it is sent: what is wrong is not known.
-    "2011": rejected("other"),
-    "2015": rejected("other"),
-    "600": rejected("other"),
-    "601": rejected("other"),
-    "2040": GONE,
-    "2041": GONE,
-    "5002": GONE,
-    "429": LIMITED,
-    "510": LIMITED,
-    "2037": LIMITED,
-    "401": DENIED,
-    "402": DENIED,
-    "403": DENIED,
-    "406": DENIED,
-    "506": DENIED,
-    "511": DENIED,
-    "602": DENIED,
-    "701": DENIED,
-    "702": DENIED,
-    "703": DENIED,
-    "704": DENIED,
-    "1000": DENIED,
-    "513": CLOCK,  # our clock is more than ten seconds away
-    "604": DOWN,
-    "801": DOWN,
-    "11444": DOWN,
-    "500": UNKNOWN,
-    "501": UNKNOWN,
-    "503": UNKNOWN,
-    "504": UNKNOWN,
-    "9999": UNKNOWN,
-    "20002": UNKNOWN,  # an internal error
-    "730000": UNKNOWN,  # the request failed, without a word why
-}
+    **each(rejected("already_flat"), 2009),
+    **each(rejected("blocked_by_order"), 2008, 2036),  # resting exits have frozen the position; too many resting orders
+    **each(rejected("above_maximum"), 2016, 2025, 2028, 2031, 2038),
+    **each(rejected("price_band"), 2003, 2004, 2007, 2032, 2033, 3004),
+    **each(rejected("market_closed"), 1001, 1002, 6001, 6002, 6005),
+    **each(rejected("insufficient_margin"), 2005, 2018),
+    **each(rejected("duplicate_client_order_id"), 603),
+    # A quantity is exact by the venue's step and above its minimum when it is sent: the cause of a refusal is unknown.
+    **each(rejected("other"), 2011, 2015, 600, 601),
+    **each(GONE, 2040, 2041, 5002),
+    **each(LIMITED, 429, 510, 2037),
+    **each(DENIED, 401, 402, 403, 406, 506, 511, 602, 701, 702, 703, 704, 1000),
+    **each(CLOCK, 513),  # our clock is more than ten seconds off
+    **each(DOWN, 604, 801, 11444),
+    **each(UNKNOWN, 500, 501, 503, 504, 9999, 20002, 730000),  # 20002: internal error; 730000: failed, no reason given
+}  # fmt: skip
 SIDES: Final[Mapping[str, tuple[OrderSide, Side, bool]]] = {
     "1": ("buy", "long", False), "2": ("buy", "short", True),
     "3": ("sell", "short", False), "4": ("sell", "long", True),
@@ -80,17 +57,17 @@ SIDES: Final[Mapping[str, tuple[OrderSide, Side, bool]]] = {
 """Code → side of the order, side of the position, whether it closes."""
 STATES: Final = {"1": "open", "2": "open", "3": "closed", "4": "canceled", "5": "rejected"}
 MARKETS: Final[Mapping[str, InstrumentState]] = {"2": "delisted", "3": "delisted"}
-"""State of a contract: 2 is delivered, 3 offline. 0 is open; 1 (being delivered) and 4 (paused) pass by themselves, and
-are what ccxt calls them: not active."""
+"""State of a contract: 2 is delivered, 3 offline. 0 is open; 1 (in delivery) and 4 (paused) are temporary, and ccxt
+reports them as not active."""
 PLAN_STATES: Final = {"1": "open", "2": "canceled", "3": "executed", "4": "expired", "5": "rejected"}
-"""Of a conditional order: one that was executed has become an order of the book."""
+"""States of a conditional order; an executed one has become an order of the order book."""
 CAUSES: Final[Mapping[str, FillCause]] = {"2": "liquidation", "4": "adl"}
-"""Of a deal's `category`."""
+"""`category` of a deal → cause of the fill."""
 TYPES: Final = {"1": "limit", "2": "limit", "3": "limit", "4": "limit", "5": "market", "6": "market"}
 
 
 def side_code(side: OrderSide, position_side: Side, *, closes: bool) -> int:
-    """1 opens a long, 2 closes a short, 3 opens a short, 4 closes a long."""
+    """The code of a side: 1 opens a long, 2 closes a short, 3 opens a short, 4 closes a long."""
     if side == "buy":
         return 2 if closes else 1
     return 4 if closes else 3
@@ -98,14 +75,11 @@ def side_code(side: OrderSide, position_side: Side, *, closes: bool) -> int:
 
 def sides(row: Row) -> tuple[OrderSide, Side, bool]:
     """Side of the order, side of the position, whether it closes."""
-    found = SIDES.get(_text(row.get("side")))
-    if found is None:
-        raise UnreadableError(f"order {row.get('orderId') or row.get('id')}: {row.get('side')!r} is no side")
-    return found
+    return one_of(SIDES, _text(row.get("side")), f"side of order {row.get('orderId') or row.get('id')}")
 
 
 def limit_order(row: Row, symbol: str) -> Order:
-    """A resting order of the order book."""
+    """An open order of the order book."""
     side, position_side, closes = sides(row)
     number = _id(row, "orderId")
     return Order(
@@ -117,7 +91,7 @@ def limit_order(row: Row, symbol: str) -> Order:
 
 
 def plan_order(row: Row, symbol: str) -> Order:
-    """A conditional order. The venue keeps no client id of one."""
+    """A conditional order. The venue stores no client order id of it."""
     side, position_side, closes = sides(row)
     number, kind = _id(row, "id"), TYPES.get(_text(row.get("orderType")))
     # 1 waits for a rise, 2 for a fall.
@@ -133,23 +107,20 @@ def plan_order(row: Row, symbol: str) -> Order:
 
 
 def plan_state(row: Row) -> str:
-    """What became of a conditional order."""
-    state = PLAN_STATES.get(_text(row.get("state")))
-    if state is None:
-        raise UnreadableError(f"plan order {_id(row, 'id')}: {row.get('state')!r} is no state")
-    return state
+    """The state of a conditional order."""
+    return one_of(PLAN_STATES, _text(row.get("state")), f"state of plan order {_id(row, 'id')}")
 
 
 def executed_as(row: Row) -> str:
-    """The order that a conditional one has become. UnreadableError where the venue does not say."""
+    """The order that a conditional one has become. UnreadableError where the venue does not state it."""
     number = _text(row.get("orderId"))
     if number in ("", "0"):
-        raise UnreadableError(f"plan order {_id(row, 'id')} was executed, and the venue does not say as which order")
+        raise UnreadableError(f"plan order {_id(row, 'id')} was executed, and the answer lacks the resulting order")
     return number
 
 
 def stop_orders(row: Row, symbol: str) -> Iterable[Order]:
-    """The stop and the target attached to a position: one row of the venue, up to two orders, cancelled together."""
+    """The stop and the target of a position: one row of the venue, up to two orders, cancelled together."""
     number = _id(row, "id")
     position_side: Side = "long" if _text(row.get("positionType")) == "1" else "short"
     amount = needed(row.get("vol"), f"the volume of stop {number}")
@@ -164,26 +135,23 @@ def stop_orders(row: Row, symbol: str) -> Iterable[Order]:
 
 
 def found_order(row: Row) -> dict[str, Any]:
-    """An order as ccxt would tell it; its fees are in the settlement currency, which is the account's."""
-    number, state = _id(row, "orderId"), STATES.get(_text(row.get("state")))
-    if state is None:
-        raise UnreadableError(f"order {number}: {row.get('state')!r} is no state")
-    fees = [decimal(row.get(name)) for name in ("takerFee", "makerFee")]
+    """An order under ccxt's names; its fees are in the settlement currency, which is the account's."""
+    number = _id(row, "orderId")
+    state = one_of(STATES, _text(row.get("state")), f"state of order {number}")
     return {
         "id": number, "clientOrderId": _name(row), "status": state, "amount": row.get("vol"),
         "filled": row.get("dealVol"), "average": row.get("dealAvgPrice"),
-        "fee": {"cost": None if None in fees else sum(fee for fee in fees if fee is not None)},
+        "fee": {"cost": total(decimal(row.get(name)) for name in ("takerFee", "makerFee"))},
     }  # fmt: skip
 
 
 def deal(row: Row, symbol: str) -> Fill:
-    """One fill, its fee included; `profit` is not taken, since nobody says whether fees are in it."""
+    """One fill with its fee; `profit` is not used, because it is not documented whether fees are in it."""
     side, position_side, _ = sides(row)
-    number, at = _id(row, "id"), instant(row.get("timestamp"))
-    if at is None:
-        raise UnreadableError(f"fill {number}: it has no time")
+    number = _id(row, "id")
     return Fill(
-        number, at, symbol, side, above_zero(row.get("vol"), f"the volume of fill {number}"),
+        number, time_of(row.get("timestamp"), f"fill {number}"), symbol, side,
+        above_zero(row.get("vol"), f"the volume of fill {number}"),
         above_zero(row.get("price"), f"the price of fill {number}"), order=_text(row.get("orderId")) or None,
         position_side=position_side, fee=decimal(row.get("fee")), fee_currency=_text(row.get("feeCurrency")) or None,
         cause=CAUSES.get(_text(row.get("category")), "trade"),
@@ -191,60 +159,49 @@ def deal(row: Row, symbol: str) -> Fill:
 
 
 def transfer(row: Row) -> Flow | None:
-    """Money moved into the futures wallet or out of it, at the moment when it was done; None while it is under way."""
+    """A transfer into the futures wallet or out of it, at the time of its completion; None while it is in progress."""
     if told_of(row.get("state"), "a transfer") != "SUCCESS":
         return None
     number = _id(row, "txid")
     at = max(filter(None, (instant(row.get("createTime")), instant(row.get("updateTime")))), default=None)
     sign = {"IN": 1, "OUT": -1}.get(_text(row.get("type")))
     if sign is None or at is None:
-        raise UnreadableError(f"transfer {number}: it has no direction or time")
+        raise UnreadableError(f"transfer {number} has no direction or no time")
     amount = needed(row.get("amount"), f"the amount of transfer {number}")
     return Flow(number, at, "transfer", sign * amount, told_of(row.get("currency"), f"transfer {number}"))
 
 
 def funding(row: Row, currency: str) -> Flow:
-    """What was paid or received for one position."""
-    number, at = _id(row, "id"), instant(row.get("settleTime"))
-    if at is None:
-        raise UnreadableError(f"funding {number}: it has no time")
+    """Funding paid or received for one position."""
+    number = _id(row, "id")
+    at = time_of(row.get("settleTime"), f"funding {number}")
     return Flow(f"f{number}", at, "funding", needed(row.get("funding"), f"the amount of funding {number}"), currency)
 
 
 def rows_of(answer: Any) -> list[Row]:
     """The rows of an answer. UnreadableError where it has none."""
-    data = answer.get("data") if isinstance(answer, Mapping) else None
-    if isinstance(data, Mapping) and "resultList" in data:
-        data = data["resultList"]
-    if not isinstance(data, list):
-        raise UnreadableError("the answer has no rows")
-    return data
+    data = value_at(answer, "data")
+    return rows_at(data, "resultList") if isinstance(data, Mapping) and "resultList" in data else rows_at(data)
 
 
 def page_of(answer: Any) -> list[Row]:
-    """Rows of a list that may be told as none at all."""
-    data = answer.get("data") if isinstance(answer, Mapping) else ""
-    if not isinstance(data, Mapping):
-        raise UnreadableError("the answer has no rows")
-    if data.get("resultList") is None and data.get("totalCount") == 0:
-        return []
-    return rows_of(answer)
+    """The rows of a list that may be empty."""
+    data = object_at(answer, "data")
+    is_empty = data.get("resultList") is None and data.get("totalCount") == 0
+    return [] if is_empty else rows_of(answer)
 
 
 def number_of(value: Decimal) -> int | float:
-    """As JSON wants it. Prices and volumes have few enough digits to be exact."""
+    """The number in the form of JSON. Prices and volumes have few enough digits to be exact."""
     return int(value) if value == value.to_integral_value() else float(value)
 
 
 def _id(row: Row, name: str) -> str:
-    number = _text(row.get(name))
-    if not number:
-        raise UnreadableError(f"a row without {name}")
-    return number
+    return identifier(row.get(name), f"a row with {name} {row.get(name)!r}")
 
 
 def _name(row: Row) -> str | None:
-    """The client's own id; one that begins with `_m_` the venue made up."""
+    """The client order id; None for one that begins with `_m_`, which the venue has assigned."""
     name = _text(row.get("externalOid"))
     return None if not name or name.startswith("_m_") else name
 

@@ -17,31 +17,29 @@ from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.equity import Wealth
-from killswitch_ccxt.errors import Meaning
-from killswitch_ccxt.instruments import Quote, States, quotes
-from killswitch_ccxt.numbers import UnreadableError, decimal, instant, positive, text
-from killswitch_ccxt.parts import Ages
-from killswitch_ccxt.response_capture import Answer
+from killswitch_ccxt.errors import Answer, Meaning
+from killswitch_ccxt.instruments import Quote, States, marks_of, quotes, with_maximum
+from killswitch_ccxt.numbers import Row, UnreadableError, decimal, instant, parsed, positive, rows_at, text, value_at
+from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.venues.okx import rows as okx_rows
 from killswitch_ccxt.venues.okx.codes import CAPABILITIES, CODES, COSTS, LIMITS, codes_in
 from killswitch_ccxt.venues.okx.orders import OkxActing
-from killswitch_ccxt.venues.okx.rows import Row
 
 PAGE: Final = 100
-"""Rows of one answer, at most."""
+"""Most rows of one answer."""
 PAGES: Final = 50
-"""Answers to one question, at most: 5,000 rows."""
+"""Most pages of one list: 5,000 rows."""
 ALGO_KINDS: Final = ("conditional,oco", "trigger", "move_order_stop", "iceberg", "twap")
-"""`ordType` of each question that algo orders are asked for with; only the first two kinds go together."""
+"""`ordType` of each request for algo orders; only the first two kinds are allowed together."""
 STATES: Final[Mapping[str, InstrumentState]] = {
     "live": "open", "suspend": "halted", "preopen": "halted", "test": "halted", "rebase": "halted",
     "post_only": "post_only", "settling": "halted", "expired": "delisted",
 }  # fmt: skip
-"""`state` of an instrument; of another word it is unknown."""
+"""`state` of an instrument → the state; another word is unknown."""
 
 
 class Okx(OkxActing):
-    """One trading account. Its ways are told in docs/venues/okx.md."""
+    """One trading account. docs/venues/okx.md describes its peculiarities."""
 
     exchange = "okx"
     keeps_rules = True
@@ -57,13 +55,12 @@ class Okx(OkxActing):
     ages = Ages(orders=5.0, fills=15.0, flows=20.0, quotes=10.0, states=300.0)
     capabilities: ClassVar[tuple[Capability, ...]] = CAPABILITIES
     has_hedge_mode = True
-    tried = "a venue on loopback with OKX's wire format, driven by ccxt's real client"
+    tried = "a local server with its wire format, through ccxt's client"
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         super().__init__(client, spec)
         self._dollars: Decimal | None = None
-        """US dollars for one of the account's currency."""
-        self._corrected: tuple[object, dict[str, Row]] = (None, {})
+        """The price of the account's currency in USD."""
 
     @classmethod
     def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
@@ -74,18 +71,18 @@ class Okx(OkxActing):
     def codes_of(cls, answer: Answer) -> Iterable[str]:
         return codes_in(answer)
 
-    @property
-    def rules(self) -> Mapping[str, Row]:
-        """With the maximum of a market order, which is far below that of a limit order, as the maximum of any."""
-        found = super().rules
-        if self._corrected[0] is not found:
-            self._corrected = (found, {symbol: _with_market_maximum(rule) for symbol, rule in found.items()})
-        return self._corrected[1]
+    def corrected_rule(self, rule: Row) -> Row:
+        """The rule with the maximum of a market order, which is far below that of a limit order, as the maximum of
+        any."""
+        if not rule.get("contract"):
+            return rule
+        return with_maximum(rule, value_at(rule, "info", "maxMktSz"), value_at(rule, "limits", "amount", "max"))
 
-    # Reading
+    # Snapshot
 
     async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
-        """By two questions at once. `account-position-risk` is one moment, and tells neither wallets nor marks."""
+        """Equity and positions by two concurrent requests. `account-position-risk` is of one moment, but has neither
+        wallets nor marks."""
         if self.spec.market == "spot":
             return await self.held()
         worth, rows = await asyncio.gather(self.wealth(), self.client.call("fetch_positions"))
@@ -95,18 +92,17 @@ class Okx(OkxActing):
         return worth, found
 
     async def wealth(self) -> Wealth:
-        answer = await self.client.call("private_get_account_balance")
-        account = okx_rows.only_row(answer, "balance")
+        account = okx_rows.only_row(await self.client.call("private_get_account_balance"))
         currency = self.spec.currency
         price = okx_rows.dollar_price(account, currency)
         if price is None and any(decimal(it.get("eq")) for it in account.get("details") or ()):
             index = await self.client.call("public_get_market_index_tickers", {"instId": f"{currency}-USD"})
-            price = positive(okx_rows.only_row(index, "index").get("idxPx"))
+            price = positive(okx_rows.only_row(index).get("idxPx"))
         self._dollars = price
         return okx_rows.wealth(account, currency, price, self.client.answered_at(account.get("uTime")))
 
     def _check(self, rows: Sequence[Row]) -> None:
-        """What the switch cannot close as it is makes the positions unknown, and says so."""
+        """UnreadableError for positions that cannot be closed as they are."""
         modes: dict[tuple[str, Side], str] = {}
         for row in rows:
             info = row.get("info") or {}
@@ -115,18 +111,18 @@ class Okx(OkxActing):
                 continue
             if info.get("instType") in ("OPTION", "MARGIN"):
                 kind = "an option" if info["instType"] == "OPTION" else "a spot margin position"
-                raise UnreadableError(f"{name} is {kind}, which is not read here: keep it in another sub-account")
+                raise UnreadableError(f"{name} is {kind}, which is not supported: move it to another sub-account")
             if info.get("posSide") == "long" and size < 0:
-                raise UnreadableError(f"position {name}: {size} contracts, and it calls itself long")
+                raise UnreadableError(f"position {name}: {size} contracts on the long side")
             side: Side = "short" if row.get("side") == "short" else "long"
             key = (str(row.get("symbol")), side)
             if key in modes:
-                raise UnreadableError(f"{name} is held cross and isolated at once: close one of the two by hand")
+                raise UnreadableError(f"{name} has a cross and an isolated position: close one of the two manually")
             modes[key] = str(info.get("mgnMode"))
         self.margin_modes = modes
 
     def refine_position(self, position: Position, info: Row) -> Position:
-        """ccxt's notional is in US dollars; money in another currency than the account's is not told as if it were."""
+        """The position without amounts that are not in the account's currency; ccxt's notional is in US dollars."""
         rule = self.rules[position.symbol]
         ours = info.get("ccy") in (self.spec.currency, None, "")
         rank = decimal(info.get("adl"))
@@ -150,29 +146,27 @@ class Okx(OkxActing):
             self._paged("private_get_trade_orders_pending", {}, "ordId"),
             *(self._paged("private_get_trade_orders_algo_pending", {"ordType": it}, "algoId") for it in ALGO_KINDS),
         )
-        parsed = self.client.ccxt.parse_orders
+        parse = self.client.ccxt.parse_orders
         waiting = [row for rows in algos for row in rows]
-        found = [okx_rows.plain_order(row, row["info"]) for row in okx_rows.parsed(parsed, plain)]
-        conditional = [
-            okx_rows.algo_order(row, row["info"], self.held_contracts) for row in okx_rows.parsed(parsed, waiting)
-        ]
+        found = [okx_rows.plain_order(row, row["info"]) for row in parsed(parse, plain)]
+        conditional = [okx_rows.algo_order(row, row["info"], self.held_contracts) for row in parsed(parse, waiting)]
         self.resting = {str(it["id"]): (False, str(it["info"]["instId"])) for it in found}
         self.resting |= {str(it["id"]): (True, str(it["info"]["instId"])) for it in conditional}
         return orders.resting([*found, *conditional])
 
     async def _paged(self, method: str, params: Mapping[str, Any], by: str) -> list[Row]:
-        """Every row of a list that comes in pages, newest first."""
+        """Every row of a list in pages, the newest first."""
         found, whole = await self._page(method, params, by, PAGES)
         if not whole:
             raise UnreadableError(f"{method}: more than {PAGE * PAGES} rows")
         return found
 
     async def _page(self, method: str, params: Mapping[str, Any], by: str, pages: int) -> tuple[list[Row], bool]:
-        """The rows of so many pages, and whether that is all of them."""
+        """The rows of a number of pages, and whether the list ends there."""
         found: list[Row] = []
         more: dict[str, Any] = {}
         for _ in range(pages):
-            rows = okx_rows.rows_of(await self.client.call(method, {**params, **more}), method)
+            rows = rows_at(await self.client.call(method, {**params, **more}), "data")
             found.extend(rows)
             if len(rows) < PAGE:
                 return found, True
@@ -183,8 +177,8 @@ class Okx(OkxActing):
         return self._as_fills(await self._paged("private_get_trade_fills", {"begin": since}, "billId"))
 
     def _as_fills(self, rows: Sequence[Row]) -> tuple[Fill, ...]:
-        trades = okx_rows.parsed(self.client.ccxt.parse_trades, rows)
-        # Numbers of trades are counted for each instrument by itself; those of bills are not.
+        trades = parsed(self.client.ccxt.parse_trades, rows)
+        # Trades are numbered by instrument; bills are not.
         named = ({**row, "id": row["info"].get("billId")} for row in trades)
         return fills.fills(named, self.refine_fill)
 
@@ -203,12 +197,12 @@ class Okx(OkxActing):
         )
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
-        params = {"instId": self.rules[symbol]["id"], "ordId": order_id}
+        params = {"instId": self.id_of(symbol), "ordId": order_id}
         found = self._as_fills(await self._paged("private_get_trade_fills", params, "billId"))
         return fills.of_order(found, order_id)
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
-        """All bills, in one question; of an account that trades so much that they are many, those of each kind."""
+        """All bills by one request; for an account with many trades, the bills of each kind of flow."""
         bills, whole = await self._page("private_get_account_bills", {"begin": since}, "billId", okx_rows.BUSY)
         if not whole:
             for kind in okx_rows.FLOW_TYPES:
@@ -217,7 +211,7 @@ class Okx(OkxActing):
         return okx_rows.flows({row.get("billId"): row for row in bills}.values())
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """ccxt asks for the kind of the first symbol only."""
+        """Quotes by one request for each kind of contract: ccxt requests that of the first symbol only."""
         kinds: dict[str, list[str]] = {}
         for symbol in symbols:
             kinds.setdefault(str(self.rules[symbol].get("type")), []).append(symbol)
@@ -225,35 +219,36 @@ class Okx(OkxActing):
         return {symbol: quote for answer in answers for symbol, quote in quotes(answer).items()}
 
     async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """Mark, index and last at once: each kind of contract, and each currency of an index, is one question."""
-        rules = {symbol: self.rules[symbol] for symbol in symbols}
-        kinds = sorted({okx_rows.kind_of(rule) for rule in rules.values()})
-        quoted = sorted({okx_rows.index_of(rule).rpartition("-")[2] for rule in rules.values()})
-        call = self.client.call
-        answers = await asyncio.gather(
-            *(call("public_get_public_mark_price", {"instType": kind}) for kind in kinds if kind != "SPOT"),
-            *(call("public_get_market_tickers", {"instType": kind}) for kind in kinds),
-            *(call("public_get_market_index_tickers", {"quoteCcy": currency}) for currency in quoted),
+        """Mark, index and last price by concurrent requests: one for each kind of contract, and each currency of an
+        index."""
+        quoted = sorted({okx_rows.index_of(self.rules[symbol]).rpartition("-")[2] for symbol in symbols})
+        kinds = self._kinds_of(symbols)
+        return await self._prices(
+            symbols,
+            *(("public_get_public_mark_price", {"instType": kind}) for kind in kinds if kind != "SPOT"),
+            *(("public_get_market_tickers", {"instType": kind}) for kind in kinds),
+            *(("public_get_market_index_tickers", {"quoteCcy": currency}) for currency in quoted),
         )
-        return okx_rows.prices(rules, [row for answer in answers for row in okx_rows.rows_of(answer, "prices")])
 
     async def marks(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
         if self.spec.market == "spot":
             return await super().marks(symbols)
-        rules = {symbol: self.rules[symbol] for symbol in symbols}
-        kinds = sorted({okx_rows.kind_of(rule) for rule in rules.values()})
-        answers = await asyncio.gather(
-            *(self.client.call("public_get_public_mark_price", {"instType": kind}) for kind in kinds)
-        )
-        rows = [row for answer in answers for row in okx_rows.rows_of(answer, "marks")]
-        return {symbol: it.mark for symbol, it in okx_rows.prices(rules, rows).items() if it.mark is not None}
+        asked = (("public_get_public_mark_price", {"instType": kind}) for kind in self._kinds_of(symbols))
+        return marks_of(await self._prices(symbols, *asked))
+
+    def _kinds_of(self, symbols: Sequence[str]) -> list[str]:
+        return sorted({okx_rows.kind_of(self.rules[symbol]) for symbol in symbols})
+
+    async def _prices(self, symbols: Sequence[str], *asked: tuple[str, Row]) -> dict[str, Quote]:
+        """Prices by several concurrent requests, each a method and its params."""
+        answers = await self.call_all(*asked)
+        rows = [row for answer in answers for row in rows_at(answer, "data")]
+        return okx_rows.prices({symbol: self.rules[symbol] for symbol in symbols}, rows)
 
     async def states(self) -> States:
         kinds = ("SPOT",) if self.spec.market == "spot" else ("SWAP", "FUTURES")
-        answers = await asyncio.gather(
-            *(self.client.call("public_get_public_instruments", {"instType": kind}) for kind in kinds)
-        )
-        told = {row.get("instId"): row.get("state") for it in answers for row in okx_rows.rows_of(it, "instruments")}
+        answers = await self.call_all(*(("public_get_public_instruments", {"instType": kind}) for kind in kinds))
+        told = {row.get("instId"): row.get("state") for it in answers for row in rows_at(it, "data")}
         found: dict[str, InstrumentState | None] = {}
         for symbol, rule in self.rules.items():
             name = rule["id"]
@@ -261,17 +256,17 @@ class Okx(OkxActing):
         return found
 
     async def position_mode(self) -> PositionMode | None:
-        told = okx_rows.only_row(await self.client.call("private_get_account_config"), "account").get("posMode")
+        told = okx_rows.only_row(await self.client.call("private_get_account_config")).get("posMode")
         if self.spec.market == "spot":
             return "one_way"
         return "hedge" if told == "long_short_mode" else "one_way" if told == "net_mode" else None
 
-    # Being asked about
+    # Inspection
 
     async def rights(self) -> KeyRights:
-        config = okx_rows.only_row(await self.client.call("private_get_account_config"), "account")
+        config = okx_rows.only_row(await self.client.call("private_get_account_config"))
         if "perm" not in config:
-            return KeyRights(note="the venue does not tell what the key may do")
+            return KeyRights(note="the venue does not state the permissions of the key")
         may = {word.strip() for word in str(config["perm"]).split(",")}
         bound = bool(config.get("ip"))
         ends = not bound and bool(may & {"trade", "withdraw"})
@@ -283,15 +278,6 @@ class Okx(OkxActing):
             bound_to_addresses=bound,
             note="bound to no address: OKX deletes such a key after 14 days without use" if ends else "",
         )
-
-
-def _with_market_maximum(rule: Row) -> Row:
-    most = positive((rule.get("info") or {}).get("maxMktSz")) if rule.get("contract") else None
-    amounts = (rule.get("limits") or {}).get("amount") or {}
-    limit = positive(amounts.get("max"))
-    if most is None or (limit is not None and limit <= most):
-        return rule
-    return {**rule, "limits": {**rule["limits"], "amount": {**amounts, "max": most}}}
 
 
 DIALECTS: Final[Mapping[str, type[Dialect]]] = {"okx": Okx}

@@ -1,4 +1,4 @@
-"""Acting at OKX: placing, finding and cancelling orders, plain ones and algo orders, and its dead-man timer."""
+"""Orders at OKX: placing, finding and cancelling plain and algo orders, and the dead-man timer."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.snapshot import Side
-from killswitch.model.venue import AccountSpec, MalformedAnswerError, OrderReport, OrderRequest, VenueError
+from killswitch.model.venue import AccountSpec, OrderReport, OrderRequest, VenueError
+from killswitch_ccxt import orders
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Dialect, PositionMode
+from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
 from killswitch_ccxt.errors import GoneError, row_error
-from killswitch_ccxt.numbers import UnreadableError
+from killswitch_ccxt.numbers import Row, UnreadableError, rows_at
 from killswitch_ccxt.response_capture import sent_with
 from killswitch_ccxt.venues.okx import rows as okx_rows
 from killswitch_ccxt.venues.okx.codes import said
-from killswitch_ccxt.venues.okx.rows import Row
 
 REMEMBERED: Final = 5000
-"""How many names of orders that were sent are remembered."""
+"""Number of client order ids that are remembered."""
 
 
 class OkxActing(Dialect):
-    """What is done at OKX, with what reading has learnt of the account."""
+    """The part of OKX's dialect that sends orders, with what the last snapshots showed."""
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         super().__init__(client, spec)
@@ -31,12 +31,12 @@ class OkxActing(Dialect):
         """`mgnMode` of each position: an order in the other mode would open a second position."""
         self.held_contracts: dict[tuple[str, Side], Decimal] | None = None
         self.resting: dict[str, tuple[bool, str]] = {}
-        """Id of each resting order that was seen → whether it is an algo order, and OKX's id of its instrument."""
+        """Id of each open order that was fetched → whether it is an algo order, and OKX's id of its instrument."""
         self.sent: dict[str, bool] = {}
-        """Name of each order that was sent lately → whether it is an algo order: the other list need not be asked."""
+        """Client order id of each recent order → whether it is an algo order, so that only one list is searched."""
 
     def order_params(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
-        """In long/short mode the side of the position guards; in net mode reduce-only does."""
+        """In long/short mode the position side protects against an opening order; in net mode reduce-only does."""
         params: dict[str, Any] = {"clientOrderId": request.client_order_id}
         if self.spec.market == "spot":
             params["tdMode"] = "cash"
@@ -50,7 +50,7 @@ class OkxActing(Dialect):
         if request.time_in_force == "ioc" and request.type == "limit":
             params["timeInForce"] = "IOC"
         if request.trigger_price is not None:
-            half = "sl" if (request.side == "sell") is (request.trigger_when == "falls") else "tp"
+            half = "sl" if is_stop(request) else "tp"
             params[{"sl": "stopLossPrice", "tp": "takeProfitPrice"}[half]] = request.trigger_price
             params |= {"algoClOrdId": request.client_order_id, f"{half}TriggerPxType": "mark"}
         return params
@@ -60,25 +60,26 @@ class OkxActing(Dialect):
         self._sends(request)
         with sent_with(self._headers(request)):
             row = await self.client.call("create_order", *arguments, places=True)
-        return self._taken(request, row.get("info") or {})
+        return self.taken(row.get("info") or {}, request)
 
-    def _taken(self, request: OrderRequest, info: Row) -> OrderReport:
-        """The report of an order that was taken; the error that its row means where it was not."""
+    def taken(self, info: Row, request: OrderRequest) -> OrderReport:
+        """The report of an accepted order; the error of its row where it was refused."""
         self._raise_refused(info, order=info)
         conditional = request.trigger_price is not None
         number = info.get("algoId" if conditional else "ordId")
         name = info.get("algoClOrdId" if conditional else "clOrdId")
         if not number or name not in (request.client_order_id, None, ""):
-            raise UnreadableError(f"sent order {request.client_order_id}, told of {name} with id {number}")
-        self.resting[str(number)] = (conditional, self.rules[request.symbol]["id"])
+            raise UnreadableError(f"sent order {request.client_order_id}, the answer is about {name} with id {number}")
+        self.resting[str(number)] = (conditional, self.id_of(request.symbol))
         return OrderReport(str(number), request.client_order_id, request.symbol, "open", request.amount, Decimal(0))
 
     async def submit_batch(
         self, requests: Sequence[OrderRequest], mode: PositionMode
     ) -> Sequence[OrderReport | VenueError]:
-        """Conditional orders have no batch, and go one by one; what a row says is told for that row alone."""
+        """Send several orders; conditional ones have no batch and go one by one. A row decides about its own order
+        alone."""
         if any(it.trigger_price is not None for it in requests):
-            return [await _outcome(self.submit(it, mode)) for it in requests]
+            return [await orders.outcome(self.submit(it, mode)) for it in requests]
         rows = []
         for request in requests:
             symbol, kind, side, amount, price, params = self.create_arguments(request, mode)
@@ -87,17 +88,18 @@ class OkxActing(Dialect):
         try:
             with sent_with(self._headers(*requests)):
                 answer = await self.client.call("private_post_trade_batch_orders", rows, places=True)
-            data = okx_rows.rows_of(answer, "orders")
+            data = rows_at(answer, "data")
         except VenueError as error:
             data = _rows_refused(error)
             if len(data) != len(requests):
                 raise
         if len(data) != len(requests):
             raise UnreadableError(f"{len(data)} answers to {len(requests)} orders")
-        return [self._row_outcome(request, info) for request, info in zip(requests, data, strict=True)]
+        pairs = zip(requests, data, strict=True)
+        return [await orders.outcome(self._row_taken(request, info)) for request, info in pairs]
 
     def _headers(self, *requests: OrderRequest) -> dict[str, str]:
-        """Algo orders know no time at which they are to be refused."""
+        """The deadline of the orders; algo orders have none."""
         deadline = self.deadline_of(*(it for it in requests if it.trigger_price is None))
         return {} if deadline is None else {"expTime": str(deadline)}
 
@@ -106,16 +108,12 @@ class OkxActing(Dialect):
         while len(self.sent) > REMEMBERED:
             self.sent.pop(next(iter(self.sent)))
 
-    def _row_outcome(self, request: OrderRequest, info: Row) -> OrderReport | VenueError:
-        try:
-            return self._taken(request, info)
-        except VenueError as error:
-            return error
-        except UnreadableError as error:
-            return MalformedAnswerError(str(error))
+    async def _row_taken(self, request: OrderRequest, info: Row) -> OrderReport:
+        return self.taken(info, request)
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
-        """Among plain orders, then among algo orders; one that a stop has sent is told under the stop's name."""
+        """Search plain orders, then algo orders; an order that a stop has sent is reported under the stop's client
+        order id."""
         name = {"clientOrderId": client_order_id}
         conditional = self.sent.get(client_order_id)
         if conditional is not True:
@@ -136,9 +134,9 @@ class OkxActing(Dialect):
         return okx_rows.algo_order(row, info, self.held_contracts)
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
-        """Where the order is, is known from the list that it was in; of one never seen, both ways are tried."""
+        """Cancel an order in the list where it was seen; one that was never seen in both."""
         known, name = self.resting.get(order_id, (True if conditional else None, ""))
-        name = name or self.rules[symbol]["id"]
+        name = name or self.id_of(symbol)
         if known is not True:
             try:
                 order = {"instId": name, "ordId": order_id}
@@ -152,18 +150,18 @@ class OkxActing(Dialect):
         self._cancelled(await self.client.call("private_post_trade_cancel_algos", algo, changes=True))
 
     def _cancelled(self, answer: Any) -> None:
-        """An answer that calls itself good may hold a row that was refused."""
-        self._raise_refused(okx_rows.only_row(answer, "cancelled order"))
+        """Raise the error of a refused row in a successful answer."""
+        self._raise_refused(okx_rows.only_row(answer))
 
     def _raise_refused(self, row: Row, *, order: Row | None = None) -> None:
-        """The error that a row means unless its code says that it was done. `order`: as `row_error` has it."""
+        """Raise the error of a row unless its code is a success. `order`: as in `row_error`."""
         code = row.get("sCode")
         if code != "0":
             words = str(row.get("sMsg") or "")
             raise row_error(self.verdicts(), said(code, words), f"okx {code}: {words}", order=order)
 
     async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
-        """Whole seconds, from 10 to 120; any other number stops nothing, so it is brought into that range."""
+        """Start the timer with whole seconds from 10 to 120: any other number has no effect."""
         whole = min(120, max(10, int(seconds)))
         await self.client.call("private_post_trade_cancel_all_after", {"timeOut": str(whole)}, changes=True)
 
@@ -172,7 +170,7 @@ class OkxActing(Dialect):
 
 
 def _rows_refused(error: VenueError) -> list[Row]:
-    """The rows of a batch of which every order was refused: ccxt raises the first of them for all."""
+    """The rows of a batch of which every order was refused: ccxt raises the first refusal for all."""
     text = str(error.__cause__ or "")
     try:
         body = json.loads(text[text.index("{") :])
@@ -180,13 +178,3 @@ def _rows_refused(error: VenueError) -> list[Row]:
         return []
     data = body.get("data") if isinstance(body, dict) and body.get("code") in ("1", "2") else None
     return [it for it in data if isinstance(it, dict) and it.get("sCode")] if isinstance(data, list) else []
-
-
-async def _outcome(sending: Any) -> OrderReport | VenueError:
-    try:
-        report: OrderReport = await sending
-    except VenueError as error:
-        return error
-    except UnreadableError as error:
-        return MalformedAnswerError(str(error))
-    return report

@@ -1,23 +1,36 @@
-"""OKX's own rows: worth in several currencies, algo orders, and bills that are flows."""
+"""Conversion of OKX's own rows: equity in several currencies, algo orders, and bills that are flows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final
 
-from killswitch.model.snapshot import Balance, FillCause, Flow, FlowKind, Rate, Side
-from killswitch_ccxt.equity import Wealth, by_asset, from_dollars, unrealized_of, worth_of
-from killswitch_ccxt.instruments import Quote
-from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, not_negative, positive, told_of
+from msgspec import structs
 
-Row = Mapping[str, Any]
+from killswitch.model.snapshot import Balance, FillCause, Flow, FlowKind, Side
+from killswitch_ccxt.equity import Wealth, by_asset, from_dollars, in_own, rates_in_dollars, unrealized_of, worth_of
+from killswitch_ccxt.fills import ledger_flow
+from killswitch_ccxt.instruments import Quote, quote_of
+from killswitch_ccxt.numbers import (
+    Row,
+    UnreadableError,
+    decimal,
+    instant,
+    needed,
+    not_negative,
+    positive,
+    rows_at,
+    told_of,
+)
+
 ZERO: Final = Decimal(0)
 ROUNDED: Final = Decimal("1e-6")
-"""The share of a total by which the sum of its parts may differ from it, for rounding."""
+"""The difference between a total and the sum of its parts, as a share of the total, that counts as rounding."""
 UNSEEN: Final = ("stgyEq", "spotCopyTradingEq", "smtSyncEq")
-"""What bots and copied traders hold of a currency: it is in the equity, and not among the positions."""
+"""Fields of what bots and copied traders hold of a currency: it is in the equity, and not among the positions."""
 _CAUSES: Final[Mapping[str, FillCause]] = {
     **dict.fromkeys(("100", "101", "102", "103", "104", "105", "106", "107"), "liquidation"),
     **dict.fromkeys(("125", "126", "127", "128"), "adl"),
@@ -29,32 +42,16 @@ _STATES: Final = {"live": "open", "effective": "closed", "partially_effective": 
                   "order_failed": "rejected", "partially_failed": "open", "pause": "open"}  # fmt: skip
 
 
-def only_row(answer: Any, what: str) -> Row:
+def only_row(answer: Any) -> Row:
     """The one row of an answer."""
-    data = answer.get("data") if isinstance(answer, Mapping) else None
-    if not isinstance(data, list) or not data or not isinstance(data[0], Mapping):
-        raise UnreadableError(f"the venue's answer holds no {what}")
-    return data[0]
-
-
-def rows_of(answer: Any, what: str) -> list[Row]:
-    """All rows of an answer."""
-    data = answer.get("data") if isinstance(answer, Mapping) else None
-    if not isinstance(data, list) or not all(isinstance(it, Mapping) for it in data):
-        raise UnreadableError(f"the venue's answer holds no list of {what}")
-    return data
-
-
-def parsed(parse: Callable[[list[Row]], list[Row]], rows: Sequence[Row]) -> list[Row]:
-    """What ccxt makes of raw rows. UnreadableError where it stumbles over one."""
-    try:
-        return parse(list(rows))
-    except Exception as error:
-        raise UnreadableError(f"ccxt cannot read the venue's rows: {type(error).__name__}: {error}") from error
+    rows = rows_at(answer, "data")
+    if not rows:
+        raise UnreadableError("the answer has no row in data")
+    return rows[0]
 
 
 def dollar_price(account: Row, currency: str) -> Decimal | None:
-    """US dollars for one of `currency`, as OKX itself reckons; None where the account has no row of it."""
+    """OKX's own price of `currency` in USD; None where the account has no row of it."""
     if currency == "USD":
         return Decimal(1)
     for detail in account.get("details") or ():
@@ -66,10 +63,11 @@ def dollar_price(account: Row, currency: str) -> Decimal | None:
 
 
 def _of_positions(own: Row, *, isolated: bool) -> Decimal | None:
-    """What positions hold of the currency: the initial margin, where the account's mode tells one, without orders'.
+    """The margin of positions in the currency: the initial margin, where the account's mode has one, without that of
+    orders.
 
-    In the other modes, and beside isolated positions, of which it knows nothing, all that is frozen without orders'.
-    None where it cannot be told from what orders or bots hold.
+    In the other modes, and beside isolated positions, which it excludes, all frozen margin without that of orders. None
+    where it cannot be separated from that of orders or bots.
     """
     told, orders = None if isolated else decimal(own.get("imr")), decimal(own.get("ordFrozen"))
     frozen = decimal(own.get("frozenBal")) if told is None else told
@@ -80,16 +78,16 @@ def _of_positions(own: Row, *, isolated: bool) -> Decimal | None:
 
 
 def _without_orders(account: Row) -> Decimal | None:
-    """The account's initial margin in US dollars, less what orders hold of it; None where one of them is not told."""
+    """The account's initial margin in US dollars without that of orders; None where one of them is missing."""
     margin, orders = not_negative(decimal(account.get("imr"))), decimal(account.get("ordFroz"))
     return margin if not margin else None if orders is None else max(margin - orders, ZERO)
 
 
 def wealth(account: Row, currency: str, price: Decimal | None, as_of: datetime | None = None) -> Wealth:
-    """The worth of the trading account, with its parts from the same answer.
+    """The equity of the trading account, with its parts from the same answer.
 
-    Where all that is held is `currency`, its own figures, exactly. Otherwise the totals, which OKX gives in US dollars,
-    at `price` dollars for one of `currency`. UnreadableError where that price is not known.
+    Where the account holds only `currency`, the figures of that currency, exactly. Otherwise the totals, which OKX
+    states in US dollars, at the `price` of `currency` in USD. UnreadableError where that price is unknown.
     """
     listed = by_asset(account.get("details"), "ccy")
     details = [it for asset, it in listed.items() if needed(it.get("eq"), f"the equity in {asset}")]
@@ -98,17 +96,14 @@ def wealth(account: Row, currency: str, price: Decimal | None, as_of: datetime |
     isolated = any(decimal(it.get("isoEq")) for it in details)
     dollars = needed(account.get("totalEq"), "the account's total equity")
     if not details and dollars:
-        raise UnreadableError(f"the venue tells a total of {dollars} USD and names nothing that it is made of")
+        raise UnreadableError(f"the answer has a total equity of {dollars} USD and no balance")
     is_alone = all(it.get("ccy") == currency for it in details)
 
-    def worth(dollars: Any) -> Decimal | None:
-        found = decimal(dollars)
-        return None if found is None else from_dollars(found, price, currency)
-
+    worth = partial(in_own, price=price, currency=currency)
     balances = tuple(_balance(it, currency, worth) for it in details)
     parts = worth_of(balances)
     total = parts if is_alone else from_dollars(dollars, price, currency)
-    # The total is the sum of what is listed, rounded another way.
+    # The total is the sum of the list, rounded differently.
     equity = parts if abs(parts - total) <= ROUNDED * abs(total) else total
     maintenance = decimal(own.get("mmr")) if is_alone else worth(account.get("mmr"))
     available = decimal(own.get("availEq")) if own.get("availEq") else decimal(own.get("availBal"))
@@ -116,20 +111,20 @@ def wealth(account: Row, currency: str, price: Decimal | None, as_of: datetime |
         equity=equity,
         free=available if is_alone else worth(account.get("availEq")),
         margin_used=_of_positions(own, isolated=isolated) if is_alone else worth(_without_orders(account)),
-        # Of isolated positions the account's own figure knows nothing; of loans it knows more than positions need.
+        # The account's own figure excludes isolated positions, and includes loans.
         maintenance_margin=None if isolated or owes else maintenance,
         balances=balances,
         unrealized=unrealized_of(balances),
-        rates=None if price is None or currency == "USD" else (Rate("USD", price),),
+        rates=rates_in_dollars(price, currency),
         as_of=as_of,
         complete=False if any(decimal(it.get(name)) for it in details for name in UNSEEN) else None,
     )
 
 
 def _balance(detail: Row, currency: str, worth: Callable[[Any], Decimal | None]) -> Balance:
-    """One currency. Its wallet is what is left of the equity without the unrealised profit.
+    """The balance of one currency. Its wallet is the equity without the unrealised profit.
 
-    `cashBal` is less than that: what an isolated position, or a bot, holds is not in it.
+    `cashBal` is less than that: it excludes what an isolated position or a bot holds.
     """
     ccy, equity = told_of(detail.get("ccy"), "the currency of a balance"), needed(detail.get("eq"), "an equity")
     dollars, profit = worth(detail.get("eqUsd")) if ccy != currency else None, decimal(detail.get("upl"))
@@ -152,7 +147,7 @@ def index_of(rule: Row) -> str:
 
 
 def prices(rules: Mapping[str, Row], rows: Sequence[Row]) -> dict[str, Quote]:
-    """Symbol → its prices, of rows of mark prices, tickers and index tickers; the time is that of the mark."""
+    """Symbol → its prices, from rows of mark prices, tickers and index tickers; the time is that of the mark."""
     marks = {row.get("instId"): row for row in rows if "markPx" in row}
     last = {row.get("instId"): row for row in rows if "last" in row}
     indexes = {row.get("instId"): row for row in rows if "idxPx" in row}
@@ -160,18 +155,16 @@ def prices(rules: Mapping[str, Row], rows: Sequence[Row]) -> dict[str, Quote]:
     for symbol, rule in rules.items():
         mark, ticker = marks.get(rule["id"], {}), last.get(rule["id"], {})
         if mark or ticker:
-            found[symbol] = Quote(
-                positive(ticker.get("bidPx")), positive(ticker.get("askPx")), positive(ticker.get("last")),
-                positive(indexes.get(index_of(rule), {}).get("idxPx")), positive(mark.get("markPx")),
-                instant(mark.get("ts") or ticker.get("ts")),
-            )  # fmt: skip
+            row = {**ticker, **indexes.get(index_of(rule), {}), **mark}
+            found[symbol] = quote_of(row, "bidPx askPx last idxPx markPx", instant(mark.get("ts") or ticker.get("ts")))
     return found
 
 
 def plain_order(row: Row, info: Row) -> dict[str, Any]:
-    """ccxt's order of one from the list of plain orders.
+    """ccxt's order of a row of plain orders.
 
-    ccxt calls one that a stop has sent by the stop's id, and takes the stops attached to it for its own trigger.
+    ccxt replaces the id of an order that a stop has sent by the stop's, and treats attached stops as the order's own
+    trigger.
     """
     return {
         **row, "timestamp": info.get("cTime"), "id": info.get("ordId"), "clientOrderId": info.get("clOrdId"),
@@ -181,9 +174,9 @@ def plain_order(row: Row, info: Row) -> dict[str, Any]:
 
 
 def algo_order(row: Row, info: Row, held: Mapping[tuple[str, Side], Decimal] | None) -> dict[str, Any]:
-    """ccxt's order of one from the lists of algo orders. `held`: contracts of each position, for a close of a fraction.
+    """ccxt's order of a row of algo orders. `held`: contracts of each position, for an order that closes a fraction.
 
-    One that cancels the other is told as its stop, the half that guards.
+    An OCO order is reported as its stop.
     """
     stop, target = positive(info.get("slTriggerPx")), positive(info.get("tpTriggerPx"))
     chosen = "sl" if stop is not None else "tp"
@@ -191,7 +184,7 @@ def algo_order(row: Row, info: Row, held: Mapping[tuple[str, Side], Decimal] | N
     kind = str(info.get("ordType"))
     if kind in ("conditional", "oco"):
         if stop is None and target is None:
-            raise UnreadableError(f"order {info.get('algoId')}: it waits for a price that is not told")
+            raise UnreadableError(f"order {info.get('algoId')} has a trigger without a price")
         kind = ("stop" if stop is not None else "take_profit") + ("_market" if price is None else "_limit")
     trigger = stop or target or positive(info.get("triggerPx")) or positive(info.get("moveTriggerPx"))
     sided = _sided(info)
@@ -209,13 +202,13 @@ def _amount(row: Row, info: Row, held: Mapping[tuple[str, Side], Decimal] | None
     if decimal(info.get("sz")) or fraction is None:
         return info.get("sz")
     if held is None:
-        raise UnreadableError(f"order {info.get('algoId')} closes {fraction} of a position that was not read yet")
+        raise UnreadableError(f"order {info.get('algoId')} closes {fraction} of a position that was not fetched yet")
     side: Side = sided.get("positionSide") or ("long" if info.get("side") == "sell" else "short")
     return held.get((str(row.get("symbol")), side), ZERO) * fraction
 
 
 def _sided(info: Row) -> dict[str, Any]:
-    """Position side and reduce-only. In long/short mode OKX says `false` of what can do nothing but close."""
+    """Position side and reduce-only. In long/short mode OKX has `false` for orders that can only close."""
     side = _SIDES.get(str(info.get("posSide")))
     if side is None:
         return {"reduceOnly": info.get("reduceOnly")}
@@ -223,12 +216,12 @@ def _sided(info: Row) -> dict[str, Any]:
 
 
 def cause_of(info: Row) -> FillCause:
-    """What brought a fill about."""
+    """The cause of a fill."""
     return _CAUSES.get(str(info.get("subType")), "trade")
 
 
 def side_of(info: Row) -> Side | None:
-    """The position side that a fill was on; None in net mode, where OKX does not tell."""
+    """The position side of a fill; None in net mode, where OKX does not state it."""
     return _SIDES.get(str(info.get("posSide")))
 
 
@@ -244,52 +237,37 @@ FLOW_TYPES: Final[Mapping[str, FlowKind]] = {
     "250": "fee",
     "251": "rebate",
 }
-"""`type` of a bill → kind of a flow. Deposits come to the funding account, and from there as transfers."""
+"""`type` of a bill → kind of flow. Deposits arrive in the funding account, and from there as transfers."""
 NO_FLOWS: Final = frozenset(
     {
-        # Told by fills: trade, delivery, liquidation, ADL, delta hedge, block trade, spread, move, settlement
+        # Stated by fills: trade, delivery, liquidation, ADL, delta hedge, block trade, spread, move, settlement
         "2", "3", "5", "9", "13", "14", "24", "32", "34",
-        # One coin of the account for another: forced repayment, conversions, one-click repay, simple trade
+        # Conversions between coins of the account: forced repayment, conversions, one-click repay, simple trade
         "4", "11", "27", "28", "29", "30",
-        # Margin that moves inside, and debts: what is borrowed is in the balance and off the equity at once
+        # Margin that moves inside the account, and debts: a loan is in the balance and off the equity at once
         "6", "15", "16", "22",
     }
 )  # fmt: skip
-"""`type` of a bill that leaves the equity as it was, or that fills tell of."""
+"""`type` of a bill that leaves the equity unchanged, or that fills state."""
 BUSY: Final = 3
-"""Pages of all bills that are read. Where there are more, it is trades that fill them, and each kind of flow is asked
-for by itself."""
+"""Pages of all bills that are read. Longer lists consist of trades, and each kind of flow is requested separately."""
 PACE: Final = 0.35
-"""Seconds between two of these questions: OKX takes five a second, those before them included."""
+"""Seconds between two of these requests: OKX allows five a second, those before them included."""
 
 
 def flows(bills: Iterable[Row]) -> tuple[Flow, ...]:
-    """The bills that are flows. What moved in an isolated position's own margin is told beside the account's change.
+    """The bills that are flows. What an isolated position's own margin changed is beside the account's change."""
+    return tuple(flow for flow in map(_flow, bills) if flow is not None)
 
-    A type that nobody knows here is a rebate or a fee, by its sign: profit or loss. So a loss never hides as money
-    that somebody took out, though money taken out in a new way counts as a loss until its type is known. Such a flow
-    has the type in its id.
-    """
-    found = []
-    for bill in bills:
-        told = told_of(bill.get("type"), f"bill {bill.get('billId')}")
-        if told in NO_FLOWS:
-            continue
-        number, at = str(bill.get("billId") or ""), instant(bill.get("ts"))
-        amount = needed(bill.get("balChg"), f"the change of bill {number}") or decimal(bill.get("posBalChg"))
-        if not number or at is None:
-            raise UnreadableError("a bill without an id or a time")
-        if not amount:
-            continue
-        kind = FLOW_TYPES.get(told)
-        name = number if kind is not None else f"type {told}:{number}"
-        found.append(
-            Flow(
-                name,
-                at,
-                kind or ("rebate" if amount > 0 else "fee"),
-                amount,
-                told_of(bill.get("ccy"), f"bill {number}"),
-            )
-        )
-    return tuple(found)
+
+def _flow(bill: Row) -> Flow | None:
+    number = bill.get("billId")
+    word = told_of(bill.get("type"), f"bill {number}")
+    if word in NO_FLOWS:
+        return None
+    change = bill.get("balChg")
+    amount = change if needed(change, f"the change of bill {number}") else bill.get("posBalChg") or change
+    flow = ledger_flow(
+        word, FLOW_TYPES, f"bill {number}", number=number, at=bill.get("ts"), amount=amount, currency=bill.get("ccy")
+    )
+    return flow if flow is None or word in FLOW_TYPES else structs.replace(flow, id=f"type {flow.id}")

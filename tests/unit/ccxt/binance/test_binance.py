@@ -24,7 +24,7 @@ from killswitch.model.venue import (
 from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues import dialect_of
-from killswitch_ccxt.venues.binance.futures import rights_of
+from killswitch_ccxt.venues.binance.dialect import rights_of
 from killswitch_ccxt.venues.binance.rows import cause, income
 from killswitch_ccxt.venues.binance.spot import balance_of
 
@@ -237,7 +237,7 @@ def test_in_single_asset_mode_an_asset_without_an_index_makes_the_worth_unknown_
     without = answers | {"/fapi/v1/assetIndex": index[:1]}
     found = snapshot_of(without)
     assert (found.quality, found.equity, found.unrealized) == ("ok", None, None)
-    assert "no index for BNB in USDT" in (found.reason or "")
+    assert "no index price for BNB in USDT" in (found.reason or "")
     assert [position.contracts for position in found.positions or ()] == [2]
     left_out = snapshot_of(without, options={"ignore_assets": ["BNB"]})
     assert (left_out.equity, left_out.reason) == (1000, None)

@@ -14,8 +14,7 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
-from killswitch_ccxt.errors import UNKNOWN, GoneError, Verdicts, as_venue_error, rejected, row_error
-from killswitch_ccxt.response_capture import Answer
+from killswitch_ccxt.errors import UNKNOWN, Answer, GoneError, Verdicts, as_venue_error, rejected, row_error
 from killswitch_ccxt.venues.binance.codes import COINM, FORM, FUTURES, SPOT, codes_in, codes_of, used_from
 from killswitch_ccxt.venues.binance.coinm import BinanceCoinm
 from killswitch_ccxt.venues.binance.usdm import BinanceUsdm

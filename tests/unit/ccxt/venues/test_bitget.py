@@ -23,9 +23,8 @@ from killswitch.model.venue import (
     traits_of,
 )
 from killswitch_ccxt import adapter
-from killswitch_ccxt.errors import GoneError, ModeChangedError, as_venue_error, rejected
+from killswitch_ccxt.errors import Answer, GoneError, ModeChangedError, as_venue_error, rejected
 from killswitch_ccxt.numbers import UnreadableError
-from killswitch_ccxt.response_capture import Answer
 from killswitch_ccxt.venues.bitget.dialect import Bitget
 from killswitch_ccxt.venues.bitget.rows import flow_of, refined_fill, refined_order, rights_of, wealth_of
 from tests.faults.exchange import Market
@@ -213,7 +212,7 @@ def test_a_key_tells_what_it_may_by_short_names() -> None:
 
 def test_coin_futures_are_refused_before_anything_is_asked() -> None:
     """They count in coins, which no contract of ours does: a document that wants them is wrong."""
-    with pytest.raises(ValueError, match="BTC are not supported"):
+    with pytest.raises(ValueError, match="bitget has no accounts in BTC here; write USDT or USDC"):
         adapter(AccountSpec("main", "ccxt", "swap", "BTC", None, {}, {}, "bitget"))
 
 

@@ -25,9 +25,8 @@ from killswitch.model.venue import (
     RequestExpiredError,
     VenueDownError,
 )
-from killswitch_ccxt.errors import GoneError, as_venue_error
+from killswitch_ccxt.errors import Answer, GoneError, as_venue_error
 from killswitch_ccxt.numbers import UnreadableError
-from killswitch_ccxt.response_capture import Answer
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.bybit.dialect import Bybit
 from killswitch_ccxt.venues.bybit.flows import flow_of
@@ -203,10 +202,10 @@ def test_every_recorded_answer_is_a_valid_part_of_a_snapshot(shared: Path, name:
     odd = None
     if ROUTES[name] == "/v5/position/list":  # beside them the account is empty here, which cannot be
         many = len(seen.positions or ())
-        odd = f"equity: it is 0 beside {many} positions, so the venue leaves out what they are settled in"
+        odd = f"equity: it is 0 beside {many} positions, so the answer lacks their settlement coin"
         assert seen.equity is None
     if name in DIFFERENCES:
-        odd = f"unrealised profit: it and the wallets differ from the equity by {DIFFERENCES[name]}"
+        odd = f"unrealised profit: with the wallets it differs from the equity by {DIFFERENCES[name]} USDT"
     assert (seen.quality, seen.reason, seen.unrealized) == ("ok", odd, None if odd else 0)
 
 
@@ -353,4 +352,4 @@ def test_a_key_that_may_withdraw_is_seen_and_its_last_day_told() -> None:
     )  # fmt: skip
     assert (rights.trade, rights.withdraw, rights.transfer, rights.bound_to_addresses) == (True, True, True, False)
     assert rights.expires_at == datetime(2027, 5, 15, 3, 21, 5, tzinfo=UTC)
-    assert "no unified account" in rights.note
+    assert "not a unified account" in rights.note

@@ -11,8 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from killswitch.model.venue import AccountSpec, FateUnknownError, OrderRejectedError, OrderRequest
-from killswitch_ccxt.errors import ModeChangedError, as_venue_error
-from killswitch_ccxt.response_capture import Answer
+from killswitch_ccxt.errors import Answer, ModeChangedError, as_venue_error
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.bybit.dialect import Bybit
 from killswitch_ccxt.venues.bybit.flows import flow_of

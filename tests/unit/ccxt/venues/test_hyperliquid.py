@@ -310,7 +310,7 @@ def test_a_name_that_the_venue_does_not_know_is_no_order() -> None:
     """`unknownOid`."""
     assert Spoken(orderStatus={"status": "unknownOid"}).run(lambda made: made.find_order(BTC, CLOID)) is None
     odd = Spoken(orderStatus=order_status("dreaming", "0"))
-    with pytest.raises(VenueError, match="'dreaming' is no state"):
+    with pytest.raises(VenueError, match="unknown value 'dreaming'"):
         odd.run(lambda made: made.find_order(BTC, CLOID))
 
 

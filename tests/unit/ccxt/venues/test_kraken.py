@@ -204,7 +204,7 @@ def test_the_recorded_orders_keep_their_triggers(shared: Path) -> None:
 def test_a_trigger_that_is_only_a_distance_is_not_made_a_price() -> None:
     """A trailing stop tells where it stands, or its orders are unknown."""
     row = {"descr": {"ordertype": "trailing-stop", "price": "+5.0000%", "price2": "0"}, "stopprice": "0.00000"}
-    with pytest.raises(UnreadableError, match="trailing-stop order does not say"):
+    with pytest.raises(UnreadableError, match="trailing-stop order has no trigger price"):
         triggered(row)
     assert triggered({**row, "stopprice": "95"})["triggerPrice"] == 95
     limit = {"descr": {"ordertype": "stop-loss-limit", "price": "90", "price2": "89"}}

@@ -53,7 +53,7 @@ def test_all_positions_missing_is_not_flat_while_margin_maintains_them() -> None
     assert (seen.quality, seen.positions, seen.equity) == ("malformed", None, None)
 
 
-@pytest.mark.parametrize(("mishap", "word"), [("nan", "NaN"), ("sign", "calls itself long"), ("defect", "")])
+@pytest.mark.parametrize(("mishap", "word"), [("nan", "NaN"), ("sign", "contracts on the long side"), ("defect", "")])
 def test_rows_without_sense_make_the_positions_unknown(mishap: Any, word: str) -> None:
     """No number, a long of less than nothing, and no list at all."""
     seen = desk(Rule("snapshot", mishap)).run(lambda venue: venue.snapshot())

@@ -1,0 +1,181 @@
+"""What a dialect declares of its exchange, and builders of the tables in a declaration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Literal, cast
+
+from msgspec import structs
+
+from killswitch.model.inspection import Capability
+from killswitch.model.snapshot import Market
+from killswitch.model.venue import AccountSpec, Call, ClientIdRule, Cost, DeadManRule, OrderLife, RateLimit, VenueTraits
+from killswitch_ccxt.errors import Answer, Meaning, Verdicts, first_said
+from killswitch_ccxt.instruments import StateTable
+from killswitch_ccxt.validation import KEY_AND_SECRET, OFFERED
+
+
+@dataclass(frozen=True, slots=True)
+class Ages:
+    """How often each part of a snapshot is fetched, in seconds; equity and positions every time. See `snapshot_reader`.
+
+    They keep a snapshot inside the venue's documented limits at a tick of one second. `quotes`: None where they are not
+    fetched, since the positions bring the prices.
+    """
+
+    orders: float = 5.0
+    fills: float = 15.0
+    flows: float = 20.0
+    quotes: float | None = 10.0
+    mode: float = 60.0
+    states: float = 60.0
+    clock: float = 300.0
+    orders_least: float = 2.0
+    rows_least: float = 5.0
+    """Least time between two fetches of all orders, and of fills or flows, however much changes meanwhile."""
+    rows_hurried: int = 6
+    """How many fetches of flows a minute may be early, because a balance or a position has changed."""
+    fills_hurried: int = 6
+    """The same for fills; each symbol counts, where requests name symbols. Together they weigh at most a tenth of
+    what the venue's limits leave for snapshots."""
+    hurried_saved: int = 3
+    """Early fetches that even the smallest of these allowances saves up for the next change."""
+    rules: float = 3600.0
+
+
+CAPABILITIES: Final = (
+    "equity", "positions", "orders", "trigger orders", "fills", "flows", "prices", "market orders", "limit orders",
+    "reduce only", "put back stops", "batch orders", "close book", "position mode", "find by client id", "dead man",
+    "push", "key rights", "clock", "bars", "sandbox", "demo",
+)  # fmt: skip
+"""Names of all capabilities, in the order in which they are listed."""
+
+
+def capability_table(noted: Mapping[str, str], *plain: str) -> tuple[Capability, ...]:
+    """All capabilities of a venue, in their usual order.
+
+    `noted`: name → `yes`, `partly` or `no`, followed by a comma and a note where there is one. `plain`: names that are
+    a yes without a note. ValueError for an unknown name and for one that is missing: none is assumed.
+    """
+    found = dict.fromkeys(plain, "yes") | dict(noted)
+    if found.keys() != set(CAPABILITIES):
+        raise ValueError(f"unknown or missing capabilities: {', '.join(sorted(found.keys() ^ set(CAPABILITIES)))}")
+    return tuple(_capability(name, *found[name].partition(", ")) for name in CAPABILITIES)
+
+
+def _capability(name: str, can: str, _: str, note: str) -> Capability:
+    if can not in ("yes", "partly", "no"):
+        raise ValueError(f"capability {name}: {can!r} is neither yes, partly nor no")
+    return Capability(name, cast("Literal['yes', 'partly', 'no']", can), note)
+
+
+def charge(limit: str, **units: int) -> tuple[Cost, ...]:
+    """What each call takes of a rate limit: call → units."""
+    return tuple(Cost(cast("Call", call), limit, units) for call, units in units.items())
+
+
+class Exchange:
+    """What is known of an exchange before any request. Class attributes are data."""
+
+    exchange: ClassVar[str] = ""
+    """Its name in ccxt."""
+    markets: ClassVar[tuple[Market, ...]] = ("swap", "future", "spot")
+    environments: ClassVar[tuple[str, ...]] = ("production", "sandbox")
+    credentials: ClassVar[Mapping[str, str]] = KEY_AND_SECRET
+    """Name in an Account document → name in ccxt. All are needed."""
+    more_options: ClassVar[tuple[str, ...]] = ()
+    """Keys of an Account's `options` at this exchange, in addition to those of every exchange."""
+    codes: ClassVar[Mapping[str, Meaning]] = {}
+    """The venue's own code, as text → its meaning."""
+    code_form: ClassVar[re.Pattern[str] | None] = None
+    """The form of the venue's codes; an unknown code in this form is a refusal, too. None where only a known code,
+    or a narrow class of ccxt's, is one."""
+    limits: ClassVar[tuple[RateLimit, ...]] = ()
+    costs: ClassVar[tuple[Cost, ...]] = ()
+    """Costs; that of a snapshot is the average at a tick of one second, with the parts at their `ages`."""
+    client_ids: ClassVar[ClientIdRule] = ClientIdRule()
+    batch: ClassVar[int] = 1
+    whole_book: ClassVar[bool] = False
+    dead_man: ClassVar[DeadManRule | None] = None
+    fees_by_fills: ClassVar[bool] = False
+    order_life: ClassVar[OrderLife] = OrderLife(names="none")
+    """How late an order may arrive; unknown for an exchange that was not examined."""
+    window: ClassVar[int | None] = None
+    """Milliseconds after its timestamp for which the venue accepts a request, as ccxt states it; None without such a
+    window."""
+    streams: ClassVar[tuple[Literal["orders", "positions", "balance"], ...]] = ()
+    """Streams that ccxt can watch without a symbol."""
+    ages: ClassVar[Ages] = Ages()
+    capabilities: ClassVar[tuple[Capability, ...]] = ()
+    has_hedge_mode: ClassVar[bool] = False
+    changes_by_get: ClassVar[bool] = False
+    """Whether orders are sent by GET, so that a failed GET may have had an effect."""
+    kinds_apart: ClassVar[bool] = True
+    """Whether the cancellation of an order must state whether it is conditional."""
+    fills_need_symbol: ClassVar[bool] = False
+    keeps_rules: ClassVar[bool] = False
+    """Whether ccxt's markets of some symbols suffice to read and close these: what an exchange stores elsewhere
+    would be missing after a restart."""
+    rows_whole: ClassVar[frozenset[Literal["fills", "flows"]]] = frozenset({"fills", "flows"})
+    """Complete lists: `fills`, or `flows`, returns every row since the requested time, or raises. Only for these a
+    snapshot states up to when they are known."""
+    trades_in_flows: ClassVar[bool] = False
+    """Whether the ledger of `flows` has every trade, so that `traded` names the symbols whose fills are fetched."""
+    instrument_states: ClassVar[StateTable | None] = None
+    """How the venue's own rules state more than ccxt's open and halted; None where they do not."""
+    tried: ClassVar[str] = "parsed answers only"
+    """How the adapter was tested, for people."""
+
+    def __init_subclass__(cls) -> None:
+        """Copy what an Account document can request from `validation`, which is usable without a dialect."""
+        offered = OFFERED.get(cls.exchange)
+        if offered is not None:
+            cls.markets, cls.environments, cls.credentials = offered.markets, offered.environments, offered.credentials
+
+    @classmethod
+    def traits_for(cls, spec: AccountSpec) -> VenueTraits:
+        """The venue's traits for this kind of account."""
+        return VenueTraits(
+            limits=cls.limits, costs=cls.costs, batch=cls.batch, whole_book=cls.whole_book,
+            client_ids=cls.client_ids, dead_man=cls.dead_man, fees_by_fills=cls.fees_by_fills,
+            order_life=cls.order_life_for(spec),
+        )  # fmt: skip
+
+    @classmethod
+    def order_life_for(cls, spec: AccountSpec) -> OrderLife:
+        """How late an order of this account may arrive: not after the window that ccxt states with each request."""
+        if cls.window is None:
+            return cls.order_life
+        told = spec.options.get("ccxt")
+        window = told.get("recvWindow", cls.window) if isinstance(told, Mapping) else cls.window
+        return structs.replace(cls.order_life, always=float(str(window)) / 1000)
+
+    @classmethod
+    def credentials_of(cls, given: Mapping[str, str]) -> dict[str, str]:
+        """Credentials by ccxt's names. Without any, only public requests are possible."""
+        return {cls.credentials[name]: value for name, value in given.items()}
+
+    @classmethod
+    def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
+        """ccxt's `options` for this account."""
+        return {"defaultType": "spot" if spec.market == "margin" else spec.market}
+
+    @classmethod
+    def codes_of(cls, answer: Answer) -> Iterable[str]:
+        """The venue's own codes in a refusal, the most specific one first."""
+        body = answer.body
+        if not isinstance(body, Mapping):
+            return ()
+        return first_said(body.get("code"), body.get("retCode"), body.get("error"), body.get("msg"))
+
+    @classmethod
+    def verdicts(cls) -> Verdicts:
+        """The venue's codes and their form."""
+        return Verdicts(cls.codes, cls.code_form)
+
+    @classmethod
+    def used_from(cls, headers: Mapping[str, str], path: str) -> Mapping[str, int]:
+        """The venue's own counts in its headers (names in lower case): limit → units."""
+        return {}

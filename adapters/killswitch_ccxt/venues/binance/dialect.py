@@ -1,0 +1,135 @@
+"""Common parts of Binance's futures, spot and margin: the same requests at different endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Final
+
+from killswitch.model.inspection import KeyRights
+from killswitch.model.snapshot import Fill
+from killswitch.model.venue import ClientIdRule, OrderLife
+from killswitch_ccxt import fills
+from killswitch_ccxt.dialect import Dialect
+from killswitch_ccxt.errors import Answer
+from killswitch_ccxt.instruments import Quote
+from killswitch_ccxt.numbers import Row, UnreadableError, every_page, flag, instant
+from killswitch_ccxt.venues.binance import codes, rows
+
+Ask = Callable[[Row], Awaitable[Any]]
+PAGE: Final = 1000
+"""Most rows of one answer. By default the venue returns half as many, or fewer."""
+PAGES: Final = 20
+"""Most pages of one list."""
+
+
+class Binance(Dialect):
+    """One account at Binance. The account is read from the venue's own rows, see `rows`."""
+
+    code_form = codes.FORM
+    client_ids = ClientIdRule(longest=36)
+    order_life = OrderLife(longest=60.0, names="open")
+    window = 10_000
+    fees_by_fills = True
+    fills_need_symbol = True
+    keeps_rules = True
+    trades_endpoint: ClassVar[str]
+    trading_right: ClassVar[str]
+    """The permission that a key needs to trade here."""
+
+    @classmethod
+    def codes_of(cls, answer: Answer) -> Iterable[str]:
+        return codes.codes_of(answer)
+
+    @classmethod
+    def used_from(cls, headers: Mapping[str, str], path: str) -> Mapping[str, int]:
+        return codes.used_from(headers)
+
+    def method_of(self, what: str) -> str:
+        """ccxt's implicit method of an endpoint of this system, such as `GetOpenOrders`."""
+        raise NotImplementedError
+
+    async def ask(self, what: str, params: Row | None = None, *, changes: bool = False, places: bool = False) -> Any:
+        """Call an endpoint of this system, as `method_of` names it. The rest is as in `Client.call`."""
+        return await self.client.call(self.method_of(what), dict(params or {}), changes=changes, places=places)
+
+    async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
+        asked = [{"symbol": self.id_of(symbol)} for symbol in symbols]
+        answers = await asyncio.gather(*(self.trades(it, {"startTime": since}) for it in asked))
+        return self.fills_of(row for found in answers for row in found)
+
+    async def trades(self, asked: Row, first: Row) -> list[Row]:
+        """The venue's rows of one symbol's trades, see `trades`."""
+        return await trades(partial(self.ask, self.trades_endpoint), asked, first)
+
+    def fills_of(self, found: Iterable[Row]) -> tuple[Fill, ...]:
+        """The fills of the venue's rows."""
+        return fills.fills((rows.trade(row, self.symbol_of) for row in found), self.refine_fill)
+
+    def quotes_of(self, symbols: Sequence[str], answers: Iterable[Any]) -> dict[str, Quote]:
+        """Symbol → its quote, for symbols that have a row in one of the answers."""
+        found = rows.merged(answers)
+        return {symbol: rows.quote(row) for symbol in symbols if (row := found.get(self.id_of(symbol)))}
+
+    async def rights(self) -> KeyRights:
+        return rights_of(await self.client.call("sapiGetAccountApiRestrictions"), self.trading_right)
+
+
+def rights_of(row: Row, trading_right: str) -> KeyRights:
+    """The permissions of a key. `trading_right`: the permission that trading here needs."""
+    moves = [flag(row.get(name)) for name in ("enableInternalTransfer", "permitsUniversalTransfer")]
+    return KeyRights(
+        read=flag(row.get("enableReading")), trade=flag(row.get(trading_right)),
+        withdraw=flag(row.get("enableWithdrawals")), transfer=None if None in moves else any(moves),
+        bound_to_addresses=flag(row.get("ipRestrict")), expires_at=instant(row.get("tradingAuthorityExpirationTime")),
+    )  # fmt: skip
+
+
+async def trades(ask: Ask, asked: Row, first: Row) -> list[Row]:
+    """Every trade from `first` (a time or a number) on: the venue accepts a time for the first page only.
+
+    UnreadableError where the list does not end: a part of it would pass for all fills.
+    """
+    found: dict[str, Row] = {}
+    begin = first
+    for _ in range(PAGES):
+        rows = await ask({**asked, **begin, "limit": PAGE})
+        known = len(found)
+        for row in rows:
+            if found.setdefault(str(row["id"]), row) != row:
+                raise UnreadableError(
+                    f"trade {row['id']} of {asked.get('symbol')} is listed twice, and the two rows differ"
+                )
+        if len(rows) < PAGE:
+            return list(found.values())
+        if len(found) == known:
+            break
+        begin = {"fromId": max(int(row["id"]) for row in rows) + 1}
+    raise UnreadableError(f"trades of {asked.get('symbol')}: the list does not end after {len(found)} rows")
+
+
+async def by_time(ask: Ask, asked: Row, since: int) -> list[Row]:
+    """Every row of a list that begins with the oldest from a time on; UnreadableError where it does not end."""
+
+    async def page(begin: int | None) -> tuple[list[Row], int | None]:
+        begin = since if begin is None else begin
+        rows = await ask({**asked, "startTime": begin, "limit": PAGE})
+        if len(rows) < PAGE:
+            return rows, None
+        newest = int(rows[-1]["time"])
+        if newest <= begin:
+            raise UnreadableError(f"income: the list does not end: a whole page has the time {newest}")
+        return rows, newest
+
+    return await every_page(page, PAGES, "income")
+
+
+async def by_offset(ask: Ask, asked: Row) -> list[Row]:
+    """Every row of a list that is paged by `offset`; UnreadableError where it does not end."""
+
+    async def page(offset: int | None) -> tuple[list[Row], int | None]:
+        rows = await ask({**asked, "offset": offset or 0, "limit": PAGE})
+        return rows, (offset or 0) + PAGE if len(rows) >= PAGE else None
+
+    return await every_page(page, PAGES, "deposits or withdrawals")
