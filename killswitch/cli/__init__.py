@@ -97,9 +97,20 @@ def print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> 
     ctx.exit()
 
 
+def choose_color(context: click.Context, _param: click.Parameter, choice: str) -> None:
+    """Keep what `--color` says, for every text that is printed from here on."""
+    from killswitch.cli.terminal import choose_color
+
+    context.color = choose_color(choice)
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--version", is_flag=True, callback=print_version, expose_value=False, is_eager=True,
               help="Show the version and exit.")  # fmt: skip
+@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True,
+              callback=choose_color, expose_value=False,
+              help="Color alarms and reports: auto on a terminal, unless NO_COLOR is set. JSON is never colored."
+              )  # fmt: skip
 def ksctl() -> None:
     """Stop a trading book that goes wrong."""
 
@@ -108,13 +119,21 @@ def main() -> None:
     """Run `ksctl`, with the one exit table: click's own 2 for wrong usage becomes 64."""
     try:
         status = ksctl.main(standalone_mode=False)
-    except click.UsageError as error:
-        error.show()
-        sys.exit(EXIT_USAGE)
     except click.ClickException as error:
-        error.show()
-        sys.exit(EXIT_FAILED)
+        _refuse(error)
+        sys.exit(EXIT_USAGE if isinstance(error, click.UsageError) else EXIT_FAILED)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(130)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _refuse(error: click.ClickException) -> None:
+    """Print the error as click words it, in the width of a terminal."""
+    from io import StringIO
+
+    from killswitch.cli.terminal import mention
+
+    words = StringIO()
+    error.show(words)
+    mention(words.getvalue().rstrip("\n"))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 
 import click
 
+from killswitch.cli.terminal import mention
 from killswitch.telemetry.background_writer import LAST_WORDS, BackgroundWriter
 
 if TYPE_CHECKING:
@@ -124,12 +125,7 @@ def _close(patience: float) -> None:
 
 def mention_journaled(line: str) -> None:
     """Say a journal entry that is in memory only: where stderr is kept, it is on record."""
-    mention(f"journal, in memory only: {line}")
-
-
-def mention(words: str) -> None:
-    """Say something on stderr that the run does not depend on."""
-    click.echo(words, err=True)
+    click.echo(f"journal, in memory only: {line}", err=True)
 
 
 ENDING: Final = ("SIGTERM", "SIGINT", "SIGQUIT")
@@ -153,7 +149,7 @@ def outlive() -> None:
 
 
 def _mention(name: str) -> None:
-    click.echo(f"{name}: {OUTLIVED[name]}; this goes on, SIGTERM ends it", err=True)
+    mention(f"{name}: {OUTLIVED[name]}; this goes on, SIGTERM ends it")
 
 
 def _at(names: Mapping[str, str] | tuple[str, ...], hear: Callable[[str], None]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,41 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # as above
         return int(found[1]) * factor
 
 
-def example(*commands: str) -> str:
-    """The end of a verb's help: commands that can be copied."""
-    return "\b\n" + "\n".join([f"Example{'s' if len(commands) > 1 else ''}:", *(f"  {each}" for each in commands)])
+class Verb(click.Command):
+    """A command whose refusals are one line and exit 1: every exception class of our own carries words for a person."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if not type(error).__module__.startswith("killswitch."):
+                raise
+            raise click.ClickException(str(error)) from error
+
+
+def verb(
+    *examples: str, group: click.Group | None = None, name: str | None = None
+) -> Callable[[Callable[..., Any]], Verb]:
+    """Make a function a verb, whose help ends in commands that can be copied."""
+    title = "Examples:" if len(examples) > 1 else "Example:"
+    epilog = "\n".join(("\b", title, *(f"  {each}" for each in examples)))
+
+    def decorate(function: Callable[..., Any]) -> Verb:
+        made = click.command(name, cls=Verb, epilog=epilog)(function)
+        if group is not None:
+            group.add_command(made)
+        return made
+
+    return decorate
+
+
+@contextmanager
+def file_errors(what: str) -> Iterator[None]:
+    """Turn an error of the operating system about a file into a line that begins with `what`, and exit 1."""
+    try:
+        yield
+    except OSError as error:
+        raise click.ClickException(f"{what}: {error.strerror or error}") from error
 
 
 DURATION = Duration()

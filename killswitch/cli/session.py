@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from killswitch.cli.terminal import show
+from killswitch.render.formats import counted
+
 if TYPE_CHECKING:
     from killswitch.accounts.arming import ArmedAccount
     from killswitch.accounts.opening import Written
@@ -23,29 +26,26 @@ _READ = 1_000
 
 
 @contextmanager
-def friendly() -> Iterator[None]:
-    """Turn what a person can do something about into one line and exit 1, instead of a traceback."""
-    from killswitch.accounts.credentials import CredentialError
-    from killswitch.accounts.opening import NoAccountsError
-    from killswitch.accounts.plug_ins import AdapterError
-    from killswitch.gate.changes import LockError
-    from killswitch.runner.lease import LeaseLostError, LeaseRefusedError
-    from killswitch.store.errors import StoreError
-
-    try:
-        yield
-    except (
-        AdapterError, CredentialError, LeaseLostError, LeaseRefusedError, LockError, NoAccountsError, StoreError,
-    ) as error:  # fmt: skip
-        raise click.ClickException(str(error)) from error
-
-
-@contextmanager
 def opened_store(store_at: str, *, read_only: bool) -> Iterator[SqlStore]:
     """The store, closed again at the end. Read-only opening changes no byte of it."""
     from killswitch.store.sqlite import open_store
 
     with _closed_again(open_store(store_at, read_only=read_only)) as store:
+        yield store
+
+
+@contextmanager
+def store_if_any(store_at: str) -> Iterator[SqlStore | None]:
+    """The store, read-only; None where there is none."""
+    from killswitch.store.errors import StoreMissingError
+    from killswitch.store.sqlite import open_store
+
+    try:
+        store = open_store(store_at, read_only=True)
+    except StoreMissingError:
+        yield None
+        return
+    with _closed_again(store):
         yield store
 
 
@@ -91,10 +91,10 @@ def acting_store(store_at: str, journal: str | None, locks: LockPaths) -> Iterat
     except StoreMissingError:
         raise
     except (StoreError, DamagedMemoryError) as error:
-        click.echo(f"{store_at}: {error}", err=True)
+        show(f"{store_at}: {error}", err=True)
         known = "STORE cannot be read, so it knows of no earlier close, latch or runner: see that no runner lives"
         store = open_empty_in_memory() if journal == "memory" else open_store(journal)
-    click.echo(_loud(journal, store_at, locks, known), err=True)
+    show(_loud(journal, store_at, locks, known), err=True)
     with _closed_again(store):
         yield store
 
@@ -145,20 +145,16 @@ def written(policies_at: Sequence[Path], variant: str | None = None) -> Written:
     `variant` is selected in every policy that declares it; without it the text selects.
     """
     from killswitch.accounts.opening import PolicyProblemsError, read_policies
-    from killswitch.graph.variants import NoSuchVariantError
     from killswitch.policy.diagnostics.problem import render
 
     try:
         found = read_policies(policies_at, variant=variant)
     except PolicyProblemsError as problems:
-        click.echo(render(problems.diagnostics), err=True)
-        count = len(problems.diagnostics)
-        found_wrong = "1 problem" if count == 1 else f"{count} problems"
-        raise click.ClickException(f"{found_wrong} in the policies; nothing was started") from None
-    except NoSuchVariantError as error:
-        raise click.ClickException(str(error)) from error
+        show(render(problems.diagnostics), err=True)
+        count = counted(len(problems.diagnostics), "problem")
+        raise click.ClickException(f"{count} in the policies; nothing was started") from None
     if found.warnings:
-        click.echo(render(found.warnings), err=True)
+        show(render(found.warnings), err=True)
     return found
 
 

@@ -2,123 +2,28 @@
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Sequence
-from datetime import datetime
-from shutil import get_terminal_size
-from textwrap import wrap
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from killswitch.incident.notify.message import Written as Written
-from killswitch.incident.notify.message import as_written as as_written
-from killswitch.incident.notify.message import reading as reading
-from killswitch.incident.record.close_causes import by_hand, intended
-from killswitch.model.effects import Orders, kind_of, of_kind
+from killswitch.cli.terminal import table
+from killswitch.incident.notify.message import reading
+from killswitch.incident.record.close_causes import alike, by_hand, intended
+from killswitch.incident.record.timeline import cancel_lines, resting_orders
+from killswitch.model.effects import Cancels, Effect, Orders, kind_of, of_kind
 from killswitch.model.legible import one_line
-from killswitch.render.formats import INFINITY as INFINITY
-from killswitch.render.formats import instant as instant
-from killswitch.render.formats import interval as interval
-from killswitch.render.formats import lasting as lasting
-from killswitch.render.formats import money as money
-from killswitch.render.formats import number as number
+from killswitch.render.formats import instant, interval, lasting, number
+from killswitch.signals.history.windows import TOO_YOUNG
 
 if TYPE_CHECKING:
-    from killswitch.model.decision import Decision, Notice
-    from killswitch.runner.status_blob import MachineView, OrphanView
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
-    """Rows under their heads, columns aligned by width, without trailing blanks.
-
-    On a terminal it keeps to its width: the widest columns are narrowed, and where even that is too wide, each row
-    becomes a paragraph with a line for each column. Elsewhere a row is a line, which can be searched.
-    """
-    if sys.stdout.isatty():
-        return on_a_terminal(head, rows, width(), indent)
-    rows = [[one_line(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    return "\n".join(
-        indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (head, *rows)
-    )
-
-
-def on_a_terminal(head: Sequence[str], rows: Sequence[Sequence[str]], within: int, indent: str) -> str:
-    """A table of at most `within` columns, as far as its longest words allow."""
-    made = fitted(head, rows, within, indent)
-    if max(map(len, made.splitlines())) <= within:
-        return made
-    longest = max(map(len, head))
-    paragraphs = [
-        "\n".join(
-            hanging(
-                f"{indent}{name.ljust(longest)}  {one_line(cell)}".rstrip(), " " * (len(indent) + longest + 2), within
-            )
-            for name, cell in zip(head, row, strict=True)
-        )
-        for row in rows
-    ]
-    return "\n\n".join(paragraphs)
-
-
-def fit(text: str) -> str:
-    """Text as it is printed: on a terminal, lines that are too long go on below themselves."""
-    if not sys.stdout.isatty():
-        return text
-    within = width()
-    return "\n".join(hanging(line, _below(line), within) if len(line) > within else line for line in text.splitlines())
-
-
-def _below(line: str) -> str:
-    """Where a line goes on: below what stands beside its label, as in `Runner   not running`, or two columns in."""
-    label = re.match(r" *\S+ {2,}(?=\S)", line)
-    return " " * (label.end() if label else len(line) - len(line.lstrip()) + 2)
+    from killswitch.incident.notify.message import Written
+    from killswitch.model.decision import Decision, Intent, Notice
+    from killswitch.model.snapshot import Event, Snapshot
+    from killswitch.runner.status_blob import AccountView, MachineView, OrphanView, TriggerStatus
 
 
 SHORT_REASON = 32
 """A reason of so many characters may stand in a cell."""
-
-NARROWEST = 12
-"""Columns that a cell keeps however narrow the terminal is."""
-
-
-def width() -> int:
-    """Columns of the terminal; 80 where there is none."""
-    return get_terminal_size((80, 24)).columns
-
-
-def hanging(text: str, indent: str, within: int) -> str:
-    """`text`, which begins at the left margin, in lines of at most `within`; those after the first begin with `indent`.
-
-    Words are never broken: an address stays one that can be copied.
-    """
-    room = max(within, len(indent) + 2 * NARROWEST)
-    lines = wrap(text, room, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-    return "\n".join(lines)
-
-
-def fitted(head: Sequence[str], rows: Sequence[Sequence[str]], within: int, indent: str = "  ") -> str:
-    """As `table`, its widest columns narrowed until the rows fit `within`; their cells go on below themselves."""
-    rows = [[one_line(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    least = [max((len(word) for row in (head, *rows) for word in row[i].split()), default=0) for i in range(len(head))]
-    over = len(indent) + sum(widths) + 2 * (len(widths) - 1) - within
-    while over > 0:
-        spare, widest = max((widths[i] - max(least[i], min(NARROWEST, widths[i])), i) for i in range(len(widths)))
-        if spare <= 0:
-            break
-        widths[widest] -= 1
-        over -= 1
-    lines: list[str] = []
-    for row in (head, *rows):
-        cells = [wrap(cell, max(1, room), break_long_words=False, break_on_hyphens=False) or [""]
-                 for cell, room in zip(row, widths, strict=True)]  # fmt: skip
-        for below in range(max(map(len, cells))):
-            parts = [cell[below] if below < len(cell) else "" for cell in cells]
-            filled = "  ".join(part.ljust(room) for part, room in zip(parts, widths, strict=True))
-            lines.append((indent + filled).rstrip())
-    return "\n".join(lines)
 
 
 def ago(at: datetime, now: datetime) -> str:
@@ -182,6 +87,97 @@ class Below:
     def lines(self, indent: str = "  ") -> list[str]:
         """Each mark with its reason."""
         return [one_line(f"{indent}[{number}] {reason}") for reason, number in self._found.items()]
+
+
+def trigger_table(triggers: Sequence[TriggerStatus], accounts: Sequence[AccountView]) -> list[str]:
+    """Each trigger with its value, threshold and headroom; reasons that are too long for a cell stand below.
+
+    `accounts`: their reasons are said with them, and not again.
+    """
+    below = Below()
+    rows = [
+        (
+            each.name, _value(each), each.threshold or "expression",
+            "-" if each.headroom is None or _is_young(each) else interval(each.headroom, each.unit),
+            _truth(each, accounts, below),
+        )
+        for each in triggers
+    ]  # fmt: skip
+    return [table(("trigger", "value", "threshold", "headroom", "is"), rows), *below.lines()]
+
+
+def _is_young(trigger: TriggerStatus) -> bool:
+    return trigger.truth is None and trigger.window is not None and trigger.unknown_because == TOO_YOUNG
+
+
+def _value(trigger: TriggerStatus) -> str:
+    if trigger.threshold is None:
+        return "-"
+    if _is_young(trigger) and trigger.value is not None and trigger.value[0] is not None:
+        return f"{number(trigger.value[0], trigger.unit)} or more"
+    return interval(trigger.value, trigger.unit)
+
+
+def _truth(trigger: TriggerStatus, accounts: Sequence[AccountView], below: Below) -> str:
+    if trigger.truth is None:
+        held = ", counts as true" if trigger.held else ""
+        why = said_above(trigger.unknown_because or "not evaluated yet", accounts)
+        if _is_young(trigger):
+            why = f"no history yet, ready in {lasting(timedelta(microseconds=trigger.window or 0))}"
+        return f"unknown{held}: {below.point(why)}"
+    if not trigger.truth:
+        return "false"
+    return f"true since {instant(trigger.true_since)}, {'confirmed' if trigger.confirmed else 'not confirmed yet'}"
+
+
+def said_above(text: str, accounts: Sequence[AccountView]) -> str:
+    """`text` without the reasons of accounts that cannot be read, which stand above, each with its account."""
+    for account in accounts:
+        if account.reason:
+            said = f"{account.account} is {account.quality}"
+            text = text.replace(f"{said}: {account.reason}", f"{said}, see above")
+    return text
+
+
+def effect_lines(effect: Effect, snapshot: Snapshot | None) -> Iterator[str]:
+    """Orders as a table, each cancel and a lock by itself; of any other kind its own line."""
+    match effect:
+        case Orders(intents):
+            head = ("#", "account", "order", "contracts", "symbol", "leaves", "score", "")
+            rows = [
+                (
+                    str(each.intent.rank), each.intent.account, each.intent.side, each.amount,
+                    f"{each.intent.symbol} ({each.intent.position_side})", f"{each.leaves:f}",
+                    each.intent.score or "-", _remarks(each.intent),
+                )
+                for each in alike(intents)
+            ]  # fmt: skip
+            yield table(head, rows)
+        case Cancels(cancels):
+            yield from (one_line(f"  {each}") for each in cancel_lines(cancels, resting_orders(snapshot)))
+        case _:
+            yield one_line(f"  {kind_of(effect).text(effect)}")
+
+
+def _remarks(intent: Intent) -> str:
+    remarks = ["reduce-only"] if intent.reduce_only else []
+    if intent.purpose != "reduce":
+        remarks.append(
+            "sells what another order has bought" if intent.purpose == "hop" else "opens, for the time being"
+        )
+    if not intent.exact:
+        remarks.append("not rounded: the venue's rules are unknown")
+    return ", ".join(remarks)
+
+
+def command_line(event: Event, now: datetime, waits_for: str = "") -> str:
+    """An operator command that no tick has taken yet, or that waits for accounts."""
+    kind = f"{event.kind} by force" if event.force else event.kind
+    cause = f"{event.cause}: " if event.cause and event.cause != event.reason else ""
+    return one_line(
+        f"{kind} {event.scope or 'portfolio'} by {event.author or 'unknown'}, {ago(event.at, now)}: "
+        f"{cause}{event.reason or 'no reason'}{waits_for} [{event.id}]"
+    )
 
 
 def orphan_line(orphan: OrphanView) -> str:

@@ -40,6 +40,11 @@ def money(amount: Decimal | None, currency: str = "") -> str:
     return "unknown" if amount is None else f"{amount:,.2f} {currency}".rstrip()
 
 
+def exact(value: Decimal | None, nothing: str = "unknown") -> str:
+    """A number with all its digits and no exponent; `nothing` where it is None."""
+    return nothing if value is None else f"{value:f}"
+
+
 def instant(at: datetime | None) -> str:
     """UTC to the second; `-` for none."""
     return "-" if at is None else rfc3339(at.replace(microsecond=0))
@@ -50,6 +55,11 @@ def lasting(length: timedelta) -> str:
     seconds = int(length.total_seconds())
     parts = [(seconds // 86400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s")]
     return " ".join([f"{count}{unit}" for count, unit in parts if count][:2]) or "0s"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 order`, `12 orders`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 _RANGES = 6

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import EXIT_FAILED
-from killswitch.cli.options import example, policies, variant
+from killswitch.cli.options import file_errors, policies, variant, verb
+from killswitch.cli.terminal import mention
 
 if TYPE_CHECKING:
     from killswitch.lab.pages.answer import Answer
@@ -22,7 +23,7 @@ RANDOM = 10
 _folder = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
-@click.command(epilog=example("ksctl backtest --policies policies/futures-drawdown --market bars/ --book book.yaml"))
+@verb("ksctl backtest --policies policies/futures-drawdown --market bars/ --book book.yaml")
 @policies(required=True)
 @variant
 @click.option("--market", "markets_at", type=_folder, multiple=True,
@@ -72,8 +73,6 @@ def backtest(
     from killswitch.cli.lab.backtest_books import Wanted, gather
     from killswitch.cli.lab.backtest_run import Interrupt, Rehearsal, matching, run_campaign
     from killswitch.cli.session import written
-    from killswitch.lab.bars import BarsError
-    from killswitch.lab.book import BookError
     from killswitch.lab.campaign import IN_PROPORTION, RULES
 
     found = written(policies_at, variant)
@@ -81,10 +80,7 @@ def backtest(
         markets_at, crash, book_at, books_at, all_splits, RANDOM if all_splits and count is None else count or 0,
         Decimal(str(gross or 3)), seed,
     )  # fmt: skip
-    try:
-        books = matching(found.policies, gather(wanted))
-    except (BarsError, BookError) as error:
-        raise click.ClickException(str(error)) from error
+    books = matching(found.policies, gather(wanted))
     rules = (*RULES, IN_PROPORTION) if in_proportion else RULES
     forms = {output, *(SUFFIXES[file.suffix] for file in files)}
     with Interrupt() as interrupt:
@@ -93,10 +89,11 @@ def backtest(
             drawn="html" in forms, stop=interrupt, quiet=quiet,
         )  # fmt: skip
     for file in files:
-        _write(file, written_as(SUFFIXES[file.suffix], answer, page))
+        with file_errors(f"{file} cannot be written"):
+            file.write_text(written_as(SUFFIXES[file.suffix], answer, page), encoding="utf-8")
     click.echo(written_as(output, answer, page), nl=False)
     if not answer.complete:
-        click.echo(page.warning, err=True)
+        mention(page.warning)
         context.exit(EXIT_FAILED)
 
 
@@ -106,21 +103,6 @@ def written_as(form: str, answer: Answer, page: Page) -> str:
         from killswitch.lab.pages.answer import encode
 
         return encode(answer).decode() + "\n"
-    if form == "markdown":
-        from killswitch.lab.pages.document import markdown
+    from killswitch.lab.pages.document import html, markdown, text
 
-        return markdown(page)
-    if form == "html":
-        from killswitch.lab.pages.document import html
-
-        return html(page) + "\n"
-    from killswitch.lab.pages.document import text
-
-    return text(page)
-
-
-def _write(file: Path, text: str) -> None:
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise click.ClickException(f"{file} cannot be written: {error.strerror or error}") from error
+    return {"markdown": markdown, "html": lambda page: html(page) + "\n", "text": text}[form](page)

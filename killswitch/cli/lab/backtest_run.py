@@ -5,22 +5,21 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Self
-
-import click
+from typing import Self
 
 from killswitch.accounts.plug_ins import make_adapter
 from killswitch.cli.lab.backtest_books import Books
+from killswitch.cli.lab.progress import Lines, bars
+from killswitch.cli.terminal import mention, room
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.backtest import Rule
 from killswitch.lab.backtest import backtest as rehearse
 from killswitch.lab.book import Book, BookError
-from killswitch.lab.campaign import Campaign, Progress, Results, Stop, Told, Tried
+from killswitch.lab.campaign import Campaign, Results, Stop, Told, Tried
 from killswitch.lab.outcome import Run
 from killswitch.lab.pages.answer import Answer, answer, used
 from killswitch.lab.pages.content import Drawings, page
@@ -30,9 +29,7 @@ from killswitch.market.paper import PaperMarket
 from killswitch.model.clock import Clock
 from killswitch.model.venue import AccountSpec, VenueAdapter
 from killswitch.planning.scopes.compiled_policy import scopes_of
-
-if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
+from killswitch.render.formats import counted
 
 DRAWN = 8
 """At most so many books are drawn one by one; of more, those in which staging loses most."""
@@ -169,39 +166,16 @@ def _currency(book: Book) -> str:
 
 @contextmanager
 def _progress(books: int, rules: int, markets: int, *, quiet: bool) -> Iterator[Told]:
-    what = f"{_count(books, 'book')} under {rules} rules in {_count(markets, 'market')}"
+    what = f"{counted(books, 'book')} under {rules} rules in {counted(markets, 'market')}"
     if quiet:
         yield lambda _: None
-    elif sys.stderr.isatty():
-        with _bar() as bar:
+    elif room(sys.stderr) is None:
+        mention(f"running {what}")
+        lines = Lines(PLAIN_EVERY)
+        yield lambda news: lines.say(f"{int(news.done)} of {news.total} runs: {news.what}")
+    else:
+        from rich.progress import MofNCompleteColumn
+
+        with bars(MofNCompleteColumn()) as bar:
             task = bar.add_task(what, total=books * rules)
             yield lambda news: bar.update(task, completed=news.done, description=news.what)
-    else:
-        click.echo(f"running {what}", err=True)
-        yield _plain()
-
-
-def _plain() -> Told:
-    last = time.monotonic()
-
-    def told(news: Progress) -> None:
-        nonlocal last
-        if time.monotonic() - last >= PLAIN_EVERY:
-            last = time.monotonic()
-            click.echo(f"{int(news.done)} of {news.total} runs: {news.what}", err=True)
-
-    return told
-
-
-def _bar() -> Bar:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as RichProgress
-
-    what = TextColumn("{task.description}", markup=False)
-    columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(), what)
-    return RichProgress(*columns, console=Console(stderr=True), transient=True)
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"

@@ -14,7 +14,8 @@ from killswitch.cli.lab.backtest import written_as
 from killswitch.cli.lab.backtest_books import Books
 from killswitch.cli.lab.backtest_run import Rehearsal, matching, run_campaign
 from killswitch.cli.lab.demo_run import Excerpt
-from killswitch.cli.options import example
+from killswitch.cli.options import verb
+from killswitch.cli.terminal import show
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.backtest import never
 from killswitch.lab.bars import BarTable, Series
@@ -28,7 +29,7 @@ from killswitch.model.snapshot import Instrument
 FOLDER = Path("demo-run")
 
 
-@click.command(epilog=example("ksctl demo"))
+@verb("ksctl demo")
 @click.option("--market", type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Folder of real bars; without it, a generated crash.")  # fmt: skip
 @click.option("--book", "book_at", type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -48,20 +49,15 @@ def demo(
     from killswitch.cli.lab.demo_screen import Screen
     from killswitch.cli.session import written
     from killswitch.content import policies_folder
-    from killswitch.lab.bars import BarsError
-    from killswitch.lab.book import BookError
 
     found = written([policies_at or policies_folder() / "futures-drawdown"])
-    try:
-        bars, book = bars_and_book(market, book_at, seed)
-    except (BarsError, BookError) as error:
-        raise click.ClickException(str(error)) from error
+    bars, book = bars_and_book(market, book_at, seed)
     _make_room(folder)
     screen = Screen(pace)
     try:
         asyncio.run(run_demo(found, bars, book, seed, folder, screen))
         compare(found.policies, bars, book, excerpt(bars, book), seed, folder)
-    except (BarsError, ValueError) as error:
+    except ValueError as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -87,7 +83,7 @@ def compare(policies: PolicySet, bars: BarTable, book: Book, shown: Excerpt, see
     try:
         watched = matching(policies, books)
     except BookError as error:
-        click.echo(f"\nNothing to compare: {error}")
+        show(f"\nNothing to compare: {error}")
         return
     answer, page = run_campaign(
         policies, watched, RULES, Rehearsal(policies, seed), jobs=1, drawn=True, stop=never,
@@ -99,8 +95,8 @@ def compare(policies: PolicySet, bars: BarTable, book: Book, shown: Excerpt, see
     click.echo(aligned(page.sections[0].tables[0]))
     click.echo()
     for words in page.verdict:
-        click.echo(words)
-    click.echo(f"The report, with charts: {report}")
+        show(words)
+    show(f"The report, with charts: {report}")
 
 
 def excerpt_of(bars: BarTable, book: Book, shown: Excerpt) -> BarTable:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.opening import Written
-from killswitch.accounts.plug_ins import make_adapter
+from killswitch.cli.lab.backtest_run import paper_venue
 from killswitch.cli.lab.demo_screen import Screen
 from killswitch.cli.live.run_outputs import reporting
+from killswitch.cli.session import opened_store
 from killswitch.lab.bars import BarTable, read_market
 from killswitch.lab.book import Book, BookAccount, demo_book, read_book
 from killswitch.lab.crash import crash_bars
@@ -21,11 +22,9 @@ from killswitch.lab.feed import Feed
 from killswitch.lab.recording import Writer
 from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.tracing import NO_TRACER
-from killswitch.model.venue import AccountSpec
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.loop import Pace
 from killswitch.runner.status_blob import keep_start
-from killswitch.store.sqlite import open_store
 
 if TYPE_CHECKING:
     from killswitch.market.paper import PaperMarket
@@ -84,39 +83,38 @@ async def run_demo(found: Written, bars: BarTable, book: Book, seed: int, folder
     screen.begin(bars, book, policies, shown.count)
     accounts = {account.account: _account(account, feed.market, clock) for account in book.accounts}
     store_at = str(folder / "killswitch.sqlite")
-    store = open_store(store_at)
     pace = Pace(interval=bars.interval.total_seconds(), read_timeout=5.0)
     locks = LockPaths(folder / "locks", folder / "trading_lock.json")
     recording = folder / "recording.jsonl"
     kept_up = max(1, KEPT_UP // bars.interval)
-    try:
-        with reporting(store, store_at, NO_TRACER, pause=0.0, pause_for_work=0.0) as reports:
-            runner = assemble(
-                policies, accounts, store, clock, pace,
-                live=True, locks=locks, recorder=Writer(recording), witnesses=(screen.watching(store), reports),
-            )  # fmt: skip
-            keep_start(store, policies.digest, found.runbooks, recording)
-            await runner.start()
-            for left in reversed(range(shown.count)):
-                await runner.tick()
-                screen.beside("with the policies", feed)
-                screen.beside("without", bystander.until(clock.now()))
-                due = feed.due
-                for _ in range(ROUNDS):
-                    working = await runner.work()
-                    screen.worked()
-                    if not working or due is None:
-                        break
-                    await clock.sleep(0.25)
-                if due is None or not left:
+    with (
+        opened_store(store_at, read_only=False) as store,
+        reporting(store, store_at, NO_TRACER, pause=0.0, pause_for_work=0.0) as reports,
+    ):
+        runner = assemble(
+            policies, accounts, store, clock, pace,
+            live=True, locks=locks, recorder=Writer(recording), witnesses=(screen.watching(store), reports),
+        )  # fmt: skip
+        keep_start(store, policies.digest, found.runbooks, recording)
+        await runner.start()
+        for left in reversed(range(shown.count)):
+            await runner.tick()
+            screen.beside("with the policies", feed)
+            screen.beside("without", bystander.until(clock.now()))
+            due = feed.due
+            for _ in range(ROUNDS):
+                working = await runner.work()
+                screen.worked()
+                if not working or due is None:
                     break
-                if not left % kept_up:
-                    await asyncio.to_thread(reports.wait, PATIENCE)
-                await clock.sleep((due - clock.now()).total_seconds())
-            await runner.finish()
-        screen.end(feed, bystander, book, folder)
-    finally:
-        store.close()
+                await clock.sleep(0.25)
+            if due is None or not left:
+                break
+            if not left % kept_up:
+                await asyncio.to_thread(reports.wait, PATIENCE)
+            await clock.sleep((due - clock.now()).total_seconds())
+        await runner.finish()
+    screen.end(feed, bystander, book, folder)
 
 
 def _let_bars_close(feed: Feed, at: datetime) -> None:
@@ -124,10 +122,5 @@ def _let_bars_close(feed: Feed, at: datetime) -> None:
 
 
 def _account(account: BookAccount, market: PaperMarket, clock: VirtualClock) -> ArmedAccount:
-    spec = AccountSpec(
-        account=account.account, adapter="paper", market=account.market, currency=account.currency,
-        endpoint=None, options={"market": market, "clock": clock}, credentials={},
-    )  # fmt: skip
-    return ArmedAccount(
-        account.account, account.venue, account.market, account.currency, make_adapter(spec), armed=True
-    )
+    adapter = paper_venue(market, account.account, clock)
+    return ArmedAccount(account.account, account.venue, account.market, account.currency, adapter, armed=True)

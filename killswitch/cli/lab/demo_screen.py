@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from killswitch.cli.wording import interval, money
 from killswitch.graph.nodes import PolicySet
 from killswitch.journal.codec import decode
 from killswitch.journal.entries import Entry, Filled, Finished, Locked, Rejected, Verified, text_of
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Orders, sizes_of, tag_of
 from killswitch.model.store import Store
+from killswitch.render.formats import interval, money
 from killswitch.runner.loop import TickReport
 from killswitch.runner.status_blob import LIVE_NAME, MachineView, TriggerStatus, decode_view
 from killswitch.signals.catalogue import BY_NAME

@@ -6,19 +6,20 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from killswitch.cli import EXIT_FAILED, completion, options
+from killswitch.cli.lab.progress import Lines, bars
+from killswitch.cli.terminal import mention, room, show, show_json, table
+from killswitch.render.formats import counted, instant
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
-
     from killswitch.lab.fetching import Fetched
     from killswitch.model.inspection import BarHistory
 
@@ -49,10 +50,9 @@ def market() -> None:
     """Bars for backtests, from the public history of a venue."""
 
 
-@market.command(
-    epilog=options.example(
-        "ksctl market fetch binanceusdm BTC/USDT:USDT ETH/USDT:USDT --from 2025-10-10 --to 2025-10-12 --out bars/"
-    )
+@options.verb(
+    "ksctl market fetch binanceusdm BTC/USDT:USDT ETH/USDT:USDT --from 2025-10-10 --to 2025-10-12 --out bars/",
+    group=market,
 )
 @click.argument("venue", shell_complete=completion.venues)
 @click.argument("symbols", metavar="SYMBOL…", nargs=-1, required=True)
@@ -77,7 +77,7 @@ def fetch(
     makes the file longer, without a hole in between.
     """
     from killswitch.accounts.plug_ins import NoSuchVenueError, families
-    from killswitch.lab.fetched import FetchError, stem
+    from killswitch.lab.fetched import stem
     from killswitch.lab.fetching import milliseconds
 
     try:
@@ -92,36 +92,35 @@ def fetch(
         raise click.UsageError(f"{', '.join(twice)} would share one file: fetch them into two folders")
     try:
         history = families().history(venue, endpoint)
-    except NoSuchVenueError as error:
-        raise click.ClickException(str(error)) from error
+    except NoSuchVenueError:
+        raise
     except Exception as error:  # third-party code: whatever it raises is about this venue or this endpoint
         raise click.ClickException(f"{venue} cannot be reached so: {error}") from error
     job = _Job(venue, tuple(dict.fromkeys(symbols)), begins, ends, timeframe, out, endpoint)
     try:
         done, failed = asyncio.run(_fetch(history, job))
-    except (FetchError, OSError) as error:
+    except OSError as error:
         raise click.ClickException(str(error)) from error
-    if output == "json" or done:
-        click.echo(_json(job, done, failed) if output == "json" else _text(job, done))
+    if output == "json":
+        show_json(_answer(job, done, failed))
+    elif done:
+        show(_text(job, done))
     for each in failed:
-        click.echo(f"Error: {each}", err=True)
+        mention(f"Error: {each}")
     return EXIT_FAILED if failed else 0
 
 
+@dataclass(frozen=True, slots=True)
 class _Job:
     """What was asked for."""
 
-    def __init__(
-        self, venue: str, symbols: Sequence[str], begins: int, ends: int, timeframe: str, out: Path,
-        endpoint: str | None,
-    ) -> None:  # fmt: skip
-        self.venue = venue
-        self.symbols = symbols
-        self.begins = begins
-        self.ends = ends
-        self.timeframe = timeframe
-        self.out = out
-        self.endpoint = endpoint
+    venue: str
+    symbols: Sequence[str]
+    begins: int
+    ends: int
+    timeframe: str
+    out: Path
+    endpoint: str | None
 
 
 async def _fetch(history: BarHistory, job: _Job) -> tuple[list[Fetched], list[str]]:
@@ -162,49 +161,29 @@ def _plain(endpoint: str | None) -> str | None:
 @contextmanager
 def _progress(job: _Job) -> Iterator[tuple[Callable[[str, int], None], Callable[[str], None]]]:
     """(how far a symbol is, a warning): a bar on a terminal, else a line now and then; all on stderr."""
-    if not sys.stderr.isatty():
-        yield _Lines(job, monotonic).tell, lambda text: click.echo(text, err=True)
-        return
-    with _bar() as bar:
-        tasks = {symbol: bar.add_task(symbol, total=job.ends - job.begins, start=False) for symbol in job.symbols}
+    whole = job.ends - job.begins
+    if room(sys.stderr) is None:
+        lines = Lines(LINE_EVERY)
 
-        def tell(symbol: str, at: int) -> None:
+        def say(symbol: str, at: int) -> None:
+            done = max(0, min(at, job.ends) - job.begins)
+            lines.say(f"{symbol}: fetched to {_at(min(at, job.ends))}, {done / whole:.0%}")
+
+        yield say, mention
+        return
+    from rich.progress import TaskProgressColumn
+
+    with bars(TaskProgressColumn()) as bar:
+        tasks = {symbol: bar.add_task(symbol, total=whole, start=False) for symbol in job.symbols}
+
+        def move(symbol: str, at: int) -> None:
             bar.start_task(tasks[symbol])
             bar.update(tasks[symbol], completed=max(0, min(at, job.ends) - job.begins))
 
-        yield tell, lambda text: bar.console.print(text, markup=False)
-
-
-class _Lines:
-    """How far a fetch is, a line now and then, where nobody looks at a terminal."""
-
-    def __init__(self, job: _Job, clock: Callable[[], float]) -> None:
-        self._job = job
-        self._clock = clock
-        self._next = clock() + LINE_EVERY
-
-    def tell(self, symbol: str, at: int) -> None:
-        if (now := self._clock()) < self._next:
-            return
-        self._next = now + LINE_EVERY
-        job = self._job
-        done = (min(max(at, job.begins), job.ends) - job.begins) / (job.ends - job.begins)
-        click.echo(f"{symbol}: fetched to {_at(min(at, job.ends))}, {done:.0%}", err=True)
-
-
-def _bar() -> Bar:
-    from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as RichProgress
-
-    what = TextColumn("{task.description}", markup=False)
-    columns = (BarColumn(bar_width=24), TaskProgressColumn(), TimeRemainingColumn(), what)
-    return RichProgress(*columns, console=Console(stderr=True), transient=True)
+        yield move, lambda text: bar.console.print(text, markup=False)
 
 
 def _text(job: _Job, done: Sequence[Fetched]) -> str:
-    from killswitch.cli.wording import fitted, width
-
     rows = [
         (
             each.symbol, f"{each.bars:,}", f"{each.new:,}", _at(each.first), _at(each.last),
@@ -215,7 +194,7 @@ def _text(job: _Job, done: Sequence[Fetched]) -> str:
     lines = []
     if rows:
         lines.append(f"{job.venue}, {job.timeframe}, in {job.out}")
-        lines.append(fitted(("symbol", "bars", "new", "first", "last", "gaps", "requests"), rows, width()))
+        lines.append(table(("symbol", "bars", "new", "first", "last", "gaps", "requests"), rows))
     lines += [f"{each.symbol}: {words}" for each in done for words in (*_short(each), *_left_out(each))]
     return "\n".join(lines)
 
@@ -233,17 +212,15 @@ def _bars(count: int) -> str:
 
 def _left_out(each: Fetched) -> Iterator[str]:
     if each.left_out_count:
-        count = "1 bar" if each.left_out_count == 1 else f"{each.left_out_count:,} bars"
+        count = counted(each.left_out_count, "bar")
         more = ", …" if each.left_out_count > len(each.left_out) else ""
         yield f"{count} that the venue gave cannot be true, and were left out: {'; '.join(each.left_out)}{more}"
 
 
-def _json(job: _Job, done: Sequence[Fetched], failed: Sequence[str]) -> str:
-    import json
-
+def _answer(job: _Job, done: Sequence[Fetched], failed: Sequence[str]) -> dict[str, object]:
     from killswitch.lab.fetched import stem
 
-    answer = {
+    return {
         "venue": job.venue,
         "timeframe": job.timeframe,
         "out": str(job.out),
@@ -258,10 +235,7 @@ def _json(job: _Job, done: Sequence[Fetched], failed: Sequence[str]) -> str:
         ],
         "failed": list(failed),
     }  # fmt: skip
-    return json.dumps(answer, indent=2, ensure_ascii=False)
 
 
 def _at(ms: int | None) -> str:
-    from killswitch.cli.wording import instant
-
     return instant(None if ms is None else datetime.fromtimestamp(ms / 1000, UTC))

@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from killswitch.cli.options import example
+from killswitch.cli.options import file_errors, verb
 
 if TYPE_CHECKING:
-    from killswitch.lab.bars import BarTable
-    from killswitch.lab.book import Book
     from killswitch.lab.feed import Feed
     from killswitch.market.paper import PaperMarket
     from killswitch.market.terms import VenueTerms
@@ -41,9 +39,10 @@ class ServeFunction(Protocol):
     async def __call__(self, market: PaperMarket, *, port: int, now: Callable[[], datetime]) -> Server: ...
 
 
-@click.command(epilog=example("ksctl paper --crash 7 --speed 60 --port 8701"))
+@verb("ksctl paper --crash 7 --speed 60 --port 8701")
 @click.option("--market", type=click.Path(path_type=Path), help="A folder of bars, one file a symbol.")
-@click.option("--crash", type=int, metavar="SEED", help="A generated crash instead; each seed is another one.")
+@click.option("--crash", type=click.IntRange(min=0), metavar="SEED",
+              help="A generated crash instead; each seed is another one.")  # fmt: skip
 @click.option(
     "--book", type=click.Path(path_type=Path), help="What the accounts hold. Left out with --crash: the demo's."
 )
@@ -80,39 +79,20 @@ def paper(
         raise click.UsageError("Give either --market DIR or --crash SEED.")
     if market is not None and book is None:
         raise click.UsageError("--market needs --book FILE.")
-    agreed = _terms(terms)
-    feed = _feed(_bars(market, crash), _book(book), skip)
-    feed.market.agree(agreed)
-    try:
-        asyncio.run(_serve(feed, port, speed, readings))
-    except OSError as error:
-        raise click.ClickException(f"cannot serve on port {port}: {error.strerror or error}") from error
-
-
-def _bars(market: Path | None, crash: int | None) -> BarTable:
-    from killswitch.lab.bars import BarsError, read_market
+    from killswitch.lab.bars import read_market
+    from killswitch.lab.book import demo_book, read_book
     from killswitch.lab.crash import crash_bars
+    from killswitch.lab.feed import Feed
 
-    if crash is not None:
-        if crash < 0:
-            raise click.UsageError("--crash SEED must not be below zero.")
-        return crash_bars(crash)
-    assert market is not None  # the caller has looked
+    agreed = _terms(terms)
+    bars = read_market(market) if market is not None else crash_bars(crash or 0)
     try:
-        return read_market(market)
-    except BarsError as error:
+        feed = Feed(bars, demo_book() if book is None else read_book(book), seed=0, skip=skip, begins=_now())
+    except ValueError as error:
         raise click.ClickException(str(error)) from error
-
-
-def _book(path: Path | None) -> Book:
-    from killswitch.lab.book import BookError, demo_book, read_book
-
-    if path is None:
-        return demo_book()
-    try:
-        return read_book(path)
-    except BookError as error:
-        raise click.ClickException(str(error)) from error
+    feed.market.agree(agreed)
+    with file_errors(f"cannot serve on port {port}"):
+        asyncio.run(_serve(feed, port, speed, readings))
 
 
 def _terms(path: Path | None) -> VenueTerms:
@@ -124,21 +104,10 @@ def _terms(path: Path | None) -> VenueTerms:
     if path is None:
         return VenueTerms()
     try:
-        return read_terms(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise click.ClickException(f"{path}: {error.strerror or error}") from error
+        with file_errors(str(path)):
+            return read_terms(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")))
     except (YAMLError, ValueError) as error:
         raise click.ClickException(f"{path}: {error}") from error
-
-
-def _feed(bars: BarTable, book: Book, skip: int) -> Feed:
-    from killswitch.lab.bars import BarsError
-    from killswitch.lab.feed import Feed
-
-    try:
-        return Feed(bars, book, seed=0, skip=skip, begins=_now())
-    except (BarsError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
 
 
 async def _serve(feed: Feed, port: int, speed: float, readings: int) -> None:

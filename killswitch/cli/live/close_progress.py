@@ -10,16 +10,16 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 import click
-import msgspec
 
 from killswitch.accounts.arming import left_to_do
-from killswitch.cli.wording import instant, lasting
+from killswitch.cli.terminal import as_json, mention
 from killswitch.journal.codec import decode_all
 from killswitch.model.legible import one_line
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.operations.progress import OpenPosition, Progress, progress_of
 from killswitch.operations.status import runner_state
+from killswitch.render.formats import instant, lasting
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.status_blob import tick_time
 
@@ -112,19 +112,18 @@ class Lines:
                 sys.stdout.flush()
 
 
-def follow(store: Store, *, as_json: bool, terminal: bool) -> int:
+def follow(store: Store, *, json: bool, terminal: bool) -> int:
     """Show every change until nothing is closing; 0 if all of it reached its targets, else 1."""
     try:
-        return _follow(store, _screen(as_json=as_json, terminal=terminal))
+        return _follow(store, _screen(json=json, terminal=terminal))
     except KeyboardInterrupt:
-        click.echo("not watched any more; what is being closed goes on", err=True)
+        mention("not watched any more; what is being closed goes on")
         return INTERRUPTED
 
 
-def _screen(*, as_json: bool, terminal: bool) -> Screen:
-    if as_json:
-        encode = msgspec.json.Encoder(decimal_format="string").encode
-        return Lines(lambda progress: encode(progress).decode())
+def _screen(*, json: bool, terminal: bool) -> Screen:
+    if json:
+        return Lines(as_json)
     return Terminal() if terminal else Lines(line)
 
 
@@ -144,11 +143,11 @@ def _follow(store: Store, screen: Screen) -> int:
         elif alone_since is None:
             alone_since = now
         if alone_since is not None and now - alone_since >= LEFT_ALONE:
-            click.echo("no runner lives on this store: `ksctl run --live` goes on with what is left", err=True)
+            mention("no runner lives on this store: `ksctl run --live` goes on with what is left")
             return 1
         time.sleep(max(EVERY, IDLE * (time.monotonic() - began)))
     if not closes:
-        click.echo("nothing is closing", err=True)
+        mention("nothing is closing")
     return 0 if all(each.standing in REACHED for each in closes) else 1
 
 

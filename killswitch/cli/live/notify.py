@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from killswitch.cli import EXIT_FAILED, options
+from killswitch.cli.terminal import show, show_json
 
 
 @click.group()
@@ -15,7 +16,7 @@ def notify() -> None:
     """Try the notification routes before it matters."""
 
 
-@notify.command(epilog=options.example("ksctl notify test --policies policies"))
+@options.verb("ksctl notify test --policies policies", group=notify)
 @options.policies(required=True)
 @click.option("--severity", type=click.Choice(["info", "warning", "page"]), default="info", show_default=True,
               help="Of the test message; a pager may take note of a page only.")  # fmt: skip
@@ -35,14 +36,12 @@ def test(context: click.Context, policies_at: tuple[Path, ...], severity: str, o
         raise click.ClickException("the policies have no NotificationRoute, so nobody is told of anything")
     results = deliver(policies, of_trial(severity, datetime.now(UTC)))  # type: ignore[arg-type] # one of the choices
     if output == "json":
-        import json
-
         rows = [{"target": each.target, "routes": each.routes, "taken": each.error is None, "error": each.error}
                 for each in results]  # fmt: skip
-        click.echo(json.dumps({"targets": rows}, indent=2, ensure_ascii=False))
+        show_json({"targets": rows})
     else:
         for each in results:
             said = "taken" if each.error is None else f"NOT TAKEN: {each.error}"
-            click.echo(f"{each.target} ({', '.join(each.routes)}): {said}")
+            show(f"{each.target} ({', '.join(each.routes)}): {said}")
     if any(each.error is not None for each in results):
         context.exit(EXIT_FAILED)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from killswitch.cli import EXIT_FAILED, EXIT_PENDING
-from killswitch.cli.options import example, output, policies, read_timeout, variant
+from killswitch.cli.options import output, policies, read_timeout, variant, verb
+from killswitch.cli.terminal import show
 
 if TYPE_CHECKING:
     from killswitch.accounts.opening import Written
@@ -16,11 +18,7 @@ if TYPE_CHECKING:
     from killswitch.operations.preview import Preview
 
 
-@click.command(
-    epilog=example(
-        "ksctl plan --policies policies --store ks.sqlite", "ksctl plan --policies policies --out trim.plan.json"
-    )
-)
+@verb("ksctl plan --policies policies --store ks.sqlite", "ksctl plan --policies policies --out trim.plan.json")
 @policies(required=True)
 @click.option("--store", "store_at", metavar="FILE", envvar="KSCTL_STORE", show_envvar=True,
               help="The runner's store: history, stages and cooldowns are taken from it, read-only.")  # fmt: skip
@@ -51,8 +49,7 @@ def plan(
     """
     from killswitch.cli.live import plan_saving
     from killswitch.cli.live.plan_text import plan_text
-    from killswitch.cli.session import friendly, opened_store, written
-    from killswitch.cli.wording import fit
+    from killswitch.cli.session import opened_store, written
     from killswitch.operations.preview import encode_preview, of_policies, saved
 
     if recording is not None and store_at is not None:
@@ -61,15 +58,15 @@ def plan(
         raise click.UsageError("what a recording calls for is past: a plan is saved of the venues as they are")
     plan_saving.require_new(out)
     found = written(policies_at, variant)
-    with friendly():
-        if recording is not None:
-            shown = _of_recording(found, recording)
-        elif store_at is None:
-            shown = _of_venues(found, None, read_timeout)
-        else:
-            with opened_store(store_at, read_only=True) as store:
-                shown = _of_venues(found, store, read_timeout)
-    click.echo(encode_preview(shown) if output == "json" else fit(plan_text(shown)))
+    if recording is not None:
+        shown = _of_recording(found, recording)
+    else:
+        with nullcontext() if store_at is None else opened_store(store_at, read_only=True) as store:
+            shown = _of_venues(found, store, read_timeout)
+    if output == "json":
+        click.echo(encode_preview(shown))
+    else:
+        show(plan_text(shown))
     if out is not None:
         plan_saving.save(saved(shown, of_policies(shown)), out)
     if shown.unreadable:
@@ -78,13 +75,10 @@ def plan(
 
 
 def _of_recording(found: Written, recording: Path) -> Preview:
-    from killswitch.lab.recording import RecordingError, read
+    from killswitch.lab.recording import read
     from killswitch.operations.preview import from_recording, preview
 
-    try:
-        interpreter, last, memory = from_recording(found.policies, read(recording))
-    except RecordingError as error:
-        raise click.ClickException(str(error)) from error
+    interpreter, last, memory = from_recording(found.policies, read(recording))
     if last is None:
         raise click.ClickException(f"{recording}: holds no snapshot")
     return preview(found.policies, last, interpreter, memory, frozenset())

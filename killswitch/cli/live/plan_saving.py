@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from killswitch.cli.options import file_errors
+from killswitch.cli.terminal import mention
 from killswitch.planning.operator.plan_file import PlanFileError, SavedPlan, decode_plan, encode_plan
 
 
@@ -18,22 +20,18 @@ def require_new(out: Path | None) -> None:
 def save(plan: SavedPlan | None, out: Path) -> None:
     """Write the plan, or say that there is none; stderr tells which."""
     if plan is None:
-        click.echo(f"nothing that `ksctl apply` would carry out: {out} was not written", err=True)
+        mention(f"nothing that `ksctl apply` would carry out: {out} was not written")
         return
-    try:
-        with out.open("xb") as file:
-            file.write(encode_plan(plan))
-    except OSError as error:
-        raise click.ClickException(f"{out}: {error.strerror or error}") from error
+    with file_errors(str(out)), out.open("xb") as file:
+        file.write(encode_plan(plan))
     apply = f"ksctl apply {out} --store STORE --live"
-    click.echo(f"saved plan {plan.short} in {out}: `{apply}` does exactly that", err=True)
+    mention(f"saved plan {plan.short} in {out}: `{apply}` does exactly that")
 
 
 def read(path: Path) -> SavedPlan:
     """The plan in a file; one that is none, or was altered, is refused."""
     try:
-        return decode_plan(path.read_bytes())
-    except OSError as error:
-        raise click.ClickException(f"{path}: {error.strerror or error}") from error
+        with file_errors(str(path)):
+            return decode_plan(path.read_bytes())
     except PlanFileError as error:
         raise click.ClickException(f"{path}: {error}") from error

@@ -5,29 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import Decimal
 
-from killswitch.cli.wording import (
-    Below,
-    as_written,
-    instant,
-    interval,
-    meanwhile,
-    money,
-    number,
-    reading,
-    share,
-    stage_words,
-    table,
-)
+from killswitch.cli.wording import effect_lines, meanwhile, said_above, share, stage_words, trigger_table
 from killswitch.graph.actions.registry import kind_of
 from killswitch.graph.wording import percent
-from killswitch.incident.record.close_causes import alike
-from killswitch.incident.record.timeline import cancel_lines, resting_orders
-from killswitch.model.decision import Book, Decision, Intent, Rung
-from killswitch.model.effects import EFFECTS, WITH_OWN_KEYS, Cancels, Effect, Lock, Orders, of_kind, sizes_of, tag_of
-from killswitch.model.effects import kind_of as effect_kind_of
+from killswitch.incident.notify.message import as_written, reading
+from killswitch.model.decision import Book, Decision, Rung
+from killswitch.model.effects import EFFECTS, WITH_OWN_KEYS, Orders, of_kind, sizes_of, tag_of
 from killswitch.model.legible import one_line
 from killswitch.operations.preview import Preview
 from killswitch.planning.targets.merge import ordered_on
+from killswitch.render.formats import counted, instant, money, number
 from killswitch.runner.status_blob import MachineView, TriggerStatus
 
 
@@ -57,18 +44,9 @@ def _lines(shown: Preview) -> Iterator[str]:
         yield from _decision(decision, shown)
     if shown.notices:
         yield ""
-        yield from (f"Note: {notice.scope}: {_short(notice.text, shown)}" for notice in shown.notices)
+        yield from (f"Note: {notice.scope}: {said_above(notice.text, shown.accounts)}" for notice in shown.notices)
     yield ""
     yield _summary(shown)
-
-
-def _short(text: str, shown: Preview) -> str:
-    """`text` without the reasons of accounts that cannot be read, which stand above, each with its account."""
-    for account in shown.accounts:
-        if account.reason:
-            said = f"{account.account} is {account.quality}"
-            text = text.replace(f"{said}: {account.reason}", f"{said}, see above")
-    return text
 
 
 def _machine(machine: MachineView, shown: Preview) -> Iterator[str]:
@@ -76,30 +54,7 @@ def _machine(machine: MachineView, shown: Preview) -> Iterator[str]:
     cooling = f", cooldown until {instant(machine.cooldown_until)}" if machine.cooldown_until else ""
     yield f"{machine.policy} on {machine.scope}: {latched}{cooling}"
     yield from (f"  {line}" for line in meanwhile(machine, shown.snapshot.as_of))
-    below = Below()
-    yield table(
-        ("trigger", "value", "threshold", "headroom", "now"),
-        [
-            (
-                each.name, _value(each), each.threshold or "expression", interval(each.headroom, each.unit),
-                _truth(each, shown, below),
-            )
-            for each in machine.triggers
-        ],
-    )  # fmt: skip
-    yield from below.lines()
-
-
-def _value(trigger: TriggerStatus) -> str:
-    return interval(trigger.value, trigger.unit) if trigger.threshold else "-"
-
-
-def _truth(trigger: TriggerStatus, shown: Preview, below: Below) -> str:
-    if trigger.truth is None:
-        return f"unknown: {below.point(_short(trigger.unknown_because or 'not evaluated yet', shown))}"
-    if not trigger.truth:
-        return "false"
-    return f"true since {instant(trigger.true_since)}{'' if trigger.confirmed else ', confirming'}"
+    yield from trigger_table(machine.triggers, shown.accounts)
 
 
 def _decision(decision: Decision, shown: Preview) -> Iterator[str]:
@@ -123,7 +78,7 @@ def _decision(decision: Decision, shown: Preview) -> Iterator[str]:
     if decision.reason:
         yield f"  note: {decision.reason}"
     for effect in decision.effects:
-        yield from _effect(effect, shown)
+        yield from effect_lines(effect, shown.snapshot)
     if decision.stage is not None and of_kind(decision.effects, Orders) is None:
         yield "  no order of its own" + _covered(decision, shown)
     if decision.unwinding is not None:
@@ -140,7 +95,7 @@ def _suspicion(decision: Decision, shown: Preview) -> Iterator[str]:
     if decision.reason:
         yield f"  note: {decision.reason}"
     for effect in () if decision.is_withdrawal else decision.effects:
-        yield from _effect(effect, shown)
+        yield from effect_lines(effect, shown.snapshot)
 
 
 def _closes(decision: Decision, shown: Preview) -> Iterator[str]:
@@ -154,44 +109,10 @@ def _closes(decision: Decision, shown: Preview) -> Iterator[str]:
             )
 
 
-def _effect(effect: Effect, shown: Preview) -> Iterator[str]:
-    """Orders as a table, each cancel and a lock by itself; of any other kind its own line."""
-    match effect:
-        case Orders(intents):
-            yield table(
-                ("#", "account", "order", "contracts", "symbol", "leaves", ""),
-                [
-                    (
-                        str(each.intent.rank), each.intent.account, each.intent.side, each.amount,
-                        f"{each.intent.symbol} ({each.intent.position_side})", f"{each.leaves:f}",
-                        _remarks(each.intent),
-                    )
-                    for each in alike(intents)
-                ],
-            )  # fmt: skip
-        case Cancels(cancels):
-            yield from (one_line(f"  {each}") for each in cancel_lines(cancels, resting_orders(shown.snapshot)))
-        case Lock(order):
-            yield f"  lock {order.scope}: {order.mode} until {instant(order.until) if order.until else 'it is lifted'}"
-        case _:
-            yield one_line(f"  {effect_kind_of(effect).text(effect)}")
-
-
 def _covered(decision: Decision, shown: Preview) -> str:
     """Whose orders close what this decision would: one position has one target, the smallest."""
     others = [d.policy for d in shown.decisions if d.id != decision.id and ordered_on(d) and d.mode == "enforce"]
     return f": {' and '.join(others)} closes as much or more" if others and decision.book is not None else ""
-
-
-def _remarks(intent: Intent) -> str:
-    remarks = ["reduce-only"] if intent.reduce_only else []
-    if intent.purpose != "reduce":
-        remarks.append(
-            "sells what another order has bought" if intent.purpose == "hop" else "opens, for the time being"
-        )
-    if not intent.exact:
-        remarks.append("not rounded: the venue's rules are unknown")
-    return ", ".join(remarks)
 
 
 def _book(book: Book) -> str:
@@ -222,12 +143,10 @@ def _summary(shown: Preview) -> str:
         return f"Cannot tell: every trigger of {' and '.join(unknown)} is unknown, see above. Nothing was changed."
     if not shown.pending:
         return "Nothing to do. Nothing was changed."
-    counted = [_count(total, kind.noun) for kind, total in totals if total or kind.effect in WITH_OWN_KEYS]
-    return f"Plan: {_count(len(fires), 'stage')}, {', '.join(counted)}, {_count(resets, 'reset')}. Nothing was changed."
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    counts = [counted(total, kind.noun) for kind, total in totals if total or kind.effect in WITH_OWN_KEYS]
+    return (
+        f"Plan: {counted(len(fires), 'stage')}, {', '.join(counts)}, {counted(resets, 'reset')}. Nothing was changed."
+    )
 
 
 def manner(decision: Decision) -> str:

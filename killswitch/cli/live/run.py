@@ -10,23 +10,26 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import options
-from killswitch.cli.console import console_problem, end_well, mention, mention_journaled, outlive, write_in_background
+from killswitch.cli.console import console_problem, end_well, mention_journaled, outlive, write_in_background
+from killswitch.cli.terminal import mention, show
+from killswitch.render.formats import counted, instant
 
 if TYPE_CHECKING:
+    from killswitch.accounts.arming import ArmedAccount
     from killswitch.accounts.opening import Written
-    from killswitch.cli.wording import Written as Thresholds
+    from killswitch.incident.notify.message import Written as Thresholds
     from killswitch.lab.recording import Recorder
     from killswitch.model.store import Store
+    from killswitch.preflight.key_rights import Word
+    from killswitch.runner.assembly import LockPaths
     from killswitch.runner.loop import Runner, TickReport
 
 
 _UNDER_WAY = ("planned", "closing")
 
 
-@click.command(
-    epilog=options.example(
-        "ksctl run --policies policies --store ks.sqlite", "ksctl run --policies policies --store ks.sqlite --live"
-    )
+@options.verb(
+    "ksctl run --policies policies --store ks.sqlite", "ksctl run --policies policies --store ks.sqlite --live"
 )
 @options.policies(required=True)
 @options.store
@@ -60,38 +63,24 @@ def run(
     if events_at == "-" and output == "json":
         raise click.UsageError("--events - and --output json both want stdout; write the events to a file")
     write_in_background()
-    from killswitch.accounts.opening import open_accounts, require_encrypted
     from killswitch.cli.live.run_outputs import reporting, watching
-    from killswitch.cli.session import acting_store, arming_words, friendly, lock_paths, require_locks, written
-    from killswitch.cli.wording import as_written
-    from killswitch.preflight.key_rights import require_harmless_keys
+    from killswitch.cli.session import acting_store, arming_words, lock_paths, written
+    from killswitch.incident.notify.message import as_written
     from killswitch.runner import process
     from killswitch.runner.assembly import assemble
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.disk_space import DiskSpace
     from killswitch.runner.loop import Pace
-    from killswitch.runner.process import FirstAnswers, keep_short, make_room
+    from killswitch.runner.process import FirstAnswers, keep_short
     from killswitch.runner.status_blob import keep_start
-    from killswitch.store.sqlite import exposed
 
     found = written(policies_at)
     clock = SystemClock()
     locks = lock_paths(store_at, lock_dir, lock_file)
-    with friendly():
-        accounts = open_accounts(found.accounts, live=live)
-        about_locks = require_locks(accounts, locks, store_at, emergency=journal is not None)
-        if live:
-            require_encrypted(found.accounts, found.places)
-        found_before = process.run(require_harmless_keys(found.accounts, found.places, read_timeout)) if live else ()
-        if live and not unnotified and any(account.armed for account in accounts.values()):
-            _require_notified(found)
-        about_machine = tuple(
-            words for words in (*about_locks, make_room(len(accounts)), exposed(store_at)) if words is not None
-        )
-    for words in about_machine:
-        mention(words)
+    accounts, found_before = _checked_accounts(
+        found, store_at, locks, read_timeout, live=live, unnotified=unnotified, emergency=journal is not None
+    )
     with (
-        friendly(),
         watching(found, store_at, events_at, clock) as told,
         acting_store(store_at, journal, locks) as store,
         reporting(store, store_at, told.telemetry.tracer) as reports,
@@ -103,9 +92,9 @@ def run(
             found.policies, accounts, store, clock, Pace(interval, read_timeout),
             live=live, locks=locks,
             paths=tuple(str(path.resolve()) for path in policies_at), recorder=_recorder(record),
-            witnesses=(terminal, LeftLatched(store), reports, FirstAnswers(), space, *told.witnesses),
+            witnesses=(terminal, reports, FirstAnswers(), space, *told.witnesses),
             tracer=told.telemetry.tracer, watch=told.telemetry.watch, timers=True,
-            found_before=found_before + tuple(("warning", words) for words in about_machine), say=mention,
+            found_before=found_before, say=mention,
             when_held=partial(store.go_on_in_memory, mention_journaled),
         )  # fmt: skip
         keep_start(store, found.policies.digest, found.runbooks, record)
@@ -114,12 +103,38 @@ def run(
         told.notifications = runner.notifications
         keep_short()
         told.why = process.run(_until_stopped(runner, ticks))
-    mention(f"stopped after {terminal.ticks} tick{'' if terminal.ticks == 1 else 's'}; {terminal.last_words()}")
+    mention(f"stopped after {counted(terminal.ticks, 'tick')}; {terminal.last_words()}")
     left = store.trouble
     for words in (*runner.left_behind, *(() if left is None else (left,))):
         mention(words)
     if any(account.armed for account in accounts.values()):
         mention("the lock files go stale now, which bots read as locked, until a runner lives again")
+
+
+def _checked_accounts(
+    found: Written, store_at: str, locks: LockPaths, read_timeout: float, *, live: bool, unnotified: bool,
+    emergency: bool,
+) -> tuple[dict[str, ArmedAccount], tuple[Word, ...]]:  # fmt: skip
+    """The accounts, once nothing forbids a run, and what its first tick has to tell of them and of this machine."""
+    from killswitch.accounts.opening import open_accounts, require_encrypted
+    from killswitch.cli.session import require_locks
+    from killswitch.preflight.key_rights import require_harmless_keys
+    from killswitch.runner import process
+    from killswitch.runner.process import make_room
+    from killswitch.store.sqlite import exposed
+
+    accounts = open_accounts(found.accounts, live=live)
+    about_machine = [*require_locks(accounts, locks, store_at, emergency=emergency)]
+    about_keys: tuple[Word, ...] = ()
+    if live:
+        require_encrypted(found.accounts, found.places)
+        about_keys = process.run(require_harmless_keys(found.accounts, found.places, read_timeout))
+        if not unnotified and any(account.armed for account in accounts.values()):
+            _require_notified(found)
+    about_machine += [words for words in (make_room(len(accounts)), exposed(store_at)) if words is not None]
+    for words in about_machine:
+        mention(words)
+    return accounts, (*about_keys, *(("warning", words) for words in about_machine))
 
 
 def _require_notified(found: Written) -> None:
@@ -129,7 +144,7 @@ def _require_notified(found: Written) -> None:
 
     warnings = (*found.unrouted, *target_warnings(found.policies))
     if warnings:
-        click.echo(render(warnings), err=True)
+        mention(render(warnings))
         raise click.ClickException(
             "somebody who is to be notified cannot be; nothing was started. Correct the NotificationRoutes, try them "
             "with `ksctl notify test --policies …`, or start with --unnotified"
@@ -151,23 +166,6 @@ async def _until_stopped(runner: Runner, ticks: int | None) -> str:
     return f"stopped by {heard[0]}" if heard else f"all {ticks} ticks are done"
 
 
-class LeftLatched:
-    """Says once, at the first tick, which stages are latched whose policy or account is gone."""
-
-    def __init__(self, store: Store) -> None:
-        self._store: Store | None = store
-
-    def ticked(self, report: TickReport) -> None:
-        """Read what the publisher has just left in the store."""
-        from killswitch.cli.wording import orphan_line
-        from killswitch.runner.status_blob import LIVE_NAME, decode_view
-
-        store, self._store = self._store, None
-        blob = None if store is None else store.live(LIVE_NAME)
-        for orphan in () if blob is None else decode_view(blob).orphans:
-            mention(orphan_line(orphan))
-
-
 class Terminal:
     """Says what happens as it happens: decisions on stdout, the rest on stderr."""
 
@@ -182,6 +180,7 @@ class Terminal:
         self._err = err
         self._down: dict[str, str] = {}
         self._closing: dict[str, str] = {}
+        self._has_begun = False
         self.ticks = 0
 
     def ticked(self, report: TickReport) -> None:
@@ -189,6 +188,9 @@ class Terminal:
         self.ticks += report.snapshot.scheduled  # a pass woken by a push is not counted as a tick
         for say in (self._say_decisions, self._say_notices, self._say_accounts, self._say_closings):
             say(report)
+        if not self._has_begun:
+            self._has_begun = True
+            self._say_orphans()
 
     @property
     def problem(self) -> str | None:
@@ -205,27 +207,25 @@ class Terminal:
                 continue
             acted = "" if decision.id in report.acting_on else "  (observed only: nothing is sent)"
             first, *reasons = decision_lines(decision, self._written)
-            click.echo("\n".join((f"{first}  [{decision.id}]{acted}", *reasons)), err=self._err)
+            show("\n".join((f"{first}  [{decision.id}]{acted}", *reasons)), err=self._err)
 
     def _say_notices(self, report: TickReport) -> None:
-        from killswitch.cli.wording import instant, notice_line
+        from killswitch.cli.wording import notice_line
 
         for notice in report.notices:
-            click.echo(f"{instant(notice.as_of)}  {notice_line(notice)}", err=True)
+            mention(f"{instant(notice.as_of)}  {notice_line(notice)}")
 
     def _say_accounts(self, report: TickReport) -> None:
-        from killswitch.cli.wording import instant
         from killswitch.runner.observers import reading_words
 
         for account in report.snapshot.accounts:
             now = reading_words(account)
             if now != self._down.get(account.account, ""):
                 said = now or "ok again"
-                click.echo(f"{instant(report.snapshot.as_of)}  account {account.account} is {said}", err=True)
+                mention(f"{instant(report.snapshot.as_of)}  account {account.account} is {said}")
             self._down[account.account] = now
 
     def _say_closings(self, report: TickReport) -> None:
-        from killswitch.cli.wording import instant
 
         current = {closing.decision: closing.status for closing in report.snapshot.closings}
         for decision, status in current.items():
@@ -233,8 +233,17 @@ class Terminal:
             is_news = self._closing.get(decision) != status and (self.ticks > 1 or status in _UNDER_WAY)
             if is_news:
                 said = status if status in _UNDER_WAY else self._came_to(decision) or status
-                click.echo(f"{instant(report.snapshot.as_of)}  closing {decision}: {said}", err=True)
+                mention(f"{instant(report.snapshot.as_of)}  closing {decision}: {said}")
         self._closing = dict(current)
+
+    def _say_orphans(self) -> None:
+        """Which stages are latched whose policy or account is gone, as the publisher has just left it in the store."""
+        from killswitch.cli.wording import orphan_line
+        from killswitch.runner.status_blob import LIVE_NAME, decode_view
+
+        blob = self._store.live(LIVE_NAME)
+        for orphan in () if blob is None else decode_view(blob).orphans:
+            mention(orphan_line(orphan))
 
     def _came_to(self, decision: str) -> str | None:
         """What `history` says of it, in the same word; None where the record does not say yet that it ended."""
@@ -257,7 +266,5 @@ def _recorder(path: Path | None) -> Recorder | None:
         return None
     from killswitch.lab.recording import Recorder
 
-    try:
+    with options.file_errors(f"cannot record to {path}"):
         return Recorder(path)
-    except OSError as error:
-        raise click.ClickException(f"cannot record to {path}: {error.strerror}") from error

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from killswitch.cli.console import mention
+from killswitch.cli.options import file_errors
+from killswitch.cli.terminal import mention
 
 if TYPE_CHECKING:
     from killswitch.accounts.opening import Written
@@ -63,7 +62,7 @@ def watching(
         telemetry = open_telemetry(os.environ, found.policies, clock, store=_place(store_at), discreet=discreet)
     except TelemetryError as error:
         if not by_hand:
-            raise click.ClickException(str(error)) from error
+            raise
         mention(f"no traces and no metrics: {error}")
         telemetry = SILENT
     watch = Watching(telemetry)
@@ -117,10 +116,8 @@ def _events(watch: Watching, events_at: str | None, hide: Hide) -> tuple[Backgro
     from killswitch.runner.event_emitter import EventTeller
     from killswitch.telemetry.background_writer import BackgroundWriter
 
-    try:
+    with file_errors(f"cannot write events to {events_at}"):
         writer = BackgroundWriter(1 if events_at == "-" else events_at, "events")
-    except OSError as error:
-        raise click.ClickException(f"cannot write events to {events_at}: {error.strerror}") from error
     teller = EventTeller(writer, hide)
     watch.witnesses.append(teller)
     return writer, teller

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from textwrap import fill
 
 from killswitch.accounts.poll.push_listener import StreamView
-from killswitch.cli.wording import ago, instant, money, table
+from killswitch.cli.terminal import table
+from killswitch.cli.wording import ago
 from killswitch.incident.record.close_causes import by_hand
 from killswitch.incident.record.order_lines import ACCEPTED, RESTING, OrderLine
 from killswitch.incident.record.results import Result
 from killswitch.model.legible import one_line
 from killswitch.operations.status import HandClose
+from killswitch.render.formats import counted, instant, money
 from killswitch.runner.dead_man.memory import TimerView
 
 
@@ -38,7 +39,7 @@ def hands_text(closes: Sequence[HandClose]) -> str:
 
 def outcome(result: Result) -> list[str]:
     """How it stands, what was reduced and paid, and why anything is left; without a word on who goes on."""
-    positions = f"{result.closed} position{'' if result.closed == 1 else 's'} reduced"
+    positions = f"{counted(result.closed, 'position')} reduced"
     reasons = [f"{ending.account}: {ending.reason}" for ending in result.endings if ending.reason]
     reasons += [f"{account}: nothing was sent, because nothing is armed for it" for account in result.unsent]
     if result.standing == "closing":
@@ -79,12 +80,6 @@ def _why(order: OrderLine) -> tuple[str, str]:
 
 CLOSED = "market_closed"
 """Why an order is refused that an opening lets through."""
-
-
-WIDTH = 80
-"""Columns. Reasons are whole sentences of venues: they go on below themselves."""
-LEAST = 40
-"""Columns that a sentence has, however long the account's name is."""
 
 
 def streams_text(streams: Sequence[StreamView], now: datetime) -> str:
@@ -136,25 +131,10 @@ def _when(at: datetime, now: datetime) -> str:
 
 
 def _block(title: str, rows: Sequence[tuple[str, str]]) -> str:
-    """A line or more for each row, under its title; nothing where there are none."""
-    if not rows:
-        return ""
-    named = [(one_line(name), one_line(text)) for name, text in rows]
-    width = max(len(name) for name, _ in named)
-    indent = " " * (width + 4)
-    return "\n".join(
-        [
-            title,
-            *(
-                fill(
-                    text,
-                    max(WIDTH, len(indent) + LEAST),
-                    initial_indent=f"  {name.ljust(width)}  ",
-                    subsequent_indent=indent,
-                    break_long_words=False,
-                    break_on_hyphens=False,
-                )
-                for name, text in named
-            ),
-        ]
+    """A line for each row, under its title; nothing where there are none."""
+    width = max((len(one_line(name)) for name, _ in rows), default=0)
+    return (
+        "\n".join((title, *(f"  {one_line(name).ljust(width)}  {one_line(text)}" for name, text in rows)))
+        if rows
+        else ""
     )

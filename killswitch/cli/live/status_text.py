@@ -8,26 +8,25 @@ from datetime import timedelta
 from decimal import Decimal
 
 from killswitch.cli.live.status_sections import hands_text, streams_text, suspended_text, timers_text
+from killswitch.cli.terminal import table
 from killswitch.cli.wording import (
     Below,
     ago,
+    command_line,
     headline,
-    instant,
-    interval,
-    lasting,
     meanwhile,
-    money,
     notice_line,
     orphan_line,
     stage_words,
-    table,
+    trigger_table,
 )
 from killswitch.incident.record.results import Result
 from killswitch.model.decision import Decision
 from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import Event
 from killswitch.operations.status import LockView, OpenClosing, Standing
-from killswitch.runner.status_blob import MachineView, RunnerView, TriggerStatus
+from killswitch.render.formats import counted, instant, lasting, money
+from killswitch.runner.status_blob import MachineView, RunnerView
 
 MOST_NAMED = 4
 """So many of the positions that a close has left are named, the others counted."""
@@ -61,7 +60,9 @@ def _blocks(standing: Standing, store_at: str) -> Iterator[str]:
     yield _list("Suspicions", [_suspicion(each) for each in standing.suspicions])
     yield hands_text(standing.by_hand)
     yield _notifications(standing)
-    yield _list("Pending hands", [_hand(standing, i) for i in range(len(standing.pending))])
+    yield _list(
+        "Pending hands", [command_line(event, standing.now, _waits_for(standing, event)) for event in standing.pending]
+    )
     yield _list("Newest notices", [f"{instant(each.as_of)}  {notice_line(each)}" for each in standing.notices])
 
 
@@ -136,31 +137,8 @@ def _cooldown(machine: MachineView, standing: Standing) -> str:
 
 
 def _triggers(machine: MachineView, view: RunnerView) -> str:
-    below = Below()
-    rows = [
-        (
-            trigger.name, interval(trigger.value, trigger.unit), trigger.threshold or "expression",
-            interval(trigger.headroom, trigger.unit) if trigger.headroom else "-",
-            _truth(trigger, view, below),
-        )
-        for trigger in machine.triggers
-    ]  # fmt: skip
-    head = ("trigger", "value", "threshold", "headroom", "is")
-    return "\n".join((f"Triggers of {machine.policy} on {machine.scope}", table(head, rows), *below.lines()))
-
-
-def _truth(trigger: TriggerStatus, view: RunnerView, below: Below) -> str:
-    if trigger.truth is None:
-        held = ", counts as true" if trigger.held else ""
-        why = trigger.unknown_because or "not evaluated yet"
-        for each in view.accounts:  # what is said with the account is not said again for each trigger
-            if each.reason:
-                said = f"{each.account} is {each.quality}"
-                why = why.replace(f"{said}: {each.reason}", f"{said}, see Accounts")
-        return f"unknown{held}: {below.point(why)}"
-    if not trigger.truth:
-        return "false"
-    return f"true since {instant(trigger.true_since)}, {'confirmed' if trigger.confirmed else 'not confirmed yet'}"
+    lines = trigger_table(machine.triggers, view.accounts)
+    return "\n".join((f"Triggers of {machine.policy} on {machine.scope}", *lines))
 
 
 def _locks(locks: Sequence[LockView], view: RunnerView) -> str:
@@ -222,7 +200,7 @@ def _listed(left: Sequence[tuple[Decimal, str, str | None]]) -> str:
         return "nothing that is known of"
     named = [f"{contracts:f} {symbol} {side}" for contracts, symbol, side in left[:MOST_NAMED]]
     more = [f"{len(left) - MOST_NAMED} more"] if len(left) > MOST_NAMED else []
-    return f"{len(left)} position{'' if len(left) == 1 else 's'}: {', '.join(named + more)}"
+    return f"{counted(len(left), 'position')}: {', '.join(named + more)}"
 
 
 def _notifications(standing: Standing) -> str:
@@ -235,16 +213,6 @@ def _notifications(standing: Standing) -> str:
     ]  # fmt: skip
     head = ("route", "target", "pending", "delivered", "given up", "oldest pending", "last error of it")
     return "Notifications\n" + table(head, rows) if rows else ""
-
-
-def _hand(standing: Standing, index: int) -> str:
-    event = standing.pending[index]
-    kind = f"{event.kind} by force" if event.force else event.kind
-    cause = f"{event.cause}: " if event.cause and event.cause != event.reason else ""
-    return (
-        f"{kind} {event.scope or 'portfolio'} by {event.author or 'unknown'}, {ago(event.at, standing.now)}: "
-        f"{cause}{event.reason or 'no reason'}{_waits_for(standing, event)} [{event.id}]"
-    )
 
 
 def _waits_for(standing: Standing, event: Event) -> str:
@@ -278,25 +246,17 @@ def history_text(found: Sequence[tuple[Decision, Result]]) -> str:
 
 
 def _result(decision: Decision, result: Result) -> tuple[str, ...]:
-    if decision.kind == "reset":
-        return ("reset", *["-"] * 7)
-    if not result.orders:
-        return (result.standing, *["-"] * 7)
+    if decision.kind == "reset" or not result.orders:
+        return ("reset" if decision.kind == "reset" else result.standing, *["-"] * 7)
     return (
         result.standing,
-        f"{result.closed} position{'' if result.closed == 1 else 's'}" if result.closed else "-",
-        *(_sum(result, what, value) for what, value in _sums(result)),
+        counted(result.closed, "position") if result.closed else "-",
+        _sum(result, "realised", result.realised),
+        _sum(result, "fees", result.fees),
+        _sum(result, "slippage", result.slippage),
+        _sum(result, "delay", result.delay),
         "-" if result.totals.took is None else _took(result.totals.took),
         "; ".join(_remarks(result)) or "-",
-    )
-
-
-def _sums(result: Result) -> tuple[tuple[str, Decimal | None], ...]:
-    return (
-        ("realised", result.realised),
-        ("fees", result.fees),
-        ("slippage", result.slippage),
-        ("delay", result.delay),
     )
 
 
@@ -305,8 +265,7 @@ def _sum(result: Result, what: str, value: Decimal | None) -> str:
     missing = next((each for each in result.missing if each.what == what), None)
     if value is not None or missing is None or missing.known is None:
         return money(value)
-    orders = f"{len(missing.orders)} order{'' if len(missing.orders) == 1 else 's'}"
-    return f"unknown ({money(missing.known)} without {orders})"
+    return f"unknown ({money(missing.known)} without {counted(len(missing.orders), 'order')})"
 
 
 def _took(seconds: float) -> str:
@@ -315,22 +274,16 @@ def _took(seconds: float) -> str:
 
 def _remarks(result: Result) -> Iterator[str]:
     """What did not go plainly, as far as it fits into a line; `ksctl report` has all of it."""
-    totals = result.totals
-    for count, what in (
-        (totals.unknown - totals.abandoned, "of unknown fate"),
-        (totals.abandoned, "never answered for"),
-        (totals.exceeded, "beyond the bound"),
-    ):
-        if count > 0:
-            yield f"{count} order{'' if count == 1 else 's'} {what}"
+    totals, positions = result.totals, result.positions
     if result.unsent:
         yield f"nothing sent on {', '.join(result.unsent)}"
-    dust = sum(1 for position in result.positions if position.dust)
-    if dust:
-        yield f"dust left of {dust} position{'' if dust == 1 else 's'}"
-    others = sum(1 for position in result.positions if position.others)
-    if others:
-        yield f"{others} position{'' if others == 1 else 's'} changed by others"
-    elsewhere = sum(1 for position in result.positions if position.other_decisions)
-    if elsewhere:
-        yield f"{elsewhere} position{'' if elsewhere == 1 else 's'} closed by other decisions of ours"
+    for count, noun, before, after in (
+        (totals.unknown - totals.abandoned, "order", "", " of unknown fate"),
+        (totals.abandoned, "order", "", " never answered for"),
+        (totals.exceeded, "order", "", " beyond the bound"),
+        (sum(bool(each.dust) for each in positions), "position", "dust left of ", ""),
+        (sum(bool(each.others) for each in positions), "position", "", " changed by others"),
+        (sum(bool(each.other_decisions) for each in positions), "position", "", " closed by other decisions of ours"),
+    ):
+        if count > 0:
+            yield f"{before}{counted(count, noun)}{after}"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,13 +22,15 @@ from killswitch.cli.operate.text import Order, is_lifting, saying_what_is_left, 
 from killswitch.cli.session import (
     acting_store,
     arming_words,
-    friendly,
     lock_paths,
     opened_store,
     require_locks,
+    store_if_any,
     written,
 )
-from killswitch.cli.wording import as_written, decision_lines
+from killswitch.cli.terminal import mention
+from killswitch.cli.wording import decision_lines
+from killswitch.incident.notify.message import as_written
 from killswitch.incident.record.lifetime import keep_runbooks
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Event
@@ -82,12 +83,11 @@ class Place:
 
     def locks(self, view: RunnerView | None) -> LockPaths:
         """Where the last runner wrote its locks, unless told otherwise."""
-        folder = self.lock_dir or _path(view.lock_folder if view else None)
-        return lock_paths(self.store_at, folder, self.lock_file or _path(view.union if view else None))
-
-
-def _path(written: str | None) -> Path | None:
-    return None if written is None else Path(written)
+        folder, union = (view.lock_folder, view.union) if view else (None, None)
+        return lock_paths(
+            self.store_at, self.lock_dir or (Path(folder) if folder else None),
+            self.lock_file or (Path(union) if union else None),
+        )  # fmt: skip
 
 
 def this_user() -> str:
@@ -108,12 +108,12 @@ def give(order: Order, place: Place, *, live: bool, journal: str | None = None) 
     """
     write_in_background(LAST_WORDS)
     if journal is not None:
-        with friendly(), acting_store(place.store_at, journal, place.locks(None)) as store:
+        with acting_store(place.store_at, journal, place.locks(None)) as store:
             _tick_ourselves(order, store, place, _last_view(store), live=live, given=None, emergency=True)
         return
     _end_misdated(place.store_at)
     _require_taker(order, place.store_at, live=live)
-    with friendly(), _unspent(), opened_store(place.store_at, read_only=False) as store:
+    with opened_store(place.store_at, read_only=False) as store:
         standing = standing_of(store, datetime.now(UTC), 0)
         with saying_what_is_left(store):
             left = None
@@ -134,15 +134,6 @@ def _last_view(store: Store) -> RunnerView | None:
 
 
 @contextmanager
-def _unspent() -> Iterator[None]:
-    """A plan that was carried out already is refused in words."""
-    try:
-        yield
-    except commands.SpentPlanError as error:
-        raise click.ClickException(str(error)) from error
-
-
-@contextmanager
 def _or_how_to_make_one(order: Order, store_at: str) -> Iterator[None]:
     """A misspelled store must not become a new one beside the runner's; on a new machine there is a way all the same.
 
@@ -160,26 +151,25 @@ def _or_how_to_make_one(order: Order, store_at: str) -> Iterator[None]:
 def tick_time_of(store_at: str) -> datetime:
     """Now, as ticks on that store are dated; by the wall clock where there is none."""
     clock = SystemClock()
-    with friendly(), contextlib.suppress(StoreMissingError), opened_store(store_at, read_only=True) as store:
-        return tick_time(store, clock)
-    return clock.now()
+    with store_if_any(store_at) as store:
+        return clock.now() if store is None else tick_time(store, clock)
 
 
 def _end_misdated(store_at: str) -> None:
     """Where the clock was put back under a lease, see first whether its holder lives: nobody else takes the order."""
-    lease, now = None, datetime.now(UTC)
-    with friendly(), contextlib.suppress(StoreMissingError), opened_store(store_at, read_only=True) as store:
-        lease = store.lease()
+    now = datetime.now(UTC)
+    with store_if_any(store_at) as store:
+        lease = None if store is None else store.lease()
     if lease is None or is_running(lease.owner) or not is_misdated(lease, now):
         return
-    click.echo(watching_words(lease, now), err=True)
-    with friendly(), opened_store(store_at, read_only=False) as store:
+    mention(watching_words(lease, now))
+    with opened_store(store_at, read_only=False) as store:
         end_misdated(store, lease)
 
 
 def _require_taker(order: Order, store_at: str, *, live: bool) -> None:
     """Refuse, before anything is changed, a store that is not there and orders that nobody would send."""
-    with friendly(), _unspent(), _or_how_to_make_one(order, store_at), opened_store(store_at, read_only=True) as store:
+    with _or_how_to_make_one(order, store_at), opened_store(store_at, read_only=True) as store:
         liveness = runner_state(store.lease(), datetime.now(UTC)).liveness
         if order.plan is not None:
             commands.require_unspent(store, order.plan)
@@ -199,7 +189,7 @@ def _is_closing(store: Store, decision: Decision) -> bool:
     return closing
 
 
-def _lives(store: Store) -> bool:
+def lives(store: Store) -> bool:
     return runner_state(store.lease(), datetime.now(UTC)).liveness == "alive"
 
 
@@ -208,7 +198,7 @@ def _require_to_go_on(order: Order, left: Event, standing: Standing, *, live: bo
     ended = f"the runner (pid {standing.runner.pid}) ended before it took {left.id} ({order.kind})"
     if not live:
         raise click.ClickException(f"{ended}: it waits, and the next tick of any runner here carries it out")
-    click.echo(f"{ended}: going on from here", err=True)
+    mention(f"{ended}: going on from here")
 
 
 def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView) -> Event | None:
@@ -223,13 +213,13 @@ def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView)
     else:
         require_known(order.scope, commands.watched_scopes(view) | locked)
     if order.kind == "reset" and not any(account.armed for account in view.accounts):
-        click.echo("locks stay as they are: the runner is armed for no account", err=True)
+        mention("locks stay as they are: the runner is armed for no account")
     event = order.event(store)
     store.put_event(event)
-    click.echo(f"handed to the runner (pid {standing.runner.pid}) as {event.id}", err=True)
+    mention(f"handed to the runner (pid {standing.runner.pid}) as {event.id}")
     deadline = time.monotonic() + order.wait
     while commands.is_waiting(store, event):
-        if not _lives(store) and commands.is_waiting(store, event):
+        if not lives(store) and commands.is_waiting(store, event):
             return event
         if time.monotonic() > deadline:
             if commands.is_unfinished(store, event):
@@ -242,7 +232,7 @@ def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView)
     answer = commands.answer_to(store, event)
     deadline += scheduled(answer)
     for decision in answer.decisions:
-        while _is_closing(store, decision) and time.monotonic() < deadline and _lives(store):
+        while _is_closing(store, decision) and time.monotonic() < deadline and lives(store):
             pass
     at = LockPaths(Path(view.lock_folder), None) if view.lock_folder else None
     # The tick lifts the lock right after it has written down that it took the hand.
@@ -267,17 +257,8 @@ def _tick_ourselves(
     accounts = open_accounts(found.accounts, live=live)
     locks = place.locks(view)
     for words in require_locks(accounts, locks, place.store_at, closes=order.sends, emergency=emergency):
-        click.echo(words, err=True)
-    if order.plan is not None:
-        armed_here = {name: account.armed for name, account in accounts.items()}
-        _require_armed(order.plan, armed_here, "here: that takes --live, and a")
-    elif order.kind == "close":
-        require_closable(order.scope, accounts)
-    else:
-        locked = commands.locked_scopes(locks_at(locks.folder, locks.union, datetime.now(UTC)))
-        # A latch outlives its policy, and its account: the last runner knew its scope.
-        latched = set() if view is None else commands.watched_scopes(view)
-        require_known(order.scope, commands.machine_scopes(found.policies, accounts) | locked | latched)
+        mention(words)
+    _require_to_apply(order, found, accounts, locks, view)
     _require_its_policies(order, place, found)
     seen = Fired()
     with (
@@ -292,30 +273,47 @@ def _tick_ourselves(
             when_held=partial(store.go_on_in_memory, mention_journaled),
         )  # fmt: skip
         keep_runbooks(store, found.policies.digest, found.runbooks)
-        click.echo(f"no runner lives here: ticking once; {arming_words(accounts, live=live)}", err=True)
+        mention(f"no runner lives here: ticking once; {arming_words(accounts, live=live)}")
         armed = any(account.armed for account in accounts.values())
         if order.kind == "reset" and not armed:
-            click.echo("locks stay as they are: nothing is armed", err=True)
+            mention("locks stay as they are: nothing is armed")
         tell_waiting(store)
         event = given or order.event(store)
         try:
             process.run(once(runner, store, event, order.wait))
         except BaseException:
             if commands.is_waiting(store, event):
-                click.echo(
-                    f"{event.id} ({order.kind}) waits on: the next tick of any runner here carries it out", err=True
-                )
+                mention(f"{event.id} ({order.kind}) waits on: the next tick of any runner here carries it out")
             raise
         # The answer first: the pages and the last traces take their time.
         answer = commands.answer_to(store, event)
-        mine = {decision.id for decision in answer.decisions}
-        for decision in (each for each in seen.decisions if each.id not in mine):
-            what = "brought about by itself" if decision.kind in (None, "suspicion") else "carried out besides"
-            click.echo(
-                "\n".join((f"the same tick {what}:", *decision_lines(decision, as_written(found.policies)))), err=True
-            )
+        _tell_besides(seen.decisions, answer, found)
         tell_unfinished(store)
         tell(order, store, answer, locks if armed else None, event)
+
+
+def _require_to_apply(
+    order: Order, found: Written, accounts: dict[str, ArmedAccount], locks: LockPaths, view: RunnerView | None
+) -> None:
+    """Refuse a scope that is nobody's here, and a plan that acts on what is not armed."""
+    if order.plan is not None:
+        armed = {name: account.armed for name, account in accounts.items()}
+        _require_armed(order.plan, armed, "here: that takes --live, and a")
+    elif order.kind == "close":
+        require_closable(order.scope, accounts)
+    else:
+        locked = commands.locked_scopes(locks_at(locks.folder, locks.union, datetime.now(UTC)))
+        # A latch outlives its policy, and its account: the last runner knew its scope.
+        latched = set() if view is None else commands.watched_scopes(view)
+        require_known(order.scope, commands.machine_scopes(found.policies, accounts) | locked | latched)
+
+
+def _tell_besides(decisions: Sequence[Decision], answer: commands.Answer, found: Written) -> None:
+    """What else the ticks of the command have decided."""
+    mine = {decision.id for decision in answer.decisions}
+    for decision in (each for each in decisions if each.id not in mine):
+        what = "brought about by itself" if decision.kind in (None, "suspicion") else "carried out besides"
+        mention("\n".join((f"the same tick {what}:", *decision_lines(decision, as_written(found.policies)))))
 
 
 def _require_its_policies(order: Order, place: Place, found: Written) -> None:
@@ -347,14 +345,12 @@ def _require_armed(plan: SavedPlan, armed: Mapping[str, bool], way: str) -> None
 
 
 def require_closable(scope: str | None, accounts: dict[str, ArmedAccount]) -> None:
+    """RefusedScopeError for a scope that none of the accounts is in."""
     known = {f"account/{name}" for name in accounts} | {f"venue/{each.venue}" for each in accounts.values()}
     require_known(scope, known | {"portfolio"})
 
 
 def require_known(scope: str | None, known: set[str]) -> None:
-    if scope is None:
-        return
-    try:
+    """RefusedScopeError for a scope that is not known; left out, it is everything."""
+    if scope is not None:
         commands.require_scope(scope, known)
-    except commands.RefusedScopeError as error:
-        raise click.ClickException(str(error)) from error

@@ -8,25 +8,23 @@ from datetime import UTC, datetime
 import click
 
 from killswitch.accounts.arming import left_to_do
+from killswitch.cli.operate.command_delivery import POLL, lives
 from killswitch.cli.operate.text import tell_results
-from killswitch.cli.session import friendly, opened_store
+from killswitch.cli.session import opened_store
+from killswitch.cli.terminal import show
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.operations import commands
-from killswitch.operations.status import runner_state
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.command_intake import accounts_closing
 from killswitch.runner.status_blob import tick_time
-
-POLL = 0.1
-"""Seconds between two looks at the store while waiting for a runner."""
 
 
 def give_up(
     store_at: str, decision: str, scope: str | None, author: str, reason: str, wait: float, *, json: bool
 ) -> None:
     """Hand it to the runner that lives, or leave it to the next one. `wait` in seconds, for each of two steps."""
-    with friendly(), opened_store(store_at, read_only=False) as store:
+    with opened_store(store_at, read_only=False) as store:
         decision = _whole(store, decision)
         waiting = next((event for event in store.pending_events() if event.id == decision), None)
         if waiting is not None:
@@ -41,12 +39,12 @@ def give_up(
             raise click.ClickException(_nothing(store, decision, scope))
         event = commands.hand("give_up", scope, author, reason, tick_time(store, SystemClock()), decision=decision)
         store.put_event(event)
-        if not _lives(store):
-            click.echo(f"no runner lives here: {event.id} waits, and the first tick of the next run ends the close")
+        if not lives(store):
+            show(f"no runner lives here: {event.id} waits, and the first tick of the next run ends the close")
             return
         _await_tick(store, event, wait)
         deadline = time.monotonic() + wait
-        while accounts_closing(store, decision, scope) and time.monotonic() < deadline and _lives(store):
+        while accounts_closing(store, decision, scope) and time.monotonic() < deadline and lives(store):
             time.sleep(POLL)
         tell_results(commands.answer_to(store, event), store, json=json)
         if left := accounts_closing(store, decision, scope):
@@ -57,8 +55,8 @@ def give_up(
 def _end_wait(store: Store, event: Event, wait: float, *, json: bool) -> None:
     """Let a close by hand wait no longer for the accounts that cannot be read."""
     store.put_event(event)
-    if not _lives(store):
-        click.echo(f"no runner lives here: {event.id} waits, and with the first tick of the next run the close ends")
+    if not lives(store):
+        show(f"no runner lives here: {event.id} waits, and with the first tick of the next run the close ends")
         return
     _await_tick(store, event, wait)
     tell_results(commands.answer_to(store, event), store, json=json)
@@ -67,13 +65,9 @@ def _end_wait(store: Store, event: Event, wait: float, *, json: bool) -> None:
 def _await_tick(store: Store, event: Event, wait: float) -> None:
     deadline = time.monotonic() + wait
     while commands.is_waiting(store, event):
-        if time.monotonic() > deadline or not _lives(store):
+        if time.monotonic() > deadline or not lives(store):
             raise click.ClickException(f"no tick has taken {event.id} yet; the next one will. See `ksctl status`")
         time.sleep(POLL)
-
-
-def _lives(store: Store) -> bool:
-    return runner_state(store.lease(), datetime.now(UTC)).liveness == "alive"
 
 
 def _whole(store: Store, decision: str) -> str:

@@ -6,15 +6,14 @@ import asyncio
 import time
 from datetime import timedelta
 
-import click
-
 from killswitch.cli.console import outlive
-from killswitch.cli.wording import lasting
+from killswitch.cli.terminal import mention
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.operations import commands
 from killswitch.operations.progress import scheduled_seconds
+from killswitch.render.formats import lasting
 from killswitch.runner.loop import Runner, TickReport
 
 WORTH_TELLING = 5.0
@@ -29,7 +28,7 @@ def scheduled(answer: commands.Answer) -> float:
     seconds = max((scheduled_seconds(decision) for decision in answer.decisions), default=0.0)
     if seconds >= WORTH_TELLING:
         length = lasting(timedelta(seconds=seconds))
-        click.echo(f"the declared pace alone takes {length}; `ksctl status --watch` follows it", err=True)
+        mention(f"the declared pace alone takes {length}; `ksctl status --watch` follows it")
     return seconds
 
 
@@ -75,14 +74,14 @@ async def once(runner: Runner, store: Store, event: Event, wait: float) -> None:
             fresh = [each for each in store.pending_events() if each.id not in taken]
             if fresh:
                 taken |= {each.id for each in fresh}
-                click.echo(f"{len(fresh)} more to take, given meanwhile: ticking again", err=True)
+                mention(f"{len(fresh)} more to take, given meanwhile: ticking again")
                 await runner.tick()
                 deadline, fees_until = max(deadline, time.monotonic() + wait), None
             elif left <= 0:
                 break
             elif commands.is_waiting(store, event):
                 if not told:
-                    click.echo(f"not every account can be read: trying again for {left:.0f} s", err=True)
+                    mention(f"not every account can be read: trying again for {left:.0f} s")
                 told = True
                 if done:
                     await asyncio.sleep(min(LOOK_AGAIN, left))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,10 +12,10 @@ import click
 
 from killswitch.accounts.arming import left_to_do
 from killswitch.cli.live.status_sections import outcome
-from killswitch.cli.wording import ago, headline
+from killswitch.cli.terminal import as_json, mention, show
+from killswitch.cli.wording import command_line, headline
 from killswitch.incident.record.results import Result, recorded_result
-from killswitch.model.decision import Decision, Notice, decision_record
-from killswitch.model.legible import one_line
+from killswitch.model.decision import Decision, decision_record
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.model.words import Cause
@@ -89,22 +89,16 @@ def tell(order: Order, store: Store, answer: commands.Answer, at: LockPaths | No
 
     `event`: the command as the store has it.
     """
-    results = [(decision, recorded_result(store, decision)) for decision in answer.decisions]
     lock = lock_of(order, at)
-    if not results and not answer.notices and lock is None:
+    if not answer.decisions and not answer.notices and lock is None:
         raise click.ClickException("the tick took it, and nothing came of it; see `ksctl status`")
-    if order.json:
-        _tell_json(results, answer.notices, lock)
-    else:
-        for decision, result in results:
-            click.echo(f"{headline(decision)}  [{decision.id}]\n  {_outcome(decision, result, store)}")
-        for notice in answer.notices:
-            click.echo(notice.text.replace("; ", "\n  ") if order.kind == "apply" else notice.text)
+    results = tell_results(answer, store, json=order.json, lock=lock, apart=order.kind == "apply")
+    if not order.json:
         anew = commands.fired_anew(store, answer)
         if anew is not None:
-            click.echo(f"{headline(anew)}  [{anew.id}]\n  it fired anew: its triggers still hold")
+            show(f"{headline(anew)}  [{anew.id}]\n  it fired anew: its triggers still hold")
         if lock is not None:
-            click.echo(_lock_words(lock, store))
+            show(_lock_words(lock, store))
     if event is not None and commands.is_waiting(store, event):
         raise click.ClickException(
             f"not all of it is closed, and the command waits for the rest ({event.id}): {who_goes_on(store)}"
@@ -115,27 +109,20 @@ def tell(order: Order, store: Store, answer: commands.Answer, at: LockPaths | No
         raise click.exceptions.Exit(1)
 
 
-def tell_results(answer: commands.Answer, store: Store, *, json: bool) -> None:
-    """The decisions of an answer as they stand now, and what was said of them."""
+def tell_results(
+    answer: commands.Answer, store: Store, *, json: bool, lock: LockView | None = None, apart: bool = False
+) -> list[tuple[Decision, Result]]:
+    """The decisions of an answer as they stand now, and what was said of them; `apart`: a line for each part of it."""
     results = [(decision, recorded_result(store, decision)) for decision in answer.decisions]
     if json:
-        _tell_json(results, answer.notices, None)
-        return
+        records = [{"decision": decision_record(decision), "result": result} for decision, result in results]
+        click.echo(as_json({"decisions": records, "notices": answer.notices, "lock": lock}))
+        return results
     for decision, result in results:
-        click.echo(f"{headline(decision)}  [{decision.id}]\n  {_outcome(decision, result, store)}")
+        show(f"{headline(decision)}  [{decision.id}]\n  {_outcome(decision, result, store)}")
     for notice in answer.notices:
-        click.echo(notice.text)
-
-
-def _tell_json(results: Sequence[tuple[Decision, Result]], notices: Sequence[Notice], lock: LockView | None) -> None:
-    import msgspec
-
-    whole = {
-        "decisions": [{"decision": decision_record(decision), "result": result} for decision, result in results],
-        "notices": notices,
-        "lock": lock,
-    }
-    click.echo(msgspec.json.Encoder(decimal_format="string").encode(whole))
+        show(notice.text.replace("; ", "\n  ") if apart else notice.text)
+    return results
 
 
 def _outcome(decision: Decision, result: Result, store: Store) -> str:
@@ -168,13 +155,13 @@ def who_goes_on(store: Store) -> str:
 def tell_waiting(store: Store) -> None:
     """Say what the tick of a hand will take up besides: closings of an earlier run, and hands that wait."""
     for line in (*_unfinished(store), *_waiting(store)):
-        click.echo(f"taken up as well, {line}", err=True)
+        mention(f"taken up as well, {line}")
 
 
 def tell_unfinished(store: Store) -> None:
     """Say what the end of a hand leaves behind."""
     for line in _unfinished(store):
-        click.echo(f"left behind, {line}", err=True)
+        mention(f"left behind, {line}")
 
 
 @contextmanager
@@ -185,9 +172,9 @@ def saying_what_is_left(store: Store) -> Iterator[None]:
     except KeyboardInterrupt:
         left = (*_unfinished(store), *_waiting(store))
         for line in left:
-            click.echo(f"broken off, {line}", err=True)
+            mention(f"broken off, {line}")
         if left:
-            click.echo(who_goes_on(store), err=True)
+            mention(who_goes_on(store))
         raise
 
 
@@ -201,9 +188,4 @@ def _unfinished(store: Store) -> list[str]:
 
 def _waiting(store: Store) -> list[str]:
     now = tick_time(store, SystemClock())
-    return [f"waits: {_hand(event, now)}" for event in store.pending_events()]
-
-
-def _hand(event: Event, now: datetime) -> str:
-    by = f"{event.kind} of {event.scope or 'portfolio'} by {event.author or 'unknown'}"
-    return one_line(f"{by}, given {ago(event.at, now)}: {event.reason or 'no reason'} [{event.id}]")
+    return [f"waits: {command_line(event, now)}" for event in store.pending_events()]

@@ -2,23 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from killswitch.cli import completion, options
+from killswitch.cli.terminal import mention
 
-_WAIT = click.option("--wait", type=options.DURATION, default="30s", show_default=True,
-                     help="How long to wait for the runner to take it, and beyond its pace for a close.")  # fmt: skip
-_AUTHOR = click.option("--author", type=options.WORDS, help="Who gives the order. Left out: the user of this session.")
-_LIVE = click.option("--live", is_flag=True,
-                     help="Where no runner lives: act, on accounts whose document says execution: live.")  # fmt: skip
+if TYPE_CHECKING:
+    from killswitch.cli.operate.command_delivery import Place
 
 
-@click.command(
-    epilog=options.example("ksctl close --scope account/main --reason system-failure --store ks.sqlite --dry-run")
-)
-@options.store
+def _operator(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of every operator command. Where it acts comes to it as `place`, and `author` is somebody."""
+
+    @wraps(command)
+    def run(
+        store_at: str, policies_at: tuple[Path, ...], read_timeout: float, lock_dir: Path | None,
+        lock_file: Path | None, author: str | None, **rest: Any,
+    ) -> None:  # fmt: skip
+        from killswitch.cli.operate.command_delivery import Place, this_user
+
+        command(
+            place=Place(store_at, policies_at, read_timeout, lock_dir, lock_file), author=author or this_user(), **rest
+        )
+
+    for option in reversed((
+        options.store,
+        click.option("--live", is_flag=True,
+                     help="Where no runner lives: act, on accounts whose document says execution: live."),
+        click.option("--author", type=options.WORDS, help="Who gives the order. Left out: the user of this session."),
+        options.policies(required=False),
+        options.read_timeout("15s"),
+        options.lock_dir,
+        options.lock_file,
+        click.option("--wait", type=options.DURATION, default="30s", show_default=True,
+                     help="How long to wait for the runner to take it, and beyond its pace for a close."),
+        options.output,
+    )):  # fmt: skip
+        run = option(run)
+    return run
+
+
+@options.verb("ksctl close --scope account/main --reason system-failure --store ks.sqlite --dry-run")
 @click.option("--reason", type=options.WORDS, required=True,
               help="Why: market, system-failure, exchange-breach, regulatory, counterparty, drill or operator, "
                    "and, after a colon, what for. It decides how the close is carried out.")  # fmt: skip
@@ -37,19 +66,11 @@ _LIVE = click.option("--live", is_flag=True,
 @click.option("--dry-run", is_flag=True, help="Show every order and cancel, and change nothing anywhere.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path),
               help="With --dry-run: save what is shown as a plan, for `ksctl apply`, in a new file.")  # fmt: skip
-@_LIVE
-@_AUTHOR
-@options.policies(required=False)
-@options.read_timeout("15s")
-@options.lock_dir
-@options.lock_file
 @options.journal
-@_WAIT
-@options.output
+@_operator
 def close(
-    store_at: str, reason: str, scope: str | None, force: bool, decision: str | None, dry_run: bool,
-    out: Path | None, live: bool, author: str | None, policies_at: tuple[Path, ...], read_timeout: float,
-    lock_dir: Path | None, lock_file: Path | None, journal: str | None, wait: float, output: str,
+    place: Place, reason: str, scope: str | None, force: bool, decision: str | None, dry_run: bool,
+    out: Path | None, live: bool, author: str, journal: str | None, wait: float, output: str,
 ) -> None:  # fmt: skip
     """Close positions by hand, or give a close up.
 
@@ -88,15 +109,13 @@ def close(
         from killswitch.cli.operate.give_up import give_up
 
         if why.remark is not None:
-            click.echo(why.remark, err=True)
-        give_up(store_at, decision, scope, author or work.this_user(), reason, wait, json=output == "json")
+            mention(why.remark)
+        give_up(place.store_at, decision, scope, author, reason, wait, json=output == "json")
         return
     for remark in (why.remark, too_narrow(why.cause, scope)):
         if remark is not None:
-            click.echo(remark, err=True)
-    by = author or work.this_user()
-    order = Order("close", scope, by, why.text, wait, output == "json", cause=why.cause, force=force)
-    place = work.Place(store_at, policies_at, read_timeout, lock_dir, lock_file)
+            mention(remark)
+    order = Order("close", scope, author, why.text, wait, output == "json", cause=why.cause, force=force)
     if dry_run:
         from killswitch.cli.operate.preview import preview_close
 
@@ -105,23 +124,12 @@ def close(
         work.give(order, place, live=live, journal=journal)
 
 
-@click.command(epilog=options.example("ksctl apply trim.plan.json --store ks.sqlite"))
+@options.verb("ksctl apply trim.plan.json --store ks.sqlite")
 @click.argument("plan_at", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@options.store
 @click.option("--max-age", type=options.DURATION, default="10m", show_default=True,
               help="How old the plan may be when this command is given.")  # fmt: skip
-@_LIVE
-@_AUTHOR
-@options.policies(required=False)
-@options.read_timeout("15s")
-@options.lock_dir
-@options.lock_file
-@_WAIT
-@options.output
-def apply(
-    plan_at: Path, store_at: str, max_age: float, live: bool, author: str | None, policies_at: tuple[Path, ...],
-    read_timeout: float, lock_dir: Path | None, lock_file: Path | None, wait: float, output: str,
-) -> None:  # fmt: skip
+@_operator
+def apply(plan_at: Path, place: Place, max_age: float, live: bool, author: str, wait: float, output: str) -> None:
     """Carry out the saved plan in FILE, exactly, or refuse and list everything that has changed.
 
     FILE is from `ksctl plan --out` or `ksctl close --dry-run --out`. It is carried out once, and only while the
@@ -133,32 +141,20 @@ def apply(
     from killswitch.cli.operate.text import Order
 
     plan = plan_saving.read(plan_at)
-    age = (work.tick_time_of(store_at) - plan.as_of).total_seconds()
+    age = (work.tick_time_of(place.store_at) - plan.as_of).total_seconds()
     if age > max_age:
         raise click.ClickException(
             f"{plan_at}: the plan is {age:.0f} s old, and may be {max_age:g} s: make a new one, or give --max-age"
         )
-    by = author or work.this_user()
-    order = Order("apply", plan.scope, by, f"plan {plan.short}", wait, output == "json", plan=plan)
-    work.give(order, work.Place(store_at, policies_at, read_timeout, lock_dir, lock_file), live=live)
+    order = Order("apply", plan.scope, author, f"plan {plan.short}", wait, output == "json", plan=plan)
+    work.give(order, place, live=live)
 
 
-@click.command(epilog=options.example("ksctl reset account/main --reason 'seen, margin added' --store ks.sqlite"))
+@options.verb("ksctl reset account/main --reason 'seen, margin added' --store ks.sqlite")
 @click.argument("scope", type=options.WORDS, shell_complete=completion.scopes)
-@options.store
 @click.option("--reason", type=options.WORDS, required=True, help="Why, for the record.")
-@_LIVE
-@_AUTHOR
-@options.policies(required=False)
-@options.read_timeout("15s")
-@options.lock_dir
-@options.lock_file
-@_WAIT
-@options.output
-def reset(
-    scope: str, store_at: str, reason: str, live: bool, author: str | None, policies_at: tuple[Path, ...],
-    read_timeout: float, lock_dir: Path | None, lock_file: Path | None, wait: float, output: str,
-) -> None:  # fmt: skip
+@_operator
+def reset(scope: str, place: Place, reason: str, live: bool, author: str, wait: float, output: str) -> None:
     """Return SCOPE (as in account/main) to normal, by hand.
 
     A reset ends the latch of every policy on the scope and lifts the scope's lock, whoever wrote it, as soon as
@@ -169,5 +165,5 @@ def reset(
     from killswitch.cli.operate import command_delivery as work
     from killswitch.cli.operate.text import Order
 
-    order = Order("reset", scope, author or work.this_user(), reason, wait, output == "json")
-    work.give(order, work.Place(store_at, policies_at, read_timeout, lock_dir, lock_file), live=live)
+    order = Order("reset", scope, author, reason, wait, output == "json")
+    work.give(order, place, live=live)

@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from decimal import Decimal
-
-import msgspec
+import click
 from msgspec import Struct
 
-from killswitch.cli.wording import headline, instant, interval, money, share, table
-from killswitch.incident.record.close_causes import alike, text_of
+from killswitch.cli.terminal import table
+from killswitch.cli.wording import effect_lines, headline, share
+from killswitch.incident.record.close_causes import text_of
 from killswitch.incident.record.closed_positions import ClosedPosition
 from killswitch.incident.record.results import OrderLine, Result, kept_snapshot, recorded_result
 from killswitch.incident.record.source_places import PolicyText, WrittenAt, places_of
-from killswitch.incident.record.timeline import cancel_lines, resting_orders
 from killswitch.incident.record.totals import Missing
 from killswitch.incident.record.unprotected import Exposure
 from killswitch.model.decision import Decision, TriggerReading, decision_record
-from killswitch.model.effects import Cancels, Effect, Lock, Orders, kind_of, listed
+from killswitch.model.effects import listed
 from killswitch.model.legible import one_line
 from killswitch.model.snapshot import AccountSnapshot, Position, Snapshot
 from killswitch.model.store import Store
-from killswitch.render.formats import numbered
+from killswitch.render.formats import exact, instant, interval, money, numbered
 
 
 def chain_text(chain: Chain) -> str:
     """The whole chain."""
-    return "\n\n".join(block for block in _blocks(chain) if block)
-
-
-def _blocks(chain: Chain) -> Iterator[str]:
     decision = chain.decision
-    yield f"Decision {decision.id}\n  {instant(decision.as_of)}  {headline(decision)}"
-    yield _policy(chain)
-    yield _triggers(chain)
-    yield _attribution(chain)
-    yield _snapshot(chain)
-    yield _plan(chain)
-    yield _orders(chain)
-    yield _end(chain)
+    blocks = (
+        f"Decision {decision.id}\n  {instant(decision.as_of)}  {headline(decision)}",
+        _policy(chain),
+        _triggers(chain),
+        _attribution(chain),
+        _snapshot(chain),
+        what_is_decided(decision, chain.snapshot),
+        _orders(chain),
+        _end(chain),
+    )
+    return "\n\n".join(block for block in blocks if block)
 
 
 def _policy(chain: Chain) -> str:
@@ -119,44 +115,15 @@ def _account(account: AccountSnapshot) -> str:
 
 def _position(position: Position) -> tuple[str, ...]:
     return (
-        position.symbol, position.side, f"{position.contracts:f}", _plain(position.entry_price),
-        _plain(position.mark_price), _plain(position.liquidation_price), money(position.unrealized_pnl),
+        position.symbol, position.side, f"{position.contracts:f}", exact(position.entry_price),
+        exact(position.mark_price), exact(position.liquidation_price), money(position.unrealized_pnl),
     )  # fmt: skip
-
-
-def _plain(number: Decimal | None) -> str:
-    return "unknown" if number is None else f"{number:f}"
-
-
-def _plan(chain: Chain) -> str:
-    return what_is_decided(chain.decision, chain.snapshot)
 
 
 def what_is_decided(decision: Decision, snapshot: Snapshot | None) -> str:
     """The effects of a decision, before anything is done. `snapshot`: what it was decided on."""
-    lines = [line for effect in listed(decision.effects) for line in _effect(effect, snapshot)]
+    lines = [line for effect in listed(decision.effects) for line in effect_lines(effect, snapshot)]
     return "\n".join(("Decided", *lines)) if lines else "Decided\n  nothing to do"
-
-
-def _effect(effect: Effect, snapshot: Snapshot | None) -> Iterator[str]:
-    """Orders as a table, each cancel and a lock by itself; of any other kind its own line."""
-    match effect:
-        case Orders(intents):
-            rows = [
-                (
-                    str(each.intent.rank), each.intent.account, each.intent.symbol, each.intent.position_side,
-                    f"{each.intent.side} {each.amount}", f"{each.leaves:f}", each.intent.score or "-",
-                )
-                for each in alike(intents)
-            ]  # fmt: skip
-            yield table(("rank", "account", "symbol", "position", "to do", "leaving", "score"), rows)
-        case Cancels(cancels):
-            yield from (one_line(f"  {each}") for each in cancel_lines(cancels, resting_orders(snapshot)))
-        case Lock(order):
-            until = "until it is lifted" if order.until is None else f"until {instant(order.until)}"
-            yield f"  lock {order.scope} {order.mode} {until}"
-        case _:
-            yield one_line(f"  {kind_of(effect).text(effect)}")
 
 
 def _orders(chain: Chain) -> str:
@@ -183,7 +150,7 @@ def _bounded(number: int, order: OrderLine) -> tuple[str, ...]:
     if order.fate == "final" and not order.filled:
         kept = "nothing filled"
     return (
-        str(number), "-" if order.rung is None else str(order.rung + 1), order.kind or "-", _dash(order.limit),
+        str(number), "-" if order.rung is None else str(order.rung + 1), order.kind or "-", exact(order.limit, "-"),
         f"{bound.declared:.2%}", "-" if bound.slipped is None else f"{bound.slipped:.2%}",
         kept if bound.sent else f"{kept}, sent without a bound",
     )  # fmt: skip
@@ -191,14 +158,10 @@ def _bounded(number: int, order: OrderLine) -> tuple[str, ...]:
 
 def _order(order: OrderLine) -> tuple[str, ...]:
     return (
-        order.symbol, order.position_side or "-", instant(order.sent_at), f"{order.side} {_plain(order.amount)}",
+        order.symbol, order.position_side or "-", instant(order.sent_at), f"{order.side} {exact(order.amount)}",
         order.client_order_id or "-", f"{order.outcome}{f' ({order.text})' if order.text else ''}",
-        _dash(order.filled), _dash(order.price), _dash(order.fee),
+        exact(order.filled, "-"), exact(order.price, "-"), exact(order.fee, "-"),
     )  # fmt: skip
-
-
-def _dash(number: Decimal | None) -> str:
-    return "-" if number is None else f"{number:f}"
 
 
 def _end(chain: Chain) -> str:
@@ -298,28 +261,16 @@ class Chain(Struct, frozen=True):
 
 
 def chain_of(store: Store, id_prefix: str) -> Chain:
-    """The chain of the one decision whose id starts so. LookupError, in words, if there is none or several."""
+    """The chain of the one decision whose id starts so. ClickException if there is none or several."""
     stored = store.decision(id_prefix)
     if stored is None:
-        raise LookupError(f"no decision starts with {id_prefix}; `ksctl history` lists them")
-    decision = stored.decision
-    snapshot = kept_snapshot(stored.snapshot)
-    return Chain(
-        decision,
-        places_of(store, decision.policy_set).get(decision.policy),
-        snapshot,
-        recorded_result(store, decision),
-    )
+        raise click.ClickException(f"no decision starts with {id_prefix}; `ksctl history` lists them")
+    decision, snapshot = stored.decision, kept_snapshot(stored.snapshot)
+    policy = places_of(store, decision.policy_set).get(decision.policy)
+    return Chain(decision, policy, snapshot, recorded_result(store, decision))
 
 
-def encode_chain(chain: Chain) -> bytes:
+def chain_record(chain: Chain) -> dict[str, object]:
     """The chain as one JSON object, format `killswitch.explanation/v1`."""
-    return msgspec.json.Encoder(decimal_format="string").encode(
-        {
-            "format": CHAIN_FORMAT,
-            "decision": decision_record(chain.decision),
-            "policy": chain.policy,
-            "snapshot": chain.snapshot,
-            "result": chain.result,
-        }
-    )
+    parts = {"policy": chain.policy, "snapshot": chain.snapshot, "result": chain.result}
+    return {"format": CHAIN_FORMAT, "decision": decision_record(chain.decision), **parts}

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from killswitch.cli.terminal import table
 from killswitch.cli.venues.list_text import capability_table
-from killswitch.cli.wording import fitted, hanging, money, width
 from killswitch.model.inspection import KeyRights
 from killswitch.model.legible import one_line
 from killswitch.planning.closability import Outlook
 from killswitch.preflight.account_check import AccountCheck, Check
 from killswitch.preflight.findings import rounded_up
 from killswitch.ratelimit.worst_case import Reckoning
+from killswitch.render.formats import counted, money
 
 SHOWN = 40
 """At most so many positions with something to say are shown; the others are in the JSON."""
@@ -28,8 +29,7 @@ def _lines(check: Check) -> Iterator[str]:
         yield ""
     counts = {verdict: sum(each.verdict == verdict for each in check.accounts) for verdict in _SUMMED}
     words = [f"{count} {_SUMMED[verdict]}" for verdict, count in counts.items() if count]
-    number = len(check.accounts)
-    yield f"{number} account{'' if number == 1 else 's'}: {', '.join(words)}. Nothing was changed."
+    yield f"{counted(len(check.accounts), 'account')}: {', '.join(words)}. Nothing was changed."
 
 
 _SUMMED = {"failed": "failed", "warnings": "with warnings", "ok": "ok"}
@@ -43,13 +43,12 @@ def _account(account: AccountCheck, check: Check) -> Iterator[str]:
     yield f"{account.account} at {account.venue} ({kind}): {account.verdict.upper()}"
     yield f"  {acts}; {_numbers(account)}"
     if account.quality == "ok":
-        yield hanging(f"  {_modes(account)}", "  ", width())
+        yield f"  {_modes(account)}"
     if account.rights is not None:
-        yield hanging(f"  key: {_rights(account.rights)}", "  ", width())
+        yield f"  key: {_rights(account.rights)}"
     for finding in account.findings:
         way_out = f"; {finding.way_out}" if finding.way_out else ""
-        text = f"  {finding.severity:7}  {finding.about}: {one_line(finding.text + way_out)}"
-        yield hanging(text, " " * 11, width())
+        yield f"  {finding.severity:7}  {finding.about}: {one_line(finding.text + way_out)}"
     if account.capabilities:
         yield ""
         told = "as the venue and the adapter say" if account.told_by == "inspection" else "as far as the adapter shows"
@@ -65,13 +64,9 @@ def _numbers(account: AccountCheck) -> str:
         return "not read"
     if account.quality != "ok":
         return account.quality
-    positions = "positions unknown" if account.positions is None else _counted(account.positions, "position")
-    orders = "orders unknown" if account.orders is None else _counted(account.orders, "resting order")
+    positions = "positions unknown" if account.positions is None else counted(account.positions, "position")
+    orders = "orders unknown" if account.orders is None else counted(account.orders, "resting order")
     return f"equity {money(account.equity, account.currency)}, {positions}, {orders}"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _modes(account: AccountCheck) -> str:
@@ -115,12 +110,12 @@ def _outlooks(account: AccountCheck) -> Iterator[str]:
         return
     yield f"  Positions with something to say, of {len(account.outlooks)}"
     shown = told[:SHOWN]
-    yield fitted(("position", "contracts", "orders", "", ""), list(_rows(shown)), width())
+    yield table(("position", "contracts", "orders", "", ""), list(_rows(shown)))
     if len(told) > SHOWN:
         yield f"  … and {len(told) - SHOWN} more: --output json"
     for kind, meaning in dict.fromkeys((one.kind, one.meaning) for each in shown for one in each.hindrances):
         if meaning:
-            yield hanging(f"  {kind}: {meaning}", "    ", width())
+            yield f"  {kind}: {meaning}"
 
 
 def _rows(outlooks: Sequence[Outlook]) -> Iterator[tuple[str, str, str, str, str]]:
@@ -175,7 +170,7 @@ def _reading(account: AccountCheck, check: Check) -> Iterator[str]:
         )
         for cost in account.reading
     ]
-    yield fitted(("limit", "takes", "", "", "", "", ""), rows, width())
+    yield table(("limit", "takes", "", "", "", "", ""), rows)
 
 
 def _units(taken: float) -> str:
@@ -199,7 +194,7 @@ def _closing(account: AccountCheck) -> Iterator[str]:
         paced = " at its own pace" if worst.paced else ""
         which = f"{worst.policy}/{worst.stage} on {worst.scope}"
         rows.append((f"worst stage{paced}", which, *_reckoned(worst.reckoning)))
-    yield fitted(("", "", "orders", "cancels", "requests", "seconds", "bound by"), rows, width())
+    yield table(("", "", "orders", "cancels", "requests", "seconds", "bound by"), rows)
 
 
 def _reckoned(found: Reckoning) -> tuple[str, str, str, str, str]:

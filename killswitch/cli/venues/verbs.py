@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import EXIT_FAILED, EXIT_WARNINGS, completion, options
+from killswitch.cli.terminal import mention, show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from killswitch.accounts.opening import Written
-    from killswitch.accounts.plug_ins import Families
     from killswitch.policy.schema.account import AccountDocument
     from killswitch.preflight.account_check import Check
 
@@ -23,7 +23,7 @@ def venues() -> None:
     """What is supported, and whether an account can be trusted."""
 
 
-@venues.command("list", epilog=options.example("ksctl venues list", "ksctl venues list kraken"))
+@options.verb("ksctl venues list", "ksctl venues list kraken", group=venues, name="list")
 @click.argument("venue", required=False, shell_complete=completion.venues)
 @options.output
 def list_(venue: str | None, output: str) -> int:
@@ -31,33 +31,22 @@ def list_(venue: str | None, output: str) -> int:
 
     The paper venue is not among them: it is what its terms say. Nothing is asked of any venue.
     """
-    from killswitch.accounts.plug_ins import NoSuchVenueError, families
+    from killswitch.accounts.plug_ins import families
     from killswitch.cli.venues.list_text import as_json, in_full, in_short
 
     found = families()
-    try:
-        listings = found.listings if venue is None else found.named(venue)
-    except NoSuchVenueError as error:
-        raise click.ClickException(str(error)) from error
+    listings = found.listings if venue is None else found.named(venue)
     if output == "json":
         click.echo(as_json(listings, found.absent))
-    else:
-        _print(in_short(listings, found.others) if venue is None else "\n\n".join(map(in_full, listings)))
-        _tell_absent(found)
+        return 0 if listings else EXIT_FAILED
+    if listings:
+        show(in_short(listings, found.others) if venue is None else "\n\n".join(map(in_full, listings)))
+    for each in found.absent:
+        mention(str(each))
     return 0 if listings else EXIT_FAILED
 
 
-def _print(text: str) -> None:
-    if text:
-        click.echo(text)
-
-
-def _tell_absent(found: Families) -> None:
-    for each in found.absent:
-        click.echo(str(each), err=True)
-
-
-@venues.command(epilog=options.example("ksctl venues check main --policies policies"))
+@options.verb("ksctl venues check main --policies policies", group=venues)
 @click.argument("accounts", metavar="[ACCOUNT]…", nargs=-1, shell_complete=completion.accounts)
 @options.policies(required=True)
 @click.option("--interval", type=options.DURATION, default="1s", show_default=True,
@@ -89,7 +78,10 @@ def check(
     found = written(policies_at, variant)
     chosen = chosen_accounts(found, accounts)
     done = _checked(found, chosen, interval, within, read_timeout)
-    click.echo(encode_check(done) if output == "json" else check_text(done))
+    if output == "json":
+        click.echo(encode_check(done))
+    else:
+        show(check_text(done))
     if done.verdict == "failed":
         return EXIT_FAILED
     return EXIT_WARNINGS if strict and done.verdict == "warnings" else 0

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from killswitch.accounts import plug_ins as families_module
 from killswitch.cli.lab import market as market_module
+from killswitch.cli.lab import progress
 from killswitch.cli.lab.backtest import backtest
 from killswitch.cli.lab.market import market
 from killswitch.lab import fetching
@@ -192,13 +193,16 @@ def test_the_endpoint_reaches_the_family_and_what_it_asks_with_no_file(history: 
     assert "from http://127.0.0.1:1/gate" in other.stderr
 
 
-def test_where_nobody_looks_a_line_is_said_now_and_then(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_where_nobody_looks_a_line_is_said_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """At 12, 24, 36 … 84 s: at 36 and at 72, which are thirty seconds or more apart. A tenth of 100 s is 10%."""
     seconds = iter(range(0, 85, 12))
+    monkeypatch.setattr(progress, "monotonic", lambda: float(next(seconds)))
     job = market_module._Job("swapex", ("X",), 0, 100_000, "1m", tmp_path, None)
-    lines = market_module._Lines(job, lambda: float(next(seconds)))
-    for at in range(10_000, 80_000, 10_000):
-        lines.tell("X", at)
+    with market_module._progress(job) as (say, _):
+        for at in range(10_000, 80_000, 10_000):
+            say("X", at)
     assert capsys.readouterr().err.splitlines() == [
         "X: fetched to 1970-01-01T00:00:30Z, 30%",
         "X: fetched to 1970-01-01T00:01:00Z, 60%",

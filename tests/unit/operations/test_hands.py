@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from killswitch.cli.live.run import LeftLatched, Terminal, run
+from killswitch.cli.live.run import Terminal, run
 from killswitch.cli.live.status import status
 from killswitch.cli.live.status_text import status_text
 from killswitch.cli.operate.verbs import close, reset
@@ -262,7 +262,7 @@ def test_a_latch_and_lock_whose_policy_was_renamed_are_shown_and_ended_by_a_hand
         await runner.finish()
 
     lock = tmp_path / "locks" / "account__main.json"
-    asyncio.run(again(LeftLatched(store)))
+    asyncio.run(again(Terminal(store, json=False)))
     words = "level 3 close-everything of crash on account/main is still latched"
     standing = standing_of(store, world.clock.now(), 0)
     assert words in status_text(standing, "s")

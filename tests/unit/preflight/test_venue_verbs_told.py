@@ -10,7 +10,6 @@ from msgspec import structs
 
 from killswitch.accounts import plug_ins as families_module
 from killswitch.cli import options
-from killswitch.cli.wording import fitted, hanging
 from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Order
 from killswitch.model.venue import (
@@ -23,6 +22,7 @@ from killswitch.model.venue import (
     VenueTraits,
 )
 from killswitch.preflight import account_check
+from killswitch.render.layout import hanging, table
 from tests import worlds
 from tests.runner_world import book
 from tests.unit.preflight.test_venue_verbs import (
@@ -303,7 +303,7 @@ def test_nothing_is_wider_than_the_terminal(desk: Desk, monkeypatch: pytest.Monk
 
 def test_a_table_is_narrowed_at_its_widest_column() -> None:
     """By hand: 4 + 2 + 12 columns; no word is broken."""
-    assert fitted(("a", "note"), [("1234", "one two three four")], 18, indent="") == (
+    assert table(("a", "note"), [("1234", "one two three four")], "", 18) == (
         "a     note\n1234  one two\n      three four"
     )
     assert hanging("  warning  a: https://a-long-address-that-stays/whole b c", " " * 4, 30).splitlines()[1:] == [
