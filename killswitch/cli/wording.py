@@ -123,7 +123,7 @@ def _truth(trigger: TriggerStatus, accounts: Sequence[AccountView], below: Below
         held = ", counts as true" if trigger.held else ""
         why = said_above(trigger.unknown_because or "not evaluated yet", accounts)
         if _is_young(trigger):
-            why = f"no history yet, ready in {lasting(timedelta(microseconds=trigger.window or 0))}"
+            why = f"short history, ready within {lasting(timedelta(microseconds=trigger.window or 0))}"
         return f"unknown{held}: {below.point(why)}"
     if not trigger.truth:
         return "false"

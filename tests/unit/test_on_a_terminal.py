@@ -81,7 +81,7 @@ def test_a_pipe_gets_markdown(store: Path) -> None:
 @pytest.mark.parametrize("verb", [["status"], ["history"], ["report", "list"]])
 def test_no_line_is_wider_than_the_terminal(store: Path, verb: list[str], columns: int) -> None:
     """Columns are narrowed, and rows that are too wide even then become paragraphs; every word is still there."""
-    shown = on_a_terminal(columns, *verb, "--store", str(store))
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", on_a_terminal(columns, *verb, "--store", str(store)))
     assert max(map(len, shown.splitlines())) <= columns
     command = [sys.executable, "-c", PROGRAM, *verb, "--store", str(store)]
     piped = subprocess.run(command, capture_output=True, text=True, check=True).stdout

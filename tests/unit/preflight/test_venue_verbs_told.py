@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from killswitch.accounts import plug_ins as families_module
-from killswitch.cli import options
+from killswitch.cli import options, terminal
 from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Order
 from killswitch.model.venue import (
@@ -294,7 +294,7 @@ def test_one_is_one(desk: Desk) -> None:
 
 def test_nothing_is_wider_than_the_terminal(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eighty columns: findings hang below themselves, and cells too."""
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(terminal, "room", lambda *_: 80)
     desk.add(Inspected(VenueDownError("the venue says at some length why it is not there " * 3), inspection()))
     out = desk.check().stdout
     assert max(map(len, out.splitlines())) <= 80
