@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -154,17 +154,10 @@ def judged(
     )
 
 
-def verdict_of(findings: Sequence[Finding]) -> Verdict:
+def verdict_of(findings: Iterable[Finding]) -> Verdict:
     """The worst of them."""
     severities = {each.severity for each in findings}
     return "failed" if "failed" in severities else "warnings" if "warning" in severities else "ok"
-
-
-def whole(accounts: Sequence[AccountCheck], asked: Asked) -> Check:
-    """All of them, under the worst verdict."""
-    verdicts = {each.verdict for each in accounts}
-    worst: Verdict = "failed" if "failed" in verdicts else "warnings" if "warnings" in verdicts else "ok"
-    return Check(CHECK_FORMAT, asked.now, asked.interval, asked.within, worst, tuple(accounts))
 
 
 def outlooks_of(looked: Looked) -> tuple[Outlook, ...] | None:
@@ -212,7 +205,8 @@ def check_all(
         )
         for each in looked
     ]  # fmt: skip
-    return whole(checked, asked)
+    worst = verdict_of(finding for each in checked for finding in each.findings)
+    return Check(CHECK_FORMAT, asked.now, asked.interval, asked.within, worst, tuple(checked))
 
 
 def _timers(one: Looked, looked: Sequence[Looked], policies: PolicySet, interval: float) -> Iterator[str]:
@@ -222,9 +216,7 @@ def _timers(one: Looked, looked: Sequence[Looked], policies: PolicySet, interval
     """
     if one.account is None or one.document.spec.execution != "live":
         return
-    there = {
-        each.name: replace(each.account, armed=each.name == one.name) for each in looked if each.account is not None
-    }
+    there = {each.name: replace(each.account, armed=each is one) for each in looked if each.account is not None}
     try:
         require_timers(policies, there, interval, RUNNERS_PATIENCE)
     except TimerError as error:
@@ -302,20 +294,23 @@ def offered(looked: Looked) -> tuple[Capability, ...]:
     return tuple(found[name] for name in CAPABILITIES if name in found)
 
 
+_NOT_OFFERED = "the adapter does not offer it"
+
+
 def _from_traits(looked: Looked) -> Iterator[Capability]:
     traits, offers = looked.traits, looked.offers
-    batches = "submit_batch" in offers and traits.batch > 1
-    yield Capability("batch orders", "yes", f"up to {traits.batch} in one request") if batches else _not("batch orders")
-    book = "close_book" in offers and traits.whole_book
-    yield Capability("close book", "yes") if book else _not("close book")
     timer = traits.dead_man if "arm_dead_man" in offers else None
-    yield _not("dead man") if timer is None else Capability("dead man", "yes", f"for each {timer.reach}")
-    yield Capability("push", "yes") if "listen" in offers else _not("push")
-    if "inspect" in offers:
-        yield Capability("key rights", "unknown", "the venue could not be asked")
-    else:
-        yield _not("key rights")
-    yield Capability("find by client id", "yes")
+    for name, offered, note in (
+        ("batch orders", "submit_batch" in offers and traits.batch > 1, f"up to {traits.batch} in one request"),
+        ("close book", "close_book" in offers and traits.whole_book, ""),
+        ("dead man", timer is not None, "" if timer is None else f"for each {timer.reach}"),
+        ("push", "listen" in offers, ""),
+        ("find by client id", True, ""),
+    ):
+        yield Capability(name, "yes" if offered else "no", note if offered else _NOT_OFFERED)
+    asked = "inspect" in offers
+    note = "the venue could not be asked" if asked else _NOT_OFFERED
+    yield Capability("key rights", "unknown" if asked else "no", note)
 
 
 def _from_reading(seen: AccountSnapshot | None) -> Iterator[Capability]:
@@ -329,14 +324,6 @@ def _from_reading(seen: AccountSnapshot | None) -> Iterator[Capability]:
         can = "yes" if marks == len(seen.positions) else "partly" if marks else "no"
         yield Capability("prices", can, f"a mark for {marks} of {len(seen.positions)} positions")  # type: ignore[arg-type] # one of the three
     mode = seen.position_mode
-    yield (
-        Capability("position mode", "no", "this reading did not tell it")
-        if mode is None
-        else Capability("position mode", "yes", mode)
-    )
+    yield Capability("position mode", "yes" if mode else "no", mode or "this reading did not tell it")
     skew = None if seen.health is None else seen.health.clock_skew_ms
-    yield Capability("clock", "yes") if skew is not None else _not("clock")
-
-
-def _not(name: str) -> Capability:
-    return Capability(name, "no", "the adapter does not offer it")
+    yield Capability("clock", "no" if skew is None else "yes", _NOT_OFFERED if skew is None else "")

@@ -197,15 +197,15 @@ def _clock(looked: Looked) -> Iterator[Finding]:
         apart = f"{text}, and it refuses requests for that" if text else "the venue refuses requests for their time"
         yield Finding("failed", "clock", f"{apart}: {refused}", SET_CLOCK)
     elif skew is not None and abs(skew) > SKEW_FAILS:
+        weight: Severity = "failed"
         why = "venues refuse signed requests that are so far from their time, usually 5 s"
         if looked.snapshot is not None and looked.snapshot.quality == "ok":
+            weight = "warning"
             why = (
                 "it took these requests all the same; others refuse what is signed so far from their time, and ages "
                 "and hours are off by as much"
             )
-            yield Finding("warning", "clock", f"{text}: {why}", SET_CLOCK)
-        else:
-            yield Finding("failed", "clock", f"{text}: {why}", SET_CLOCK)
+        yield Finding(weight, "clock", f"{text}: {why}", SET_CLOCK)
     elif skew is not None and abs(skew) > SKEW_WARNS:
         why = "some venues refuse a request from 1 s ahead of them, or one that is 5 s late with its way"
         yield Finding("warning", "clock", f"{text}: {why}", SET_CLOCK)
@@ -216,11 +216,11 @@ def _rights(looked: Looked, now: datetime) -> Iterator[Finding]:
     if looked.refused is not None:
         return
     rights = KeyRights() if looked.inspection is None else looked.inspection.rights
+    # The adapter may have credentials of its own; where it has none, there is nothing that could be unknown.
+    if spec.credentials or rights.withdraw:
+        yield from _withdrawing(rights, allowed=spec.allow_withdrawal_keys)
     if not spec.credentials:
-        # The adapter may have some of its own; where it has none, there is nothing that could be unknown.
-        yield from _withdrawing(rights, allowed=spec.allow_withdrawal_keys) if rights.withdraw else ()
         return
-    yield from _withdrawing(rights, allowed=spec.allow_withdrawal_keys)
     if rights.read is False:
         yield Finding("failed", "key", "it may not read", "give it the right to read at the venue")
     if rights.trade is False:
@@ -235,10 +235,10 @@ def _rights(looked: Looked, now: datetime) -> Iterator[Finding]:
         yield Finding("note", "key", "it may transfer between accounts, which the switch never does", "")
     if rights.bound_to_addresses is False:
         yield Finding("note", "key", "it works from any address", "bind it to this machine's address at the venue")
-    if rights.expires_at is not None and rights.expires_at <= now:
-        yield Finding("failed", "key", f"it expired at {rights.expires_at:%Y-%m-%d %H:%M} UTC", "make a new one")
-    elif rights.expires_at is not None and rights.expires_at - now < EXPIRES_SOON:
-        yield Finding("warning", "key", f"it expires at {rights.expires_at:%Y-%m-%d %H:%M} UTC", "make a new one")
+    if rights.expires_at is not None and rights.expires_at - now < EXPIRES_SOON:
+        over = rights.expires_at <= now
+        when = f"it {'expired' if over else 'expires'} at {rights.expires_at:%Y-%m-%d %H:%M} UTC"
+        yield Finding("failed" if over else "warning", "key", when, "make a new one")
 
 
 def _withdrawing(rights: KeyRights, *, allowed: bool) -> Iterator[Finding]:

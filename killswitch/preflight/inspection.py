@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import TypeVar, cast
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.credentials import CredentialError
@@ -33,6 +33,7 @@ from killswitch.model.venue import (
 from killswitch.policy.schema.account import AccountDocument, venue_of
 from killswitch.ratelimit.budget import Budget, Budgets
 
+T = TypeVar("T")
 LONGEST_ROOM = 90.0
 """Seconds for which a reading waits for room in the venue's limits; they count minutes at the most."""
 
@@ -116,7 +117,7 @@ async def _look(document: AccountDocument, budgets: Budgets, patience: float, cl
     except ValueError as error:  # each word is sound by itself, or there would be no adapter
         return Looked(document, refused=f"it contradicts another account of {venue_of(spec)} on their limits: {error}")
     finally:
-        await _closed(adapter, patience)
+        await close(adapter, patience)
 
 
 async def _inspected(
@@ -126,13 +127,20 @@ async def _inspected(
     if not isinstance(adapter, InspectedVenue):
         return None, None
     await _room(budget, clock)
+    return await answer_of(adapter.inspect(), patience, heard.note)
+
+
+async def answer_of(
+    asked: Awaitable[T], patience: float, note: Callable[[VenueError], None] = lambda _: None
+) -> tuple[T | None, str | None]:
+    """An adapter's answer, or why there is none. `note` gets the error that the venue answered with."""
     try:
         async with asyncio.timeout(patience):
-            return await adapter.inspect(), None
+            return await asked, None
     except TimeoutError:
         return None, f"no answer within {patience:g} s"
     except VenueError as error:
-        heard.note(error)
+        note(error)
         return None, legible(str(error) or type(error).__name__)
     except Exception as error:  # noqa: BLE001 - an adapter's defect is one account that cannot be trusted
         return None, legible(f"the adapter failed: {type(error).__name__}: {error}")
@@ -180,13 +188,9 @@ async def _room(budget: Budget, clock: Clock) -> None:
     budget.answered(now, budget.take(now, "snapshot", purpose="reading"))
 
 
-async def _closed(adapter: VenueAdapter, patience: float) -> None:
+async def close(adapter: VenueAdapter, patience: float) -> None:
     """Give the connections back; what goes wrong there is no news of the venue."""
-    try:
-        async with asyncio.timeout(patience):
-            await adapter.close()
-    except Exception:  # noqa: BLE001 - the answers are there
-        return
+    await answer_of(adapter.close(), patience)
 
 
 _OFFERS = (

@@ -76,7 +76,7 @@ def worst_cases(
         for name, found in reckoner.reckon({n: work for n, work in works.items() if not work.nothing}).items():
             paced = bool(works[name].every or works[name].pause)
             here = WorstStage(graph.policy, stage.name, stage.level, scope, paced, found)
-            if name not in worst or _longer(found, worst[name].reckoning):
+            if name not in worst or _length(found) > _length(worst[name].reckoning):
                 worst[name] = here
     return {name: Reckoned(found, worst.get(name)) for name, found in all_of_it.items()}
 
@@ -90,11 +90,8 @@ def _firings(policies: PolicySet, accounts: Sequence[Identity]) -> Iterable[tupl
                     yield graph, stage, scope, names
 
 
-def _longer(one: Reckoning, other: Reckoning) -> bool:
-    def size(each: Reckoning) -> tuple[float, int]:
-        return (float("inf") if each.seconds is None else each.seconds, each.requests)
-
-    return size(one) > size(other)
+def _length(found: Reckoning) -> tuple[float, int]:
+    return (float("inf") if found.seconds is None else found.seconds, found.requests)
 
 
 class _Reckoner:

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Protocol
 
 import click
 
@@ -38,12 +37,6 @@ LOOK_BACK = 50
 INTERRUPTED = 130
 REACHED = ("flat", "at target")
 HAVE_WORK = ("close", "apply")
-
-
-class Screen(Protocol):
-    """Where progress is shown."""
-
-    def show(self, closes: Sequence[Progress]) -> None: ...
 
 
 class Watch:
@@ -114,20 +107,15 @@ class Lines:
 
 def follow(store: Store, *, json: bool, terminal: bool) -> int:
     """Show every change until nothing is closing; 0 if all of it reached its targets, else 1."""
+    screen = Terminal() if terminal and not json else Lines(as_json if json else line)
     try:
-        return _follow(store, _screen(json=json, terminal=terminal))
+        return _follow(store, screen)
     except KeyboardInterrupt:
         mention("not watched any more; what is being closed goes on")
         return INTERRUPTED
 
 
-def _screen(*, json: bool, terminal: bool) -> Screen:
-    if json:
-        return Lines(as_json)
-    return Terminal() if terminal else Lines(line)
-
-
-def _follow(store: Store, screen: Screen) -> int:
+def _follow(store: Store, screen: Terminal | Lines) -> int:
     watch, clock = Watch(store), SystemClock()
     alone_since: float | None = None
     while True:

@@ -46,9 +46,7 @@ def test_a_hand_says_which_other_hands_its_tick_takes_up(site: Site) -> None:
     site.run()
     event = waiting_close(site)
     done = site.told(reset, "account/main", "--reason", "r", "--live")
-    assert f"taken up as well, waits: close account/main by ada, 1d ago: the desk [{event.id}]" in (
-        done.stderr
-    )
+    assert f"taken up as well, waits: close account/main by ada, 1d ago: the desk [{event.id}]" in (done.stderr)
     assert site.pending() == 0
 
 

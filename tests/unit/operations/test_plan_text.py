@@ -113,7 +113,7 @@ def test_a_trigger_whose_window_is_longer_than_history_says_when_it_is_ready(tmp
     text = plan_text(shown(tmp_path, held("1000"), held("950"))).splitlines()
     rows = [line.split() for line in text if "ready within" in line]
     assert [(row[0], row[1:4], row[-1]) for row in rows] == [
-        ("fall", ["5.00%", "or", "more"], "1m"), ("deep", ["5.00%", "or", "more"], "1m"),
+        ("fall", ["5.00%", "or", "more"], "15m"), ("deep", ["5.00%", "or", "more"], "15m"),
     ]  # fmt: skip
     assert not [line for line in text if "100.00%]" in line]
 
