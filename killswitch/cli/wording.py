@@ -60,16 +60,22 @@ def share(of_the_loss: str | None) -> str:
 def decision_lines(decision: Decision, written: Written | None = None) -> list[str]:
     """A decision with its reasons and its orders, a line each. `written`: the thresholds of its policies."""
     lines = [f"{instant(decision.as_of)}  {headline(decision)}"]
-    lines += [f"    {each.name}: {reading(decision, each, written or {})}" for each in decision.triggers]
-    found = decision.attribution
-    if found is not None and found.window:
-        shares = f"long {share(found.long_share)}, short {share(found.short_share)}"
-        lines.append(f"    the loss is {found.source}: {shares}, over {found.window}")
+    lines += [f"    {line}" for line in reason_lines(decision, written or {})]
     if decision.kind in (None, "suspicion") and decision.reason:
         lines.append(f"    note: {decision.reason}")
     orders = of_kind(decision.effects, Orders)
     lines += [f"    {one_line(order)}" for order in intended(() if orders is None else orders.intents)]
     return lines + [f"    {one_line(kind_of(effect).text(effect))}" for effect in decision.further]
+
+
+def reason_lines(decision: Decision, written: Written) -> list[str]:
+    """Each trigger against its threshold, and who lost."""
+    lines = [f"{each.name}: {reading(decision, each, written)}" for each in decision.triggers]
+    found = decision.attribution
+    if found is not None and found.window:
+        shares = f"long {share(found.long_share)}, short {share(found.short_share)}"
+        lines.append(f"the loss is {found.source}: {shares}, over {found.window}")
+    return lines
 
 
 class Below:

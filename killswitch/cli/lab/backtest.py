@@ -71,7 +71,7 @@ def backtest(
         raise click.UsageError(f"--out {', '.join(odd)}: end its name in {', '.join(sorted(SUFFIXES))}")
 
     from killswitch.cli.lab.backtest_books import Wanted, gather
-    from killswitch.cli.lab.backtest_run import Interrupt, Rehearsal, matching, run_campaign
+    from killswitch.cli.lab.backtest_run import Rehearsal, interruptible, matching, run_campaign
     from killswitch.cli.session import written
     from killswitch.lab.campaign import IN_PROPORTION, RULES
 
@@ -83,7 +83,7 @@ def backtest(
     books = matching(found.policies, gather(wanted))
     rules = (*RULES, IN_PROPORTION) if in_proportion else RULES
     forms = {output, *(SUFFIXES[file.suffix] for file in files)}
-    with Interrupt() as interrupt:
+    with interruptible() as interrupt:
         answer, page = run_campaign(
             found.policies, books, rules, Rehearsal(found.policies, seed), variant=variant, jobs=jobs,
             drawn="html" in forms, stop=interrupt, quiet=quiet,

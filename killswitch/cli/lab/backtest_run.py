@@ -8,8 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from types import FrameType, TracebackType
-from typing import Self
+from types import FrameType
 
 from killswitch.accounts.plug_ins import make_adapter
 from killswitch.cli.lab.backtest_books import Books
@@ -72,33 +71,22 @@ class Rehearsal:
         )  # fmt: skip
 
 
-_ASKING = (signal.SIGINT, signal.SIGTERM)
+@contextmanager
+def interruptible() -> Iterator[Stop]:
+    """Whether Ctrl-C or SIGTERM came: the first one asks to stop, a second one ends the program at once."""
+    asked: list[int] = []
 
-
-class Interrupt:
-    """Ctrl-C or SIGTERM asks to stop, once; a second one ends the program at once, as it always does."""
-
-    def __init__(self) -> None:
-        self._asked = False
-
-    def __call__(self) -> bool:
-        """Whether one of them came."""
-        return self._asked
-
-    def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._pressed) for number in _ASKING}
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _pressed(self, _number: int, _frame: FrameType | None) -> None:
-        self._asked = True
+    def pressed(number: int, _frame: FrameType | None) -> None:
+        asked.append(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    before = {number: signal.signal(number, pressed) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def matching(policies: PolicySet, books: Books) -> Books:

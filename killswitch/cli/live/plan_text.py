@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import Decimal
 
-from killswitch.cli.wording import effect_lines, meanwhile, said_above, share, stage_words, trigger_table
+from killswitch.cli.wording import effect_lines, meanwhile, reason_lines, said_above, stage_words, trigger_table
 from killswitch.graph.actions.registry import kind_of
 from killswitch.graph.wording import percent
-from killswitch.incident.notify.message import as_written, reading
+from killswitch.incident.notify.message import as_written
 from killswitch.model.decision import Book, Decision, Rung
 from killswitch.model.effects import EFFECTS, WITH_OWN_KEYS, Orders, of_kind, sizes_of, tag_of
 from killswitch.model.legible import one_line
@@ -68,12 +68,7 @@ def _decision(decision: Decision, shown: Preview) -> Iterator[str]:
     what = f"{decision.stage}, level {decision.previous_level} → {decision.level}" if decision.stage else by_itself
     observing = "" if decision.mode == "enforce" else " (observe: recorded, never carried out)"
     yield f"WOULD FIRE {decision.policy} on {decision.scope}: {what}{observing}"
-    written = as_written(shown.policies)
-    yield from (f"  because {each.name} is {reading(decision, each, written)}" for each in decision.triggers)
-    found = decision.attribution
-    if found is not None and found.window:
-        shares = f"long {share(found.long_share)}, short {share(found.short_share)}"
-        yield f"  the loss is {found.source} ({shares}, over {found.window})"
+    yield from (f"  because {line}" for line in reason_lines(decision, as_written(shown.policies)))
     yield from (f"  {each}" for each in _closes(decision, shown))
     if decision.reason:
         yield f"  note: {decision.reason}"

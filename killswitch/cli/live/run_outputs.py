@@ -40,10 +40,6 @@ class Watching:
     notifications: Callable[[], Notifications | None] = lambda: None
     """Set by whoever keeps an outbox: its counts, from memory, asked for at every tick."""
 
-    def counts(self) -> Notifications | None:
-        """What the outbox says, once it is known who keeps it."""
-        return self.notifications()
-
 
 @contextmanager
 def watching(
@@ -70,7 +66,7 @@ def watching(
     if telemetry.providers is not None:
         from killswitch.runner.event_emitter import Measuring
 
-        watch.witnesses.append(Measuring(telemetry, watch.counts))
+        watch.witnesses.append(Measuring(telemetry, lambda: watch.notifications()))  # noqa: PLW0108 - it is set later
     try:
         yield watch
     except BaseException as error:

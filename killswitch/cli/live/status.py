@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import options
+from killswitch.cli.session import opened_store
 from killswitch.cli.terminal import as_json, room, show
 
 if TYPE_CHECKING:
@@ -50,9 +51,11 @@ def status(
             raise click.UsageError("--probe answers at once and --watch follows: use one of them")
         return _probed(store_at, probe, within, json=output == "json")
     if watch:
-        return _watched(store_at, json=output == "json")
+        from killswitch.cli.live.close_progress import follow
+
+        with opened_store(store_at, read_only=True) as store:
+            return follow(store, json=output == "json", terminal=room() is not None)
     from killswitch.cli.live.status_text import status_text
-    from killswitch.cli.session import opened_store
     from killswitch.operations.status import encode_standing, standing_of
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.status_blob import tick_time
@@ -68,7 +71,6 @@ def status(
 
 def _probed(store_at: str, probe: Probe, within: float | None, *, json: bool) -> int:
     """The verdict, in one line. Imports little: it is asked for every few seconds."""
-    from killswitch.cli.session import opened_store
     from killswitch.operations.liveness_probe import Verdict, probe_of
     from killswitch.runner.clock import SystemClock
     from killswitch.store.errors import StoreError
@@ -85,14 +87,6 @@ def _probed(store_at: str, probe: Probe, within: float | None, *, json: bool) ->
     return 0 if verdict.passed else 1
 
 
-def _watched(store_at: str, *, json: bool) -> int:
-    from killswitch.cli.live.close_progress import follow
-    from killswitch.cli.session import opened_store
-
-    with opened_store(store_at, read_only=True) as store:
-        return follow(store, json=json, terminal=room() is not None)
-
-
 @options.verb("ksctl history --store ks.sqlite --limit 5")
 @options.store
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many of the newest.")
@@ -103,7 +97,6 @@ def history(store_at: str, limit: int, output: str) -> None:
     With --output json one object a line: the decision record and its result.
     """
     from killswitch.cli.live.status_text import history_text
-    from killswitch.cli.session import opened_store
     from killswitch.incident.record.results import decided
     from killswitch.model.decision import decision_record
 

@@ -9,6 +9,7 @@ from killswitch.cli.terminal import table
 from killswitch.cli.wording import effect_lines, headline, share
 from killswitch.incident.record.close_causes import text_of
 from killswitch.incident.record.closed_positions import ClosedPosition
+from killswitch.incident.record.order_lines import Bound
 from killswitch.incident.record.results import OrderLine, Result, kept_snapshot, recorded_result
 from killswitch.incident.record.source_places import PolicyText, WrittenAt, places_of
 from killswitch.incident.record.totals import Missing
@@ -132,7 +133,11 @@ def _orders(chain: Chain) -> str:
         return ""
     head = ("symbol", "position", "sent", "order", "client order id", "outcome", "filled", "price", "fee")
     lines = ["Orders and fills", table(head, rows)]
-    bounded = [_bounded(number, order) for number, order in enumerate(chain.result.orders, start=1) if order.bound]
+    bounded = [
+        _bounded(number, order, order.bound)
+        for number, order in enumerate(chain.result.orders, start=1)
+        if order.bound is not None
+    ]
     if bounded:
         lines += [
             "",
@@ -142,10 +147,7 @@ def _orders(chain: Chain) -> str:
     return "\n".join(lines)
 
 
-def _bounded(number: int, order: OrderLine) -> tuple[str, ...]:
-    bound = order.bound
-    if bound is None:
-        return ()
+def _bounded(number: int, order: OrderLine, bound: Bound) -> tuple[str, ...]:
     kept = {True: "kept", False: "exceeded", None: "unknown"}[bound.kept]
     if order.fate == "final" and not order.filled:
         kept = "nothing filled"

@@ -32,7 +32,7 @@ def validate(context: click.Context, paths: tuple[Path, ...], strict: bool, vari
     PATH is a file or a folder; all of them together are one policy set. Every variant that they declare is checked,
     whichever is selected.
     """
-    loaded, policy_set, problems = _with_accounts(*_read(paths, variant))
+    loaded, policy_set, problems = _read(paths, variant)
     if output == "json":
         show_json(_answer(loaded, policy_set, problems))
     else:
@@ -43,30 +43,27 @@ def validate(context: click.Context, paths: tuple[Path, ...], strict: bool, vari
         context.exit(EXIT_WARNINGS)
 
 
-def _read(paths: Sequence[Path], variant: str | None) -> tuple[Loaded, PolicySet | None, Sequence[Diagnostic]]:
-    """What the paths hold, what it compiles to (None where anything is wrong), and every problem."""
+def _read(
+    paths: Sequence[Path], variant: str | None, *, accounts: bool = True
+) -> tuple[Loaded, PolicySet | None, Sequence[Diagnostic]]:
+    """What the paths hold, what it compiles to (None where anything is wrong), and every problem.
+
+    `accounts`: also what of the accounts their venues do not have, because no runner could start with them; and of a
+    set that compiles, who would not be told of what from here.
+    """
+    from killswitch.accounts.validation import account_misfits
+    from killswitch.graph.resolution.routes import unrouted_names
     from killswitch.incident.report.runbooks import compile_all
+    from killswitch.policy.diagnostics.problem import has_errors, in_order
     from killswitch.policy.loader import load
 
     loaded = load(paths)
-    return (loaded, *compile_all(loaded, variant=variant))
-
-
-def _with_accounts(
-    loaded: Loaded, policy_set: PolicySet | None, problems: Sequence[Diagnostic]
-) -> tuple[Loaded, PolicySet | None, Sequence[Diagnostic]]:
-    """The same, and what of the accounts their venues do not have: no runner could start with them.
-
-    Of a set that compiles also who would not be told of what, from here.
-    """
-    from killswitch.accounts.validation import account_misfits
-    from killswitch.policy.diagnostics.problem import has_errors, in_order
-
+    policy_set, problems = compile_all(loaded, variant=variant)
+    if not accounts:
+        return loaded, policy_set, problems
     misfits = account_misfits(loaded)
     if policy_set is None or has_errors(misfits):
         return loaded, None, in_order((*problems, *misfits))
-    from killswitch.graph.resolution.routes import unrouted_names
-
     untold = unrouted_names(loaded.documents)
     if policy_set.routes:
         from killswitch.runner.notify.target_check import target_warnings
@@ -175,7 +172,7 @@ def _show_signals(output: str) -> None:
 @click.pass_context
 def graph(context: click.Context, paths: tuple[Path, ...], form: str, variant: str | None, output: str) -> None:
     """Print the compiled decision graph as Mermaid or DOT."""
-    _, policy_set, problems = _read(paths, variant)
+    _, policy_set, problems = _read(paths, variant, accounts=False)
     if policy_set is None:
         from killswitch.policy.diagnostics.problem import as_json, render
 

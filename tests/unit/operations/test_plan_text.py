@@ -83,7 +83,7 @@ def test_a_fall_is_told_in_per_cent_wherever_a_person_reads_it(tmp_path: Path) -
     text = plan_text(shown(tmp_path, held("1000"), held("800")))
     (row,) = [line for line in text.splitlines() if line.startswith("  fall ")]
     assert "[20.00%, 100.00%]" in row
-    assert "  because fall is [20.00%, 100.00%] against >= 10%" in text
+    assert "  because fall: [20.00%, 100.00%] against >= 10%" in text
     assert "0.2" not in text
 
 
