@@ -10,7 +10,7 @@ from killswitch.cli.terminal import table
 from killswitch.incident.notify.message import reading
 from killswitch.incident.record.close_causes import alike, by_hand, intended
 from killswitch.incident.record.timeline import cancel_lines, resting_orders
-from killswitch.model.effects import Cancels, Effect, Orders, kind_of, of_kind
+from killswitch.model.effects import Cancels, Effect, Lock, Orders, kind_of, of_kind
 from killswitch.model.legible import one_line
 from killswitch.render.formats import instant, interval, lasting, number
 from killswitch.signals.history.windows import TOO_YOUNG
@@ -161,6 +161,8 @@ def effect_lines(effect: Effect, snapshot: Snapshot | None) -> Iterator[str]:
             yield table(head, rows)
         case Cancels(cancels):
             yield from (one_line(f"  {each}") for each in cancel_lines(cancels, resting_orders(snapshot)))
+        case Lock(order):
+            yield f"  lock {order.scope}: {order.mode} until {instant(order.until) if order.until else 'it is lifted'}"
         case _:
             yield one_line(f"  {kind_of(effect).text(effect)}")
 

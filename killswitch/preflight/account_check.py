@@ -242,8 +242,7 @@ def _readers(looked: Sequence[Looked], documents: Sequence[AccountDocument], pol
 
 def _resting_in(one: Looked | None) -> int:
     """In how many symbols orders rest; 1 where nobody knows, and where there are none yet."""
-    seen = None if one is None else one.snapshot
-    return max(1, len((None if seen is None else cancellable(seen)) or ()))
+    return max(1, len((cancellable(one.snapshot) if one and one.snapshot else None) or ()))
 
 
 def refused_twins(looked: Sequence[Looked], documents: Sequence[AccountDocument]) -> Mapping[str, tuple[Finding, ...]]:

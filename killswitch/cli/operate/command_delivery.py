@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -133,21 +132,6 @@ def _last_view(store: Store) -> RunnerView | None:
         return None
 
 
-@contextmanager
-def _or_how_to_make_one(order: Order, store_at: str) -> Iterator[None]:
-    """A misspelled store must not become a new one beside the runner's; on a new machine there is a way all the same.
-
-    StoreMissingError with that way.
-    """
-    try:
-        yield
-    except StoreMissingError as error:
-        if not order.sends:
-            raise
-        way = f"`ksctl run --ticks 1 --policies … --store {store_at}` makes it and, without --live, sends nothing"
-        raise StoreMissingError(f"{error}. Where no runner ever ran, {way}; then give this command again") from error
-
-
 def tick_time_of(store_at: str) -> datetime:
     """Now, as ticks on that store are dated; by the wall clock where there is none."""
     clock = SystemClock()
@@ -169,10 +153,17 @@ def _end_misdated(store_at: str) -> None:
 
 def _require_taker(order: Order, store_at: str, *, live: bool) -> None:
     """Refuse, before anything is changed, a store that is not there and orders that nobody would send."""
-    with _or_how_to_make_one(order, store_at), opened_store(store_at, read_only=True) as store:
-        liveness = runner_state(store.lease(), datetime.now(UTC)).liveness
-        if order.plan is not None:
-            commands.require_unspent(store, order.plan)
+    try:
+        with opened_store(store_at, read_only=True) as store:
+            liveness = runner_state(store.lease(), datetime.now(UTC)).liveness
+            if order.plan is not None:
+                commands.require_unspent(store, order.plan)
+    except StoreMissingError as error:
+        if not order.sends:
+            raise
+        # A misspelled path must not create a second store; a new machine gets the command that creates one.
+        way = f"`ksctl run --ticks 1 --policies … --store {store_at}` makes it and, without --live, sends nothing"
+        raise StoreMissingError(f"{error}. Where no runner ever ran, {way}; then give this command again") from error
     if order.sends and not live and liveness != "alive":
         raise click.UsageError(
             "no runner lives on this store, so this command would send the orders itself: add --live"

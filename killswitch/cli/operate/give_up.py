@@ -27,17 +27,13 @@ def give_up(
     with opened_store(store_at, read_only=False) as store:
         decision = _whole(store, decision)
         waiting = next((event for event in store.pending_events() if event.id == decision), None)
-        if waiting is not None:
-            if scope is not None and not commands.is_unfinished(store, waiting):
-                way_out = "leave out --scope to give up the whole of it, or ask again after the next tick"
-                raise click.ClickException(f"no tick has taken {decision} yet, so it has no accounts: {way_out}")
-            event = commands.hand("give_up", scope, author, reason, datetime.now(UTC), decision=decision)
-            _end_wait(store, event, wait, json=json)
-            return
-        accounts = accounts_closing(store, decision, scope)
-        if not accounts:
+        if waiting is not None and scope is not None and not commands.is_unfinished(store, waiting):
+            way_out = "leave out --scope to give up the whole of it, or ask again after the next tick"
+            raise click.ClickException(f"no tick has taken {decision} yet, so it has no accounts: {way_out}")
+        if waiting is None and not accounts_closing(store, decision, scope):
             raise click.ClickException(_nothing(store, decision, scope))
-        event = commands.hand("give_up", scope, author, reason, tick_time(store, SystemClock()), decision=decision)
+        now = tick_time(store, SystemClock()) if waiting is None else datetime.now(UTC)
+        event = commands.hand("give_up", scope, author, reason, now, decision=decision)
         store.put_event(event)
         if not lives(store):
             show(f"no runner lives here: {event.id} waits, and the first tick of the next run ends the close")
@@ -50,16 +46,6 @@ def give_up(
         if left := accounts_closing(store, decision, scope):
             what = "it ends when every order of it has an answer"
             raise click.ClickException(f"nothing more is sent on {', '.join(left)}, and the close is not over: {what}")
-
-
-def _end_wait(store: Store, event: Event, wait: float, *, json: bool) -> None:
-    """Let a close by hand wait no longer for the accounts that cannot be read."""
-    store.put_event(event)
-    if not lives(store):
-        show(f"no runner lives here: {event.id} waits, and with the first tick of the next run the close ends")
-        return
-    _await_tick(store, event, wait)
-    tell_results(commands.answer_to(store, event), store, json=json)
 
 
 def _await_tick(store: Store, event: Event, wait: float) -> None:
