@@ -131,9 +131,9 @@ def mention_journaled(line: str) -> None:
 ENDING: Final = ("SIGTERM", "SIGINT", "SIGQUIT")
 """The step under way ends, the lease is given back, exit 0."""
 OUTLIVED: Final[Mapping[str, str]] = {
-    "SIGHUP": "a terminal that closes ends nothing here",
-    "SIGUSR1": "it means nothing here",
-    "SIGUSR2": "it means nothing here",
+    "SIGHUP": "a closed terminal does not stop the run",
+    "SIGUSR1": "the signal is ignored",
+    "SIGUSR2": "the signal is ignored",
 }
 """Without a handler each of them would end the process at once, and leave positions open without a word."""
 
@@ -149,7 +149,7 @@ def outlive() -> None:
 
 
 def _mention(name: str) -> None:
-    mention(f"{name}: {OUTLIVED[name]}; this goes on, SIGTERM ends it")
+    mention(f"{name}: {OUTLIVED[name]}; the run continues, SIGTERM stops it")
 
 
 def _at(names: Mapping[str, str] | tuple[str, ...], hear: Callable[[str], None]) -> None:

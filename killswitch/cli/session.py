@@ -77,12 +77,12 @@ def acting_store(store_at: str, journal: str | None, locks: LockPaths) -> Iterat
             yield store
         return
     if journal != "memory" and Path(journal).exists():
-        raise click.ClickException(f"{journal} is there already: go on with `--store {journal}`, or name another file")
+        raise click.ClickException(f"{journal} already exists: continue with `--store {journal}`, or name another file")
     try:
         with opened_store(store_at, read_only=True) as before:
             _require_nobody(before.lease())
             _require_readable(before)
-        known = "it knows what STORE knew"
+        known = "it is a copy of STORE"
         if journal == "memory":
             store = open_in_memory(store_at)
         else:
@@ -92,7 +92,7 @@ def acting_store(store_at: str, journal: str | None, locks: LockPaths) -> Iterat
         raise
     except (StoreError, DamagedMemoryError) as error:
         show(f"{store_at}: {error}", err=True)
-        known = "STORE cannot be read, so it knows of no earlier close, latch or runner: see that no runner lives"
+        known = "STORE cannot be read, so earlier closes, latches and runners are unknown: make sure that none is alive"
         store = open_empty_in_memory() if journal == "memory" else open_store(journal)
     show(_loud(journal, store_at, locks, known), err=True)
     with _closed_again(store):
@@ -111,14 +111,14 @@ def _require_readable(store: SqlStore) -> None:
 def _loud(journal: str, store_at: str, locks: LockPaths, known: str) -> str:
     if journal == "memory":
         return (
-            f"EMERGENCY: the journal is in memory only; {known.replace('STORE', store_at)}. Nothing of what is done "
-            f"from here on will be in {store_at}, and whoever starts on that store knows nothing of it: keep the "
-            "lines below that begin with `journal`. What is not closed within --wait is left to nobody"
+            f"EMERGENCY: the journal is in memory only; {known.replace('STORE', store_at)}. What this command does "
+            f"is not recorded in {store_at}, and a later run on that store does not know of it: keep the lines below "
+            "that begin with `journal`. Positions that are not closed within --wait are left without a runner"
         )
     return (
-        f"EMERGENCY: the journal is {journal} from here on; {known.replace('STORE', store_at)}. {store_at} will know "
-        f"nothing of what is done: go on with `--store {journal} --lock-dir {locks.folder}`, and put it in the old "
-        "place once that can be written"
+        f"EMERGENCY: the journal is now {journal}; {known.replace('STORE', store_at)}. {store_at} does not "
+        f"record this command: continue with `--store {journal} --lock-dir {locks.folder}`, and move it back once the "
+        "old place can be written"
     )
 
 
@@ -134,8 +134,8 @@ def _require_nobody(lease: Lease | None) -> None:
     if is_running(lease.owner) or runner_state(lease, datetime.now(UTC)).liveness == "alive":
         pid = pid_of(lease.owner)
         raise click.ClickException(
-            f"a runner lives on this store: {lease.owner}. It goes on without its disk, and takes no command that "
-            f"cannot be written there; end it first (kill -TERM {pid}), then give this command again"
+            f"a runner is alive on this store: {lease.owner}. It runs on without its disk and cannot receive a command "
+            f"that cannot be written there; stop it first (kill -TERM {pid}), then repeat this command"
         )
 
 
@@ -203,16 +203,16 @@ def require_locks(
             try:
                 return within(FOLDER_PATIENCE, f"the lock file {locks.union}", lambda: look(locks.union))
             except DeadlineError as error:
-                return (*found, f"{error} Going on without it; the locks in {locks.folder} are written")
+                return (*found, f"{error} Continuing without it; the locks in {locks.folder} are written")
         except DeadlineError as error:
-            return (f"{error} Going on without locks",)
+            return (f"{error} Continuing without locks",)
         except LockError as error:
             is_full = isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
             if is_full and reserve.give_slice():
                 continue
             if not emergency and not (closes and isinstance(error, UnwritableError)):
                 raise
-            return (f"{error}. Going on without locks: bots will not be kept from opening again what is closed",)
+            return (f"{error}. Continuing without locks: bots can reopen closed positions",)
 
 
 def arming_words(accounts: dict[str, ArmedAccount], *, live: bool) -> str:

@@ -170,9 +170,7 @@ def effect_lines(effect: Effect, snapshot: Snapshot | None) -> Iterator[str]:
 def _remarks(intent: Intent) -> str:
     remarks = ["reduce-only"] if intent.reduce_only else []
     if intent.purpose != "reduce":
-        remarks.append(
-            "sells what another order has bought" if intent.purpose == "hop" else "opens, for the time being"
-        )
+        remarks.append("sells what another order buys" if intent.purpose == "hop" else "opens a temporary hedge")
     if not intent.exact:
         remarks.append("not rounded: the venue's rules are unknown")
     return ", ".join(remarks)
@@ -192,7 +190,7 @@ def orphan_line(orphan: OrphanView) -> str:
     """A latch whose policy is gone, and the way out, in one line."""
     return (
         f"level {orphan.level} {orphan.stage or 'unnamed'} of {orphan.policy} on {orphan.scope} is still latched, but "
-        f"that policy or account is not in the files any more: `ksctl reset {orphan.scope}` ends it and lifts its lock"
+        f"its policy or account is no longer in the files: `ksctl reset {orphan.scope}` ends it and lifts its lock"
     )
 
 
@@ -207,14 +205,14 @@ def meanwhile(machine: MachineView, now: datetime) -> list[str]:
     if (waiting := machine.waiting) is not None:
         whom = " and ".join(waiting.accounts) or "the scope's account"
         lines.append(
-            f"{waiting.stage} fired at {instant(waiting.since)}, and its close waits for {whom}, which cannot be read: "
-            f"until {instant(waiting.until)}, and longer while its triggers hold"
+            f"{waiting.stage} fired at {instant(waiting.since)}, and its close waits for {whom}, which cannot be "
+            f"read, until {instant(waiting.until)} or while its triggers stay true"
         )
     suspected = machine.suspected
     if suspected is not None and (suspected.until is None or suspected.until > now):
         lines.append(
-            f"lock on suspicion, {suspected.mode} until {instant(suspected.until)}: {suspected.stage} fires if a fall "
-            "of equity was a loss, and has not fired"
+            f"lock on suspicion, {suspected.mode} until {instant(suspected.until)}: {suspected.stage} fires if the fall "
+            "of equity turns out to be a loss; it has not fired"
         )
     return [one_line(line) for line in lines]
 

@@ -293,7 +293,7 @@ def offered(looked: Looked) -> tuple[Capability, ...]:
     return tuple(found[name] for name in CAPABILITIES if name in found)
 
 
-_NOT_OFFERED = "the adapter does not offer it"
+_NOT_OFFERED = "the adapter does not support it"
 
 
 def _from_traits(looked: Looked) -> Iterator[Capability]:
@@ -308,7 +308,7 @@ def _from_traits(looked: Looked) -> Iterator[Capability]:
     ):
         yield Capability(name, "yes" if offered else "no", note if offered else _NOT_OFFERED)
     asked = "inspect" in offers
-    note = "the venue could not be asked" if asked else _NOT_OFFERED
+    note = "the venue was not reachable" if asked else _NOT_OFFERED
     yield Capability("key rights", "unknown" if asked else "no", note)
 
 
@@ -317,12 +317,12 @@ def _from_reading(seen: AccountSnapshot | None) -> Iterator[Capability]:
         return
     for name in _READ:
         told = getattr(seen, name) is not None
-        yield Capability(name, "yes" if told else "no", "" if told else "this reading did not tell them")
+        yield Capability(name, "yes" if told else "no", "" if told else "this snapshot lacks them")
     if seen.positions:
         marks = sum(bool(position.mark_price) for position in seen.positions)
         can = "yes" if marks == len(seen.positions) else "partly" if marks else "no"
         yield Capability("prices", can, f"a mark for {marks} of {len(seen.positions)} positions")  # type: ignore[arg-type] # one of the three
     mode = seen.position_mode
-    yield Capability("position mode", "yes" if mode else "no", mode or "this reading did not tell it")
+    yield Capability("position mode", "yes" if mode else "no", mode or "this snapshot lacks it")
     skew = None if seen.health is None else seen.health.clock_skew_ms
     yield Capability("clock", "no" if skew is None else "yes", _NOT_OFFERED if skew is None else "")

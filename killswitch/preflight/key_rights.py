@@ -19,8 +19,8 @@ from killswitch.preflight.inspection import answer_of, close
 
 Word = tuple[Severity, str]
 """What the first tick has to tell of it."""
-WITHDRAWS = "may withdraw: whoever gets hold of it takes the money"
-WITHDRAWS_WAY_OUT = "make one without that right, or say allow_withdrawal_keys: true in the Account document"
+WITHDRAWS = "may withdraw: anyone who obtains it can take the funds"
+WITHDRAWS_WAY_OUT = "create one without that right, or set allow_withdrawal_keys: true in the Account document"
 
 
 class WithdrawalKeyError(AdapterError):
@@ -70,7 +70,7 @@ def _words(name: str, rights: KeyRights | None, unread: str | None) -> Iterable[
     if rights is None:
         yield (
             "warning",
-            f"what the key of account {name} may do could not be read at the start ({unread}): look with "
+            f"the rights of the key of account {name} could not be read at the start ({unread}): check with "
             f"`ksctl venues check {name}` that it may not withdraw",
         )
         return
@@ -79,7 +79,7 @@ def _words(name: str, rights: KeyRights | None, unread: str | None) -> Iterable[
         yield (
             "info",
             f"whether the key of account {name} may withdraw is unknown{why}; allow_withdrawal_keys: true in the "
-            "Account document says that you have looked at the venue",
+            "Account document confirms that you checked it at the venue",
         )
     if rights.trade is False:
-        yield "page", f"the key of account {name} may not trade: nothing can be closed with it"
+        yield "page", f"the key of account {name} may not trade: it cannot close positions"

@@ -246,7 +246,7 @@ def test_a_signal_that_is_not_meant_for_it_ends_no_run(tmp_path: Path) -> None:
             runner.send_signal(signal.SIGQUIT)
             _, err = runner.communicate(timeout=PATIENCE)
         assert runner.returncode == 0, err
-        assert any(line.startswith("SIGHUP: a terminal that closes ends nothing here") for line in lines)
+        assert any(line.startswith("SIGHUP: a closed terminal does not stop the run") for line in lines)
         assert site.standing().runner.liveness == "gone"
 
 

@@ -95,7 +95,7 @@ def fetch(
     except NoSuchVenueError:
         raise
     except Exception as error:  # third-party code: whatever it raises is about this venue or this endpoint
-        raise click.ClickException(f"{venue} cannot be reached so: {error}") from error
+        raise click.ClickException(f"{venue} cannot be reached: {error}") from error
     job = _Job(venue, tuple(dict.fromkeys(symbols)), begins, ends, timeframe, out, endpoint)
     try:
         done, failed = asyncio.run(_fetch(history, job))
@@ -201,9 +201,9 @@ def _text(job: _Job, done: Sequence[Fetched]) -> str:
 
 def _short(each: Fetched) -> Iterator[str]:
     if each.before:
-        yield f"the venue has nothing of the first {_bars(each.before)} from --from on"
+        yield f"the venue has no data for the first {_bars(each.before)} from --from on"
     if each.after:
-        yield f"the venue has nothing of the last {_bars(each.after)} before --to; called again, it is asked again"
+        yield f"the venue has no data for the last {_bars(each.after)} before --to; a repeated fetch asks again"
 
 
 def _bars(count: int) -> str:
@@ -214,7 +214,7 @@ def _left_out(each: Fetched) -> Iterator[str]:
     if each.left_out_count:
         count = counted(each.left_out_count, "bar")
         more = ", …" if each.left_out_count > len(each.left_out) else ""
-        yield f"{count} that the venue gave cannot be true, and were left out: {'; '.join(each.left_out)}{more}"
+        yield f"{count} from the venue invalid and left out: {'; '.join(each.left_out)}{more}"
 
 
 def _answer(job: _Job, done: Sequence[Fetched], failed: Sequence[str]) -> dict[str, object]:

@@ -55,7 +55,7 @@ def replay(policies_at: tuple[Path, ...], snapshots: Path, variant: str | None, 
     if output == "text":
         show(counted(count, "decision"))
     if missing:
-        mention(f"warning: the recording is not whole: snapshots are missing, {sum(missing)} in all")
+        mention(f"warning: the recording is incomplete: {counted(sum(missing), 'snapshot')} missing")
 
 
 def _missing_noted(snapshots: Iterable[Snapshot], missing: list[int]) -> Iterator[Snapshot]:

@@ -111,7 +111,7 @@ def follow(store: Store, *, json: bool, terminal: bool) -> int:
     try:
         return _follow(store, screen)
     except KeyboardInterrupt:
-        mention("not watched any more; what is being closed goes on")
+        mention("stopped watching; the close continues")
         return INTERRUPTED
 
 
@@ -131,11 +131,11 @@ def _follow(store: Store, screen: Terminal | Lines) -> int:
         elif alone_since is None:
             alone_since = now
         if alone_since is not None and now - alone_since >= LEFT_ALONE:
-            mention("no runner lives on this store: `ksctl run --live` goes on with what is left")
+            mention("no runner is alive on this store: `ksctl run --live` resumes the remaining work")
             return 1
         time.sleep(max(EVERY, IDLE * (time.monotonic() - began)))
     if not closes:
-        mention("nothing is closing")
+        mention("no close is in progress")
     return 0 if all(each.standing in REACHED for each in closes) else 1
 
 
@@ -192,7 +192,7 @@ def _time(shown: Progress) -> str:
     if shown.standing != "closing":
         return f"ended {shown.standing} after {elapsed}"
     if shown.expected_end is None:
-        return f"{elapsed} elapsed, end unknown: {shown.unknown_because or 'nothing to expect it by'}"
+        return f"{elapsed} elapsed, end unknown: {shown.unknown_because or 'no estimate is possible'}"
     return f"{elapsed} elapsed, end expected in {lasting(shown.expected_end - shown.at)}"
 
 

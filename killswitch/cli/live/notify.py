@@ -33,7 +33,7 @@ def test(context: click.Context, policies_at: tuple[Path, ...], severity: str, o
 
     policies = written(policies_at).policies
     if not policies.routes:
-        raise click.ClickException("the policies have no NotificationRoute, so nobody is told of anything")
+        raise click.ClickException("the policies have no NotificationRoute, so nobody is notified")
     results = deliver(policies, of_trial(severity, datetime.now(UTC)))  # type: ignore[arg-type] # one of the choices
     if output == "json":
         rows = [{"target": each.target, "routes": each.routes, "taken": each.error is None, "error": each.error}
@@ -41,7 +41,7 @@ def test(context: click.Context, policies_at: tuple[Path, ...], severity: str, o
         show_json({"targets": rows})
     else:
         for each in results:
-            said = "taken" if each.error is None else f"NOT TAKEN: {each.error}"
+            said = "delivered" if each.error is None else f"FAILED: {each.error}"
             show(f"{each.target} ({', '.join(each.routes)}): {said}")
     if any(each.error is not None for each in results):
         context.exit(EXIT_FAILED)

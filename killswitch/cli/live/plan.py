@@ -53,9 +53,9 @@ def plan(
     from killswitch.operations.preview import encode_preview, of_policies, saved
 
     if recording is not None and store_at is not None:
-        raise click.UsageError("--snapshot brings its own history: leave --store out")
+        raise click.UsageError("--snapshot has its own history: leave out --store")
     if recording is not None and out is not None:
-        raise click.UsageError("what a recording calls for is past: a plan is saved of the venues as they are")
+        raise click.UsageError("--out saves a plan of the live venues, not of a recording: leave out --snapshot")
     plan_saving.require_new(out)
     found = written(policies_at, variant)
     if recording is not None:
@@ -80,7 +80,7 @@ def _of_recording(found: Written, recording: Path) -> Preview:
 
     interpreter, last, memory = from_recording(found.policies, read(recording))
     if last is None:
-        raise click.ClickException(f"{recording}: holds no snapshot")
+        raise click.ClickException(f"{recording}: contains no snapshot")
     return preview(found.policies, last, interpreter, memory, frozenset())
 
 

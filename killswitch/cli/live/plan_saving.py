@@ -14,18 +14,18 @@ from killswitch.planning.operator.plan_file import PlanFileError, SavedPlan, dec
 def require_new(out: Path | None) -> None:
     """Refuse, before anything is read, a file that is there already: an old plan must not pass for the new one."""
     if out is not None and out.exists():
-        raise click.ClickException(f"{out} is there already: remove it, or name another file")
+        raise click.ClickException(f"{out} already exists: remove it, or name another file")
 
 
 def save(plan: SavedPlan | None, out: Path) -> None:
     """Write the plan, or say that there is none; stderr tells which."""
     if plan is None:
-        mention(f"nothing that `ksctl apply` would carry out: {out} was not written")
+        mention(f"nothing to apply: {out} was not written")
         return
     with file_errors(str(out)), out.open("xb") as file:
         file.write(encode_plan(plan))
     apply = f"ksctl apply {out} --store STORE --live"
-    mention(f"saved plan {plan.short} in {out}: `{apply}` does exactly that")
+    mention(f"saved plan {plan.short} in {out}: `{apply}` applies it")
 
 
 def read(path: Path) -> SavedPlan:

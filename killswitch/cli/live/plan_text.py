@@ -66,7 +66,7 @@ def _decision(decision: Decision, shown: Preview) -> Iterator[str]:
         return
     by_itself = "hedge" if decision.kind == "hedge" else "close by hand"
     what = f"{decision.stage}, level {decision.previous_level} → {decision.level}" if decision.stage else by_itself
-    observing = "" if decision.mode == "enforce" else " (observe: recorded, never carried out)"
+    observing = "" if decision.mode == "enforce" else " (observe: recorded, never executed)"
     yield f"WOULD FIRE {decision.policy} on {decision.scope}: {what}{observing}"
     yield from (f"  because {line}" for line in reason_lines(decision, as_written(shown.policies)))
     yield from (f"  {each}" for each in _closes(decision, shown))
@@ -77,14 +77,14 @@ def _decision(decision: Decision, shown: Preview) -> Iterator[str]:
     if decision.stage is not None and of_kind(decision.effects, Orders) is None:
         yield "  no order of its own" + _covered(decision, shown)
     if decision.unwinding is not None:
-        yield f"  carried out {manner(decision)}"
+        yield f"  execution: {manner(decision)}"
     if decision.book is not None:
         yield f"  book: {_book(decision.book.before)}"
         yield f"     →  {_book(decision.book.after)}"
 
 
 def _suspicion(decision: Decision, shown: Preview) -> Iterator[str]:
-    observing = "" if decision.mode == "enforce" else " (observe: recorded, never carried out)"
+    observing = "" if decision.mode == "enforce" else " (observe: recorded, never executed)"
     what = "WOULD WITHDRAW THE LOCK" if decision.is_withdrawal else "WOULD LOCK"
     yield f"{what} ON SUSPICION {decision.policy} on {decision.scope}: {decision.stage} does not fire{observing}"
     if decision.reason:
@@ -128,14 +128,14 @@ def _summary(shown: Preview) -> str:
     resets = sum(1 for decision in shown.decisions if decision.kind == "reset")
     if shown.unreadable and not shown.pending:
         unread = [f"{it.account} is {it.quality}" for it in shown.accounts if it.quality != "ok"]
-        return f"Cannot tell: {' and '.join(unread)}, see above. Nothing was changed."
+        return f"Unknown: {' and '.join(unread)}, see above. Nothing was changed."
     unknown = [
         f"{machine.policy} on {machine.scope}"
         for machine in shown.machines
         if machine.triggers and all(_is_unknown(each) for each in machine.triggers)
     ]
     if unknown and not shown.pending:
-        return f"Cannot tell: every trigger of {' and '.join(unknown)} is unknown, see above. Nothing was changed."
+        return f"Unknown: every trigger of {' and '.join(unknown)} is unknown, see above. Nothing was changed."
     if not shown.pending:
         return "Nothing to do. Nothing was changed."
     counts = [counted(total, kind.noun) for kind, total in totals if total or kind.effect in WITH_OWN_KEYS]

@@ -35,7 +35,7 @@ _UNDER_WAY = ("planned", "closing")
 @options.store
 @click.option("--live", is_flag=True, help="Act on accounts whose document says execution: live. Without: observe.")
 @click.option("--unnotified", is_flag=True,
-              help="With --live: start although somebody who is to be notified cannot be.")  # fmt: skip
+              help="With --live: start although some recipients cannot be notified.")  # fmt: skip
 @click.option("--interval", type=options.DURATION, default="1s", show_default=True, help="Time between two ticks.")
 @options.read_timeout("5s")
 @options.lock_dir
@@ -108,7 +108,7 @@ def run(
     for words in (*runner.left_behind, *(() if left is None else (left,))):
         mention(words)
     if any(account.armed for account in accounts.values()):
-        mention("the lock files go stale now, which bots read as locked, until a runner lives again")
+        mention("the lock files become stale now, which bots read as locked, until a runner is alive again")
 
 
 def _checked_accounts(
@@ -146,7 +146,7 @@ def _require_notified(found: Written) -> None:
     if warnings:
         mention(render(warnings))
         raise click.ClickException(
-            "somebody who is to be notified cannot be; nothing was started. Correct the NotificationRoutes, try them "
+            "some recipients cannot be notified; nothing was started. Correct the NotificationRoutes, test them "
             "with `ksctl notify test --policies …`, or start with --unnotified"
         )
 
@@ -163,7 +163,7 @@ async def _until_stopped(runner: Runner, ticks: int | None) -> str:
     end_well(hear)
     outlive()
     await runner.run(stop, ticks)
-    return f"stopped by {heard[0]}" if heard else f"all {ticks} ticks are done"
+    return f"stopped by {heard[0]}" if heard else f"all {ticks} ticks completed"
 
 
 class Terminal:
@@ -205,7 +205,7 @@ class Terminal:
             if self._json:
                 click.echo(encode_decision(decision).decode(), err=self._err)
                 continue
-            acted = "" if decision.id in report.acting_on else "  (observed only: nothing is sent)"
+            acted = "" if decision.id in report.acting_on else "  (observed only: no order is sent)"
             first, *reasons = decision_lines(decision, self._written)
             show("\n".join((f"{first}  [{decision.id}]{acted}", *reasons)), err=self._err)
 
@@ -257,8 +257,8 @@ class Terminal:
         """What a stop leaves behind."""
         open_ = [decision for decision, status in self._closing.items() if status in _UNDER_WAY]
         if not open_:
-            return "no closing is under way"
-        return f"closing under way, to go on at the next start: {', '.join(open_)}"
+            return "no close is in progress"
+        return f"unfinished closes, resumed at the next start: {', '.join(open_)}"
 
 
 def _recorder(path: Path | None) -> Recorder | None:

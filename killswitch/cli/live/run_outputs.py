@@ -34,7 +34,7 @@ class Watching:
 
     telemetry: Telemetry
     witnesses: list[Witness] = field(default_factory=list)
-    why: str = "it came to its end"
+    why: str = "the run ended"
     closings: Callable[[], tuple[Closing, ...]] = tuple
     """What has come of every closing: how one ended after the last tick is told too."""
     notifications: Callable[[], Notifications | None] = lambda: None

@@ -33,7 +33,7 @@ def hands_text(closes: Sequence[HandClose]) -> str:
         for each, (first, *_) in zip(closes, told, strict=True)
     ]
     below = [f"  {each.decision}: {line}" for each, (_, *more) in zip(closes, told, strict=True) for line in more]
-    head = ("when", "by", "what", "what came of it", "decision")
+    head = ("when", "by", "what", "result", "decision")
     return "\n".join(("Closes by hand\n" + table(head, rows), *below))
 
 
@@ -41,7 +41,7 @@ def outcome(result: Result) -> list[str]:
     """How it stands, what was reduced and paid, and why anything is left; without a word on who goes on."""
     positions = f"{counted(result.closed, 'position')} reduced"
     reasons = [f"{ending.account}: {ending.reason}" for ending in result.endings if ending.reason]
-    reasons += [f"{account}: nothing was sent, because nothing is armed for it" for account in result.unsent]
+    reasons += [f"{account}: no order was sent: the account is not armed" for account in result.unsent]
     if result.standing == "closing":
         reasons += _left(result)
     return [f"{result.standing}, {positions}, fees {money(result.fees)}", *reasons]
@@ -57,7 +57,7 @@ def _left(result: Result) -> Iterator[str]:
             continue
         mine = (each.account, each.symbol, each.side)
         sent = [it for it in result.orders if (it.account, it.symbol, it.position_side) == mine]
-        why, hint = _why(sent[-1]) if sent else ("no order was sent yet", "")
+        why, hint = _why(sent[-1]) if sent else ("no order sent yet", "")
         yield f"left: {held - each.target:f} {each.symbol} {each.side or ''}".rstrip() + f": {why}"
         hints |= {hint: None} if hint else {}
     yield from hints
@@ -67,13 +67,13 @@ def _why(order: OrderLine) -> tuple[str, str]:
     said = f" ({one_line(order.text)})" if order.text else ""
     if order.outcome in (RESTING, ACCEPTED):
         return (
-            f"the venue has the order and has not filled it{said}",
-            "where trading is halted, what rests is filled when trading goes on; to take it back, cancel it there",
+            f"the venue holds the order and has not filled it{said}",
+            "if trading is halted, a resting order fills when trading resumes; cancel it at the venue to withdraw it",
         )
     if order.outcome == f"rejected: {CLOSED}":
         return (
-            f"the venue takes no orders for it now: the market is closed, or trading in it is halted{said}",
-            "what is refused so leaves when trading goes on, while a runner lives",
+            f"the venue accepts no orders for it now: the market is closed or trading is halted{said}",
+            "rejected orders are sent again when trading resumes, while a runner is alive",
         )
     return f"its last order: {order.outcome}{said}", ""
 
@@ -88,10 +88,10 @@ def streams_text(streams: Sequence[StreamView], now: datetime) -> str:
 
 
 def _stream(stream: StreamView, now: datetime) -> str:
-    heard = "nothing heard yet" if stream.heard_at is None else f"last heard {_when(stream.heard_at, now)}"
+    heard = "no message received yet" if stream.heard_at is None else f"last message {_when(stream.heard_at, now)}"
     match stream.state:
         case "heard":
-            return heard if stream.why is None else f"{heard}; not heard a moment ago: {stream.why}"
+            return heard if stream.why is None else f"{heard}; interrupted a moment ago: {stream.why}"
         case "opening":
             return f"opening, {heard}"
         case "stale":
@@ -108,13 +108,13 @@ def timers_text(timers: Sequence[TimerView], now: datetime) -> str:
 
 
 def _timer(timer: TimerView, now: datetime) -> str:
-    until = "a time not known" if timer.until is None else _when(timer.until, now)
+    until = "an unknown time" if timer.until is None else _when(timer.until, now)
     over = timer.until is not None and timer.until <= now
     why = "" if timer.why is None else f"; {timer.why}"
     match timer.state:
         case "armed":
             refreshed = "" if timer.refreshed_at is None else f", refreshed {_when(timer.refreshed_at, now)}"
-            return f"armed until {until}{', WHICH IS OVER' if over else ''}{refreshed}{why}"
+            return f"armed until {until}{', EXPIRED' if over else ''}{refreshed}{why}"
         case "off":
             return "OFF" if timer.why is None else f"OFF: {timer.why}"
         case "unknown":
@@ -123,7 +123,7 @@ def _timer(timer: TimerView, now: datetime) -> str:
 
 def suspended_text(accounts: Sequence[str]) -> str:
     """The accounts on which the broker takes no new order."""
-    return _block("Suspended at the broker", [(name, "every new order is refused there") for name in accounts])
+    return _block("Suspended at the broker", [(name, "the broker refuses every new order") for name in accounts])
 
 
 def _when(at: datetime, now: datetime) -> str:

@@ -49,7 +49,7 @@ def _blocks(standing: Standing, store_at: str) -> Iterator[str]:
     else:
         yield _accounts(view)
         yield _stages(view, standing)
-        yield _list("Latched without a policy", [orphan_line(orphan) for orphan in view.orphans])
+        yield _list("Latched stages without a policy", [orphan_line(orphan) for orphan in view.orphans])
         yield from (_triggers(machine, view) for machine in view.machines)
         yield _locks(standing.locks, view)
         yield streams_text(view.streams, standing.now)
@@ -61,7 +61,8 @@ def _blocks(standing: Standing, store_at: str) -> Iterator[str]:
     yield hands_text(standing.by_hand)
     yield _notifications(standing)
     yield _list(
-        "Pending hands", [command_line(event, standing.now, _waits_for(standing, event)) for event in standing.pending]
+        "Pending commands",
+        [command_line(event, standing.now, _waits_for(standing, event)) for event in standing.pending],
     )
     yield _list("Newest notices", [f"{instant(each.as_of)}  {notice_line(each)}" for each in standing.notices])
 
@@ -92,7 +93,7 @@ def _behind(view: RunnerView) -> str:
     """How far apart the last ticks were at the most, where that is not the interval that they are to come at."""
     if view.apart is None or view.apart <= LATE * view.interval:
         return ""
-    return f"; BEHIND: up to {view.apart:.1f} s between the last ones, as a tick waits for accounts that do not answer"
+    return f"; BEHIND: up to {view.apart:.1f} s between ticks, because a tick waits for accounts that do not answer"
 
 
 def _accounts(view: RunnerView) -> str:
@@ -112,7 +113,7 @@ def _accounts(view: RunnerView) -> str:
 
 def _stages(view: RunnerView, standing: Standing) -> str:
     if not view.machines:
-        return "Stages: no policy's scope matches an account"
+        return "Stages: no policy scope matches an account"
     rows = [
         (
             machine.scope, machine.policy, machine.mode, str(machine.level), stage_words(machine),
@@ -143,16 +144,16 @@ def _triggers(machine: MachineView, view: RunnerView) -> str:
 
 def _locks(locks: Sequence[LockView], view: RunnerView) -> str:
     if view.lock_folder is None:
-        return "Locks: none are written, because no account is armed"
+        return "Locks: none written, because no account is armed"
     if not locks:
-        return f"Locks: no file in {view.lock_folder}; a reader takes that for locked"
+        return f"Locks: no file in {view.lock_folder}; bots read a missing file as locked"
     rows = []
     for lock in locks:
         said = f"LOCKED {lock.mode}" if lock.locked else "open"
         until = _until(lock)
         alive = "unknown" if lock.alive_until is None else instant(lock.alive_until)
         rows.append((lock.scope or "unknown", said, until, f"{alive}{' (stale)' if lock.stale else ''}", lock.reason))
-    return f"Locks, as bots read them in {view.lock_folder}\n" + table(
+    return f"Locks as read by bots in {view.lock_folder}\n" + table(
         ("scope", "says", "until", "kept alive until", "reason"), rows
     )
 
@@ -173,7 +174,7 @@ def _closings(closings: Sequence[OpenClosing], *, alive: bool) -> str:
         outcomes = Counter(order.outcome for order in closing.result.orders if order.account == closing.account)
         orders = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()) or "none sent yet"
         rows.append((closing.decision, closing.account, orders, _left(closing)))
-    title = "Closings under way" if alive else "Closings that nobody works on"
+    title = "Closes in progress" if alive else "Closes without a runner"
     return f"{title}\n" + table(("decision", "account", "orders", "left to close"), rows) if rows else ""
 
 
@@ -190,14 +191,14 @@ def _left(closing: OpenClosing) -> str:
     since = (
         "as it was" if unseen == len(open_) == 1 else "as they were" if unseen == len(open_) else f"{unseen} as it was"
     )
-    told = f"; {since} when it was decided, because nothing later is known" if unseen else ""
+    told = f"; {since} at the time of the decision; nothing later is known" if unseen else ""
     return _listed([(left, each.symbol, each.side) for each, left in open_]) + told
 
 
 def _listed(left: Sequence[tuple[Decimal, str, str | None]]) -> str:
     """Contracts to close, symbol and side of each position: how many there are, and the first of them."""
     if not left:
-        return "nothing that is known of"
+        return "nothing known"
     named = [f"{contracts:f} {symbol} {side}" for contracts, symbol, side in left[:MOST_NAMED]]
     more = [f"{len(left) - MOST_NAMED} more"] if len(left) > MOST_NAMED else []
     return f"{counted(len(left), 'position')}: {', '.join(named + more)}"
@@ -278,12 +279,12 @@ def _remarks(result: Result) -> Iterator[str]:
     if result.unsent:
         yield f"nothing sent on {', '.join(result.unsent)}"
     for count, noun, before, after in (
-        (totals.unknown - totals.abandoned, "order", "", " of unknown fate"),
-        (totals.abandoned, "order", "", " never answered for"),
-        (totals.exceeded, "order", "", " beyond the bound"),
-        (sum(bool(each.dust) for each in positions), "position", "dust left of ", ""),
+        (totals.unknown - totals.abandoned, "order", "", " with unknown status"),
+        (totals.abandoned, "order", "", " never confirmed"),
+        (totals.exceeded, "order", "", " beyond the slippage bound"),
+        (sum(bool(each.dust) for each in positions), "position", "dust left in ", ""),
         (sum(bool(each.others) for each in positions), "position", "", " changed by others"),
-        (sum(bool(each.other_decisions) for each in positions), "position", "", " closed by other decisions of ours"),
+        (sum(bool(each.other_decisions) for each in positions), "position", "", " closed by other decisions"),
     ):
         if count > 0:
             yield f"{before}{counted(count, noun)}{after}"

@@ -70,14 +70,16 @@ class Place:
         """The policies named, or else those of the last runner."""
         paths = self.policies_at or tuple(Path(path) for path in (view.policies if view else ()))
         if not paths:
-            raise click.UsageError("name the policies and accounts with --policies: no runner has left word of them")
+            raise click.UsageError(
+                "name the policies and accounts with --policies: no runner has recorded them in this store"
+            )
         try:
             return written(paths)
         except click.ClickException as error:
             if self.policies_at:
                 raise
             raise click.ClickException(
-                f"{error.message}; the last runner read these: name others by --policies"
+                f"{error.message}; these are the policies of the last runner; name others with --policies"
             ) from error
 
     def locks(self, view: RunnerView | None) -> LockPaths:
@@ -162,11 +164,11 @@ def _require_taker(order: Order, store_at: str, *, live: bool) -> None:
         if not order.sends:
             raise
         # A misspelled path must not create a second store; a new machine gets the command that creates one.
-        way = f"`ksctl run --ticks 1 --policies … --store {store_at}` makes it and, without --live, sends nothing"
-        raise StoreMissingError(f"{error}. Where no runner ever ran, {way}; then give this command again") from error
+        way = f"`ksctl run --ticks 1 --policies … --store {store_at}` creates it and, without --live, sends nothing"
+        raise StoreMissingError(f"{error}. If no runner ever ran here, {way}; then repeat this command") from error
     if order.sends and not live and liveness != "alive":
         raise click.UsageError(
-            "no runner lives on this store, so this command would send the orders itself: add --live"
+            "no runner is alive on this store, so this command would send the orders itself: add --live"
             + (", or --dry-run to see them" if order.kind == "close" else "")
         )
 
@@ -185,29 +187,31 @@ def lives(store: Store) -> bool:
 
 
 def _require_to_go_on(order: Order, left: Event, standing: Standing, *, live: bool) -> None:
-    """The runner ended before it took the hand: with --live it is carried out from here, else it waits."""
-    ended = f"the runner (pid {standing.runner.pid}) ended before it took {left.id} ({order.kind})"
+    """The runner ended before it processed the hand: with --live it is carried out from here, else it waits."""
+    ended = f"the runner (pid {standing.runner.pid}) ended before it processed {left.id} ({order.kind})"
     if not live:
-        raise click.ClickException(f"{ended}: it waits, and the next tick of any runner here carries it out")
-    mention(f"{ended}: going on from here")
+        raise click.ClickException(
+            f"{ended}: the command waits, and the next tick of any runner on this store processes it"
+        )
+    mention(f"{ended}: continuing from here")
 
 
 def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView) -> Event | None:
-    """Let the runner take it, and say what came of it; the event, if the runner ended without having taken it."""
+    """Let the runner take it, and say result; the event, if the runner ended without having taken it."""
     locked = commands.locked_scopes(standing.locks)
     if order.plan is not None:
         armed = {each.account: each.armed for each in view.accounts}
-        _require_armed(order.plan, armed, f"by the runner (pid {standing.runner.pid}): restart it with --live, for a")
+        _require_armed(order.plan, armed, f"by the runner (pid {standing.runner.pid}): restart it with --live and a")
     elif order.kind == "close":
         require_known(order.scope, commands.closable_scopes(view))
         _require_an_armed(order, standing, view)
     else:
         require_known(order.scope, commands.watched_scopes(view) | locked)
     if order.kind == "reset" and not any(account.armed for account in view.accounts):
-        mention("locks stay as they are: the runner is armed for no account")
+        mention("locks stay unchanged: the runner is armed for no account")
     event = order.event(store)
     store.put_event(event)
-    mention(f"handed to the runner (pid {standing.runner.pid}) as {event.id}")
+    mention(f"sent to the runner (pid {standing.runner.pid}) as {event.id}")
     deadline = time.monotonic() + order.wait
     while commands.is_waiting(store, event):
         if not lives(store) and commands.is_waiting(store, event):
@@ -216,7 +220,7 @@ def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView)
             if commands.is_unfinished(store, event):
                 break
             raise click.ClickException(
-                f"the runner has not taken {event.id} within {order.wait:g} s; it still will at its next tick. "
+                f"the runner has not processed {event.id} within {order.wait:g} s; its next tick will. "
                 "See `ksctl status`"
             )
         time.sleep(POLL)
@@ -242,8 +246,8 @@ def _tick_ourselves(
     found = place.written(view)
     if order.kind == "reset" and not live and any(each.spec.execution == "live" for each in found.accounts):
         raise click.UsageError(
-            "no runner lives on this store, so this command would tick once itself; unarmed, whatever fires in that "
-            "tick would be latched without being acted on. Add --live"
+            "no runner is alive on this store, so this command would run one tick itself; unarmed, a stage that fires "
+            "in that tick would be latched without any action. Add --live"
         )
     accounts = open_accounts(found.accounts, live=live)
     locks = place.locks(view)
@@ -264,17 +268,19 @@ def _tick_ourselves(
             when_held=partial(store.go_on_in_memory, mention_journaled),
         )  # fmt: skip
         keep_runbooks(store, found.policies.digest, found.runbooks)
-        mention(f"no runner lives here: ticking once; {arming_words(accounts, live=live)}")
+        mention(f"no runner is alive here: running one tick; {arming_words(accounts, live=live)}")
         armed = any(account.armed for account in accounts.values())
         if order.kind == "reset" and not armed:
-            mention("locks stay as they are: nothing is armed")
+            mention("locks stay unchanged: no account is armed")
         tell_waiting(store)
         event = given or order.event(store)
         try:
             process.run(once(runner, store, event, order.wait))
         except BaseException:
             if commands.is_waiting(store, event):
-                mention(f"{event.id} ({order.kind}) waits on: the next tick of any runner here carries it out")
+                mention(
+                    f"{event.id} ({order.kind}) still waits: the next tick of any runner on this store processes it"
+                )
             raise
         # The answer first: the pages and the last traces take their time.
         answer = commands.answer_to(store, event)
@@ -289,7 +295,7 @@ def _require_to_apply(
     """Refuse a scope that is nobody's here, and a plan that acts on what is not armed."""
     if order.plan is not None:
         armed = {name: account.armed for name, account in accounts.items()}
-        _require_armed(order.plan, armed, "here: that takes --live, and a")
+        _require_armed(order.plan, armed, "here: that takes --live and a")
     elif order.kind == "close":
         require_closable(order.scope, accounts)
     else:
@@ -303,15 +309,15 @@ def _tell_besides(decisions: Sequence[Decision], answer: commands.Answer, found:
     """What else the ticks of the command have decided."""
     mine = {decision.id for decision in answer.decisions}
     for decision in (each for each in decisions if each.id not in mine):
-        what = "brought about by itself" if decision.kind in (None, "suspicion") else "carried out besides"
-        mention("\n".join((f"the same tick {what}:", *decision_lines(decision, as_written(found.policies)))))
+        what = "decided" if decision.kind in (None, "suspicion") else "processed"
+        mention("\n".join((f"the same tick also {what}:", *decision_lines(decision, as_written(found.policies)))))
 
 
 def _require_its_policies(order: Order, place: Place, found: Written) -> None:
     """Policies named for a plan that was made with others would become the store's, and tick, for a refusal."""
     if place.policies_at and order.plan is not None and order.plan.policy_set != found.policies.digest:
         raise click.ClickException(
-            f"the plan was made with the policy set {order.plan.policy_set[:19]}, and these policies are "
+            f"the plan belongs to the policy set {order.plan.policy_set[:19]}, and these policies are "
             f"{found.policies.digest[:19]}: name the plan's own with --policies. Nothing was changed"
         )
 
@@ -330,8 +336,7 @@ def _require_armed(plan: SavedPlan, armed: Mapping[str, bool], way: str) -> None
     missing = sorted(name for name in acted_on if not armed.get(name, False))
     if missing:
         raise click.ClickException(
-            f"the plan acts on {', '.join(missing)}, for which nothing is armed {way} document that says "
-            "execution: live"
+            f"the plan acts on {', '.join(missing)}, which is not armed {way} document that says execution: live"
         )
 
 

@@ -28,15 +28,15 @@ def give_up(
         decision = _whole(store, decision)
         waiting = next((event for event in store.pending_events() if event.id == decision), None)
         if waiting is not None and scope is not None and not commands.is_unfinished(store, waiting):
-            way_out = "leave out --scope to give up the whole of it, or ask again after the next tick"
-            raise click.ClickException(f"no tick has taken {decision} yet, so it has no accounts: {way_out}")
+            way_out = "leave out --scope to give it up on all accounts, or repeat the command after the next tick"
+            raise click.ClickException(f"no tick has processed {decision} yet, so its accounts are unknown: {way_out}")
         if waiting is None and not accounts_closing(store, decision, scope):
             raise click.ClickException(_nothing(store, decision, scope))
         now = tick_time(store, SystemClock()) if waiting is None else datetime.now(UTC)
         event = commands.hand("give_up", scope, author, reason, now, decision=decision)
         store.put_event(event)
         if not lives(store):
-            show(f"no runner lives here: {event.id} waits, and the first tick of the next run ends the close")
+            show(f"no runner is alive here: {event.id} waits, and the first tick of the next run ends the close")
             return
         _await_tick(store, event, wait)
         deadline = time.monotonic() + wait
@@ -44,15 +44,17 @@ def give_up(
             time.sleep(POLL)
         tell_results(commands.answer_to(store, event), store, json=json)
         if left := accounts_closing(store, decision, scope):
-            what = "it ends when every order of it has an answer"
-            raise click.ClickException(f"nothing more is sent on {', '.join(left)}, and the close is not over: {what}")
+            what = "it ends when every one of its orders has an answer"
+            raise click.ClickException(
+                f"no further order is sent on {', '.join(left)}, and the close is not finished: {what}"
+            )
 
 
 def _await_tick(store: Store, event: Event, wait: float) -> None:
     deadline = time.monotonic() + wait
     while commands.is_waiting(store, event):
         if time.monotonic() > deadline or not lives(store):
-            raise click.ClickException(f"no tick has taken {event.id} yet; the next one will. See `ksctl status`")
+            raise click.ClickException(f"no tick has processed {event.id} yet; the next one will. See `ksctl status`")
         time.sleep(POLL)
 
 
@@ -62,12 +64,12 @@ def _whole(store: Store, decision: str) -> str:
     open_ones |= {event.id for event in store.pending_events() if event.kind == "close"}
     meant = sorted(each for each in open_ones if each.startswith(decision))
     if len(meant) > 1 and decision not in meant:
-        raise click.ClickException(f"{decision} is the beginning of several: {', '.join(meant)}")
+        raise click.ClickException(f"{decision} matches several: {', '.join(meant)}")
     return meant[0] if len(meant) == 1 else decision
 
 
 def _nothing(store: Store, decision: str, scope: str | None) -> str:
     """What there is to give up instead."""
     open_ones = [f"{each.id} on {account}" for account, found in left_to_do(store).items() for each in found]
-    known = f" Not over: {', '.join(open_ones)}" if open_ones else " No close is under way"
+    known = f" In progress: {', '.join(open_ones)}" if open_ones else " No close is in progress"
     return f"nothing is being closed for {decision} on {scope or 'any account'}.{known}"

@@ -46,7 +46,7 @@ def preview_close(order: Order, place: Place, out: Path | None) -> None:
     closes = [decision for decision in shown.decisions if decision.kind == "manual"]
     by_hand = [notice.text for notice in shown.notices if notice.policy == "operator"]
     if not closes:
-        raise click.ClickException("; ".join(by_hand) or "nothing closes")
+        raise click.ClickException("; ".join(by_hand) or "nothing to close")
     for text in by_hand:
         mention(text)
     _tell(closes[0], accounts, shown, as_json=order.json)
@@ -59,11 +59,11 @@ def _tell(decision: Decision, accounts: dict[str, ArmedAccount], shown: Preview,
         click.echo(encode_decision(decision))
         return
     show(f"Dry run: nothing is sent, nothing is changed. {headline(decision)}")
-    show(f"Carried out {manner(decision)}.")
+    show(f"Execution: {manner(decision)}.")
     show(what_is_decided(decision, shown.snapshot))
     observed = sorted(name for name in ordered_on(decision) if not accounts[name].armed)
     if observed:
         show(f"Nothing would be sent to {', '.join(observed)}: the document says execution: observe.")
     others = [headline(each) for each in shown.decisions if each.kind in (None, "suspicion")]
     if others:
-        show("By itself, the same tick would bring about:\n  " + "\n  ".join(others))
+        show("The same tick would also decide:\n  " + "\n  ".join(others))

@@ -47,7 +47,7 @@ def reason_of(written: str) -> Reason:
     near = _near(word, whole=bool(colon))
     meant = "" if near is None else f" Did you mean '{near}{': …' if colon or ' ' in written.strip() else ''}'?"
     known = ", ".join(MEANINGS)
-    remark = f"--reason begins with none of {known}, so it counts as 'operator: {written.strip()}'.{meant}"
+    remark = f"--reason does not begin with one of {known}, so it counts as 'operator: {written.strip()}'.{meant}"
     return Reason("operator", written.strip(), remark)
 
 
@@ -55,7 +55,7 @@ def too_narrow(cause: Cause, scope: str | None) -> str | None:
     """What to say where the reason asks for more than the scope; None where it does not."""
     if cause not in WHOLE_BOOK or scope in (None, "portfolio"):
         return None
-    return f"{cause}: {MEANINGS[cause]}; only {scope} is closed, and what else is there stays open"
+    return f"{cause}: {MEANINGS[cause]}; only {scope} is closed, the rest of the account stays open"
 
 
 def _plain(head: str) -> str:

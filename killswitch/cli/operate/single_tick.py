@@ -13,7 +13,7 @@ from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.operations import commands
 from killswitch.operations.progress import scheduled_seconds
-from killswitch.render.formats import lasting
+from killswitch.render.formats import counted, lasting
 from killswitch.runner.loop import Runner, TickReport
 
 WORTH_TELLING = 5.0
@@ -28,7 +28,7 @@ def scheduled(answer: commands.Answer) -> float:
     seconds = max((scheduled_seconds(decision) for decision in answer.decisions), default=0.0)
     if seconds >= WORTH_TELLING:
         length = lasting(timedelta(seconds=seconds))
-        mention(f"the declared pace alone takes {length}; `ksctl status --watch` follows it")
+        mention(f"the declared pace takes {length}; `ksctl status --watch` follows it")
     return seconds
 
 
@@ -74,14 +74,14 @@ async def once(runner: Runner, store: Store, event: Event, wait: float) -> None:
             fresh = [each for each in store.pending_events() if each.id not in taken]
             if fresh:
                 taken |= {each.id for each in fresh}
-                mention(f"{len(fresh)} more to take, given meanwhile: ticking again")
+                mention(f"{counted(len(fresh), 'new command')}: running another tick")
                 await runner.tick()
                 deadline, fees_until = max(deadline, time.monotonic() + wait), None
             elif left <= 0:
                 break
             elif commands.is_waiting(store, event):
                 if not told:
-                    mention(f"not every account can be read: trying again for {left:.0f} s")
+                    mention(f"some accounts cannot be read: retrying for {left:.0f} s")
                 told = True
                 if done:
                     await asyncio.sleep(min(LOOK_AGAIN, left))

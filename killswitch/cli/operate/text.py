@@ -1,4 +1,4 @@
-"""What an operator command prints: what was waiting, what came of it, and what is left."""
+"""What an operator command prints: what was waiting, result, and what is left."""
 
 from __future__ import annotations
 
@@ -77,10 +77,10 @@ def _lock_words(lock: LockView, store: Store) -> str:
     if not lock.ordered:
         return f"{lock.scope} is not locked"
     if not lock.has_own:
-        return f"{lock.scope} itself is not locked, but stays so by {', '.join(lock.wider)}: {lock.reason}"
+        return f"{lock.scope} has no lock of its own, but is locked by {', '.join(lock.wider)}: {lock.reason}"
     closing = _closing_on(lock.scope, store)
     if closing:
-        return f"{lock.scope} stays locked until the closing of {', '.join(closing)} has ended, and opens then"
+        return f"{lock.scope} stays locked until the close of {', '.join(closing)} ends"
     return f"{lock.scope} is still locked: {lock.reason}"
 
 
@@ -91,17 +91,17 @@ def tell(order: Order, store: Store, answer: commands.Answer, at: LockPaths | No
     """
     lock = lock_of(order, at)
     if not answer.decisions and not answer.notices and lock is None:
-        raise click.ClickException("the tick took it, and nothing came of it; see `ksctl status`")
+        raise click.ClickException("command processed; no decision resulted; see `ksctl status`")
     results = tell_results(answer, store, json=order.json, lock=lock, apart=order.kind == "apply")
     if not order.json:
         anew = commands.fired_anew(store, answer)
         if anew is not None:
-            show(f"{headline(anew)}  [{anew.id}]\n  it fired anew: its triggers still hold")
+            show(f"{headline(anew)}  [{anew.id}]\n  it fired again: its triggers are still true")
         if lock is not None:
             show(_lock_words(lock, store))
     if event is not None and commands.is_waiting(store, event):
         raise click.ClickException(
-            f"not all of it is closed, and the command waits for the rest ({event.id}): {who_goes_on(store)}"
+            f"the close is incomplete, and the command waits for the rest ({event.id}): {who_goes_on(store)}"
         )
     # A page that the command waited for an account is no failure once it does not wait any longer.
     refused = any(notice.severity == "page" and notice.kind != "warning" for notice in answer.notices)
@@ -130,7 +130,7 @@ def _outcome(decision: Decision, result: Result, store: Store) -> str:
         return "back to normal"
     words = outcome(result)
     if result.standing == "closing":
-        words.append(f"not finished yet: {who_goes_on(store)}")
+        words.append(f"in progress: {who_goes_on(store)}")
     return "\n  ".join(words)
 
 
@@ -148,20 +148,20 @@ def who_goes_on(store: Store) -> str:
     """Who goes on with what is not finished."""
     runner = other_runner(store)
     if runner is None:
-        return "nobody goes on with it now: `ksctl run --live` on this store does"
-    return f"the runner (pid {runner.pid}) goes on with it, and `ksctl status --watch` follows it"
+        return "no runner works on it: start `ksctl run --live` on this store"
+    return f"the runner (pid {runner.pid}) continues it; `ksctl status --watch` follows it"
 
 
 def tell_waiting(store: Store) -> None:
     """Say what the tick of a hand will take up besides: closings of an earlier run, and hands that wait."""
     for line in (*_unfinished(store), *_waiting(store)):
-        mention(f"taken up as well, {line}")
+        mention(f"also processed here: {line}")
 
 
 def tell_unfinished(store: Store) -> None:
     """Say what the end of a hand leaves behind."""
     for line in _unfinished(store):
-        mention(f"left behind, {line}")
+        mention(f"unfinished: {line}")
 
 
 @contextmanager
@@ -172,7 +172,7 @@ def saying_what_is_left(store: Store) -> Iterator[None]:
     except KeyboardInterrupt:
         left = (*_unfinished(store), *_waiting(store))
         for line in left:
-            mention(f"broken off, {line}")
+            mention(f"interrupted: {line}")
         if left:
             mention(who_goes_on(store))
         raise
@@ -180,7 +180,7 @@ def saying_what_is_left(store: Store) -> Iterator[None]:
 
 def _unfinished(store: Store) -> list[str]:
     return [
-        f"not finished: the close of {decision.scope} on account {account} [{decision.id}]"
+        f"the close of {decision.scope} on account {account} [{decision.id}]"
         for account, decisions in left_to_do(store).items()
         for decision in decisions
     ]
@@ -188,4 +188,4 @@ def _unfinished(store: Store) -> list[str]:
 
 def _waiting(store: Store) -> list[str]:
     now = tick_time(store, SystemClock())
-    return [f"waits: {command_line(event, now)}" for event in store.pending_events()]
+    return [f"pending command: {command_line(event, now)}" for event in store.pending_events()]

@@ -95,15 +95,17 @@ def close(
     from killswitch.cli.operate.text import Order
 
     if decision is not None and (force or dry_run or out is not None):
-        raise click.UsageError("--give-up sends nothing, so that --force, --dry-run and --out have no part in it")
+        raise click.UsageError("--give-up sends nothing: it does not combine with --force, --dry-run or --out")
     if journal is not None and (decision is not None or dry_run):
-        raise click.UsageError("--journal is for a close that is carried out here: not --give-up, not --dry-run")
+        raise click.UsageError("--journal does not combine with --give-up or --dry-run")
     if journal is not None and not live:
-        raise click.UsageError("--journal is for a close that is carried out here: add --live")
+        raise click.UsageError("--journal needs --live: the command executes the close itself")
     if out is not None and not dry_run:
         raise click.UsageError("--out saves what --dry-run shows: add --dry-run")
     if out is not None and force:
-        raise click.UsageError("a saved plan holds what was read, and --force is for what cannot be: leave one out")
+        raise click.UsageError(
+            "--out saves positions that were read, and --force closes accounts that cannot be read: use one of them"
+        )
     why = reason_of(reason)
     if decision is not None:
         from killswitch.cli.operate.give_up import give_up
@@ -144,7 +146,7 @@ def apply(plan_at: Path, place: Place, max_age: float, live: bool, author: str, 
     age = (work.tick_time_of(place.store_at) - plan.as_of).total_seconds()
     if age > max_age:
         raise click.ClickException(
-            f"{plan_at}: the plan is {age:.0f} s old, and may be {max_age:g} s: make a new one, or give --max-age"
+            f"{plan_at}: the plan is {age:.0f} s old, above --max-age {max_age:g}s: make a new plan, or raise --max-age"
         )
     order = Order("apply", plan.scope, author, f"plan {plan.short}", wait, output == "json", plan=plan)
     work.give(order, place, live=live)

@@ -40,7 +40,9 @@ def _explain_code(code: str, output: str) -> None:
     except LookupError as error:
         raise click.ClickException(str(error.args[0])) from error
     except (OSError, ValueError) as error:
-        raise click.ClickException(f"the pages of this installation are damaged ({error}): install it again") from error
+        raise click.ClickException(
+            f"the diagnostic pages of this installation are damaged ({error}): reinstall it"
+        ) from error
     if output == "json":
         click.echo(as_json({"code": code, "page": text}))
     else:

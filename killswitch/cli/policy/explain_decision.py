@@ -44,9 +44,9 @@ def _policy(chain: Chain) -> str:
         said = text_of(decision.cause)
         declared = "" if said is None else f"\n  {decision.cause}: {said.tone}"
         words = one_line(f"{decision.author or 'unknown'}: {decision.reason or 'no reason given'}")
-        return f"By hand\n  {words}{declared}"
+        return f"Operator command\n  {words}{declared}"
     if chain.policy is None:
-        return f"Policy line\n  unknown: the policy set {decision.policy_set} was not run on this store"
+        return f"Policy line\n  unknown: no runner used the policy set {decision.policy_set} on this store"
     stage = chain.policy.stages.get(decision.stage or "")
     lines = [_line(stage) if stage else _line(chain.policy.at), f"  {decision.policy_set}"]
     if decision.commit:
@@ -71,7 +71,7 @@ def _triggers(chain: Chain) -> str:
         since = f", true since {instant(trigger.true_since)}" if trigger.true_since else ""
         threshold = (text.threshold if text else None) or trigger.threshold or "its expression"
         value = f"{text.signal} {_value(trigger, text.unit)}" if text and text.signal else _value(trigger, None)
-        lines.append(f"    {trigger.name}: {value}, held against {threshold}{since}")
+        lines.append(f"    {trigger.name}: {value} against {threshold}{since}")
         if trigger.reason:
             lines.append(f"    {trigger.reason}")
     return "\n".join(("Triggers and values", *lines)) if lines else ""
@@ -142,7 +142,7 @@ def _orders(chain: Chain) -> str:
         lines += [
             "",
             "Bounds of slippage",
-            table(("order", "rung", "sent as", "limit", "bound", "slipped", ""), bounded),
+            table(("order", "step", "sent as", "limit", "bound", "slipped", ""), bounded),
         ]
     return "\n".join(lines)
 
@@ -171,7 +171,7 @@ def _end(chain: Chain) -> str:
     lines = [f"  locked at {instant(result.locked_at)}"] if result.locked_at else []
     lines += [f"  cancelled {order}" for order in result.cancelled]
     lines += [
-        f"  {each.symbol} {each.position_side} on {each.account}: {each.position:f} left, as the venue says "
+        f"  {each.symbol} {each.position_side} on {each.account}: {each.position:f} left at the venue "
         f"(target {each.target:f}, {instant(each.at)})"
         for each in result.verified
     ]
@@ -179,8 +179,8 @@ def _end(chain: Chain) -> str:
         why = f": {ending.reason}" if ending.reason else ""
         ended = "every target is reached" if ending.status == "flat" else f"ended {ending.status}"
         lines.append(f"  {ending.account}: {ended}, {instant(ending.at)}{why}")
-    lines += [f"  {account}: nothing was sent, because nothing was armed for it" for account in result.unsent]
-    lines += [f"  the whole book of {account} was asked to be closed in one request" for account in result.swept]
+    lines += [f"  {account}: no order was sent: the account was not armed" for account in result.unsent]
+    lines += [f"  one request closed the whole book of {account}" for account in result.swept]
     lines += [line for each in result.positions if (line := _became(each))]
     lines += [f"  {_bare(each)}" for each in result.exposures]
     lines.append(f"  {_standing(chain)}")
@@ -192,19 +192,19 @@ def _end(chain: Chain) -> str:
         )
     lines += [f"  {each.what} {_partly(each)}" for each in result.missing]
     if result.totals.took is not None:
-        lines.append(f"  {result.totals.took:.1f} s from the first order to the last look at the venue")
+        lines.append(f"  {result.totals.took:.1f} s from the first order to the last verification")
     return "\n".join(("End", *lines))
 
 
 def _partly(missing: Missing) -> str:
     if missing.known is None:
-        return f"unknown: nothing is known of {_lacking(missing)}"
-    return f"{money(missing.known)} as far as known, without {_lacking(missing)}"
+        return f"unknown: no data on {_lacking(missing)}"
+    return f"{money(missing.known)} known, without {_lacking(missing)}"
 
 
 def _lacking(missing: Missing) -> str:
     words = [numbered(missing.orders)] if missing.orders else []
-    said = " and ".join((*words, "what the whole-book request closed") if missing.swept else words)
+    said = " and ".join((*words, "the whole-book close") if missing.swept else words)
     return said if missing.why is None else f"{said} ({missing.why})"
 
 
@@ -213,12 +213,12 @@ def _became(position: ClosedPosition) -> str:
     name = f"{position.symbol} {position.side} on {position.account}"
     words = []
     if position.others:
-        by = "went without an order of ours" if position.others > 0 else "came to it meanwhile"
+        by = "closed without an order of Killswitch" if position.others > 0 else "added meanwhile"
         words.append(f"{abs(position.others):f} {by}")
     if position.other_decisions:
-        words.append(f"{position.other_decisions:f} went by orders of other decisions of ours")
+        words.append(f"{position.other_decisions:f} closed by orders of other decisions")
     if position.dust:
-        words.append(f"what is left is dust, {money(position.worth)}" if position.worth else "what is left is dust")
+        words.append(f"the rest is dust, {money(position.worth)}" if position.worth else "the rest is dust")
     return f"  {name}: {', '.join(words)}" if words else ""
 
 
@@ -233,20 +233,20 @@ def _standing(chain: Chain) -> str:
     if chain.decision.kind == "reset":
         return "the scope is back to normal"
     return {
-        "recorded only": "recorded only: nothing was sent, because the account or the policy observes",
-        "locked on suspicion": "on suspicion: no stage has fired, and nothing is closed",
+        "recorded only": "recorded only: no order was sent, because the account or the policy observes",
+        "locked on suspicion": "on suspicion: no stage has fired, and no position is closed",
         "suspicion over": "the suspicion is over: no stage has fired, and its lock is lifted",
-        "nothing to close": "nothing was to be closed",
-        "closing": "closing: not finished yet",
+        "nothing to close": "there was nothing to close",
+        "closing": "closing: in progress",
         "flat": "flat: the venue itself shows every target of 0 reached",
         "at target": "at target: the venue itself shows every target reached",
-        "residual": "residual: something is left, see above",
-        "blocked": "blocked: the venue does not let the rest be closed, see above",
-        "abandoned": "abandoned: what became of an order of ours was never known, see above"
+        "residual": "residual: positions remain open, see above",
+        "blocked": "blocked: the venue does not accept the remaining orders, see above",
+        "abandoned": "abandoned: the status of an order was never confirmed, see above"
         if chain.result.totals.abandoned
         else "abandoned",
-        "partly recorded only": f"partly recorded only: nothing was sent on {', '.join(chain.result.unsent)}, "
-        "because nothing was armed for it; everything else reached its targets",
+        "partly recorded only": f"partly recorded only: no order was sent on {', '.join(chain.result.unsent)}, "
+        "because it was not armed; all other positions reached their targets",
     }[chain.result.standing]
 
 
@@ -266,7 +266,7 @@ def chain_of(store: Store, id_prefix: str) -> Chain:
     """The chain of the one decision whose id starts so. ClickException if there is none or several."""
     stored = store.decision(id_prefix)
     if stored is None:
-        raise click.ClickException(f"no decision starts with {id_prefix}; `ksctl history` lists them")
+        raise click.ClickException(f"no decision id starts with {id_prefix}; `ksctl history` lists them")
     decision, snapshot = stored.decision, kept_snapshot(stored.snapshot)
     policy = places_of(store, decision.policy_set).get(decision.policy)
     return Chain(decision, policy, snapshot, recorded_result(store, decision))

@@ -86,7 +86,7 @@ def _told(loaded: Loaded, policy_set: PolicySet | None, problems: Sequence[Diagn
     if policy_set is None:
         told.append(f"{counted(errors, 'error')}, {counted(warnings, 'warning')}; `ksctl explain CODE` says more")
         if _unchecked(loaded):
-            told.append("what could not be read was not checked any further: correct it, and validate again")
+            told.append("parts that cannot be read are not checked further: correct them and validate again")
     else:
         told.append(
             f"{counted(len(loaded.documents), 'document')}, {counted(warnings, 'warning')}; {policy_set.digest}"

@@ -51,8 +51,10 @@ def _account(account: AccountCheck, check: Check) -> Iterator[str]:
         yield f"  {finding.severity:7}  {finding.about}: {one_line(finding.text + way_out)}"
     if account.capabilities:
         yield ""
-        told = "as the venue and the adapter say" if account.told_by == "inspection" else "as far as the adapter shows"
-        yield f"  What the switch can do here, {told}"
+        told = (
+            "as the venue and the adapter report" if account.told_by == "inspection" else "as far as the adapter shows"
+        )
+        yield f"  Capabilities, {told}"
         yield capability_table(account.capabilities)
     yield from _outlooks(account)
     yield from _reading(account, check)
@@ -74,7 +76,7 @@ def _modes(account: AccountCheck) -> str:
     skew = "unknown" if account.clock_skew_ms is None else f"{account.clock_skew_ms:+,.0f} ms"
     status = "" if account.status is None else f", status {one_line(account.status)}"
     return (
-        f"a reading takes {took}, the venue's clock {skew}{status}; "
+        f"a snapshot takes {took}, the venue's clock {skew}{status}; "
         f"position mode {account.position_mode or 'unknown'}, margin mode {account.margin_mode or 'unknown'}"
     )
 
@@ -103,12 +105,10 @@ def _outlooks(account: AccountCheck) -> Iterator[str]:
     if not told:
         some = "The position" if plain == 1 else f"All {plain} positions"
         yield (
-            f"  {some} could be closed as {'it is' if plain == 1 else 'they are'}."
-            if plain
-            else "  No position is open."
+            f"  {some} can be closed as {'it is' if plain == 1 else 'they are'}." if plain else "  No position is open."
         )
         return
-    yield f"  Positions with something to say, of {len(account.outlooks)}"
+    yield f"  Positions with remarks, of {len(account.outlooks)}"
     shown = told[:SHOWN]
     yield table(("position", "contracts", "orders", "", ""), list(_rows(shown)))
     if len(told) > SHOWN:
@@ -157,12 +157,12 @@ def _reading(account: AccountCheck, check: Check) -> Iterator[str]:
     if not account.reading:
         return
     yield ""
-    yield f"  Reading at a tick of {check.interval:g} s"
+    yield f"  Polling at a tick of {check.interval:g} s"
     rows = [
         (
             cost.limit,
             f"{cost.takes:,.0f} of {cost.allowed:,} in {cost.per:g} s",
-            f"{cost.for_reading:,} are for reading",
+            f"{cost.for_reading:,} are for polling",
             f"least tick {rounded_up(cost.least):g} s" if cost.least else "",
             f"{_units(cost.refreshes)} of it for dead-man timers" if cost.refreshes else "",
             f"shared by {cost.accounts} accounts" if cost.accounts > 1 else "",
@@ -187,7 +187,7 @@ def _closing(account: AccountCheck) -> Iterator[str]:
     if account.closing is None:
         return
     yield ""
-    yield "  Closing, by the venue's limits alone (every order filling at once)"
+    yield "  Closing, by the venue's limits alone (assuming that every order fills at once)"
     rows = [("everything", "", *_reckoned(account.closing.everything))]
     worst = account.closing.worst_stage
     if worst is not None:

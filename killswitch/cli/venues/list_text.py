@@ -30,9 +30,9 @@ def in_short(listings: Sequence[VenueListing], others: Sequence[str] = ()) -> st
     lines = [table(head, [[row.get(name, "") for name in head] for row in rows], indent="")]
     everywhere = set.intersection(*({c.name for c in each.capabilities if c.can == "yes"} for each in listings))
     if everywhere and len(listings) > 1:
-        lines.append(f"\nEverywhere: {', '.join(sorted(everywhere))}.")
+        lines.append(f"\nSupported everywhere: {', '.join(sorted(everywhere))}.")
     lines.append("\n`ksctl venues list EXCHANGE` shows one of them in full, with its limits;")
-    lines.append("what is in no column it does wholly.")
+    lines.append("capabilities in neither column are supported.")
     return "\n".join(lines)
 
 
@@ -72,7 +72,7 @@ def _full(listing: VenueListing) -> Iterator[str]:
     longest = f", up to {ids.longest}" if ids.form == "plain" else ""
     yield f"Client order ids: {ids.form}{longest}"
     if not listing.traits.limits:
-        yield "No request limits are known: nothing is metered"
+        yield "No request limits are known: requests are not metered"
         return
     yield ""
     rows = [(each.name, limit(each), ", ".join(_costs(listing, each.name)) or "-") for each in listing.traits.limits]
@@ -120,8 +120,8 @@ def dead_man(listing: VenueListing, *, in_words: bool = False) -> str:
     longest = "" if rule.longest is None else f" to {_time(rule.longest)}"
     parts = [f"one for each {rule.reach}, {_time(rule.shortest)}{longest or ' or more'}"]
     if rule.a_day is not None:
-        parts.append(f"goes off at most {rule.a_day} times a day")
-    stops = {True: "cancels stops too", False: "leaves stops alone", None: "whether it cancels stops is unknown"}
+        parts.append(f"triggers at most {rule.a_day} times a day")
+    stops = {True: "cancels stops too", False: "leaves stops untouched", None: "whether it cancels stops is unknown"}
     parts.append(stops[rule.takes_stops])
     if rule.quiet_for_maintenance:
         parts.append("to be disarmed before maintenance")

@@ -92,7 +92,7 @@ def chosen_accounts(found: Written, names: Sequence[str]) -> tuple[AccountDocume
     known = {each.metadata.name: each for each in found.accounts}
     if not known:
         raise click.ClickException(
-            "the policies hold no Account document; add one (kind: Account) to the folder, or name its file with "
+            "the policies contain no Account document; add one (kind: Account) to the folder, or name its file with "
             "another --policies"
         )
     for name in names:
@@ -101,7 +101,7 @@ def chosen_accounts(found: Written, names: Sequence[str]) -> tuple[AccountDocume
 
             near = get_close_matches(name, known, 1)
             meant = f", did you mean {near[0]}?" if near else ""
-            raise click.ClickException(f"no Account document is called {name}{meant}; there are {', '.join(known)}")
+            raise click.ClickException(f"no Account document has the name {name}{meant}; there are {', '.join(known)}")
     return tuple(known[name] for name in dict.fromkeys(names)) or found.accounts
 
 

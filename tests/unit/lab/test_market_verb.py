@@ -128,7 +128,7 @@ def test_the_summary_counts_what_is_there(history: Recorded, tmp_path: Path) -> 
     """A row a symbol; the second time nothing is new and nothing was asked."""
     first = fetch(tmp_path, "BTC/USDT:USDT")
     count = len((tmp_path / "BTC_USDT_USDT.csv").read_text().splitlines()) - 1
-    assert f"the venue has nothing of the last {24 * 60 - count} bars before --to" in first.stdout.splitlines()[-1]
+    assert f"the venue has no data for the last {24 * 60 - count} bars before --to" in first.stdout.splitlines()[-1]
     assert first.stdout.splitlines()[0] == f"swapex, 1m, in {tmp_path}"
     assert first.stdout.splitlines()[2].split()[:3] == ["BTC/USDT:USDT", f"{count:,}", f"{count:,}"]
     again = json.loads(fetch(tmp_path, "BTC/USDT:USDT", "--output", "json").stdout)
@@ -168,7 +168,7 @@ def test_a_defect_of_an_adapter_is_told_by_its_symbol(history: Recorded, tmp_pat
         (("swapex", "X", "--from", "2021-01-01", "--timeframe", "1M"), "is no timeframe: write 1m, 5m"),
         (("swapex", "A/B", "A:B", "--from", "2021-01-01"), "would share one file"),
         (("otherex", "X", "--from", "2021-01-01"), "no venue is called otherex"),
-        (("broken", "X", "--from", "2021-01-01"), "broken cannot be reached so: this endpoint"),
+        (("broken", "X", "--from", "2021-01-01"), "broken cannot be reached: this endpoint"),
     ],
     ids=["backwards", "no-date", "month", "same-file", "unknown", "endpoint"],
 )  # fmt: skip

@@ -212,7 +212,7 @@ def test_policies_that_are_not_the_plans_are_refused_before_they_become_the_stor
     before = (site.folder / "s").read_bytes()
     refused = site.told(apply, str(site.plan), "--live", "--policies", str(site.folder / "p"))
     assert refused.exit_code == 1
-    assert "the plan was made with the policy set sha256:test, and these policies are sha256:" in refused.stderr
+    assert "the plan belongs to the policy set sha256:test, and these policies are sha256:" in refused.stderr
     assert (site.folder / "s").read_bytes() == before
 
 
@@ -243,8 +243,8 @@ def test_a_file_that_is_no_plan_is_refused_by_name(site: Site, text: str, says: 
     [
         (close, ("--reason", "drill", "--out", "new.json"), 2, "--out saves what --dry-run shows: add --dry-run"),
         (close, ("--reason", "drill", "--dry-run", "--force", "--out", "new.json"), 2, "leave one out"),
-        (close, ("--reason", "drill", "--dry-run", "--out", "plan.json", "--policies", "p"), 1, "is there already"),
-        (plan_verb, ("--policies", "p", "--out", "plan.json"), 1, "is there already"),
+        (close, ("--reason", "drill", "--dry-run", "--out", "plan.json", "--policies", "p"), 1, "already exists"),
+        (plan_verb, ("--policies", "p", "--out", "plan.json"), 1, "already exists"),
     ],
     ids=["without a dry run", "by force", "close over a file", "plan over a file"],
 )

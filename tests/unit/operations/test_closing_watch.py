@@ -84,7 +84,7 @@ def to_the_end(closing: Closing, status: str) -> None:
 def test_nothing_closing_is_said_and_fine(closing: Closing, capsys: pytest.CaptureFixture[str]) -> None:
     """There is nothing to wait for."""
     assert follow(closing.store, json=False, terminal=False) == 0
-    assert capsys.readouterr().err == "nothing is closing\n"
+    assert capsys.readouterr().err == "no close is in progress\n"
 
 
 @pytest.mark.parametrize(("status", "code"), [("flat", 0), ("blocked", 1)])
@@ -167,7 +167,7 @@ def test_an_interrupted_watch_says_that_the_closing_goes_on(
 
     closing.steps = [interrupt]
     assert follow(closing.store, json=False, terminal=False) == 130
-    assert capsys.readouterr().err == "not watched any more; what is being closed goes on\n"
+    assert capsys.readouterr().err == "stopped watching; the close continues\n"
 
 
 def test_a_terminal_is_redrawn_in_place_and_never_overrun(

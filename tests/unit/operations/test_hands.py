@@ -126,7 +126,7 @@ def test_a_close_by_hand_comes_before_its_lock(site: Site, obstacle: str) -> Non
         site.file.parent.write_text("in the way")
         words = "no lock can be written in"
     given = site.told(close, "--reason", "r", "--live", "--wait", "1ms")
-    assert "no runner lives here: ticking once; armed: main" in given.stderr, given.stderr
+    assert "no runner is alive here: running one tick; armed: main" in given.stderr, given.stderr
     assert words in given.stderr + site.told(status).stdout
     assert "the close by hand waits: main is down" in given.stdout, "no tick has taken it"
 

@@ -46,7 +46,9 @@ def test_a_hand_says_which_other_hands_its_tick_takes_up(site: Site) -> None:
     site.run()
     event = waiting_close(site)
     done = site.told(reset, "account/main", "--reason", "r", "--live")
-    assert f"taken up as well, waits: close account/main by ada, 1d ago: the desk [{event.id}]" in (done.stderr)
+    assert (
+        f"also processed here: pending command: close account/main by ada, 1d ago: the desk [{event.id}]" in done.stderr
+    )
     assert site.pending() == 0
 
 
@@ -155,8 +157,8 @@ def test_whoever_breaks_a_close_off_is_told_what_is_left_and_that_nobody_goes_on
     with pytest.raises(KeyboardInterrupt), saying_what_is_left(store):
         raise KeyboardInterrupt
     said = capsys.readouterr().err
-    assert f"broken off, waits: close account/main by ada, 1d ago: the desk [{event.id}]" in said
-    assert "nobody goes on with it now: `ksctl run --live` on this store does" in said
+    assert f"broken off, pending command: close account/main by ada, 1d ago: the desk [{event.id}]" in said
+    assert "no runner works on it: start `ksctl run --live` on this store" in said
     now = to_micros(datetime.now(UTC))
     store.acquire("another.host:4711:x", now, 60_000_000)
     assert "goes on with it, and `ksctl status --watch` follows it" in who_goes_on(store)

@@ -131,7 +131,7 @@ def test_explain_shows_the_chain_from_the_policy_line_to_flat(crashed: World) ->
     order = [
         "Decision " + stored.decision.id,
         "policy.yaml:1",
-        "fall: equity.loss_from_start 15.00%, held against >= 10.0%, true since 2024-01-01T00:00:01Z",
+        "fall: equity.loss_from_start 15.00% against >= 10.0%, true since 2024-01-01T00:00:01Z",
         "main at paper, ok: equity 850.00 USDT",
         "sell 10",
         "ks" + stored.decision.id,
@@ -218,7 +218,7 @@ spec:
 @pytest.mark.parametrize(
     ("account", "says"),
     [
-        ("", "the policies hold no Account document"),
+        ("", "the policies contain no Account document"),
         (ACCOUNT % "", "account main: adapter paper refused it: account main needs an endpoint"),
         (ACCOUNT % ", credentials: {key: 'env:NOT_SET_ANYWHERE'}", "NOT_SET_ANYWHERE is not set"),
         (

@@ -104,7 +104,7 @@ def test_why_an_account_cannot_be_read_is_said_once(tmp_path: Path) -> None:
     assert text.count(WHY) == 1
     assert f"  main is down: {WHY}" in text.splitlines()
     assert text.count("unknown: main is down, see above") == 2
-    assert text.endswith("Cannot tell: main is down, see above. Nothing was changed.")
+    assert text.endswith("Unknown: main is down, see above. Nothing was changed.")
     assert max(len(line) for line in text.splitlines() if WHY not in line) < 120
 
 
@@ -175,4 +175,4 @@ def test_a_plan_of_which_nothing_is_known_does_not_say_that_there_is_nothing_to_
     seen = Snapshot(START, (account("1000", ()),), SNAPSHOT_FORMAT)
     shown = preview(found, seen, Interpreter(found), "nothing", frozenset())
     last = plan_text(shown).splitlines()[-1]
-    assert last == "Cannot tell: every trigger of stop on portfolio is unknown, see above. Nothing was changed."
+    assert last == "Unknown: every trigger of stop on portfolio is unknown, see above. Nothing was changed."

@@ -31,11 +31,11 @@ STREAMS = (
 STREAMS_TEXT = """\
 Streams
   main   last heard 2024-01-01T00:09:57Z, 3s ago
-  new    opening, nothing heard yet
+  new    opening, no message received yet
   quiet  STALE, last heard 2024-01-01T00:08:00Z, 2m ago
   flaky  LOST: the venue closed the connection with code 1006 and did not say\
  why that was; last heard 2024-01-01T00:09:00Z, 1m ago
-  old    GIVEN UP: no listen key is given to this key; nothing heard yet"""
+  old    GIVEN UP: no listen key is given to this key; no message received yet"""
 
 TIMERS = (
     TimerView("main", "net", "armed", after(minutes=10, seconds=50), None, after(minutes=9, seconds=50)),
@@ -58,7 +58,7 @@ Dead-man timers
 
 SUSPENDED_TEXT = """\
 Suspended at the broker
-  stocks  every new order is refused there"""
+  stocks  the broker refuses every new order"""
 
 
 def test_streams_are_told_with_when_they_were_heard_and_why_they_are_not() -> None:
@@ -75,7 +75,7 @@ def test_a_stream_that_has_just_come_back_gives_the_reason_that_problems_give() 
     stream.heard()
     assert stream.problem is not None
     assert "code 1006" in stream.problem
-    assert streams_text((stream.view,), time.now()).endswith("0s ago; not heard a moment ago: code 1006")
+    assert streams_text((stream.view,), time.now()).endswith("0s ago; interrupted a moment ago: code 1006")
 
 
 def test_timers_are_told_with_their_times_and_what_was_refused() -> None:

@@ -164,7 +164,7 @@ def test_a_sound_account_is_ok(desk: Desk) -> None:
     done = desk.check("--strict")
     assert done.return_value == 0, done.stdout
     assert done.stdout.startswith("main at swapex (scripted, swapex, swap): OK\n")
-    assert "  The position could be closed as it is.\n" in done.stdout
+    assert "  The position can be closed as it is.\n" in done.stdout
     assert done.stdout.endswith("1 account: 1 ok. Nothing was changed.\n")
     assert desk.adapters["main"].closed, "the connections are given back"
 
@@ -175,7 +175,7 @@ def test_a_key_that_may_withdraw_is_refused(desk: Desk) -> None:
     desk.add(Inspected(SOUND, able))
     refused = desk.check()
     assert refused.return_value == 1
-    assert "failed   key: it may withdraw: whoever gets hold of it takes the money; make one without" in refused.stdout
+    assert "failed   key: it may withdraw: anyone who obtains it can take the funds; make one without" in refused.stdout
     desk._documents.pop()
     desk.add(Inspected(SOUND, able), allow_withdrawal_keys=True)
     assert desk.check("--strict").return_value == 0
@@ -252,9 +252,9 @@ def test_requests_that_are_refused_for_their_time_have_one_cause(desk: Desk, ske
     down = worlds.account(None, None, quality="down", reason=why)
     desk.add(Inspected(down, inspection(clock_skew_ms=skew, notes=(f"key rights: {why}",))))
     account = desk.checked()
-    apart = "the venue refuses requests for their time"
+    apart = "the venue rejects requests because of their time"
     if skew is not None:
-        apart = "the venue's clock is 7,000 ms behind this one, and it refuses requests for that"
+        apart = "the venue's clock is 7,000 ms behind this one, and it rejects requests because of it"
     assert [it for it in findings(account, "failed") if not it.startswith("policies")] == [f"clock: {apart}: {why}"]
     (found,) = [it for it in account["findings"] if it["about"] == "clock"]
     assert found["way_out"] == "set this machine's clock by NTP (chrony, systemd-timesyncd)"
@@ -263,11 +263,11 @@ def test_requests_that_are_refused_for_their_time_have_one_cause(desk: Desk, ske
 @pytest.mark.parametrize(
     ("adapter", "text"),
     [
-        (Inspected(SOUND, VenueDownError("connection refused")), "it cannot be inspected: connection refused"),
+        (Inspected(SOUND, VenueDownError("connection refused")), "inspection failed: connection refused"),
         (Inspected(VenueDownError("maintenance")), "it is down: maintenance"),
         (Inspected(worlds.account(None, None, quality="malformed", reason="no equity")), "it is malformed: no equity"),
         (Inspected(RuntimeError("a bug")), "it is down: the adapter failed: a bug"),
-        (Inspected(SOUND, ValueError("a bug")), "it cannot be inspected: the adapter failed: ValueError: a bug"),
+        (Inspected(SOUND, ValueError("a bug")), "inspection failed: the adapter failed: ValueError: a bug"),
     ],
     ids=["uninspected", "down", "malformed", "defect", "defect-in-inspection"],
 )
@@ -311,7 +311,7 @@ def test_only_the_named_accounts_are_asked(desk: Desk) -> None:
     assert (done.return_value, list(desk.specs)) == (0, ["second"])
     unknown = desk.check("secnd")
     assert unknown.exit_code == 1
-    assert "no Account document is called secnd, did you mean second?" in str(unknown.exception)
+    assert "no Account document has the name secnd, did you mean second?" in str(unknown.exception)
 
 
 def test_positions_that_could_not_be_closed_are_named(desk: Desk) -> None:
@@ -325,7 +325,7 @@ def test_positions_that_could_not_be_closed_are_named(desk: Desk) -> None:
     desk.add(Inspected(worlds.account("1000", held, instruments=rules, position_mode="one_way")))
     done = desk.check("--strict")
     assert done.return_value == 3
-    assert "warning  positions: 2 of 3 could not be closed as they are, or not surely: DUST, HALT" in done.stdout
+    assert "warning  positions: 2 of 3 cannot be closed as they are, or may not be: DUST, HALT" in done.stdout
     assert "DUST long   0.0001     0       dust" in done.stdout
     assert "BIG long    25         3       (above maximum)" in done.stdout
     shown = {each["symbol"]: each for each in desk.checked()["outlooks"]}
@@ -352,7 +352,7 @@ def test_what_is_equal_of_several_positions_is_said_once(desk: Desk) -> None:
 def test_unknown_positions_fail_and_unknown_orders_warn(desk: Desk) -> None:
     """A reading without positions closes nothing; one without orders does not know what is in the way."""
     desk.add(Inspected(worlds.account("1000", None, position_mode="one_way")))
-    assert "positions: they are unknown: nothing could be closed" in findings(desk.checked(), "failed")
+    assert "positions: they are unknown: no position can be closed" in findings(desk.checked(), "failed")
 
 
 WEIGHING = VenueTraits(
@@ -366,8 +366,8 @@ def test_a_tick_that_is_too_fast_is_told_with_the_least(desk: Desk) -> None:
     desk.add(Inspected(SOUND, traits=WEIGHING))
     (told,) = findings(desk.checked(), "warning")
     assert told == (
-        "reading: a tick of 1 s is too fast here: 2.5 s is the least. Reading would take 3,000 of weight-1m in 60 s, "
-        "and 1,200 of 2,400 are for reading"
+        "reading: a tick of 1 s is too fast here: 2.5 s is the minimum. Polling would take 3,000 of weight-1m in 60 s, "
+        "and 1,200 of 2,400 are for polling"
     )
     assert desk.checked("--interval", "3s")["verdict"] == "ok"
 
@@ -458,7 +458,7 @@ def test_without_any_account_there_is_nothing_to_check(desk: Desk) -> None:
     """A sentence with the way out."""
     done = desk.check()
     assert done.exit_code == 1
-    assert "the policies hold no Account document; add one" in str(done.exception)
+    assert "the policies contain no Account document; add one" in str(done.exception)
 
 
 # -- snapshot ---------------------------------------------------------------------------------------------------

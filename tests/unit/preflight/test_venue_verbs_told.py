@@ -67,7 +67,7 @@ def test_a_refused_key_is_one_finding_with_one_way_out(desk: Desk, adapter: Insp
     assert done.return_value == 1
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("  failed")]
     assert line == (
-        "  failed   key: the venue refuses it (wrong secret, revoked, wrong address or system): -2015 Invalid API-key; "
+        "  failed   key: the venue rejects it (wrong secret, revoked, wrong address or system): -2015 Invalid API-key; "
         "compare it with what the document's credentials point to, character by character; else make a new key for "
         "this very system of the venue and put it there"
     )
@@ -89,7 +89,7 @@ def test_what_a_venue_that_is_away_could_not_be_asked_is_unknown(desk: Desk) -> 
     why = VenueDownError("nobody answers")
     desk.add(Inspected(why, why))
     (rights,) = [it for it in desk.checked()["capabilities"] if it["name"] == "key rights"]
-    assert (rights["can"], rights["note"]) == ("unknown", "the venue could not be asked")
+    assert (rights["can"], rights["note"]) == ("unknown", "the venue was not reachable")
 
 
 def test_an_outage_is_not_told_again_for_each_question(desk: Desk) -> None:
@@ -123,7 +123,7 @@ def test_two_documents_of_one_book_are_told(desk: Desk) -> None:
     assert "warning  account: second has the same exchange, market, address and credentials" in out
     assert "warning  account: main has the same" in out
     assert "third has" not in out
-    assert out.count("one book is read, counted and closed more than once") == 2
+    assert out.count("one book is polled, counted and closed more than once") == 2
 
 
 SWITCH = """---
@@ -159,7 +159,7 @@ def test_a_switch_that_the_venue_can_keep_is_no_finding(desk: Desk) -> None:
 
 
 def timed(reach: Reach, by: By = "account") -> VenueTraits:
-    """100 of weight a minute, of which half are for reading; a reading takes 2, starting a timer anew 3."""
+    """100 of weight a minute, of which half are for polling; a reading takes 2, starting a timer anew 3."""
     costs = (Cost("snapshot", "weight", units=2), Cost("dead_man", "weight", units=3))
     limits = (RateLimit("weight", 100, 60.0, by=by),)
     return VenueTraits(limits=limits, costs=costs, dead_man=DeadManRule(reach, 1.0, 3600.0, takes_stops=False))
@@ -173,7 +173,7 @@ def test_what_a_timer_takes_counts_with_the_readings(desk: Desk) -> None:
     assert (row["takes"], row["refreshes"], row["least"]) == (49.0, 9.0, 3.0)
     assert "9 of it for dead-man timers" in desk.check("--interval", "3s").stdout
     (text,) = findings(desk.checked("--interval", "2500ms"), "warning")
-    assert "3 s is the least. Reading and refreshing dead-man timers would take 57 of weight in 60 s" in text
+    assert "3 s is the minimum. Polling and refreshing dead-man timers would take 57 of weight in 60 s" in text
 
 
 def test_a_timer_of_what_is_only_observed_takes_nothing(desk: Desk) -> None:
@@ -252,7 +252,7 @@ def test_each_reason_brings_its_own_advice(desk: Desk) -> None:
     desk.add(Inspected(worlds.account("1000", held, instruments=rules, position_mode="one_way")))
     (found,) = [each for each in desk.checked()["findings"] if each["about"] == "positions"]
     assert found["way_out"].split("; ") == [
-        "the positions below say why",
+        "see the table of positions",
         "close dust by hand where the venue has a way, or add to it",
         "the rest is closed, and a remainder finer than the step stays",
         "see how the venue settles or withdraws what it has delisted",
@@ -262,9 +262,9 @@ def test_each_reason_brings_its_own_advice(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("reason", "spec", "way_out"),
     [
-        ("the venue says nothing of USDT, the account's currency", {}, "write a currency that the account holds"),
+        ("the venue says nothing of USDT, the account's currency", {}, "name a currency that the account holds"),
         ("no field 'totalWalletBalance'", {"endpoint": "http://127.0.0.1:1"},
-         "it does not look like swapex: is the endpoint right?"),
+         "it does not look like swapex: check the endpoint"),
         ("position BTC/USDT:USDT: no contracts", {}, "leave the account at execution: observe until it is"),
     ],
 )  # fmt: skip

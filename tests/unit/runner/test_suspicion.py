@@ -173,7 +173,7 @@ def test_status_history_and_explain_say_that_it_is_a_suspicion(run: Run) -> None
     assert "locked on suspicion" in history
     explained = chain_text(chain_of(run.store, decision.id[:6]))
     assert "note: suspicion: equity fell by 330 USDT" in explained
-    assert "on suspicion: no stage has fired, and nothing is closed" in explained
+    assert "on suspicion: no stage has fired, and no position is closed" in explained
 
 
 def test_a_plan_shows_the_lock_that_would_be_written_and_saves_none(run: Run) -> None:
