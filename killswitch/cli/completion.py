@@ -1,6 +1,6 @@
-"""What a shell completes: verbs by themselves, and the words that only policies or the program know.
+"""Shell completion of accounts, scopes, venues, diagnostic codes and schemas.
 
-A shell asks at every press of the tab key, so nothing here may fail loudly: what cannot be read completes nothing.
+A shell calls a completer at every press of the tab key: a completer that fails returns nothing.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import click
 from click.shell_completion import CompletionItem
 
 Words = Iterable[tuple[str, str]]
-"""What can be written, each with its meaning."""
+"""Completions, each with its help text."""
 
 
 def _completing(
     words: Callable[[click.Context], Words],
 ) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
-    """A completer of those that begin so; it offers nothing where it fails: the person is in the middle of a line."""
+    """Turn a list of words into a click completer that filters by prefix and returns nothing on failure."""
 
     @wraps(words)
     def offered(ctx: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
         begins = begun.lower()
         try:
             return [CompletionItem(w, help=text or None) for w, text in words(ctx) if w.lower().startswith(begins)]
-        except Exception:  # noqa: BLE001 - the verb itself says what is wrong, when it is called
+        except Exception:  # noqa: BLE001 - the verb reports the error when it runs
             return []
 
     return offered
@@ -34,7 +34,7 @@ def _completing(
 
 @_completing
 def codes(_ctx: click.Context) -> Words:
-    """Codes of diagnostics, with their titles."""
+    """Diagnostic codes with their titles."""
     from killswitch.policy.diagnostics.pages import pages
 
     return ((code, page.title) for code, page in pages().items())
@@ -42,7 +42,7 @@ def codes(_ctx: click.Context) -> Words:
 
 @_completing
 def schemas(_ctx: click.Context) -> Words:
-    """What there is a schema of."""
+    """Document kinds and the other arguments of `ksctl schema`."""
     from killswitch.policy.kinds import KINDS
 
     kinds = ((kind, document.__doc__ or "") for kind, document in KINDS.items())
@@ -51,13 +51,13 @@ def schemas(_ctx: click.Context) -> Words:
 
 @_completing
 def accounts(ctx: click.Context) -> Words:
-    """Accounts of the policies that are named before, or in KSCTL_POLICIES."""
+    """Accounts in the files of --policies or KSCTL_POLICIES."""
     return _accounts(ctx)
 
 
 @_completing
 def scopes(ctx: click.Context) -> Words:
-    """Scopes of these accounts."""
+    """Scopes of the accounts in the policy files."""
     found = list(_accounts(ctx))
     each = [(f"account/{name}", "") for name, _ in found] + [(f"venue/{venue}", "") for _, venue in found]
     return [*dict.fromkeys(each), ("portfolio", "all accounts")]
@@ -72,7 +72,7 @@ def venues(_ctx: click.Context) -> Words:
 
 
 def _accounts(ctx: click.Context) -> Iterator[tuple[str, str]]:
-    """(name, venue) of every Account that can be read."""
+    """(name, venue) of every readable Account document."""
     from killswitch.policy.loader import load
     from killswitch.policy.schema.account import AccountDocument, venue_of
 

@@ -1,4 +1,4 @@
-"""Options that several live verbs share, so that they are named and explained the same everywhere."""
+"""Options that several verbs share, with one name and one help text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only; older ones cannot be subscripted
-    """A time as policies write it (`1s`, `250ms`, `1m30s`), in seconds."""
+    """A duration as in policies (`1s`, `250ms`, `1m30s`), in seconds."""
 
     name = "duration"
 
@@ -29,7 +29,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer c
 
 
 class Words(click.ParamType):  # type: ignore[type-arg]  # as above
-    """A text for the record: not blank, and of characters that can be written down."""
+    """A text for the record: not blank, and valid UTF-8."""
 
     name = "text"
 
@@ -37,17 +37,17 @@ class Words(click.ParamType):  # type: ignore[type-arg]  # as above
         try:
             str(value).encode()
         except UnicodeEncodeError:
-            return self.fail("this is no UTF-8 text", param, ctx)
+            return self.fail("the text is not UTF-8", param, ctx)
         from killswitch.model.legible import one_line
 
-        return one_line(str(value)) if str(value).strip() else self.fail("this is empty: say it in words", param, ctx)
+        return one_line(str(value)) if str(value).strip() else self.fail("the text is empty", param, ctx)
 
 
 class UntouchedPath(click.Path):
-    """A path that the command line only takes down: on a dead mount, looking at it would not come to an end."""
+    """A path that the command line does not check: access to a dead mount would hang."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """No file is looked at here."""
+        """Convert without access to the file system."""
         return Path(value)
 
 
@@ -59,14 +59,14 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # as above
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         found = re.fullmatch(r"([0-9]{1,15})\s*(|[KMGT]i?B)", str(value).strip())
         if found is None or (not found[2] and int(found[1])):
-            return self.fail(f"{value!r} is no size; write it as 256MiB or 1GB", param, ctx)
+            return self.fail(f"{value!r} is not a size; write 256MiB or 1GB", param, ctx)
         power = "KMGT".index(found[2][0]) + 1 if found[2] else 0
         factor: int = (1024 if "i" in found[2] else 1000) ** power
         return int(found[1]) * factor
 
 
 class Verb(click.Command):
-    """A command whose refusals are one line and exit 1: every exception class of our own carries words for a person."""
+    """A command that prints every exception of Killswitch as one line and exits 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -80,7 +80,7 @@ class Verb(click.Command):
 def verb(
     *examples: str, group: click.Group | None = None, name: str | None = None
 ) -> Callable[[Callable[..., Any]], Verb]:
-    """Make a function a verb, whose help ends in commands that can be copied."""
+    """Make a function a verb, with copyable example commands at the end of its help."""
     title = "Examples:" if len(examples) > 1 else "Example:"
     epilog = "\n".join(("\b", title, *(f"  {each}" for each in examples)))
 
@@ -95,7 +95,7 @@ def verb(
 
 @contextmanager
 def file_errors(what: str) -> Iterator[None]:
-    """Turn an error of the operating system about a file into a line that begins with `what`, and exit 1."""
+    """Turn an OSError into a one-line error that begins with `what`."""
     try:
         yield
     except OSError as error:
@@ -107,38 +107,38 @@ SIZE = Size()
 WORDS = Words()
 
 store = click.option("--store", "store_at", metavar="FILE", required=True, envvar="KSCTL_STORE", show_envvar=True,
-                     help="The runner's store.")  # fmt: skip
+                     help="The store of the runner.")  # fmt: skip
 output = click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 journal = click.option(
     "--journal", metavar="memory|PATH",
-    help="For an emergency, where the store cannot be written or read: act on a copy of it in memory, which nothing "
-    "outlives, or in the new file PATH, which is the store from then on.",
+    help="For an emergency, if the store cannot be written or read: act on a copy in memory, which is lost at the "
+    "end, or in the new file PATH, which is the store from then on.",
 )  # fmt: skip
 lock_dir = click.option("--lock-dir", type=UntouchedPath(file_okay=False),
-                        help="Folder of the lock files, one a scope. Left out: STORE.locks.")  # fmt: skip
+                        help="Folder of the lock files, one per scope. Default: STORE.locks.")  # fmt: skip
 lock_file = click.option("--lock-file", type=UntouchedPath(dir_okay=False),
-                         help="One file for all scopes, for v6 readers. Left out: none.")  # fmt: skip
+                         help="One file for all scopes, for v6 readers. Default: none.")  # fmt: skip
 
 
 def read_timeout(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`--read-timeout`. A runner has read the rules of all markets before; a command that begins with nothing has not.
+    """`--read-timeout`. The first request of a command also loads the rules of all markets.
 
-    Where other accounts wait to be closed meanwhile, it is shorter than where somebody only looks.
+    Operator commands have a shorter default, because other accounts wait for their close.
     """
     return click.option(
         "--read-timeout", type=DURATION, default=default, show_default=True,
-        help="How long a venue may take before it counts as down. The first answer holds the rules of all its markets.",
+        help="Time after which a venue counts as down. The first response includes the rules of all markets.",
     )  # fmt: skip
 
 
 variant = click.option(
     "--variant", metavar="NAME",
-    help="Select this variant in every policy that declares it. Left out: what the files select.",
+    help="Select this variant in every policy that declares it. Default: the selection of the files.",
 )  # fmt: skip
 
 
 def policies(*, required: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`--policies`, which may be given more than once."""
+    """`--policies`, which is repeatable."""
     return click.option(
         "--policies", "policies_at", type=UntouchedPath(), multiple=True, required=required,
         envvar="KSCTL_POLICIES", show_envvar=True,

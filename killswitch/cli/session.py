@@ -1,4 +1,4 @@
-"""What the live verbs begin with: policies, accounts and a store, with every refusal in words and exit 1."""
+"""Start of live verbs: policies, accounts, locks and the store."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 _READ = 1_000
-"""As many of the newest decisions and notices as a start reads at the most."""
+"""Maximum decisions and notices that a start reads."""
 
 
 @contextmanager
 def opened_store(store_at: str, *, read_only: bool) -> Iterator[SqlStore]:
-    """The store, closed again at the end. Read-only opening changes no byte of it."""
+    """Open the store and close it at the end. Read-only access changes no byte of it."""
     from killswitch.store.sqlite import open_store
 
     with _closed_again(open_store(store_at, read_only=read_only)) as store:
@@ -36,7 +36,7 @@ def opened_store(store_at: str, *, read_only: bool) -> Iterator[SqlStore]:
 
 @contextmanager
 def store_if_any(store_at: str) -> Iterator[SqlStore | None]:
-    """The store, read-only; None where there is none."""
+    """Open the store read-only; None if there is none."""
     from killswitch.store.errors import StoreMissingError
     from killswitch.store.sqlite import open_store
 
@@ -64,9 +64,9 @@ def _closed_again(store: SqlStore) -> Iterator[SqlStore]:
 
 @contextmanager
 def acting_store(store_at: str, journal: str | None, locks: LockPaths) -> Iterator[SqlStore]:
-    """The store of whoever acts: at `store_at`; with `--journal`, a copy of it elsewhere, said loudly.
+    """The store of a process that acts: at `store_at`, or with `--journal` a copy elsewhere, with a warning.
 
-    StoreError as usual; one that cannot be read is begun anew elsewhere. A runner that lives is never acted beside.
+    StoreError as usual; an unreadable store is replaced by an empty one elsewhere. ClickException if a runner is alive.
     """
     from killswitch.model.store import DamagedMemoryError
     from killswitch.store.errors import StoreError, StoreMissingError
@@ -100,7 +100,7 @@ def acting_store(store_at: str, journal: str | None, locks: LockPaths) -> Iterat
 
 
 def _require_readable(store: SqlStore) -> None:
-    """StoreError or DamagedMemoryError, now, where something that a start reads could not be read from a copy."""
+    """StoreError or DamagedMemoryError if a row that a start reads is unreadable in a copy."""
     from killswitch.planning.scopes.evaluator import require_readable
 
     store.unfinished(), store.decisions(_READ), store.notices(_READ), store.pending_events(), store.journal()
@@ -123,7 +123,7 @@ def _loud(journal: str, store_at: str, locks: LockPaths, known: str) -> str:
 
 
 def _require_nobody(lease: Lease | None) -> None:
-    """ClickException where the process that holds, or held, the lease runs on this machine, or another may hold it."""
+    """ClickException if the lease holder runs on this machine, or may run on another one."""
     from datetime import UTC, datetime
 
     from killswitch.operations.status import runner_state
@@ -140,9 +140,9 @@ def _require_nobody(lease: Lease | None) -> None:
 
 
 def written(policies_at: Sequence[Path], variant: str | None = None) -> Written:
-    """The policies, compiled; every mistake of theirs is told, and so are the warnings.
+    """Load and compile the policies; print all errors and warnings.
 
-    `variant` is selected in every policy that declares it; without it the text selects.
+    `variant` is selected in every policy that declares it; the default is the selection of the files.
     """
     from killswitch.accounts.opening import PolicyProblemsError, read_policies
     from killswitch.policy.diagnostics.problem import render
@@ -159,7 +159,7 @@ def written(policies_at: Sequence[Path], variant: str | None = None) -> Written:
 
 
 def lock_paths(store_at: str, lock_dir: Path | None, lock_file: Path | None) -> LockPaths:
-    """Where locks go: as told, or into a folder beside the store."""
+    """The lock paths of the options, or a folder beside the store."""
     from killswitch.runner.assembly import LockPaths
 
     beside = Path(store_at.removeprefix("sqlite:///") + ".locks")
@@ -174,11 +174,11 @@ def require_locks(
     closes: bool = False,
     emergency: bool = False,
 ) -> tuple[str, ...]:
-    """LockError if an account is armed and its lock could not be written; what is only to be said, in words.
+    """LockError if an account is armed and its lock is not writable; returns warnings.
 
-    A full disk gets the store's reserve. A folder that does not answer stops nothing: the runner goes on without it,
-    and pages. `closes`: nor does one that refuses, because a close by hand comes before its lock. `emergency`: nothing
-    is refused.
+    A full disk gets the reserve of the store. A lock folder that does not respond stops nothing: the runner continues
+    without it and pages. `closes`: an unwritable folder does not stop a manual close either. `emergency`: nothing is
+    refused.
     """
     from datetime import UTC, datetime
 
@@ -216,7 +216,7 @@ def require_locks(
 
 
 def arming_words(accounts: dict[str, ArmedAccount], *, live: bool) -> str:
-    """Which accounts are acted on, and why the others are not."""
+    """Which accounts are armed, and why the others are not."""
     armed = [account.name for account in accounts.values() if account.armed]
     others = [account.name for account in accounts.values() if not account.armed]
     words = [f"armed: {', '.join(armed)}"] if armed else []

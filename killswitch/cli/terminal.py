@@ -1,4 +1,4 @@
-"""What verbs print: text within the width of the terminal and with its alarms in colour, and JSON as it is."""
+"""Output of verbs: text within the width of the terminal and with coloured alarms, and JSON unchanged."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ _ALARMS: Final = re.compile(
     r"|(?P<green>(?<=: )OK$|\barmed(?=: | until )|\balive(?= \()|(?<=: )flat\b)",
     re.MULTILINE,
 )
-"""The words that are worth a colour. They are found in what is laid out already, so that a colour has no width."""
+"""Words in colour. The pattern applies after the layout, because escape sequences have no width."""
 
 
 _chosen: dict[str, bool | None] = {"color": None}
-"""What `--color` says: True and False are orders, with None the stream decides."""
+"""Value of `--color`: True forces colours, False disables them, None depends on the stream."""
 
 
 def choose_color(choice: str) -> bool | None:
-    """Keep what `--color` says: `auto`, `always` or `never`. NO_COLOR and a terminal without colours are as `never`."""
+    """Set `--color`: `auto`, `always` or `never`. With `auto`, NO_COLOR and TERM=dumb disable colours."""
     plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
     _chosen["color"] = {"always": True, "never": False}.get(choice, False if plain else None)
     return _chosen["color"]
 
 
 def room(stream: TextIO | None = None) -> int | None:
-    """The columns of the terminal that `stream` (stdout) is; None for a pipe or a file, where a row is one line."""
+    """Columns of the terminal of `stream` (default stdout); None for a pipe or a file, where a row is one line."""
     return get_terminal_size().columns if (stream or sys.stdout).isatty() else None
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
-    """A table as stdout has room for it."""
+    """A table within the width of stdout."""
     return layout.table(head, rows, indent, room())
 
 
 def show(text: str, *, err: bool = False) -> None:
-    """Print text for people: on a terminal in its width, and with the alarms in it in colour."""
+    """Print text for people: within the width of a terminal, with coloured alarms."""
     within = room(sys.stderr if err else sys.stdout)
     shown = text if within is None else layout.fit(text, within)
     click.echo(_ALARMS.sub(_painted, shown), err=err, color=_chosen["color"])
@@ -62,7 +62,7 @@ def _painted(found: re.Match[str]) -> str:
 
 
 def show_markdown(text: str) -> None:
-    """Print Markdown: rendered in the width of a terminal, as it is elsewhere."""
+    """Print Markdown: rendered on a terminal, as source elsewhere."""
     if room() is None:
         click.echo(text.rstrip("\n"))
         return
@@ -73,14 +73,14 @@ def show_markdown(text: str) -> None:
 
 
 def show_json(answer: object) -> None:
-    """Print an answer for programs, indented."""
+    """Print indented JSON."""
     import json
 
     click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
 
 
 def as_json(record: object) -> str:
-    """A record as one line of JSON, with its decimals as text."""
+    """Encode a record as one line of JSON, with decimals as strings."""
     import msgspec
 
     return msgspec.json.Encoder(decimal_format="string").encode(record).decode()

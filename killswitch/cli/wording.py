@@ -1,4 +1,4 @@
-"""How the verbs put things: aligned tables, numbers with their units, and one line for what happened."""
+"""Text that several verbs share: decisions, triggers, effects, and operator commands."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 
 SHORT_REASON = 32
-"""A reason of so many characters may stand in a cell."""
+"""Longest reason in a table cell, in characters; longer ones become footnotes."""
 
 
 def ago(at: datetime, now: datetime) -> str:
-    """`12s ago`; an instant that is still to come says so."""
+    """`12s ago`, or `in 5s` for a time in the future."""
     return f"{lasting(now - at)} ago" if at <= now else f"in {lasting(at - now)}"
 
 
 def headline(decision: Decision) -> str:
-    """What a decision is, in one line without its time."""
+    """A decision in one line, without its time."""
     return one_line(_headline(decision))
 
 
@@ -53,12 +53,12 @@ def _headline(decision: Decision) -> str:
 
 
 def share(of_the_loss: str | None) -> str:
-    """One side's part of a loss."""
+    """One side's share of a loss."""
     return "unknown" if of_the_loss is None else f"{float(of_the_loss):.1%}"
 
 
 def decision_lines(decision: Decision, written: Written | None = None) -> list[str]:
-    """A decision with its reasons and its orders, a line each. `written`: the thresholds of its policies."""
+    """A decision with its reasons and orders, one line each. `written`: the thresholds of its policies."""
     lines = [f"{instant(decision.as_of)}  {headline(decision)}"]
     lines += [f"    {line}" for line in reason_lines(decision, written or {})]
     if decision.kind in (None, "suspicion") and decision.reason:
@@ -69,7 +69,7 @@ def decision_lines(decision: Decision, written: Written | None = None) -> list[s
 
 
 def reason_lines(decision: Decision, written: Written) -> list[str]:
-    """Each trigger against its threshold, and who lost."""
+    """Each trigger against its threshold, and which side lost."""
     lines = [f"{each.name}: {reading(decision, each, written)}" for each in decision.triggers]
     found = decision.attribution
     if found is not None and found.window:
@@ -79,26 +79,26 @@ def reason_lines(decision: Decision, written: Written) -> list[str]:
 
 
 class Below:
-    """Reasons that are too long for a cell of a table: each is said once below it, and the cell points there."""
+    """Footnotes of a table: each long reason is printed once below it, and cells refer to its number."""
 
     def __init__(self) -> None:
         self._found: dict[str, int] = {}
 
     def point(self, reason: str) -> str:
-        """The reason itself where it fits into a cell, else its mark."""
+        """The reason if it fits into a cell, else its footnote number."""
         if len(reason) <= SHORT_REASON:
             return reason
         return f"[{self._found.setdefault(reason, len(self._found) + 1)}]"
 
     def lines(self, indent: str = "  ") -> list[str]:
-        """Each mark with its reason."""
+        """The footnotes."""
         return [one_line(f"{indent}[{number}] {reason}") for reason, number in self._found.items()]
 
 
 def trigger_table(triggers: Sequence[TriggerStatus], accounts: Sequence[AccountView]) -> list[str]:
-    """Each trigger with its value, threshold and headroom; reasons that are too long for a cell stand below.
+    """A table of triggers with value, threshold and headroom, and footnotes for long reasons.
 
-    `accounts`: their reasons are said with them, and not again.
+    `accounts`: their reasons are shown elsewhere and not repeated.
     """
     below = Below()
     rows = [
@@ -137,7 +137,7 @@ def _truth(trigger: TriggerStatus, accounts: Sequence[AccountView], below: Below
 
 
 def said_above(text: str, accounts: Sequence[AccountView]) -> str:
-    """`text` without the reasons of accounts that cannot be read, which stand above, each with its account."""
+    """`text` without the reasons of unreadable accounts, which are shown above with each account."""
     for account in accounts:
         if account.reason:
             said = f"{account.account} is {account.quality}"
@@ -146,7 +146,7 @@ def said_above(text: str, accounts: Sequence[AccountView]) -> str:
 
 
 def effect_lines(effect: Effect, snapshot: Snapshot | None) -> Iterator[str]:
-    """Orders as a table, each cancel and a lock by itself; of any other kind its own line."""
+    """Orders as a table; one line for each cancel, lock or other effect."""
     match effect:
         case Orders(intents):
             head = ("#", "account", "order", "contracts", "symbol", "leaves", "score", "")
@@ -177,7 +177,7 @@ def _remarks(intent: Intent) -> str:
 
 
 def command_line(event: Event, now: datetime, waits_for: str = "") -> str:
-    """An operator command that no tick has taken yet, or that waits for accounts."""
+    """A pending operator command in one line."""
     kind = f"{event.kind} by force" if event.force else event.kind
     cause = f"{event.cause}: " if event.cause and event.cause != event.reason else ""
     return one_line(
@@ -187,7 +187,7 @@ def command_line(event: Event, now: datetime, waits_for: str = "") -> str:
 
 
 def orphan_line(orphan: OrphanView) -> str:
-    """A latch whose policy is gone, and the way out, in one line."""
+    """A latched stage whose policy is gone, and how to end it, in one line."""
     return (
         f"level {orphan.level} {orphan.stage or 'unnamed'} of {orphan.policy} on {orphan.scope} is still latched, but "
         f"its policy or account is no longer in the files: `ksctl reset {orphan.scope}` ends it and lifts its lock"
@@ -195,12 +195,12 @@ def orphan_line(orphan: OrphanView) -> str:
 
 
 def stage_words(machine: MachineView) -> str:
-    """The stage that has fired and was not reset, and whether it has latched."""
+    """The stage that fired and was not reset, and whether it latched."""
     return f"{machine.stage or 'normal'}{'' if machine.latched else ' (fired, not latched)'}"
 
 
 def meanwhile(machine: MachineView, now: datetime) -> list[str]:
-    """What a policy does on a scope although nothing of it is latched: a close that waits, a lock on suspicion."""
+    """What a policy does on a scope without a latch: a close that waits, or a lock on suspicion."""
     lines = []
     if (waiting := machine.waiting) is not None:
         whom = " and ".join(waiting.accounts) or "the scope's account"
@@ -211,12 +211,12 @@ def meanwhile(machine: MachineView, now: datetime) -> list[str]:
     suspected = machine.suspected
     if suspected is not None and (suspected.until is None or suspected.until > now):
         lines.append(
-            f"lock on suspicion, {suspected.mode} until {instant(suspected.until)}: {suspected.stage} fires if the fall "
-            "of equity turns out to be a loss; it has not fired"
+            f"lock on suspicion, {suspected.mode} until {instant(suspected.until)}: {suspected.stage} fires if the "
+            "fall of equity turns out to be a loss; it has not fired"
         )
     return [one_line(line) for line in lines]
 
 
 def notice_line(notice: Notice) -> str:
-    """A notice in one line without its time."""
+    """A notice in one line, without its time."""
     return one_line(f"{notice.severity}: {notice.policy} on {notice.scope}: {notice.text}")

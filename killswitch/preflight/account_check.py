@@ -1,4 +1,4 @@
-"""Whether accounts can be trusted: what asking them came to, judged as `run --live` would judge it. Pure."""
+"""Account checks: evaluate inspections as `run --live` would. Pure."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ from killswitch.runner.dead_man.timer_rules import (
 )
 
 RUNNERS_PATIENCE = 5.0
-"""Seconds that `run` gives a reading unless it is told otherwise."""
+"""Default read timeout of `run` in seconds."""
 CHECK_FORMAT = "killswitch.account_check/v1"
 Verdict = Literal["ok", "warnings", "failed"]
 
 
 class AccountCheck(Struct, frozen=True):
-    """One account, judged. What is None was not told, or not reckoned because something else is unknown.
+    """Result of the check of one account. None is unknown, or not estimated because another value is unknown.
 
-    `told_by`: whether the capabilities are the adapter's own word on this account, or what it offers at all.
+    `told_by`: whether the capabilities come from an inspection of the account, or from what the adapter supports.
     """
 
     account: str
@@ -75,7 +75,7 @@ class AccountCheck(Struct, frozen=True):
 
 
 class Check(Struct, frozen=True):
-    """All accounts. `interval` and `within` in seconds."""
+    """Checks of all accounts. `interval` and `within` in seconds."""
 
     format: str
     as_of: datetime
@@ -89,13 +89,13 @@ _ENCODER = msgjson.Encoder(decimal_format="string")
 
 
 def encode_check(check: Check) -> str:
-    """As JSON, for programs."""
+    """Encode a check as JSON."""
     return msgjson.format(_ENCODER.encode(check), indent=2).decode()
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the user holds the accounts against: the interval of readings, and seconds that a full close may take."""
+    """Requirements: the polling interval, and the seconds that a full close may take."""
 
     interval: float
     within: float
@@ -110,9 +110,9 @@ def judged(
     around: Around,
     of_run: tuple[Finding, ...] = (),
 ) -> AccountCheck:
-    """The account's findings and verdict. Where the venue refuses the key, nothing that it would have to tell.
+    """Findings and verdict of one account. If the venue rejects the key, nothing that needs the key is reported.
 
-    `of_run`: what `run --live` would say of it, in its words.
+    `of_run`: findings of `run --live`.
     """
     spec, seen, inspection = looked.document.spec, looked.snapshot, looked.inspection
     known = seen if seen is not None and seen.quality == "ok" else None
@@ -155,13 +155,13 @@ def judged(
 
 
 def verdict_of(findings: Iterable[Finding]) -> Verdict:
-    """The worst of them."""
+    """The worst severity as a verdict."""
     severities = {each.severity for each in findings}
     return "failed" if "failed" in severities else "warnings" if "warning" in severities else "ok"
 
 
 def outlooks_of(looked: Looked) -> tuple[Outlook, ...] | None:
-    """How each position could be closed; None where positions are unknown."""
+    """How each position can be closed; None if positions are unknown."""
     seen = looked.snapshot
     if seen is None or seen.quality != "ok":
         return None
@@ -169,7 +169,7 @@ def outlooks_of(looked: Looked) -> tuple[Outlook, ...] | None:
 
 
 def reduces_only(looked: Looked) -> bool:
-    """Whether closes are reduce-only orders there, as far as the market and the adapter say."""
+    """Whether closing orders are reduce-only, as far as the market and the adapter show."""
     said = looked.inspection.capabilities if looked.inspection is not None else ()
     never = any(each.name == "reduce only" and each.can == "no" for each in said)
     return looked.document.spec.market in DERIVATIVES and not never
@@ -178,9 +178,9 @@ def reduces_only(looked: Looked) -> bool:
 def check_all(
     looked: Sequence[Looked], documents: Sequence[AccountDocument], policies: PolicySet, asked: Asked
 ) -> Check:
-    """Judge all that were asked. `documents`: every account of the runner, asked or not: readings of all of them count.
+    """Check all inspected accounts. `documents`: every account of the runner, because all of them are polled.
 
-    An account that was not asked counts as reading what an asked one of its venue and adapter takes.
+    An account that was not inspected counts with the polling cost of an inspected one of the same venue and adapter.
     """
     readers = _readers(looked, documents, policies)
     costs = reading_costs(readers, asked.interval)
@@ -210,9 +210,9 @@ def check_all(
 
 
 def _timers(one: Looked, looked: Sequence[Looked], policies: PolicySet, interval: float) -> Iterator[str]:
-    """Why `run --live` would refuse the account's dead man's switch, at its own patience.
+    """Why `run --live` would refuse the dead-man timer of the account.
 
-    The others that were asked are there as those with which it shares limits.
+    The other inspected accounts count because they share limits with it.
     """
     if one.account is None or one.document.spec.execution != "live":
         return
@@ -224,7 +224,7 @@ def _timers(one: Looked, looked: Sequence[Looked], policies: PolicySet, interval
 
 
 def _readers(looked: Sequence[Looked], documents: Sequence[AccountDocument], policies: PolicySet) -> list[Reader]:
-    """Every account, as `run --live` would read it and keep its dead-man timer."""
+    """Every account with its polling and timer refresh, as `run --live` would do."""
     asked = {each.name: each for each in looked if each.refused is None}
     alike = {(each.venue, each.document.spec.adapter): each for each in asked.values()}
     rules = {name: rule for rule in policies.timers for name in rule.accounts}
@@ -241,12 +241,12 @@ def _readers(looked: Sequence[Looked], documents: Sequence[AccountDocument], pol
 
 
 def _resting_in(one: Looked | None) -> int:
-    """In how many symbols orders rest; 1 where nobody knows, and where there are none yet."""
+    """Number of symbols with resting orders; 1 if unknown or none."""
     return max(1, len((cancellable(one.snapshot) if one and one.snapshot else None) or ()))
 
 
 def refused_twins(looked: Sequence[Looked], documents: Sequence[AccountDocument]) -> Mapping[str, tuple[Finding, ...]]:
-    """Account → that `run --live` would not start, because another document arms the same account of a venue."""
+    """Findings by account: `run --live` would refuse two documents that arm the same account."""
     readable = [each for each in documents if _has_secrets(each)]
     asked = {each.name for each in looked}
     told: dict[str, tuple[Finding, ...]] = {}
@@ -257,7 +257,7 @@ def refused_twins(looked: Sequence[Looked], documents: Sequence[AccountDocument]
 
 
 def kept_off(one: Looked, policies: PolicySet) -> Iterator[Finding]:
-    """That a dead man's switch of the account would not be kept, because protective orders rest there now."""
+    """Finding that a dead-man timer would not be armed, because it would cancel protective orders."""
     rule = next((each for each in policies.timers if one.name in each.accounts), None)
     venue, seen = one.traits.dead_man, one.snapshot
     if rule is None or venue is None or seen is None or rule.accept_unprotected:
@@ -267,7 +267,7 @@ def kept_off(one: Looked, policies: PolicySet) -> Iterator[Finding]:
 
 
 def _has_secrets(document: AccountDocument) -> bool:
-    """Whether its credentials are there; where they are not, that is told by itself."""
+    """Whether the credentials exist; missing ones are a finding of their own."""
     try:
         resolve(document.spec.credentials, account=document.metadata.name)
     except CredentialError:
@@ -280,13 +280,13 @@ CAPABILITIES: Final = (
     "reduce only", "put back stops", "batch orders", "close book", "position mode", "find by client id", "dead man",
     "push", "key rights", "clock", "bars", "sandbox", "demo",
 )  # fmt: skip
-"""The words for what a switch wants of a venue, in the order in which they are told."""
+"""Names of capabilities, in display order."""
 
 _READ = ("equity", "positions", "orders", "fills", "flows")
 
 
 def offered(looked: Looked) -> tuple[Capability, ...]:
-    """What is shown; what nothing shows is left out. Nothing where there is no adapter."""
+    """Capabilities that the adapter or the snapshot shows; empty without an adapter."""
     if looked.refused is not None:
         return ()
     found = {each.name: each for each in (*_from_traits(looked), *_from_reading(looked.snapshot))}

@@ -1,4 +1,4 @@
-"""What was found about an account, one thing each: how bad it is, and what can be done. Pure."""
+"""Findings of an account check: severity, subject, text and way out. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from killswitch.preflight.worst_cases import Reckoned
 from killswitch.ratelimit.read_cost import ReadingCost
 
 OLD = timedelta(minutes=1)
-"""A reading that is dated further away than this was not made now."""
+"""Maximum age of a current snapshot."""
 SKEW_WARNS, SKEW_FAILS = 500.0, 5_000.0
 """Milliseconds. Venues refuse a signed request whose time is too far from theirs: Binance and Bybit one of more than
 1 s ahead, or 5 s old by default (`recvWindow`). The way there takes its part, so half of the narrower is worth a word;
@@ -35,7 +35,7 @@ Severity = Literal["failed", "warning", "note"]
 
 
 class Finding(Struct, frozen=True):
-    """One thing that was found, about what, and what can be done."""
+    """One finding: what it is about, and what to do."""
 
     severity: Severity
     about: str
@@ -44,10 +44,10 @@ class Finding(Struct, frozen=True):
 
 
 class Around(Struct, frozen=True):
-    """What the documents say around the account.
+    """Context of the account in the documents.
 
-    `watched`: whether any policy's scope has it. `twins`: other accounts whose documents lead to the same book.
-    `timers`: why `run --live` would refuse a dead man's switch of it, each with its place.
+    `watched`: whether a policy scope includes it. `twins`: other documents of the same account. `timers`: why `run
+    --live` would refuse its dead-man timer.
     """
 
     watched: bool
@@ -67,14 +67,14 @@ def found(
     now: datetime,
     around: Around,
 ) -> tuple[Finding, ...]:
-    """Everything, in the order in which a person looks at it. `known`: the snapshot, where it is sound.
+    """All findings in reading order. `known`: the snapshot, if it is sound.
 
-    Where the venue refuses the key nothing is said of what only a key can tell.
+    If the venue rejects the key, findings that need the key are left out.
     """
     if looked.denied is not None:
         return (*_denied(looked), *_clock(looked), *_around(looked, around))
     down = looked.snapshot is not None and looked.snapshot.quality == "down"
-    # Of a venue that is down the notes are the same cause once more, for each question.
+    # If the venue is down, the notes repeat the cause for each request.
     notes = looked.inspection.notes if looked.inspection is not None and not down else ()
     return (
         *_reached(looked, now),
@@ -90,7 +90,7 @@ def found(
 
 
 def skew_of(looked: Looked) -> float | None:
-    """Milliseconds by which the venue's clock is ahead of ours."""
+    """Milliseconds that the clock of the venue is ahead of this machine."""
     if looked.inspection is not None and looked.inspection.clock_skew_ms is not None:
         return looked.inspection.clock_skew_ms
     health = None if looked.snapshot is None else looked.snapshot.health
@@ -119,7 +119,7 @@ def _denied(looked: Looked) -> Iterator[Finding]:
 
 
 LIMITED: Final = "rate limited: "
-"""How the reason of a reading begins that the venue refused because of too many requests."""
+"""Prefix of the reason of a rate-limited snapshot."""
 
 
 def _way_out(looked: Looked, quality: Quality, why: str) -> str:
@@ -133,7 +133,7 @@ def _way_out(looked: Looked, quality: Quality, why: str) -> str:
 
 
 def _misread(looked: Looked, reason: str) -> str:
-    """What can be done about an answer that makes no sense."""
+    """What to do about an answer that cannot be parsed."""
     spec = looked.document.spec
     if re.search(rf"(?<![\w/:]){re.escape(spec.currency)}(?![\w/:])", reason):
         return "" if "write a currency" in reason else "name a currency that the account holds"
@@ -148,12 +148,12 @@ def _reached(looked: Looked, now: datetime) -> Iterator[Finding]:
         yield Finding("failed", "account", looked.refused.removeprefix(f"{own}: ").removeprefix(f"{own}, "))
         return
     if clock_refused(looked) is not None:
-        return  # the clock is the cause, and is told as such
+        return  # the clock is the cause and has a finding of its own
     seen = looked.snapshot
     unread = seen is not None and seen.quality != "ok"
     why = "" if seen is None else seen.reason or "no reason given"
     way_out = _UNREAD["down"] if seen is None or not unread else _way_out(looked, seen.quality, why)
-    # Of what is asked for twice the second may be held up at once, since the first was refused.
+    # After a rejected inspection, the snapshot may fail at once for the same reason.
     same = unread and looked.uninspected is not None and why.removeprefix(LIMITED) in looked.uninspected
     if looked.uninspected is not None:
         yield Finding(
@@ -172,7 +172,7 @@ def _reached(looked: Looked, now: datetime) -> Iterator[Finding]:
 
 
 def _well(seen: AccountSnapshot, now: datetime) -> Iterator[Finding]:
-    """What must be known of a reading that calls itself good."""
+    """Findings on a snapshot with quality ok."""
     if seen.reason is not None:
         yield Finding("warning", "venue", f"incomplete snapshot: {seen.reason}", "repeat this command")
     if seen.observed_at is not None and abs(now - seen.observed_at) > OLD:
@@ -184,7 +184,7 @@ def _well(seen: AccountSnapshot, now: datetime) -> Iterator[Finding]:
 
 
 def clock_refused(looked: Looked) -> str | None:
-    """The venue's words where it refuses requests because of their time."""
+    """The error of the venue if it rejects requests because of their time."""
     read = looked.snapshot is not None and looked.snapshot.quality == "ok"
     told = (looked.uninspected, None if read or looked.snapshot is None else looked.snapshot.reason)
     return next((why for why in told if why and CLOCK_OFF in why), None)
@@ -224,7 +224,7 @@ def _rights(looked: Looked, now: datetime) -> Iterator[Finding]:
     if looked.refused is not None:
         return
     rights = KeyRights() if looked.inspection is None else looked.inspection.rights
-    # The adapter may have credentials of its own; where it has none, there is nothing that could be unknown.
+    # The adapter may have credentials of its own; without any, no right is unknown.
     if spec.credentials or rights.withdraw:
         yield from _withdrawing(rights, allowed=spec.allow_withdrawal_keys)
     if not spec.credentials:
@@ -236,7 +236,7 @@ def _rights(looked: Looked, now: datetime) -> Iterator[Finding]:
         text = "it may not trade: it cannot close positions"
         yield Finding("failed" if live else "note", "key", text, "grant it the trade right, and no other")
     elif rights.trade is None:
-        # Before it is armed, somebody has to know.
+        # The right must be known before the account is armed.
         weight: Severity = "warning" if spec.execution == "live" else "note"
         yield Finding(weight, "key", "whether it may trade is unknown", "check the key at the venue")
     if rights.transfer:
@@ -326,7 +326,7 @@ def _positions(known: AccountSnapshot | None, views: Sequence[Outlook] | None) -
 
 
 def _ways_out(stuck: Sequence[Outlook]) -> Iterator[str]:
-    """Each once, in the order of the positions."""
+    """Each way out once, in the order of the positions."""
     told = [one.way_out for each in stuck for one in each.hindrances if one.severity == "warning" and one.way_out]
     yield "see the table of positions"
     yield from dict.fromkeys(told)
@@ -374,5 +374,5 @@ def _closing(known: AccountSnapshot | None, closing: Reckoned | None, within: fl
 
 
 def rounded_up(seconds: float) -> float:
-    """Seconds in tenths, never less."""
+    """Seconds rounded up to tenths."""
     return float(Decimal(repr(round(seconds, 9))).quantize(Decimal("0.1"), ROUND_CEILING))

@@ -1,7 +1,7 @@
-"""What the keys of armed accounts may do, asked before a run acts on them. A key that may withdraw is refused.
+"""Rights of the keys of armed accounts, checked before a run. A key that may withdraw is refused.
 
-Asked is what only the venue can tell, by one request to each account, all of them side by side, for one read timeout
-at the most. What cannot be read is told and no refusal: a kill switch has to start in an outage.
+One request per account, in parallel, within one read timeout. Unreadable rights are a warning and do not stop a start:
+a kill switch must start during an outage.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from killswitch.policy.schema.account import AccountDocument
 from killswitch.preflight.inspection import answer_of, close
 
 Word = tuple[Severity, str]
-"""What the first tick has to tell of it."""
+"""Severity and text of a warning for the first tick."""
 WITHDRAWS = "may withdraw: anyone who obtains it can take the funds"
 WITHDRAWS_WAY_OUT = "create one without that right, or set allow_withdrawal_keys: true in the Account document"
 
 
 class WithdrawalKeyError(AdapterError):
-    """A key may withdraw, and its document does not allow that; the message has the place, the cause, the way out."""
+    """A key may withdraw, and its document does not allow that."""
 
 
 async def require_harmless_keys(
     documents: Iterable[AccountDocument], places: Mapping[str, Place], patience: float
 ) -> tuple[Word, ...]:
-    """What must be told of the keys of accounts that say `execution: live`. WithdrawalKeyError if one may withdraw.
+    """Warnings about the keys of accounts with `execution: live`. WithdrawalKeyError if one may withdraw.
 
-    `places`: where each account is written. `patience`: seconds for all of them together. An account without
-    credentials, and one whose document allows such a key, is not asked for.
+    `places`: where each account is written. `patience`: seconds for all requests together. Accounts without
+    credentials, and documents that allow such a key, are not checked.
     """
     wanted = [
         each for each in documents
@@ -49,8 +49,8 @@ async def require_harmless_keys(
 
 
 async def _ask(document: AccountDocument, patience: float) -> tuple[KeyRights | None, str | None]:
-    """The rights, or why they could not be read."""
-    # With an adapter of its own: those of the run belong to its loop, and have not been asked for anything yet.
+    """The key rights, or why they could not be read."""
+    # A separate adapter: those of the run belong to its event loop.
     adapter = open_accounts([document], live=False)[document.metadata.name].adapter
     try:
         return await answer_of(_rights(adapter), patience)

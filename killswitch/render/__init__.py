@@ -1,1 +1,1 @@
-"""What people see of values: formats and charts. Imports nothing above the model."""
+"""Formats, text layout and charts. Imports nothing above the model."""

@@ -1,4 +1,4 @@
-"""How numbers, amounts, times and lists of orders are written for people."""
+"""Formats of numbers, amounts, times and lists of orders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Span = tuple[float | None, float | None]
 
 
 def number(value: float | None, unit: str | None, unbounded: str = INFINITY) -> str:
-    """A signal value as people write it: `4.51%`, `12.3 s`, `10,000.00`."""
+    """A signal value with its unit: `4.51%`, `12.3 s`, `10,000.00`."""
     if value is None:
         return unbounded
     if unit == "fraction":
@@ -28,7 +28,7 @@ def number(value: float | None, unit: str | None, unbounded: str = INFINITY) -> 
 
 
 def interval(span: Span | None, unit: str | None) -> str:
-    """`4.51%` where known, `[4.51%, ∞]` where partly known, `unknown` where there is nothing."""
+    """`4.51%` if known, `[4.51%, ∞]` if partly known, else `unknown`."""
     if span is None or span == (None, None):
         return "unknown"
     low, high = number(span[0], unit, "-" + INFINITY), number(span[1], unit)
@@ -36,17 +36,17 @@ def interval(span: Span | None, unit: str | None) -> str:
 
 
 def money(amount: Decimal | None, currency: str = "") -> str:
-    """An amount with two decimals and its thousands apart; unknown where it is None."""
+    """An amount with two decimals and thousands separators; `unknown` for None."""
     return "unknown" if amount is None else f"{amount:,.2f} {currency}".rstrip()
 
 
 def exact(value: Decimal | None, nothing: str = "unknown") -> str:
-    """A number with all its digits and no exponent; `nothing` where it is None."""
+    """A number with all digits and no exponent; `nothing` for None."""
     return nothing if value is None else f"{value:f}"
 
 
 def instant(at: datetime | None) -> str:
-    """UTC to the second; `-` for none."""
+    """UTC to the second; `-` for None."""
     return "-" if at is None else rfc3339(at.replace(microsecond=0))
 
 
@@ -58,7 +58,7 @@ def lasting(length: timedelta) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 order`, `12 orders`."""
+    """A number with its noun: `1 order`, `12 orders`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 

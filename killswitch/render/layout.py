@@ -1,4 +1,4 @@
-"""Text in columns: tables, and lines that go on below themselves within a width."""
+"""Text layout: tables, and long lines with hanging indents."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ NARROWEST = 10
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  ", within: int | None = None) -> str:
-    """Rows under their heads, columns aligned, without trailing blanks.
+    """A table with aligned columns and no trailing blanks.
 
-    With `within`, the widest columns are narrowed until the rows fit, and words are never broken; where even that is
-    too wide, each row becomes a paragraph with a line for each column. Without it, a row is one line.
+    With `within`, the widest columns are narrowed until the rows fit, and words are never broken; if they do not fit,
+    each row becomes a paragraph with a line per column. Without it, each row is one line.
+
+    rich.table is not used: it narrows columns below their longest word, so fewer tables fit.
     """
     cells = [[one_line(cell) for cell in row] for row in (head, *rows)]
     columns = list(zip(*cells, strict=True))
@@ -37,7 +39,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  "
 
 
 def _narrow(widths: list[int], least: Sequence[int], room: int) -> int:
-    """Take columns from the widest until the sum fits `room`; what is still too much is returned."""
+    """Narrow the widest columns until the sum fits `room`; returns the excess."""
     over = sum(widths) - room
     while over > 0:
         floors = (max(word, min(NARROWEST, width)) for word, width in zip(least, widths, strict=True))
@@ -62,19 +64,19 @@ def _paragraphs(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str,
 
 
 def _wrap(text: str, width: int, below: str = "") -> list[str]:
-    """Lines of at most `width` columns. Words are never broken: an address stays one that can be copied."""
+    """Wrap text to `width` columns. Words are never broken, so that addresses can be copied."""
     return wrap(
         text, max(1, width), subsequent_indent=below, break_long_words=False, break_on_hyphens=False
     ) or [""]  # fmt: skip
 
 
 def hanging(text: str, below: str, within: int) -> str:
-    """`text` in lines of at most `within` columns; those after the first begin with `below`."""
+    """Wrap `text` to `within` columns; continuation lines begin with `below`."""
     return "\n".join(_wrap(text, max(within, len(below) + 2 * NARROWEST), below))
 
 
 def fit(text: str, within: int) -> str:
-    """`text` with its long lines going on below themselves; a line of source and its caret (`  4 | …`) is cut off."""
+    """Wrap long lines with a hanging indent; a source line with its caret (`  4 | …`) is cut instead."""
     return "\n".join(line if len(line) <= within else _fit(line, within) for line in text.split("\n"))
 
 

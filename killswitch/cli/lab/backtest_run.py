@@ -1,4 +1,4 @@
-"""How `ksctl backtest` runs: the engine with the installed paper adapter, progress on stderr, and Ctrl-C."""
+"""Execution of `ksctl backtest`: the engine with the installed paper adapter, progress on stderr, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from killswitch.planning.scopes.compiled_policy import scopes_of
 from killswitch.render.formats import counted
 
 DRAWN = 8
-"""At most so many books are drawn one by one; of more, those in which staging loses most."""
+"""Maximum books with charts of their own; above it, only those in which staging loses most."""
 PLAIN_EVERY = 10.0
-"""Seconds between two plain lines of progress."""
+"""Seconds between two progress lines."""
 
 
 def paper_venue(market: PaperMarket, account: str, clock: Clock) -> VenueAdapter:
-    """The adapter of one account, found by name as a runner finds it."""
+    """Create the adapter of one account by its entry point, as a runner does."""
     shown = market.snapshot(account)
     spec = AccountSpec(
         account=account, adapter="paper", market=shown.market, currency=shown.currency, endpoint=None,
@@ -48,7 +48,7 @@ def paper_venue(market: PaperMarket, account: str, clock: Clock) -> VenueAdapter
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """`campaign.RunOne`: one book under one rule. Goes to other processes as it is."""
+    """Run one book under one rule (`campaign.RunOne`); picklable, so that worker processes can run it."""
 
     policies: PolicySet
     seed: int
@@ -73,7 +73,7 @@ class Rehearsal:
 
 @contextmanager
 def interruptible() -> Iterator[Stop]:
-    """Whether Ctrl-C or SIGTERM came: the first one asks to stop, a second one ends the program at once."""
+    """Whether Ctrl-C or SIGTERM arrived: the first one requests a stop, the second one ends the program."""
     asked: list[int] = []
 
     def pressed(number: int, _frame: FrameType | None) -> None:
@@ -90,7 +90,7 @@ def interruptible() -> Iterator[Stop]:
 
 
 def matching(policies: PolicySet, books: Books) -> Books:
-    """Without the books that no policy watches: staging would be doing nothing. BookError if none is left."""
+    """Drop the books that no policy watches, because the policies do nothing to them. BookError if none remains."""
     if not policies.graphs:
         raise BookError("the policies hold no Policy document, so there is nothing to try; name more with --policies")
     parts = tuple(part for part in books.parts if _watched(policies, part.member.book))
@@ -121,7 +121,7 @@ def run_campaign(
     policies: PolicySet, books: Books, rules: Sequence[Rule], run_one: Rehearsal, *, variant: str | None = None,
     jobs: int, drawn: bool, stop: Stop, quiet: bool,
 ) -> tuple[Answer, Page]:  # fmt: skip
-    """Run it, and make the answer and its page; `drawn` pages get charts."""
+    """Run all books and return the answer and its page; with `drawn`, the page has charts."""
     course = drawn and len(books.parts) <= DRAWN
     campaign = Campaign(books.markets, books.parts, tuple(rules), run_one, course)
     with _progress(len(books.parts), len(rules), len(books.markets), quiet=quiet) as told:
@@ -139,7 +139,7 @@ def _drawings(campaign: Campaign, results: Results, found: Answer, stop: Stop) -
 
 
 def _again(campaign: Campaign, found: Answer, stop: Stop) -> tuple[Tried, ...]:
-    """The book that loses most against each alternative, run again for its course."""
+    """Run the book that loses most against each alternative again, with its equity curve."""
     worst = {(one.market, one.book) for losers in found.summary.losers for one in losers.books[:1]}
     parts = tuple(part for part in campaign.parts if (part.market, part.member.book.name) in worst)
     return replace(campaign, parts=parts, course=True).run(stop=stop, told=lambda _: None).tried

@@ -1,4 +1,4 @@
-"""The demo's run: the real runner on the paper market, with a clock that only moves when a bar closes."""
+"""The run of the demo: the real runner on the paper market, with a clock that advances when a bar closes."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ if TYPE_CHECKING:
     from killswitch.market.paper import PaperMarket
 
 BEFORE, AFTER = timedelta(hours=3), timedelta(hours=5)
-"""How much is shown around the worst hour of real bars."""
+"""Time shown before and after the worst hour of real bars."""
 WORST = timedelta(hours=1)
 KEPT_UP, PATIENCE = timedelta(minutes=30), 20.0
-"""How often the bars wait for the reports, and for how many seconds at most: an hour of them may pass in a second, and
-what is older than the longest window is no longer there to be reported."""
+"""How often the bars wait for reports, and the maximum wait in seconds: an hour of bars may pass in a second, and data
+older than the longest window is no longer available."""
 ROUNDS = 200
-"""Passes of closing between two bars, a quarter of a second apart, at the most."""
+"""Maximum closing passes between two bars, 0.25 s apart."""
 
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """Which bars are run: how many are passed over first, and how many are shown."""
+    """Range of bars: how many are skipped first, and how many are run."""
 
     skip: int
     count: int
 
 
 def bars_and_book(market: Path | None, book_at: Path | None, seed: int) -> tuple[BarTable, Book]:
-    """The bars and the book to run. BarsError, BookError."""
+    """Load the bars and the book. Raises BarsError or BookError."""
     bars = crash_bars(seed) if market is None else read_market(market)
     if book_at is not None:
         return bars, read_book(book_at)
@@ -57,7 +57,7 @@ def bars_and_book(market: Path | None, book_at: Path | None, seed: int) -> tuple
 
 
 def excerpt(bars: BarTable, book: Book) -> Excerpt:
-    """The hours around the worst fall of the held symbols within an hour, or everything where bars are few."""
+    """The hours around the worst hourly fall of the held symbols, or all bars if there are few."""
     levels: list[float] = []
     first: dict[str, float] = {}
     for _, prices in bars.since(book.symbols):
@@ -73,12 +73,12 @@ def excerpt(bars: BarTable, book: Book) -> Excerpt:
 
 
 async def run_demo(found: Written, bars: BarTable, book: Book, seed: int, folder: Path, screen: Screen) -> None:
-    """Run the whole job in `folder`, telling `screen`. BarsError or ValueError for a book that cannot be opened."""
+    """Run the demo in `folder` and report to `screen`. BarsError or ValueError for a book that cannot be opened."""
     policies = found.policies
     shown = excerpt(bars, book)
     feed = Feed(bars, book, seed=seed, skip=shown.skip)
     bystander = Feed(bars, book, seed=seed, skip=shown.skip)
-    assert feed.market.now is not None  # a feed has closed its first bars
+    assert feed.market.now is not None  # a feed closes its first bars at its creation
     clock = VirtualClock(feed.market.now, lambda at: _let_bars_close(feed, at))
     screen.begin(bars, book, policies, shown.count)
     accounts = {account.account: _account(account, feed.market, clock) for account in book.accounts}

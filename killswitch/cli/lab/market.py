@@ -1,4 +1,4 @@
-"""`ksctl market`: the bars that `backtest` reads, from a venue's public history."""
+"""`ksctl market`: bars for `backtest` from the public history of a venue."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Instant(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only; older ones cannot be subscripted
-    """A date or an instant as ISO 8601 has it, in UTC where it names no zone; in UTC milliseconds."""
+    """An ISO 8601 date or time, UTC unless it names a zone, as milliseconds since the epoch."""
 
     name = "instant"
 
@@ -35,19 +35,19 @@ class Instant(click.ParamType):  # type: ignore[type-arg]  # generic in newer cl
         try:
             found = datetime.fromisoformat(str(value))
         except ValueError:
-            return self.fail(f"{value!r} is no date: write 2021-05-19 or 2021-05-19T12:00:00Z", param, ctx)
+            return self.fail(f"{value!r} is not a date: write 2021-05-19 or 2021-05-19T12:00:00Z", param, ctx)
         aware = found if found.tzinfo is not None else found.replace(tzinfo=UTC)
         return int(aware.timestamp() * 1000)
 
 
 INSTANT = Instant()
 LINE_EVERY = 30.0
-"""Seconds between two lines on how far a fetch is."""
+"""Seconds between two progress lines."""
 
 
 @click.group()
 def market() -> None:
-    """Bars for backtests, from the public history of a venue."""
+    """Bars for backtests from the public history of a venue."""
 
 
 @options.verb(
@@ -56,25 +56,25 @@ def market() -> None:
 )
 @click.argument("venue", shell_complete=completion.venues)
 @click.argument("symbols", metavar="SYMBOL…", nargs=-1, required=True)
-@click.option("--from", "begins", type=INSTANT, required=True, help="The first bar opens then, or later (UTC).")
-@click.option("--to", "ends", type=INSTANT, help="Bars open before then (UTC). Left out: now.")
+@click.option("--from", "begins", type=INSTANT, required=True, help="Start of the bars (UTC).")
+@click.option("--to", "ends", type=INSTANT, help="End of the bars (UTC). Default: now.")
 @click.option("--timeframe", default="1m", show_default=True, metavar="TIMEFRAME",
-              help="The length of a bar: 1m, 5m, 1h, 1d, 1w, where the venue has it.")  # fmt: skip
+              help="Length of a bar: 1m, 5m, 1h, 1d, 1w, if the venue has it.")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True,
-              help="The folder of the market: a file for each symbol.")  # fmt: skip
-@click.option("--endpoint", metavar="URL", help="The address in the place of the venue's own.")
+              help="Folder of the market, one file per symbol.")  # fmt: skip
+@click.option("--endpoint", metavar="URL", help="Address in place of the default of the venue.")
 @options.output
 def fetch(
     venue: str, symbols: tuple[str, ...], begins: int, ends: int | None, timeframe: str, out: Path,
     endpoint: str | None, output: str,
 ) -> int:  # fmt: skip
-    """Fetch a venue's bars into a folder that `backtest --market` reads. Asks for no key.
+    """Fetch bars of a venue into a folder for `backtest --market`. Needs no key.
 
-    SYMBOL is written as in snapshots, as in BTC/USDT:USDT; its file is BTC_USDT_USDT.csv, and that is its name in a
-    book. A bar that is not over yet is not written. What the venue does not have stays a gap, and is counted.
+    SYMBOL has the spelling of snapshots, such as BTC/USDT:USDT; its file is BTC_USDT_USDT.csv, and books use that name.
+    An incomplete bar is not written. Missing bars of the venue remain a gap and are counted.
 
-    Called again it fetches what is missing, and goes on where a fetch was killed. An earlier --from or a later --to
-    makes the file longer, without a hole in between.
+    A repeated fetch requests the missing bars only and resumes an interrupted fetch. An earlier --from or a later --to
+    extends the file without a gap.
     """
     from killswitch.accounts.plug_ins import NoSuchVenueError, families
     from killswitch.lab.fetched import stem
@@ -94,7 +94,7 @@ def fetch(
         history = families().history(venue, endpoint)
     except NoSuchVenueError:
         raise
-    except Exception as error:  # third-party code: whatever it raises is about this venue or this endpoint
+    except Exception as error:  # third-party code: any error is about this venue or this endpoint
         raise click.ClickException(f"{venue} cannot be reached: {error}") from error
     job = _Job(venue, tuple(dict.fromkeys(symbols)), begins, ends, timeframe, out, endpoint)
     try:
@@ -112,7 +112,7 @@ def fetch(
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What was asked for."""
+    """Arguments of a fetch."""
 
     venue: str
     symbols: Sequence[str]
@@ -124,7 +124,7 @@ class _Job:
 
 
 async def _fetch(history: BarHistory, job: _Job) -> tuple[list[Fetched], list[str]]:
-    """One symbol after another; one that fails does not keep the others from being fetched."""
+    """Fetch one symbol after another; a failed symbol does not stop the others."""
     from killswitch.lab.fetched import FetchError, Whose
     from killswitch.lab.fetching import Fetch
     from killswitch.runner.clock import SystemClock
@@ -143,13 +143,13 @@ async def _fetch(history: BarHistory, job: _Job) -> tuple[list[Fetched], list[st
                     failed.append(str(error))
                 except OSError:
                     raise
-                except Exception as error:  # noqa: BLE001 - an adapter's defect is one symbol that was not fetched
+                except Exception as error:  # noqa: BLE001 - a defect of the adapter fails one symbol
                     failed.append(f"{symbol}: the adapter failed: {type(error).__name__}: {error}")
     return done, failed
 
 
 def _plain(endpoint: str | None) -> str | None:
-    """The address without what it asks with: some services take their token there."""
+    """The address without its query, which contains the token of some services."""
     if endpoint is None:
         return None
     from urllib.parse import urlsplit, urlunsplit
@@ -160,7 +160,7 @@ def _plain(endpoint: str | None) -> str | None:
 
 @contextmanager
 def _progress(job: _Job) -> Iterator[tuple[Callable[[str, int], None], Callable[[str], None]]]:
-    """(how far a symbol is, a warning): a bar on a terminal, else a line now and then; all on stderr."""
+    """(report the progress of a symbol, print a warning): bars on a terminal, otherwise periodic lines, on stderr."""
     whole = job.ends - job.begins
     if room(sys.stderr) is None:
         lines = Lines(LINE_EVERY)

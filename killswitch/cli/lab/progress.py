@@ -1,4 +1,4 @@
-"""How far long work is, on stderr: bars on a terminal, elsewhere a line now and then."""
+"""Progress of long operations on stderr: bars on a terminal, otherwise periodic lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Lines:
-    """Says a line at most every so many seconds, the first one after that time."""
+    """Print a line at most once per interval, the first one after the first interval."""
 
     def __init__(self, every: float) -> None:
         self._every = every
@@ -26,7 +26,7 @@ class Lines:
 
 
 def bars(done: ProgressColumn) -> Progress:
-    """Bars that go when the work is over. `done`: the column that says how much is."""
+    """Progress bars that disappear at the end. `done`: the column that shows the completed part."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
               help="Recording: .jsonl, .jsonl.gz or .jsonl.zst.")  # fmt: skip
 @variant
 @output
-@click.option("--quiet", is_flag=True, help="Keep notices (unknown data, unexplained money) to yourself.")
+@click.option("--quiet", is_flag=True, help="Suppress notices (unknown data, unexplained money).")
 def replay(policies_at: tuple[Path, ...], snapshots: Path, variant: str | None, output: str, quiet: bool) -> None:
     """Run the policies over a recording and print every decision.
 
-    With --output json, stdout is one decision a line (killswitch.decision/v1); notices go to stderr.
+    With --output json, stdout has one decision per line (killswitch.decision/v1); notices go to stderr.
     """
     from killswitch.cli.session import written
     from killswitch.cli.wording import decision_lines, notice_line
@@ -59,7 +59,7 @@ def replay(policies_at: tuple[Path, ...], snapshots: Path, variant: str | None, 
 
 
 def _missing_noted(snapshots: Iterable[Snapshot], missing: list[int]) -> Iterator[Snapshot]:
-    """The snapshots as they are; how many are missing before each of them goes into `missing`."""
+    """Pass the snapshots on, and append the number of missing snapshots before each one to `missing`."""
     for snapshot in snapshots:
         if snapshot.missing:
             missing.append(snapshot.missing)

@@ -1,4 +1,4 @@
-"""`ksctl notify`: whether people would be told, tried before it matters."""
+"""`ksctl notify`: test of the notification routes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from killswitch.cli.terminal import show, show_json
 
 @click.group()
 def notify() -> None:
-    """Try the notification routes before it matters."""
+    """Test the notification routes."""
 
 
 @options.verb("ksctl notify test --policies policies", group=notify)
 @options.policies(required=True)
 @click.option("--severity", type=click.Choice(["info", "warning", "page"]), default="info", show_default=True,
-              help="Of the test message; a pager may take note of a page only.")  # fmt: skip
+              help="Severity of the test message; a pager may ignore all but pages.")  # fmt: skip
 @options.output
 @click.pass_context
 def test(context: click.Context, policies_at: tuple[Path, ...], severity: str, output: str) -> None:
-    """Send a test message to every target of every route, whatever the routes match.
+    """Send a test message to every target of every route, regardless of what the routes match.
 
-    Exits 1 if a target did not take it, or there is none. Nothing is written into a store, and no venue is asked.
+    Exits 1 if a delivery fails or there is no target. Writes to no store and sends no request to a venue.
     """
     from killswitch.cli.session import written
     from killswitch.incident.notify.message import of_trial

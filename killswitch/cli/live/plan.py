@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 @verb("ksctl plan --policies policies --store ks.sqlite", "ksctl plan --policies policies --out trim.plan.json")
 @policies(required=True)
 @click.option("--store", "store_at", metavar="FILE", envvar="KSCTL_STORE", show_envvar=True,
-              help="The runner's store: history, stages and cooldowns are taken from it, read-only.")  # fmt: skip
+              help="The store of the runner, read-only, for history, stages and cooldowns.")  # fmt: skip
 @click.option("--snapshot", "recording", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="Plan on the last line of this recording, with the lines before it as history.")  # fmt: skip
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path),
-              help="Save it as a plan, for `ksctl apply`, in a new file.")  # fmt: skip
+              help="Save the plan in a new file, for `ksctl apply`.")  # fmt: skip
 @variant
 @read_timeout("30s")
 @output
-@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 if there is anything to do.")
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 if a stage would fire.")
 def plan(
     policies_at: tuple[Path, ...],
     store_at: str | None,
@@ -40,12 +40,12 @@ def plan(
     output: str,
     detailed_exitcode: bool,
 ) -> int:
-    """Show what the policies would do right now. Changes nothing, anywhere.
+    """Show what the policies would do now. Changes nothing, anywhere.
 
-    Exits 1 if an account cannot be read: then the plan says what is known, and that the rest is not.
+    Exits 1 if an account cannot be read: the plan then shows what is known and names the unreadable accounts.
 
-    --out saves the orders, cancels and locks of stages that would fire, with every position and order that they were
-    decided on. Where there are none, nothing is written.
+    --out saves the orders, cancels and locks of stages that would fire, with the positions and orders that the
+    decisions are based on. Without any, no file is written.
     """
     from killswitch.cli.live import plan_saving
     from killswitch.cli.live.plan_text import plan_text

@@ -1,4 +1,4 @@
-"""Saved plans as files: written once, never over another."""
+"""Files of saved plans: written once, never overwritten."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from killswitch.planning.operator.plan_file import PlanFileError, SavedPlan, dec
 
 
 def require_new(out: Path | None) -> None:
-    """Refuse, before anything is read, a file that is there already: an old plan must not pass for the new one."""
+    """Refuse a file that already exists, before any account is read: an old plan must not pass for the new one."""
     if out is not None and out.exists():
         raise click.ClickException(f"{out} already exists: remove it, or name another file")
 
 
 def save(plan: SavedPlan | None, out: Path) -> None:
-    """Write the plan, or say that there is none; stderr tells which."""
+    """Write the plan, or report on stderr that there is none."""
     if plan is None:
         mention(f"nothing to apply: {out} was not written")
         return
@@ -29,7 +29,7 @@ def save(plan: SavedPlan | None, out: Path) -> None:
 
 
 def read(path: Path) -> SavedPlan:
-    """The plan in a file; one that is none, or was altered, is refused."""
+    """Read a saved plan; refuse a file that is not a plan or was altered."""
     try:
         with file_errors(str(path)):
             return decode_plan(path.read_bytes())

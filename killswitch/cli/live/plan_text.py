@@ -1,4 +1,4 @@
-"""A plan in words: accounts, triggers with their headroom, what would be done, and how it is carried out."""
+"""Text of a plan: accounts, triggers with headroom, decisions, and their execution."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from killswitch.runner.status_blob import MachineView, TriggerStatus
 
 
 def plan_text(shown: Preview) -> str:
-    """The whole plan."""
+    """Render the whole plan."""
     return "\n".join(_lines(shown))
 
 
@@ -94,7 +94,7 @@ def _suspicion(decision: Decision, shown: Preview) -> Iterator[str]:
 
 
 def _closes(decision: Decision, shown: Preview) -> Iterator[str]:
-    """What the policy's line asks to be closed, in words."""
+    """What the stage in the policy closes, in words."""
     for graph in shown.policies.graphs:
         if graph.policy == decision.policy:
             stages = [stage for stage in graph.stages if stage.name == decision.stage]
@@ -105,7 +105,7 @@ def _closes(decision: Decision, shown: Preview) -> Iterator[str]:
 
 
 def _covered(decision: Decision, shown: Preview) -> str:
-    """Whose orders close what this decision would: one position has one target, the smallest."""
+    """The decisions whose orders include those of this one: a position has one target, the smallest."""
     others = [d.policy for d in shown.decisions if d.id != decision.id and ordered_on(d) and d.mode == "enforce"]
     return f": {' and '.join(others)} closes as much or more" if others and decision.book is not None else ""
 
@@ -116,7 +116,7 @@ def _book(book: Book) -> str:
 
 
 def _is_unknown(trigger: TriggerStatus) -> bool:
-    """Whether nothing at all is known of it; a window that is too young is known in part."""
+    """Whether nothing is known about the value; a window without enough history is partly known."""
     return trigger.truth is None and (trigger.value is None or trigger.value == (None, None))
 
 
@@ -145,7 +145,10 @@ def _summary(shown: Preview) -> str:
 
 
 def manner(decision: Decision) -> str:
-    """`within 3% of the mark, 1 try, then at market, …; as fast as the venue allows`: the ladder, and the pace."""
+    """Execution style: the ladder and the pace, as in `within 3% of the mark, 1 try, then at market.
+
+    As fast as the venue allows`.
+    """
     ladder = () if decision.unwinding is None else decision.unwinding.ladder
     orders = of_kind(decision.effects, Orders)
     bounds = sorted({intent.band for intent in (() if orders is None else orders.intents) if intent.band is not None})
@@ -157,7 +160,7 @@ def manner(decision: Decision) -> str:
 
 
 def _rung(rung: Rung, bound: Decimal | None) -> str:
-    """`bound`: of every order, where it is the same."""
+    """One step of the ladder. `bound`: the slippage bound, if it is the same for every order."""
     tries = "1 try" if rung.tries == 1 else f"{rung.tries} tries"
     if rung.order == "market":
         return f"at market, {tries}"

@@ -1,4 +1,4 @@
-"""`ksctl report`: what happened in an incident and why, from the store alone; `ksctl report list`: all of them."""
+"""`ksctl report`: the report of an incident, from the store alone; `ksctl report list`: all incidents."""
 
 from __future__ import annotations
 
@@ -24,16 +24,15 @@ _LIST = "list"
 @click.argument("incident", metavar="[INCIDENT|list]", required=False)
 @options.store
 @click.option("--format", "form", type=click.Choice(["markdown", "html"]), default="markdown", show_default=True,
-              help="What the report is written in. A terminal shows Markdown rendered, a file or a pipe gets it as it "
-                   "is.")  # fmt: skip
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file. Left out: stdout.")
+              help="Format of the report. A terminal shows Markdown rendered, a pipe gets the source.")  # fmt: skip
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file. Default: stdout.")
 @options.output
 def report(incident: str | None, store_at: str, form: str, out: Path | None, output: str) -> None:
-    """Report an incident: what happened and why, every order, what is open, and what to do next.
+    """Report an incident: what happened and why, every order, open positions, and the next steps.
 
-    INCIDENT is the beginning of its id, or of any of its decisions' ids; left out, the newest. `ksctl report list`
-    lists them. Reads the store only, whether a runner lives or not. With --output json: the record that the report
-    is made from.
+    INCIDENT is the beginning of its id, or of the id of one of its decisions; the default is the newest. `ksctl report
+    list` lists them. Reads the store only, with or without a runner. --output json prints the record that the report is
+    made from.
     """
     from killswitch.incident.record.lifetime import life_of
     from killswitch.incident.report.rendering import report as both
@@ -81,7 +80,7 @@ def _incidents(store_at: str, lives: Callable[[SqlStore], Iterable[Life]]) -> li
 
 
 def list_text(found: Sequence[Incident]) -> str:
-    """One line for each incident, newest first."""
+    """One line per incident, newest first."""
     if not found:
         return "No incident is recorded on this store."
     rows = [

@@ -33,9 +33,9 @@ _UNDER_WAY = ("planned", "closing")
 )
 @options.policies(required=True)
 @options.store
-@click.option("--live", is_flag=True, help="Act on accounts whose document says execution: live. Without: observe.")
+@click.option("--live", is_flag=True, help="Act on accounts whose document says execution: live. Default: observe.")
 @click.option("--unnotified", is_flag=True,
-              help="With --live: start although some recipients cannot be notified.")  # fmt: skip
+              help="With --live: start even if a recipient cannot be notified.")  # fmt: skip
 @click.option("--interval", type=options.DURATION, default="1s", show_default=True, help="Time between two ticks.")
 @options.read_timeout("5s")
 @options.lock_dir
@@ -45,7 +45,7 @@ _UNDER_WAY = ("planned", "closing")
               help="Append events (JSON Lines) to FILE; with -, to stdout, and decisions go to stderr.")  # fmt: skip
 @click.option("--min-free", type=options.SIZE, default="256MiB", show_default=True,
               help="Page when the disk of the store has less space than this.")  # fmt: skip
-@click.option("--ticks", type=click.IntRange(min=1), help="Stop after so many ticks. Left out: run until SIGTERM.")
+@click.option("--ticks", type=click.IntRange(min=1), help="Stop after this many ticks. Default: run until SIGTERM.")
 @options.journal
 @options.output
 def run(
@@ -55,10 +55,10 @@ def run(
 ) -> None:  # fmt: skip
     """Evaluate the policies at an interval, and act where armed.
 
-    Decisions go to stdout (with --output json one killswitch.decision/v1 object a line), notices and progress to
-    stderr. SIGTERM, SIGINT and SIGQUIT let the step under way end, give the lease back and exit 0; SIGHUP, SIGUSR1 and
-    SIGUSR2 end nothing. Traces and metrics are exported where OpenTelemetry's own variables (OTEL_TRACES_EXPORTER,
-    OTEL_EXPORTER_OTLP_ENDPOINT and so on) ask for it.
+    Decisions go to stdout (with --output json, one killswitch.decision/v1 object per line), notices and progress to
+    stderr. SIGTERM, SIGINT and SIGQUIT finish the current step, release the lease and exit 0; SIGHUP, SIGUSR1 and
+    SIGUSR2 are ignored. The OpenTelemetry variables (OTEL_TRACES_EXPORTER, OTEL_EXPORTER_OTLP_ENDPOINT and so on)
+    enable the export of traces and metrics.
     """
     if events_at == "-" and output == "json":
         raise click.UsageError("--events - and --output json both want stdout; write the events to a file")
@@ -115,7 +115,7 @@ def _checked_accounts(
     found: Written, store_at: str, locks: LockPaths, read_timeout: float, *, live: bool, unnotified: bool,
     emergency: bool,
 ) -> tuple[dict[str, ArmedAccount], tuple[Word, ...]]:  # fmt: skip
-    """The accounts, once nothing forbids a run, and what its first tick has to tell of them and of this machine."""
+    """Open the accounts, run all start-up checks, and return the warnings for the first tick."""
     from killswitch.accounts.opening import open_accounts, require_encrypted
     from killswitch.cli.session import require_locks
     from killswitch.preflight.key_rights import require_harmless_keys
@@ -138,7 +138,7 @@ def _checked_accounts(
 
 
 def _require_notified(found: Written) -> None:
-    """ClickException where a name under `notify` leads nowhere, or a target cannot work from here."""
+    """ClickException if a name under `notify` has no route, or a target cannot work from this machine."""
     from killswitch.policy.diagnostics.problem import render
     from killswitch.runner.notify.target_check import target_warnings
 
@@ -152,7 +152,7 @@ def _require_notified(found: Written) -> None:
 
 
 async def _until_stopped(runner: Runner, ticks: int | None) -> str:
-    """Run, and say why it ended."""
+    """Run until stopped, and return the reason of the end."""
     stop = asyncio.Event()
     heard: list[str] = []
 
@@ -167,12 +167,12 @@ async def _until_stopped(runner: Runner, ticks: int | None) -> str:
 
 
 class Terminal:
-    """Says what happens as it happens: decisions on stdout, the rest on stderr."""
+    """Observer that prints decisions to stdout and everything else to stderr."""
 
     def __init__(self, store: Store, *, json: bool, err: bool = False, written: Thresholds | None = None) -> None:
-        """`store`: what came of a closing. `written`: the thresholds of the policies.
+        """`store`: results of closes. `written`: thresholds of the policies.
 
-        `err`: decisions go to stderr too, because stdout is wanted for something else.
+        `err`: decisions go to stderr too, because stdout is used for something else.
         """
         self._store = store
         self._written = written
@@ -184,8 +184,8 @@ class Terminal:
         self.ticks = 0
 
     def ticked(self, report: TickReport) -> None:
-        """Say what is new since the tick before."""
-        self.ticks += report.snapshot.scheduled  # a pass woken by a push is not counted as a tick
+        """Print what is new since the previous tick."""
+        self.ticks += report.snapshot.scheduled  # a tick after a push message does not count
         for say in (self._say_decisions, self._say_notices, self._say_accounts, self._say_closings):
             say(report)
         if not self._has_begun:
@@ -194,7 +194,7 @@ class Terminal:
 
     @property
     def problem(self) -> str | None:
-        """Why what is said does not arrive."""
+        """Why output is late or lost; None while it is written."""
         return console_problem()
 
     def _say_decisions(self, report: TickReport) -> None:
@@ -229,7 +229,7 @@ class Terminal:
 
         current = {closing.decision: closing.status for closing in report.snapshot.closings}
         for decision, status in current.items():
-            # How an earlier run's closings ended was told by that run.
+            # The run that finished a close has printed its result.
             is_news = self._closing.get(decision) != status and (self.ticks > 1 or status in _UNDER_WAY)
             if is_news:
                 said = status if status in _UNDER_WAY else self._came_to(decision) or status
@@ -237,7 +237,7 @@ class Terminal:
         self._closing = dict(current)
 
     def _say_orphans(self) -> None:
-        """Which stages are latched whose policy or account is gone, as the publisher has just left it in the store."""
+        """Print latched stages whose policy or account is gone, as published in the store."""
         from killswitch.cli.wording import orphan_line
         from killswitch.runner.status_blob import LIVE_NAME, decode_view
 
@@ -246,7 +246,7 @@ class Terminal:
             mention(orphan_line(orphan))
 
     def _came_to(self, decision: str) -> str | None:
-        """What `history` says of it, in the same word; None where the record does not say yet that it ended."""
+        """The result of a close in the term of `history`; None while the record has no end."""
         from killswitch.operations.commands import standing_of_close
 
         stored = self._store.decision(decision)
@@ -254,7 +254,7 @@ class Terminal:
         return None if standing == "closing" else standing
 
     def last_words(self) -> str:
-        """What a stop leaves behind."""
+        """Summary of unfinished closes at a stop."""
         open_ = [decision for decision, status in self._closing.items() if status in _UNDER_WAY]
         if not open_:
             return "no close is in progress"

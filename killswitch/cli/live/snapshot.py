@@ -1,4 +1,4 @@
-"""`ksctl snapshot`: one reading of one account, in words or in the public format."""
+"""`ksctl snapshot`: one snapshot of one account, as text or in the public format."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 def snapshot(account: str, policies_at: tuple[Path, ...], read_timeout: float, output: str) -> int:
     """Read one account once, and print it as a line of a recording. Changes nothing, anywhere.
 
-    What is printed is what `replay --snapshots` and `plan --snapshot` read. Exits 1 if the account could not be
-    read well; it is printed all the same, and the reason goes to stderr.
+    `replay --snapshots` and `plan --snapshot` read the output. Exits 1 if the snapshot is not sound; it is printed with
+    the reason on stderr.
     """
     from killswitch.cli.session import written
     from killswitch.model.snapshot import encode_snapshot
@@ -65,7 +65,7 @@ UNKNOWN = "unknown"
 
 
 def snapshot_text(seen: Snapshot) -> str:
-    """Every account of it."""
+    """Text of every account in the snapshot."""
     return "\n".join(line for account in seen.accounts for line in _account(seen, account))
 
 

@@ -1,4 +1,4 @@
-"""`ksctl status` and `ksctl history`: what stands, and what was decided, read from the store alone."""
+"""`ksctl status` and `ksctl history`: present state and past decisions, from the store alone."""
 
 from __future__ import annotations
 
@@ -20,30 +20,31 @@ if TYPE_CHECKING:
 @click.option("--notices", "notice_count", type=click.IntRange(min=0), default=5, show_default=True,
               help="How many of the newest notices to show.")  # fmt: skip
 @click.option("--watch", is_flag=True,
-              help="Follow what is being closed until nothing is; exit 1 if a target was not reached.")  # fmt: skip
+              help="Follow closes until all are finished; exit 1 if a target is not reached.")  # fmt: skip
 @click.option(
     "--probe",
     type=click.Choice(["live", "ready"]),
-    help="Say in one line whether the runner ticks (live), or its last tick is fresh (ready); exit 1 if not.",
+    help="Report in one line whether the runner ticks (live), or its last tick is recent (ready); exit 1 if not.",
 )
 @click.option(
     "--within",
     type=options.DURATION,
-    help="With --probe: how old the last tick may be. Left out: 1m (live) or 20s (ready), or four intervals "
+    help="With --probe: maximum age of the last tick. Default: 1m (live) or 20s (ready), or four intervals "
     "if that is longer.",
 )
 @options.output
 def status(
     store_at: str, notice_count: int, watch: bool, probe: Probe | None, within: float | None, output: str
 ) -> int:
-    """Show stages, locks and closings as they are. Changes nothing, and asks no venue.
+    """Show stages, locks and closes. Changes nothing, and sends no request to a venue.
 
-    A stage's latch and a lock's life are two things, and both are shown. What a dead runner saw last is dated.
+    The latch of a stage and the lifetime of a lock are independent, and both are shown. Data of a dead runner has its
+    date.
 
-    --watch redraws every close each second on a terminal; elsewhere, and as JSON, it writes a line for each change.
+    --watch redraws every close each second on a terminal; otherwise, and as JSON, it prints a line per change.
 
-    --probe is for supervisors that start a process anew when it hangs: it looks at the runner alone, never at venues.
-    """  # fmt: skip
+    --probe is for supervisors that restart a hung process: it checks the runner alone, never venues.
+    """
     if within is not None and probe is None:
         raise click.UsageError("--within says how old a tick may be for --probe; name one, or leave it out")
     if probe is not None:
@@ -70,7 +71,7 @@ def status(
 
 
 def _probed(store_at: str, probe: Probe, within: float | None, *, json: bool) -> int:
-    """The verdict, in one line. Imports little: it is asked for every few seconds."""
+    """Print the verdict of a probe in one line. Imports little, because supervisors call it every few seconds."""
     from killswitch.operations.liveness_probe import Verdict, probe_of
     from killswitch.runner.clock import SystemClock
     from killswitch.store.errors import StoreError
@@ -94,7 +95,7 @@ def _probed(store_at: str, probe: Probe, within: float | None, *, json: bool) ->
 def history(store_at: str, limit: int, output: str) -> None:
     """List past decisions and their results, newest first.
 
-    With --output json one object a line: the decision record and its result.
+    With --output json, one object per line: the decision record and its result.
     """
     from killswitch.cli.live.status_text import history_text
     from killswitch.incident.record.results import decided

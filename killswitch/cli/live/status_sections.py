@@ -1,4 +1,4 @@
-"""Parts of `ksctl status`: closes by hand, and the venues' own means."""
+"""Sections of `ksctl status`: manual closes, push streams, dead-man timers and broker suspensions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from killswitch.runner.dead_man.memory import TimerView
 
 
 def hands_text(closes: Sequence[HandClose]) -> str:
-    """A line for each; empty for none."""
+    """One line per manual close; empty without any."""
     if not closes:
         return ""
     told = [outcome(each.result) for each in closes]
@@ -38,7 +38,7 @@ def hands_text(closes: Sequence[HandClose]) -> str:
 
 
 def outcome(result: Result) -> list[str]:
-    """How it stands, what was reduced and paid, and why anything is left; without a word on who goes on."""
+    """Status of a close, what was reduced and paid, and why positions remain."""
     positions = f"{counted(result.closed, 'position')} reduced"
     reasons = [f"{ending.account}: {ending.reason}" for ending in result.endings if ending.reason]
     reasons += [f"{account}: no order was sent: the account is not armed" for account in result.unsent]
@@ -48,9 +48,9 @@ def outcome(result: Result) -> list[str]:
 
 
 def _left(result: Result) -> Iterator[str]:
-    """What is not where it was to be yet, why as far as its last order tells it, and what a person can do."""
+    """Positions that are not at their target, the reason by their last order, and what an operator can do."""
     hints: dict[str, None] = {}
-    over = {ending.account for ending in result.endings}  # and why, its ending says
+    over = {ending.account for ending in result.endings}  # the ending has the reason
     for each in result.positions:
         held = each.start if each.left is None else each.left
         if held <= each.target or each.account in over:
@@ -79,11 +79,11 @@ def _why(order: OrderLine) -> tuple[str, str]:
 
 
 CLOSED = "market_closed"
-"""Why an order is refused that an opening lets through."""
+"""Rejection reason of a closed or halted market."""
 
 
 def streams_text(streams: Sequence[StreamView], now: datetime) -> str:
-    """Each account's stream: when it was heard last, and why it is not."""
+    """The push stream of each account: the last message, and why there is none."""
     return _block("Streams", [(each.account, _stream(each, now)) for each in streams])
 
 
@@ -103,7 +103,7 @@ def _stream(stream: StreamView, now: datetime) -> str:
 
 
 def timers_text(timers: Sequence[TimerView], now: datetime) -> str:
-    """Each account's dead-man timer: until when it runs, when it was refreshed, and why it is not."""
+    """The dead-man timer of each account: its expiry, its last refresh, and why it is not refreshed."""
     return _block("Dead-man timers", [(each.account, f"{_timer(each, now)} (by {each.switch})") for each in timers])
 
 
@@ -122,7 +122,7 @@ def _timer(timer: TimerView, now: datetime) -> str:
 
 
 def suspended_text(accounts: Sequence[str]) -> str:
-    """The accounts on which the broker takes no new order."""
+    """Accounts on which the broker refuses new orders."""
     return _block("Suspended at the broker", [(name, "the broker refuses every new order") for name in accounts])
 
 
@@ -131,7 +131,7 @@ def _when(at: datetime, now: datetime) -> str:
 
 
 def _block(title: str, rows: Sequence[tuple[str, str]]) -> str:
-    """A line for each row, under its title; nothing where there are none."""
+    """A title and one line per row; empty without rows."""
     width = max((len(one_line(name)) for name, _ in rows), default=0)
     return (
         "\n".join((title, *(f"  {one_line(name).ljust(width)}  {one_line(text)}" for name, text in rows)))

@@ -1,4 +1,4 @@
-"""What `status` and `history` look like."""
+"""Text of `ksctl status` and `ksctl history`."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from killswitch.render.formats import counted, instant, lasting, money
 from killswitch.runner.status_blob import MachineView, RunnerView
 
 MOST_NAMED = 4
-"""So many of the positions that a close has left are named, the others counted."""
+"""Maximum remaining positions that are listed by name; the others are counted."""
 LATE = 1.5
-"""Ticks are behind when they are so many intervals apart."""
+"""Ticks are late from this many intervals apart."""
 SHORT = 60.0
-"""Seconds below which a close's length is shown with a fraction."""
+"""Durations below this many seconds have a fraction."""
 
 
 def status_text(standing: Standing, store_at: str) -> str:
-    """Everything, one block for each subject."""
+    """Render the status, one block per subject."""
     return "\n\n".join(block for block in _blocks(standing, store_at) if block)
 
 
@@ -90,7 +90,7 @@ def _runner(standing: Standing, store_at: str) -> str:
 
 
 def _behind(view: RunnerView) -> str:
-    """How far apart the last ticks were at the most, where that is not the interval that they are to come at."""
+    """The longest time between the last ticks, if it exceeds the interval."""
     if view.apart is None or view.apart <= LATE * view.interval:
         return ""
     return f"; BEHIND: up to {view.apart:.1f} s between ticks, because a tick waits for accounts that do not answer"
@@ -179,7 +179,7 @@ def _closings(closings: Sequence[OpenClosing], *, alive: bool) -> str:
 
 
 def _left(closing: OpenClosing) -> str:
-    """How many positions are not at their target, the first of them by name, and how much of that was seen."""
+    """How many positions are not at their target, the first of them by name, and how recent the data is."""
     if closing.left is not None:
         return _listed([(each.contracts, each.symbol, each.position_side) for each in closing.left])
     open_ = [
@@ -196,7 +196,7 @@ def _left(closing: OpenClosing) -> str:
 
 
 def _listed(left: Sequence[tuple[Decimal, str, str | None]]) -> str:
-    """Contracts to close, symbol and side of each position: how many there are, and the first of them."""
+    """Count of positions, with contracts, symbol and side of the first ones."""
     if not left:
         return "nothing known"
     named = [f"{contracts:f} {symbol} {side}" for contracts, symbol, side in left[:MOST_NAMED]]
@@ -217,7 +217,7 @@ def _notifications(standing: Standing) -> str:
 
 
 def _waits_for(standing: Standing, event: Event) -> str:
-    """The accounts that a close by hand still waits for."""
+    """Accounts that a manual close still waits for."""
     waiting = () if standing.view is None else standing.view.unfinished_closes
     found = next((each for each in waiting if each.event == event.id), None)
     if found is None:
@@ -235,7 +235,7 @@ def _list(title: str, lines: Sequence[str]) -> str:
 
 
 def history_text(found: Sequence[tuple[Decision, Result]]) -> str:
-    """One line for each decision, newest first."""
+    """One line per decision, newest first."""
     if not found:
         return "No decision is recorded on this store."
     rows = [
@@ -262,7 +262,7 @@ def _result(decision: Decision, result: Result) -> tuple[str, ...]:
 
 
 def _sum(result: Result, what: str, value: Decimal | None) -> str:
-    """A sum; of one that is only partly known, what its known orders come to."""
+    """A sum; if it is only partly known, the sum of the known orders."""
     missing = next((each for each in result.missing if each.what == what), None)
     if value is not None or missing is None or missing.known is None:
         return money(value)
@@ -274,7 +274,7 @@ def _took(seconds: float) -> str:
 
 
 def _remarks(result: Result) -> Iterator[str]:
-    """What did not go plainly, as far as it fits into a line; `ksctl report` has all of it."""
+    """Short remarks on irregularities; `ksctl report` has the details."""
     totals, positions = result.totals, result.positions
     if result.unsent:
         yield f"nothing sent on {', '.join(result.unsent)}"

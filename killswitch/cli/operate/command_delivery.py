@@ -1,4 +1,4 @@
-"""What `close`, `apply` and `reset` do: hand the order to the runner that lives, or be the runner for one tick."""
+"""Delivery of `close`, `apply` and `reset`: send the command to the running runner, or run one tick in this process."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ from killswitch.store.errors import StoreError, StoreMissingError
 from killswitch.store.sql import SqlStore
 
 POLL = 0.1
-"""Seconds between two looks at the store while waiting for a runner."""
+"""Seconds between two reads of the store while waiting for a runner."""
 
 PAUSE_FOR_LOOK = 4.0
-"""How many times longer than a look the pause after it is at least."""
+"""Minimum pause after a read of the journal, in multiples of its duration."""
 
 LAST_WORDS = 30.0
-"""Seconds that the end of a command waits for whoever reads what it says."""
+"""Seconds that the end of a command waits for pending output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where it is to happen."""
+    """Store, policies and locks of an operator command."""
 
     store_at: str
     policies_at: tuple[Path, ...]
@@ -67,7 +67,7 @@ class Place:
     lock_file: Path | None
 
     def written(self, view: RunnerView | None) -> Written:
-        """The policies named, or else those of the last runner."""
+        """The policies of --policies, or those of the last runner."""
         paths = self.policies_at or tuple(Path(path) for path in (view.policies if view else ()))
         if not paths:
             raise click.UsageError(
@@ -83,7 +83,7 @@ class Place:
             ) from error
 
     def locks(self, view: RunnerView | None) -> LockPaths:
-        """Where the last runner wrote its locks, unless told otherwise."""
+        """The lock paths of the options, or those of the last runner."""
         folder, union = (view.lock_folder, view.union) if view else (None, None)
         return lock_paths(
             self.store_at, self.lock_dir or (Path(folder) if folder else None),
@@ -92,20 +92,17 @@ class Place:
 
 
 def this_user() -> str:
-    """The name of this session's user, for the record."""
+    """Name of the user of this session, for the record."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):
         return "unknown"
 
 
-# The real thing
-
-
 def give(order: Order, place: Place, *, live: bool, journal: str | None = None) -> None:
-    """Hand the order to the living runner, or tick once ourselves. Where there is no store, none is made.
+    """Send the command to the running runner, or run one tick here. Never creates a store.
 
-    `journal`: where what is done is journaled instead of in the store, in an emergency.
+    `journal`: in an emergency, where to journal in place of the store.
     """
     write_in_background(LAST_WORDS)
     if journal is not None:
@@ -127,7 +124,7 @@ def give(order: Order, place: Place, *, live: bool, journal: str | None = None) 
 
 
 def _last_view(store: Store) -> RunnerView | None:
-    """What the last runner left, where it can be read: an emergency is no time to insist."""
+    """The published state of the last runner, if readable: an emergency must not fail on it."""
     try:
         return standing_of(store, datetime.now(UTC), 0).view
     except StoreError:
@@ -135,14 +132,14 @@ def _last_view(store: Store) -> RunnerView | None:
 
 
 def tick_time_of(store_at: str) -> datetime:
-    """Now, as ticks on that store are dated; by the wall clock where there is none."""
+    """The present time as ticks on that store are dated; wall clock without a store."""
     clock = SystemClock()
     with store_if_any(store_at) as store:
         return clock.now() if store is None else tick_time(store, clock)
 
 
 def _end_misdated(store_at: str) -> None:
-    """Where the clock was put back under a lease, see first whether its holder lives: nobody else takes the order."""
+    """After the clock moved back under a lease, find out whether its holder is alive before delivering the command."""
     now = datetime.now(UTC)
     with store_if_any(store_at) as store:
         lease = None if store is None else store.lease()
@@ -154,7 +151,7 @@ def _end_misdated(store_at: str) -> None:
 
 
 def _require_taker(order: Order, store_at: str, *, live: bool) -> None:
-    """Refuse, before anything is changed, a store that is not there and orders that nobody would send."""
+    """Refuse a missing store, and orders that no process would send, before any change."""
     try:
         with opened_store(store_at, read_only=True) as store:
             liveness = runner_state(store.lease(), datetime.now(UTC)).liveness
@@ -174,7 +171,7 @@ def _require_taker(order: Order, store_at: str, *, live: bool) -> None:
 
 
 def _is_closing(store: Store, decision: Decision) -> bool:
-    """Whether it is, after a pause if so: a long journal takes its time, and reading it must not slow the runner."""
+    """Whether the close is in progress; pauses if so, because reading a long journal must not slow the runner."""
     began = time.monotonic()
     closing = commands.standing_of_close(store, decision) == "closing"
     if closing:
@@ -187,7 +184,7 @@ def lives(store: Store) -> bool:
 
 
 def _require_to_go_on(order: Order, left: Event, standing: Standing, *, live: bool) -> None:
-    """The runner ended before it processed the hand: with --live it is carried out from here, else it waits."""
+    """The runner ended before it processed the command: execute it here with --live, otherwise leave it pending."""
     ended = f"the runner (pid {standing.runner.pid}) ended before it processed {left.id} ({order.kind})"
     if not live:
         raise click.ClickException(
@@ -197,7 +194,7 @@ def _require_to_go_on(order: Order, left: Event, standing: Standing, *, live: bo
 
 
 def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView) -> Event | None:
-    """Let the runner take it, and say result; the event, if the runner ended without having taken it."""
+    """Let the runner process the command and print the result; returns the event if the runner ended before."""
     locked = commands.locked_scopes(standing.locks)
     if order.plan is not None:
         armed = {each.account: each.armed for each in view.accounts}
@@ -230,7 +227,7 @@ def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView)
         while _is_closing(store, decision) and time.monotonic() < deadline and lives(store):
             pass
     at = LockPaths(Path(view.lock_folder), None) if view.lock_folder else None
-    # The tick lifts the lock right after it has written down that it took the hand.
+    # The tick lifts the lock right after it recorded that it processed the command.
     lifts = order.scope in locked and commands.fired_anew(store, answer) is None
     while lifts and is_lifting(order, store, at) and time.monotonic() < deadline:
         time.sleep(POLL)
@@ -242,7 +239,7 @@ def _tick_ourselves(
     order: Order, store: SqlStore, place: Place, view: RunnerView | None, *, live: bool, given: Event | None,
     emergency: bool = False,
 ) -> None:  # fmt: skip
-    """`given`: the event, where it was given already and nobody has taken it. `emergency`: no lock folder is no bar."""
+    """Run one tick here. `given`: an event that is already stored. `emergency`: continue without a lock folder."""
     found = place.written(view)
     if order.kind == "reset" and not live and any(each.spec.execution == "live" for each in found.accounts):
         raise click.UsageError(
@@ -282,7 +279,7 @@ def _tick_ourselves(
                     f"{event.id} ({order.kind}) still waits: the next tick of any runner on this store processes it"
                 )
             raise
-        # The answer first: the pages and the last traces take their time.
+        # Print the answer first: pages and the last traces take time.
         answer = commands.answer_to(store, event)
         _tell_besides(seen.decisions, answer, found)
         tell_unfinished(store)
@@ -292,7 +289,7 @@ def _tick_ourselves(
 def _require_to_apply(
     order: Order, found: Written, accounts: dict[str, ArmedAccount], locks: LockPaths, view: RunnerView | None
 ) -> None:
-    """Refuse a scope that is nobody's here, and a plan that acts on what is not armed."""
+    """Refuse an unknown scope, and a plan that acts on an account that is not armed."""
     if order.plan is not None:
         armed = {name: account.armed for name, account in accounts.items()}
         _require_armed(order.plan, armed, "here: that takes --live and a")
@@ -300,13 +297,13 @@ def _require_to_apply(
         require_closable(order.scope, accounts)
     else:
         locked = commands.locked_scopes(locks_at(locks.folder, locks.union, datetime.now(UTC)))
-        # A latch outlives its policy, and its account: the last runner knew its scope.
+        # A latch outlives its policy and its account: the last runner published its scope.
         latched = set() if view is None else commands.watched_scopes(view)
         require_known(order.scope, commands.machine_scopes(found.policies, accounts) | locked | latched)
 
 
 def _tell_besides(decisions: Sequence[Decision], answer: commands.Answer, found: Written) -> None:
-    """What else the ticks of the command have decided."""
+    """Print the other decisions of the same ticks."""
     mine = {decision.id for decision in answer.decisions}
     for decision in (each for each in decisions if each.id not in mine):
         what = "decided" if decision.kind in (None, "suspicion") else "processed"
@@ -314,7 +311,10 @@ def _tell_besides(decisions: Sequence[Decision], answer: commands.Answer, found:
 
 
 def _require_its_policies(order: Order, place: Place, found: Written) -> None:
-    """Policies named for a plan that was made with others would become the store's, and tick, for a refusal."""
+    """Refuse other policies than those of the plan: they would become those of the store, and the plan would be
+
+    refused.
+    """
     if place.policies_at and order.plan is not None and order.plan.policy_set != found.policies.digest:
         raise click.ClickException(
             f"the plan belongs to the policy set {order.plan.policy_set[:19]}, and these policies are "
@@ -331,7 +331,7 @@ def _require_an_armed(order: Order, standing: Standing, view: RunnerView) -> Non
 
 
 def _require_armed(plan: SavedPlan, armed: Mapping[str, bool], way: str) -> None:
-    """A plan is carried out as a whole: every account that it acts on must be armed."""
+    """Refuse a plan that acts on an account that is not armed: a plan is applied as a whole."""
     acted_on = {name for decision in plan.decisions for name in decision.accounts}
     missing = sorted(name for name in acted_on if not armed.get(name, False))
     if missing:
@@ -341,12 +341,12 @@ def _require_armed(plan: SavedPlan, armed: Mapping[str, bool], way: str) -> None
 
 
 def require_closable(scope: str | None, accounts: dict[str, ArmedAccount]) -> None:
-    """RefusedScopeError for a scope that none of the accounts is in."""
+    """RefusedScopeError for a scope without accounts."""
     known = {f"account/{name}" for name in accounts} | {f"venue/{each.venue}" for each in accounts.values()}
     require_known(scope, known | {"portfolio"})
 
 
 def require_known(scope: str | None, known: set[str]) -> None:
-    """RefusedScopeError for a scope that is not known; left out, it is everything."""
+    """RefusedScopeError for an unknown scope; None is the portfolio."""
     if scope is not None:
         commands.require_scope(scope, known)

@@ -1,4 +1,4 @@
-"""`ksctl close --give-up`: a person ends a close that would go on for as long as the venue shows a position."""
+"""`ksctl close --give-up`: end a close that would continue while the venue shows a position."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from killswitch.runner.status_blob import tick_time
 def give_up(
     store_at: str, decision: str, scope: str | None, author: str, reason: str, wait: float, *, json: bool
 ) -> None:
-    """Hand it to the runner that lives, or leave it to the next one. `wait` in seconds, for each of two steps."""
+    """Send the command to the running runner, or leave it for the next one. `wait`: seconds for each of two steps."""
     with opened_store(store_at, read_only=False) as store:
         decision = _whole(store, decision)
         waiting = next((event for event in store.pending_events() if event.id == decision), None)
@@ -59,7 +59,7 @@ def _await_tick(store: Store, event: Event, wait: float) -> None:
 
 
 def _whole(store: Store, decision: str) -> str:
-    """The id of the close under way, or of the command that waits, that begins so; as it is where none does."""
+    """The full id of the close or pending command that starts with `decision`; unchanged if there is none."""
     open_ones = {each.id for found in left_to_do(store).values() for each in found}
     open_ones |= {event.id for event in store.pending_events() if event.kind == "close"}
     meant = sorted(each for each in open_ones if each.startswith(decision))
@@ -69,7 +69,7 @@ def _whole(store: Store, decision: str) -> str:
 
 
 def _nothing(store: Store, decision: str, scope: str | None) -> str:
-    """What there is to give up instead."""
+    """Error text that lists the closes in progress."""
     open_ones = [f"{each.id} on {account}" for account, found in left_to_do(store).items() for each in found]
     known = f" In progress: {', '.join(open_ones)}" if open_ones else " No close is in progress"
     return f"nothing is being closed for {decision} on {scope or 'any account'}.{known}"

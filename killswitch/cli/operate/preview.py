@@ -1,4 +1,4 @@
-"""A close by hand as it would be: read the venues, show every order, and change nothing."""
+"""Dry run of a manual close: read the venues, print every order, change nothing."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from killswitch.runner.status_blob import tick_time
 
 
 def preview_close(order: Order, place: Place, out: Path | None) -> None:
-    """Show what a close would send, and change nothing: no order, no lock, no store, no lease.
+    """Print what a close would send, without orders, locks, store writes or a lease.
 
-    `out`: save it there as a plan, for `ksctl apply`.
+    `out`: file for the plan, which `ksctl apply` reads.
     """
     plan_saving.require_new(out)
     with store_if_any(place.store_at) as store:

@@ -1,7 +1,6 @@
-"""The declared reasons of a close by hand.
+"""Declared reasons of a manual close.
 
-How fast, and at which price, a close for a reason is carried out is in `killswitch.graph.unwinding`, unless a document
-claims the reason.
+`killswitch.graph.unwinding` defines the speed and the price limits of a close for each reason, unless a document does.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ MEANINGS: Final[Mapping[Cause, str]] = {
     "drill": "an exercise",
     "operator": "a person's own judgement",
 }
-"""When each applies, in the order in which they are offered."""
+"""Meaning of each reason, in the order of the help."""
 
 WHOLE_BOOK: Final[frozenset[Cause]] = frozenset({"exchange-breach"})
-"""Everything of an account is meant to go: a narrower scope deserves a remark."""
+"""Reasons to close whole accounts: a narrower scope prints a warning."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a person closes. `remark`: what to say where no declared word was given."""
+    """Reason of a manual close. `remark`: a warning if no declared reason was given."""
 
     cause: Cause
     text: str
@@ -39,7 +38,10 @@ class Reason:
 
 
 def reason_of(written: str) -> Reason:
-    """`WORD`, or `WORD: text`; anything else is an operator's own judgement, with a remark that lists the words."""
+    """Parse `WORD` or `WORD: text`.
+
+    Any other text counts as `operator`, with a warning that lists the declared reasons.
+    """
     head, colon, rest = written.partition(":")
     word = _plain(head)
     if word in MEANINGS:
@@ -52,19 +54,19 @@ def reason_of(written: str) -> Reason:
 
 
 def too_narrow(cause: Cause, scope: str | None) -> str | None:
-    """What to say where the reason asks for more than the scope; None where it does not."""
+    """Warning if the reason calls for a wider scope; None if it does not."""
     if cause not in WHOLE_BOOK or scope in (None, "portfolio"):
         return None
     return f"{cause}: {MEANINGS[cause]}; only {scope} is closed, the rest of the account stays open"
 
 
 def _plain(head: str) -> str:
-    """`Exchange breach` and `exchange_breach` are the word too."""
+    """Normalise the spelling: `Exchange breach` and `exchange_breach` are the same reason."""
     return re.sub(r"[\s_]+", "-", head.strip().lower())
 
 
 def _near(word: str, *, whole: bool) -> str | None:
-    """The word that was probably meant: by what stands before a colon, else by how the text begins."""
+    """The closest declared reason: by the part before a colon, else by the beginning of the text."""
     begins = [word] if whole else [word, word.split("-", maxsplit=1)[0], "-".join(word.split("-")[:2])]
     for each in begins:
         near = get_close_matches(each, MEANINGS, 1, 0.75)

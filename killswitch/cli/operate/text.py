@@ -1,4 +1,4 @@
-"""What an operator command prints: what was waiting, result, and what is left."""
+"""Output of operator commands: pending commands, results, and unfinished work."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from killswitch.runner.status_blob import tick_time
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a person asks for. `wait` in seconds."""
+    """An operator command. `wait`: seconds."""
 
     kind: commands.HandKind
     scope: str | None
@@ -40,10 +40,13 @@ class Order:
     cause: Cause | None = None
     force: bool = False
     plan: SavedPlan | None = None
-    """What an `apply` is about."""
+    """The plan of an `apply`."""
 
     def event(self, store: Store | None) -> Event:
-        """Its event now, dated as ticks on `store` are; for a plan, one that it has not taken yet. SpentPlanError."""
+        """The event of the command, dated as ticks on `store` are.
+
+        SpentPlanError for a plan that was applied already.
+        """
         now = tick_time(store, SystemClock())
         if self.plan is not None and store is not None:
             return commands.apply_hand(store, self.plan, self.author, now)
@@ -51,19 +54,19 @@ class Order:
 
     @property
     def sends(self) -> bool:
-        """Whether it is there to send orders, so that somebody has to be armed."""
+        """Whether the command sends orders and needs an armed account."""
         return self.kind != "reset"
 
 
 def lock_of(order: Order, at: LockPaths | None) -> LockView | None:
-    """The lock file of a reset's scope as it stands; None for a close, and where no lock is written."""
+    """The lock file of the scope of a reset; None for a close, and where no lock is written."""
     if order.kind != "reset" or at is None:
         return None
     return next((lock for lock in locks_at(at.folder, None, datetime.now(UTC)) if lock.scope == order.scope), None)
 
 
 def is_lifting(order: Order, store: Store, at: LockPaths | None) -> bool:
-    """Whether the lock of a reset's scope still stands, with nothing under way that keeps it."""
+    """Whether the lock of the scope of a reset still exists and no close keeps it."""
     lock = lock_of(order, at)
     return lock is not None and lock.ordered and lock.has_own and not _closing_on(order.scope, store)
 
@@ -85,9 +88,11 @@ def _lock_words(lock: LockView, store: Store) -> str:
 
 
 def tell(order: Order, store: Store, answer: commands.Answer, at: LockPaths | None, event: Event | None = None) -> None:
-    """What came of the hand; exit 1 where it is not what was asked for. `at`: where locks are lifted, if they are.
+    """Print the result of the command; exit 1 if it did not do what it was asked.
 
-    `event`: the command as the store has it.
+    `at`: the lock paths, if locks are lifted.
+
+    `event`: the stored event of the command.
     """
     lock = lock_of(order, at)
     if not answer.decisions and not answer.notices and lock is None:
@@ -103,7 +108,7 @@ def tell(order: Order, store: Store, answer: commands.Answer, at: LockPaths | No
         raise click.ClickException(
             f"the close is incomplete, and the command waits for the rest ({event.id}): {who_goes_on(store)}"
         )
-    # A page that the command waited for an account is no failure once it does not wait any longer.
+    # A page about a wait for an account is no failure once the wait is over.
     refused = any(notice.severity == "page" and notice.kind != "warning" for notice in answer.notices)
     if refused or any(_failed(*each) for each in results):
         raise click.exceptions.Exit(1)
@@ -112,7 +117,7 @@ def tell(order: Order, store: Store, answer: commands.Answer, at: LockPaths | No
 def tell_results(
     answer: commands.Answer, store: Store, *, json: bool, lock: LockView | None = None, apart: bool = False
 ) -> list[tuple[Decision, Result]]:
-    """The decisions of an answer as they stand now, and what was said of them; `apart`: a line for each part of it."""
+    """Print the decisions and notices of an answer; `apart`: one line for each part of a notice."""
     results = [(decision, recorded_result(store, decision)) for decision in answer.decisions]
     if json:
         records = [{"decision": decision_record(decision), "result": result} for decision, result in results]
@@ -139,13 +144,13 @@ def _failed(decision: Decision, result: Result) -> bool:
 
 
 def other_runner(store: Store) -> RunnerState | None:
-    """The living runner on this store, unless it is this process."""
+    """The running runner on this store, unless it is this process."""
     state = runner_state(store.lease(), datetime.now(UTC))
     return state if state.liveness == "alive" and state.pid != os.getpid() else None
 
 
 def who_goes_on(store: Store) -> str:
-    """Who goes on with what is not finished."""
+    """Which process continues unfinished work."""
     runner = other_runner(store)
     if runner is None:
         return "no runner works on it: start `ksctl run --live` on this store"
@@ -153,20 +158,20 @@ def who_goes_on(store: Store) -> str:
 
 
 def tell_waiting(store: Store) -> None:
-    """Say what the tick of a hand will take up besides: closings of an earlier run, and hands that wait."""
+    """Print what the tick of the command processes as well: unfinished closes and pending commands."""
     for line in (*_unfinished(store), *_waiting(store)):
         mention(f"also processed here: {line}")
 
 
 def tell_unfinished(store: Store) -> None:
-    """Say what the end of a hand leaves behind."""
+    """Print the closes that are unfinished at the end of the command."""
     for line in _unfinished(store):
         mention(f"unfinished: {line}")
 
 
 @contextmanager
 def saying_what_is_left(store: Store) -> Iterator[None]:
-    """Where a person breaks it off: what is being closed, and whether anybody goes on with it."""
+    """On Ctrl-C, print unfinished work and which process continues it."""
     try:
         yield
     except KeyboardInterrupt:

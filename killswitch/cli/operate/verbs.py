@@ -1,4 +1,4 @@
-"""`ksctl close`, `apply` and `reset`: hands, taken by the runner at its next tick, or by one tick of our own."""
+"""`ksctl close`, `apply` and `reset`: operator commands, processed by the runner or by one tick here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _operator(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of every operator command. Where it acts comes to it as `place`, and `author` is somebody."""
+    """Add the options of every operator command, and pass `place` and the resolved `author`."""
 
     @wraps(command)
     def run(
@@ -33,14 +33,14 @@ def _operator(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed((
         options.store,
         click.option("--live", is_flag=True,
-                     help="Where no runner lives: act, on accounts whose document says execution: live."),
-        click.option("--author", type=options.WORDS, help="Who gives the order. Left out: the user of this session."),
+                     help="Without a running runner: act on accounts whose document says execution: live."),
+        click.option("--author", type=options.WORDS, help="Name of the operator. Default: the user of this session."),
         options.policies(required=False),
         options.read_timeout("15s"),
         options.lock_dir,
         options.lock_file,
         click.option("--wait", type=options.DURATION, default="30s", show_default=True,
-                     help="How long to wait for the runner to take it, and beyond its pace for a close."),
+                     help="How long to wait for the runner, and, after the pace of a close, for its end."),
         options.output,
     )):  # fmt: skip
         run = option(run)
@@ -50,45 +50,45 @@ def _operator(command: Callable[..., None]) -> Callable[..., None]:
 @options.verb("ksctl close --scope account/main --reason system-failure --store ks.sqlite --dry-run")
 @click.option("--reason", type=options.WORDS, required=True,
               help="Why: market, system-failure, exchange-breach, regulatory, counterparty, drill or operator, "
-                   "and, after a colon, what for. It decides how the close is carried out.")  # fmt: skip
+                   "and a text after a colon. It decides how the close is executed.")  # fmt: skip
 @click.option("--scope", type=options.WORDS, shell_complete=completion.scopes,
-              help="What: account/NAME, venue/NAME or portfolio. Left out: everything.")  # fmt: skip
+              help="account/NAME, venue/NAME or portfolio. Default: portfolio.")  # fmt: skip
 @click.option("--force", is_flag=True,
-              help="At market at once, and on last known positions what cannot be read (spot waits).")  # fmt: skip
+              help="Close at market at once; unreadable accounts by last known positions (spot waits).")  # fmt: skip
 @click.option(
     "--give-up",
     "decision",
     type=options.WORDS,
     metavar="DECISION",
-    help="End the close of this decision instead, named by its id or the beginning of it, on the accounts of --scope "
-    "or on all: what is left stays open.",
+    help="End the close of this decision instead, by its id or the beginning of it, on the accounts of --scope "
+    "or on all: remaining positions stay open.",
 )
-@click.option("--dry-run", is_flag=True, help="Show every order and cancel, and change nothing anywhere.")
+@click.option("--dry-run", is_flag=True, help="Show every order and cancel without any change.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path),
-              help="With --dry-run: save what is shown as a plan, for `ksctl apply`, in a new file.")  # fmt: skip
+              help="With --dry-run: save the plan in a new file, for `ksctl apply`.")  # fmt: skip
 @options.journal
 @_operator
 def close(
     place: Place, reason: str, scope: str | None, force: bool, decision: str | None, dry_run: bool,
     out: Path | None, live: bool, author: str, journal: str | None, wait: float, output: str,
 ) -> None:  # fmt: skip
-    """Close positions by hand, or give a close up.
+    """Close positions by an operator command, or give up a close.
 
-    A living runner takes it at its next tick. Where none lives, this command takes the lease, ticks and closes, which
-    needs --live. --policies is then needed too, unless the last runner's are still where they were. What can be seen is
-    closed at once; an account that cannot be read is closed on its first reading within ten minutes, by this command
-    until --wait is over, and by a runner.
+    A running runner processes the command at its next tick. Without one, this command takes the lease, ticks and
+    closes, which needs --live, and --policies unless the policy files of the last runner are still in place. Readable
+    accounts are closed at once; an unreadable account is closed at its first snapshot within ten minutes, by this
+    command until --wait ends, and by a runner.
 
-    --force sends market orders at once, without ladder or pace, and closes accounts that cannot be read on their last
-    known positions where the venue keeps an order from opening anything (swap and future). Spot, margin and equity
-    accounts are sold by what their reading shows, and wait for one. It arms nothing, and --live is still needed.
+    --force sends market orders at once, without ladder or pace, and closes unreadable accounts by their last known
+    positions if the venue prevents orders from opening a position (swap and future). Spot, margin and equity accounts
+    wait for a snapshot. It arms nothing, and --live is still required.
 
-    A full close goes on for as long as the venue shows a position. --give-up ends it: nothing more is sent for the
-    decision, and it ends as residual, with the author and the reason on record. Its stage stays latched, and its lock
-    stands. Where no runner lives, the first tick of the next run takes it. With the id of a command that waits (hand-…)
-    it ends the wait.
+    A full close continues while the venue shows a position. --give-up ends it: no further order is sent for the
+    decision, which ends as residual, with the author and the reason on record. Its stage stays latched, and its lock
+    stays. Without a runner, the first tick of the next run processes it. With the id of a pending command (hand-…) it
+    ends the wait.
 
-    --journal is the emergency way where the store's disk is full, read-only or gone, or the store is damaged.
+    --journal is for emergencies: the disk of the store is full, read-only or gone, or the store is damaged.
     """
     from killswitch.cli.operate import command_delivery as work
     from killswitch.cli.operate.reasons import reason_of, too_narrow
@@ -129,14 +129,14 @@ def close(
 @options.verb("ksctl apply trim.plan.json --store ks.sqlite")
 @click.argument("plan_at", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--max-age", type=options.DURATION, default="10m", show_default=True,
-              help="How old the plan may be when this command is given.")  # fmt: skip
+              help="Maximum age of the plan.")  # fmt: skip
 @_operator
 def apply(plan_at: Path, place: Place, max_age: float, live: bool, author: str, wait: float, output: str) -> None:
-    """Carry out the saved plan in FILE, exactly, or refuse and list everything that has changed.
+    """Apply the saved plan in FILE exactly, or refuse it and list every change.
 
-    FILE is from `ksctl plan --out` or `ksctl close --dry-run --out`. It is carried out once, and only while the
-    policies, every position and order of its scopes and the venues' rules are as it saw them. A living runner takes it
-    at its next tick; where none lives, this command takes the lease, ticks once and closes, which needs --live.
+    FILE comes from `ksctl plan --out` or `ksctl close --dry-run --out`. It is applied once, and only while the
+    policies, all positions and orders of its scopes, and the rules of the venues are unchanged. A running runner
+    processes it at its next tick; without one, this command takes the lease, ticks once and closes, which needs --live.
     """
     from killswitch.cli.live import plan_saving
     from killswitch.cli.operate import command_delivery as work
@@ -154,15 +154,15 @@ def apply(plan_at: Path, place: Place, max_age: float, live: bool, author: str, 
 
 @options.verb("ksctl reset account/main --reason 'seen, margin added' --store ks.sqlite")
 @click.argument("scope", type=options.WORDS, shell_complete=completion.scopes)
-@click.option("--reason", type=options.WORDS, required=True, help="Why, for the record.")
+@click.option("--reason", type=options.WORDS, required=True, help="The reason, for the record.")
 @_operator
 def reset(scope: str, place: Place, reason: str, live: bool, author: str, wait: float, output: str) -> None:
-    """Return SCOPE (as in account/main) to normal, by hand.
+    """Return SCOPE (such as account/main) to normal.
 
-    A reset ends the latch of every policy on the scope and lifts the scope's lock, whoever wrote it, as soon as
-    nothing is being closed for it; windows begin anew. SCOPE foreign is the lock that another program left. A living
-    runner takes it at its next tick; where none lives, this command takes the lease and ticks once, which needs
-    --live where a document says execution: live.
+    A reset ends the latch of every policy on the scope and lifts its lock, whichever program wrote it, once no close is
+    in progress for it; windows restart. SCOPE foreign is the lock of another program. A running runner processes the
+    command at its next tick; without one, this command takes the lease and ticks once, which needs --live if a document
+    says execution: live.
     """
     from killswitch.cli.operate import command_delivery as work
     from killswitch.cli.operate.text import Order

@@ -1,4 +1,4 @@
-"""`ksctl explain`: the page of a diagnostic code, or the chain behind a decision."""
+"""`ksctl explain`: the page of a diagnostic code, or the history of a decision."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _CODE = re.compile(r"KS\d+", re.IGNORECASE)
 @options.verb("ksctl explain KS2102", "ksctl explain 3f9a --store ks.sqlite")
 @click.argument("subject", metavar="CODE|DECISION", shell_complete=completion.codes)
 @click.option("--store", "store_at", metavar="FILE", envvar="KSCTL_STORE", show_envvar=True,
-              help="The runner's store; needed for a decision.")  # fmt: skip
+              help="The store of the runner; required for a decision.")  # fmt: skip
 @options.output
 def explain(subject: str, store_at: str | None, output: str) -> None:
     """Explain a diagnostic code (KS1203), or a decision by its id or the beginning of it.
 
-    A decision's chain: policy line, triggers, values, snapshot, orders, fills, and what the venue said at the end.
+    For a decision: policy line, triggers, values, snapshot, orders, fills, and the final state at the venue.
     """
     if _CODE.fullmatch(subject):
         _explain_code(subject.upper(), output)

@@ -1,4 +1,4 @@
-"""`ksctl explain DECISION`: the chain behind a decision, link by link."""
+"""`ksctl explain DECISION`: the history of a decision, step by step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from killswitch.render.formats import exact, instant, interval, money, numbered
 
 
 def chain_text(chain: Chain) -> str:
-    """The whole chain."""
+    """Render the whole history of the decision."""
     decision = chain.decision
     blocks = (
         f"Decision {decision.id}\n  {instant(decision.as_of)}  {headline(decision)}",
@@ -122,7 +122,7 @@ def _position(position: Position) -> tuple[str, ...]:
 
 
 def what_is_decided(decision: Decision, snapshot: Snapshot | None) -> str:
-    """The effects of a decision, before anything is done. `snapshot`: what it was decided on."""
+    """Text of the effects of a decision. `snapshot`: the snapshot that it is based on."""
     lines = [line for effect in listed(decision.effects) for line in effect_lines(effect, snapshot)]
     return "\n".join(("Decided", *lines)) if lines else "Decided\n  nothing to do"
 
@@ -209,7 +209,7 @@ def _lacking(missing: Missing) -> str:
 
 
 def _became(position: ClosedPosition) -> str:
-    """What went by other hands, and dust; empty where there is neither."""
+    """Changes by other parties, and dust; empty without any."""
     name = f"{position.symbol} {position.side} on {position.account}"
     words = []
     if position.others:
@@ -254,7 +254,7 @@ CHAIN_FORMAT = "killswitch.explanation/v1"
 
 
 class Chain(Struct, frozen=True):
-    """A decision with all that led to it and all that came of it. What was not kept is null."""
+    """A decision with its causes and results. Data that was not kept is null."""
 
     decision: Decision
     policy: PolicyText | None
@@ -263,7 +263,7 @@ class Chain(Struct, frozen=True):
 
 
 def chain_of(store: Store, id_prefix: str) -> Chain:
-    """The chain of the one decision whose id starts so. ClickException if there is none or several."""
+    """The history of the decision whose id starts with `id_prefix`. ClickException if none or several match."""
     stored = store.decision(id_prefix)
     if stored is None:
         raise click.ClickException(f"no decision id starts with {id_prefix}; `ksctl history` lists them")
@@ -273,6 +273,6 @@ def chain_of(store: Store, id_prefix: str) -> Chain:
 
 
 def chain_record(chain: Chain) -> dict[str, object]:
-    """The chain as one JSON object, format `killswitch.explanation/v1`."""
+    """The history as one JSON object, format `killswitch.explanation/v1`."""
     parts = {"policy": chain.policy, "snapshot": chain.snapshot, "result": chain.result}
     return {"format": CHAIN_FORMAT, "decision": decision_record(chain.decision), **parts}

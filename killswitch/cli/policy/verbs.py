@@ -1,4 +1,4 @@
-"""Verbs that only read policies: `validate`, `schema`, `graph`."""
+"""Verbs that read policies only: `validate`, `schema`, `graph`."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ paths_argument = click.argument("paths", metavar="PATH…", nargs=-1, required=T
 @options.output
 @click.pass_context
 def validate(context: click.Context, paths: tuple[Path, ...], strict: bool, variant: str | None, output: str) -> None:
-    """Check policies: every mistake of what can be read, in one pass.
+    """Check policies: all mistakes of readable documents in one pass.
 
-    PATH is a file or a folder; all of them together are one policy set. Every variant that they declare is checked,
-    whichever is selected.
+    PATH is a file or a folder; all of them form one policy set. All declared variants are checked, whichever is
+    selected.
     """
     loaded, policy_set, problems = _read(paths, variant)
     if output == "json":
@@ -46,10 +46,10 @@ def validate(context: click.Context, paths: tuple[Path, ...], strict: bool, vari
 def _read(
     paths: Sequence[Path], variant: str | None, *, accounts: bool = True
 ) -> tuple[Loaded, PolicySet | None, Sequence[Diagnostic]]:
-    """What the paths hold, what it compiles to (None where anything is wrong), and every problem.
+    """Load and compile the paths: documents, policy set (None if there is an error), and diagnostics.
 
-    `accounts`: also what of the accounts their venues do not have, because no runner could start with them; and of a
-    set that compiles, who would not be told of what from here.
+    `accounts`: also check accounts against their venues, and, if the set compiles, whether all recipients can be
+    notified.
     """
     from killswitch.accounts.validation import account_misfits
     from killswitch.graph.resolution.routes import unrouted_names
@@ -73,7 +73,7 @@ def _read(
 
 
 def _unchecked(loaded: Loaded) -> bool:
-    """Whether anything is written that could not be read, and so not be checked any further."""
+    """Whether parts of the documents are unreadable and therefore not checked further."""
     return loaded.lost or any(each.gaps.flawed(()) for each in loaded.faulty)
 
 
@@ -113,7 +113,7 @@ def _answer(loaded: Loaded, policy_set: PolicySet | None, problems: Sequence[Dia
 @click.argument("what", metavar="[KIND|signals|events|plan|all]", default="all", shell_complete=completion.schemas)
 @options.output
 def schema(what: str, output: str) -> None:
-    """Print the JSON Schema of a kind, of all kinds, of `ksctl run --events`, of a saved plan, or the signals."""
+    """Print the JSON Schema of one kind, all kinds, events or saved plans, or the signal catalogue."""
     if what == "signals":
         _show_signals(output)
         return
@@ -142,7 +142,7 @@ def schema(what: str, output: str) -> None:
 
 
 _SIGNAL = ("name", "type", "unit", "windowed", "level", "measures", "meaning", "partly_known", "unknown")
-"""What `schema signals` shows of each; how it is computed is no part of it."""
+"""Fields of a signal in `schema signals`."""
 
 
 def _show_signals(output: str) -> None:

@@ -1,4 +1,4 @@
-"""Checked accounts in words: the verdict, what was found, and the tables behind it."""
+"""Text of an account check: the verdict, the findings, and their tables."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from killswitch.ratelimit.worst_case import Reckoning
 from killswitch.render.formats import counted, money
 
 SHOWN = 40
-"""At most so many positions with something to say are shown; the others are in the JSON."""
+"""Maximum positions with remarks in the text; the JSON has all."""
 
 
 def check_text(check: Check) -> str:
-    """The whole check."""
+    """Render the whole check."""
     return "\n".join(_lines(check))
 
 
@@ -119,9 +119,9 @@ def _outlooks(account: AccountCheck) -> Iterator[str]:
 
 
 def _rows(outlooks: Sequence[Outlook]) -> Iterator[tuple[str, str, str, str, str]]:
-    """A row for each thing to say of a position; what is said of several alike, once and with all of them.
+    """One row per remark on a position; the same remark on several positions is one row.
 
-    Warnings about several come first, notes about several last.
+    Warnings about several positions come first, notes about several last.
     """
     alike: dict[_Said, list[Outlook]] = {}
     for outlook in outlooks:
@@ -174,7 +174,7 @@ def _reading(account: AccountCheck, check: Check) -> Iterator[str]:
 
 
 def _units(taken: float) -> str:
-    """What is more than nothing never reads as 0."""
+    """A number above zero is never shown as 0."""
     return f"{taken:,.0f}" if taken >= 1 else "less than 1"
 
 

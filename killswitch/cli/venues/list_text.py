@@ -1,4 +1,4 @@
-"""The venues that are supported, in words: a row each, or one in full."""
+"""Text of the supported venues: a table, or one venue in full."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _BY = {"account": "", "symbol": " a symbol", "address": " an address"}
 
 
 WIDTHS = {"limits of orders": 140, "whole book": 100}
-"""Columns of the terminal from which on the table has this one; without it, its capability is among the others."""
+"""Minimum terminal width for these columns."""
 
 
 def in_short(listings: Sequence[VenueListing], others: Sequence[str] = ()) -> str:
-    """A table with a row for each venue, and how to read it. `others`: families that reach more than they list."""
+    """A table with one row per venue, and its legend. `others`: families that reach more venues than they list."""
     rows = [_row(each) for each in listings]
     rows += [{"adapter": each, "exchange": f"any other exchange of {each}", "markets": "as it has"} for each in others]
     within = room()
@@ -88,17 +88,17 @@ def _costs(listing: VenueListing, name: str) -> Iterator[str]:
 
 
 def capability_table(capabilities: Sequence[Capability]) -> str:
-    """What the switch can do there, and what must be known about it."""
+    """Capabilities of a venue, with notes."""
     return table(("capability", "can", ""), [(each.name, each.can, each.note) for each in capabilities])
 
 
 def named(capabilities: Sequence[Capability], can: str) -> str:
-    """The names of those that are so; `-` for none."""
+    """Names of the capabilities with this value; `-` without any."""
     return ", ".join(each.name for each in capabilities if each.can == can) or "-"
 
 
 def limits(listing: VenueListing) -> str:
-    """Those that an order counts against, in one line; `none known` without any."""
+    """Limits that orders count against, in one line; `none known` without any."""
     counted = {cost.limit for cost in listing.traits.costs if cost.call in ("submit", "submit_batch")}
     told = [f"{each.name} {limit(each)}" for each in listing.traits.limits if each.name in counted]
     return "; ".join(told) or "none known"
@@ -111,7 +111,7 @@ def limit(each: RateLimit) -> str:
 
 
 def dead_man(listing: VenueListing, *, in_words: bool = False) -> str:
-    """What one timer covers; `none` without one."""
+    """Scope of a dead-man timer; `none` without one."""
     rule = listing.traits.dead_man
     if rule is None:
         return "none"
@@ -133,7 +133,7 @@ def _time(seconds: float) -> str:
 
 
 def as_json(listings: Sequence[VenueListing], absent: Sequence[Absent]) -> str:
-    """Everything, for programs."""
+    """All data as JSON."""
     answer = {
         "format": "killswitch.venues/v1",
         "venues": listings,

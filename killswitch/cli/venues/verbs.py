@@ -1,4 +1,4 @@
-"""`ksctl venues`: what is supported, and whether an account can be trusted."""
+"""`ksctl venues`: supported venues and account checks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def venues() -> None:
-    """What is supported, and whether an account can be trusted."""
+    """Supported venues and account checks."""
 
 
 @options.verb("ksctl venues list", "ksctl venues list kraken", group=venues, name="list")
@@ -29,7 +29,7 @@ def venues() -> None:
 def list_(venue: str | None, output: str) -> int:
     """List the venues that are supported by name, or show one of them in full.
 
-    The paper venue is not among them: it is what its terms say. Nothing is asked of any venue.
+    The paper venue is not listed: its terms define it. Sends no request to a venue.
     """
     from killswitch.accounts.plug_ins import families
     from killswitch.cli.venues.list_text import as_json, in_full, in_short
@@ -50,9 +50,9 @@ def list_(venue: str | None, output: str) -> int:
 @click.argument("accounts", metavar="[ACCOUNT]…", nargs=-1, shell_complete=completion.accounts)
 @options.policies(required=True)
 @click.option("--interval", type=options.DURATION, default="1s", show_default=True,
-              help="The time between two ticks that readings are held against.")  # fmt: skip
+              help="Tick interval that the polling cost is compared with.")  # fmt: skip
 @click.option("--within", type=options.DURATION, default="1m", show_default=True,
-              help="How long closing everything may take by the venue's limits.")  # fmt: skip
+              help="Maximum time of a full close within the limits of the venue.")  # fmt: skip
 @options.variant
 @options.read_timeout("30s")
 @click.option("--strict", is_flag=True, help="Exit 3 when there are warnings.")
@@ -61,13 +61,12 @@ def check(
     accounts: tuple[str, ...], policies_at: tuple[Path, ...], interval: float, within: float, variant: str | None,
     read_timeout: float, strict: bool, output: str,
 ) -> int:  # fmt: skip
-    """Check accounts before trusting them: every Account document, or those named. Changes nothing, anywhere.
+    """Check accounts before you trust them: every Account document, or those named. Changes nothing, anywhere.
 
-    Of each account: whether it can be reached and read, the clocks, what its key may do, its modes, what the switch
-    could and could not do there, which positions could not be closed as they are, and whether the venue's limits allow
-    the readings and the policies' worst case in time.
+    For each account: connection and snapshot, clocks, key rights, modes, capabilities, positions that cannot be closed
+    as they are, and whether the limits of the venue allow polling and the worst case of the policies in time.
 
-    Exits 1 if an account fails, and a key that may withdraw fails unless its document says allow_withdrawal_keys: true.
+    Exits 1 if an account fails; a key that may withdraw fails unless its document says allow_withdrawal_keys: true.
     """
     from killswitch.cli.session import written
     from killswitch.cli.venues.check_text import check_text
@@ -88,7 +87,7 @@ def check(
 
 
 def chosen_accounts(found: Written, names: Sequence[str]) -> tuple[AccountDocument, ...]:
-    """The Account documents of these names, all without any; ClickException for a name that none has, and for none."""
+    """The Account documents of these names, or all; ClickException for an unknown name, and if there are none."""
     known = {each.metadata.name: each for each in found.accounts}
     if not known:
         raise click.ClickException(
