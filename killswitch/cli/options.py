@@ -11,36 +11,49 @@ from typing import Any
 import click
 
 
-class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only; older ones cannot be subscripted
-    """A duration as in policies (`1s`, `250ms`, `1m30s`), in seconds."""
+class Parsed(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only; older ones cannot be subscripted
+    """A parameter type by a function, whose ValueError becomes a usage error."""
 
-    name = "duration"
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parse = parse
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        from killswitch.policy.schema.scalars import duration
-
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
-            return duration(value) / 1_000_000
+            return self._parse(value) if isinstance(value, str) else value
         except ValueError as error:
-            unit = f"; write {value}s" if str(value).strip().isdigit() else ""
-            return self.fail(f"{error}{unit}", param, ctx)
+            return self.fail(str(error), param, ctx)
 
 
-class Words(click.ParamType):  # type: ignore[type-arg]  # as above
-    """A text for the record: not blank, and valid UTF-8."""
+def _duration(text: str) -> float:
+    from killswitch.policy.schema.scalars import duration
 
-    name = "text"
+    try:
+        return duration(text) / 1_000_000
+    except ValueError as error:
+        unit = f"; write {text}s" if text.strip().isdigit() else ""
+        raise ValueError(f"{error}{unit}") from error
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        try:
-            str(value).encode()
-        except UnicodeEncodeError:
-            return self.fail("the text is not UTF-8", param, ctx)
-        from killswitch.model.legible import one_line
 
-        return one_line(str(value)) if str(value).strip() else self.fail("the text is empty", param, ctx)
+def _words(text: str) -> str:
+    from killswitch.model.legible import one_line
+
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the text is not UTF-8") from None
+    if not text.strip():
+        raise ValueError("the text is empty")
+    return one_line(text)
+
+
+def _size(text: str) -> int:
+    found = re.fullmatch(r"([0-9]{1,15})\s*(|[KMGT]i?B)", text.strip())
+    if found is None or (not found[2] and int(found[1])):
+        raise ValueError(f"{text!r} is not a size; write 256MiB or 1GB")
+    power = "KMGT".index(found[2][0]) + 1 if found[2] else 0
+    factor: int = (1024 if "i" in found[2] else 1000) ** power
+    return int(found[1]) * factor
 
 
 class UntouchedPath(click.Path):
@@ -49,20 +62,6 @@ class UntouchedPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Convert without access to the file system."""
         return Path(value)
-
-
-class Size(click.ParamType):  # type: ignore[type-arg]  # as above
-    """An amount of memory or disk (`256MiB`, `1GB`, `0`), in bytes."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        found = re.fullmatch(r"([0-9]{1,15})\s*(|[KMGT]i?B)", str(value).strip())
-        if found is None or (not found[2] and int(found[1])):
-            return self.fail(f"{value!r} is not a size; write 256MiB or 1GB", param, ctx)
-        power = "KMGT".index(found[2][0]) + 1 if found[2] else 0
-        factor: int = (1024 if "i" in found[2] else 1000) ** power
-        return int(found[1]) * factor
 
 
 class Verb(click.Command):
@@ -102,9 +101,12 @@ def file_errors(what: str) -> Iterator[None]:
         raise click.ClickException(f"{what}: {error.strerror or error}") from error
 
 
-DURATION = Duration()
-SIZE = Size()
-WORDS = Words()
+DURATION = Parsed("duration", _duration)
+"""A duration as in policies (`1s`, `250ms`, `1m30s`), in seconds."""
+SIZE = Parsed("size", _size)
+"""An amount of memory or disk (`256MiB`, `1GB`, `0`), in bytes."""
+WORDS = Parsed("text", _words)
+"""A text for the record: not blank, and valid UTF-8."""
 
 store = click.option("--store", "store_at", metavar="FILE", required=True, envvar="KSCTL_STORE", show_envvar=True,
                      help="The store of the runner.")  # fmt: skip

@@ -7,11 +7,15 @@ import re
 import sys
 from collections.abc import Sequence
 from shutil import get_terminal_size
-from typing import Final, TextIO
+from time import monotonic
+from typing import TYPE_CHECKING, Final, TextIO
 
 import click
 
 from killswitch.render import layout
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
 
 _ALARMS: Final = re.compile(
     r"(?P<red>^Error:|\berror(?= KS\d)|\bfailed {2}|\bFAILED\b|\bNOT RUNNING\b|\bNOT TAKEN\b|\bLOCKED \w+|\bLOST\b"
@@ -84,3 +88,26 @@ def as_json(record: object) -> str:
     import msgspec
 
     return msgspec.json.Encoder(decimal_format="string").encode(record).decode()
+
+
+class ProgressLines:
+    """Print a line at most once per interval, the first one after the first interval."""
+
+    def __init__(self, every: float) -> None:
+        self._every = every
+        self._next = monotonic() + every
+
+    def say(self, line: str) -> None:
+        if (now := monotonic()) >= self._next:
+            self._next = now + self._every
+            mention(line)
+
+
+def progress_bars(done: ProgressColumn) -> Progress:
+    """Progress bars that disappear at the end. `done`: the column that shows the completed part."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    what = TextColumn("{task.description}", markup=False)
+    columns = (BarColumn(bar_width=24), done, TimeRemainingColumn(), what)
+    return Progress(*columns, console=Console(file=sys.stderr), transient=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from killswitch.cli.terminal import table
 from killswitch.incident.notify.message import reading
 from killswitch.incident.record.close_causes import alike, by_hand, intended
+from killswitch.incident.record.filters import percent
 from killswitch.incident.record.timeline import cancel_lines, resting_orders
 from killswitch.model.effects import Cancels, Effect, Lock, Orders, kind_of, of_kind
 from killswitch.model.legible import one_line
@@ -52,11 +53,6 @@ def _headline(decision: Decision) -> str:
     return f"level {decision.level} {decision.stage}: {where}"
 
 
-def share(of_the_loss: str | None) -> str:
-    """One side's share of a loss."""
-    return "unknown" if of_the_loss is None else f"{float(of_the_loss):.1%}"
-
-
 def decision_lines(decision: Decision, written: Written | None = None) -> list[str]:
     """A decision with its reasons and orders, one line each. `written`: the thresholds of its policies."""
     lines = [f"{instant(decision.as_of)}  {headline(decision)}"]
@@ -73,7 +69,7 @@ def reason_lines(decision: Decision, written: Written) -> list[str]:
     lines = [f"{each.name}: {reading(decision, each, written)}" for each in decision.triggers]
     found = decision.attribution
     if found is not None and found.window:
-        shares = f"long {share(found.long_share)}, short {share(found.short_share)}"
+        shares = f"long {percent(found.long_share)}, short {percent(found.short_share)}"
         lines.append(f"the loss is {found.source}: {shares}, over {found.window}")
     return lines
 

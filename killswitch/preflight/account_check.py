@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Final, Literal
@@ -21,7 +21,7 @@ from killswitch.planning.closability import Outlook, outlooks
 from killswitch.planning.orders.slices import DERIVATIVES
 from killswitch.planning.scopes.compiled_policy import scopes_of
 from killswitch.policy.schema.account import AccountDocument, venue_of
-from killswitch.preflight.findings import Around, Finding, found, mode_of, skew_of
+from killswitch.preflight.findings import Around, Asked, Finding, found, mode_of, skew_of
 from killswitch.preflight.inspection import Looked
 from killswitch.preflight.worst_cases import Reckoned, identities, worst_cases
 from killswitch.ratelimit.read_cost import Reader, ReadingCost, Refresh, reading_costs
@@ -93,15 +93,6 @@ def encode_check(check: Check) -> str:
     return msgjson.format(_ENCODER.encode(check), indent=2).decode()
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Requirements: the polling interval, and the seconds that a full close may take."""
-
-    interval: float
-    within: float
-    now: datetime
-
-
 def judged(
     looked: Looked,
     reading: Sequence[ReadingCost],
@@ -121,8 +112,7 @@ def judged(
     if looked.denied is not None:
         told, reading, closing = (), (), None
     findings = of_run + found(
-        looked, known, views, reading, closing,
-        interval=asked.interval, within=asked.within, now=asked.now, around=around,
+        looked, known, views, reading, closing, asked, around
     )  # fmt: skip
     return AccountCheck(
         account=looked.name,

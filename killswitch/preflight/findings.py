@@ -43,6 +43,14 @@ class Finding(Struct, frozen=True):
     way_out: str = ""
 
 
+class Asked(Struct, frozen=True):
+    """Requirements: the polling interval, and the seconds that a full close may take."""
+
+    interval: float
+    within: float
+    now: datetime
+
+
 class Around(Struct, frozen=True):
     """Context of the account in the documents.
 
@@ -61,10 +69,7 @@ def found(
     views: Sequence[Outlook] | None,
     costs: Sequence[ReadingCost],
     closing: Reckoned | None,
-    *,
-    interval: float,
-    within: float,
-    now: datetime,
+    asked: Asked,
     around: Around,
 ) -> tuple[Finding, ...]:
     """All findings in reading order. `known`: the snapshot, if it is sound.
@@ -77,14 +82,14 @@ def found(
     # If the venue is down, the notes repeat the cause for each request.
     notes = looked.inspection.notes if looked.inspection is not None and not down else ()
     return (
-        *_reached(looked, now),
+        *_reached(looked, asked.now),
         *_clock(looked),
-        *_rights(looked, now),
+        *_rights(looked, asked.now),
         *_modes(looked, known),
         *_around(looked, around),
         *_positions(known, views),
-        *_reading(looked, costs, interval),
-        *_closing(known, closing, within),
+        *_reading(looked, costs, asked.interval),
+        *_closing(known, closing, asked.within),
         *(Finding("note", "venue", note) for note in notes),
     )
 

@@ -55,6 +55,6 @@ def test_other_words_count_as_an_operators_with_the_words_listed(written: str, m
 
 def test_a_breach_of_the_venue_deserves_more_than_one_account() -> None:
     """A scope that leaves something open there is remarked, not refused."""
-    assert "what else is there stays open" in (too_narrow("exchange-breach", "account/main") or "")
+    assert "the rest of the account stays open" in (too_narrow("exchange-breach", "account/main") or "")
     assert too_narrow("exchange-breach", None) is None
     assert too_narrow("market", "account/main") is None

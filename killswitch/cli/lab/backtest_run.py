@@ -12,8 +12,7 @@ from types import FrameType
 
 from killswitch.accounts.plug_ins import make_adapter
 from killswitch.cli.lab.backtest_books import Books
-from killswitch.cli.lab.progress import Lines, bars
-from killswitch.cli.terminal import mention, room
+from killswitch.cli.terminal import ProgressLines, mention, progress_bars, room
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.backtest import Rule
 from killswitch.lab.backtest import backtest as rehearse
@@ -159,11 +158,11 @@ def _progress(books: int, rules: int, markets: int, *, quiet: bool) -> Iterator[
         yield lambda _: None
     elif room(sys.stderr) is None:
         mention(f"running {what}")
-        lines = Lines(PLAIN_EVERY)
+        lines = ProgressLines(PLAIN_EVERY)
         yield lambda news: lines.say(f"{int(news.done)} of {news.total} runs: {news.what}")
     else:
         from rich.progress import MofNCompleteColumn
 
-        with bars(MofNCompleteColumn()) as bar:
+        with progress_bars(MofNCompleteColumn()) as bar:
             task = bar.add_task(what, total=books * rules)
             yield lambda news: bar.update(task, completed=news.done, description=news.what)

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from killswitch.cli import EXIT_FAILED, completion, options
-from killswitch.cli.lab.progress import Lines, bars
-from killswitch.cli.terminal import mention, room, show, show_json, table
+from killswitch.cli.terminal import ProgressLines, mention, progress_bars, room, show, show_json, table
 from killswitch.render.formats import counted, instant
 
 if TYPE_CHECKING:
@@ -24,23 +23,16 @@ if TYPE_CHECKING:
     from killswitch.model.inspection import BarHistory
 
 
-class Instant(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only; older ones cannot be subscripted
-    """An ISO 8601 date or time, UTC unless it names a zone, as milliseconds since the epoch."""
-
-    name = "instant"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        try:
-            found = datetime.fromisoformat(str(value))
-        except ValueError:
-            return self.fail(f"{value!r} is not a date: write 2021-05-19 or 2021-05-19T12:00:00Z", param, ctx)
-        aware = found if found.tzinfo is not None else found.replace(tzinfo=UTC)
-        return int(aware.timestamp() * 1000)
+def _milliseconds(text: str) -> int:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a date: write 2021-05-19 or 2021-05-19T12:00:00Z") from None
+    return int((found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-INSTANT = Instant()
+INSTANT = options.Parsed("instant", _milliseconds)
+"""An ISO 8601 date or time, UTC unless it names a zone, as milliseconds since the epoch."""
 LINE_EVERY = 30.0
 """Seconds between two progress lines."""
 
@@ -163,7 +155,7 @@ def _progress(job: _Job) -> Iterator[tuple[Callable[[str, int], None], Callable[
     """(report the progress of a symbol, print a warning): bars on a terminal, otherwise periodic lines, on stderr."""
     whole = job.ends - job.begins
     if room(sys.stderr) is None:
-        lines = Lines(LINE_EVERY)
+        lines = ProgressLines(LINE_EVERY)
 
         def say(symbol: str, at: int) -> None:
             done = max(0, min(at, job.ends) - job.begins)
@@ -173,7 +165,7 @@ def _progress(job: _Job) -> Iterator[tuple[Callable[[str, int], None], Callable[
         return
     from rich.progress import TaskProgressColumn
 
-    with bars(TaskProgressColumn()) as bar:
+    with progress_bars(TaskProgressColumn()) as bar:
         tasks = {symbol: bar.add_task(symbol, total=whole, start=False) for symbol in job.symbols}
 
         def move(symbol: str, at: int) -> None:
@@ -201,13 +193,10 @@ def _text(job: _Job, done: Sequence[Fetched]) -> str:
 
 def _short(each: Fetched) -> Iterator[str]:
     if each.before:
-        yield f"the venue has no data for the first {_bars(each.before)} from --from on"
+        yield f"the venue has no data for the first {counted(each.before, 'bar')} from --from on"
     if each.after:
-        yield f"the venue has no data for the last {_bars(each.after)} before --to; a repeated fetch asks again"
-
-
-def _bars(count: int) -> str:
-    return "bar" if count == 1 else f"{count:,} bars"
+        bars = counted(each.after, "bar")
+        yield f"the venue has no data for the last {bars} before --to; a repeated fetch asks again"
 
 
 def _left_out(each: Fetched) -> Iterator[str]:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import EXIT_FAILED, EXIT_PENDING
-from killswitch.cli.options import output, policies, read_timeout, variant, verb
-from killswitch.cli.terminal import show
+from killswitch.cli.options import file_errors, output, policies, read_timeout, variant, verb
+from killswitch.cli.terminal import mention, show
 
 if TYPE_CHECKING:
     from killswitch.accounts.opening import Written
     from killswitch.model.store import Store
     from killswitch.operations.preview import Preview
+    from killswitch.planning.operator.plan_file import SavedPlan
 
 
 @verb("ksctl plan --policies policies --store ks.sqlite", "ksctl plan --policies policies --out trim.plan.json")
@@ -47,7 +48,6 @@ def plan(
     --out saves the orders, cancels and locks of stages that would fire, with the positions and orders that the
     decisions are based on. Without any, no file is written.
     """
-    from killswitch.cli.live import plan_saving
     from killswitch.cli.live.plan_text import plan_text
     from killswitch.cli.session import opened_store, written
     from killswitch.operations.preview import encode_preview, of_policies, saved
@@ -56,7 +56,7 @@ def plan(
         raise click.UsageError("--snapshot has its own history: leave out --store")
     if recording is not None and out is not None:
         raise click.UsageError("--out saves a plan of the live venues, not of a recording: leave out --snapshot")
-    plan_saving.require_new(out)
+    require_new_file(out)
     found = written(policies_at, variant)
     if recording is not None:
         shown = _of_recording(found, recording)
@@ -68,7 +68,7 @@ def plan(
     else:
         show(plan_text(shown))
     if out is not None:
-        plan_saving.save(saved(shown, of_policies(shown)), out)
+        save_plan(saved(shown, of_policies(shown)), out)
     if shown.unreadable:
         return EXIT_FAILED
     return EXIT_PENDING if detailed_exitcode and shown.pending else 0
@@ -100,3 +100,33 @@ def _of_venues(found: Written, store: Store | None, patience: float) -> Preview:
     interpreter, memory = from_store(found.policies, store)
     armed = frozenset(name for name, account in accounts.items() if account.armed)
     return preview(found.policies, snapshot, interpreter, memory, armed)
+
+
+def require_new_file(out: Path | None) -> None:
+    """Refuse a file that already exists, before any account is read: an old plan must not pass for the new one."""
+    if out is not None and out.exists():
+        raise click.ClickException(f"{out} already exists: remove it, or name another file")
+
+
+def save_plan(plan: SavedPlan | None, out: Path) -> None:
+    """Write the plan, or report on stderr that there is none."""
+    if plan is None:
+        mention(f"nothing to apply: {out} was not written")
+        return
+    from killswitch.planning.operator.plan_file import encode_plan
+
+    with file_errors(str(out)), out.open("xb") as file:
+        file.write(encode_plan(plan))
+    apply = f"ksctl apply {out} --store STORE --live"
+    mention(f"saved plan {plan.short} in {out}: `{apply}` applies it")
+
+
+def read_plan(path: Path) -> SavedPlan:
+    """Read a saved plan; refuse a file that is not a plan or was altered."""
+    from killswitch.planning.operator.plan_file import PlanFileError, decode_plan
+
+    try:
+        with file_errors(str(path)):
+            return decode_plan(path.read_bytes())
+    except PlanFileError as error:
+        raise click.ClickException(f"{path}: {error}") from error

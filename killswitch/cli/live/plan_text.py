@@ -61,19 +61,16 @@ def _decision(decision: Decision, shown: Preview) -> Iterator[str]:
     if decision.kind == "reset":
         yield f"RESET {decision.scope} ({decision.policy}) from level {decision.previous_level}: {decision.reason}"
         return
-    if decision.is_suspicion:
-        yield from _suspicion(decision, shown)
-        return
-    by_itself = "hedge" if decision.kind == "hedge" else "close by hand"
-    what = f"{decision.stage}, level {decision.previous_level} → {decision.level}" if decision.stage else by_itself
-    observing = "" if decision.mode == "enforce" else " (observe: recorded, never executed)"
-    yield f"WOULD FIRE {decision.policy} on {decision.scope}: {what}{observing}"
-    yield from (f"  because {line}" for line in reason_lines(decision, as_written(shown.policies)))
-    yield from (f"  {each}" for each in _closes(decision, shown))
+    yield _title(decision)
+    if not decision.is_suspicion:
+        yield from (f"  because {line}" for line in reason_lines(decision, as_written(shown.policies)))
+        yield from (f"  {each}" for each in _closes(decision, shown))
     if decision.reason:
         yield f"  note: {decision.reason}"
-    for effect in decision.effects:
+    for effect in () if decision.is_withdrawal else decision.effects:
         yield from effect_lines(effect, shown.snapshot)
+    if decision.is_suspicion:
+        return
     if decision.stage is not None and of_kind(decision.effects, Orders) is None:
         yield "  no order of its own" + _covered(decision, shown)
     if decision.unwinding is not None:
@@ -83,14 +80,15 @@ def _decision(decision: Decision, shown: Preview) -> Iterator[str]:
         yield f"     →  {_book(decision.book.after)}"
 
 
-def _suspicion(decision: Decision, shown: Preview) -> Iterator[str]:
+def _title(decision: Decision) -> str:
     observing = "" if decision.mode == "enforce" else " (observe: recorded, never executed)"
-    what = "WOULD WITHDRAW THE LOCK" if decision.is_withdrawal else "WOULD LOCK"
-    yield f"{what} ON SUSPICION {decision.policy} on {decision.scope}: {decision.stage} does not fire{observing}"
-    if decision.reason:
-        yield f"  note: {decision.reason}"
-    for effect in () if decision.is_withdrawal else decision.effects:
-        yield from effect_lines(effect, shown.snapshot)
+    where = f"{decision.policy} on {decision.scope}"
+    if decision.is_suspicion:
+        what = "WOULD WITHDRAW THE LOCK" if decision.is_withdrawal else "WOULD LOCK"
+        return f"{what} ON SUSPICION {where}: {decision.stage} does not fire{observing}"
+    by_itself = "hedge" if decision.kind == "hedge" else "close by hand"
+    what = f"{decision.stage}, level {decision.previous_level} → {decision.level}" if decision.stage else by_itself
+    return f"WOULD FIRE {where}: {what}{observing}"
 
 
 def _closes(decision: Decision, shown: Preview) -> Iterator[str]:

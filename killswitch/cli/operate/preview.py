@@ -9,7 +9,7 @@ import click
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.opening import open_accounts, read_once
-from killswitch.cli.live import plan_saving
+from killswitch.cli.live.plan import require_new_file, save_plan
 from killswitch.cli.live.plan_text import manner
 from killswitch.cli.operate.command_delivery import Place, require_closable
 from killswitch.cli.operate.text import Order
@@ -32,7 +32,7 @@ def preview_close(order: Order, place: Place, out: Path | None) -> None:
 
     `out`: file for the plan, which `ksctl apply` reads.
     """
-    plan_saving.require_new(out)
+    require_new_file(out)
     with store_if_any(place.store_at) as store:
         view = None if store is None else standing_of(store, datetime.now(UTC), 0).view
         found = place.written(view)
@@ -51,7 +51,7 @@ def preview_close(order: Order, place: Place, out: Path | None) -> None:
         mention(text)
     _tell(closes[0], accounts, shown, as_json=order.json)
     if out is not None:
-        plan_saving.save(saved(shown, closes), out)
+        save_plan(saved(shown, closes), out)
 
 
 def _tell(decision: Decision, accounts: dict[str, ArmedAccount], shown: Preview, *, as_json: bool) -> None:

@@ -138,11 +138,11 @@ def apply(plan_at: Path, place: Place, max_age: float, live: bool, author: str, 
     policies, all positions and orders of its scopes, and the rules of the venues are unchanged. A running runner
     processes it at its next tick; without one, this command takes the lease, ticks once and closes, which needs --live.
     """
-    from killswitch.cli.live import plan_saving
+    from killswitch.cli.live.plan import read_plan
     from killswitch.cli.operate import command_delivery as work
     from killswitch.cli.operate.text import Order
 
-    plan = plan_saving.read(plan_at)
+    plan = read_plan(plan_at)
     age = (work.tick_time_of(place.store_at) - plan.as_of).total_seconds()
     if age > max_age:
         raise click.ClickException(

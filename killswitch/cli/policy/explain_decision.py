@@ -6,9 +6,10 @@ import click
 from msgspec import Struct
 
 from killswitch.cli.terminal import table
-from killswitch.cli.wording import effect_lines, headline, share
+from killswitch.cli.wording import effect_lines, headline
 from killswitch.incident.record.close_causes import text_of
 from killswitch.incident.record.closed_positions import ClosedPosition
+from killswitch.incident.record.filters import percent
 from killswitch.incident.record.order_lines import Bound
 from killswitch.incident.record.results import OrderLine, Result, kept_snapshot, recorded_result
 from killswitch.incident.record.source_places import PolicyText, WrittenAt, places_of
@@ -88,7 +89,7 @@ def _attribution(chain: Chain) -> str:
     found = chain.decision.attribution
     if found is None or not found.window:
         return ""
-    shares = f"long {share(found.long_share)}, short {share(found.short_share)} over {found.window}"
+    shares = f"long {percent(found.long_share)}, short {percent(found.short_share)} over {found.window}"
     why = f" ({found.reason})" if found.reason else ""
     return f"Who lost\n  {found.source}: {shares}{why}"
 

@@ -109,7 +109,8 @@ def _checked(
 ) -> Check:
     from datetime import UTC, datetime
 
-    from killswitch.preflight.account_check import Asked, check_all
+    from killswitch.preflight.account_check import check_all
+    from killswitch.preflight.findings import Asked
     from killswitch.preflight.inspection import look_at
     from killswitch.runner import process
     from killswitch.runner.clock import SystemClock

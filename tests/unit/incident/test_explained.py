@@ -64,8 +64,8 @@ def test_a_sum_that_is_not_known_names_the_orders_that_lack() -> None:
     )
     assert "  abandoned: the status of an order was never confirmed, see above" in found
     assert "  realised unknown before fees, fees unknown" in found
-    assert "  realised -44.00 as far as known, without order 2" in found
-    assert "  fees 1.00 as far as known, without order 2" in found
+    assert "  realised -44.00 known, without order 2" in found
+    assert "  fees 1.00 known, without order 2" in found
 
 
 def test_a_close_by_hand_says_its_declared_reason() -> None:

@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from killswitch.accounts import plug_ins as families_module
+from killswitch.cli import terminal
 from killswitch.cli.lab import market as market_module
-from killswitch.cli.lab import progress
 from killswitch.cli.lab.backtest import backtest
 from killswitch.cli.lab.market import market
 from killswitch.lab import fetching
@@ -164,7 +164,7 @@ def test_a_defect_of_an_adapter_is_told_by_its_symbol(history: Recorded, tmp_pat
     ("arguments", "why"),
     [
         (("swapex", "X", "--from", "2021-01-01", "--to", "2020-01-01"), "--from must be before --to"),
-        (("swapex", "X", "--from", "yesterday"), "is no date: write 2021-05-19"),
+        (("swapex", "X", "--from", "yesterday"), "is not a date: write 2021-05-19"),
         (("swapex", "X", "--from", "2021-01-01", "--timeframe", "1M"), "is no timeframe: write 1m, 5m"),
         (("swapex", "A/B", "A:B", "--from", "2021-01-01"), "would share one file"),
         (("otherex", "X", "--from", "2021-01-01"), "no venue is called otherex"),
@@ -198,7 +198,7 @@ def test_where_nobody_looks_a_line_is_said_now_and_then(
 ) -> None:
     """At 12, 24, 36 … 84 s: at 36 and at 72, which are thirty seconds or more apart. A tenth of 100 s is 10%."""
     seconds = iter(range(0, 85, 12))
-    monkeypatch.setattr(progress, "monotonic", lambda: float(next(seconds)))
+    monkeypatch.setattr(terminal, "monotonic", lambda: float(next(seconds)))
     job = market_module._Job("swapex", ("X",), 0, 100_000, "1m", tmp_path, None)
     with market_module._progress(job) as (say, _):
         for at in range(10_000, 80_000, 10_000):

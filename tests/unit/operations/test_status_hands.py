@@ -135,15 +135,15 @@ def held_up(outcome_of_order: str, text: str | None = None) -> Result:
     [
         (
             "resting at the venue", None, "left: 10 AAPL long: the venue holds the order and has not filled it",
-            "what rests is filled when trading goes on; to take it back, cancel it there",
+            "a resting order fills when trading resumes; cancel it at the venue to withdraw it",
         ),
         (
             "accepted by the venue", None, "left: 10 AAPL long: the venue holds the order and has not filled it",
-            "what rests is filled when trading goes on; to take it back, cancel it there",
+            "a resting order fills when trading resumes; cancel it at the venue to withdraw it",
         ),
         (
             "rejected: market_closed", "Alpaca: 403 40310000: trading halt on AAPL",
-            "left: 10 AAPL long: the venue takes no orders for it now: the market is closed, or trading in it is "
+            "left: 10 AAPL long: the venue accepts no orders for it now: the market is closed or trading is "
             "halted (Alpaca: 403 40310000: trading halt on AAPL)",
             "rejected orders are sent again when trading resumes, while a runner is alive",
         ),

@@ -30,11 +30,11 @@ STREAMS = (
 )
 STREAMS_TEXT = """\
 Streams
-  main   last heard 2024-01-01T00:09:57Z, 3s ago
+  main   last message 2024-01-01T00:09:57Z, 3s ago
   new    opening, no message received yet
-  quiet  STALE, last heard 2024-01-01T00:08:00Z, 2m ago
+  quiet  STALE, last message 2024-01-01T00:08:00Z, 2m ago
   flaky  LOST: the venue closed the connection with code 1006 and did not say\
- why that was; last heard 2024-01-01T00:09:00Z, 1m ago
+ why that was; last message 2024-01-01T00:09:00Z, 1m ago
   old    GIVEN UP: no listen key is given to this key; no message received yet"""
 
 TIMERS = (
@@ -51,7 +51,7 @@ Dead-man timers
   main  armed until 2024-01-01T00:10:50Z, in 50s, refreshed 2024-01-01T00:09:50Z, 10s ago (by net)
   b     armed until 2024-01-01T00:10:05Z, in 5s, refreshed 2024-01-01T00:09:00Z, 1m ago; it could not be\
  refreshed: no answer (by net)
-  gone  armed until 2024-01-01T00:08:00Z, 2m ago, WHICH IS OVER, refreshed 2024-01-01T00:07:00Z, 3m ago (by net)
+  gone  armed until 2024-01-01T00:08:00Z, 2m ago, EXPIRED, refreshed 2024-01-01T00:07:00Z, 3m ago (by net)
   off   OFF: it would cancel the protective orders of BTC/USDT:USDT (by net)
   lost  UNKNOWN whether it runs, until 2024-01-01T00:11:00Z, in 1m at\
  the latest; it could not be started: no answer within 10 s (by net)"""

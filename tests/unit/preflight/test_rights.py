@@ -111,8 +111,8 @@ def test_a_key_that_may_withdraw_is_refused_before_anything_else(desk: Desk) -> 
     written = (desk.folder / "policies" / "main.yaml").read_text(encoding="utf-8").splitlines()[3]
     column = written.index('{"apiKey"') + 1
     assert refused.stderr.splitlines()[-1] == (
-        f"Error: {desk.folder}/policies/main.yaml:4:{column}: account main: its key may withdraw: whoever gets hold of "
-        "it takes the money; create one without that right, or set allow_withdrawal_keys: true in the Account document"
+        f"Error: {desk.folder}/policies/main.yaml:4:{column}: account main: its key may withdraw: anyone who "
+        "obtains it can take the funds; create one without that right, or set allow_withdrawal_keys: true in the Account document"
     )
     assert "KEY-main" not in refused.output
     assert not (desk.folder / "store.sqlite").exists()
@@ -158,16 +158,16 @@ def test_a_key_that_nothing_acts_with_or_that_is_allowed_is_not_asked_for(
             VenueDownError("connection refused"),
             (
                 "warning",
-                "what the key of account main may do could not be read at the start (connection refused): look with "
-                "`ksctl venues check main` that it may not withdraw",
+                "the rights of the key of account main could not be read at the start (connection refused): check "
+                "with `ksctl venues check main` that it may not withdraw",
             ),
         ),
         (
             None,
             (
                 "warning",
-                "what the key of account main may do could not be read at the start (no answer within 0.2 s): look "
-                "with `ksctl venues check main` that it may not withdraw",
+                "the rights of the key of account main could not be read at the start (no answer within 0.2 s): "
+                "check with `ksctl venues check main` that it may not withdraw",
             ),
         ),
         (

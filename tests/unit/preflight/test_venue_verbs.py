@@ -175,7 +175,9 @@ def test_a_key_that_may_withdraw_is_refused(desk: Desk) -> None:
     desk.add(Inspected(SOUND, able))
     refused = desk.check()
     assert refused.return_value == 1
-    assert "failed   key: it may withdraw: anyone who obtains it can take the funds; make one without" in refused.stdout
+    assert (
+        "failed   key: it may withdraw: anyone who obtains it can take the funds; create one without" in refused.stdout
+    )
     desk._documents.pop()
     desk.add(Inspected(SOUND, able), allow_withdrawal_keys=True)
     assert desk.check("--strict").return_value == 0
@@ -229,8 +231,8 @@ def test_the_skew_of_the_reading_stands_in_for_that_of_an_inspection(desk: Desk)
     account = desk.checked()
     assert findings(account, "failed") == []
     assert [it for it in findings(account, "warning") if it.startswith("clock")] == [
-        "clock: the venue's clock is 7,000 ms behind this one: it took these requests all the same; others refuse what "
-        "is signed so far from their time, and ages and hours are off by as much"
+        "clock: the venue's clock is 7,000 ms behind this one: the venue accepted these "
+        "requests; others reject them, and ages and trading hours are off by the same time"
     ]
 
 
@@ -240,8 +242,8 @@ def test_clocks_far_apart_are_a_failure_where_nothing_could_be_read(desk: Desk) 
     desk.add(ScriptedVenue(worlds.account(None, None, quality="down", reason="no", health=health)))
     assert findings(desk.checked(), "failed") == [
         "venue: it is down: no",
-        "clock: the venue's clock is 7,000 ms behind this one: venues refuse signed requests that are so far from "
-        "their time, usually 5 s",
+        "clock: the venue's clock is 7,000 ms behind this one: venues reject signed requests this far from "
+        "their time, usually from 5 s",
     ]
 
 
@@ -383,7 +385,7 @@ def test_accounts_that_are_not_asked_share_the_limit_all_the_same(desk: Desk) ->
     desk.add(Inspected(SOUND, traits=WEIGHING))
     desk.add(Inspected(book("1100", "second", position_mode="one_way"), traits=WEIGHING, account="second"))
     account = desk.checked("main", "--interval", "3s")
-    assert any("5 s is the least" in each for each in findings(account, "warning"))
+    assert any("5 s is the minimum" in each for each in findings(account, "warning"))
     assert account["reading"][0]["accounts"] == 2
     assert any("which 2 accounts share" in each for each in findings(account, "warning"))
 
@@ -580,7 +582,7 @@ def test_the_list_has_a_row_for_each_venue() -> None:
     assert [line.split()[:2] for line in lines[1:3]] == [["made-up", "spotex"], ["made-up", "swapex"]]
     assert "swap, future  5      no          symbol    orders 60/2 s a symbol " in lines[2]
     assert lines[2].split()[-3:] == ["flows", "close", "book"]
-    assert "Everywhere: equity." in lines
+    assert "Supported everywhere: equity." in lines
     assert "the venues of zzz are not there: ModuleNotFoundError: No module named 'ccxt'" in done.stderr
 
 
@@ -601,7 +603,7 @@ Tried against its documents
 
 Batches of 5
 No request that closes a whole book
-Dead-man timer: one for each symbol, 5s to 5m; goes off at most 10 times a day; \
+Dead-man timer: one for each symbol, 5s to 5m; triggers at most 10 times a day; \
 whether it cancels stops is unknown; to be disarmed before maintenance
 Client order ids: plain, up to 36
 

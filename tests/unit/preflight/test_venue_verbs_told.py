@@ -68,8 +68,8 @@ def test_a_refused_key_is_one_finding_with_one_way_out(desk: Desk, adapter: Insp
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("  failed")]
     assert line == (
         "  failed   key: the venue rejects it (wrong secret, revoked, wrong address or system): -2015 Invalid API-key; "
-        "compare it with what the document's credentials point to, character by character; else make a new key for "
-        "this very system of the venue and put it there"
+        "compare it with the value that the document's credentials point to, character by character; or create a new "
+        "key for this system of the venue and store it there"
     )
     for absent in ("withdraw", "What the switch can do", "Closing", "Reading at", "venue:", "down; "):
         assert absent not in done.stdout, absent
@@ -105,7 +105,7 @@ def test_too_many_requests_is_told_once_with_its_own_way_out(desk: Desk) -> None
     desk.add(Inspected(why, why))
     out = desk.check().stdout
     assert out.count("it wants no requests for 7 s") == 1
-    assert "for 7 s; wait so long, see what else asks from this address" in out
+    assert "for 7 s; wait that long, check what else sends requests from this address" in out
     assert "look at the address, the credentials" not in out
 
 
@@ -265,7 +265,7 @@ def test_each_reason_brings_its_own_advice(desk: Desk) -> None:
         ("the venue says nothing of USDT, the account's currency", {}, "name a currency that the account holds"),
         ("no field 'totalWalletBalance'", {"endpoint": "http://127.0.0.1:1"},
          "it does not look like swapex: check the endpoint"),
-        ("position BTC/USDT:USDT: no contracts", {}, "leave the account at execution: observe until it is"),
+        ("position BTC/USDT:USDT: no contracts", {}, "keep the account at execution: observe until it can"),
     ],
 )  # fmt: skip
 def test_an_answer_without_sense_is_told_with_what_mends_it(
