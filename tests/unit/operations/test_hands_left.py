@@ -221,8 +221,8 @@ def test_a_runner_that_ends_before_it_takes_a_hand_does_not_keep_it_waiting(site
     if live:
         assert ended in told.stderr
         assert "continuing from here" in told.stderr
-        assert "not every account can be read: trying again" in told.stderr
-        assert "not all of it is closed, and the command waits for the rest (hand-" in told.stderr
+        assert "some accounts cannot be read: retrying" in told.stderr
+        assert "the close is incomplete, and the command waits for the rest (hand-" in told.stderr
     else:
         assert told.exit_code == 1
         assert "the command waits, and the next tick of any runner on this store processes it" in told.stderr

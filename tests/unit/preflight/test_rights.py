@@ -112,7 +112,8 @@ def test_a_key_that_may_withdraw_is_refused_before_anything_else(desk: Desk) -> 
     column = written.index('{"apiKey"') + 1
     assert refused.stderr.splitlines()[-1] == (
         f"Error: {desk.folder}/policies/main.yaml:4:{column}: account main: its key may withdraw: anyone who "
-        "obtains it can take the funds; create one without that right, or set allow_withdrawal_keys: true in the Account document"
+        "obtains it can take the funds; create one without that right, or set allow_withdrawal_keys: true in the "
+        "Account document"
     )
     assert "KEY-main" not in refused.output
     assert not (desk.folder / "store.sqlite").exists()
