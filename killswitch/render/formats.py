@@ -63,7 +63,7 @@ def counted(number: int, noun: str) -> str:
 
 
 _RANGES = 6
-"""So many numbers and ranges are told."""
+"""Maximum numbers and ranges that are listed."""
 
 
 def numbered(numbers: Sequence[int]) -> str:

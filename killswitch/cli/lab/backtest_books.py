@@ -87,7 +87,7 @@ def _sources(wanted: Wanted) -> Iterator[tuple[str, Source]]:
     for folder in (inner for given in wanted.markets for inner in market_folders(given)):
         other = folders.setdefault(folder.resolve().name, folder)
         if other.resolve() != folder.resolve():
-            raise BarsError(f"{folder}: {other} has the same name, and results could not be told apart; rename one")
+            raise BarsError(f"{folder}: {other} has the same name, and results would be ambiguous; rename one")
     yield from ((name, partial(panel_of, folder)) for name, folder in folders.items())
 
 
