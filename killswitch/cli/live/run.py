@@ -104,8 +104,7 @@ def run(
         keep_short()
         told.why = process.run(_until_stopped(runner, ticks))
     mention(f"stopped after {counted(terminal.ticks, 'tick')}; {terminal.last_words()}")
-    left = store.trouble
-    for words in (*runner.left_behind, *(() if left is None else (left,))):
+    for words in filter(None, (*runner.left_behind, store.trouble)):
         mention(words)
     if any(account.armed for account in accounts.values()):
         mention("the lock files become stale now, which bots read as locked, until a runner is alive again")
