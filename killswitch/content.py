@@ -1,4 +1,4 @@
-"""Where the ready content is: in a wheel it is package data, in a source tree it stands beside the package."""
+"""Location of the shipped policies and runbooks: package data, or folders of the source tree."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 def policies_folder() -> Path:
-    """The folder of the shipped policy sets, one folder each. FileNotFoundError if the installation lacks it."""
+    """Folder of the shipped policy sets, one folder each. FileNotFoundError if the installation lacks it."""
     return _content("policies")
 
 
 def runbooks_folder() -> Path:
-    """The folder of the shipped runbook and report templates. FileNotFoundError if the installation lacks it."""
+    """Folder of the shipped runbook and report templates. FileNotFoundError if the installation lacks it."""
     return _content("runbooks")
 
 

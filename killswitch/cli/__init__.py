@@ -1,7 +1,7 @@
-"""`ksctl`: one module per verb group, imported only when its verb is called.
+"""`ksctl`: one module per verb group, imported when its verb runs.
 
-Exit codes, for every verb: 0 fine, 1 failed, 2 changes or actions pending (only with --detailed-exitcode),
-3 warnings under --strict, 64 wrong usage.
+Exit codes of every verb: 0 success, 1 failure, 2 changes or actions pending (with --detailed-exitcode), 3 warnings
+(with --strict), 64 wrong usage.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "validate": ("policy.verbs", "validate", "Check policies: every mistake in one pass."),
     "schema": ("policy.verbs", "schema", "Print the JSON Schemas of the documents, or the signal catalogue."),
     "graph": ("policy.verbs", "graph", "Print the compiled decision graph as Mermaid or DOT."),
-    "explain": ("policy.explain", "explain", "Explain a diagnostic code, or the chain behind a decision."),
+    "explain": ("policy.explain", "explain", "Explain a diagnostic code, or a decision."),
     "plan": ("live.plan", "plan", "Show what the policies would do right now. Changes nothing."),
-    "apply": ("operate.verbs", "apply", "Carry out a saved plan exactly, or say what has changed."),
+    "apply": ("operate.verbs", "apply", "Apply a saved plan exactly, or list what has changed."),
     "run": ("live.run", "run", "Evaluate the policies at an interval, and act where armed."),
-    "status": ("live.status", "status", "Show stages, locks and closings as they are."),
+    "status": ("live.status", "status", "Show stages, locks and closes."),
     "history": ("live.status", "history", "List past decisions and their results."),
     "report": ("live.report", "report", "Report an incident: what happened, why, and what to do next."),
-    "reset": ("operate.verbs", "reset", "Return a scope to normal, by hand."),
-    "close": ("operate.verbs", "close", "Close positions by hand."),
+    "reset": ("operate.verbs", "reset", "Return a scope to normal."),
+    "close": ("operate.verbs", "close", "Close positions by an operator command."),
     "backtest": (
         "lab.backtest",
         "backtest",
         "Show what the policies would have done in a crash, and the alternatives.",
     ),
     "replay": ("lab.replay", "replay", "Run the policies over a recording."),
-    "venues": ("venues.verbs", "venues", "List what is supported, and check accounts before trusting them."),
-    "notify": ("live.notify", "notify", "Try the notification routes before it matters."),
+    "venues": ("venues.verbs", "venues", "List supported venues, and check accounts before you trust them."),
+    "notify": ("live.notify", "notify", "Test the notification routes."),
     "snapshot": ("live.snapshot", "snapshot", "Read one account once, in the public format. Changes nothing."),
     "market": ("lab.market", "market", "Fetch bars for backtests from a venue's public history."),
     "paper": ("lab.paper", "paper", "Serve a paper venue on loopback."),
-    "demo": ("lab.demo", "demo", "Run the main job through a crash on the paper venue."),
+    "demo": ("lab.demo", "demo", "Run the policies through a crash on the paper venue."),
 }
 
 
 class LazyGroup(click.Group):
-    """A group that knows its verbs' names and help without importing them."""
+    """A click group that lists its verbs and their help without importing them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -63,7 +63,7 @@ class LazyGroup(click.Group):
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Verbs with their help, none of them imported; options as click does."""
+        """Complete verbs with their help without importing them; click completes the options."""
         from click.shell_completion import CompletionItem
 
         if incomplete.startswith("-"):
@@ -73,7 +73,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with the verb that was probably meant."""
+        """Resolve a verb, and suggest the closest one for a misspelled verb."""
         if args and args[0] not in VERBS and not args[0].startswith("-"):
             from difflib import get_close_matches
 
@@ -88,7 +88,10 @@ class LazyGroup(click.Group):
 
 
 def print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
-    """`--version` looks the number up only when asked: the look-up costs a tenth of start-up."""
+    """Print the version.
+
+    The package metadata is read only for `--version`, because that takes a tenth of the start-up time.
+    """
     if not wanted or ctx.resilient_parsing:
         return
     from importlib.metadata import version
@@ -97,24 +100,43 @@ def print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> 
     ctx.exit()
 
 
+def choose_color(context: click.Context, _param: click.Parameter, choice: str) -> None:
+    """Apply `--color` to all output of this process."""
+    from killswitch.cli.terminal import choose_color
+
+    context.color = choose_color(choice)
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--version", is_flag=True, callback=print_version, expose_value=False, is_eager=True,
               help="Show the version and exit.")  # fmt: skip
+@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True,
+              callback=choose_color, expose_value=False,
+              help="Color alarms and reports: auto on a terminal, unless NO_COLOR is set. JSON is never colored."
+              )  # fmt: skip
 def ksctl() -> None:
     """Stop a trading book that goes wrong."""
 
 
 def main() -> None:
-    """Run `ksctl`, with the one exit table: click's own 2 for wrong usage becomes 64."""
+    """Run `ksctl` and map click's exit code 2 for wrong usage to 64."""
     try:
         status = ksctl.main(standalone_mode=False)
-    except click.UsageError as error:
-        error.show()
-        sys.exit(EXIT_USAGE)
     except click.ClickException as error:
-        error.show()
-        sys.exit(EXIT_FAILED)
+        _refuse(error)
+        sys.exit(EXIT_USAGE if isinstance(error, click.UsageError) else EXIT_FAILED)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(130)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _refuse(error: click.ClickException) -> None:
+    """Print a click error within the width of the terminal."""
+    from io import StringIO
+
+    from killswitch.cli.terminal import mention
+
+    words = StringIO()
+    error.show(words)
+    mention(words.getvalue().rstrip("\n"))

@@ -1,7 +1,7 @@
-"""The console of a verb that acts: its two streams, and the signals that end it.
+"""Console of a verb that acts: non-blocking output streams and signal handlers.
 
-Everything that writes to `sys.stdout` or `sys.stderr` goes this way: the verb, click, log lines of libraries, warnings,
-tracebacks, and OpenTelemetry's console exporters.
+All output to `sys.stdout` and `sys.stderr` goes through them: the verb, click, log lines of libraries, warnings,
+tracebacks, and the console exporters of OpenTelemetry.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from typing import TYPE_CHECKING, Final, TextIO
 
 import click
 
+from killswitch.cli.terminal import mention
 from killswitch.telemetry.background_writer import LAST_WORDS, BackgroundWriter
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 MOST_BYTES = 8 << 20
-"""Bytes that wait at most for somebody who does not read."""
+"""Maximum bytes of pending output."""
 
 
 class _Bytes(io.RawIOBase):
-    """Where click writes what is encoded already."""
+    """Binary side of a stream, which click writes encoded text to."""
 
     def __init__(self, writer: BackgroundWriter) -> None:
         self._writer = writer
@@ -44,12 +45,12 @@ class _Bytes(io.RawIOBase):
 
 
 class BackgroundStream(io.TextIOBase):
-    """A text stream that never waits and never fails. A line goes on its way when it ends, or at `flush`."""
+    """A text stream that never blocks and never fails; it passes on a line at its end or at `flush`."""
 
     errors = "backslashreplace"
 
     def __init__(self, stream: TextIO, writer: BackgroundWriter) -> None:
-        """`stream`: what it stands for, on a descriptor of the system."""
+        """`stream`: the stream that this one replaces, on a file descriptor."""
         self.buffer = _Bytes(writer)
         self._stream = stream
         self._lock = Lock()
@@ -87,10 +88,10 @@ _writers: list[BackgroundWriter] = []
 
 
 def write_in_background(last_words: float = LAST_WORDS) -> None:
-    """From here on to the end of the process, `sys.stdout` and `sys.stderr` never wait. A second call does nothing.
+    """Make `sys.stdout` and `sys.stderr` non-blocking until the process ends; a second call does nothing.
 
-    `last_words`: seconds that the end of the process waits for what is still to be written. A stream that is none of
-    the system's is left as it is. What both lead to the same place is written in order.
+    `last_words`: seconds that the end of the process waits for pending output. A stream without a file descriptor is
+    unchanged. Output of both streams to one destination keeps its order.
     """
     if _writers:
         return
@@ -113,7 +114,7 @@ def write_in_background(last_words: float = LAST_WORDS) -> None:
 
 
 def console_problem() -> str | None:
-    """Why lines of this process are late or lost; None while they are written."""
+    """Why output of this process is late or lost; None while it is written."""
     return "; ".join(dict.fromkeys(each.problem for each in _writers if each.problem is not None)) or None
 
 
@@ -123,37 +124,32 @@ def _close(patience: float) -> None:
 
 
 def mention_journaled(line: str) -> None:
-    """Say a journal entry that is in memory only: where stderr is kept, it is on record."""
-    mention(f"journal, in memory only: {line}")
-
-
-def mention(words: str) -> None:
-    """Say something on stderr that the run does not depend on."""
-    click.echo(words, err=True)
+    """Print a journal entry that exists in memory only, so that a kept stderr records it."""
+    click.echo(f"journal, in memory only: {line}", err=True)
 
 
 ENDING: Final = ("SIGTERM", "SIGINT", "SIGQUIT")
-"""The step under way ends, the lease is given back, exit 0."""
+"""Signals that finish the current step, release the lease and exit 0."""
 OUTLIVED: Final[Mapping[str, str]] = {
-    "SIGHUP": "a terminal that closes ends nothing here",
-    "SIGUSR1": "it means nothing here",
-    "SIGUSR2": "it means nothing here",
+    "SIGHUP": "a closed terminal does not stop the run",
+    "SIGUSR1": "the signal is ignored",
+    "SIGUSR2": "the signal is ignored",
 }
-"""Without a handler each of them would end the process at once, and leave positions open without a word."""
+"""Signals that would kill the process without a handler, and leave positions open silently."""
 
 
 def end_well(hear: Callable[[str], None]) -> None:
-    """Call `hear` with the name of a signal that ends a run. In a running event loop."""
+    """Call `hear` with the name of a signal that stops a run. Needs a running event loop."""
     _at(ENDING, hear)
 
 
 def outlive() -> None:
-    """Go on over signals that are not meant for this program, and say so. In a running event loop."""
+    """Ignore signals that are not meant for this program, with a message. Needs a running event loop."""
     _at(OUTLIVED, _mention)
 
 
 def _mention(name: str) -> None:
-    click.echo(f"{name}: {OUTLIVED[name]}; this goes on, SIGTERM ends it", err=True)
+    mention(f"{name}: {OUTLIVED[name]}; the run continues, SIGTERM stops it")
 
 
 def _at(names: Mapping[str, str] | tuple[str, ...], hear: Callable[[str], None]) -> None:

@@ -1,111 +1,146 @@
-"""Options that several live verbs share, so that they are named and explained the same everywhere."""
+"""Options that several verbs share, with one name and one help text."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 
-class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only; older ones cannot be subscripted
-    """A time as policies write it (`1s`, `250ms`, `1m30s`), in seconds."""
+class Parsed(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only; older ones cannot be subscripted
+    """A parameter type by a function, whose ValueError becomes a usage error."""
 
-    name = "duration"
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parse = parse
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        from killswitch.policy.schema.scalars import duration
-
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
-            return duration(value) / 1_000_000
+            return self._parse(value) if isinstance(value, str) else value
         except ValueError as error:
-            unit = f"; write {value}s" if str(value).strip().isdigit() else ""
-            return self.fail(f"{error}{unit}", param, ctx)
+            return self.fail(str(error), param, ctx)
 
 
-class Words(click.ParamType):  # type: ignore[type-arg]  # as above
-    """A text for the record: not blank, and of characters that can be written down."""
+def _duration(text: str) -> float:
+    from killswitch.policy.schema.scalars import duration
 
-    name = "text"
+    try:
+        return duration(text) / 1_000_000
+    except ValueError as error:
+        unit = f"; write {text}s" if text.strip().isdigit() else ""
+        raise ValueError(f"{error}{unit}") from error
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        try:
-            str(value).encode()
-        except UnicodeEncodeError:
-            return self.fail("this is no UTF-8 text", param, ctx)
-        from killswitch.model.legible import one_line
 
-        return one_line(str(value)) if str(value).strip() else self.fail("this is empty: say it in words", param, ctx)
+def _words(text: str) -> str:
+    from killswitch.model.legible import one_line
+
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the text is not UTF-8") from None
+    if not text.strip():
+        raise ValueError("the text is empty")
+    return one_line(text)
+
+
+def _size(text: str) -> int:
+    found = re.fullmatch(r"([0-9]{1,15})\s*(|[KMGT]i?B)", text.strip())
+    if found is None or (not found[2] and int(found[1])):
+        raise ValueError(f"{text!r} is not a size; write 256MiB or 1GB")
+    power = "KMGT".index(found[2][0]) + 1 if found[2] else 0
+    factor: int = (1024 if "i" in found[2] else 1000) ** power
+    return int(found[1]) * factor
 
 
 class UntouchedPath(click.Path):
-    """A path that the command line only takes down: on a dead mount, looking at it would not come to an end."""
+    """A path that the command line does not check: access to a dead mount would hang."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """No file is looked at here."""
+        """Convert without access to the file system."""
         return Path(value)
 
 
-class Size(click.ParamType):  # type: ignore[type-arg]  # as above
-    """An amount of memory or disk (`256MiB`, `1GB`, `0`), in bytes."""
+class Verb(click.Command):
+    """A command that prints every exception of Killswitch as one line and exits 1."""
 
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        found = re.fullmatch(r"([0-9]{1,15})\s*(|[KMGT]i?B)", str(value).strip())
-        if found is None or (not found[2] and int(found[1])):
-            return self.fail(f"{value!r} is no size; write it as 256MiB or 1GB", param, ctx)
-        power = "KMGT".index(found[2][0]) + 1 if found[2] else 0
-        factor: int = (1024 if "i" in found[2] else 1000) ** power
-        return int(found[1]) * factor
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if not type(error).__module__.startswith("killswitch."):
+                raise
+            raise click.ClickException(str(error)) from error
 
 
-def example(*commands: str) -> str:
-    """The end of a verb's help: commands that can be copied."""
-    return "\b\n" + "\n".join([f"Example{'s' if len(commands) > 1 else ''}:", *(f"  {each}" for each in commands)])
+def verb(
+    *examples: str, group: click.Group | None = None, name: str | None = None
+) -> Callable[[Callable[..., Any]], Verb]:
+    """Make a function a verb, with copyable example commands at the end of its help."""
+    title = "Examples:" if len(examples) > 1 else "Example:"
+    epilog = "\n".join(("\b", title, *(f"  {each}" for each in examples)))
+
+    def decorate(function: Callable[..., Any]) -> Verb:
+        made = click.command(name, cls=Verb, epilog=epilog)(function)
+        if group is not None:
+            group.add_command(made)
+        return made
+
+    return decorate
 
 
-DURATION = Duration()
-SIZE = Size()
-WORDS = Words()
+@contextmanager
+def file_errors(what: str) -> Iterator[None]:
+    """Turn an OSError into a one-line error that begins with `what`."""
+    try:
+        yield
+    except OSError as error:
+        raise click.ClickException(f"{what}: {error.strerror or error}") from error
+
+
+DURATION = Parsed("duration", _duration)
+"""A duration as in policies (`1s`, `250ms`, `1m30s`), in seconds."""
+SIZE = Parsed("size", _size)
+"""An amount of memory or disk (`256MiB`, `1GB`, `0`), in bytes."""
+WORDS = Parsed("text", _words)
+"""A text for the record: not blank, and valid UTF-8."""
 
 store = click.option("--store", "store_at", metavar="FILE", required=True, envvar="KSCTL_STORE", show_envvar=True,
-                     help="The runner's store.")  # fmt: skip
+                     help="The store of the runner.")  # fmt: skip
 output = click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 journal = click.option(
     "--journal", metavar="memory|PATH",
-    help="For an emergency, where the store cannot be written or read: act on a copy of it in memory, which nothing "
-    "outlives, or in the new file PATH, which is the store from then on.",
+    help="For an emergency, if the store cannot be written or read: act on a copy in memory, which is lost at the "
+    "end, or in the new file PATH, which is the store from then on.",
 )  # fmt: skip
 lock_dir = click.option("--lock-dir", type=UntouchedPath(file_okay=False),
-                        help="Folder of the lock files, one a scope. Left out: STORE.locks.")  # fmt: skip
+                        help="Folder of the lock files, one per scope. Default: STORE.locks.")  # fmt: skip
 lock_file = click.option("--lock-file", type=UntouchedPath(dir_okay=False),
-                         help="One file for all scopes, for v6 readers. Left out: none.")  # fmt: skip
+                         help="One file for all scopes, for v6 readers. Default: none.")  # fmt: skip
 
 
 def read_timeout(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`--read-timeout`. A runner has read the rules of all markets before; a command that begins with nothing has not.
+    """`--read-timeout`. The first request of a command also loads the rules of all markets.
 
-    Where other accounts wait to be closed meanwhile, it is shorter than where somebody only looks.
+    Operator commands have a shorter default, because other accounts wait for their close.
     """
     return click.option(
         "--read-timeout", type=DURATION, default=default, show_default=True,
-        help="How long a venue may take before it counts as down. The first answer holds the rules of all its markets.",
+        help="Time after which a venue counts as down. The first response includes the rules of all markets.",
     )  # fmt: skip
 
 
 variant = click.option(
     "--variant", metavar="NAME",
-    help="Select this variant in every policy that declares it. Left out: what the files select.",
+    help="Select this variant in every policy that declares it. Default: the selection of the files.",
 )  # fmt: skip
 
 
 def policies(*, required: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`--policies`, which may be given more than once."""
+    """`--policies`, which is repeatable."""
     return click.option(
         "--policies", "policies_at", type=UntouchedPath(), multiple=True, required=required,
         envvar="KSCTL_POLICIES", show_envvar=True,

@@ -1,4 +1,4 @@
-"""What the live verbs begin with: policies, accounts and a store, with every refusal in words and exit 1."""
+"""Start of live verbs: policies, accounts, locks and the store."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from killswitch.cli.terminal import show
+from killswitch.render.formats import counted
+
 if TYPE_CHECKING:
     from killswitch.accounts.arming import ArmedAccount
     from killswitch.accounts.opening import Written
@@ -19,33 +22,30 @@ if TYPE_CHECKING:
 
 
 _READ = 1_000
-"""As many of the newest decisions and notices as a start reads at the most."""
-
-
-@contextmanager
-def friendly() -> Iterator[None]:
-    """Turn what a person can do something about into one line and exit 1, instead of a traceback."""
-    from killswitch.accounts.credentials import CredentialError
-    from killswitch.accounts.opening import NoAccountsError
-    from killswitch.accounts.plug_ins import AdapterError
-    from killswitch.gate.changes import LockError
-    from killswitch.runner.lease import LeaseLostError, LeaseRefusedError
-    from killswitch.store.errors import StoreError
-
-    try:
-        yield
-    except (
-        AdapterError, CredentialError, LeaseLostError, LeaseRefusedError, LockError, NoAccountsError, StoreError,
-    ) as error:  # fmt: skip
-        raise click.ClickException(str(error)) from error
+"""Maximum decisions and notices that a start reads."""
 
 
 @contextmanager
 def opened_store(store_at: str, *, read_only: bool) -> Iterator[SqlStore]:
-    """The store, closed again at the end. Read-only opening changes no byte of it."""
+    """Open the store and close it at the end. Read-only access changes no byte of it."""
     from killswitch.store.sqlite import open_store
 
     with _closed_again(open_store(store_at, read_only=read_only)) as store:
+        yield store
+
+
+@contextmanager
+def store_if_any(store_at: str) -> Iterator[SqlStore | None]:
+    """Open the store read-only; None if there is none."""
+    from killswitch.store.errors import StoreMissingError
+    from killswitch.store.sqlite import open_store
+
+    try:
+        store = open_store(store_at, read_only=True)
+    except StoreMissingError:
+        yield None
+        return
+    with _closed_again(store):
         yield store
 
 
@@ -64,9 +64,9 @@ def _closed_again(store: SqlStore) -> Iterator[SqlStore]:
 
 @contextmanager
 def acting_store(store_at: str, journal: str | None, locks: LockPaths) -> Iterator[SqlStore]:
-    """The store of whoever acts: at `store_at`; with `--journal`, a copy of it elsewhere, said loudly.
+    """The store of a process that acts: at `store_at`, or with `--journal` a copy elsewhere, with a warning.
 
-    StoreError as usual; one that cannot be read is begun anew elsewhere. A runner that lives is never acted beside.
+    StoreError as usual; an unreadable store is replaced by an empty one elsewhere. ClickException if a runner is alive.
     """
     from killswitch.model.store import DamagedMemoryError
     from killswitch.store.errors import StoreError, StoreMissingError
@@ -77,12 +77,12 @@ def acting_store(store_at: str, journal: str | None, locks: LockPaths) -> Iterat
             yield store
         return
     if journal != "memory" and Path(journal).exists():
-        raise click.ClickException(f"{journal} is there already: go on with `--store {journal}`, or name another file")
+        raise click.ClickException(f"{journal} already exists: continue with `--store {journal}`, or name another file")
     try:
         with opened_store(store_at, read_only=True) as before:
             _require_nobody(before.lease())
             _require_readable(before)
-        known = "it knows what STORE knew"
+        known = "it is a copy of STORE"
         if journal == "memory":
             store = open_in_memory(store_at)
         else:
@@ -91,16 +91,16 @@ def acting_store(store_at: str, journal: str | None, locks: LockPaths) -> Iterat
     except StoreMissingError:
         raise
     except (StoreError, DamagedMemoryError) as error:
-        click.echo(f"{store_at}: {error}", err=True)
-        known = "STORE cannot be read, so it knows of no earlier close, latch or runner: see that no runner lives"
+        show(f"{store_at}: {error}", err=True)
+        known = "STORE cannot be read, so earlier closes, latches and runners are unknown: make sure that none is alive"
         store = open_empty_in_memory() if journal == "memory" else open_store(journal)
-    click.echo(_loud(journal, store_at, locks, known), err=True)
+    show(_loud(journal, store_at, locks, known), err=True)
     with _closed_again(store):
         yield store
 
 
 def _require_readable(store: SqlStore) -> None:
-    """StoreError or DamagedMemoryError, now, where something that a start reads could not be read from a copy."""
+    """StoreError or DamagedMemoryError if a row that a start reads is unreadable in a copy."""
     from killswitch.planning.scopes.evaluator import require_readable
 
     store.unfinished(), store.decisions(_READ), store.notices(_READ), store.pending_events(), store.journal()
@@ -111,19 +111,19 @@ def _require_readable(store: SqlStore) -> None:
 def _loud(journal: str, store_at: str, locks: LockPaths, known: str) -> str:
     if journal == "memory":
         return (
-            f"EMERGENCY: the journal is in memory only; {known.replace('STORE', store_at)}. Nothing of what is done "
-            f"from here on will be in {store_at}, and whoever starts on that store knows nothing of it: keep the "
-            "lines below that begin with `journal`. What is not closed within --wait is left to nobody"
+            f"EMERGENCY: the journal is in memory only; {known.replace('STORE', store_at)}. What this command does "
+            f"is not recorded in {store_at}, and a later run on that store does not know of it: keep the lines below "
+            "that begin with `journal`. Positions that are not closed within --wait are left without a runner"
         )
     return (
-        f"EMERGENCY: the journal is {journal} from here on; {known.replace('STORE', store_at)}. {store_at} will know "
-        f"nothing of what is done: go on with `--store {journal} --lock-dir {locks.folder}`, and put it in the old "
-        "place once that can be written"
+        f"EMERGENCY: the journal is now {journal}; {known.replace('STORE', store_at)}. {store_at} does not "
+        f"record this command: continue with `--store {journal} --lock-dir {locks.folder}`, and move it back once the "
+        "old place can be written"
     )
 
 
 def _require_nobody(lease: Lease | None) -> None:
-    """ClickException where the process that holds, or held, the lease runs on this machine, or another may hold it."""
+    """ClickException if the lease holder runs on this machine, or may run on another one."""
     from datetime import UTC, datetime
 
     from killswitch.operations.status import runner_state
@@ -134,36 +134,32 @@ def _require_nobody(lease: Lease | None) -> None:
     if is_running(lease.owner) or runner_state(lease, datetime.now(UTC)).liveness == "alive":
         pid = pid_of(lease.owner)
         raise click.ClickException(
-            f"a runner lives on this store: {lease.owner}. It goes on without its disk, and takes no command that "
-            f"cannot be written there; end it first (kill -TERM {pid}), then give this command again"
+            f"a runner is alive on this store: {lease.owner}. It runs on without its disk and cannot receive a command "
+            f"that cannot be written there; stop it first (kill -TERM {pid}), then repeat this command"
         )
 
 
 def written(policies_at: Sequence[Path], variant: str | None = None) -> Written:
-    """The policies, compiled; every mistake of theirs is told, and so are the warnings.
+    """Load and compile the policies; print all errors and warnings.
 
-    `variant` is selected in every policy that declares it; without it the text selects.
+    `variant` is selected in every policy that declares it; the default is the selection of the files.
     """
     from killswitch.accounts.opening import PolicyProblemsError, read_policies
-    from killswitch.graph.variants import NoSuchVariantError
     from killswitch.policy.diagnostics.problem import render
 
     try:
         found = read_policies(policies_at, variant=variant)
     except PolicyProblemsError as problems:
-        click.echo(render(problems.diagnostics), err=True)
-        count = len(problems.diagnostics)
-        found_wrong = "1 problem" if count == 1 else f"{count} problems"
-        raise click.ClickException(f"{found_wrong} in the policies; nothing was started") from None
-    except NoSuchVariantError as error:
-        raise click.ClickException(str(error)) from error
+        show(render(problems.diagnostics), err=True)
+        count = counted(len(problems.diagnostics), "problem")
+        raise click.ClickException(f"{count} in the policies; nothing was started") from None
     if found.warnings:
-        click.echo(render(found.warnings), err=True)
+        show(render(found.warnings), err=True)
     return found
 
 
 def lock_paths(store_at: str, lock_dir: Path | None, lock_file: Path | None) -> LockPaths:
-    """Where locks go: as told, or into a folder beside the store."""
+    """The lock paths of the options, or a folder beside the store."""
     from killswitch.runner.assembly import LockPaths
 
     beside = Path(store_at.removeprefix("sqlite:///") + ".locks")
@@ -178,11 +174,11 @@ def require_locks(
     closes: bool = False,
     emergency: bool = False,
 ) -> tuple[str, ...]:
-    """LockError if an account is armed and its lock could not be written; what is only to be said, in words.
+    """LockError if an account is armed and its lock is not writable; returns warnings.
 
-    A full disk gets the store's reserve. A folder that does not answer stops nothing: the runner goes on without it,
-    and pages. `closes`: nor does one that refuses, because a close by hand comes before its lock. `emergency`: nothing
-    is refused.
+    A full disk gets the reserve of the store. A lock folder that does not respond stops nothing: the runner continues
+    without it and pages. `closes`: an unwritable folder does not stop a manual close either. `emergency`: nothing is
+    refused.
     """
     from datetime import UTC, datetime
 
@@ -207,20 +203,20 @@ def require_locks(
             try:
                 return within(FOLDER_PATIENCE, f"the lock file {locks.union}", lambda: look(locks.union))
             except DeadlineError as error:
-                return (*found, f"{error} Going on without it; the locks in {locks.folder} are written")
+                return (*found, f"{error} Continuing without it; the locks in {locks.folder} are written")
         except DeadlineError as error:
-            return (f"{error} Going on without locks",)
+            return (f"{error} Continuing without locks",)
         except LockError as error:
             is_full = isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
             if is_full and reserve.give_slice():
                 continue
             if not emergency and not (closes and isinstance(error, UnwritableError)):
                 raise
-            return (f"{error}. Going on without locks: bots will not be kept from opening again what is closed",)
+            return (f"{error}. Continuing without locks: bots can reopen closed positions",)
 
 
 def arming_words(accounts: dict[str, ArmedAccount], *, live: bool) -> str:
-    """Which accounts are acted on, and why the others are not."""
+    """Which accounts are armed, and why the others are not."""
     armed = [account.name for account in accounts.values() if account.armed]
     others = [account.name for account in accounts.values() if not account.armed]
     words = [f"armed: {', '.join(armed)}"] if armed else []

@@ -1,133 +1,39 @@
-"""How the verbs put things: aligned tables, numbers with their units, and one line for what happened."""
+"""Text that several verbs share: decisions, triggers, effects, and operator commands."""
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Sequence
-from datetime import datetime
-from shutil import get_terminal_size
-from textwrap import wrap
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from killswitch.incident.notify.message import Written as Written
-from killswitch.incident.notify.message import as_written as as_written
-from killswitch.incident.notify.message import reading as reading
-from killswitch.incident.record.close_causes import by_hand, intended
-from killswitch.model.effects import Orders, kind_of, of_kind
+from killswitch.cli.terminal import table
+from killswitch.incident.notify.message import reading
+from killswitch.incident.record.close_causes import alike, by_hand, intended
+from killswitch.incident.record.filters import percent
+from killswitch.incident.record.timeline import cancel_lines, resting_orders
+from killswitch.model.effects import Cancels, Effect, Lock, Orders, kind_of, of_kind
 from killswitch.model.legible import one_line
-from killswitch.render.formats import INFINITY as INFINITY
-from killswitch.render.formats import instant as instant
-from killswitch.render.formats import interval as interval
-from killswitch.render.formats import lasting as lasting
-from killswitch.render.formats import money as money
-from killswitch.render.formats import number as number
+from killswitch.render.formats import instant, interval, lasting, number
+from killswitch.signals.history.windows import TOO_YOUNG
 
 if TYPE_CHECKING:
-    from killswitch.model.decision import Decision, Notice
-    from killswitch.runner.status_blob import MachineView, OrphanView
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
-    """Rows under their heads, columns aligned by width, without trailing blanks.
-
-    On a terminal it keeps to its width: the widest columns are narrowed, and where even that is too wide, each row
-    becomes a paragraph with a line for each column. Elsewhere a row is a line, which can be searched.
-    """
-    if sys.stdout.isatty():
-        return on_a_terminal(head, rows, width(), indent)
-    rows = [[one_line(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    return "\n".join(
-        indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (head, *rows)
-    )
-
-
-def on_a_terminal(head: Sequence[str], rows: Sequence[Sequence[str]], within: int, indent: str) -> str:
-    """A table of at most `within` columns, as far as its longest words allow."""
-    made = fitted(head, rows, within, indent)
-    if max(map(len, made.splitlines())) <= within:
-        return made
-    longest = max(map(len, head))
-    paragraphs = [
-        "\n".join(
-            hanging(
-                f"{indent}{name.ljust(longest)}  {one_line(cell)}".rstrip(), " " * (len(indent) + longest + 2), within
-            )
-            for name, cell in zip(head, row, strict=True)
-        )
-        for row in rows
-    ]
-    return "\n\n".join(paragraphs)
-
-
-def fit(text: str) -> str:
-    """Text as it is printed: on a terminal, lines that are too long go on below themselves."""
-    if not sys.stdout.isatty():
-        return text
-    within = width()
-    return "\n".join(hanging(line, _below(line), within) if len(line) > within else line for line in text.splitlines())
-
-
-def _below(line: str) -> str:
-    """Where a line goes on: below what stands beside its label, as in `Runner   not running`, or two columns in."""
-    label = re.match(r" *\S+ {2,}(?=\S)", line)
-    return " " * (label.end() if label else len(line) - len(line.lstrip()) + 2)
+    from killswitch.incident.notify.message import Written
+    from killswitch.model.decision import Decision, Intent, Notice
+    from killswitch.model.snapshot import Event, Snapshot
+    from killswitch.runner.status_blob import AccountView, MachineView, OrphanView, TriggerStatus
 
 
 SHORT_REASON = 32
-"""A reason of so many characters may stand in a cell."""
-
-NARROWEST = 12
-"""Columns that a cell keeps however narrow the terminal is."""
-
-
-def width() -> int:
-    """Columns of the terminal; 80 where there is none."""
-    return get_terminal_size((80, 24)).columns
-
-
-def hanging(text: str, indent: str, within: int) -> str:
-    """`text`, which begins at the left margin, in lines of at most `within`; those after the first begin with `indent`.
-
-    Words are never broken: an address stays one that can be copied.
-    """
-    room = max(within, len(indent) + 2 * NARROWEST)
-    lines = wrap(text, room, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-    return "\n".join(lines)
-
-
-def fitted(head: Sequence[str], rows: Sequence[Sequence[str]], within: int, indent: str = "  ") -> str:
-    """As `table`, its widest columns narrowed until the rows fit `within`; their cells go on below themselves."""
-    rows = [[one_line(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    least = [max((len(word) for row in (head, *rows) for word in row[i].split()), default=0) for i in range(len(head))]
-    over = len(indent) + sum(widths) + 2 * (len(widths) - 1) - within
-    while over > 0:
-        spare, widest = max((widths[i] - max(least[i], min(NARROWEST, widths[i])), i) for i in range(len(widths)))
-        if spare <= 0:
-            break
-        widths[widest] -= 1
-        over -= 1
-    lines: list[str] = []
-    for row in (head, *rows):
-        cells = [wrap(cell, max(1, room), break_long_words=False, break_on_hyphens=False) or [""]
-                 for cell, room in zip(row, widths, strict=True)]  # fmt: skip
-        for below in range(max(map(len, cells))):
-            parts = [cell[below] if below < len(cell) else "" for cell in cells]
-            filled = "  ".join(part.ljust(room) for part, room in zip(parts, widths, strict=True))
-            lines.append((indent + filled).rstrip())
-    return "\n".join(lines)
+"""Longest reason in a table cell, in characters; longer ones become footnotes."""
 
 
 def ago(at: datetime, now: datetime) -> str:
-    """`12s ago`; an instant that is still to come says so."""
+    """`12s ago`, or `in 5s` for a time in the future."""
     return f"{lasting(now - at)} ago" if at <= now else f"in {lasting(at - now)}"
 
 
 def headline(decision: Decision) -> str:
-    """What a decision is, in one line without its time."""
+    """A decision in one line, without its time."""
     return one_line(_headline(decision))
 
 
@@ -147,19 +53,10 @@ def _headline(decision: Decision) -> str:
     return f"level {decision.level} {decision.stage}: {where}"
 
 
-def share(of_the_loss: str | None) -> str:
-    """One side's part of a loss."""
-    return "unknown" if of_the_loss is None else f"{float(of_the_loss):.1%}"
-
-
 def decision_lines(decision: Decision, written: Written | None = None) -> list[str]:
-    """A decision with its reasons and its orders, a line each. `written`: the thresholds of its policies."""
+    """A decision with its reasons and orders, one line each. `written`: the thresholds of its policies."""
     lines = [f"{instant(decision.as_of)}  {headline(decision)}"]
-    lines += [f"    {each.name}: {reading(decision, each, written or {})}" for each in decision.triggers]
-    found = decision.attribution
-    if found is not None and found.window:
-        shares = f"long {share(found.long_share)}, short {share(found.short_share)}"
-        lines.append(f"    the loss is {found.source}: {shares}, over {found.window}")
+    lines += [f"    {line}" for line in reason_lines(decision, written or {})]
     if decision.kind in (None, "suspicion") and decision.reason:
         lines.append(f"    note: {decision.reason}")
     orders = of_kind(decision.effects, Orders)
@@ -167,54 +64,155 @@ def decision_lines(decision: Decision, written: Written | None = None) -> list[s
     return lines + [f"    {one_line(kind_of(effect).text(effect))}" for effect in decision.further]
 
 
+def reason_lines(decision: Decision, written: Written) -> list[str]:
+    """Each trigger against its threshold, and which side lost."""
+    lines = [f"{each.name}: {reading(decision, each, written)}" for each in decision.triggers]
+    found = decision.attribution
+    if found is not None and found.window:
+        shares = f"long {percent(found.long_share)}, short {percent(found.short_share)}"
+        lines.append(f"the loss is {found.source}: {shares}, over {found.window}")
+    return lines
+
+
 class Below:
-    """Reasons that are too long for a cell of a table: each is said once below it, and the cell points there."""
+    """Footnotes of a table: each long reason is printed once below it, and cells refer to its number."""
 
     def __init__(self) -> None:
         self._found: dict[str, int] = {}
 
     def point(self, reason: str) -> str:
-        """The reason itself where it fits into a cell, else its mark."""
+        """The reason if it fits into a cell, else its footnote number."""
         if len(reason) <= SHORT_REASON:
             return reason
         return f"[{self._found.setdefault(reason, len(self._found) + 1)}]"
 
     def lines(self, indent: str = "  ") -> list[str]:
-        """Each mark with its reason."""
+        """The footnotes."""
         return [one_line(f"{indent}[{number}] {reason}") for reason, number in self._found.items()]
 
 
+def trigger_table(triggers: Sequence[TriggerStatus], accounts: Sequence[AccountView]) -> list[str]:
+    """A table of triggers with value, threshold and headroom, and footnotes for long reasons.
+
+    `accounts`: their reasons are shown elsewhere and not repeated.
+    """
+    below = Below()
+    rows = [
+        (
+            each.name, _value(each), each.threshold or "expression",
+            "-" if each.headroom is None or _is_young(each) else interval(each.headroom, each.unit),
+            _truth(each, accounts, below),
+        )
+        for each in triggers
+    ]  # fmt: skip
+    return [table(("trigger", "value", "threshold", "headroom", "is"), rows), *below.lines()]
+
+
+def _is_young(trigger: TriggerStatus) -> bool:
+    return trigger.truth is None and trigger.window is not None and trigger.unknown_because == TOO_YOUNG
+
+
+def _value(trigger: TriggerStatus) -> str:
+    if trigger.threshold is None:
+        return "-"
+    if _is_young(trigger) and trigger.value is not None and trigger.value[0] is not None:
+        return f"{number(trigger.value[0], trigger.unit)} or more"
+    return interval(trigger.value, trigger.unit)
+
+
+def _truth(trigger: TriggerStatus, accounts: Sequence[AccountView], below: Below) -> str:
+    if trigger.truth is None:
+        held = ", counts as true" if trigger.held else ""
+        why = said_above(trigger.unknown_because or "not evaluated yet", accounts)
+        if _is_young(trigger):
+            why = f"short history, ready within {lasting(timedelta(microseconds=trigger.window or 0))}"
+        return f"unknown{held}: {below.point(why)}"
+    if not trigger.truth:
+        return "false"
+    return f"true since {instant(trigger.true_since)}, {'confirmed' if trigger.confirmed else 'not confirmed yet'}"
+
+
+def said_above(text: str, accounts: Sequence[AccountView]) -> str:
+    """`text` without the reasons of unreadable accounts, which are shown above with each account."""
+    for account in accounts:
+        if account.reason:
+            said = f"{account.account} is {account.quality}"
+            text = text.replace(f"{said}: {account.reason}", f"{said}, see above")
+    return text
+
+
+def effect_lines(effect: Effect, snapshot: Snapshot | None) -> Iterator[str]:
+    """Orders as a table; one line for each cancel, lock or other effect."""
+    match effect:
+        case Orders(intents):
+            head = ("#", "account", "order", "contracts", "symbol", "leaves", "score", "")
+            rows = [
+                (
+                    str(each.intent.rank), each.intent.account, each.intent.side, each.amount,
+                    f"{each.intent.symbol} ({each.intent.position_side})", f"{each.leaves:f}",
+                    each.intent.score or "-", _remarks(each.intent),
+                )
+                for each in alike(intents)
+            ]  # fmt: skip
+            yield table(head, rows)
+        case Cancels(cancels):
+            yield from (one_line(f"  {each}") for each in cancel_lines(cancels, resting_orders(snapshot)))
+        case Lock(order):
+            yield f"  lock {order.scope}: {order.mode} until {instant(order.until) if order.until else 'it is lifted'}"
+        case _:
+            yield one_line(f"  {kind_of(effect).text(effect)}")
+
+
+def _remarks(intent: Intent) -> str:
+    remarks = ["reduce-only"] if intent.reduce_only else []
+    if intent.purpose != "reduce":
+        remarks.append("sells what another order buys" if intent.purpose == "hop" else "opens a temporary hedge")
+    if not intent.exact:
+        remarks.append("not rounded: the venue's rules are unknown")
+    return ", ".join(remarks)
+
+
+def command_line(event: Event, now: datetime, waits_for: str = "") -> str:
+    """A pending operator command in one line."""
+    kind = f"{event.kind} by force" if event.force else event.kind
+    cause = f"{event.cause}: " if event.cause and event.cause != event.reason else ""
+    return one_line(
+        f"{kind} {event.scope or 'portfolio'} by {event.author or 'unknown'}, {ago(event.at, now)}: "
+        f"{cause}{event.reason or 'no reason'}{waits_for} [{event.id}]"
+    )
+
+
 def orphan_line(orphan: OrphanView) -> str:
-    """A latch whose policy is gone, and the way out, in one line."""
+    """A latched stage whose policy is gone, and how to end it, in one line."""
     return (
         f"level {orphan.level} {orphan.stage or 'unnamed'} of {orphan.policy} on {orphan.scope} is still latched, but "
-        f"that policy or account is not in the files any more: `ksctl reset {orphan.scope}` ends it and lifts its lock"
+        f"its policy or account is no longer in the files: `ksctl reset {orphan.scope}` ends it and lifts its lock"
     )
 
 
 def stage_words(machine: MachineView) -> str:
-    """The stage that has fired and was not reset, and whether it has latched."""
+    """The stage that fired and was not reset, and whether it latched."""
     return f"{machine.stage or 'normal'}{'' if machine.latched else ' (fired, not latched)'}"
 
 
 def meanwhile(machine: MachineView, now: datetime) -> list[str]:
-    """What a policy does on a scope although nothing of it is latched: a close that waits, a lock on suspicion."""
+    """What a policy does on a scope without a latch: a close that waits, or a lock on suspicion."""
     lines = []
     if (waiting := machine.waiting) is not None:
         whom = " and ".join(waiting.accounts) or "the scope's account"
         lines.append(
-            f"{waiting.stage} fired at {instant(waiting.since)}, and its close waits for {whom}, which cannot be read: "
-            f"until {instant(waiting.until)}, and longer while its triggers hold"
+            f"{waiting.stage} fired at {instant(waiting.since)}, and its close waits for {whom}, which cannot be "
+            f"read, until {instant(waiting.until)} or while its triggers stay true"
         )
     suspected = machine.suspected
     if suspected is not None and (suspected.until is None or suspected.until > now):
         lines.append(
-            f"lock on suspicion, {suspected.mode} until {instant(suspected.until)}: {suspected.stage} fires if a fall "
-            "of equity was a loss, and has not fired"
+            f"lock on suspicion, {suspected.mode} until {instant(suspected.until)}: {suspected.stage} fires if the "
+            "fall of equity turns out to be a loss; it has not fired"
         )
     return [one_line(line) for line in lines]
 
 
 def notice_line(notice: Notice) -> str:
-    """A notice in one line without its time."""
+    """A notice in one line, without its time."""
     return one_line(f"{notice.severity}: {notice.policy} on {notice.scope}: {notice.text}")

@@ -1,1 +1,1 @@
-"""Whether an account can be trusted, asked before it is armed."""
+"""Checks of an account before it is armed."""

@@ -1,9 +1,9 @@
-"""Whether accounts can be trusted: what asking them came to, judged as `run --live` would judge it. Pure."""
+"""Account checks: evaluate inspections as `run --live` would. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Final, Literal
@@ -21,7 +21,7 @@ from killswitch.planning.closability import Outlook, outlooks
 from killswitch.planning.orders.slices import DERIVATIVES
 from killswitch.planning.scopes.compiled_policy import scopes_of
 from killswitch.policy.schema.account import AccountDocument, venue_of
-from killswitch.preflight.findings import Around, Finding, found, mode_of, skew_of
+from killswitch.preflight.findings import Around, Asked, Finding, found, mode_of, skew_of
 from killswitch.preflight.inspection import Looked
 from killswitch.preflight.worst_cases import Reckoned, identities, worst_cases
 from killswitch.ratelimit.read_cost import Reader, ReadingCost, Refresh, reading_costs
@@ -35,15 +35,15 @@ from killswitch.runner.dead_man.timer_rules import (
 )
 
 RUNNERS_PATIENCE = 5.0
-"""Seconds that `run` gives a reading unless it is told otherwise."""
+"""Default read timeout of `run` in seconds."""
 CHECK_FORMAT = "killswitch.account_check/v1"
 Verdict = Literal["ok", "warnings", "failed"]
 
 
 class AccountCheck(Struct, frozen=True):
-    """One account, judged. What is None was not told, or not reckoned because something else is unknown.
+    """Result of the check of one account. None is unknown, or not estimated because another value is unknown.
 
-    `told_by`: whether the capabilities are the adapter's own word on this account, or what it offers at all.
+    `told_by`: whether the capabilities come from an inspection of the account, or from what the adapter supports.
     """
 
     account: str
@@ -75,7 +75,7 @@ class AccountCheck(Struct, frozen=True):
 
 
 class Check(Struct, frozen=True):
-    """All accounts. `interval` and `within` in seconds."""
+    """Checks of all accounts. `interval` and `within` in seconds."""
 
     format: str
     as_of: datetime
@@ -89,17 +89,8 @@ _ENCODER = msgjson.Encoder(decimal_format="string")
 
 
 def encode_check(check: Check) -> str:
-    """As JSON, for programs."""
+    """Encode a check as JSON."""
     return msgjson.format(_ENCODER.encode(check), indent=2).decode()
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What the user holds the accounts against: the interval of readings, and seconds that a full close may take."""
-
-    interval: float
-    within: float
-    now: datetime
 
 
 def judged(
@@ -110,9 +101,9 @@ def judged(
     around: Around,
     of_run: tuple[Finding, ...] = (),
 ) -> AccountCheck:
-    """The account's findings and verdict. Where the venue refuses the key, nothing that it would have to tell.
+    """Findings and verdict of one account. If the venue rejects the key, nothing that needs the key is reported.
 
-    `of_run`: what `run --live` would say of it, in its words.
+    `of_run`: findings of `run --live`.
     """
     spec, seen, inspection = looked.document.spec, looked.snapshot, looked.inspection
     known = seen if seen is not None and seen.quality == "ok" else None
@@ -121,8 +112,7 @@ def judged(
     if looked.denied is not None:
         told, reading, closing = (), (), None
     findings = of_run + found(
-        looked, known, views, reading, closing,
-        interval=asked.interval, within=asked.within, now=asked.now, around=around,
+        looked, known, views, reading, closing, asked, around
     )  # fmt: skip
     return AccountCheck(
         account=looked.name,
@@ -154,21 +144,14 @@ def judged(
     )
 
 
-def verdict_of(findings: Sequence[Finding]) -> Verdict:
-    """The worst of them."""
+def verdict_of(findings: Iterable[Finding]) -> Verdict:
+    """The worst severity as a verdict."""
     severities = {each.severity for each in findings}
     return "failed" if "failed" in severities else "warnings" if "warning" in severities else "ok"
 
 
-def whole(accounts: Sequence[AccountCheck], asked: Asked) -> Check:
-    """All of them, under the worst verdict."""
-    verdicts = {each.verdict for each in accounts}
-    worst: Verdict = "failed" if "failed" in verdicts else "warnings" if "warnings" in verdicts else "ok"
-    return Check(CHECK_FORMAT, asked.now, asked.interval, asked.within, worst, tuple(accounts))
-
-
 def outlooks_of(looked: Looked) -> tuple[Outlook, ...] | None:
-    """How each position could be closed; None where positions are unknown."""
+    """How each position can be closed; None if positions are unknown."""
     seen = looked.snapshot
     if seen is None or seen.quality != "ok":
         return None
@@ -176,7 +159,7 @@ def outlooks_of(looked: Looked) -> tuple[Outlook, ...] | None:
 
 
 def reduces_only(looked: Looked) -> bool:
-    """Whether closes are reduce-only orders there, as far as the market and the adapter say."""
+    """Whether closing orders are reduce-only, as far as the market and the adapter show."""
     said = looked.inspection.capabilities if looked.inspection is not None else ()
     never = any(each.name == "reduce only" and each.can == "no" for each in said)
     return looked.document.spec.market in DERIVATIVES and not never
@@ -185,9 +168,9 @@ def reduces_only(looked: Looked) -> bool:
 def check_all(
     looked: Sequence[Looked], documents: Sequence[AccountDocument], policies: PolicySet, asked: Asked
 ) -> Check:
-    """Judge all that were asked. `documents`: every account of the runner, asked or not: readings of all of them count.
+    """Check all inspected accounts. `documents`: every account of the runner, because all of them are polled.
 
-    An account that was not asked counts as reading what an asked one of its venue and adapter takes.
+    An account that was not inspected counts with the polling cost of an inspected one of the same venue and adapter.
     """
     readers = _readers(looked, documents, policies)
     costs = reading_costs(readers, asked.interval)
@@ -212,19 +195,18 @@ def check_all(
         )
         for each in looked
     ]  # fmt: skip
-    return whole(checked, asked)
+    worst = verdict_of(finding for each in checked for finding in each.findings)
+    return Check(CHECK_FORMAT, asked.now, asked.interval, asked.within, worst, tuple(checked))
 
 
 def _timers(one: Looked, looked: Sequence[Looked], policies: PolicySet, interval: float) -> Iterator[str]:
-    """Why `run --live` would refuse the account's dead man's switch, at its own patience.
+    """Why `run --live` would refuse the dead-man timer of the account.
 
-    The others that were asked are there as those with which it shares limits.
+    The other inspected accounts count because they share limits with it.
     """
     if one.account is None or one.document.spec.execution != "live":
         return
-    there = {
-        each.name: replace(each.account, armed=each.name == one.name) for each in looked if each.account is not None
-    }
+    there = {each.name: replace(each.account, armed=each is one) for each in looked if each.account is not None}
     try:
         require_timers(policies, there, interval, RUNNERS_PATIENCE)
     except TimerError as error:
@@ -232,7 +214,7 @@ def _timers(one: Looked, looked: Sequence[Looked], policies: PolicySet, interval
 
 
 def _readers(looked: Sequence[Looked], documents: Sequence[AccountDocument], policies: PolicySet) -> list[Reader]:
-    """Every account, as `run --live` would read it and keep its dead-man timer."""
+    """Every account with its polling and timer refresh, as `run --live` would do."""
     asked = {each.name: each for each in looked if each.refused is None}
     alike = {(each.venue, each.document.spec.adapter): each for each in asked.values()}
     rules = {name: rule for rule in policies.timers for name in rule.accounts}
@@ -249,13 +231,12 @@ def _readers(looked: Sequence[Looked], documents: Sequence[AccountDocument], pol
 
 
 def _resting_in(one: Looked | None) -> int:
-    """In how many symbols orders rest; 1 where nobody knows, and where there are none yet."""
-    seen = None if one is None else one.snapshot
-    return max(1, len((None if seen is None else cancellable(seen)) or ()))
+    """Number of symbols with resting orders; 1 if unknown or none."""
+    return max(1, len((cancellable(one.snapshot) if one and one.snapshot else None) or ()))
 
 
 def refused_twins(looked: Sequence[Looked], documents: Sequence[AccountDocument]) -> Mapping[str, tuple[Finding, ...]]:
-    """Account → that `run --live` would not start, because another document arms the same account of a venue."""
+    """Findings by account: `run --live` would refuse two documents that arm the same account."""
     readable = [each for each in documents if _has_secrets(each)]
     asked = {each.name for each in looked}
     told: dict[str, tuple[Finding, ...]] = {}
@@ -266,7 +247,7 @@ def refused_twins(looked: Sequence[Looked], documents: Sequence[AccountDocument]
 
 
 def kept_off(one: Looked, policies: PolicySet) -> Iterator[Finding]:
-    """That a dead man's switch of the account would not be kept, because protective orders rest there now."""
+    """Finding that a dead-man timer would not be armed, because it would cancel protective orders."""
     rule = next((each for each in policies.timers if one.name in each.accounts), None)
     venue, seen = one.traits.dead_man, one.snapshot
     if rule is None or venue is None or seen is None or rule.accept_unprotected:
@@ -276,7 +257,7 @@ def kept_off(one: Looked, policies: PolicySet) -> Iterator[Finding]:
 
 
 def _has_secrets(document: AccountDocument) -> bool:
-    """Whether its credentials are there; where they are not, that is told by itself."""
+    """Whether the credentials exist; missing ones are a finding of their own."""
     try:
         resolve(document.spec.credentials, account=document.metadata.name)
     except CredentialError:
@@ -289,33 +270,36 @@ CAPABILITIES: Final = (
     "reduce only", "put back stops", "batch orders", "close book", "position mode", "find by client id", "dead man",
     "push", "key rights", "clock", "bars", "sandbox", "demo",
 )  # fmt: skip
-"""The words for what a switch wants of a venue, in the order in which they are told."""
+"""Names of capabilities, in display order."""
 
 _READ = ("equity", "positions", "orders", "fills", "flows")
 
 
 def offered(looked: Looked) -> tuple[Capability, ...]:
-    """What is shown; what nothing shows is left out. Nothing where there is no adapter."""
+    """Capabilities that the adapter or the snapshot shows; empty without an adapter."""
     if looked.refused is not None:
         return ()
     found = {each.name: each for each in (*_from_traits(looked), *_from_reading(looked.snapshot))}
     return tuple(found[name] for name in CAPABILITIES if name in found)
 
 
+_NOT_OFFERED = "the adapter does not support it"
+
+
 def _from_traits(looked: Looked) -> Iterator[Capability]:
     traits, offers = looked.traits, looked.offers
-    batches = "submit_batch" in offers and traits.batch > 1
-    yield Capability("batch orders", "yes", f"up to {traits.batch} in one request") if batches else _not("batch orders")
-    book = "close_book" in offers and traits.whole_book
-    yield Capability("close book", "yes") if book else _not("close book")
     timer = traits.dead_man if "arm_dead_man" in offers else None
-    yield _not("dead man") if timer is None else Capability("dead man", "yes", f"for each {timer.reach}")
-    yield Capability("push", "yes") if "listen" in offers else _not("push")
-    if "inspect" in offers:
-        yield Capability("key rights", "unknown", "the venue could not be asked")
-    else:
-        yield _not("key rights")
-    yield Capability("find by client id", "yes")
+    for name, offered, note in (
+        ("batch orders", "submit_batch" in offers and traits.batch > 1, f"up to {traits.batch} in one request"),
+        ("close book", "close_book" in offers and traits.whole_book, ""),
+        ("dead man", timer is not None, "" if timer is None else f"for each {timer.reach}"),
+        ("push", "listen" in offers, ""),
+        ("find by client id", True, ""),
+    ):
+        yield Capability(name, "yes" if offered else "no", note if offered else _NOT_OFFERED)
+    asked = "inspect" in offers
+    note = "the venue was not reachable" if asked else _NOT_OFFERED
+    yield Capability("key rights", "unknown" if asked else "no", note)
 
 
 def _from_reading(seen: AccountSnapshot | None) -> Iterator[Capability]:
@@ -323,20 +307,12 @@ def _from_reading(seen: AccountSnapshot | None) -> Iterator[Capability]:
         return
     for name in _READ:
         told = getattr(seen, name) is not None
-        yield Capability(name, "yes" if told else "no", "" if told else "this reading did not tell them")
+        yield Capability(name, "yes" if told else "no", "" if told else "this snapshot lacks them")
     if seen.positions:
         marks = sum(bool(position.mark_price) for position in seen.positions)
         can = "yes" if marks == len(seen.positions) else "partly" if marks else "no"
         yield Capability("prices", can, f"a mark for {marks} of {len(seen.positions)} positions")  # type: ignore[arg-type] # one of the three
     mode = seen.position_mode
-    yield (
-        Capability("position mode", "no", "this reading did not tell it")
-        if mode is None
-        else Capability("position mode", "yes", mode)
-    )
+    yield Capability("position mode", "yes" if mode else "no", mode or "this snapshot lacks it")
     skew = None if seen.health is None else seen.health.clock_skew_ms
-    yield Capability("clock", "yes") if skew is not None else _not("clock")
-
-
-def _not(name: str) -> Capability:
-    return Capability(name, "no", "the adapter does not offer it")
+    yield Capability("clock", "no" if skew is None else "yes", _NOT_OFFERED if skew is None else "")

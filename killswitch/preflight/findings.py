@@ -1,4 +1,4 @@
-"""What was found about an account, one thing each: how bad it is, and what can be done. Pure."""
+"""Findings of an account check: severity, subject, text and way out. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from killswitch.preflight.worst_cases import Reckoned
 from killswitch.ratelimit.read_cost import ReadingCost
 
 OLD = timedelta(minutes=1)
-"""A reading that is dated further away than this was not made now."""
+"""Maximum age of a current snapshot."""
 SKEW_WARNS, SKEW_FAILS = 500.0, 5_000.0
 """Milliseconds. Venues refuse a signed request whose time is too far from theirs: Binance and Bybit one of more than
 1 s ahead, or 5 s old by default (`recvWindow`). The way there takes its part, so half of the narrower is worth a word;
@@ -35,7 +35,7 @@ Severity = Literal["failed", "warning", "note"]
 
 
 class Finding(Struct, frozen=True):
-    """One thing that was found, about what, and what can be done."""
+    """One finding: what it is about, and what to do."""
 
     severity: Severity
     about: str
@@ -43,11 +43,19 @@ class Finding(Struct, frozen=True):
     way_out: str = ""
 
 
-class Around(Struct, frozen=True):
-    """What the documents say around the account.
+class Asked(Struct, frozen=True):
+    """Requirements: the polling interval, and the seconds that a full close may take."""
 
-    `watched`: whether any policy's scope has it. `twins`: other accounts whose documents lead to the same book.
-    `timers`: why `run --live` would refuse a dead man's switch of it, each with its place.
+    interval: float
+    within: float
+    now: datetime
+
+
+class Around(Struct, frozen=True):
+    """Context of the account in the documents.
+
+    `watched`: whether a policy scope includes it. `twins`: other documents of the same account. `timers`: why `run
+    --live` would refuse its dead-man timer.
     """
 
     watched: bool
@@ -61,36 +69,33 @@ def found(
     views: Sequence[Outlook] | None,
     costs: Sequence[ReadingCost],
     closing: Reckoned | None,
-    *,
-    interval: float,
-    within: float,
-    now: datetime,
+    asked: Asked,
     around: Around,
 ) -> tuple[Finding, ...]:
-    """Everything, in the order in which a person looks at it. `known`: the snapshot, where it is sound.
+    """All findings in reading order. `known`: the snapshot, if it is sound.
 
-    Where the venue refuses the key nothing is said of what only a key can tell.
+    If the venue rejects the key, findings that need the key are left out.
     """
     if looked.denied is not None:
         return (*_denied(looked), *_clock(looked), *_around(looked, around))
     down = looked.snapshot is not None and looked.snapshot.quality == "down"
-    # Of a venue that is down the notes are the same cause once more, for each question.
+    # If the venue is down, the notes repeat the cause for each request.
     notes = looked.inspection.notes if looked.inspection is not None and not down else ()
     return (
-        *_reached(looked, now),
+        *_reached(looked, asked.now),
         *_clock(looked),
-        *_rights(looked, now),
+        *_rights(looked, asked.now),
         *_modes(looked, known),
         *_around(looked, around),
         *_positions(known, views),
-        *_reading(looked, costs, interval),
-        *_closing(known, closing, within),
+        *_reading(looked, costs, asked.interval),
+        *_closing(known, closing, asked.within),
         *(Finding("note", "venue", note) for note in notes),
     )
 
 
 def skew_of(looked: Looked) -> float | None:
-    """Milliseconds by which the venue's clock is ahead of ours."""
+    """Milliseconds that the clock of the venue is ahead of this machine."""
     if looked.inspection is not None and looked.inspection.clock_skew_ms is not None:
         return looked.inspection.clock_skew_ms
     health = None if looked.snapshot is None else looked.snapshot.health
@@ -103,40 +108,42 @@ def mode_of(looked: Looked, known: AccountSnapshot | None, name: Literal["positi
 
 
 _UNREAD: Final = {
-    "down": "look at the address, the credentials, the network and the venue's own status, and call this again",
-    "stale": "the venue gives old numbers: wait for new ones before you trust the account",
-    "malformed": "the venue's answer is not understood: leave the account at execution: observe until it is",
+    "down": "check the address, the credentials, the network and the status page of the venue, and repeat this command",
+    "stale": "the venue returns old numbers: wait for new ones before you trust the account",
+    "malformed": "the answer of the venue cannot be parsed: keep the account at execution: observe until it can",
 }
 
 
 def _denied(looked: Looked) -> Iterator[Finding]:
     yield Finding(
         "failed", "key",
-        f"the venue refuses it (wrong secret, revoked, wrong address or system): {looked.denied}",
-        "compare it with what the document's credentials point to, character by character; else make a new key for "
-        "this very system of the venue and put it there",
+        f"the venue rejects it (wrong secret, revoked, wrong address or system): {looked.denied}",
+        "compare it with the value that the document's credentials point to, character by character; or create a "
+        "new key for this system of the venue and store it there",
     )  # fmt: skip
 
 
 LIMITED: Final = "rate limited: "
-"""How the reason of a reading begins that the venue refused because of too many requests."""
+"""Prefix of the reason of a rate-limited snapshot."""
 
 
 def _way_out(looked: Looked, quality: Quality, why: str) -> str:
     if quality == "malformed":
         return _misread(looked, why)
     if why.startswith(LIMITED):
-        return "wait so long, see what else asks from this address or with this key, and call this again"
+        return (
+            "wait that long, check what else sends requests from this address or with this key, and repeat this command"
+        )
     return _UNREAD[quality]
 
 
 def _misread(looked: Looked, reason: str) -> str:
-    """What can be done about an answer that makes no sense."""
+    """What to do about an answer that cannot be parsed."""
     spec = looked.document.spec
     if re.search(rf"(?<![\w/:]){re.escape(spec.currency)}(?![\w/:])", reason):
-        return "" if "write a currency" in reason else "write a currency that the account holds"
+        return "" if "write a currency" in reason else "name a currency that the account holds"
     if spec.endpoint is not None:
-        return f"it does not look like {spec.exchange or looked.venue}: is the endpoint right?"
+        return f"it does not look like {spec.exchange or looked.venue}: check the endpoint"
     return _UNREAD["malformed"]
 
 
@@ -146,41 +153,43 @@ def _reached(looked: Looked, now: datetime) -> Iterator[Finding]:
         yield Finding("failed", "account", looked.refused.removeprefix(f"{own}: ").removeprefix(f"{own}, "))
         return
     if clock_refused(looked) is not None:
-        return  # the clock is the cause, and is told as such
+        return  # the clock is the cause and has a finding of its own
     seen = looked.snapshot
     unread = seen is not None and seen.quality != "ok"
     why = "" if seen is None else seen.reason or "no reason given"
     way_out = _UNREAD["down"] if seen is None or not unread else _way_out(looked, seen.quality, why)
-    # Of what is asked for twice the second may be held up at once, since the first was refused.
+    # After a rejected inspection, the snapshot may fail at once for the same reason.
     same = unread and looked.uninspected is not None and why.removeprefix(LIMITED) in looked.uninspected
     if looked.uninspected is not None:
         yield Finding(
-            "failed", "venue", f"it cannot be inspected: {looked.uninspected}", way_out if same else _UNREAD["down"]
+            "failed", "venue", f"inspection failed: {looked.uninspected}", way_out if same else _UNREAD["down"]
         )
     if seen is not None and unread:
-        told, told_out = ("for the same reason", "") if same else (why, way_out)
+        told, told_out = ("same reason", "") if same else (why, way_out)
         yield Finding("failed", "venue", f"it is {seen.quality}: {told}", told_out)
     if seen is not None and seen.quality == "ok":
         yield from _well(seen, now)
     status = None if looked.inspection is None else looked.inspection.status
     if status not in (None, "ok"):
-        yield Finding("warning", "venue", f"it says of itself: {status}", "look at the venue's status page")
+        yield Finding(
+            "warning", "venue", f"the venue reports its status as {status}", "check the status page of the venue"
+        )
 
 
 def _well(seen: AccountSnapshot, now: datetime) -> Iterator[Finding]:
-    """What must be known of a reading that calls itself good."""
+    """Findings on a snapshot with quality ok."""
     if seen.reason is not None:
-        yield Finding("warning", "venue", f"not everything could be read: {seen.reason}", "call this again")
+        yield Finding("warning", "venue", f"incomplete snapshot: {seen.reason}", "repeat this command")
     if seen.observed_at is not None and abs(now - seen.observed_at) > OLD:
         when = f"{seen.observed_at:%Y-%m-%d %H:%M} UTC"
         yield Finding(
-            "failed", "venue", f"what it tells is of another time: {when}",
-            "see that the clocks are right and that nothing between answers for the venue",
+            "failed", "venue", f"the snapshot is dated {when}",
+            "check the clocks, and that no cache answers in place of the venue",
         )  # fmt: skip
 
 
 def clock_refused(looked: Looked) -> str | None:
-    """The venue's words where it refuses requests because of their time."""
+    """The error of the venue if it rejects requests because of their time."""
     read = looked.snapshot is not None and looked.snapshot.quality == "ok"
     told = (looked.uninspected, None if read or looked.snapshot is None else looked.snapshot.reason)
     return next((why for why in told if why and CLOCK_OFF in why), None)
@@ -189,25 +198,29 @@ def clock_refused(looked: Looked) -> str | None:
 def _clock(looked: Looked) -> Iterator[Finding]:
     skew, refused = skew_of(looked), clock_refused(looked)
     if skew is not None and not math.isfinite(skew):
-        yield Finding("failed", "clock", "what the venue tells of its time is no time", "look at the endpoint")
+        yield Finding("failed", "clock", "the clock of the venue is unreadable", "check the endpoint")
         skew = None
     side = "" if skew is None else "ahead of" if skew > 0 else "behind"
     text = "" if skew is None else f"the venue's clock is {abs(skew):,.0f} ms {side} this one"
     if refused is not None:
-        apart = f"{text}, and it refuses requests for that" if text else "the venue refuses requests for their time"
+        apart = (
+            f"{text}, and it rejects requests because of it"
+            if text
+            else "the venue rejects requests because of their time"
+        )
         yield Finding("failed", "clock", f"{apart}: {refused}", SET_CLOCK)
     elif skew is not None and abs(skew) > SKEW_FAILS:
-        why = "venues refuse signed requests that are so far from their time, usually 5 s"
+        weight: Severity = "failed"
+        why = "venues reject signed requests this far from their time, usually from 5 s"
         if looked.snapshot is not None and looked.snapshot.quality == "ok":
+            weight = "warning"
             why = (
-                "it took these requests all the same; others refuse what is signed so far from their time, and ages "
-                "and hours are off by as much"
+                "the venue accepted these requests; others reject them, and ages and trading hours are off by the "
+                "same time"
             )
-            yield Finding("warning", "clock", f"{text}: {why}", SET_CLOCK)
-        else:
-            yield Finding("failed", "clock", f"{text}: {why}", SET_CLOCK)
+        yield Finding(weight, "clock", f"{text}: {why}", SET_CLOCK)
     elif skew is not None and abs(skew) > SKEW_WARNS:
-        why = "some venues refuse a request from 1 s ahead of them, or one that is 5 s late with its way"
+        why = "some venues reject a request that is 1 s ahead, or 5 s late including latency"
         yield Finding("warning", "clock", f"{text}: {why}", SET_CLOCK)
 
 
@@ -216,36 +229,38 @@ def _rights(looked: Looked, now: datetime) -> Iterator[Finding]:
     if looked.refused is not None:
         return
     rights = KeyRights() if looked.inspection is None else looked.inspection.rights
+    # The adapter may have credentials of its own; without any, no right is unknown.
+    if spec.credentials or rights.withdraw:
+        yield from _withdrawing(rights, allowed=spec.allow_withdrawal_keys)
     if not spec.credentials:
-        # The adapter may have some of its own; where it has none, there is nothing that could be unknown.
-        yield from _withdrawing(rights, allowed=spec.allow_withdrawal_keys) if rights.withdraw else ()
         return
-    yield from _withdrawing(rights, allowed=spec.allow_withdrawal_keys)
     if rights.read is False:
-        yield Finding("failed", "key", "it may not read", "give it the right to read at the venue")
+        yield Finding("failed", "key", "it may not read", "grant it the read right at the venue")
     if rights.trade is False:
         live = spec.execution == "live"
-        text = "it may not trade: nothing could be closed with it"
-        yield Finding("failed" if live else "note", "key", text, "give it the right to trade, and nothing more")
+        text = "it may not trade: it cannot close positions"
+        yield Finding("failed" if live else "note", "key", text, "grant it the trade right, and no other")
     elif rights.trade is None:
-        # Before it is armed, somebody has to know.
+        # The right must be known before the account is armed.
         weight: Severity = "warning" if spec.execution == "live" else "note"
-        yield Finding(weight, "key", "whether it may trade is unknown", "look at the key at the venue")
+        yield Finding(weight, "key", "whether it may trade is unknown", "check the key at the venue")
     if rights.transfer:
-        yield Finding("note", "key", "it may transfer between accounts, which the switch never does", "")
+        yield Finding("note", "key", "it may transfer between accounts, which Killswitch never does", "")
     if rights.bound_to_addresses is False:
-        yield Finding("note", "key", "it works from any address", "bind it to this machine's address at the venue")
-    if rights.expires_at is not None and rights.expires_at <= now:
-        yield Finding("failed", "key", f"it expired at {rights.expires_at:%Y-%m-%d %H:%M} UTC", "make a new one")
-    elif rights.expires_at is not None and rights.expires_at - now < EXPIRES_SOON:
-        yield Finding("warning", "key", f"it expires at {rights.expires_at:%Y-%m-%d %H:%M} UTC", "make a new one")
+        yield Finding(
+            "note", "key", "it works from any address", "restrict it to the address of this machine at the venue"
+        )
+    if rights.expires_at is not None and rights.expires_at - now < EXPIRES_SOON:
+        over = rights.expires_at <= now
+        when = f"it {'expired' if over else 'expires'} at {rights.expires_at:%Y-%m-%d %H:%M} UTC"
+        yield Finding("failed" if over else "warning", "key", when, "create a new one")
 
 
 def _withdrawing(rights: KeyRights, *, allowed: bool) -> Iterator[Finding]:
     if rights.withdraw and not allowed:
         yield Finding(
-            "failed", "key", "it may withdraw: whoever gets hold of it takes the money",
-            "make one without that right, or say allow_withdrawal_keys: true in the Account document",
+            "failed", "key", "it may withdraw: anyone who obtains it can take the funds",
+            "create one without that right, or set allow_withdrawal_keys: true in the Account document",
         )  # fmt: skip
     elif rights.withdraw:
         yield Finding("note", "key", "it may withdraw, which the Account document allows")
@@ -253,7 +268,7 @@ def _withdrawing(rights: KeyRights, *, allowed: bool) -> Iterator[Finding]:
         why = f" ({rights.note})" if rights.note else ""
         yield Finding(
             "warning", "key", f"whether it may withdraw is unknown{why}",
-            "look at the key at the venue; allow_withdrawal_keys: true says that you did, or do not mind",
+            "check the key at the venue; allow_withdrawal_keys: true confirms that you did, or accept it",
         )  # fmt: skip
 
 
@@ -261,8 +276,8 @@ def _modes(looked: Looked, known: AccountSnapshot | None) -> Iterator[Finding]:
     market = looked.document.spec.market
     if known is not None and market in DERIVATIVES and mode_of(looked, known, "position_mode") is None:
         yield Finding(
-            "warning", "modes", "the position mode is unknown: a close in the wrong one is refused",
-            "set it at the venue (one-way or hedge) and see that the key may read it",
+            "warning", "modes", "the position mode is unknown: the venue rejects a close in the wrong mode",
+            "set it at the venue (one-way or hedge) and check that the key may read it",
         )  # fmt: skip
 
 
@@ -271,23 +286,23 @@ def _around(looked: Looked, around: Around) -> Iterator[Finding]:
         yield Finding(
             "warning", "account",
             f"{', '.join(around.twins)} {'has' if len(around.twins) == 1 else 'have'} the same exchange, market, "
-            "address and credentials: one book is read, counted and closed more than once",
-            "keep one of the documents, or give each account a key of its own",
+            "address and credentials: one book is polled, counted and closed more than once",
+            "keep one of the documents, or use a separate key for each account",
         )  # fmt: skip
     keys = " and ".join(unencrypted(looked.document.spec))
     if keys:
         live = looked.document.spec.execution == "live"
         yield Finding(
             "failed" if live else "warning", "account",
-            ("`run --live` would not start: " if live else "") + f"{keys} takes its credentials beyond this machine "
+            ("`run --live` would not start: " if live else "") + f"{keys} sends its credentials beyond this machine "
             "without TLS",
-            "write https:// (wss://), or allow_unencrypted: true where the network itself is trusted",
+            "use https:// (wss://), or set allow_unencrypted: true if the network itself is trusted",
         )  # fmt: skip
     for why in around.timers:
         yield Finding("failed", "dead man", f"`run --live` would not start: {why}")
     if not around.watched:
         yield Finding(
-            "warning", "policies", "no policy watches this account", "widen the scope.match of one, or add one"
+            "warning", "policies", "no policy watches this account", "widen the scope.match of a policy, or add one"
         )
 
 
@@ -295,45 +310,49 @@ def _positions(known: AccountSnapshot | None, views: Sequence[Outlook] | None) -
     if known is None:
         return
     if known.positions is None:
-        yield Finding("failed", "positions", "they are unknown: nothing could be closed", "see what the key may read")
+        yield Finding(
+            "failed", "positions", "they are unknown: no position can be closed", "check the read rights of the key"
+        )
         return
     stuck = [each for each in views or () if any(one.severity == "warning" for one in each.hindrances)]
     if stuck:
         names = ", ".join(each.symbol for each in stuck[:5]) + (", …" if len(stuck) > 5 else "")
         yield Finding(
             "warning", "positions",
-            f"{len(stuck)} of {len(known.positions)} could not be closed as they are, or not surely: {names}",
+            f"{len(stuck)} of {len(known.positions)} cannot be closed as they are, or may not be: {names}",
             "; ".join(_ways_out(stuck)),
         )  # fmt: skip
     if known.equity is None:
-        yield Finding("warning", "equity", "it is unknown: no policy can measure a fall", "see what the key may read")
+        yield Finding(
+            "warning", "equity", "it is unknown: no policy can measure a drawdown", "check the read rights of the key"
+        )
     if known.orders is None:
-        yield Finding("warning", "orders", "resting orders are unknown: what blocks a close cannot be told", "")
+        yield Finding("warning", "orders", "resting orders are unknown: what blocks a close is unknown", "")
 
 
 def _ways_out(stuck: Sequence[Outlook]) -> Iterator[str]:
-    """Each once, in the order of the positions."""
+    """Each way out once, in the order of the positions."""
     told = [one.way_out for each in stuck for one in each.hindrances if one.severity == "warning" and one.way_out]
-    yield "the positions below say why"
+    yield "see the table of positions"
     yield from dict.fromkeys(told)
 
 
 def _reading(looked: Looked, costs: Sequence[ReadingCost], interval: float) -> Iterator[Finding]:
     if looked.refused is None and not looked.traits.limits:
-        yield Finding("note", "limits", "the adapter names no request limits: nothing is metered")
+        yield Finding("note", "limits", "the adapter declares no request limits: requests are not metered")
     slow = [cost for cost in costs if cost.too_fast]
     if slow:
         worst = max(slow, key=lambda cost: cost.least)
         least = f"{rounded_up(worst.least):g} s"
-        what = "Reading and refreshing dead-man timers" if worst.refreshes else "Reading"
+        what = "Polling and refreshing dead-man timers" if worst.refreshes else "Polling"
         shared = f", which {worst.accounts} accounts share" if worst.accounts > 1 else ""
         fits = worst.for_reading - worst.refreshes >= worst.a_reading > 0 or not worst.refreshes
         yield Finding(
             "warning", "reading",
             f"a tick of {interval:g} s is too fast here: "
-            + (f"{least} is the least. " if fits else "refreshing leaves readings no room. ")
+            + (f"{least} is the minimum. " if fits else "refreshing timers leaves no room for polling. ")
             + f"{what} would take {worst.takes:,.0f} of {worst.limit} in {worst.per:g} s{shared}, and "
-            f"{worst.for_reading:,} of {worst.allowed:,} are for reading",
+            f"{worst.for_reading:,} of {worst.allowed:,} are for polling",
             ", or ".join(
                 each for each in (
                     f"run with --interval {rounded_up(worst.least):g}s" if fits else "",
@@ -355,10 +374,10 @@ def _closing(known: AccountSnapshot | None, closing: Reckoned | None, within: fl
     yield Finding(
         "warning", "closing",
         f"closing everything takes {took} at best ({worst.requests:,} requests{bound}), more than {within:g} s",
-        "ask the venue for higher limits, split the account, or let runners use addresses of their own",
+        "ask the venue for higher limits, split the account, or run from separate addresses",
     )  # fmt: skip
 
 
 def rounded_up(seconds: float) -> float:
-    """Seconds in tenths, never less."""
+    """Seconds rounded up to tenths."""
     return float(Decimal(repr(round(seconds, 9))).quantize(Decimal("0.1"), ROUND_CEILING))

@@ -1,16 +1,16 @@
-"""Asking venues before they are trusted: one inspection and one reading of each account. Nothing is changed there.
+"""Inspection of accounts: one inspection and one snapshot each. Changes nothing at the venue.
 
-Accounts at one venue are asked one after another, within the share of its limits that reading has, so that a look at
-many accounts does not take the room of a runner at the same address; venues are asked side by side.
+Accounts of one venue are inspected in sequence, within the polling share of its limits, so that a check does not take
+the budget of a runner at the same address; venues are inspected in parallel.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import TypeVar, cast
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.credentials import CredentialError
@@ -33,18 +33,19 @@ from killswitch.model.venue import (
 from killswitch.policy.schema.account import AccountDocument, venue_of
 from killswitch.ratelimit.budget import Budget, Budgets
 
+T = TypeVar("T")
 LONGEST_ROOM = 90.0
-"""Seconds for which a reading waits for room in the venue's limits; they count minutes at the most."""
+"""Maximum seconds to wait for room in the limits of the venue, which count minutes at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What asking one account came to.
+    """Result of the inspection of one account.
 
-    `refused`: why there is no adapter for it, and then nothing else is known. `inspection`: None where the adapter
-    cannot be asked (`uninspected` is None then), or where asking failed, which `uninspected` says. `trip`: seconds
-    that a request took. `offers`: the optional protocols that the adapter has, by name of their call. `denied`: the
-    venue's words where it refuses the credentials. `account`: as it was opened; its connections are given back.
+    `refused`: why there is no adapter; nothing else is known then. `inspection`: None if the adapter has none
+    (`uninspected` is None then) or it failed (`uninspected` says why). `trip`: seconds of a request. `offers`: optional
+    protocols of the adapter, by the name of their call. `denied`: the error of the venue if it rejects the credentials.
+    `account`: as opened; its connections are closed.
     """
 
     document: AccountDocument
@@ -69,9 +70,9 @@ class Looked:
 
 
 async def look_at(documents: Sequence[AccountDocument], patience: float, clock: Clock) -> tuple[Looked, ...]:
-    """Ask every account, in the documents' order. No failure of one keeps another from being asked.
+    """Inspect every account, in the order of the documents. A failure of one does not affect the others.
 
-    `patience`: seconds that one answer may take.
+    `patience`: timeout of one answer in seconds.
     """
     venues: dict[str, list[AccountDocument]] = defaultdict(list)
     for document in documents:
@@ -113,33 +114,43 @@ async def _look(document: AccountDocument, budgets: Budgets, patience: float, cl
             denied=heard.denied,
             account=account,
         )
-    except ValueError as error:  # each word is sound by itself, or there would be no adapter
+    except ValueError as error:  # each limit is valid by itself, or there would be no adapter
         return Looked(document, refused=f"it contradicts another account of {venue_of(spec)} on their limits: {error}")
     finally:
-        await _closed(adapter, patience)
+        await close(adapter, patience)
 
 
 async def _inspected(
     adapter: VenueAdapter, heard: _Overheard, budget: Budget, patience: float, clock: Clock
 ) -> tuple[Inspection | None, str | None]:
-    """The inspection, or why there is none; neither where the adapter cannot be asked."""
+    """The inspection, or why there is none; neither if the adapter has no inspection."""
     if not isinstance(adapter, InspectedVenue):
         return None, None
     await _room(budget, clock)
+    return await answer_of(adapter.inspect(), patience, heard.note)
+
+
+async def answer_of(
+    asked: Awaitable[T], patience: float, note: Callable[[VenueError], None] = lambda _: None
+) -> tuple[T | None, str | None]:
+    """The answer of an adapter, or why there is none. `note` gets the VenueError."""
     try:
         async with asyncio.timeout(patience):
-            return await adapter.inspect(), None
+            return await asked, None
     except TimeoutError:
         return None, f"no answer within {patience:g} s"
     except VenueError as error:
-        heard.note(error)
+        note(error)
         return None, legible(str(error) or type(error).__name__)
-    except Exception as error:  # noqa: BLE001 - an adapter's defect is one account that cannot be trusted
+    except Exception as error:  # noqa: BLE001 - a defect of the adapter fails one account
         return None, legible(f"the adapter failed: {type(error).__name__}: {error}")
 
 
 class _Overheard:
-    """The adapter for one reading. A snapshot's reason does not tell a refusal of the credentials from an outage."""
+    """The adapter for one snapshot.
+
+    It records rejected credentials, which the reason of a snapshot does not tell from an outage.
+    """
 
     def __init__(self, adapter: VenueAdapter) -> None:
         self._adapter = adapter
@@ -153,7 +164,7 @@ class _Overheard:
             raise
 
     def note(self, error: VenueError) -> None:
-        """Keep the words of the first refusal."""
+        """Record the first rejection of the credentials."""
         if isinstance(error, CredentialsRefusedError) and self.denied is None:
             self.denied = legible(str(error) or type(error).__name__)
 
@@ -167,9 +178,9 @@ async def _snapshot(account: ArmedAccount, patience: float) -> AccountSnapshot:
 
 
 async def _room(budget: Budget, clock: Clock) -> None:
-    """Wait until a reading has its room, and take it; an inspection counts as one.
+    """Wait until the polling budget has room, and take it; an inspection counts as one snapshot.
 
-    Where there is none for long it is asked all the same, once: the venue says itself what is too much.
+    After a long wait the request is sent once anyway: the venue itself says what exceeds its limits.
     """
     deadline = clock.monotonic() + LONGEST_ROOM
     while (wait := budget.wait(clock.monotonic(), "snapshot", purpose="reading")) > 0.0:
@@ -180,13 +191,9 @@ async def _room(budget: Budget, clock: Clock) -> None:
     budget.answered(now, budget.take(now, "snapshot", purpose="reading"))
 
 
-async def _closed(adapter: VenueAdapter, patience: float) -> None:
-    """Give the connections back; what goes wrong there is no news of the venue."""
-    try:
-        async with asyncio.timeout(patience):
-            await adapter.close()
-    except Exception:  # noqa: BLE001 - the answers are there
-        return
+async def close(adapter: VenueAdapter, patience: float) -> None:
+    """Close the connections of the adapter and ignore errors."""
+    await answer_of(adapter.close(), patience)
 
 
 _OFFERS = (
@@ -195,7 +202,7 @@ _OFFERS = (
 
 
 def _trip(snapshot: AccountSnapshot, took: float) -> float | None:
-    """Seconds of one request: as the adapter has measured it, else what the whole reading took."""
+    """Seconds of one request: as measured by the adapter, else the time of the whole snapshot."""
     if snapshot.quality == "down":
         return None
     measured = None if snapshot.health is None else snapshot.health.latency_ms
@@ -207,5 +214,5 @@ def _used(adapter: VenueAdapter) -> Mapping[str, int] | None:
         return None
     try:
         return dict(adapter.used())
-    except Exception:  # noqa: BLE001 - a defect in counting is no news of the account
+    except Exception:  # noqa: BLE001 - a defect in counting does not affect the check
         return None

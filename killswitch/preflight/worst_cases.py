@@ -1,4 +1,4 @@
-"""What the policies' worst case comes to in each account's venue, within its limits. Pure."""
+"""Worst case of the policies in each account, within the limits of its venue. Pure."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from killswitch.ratelimit.read_cost import Reader
 from killswitch.ratelimit.worst_case import Reckoning, Task, reckon
 
 LEAST_TRIP = 0.001
-"""Seconds. A venue in the same process answers at once, which no reckoning can do with."""
+"""Minimum request time in seconds: a venue in the same process answers at once, and an estimate needs a duration."""
 
 
 class WorstStage(Struct, frozen=True):
-    """The stage that takes the longest, of those that may act on the account. `paced`: at a pace that it declares."""
+    """The slowest stage that may act on the account. `paced`: it declares a pace."""
 
     policy: str
     stage: str
@@ -31,9 +31,9 @@ class WorstStage(Struct, frozen=True):
 
 
 class Reckoned(Struct, frozen=True):
-    """`everything`: every position closed and every order cancelled, at once in all accounts of the venue.
+    """`everything`: all positions closed and all orders cancelled, at once in all accounts of the venue.
 
-    `worst_stage`: None where no policy in mode enforce has anything to do in the account as it is.
+    `worst_stage`: None if no policy in mode enforce has anything to do in the account.
     """
 
     everything: Reckoning
@@ -41,7 +41,7 @@ class Reckoned(Struct, frozen=True):
 
 
 def identities(looked: Iterable[Looked]) -> list[Identity]:
-    """As scopes are matched."""
+    """Account identities for scope matching."""
     return [(each.name, each.venue, each.document.spec.market, each.document.spec.currency) for each in looked]
 
 
@@ -52,10 +52,10 @@ def worst_cases(
     guarded: dict[str, bool],
     readers: Sequence[Reader],
 ) -> dict[str, Reckoned]:
-    """By account, for those whose positions are known. `guarded`: by account, whether closes are reduce-only.
+    """Worst case by account, for accounts with known positions. `guarded`: whether closes are reduce-only.
 
-    `interval`: seconds between two readings, which go on during a close; `readers`: every account that is read, for
-    one in which nothing is to be done draws on the limits of its address all the same.
+    `interval`: seconds between two polls, which continue during a close; `readers`: every polled account, because each
+    one uses the limits of its address.
     """
     known = {
         each.name: each
@@ -76,13 +76,13 @@ def worst_cases(
         for name, found in reckoner.reckon({n: work for n, work in works.items() if not work.nothing}).items():
             paced = bool(works[name].every or works[name].pause)
             here = WorstStage(graph.policy, stage.name, stage.level, scope, paced, found)
-            if name not in worst or _longer(found, worst[name].reckoning):
+            if name not in worst or _length(found) > _length(worst[name].reckoning):
                 worst[name] = here
     return {name: Reckoned(found, worst.get(name)) for name, found in all_of_it.items()}
 
 
 def _firings(policies: PolicySet, accounts: Sequence[Identity]) -> Iterable[tuple[Graph, Stage, str, tuple[str, ...]]]:
-    """Every stage that may act, with each of its scopes and the accounts in it."""
+    """Every stage that may act, with each of its scopes and their accounts."""
     for graph in policies.graphs:
         if graph.mode == "enforce":
             for scope, names in scopes_of(graph.scope, accounts).items():
@@ -90,15 +90,12 @@ def _firings(policies: PolicySet, accounts: Sequence[Identity]) -> Iterable[tupl
                     yield graph, stage, scope, names
 
 
-def _longer(one: Reckoning, other: Reckoning) -> bool:
-    def size(each: Reckoning) -> tuple[float, int]:
-        return (float("inf") if each.seconds is None else each.seconds, each.requests)
-
-    return size(one) > size(other)
+def _length(found: Reckoning) -> tuple[float, int]:
+    return (float("inf") if found.seconds is None else found.seconds, found.requests)
 
 
 class _Reckoner:
-    """Reckons the same work of the same accounts once."""
+    """Estimate with a cache: the same work of the same accounts is estimated once."""
 
     def __init__(self, known: dict[str, Looked], interval: float, readers: Sequence[Reader]) -> None:
         self._known = known
@@ -109,7 +106,7 @@ class _Reckoner:
         self._done: dict[tuple[tuple[str, StageWork], ...], dict[str, Reckoning]] = {}
 
     def reckon(self, works: dict[str, StageWork]) -> dict[str, Reckoning]:
-        """Those of one venue begin together and share what it counts for their address."""
+        """Estimate by account; accounts of one venue start together and share its limits."""
         venues: dict[str, list[tuple[str, StageWork]]] = defaultdict(list)
         for name, work in works.items():
             venues[self._known[name].venue].append((name, work))

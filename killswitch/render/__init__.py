@@ -1,1 +1,1 @@
-"""Rendering primitives: number formats and charts. Imports nothing above the model."""
+"""Formats, text layout and charts. Imports nothing above the model."""

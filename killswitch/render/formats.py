@@ -42,6 +42,11 @@ def money(amount: Decimal | None, currency: str | None = None) -> str:
     return "unknown" if amount is None else f"{amount:,.2f} {currency or ''}".rstrip()
 
 
+def exact(value: Decimal | None, nothing: str = "unknown") -> str:
+    """A number with all digits and no exponent; `nothing` for None."""
+    return nothing if value is None else f"{value:f}"
+
+
 def instant(at: datetime | None) -> str:
     """Format a UTC time to the second; `-` for None."""
     return "-" if at is None else rfc3339(at.replace(microsecond=0))
@@ -52,6 +57,11 @@ def lasting(length: timedelta) -> str:
     seconds = int(length.total_seconds())
     parts = [(seconds // 86400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s")]
     return " ".join([f"{count}{unit}" for count, unit in parts if count][:2]) or "0s"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: `1 order`, `12 orders`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 _RANGES = 6

@@ -90,7 +90,7 @@ def test_a_crash_is_closed_though_the_lock_folder_is_on_a_dead_mount(tmp_path: P
                 if runner.poll() is None:
                     runner.kill()
         assert (status, shown.returncode) == (0, 0), err
-        assert "Going on without locks" in err
+        assert "Continuing without locks" in err
         assert "locks has not answered" in shown.stdout.split("Problems")[1]
 
 

@@ -146,7 +146,7 @@ def test_kill_9_in_mid_close_and_the_next_run_ends_the_report(tmp_path: Path) ->
         site = with_runbook(Site(tmp_path, address))
         with site.running("--live", fresh=True) as runner:
             handed = ksctl("close", "--store", str(site.store), "--reason", "operator: drill", "--wait", "1ms")
-            assert "handed to the runner" in handed.stderr, "whether it has answered within 1 ms is chance"
+            assert "sent to the runner" in handed.stderr, "whether it has answered within 1 ms is chance"
             until(lambda: "sending" in {entry.kind for entry in site.journal()}, "an order is sent")
             runner.send_signal(signal.SIGKILL)
             runner.wait()

@@ -205,7 +205,7 @@ def test_real_bars_and_a_real_book_are_served(shared: Path) -> None:
     [
         ((), 64, "Give either --market DIR or --crash SEED."),
         (("--crash", "1", "--market", "x"), 64, "Give either --market DIR or --crash SEED."),
-        (("--crash", "-1"), 64, "--crash SEED must not be below zero."),
+        (("--crash", "-1"), 64, "-1 is not in the range x>=0"),
         (("--market", "x"), 64, "--market needs --book FILE."),
         (("--market", "nowhere", "--book", "b.yaml"), 1, "nowhere: no such folder"),
         (("--crash", "1", "--book", "none.yaml"), 1, "none.yaml: No such file"),

@@ -48,7 +48,7 @@ def test_a_running_close_is_watched_and_an_interrupt_ends_the_watching_only(tmp_
         site = Site(tmp_path, address_of(venue), policy=OUT_OF_REACH)
         with site.running("--live") as runner:
             handed = ksctl("close", "--store", str(site.store), "--reason", "drill", "--wait", "1ms")
-            assert "handed to the runner" in handed.stderr
+            assert "sent to the runner" in handed.stderr
             until(site.decisions, "the runner has decided")
             # A drill sends an order a second, and none is answered until the watcher has been seen to watch.
             watching = process("status", "--watch", "--store", str(site.store), "--output", "json")
@@ -60,7 +60,7 @@ def test_a_running_close_is_watched_and_an_interrupt_ends_the_watching_only(tmp_
                 assert (shown["format"], shown["positions"]) == ("killswitch.progress/v1", 8)
                 watcher.send_signal(signal.SIGINT)
                 _, said = watcher.communicate(timeout=PATIENCE)
-                assert (watcher.returncode, said) == (130, "not watched any more; what is being closed goes on\n")
+                assert (watcher.returncode, said) == (130, "stopped watching; the close continues\n")
             until(lambda: any(entry.kind == "finished" for entry in site.journal()), "the runner closes on")
             assert site.venue().positions == ()
             assert terminate(runner)[0] == 0

@@ -177,7 +177,7 @@ def test_plan_of_a_venue_that_is_away_says_so(policies: Path, tmp_path: Path) ->
     done = ksctl("plan", "--policies", folder)
     assert done.returncode == 1, done.stderr
     assert "positions unknown" in done.stdout
-    assert "Cannot tell: main is down" in done.stdout
+    assert "Unknown: main is down" in done.stdout
     assert "Nothing to do" not in done.stdout
 
 

@@ -76,7 +76,7 @@ def test_c3_kill_9_in_mid_close_and_a_restart_goes_on(tmp_path: Path) -> None:
         with site.running("--live", fresh=True) as runner:
             held = {position.key: position.contracts for position in site.venue().positions or ()}
             handed = ksctl("close", "--store", str(site.store), "--reason", "operator: drill", "--wait", "1ms")
-            assert "handed to the runner" in handed.stderr, "whether it has answered within 1 ms is chance"
+            assert "sent to the runner" in handed.stderr, "whether it has answered within 1 ms is chance"
             until(lambda: "sending" in {entry.kind for entry in site.journal()}, "an order is sent")
             runner.kill()
             runner.wait()
@@ -174,7 +174,7 @@ def test_observing_sends_nothing(tmp_path: Path) -> None:
             assert "is armed for no account of the portfolio" in refused.stderr
             status, out, _ = terminate(runner)
         assert status == 0
-        assert "observed only: nothing is sent" in out
+        assert "observed only: no order is sent" in out
         assert len(site.venue().positions or ()) == 8
         assert site.journal() == []
         assert not site.locks.exists()
@@ -246,7 +246,7 @@ def test_a_signal_that_is_not_meant_for_it_ends_no_run(tmp_path: Path) -> None:
             runner.send_signal(signal.SIGQUIT)
             _, err = runner.communicate(timeout=PATIENCE)
         assert runner.returncode == 0, err
-        assert any(line.startswith("SIGHUP: a terminal that closes ends nothing here") for line in lines)
+        assert any(line.startswith("SIGHUP: a closed terminal does not stop the run") for line in lines)
         assert site.standing().runner.liveness == "gone"
 
 

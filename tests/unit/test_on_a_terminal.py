@@ -28,7 +28,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return restore(dump, tmp_path_factory.mktemp("closed"))
 
 
-def on_a_terminal(columns: int, *arguments: str, colour: bool = True) -> str:
+def on_a_terminal(columns: int, *arguments: str, colour: bool = True, status: int = 0) -> str:
     """What `ksctl` shows on a terminal of that width, escape sequences included."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
@@ -47,7 +47,7 @@ def on_a_terminal(columns: int, *arguments: str, colour: bool = True) -> str:
             break
         shown += read
     os.close(ours)
-    assert process.wait() == 0
+    assert process.wait() == status
     return shown.decode().replace("\r", "")
 
 
@@ -69,6 +69,41 @@ def test_no_color_leaves_colours_out(store: Path) -> None:
     assert not re.search(r"\x1b\[(?:[0-9]+;)*(?:3[0-8]|9[0-7])(?:;[0-9]+)*m", shown)
 
 
+RED = "\x1b[31m"
+
+
+def run(*arguments: str) -> str:
+    """What a pipe gets of stdout."""
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_alarms_are_in_colour_on_a_terminal_and_nowhere_else(store: Path) -> None:
+    """A lock is red; NO_COLOR and --color never leave that out, a pipe has it only with --color always, JSON never."""
+    status = ("status", "--store", str(store))
+    assert RED in on_a_terminal(120, *status)
+    assert "\x1b[" not in on_a_terminal(120, *status, colour=False)
+    assert "\x1b[" not in on_a_terminal(120, "--color", "never", *status)
+    assert "\x1b[" not in run(*status)
+    assert RED in run("--color", "always", *status)
+    assert "\x1b[" not in run("--color", "always", *status, "--output", "json")
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_venues_and_diagnostics_keep_to_the_width(columns: int, tmp_path: Path) -> None:
+    """The table of venues, and messages of validate; the place of a mistake is still there to be copied."""
+    assert max(map(len, on_a_terminal(columns, "venues", "list", colour=False).splitlines())) <= columns
+    (tmp_path / "bad.yaml").write_text(
+        "apiVersion: killswitch.dev/v1\nkind: Account\nmetadata: {name: main}\n"
+        "spec: {adapter: paper, market: swapx, currency: USDT, execution: observe, endpoint: 'http://127.0.0.1:1'}\n"
+    )
+    shown = on_a_terminal(columns, "validate", str(tmp_path / "bad.yaml"), colour=False, status=1)
+    assert max(map(len, shown.splitlines())) <= max(columns, len(f"{tmp_path}/bad.yaml:4:32:"))
+    assert f"{tmp_path}/bad.yaml:4:32:" in shown
+    assert "error KS2004" in " ".join(shown.split())
+
+
 def test_a_pipe_gets_markdown(store: Path) -> None:
     """As it is written to a file."""
     command = [sys.executable, "-c", PROGRAM, "report", "--store", str(store)]
@@ -81,7 +116,7 @@ def test_a_pipe_gets_markdown(store: Path) -> None:
 @pytest.mark.parametrize("verb", [["status"], ["history"], ["report", "list"]])
 def test_no_line_is_wider_than_the_terminal(store: Path, verb: list[str], columns: int) -> None:
     """Columns are narrowed, and rows that are too wide even then become paragraphs; every word is still there."""
-    shown = on_a_terminal(columns, *verb, "--store", str(store))
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", on_a_terminal(columns, *verb, "--store", str(store)))
     assert max(map(len, shown.splitlines())) <= columns
     command = [sys.executable, "-c", PROGRAM, *verb, "--store", str(store)]
     piped = subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -6,13 +6,13 @@ from typing import get_args
 
 import pytest
 
-from killswitch.cli.operate.reasons import CAUSES, reason_of, too_narrow
+from killswitch.cli.operate.reasons import MEANINGS, reason_of, too_narrow
 from killswitch.model.words import Cause
 
 
 def test_every_declared_word_is_offered() -> None:
     """The vocabulary of the records is the one that a person can use."""
-    assert set(CAUSES) == set(get_args(Cause))
+    assert set(MEANINGS) == set(get_args(Cause))
 
 
 @pytest.mark.parametrize(
@@ -49,12 +49,12 @@ def test_other_words_count_as_an_operators_with_the_words_listed(written: str, m
     found = reason_of(written)
     assert (found.cause, found.text) == ("operator", written)
     assert found.remark is not None
-    assert all(word in found.remark for word in CAUSES)
+    assert all(word in found.remark for word in MEANINGS)
     assert found.remark.endswith(meant) if meant else "Did you mean" not in found.remark
 
 
 def test_a_breach_of_the_venue_deserves_more_than_one_account() -> None:
     """A scope that leaves something open there is remarked, not refused."""
-    assert "what else is there stays open" in (too_narrow("exchange-breach", "account/main") or "")
+    assert "the rest of the account stays open" in (too_narrow("exchange-breach", "account/main") or "")
     assert too_narrow("exchange-breach", None) is None
     assert too_narrow("market", "account/main") is None

@@ -44,7 +44,7 @@ def test_mistakes_are_told_with_place_caret_and_fix() -> None:
     assert f"{FIXTURES / 'many-mistakes-in-one-pass.yaml'}:9:37: error KS2001: unknown key `windw`" in done.stdout
     assert done.stdout.endswith(
         "4 errors, 0 warnings; `ksctl explain CODE` says more\n"
-        "what could not be read was not checked any further: correct it, and validate again\n"
+        "parts that cannot be read are not checked further: correct them and validate again\n"
     )
     assert done.stderr == ""
 

@@ -14,6 +14,10 @@ INTRODUCTION = """\
 `ksctl --help` and `ksctl VERB --help` say the same in the terminal. A DURATION is written `90s`, `15m`, `1h30m`.
 `--output json` is for programs: what it prints is [a public format](formats.md) where it has a name.
 
+On a terminal, text keeps to its width, and alarms are colored: failures and firing triggers red, warnings yellow, sound
+states green. `ksctl --color auto|always|never VERB` decides otherwise; with `auto`, the default, `NO_COLOR` disables
+colors. A pipe or a file gets one line per row and no color, and JSON is never colored.
+
 Shells complete verbs, options, files, kinds of documents, codes, venues, and the accounts and scopes of the policies
 named before (or in `KSCTL_POLICIES`), once the line is in the shell's start-up file:
 

@@ -1,4 +1,4 @@
-"""`ksctl backtest`: what the policies would have done in a crash, beside doing nothing and closing everything."""
+"""`ksctl backtest`: what the policies would have done in a crash, and in the alternatives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import EXIT_FAILED
-from killswitch.cli.options import example, policies, variant
+from killswitch.cli.options import file_errors, policies, variant, verb
+from killswitch.cli.terminal import mention
 
 if TYPE_CHECKING:
     from killswitch.lab.pages.answer import Answer
@@ -22,28 +23,29 @@ RANDOM = 10
 _folder = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
-@click.command(epilog=example("ksctl backtest --policies policies/futures-drawdown --market bars/ --book book.yaml"))
+@verb("ksctl backtest --policies policies/futures-drawdown --market bars/ --book book.yaml")
 @policies(required=True)
 @variant
 @click.option("--market", "markets_at", type=_folder, multiple=True,
-              help="Folder of bars, one file a symbol, or of such folders. May be given more than once.")  # fmt: skip
-@click.option("--crash", type=int, metavar="SEED", help="A generated crash instead; each seed is another one.")
+              help="Folder of bars, one file per symbol, or of such folders. May be given more than once.")  # fmt: skip
+@click.option("--crash", type=int, metavar="SEED", help="A generated crash instead; each seed gives another one.")
 @click.option("--book", "book_at", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              help="What the accounts hold. Left out: half of the symbols long, half short.")  # fmt: skip
+              help="Positions of the accounts. Default: half of the symbols long, half short.")  # fmt: skip
 @click.option("--books", "books_at", type=_folder, help="Folder of books (YAML): each of them.")
 @click.option("--all-splits", type=click.IntRange(min=1), metavar="N",
               help="Every book with N symbols long and N others short; random books beside them.")  # fmt: skip
 @click.option("--random", "count", type=click.IntRange(min=0), metavar="M",
-              help="So many seeded books of each kind: hedged, directional, concentrated.  "
+              help="Number of seeded books of each kind: hedged, directional, concentrated.  "
                    "[default: 10 with --all-splits]")  # fmt: skip
 @click.option("--gross", type=click.FloatRange(min=0, min_open=True, max=5),
-              help="Of the books that are made here, in multiples of their equity.  [default: 3]")  # fmt: skip
-@click.option("--seed", type=int, default=7, show_default=True, help="Of the random books and the paper market.")
-@click.option("--in-proportion", is_flag=True, help="A fourth rule: the same cuts, made over all positions alike.")
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that share the work.")
-@click.option("--output", type=click.Choice(FORMS), default="text", show_default=True, help="What goes to stdout.")
+              help="Gross exposure of generated books, in multiples of their equity.  [default: 3]")  # fmt: skip
+@click.option("--seed", type=int, default=7, show_default=True, help="Seed of the random books and the paper market.")
+@click.option("--in-proportion", is_flag=True, help="Add a rule: the same cuts, in proportion over all positions.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Number of worker processes.")
+@click.option("--output", type=click.Choice(FORMS), default="text", show_default=True, help="Format of stdout.")
 @click.option("--out", "files", type=click.Path(dir_okay=False, path_type=Path), multiple=True, metavar="FILE",
-              help="Written as well; .html, .md, .json or .txt decides how. May be given more than once.")  # fmt: skip
+              help="Write this file as well, in the format of its suffix: .html, .md, .json or .txt. "
+                   "May be given more than once.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.pass_context
 def backtest(
@@ -51,10 +53,12 @@ def backtest(
     crash: int | None, book_at: Path | None, books_at: Path | None, all_splits: int | None, count: int | None,
     gross: float | None, seed: int, in_proportion: bool, jobs: int, output: str, files: tuple[Path, ...], quiet: bool,
 ) -> None:  # fmt: skip
-    """Run books through recorded bars under the policies, with no protection, and closing all at the first trigger.
+    """Run books through recorded bars under the policies and under the alternatives.
 
-    Exits 0 when everything was run to the end. Ctrl-C ends it with what there is: the result says that it is partial,
-    in every form, and the exit is 1; so it is when a book could not be run.
+    The alternatives are no protection, and a full close at the first trigger.
+
+    Exits 0 when every run is complete. Ctrl-C stops it and keeps the results so far: they are marked as partial in
+    every output format, and the exit code is 1. The exit code is also 1 when a book cannot be run.
     """
     if markets_at and crash is not None:
         raise click.UsageError("--market and --crash exclude each other")
@@ -70,10 +74,8 @@ def backtest(
         raise click.UsageError(f"--out {', '.join(odd)}: end its name in {', '.join(sorted(SUFFIXES))}")
 
     from killswitch.cli.lab.backtest_books import Wanted, gather
-    from killswitch.cli.lab.backtest_run import Interrupt, Rehearsal, matching, run_campaign
+    from killswitch.cli.lab.backtest_run import Rehearsal, interruptible, matching, run_campaign
     from killswitch.cli.session import written
-    from killswitch.lab.bars import BarsError
-    from killswitch.lab.book import BookError
     from killswitch.lab.campaign import IN_PROPORTION, RULES
 
     found = written(policies_at, variant)
@@ -81,46 +83,29 @@ def backtest(
         markets_at, crash, book_at, books_at, all_splits, RANDOM if all_splits and count is None else count or 0,
         Decimal(str(gross or 3)), seed,
     )  # fmt: skip
-    try:
-        books = matching(found.policies, gather(wanted))
-    except (BarsError, BookError) as error:
-        raise click.ClickException(str(error)) from error
+    books = matching(found.policies, gather(wanted))
     rules = (*RULES, IN_PROPORTION) if in_proportion else RULES
     forms = {output, *(SUFFIXES[file.suffix] for file in files)}
-    with Interrupt() as interrupt:
+    with interruptible() as interrupt:
         answer, page = run_campaign(
             found.policies, books, rules, Rehearsal(found.policies, seed), variant=variant, jobs=jobs,
             drawn="html" in forms, stop=interrupt, quiet=quiet,
         )  # fmt: skip
     for file in files:
-        _write(file, written_as(SUFFIXES[file.suffix], answer, page))
+        with file_errors(f"{file} cannot be written"):
+            file.write_text(written_as(SUFFIXES[file.suffix], answer, page), encoding="utf-8")
     click.echo(written_as(output, answer, page), nl=False)
     if not answer.complete:
-        click.echo(page.warning, err=True)
+        mention(page.warning)
         context.exit(EXIT_FAILED)
 
 
 def written_as(form: str, answer: Answer, page: Page) -> str:
-    """The result as text, json, markdown or html, with a line end."""
+    """Render the result as text, json, markdown or html, with a final newline."""
     if form == "json":
         from killswitch.lab.pages.answer import encode
 
         return encode(answer).decode() + "\n"
-    if form == "markdown":
-        from killswitch.lab.pages.document import markdown
+    from killswitch.lab.pages.document import html, markdown, text
 
-        return markdown(page)
-    if form == "html":
-        from killswitch.lab.pages.document import html
-
-        return html(page) + "\n"
-    from killswitch.lab.pages.document import text
-
-    return text(page)
-
-
-def _write(file: Path, text: str) -> None:
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise click.ClickException(f"{file} cannot be written: {error.strerror or error}") from error
+    return {"markdown": markdown, "html": lambda page: html(page) + "\n", "text": text}[form](page)

@@ -1,4 +1,4 @@
-"""Which books are run in which markets, as the options of `ksctl backtest` say."""
+"""Selection of books and markets by the options of `ksctl backtest`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from killswitch.lab.price_matrix import Panel
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The options: where prices come from (`markets` or `crash`), and which books (`random` of each kind)."""
+    """Options of a backtest: the source of prices (`markets` or `crash`) and the books (`random` of each kind)."""
 
     markets: tuple[Path, ...]
     crash: int | None
@@ -32,7 +32,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """The markets by name, the books in each, and in words which books there are not."""
+    """Markets by name, the books in each, and messages about books that cannot be run."""
 
     markets: dict[str, Source]
     parts: tuple[Part, ...]
@@ -40,7 +40,7 @@ class Books:
 
 
 def gather(wanted: Wanted) -> Books:
-    """Everything that is to be run. BarsError or BookError, each with its place, for what cannot be."""
+    """Load all markets and books. Raises BarsError or BookError, which name the place of the problem."""
     sources = dict(_sources(wanted))
     given = _given(wanted)
     parts: list[Part] = []
@@ -56,17 +56,17 @@ def gather(wanted: Wanted) -> Books:
 
 
 def panel_of(folder: Path) -> Panel:
-    """The bars in `folder`."""
+    """Load the bars in `folder`."""
     return Panel(read_market(folder))
 
 
 def generated(seed: int) -> Panel:
-    """The generated crash of this seed."""
+    """Generate the crash of this seed."""
     return Panel(crash_bars(seed))
 
 
 def market_folders(folder: Path) -> list[Path]:
-    """`folder` itself if it holds bars, else those of its folders that do. BarsError for none."""
+    """Return `folder` if it contains bars, else its subfolders that do. BarsError if none does."""
     if _holds_bars(folder):
         return [folder]
     found = [inner for inner in sorted(folder.iterdir()) if inner.is_dir() and _holds_bars(inner)]
@@ -87,7 +87,7 @@ def _sources(wanted: Wanted) -> Iterator[tuple[str, Source]]:
     for folder in (inner for given in wanted.markets for inner in market_folders(given)):
         other = folders.setdefault(folder.resolve().name, folder)
         if other.resolve() != folder.resolve():
-            raise BarsError(f"{folder}: {other} has the same name, and results could not be told apart; rename one")
+            raise BarsError(f"{folder}: {other} has the same name, and results would be ambiguous; rename one")
     yield from ((name, partial(panel_of, folder)) for name, folder in folders.items())
 
 

@@ -1,26 +1,23 @@
-"""How `ksctl backtest` runs: the engine with the installed paper adapter, progress on stderr, and Ctrl-C."""
+"""Execution of `ksctl backtest`: the engine with the installed paper adapter, progress on stderr, and Ctrl-C."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Self
-
-import click
+from types import FrameType
 
 from killswitch.accounts.plug_ins import make_adapter
 from killswitch.cli.lab.backtest_books import Books
+from killswitch.cli.terminal import ProgressLines, mention, progress_bars, room
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.backtest import Rule
 from killswitch.lab.backtest import backtest as rehearse
 from killswitch.lab.book import Book, BookError
-from killswitch.lab.campaign import Campaign, Progress, Results, Stop, Told, Tried
+from killswitch.lab.campaign import Campaign, Results, Stop, Told, Tried
 from killswitch.lab.outcome import Run
 from killswitch.lab.pages.answer import Answer, answer, used
 from killswitch.lab.pages.content import Drawings, page
@@ -30,18 +27,16 @@ from killswitch.market.paper import PaperMarket
 from killswitch.model.clock import Clock
 from killswitch.model.venue import AccountSpec, VenueAdapter
 from killswitch.planning.scopes.compiled_policy import scopes_of
-
-if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
+from killswitch.render.formats import counted
 
 DRAWN = 8
-"""At most so many books are drawn one by one; of more, those in which staging loses most."""
+"""Maximum books with charts of their own; above it, only those in which staging loses most."""
 PLAIN_EVERY = 10.0
-"""Seconds between two plain lines of progress."""
+"""Seconds between two progress lines."""
 
 
 def paper_venue(market: PaperMarket, account: str, clock: Clock) -> VenueAdapter:
-    """The adapter of one account, found by name as a runner finds it."""
+    """Create the adapter of one account by its entry point, as a runner does."""
     shown = market.snapshot(account)
     spec = AccountSpec(
         account=account, adapter="paper", market=shown.market, currency=shown.currency, endpoint=None,
@@ -52,7 +47,7 @@ def paper_venue(market: PaperMarket, account: str, clock: Clock) -> VenueAdapter
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """`campaign.RunOne`: one book under one rule. Goes to other processes as it is."""
+    """Run one book under one rule (`campaign.RunOne`); picklable, so that worker processes can run it."""
 
     policies: PolicySet
     seed: int
@@ -75,37 +70,26 @@ class Rehearsal:
         )  # fmt: skip
 
 
-_ASKING = (signal.SIGINT, signal.SIGTERM)
+@contextmanager
+def interruptible() -> Iterator[Stop]:
+    """Whether Ctrl-C or SIGTERM arrived: the first one requests a stop, the second one ends the program."""
+    asked: list[int] = []
 
-
-class Interrupt:
-    """Ctrl-C or SIGTERM asks to stop, once; a second one ends the program at once, as it always does."""
-
-    def __init__(self) -> None:
-        self._asked = False
-
-    def __call__(self) -> bool:
-        """Whether one of them came."""
-        return self._asked
-
-    def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._pressed) for number in _ASKING}
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _pressed(self, _number: int, _frame: FrameType | None) -> None:
-        self._asked = True
+    def pressed(number: int, _frame: FrameType | None) -> None:
+        asked.append(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
+    before = {number: signal.signal(number, pressed) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
 
 def matching(policies: PolicySet, books: Books) -> Books:
-    """Without the books that no policy watches: staging would be doing nothing. BookError if none is left."""
+    """Drop the books that no policy watches, because the policies do nothing to them. BookError if none remains."""
     if not policies.graphs:
         raise BookError("the policies hold no Policy document, so there is nothing to try; name more with --policies")
     parts = tuple(part for part in books.parts if _watched(policies, part.member.book))
@@ -136,7 +120,7 @@ def run_campaign(
     policies: PolicySet, books: Books, rules: Sequence[Rule], run_one: Rehearsal, *, variant: str | None = None,
     jobs: int, drawn: bool, stop: Stop, quiet: bool,
 ) -> tuple[Answer, Page]:  # fmt: skip
-    """Run it, and make the answer and its page; `drawn` pages get charts."""
+    """Run all books and return the answer and its page; with `drawn`, the page has charts."""
     course = drawn and len(books.parts) <= DRAWN
     campaign = Campaign(books.markets, books.parts, tuple(rules), run_one, course)
     with _progress(len(books.parts), len(rules), len(books.markets), quiet=quiet) as told:
@@ -154,7 +138,7 @@ def _drawings(campaign: Campaign, results: Results, found: Answer, stop: Stop) -
 
 
 def _again(campaign: Campaign, found: Answer, stop: Stop) -> tuple[Tried, ...]:
-    """The book that loses most against each alternative, run again for its course."""
+    """Run the book that loses most against each alternative again, with its equity curve."""
     worst = {(one.market, one.book) for losers in found.summary.losers for one in losers.books[:1]}
     parts = tuple(part for part in campaign.parts if (part.market, part.member.book.name) in worst)
     return replace(campaign, parts=parts, course=True).run(stop=stop, told=lambda _: None).tried
@@ -169,39 +153,16 @@ def _currency(book: Book) -> str:
 
 @contextmanager
 def _progress(books: int, rules: int, markets: int, *, quiet: bool) -> Iterator[Told]:
-    what = f"{_count(books, 'book')} under {rules} rules in {_count(markets, 'market')}"
+    what = f"{counted(books, 'book')} under {rules} rules in {counted(markets, 'market')}"
     if quiet:
         yield lambda _: None
-    elif sys.stderr.isatty():
-        with _bar() as bar:
+    elif room(sys.stderr) is None:
+        mention(f"running {what}")
+        lines = ProgressLines(PLAIN_EVERY)
+        yield lambda news: lines.say(f"{int(news.done)} of {news.total} runs: {news.what}")
+    else:
+        from rich.progress import MofNCompleteColumn
+
+        with progress_bars(MofNCompleteColumn()) as bar:
             task = bar.add_task(what, total=books * rules)
             yield lambda news: bar.update(task, completed=news.done, description=news.what)
-    else:
-        click.echo(f"running {what}", err=True)
-        yield _plain()
-
-
-def _plain() -> Told:
-    last = time.monotonic()
-
-    def told(news: Progress) -> None:
-        nonlocal last
-        if time.monotonic() - last >= PLAIN_EVERY:
-            last = time.monotonic()
-            click.echo(f"{int(news.done)} of {news.total} runs: {news.what}", err=True)
-
-    return told
-
-
-def _bar() -> Bar:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as RichProgress
-
-    what = TextColumn("{task.description}", markup=False)
-    columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(), what)
-    return RichProgress(*columns, console=Console(stderr=True), transient=True)
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"

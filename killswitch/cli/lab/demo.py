@@ -1,4 +1,4 @@
-"""`ksctl demo`: the main job through a crash on the embedded paper venue, and the alternatives beside it."""
+"""`ksctl demo`: the policies in a crash on the embedded paper venue, compared with the alternatives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from killswitch.cli.lab.backtest import written_as
 from killswitch.cli.lab.backtest_books import Books
 from killswitch.cli.lab.backtest_run import Rehearsal, matching, run_campaign
 from killswitch.cli.lab.demo_run import Excerpt
-from killswitch.cli.options import example
+from killswitch.cli.options import verb
+from killswitch.cli.terminal import show
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.backtest import never
 from killswitch.lab.bars import BarTable, Series
@@ -28,45 +29,40 @@ from killswitch.model.snapshot import Instrument
 FOLDER = Path("demo-run")
 
 
-@click.command(epilog=example("ksctl demo"))
+@verb("ksctl demo")
 @click.option("--market", type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="Folder of real bars; without it, a generated crash.")  # fmt: skip
+              help="Folder of real bars. Default: a generated crash.")  # fmt: skip
 @click.option("--book", "book_at", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              help="What the account holds; without it, eight of the market's symbols, long and short.")  # fmt: skip
+              help="Positions of the account. Default: eight symbols of the market, long and short.")  # fmt: skip
 @click.option("--policies", "policies_at", type=click.Path(exists=True, path_type=Path),
-              help="Policies to run; without it, the shipped futures-drawdown.")  # fmt: skip
-@click.option("--seed", type=int, default=7, show_default=True, help="Of the generated crash and the paper venue.")
+              help="Policies to run. Default: the shipped futures-drawdown.")  # fmt: skip
+@click.option("--seed", type=int, default=7, show_default=True, help="Seed of the generated crash and the paper venue.")
 @click.option("--folder", type=click.Path(file_okay=False, path_type=Path), default=FOLDER, show_default=True,
-              help="For the store, the lock and the recording; an earlier demo's is emptied first.")  # fmt: skip
+              help="Folder of the store, the lock and the recording; an earlier demo's is emptied first.")  # fmt: skip
 @click.option("--pace", type=click.FloatRange(min=0), default=0.15, show_default=True,
-              help="Seconds to pause after each line of news; 0 is as fast as it goes.")  # fmt: skip
+              help="Seconds to pause after each line; 0 does not pause.")  # fmt: skip
 def demo(
     market: Path | None, book_at: Path | None, policies_at: Path | None, seed: int, folder: Path, pace: float
 ) -> None:
-    """Run the policies through a crash and show what happens, as it happens."""
+    """Run the policies through a crash and print the events as they happen."""
     from killswitch.cli.lab.demo_run import bars_and_book, excerpt, run_demo
     from killswitch.cli.lab.demo_screen import Screen
     from killswitch.cli.session import written
     from killswitch.content import policies_folder
-    from killswitch.lab.bars import BarsError
-    from killswitch.lab.book import BookError
 
     found = written([policies_at or policies_folder() / "futures-drawdown"])
-    try:
-        bars, book = bars_and_book(market, book_at, seed)
-    except (BarsError, BookError) as error:
-        raise click.ClickException(str(error)) from error
+    bars, book = bars_and_book(market, book_at, seed)
     _make_room(folder)
     screen = Screen(pace)
     try:
         asyncio.run(run_demo(found, bars, book, seed, folder, screen))
         compare(found.policies, bars, book, excerpt(bars, book), seed, folder)
-    except (BarsError, ValueError) as error:
+    except ValueError as error:
         raise click.ClickException(str(error)) from error
 
 
 def _make_room(folder: Path) -> None:
-    """An empty folder. One that no demo made is left alone."""
+    """Empty the folder; a folder that no demo created is left unchanged."""
     marker = folder / ".ksctl-demo"
     if folder.exists() and any(folder.iterdir()):
         if not marker.exists():
@@ -80,14 +76,14 @@ REPORT = "backtest.html"
 
 
 def compare(policies: PolicySet, bars: BarTable, book: Book, shown: Excerpt, seed: int, folder: Path) -> None:
-    """Tell how staging compares over the bars that were shown, and write the page of it into `folder`."""
+    """Print how the policies compare with the alternatives over the same bars, and write the report into `folder`."""
     table = excerpt_of(bars, book, shown)
     parts = (Part(table.name, Member("given", book)),)
     books = Books({table.name: partial(_panel, table, bars.instruments())}, parts, ())
     try:
         watched = matching(policies, books)
     except BookError as error:
-        click.echo(f"\nNothing to compare: {error}")
+        show(f"\nNothing to compare: {error}")
         return
     answer, page = run_campaign(
         policies, watched, RULES, Rehearsal(policies, seed), jobs=1, drawn=True, stop=never,
@@ -99,12 +95,12 @@ def compare(policies: PolicySet, bars: BarTable, book: Book, shown: Excerpt, see
     click.echo(aligned(page.sections[0].tables[0]))
     click.echo()
     for words in page.verdict:
-        click.echo(words)
-    click.echo(f"The report, with charts: {report}")
+        show(words)
+    show(f"The report, with charts: {report}")
 
 
 def excerpt_of(bars: BarTable, book: Book, shown: Excerpt) -> BarTable:
-    """Only the bars that the demo shows."""
+    """The part of the bars that the demo shows."""
     opened = bars.opened
     first = max((one.opened[0] for one in bars.series if one.symbol in book.symbols), default=opened[0])
     begin = bisect_left(opened, first) + shown.skip
@@ -113,14 +109,14 @@ def excerpt_of(bars: BarTable, book: Book, shown: Excerpt) -> BarTable:
 
 
 def _panel(table: BarTable, instruments: tuple[Instrument, ...]) -> Panel:
-    """With the trading rules of the whole market: those derived from an excerpt could have other lots."""
+    """Prices with the trading rules of the whole market; rules derived from an excerpt could have other lot sizes."""
     panel = Panel(table)
     panel.instruments = instruments
     return panel
 
 
 def _between(one: Series, first: int, last: int) -> Series:
-    """The rows from `first` to `last`; a symbol without a bar at `first` begins with the one that it carries."""
+    """Rows from `first` to `last`; a symbol without a bar at `first` starts with the bar before it."""
     begin, end = bisect_left(one.opened, first), bisect_left(one.opened, last + 1)
     if begin and (begin == len(one.opened) or one.opened[begin] != first):
         begin -= 1

@@ -1,4 +1,4 @@
-"""The demo's run: the real runner on the paper market, with a clock that only moves when a bar closes."""
+"""The run of the demo: the real runner on the paper market, with a clock that advances when a bar closes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.opening import Written
-from killswitch.accounts.plug_ins import make_adapter
+from killswitch.cli.lab.backtest_run import paper_venue
 from killswitch.cli.lab.demo_screen import Screen
 from killswitch.cli.live.run_outputs import reporting
+from killswitch.cli.session import opened_store
 from killswitch.lab.bars import BarTable, read_market
 from killswitch.lab.book import Book, BookAccount, demo_book, read_book
 from killswitch.lab.crash import crash_bars
@@ -21,35 +22,33 @@ from killswitch.lab.feed import Feed
 from killswitch.lab.recording import Writer
 from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.tracing import NO_TRACER
-from killswitch.model.venue import AccountSpec
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.loop import Pace
 from killswitch.runner.status_blob import keep_start
-from killswitch.store.sqlite import open_store
 
 if TYPE_CHECKING:
     from killswitch.market.paper import PaperMarket
 
 BEFORE, AFTER = timedelta(hours=3), timedelta(hours=5)
-"""How much is shown around the worst hour of real bars."""
+"""Time shown before and after the worst hour of real bars."""
 WORST = timedelta(hours=1)
 KEPT_UP, PATIENCE = timedelta(minutes=30), 20.0
-"""How often the bars wait for the reports, and for how many seconds at most: an hour of them may pass in a second, and
-what is older than the longest window is no longer there to be reported."""
+"""How often the bars wait for reports, and the maximum wait in seconds: an hour of bars may pass in a second, and data
+older than the longest window is no longer available."""
 ROUNDS = 200
-"""Passes of closing between two bars, a quarter of a second apart, at the most."""
+"""Maximum closing passes between two bars, 0.25 s apart."""
 
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """Which bars are run: how many are passed over first, and how many are shown."""
+    """Range of bars: how many are skipped first, and how many are run."""
 
     skip: int
     count: int
 
 
 def bars_and_book(market: Path | None, book_at: Path | None, seed: int) -> tuple[BarTable, Book]:
-    """The bars and the book to run. BarsError, BookError."""
+    """Load the bars and the book. Raises BarsError or BookError."""
     bars = crash_bars(seed) if market is None else read_market(market)
     if book_at is not None:
         return bars, read_book(book_at)
@@ -58,7 +57,7 @@ def bars_and_book(market: Path | None, book_at: Path | None, seed: int) -> tuple
 
 
 def excerpt(bars: BarTable, book: Book) -> Excerpt:
-    """The hours around the worst fall of the held symbols within an hour, or everything where bars are few."""
+    """The hours around the worst hourly fall of the held symbols, or all bars if there are few."""
     levels: list[float] = []
     first: dict[str, float] = {}
     for _, prices in bars.since(book.symbols):
@@ -74,49 +73,48 @@ def excerpt(bars: BarTable, book: Book) -> Excerpt:
 
 
 async def run_demo(found: Written, bars: BarTable, book: Book, seed: int, folder: Path, screen: Screen) -> None:
-    """Run the whole job in `folder`, telling `screen`. BarsError or ValueError for a book that cannot be opened."""
+    """Run the demo in `folder` and report to `screen`. BarsError or ValueError for a book that cannot be opened."""
     policies = found.policies
     shown = excerpt(bars, book)
     feed = Feed(bars, book, seed=seed, skip=shown.skip)
     bystander = Feed(bars, book, seed=seed, skip=shown.skip)
-    assert feed.market.now is not None  # a feed has closed its first bars
+    assert feed.market.now is not None  # a feed closes its first bars at its creation
     clock = VirtualClock(feed.market.now, lambda at: _let_bars_close(feed, at))
     screen.begin(bars, book, policies, shown.count)
     accounts = {account.account: _account(account, feed.market, clock) for account in book.accounts}
     store_at = str(folder / "killswitch.sqlite")
-    store = open_store(store_at)
     pace = Pace(interval=bars.interval.total_seconds(), read_timeout=5.0)
     locks = LockPaths(folder / "locks", folder / "trading_lock.json")
     recording = folder / "recording.jsonl"
     kept_up = max(1, KEPT_UP // bars.interval)
-    try:
-        with reporting(store, store_at, NO_TRACER, pause=0.0, pause_for_work=0.0) as reports:
-            runner = assemble(
-                policies, accounts, store, clock, pace,
-                live=True, locks=locks, recorder=Writer(recording), witnesses=(screen.watching(store), reports),
-            )  # fmt: skip
-            keep_start(store, policies.digest, found.runbooks, recording)
-            await runner.start()
-            for left in reversed(range(shown.count)):
-                await runner.tick()
-                screen.beside("with the policies", feed)
-                screen.beside("without", bystander.until(clock.now()))
-                due = feed.due
-                for _ in range(ROUNDS):
-                    working = await runner.work()
-                    screen.worked()
-                    if not working or due is None:
-                        break
-                    await clock.sleep(0.25)
-                if due is None or not left:
+    with (
+        opened_store(store_at, read_only=False) as store,
+        reporting(store, store_at, NO_TRACER, pause=0.0, pause_for_work=0.0) as reports,
+    ):
+        runner = assemble(
+            policies, accounts, store, clock, pace,
+            live=True, locks=locks, recorder=Writer(recording), witnesses=(screen.watching(store), reports),
+        )  # fmt: skip
+        keep_start(store, policies.digest, found.runbooks, recording)
+        await runner.start()
+        for left in reversed(range(shown.count)):
+            await runner.tick()
+            screen.beside("with the policies", feed)
+            screen.beside("without", bystander.until(clock.now()))
+            due = feed.due
+            for _ in range(ROUNDS):
+                working = await runner.work()
+                screen.worked()
+                if not working or due is None:
                     break
-                if not left % kept_up:
-                    await asyncio.to_thread(reports.wait, PATIENCE)
-                await clock.sleep((due - clock.now()).total_seconds())
-            await runner.finish()
-        screen.end(feed, bystander, book, folder)
-    finally:
-        store.close()
+                await clock.sleep(0.25)
+            if due is None or not left:
+                break
+            if not left % kept_up:
+                await asyncio.to_thread(reports.wait, PATIENCE)
+            await clock.sleep((due - clock.now()).total_seconds())
+        await runner.finish()
+    screen.end(feed, bystander, book, folder)
 
 
 def _let_bars_close(feed: Feed, at: datetime) -> None:
@@ -124,10 +122,5 @@ def _let_bars_close(feed: Feed, at: datetime) -> None:
 
 
 def _account(account: BookAccount, market: PaperMarket, clock: VirtualClock) -> ArmedAccount:
-    spec = AccountSpec(
-        account=account.account, adapter="paper", market=account.market, currency=account.currency,
-        endpoint=None, options={"market": market, "clock": clock}, credentials={},
-    )  # fmt: skip
-    return ArmedAccount(
-        account.account, account.venue, account.market, account.currency, make_adapter(spec), armed=True
-    )
+    adapter = paper_venue(market, account.account, clock)
+    return ArmedAccount(account.account, account.venue, account.market, account.currency, adapter, armed=True)

@@ -1,4 +1,4 @@
-"""What the demo shows: one line for each thing that happens, as it happens."""
+"""Output of the demo: one line per event."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from killswitch.cli.wording import interval, money
 from killswitch.graph.nodes import PolicySet
 from killswitch.journal.codec import decode
 from killswitch.journal.entries import Entry, Filled, Finished, Locked, Rejected, Verified, text_of
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Orders, sizes_of, tag_of
 from killswitch.model.store import Store
+from killswitch.render.formats import interval, money
 from killswitch.runner.loop import TickReport
 from killswitch.runner.status_blob import LIVE_NAME, MachineView, TriggerStatus, decode_view
 from killswitch.signals.catalogue import BY_NAME
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from killswitch.lab.feed import Feed
 
 QUIET_FOR = 30 * 60
-"""Seconds of market time after which a tick without news is shown all the same."""
+"""Seconds of market time after which a tick without events is printed."""
 MOVED = Decimal("0.01")
-"""A move of equity by this part of what it was is news."""
+"""Relative move of equity that is printed."""
 
 
 class Screen:
-    """Prints the run. `pace` is how long to pause after a line of news, in seconds."""
+    """Print the run; `pace` is the pause after each line, in seconds."""
 
     def __init__(self, pace: float) -> None:
         self._pace = pace
@@ -51,7 +51,7 @@ class Screen:
     # -- the run begins, and ends -------------------------------------------------------------------------
 
     def begin(self, bars: BarTable, book: Book, policies: PolicySet, count: int) -> None:
-        """What is about to be run."""
+        """Print the market, the book and the policies."""
         hours = bars.interval.total_seconds() * count / 3600
         click.secho(
             f"Market {bars.name}: {len(bars.symbols)} symbols, {count} bars shown ({hours:.1f} hours)", bold=True
@@ -66,12 +66,12 @@ class Screen:
         click.echo(f"Policies {names} ({policies.digest[:19]}), armed, on the paper venue\n")
 
     def watching(self, store: Store) -> Screen:
-        """Look into `store` for triggers and the journal; returns the witness for the runner."""
+        """Read triggers and the journal from `store`; returns the observer for the runner."""
         self._store = store
         return self
 
     def end(self, protected: Feed, bystander: Feed, book: Book, folder: Path) -> None:
-        """How it came out, beside the same book without the switch."""
+        """Print the final equity with and without the policies."""
         click.secho("\nHow it came out", bold=True)
         for account in book.accounts:
             with_, without = (feed.market.snapshot(account.account) for feed in (protected, bystander))
@@ -96,7 +96,7 @@ class Screen:
     # -- as it happens ------------------------------------------------------------------------------------
 
     def ticked(self, report: TickReport) -> None:
-        """One tick: equity where it moved, triggers that changed, stages that fired."""
+        """Print the equity if it moved, triggers that changed, and stages that fired."""
         self._at = report.snapshot.as_of
         equities = [account.equity for account in report.snapshot.accounts]
         equity = None if None in equities else sum((e for e in equities if e is not None), Decimal(0))
@@ -112,7 +112,7 @@ class Screen:
         self._acting += report.acting_on
 
     def beside(self, name: str, feed: Feed) -> None:
-        """Remember the lowest equities of the same book with or without the switch."""
+        """Record the lowest equity of the book with or without the policies."""
         for account in feed.market.accounts:
             equity = feed.market.snapshot(account).equity
             if equity is not None:
@@ -120,7 +120,7 @@ class Screen:
                 self._lowest[key] = min(equity, self._lowest.get(key, equity))
 
     def worked(self) -> None:
-        """What closing has written down since the last look."""
+        """Print the journal entries since the previous call."""
         assert self._store is not None
         for decision in self._acting:
             for entry in self._store.journal(decision):

@@ -1,4 +1,4 @@
-"""`ksctl market`: the bars that `backtest` reads, from a venue's public history."""
+"""`ksctl market`: bars for `backtest` from the public history of a venue."""
 
 from __future__ import annotations
 
@@ -6,78 +6,70 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from killswitch.cli import EXIT_FAILED, completion, options
+from killswitch.cli.terminal import ProgressLines, mention, progress_bars, room, show, show_json, table
+from killswitch.render.formats import counted, instant
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
-
     from killswitch.lab.fetching import Fetched
     from killswitch.model.inspection import BarHistory
 
 
-class Instant(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only; older ones cannot be subscripted
-    """A date or an instant as ISO 8601 has it, in UTC where it names no zone; in UTC milliseconds."""
-
-    name = "instant"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        try:
-            found = datetime.fromisoformat(str(value))
-        except ValueError:
-            return self.fail(f"{value!r} is no date: write 2021-05-19 or 2021-05-19T12:00:00Z", param, ctx)
-        aware = found if found.tzinfo is not None else found.replace(tzinfo=UTC)
-        return int(aware.timestamp() * 1000)
+def _milliseconds(text: str) -> int:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a date: write 2021-05-19 or 2021-05-19T12:00:00Z") from None
+    return int((found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-INSTANT = Instant()
+INSTANT = options.Parsed("instant", _milliseconds)
+"""An ISO 8601 date or time, UTC unless it names a zone, as milliseconds since the epoch."""
 LINE_EVERY = 30.0
-"""Seconds between two lines on how far a fetch is."""
+"""Seconds between two progress lines."""
 
 
 @click.group()
 def market() -> None:
-    """Bars for backtests, from the public history of a venue."""
+    """Bars for backtests from the public history of a venue."""
 
 
-@market.command(
-    epilog=options.example(
-        "ksctl market fetch binanceusdm BTC/USDT:USDT ETH/USDT:USDT --from 2025-10-10 --to 2025-10-12 --out bars/"
-    )
+@options.verb(
+    "ksctl market fetch binanceusdm BTC/USDT:USDT ETH/USDT:USDT --from 2025-10-10 --to 2025-10-12 --out bars/",
+    group=market,
 )
 @click.argument("venue", shell_complete=completion.venues)
 @click.argument("symbols", metavar="SYMBOL…", nargs=-1, required=True)
-@click.option("--from", "begins", type=INSTANT, required=True, help="The first bar opens then, or later (UTC).")
-@click.option("--to", "ends", type=INSTANT, help="Bars open before then (UTC). Left out: now.")
+@click.option("--from", "begins", type=INSTANT, required=True, help="Start of the bars (UTC).")
+@click.option("--to", "ends", type=INSTANT, help="End of the bars (UTC). Default: now.")
 @click.option("--timeframe", default="1m", show_default=True, metavar="TIMEFRAME",
-              help="The length of a bar: 1m, 5m, 1h, 1d, 1w, where the venue has it.")  # fmt: skip
+              help="Length of a bar: 1m, 5m, 1h, 1d, 1w, if the venue has it.")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True,
-              help="The folder of the market: a file for each symbol.")  # fmt: skip
-@click.option("--endpoint", metavar="URL", help="The address in the place of the venue's own.")
+              help="Folder of the market, one file per symbol.")  # fmt: skip
+@click.option("--endpoint", metavar="URL", help="Address in place of the default of the venue.")
 @options.output
 def fetch(
     venue: str, symbols: tuple[str, ...], begins: int, ends: int | None, timeframe: str, out: Path,
     endpoint: str | None, output: str,
 ) -> int:  # fmt: skip
-    """Fetch a venue's bars into a folder that `backtest --market` reads. Asks for no key.
+    """Fetch bars of a venue into a folder for `backtest --market`. Needs no key.
 
-    SYMBOL is written as in snapshots, as in BTC/USDT:USDT; its file is BTC_USDT_USDT.csv, and that is its name in a
-    book. A bar that is not over yet is not written. What the venue does not have stays a gap, and is counted.
+    SYMBOL has the spelling of snapshots, such as BTC/USDT:USDT; its file is BTC_USDT_USDT.csv, and books use that name.
+    An incomplete bar is not written. Missing bars of the venue remain a gap and are counted.
 
-    Called again it fetches what is missing, and goes on where a fetch was killed. An earlier --from or a later --to
-    makes the file longer, without a hole in between.
+    A repeated fetch requests the missing bars only and resumes an interrupted fetch. An earlier --from or a later --to
+    extends the file without a gap.
     """
     from killswitch.accounts.plug_ins import NoSuchVenueError, families
-    from killswitch.lab.fetched import FetchError, stem
+    from killswitch.lab.fetched import stem
     from killswitch.lab.fetching import milliseconds
 
     try:
@@ -92,40 +84,39 @@ def fetch(
         raise click.UsageError(f"{', '.join(twice)} would share one file: fetch them into two folders")
     try:
         history = families().history(venue, endpoint)
-    except NoSuchVenueError as error:
-        raise click.ClickException(str(error)) from error
-    except Exception as error:  # third-party code: whatever it raises is about this venue or this endpoint
-        raise click.ClickException(f"{venue} cannot be reached so: {error}") from error
+    except NoSuchVenueError:
+        raise
+    except Exception as error:  # third-party code: any error is about this venue or this endpoint
+        raise click.ClickException(f"{venue} cannot be reached: {error}") from error
     job = _Job(venue, tuple(dict.fromkeys(symbols)), begins, ends, timeframe, out, endpoint)
     try:
         done, failed = asyncio.run(_fetch(history, job))
-    except (FetchError, OSError) as error:
+    except OSError as error:
         raise click.ClickException(str(error)) from error
-    if output == "json" or done:
-        click.echo(_json(job, done, failed) if output == "json" else _text(job, done))
+    if output == "json":
+        show_json(_answer(job, done, failed))
+    elif done:
+        show(_text(job, done))
     for each in failed:
-        click.echo(f"Error: {each}", err=True)
+        mention(f"Error: {each}")
     return EXIT_FAILED if failed else 0
 
 
+@dataclass(frozen=True, slots=True)
 class _Job:
-    """What was asked for."""
+    """Arguments of a fetch."""
 
-    def __init__(
-        self, venue: str, symbols: Sequence[str], begins: int, ends: int, timeframe: str, out: Path,
-        endpoint: str | None,
-    ) -> None:  # fmt: skip
-        self.venue = venue
-        self.symbols = symbols
-        self.begins = begins
-        self.ends = ends
-        self.timeframe = timeframe
-        self.out = out
-        self.endpoint = endpoint
+    venue: str
+    symbols: Sequence[str]
+    begins: int
+    ends: int
+    timeframe: str
+    out: Path
+    endpoint: str | None
 
 
 async def _fetch(history: BarHistory, job: _Job) -> tuple[list[Fetched], list[str]]:
-    """One symbol after another; one that fails does not keep the others from being fetched."""
+    """Fetch one symbol after another; a failed symbol does not stop the others."""
     from killswitch.lab.fetched import FetchError, Whose
     from killswitch.lab.fetching import Fetch
     from killswitch.runner.clock import SystemClock
@@ -144,13 +135,13 @@ async def _fetch(history: BarHistory, job: _Job) -> tuple[list[Fetched], list[st
                     failed.append(str(error))
                 except OSError:
                     raise
-                except Exception as error:  # noqa: BLE001 - an adapter's defect is one symbol that was not fetched
+                except Exception as error:  # noqa: BLE001 - a defect of the adapter fails one symbol
                     failed.append(f"{symbol}: the adapter failed: {type(error).__name__}: {error}")
     return done, failed
 
 
 def _plain(endpoint: str | None) -> str | None:
-    """The address without what it asks with: some services take their token there."""
+    """The address without its query, which contains the token of some services."""
     if endpoint is None:
         return None
     from urllib.parse import urlsplit, urlunsplit
@@ -161,50 +152,30 @@ def _plain(endpoint: str | None) -> str | None:
 
 @contextmanager
 def _progress(job: _Job) -> Iterator[tuple[Callable[[str, int], None], Callable[[str], None]]]:
-    """(how far a symbol is, a warning): a bar on a terminal, else a line now and then; all on stderr."""
-    if not sys.stderr.isatty():
-        yield _Lines(job, monotonic).tell, lambda text: click.echo(text, err=True)
-        return
-    with _bar() as bar:
-        tasks = {symbol: bar.add_task(symbol, total=job.ends - job.begins, start=False) for symbol in job.symbols}
+    """(report the progress of a symbol, print a warning): bars on a terminal, otherwise periodic lines, on stderr."""
+    whole = job.ends - job.begins
+    if room(sys.stderr) is None:
+        lines = ProgressLines(LINE_EVERY)
 
-        def tell(symbol: str, at: int) -> None:
+        def say(symbol: str, at: int) -> None:
+            done = max(0, min(at, job.ends) - job.begins)
+            lines.say(f"{symbol}: fetched to {_at(min(at, job.ends))}, {done / whole:.0%}")
+
+        yield say, mention
+        return
+    from rich.progress import TaskProgressColumn
+
+    with progress_bars(TaskProgressColumn()) as bar:
+        tasks = {symbol: bar.add_task(symbol, total=whole, start=False) for symbol in job.symbols}
+
+        def move(symbol: str, at: int) -> None:
             bar.start_task(tasks[symbol])
             bar.update(tasks[symbol], completed=max(0, min(at, job.ends) - job.begins))
 
-        yield tell, lambda text: bar.console.print(text, markup=False)
-
-
-class _Lines:
-    """How far a fetch is, a line now and then, where nobody looks at a terminal."""
-
-    def __init__(self, job: _Job, clock: Callable[[], float]) -> None:
-        self._job = job
-        self._clock = clock
-        self._next = clock() + LINE_EVERY
-
-    def tell(self, symbol: str, at: int) -> None:
-        if (now := self._clock()) < self._next:
-            return
-        self._next = now + LINE_EVERY
-        job = self._job
-        done = (min(max(at, job.begins), job.ends) - job.begins) / (job.ends - job.begins)
-        click.echo(f"{symbol}: fetched to {_at(min(at, job.ends))}, {done:.0%}", err=True)
-
-
-def _bar() -> Bar:
-    from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as RichProgress
-
-    what = TextColumn("{task.description}", markup=False)
-    columns = (BarColumn(bar_width=24), TaskProgressColumn(), TimeRemainingColumn(), what)
-    return RichProgress(*columns, console=Console(stderr=True), transient=True)
+        yield move, lambda text: bar.console.print(text, markup=False)
 
 
 def _text(job: _Job, done: Sequence[Fetched]) -> str:
-    from killswitch.cli.wording import fitted, width
-
     rows = [
         (
             each.symbol, f"{each.bars:,}", f"{each.new:,}", _at(each.first), _at(each.last),
@@ -215,35 +186,30 @@ def _text(job: _Job, done: Sequence[Fetched]) -> str:
     lines = []
     if rows:
         lines.append(f"{job.venue}, {job.timeframe}, in {job.out}")
-        lines.append(fitted(("symbol", "bars", "new", "first", "last", "gaps", "requests"), rows, width()))
+        lines.append(table(("symbol", "bars", "new", "first", "last", "gaps", "requests"), rows))
     lines += [f"{each.symbol}: {words}" for each in done for words in (*_short(each), *_left_out(each))]
     return "\n".join(lines)
 
 
 def _short(each: Fetched) -> Iterator[str]:
     if each.before:
-        yield f"the venue has nothing of the first {_bars(each.before)} from --from on"
+        yield f"the venue has no data for the first {counted(each.before, 'bar')} from --from on"
     if each.after:
-        yield f"the venue has nothing of the last {_bars(each.after)} before --to; called again, it is asked again"
-
-
-def _bars(count: int) -> str:
-    return "bar" if count == 1 else f"{count:,} bars"
+        bars = counted(each.after, "bar")
+        yield f"the venue has no data for the last {bars} before --to; a repeated fetch asks again"
 
 
 def _left_out(each: Fetched) -> Iterator[str]:
     if each.left_out_count:
-        count = "1 bar" if each.left_out_count == 1 else f"{each.left_out_count:,} bars"
+        count = counted(each.left_out_count, "bar")
         more = ", …" if each.left_out_count > len(each.left_out) else ""
-        yield f"{count} that the venue gave cannot be true, and were left out: {'; '.join(each.left_out)}{more}"
+        yield f"{count} from the venue invalid and left out: {'; '.join(each.left_out)}{more}"
 
 
-def _json(job: _Job, done: Sequence[Fetched], failed: Sequence[str]) -> str:
-    import json
-
+def _answer(job: _Job, done: Sequence[Fetched], failed: Sequence[str]) -> dict[str, object]:
     from killswitch.lab.fetched import stem
 
-    answer = {
+    return {
         "venue": job.venue,
         "timeframe": job.timeframe,
         "out": str(job.out),
@@ -258,10 +224,7 @@ def _json(job: _Job, done: Sequence[Fetched], failed: Sequence[str]) -> str:
         ],
         "failed": list(failed),
     }  # fmt: skip
-    return json.dumps(answer, indent=2, ensure_ascii=False)
 
 
 def _at(ms: int | None) -> str:
-    from killswitch.cli.wording import instant
-
     return instant(None if ms is None else datetime.fromtimestamp(ms / 1000, UTC))

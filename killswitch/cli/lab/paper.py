@@ -1,4 +1,4 @@
-"""`ksctl paper`: a paper venue in a process of its own, moved by real or generated bars."""
+"""`ksctl paper`: a paper venue in a separate process, driven by recorded or generated bars."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from killswitch.cli.options import example
+from killswitch.cli.options import file_errors, verb
 
 if TYPE_CHECKING:
-    from killswitch.lab.bars import BarTable
-    from killswitch.lab.book import Book
     from killswitch.lab.feed import Feed
     from killswitch.market.paper import PaperMarket
     from killswitch.market.terms import VenueTerms
@@ -26,7 +24,7 @@ GROUP = "killswitch.servers"
 
 
 class Server(Protocol):
-    """What `serve` gives back."""
+    """A started paper server."""
 
     address: str
 
@@ -36,30 +34,33 @@ class Server(Protocol):
 
 
 class ServeFunction(Protocol):
-    """What the entry-point group `killswitch.servers` names."""
+    """Type of the entry points in the group `killswitch.servers`."""
 
     async def __call__(self, market: PaperMarket, *, port: int, now: Callable[[], datetime]) -> Server: ...
 
 
-@click.command(epilog=example("ksctl paper --crash 7 --speed 60 --port 8701"))
-@click.option("--market", type=click.Path(path_type=Path), help="A folder of bars, one file a symbol.")
-@click.option("--crash", type=int, metavar="SEED", help="A generated crash instead; each seed is another one.")
+@verb("ksctl paper --crash 7 --speed 60 --port 8701")
+@click.option("--market", type=click.Path(path_type=Path), help="Folder of bars, one file per symbol.")
+@click.option("--crash", type=click.IntRange(min=0), metavar="SEED",
+              help="A generated crash instead; each seed gives another one.")  # fmt: skip
 @click.option(
-    "--book", type=click.Path(path_type=Path), help="What the accounts hold. Left out with --crash: the demo's."
+    "--book",
+    type=click.Path(path_type=Path),
+    help="Positions of the accounts. Default with --crash: those of the demo.",
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=0, show_default=True,
               help="On 127.0.0.1; 0 chooses a free one.")  # fmt: skip
 @click.option("--speed", type=click.FloatRange(min=0), default=1.0, show_default=True,
-              help="How many times faster than their own time bars go by; 0: the market stands still.")  # fmt: skip
+              help="Speed of the bars as a multiple of real time; 0: the market stays at its first bar.")  # fmt: skip
 @click.option("--skip", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Bars to leave out; the book is opened at the close of the next one.")  # fmt: skip
+              help="Bars to skip; the book opens at the close of the next one.")  # fmt: skip
 @click.option(
     "--begin-after-readings", "readings", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
-    help="The market stands until accounts were read N times: however long a reader takes to start, it misses no bar.",
+    help="Start the market after N reads of accounts, so that a slow client misses no bar.",
 )  # fmt: skip
 @click.option(
     "--terms", type=click.Path(path_type=Path),
-    help="What the venue is like: its request limits, its batches, what it is strict about. Left out: plain.",
+    help="Terms of the venue: request limits, batches, strictness. Default: plain.",
 )  # fmt: skip
 def paper(
     market: Path | None,
@@ -73,46 +74,27 @@ def paper(
 ) -> None:
     """Serve a paper venue on loopback until SIGTERM or SIGINT.
 
-    The address goes to stdout as the first line. The bars' own dates are replaced by now: what is seen is seen now.
-    When the bars are used up the prices stand, with nothing left to trade with.
+    The first line of stdout is the address. Bars get the present time in place of their dates. After the last bar,
+    prices stay constant and there is no further liquidity.
     """
     if (market is None) == (crash is None):
         raise click.UsageError("Give either --market DIR or --crash SEED.")
     if market is not None and book is None:
         raise click.UsageError("--market needs --book FILE.")
-    agreed = _terms(terms)
-    feed = _feed(_bars(market, crash), _book(book), skip)
-    feed.market.agree(agreed)
-    try:
-        asyncio.run(_serve(feed, port, speed, readings))
-    except OSError as error:
-        raise click.ClickException(f"cannot serve on port {port}: {error.strerror or error}") from error
-
-
-def _bars(market: Path | None, crash: int | None) -> BarTable:
-    from killswitch.lab.bars import BarsError, read_market
+    from killswitch.lab.bars import read_market
+    from killswitch.lab.book import demo_book, read_book
     from killswitch.lab.crash import crash_bars
+    from killswitch.lab.feed import Feed
 
-    if crash is not None:
-        if crash < 0:
-            raise click.UsageError("--crash SEED must not be below zero.")
-        return crash_bars(crash)
-    assert market is not None  # the caller has looked
+    agreed = _terms(terms)
+    bars = read_market(market) if market is not None else crash_bars(crash or 0)
     try:
-        return read_market(market)
-    except BarsError as error:
+        feed = Feed(bars, demo_book() if book is None else read_book(book), seed=0, skip=skip, begins=_now())
+    except ValueError as error:
         raise click.ClickException(str(error)) from error
-
-
-def _book(path: Path | None) -> Book:
-    from killswitch.lab.book import BookError, demo_book, read_book
-
-    if path is None:
-        return demo_book()
-    try:
-        return read_book(path)
-    except BookError as error:
-        raise click.ClickException(str(error)) from error
+    feed.market.agree(agreed)
+    with file_errors(f"cannot serve on port {port}"):
+        asyncio.run(_serve(feed, port, speed, readings))
 
 
 def _terms(path: Path | None) -> VenueTerms:
@@ -124,21 +106,10 @@ def _terms(path: Path | None) -> VenueTerms:
     if path is None:
         return VenueTerms()
     try:
-        return read_terms(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise click.ClickException(f"{path}: {error.strerror or error}") from error
+        with file_errors(str(path)):
+            return read_terms(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")))
     except (YAMLError, ValueError) as error:
         raise click.ClickException(f"{path}: {error}") from error
-
-
-def _feed(bars: BarTable, book: Book, skip: int) -> Feed:
-    from killswitch.lab.bars import BarsError
-    from killswitch.lab.feed import Feed
-
-    try:
-        return Feed(bars, book, seed=0, skip=skip, begins=_now())
-    except (BarsError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
 
 
 async def _serve(feed: Feed, port: int, speed: float, readings: int) -> None:
@@ -157,7 +128,7 @@ async def _serve(feed: Feed, port: int, speed: float, readings: int) -> None:
 
 
 async def _first(*waits: Coroutine[Any, Any, object]) -> None:
-    """Until the first of these is over; the others are cancelled."""
+    """Wait for the first of these to finish and cancel the others."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -182,7 +153,7 @@ async def _drive(feed: Feed, speed: float, stop: asyncio.Event) -> None:
 
 
 def _later(feed: Feed) -> datetime:
-    """Now, or just after the last bar where the wall clock has been put back."""
+    """The present time, or just after the last bar if the wall clock moved back."""
     last = feed.market.now
     return max(_now(), last + timedelta(microseconds=1)) if last else _now()
 
@@ -192,7 +163,7 @@ def _now() -> datetime:
 
 
 def _server() -> ServeFunction:
-    """The paper server, found as adapters are: the core imports none of them by name."""
+    """The paper server, found by entry point: the core imports no adapter by name."""
     for entry in entry_points(group=GROUP, name="paper"):
         serve: ServeFunction = entry.load()
         return serve

@@ -8,53 +8,58 @@ from typing import TYPE_CHECKING
 
 import click
 
-from killswitch.cli.options import example, output, policies, variant
+from killswitch.cli.options import output, policies, variant, verb
+from killswitch.cli.terminal import mention, show
+from killswitch.render.formats import counted
 
 if TYPE_CHECKING:
     from killswitch.model.snapshot import Snapshot
 
 
-@click.command(epilog=example("ksctl replay --policies policies --snapshots run.jsonl.gz"))
+@verb("ksctl replay --policies policies --snapshots run.jsonl.gz")
 @policies(required=True)
 @click.option("--snapshots", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True,
               help="Recording: .jsonl, .jsonl.gz or .jsonl.zst.")  # fmt: skip
 @variant
 @output
-@click.option("--quiet", is_flag=True, help="Keep notices (unknown data, unexplained money) to yourself.")
+@click.option("--quiet", is_flag=True, help="Suppress notices (unknown data, unexplained money).")
 def replay(policies_at: tuple[Path, ...], snapshots: Path, variant: str | None, output: str, quiet: bool) -> None:
     """Run the policies over a recording and print every decision.
 
-    With --output json, stdout is one decision a line (killswitch.decision/v1); notices go to stderr.
+    With --output json, stdout has one decision per line (killswitch.decision/v1); notices go to stderr.
     """
     from killswitch.cli.session import written
-    from killswitch.cli.wording import as_written, decision_lines, instant, notice_line
-    from killswitch.lab.recording import RecordingError, read
+    from killswitch.cli.wording import decision_lines, notice_line
+    from killswitch.incident.notify.message import as_written
+    from killswitch.lab.recording import read
     from killswitch.lab.recording import replay as run
     from killswitch.model.decision import Decision, encode_decision, encode_notice
+    from killswitch.render.formats import instant
 
     found = written(policies_at, variant)
     thresholds = as_written(found.policies)
     count = 0
     missing: list[int] = []
-    try:
-        for news in run(found.policies, _counted(read(snapshots), missing)):
-            if isinstance(news, Decision):
-                count += 1
-                lines = encode_decision(news) if output == "json" else "\n".join(decision_lines(news, thresholds))
-                click.echo(lines)
-            elif not quiet:
-                said = f"{instant(news.as_of)}  {notice_line(news)}"
-                click.echo(encode_notice(news) if output == "json" else said, err=True)
-    except RecordingError as error:
-        raise click.ClickException(str(error)) from error
+    for news in run(found.policies, _missing_noted(read(snapshots), missing)):
+        if isinstance(news, Decision):
+            count += 1
+            if output == "json":
+                click.echo(encode_decision(news))
+            else:
+                show("\n".join(decision_lines(news, thresholds)))
+        elif not quiet:
+            if output == "json":
+                click.echo(encode_notice(news).decode(), err=True)
+            else:
+                mention(f"{instant(news.as_of)}  {notice_line(news)}")
     if output == "text":
-        click.echo(f"{count} decision{'' if count == 1 else 's'}")
+        show(counted(count, "decision"))
     if missing:
-        click.echo(f"warning: the recording is not whole: snapshots are missing, {sum(missing)} in all", err=True)
+        mention(f"warning: the recording is incomplete: {counted(sum(missing), 'snapshot')} missing")
 
 
-def _counted(snapshots: Iterable[Snapshot], missing: list[int]) -> Iterator[Snapshot]:
-    """The snapshots as they are; how many are missing before each of them goes into `missing`."""
+def _missing_noted(snapshots: Iterable[Snapshot], missing: list[int]) -> Iterator[Snapshot]:
+    """Pass the snapshots on, and append the number of missing snapshots before each one to `missing`."""
     for snapshot in snapshots:
         if snapshot.missing:
             missing.append(snapshot.missing)

@@ -1,4 +1,4 @@
-"""`ksctl status --watch`: a running close, redrawn until nothing is closing any more."""
+"""`ksctl status --watch`: progress of closes, updated until all are finished."""
 
 from __future__ import annotations
 
@@ -7,47 +7,40 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Protocol
 
 import click
-import msgspec
 
 from killswitch.accounts.arming import left_to_do
-from killswitch.cli.wording import instant, lasting
+from killswitch.cli.terminal import as_json, mention
 from killswitch.journal.codec import decode_all
 from killswitch.model.legible import one_line
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.operations.progress import OpenPosition, Progress, progress_of
 from killswitch.operations.status import runner_state
+from killswitch.render.formats import instant, lasting
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.status_blob import tick_time
 
 EVERY = 1.0
-"""Seconds between two looks."""
+"""Seconds between two updates."""
 
 IDLE = 4.0
-"""How many times longer than a look the pause after it is at least: watching must not slow the runner beside it."""
+"""Minimum pause after an update, in multiples of its duration: watching must not slow the runner."""
 
 LEFT_ALONE = 10.0
-"""Seconds that unfinished work may be without a runner before watching it ends."""
+"""Seconds without a runner after which the watch ends."""
 
 LOOK_BACK = 50
-"""How many of the newest decisions are looked at for closes that began meanwhile."""
+"""Number of newest decisions that are searched for new closes."""
 
 INTERRUPTED = 130
 REACHED = ("flat", "at target")
 HAVE_WORK = ("close", "apply")
 
 
-class Screen(Protocol):
-    """Where progress is shown."""
-
-    def show(self, closes: Sequence[Progress]) -> None: ...
-
-
 class Watch:
-    """Every close that is under way, or began since watching did."""
+    """Every close that is in progress, or started since the watch began."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -55,12 +48,12 @@ class Watch:
         self._before = {stored.decision.id for stored in store.decisions(LOOK_BACK)} - unfinished
         self._ids: dict[str, None] = {}
         self.alive = False
-        """Whether somebody lives who works on it, at the last look."""
+        """Whether a runner was alive at the last update."""
         self.pending: tuple[Event, ...] = ()
-        """Hands that begin a close as soon as a tick takes them."""
+        """Pending commands that start a close at the next tick."""
 
     def look(self, now: datetime, dated: datetime | None = None) -> tuple[Progress, ...]:
-        """How each of them stands, in the order in which they were decided. `dated`: now, as ticks are dated."""
+        """The state of each close, in the order of their decisions. `dated`: the present time as ticks are dated."""
         self.alive = runner_state(self._store.lease(), now).liveness == "alive"
         self.pending = tuple(event for event in self._store.pending_events() if event.kind in HAVE_WORK)
         unfinished = self._unfinished()
@@ -82,7 +75,7 @@ class Watch:
 
 
 class Terminal:
-    """Redraws in place, never wider or higher than the terminal."""
+    """Redraw in place, within the width and height of the terminal."""
 
     def __init__(self) -> None:
         self._drawn = 0
@@ -98,7 +91,7 @@ class Terminal:
 
 
 class Lines:
-    """One line for each change, of everything but the time."""
+    """Print one line per change of anything but the time."""
 
     def __init__(self, write: Callable[[Progress], str]) -> None:
         self._write = write
@@ -112,23 +105,17 @@ class Lines:
                 sys.stdout.flush()
 
 
-def follow(store: Store, *, as_json: bool, terminal: bool) -> int:
-    """Show every change until nothing is closing; 0 if all of it reached its targets, else 1."""
+def follow(store: Store, *, json: bool, terminal: bool) -> int:
+    """Print every change until no close is in progress; 0 if all targets are reached, else 1."""
+    screen = Terminal() if terminal and not json else Lines(as_json if json else line)
     try:
-        return _follow(store, _screen(as_json=as_json, terminal=terminal))
+        return _follow(store, screen)
     except KeyboardInterrupt:
-        click.echo("not watched any more; what is being closed goes on", err=True)
+        mention("stopped watching; the close continues")
         return INTERRUPTED
 
 
-def _screen(*, as_json: bool, terminal: bool) -> Screen:
-    if as_json:
-        encode = msgspec.json.Encoder(decimal_format="string").encode
-        return Lines(lambda progress: encode(progress).decode())
-    return Terminal() if terminal else Lines(line)
-
-
-def _follow(store: Store, screen: Screen) -> int:
+def _follow(store: Store, screen: Terminal | Lines) -> int:
     watch, clock = Watch(store), SystemClock()
     alone_since: float | None = None
     while True:
@@ -144,25 +131,25 @@ def _follow(store: Store, screen: Screen) -> int:
         elif alone_since is None:
             alone_since = now
         if alone_since is not None and now - alone_since >= LEFT_ALONE:
-            click.echo("no runner lives on this store: `ksctl run --live` goes on with what is left", err=True)
+            mention("no runner is alive on this store: `ksctl run --live` resumes the remaining work")
             return 1
         time.sleep(max(EVERY, IDLE * (time.monotonic() - began)))
     if not closes:
-        click.echo("nothing is closing", err=True)
+        mention("no close is in progress")
     return 0 if all(each.standing in REACHED for each in closes) else 1
 
 
 def _closing(watch: Watch, closes: Sequence[Progress]) -> bool:
-    """Whether anything is being closed, or will be as soon as the living runner ticks."""
+    """Whether a close is in progress, or starts at the next tick of the runner."""
     return any(each.standing == "closing" for each in closes) or bool(watch.pending and watch.alive)
 
 
 WORST_SHOWN = 8
-"""How many of the positions that are held up a block names."""
+"""Maximum blocked positions in a block."""
 
 
 def block(shown: Progress) -> list[str]:
-    """A close as it stands, a few lines."""
+    """The state of a close in a few lines."""
     held = [f"  held up    {_open(each)}" for each in shown.blocked[:WORST_SHOWN]]
     if len(shown.blocked) > WORST_SHOWN:
         held.append(f"             and {len(shown.blocked) - WORST_SHOWN} more")
@@ -176,7 +163,7 @@ def block(shown: Progress) -> list[str]:
 
 
 def line(shown: Progress) -> str:
-    """A close as it stands, in one line."""
+    """The state of a close in one line."""
     held = f"; held up: {', '.join(_open(each) for each in shown.blocked[:WORST_SHOWN])}" if shown.blocked else ""
     return (
         f"{instant(shown.at)}  {shown.decision}  {shown.standing}: {shown.done} of {shown.positions} positions done; "
@@ -205,7 +192,7 @@ def _time(shown: Progress) -> str:
     if shown.standing != "closing":
         return f"ended {shown.standing} after {elapsed}"
     if shown.expected_end is None:
-        return f"{elapsed} elapsed, end unknown: {shown.unknown_because or 'nothing to expect it by'}"
+        return f"{elapsed} elapsed, end unknown: {shown.unknown_because or 'no estimate is possible'}"
     return f"{elapsed} elapsed, end expected in {lasting(shown.expected_end - shown.at)}"
 
 

@@ -1,4 +1,4 @@
-"""`ksctl notify`: whether people would be told, tried before it matters."""
+"""`ksctl notify`: test of the notification routes."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from pathlib import Path
 import click
 
 from killswitch.cli import EXIT_FAILED, options
+from killswitch.cli.terminal import show, show_json
 
 
 @click.group()
 def notify() -> None:
-    """Try the notification routes before it matters."""
+    """Test the notification routes."""
 
 
-@notify.command(epilog=options.example("ksctl notify test --policies policies"))
+@options.verb("ksctl notify test --policies policies", group=notify)
 @options.policies(required=True)
 @click.option("--severity", type=click.Choice(["info", "warning", "page"]), default="info", show_default=True,
-              help="Of the test message; a pager may take note of a page only.")  # fmt: skip
+              help="Severity of the test message; a pager may ignore all but pages.")  # fmt: skip
 @options.output
 @click.pass_context
 def test(context: click.Context, policies_at: tuple[Path, ...], severity: str, output: str) -> None:
-    """Send a test message to every target of every route, whatever the routes match.
+    """Send a test message to every target of every route, regardless of what the routes match.
 
-    Exits 1 if a target did not take it, or there is none. Nothing is written into a store, and no venue is asked.
+    Exits 1 if a delivery fails or there is no target. Writes to no store and sends no request to a venue.
     """
     from killswitch.cli.session import written
     from killswitch.incident.notify.message import of_trial
@@ -32,17 +33,15 @@ def test(context: click.Context, policies_at: tuple[Path, ...], severity: str, o
 
     policies = written(policies_at).policies
     if not policies.routes:
-        raise click.ClickException("the policies have no NotificationRoute, so nobody is told of anything")
+        raise click.ClickException("the policies have no NotificationRoute, so nobody is notified")
     results = deliver(policies, of_trial(severity, datetime.now(UTC)))  # type: ignore[arg-type] # one of the choices
     if output == "json":
-        import json
-
         rows = [{"target": each.target, "routes": each.routes, "taken": each.error is None, "error": each.error}
                 for each in results]  # fmt: skip
-        click.echo(json.dumps({"targets": rows}, indent=2, ensure_ascii=False))
+        show_json({"targets": rows})
     else:
         for each in results:
-            said = "taken" if each.error is None else f"NOT TAKEN: {each.error}"
-            click.echo(f"{each.target} ({', '.join(each.routes)}): {said}")
+            said = "delivered" if each.error is None else f"FAILED: {each.error}"
+            show(f"{each.target} ({', '.join(each.routes)}): {said}")
     if any(each.error is not None for each in results):
         context.exit(EXIT_FAILED)

@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from killswitch.cli import EXIT_FAILED, EXIT_PENDING
-from killswitch.cli.options import example, output, policies, read_timeout, variant
+from killswitch.cli.options import file_errors, output, policies, read_timeout, variant, verb
+from killswitch.cli.terminal import mention, show
 
 if TYPE_CHECKING:
     from killswitch.accounts.opening import Written
     from killswitch.model.store import Store
     from killswitch.operations.preview import Preview
+    from killswitch.planning.operator.plan_file import SavedPlan
 
 
-@click.command(
-    epilog=example(
-        "ksctl plan --policies policies --store ks.sqlite", "ksctl plan --policies policies --out trim.plan.json"
-    )
-)
+@verb("ksctl plan --policies policies --store ks.sqlite", "ksctl plan --policies policies --out trim.plan.json")
 @policies(required=True)
 @click.option("--store", "store_at", metavar="FILE", envvar="KSCTL_STORE", show_envvar=True,
-              help="The runner's store: history, stages and cooldowns are taken from it, read-only.")  # fmt: skip
+              help="The store of the runner, read-only, for history, stages and cooldowns.")  # fmt: skip
 @click.option("--snapshot", "recording", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="Plan on the last line of this recording, with the lines before it as history.")  # fmt: skip
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path),
-              help="Save it as a plan, for `ksctl apply`, in a new file.")  # fmt: skip
+              help="Save the plan in a new file, for `ksctl apply`.")  # fmt: skip
 @variant
 @read_timeout("30s")
 @output
-@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 if there is anything to do.")
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 if a stage would fire.")
 def plan(
     policies_at: tuple[Path, ...],
     store_at: str | None,
@@ -42,51 +41,46 @@ def plan(
     output: str,
     detailed_exitcode: bool,
 ) -> int:
-    """Show what the policies would do right now. Changes nothing, anywhere.
+    """Show what the policies would do now. Changes nothing, anywhere.
 
-    Exits 1 if an account cannot be read: then the plan says what is known, and that the rest is not.
+    Exits 1 if an account cannot be read: the plan then shows what is known and names the unreadable accounts.
 
-    --out saves the orders, cancels and locks of stages that would fire, with every position and order that they were
-    decided on. Where there are none, nothing is written.
+    --out saves the orders, cancels and locks of stages that would fire, with the positions and orders that the
+    decisions are based on. Without any, no file is written.
     """
-    from killswitch.cli.live import plan_saving
     from killswitch.cli.live.plan_text import plan_text
-    from killswitch.cli.session import friendly, opened_store, written
-    from killswitch.cli.wording import fit
+    from killswitch.cli.session import opened_store, written
     from killswitch.operations.preview import encode_preview, of_policies, saved
 
     if recording is not None and store_at is not None:
-        raise click.UsageError("--snapshot brings its own history: leave --store out")
+        raise click.UsageError("--snapshot has its own history: leave out --store")
     if recording is not None and out is not None:
-        raise click.UsageError("what a recording calls for is past: a plan is saved of the venues as they are")
-    plan_saving.require_new(out)
+        raise click.UsageError("--out saves a plan of the live venues, not of a recording: leave out --snapshot")
+    require_new_file(out)
     found = written(policies_at, variant)
-    with friendly():
-        if recording is not None:
-            shown = _of_recording(found, recording)
-        elif store_at is None:
-            shown = _of_venues(found, None, read_timeout)
-        else:
-            with opened_store(store_at, read_only=True) as store:
-                shown = _of_venues(found, store, read_timeout)
-    click.echo(encode_preview(shown) if output == "json" else fit(plan_text(shown)))
+    if recording is not None:
+        shown = _of_recording(found, recording)
+    else:
+        with nullcontext() if store_at is None else opened_store(store_at, read_only=True) as store:
+            shown = _of_venues(found, store, read_timeout)
+    if output == "json":
+        click.echo(encode_preview(shown))
+    else:
+        show(plan_text(shown))
     if out is not None:
-        plan_saving.save(saved(shown, of_policies(shown)), out)
+        save_plan(saved(shown, of_policies(shown)), out)
     if shown.unreadable:
         return EXIT_FAILED
     return EXIT_PENDING if detailed_exitcode and shown.pending else 0
 
 
 def _of_recording(found: Written, recording: Path) -> Preview:
-    from killswitch.lab.recording import RecordingError, read
+    from killswitch.lab.recording import read
     from killswitch.operations.preview import from_recording, preview
 
-    try:
-        interpreter, last, memory = from_recording(found.policies, read(recording))
-    except RecordingError as error:
-        raise click.ClickException(str(error)) from error
+    interpreter, last, memory = from_recording(found.policies, read(recording))
     if last is None:
-        raise click.ClickException(f"{recording}: holds no snapshot")
+        raise click.ClickException(f"{recording}: contains no snapshot")
     return preview(found.policies, last, interpreter, memory, frozenset())
 
 
@@ -106,3 +100,33 @@ def _of_venues(found: Written, store: Store | None, patience: float) -> Preview:
     interpreter, memory = from_store(found.policies, store)
     armed = frozenset(name for name, account in accounts.items() if account.armed)
     return preview(found.policies, snapshot, interpreter, memory, armed)
+
+
+def require_new_file(out: Path | None) -> None:
+    """Refuse a file that already exists, before any account is read: an old plan must not pass for the new one."""
+    if out is not None and out.exists():
+        raise click.ClickException(f"{out} already exists: remove it, or name another file")
+
+
+def save_plan(plan: SavedPlan | None, out: Path) -> None:
+    """Write the plan, or report on stderr that there is none."""
+    if plan is None:
+        mention(f"nothing to apply: {out} was not written")
+        return
+    from killswitch.planning.operator.plan_file import encode_plan
+
+    with file_errors(str(out)), out.open("xb") as file:
+        file.write(encode_plan(plan))
+    apply = f"ksctl apply {out} --store STORE --live"
+    mention(f"saved plan {plan.short} in {out}: `{apply}` applies it")
+
+
+def read_plan(path: Path) -> SavedPlan:
+    """Read a saved plan; refuse a file that is not a plan or was altered."""
+    from killswitch.planning.operator.plan_file import PlanFileError, decode_plan
+
+    try:
+        with file_errors(str(path)):
+            return decode_plan(path.read_bytes())
+    except PlanFileError as error:
+        raise click.ClickException(f"{path}: {error}") from error

@@ -1,38 +1,25 @@
-"""A plan in words: accounts, triggers with their headroom, what would be done, and how it is carried out."""
+"""Text of a plan: accounts, triggers with headroom, decisions, and their execution."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import Decimal
 
-from killswitch.cli.wording import (
-    Below,
-    as_written,
-    instant,
-    interval,
-    meanwhile,
-    money,
-    number,
-    reading,
-    share,
-    stage_words,
-    table,
-)
+from killswitch.cli.wording import effect_lines, meanwhile, reason_lines, said_above, stage_words, trigger_table
 from killswitch.graph.actions.registry import kind_of
 from killswitch.graph.wording import percent
-from killswitch.incident.record.close_causes import alike
-from killswitch.incident.record.timeline import cancel_lines, resting_orders
-from killswitch.model.decision import Book, Decision, Intent, Rung
-from killswitch.model.effects import EFFECTS, WITH_OWN_KEYS, Cancels, Effect, Lock, Orders, of_kind, sizes_of, tag_of
-from killswitch.model.effects import kind_of as effect_kind_of
+from killswitch.incident.notify.message import as_written
+from killswitch.model.decision import Book, Decision, Rung
+from killswitch.model.effects import EFFECTS, WITH_OWN_KEYS, Orders, of_kind, sizes_of, tag_of
 from killswitch.model.legible import one_line
 from killswitch.operations.preview import Preview
 from killswitch.planning.targets.merge import ordered_on
+from killswitch.render.formats import counted, instant, money, number
 from killswitch.runner.status_blob import MachineView, TriggerStatus
 
 
 def plan_text(shown: Preview) -> str:
-    """The whole plan."""
+    """Render the whole plan."""
     return "\n".join(_lines(shown))
 
 
@@ -57,18 +44,9 @@ def _lines(shown: Preview) -> Iterator[str]:
         yield from _decision(decision, shown)
     if shown.notices:
         yield ""
-        yield from (f"Note: {notice.scope}: {_short(notice.text, shown)}" for notice in shown.notices)
+        yield from (f"Note: {notice.scope}: {said_above(notice.text, shown.accounts)}" for notice in shown.notices)
     yield ""
     yield _summary(shown)
-
-
-def _short(text: str, shown: Preview) -> str:
-    """`text` without the reasons of accounts that cannot be read, which stand above, each with its account."""
-    for account in shown.accounts:
-        if account.reason:
-            said = f"{account.account} is {account.quality}"
-            text = text.replace(f"{said}: {account.reason}", f"{said}, see above")
-    return text
 
 
 def _machine(machine: MachineView, shown: Preview) -> Iterator[str]:
@@ -76,75 +54,45 @@ def _machine(machine: MachineView, shown: Preview) -> Iterator[str]:
     cooling = f", cooldown until {instant(machine.cooldown_until)}" if machine.cooldown_until else ""
     yield f"{machine.policy} on {machine.scope}: {latched}{cooling}"
     yield from (f"  {line}" for line in meanwhile(machine, shown.snapshot.as_of))
-    below = Below()
-    yield table(
-        ("trigger", "value", "threshold", "headroom", "now"),
-        [
-            (
-                each.name, _value(each), each.threshold or "expression", interval(each.headroom, each.unit),
-                _truth(each, shown, below),
-            )
-            for each in machine.triggers
-        ],
-    )  # fmt: skip
-    yield from below.lines()
-
-
-def _value(trigger: TriggerStatus) -> str:
-    return interval(trigger.value, trigger.unit) if trigger.threshold else "-"
-
-
-def _truth(trigger: TriggerStatus, shown: Preview, below: Below) -> str:
-    if trigger.truth is None:
-        return f"unknown: {below.point(_short(trigger.unknown_because or 'not evaluated yet', shown))}"
-    if not trigger.truth:
-        return "false"
-    return f"true since {instant(trigger.true_since)}{'' if trigger.confirmed else ', confirming'}"
+    yield from trigger_table(machine.triggers, shown.accounts)
 
 
 def _decision(decision: Decision, shown: Preview) -> Iterator[str]:
     if decision.kind == "reset":
         yield f"RESET {decision.scope} ({decision.policy}) from level {decision.previous_level}: {decision.reason}"
         return
-    if decision.is_suspicion:
-        yield from _suspicion(decision, shown)
-        return
-    by_itself = "hedge" if decision.kind == "hedge" else "close by hand"
-    what = f"{decision.stage}, level {decision.previous_level} → {decision.level}" if decision.stage else by_itself
-    observing = "" if decision.mode == "enforce" else " (observe: recorded, never carried out)"
-    yield f"WOULD FIRE {decision.policy} on {decision.scope}: {what}{observing}"
-    written = as_written(shown.policies)
-    yield from (f"  because {each.name} is {reading(decision, each, written)}" for each in decision.triggers)
-    found = decision.attribution
-    if found is not None and found.window:
-        shares = f"long {share(found.long_share)}, short {share(found.short_share)}"
-        yield f"  the loss is {found.source} ({shares}, over {found.window})"
-    yield from (f"  {each}" for each in _closes(decision, shown))
+    yield _title(decision)
+    if not decision.is_suspicion:
+        yield from (f"  because {line}" for line in reason_lines(decision, as_written(shown.policies)))
+        yield from (f"  {each}" for each in _closes(decision, shown))
     if decision.reason:
         yield f"  note: {decision.reason}"
-    for effect in decision.effects:
-        yield from _effect(effect, shown)
+    for effect in () if decision.is_withdrawal else decision.effects:
+        yield from effect_lines(effect, shown.snapshot)
+    if decision.is_suspicion:
+        return
     if decision.stage is not None and of_kind(decision.effects, Orders) is None:
         yield "  no order of its own" + _covered(decision, shown)
     if decision.unwinding is not None:
-        yield f"  carried out {manner(decision)}"
+        yield f"  execution: {manner(decision)}"
     if decision.book is not None:
         yield f"  book: {_book(decision.book.before)}"
         yield f"     →  {_book(decision.book.after)}"
 
 
-def _suspicion(decision: Decision, shown: Preview) -> Iterator[str]:
-    observing = "" if decision.mode == "enforce" else " (observe: recorded, never carried out)"
-    what = "WOULD WITHDRAW THE LOCK" if decision.is_withdrawal else "WOULD LOCK"
-    yield f"{what} ON SUSPICION {decision.policy} on {decision.scope}: {decision.stage} does not fire{observing}"
-    if decision.reason:
-        yield f"  note: {decision.reason}"
-    for effect in () if decision.is_withdrawal else decision.effects:
-        yield from _effect(effect, shown)
+def _title(decision: Decision) -> str:
+    observing = "" if decision.mode == "enforce" else " (observe: recorded, never executed)"
+    where = f"{decision.policy} on {decision.scope}"
+    if decision.is_suspicion:
+        what = "WOULD WITHDRAW THE LOCK" if decision.is_withdrawal else "WOULD LOCK"
+        return f"{what} ON SUSPICION {where}: {decision.stage} does not fire{observing}"
+    by_itself = "hedge" if decision.kind == "hedge" else "close by hand"
+    what = f"{decision.stage}, level {decision.previous_level} → {decision.level}" if decision.stage else by_itself
+    return f"WOULD FIRE {where}: {what}{observing}"
 
 
 def _closes(decision: Decision, shown: Preview) -> Iterator[str]:
-    """What the policy's line asks to be closed, in words."""
+    """What the stage in the policy closes, in words."""
     for graph in shown.policies.graphs:
         if graph.policy == decision.policy:
             stages = [stage for stage in graph.stages if stage.name == decision.stage]
@@ -154,44 +102,10 @@ def _closes(decision: Decision, shown: Preview) -> Iterator[str]:
             )
 
 
-def _effect(effect: Effect, shown: Preview) -> Iterator[str]:
-    """Orders as a table, each cancel and a lock by itself; of any other kind its own line."""
-    match effect:
-        case Orders(intents):
-            yield table(
-                ("#", "account", "order", "contracts", "symbol", "leaves", ""),
-                [
-                    (
-                        str(each.intent.rank), each.intent.account, each.intent.side, each.amount,
-                        f"{each.intent.symbol} ({each.intent.position_side})", f"{each.leaves:f}",
-                        _remarks(each.intent),
-                    )
-                    for each in alike(intents)
-                ],
-            )  # fmt: skip
-        case Cancels(cancels):
-            yield from (one_line(f"  {each}") for each in cancel_lines(cancels, resting_orders(shown.snapshot)))
-        case Lock(order):
-            yield f"  lock {order.scope}: {order.mode} until {instant(order.until) if order.until else 'it is lifted'}"
-        case _:
-            yield one_line(f"  {effect_kind_of(effect).text(effect)}")
-
-
 def _covered(decision: Decision, shown: Preview) -> str:
-    """Whose orders close what this decision would: one position has one target, the smallest."""
+    """The decisions whose orders include those of this one: a position has one target, the smallest."""
     others = [d.policy for d in shown.decisions if d.id != decision.id and ordered_on(d) and d.mode == "enforce"]
     return f": {' and '.join(others)} closes as much or more" if others and decision.book is not None else ""
-
-
-def _remarks(intent: Intent) -> str:
-    remarks = ["reduce-only"] if intent.reduce_only else []
-    if intent.purpose != "reduce":
-        remarks.append(
-            "sells what another order has bought" if intent.purpose == "hop" else "opens, for the time being"
-        )
-    if not intent.exact:
-        remarks.append("not rounded: the venue's rules are unknown")
-    return ", ".join(remarks)
 
 
 def _book(book: Book) -> str:
@@ -200,7 +114,7 @@ def _book(book: Book) -> str:
 
 
 def _is_unknown(trigger: TriggerStatus) -> bool:
-    """Whether nothing at all is known of it; a window that is too young is known in part."""
+    """Whether nothing is known about the value; a window without enough history is partly known."""
     return trigger.truth is None and (trigger.value is None or trigger.value == (None, None))
 
 
@@ -212,26 +126,27 @@ def _summary(shown: Preview) -> str:
     resets = sum(1 for decision in shown.decisions if decision.kind == "reset")
     if shown.unreadable and not shown.pending:
         unread = [f"{it.account} is {it.quality}" for it in shown.accounts if it.quality != "ok"]
-        return f"Cannot tell: {' and '.join(unread)}, see above. Nothing was changed."
+        return f"Unknown: {' and '.join(unread)}, see above. Nothing was changed."
     unknown = [
         f"{machine.policy} on {machine.scope}"
         for machine in shown.machines
         if machine.triggers and all(_is_unknown(each) for each in machine.triggers)
     ]
     if unknown and not shown.pending:
-        return f"Cannot tell: every trigger of {' and '.join(unknown)} is unknown, see above. Nothing was changed."
+        return f"Unknown: every trigger of {' and '.join(unknown)} is unknown, see above. Nothing was changed."
     if not shown.pending:
         return "Nothing to do. Nothing was changed."
-    counted = [_count(total, kind.noun) for kind, total in totals if total or kind.effect in WITH_OWN_KEYS]
-    return f"Plan: {_count(len(fires), 'stage')}, {', '.join(counted)}, {_count(resets, 'reset')}. Nothing was changed."
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    counts = [counted(total, kind.noun) for kind, total in totals if total or kind.effect in WITH_OWN_KEYS]
+    return (
+        f"Plan: {counted(len(fires), 'stage')}, {', '.join(counts)}, {counted(resets, 'reset')}. Nothing was changed."
+    )
 
 
 def manner(decision: Decision) -> str:
-    """`within 3% of the mark, 1 try, then at market, …; as fast as the venue allows`: the ladder, and the pace."""
+    """Execution style: the ladder and the pace, as in `within 3% of the mark, 1 try, then at market.
+
+    As fast as the venue allows`.
+    """
     ladder = () if decision.unwinding is None else decision.unwinding.ladder
     orders = of_kind(decision.effects, Orders)
     bounds = sorted({intent.band for intent in (() if orders is None else orders.intents) if intent.band is not None})
@@ -243,7 +158,7 @@ def manner(decision: Decision) -> str:
 
 
 def _rung(rung: Rung, bound: Decimal | None) -> str:
-    """`bound`: of every order, where it is the same."""
+    """One step of the ladder. `bound`: the slippage bound, if it is the same for every order."""
     tries = "1 try" if rung.tries == 1 else f"{rung.tries} tries"
     if rung.order == "market":
         return f"at market, {tries}"

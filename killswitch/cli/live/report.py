@@ -1,131 +1,86 @@
-"""`ksctl report`: what happened in an incident and why, from the store alone; `ksctl report list`: all of them."""
+"""`ksctl report`: the report of an incident, from the store alone; `ksctl report list`: all incidents."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from killswitch.cli import options
-from killswitch.cli.wording import instant, money, table
-from killswitch.incident.record.document import Incident
+from killswitch.cli.terminal import as_json, mention, show, show_markdown, table
+from killswitch.render.formats import instant, money
 
 if TYPE_CHECKING:
     from killswitch.incident.record.document import Incident
+    from killswitch.incident.record.lifetime import Life
     from killswitch.store.sql import SqlStore
 
 _LIST = "list"
 
 
-@click.command(epilog=options.example("ksctl report --store ks.sqlite", "ksctl report list --store ks.sqlite"))
+@options.verb("ksctl report --store ks.sqlite", "ksctl report list --store ks.sqlite")
 @click.argument("incident", metavar="[INCIDENT|list]", required=False)
 @options.store
 @click.option("--format", "form", type=click.Choice(["markdown", "html"]), default="markdown", show_default=True,
-              help="What the report is written in. A terminal shows Markdown rendered, a file or a pipe gets it as it "
-                   "is.")  # fmt: skip
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file. Left out: stdout.")
+              help="Format of the report. A terminal shows Markdown rendered, a pipe gets the source.")  # fmt: skip
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file. Default: stdout.")
 @options.output
 def report(incident: str | None, store_at: str, form: str, out: Path | None, output: str) -> None:
-    """Report an incident: what happened and why, every order, what is open, and what to do next.
+    """Report an incident: what happened and why, every order, open positions, and the next steps.
 
-    INCIDENT is the beginning of its id, or of any of its decisions' ids; left out, the newest. `ksctl report list`
-    lists them. Reads the store only, whether a runner lives or not. With --output json: the record that the report
-    is made from.
+    INCIDENT is the beginning of its id, or of the id of one of its decisions; the default is the newest. `ksctl report
+    list` lists them. Reads the store only, with or without a runner. --output json prints the record that the report is
+    made from.
     """
+    from killswitch.incident.record.lifetime import life_of
+    from killswitch.incident.report.rendering import report as both
+    from killswitch.incident.report.rendering import report_markdown
+
     if incident == _LIST:
         _list(store_at, output)
         return
-    found = _found(store_at, incident)
-    text = _json(found) if output == "json" else _written(found, form)
-    if out is None and output == "text" and form == "markdown" and sys.stdout.isatty():
-        _show(text)
+    (found,) = _incidents(store_at, lambda store: [life_of(store, incident)])
+    if output == "json":
+        text = as_json(found)
+    elif form == "html":
+        text = both(found).html
     else:
-        _deliver(text, out)
-
-
-def _found(store_at: str, incident: str | None) -> Incident:
-    from killswitch.incident.incident_builder import incident_of
-    from killswitch.incident.record.lifetime import life_of
-    from killswitch.runner.status_blob import last_tick, started_as
-
-    with _opened(store_at) as store:
-        return incident_of(store, life_of(store, incident), started_as(store, store_at), last_tick(store))
+        text = report_markdown(found)
+    if out is not None:
+        with options.file_errors(f"cannot write {out}"):
+            out.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
+        mention(f"wrote {out}")
+    elif output == "text" and form == "markdown":
+        show_markdown(text)
+    else:
+        click.echo(text.rstrip("\n"))
 
 
 def _list(store_at: str, output: str) -> None:
-    from killswitch.incident.incident_builder import incident_of
     from killswitch.incident.record.lifetime import lives_in
-    from killswitch.runner.status_blob import last_tick, started_as
 
-    with _opened(store_at) as store:
-        started, now = started_as(store, store_at), last_tick(store)
-        found = [incident_of(store, life, started, now) for life in reversed(lives_in(store))]
+    found = _incidents(store_at, lambda store: reversed(lives_in(store)))
     if output == "text":
-        click.echo(list_text(found))
+        show(list_text(found))
         return
     for each in found:
-        click.echo(_json(each))
+        click.echo(as_json(each))
 
 
-@contextmanager
-def _opened(store_at: str) -> Iterator[SqlStore]:
-    from killswitch.cli.session import friendly
-    from killswitch.incident.record.lifetime import UnknownIncidentError
-    from killswitch.incident.report.templates import RenderingError
-    from killswitch.store.sqlite import open_store
+def _incidents(store_at: str, lives: Callable[[SqlStore], Iterable[Life]]) -> list[Incident]:
+    from killswitch.cli.session import opened_store
+    from killswitch.incident.incident_builder import incident_of
+    from killswitch.runner.status_blob import last_tick, started_as
 
-    with friendly():
-        store = open_store(store_at, read_only=True)
-        try:
-            yield store
-        except (RenderingError, UnknownIncidentError) as error:
-            raise click.ClickException(str(error.args[0])) from error
-        finally:
-            store.close()
-
-
-def _json(incident: Incident) -> str:
-    import msgspec
-
-    return msgspec.json.Encoder(decimal_format="string").encode(incident).decode()
-
-
-def _written(incident: Incident, form: str) -> str:
-    from killswitch.incident.report.rendering import report as both
-    from killswitch.incident.report.rendering import report_markdown
-    from killswitch.incident.report.templates import RenderingError
-
-    try:
-        return report_markdown(incident) if form == "markdown" else both(incident).html
-    except RenderingError as error:
-        raise click.ClickException(str(error)) from error
-
-
-def _show(markdown: str) -> None:
-    """The report on a terminal, in its width; colours where the terminal has them and NO_COLOR is not set."""
-    from rich.console import Console
-    from rich.markdown import Markdown
-
-    Console().print(Markdown(markdown))
-
-
-def _deliver(text: str, out: Path | None) -> None:
-    if out is None:
-        click.echo(text.rstrip("\n"))
-        return
-    try:
-        out.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise click.ClickException(f"cannot write {out}: {error.strerror}") from error
-    click.echo(f"wrote {out}", err=True)
+    with opened_store(store_at, read_only=True) as store:
+        started, now = started_as(store, store_at), last_tick(store)
+        return [incident_of(store, life, started, now) for life in lives(store)]
 
 
 def list_text(found: Sequence[Incident]) -> str:
-    """One line for each incident, newest first."""
+    """One line per incident, newest first."""
     if not found:
         return "No incident is recorded on this store."
     rows = [

@@ -10,29 +10,32 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import options
-from killswitch.cli.console import console_problem, end_well, mention, mention_journaled, outlive, write_in_background
+from killswitch.cli.console import console_problem, end_well, mention_journaled, outlive, write_in_background
+from killswitch.cli.terminal import mention, show
+from killswitch.render.formats import counted, instant
 
 if TYPE_CHECKING:
+    from killswitch.accounts.arming import ArmedAccount
     from killswitch.accounts.opening import Written
-    from killswitch.cli.wording import Written as Thresholds
+    from killswitch.incident.notify.message import Written as Thresholds
     from killswitch.lab.recording import Recorder
     from killswitch.model.store import Store
+    from killswitch.preflight.key_rights import Word
+    from killswitch.runner.assembly import LockPaths
     from killswitch.runner.loop import Runner, TickReport
 
 
 _UNDER_WAY = ("planned", "closing")
 
 
-@click.command(
-    epilog=options.example(
-        "ksctl run --policies policies --store ks.sqlite", "ksctl run --policies policies --store ks.sqlite --live"
-    )
+@options.verb(
+    "ksctl run --policies policies --store ks.sqlite", "ksctl run --policies policies --store ks.sqlite --live"
 )
 @options.policies(required=True)
 @options.store
-@click.option("--live", is_flag=True, help="Act on accounts whose document says execution: live. Without: observe.")
+@click.option("--live", is_flag=True, help="Act on accounts whose document says execution: live. Default: observe.")
 @click.option("--unnotified", is_flag=True,
-              help="With --live: start although somebody who is to be notified cannot be.")  # fmt: skip
+              help="With --live: start even if a recipient cannot be notified.")  # fmt: skip
 @click.option("--interval", type=options.DURATION, default="1s", show_default=True, help="Time between two ticks.")
 @options.read_timeout("5s")
 @options.lock_dir
@@ -42,7 +45,7 @@ _UNDER_WAY = ("planned", "closing")
               help="Append events (JSON Lines) to FILE; with -, to stdout, and decisions go to stderr.")  # fmt: skip
 @click.option("--min-free", type=options.SIZE, default="256MiB", show_default=True,
               help="Page when the disk of the store has less space than this.")  # fmt: skip
-@click.option("--ticks", type=click.IntRange(min=1), help="Stop after so many ticks. Left out: run until SIGTERM.")
+@click.option("--ticks", type=click.IntRange(min=1), help="Stop after this many ticks. Default: run until SIGTERM.")
 @options.journal
 @options.output
 def run(
@@ -52,46 +55,32 @@ def run(
 ) -> None:  # fmt: skip
     """Evaluate the policies at an interval, and act where armed.
 
-    Decisions go to stdout (with --output json one killswitch.decision/v1 object a line), notices and progress to
-    stderr. SIGTERM, SIGINT and SIGQUIT let the step under way end, give the lease back and exit 0; SIGHUP, SIGUSR1 and
-    SIGUSR2 end nothing. Traces and metrics are exported where OpenTelemetry's own variables (OTEL_TRACES_EXPORTER,
-    OTEL_EXPORTER_OTLP_ENDPOINT and so on) ask for it.
+    Decisions go to stdout (with --output json, one killswitch.decision/v1 object per line), notices and progress to
+    stderr. SIGTERM, SIGINT and SIGQUIT finish the current step, release the lease and exit 0; SIGHUP, SIGUSR1 and
+    SIGUSR2 are ignored. The OpenTelemetry variables (OTEL_TRACES_EXPORTER, OTEL_EXPORTER_OTLP_ENDPOINT and so on)
+    enable the export of traces and metrics.
     """
     if events_at == "-" and output == "json":
         raise click.UsageError("--events - and --output json both want stdout; write the events to a file")
     write_in_background()
-    from killswitch.accounts.opening import open_accounts, require_encrypted
     from killswitch.cli.live.run_outputs import reporting, watching
-    from killswitch.cli.session import acting_store, arming_words, friendly, lock_paths, require_locks, written
-    from killswitch.cli.wording import as_written
-    from killswitch.preflight.key_rights import require_harmless_keys
+    from killswitch.cli.session import acting_store, arming_words, lock_paths, written
+    from killswitch.incident.notify.message import as_written
     from killswitch.runner import process
     from killswitch.runner.assembly import assemble
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.disk_space import DiskSpace
     from killswitch.runner.loop import Pace
-    from killswitch.runner.process import FirstAnswers, keep_short, make_room
+    from killswitch.runner.process import FirstAnswers, keep_short
     from killswitch.runner.status_blob import keep_start
-    from killswitch.store.sqlite import exposed
 
     found = written(policies_at)
     clock = SystemClock()
     locks = lock_paths(store_at, lock_dir, lock_file)
-    with friendly():
-        accounts = open_accounts(found.accounts, live=live)
-        about_locks = require_locks(accounts, locks, store_at, emergency=journal is not None)
-        if live:
-            require_encrypted(found.accounts, found.places)
-        found_before = process.run(require_harmless_keys(found.accounts, found.places, read_timeout)) if live else ()
-        if live and not unnotified and any(account.armed for account in accounts.values()):
-            _require_notified(found)
-        about_machine = tuple(
-            words for words in (*about_locks, make_room(len(accounts)), exposed(store_at)) if words is not None
-        )
-    for words in about_machine:
-        mention(words)
+    accounts, found_before = _checked_accounts(
+        found, store_at, locks, read_timeout, live=live, unnotified=unnotified, emergency=journal is not None
+    )
     with (
-        friendly(),
         watching(found, store_at, events_at, clock) as told,
         acting_store(store_at, journal, locks) as store,
         reporting(store, store_at, told.telemetry.tracer) as reports,
@@ -103,9 +92,9 @@ def run(
             found.policies, accounts, store, clock, Pace(interval, read_timeout),
             live=live, locks=locks,
             paths=tuple(str(path.resolve()) for path in policies_at), recorder=_recorder(record),
-            witnesses=(terminal, LeftLatched(store), reports, FirstAnswers(), space, *told.witnesses),
+            witnesses=(terminal, reports, FirstAnswers(), space, *told.witnesses),
             tracer=told.telemetry.tracer, watch=told.telemetry.watch, timers=True,
-            found_before=found_before + tuple(("warning", words) for words in about_machine), say=mention,
+            found_before=found_before, say=mention,
             when_held=partial(store.go_on_in_memory, mention_journaled),
         )  # fmt: skip
         keep_start(store, found.policies.digest, found.runbooks, record)
@@ -114,30 +103,55 @@ def run(
         told.notifications = runner.notifications
         keep_short()
         told.why = process.run(_until_stopped(runner, ticks))
-    mention(f"stopped after {terminal.ticks} tick{'' if terminal.ticks == 1 else 's'}; {terminal.last_words()}")
-    left = store.trouble
-    for words in (*runner.left_behind, *(() if left is None else (left,))):
+    mention(f"stopped after {counted(terminal.ticks, 'tick')}; {terminal.last_words()}")
+    for words in filter(None, (*runner.left_behind, store.trouble)):
         mention(words)
     if any(account.armed for account in accounts.values()):
-        mention("the lock files go stale now, which bots read as locked, until a runner lives again")
+        mention("the lock files become stale now, which bots read as locked, until a runner is alive again")
+
+
+def _checked_accounts(
+    found: Written, store_at: str, locks: LockPaths, read_timeout: float, *, live: bool, unnotified: bool,
+    emergency: bool,
+) -> tuple[dict[str, ArmedAccount], tuple[Word, ...]]:  # fmt: skip
+    """Open the accounts, run all start-up checks, and return the warnings for the first tick."""
+    from killswitch.accounts.opening import open_accounts, require_encrypted
+    from killswitch.cli.session import require_locks
+    from killswitch.preflight.key_rights import require_harmless_keys
+    from killswitch.runner import process
+    from killswitch.runner.process import make_room
+    from killswitch.store.sqlite import exposed
+
+    accounts = open_accounts(found.accounts, live=live)
+    about_machine = [*require_locks(accounts, locks, store_at, emergency=emergency)]
+    about_keys: tuple[Word, ...] = ()
+    if live:
+        require_encrypted(found.accounts, found.places)
+        about_keys = process.run(require_harmless_keys(found.accounts, found.places, read_timeout))
+        if not unnotified and any(account.armed for account in accounts.values()):
+            _require_notified(found)
+    about_machine += [words for words in (make_room(len(accounts)), exposed(store_at)) if words is not None]
+    for words in about_machine:
+        mention(words)
+    return accounts, (*about_keys, *(("warning", words) for words in about_machine))
 
 
 def _require_notified(found: Written) -> None:
-    """ClickException where a name under `notify` leads nowhere, or a target cannot work from here."""
+    """ClickException if a name under `notify` has no route, or a target cannot work from this machine."""
     from killswitch.policy.diagnostics.problem import render
     from killswitch.runner.notify.target_check import target_warnings
 
     warnings = (*found.unrouted, *target_warnings(found.policies))
     if warnings:
-        click.echo(render(warnings), err=True)
+        mention(render(warnings))
         raise click.ClickException(
-            "somebody who is to be notified cannot be; nothing was started. Correct the NotificationRoutes, try them "
+            "some recipients cannot be notified; nothing was started. Correct the NotificationRoutes, test them "
             "with `ksctl notify test --policies …`, or start with --unnotified"
         )
 
 
 async def _until_stopped(runner: Runner, ticks: int | None) -> str:
-    """Run, and say why it ended."""
+    """Run until stopped, and return the reason of the end."""
     stop = asyncio.Event()
     heard: list[str] = []
 
@@ -148,33 +162,16 @@ async def _until_stopped(runner: Runner, ticks: int | None) -> str:
     end_well(hear)
     outlive()
     await runner.run(stop, ticks)
-    return f"stopped by {heard[0]}" if heard else f"all {ticks} ticks are done"
-
-
-class LeftLatched:
-    """Says once, at the first tick, which stages are latched whose policy or account is gone."""
-
-    def __init__(self, store: Store) -> None:
-        self._store: Store | None = store
-
-    def ticked(self, report: TickReport) -> None:
-        """Read what the publisher has just left in the store."""
-        from killswitch.cli.wording import orphan_line
-        from killswitch.runner.status_blob import LIVE_NAME, decode_view
-
-        store, self._store = self._store, None
-        blob = None if store is None else store.live(LIVE_NAME)
-        for orphan in () if blob is None else decode_view(blob).orphans:
-            mention(orphan_line(orphan))
+    return f"stopped by {heard[0]}" if heard else f"all {ticks} ticks completed"
 
 
 class Terminal:
-    """Says what happens as it happens: decisions on stdout, the rest on stderr."""
+    """Observer that prints decisions to stdout and everything else to stderr."""
 
     def __init__(self, store: Store, *, json: bool, err: bool = False, written: Thresholds | None = None) -> None:
-        """`store`: what came of a closing. `written`: the thresholds of the policies.
+        """`store`: results of closes. `written`: thresholds of the policies.
 
-        `err`: decisions go to stderr too, because stdout is wanted for something else.
+        `err`: decisions go to stderr too, because stdout is used for something else.
         """
         self._store = store
         self._written = written
@@ -182,17 +179,21 @@ class Terminal:
         self._err = err
         self._down: dict[str, str] = {}
         self._closing: dict[str, str] = {}
+        self._has_begun = False
         self.ticks = 0
 
     def ticked(self, report: TickReport) -> None:
-        """Say what is new since the tick before."""
-        self.ticks += report.snapshot.scheduled  # a pass woken by a push is not counted as a tick
+        """Print what is new since the previous tick."""
+        self.ticks += report.snapshot.scheduled  # a tick after a push message does not count
         for say in (self._say_decisions, self._say_notices, self._say_accounts, self._say_closings):
             say(report)
+        if not self._has_begun:
+            self._has_begun = True
+            self._say_orphans()
 
     @property
     def problem(self) -> str | None:
-        """Why what is said does not arrive."""
+        """Why output is late or lost; None while it is written."""
         return console_problem()
 
     def _say_decisions(self, report: TickReport) -> None:
@@ -203,41 +204,48 @@ class Terminal:
             if self._json:
                 click.echo(encode_decision(decision).decode(), err=self._err)
                 continue
-            acted = "" if decision.id in report.acting_on else "  (observed only: nothing is sent)"
+            acted = "" if decision.id in report.acting_on else "  (observed only: no order is sent)"
             first, *reasons = decision_lines(decision, self._written)
-            click.echo("\n".join((f"{first}  [{decision.id}]{acted}", *reasons)), err=self._err)
+            show("\n".join((f"{first}  [{decision.id}]{acted}", *reasons)), err=self._err)
 
     def _say_notices(self, report: TickReport) -> None:
-        from killswitch.cli.wording import instant, notice_line
+        from killswitch.cli.wording import notice_line
 
         for notice in report.notices:
-            click.echo(f"{instant(notice.as_of)}  {notice_line(notice)}", err=True)
+            mention(f"{instant(notice.as_of)}  {notice_line(notice)}")
 
     def _say_accounts(self, report: TickReport) -> None:
-        from killswitch.cli.wording import instant
         from killswitch.runner.observers import reading_words
 
         for account in report.snapshot.accounts:
             now = reading_words(account)
             if now != self._down.get(account.account, ""):
                 said = now or "ok again"
-                click.echo(f"{instant(report.snapshot.as_of)}  account {account.account} is {said}", err=True)
+                mention(f"{instant(report.snapshot.as_of)}  account {account.account} is {said}")
             self._down[account.account] = now
 
     def _say_closings(self, report: TickReport) -> None:
-        from killswitch.cli.wording import instant
 
         current = {closing.decision: closing.status for closing in report.snapshot.closings}
         for decision, status in current.items():
-            # How an earlier run's closings ended was told by that run.
+            # The run that finished a close has printed its result.
             is_news = self._closing.get(decision) != status and (self.ticks > 1 or status in _UNDER_WAY)
             if is_news:
                 said = status if status in _UNDER_WAY else self._came_to(decision) or status
-                click.echo(f"{instant(report.snapshot.as_of)}  closing {decision}: {said}", err=True)
+                mention(f"{instant(report.snapshot.as_of)}  closing {decision}: {said}")
         self._closing = dict(current)
 
+    def _say_orphans(self) -> None:
+        """Print latched stages whose policy or account is gone, as published in the store."""
+        from killswitch.cli.wording import orphan_line
+        from killswitch.runner.status_blob import LIVE_NAME, decode_view
+
+        blob = self._store.live(LIVE_NAME)
+        for orphan in () if blob is None else decode_view(blob).orphans:
+            mention(orphan_line(orphan))
+
     def _came_to(self, decision: str) -> str | None:
-        """What `history` says of it, in the same word; None where the record does not say yet that it ended."""
+        """The result of a close in the term of `history`; None while the record has no end."""
         from killswitch.operations.commands import standing_of_close
 
         stored = self._store.decision(decision)
@@ -245,11 +253,11 @@ class Terminal:
         return None if standing == "closing" else standing
 
     def last_words(self) -> str:
-        """What a stop leaves behind."""
+        """Summary of unfinished closes at a stop."""
         open_ = [decision for decision, status in self._closing.items() if status in _UNDER_WAY]
         if not open_:
-            return "no closing is under way"
-        return f"closing under way, to go on at the next start: {', '.join(open_)}"
+            return "no close is in progress"
+        return f"unfinished closes, resumed at the next start: {', '.join(open_)}"
 
 
 def _recorder(path: Path | None) -> Recorder | None:
@@ -257,7 +265,5 @@ def _recorder(path: Path | None) -> Recorder | None:
         return None
     from killswitch.lab.recording import Recorder
 
-    try:
+    with options.file_errors(f"cannot record to {path}"):
         return Recorder(path)
-    except OSError as error:
-        raise click.ClickException(f"cannot record to {path}: {error.strerror}") from error

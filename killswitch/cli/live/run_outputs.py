@@ -1,4 +1,4 @@
-"""What `ksctl run` tells other programs: traces and metrics by the OTEL_* variables, and the event stream."""
+"""Outputs of `ksctl run` for other programs: traces and metrics by the OTEL_* variables, and the event stream."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from killswitch.cli.console import mention
+from killswitch.cli.options import file_errors
+from killswitch.cli.terminal import mention
 
 if TYPE_CHECKING:
     from killswitch.accounts.opening import Written
@@ -31,29 +30,25 @@ Hide = Callable[[str], str]
 
 @dataclass(slots=True)
 class Watching:
-    """What a run is given to be watched by. `why` is what its last event says."""
+    """Observers and telemetry of a run. `why` is the reason in its last event."""
 
     telemetry: Telemetry
     witnesses: list[Witness] = field(default_factory=list)
-    why: str = "it came to its end"
+    why: str = "the run ended"
     closings: Callable[[], tuple[Closing, ...]] = tuple
-    """What has come of every closing: how one ended after the last tick is told too."""
+    """Results of all closes, including those that ended after the last tick."""
     notifications: Callable[[], Notifications | None] = lambda: None
-    """Set by whoever keeps an outbox: its counts, from memory, asked for at every tick."""
-
-    def counts(self) -> Notifications | None:
-        """What the outbox says, once it is known who keeps it."""
-        return self.notifications()
+    """Delivery counts of the outbox, read at every tick; set once the outbox exists."""
 
 
 @contextmanager
 def watching(
     found: Written, store_at: str, events_at: str | None, clock: Clock, *, by_hand: bool = False
 ) -> Iterator[Watching]:
-    """Open what the environment and `--events` ask for; at the end say why, and let the last words out.
+    """Open telemetry and the event stream, and close them with the reason of the end.
 
-    A run that ends by an error says that error. ClickException for what cannot be opened; `by_hand`: telemetry that
-    cannot be is mentioned, and the command goes on without: it is not refused for a variable meant for a dashboard.
+    A run that fails gives its error as the reason. ClickException if an output cannot be opened; `by_hand`: an operator
+    command continues without telemetry that cannot be opened.
     """
     from killswitch.telemetry.opened import SILENT, open_telemetry
     from killswitch.telemetry.settings import TelemetryError
@@ -63,7 +58,7 @@ def watching(
         telemetry = open_telemetry(os.environ, found.policies, clock, store=_place(store_at), discreet=discreet)
     except TelemetryError as error:
         if not by_hand:
-            raise click.ClickException(str(error)) from error
+            raise
         mention(f"no traces and no metrics: {error}")
         telemetry = SILENT
     watch = Watching(telemetry)
@@ -71,7 +66,7 @@ def watching(
     if telemetry.providers is not None:
         from killswitch.runner.event_emitter import Measuring
 
-        watch.witnesses.append(Measuring(telemetry, watch.counts))
+        watch.witnesses.append(Measuring(telemetry, lambda: watch.notifications()))  # noqa: PLW0108 - it is set later
     try:
         yield watch
     except BaseException as error:
@@ -88,9 +83,9 @@ def watching(
 
 @contextmanager
 def reporting(store: SqlStore, store_at: str, tracer: Tracer, **pauses: float) -> Iterator[Reporting]:
-    """Runbooks and reports, rendered beside the store while a run lives, and once more at its end.
+    """Render runbooks and reports beside the store during a run, and once more at its end.
 
-    `pauses` (`pause`, `pause_for_work`) are those of `Reporting`, where its own do not fit.
+    `pauses` (`pause`, `pause_for_work`) override those of `Reporting`.
     """
     from killswitch.incident.report.rendering import folder_beside
     from killswitch.runner.notify.reports import LAST_WORDS, Reporting
@@ -107,7 +102,7 @@ def reporting(store: SqlStore, store_at: str, tracer: Tracer, **pauses: float) -
 
 
 def _place(store_at: str) -> str:
-    """The store under one name, however it was written."""
+    """The canonical path of the store."""
     return str(Path(store_at.removeprefix("sqlite:///")).resolve())
 
 
@@ -117,17 +112,15 @@ def _events(watch: Watching, events_at: str | None, hide: Hide) -> tuple[Backgro
     from killswitch.runner.event_emitter import EventTeller
     from killswitch.telemetry.background_writer import BackgroundWriter
 
-    try:
+    with file_errors(f"cannot write events to {events_at}"):
         writer = BackgroundWriter(1 if events_at == "-" else events_at, "events")
-    except OSError as error:
-        raise click.ClickException(f"cannot write events to {events_at}: {error.strerror}") from error
     teller = EventTeller(writer, hide)
     watch.witnesses.append(teller)
     return writer, teller
 
 
 def _discreet(found: Written) -> Callable[[Iterable[str]], Hide]:
-    """What takes the credentials of all accounts, and further secrets, out of a text."""
+    """Redaction of the credentials of all accounts and of further secrets."""
     from killswitch.accounts.credentials import resolve
     from killswitch.accounts.redaction import Redactor
 

@@ -1,26 +1,26 @@
-"""`ksctl snapshot`: one reading of one account, in words or in the public format."""
+"""`ksctl snapshot`: one snapshot of one account, as text or in the public format."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from killswitch.cli import EXIT_FAILED, completion, options
+from killswitch.cli.terminal import mention, show, table
 from killswitch.cli.venues.verbs import chosen_accounts
-from killswitch.cli.wording import instant, money, number, table
 from killswitch.model.legible import one_line
 from killswitch.model.snapshot import AccountSnapshot, Balance, Fill, Flow, Instrument, Order, Position, Snapshot
+from killswitch.render.formats import counted, exact, instant, money, number
 
 if TYPE_CHECKING:
     from killswitch.model.snapshot import Snapshot
     from killswitch.policy.schema.account import AccountDocument
 
 
-@click.command(epilog=options.example("ksctl snapshot main --policies policies >> run.jsonl"))
+@options.verb("ksctl snapshot main --policies policies >> run.jsonl")
 @click.argument("account", shell_complete=completion.accounts)
 @options.policies(required=True)
 @options.read_timeout("30s")
@@ -29,20 +29,22 @@ if TYPE_CHECKING:
 def snapshot(account: str, policies_at: tuple[Path, ...], read_timeout: float, output: str) -> int:
     """Read one account once, and print it as a line of a recording. Changes nothing, anywhere.
 
-    What is printed is what `replay --snapshots` and `plan --snapshot` read. Exits 1 if the account could not be
-    read well; it is printed all the same, and the reason goes to stderr.
+    `replay --snapshots` and `plan --snapshot` read the output. Exits 1 if the snapshot is not sound; it is printed with
+    the reason on stderr.
     """
-    from killswitch.cli.session import friendly, written
+    from killswitch.cli.session import written
     from killswitch.model.snapshot import encode_snapshot
 
     (document,) = chosen_accounts(written(policies_at), (account,))
-    with friendly():
-        seen = _read(document, read_timeout)
-    click.echo(encode_snapshot(seen).decode() if output == "json" else snapshot_text(seen))
+    seen = _read(document, read_timeout)
+    if output == "json":
+        click.echo(encode_snapshot(seen))
+    else:
+        show(snapshot_text(seen))
     (found,) = seen.accounts
     if found.quality == "ok":
         return 0
-    click.echo(f"Error: account {found.account} is {found.quality}: {found.reason or 'no reason given'}", err=True)
+    mention(f"Error: account {found.account} is {found.quality}: {found.reason or 'no reason given'}")
     return EXIT_FAILED
 
 
@@ -63,7 +65,7 @@ UNKNOWN = "unknown"
 
 
 def snapshot_text(seen: Snapshot) -> str:
-    """Every account of it."""
+    """Text of every account in the snapshot."""
     return "\n".join(line for account in seen.accounts for line in _account(seen, account))
 
 
@@ -89,7 +91,7 @@ def _account(seen: Snapshot, account: AccountSnapshot) -> Iterator[str]:
     held = {each.symbol for each in account.positions or ()} | {each.symbol for each in account.orders or ()}
     rules = None if account.instruments is None else [each for each in account.instruments if each.symbol in held]
     if held:
-        yield from _rows("set of rules", rules, RULES, _rules)
+        yield from _rows("rule set", rules, RULES, _rules)
 
 
 POSITIONS = ("symbol", "side", "contracts", "entry", "mark", "notional", "unrealized", "liquidation", "leverage")
@@ -117,34 +119,30 @@ def _rows(
 ) -> Iterator[str]:
     yield ""
     if rows is None:
-        yield f"{_plural(what).capitalize()}: {UNKNOWN}"
+        yield f"{what.capitalize()}s: {UNKNOWN}"
         return
-    yield f"{len(rows)} {_plural(what) if len(rows) != 1 else what}"
+    yield counted(len(rows), what)
     if rows:
         yield table(head, [cells(row) for row in rows])
 
 
-def _plural(what: str) -> str:
-    return what.replace("set", "sets") if what.startswith("set") else f"{what}s"
-
-
 def _position(each: Position) -> tuple[str, ...]:
     return (
-        each.symbol, each.side, f"{each.contracts:f}", _exact(each.entry_price), _exact(each.mark_price),
-        money(each.notional), money(each.unrealized_pnl), _exact(each.liquidation_price), _exact(each.leverage),
+        each.symbol, each.side, f"{each.contracts:f}", exact(each.entry_price), exact(each.mark_price),
+        money(each.notional), money(each.unrealized_pnl), exact(each.liquidation_price), exact(each.leverage),
     )  # fmt: skip
 
 
 def _order(each: Order) -> tuple[str, ...]:
     flag = {True: "yes", False: "no", None: UNKNOWN}[each.reduce_only]
     return (
-        each.id, each.symbol, each.side, each.type or UNKNOWN, f"{each.amount:f}", _exact(each.filled),
-        _exact(each.price, "-"), _exact(each.trigger_price, "-"), flag, each.client_order_id or "-",
+        each.id, each.symbol, each.side, each.type or UNKNOWN, f"{each.amount:f}", exact(each.filled),
+        exact(each.price, "-"), exact(each.trigger_price, "-"), flag, each.client_order_id or "-",
     )  # fmt: skip
 
 
 def _balance(each: Balance) -> tuple[str, ...]:
-    return (each.asset, _exact(each.amount), _exact(each.price), _exact(each.haircut))
+    return (each.asset, exact(each.amount), exact(each.price), exact(each.haircut))
 
 
 def _fill(each: Fill) -> tuple[str, ...]:
@@ -158,10 +156,6 @@ def _flow(each: Flow) -> tuple[str, ...]:
 
 def _rules(each: Instrument) -> tuple[str, ...]:
     return (
-        each.symbol, _exact(each.contract_size), _exact(each.amount_step), _exact(each.min_amount),
-        _exact(each.max_amount, "-"), _exact(each.min_notional, "-"), _exact(each.price_step), each.state or UNKNOWN,
+        each.symbol, exact(each.contract_size), exact(each.amount_step), exact(each.min_amount),
+        exact(each.max_amount, "-"), exact(each.min_notional, "-"), exact(each.price_step), each.state or UNKNOWN,
     )  # fmt: skip
-
-
-def _exact(value: Decimal | None, nothing: str = UNKNOWN) -> str:
-    return nothing if value is None else f"{value:f}"

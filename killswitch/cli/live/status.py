@@ -1,4 +1,4 @@
-"""`ksctl status` and `ksctl history`: what stands, and what was decided, read from the store alone."""
+"""`ksctl status` and `ksctl history`: present state and past decisions, from the store alone."""
 
 from __future__ import annotations
 
@@ -8,117 +8,103 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import options
+from killswitch.cli.session import opened_store
+from killswitch.cli.terminal import as_json, room, show
 
 if TYPE_CHECKING:
     from killswitch.operations.liveness_probe import Probe
 
 
-@click.command(epilog=options.example("ksctl status --store ks.sqlite", "ksctl status --store ks.sqlite --watch"))
+@options.verb("ksctl status --store ks.sqlite", "ksctl status --store ks.sqlite --watch")
 @options.store
 @click.option("--notices", "notice_count", type=click.IntRange(min=0), default=5, show_default=True,
               help="How many of the newest notices to show.")  # fmt: skip
 @click.option("--watch", is_flag=True,
-              help="Follow what is being closed until nothing is; exit 1 if a target was not reached.")  # fmt: skip
+              help="Follow closes until all are finished; exit 1 if a target is not reached.")  # fmt: skip
 @click.option(
     "--probe",
     type=click.Choice(["live", "ready"]),
-    help="Say in one line whether the runner ticks (live), or its last tick is fresh (ready); exit 1 if not.",
+    help="Report in one line whether the runner ticks (live), or its last tick is recent (ready); exit 1 if not.",
 )
 @click.option(
     "--within",
     type=options.DURATION,
-    help="With --probe: how old the last tick may be. Left out: 1m (live) or 20s (ready), or four intervals "
+    help="With --probe: maximum age of the last tick. Default: 1m (live) or 20s (ready), or four intervals "
     "if that is longer.",
 )
 @options.output
 def status(
     store_at: str, notice_count: int, watch: bool, probe: Probe | None, within: float | None, output: str
 ) -> int:
-    """Show stages, locks and closings as they are. Changes nothing, and asks no venue.
+    """Show stages, locks and closes. Changes nothing, and sends no request to a venue.
 
-    A stage's latch and a lock's life are two things, and both are shown. What a dead runner saw last is dated.
+    The latch of a stage and the lifetime of a lock are independent, and both are shown. Data of a dead runner has its
+    date.
 
-    --watch redraws every close each second on a terminal; elsewhere, and as JSON, it writes a line for each change.
+    --watch redraws every close each second on a terminal; otherwise, and as JSON, it prints a line per change.
 
-    --probe is for supervisors that start a process anew when it hangs: it looks at the runner alone, never at venues.
-    """  # fmt: skip
+    --probe is for supervisors that restart a hung process: it checks the runner alone, never venues.
+    """
     if within is not None and probe is None:
         raise click.UsageError("--within says how old a tick may be for --probe; name one, or leave it out")
     if probe is not None:
         if watch:
             raise click.UsageError("--probe answers at once and --watch follows: use one of them")
-        return _probed(store_at, probe, within, as_json=output == "json")
+        return _probed(store_at, probe, within, json=output == "json")
     if watch:
-        return _watched(store_at, as_json=output == "json")
+        from killswitch.cli.live.close_progress import follow
+
+        with opened_store(store_at, read_only=True) as store:
+            return follow(store, json=output == "json", terminal=room() is not None)
     from killswitch.cli.live.status_text import status_text
-    from killswitch.cli.session import friendly, opened_store
-    from killswitch.cli.wording import fit
     from killswitch.operations.status import encode_standing, standing_of
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.status_blob import tick_time
 
-    with friendly(), opened_store(store_at, read_only=True) as store:
+    with opened_store(store_at, read_only=True) as store:
         standing = standing_of(store, datetime.now(UTC), notice_count, tick_time(store, SystemClock()))
-    click.echo(encode_standing(standing) if output == "json" else fit(status_text(standing, store_at)))
+    if output == "json":
+        click.echo(encode_standing(standing))
+    else:
+        show(status_text(standing, store_at))
     return 0
 
 
-def _probed(store_at: str, probe: Probe, within: float | None, *, as_json: bool) -> int:
-    """The verdict, in one line. Imports little: it is asked for every few seconds."""
+def _probed(store_at: str, probe: Probe, within: float | None, *, json: bool) -> int:
+    """Print the verdict of a probe in one line. Imports little, because supervisors call it every few seconds."""
     from killswitch.operations.liveness_probe import Verdict, probe_of
     from killswitch.runner.clock import SystemClock
     from killswitch.store.errors import StoreError
-    from killswitch.store.sqlite import open_store
 
     try:
-        store = open_store(store_at, read_only=True)
-        try:
+        with opened_store(store_at, read_only=True) as store:
             verdict = probe_of(store, probe, datetime.now(UTC), within, SystemClock())
-        finally:
-            store.close()
     except StoreError as error:
         verdict = Verdict(False, str(error))
-    if as_json:
-        from msgspec import json
-
-        click.echo(json.encode({"probe": probe, "passed": verdict.passed, "why": verdict.why}))
+    if json:
+        click.echo(as_json({"probe": probe, "passed": verdict.passed, "why": verdict.why}))
     else:
-        click.echo(f"{'' if verdict.passed else 'not '}{probe}: {verdict.why}")
+        show(f"{'' if verdict.passed else 'not '}{probe}: {verdict.why}")
     return 0 if verdict.passed else 1
 
 
-def _watched(store_at: str, *, as_json: bool) -> int:
-    import sys
-
-    from killswitch.cli.live.close_progress import follow
-    from killswitch.cli.session import friendly, opened_store
-
-    with friendly(), opened_store(store_at, read_only=True) as store:
-        return follow(store, as_json=as_json, terminal=sys.stdout.isatty())
-
-
-@click.command(epilog=options.example("ksctl history --store ks.sqlite --limit 5"))
+@options.verb("ksctl history --store ks.sqlite --limit 5")
 @options.store
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many of the newest.")
 @options.output
 def history(store_at: str, limit: int, output: str) -> None:
     """List past decisions and their results, newest first.
 
-    With --output json one object a line: the decision record and its result.
+    With --output json, one object per line: the decision record and its result.
     """
-    import msgspec
-
     from killswitch.cli.live.status_text import history_text
-    from killswitch.cli.session import friendly, opened_store
-    from killswitch.cli.wording import fit
     from killswitch.incident.record.results import decided
     from killswitch.model.decision import decision_record
 
-    with friendly(), opened_store(store_at, read_only=True) as store:
+    with opened_store(store_at, read_only=True) as store:
         found = decided(store, limit)
     if output == "text":
-        click.echo(fit(history_text(found)))
+        show(history_text(found))
         return
-    encoder = msgspec.json.Encoder(decimal_format="string")
     for decision, result in found:
-        click.echo(encoder.encode({"decision": decision_record(decision), "result": result}))
+        click.echo(as_json({"decision": decision_record(decision), "result": result}))

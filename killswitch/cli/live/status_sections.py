@@ -1,23 +1,24 @@
-"""Parts of `ksctl status`: closes by hand, and the venues' own means."""
+"""Sections of `ksctl status`: manual closes, push streams, dead-man timers and broker suspensions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from textwrap import fill
 
 from killswitch.accounts.poll.push_listener import StreamView
-from killswitch.cli.wording import ago, instant, money, table
+from killswitch.cli.terminal import table
+from killswitch.cli.wording import ago
 from killswitch.incident.record.close_causes import by_hand
 from killswitch.incident.record.order_lines import ACCEPTED, RESTING, OrderLine
 from killswitch.incident.record.results import Result
 from killswitch.model.legible import one_line
 from killswitch.operations.status import HandClose
+from killswitch.render.formats import counted, instant, money
 from killswitch.runner.dead_man.memory import TimerView
 
 
 def hands_text(closes: Sequence[HandClose]) -> str:
-    """A line for each; empty for none."""
+    """One line per manual close; empty without any."""
     if not closes:
         return ""
     told = [outcome(each.result) for each in closes]
@@ -32,31 +33,31 @@ def hands_text(closes: Sequence[HandClose]) -> str:
         for each, (first, *_) in zip(closes, told, strict=True)
     ]
     below = [f"  {each.decision}: {line}" for each, (_, *more) in zip(closes, told, strict=True) for line in more]
-    head = ("when", "by", "what", "what came of it", "decision")
+    head = ("when", "by", "what", "result", "decision")
     return "\n".join(("Closes by hand\n" + table(head, rows), *below))
 
 
 def outcome(result: Result) -> list[str]:
-    """How it stands, what was reduced and paid, and why anything is left; without a word on who goes on."""
-    positions = f"{result.closed} position{'' if result.closed == 1 else 's'} reduced"
+    """Status of a close, what was reduced and paid, and why positions remain."""
+    positions = f"{counted(result.closed, 'position')} reduced"
     reasons = [f"{ending.account}: {ending.reason}" for ending in result.endings if ending.reason]
-    reasons += [f"{account}: nothing was sent, because nothing is armed for it" for account in result.unsent]
+    reasons += [f"{account}: no order was sent: the account is not armed" for account in result.unsent]
     if result.standing == "closing":
         reasons += _left(result)
     return [f"{result.standing}, {positions}, fees {money(result.fees)}", *reasons]
 
 
 def _left(result: Result) -> Iterator[str]:
-    """What is not where it was to be yet, why as far as its last order tells it, and what a person can do."""
+    """Positions that are not at their target, the reason by their last order, and what an operator can do."""
     hints: dict[str, None] = {}
-    over = {ending.account for ending in result.endings}  # and why, its ending says
+    over = {ending.account for ending in result.endings}  # the ending has the reason
     for each in result.positions:
         held = each.start if each.left is None else each.left
         if held <= each.target or each.account in over:
             continue
         mine = (each.account, each.symbol, each.side)
         sent = [it for it in result.orders if (it.account, it.symbol, it.position_side) == mine]
-        why, hint = _why(sent[-1]) if sent else ("no order was sent yet", "")
+        why, hint = _why(sent[-1]) if sent else ("no order sent yet", "")
         yield f"left: {held - each.target:f} {each.symbol} {each.side or ''}".rstrip() + f": {why}"
         hints |= {hint: None} if hint else {}
     yield from hints
@@ -66,37 +67,31 @@ def _why(order: OrderLine) -> tuple[str, str]:
     said = f" ({one_line(order.text)})" if order.text else ""
     if order.outcome in (RESTING, ACCEPTED):
         return (
-            f"the venue has the order and has not filled it{said}",
-            "where trading is halted, what rests is filled when trading goes on; to take it back, cancel it there",
+            f"the venue holds the order and has not filled it{said}",
+            "if trading is halted, a resting order fills when trading resumes; cancel it at the venue to withdraw it",
         )
     if order.outcome == f"rejected: {CLOSED}":
         return (
-            f"the venue takes no orders for it now: the market is closed, or trading in it is halted{said}",
-            "what is refused so leaves when trading goes on, while a runner lives",
+            f"the venue accepts no orders for it now: the market is closed or trading is halted{said}",
+            "rejected orders are sent again when trading resumes, while a runner is alive",
         )
     return f"its last order: {order.outcome}{said}", ""
 
 
 CLOSED = "market_closed"
-"""Why an order is refused that an opening lets through."""
-
-
-WIDTH = 80
-"""Columns. Reasons are whole sentences of venues: they go on below themselves."""
-LEAST = 40
-"""Columns that a sentence has, however long the account's name is."""
+"""Rejection reason of a closed or halted market."""
 
 
 def streams_text(streams: Sequence[StreamView], now: datetime) -> str:
-    """Each account's stream: when it was heard last, and why it is not."""
+    """The push stream of each account: the last message, and why there is none."""
     return _block("Streams", [(each.account, _stream(each, now)) for each in streams])
 
 
 def _stream(stream: StreamView, now: datetime) -> str:
-    heard = "nothing heard yet" if stream.heard_at is None else f"last heard {_when(stream.heard_at, now)}"
+    heard = "no message received yet" if stream.heard_at is None else f"last message {_when(stream.heard_at, now)}"
     match stream.state:
         case "heard":
-            return heard if stream.why is None else f"{heard}; not heard a moment ago: {stream.why}"
+            return heard if stream.why is None else f"{heard}; interrupted a moment ago: {stream.why}"
         case "opening":
             return f"opening, {heard}"
         case "stale":
@@ -108,18 +103,18 @@ def _stream(stream: StreamView, now: datetime) -> str:
 
 
 def timers_text(timers: Sequence[TimerView], now: datetime) -> str:
-    """Each account's dead-man timer: until when it runs, when it was refreshed, and why it is not."""
+    """The dead-man timer of each account: its expiry, its last refresh, and why it is not refreshed."""
     return _block("Dead-man timers", [(each.account, f"{_timer(each, now)} (by {each.switch})") for each in timers])
 
 
 def _timer(timer: TimerView, now: datetime) -> str:
-    until = "a time not known" if timer.until is None else _when(timer.until, now)
+    until = "an unknown time" if timer.until is None else _when(timer.until, now)
     over = timer.until is not None and timer.until <= now
     why = "" if timer.why is None else f"; {timer.why}"
     match timer.state:
         case "armed":
             refreshed = "" if timer.refreshed_at is None else f", refreshed {_when(timer.refreshed_at, now)}"
-            return f"armed until {until}{', WHICH IS OVER' if over else ''}{refreshed}{why}"
+            return f"armed until {until}{', EXPIRED' if over else ''}{refreshed}{why}"
         case "off":
             return "OFF" if timer.why is None else f"OFF: {timer.why}"
         case "unknown":
@@ -127,8 +122,8 @@ def _timer(timer: TimerView, now: datetime) -> str:
 
 
 def suspended_text(accounts: Sequence[str]) -> str:
-    """The accounts on which the broker takes no new order."""
-    return _block("Suspended at the broker", [(name, "every new order is refused there") for name in accounts])
+    """Accounts on which the broker refuses new orders."""
+    return _block("Suspended at the broker", [(name, "the broker refuses every new order") for name in accounts])
 
 
 def _when(at: datetime, now: datetime) -> str:
@@ -136,25 +131,10 @@ def _when(at: datetime, now: datetime) -> str:
 
 
 def _block(title: str, rows: Sequence[tuple[str, str]]) -> str:
-    """A line or more for each row, under its title; nothing where there are none."""
-    if not rows:
-        return ""
-    named = [(one_line(name), one_line(text)) for name, text in rows]
-    width = max(len(name) for name, _ in named)
-    indent = " " * (width + 4)
-    return "\n".join(
-        [
-            title,
-            *(
-                fill(
-                    text,
-                    max(WIDTH, len(indent) + LEAST),
-                    initial_indent=f"  {name.ljust(width)}  ",
-                    subsequent_indent=indent,
-                    break_long_words=False,
-                    break_on_hyphens=False,
-                )
-                for name, text in named
-            ),
-        ]
+    """A title and one line per row; empty without rows."""
+    width = max((len(one_line(name)) for name, _ in rows), default=0)
+    return (
+        "\n".join((title, *(f"  {one_line(name).ljust(width)}  {one_line(text)}" for name, text in rows)))
+        if rows
+        else ""
     )

@@ -1,4 +1,4 @@
-"""What `status` and `history` look like."""
+"""Text of `ksctl status` and `ksctl history`."""
 
 from __future__ import annotations
 
@@ -8,37 +8,36 @@ from datetime import timedelta
 from decimal import Decimal
 
 from killswitch.cli.live.status_sections import hands_text, streams_text, suspended_text, timers_text
+from killswitch.cli.terminal import table
 from killswitch.cli.wording import (
     Below,
     ago,
+    command_line,
     headline,
-    instant,
-    interval,
-    lasting,
     meanwhile,
-    money,
     notice_line,
     orphan_line,
     stage_words,
-    table,
+    trigger_table,
 )
 from killswitch.incident.record.results import Result
 from killswitch.model.decision import Decision
 from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import Event
 from killswitch.operations.status import LockView, OpenClosing, Standing
-from killswitch.runner.status_blob import MachineView, RunnerView, TriggerStatus
+from killswitch.render.formats import counted, instant, lasting, money
+from killswitch.runner.status_blob import MachineView, RunnerView
 
 MOST_NAMED = 4
-"""So many of the positions that a close has left are named, the others counted."""
+"""Maximum remaining positions that are listed by name; the others are counted."""
 LATE = 1.5
-"""Ticks are behind when they are so many intervals apart."""
+"""Ticks are late from this many intervals apart."""
 SHORT = 60.0
-"""Seconds below which a close's length is shown with a fraction."""
+"""Durations below this many seconds have a fraction."""
 
 
 def status_text(standing: Standing, store_at: str) -> str:
-    """Everything, one block for each subject."""
+    """Render the status, one block per subject."""
     return "\n\n".join(block for block in _blocks(standing, store_at) if block)
 
 
@@ -50,7 +49,7 @@ def _blocks(standing: Standing, store_at: str) -> Iterator[str]:
     else:
         yield _accounts(view)
         yield _stages(view, standing)
-        yield _list("Latched without a policy", [orphan_line(orphan) for orphan in view.orphans])
+        yield _list("Latched stages without a policy", [orphan_line(orphan) for orphan in view.orphans])
         yield from (_triggers(machine, view) for machine in view.machines)
         yield _locks(standing.locks, view)
         yield streams_text(view.streams, standing.now)
@@ -61,7 +60,10 @@ def _blocks(standing: Standing, store_at: str) -> Iterator[str]:
     yield _list("Suspicions", [_suspicion(each) for each in standing.suspicions])
     yield hands_text(standing.by_hand)
     yield _notifications(standing)
-    yield _list("Pending hands", [_hand(standing, i) for i in range(len(standing.pending))])
+    yield _list(
+        "Pending commands",
+        [command_line(event, standing.now, _waits_for(standing, event)) for event in standing.pending],
+    )
     yield _list("Newest notices", [f"{instant(each.as_of)}  {notice_line(each)}" for each in standing.notices])
 
 
@@ -88,10 +90,10 @@ def _runner(standing: Standing, store_at: str) -> str:
 
 
 def _behind(view: RunnerView) -> str:
-    """How far apart the last ticks were at the most, where that is not the interval that they are to come at."""
+    """The longest time between the last ticks, if it exceeds the interval."""
     if view.apart is None or view.apart <= LATE * view.interval:
         return ""
-    return f"; BEHIND: up to {view.apart:.1f} s between the last ones, as a tick waits for accounts that do not answer"
+    return f"; BEHIND: up to {view.apart:.1f} s between ticks, because a tick waits for accounts that do not answer"
 
 
 def _accounts(view: RunnerView) -> str:
@@ -111,7 +113,7 @@ def _accounts(view: RunnerView) -> str:
 
 def _stages(view: RunnerView, standing: Standing) -> str:
     if not view.machines:
-        return "Stages: no policy's scope matches an account"
+        return "Stages: no policy scope matches an account"
     rows = [
         (
             machine.scope, machine.policy, machine.mode, str(machine.level), stage_words(machine),
@@ -136,45 +138,22 @@ def _cooldown(machine: MachineView, standing: Standing) -> str:
 
 
 def _triggers(machine: MachineView, view: RunnerView) -> str:
-    below = Below()
-    rows = [
-        (
-            trigger.name, interval(trigger.value, trigger.unit), trigger.threshold or "expression",
-            interval(trigger.headroom, trigger.unit) if trigger.headroom else "-",
-            _truth(trigger, view, below),
-        )
-        for trigger in machine.triggers
-    ]  # fmt: skip
-    head = ("trigger", "value", "threshold", "headroom", "is")
-    return "\n".join((f"Triggers of {machine.policy} on {machine.scope}", table(head, rows), *below.lines()))
-
-
-def _truth(trigger: TriggerStatus, view: RunnerView, below: Below) -> str:
-    if trigger.truth is None:
-        held = ", counts as true" if trigger.held else ""
-        why = trigger.unknown_because or "not evaluated yet"
-        for each in view.accounts:  # what is said with the account is not said again for each trigger
-            if each.reason:
-                said = f"{each.account} is {each.quality}"
-                why = why.replace(f"{said}: {each.reason}", f"{said}, see Accounts")
-        return f"unknown{held}: {below.point(why)}"
-    if not trigger.truth:
-        return "false"
-    return f"true since {instant(trigger.true_since)}, {'confirmed' if trigger.confirmed else 'not confirmed yet'}"
+    lines = trigger_table(machine.triggers, view.accounts)
+    return "\n".join((f"Triggers of {machine.policy} on {machine.scope}", *lines))
 
 
 def _locks(locks: Sequence[LockView], view: RunnerView) -> str:
     if view.lock_folder is None:
-        return "Locks: none are written, because no account is armed"
+        return "Locks: none written, because no account is armed"
     if not locks:
-        return f"Locks: no file in {view.lock_folder}; a reader takes that for locked"
+        return f"Locks: no file in {view.lock_folder}; bots read a missing file as locked"
     rows = []
     for lock in locks:
         said = f"LOCKED {lock.mode}" if lock.locked else "open"
         until = _until(lock)
         alive = "unknown" if lock.alive_until is None else instant(lock.alive_until)
         rows.append((lock.scope or "unknown", said, until, f"{alive}{' (stale)' if lock.stale else ''}", lock.reason))
-    return f"Locks, as bots read them in {view.lock_folder}\n" + table(
+    return f"Locks as read by bots in {view.lock_folder}\n" + table(
         ("scope", "says", "until", "kept alive until", "reason"), rows
     )
 
@@ -195,12 +174,12 @@ def _closings(closings: Sequence[OpenClosing], *, alive: bool) -> str:
         outcomes = Counter(order.outcome for order in closing.result.orders if order.account == closing.account)
         orders = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()) or "none sent yet"
         rows.append((closing.decision, closing.account, orders, _left(closing)))
-    title = "Closings under way" if alive else "Closings that nobody works on"
+    title = "Closes in progress" if alive else "Closes without a runner"
     return f"{title}\n" + table(("decision", "account", "orders", "left to close"), rows) if rows else ""
 
 
 def _left(closing: OpenClosing) -> str:
-    """How many positions are not at their target, the first of them by name, and how much of that was seen."""
+    """How many positions are not at their target, the first of them by name, and how recent the data is."""
     if closing.left is not None:
         return _listed([(each.contracts, each.symbol, each.position_side) for each in closing.left])
     open_ = [
@@ -212,17 +191,17 @@ def _left(closing: OpenClosing) -> str:
     since = (
         "as it was" if unseen == len(open_) == 1 else "as they were" if unseen == len(open_) else f"{unseen} as it was"
     )
-    told = f"; {since} when it was decided, because nothing later is known" if unseen else ""
+    told = f"; {since} at the time of the decision; nothing later is known" if unseen else ""
     return _listed([(left, each.symbol, each.side) for each, left in open_]) + told
 
 
 def _listed(left: Sequence[tuple[Decimal, str, str | None]]) -> str:
-    """Contracts to close, symbol and side of each position: how many there are, and the first of them."""
+    """Count of positions, with contracts, symbol and side of the first ones."""
     if not left:
-        return "nothing that is known of"
+        return "nothing known"
     named = [f"{contracts:f} {symbol} {side}" for contracts, symbol, side in left[:MOST_NAMED]]
     more = [f"{len(left) - MOST_NAMED} more"] if len(left) > MOST_NAMED else []
-    return f"{len(left)} position{'' if len(left) == 1 else 's'}: {', '.join(named + more)}"
+    return f"{counted(len(left), 'position')}: {', '.join(named + more)}"
 
 
 def _notifications(standing: Standing) -> str:
@@ -237,18 +216,8 @@ def _notifications(standing: Standing) -> str:
     return "Notifications\n" + table(head, rows) if rows else ""
 
 
-def _hand(standing: Standing, index: int) -> str:
-    event = standing.pending[index]
-    kind = f"{event.kind} by force" if event.force else event.kind
-    cause = f"{event.cause}: " if event.cause and event.cause != event.reason else ""
-    return (
-        f"{kind} {event.scope or 'portfolio'} by {event.author or 'unknown'}, {ago(event.at, standing.now)}: "
-        f"{cause}{event.reason or 'no reason'}{_waits_for(standing, event)} [{event.id}]"
-    )
-
-
 def _waits_for(standing: Standing, event: Event) -> str:
-    """The accounts that a close by hand still waits for."""
+    """Accounts that a manual close still waits for."""
     waiting = () if standing.view is None else standing.view.unfinished_closes
     found = next((each for each in waiting if each.event == event.id), None)
     if found is None:
@@ -266,7 +235,7 @@ def _list(title: str, lines: Sequence[str]) -> str:
 
 
 def history_text(found: Sequence[tuple[Decision, Result]]) -> str:
-    """One line for each decision, newest first."""
+    """One line per decision, newest first."""
     if not found:
         return "No decision is recorded on this store."
     rows = [
@@ -278,35 +247,26 @@ def history_text(found: Sequence[tuple[Decision, Result]]) -> str:
 
 
 def _result(decision: Decision, result: Result) -> tuple[str, ...]:
-    if decision.kind == "reset":
-        return ("reset", *["-"] * 7)
-    if not result.orders:
-        return (result.standing, *["-"] * 7)
+    if decision.kind == "reset" or not result.orders:
+        return ("reset" if decision.kind == "reset" else result.standing, *["-"] * 7)
     return (
         result.standing,
-        f"{result.closed} position{'' if result.closed == 1 else 's'}" if result.closed else "-",
-        *(_sum(result, what, value) for what, value in _sums(result)),
+        counted(result.closed, "position") if result.closed else "-",
+        _sum(result, "realised", result.realised),
+        _sum(result, "fees", result.fees),
+        _sum(result, "slippage", result.slippage),
+        _sum(result, "delay", result.delay),
         "-" if result.totals.took is None else _took(result.totals.took),
         "; ".join(_remarks(result)) or "-",
     )
 
 
-def _sums(result: Result) -> tuple[tuple[str, Decimal | None], ...]:
-    return (
-        ("realised", result.realised),
-        ("fees", result.fees),
-        ("slippage", result.slippage),
-        ("delay", result.delay),
-    )
-
-
 def _sum(result: Result, what: str, value: Decimal | None) -> str:
-    """A sum; of one that is only partly known, what its known orders come to."""
+    """A sum; if it is only partly known, the sum of the known orders."""
     missing = next((each for each in result.missing if each.what == what), None)
     if value is not None or missing is None or missing.known is None:
         return money(value)
-    orders = f"{len(missing.orders)} order{'' if len(missing.orders) == 1 else 's'}"
-    return f"unknown ({money(missing.known)} without {orders})"
+    return f"unknown ({money(missing.known)} without {counted(len(missing.orders), 'order')})"
 
 
 def _took(seconds: float) -> str:
@@ -314,23 +274,17 @@ def _took(seconds: float) -> str:
 
 
 def _remarks(result: Result) -> Iterator[str]:
-    """What did not go plainly, as far as it fits into a line; `ksctl report` has all of it."""
-    totals = result.totals
-    for count, what in (
-        (totals.unknown - totals.abandoned, "of unknown fate"),
-        (totals.abandoned, "never answered for"),
-        (totals.exceeded, "beyond the bound"),
-    ):
-        if count > 0:
-            yield f"{count} order{'' if count == 1 else 's'} {what}"
+    """Short remarks on irregularities; `ksctl report` has the details."""
+    totals, positions = result.totals, result.positions
     if result.unsent:
         yield f"nothing sent on {', '.join(result.unsent)}"
-    dust = sum(1 for position in result.positions if position.dust)
-    if dust:
-        yield f"dust left of {dust} position{'' if dust == 1 else 's'}"
-    others = sum(1 for position in result.positions if position.others)
-    if others:
-        yield f"{others} position{'' if others == 1 else 's'} changed by others"
-    elsewhere = sum(1 for position in result.positions if position.other_decisions)
-    if elsewhere:
-        yield f"{elsewhere} position{'' if elsewhere == 1 else 's'} closed by other decisions of ours"
+    for count, noun, before, after in (
+        (totals.unknown - totals.abandoned, "order", "", " with unknown status"),
+        (totals.abandoned, "order", "", " never confirmed"),
+        (totals.exceeded, "order", "", " beyond the slippage bound"),
+        (sum(bool(each.dust) for each in positions), "position", "dust left in ", ""),
+        (sum(bool(each.others) for each in positions), "position", "", " changed by others"),
+        (sum(bool(each.other_decisions) for each in positions), "position", "", " closed by other decisions"),
+    ):
+        if count > 0:
+            yield f"{before}{counted(count, noun)}{after}"

@@ -1,1 +1,1 @@
-"""Verbs by which a person acts."""
+"""Operator commands."""

@@ -1,12 +1,10 @@
-"""What `close`, `apply` and `reset` do: hand the order to the runner that lives, or be the runner for one tick."""
+"""Delivery of `close`, `apply` and `reset`: send the command to the running runner, or run one tick in this process."""
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -23,13 +21,15 @@ from killswitch.cli.operate.text import Order, is_lifting, saying_what_is_left, 
 from killswitch.cli.session import (
     acting_store,
     arming_words,
-    friendly,
     lock_paths,
     opened_store,
     require_locks,
+    store_if_any,
     written,
 )
-from killswitch.cli.wording import as_written, decision_lines
+from killswitch.cli.terminal import mention
+from killswitch.cli.wording import decision_lines
+from killswitch.incident.notify.message import as_written
 from killswitch.incident.record.lifetime import keep_runbooks
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Event
@@ -47,18 +47,18 @@ from killswitch.store.errors import StoreError, StoreMissingError
 from killswitch.store.sql import SqlStore
 
 POLL = 0.1
-"""Seconds between two looks at the store while waiting for a runner."""
+"""Seconds between two reads of the store while waiting for a runner."""
 
 PAUSE_FOR_LOOK = 4.0
-"""How many times longer than a look the pause after it is at least."""
+"""Minimum pause after a read of the journal, in multiples of its duration."""
 
 LAST_WORDS = 30.0
-"""Seconds that the end of a command waits for whoever reads what it says."""
+"""Seconds that the end of a command waits for pending output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where it is to happen."""
+    """Store, policies and locks of an operator command."""
 
     store_at: str
     policies_at: tuple[Path, ...]
@@ -67,53 +67,51 @@ class Place:
     lock_file: Path | None
 
     def written(self, view: RunnerView | None) -> Written:
-        """The policies named, or else those of the last runner."""
+        """The policies of --policies, or those of the last runner."""
         paths = self.policies_at or tuple(Path(path) for path in (view.policies if view else ()))
         if not paths:
-            raise click.UsageError("name the policies and accounts with --policies: no runner has left word of them")
+            raise click.UsageError(
+                "name the policies and accounts with --policies: no runner has recorded them in this store"
+            )
         try:
             return written(paths)
         except click.ClickException as error:
             if self.policies_at:
                 raise
             raise click.ClickException(
-                f"{error.message}; the last runner read these: name others by --policies"
+                f"{error.message}; these are the policies of the last runner; name others with --policies"
             ) from error
 
     def locks(self, view: RunnerView | None) -> LockPaths:
-        """Where the last runner wrote its locks, unless told otherwise."""
-        folder = self.lock_dir or _path(view.lock_folder if view else None)
-        return lock_paths(self.store_at, folder, self.lock_file or _path(view.union if view else None))
-
-
-def _path(written: str | None) -> Path | None:
-    return None if written is None else Path(written)
+        """The lock paths of the options, or those of the last runner."""
+        folder, union = (view.lock_folder, view.union) if view else (None, None)
+        return lock_paths(
+            self.store_at, self.lock_dir or (Path(folder) if folder else None),
+            self.lock_file or (Path(union) if union else None),
+        )  # fmt: skip
 
 
 def this_user() -> str:
-    """The name of this session's user, for the record."""
+    """Name of the user of this session, for the record."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):
         return "unknown"
 
 
-# The real thing
-
-
 def give(order: Order, place: Place, *, live: bool, journal: str | None = None) -> None:
-    """Hand the order to the living runner, or tick once ourselves. Where there is no store, none is made.
+    """Send the command to the running runner, or run one tick here. Never creates a store.
 
-    `journal`: where what is done is journaled instead of in the store, in an emergency.
+    `journal`: in an emergency, where to journal in place of the store.
     """
     write_in_background(LAST_WORDS)
     if journal is not None:
-        with friendly(), acting_store(place.store_at, journal, place.locks(None)) as store:
+        with acting_store(place.store_at, journal, place.locks(None)) as store:
             _tick_ourselves(order, store, place, _last_view(store), live=live, given=None, emergency=True)
         return
     _end_misdated(place.store_at)
     _require_taker(order, place.store_at, live=live)
-    with friendly(), _unspent(), opened_store(place.store_at, read_only=False) as store:
+    with opened_store(place.store_at, read_only=False) as store:
         standing = standing_of(store, datetime.now(UTC), 0)
         with saying_what_is_left(store):
             left = None
@@ -126,72 +124,54 @@ def give(order: Order, place: Place, *, live: bool, journal: str | None = None) 
 
 
 def _last_view(store: Store) -> RunnerView | None:
-    """What the last runner left, where it can be read: an emergency is no time to insist."""
+    """The published state of the last runner, if readable: an emergency must not fail on it."""
     try:
         return standing_of(store, datetime.now(UTC), 0).view
     except StoreError:
         return None
 
 
-@contextmanager
-def _unspent() -> Iterator[None]:
-    """A plan that was carried out already is refused in words."""
-    try:
-        yield
-    except commands.SpentPlanError as error:
-        raise click.ClickException(str(error)) from error
-
-
-@contextmanager
-def _or_how_to_make_one(order: Order, store_at: str) -> Iterator[None]:
-    """A misspelled store must not become a new one beside the runner's; on a new machine there is a way all the same.
-
-    StoreMissingError with that way.
-    """
-    try:
-        yield
-    except StoreMissingError as error:
-        if not order.sends:
-            raise
-        way = f"`ksctl run --ticks 1 --policies … --store {store_at}` makes it and, without --live, sends nothing"
-        raise StoreMissingError(f"{error}. Where no runner ever ran, {way}; then give this command again") from error
-
-
 def tick_time_of(store_at: str) -> datetime:
-    """Now, as ticks on that store are dated; by the wall clock where there is none."""
+    """The present time as ticks on that store are dated; wall clock without a store."""
     clock = SystemClock()
-    with friendly(), contextlib.suppress(StoreMissingError), opened_store(store_at, read_only=True) as store:
-        return tick_time(store, clock)
-    return clock.now()
+    with store_if_any(store_at) as store:
+        return clock.now() if store is None else tick_time(store, clock)
 
 
 def _end_misdated(store_at: str) -> None:
-    """Where the clock was put back under a lease, see first whether its holder lives: nobody else takes the order."""
-    lease, now = None, datetime.now(UTC)
-    with friendly(), contextlib.suppress(StoreMissingError), opened_store(store_at, read_only=True) as store:
-        lease = store.lease()
+    """After the clock moved back under a lease, find out whether its holder is alive before delivering the command."""
+    now = datetime.now(UTC)
+    with store_if_any(store_at) as store:
+        lease = None if store is None else store.lease()
     if lease is None or is_running(lease.owner) or not is_misdated(lease, now):
         return
-    click.echo(watching_words(lease, now), err=True)
-    with friendly(), opened_store(store_at, read_only=False) as store:
+    mention(watching_words(lease, now))
+    with opened_store(store_at, read_only=False) as store:
         end_misdated(store, lease)
 
 
 def _require_taker(order: Order, store_at: str, *, live: bool) -> None:
-    """Refuse, before anything is changed, a store that is not there and orders that nobody would send."""
-    with friendly(), _unspent(), _or_how_to_make_one(order, store_at), opened_store(store_at, read_only=True) as store:
-        liveness = runner_state(store.lease(), datetime.now(UTC)).liveness
-        if order.plan is not None:
-            commands.require_unspent(store, order.plan)
+    """Refuse a missing store, and orders that no process would send, before any change."""
+    try:
+        with opened_store(store_at, read_only=True) as store:
+            liveness = runner_state(store.lease(), datetime.now(UTC)).liveness
+            if order.plan is not None:
+                commands.require_unspent(store, order.plan)
+    except StoreMissingError as error:
+        if not order.sends:
+            raise
+        # A misspelled path must not create a second store; a new machine gets the command that creates one.
+        way = f"`ksctl run --ticks 1 --policies … --store {store_at}` creates it and, without --live, sends nothing"
+        raise StoreMissingError(f"{error}. If no runner ever ran here, {way}; then repeat this command") from error
     if order.sends and not live and liveness != "alive":
         raise click.UsageError(
-            "no runner lives on this store, so this command would send the orders itself: add --live"
+            "no runner is alive on this store, so this command would send the orders itself: add --live"
             + (", or --dry-run to see them" if order.kind == "close" else "")
         )
 
 
 def _is_closing(store: Store, decision: Decision) -> bool:
-    """Whether it is, after a pause if so: a long journal takes its time, and reading it must not slow the runner."""
+    """Whether the close is in progress; pauses if so, because reading a long journal must not slow the runner."""
     began = time.monotonic()
     closing = commands.standing_of_close(store, decision) == "closing"
     if closing:
@@ -199,53 +179,55 @@ def _is_closing(store: Store, decision: Decision) -> bool:
     return closing
 
 
-def _lives(store: Store) -> bool:
+def lives(store: Store) -> bool:
     return runner_state(store.lease(), datetime.now(UTC)).liveness == "alive"
 
 
 def _require_to_go_on(order: Order, left: Event, standing: Standing, *, live: bool) -> None:
-    """The runner ended before it took the hand: with --live it is carried out from here, else it waits."""
-    ended = f"the runner (pid {standing.runner.pid}) ended before it took {left.id} ({order.kind})"
+    """The runner ended before it processed the command: execute it here with --live, otherwise leave it pending."""
+    ended = f"the runner (pid {standing.runner.pid}) ended before it processed {left.id} ({order.kind})"
     if not live:
-        raise click.ClickException(f"{ended}: it waits, and the next tick of any runner here carries it out")
-    click.echo(f"{ended}: going on from here", err=True)
+        raise click.ClickException(
+            f"{ended}: the command waits, and the next tick of any runner on this store processes it"
+        )
+    mention(f"{ended}: continuing from here")
 
 
 def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView) -> Event | None:
-    """Let the runner take it, and say what came of it; the event, if the runner ended without having taken it."""
+    """Let the runner process the command and print the result; returns the event if the runner ended before."""
     locked = commands.locked_scopes(standing.locks)
     if order.plan is not None:
         armed = {each.account: each.armed for each in view.accounts}
-        _require_armed(order.plan, armed, f"by the runner (pid {standing.runner.pid}): restart it with --live, for a")
+        _require_armed(order.plan, armed, f"by the runner (pid {standing.runner.pid}): restart it with --live and a")
     elif order.kind == "close":
         require_known(order.scope, commands.closable_scopes(view))
         _require_an_armed(order, standing, view)
     else:
         require_known(order.scope, commands.watched_scopes(view) | locked)
     if order.kind == "reset" and not any(account.armed for account in view.accounts):
-        click.echo("locks stay as they are: the runner is armed for no account", err=True)
+        mention("locks stay unchanged: the runner is armed for no account")
     event = order.event(store)
     store.put_event(event)
-    click.echo(f"handed to the runner (pid {standing.runner.pid}) as {event.id}", err=True)
+    mention(f"sent to the runner (pid {standing.runner.pid}) as {event.id}")
     deadline = time.monotonic() + order.wait
     while commands.is_waiting(store, event):
-        if not _lives(store) and commands.is_waiting(store, event):
+        if not lives(store) and commands.is_waiting(store, event):
             return event
         if time.monotonic() > deadline:
             if commands.is_unfinished(store, event):
                 break
             raise click.ClickException(
-                f"the runner has not taken {event.id} within {order.wait:g} s; it still will at its next tick. "
+                f"the runner has not processed {event.id} within {order.wait:g} s; its next tick will. "
                 "See `ksctl status`"
             )
         time.sleep(POLL)
     answer = commands.answer_to(store, event)
     deadline += scheduled(answer)
     for decision in answer.decisions:
-        while _is_closing(store, decision) and time.monotonic() < deadline and _lives(store):
+        while _is_closing(store, decision) and time.monotonic() < deadline and lives(store):
             pass
     at = LockPaths(Path(view.lock_folder), None) if view.lock_folder else None
-    # The tick lifts the lock right after it has written down that it took the hand.
+    # The tick lifts the lock right after it recorded that it processed the command.
     lifts = order.scope in locked and commands.fired_anew(store, answer) is None
     while lifts and is_lifting(order, store, at) and time.monotonic() < deadline:
         time.sleep(POLL)
@@ -257,27 +239,18 @@ def _tick_ourselves(
     order: Order, store: SqlStore, place: Place, view: RunnerView | None, *, live: bool, given: Event | None,
     emergency: bool = False,
 ) -> None:  # fmt: skip
-    """`given`: the event, where it was given already and nobody has taken it. `emergency`: no lock folder is no bar."""
+    """Run one tick here. `given`: an event that is already stored. `emergency`: continue without a lock folder."""
     found = place.written(view)
     if order.kind == "reset" and not live and any(each.spec.execution == "live" for each in found.accounts):
         raise click.UsageError(
-            "no runner lives on this store, so this command would tick once itself; unarmed, whatever fires in that "
-            "tick would be latched without being acted on. Add --live"
+            "no runner is alive on this store, so this command would run one tick itself; unarmed, a stage that fires "
+            "in that tick would be latched without any action. Add --live"
         )
     accounts = open_accounts(found.accounts, live=live)
     locks = place.locks(view)
     for words in require_locks(accounts, locks, place.store_at, closes=order.sends, emergency=emergency):
-        click.echo(words, err=True)
-    if order.plan is not None:
-        armed_here = {name: account.armed for name, account in accounts.items()}
-        _require_armed(order.plan, armed_here, "here: that takes --live, and a")
-    elif order.kind == "close":
-        require_closable(order.scope, accounts)
-    else:
-        locked = commands.locked_scopes(locks_at(locks.folder, locks.union, datetime.now(UTC)))
-        # A latch outlives its policy, and its account: the last runner knew its scope.
-        latched = set() if view is None else commands.watched_scopes(view)
-        require_known(order.scope, commands.machine_scopes(found.policies, accounts) | locked | latched)
+        mention(words)
+    _require_to_apply(order, found, accounts, locks, view)
     _require_its_policies(order, place, found)
     seen = Fired()
     with (
@@ -292,37 +265,59 @@ def _tick_ourselves(
             when_held=partial(store.go_on_in_memory, mention_journaled),
         )  # fmt: skip
         keep_runbooks(store, found.policies.digest, found.runbooks)
-        click.echo(f"no runner lives here: ticking once; {arming_words(accounts, live=live)}", err=True)
+        mention(f"no runner is alive here: running one tick; {arming_words(accounts, live=live)}")
         armed = any(account.armed for account in accounts.values())
         if order.kind == "reset" and not armed:
-            click.echo("locks stay as they are: nothing is armed", err=True)
+            mention("locks stay unchanged: no account is armed")
         tell_waiting(store)
         event = given or order.event(store)
         try:
             process.run(once(runner, store, event, order.wait))
         except BaseException:
             if commands.is_waiting(store, event):
-                click.echo(
-                    f"{event.id} ({order.kind}) waits on: the next tick of any runner here carries it out", err=True
+                mention(
+                    f"{event.id} ({order.kind}) still waits: the next tick of any runner on this store processes it"
                 )
             raise
-        # The answer first: the pages and the last traces take their time.
+        # Print the answer first: pages and the last traces take time.
         answer = commands.answer_to(store, event)
-        mine = {decision.id for decision in answer.decisions}
-        for decision in (each for each in seen.decisions if each.id not in mine):
-            what = "brought about by itself" if decision.kind in (None, "suspicion") else "carried out besides"
-            click.echo(
-                "\n".join((f"the same tick {what}:", *decision_lines(decision, as_written(found.policies)))), err=True
-            )
+        _tell_besides(seen.decisions, answer, found)
         tell_unfinished(store)
         tell(order, store, answer, locks if armed else None, event)
 
 
+def _require_to_apply(
+    order: Order, found: Written, accounts: dict[str, ArmedAccount], locks: LockPaths, view: RunnerView | None
+) -> None:
+    """Refuse an unknown scope, and a plan that acts on an account that is not armed."""
+    if order.plan is not None:
+        armed = {name: account.armed for name, account in accounts.items()}
+        _require_armed(order.plan, armed, "here: that takes --live and a")
+    elif order.kind == "close":
+        require_closable(order.scope, accounts)
+    else:
+        locked = commands.locked_scopes(locks_at(locks.folder, locks.union, datetime.now(UTC)))
+        # A latch outlives its policy and its account: the last runner published its scope.
+        latched = set() if view is None else commands.watched_scopes(view)
+        require_known(order.scope, commands.machine_scopes(found.policies, accounts) | locked | latched)
+
+
+def _tell_besides(decisions: Sequence[Decision], answer: commands.Answer, found: Written) -> None:
+    """Print the other decisions of the same ticks."""
+    mine = {decision.id for decision in answer.decisions}
+    for decision in (each for each in decisions if each.id not in mine):
+        what = "decided" if decision.kind in (None, "suspicion") else "processed"
+        mention("\n".join((f"the same tick also {what}:", *decision_lines(decision, as_written(found.policies)))))
+
+
 def _require_its_policies(order: Order, place: Place, found: Written) -> None:
-    """Policies named for a plan that was made with others would become the store's, and tick, for a refusal."""
+    """Refuse other policies than those of the plan: they would become those of the store, and the plan would be
+
+    refused.
+    """
     if place.policies_at and order.plan is not None and order.plan.policy_set != found.policies.digest:
         raise click.ClickException(
-            f"the plan was made with the policy set {order.plan.policy_set[:19]}, and these policies are "
+            f"the plan belongs to the policy set {order.plan.policy_set[:19]}, and these policies are "
             f"{found.policies.digest[:19]}: name the plan's own with --policies. Nothing was changed"
         )
 
@@ -336,25 +331,22 @@ def _require_an_armed(order: Order, standing: Standing, view: RunnerView) -> Non
 
 
 def _require_armed(plan: SavedPlan, armed: Mapping[str, bool], way: str) -> None:
-    """A plan is carried out as a whole: every account that it acts on must be armed."""
+    """Refuse a plan that acts on an account that is not armed: a plan is applied as a whole."""
     acted_on = {name for decision in plan.decisions for name in decision.accounts}
     missing = sorted(name for name in acted_on if not armed.get(name, False))
     if missing:
         raise click.ClickException(
-            f"the plan acts on {', '.join(missing)}, for which nothing is armed {way} document that says "
-            "execution: live"
+            f"the plan acts on {', '.join(missing)}, which is not armed {way} document that says execution: live"
         )
 
 
 def require_closable(scope: str | None, accounts: dict[str, ArmedAccount]) -> None:
+    """RefusedScopeError for a scope without accounts."""
     known = {f"account/{name}" for name in accounts} | {f"venue/{each.venue}" for each in accounts.values()}
     require_known(scope, known | {"portfolio"})
 
 
 def require_known(scope: str | None, known: set[str]) -> None:
-    if scope is None:
-        return
-    try:
+    """RefusedScopeError for an unknown scope; None is the portfolio."""
+    if scope is not None:
         commands.require_scope(scope, known)
-    except commands.RefusedScopeError as error:
-        raise click.ClickException(str(error)) from error

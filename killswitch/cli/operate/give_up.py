@@ -1,4 +1,4 @@
-"""`ksctl close --give-up`: a person ends a close that would go on for as long as the venue shows a position."""
+"""`ksctl close --give-up`: end a close that would continue while the venue shows a position."""
 
 from __future__ import annotations
 
@@ -8,86 +8,68 @@ from datetime import UTC, datetime
 import click
 
 from killswitch.accounts.arming import left_to_do
+from killswitch.cli.operate.command_delivery import POLL, lives
 from killswitch.cli.operate.text import tell_results
-from killswitch.cli.session import friendly, opened_store
+from killswitch.cli.session import opened_store
+from killswitch.cli.terminal import show
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.operations import commands
-from killswitch.operations.status import runner_state
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.command_intake import accounts_closing
 from killswitch.runner.status_blob import tick_time
-
-POLL = 0.1
-"""Seconds between two looks at the store while waiting for a runner."""
 
 
 def give_up(
     store_at: str, decision: str, scope: str | None, author: str, reason: str, wait: float, *, json: bool
 ) -> None:
-    """Hand it to the runner that lives, or leave it to the next one. `wait` in seconds, for each of two steps."""
-    with friendly(), opened_store(store_at, read_only=False) as store:
+    """Send the command to the running runner, or leave it for the next one. `wait`: seconds for each of two steps."""
+    with opened_store(store_at, read_only=False) as store:
         decision = _whole(store, decision)
         waiting = next((event for event in store.pending_events() if event.id == decision), None)
-        if waiting is not None:
-            if scope is not None and not commands.is_unfinished(store, waiting):
-                way_out = "leave out --scope to give up the whole of it, or ask again after the next tick"
-                raise click.ClickException(f"no tick has taken {decision} yet, so it has no accounts: {way_out}")
-            event = commands.hand("give_up", scope, author, reason, datetime.now(UTC), decision=decision)
-            _end_wait(store, event, wait, json=json)
-            return
-        accounts = accounts_closing(store, decision, scope)
-        if not accounts:
+        if waiting is not None and scope is not None and not commands.is_unfinished(store, waiting):
+            way_out = "leave out --scope to give it up on all accounts, or repeat the command after the next tick"
+            raise click.ClickException(f"no tick has processed {decision} yet, so its accounts are unknown: {way_out}")
+        if waiting is None and not accounts_closing(store, decision, scope):
             raise click.ClickException(_nothing(store, decision, scope))
-        event = commands.hand("give_up", scope, author, reason, tick_time(store, SystemClock()), decision=decision)
+        now = tick_time(store, SystemClock()) if waiting is None else datetime.now(UTC)
+        event = commands.hand("give_up", scope, author, reason, now, decision=decision)
         store.put_event(event)
-        if not _lives(store):
-            click.echo(f"no runner lives here: {event.id} waits, and the first tick of the next run ends the close")
+        if not lives(store):
+            show(f"no runner is alive here: {event.id} waits, and the first tick of the next run ends the close")
             return
         _await_tick(store, event, wait)
         deadline = time.monotonic() + wait
-        while accounts_closing(store, decision, scope) and time.monotonic() < deadline and _lives(store):
+        while accounts_closing(store, decision, scope) and time.monotonic() < deadline and lives(store):
             time.sleep(POLL)
         tell_results(commands.answer_to(store, event), store, json=json)
         if left := accounts_closing(store, decision, scope):
-            what = "it ends when every order of it has an answer"
-            raise click.ClickException(f"nothing more is sent on {', '.join(left)}, and the close is not over: {what}")
-
-
-def _end_wait(store: Store, event: Event, wait: float, *, json: bool) -> None:
-    """Let a close by hand wait no longer for the accounts that cannot be read."""
-    store.put_event(event)
-    if not _lives(store):
-        click.echo(f"no runner lives here: {event.id} waits, and with the first tick of the next run the close ends")
-        return
-    _await_tick(store, event, wait)
-    tell_results(commands.answer_to(store, event), store, json=json)
+            what = "it ends when every one of its orders has an answer"
+            raise click.ClickException(
+                f"no further order is sent on {', '.join(left)}, and the close is not finished: {what}"
+            )
 
 
 def _await_tick(store: Store, event: Event, wait: float) -> None:
     deadline = time.monotonic() + wait
     while commands.is_waiting(store, event):
-        if time.monotonic() > deadline or not _lives(store):
-            raise click.ClickException(f"no tick has taken {event.id} yet; the next one will. See `ksctl status`")
+        if time.monotonic() > deadline or not lives(store):
+            raise click.ClickException(f"no tick has processed {event.id} yet; the next one will. See `ksctl status`")
         time.sleep(POLL)
 
 
-def _lives(store: Store) -> bool:
-    return runner_state(store.lease(), datetime.now(UTC)).liveness == "alive"
-
-
 def _whole(store: Store, decision: str) -> str:
-    """The id of the close under way, or of the command that waits, that begins so; as it is where none does."""
+    """The full id of the close or pending command that starts with `decision`; unchanged if there is none."""
     open_ones = {each.id for found in left_to_do(store).values() for each in found}
     open_ones |= {event.id for event in store.pending_events() if event.kind == "close"}
     meant = sorted(each for each in open_ones if each.startswith(decision))
     if len(meant) > 1 and decision not in meant:
-        raise click.ClickException(f"{decision} is the beginning of several: {', '.join(meant)}")
+        raise click.ClickException(f"{decision} matches several: {', '.join(meant)}")
     return meant[0] if len(meant) == 1 else decision
 
 
 def _nothing(store: Store, decision: str, scope: str | None) -> str:
-    """What there is to give up instead."""
+    """Error text that lists the closes in progress."""
     open_ones = [f"{each.id} on {account}" for account, found in left_to_do(store).items() for each in found]
-    known = f" Not over: {', '.join(open_ones)}" if open_ones else " No close is under way"
+    known = f" In progress: {', '.join(open_ones)}" if open_ones else " No close is in progress"
     return f"nothing is being closed for {decision} on {scope or 'any account'}.{known}"

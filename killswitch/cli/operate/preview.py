@@ -1,9 +1,7 @@
-"""A close by hand as it would be: read the venues, show every order, and change nothing."""
+"""Dry run of a manual close: read the venues, print every order, change nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,33 +9,31 @@ import click
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.opening import open_accounts, read_once
-from killswitch.cli.live import plan_saving
+from killswitch.cli.live.plan import require_new_file, save_plan
 from killswitch.cli.live.plan_text import manner
 from killswitch.cli.operate.command_delivery import Place, require_closable
 from killswitch.cli.operate.text import Order
 from killswitch.cli.policy.explain_decision import what_is_decided
-from killswitch.cli.session import friendly
+from killswitch.cli.session import store_if_any
+from killswitch.cli.terminal import mention, show
 from killswitch.cli.wording import headline
 from killswitch.model.decision import Decision, encode_decision
 from killswitch.model.snapshot import Snapshot
-from killswitch.model.store import Store
 from killswitch.operations.preview import Preview, from_store, preview, saved, under_way
 from killswitch.operations.status import standing_of
 from killswitch.planning.targets.merge import ordered_on
 from killswitch.runner import process
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.status_blob import tick_time
-from killswitch.store.errors import StoreMissingError
-from killswitch.store.sqlite import open_store
 
 
 def preview_close(order: Order, place: Place, out: Path | None) -> None:
-    """Show what a close would send, and change nothing: no order, no lock, no store, no lease.
+    """Print what a close would send, without orders, locks, store writes or a lease.
 
-    `out`: save it there as a plan, for `ksctl apply`.
+    `out`: file for the plan, which `ksctl apply` reads.
     """
-    plan_saving.require_new(out)
-    with friendly(), _store_to_read(place.store_at) as store:
+    require_new_file(out)
+    with store_if_any(place.store_at) as store:
         view = None if store is None else standing_of(store, datetime.now(UTC), 0).view
         found = place.written(view)
         accounts = open_accounts(found.accounts, live=True)
@@ -50,38 +46,24 @@ def preview_close(order: Order, place: Place, out: Path | None) -> None:
     closes = [decision for decision in shown.decisions if decision.kind == "manual"]
     by_hand = [notice.text for notice in shown.notices if notice.policy == "operator"]
     if not closes:
-        raise click.ClickException("; ".join(by_hand) or "nothing closes")
+        raise click.ClickException("; ".join(by_hand) or "nothing to close")
     for text in by_hand:
-        click.echo(text, err=True)
+        mention(text)
     _tell(closes[0], accounts, shown, as_json=order.json)
     if out is not None:
-        plan_saving.save(saved(shown, closes), out)
-
-
-@contextmanager
-def _store_to_read(store_at: str) -> Iterator[Store | None]:
-    """The store, or None where there is none: what is open can be shown without history."""
-    try:
-        store = open_store(store_at, read_only=True)
-    except StoreMissingError:
-        yield None
-        return
-    try:
-        yield store
-    finally:
-        store.close()
+        save_plan(saved(shown, closes), out)
 
 
 def _tell(decision: Decision, accounts: dict[str, ArmedAccount], shown: Preview, *, as_json: bool) -> None:
     if as_json:
         click.echo(encode_decision(decision))
         return
-    click.echo(f"Dry run: nothing is sent, nothing is changed. {headline(decision)}")
-    click.echo(f"Carried out {manner(decision)}.")
-    click.echo(what_is_decided(decision, shown.snapshot))
+    show(f"Dry run: nothing is sent, nothing is changed. {headline(decision)}")
+    show(f"Execution: {manner(decision)}.")
+    show(what_is_decided(decision, shown.snapshot))
     observed = sorted(name for name in ordered_on(decision) if not accounts[name].armed)
     if observed:
-        click.echo(f"Nothing would be sent to {', '.join(observed)}: the document says execution: observe.")
+        show(f"Nothing would be sent to {', '.join(observed)}: the document says execution: observe.")
     others = [headline(each) for each in shown.decisions if each.kind in (None, "suspicion")]
     if others:
-        click.echo("By itself, the same tick would bring about:\n  " + "\n  ".join(others))
+        show("The same tick would also decide:\n  " + "\n  ".join(others))

@@ -1,4 +1,4 @@
-"""A hand as the runner of one tick: it ticks, closes, and takes what other hands are given meanwhile."""
+"""An operator command as the runner of one tick: it ticks, closes, and processes commands that arrive meanwhile."""
 
 from __future__ import annotations
 
@@ -6,39 +6,38 @@ import asyncio
 import time
 from datetime import timedelta
 
-import click
-
 from killswitch.cli.console import outlive
-from killswitch.cli.wording import lasting
+from killswitch.cli.terminal import mention
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.operations import commands
 from killswitch.operations.progress import scheduled_seconds
+from killswitch.render.formats import counted, lasting
 from killswitch.runner.loop import Runner, TickReport
 
 WORTH_TELLING = 5.0
-"""Seconds from which on a person is told how long the declared pace takes."""
+"""Seconds of pace from which its duration is printed."""
 
 LOOK_AGAIN = 0.5
-"""Seconds between two looks for other hands while this one is the runner."""
+"""Seconds between two checks for further commands."""
 
 
 def scheduled(answer: commands.Answer) -> float:
-    """Seconds that the declared pace of what was decided takes; a pace worth waiting for is told."""
+    """Seconds that the declared pace of the decisions takes; a long one is printed."""
     seconds = max((scheduled_seconds(decision) for decision in answer.decisions), default=0.0)
     if seconds >= WORTH_TELLING:
         length = lasting(timedelta(seconds=seconds))
-        click.echo(f"the declared pace alone takes {length}; `ksctl status --watch` follows it", err=True)
+        mention(f"the declared pace takes {length}; `ksctl status --watch` follows it")
     return seconds
 
 
 FEES_WITHIN = 3.0
-"""Seconds that a hand which is the runner goes on for what its orders were charged, once nothing is left to close."""
+"""Seconds to wait for the fees of orders after the close."""
 
 
 class Fired:
-    """A witness of everything that was decided."""
+    """Observer that collects all decisions."""
 
     def __init__(self) -> None:
         self.decisions: list[Decision] = []
@@ -48,13 +47,13 @@ class Fired:
 
 
 async def once(runner: Runner, store: Store, event: Event, wait: float) -> None:
-    """One tick that takes `event`, and closing until it is done or `wait` seconds beyond its own pace have gone by.
+    """Run one tick that processes `event`, and close until finished or until `wait` seconds after its own pace.
 
-    A close that waits for accounts which cannot be read is tried again at further ticks until then. The event is given
-    only once everything has started: what fails before that leaves none behind. A hand that is given meanwhile was told
-    that a runner lives here: it is taken by a tick more.
+    A close that waits for unreadable accounts is retried at further ticks. The event is stored after the start has
+    succeeded, so that a failed start leaves none behind. A command that arrives meanwhile is processed by a further
+    tick.
 
-    A venue that tells at once what its orders were charged is heard; no hand waits long for one that does not.
+    Fees that a venue reports at once are recorded; the command does not wait long for others.
     """
     outlive()
     try:
@@ -75,14 +74,14 @@ async def once(runner: Runner, store: Store, event: Event, wait: float) -> None:
             fresh = [each for each in store.pending_events() if each.id not in taken]
             if fresh:
                 taken |= {each.id for each in fresh}
-                click.echo(f"{len(fresh)} more to take, given meanwhile: ticking again", err=True)
+                mention(f"{counted(len(fresh), 'new command')}: running another tick")
                 await runner.tick()
                 deadline, fees_until = max(deadline, time.monotonic() + wait), None
             elif left <= 0:
                 break
             elif commands.is_waiting(store, event):
                 if not told:
-                    click.echo(f"not every account can be read: trying again for {left:.0f} s", err=True)
+                    mention(f"some accounts cannot be read: retrying for {left:.0f} s")
                 told = True
                 if done:
                     await asyncio.sleep(min(LOOK_AGAIN, left))

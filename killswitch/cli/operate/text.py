@@ -1,9 +1,9 @@
-"""What an operator command prints: what was waiting, what came of it, and what is left."""
+"""Output of operator commands: pending commands, results, and unfinished work."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,10 +12,10 @@ import click
 
 from killswitch.accounts.arming import left_to_do
 from killswitch.cli.live.status_sections import outcome
-from killswitch.cli.wording import ago, headline
+from killswitch.cli.terminal import as_json, mention, show
+from killswitch.cli.wording import command_line, headline
 from killswitch.incident.record.results import Result, recorded_result
-from killswitch.model.decision import Decision, Notice, decision_record
-from killswitch.model.legible import one_line
+from killswitch.model.decision import Decision, decision_record
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.model.words import Cause
@@ -29,7 +29,7 @@ from killswitch.runner.status_blob import tick_time
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a person asks for. `wait` in seconds."""
+    """An operator command. `wait`: seconds."""
 
     kind: commands.HandKind
     scope: str | None
@@ -40,10 +40,13 @@ class Order:
     cause: Cause | None = None
     force: bool = False
     plan: SavedPlan | None = None
-    """What an `apply` is about."""
+    """The plan of an `apply`."""
 
     def event(self, store: Store | None) -> Event:
-        """Its event now, dated as ticks on `store` are; for a plan, one that it has not taken yet. SpentPlanError."""
+        """The event of the command, dated as ticks on `store` are.
+
+        SpentPlanError for a plan that was applied already.
+        """
         now = tick_time(store, SystemClock())
         if self.plan is not None and store is not None:
             return commands.apply_hand(store, self.plan, self.author, now)
@@ -51,19 +54,19 @@ class Order:
 
     @property
     def sends(self) -> bool:
-        """Whether it is there to send orders, so that somebody has to be armed."""
+        """Whether the command sends orders and needs an armed account."""
         return self.kind != "reset"
 
 
 def lock_of(order: Order, at: LockPaths | None) -> LockView | None:
-    """The lock file of a reset's scope as it stands; None for a close, and where no lock is written."""
+    """The lock file of the scope of a reset; None for a close, and where no lock is written."""
     if order.kind != "reset" or at is None:
         return None
     return next((lock for lock in locks_at(at.folder, None, datetime.now(UTC)) if lock.scope == order.scope), None)
 
 
 def is_lifting(order: Order, store: Store, at: LockPaths | None) -> bool:
-    """Whether the lock of a reset's scope still stands, with nothing under way that keeps it."""
+    """Whether the lock of the scope of a reset still exists and no close keeps it."""
     lock = lock_of(order, at)
     return lock is not None and lock.ordered and lock.has_own and not _closing_on(order.scope, store)
 
@@ -77,65 +80,54 @@ def _lock_words(lock: LockView, store: Store) -> str:
     if not lock.ordered:
         return f"{lock.scope} is not locked"
     if not lock.has_own:
-        return f"{lock.scope} itself is not locked, but stays so by {', '.join(lock.wider)}: {lock.reason}"
+        return f"{lock.scope} has no lock of its own, but is locked by {', '.join(lock.wider)}: {lock.reason}"
     closing = _closing_on(lock.scope, store)
     if closing:
-        return f"{lock.scope} stays locked until the closing of {', '.join(closing)} has ended, and opens then"
+        return f"{lock.scope} stays locked until the close of {', '.join(closing)} ends"
     return f"{lock.scope} is still locked: {lock.reason}"
 
 
 def tell(order: Order, store: Store, answer: commands.Answer, at: LockPaths | None, event: Event | None = None) -> None:
-    """What came of the hand; exit 1 where it is not what was asked for. `at`: where locks are lifted, if they are.
+    """Print the result of the command; exit 1 if it did not do what it was asked.
 
-    `event`: the command as the store has it.
+    `at`: the lock paths, if locks are lifted.
+
+    `event`: the stored event of the command.
     """
-    results = [(decision, recorded_result(store, decision)) for decision in answer.decisions]
     lock = lock_of(order, at)
-    if not results and not answer.notices and lock is None:
-        raise click.ClickException("the tick took it, and nothing came of it; see `ksctl status`")
-    if order.json:
-        _tell_json(results, answer.notices, lock)
-    else:
-        for decision, result in results:
-            click.echo(f"{headline(decision)}  [{decision.id}]\n  {_outcome(decision, result, store)}")
-        for notice in answer.notices:
-            click.echo(notice.text.replace("; ", "\n  ") if order.kind == "apply" else notice.text)
+    if not answer.decisions and not answer.notices and lock is None:
+        raise click.ClickException("command processed; no decision resulted; see `ksctl status`")
+    results = tell_results(answer, store, json=order.json, lock=lock, apart=order.kind == "apply")
+    if not order.json:
         anew = commands.fired_anew(store, answer)
         if anew is not None:
-            click.echo(f"{headline(anew)}  [{anew.id}]\n  it fired anew: its triggers still hold")
+            show(f"{headline(anew)}  [{anew.id}]\n  it fired again: its triggers are still true")
         if lock is not None:
-            click.echo(_lock_words(lock, store))
+            show(_lock_words(lock, store))
     if event is not None and commands.is_waiting(store, event):
         raise click.ClickException(
-            f"not all of it is closed, and the command waits for the rest ({event.id}): {who_goes_on(store)}"
+            f"the close is incomplete, and the command waits for the rest ({event.id}): {who_goes_on(store)}"
         )
-    # A page that the command waited for an account is no failure once it does not wait any longer.
+    # A page about a wait for an account is no failure once the wait is over.
     refused = any(notice.severity == "page" and notice.kind != "warning" for notice in answer.notices)
     if refused or any(_failed(*each) for each in results):
         raise click.exceptions.Exit(1)
 
 
-def tell_results(answer: commands.Answer, store: Store, *, json: bool) -> None:
-    """The decisions of an answer as they stand now, and what was said of them."""
+def tell_results(
+    answer: commands.Answer, store: Store, *, json: bool, lock: LockView | None = None, apart: bool = False
+) -> list[tuple[Decision, Result]]:
+    """Print the decisions and notices of an answer; `apart`: one line for each part of a notice."""
     results = [(decision, recorded_result(store, decision)) for decision in answer.decisions]
     if json:
-        _tell_json(results, answer.notices, None)
-        return
+        records = [{"decision": decision_record(decision), "result": result} for decision, result in results]
+        click.echo(as_json({"decisions": records, "notices": answer.notices, "lock": lock}))
+        return results
     for decision, result in results:
-        click.echo(f"{headline(decision)}  [{decision.id}]\n  {_outcome(decision, result, store)}")
+        show(f"{headline(decision)}  [{decision.id}]\n  {_outcome(decision, result, store)}")
     for notice in answer.notices:
-        click.echo(notice.text)
-
-
-def _tell_json(results: Sequence[tuple[Decision, Result]], notices: Sequence[Notice], lock: LockView | None) -> None:
-    import msgspec
-
-    whole = {
-        "decisions": [{"decision": decision_record(decision), "result": result} for decision, result in results],
-        "notices": notices,
-        "lock": lock,
-    }
-    click.echo(msgspec.json.Encoder(decimal_format="string").encode(whole))
+        show(notice.text.replace("; ", "\n  ") if apart else notice.text)
+    return results
 
 
 def _outcome(decision: Decision, result: Result, store: Store) -> str:
@@ -143,7 +135,7 @@ def _outcome(decision: Decision, result: Result, store: Store) -> str:
         return "back to normal"
     words = outcome(result)
     if result.standing == "closing":
-        words.append(f"not finished yet: {who_goes_on(store)}")
+        words.append(f"in progress: {who_goes_on(store)}")
     return "\n  ".join(words)
 
 
@@ -152,48 +144,48 @@ def _failed(decision: Decision, result: Result) -> bool:
 
 
 def other_runner(store: Store) -> RunnerState | None:
-    """The living runner on this store, unless it is this process."""
+    """The running runner on this store, unless it is this process."""
     state = runner_state(store.lease(), datetime.now(UTC))
     return state if state.liveness == "alive" and state.pid != os.getpid() else None
 
 
 def who_goes_on(store: Store) -> str:
-    """Who goes on with what is not finished."""
+    """Which process continues unfinished work."""
     runner = other_runner(store)
     if runner is None:
-        return "nobody goes on with it now: `ksctl run --live` on this store does"
-    return f"the runner (pid {runner.pid}) goes on with it, and `ksctl status --watch` follows it"
+        return "no runner works on it: start `ksctl run --live` on this store"
+    return f"the runner (pid {runner.pid}) continues it; `ksctl status --watch` follows it"
 
 
 def tell_waiting(store: Store) -> None:
-    """Say what the tick of a hand will take up besides: closings of an earlier run, and hands that wait."""
+    """Print what the tick of the command processes as well: unfinished closes and pending commands."""
     for line in (*_unfinished(store), *_waiting(store)):
-        click.echo(f"taken up as well, {line}", err=True)
+        mention(f"also processed here: {line}")
 
 
 def tell_unfinished(store: Store) -> None:
-    """Say what the end of a hand leaves behind."""
+    """Print the closes that are unfinished at the end of the command."""
     for line in _unfinished(store):
-        click.echo(f"left behind, {line}", err=True)
+        mention(f"unfinished: {line}")
 
 
 @contextmanager
 def saying_what_is_left(store: Store) -> Iterator[None]:
-    """Where a person breaks it off: what is being closed, and whether anybody goes on with it."""
+    """On Ctrl-C, print unfinished work and which process continues it."""
     try:
         yield
     except KeyboardInterrupt:
         left = (*_unfinished(store), *_waiting(store))
         for line in left:
-            click.echo(f"broken off, {line}", err=True)
+            mention(f"interrupted: {line}")
         if left:
-            click.echo(who_goes_on(store), err=True)
+            mention(who_goes_on(store))
         raise
 
 
 def _unfinished(store: Store) -> list[str]:
     return [
-        f"not finished: the close of {decision.scope} on account {account} [{decision.id}]"
+        f"the close of {decision.scope} on account {account} [{decision.id}]"
         for account, decisions in left_to_do(store).items()
         for decision in decisions
     ]
@@ -201,9 +193,4 @@ def _unfinished(store: Store) -> list[str]:
 
 def _waiting(store: Store) -> list[str]:
     now = tick_time(store, SystemClock())
-    return [f"waits: {_hand(event, now)}" for event in store.pending_events()]
-
-
-def _hand(event: Event, now: datetime) -> str:
-    by = f"{event.kind} of {event.scope or 'portfolio'} by {event.author or 'unknown'}"
-    return one_line(f"{by}, given {ago(event.at, now)}: {event.reason or 'no reason'} [{event.id}]")
+    return [f"pending command: {command_line(event, now)}" for event in store.pending_events()]

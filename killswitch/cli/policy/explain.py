@@ -1,4 +1,4 @@
-"""`ksctl explain`: the page of a diagnostic code, or the chain behind a decision."""
+"""`ksctl explain`: the page of a diagnostic code, or the history of a decision."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ import re
 import click
 
 from killswitch.cli import completion, options
+from killswitch.cli.terminal import as_json, show, show_markdown
 
 _CODE = re.compile(r"KS\d+", re.IGNORECASE)
 
 
-@click.command(epilog=options.example("ksctl explain KS2102", "ksctl explain 3f9a --store ks.sqlite"))
+@options.verb("ksctl explain KS2102", "ksctl explain 3f9a --store ks.sqlite")
 @click.argument("subject", metavar="CODE|DECISION", shell_complete=completion.codes)
 @click.option("--store", "store_at", metavar="FILE", envvar="KSCTL_STORE", show_envvar=True,
-              help="The runner's store; needed for a decision.")  # fmt: skip
+              help="The store of the runner; required for a decision.")  # fmt: skip
 @options.output
 def explain(subject: str, store_at: str | None, output: str) -> None:
     """Explain a diagnostic code (KS1203), or a decision by its id or the beginning of it.
 
-    A decision's chain: policy line, triggers, values, snapshot, orders, fills, and what the venue said at the end.
+    For a decision: policy line, triggers, values, snapshot, orders, fills, and the final state at the venue.
     """
     if _CODE.fullmatch(subject):
         _explain_code(subject.upper(), output)
@@ -32,8 +33,6 @@ def explain(subject: str, store_at: str | None, output: str) -> None:
 
 
 def _explain_code(code: str, output: str) -> None:
-    import json
-
     from killswitch.policy.diagnostics.pages import page
 
     try:
@@ -41,18 +40,22 @@ def _explain_code(code: str, output: str) -> None:
     except LookupError as error:
         raise click.ClickException(str(error.args[0])) from error
     except (OSError, ValueError) as error:
-        raise click.ClickException(f"the pages of this installation are damaged ({error}): install it again") from error
-    click.echo(json.dumps({"code": code, "page": text}) if output == "json" else text.rstrip())
+        raise click.ClickException(
+            f"the diagnostic pages of this installation are damaged ({error}): reinstall it"
+        ) from error
+    if output == "json":
+        click.echo(as_json({"code": code, "page": text}))
+    else:
+        show_markdown(text)
 
 
 def _explain_decision(prefix: str, store_at: str, output: str) -> None:
-    from killswitch.cli.policy.explain_decision import chain_of, chain_text, encode_chain
-    from killswitch.cli.session import friendly, opened_store
-    from killswitch.cli.wording import fit
+    from killswitch.cli.policy.explain_decision import chain_of, chain_record, chain_text
+    from killswitch.cli.session import opened_store
 
-    with friendly(), opened_store(store_at, read_only=True) as store:
-        try:
-            chain = chain_of(store, prefix)
-        except LookupError as error:
-            raise click.ClickException(str(error.args[0])) from error
-    click.echo(encode_chain(chain) if output == "json" else fit(chain_text(chain)))
+    with opened_store(store_at, read_only=True) as store:
+        chain = chain_of(store, prefix)
+    if output == "json":
+        click.echo(as_json(chain_record(chain)))
+    else:
+        show(chain_text(chain))

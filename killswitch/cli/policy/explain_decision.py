@@ -1,44 +1,42 @@
-"""`ksctl explain DECISION`: the chain behind a decision, link by link."""
+"""`ksctl explain DECISION`: the history of a decision, step by step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from decimal import Decimal
-
-import msgspec
+import click
 from msgspec import Struct
 
-from killswitch.cli.wording import headline, instant, interval, money, share, table
-from killswitch.incident.record.close_causes import alike, text_of
+from killswitch.cli.terminal import table
+from killswitch.cli.wording import effect_lines, headline
+from killswitch.incident.record.close_causes import text_of
 from killswitch.incident.record.closed_positions import ClosedPosition
+from killswitch.incident.record.filters import percent
+from killswitch.incident.record.order_lines import Bound
 from killswitch.incident.record.results import OrderLine, Result, kept_snapshot, recorded_result
 from killswitch.incident.record.source_places import PolicyText, WrittenAt, places_of
-from killswitch.incident.record.timeline import cancel_lines, resting_orders
 from killswitch.incident.record.totals import Missing
 from killswitch.incident.record.unprotected import Exposure
 from killswitch.model.decision import Decision, TriggerReading, decision_record
-from killswitch.model.effects import Cancels, Effect, Lock, Orders, kind_of, listed
+from killswitch.model.effects import listed
 from killswitch.model.legible import one_line
 from killswitch.model.snapshot import AccountSnapshot, Position, Snapshot
 from killswitch.model.store import Store
-from killswitch.render.formats import numbered
+from killswitch.render.formats import exact, instant, interval, money, numbered
 
 
 def chain_text(chain: Chain) -> str:
-    """The whole chain."""
-    return "\n\n".join(block for block in _blocks(chain) if block)
-
-
-def _blocks(chain: Chain) -> Iterator[str]:
+    """Render the whole history of the decision."""
     decision = chain.decision
-    yield f"Decision {decision.id}\n  {instant(decision.as_of)}  {headline(decision)}"
-    yield _policy(chain)
-    yield _triggers(chain)
-    yield _attribution(chain)
-    yield _snapshot(chain)
-    yield _plan(chain)
-    yield _orders(chain)
-    yield _end(chain)
+    blocks = (
+        f"Decision {decision.id}\n  {instant(decision.as_of)}  {headline(decision)}",
+        _policy(chain),
+        _triggers(chain),
+        _attribution(chain),
+        _snapshot(chain),
+        what_is_decided(decision, chain.snapshot),
+        _orders(chain),
+        _end(chain),
+    )
+    return "\n\n".join(block for block in blocks if block)
 
 
 def _policy(chain: Chain) -> str:
@@ -47,9 +45,9 @@ def _policy(chain: Chain) -> str:
         said = text_of(decision.cause)
         declared = "" if said is None else f"\n  {decision.cause}: {said.tone}"
         words = one_line(f"{decision.author or 'unknown'}: {decision.reason or 'no reason given'}")
-        return f"By hand\n  {words}{declared}"
+        return f"Operator command\n  {words}{declared}"
     if chain.policy is None:
-        return f"Policy line\n  unknown: the policy set {decision.policy_set} was not run on this store"
+        return f"Policy line\n  unknown: no runner used the policy set {decision.policy_set} on this store"
     stage = chain.policy.stages.get(decision.stage or "")
     lines = [_line(stage) if stage else _line(chain.policy.at), f"  {decision.policy_set}"]
     if decision.commit:
@@ -74,7 +72,7 @@ def _triggers(chain: Chain) -> str:
         since = f", true since {instant(trigger.true_since)}" if trigger.true_since else ""
         threshold = (text.threshold if text else None) or trigger.threshold or "its expression"
         value = f"{text.signal} {_value(trigger, text.unit)}" if text and text.signal else _value(trigger, None)
-        lines.append(f"    {trigger.name}: {value}, held against {threshold}{since}")
+        lines.append(f"    {trigger.name}: {value} against {threshold}{since}")
         if trigger.reason:
             lines.append(f"    {trigger.reason}")
     return "\n".join(("Triggers and values", *lines)) if lines else ""
@@ -91,7 +89,7 @@ def _attribution(chain: Chain) -> str:
     found = chain.decision.attribution
     if found is None or not found.window:
         return ""
-    shares = f"long {share(found.long_share)}, short {share(found.short_share)} over {found.window}"
+    shares = f"long {percent(found.long_share)}, short {percent(found.short_share)} over {found.window}"
     why = f" ({found.reason})" if found.reason else ""
     return f"Who lost\n  {found.source}: {shares}{why}"
 
@@ -119,44 +117,15 @@ def _account(account: AccountSnapshot) -> str:
 
 def _position(position: Position) -> tuple[str, ...]:
     return (
-        position.symbol, position.side, f"{position.contracts:f}", _plain(position.entry_price),
-        _plain(position.mark_price), _plain(position.liquidation_price), money(position.unrealized_pnl),
+        position.symbol, position.side, f"{position.contracts:f}", exact(position.entry_price),
+        exact(position.mark_price), exact(position.liquidation_price), money(position.unrealized_pnl),
     )  # fmt: skip
 
 
-def _plain(number: Decimal | None) -> str:
-    return "unknown" if number is None else f"{number:f}"
-
-
-def _plan(chain: Chain) -> str:
-    return what_is_decided(chain.decision, chain.snapshot)
-
-
 def what_is_decided(decision: Decision, snapshot: Snapshot | None) -> str:
-    """The effects of a decision, before anything is done. `snapshot`: what it was decided on."""
-    lines = [line for effect in listed(decision.effects) for line in _effect(effect, snapshot)]
+    """Text of the effects of a decision. `snapshot`: the snapshot that it is based on."""
+    lines = [line for effect in listed(decision.effects) for line in effect_lines(effect, snapshot)]
     return "\n".join(("Decided", *lines)) if lines else "Decided\n  nothing to do"
-
-
-def _effect(effect: Effect, snapshot: Snapshot | None) -> Iterator[str]:
-    """Orders as a table, each cancel and a lock by itself; of any other kind its own line."""
-    match effect:
-        case Orders(intents):
-            rows = [
-                (
-                    str(each.intent.rank), each.intent.account, each.intent.symbol, each.intent.position_side,
-                    f"{each.intent.side} {each.amount}", f"{each.leaves:f}", each.intent.score or "-",
-                )
-                for each in alike(intents)
-            ]  # fmt: skip
-            yield table(("rank", "account", "symbol", "position", "to do", "leaving", "score"), rows)
-        case Cancels(cancels):
-            yield from (one_line(f"  {each}") for each in cancel_lines(cancels, resting_orders(snapshot)))
-        case Lock(order):
-            until = "until it is lifted" if order.until is None else f"until {instant(order.until)}"
-            yield f"  lock {order.scope} {order.mode} {until}"
-        case _:
-            yield one_line(f"  {kind_of(effect).text(effect)}")
 
 
 def _orders(chain: Chain) -> str:
@@ -165,25 +134,26 @@ def _orders(chain: Chain) -> str:
         return ""
     head = ("symbol", "position", "sent", "order", "client order id", "outcome", "filled", "price", "fee")
     lines = ["Orders and fills", table(head, rows)]
-    bounded = [_bounded(number, order) for number, order in enumerate(chain.result.orders, start=1) if order.bound]
+    bounded = [
+        _bounded(number, order, order.bound)
+        for number, order in enumerate(chain.result.orders, start=1)
+        if order.bound is not None
+    ]
     if bounded:
         lines += [
             "",
             "Bounds of slippage",
-            table(("order", "rung", "sent as", "limit", "bound", "slipped", ""), bounded),
+            table(("order", "step", "sent as", "limit", "bound", "slipped", ""), bounded),
         ]
     return "\n".join(lines)
 
 
-def _bounded(number: int, order: OrderLine) -> tuple[str, ...]:
-    bound = order.bound
-    if bound is None:
-        return ()
+def _bounded(number: int, order: OrderLine, bound: Bound) -> tuple[str, ...]:
     kept = {True: "kept", False: "exceeded", None: "unknown"}[bound.kept]
     if order.fate == "final" and not order.filled:
         kept = "nothing filled"
     return (
-        str(number), "-" if order.rung is None else str(order.rung + 1), order.kind or "-", _dash(order.limit),
+        str(number), "-" if order.rung is None else str(order.rung + 1), order.kind or "-", exact(order.limit, "-"),
         f"{bound.declared:.2%}", "-" if bound.slipped is None else f"{bound.slipped:.2%}",
         kept if bound.sent else f"{kept}, sent without a bound",
     )  # fmt: skip
@@ -191,14 +161,10 @@ def _bounded(number: int, order: OrderLine) -> tuple[str, ...]:
 
 def _order(order: OrderLine) -> tuple[str, ...]:
     return (
-        order.symbol, order.position_side or "-", instant(order.sent_at), f"{order.side} {_plain(order.amount)}",
+        order.symbol, order.position_side or "-", instant(order.sent_at), f"{order.side} {exact(order.amount)}",
         order.client_order_id or "-", f"{order.outcome}{f' ({order.text})' if order.text else ''}",
-        _dash(order.filled), _dash(order.price), _dash(order.fee),
+        exact(order.filled, "-"), exact(order.price, "-"), exact(order.fee, "-"),
     )  # fmt: skip
-
-
-def _dash(number: Decimal | None) -> str:
-    return "-" if number is None else f"{number:f}"
 
 
 def _end(chain: Chain) -> str:
@@ -206,7 +172,7 @@ def _end(chain: Chain) -> str:
     lines = [f"  locked at {instant(result.locked_at)}"] if result.locked_at else []
     lines += [f"  cancelled {order}" for order in result.cancelled]
     lines += [
-        f"  {each.symbol} {each.position_side} on {each.account}: {each.position:f} left, as the venue says "
+        f"  {each.symbol} {each.position_side} on {each.account}: {each.position:f} left at the venue "
         f"(target {each.target:f}, {instant(each.at)})"
         for each in result.verified
     ]
@@ -214,8 +180,8 @@ def _end(chain: Chain) -> str:
         why = f": {ending.reason}" if ending.reason else ""
         ended = "every target is reached" if ending.status == "flat" else f"ended {ending.status}"
         lines.append(f"  {ending.account}: {ended}, {instant(ending.at)}{why}")
-    lines += [f"  {account}: nothing was sent, because nothing was armed for it" for account in result.unsent]
-    lines += [f"  the whole book of {account} was asked to be closed in one request" for account in result.swept]
+    lines += [f"  {account}: no order was sent: the account was not armed" for account in result.unsent]
+    lines += [f"  one request closed the whole book of {account}" for account in result.swept]
     lines += [line for each in result.positions if (line := _became(each))]
     lines += [f"  {_bare(each)}" for each in result.exposures]
     lines.append(f"  {_standing(chain)}")
@@ -227,33 +193,33 @@ def _end(chain: Chain) -> str:
         )
     lines += [f"  {each.what} {_partly(each)}" for each in result.missing]
     if result.totals.took is not None:
-        lines.append(f"  {result.totals.took:.1f} s from the first order to the last look at the venue")
+        lines.append(f"  {result.totals.took:.1f} s from the first order to the last verification")
     return "\n".join(("End", *lines))
 
 
 def _partly(missing: Missing) -> str:
     if missing.known is None:
-        return f"unknown: nothing is known of {_lacking(missing)}"
-    return f"{money(missing.known)} as far as known, without {_lacking(missing)}"
+        return f"unknown: no data on {_lacking(missing)}"
+    return f"{money(missing.known)} known, without {_lacking(missing)}"
 
 
 def _lacking(missing: Missing) -> str:
     words = [numbered(missing.orders)] if missing.orders else []
-    said = " and ".join((*words, "what the whole-book request closed") if missing.swept else words)
+    said = " and ".join((*words, "the whole-book close") if missing.swept else words)
     return said if missing.why is None else f"{said} ({missing.why})"
 
 
 def _became(position: ClosedPosition) -> str:
-    """What went by other hands, and dust; empty where there is neither."""
+    """Changes by other parties, and dust; empty without any."""
     name = f"{position.symbol} {position.side} on {position.account}"
     words = []
     if position.others:
-        by = "went without an order of ours" if position.others > 0 else "came to it meanwhile"
+        by = "closed without an order of Killswitch" if position.others > 0 else "added meanwhile"
         words.append(f"{abs(position.others):f} {by}")
     if position.other_decisions:
-        words.append(f"{position.other_decisions:f} went by orders of other decisions of ours")
+        words.append(f"{position.other_decisions:f} closed by orders of other decisions")
     if position.dust:
-        words.append(f"what is left is dust, {money(position.worth)}" if position.worth else "what is left is dust")
+        words.append(f"the rest is dust, {money(position.worth)}" if position.worth else "the rest is dust")
     return f"  {name}: {', '.join(words)}" if words else ""
 
 
@@ -268,20 +234,20 @@ def _standing(chain: Chain) -> str:
     if chain.decision.kind == "reset":
         return "the scope is back to normal"
     return {
-        "recorded only": "recorded only: nothing was sent, because the account or the policy observes",
-        "locked on suspicion": "on suspicion: no stage has fired, and nothing is closed",
+        "recorded only": "recorded only: no order was sent, because the account or the policy observes",
+        "locked on suspicion": "on suspicion: no stage has fired, and no position is closed",
         "suspicion over": "the suspicion is over: no stage has fired, and its lock is lifted",
-        "nothing to close": "nothing was to be closed",
-        "closing": "closing: not finished yet",
+        "nothing to close": "there was nothing to close",
+        "closing": "closing: in progress",
         "flat": "flat: the venue itself shows every target of 0 reached",
         "at target": "at target: the venue itself shows every target reached",
-        "residual": "residual: something is left, see above",
-        "blocked": "blocked: the venue does not let the rest be closed, see above",
-        "abandoned": "abandoned: what became of an order of ours was never known, see above"
+        "residual": "residual: positions remain open, see above",
+        "blocked": "blocked: the venue does not accept the remaining orders, see above",
+        "abandoned": "abandoned: the status of an order was never confirmed, see above"
         if chain.result.totals.abandoned
         else "abandoned",
-        "partly recorded only": f"partly recorded only: nothing was sent on {', '.join(chain.result.unsent)}, "
-        "because nothing was armed for it; everything else reached its targets",
+        "partly recorded only": f"partly recorded only: no order was sent on {', '.join(chain.result.unsent)}, "
+        "because it was not armed; all other positions reached their targets",
     }[chain.result.standing]
 
 
@@ -289,7 +255,7 @@ CHAIN_FORMAT = "killswitch.explanation/v1"
 
 
 class Chain(Struct, frozen=True):
-    """A decision with all that led to it and all that came of it. What was not kept is null."""
+    """A decision with its causes and results. Data that was not kept is null."""
 
     decision: Decision
     policy: PolicyText | None
@@ -298,28 +264,16 @@ class Chain(Struct, frozen=True):
 
 
 def chain_of(store: Store, id_prefix: str) -> Chain:
-    """The chain of the one decision whose id starts so. LookupError, in words, if there is none or several."""
+    """The history of the decision whose id starts with `id_prefix`. ClickException if none or several match."""
     stored = store.decision(id_prefix)
     if stored is None:
-        raise LookupError(f"no decision starts with {id_prefix}; `ksctl history` lists them")
-    decision = stored.decision
-    snapshot = kept_snapshot(stored.snapshot)
-    return Chain(
-        decision,
-        places_of(store, decision.policy_set).get(decision.policy),
-        snapshot,
-        recorded_result(store, decision),
-    )
+        raise click.ClickException(f"no decision id starts with {id_prefix}; `ksctl history` lists them")
+    decision, snapshot = stored.decision, kept_snapshot(stored.snapshot)
+    policy = places_of(store, decision.policy_set).get(decision.policy)
+    return Chain(decision, policy, snapshot, recorded_result(store, decision))
 
 
-def encode_chain(chain: Chain) -> bytes:
-    """The chain as one JSON object, format `killswitch.explanation/v1`."""
-    return msgspec.json.Encoder(decimal_format="string").encode(
-        {
-            "format": CHAIN_FORMAT,
-            "decision": decision_record(chain.decision),
-            "policy": chain.policy,
-            "snapshot": chain.snapshot,
-            "result": chain.result,
-        }
-    )
+def chain_record(chain: Chain) -> dict[str, object]:
+    """The history as one JSON object, format `killswitch.explanation/v1`."""
+    parts = {"policy": chain.policy, "snapshot": chain.snapshot, "result": chain.result}
+    return {"format": CHAIN_FORMAT, "decision": decision_record(chain.decision), **parts}

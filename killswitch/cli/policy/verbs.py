@@ -1,4 +1,4 @@
-"""Verbs that only read policies: `validate`, `schema`, `graph`."""
+"""Verbs that read policies only: `validate`, `schema`, `graph`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import EXIT_FAILED, EXIT_WARNINGS, completion, options
+from killswitch.cli.terminal import mention, show, show_json
+from killswitch.render.formats import counted
 
 if TYPE_CHECKING:
     from killswitch.graph.nodes import PolicySet
@@ -18,57 +20,50 @@ if TYPE_CHECKING:
 paths_argument = click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=options.UntouchedPath())
 
 
-@click.command(epilog=options.example("ksctl validate policies/ --strict"))
+@options.verb("ksctl validate policies/ --strict")
 @paths_argument
 @click.option("--strict", is_flag=True, help="Exit 3 when there are warnings.")
 @options.variant
 @options.output
 @click.pass_context
 def validate(context: click.Context, paths: tuple[Path, ...], strict: bool, variant: str | None, output: str) -> None:
-    """Check policies: every mistake of what can be read, in one pass.
+    """Check policies: all mistakes of readable documents in one pass.
 
-    PATH is a file or a folder; all of them together are one policy set. Every variant that they declare is checked,
-    whichever is selected.
+    PATH is a file or a folder; all of them form one policy set. All declared variants are checked, whichever is
+    selected.
     """
-    loaded, policy_set, problems = _with_accounts(*_read(paths, variant))
+    loaded, policy_set, problems = _read(paths, variant)
     if output == "json":
-        click.echo(_json(_answer(loaded, policy_set, problems)))
+        show_json(_answer(loaded, policy_set, problems))
     else:
-        click.echo(_told(loaded, policy_set, problems))
+        show(_told(loaded, policy_set, problems))
     if any(problem.severity == "error" for problem in problems):
         context.exit(EXIT_FAILED)
     if strict and problems:
         context.exit(EXIT_WARNINGS)
 
 
-def _read(paths: Sequence[Path], variant: str | None) -> tuple[Loaded, PolicySet | None, Sequence[Diagnostic]]:
-    """What the paths hold, what it compiles to (None where anything is wrong), and every problem."""
-    from killswitch.graph.variants import NoSuchVariantError
+def _read(
+    paths: Sequence[Path], variant: str | None, *, accounts: bool = True
+) -> tuple[Loaded, PolicySet | None, Sequence[Diagnostic]]:
+    """Load and compile the paths: documents, policy set (None if there is an error), and diagnostics.
+
+    `accounts`: also check accounts against their venues, and, if the set compiles, whether all recipients can be
+    notified.
+    """
+    from killswitch.accounts.validation import account_misfits
+    from killswitch.graph.resolution.routes import unrouted_names
     from killswitch.incident.report.runbooks import compile_all
+    from killswitch.policy.diagnostics.problem import has_errors, in_order
     from killswitch.policy.loader import load
 
     loaded = load(paths)
-    try:
-        return (loaded, *compile_all(loaded, variant=variant))
-    except NoSuchVariantError as error:
-        raise click.ClickException(str(error)) from error
-
-
-def _with_accounts(
-    loaded: Loaded, policy_set: PolicySet | None, problems: Sequence[Diagnostic]
-) -> tuple[Loaded, PolicySet | None, Sequence[Diagnostic]]:
-    """The same, and what of the accounts their venues do not have: no runner could start with them.
-
-    Of a set that compiles also who would not be told of what, from here.
-    """
-    from killswitch.accounts.validation import account_misfits
-    from killswitch.policy.diagnostics.problem import has_errors, in_order
-
+    policy_set, problems = compile_all(loaded, variant=variant)
+    if not accounts:
+        return loaded, policy_set, problems
     misfits = account_misfits(loaded)
     if policy_set is None or has_errors(misfits):
         return loaded, None, in_order((*problems, *misfits))
-    from killswitch.graph.resolution.routes import unrouted_names
-
     untold = unrouted_names(loaded.documents)
     if policy_set.routes:
         from killswitch.runner.notify.target_check import target_warnings
@@ -78,7 +73,7 @@ def _with_accounts(
 
 
 def _unchecked(loaded: Loaded) -> bool:
-    """Whether anything is written that could not be read, and so not be checked any further."""
+    """Whether parts of the documents are unreadable and therefore not checked further."""
     return loaded.lost or any(each.gaps.flawed(()) for each in loaded.faulty)
 
 
@@ -89,22 +84,14 @@ def _told(loaded: Loaded, policy_set: PolicySet | None, problems: Sequence[Diagn
     errors = sum(problem.severity == "error" for problem in problems)
     warnings = len(problems) - errors
     if policy_set is None:
-        told.append(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}; `ksctl explain CODE` says more")
+        told.append(f"{counted(errors, 'error')}, {counted(warnings, 'warning')}; `ksctl explain CODE` says more")
         if _unchecked(loaded):
-            told.append("what could not be read was not checked any further: correct it, and validate again")
+            told.append("parts that cannot be read are not checked further: correct them and validate again")
     else:
-        told.append(f"{_count(len(loaded.documents), 'document')}, {_count(warnings, 'warning')}; {policy_set.digest}")
+        told.append(
+            f"{counted(len(loaded.documents), 'document')}, {counted(warnings, 'warning')}; {policy_set.digest}"
+        )
     return "\n".join(told)
-
-
-def _json(answer: object) -> str:
-    import json
-
-    return json.dumps(answer, indent=2, ensure_ascii=False)
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _answer(loaded: Loaded, policy_set: PolicySet | None, problems: Sequence[Diagnostic]) -> dict[str, object]:
@@ -122,23 +109,23 @@ def _answer(loaded: Loaded, policy_set: PolicySet | None, problems: Sequence[Dia
     }
 
 
-@click.command(epilog=options.example("ksctl schema > policies/killswitch.schema.json", "ksctl schema signals"))
+@options.verb("ksctl schema > policies/killswitch.schema.json", "ksctl schema signals")
 @click.argument("what", metavar="[KIND|signals|events|plan|all]", default="all", shell_complete=completion.schemas)
 @options.output
 def schema(what: str, output: str) -> None:
-    """Print the JSON Schema of a kind, of all kinds, of `ksctl run --events`, of a saved plan, or the signals."""
+    """Print the JSON Schema of one kind, all kinds, events or saved plans, or the signal catalogue."""
     if what == "signals":
-        click.echo(_signals_json() if output == "json" else _signals_text())
+        _show_signals(output)
         return
     if what == "events":
         from killswitch.telemetry.events import event_schema
 
-        click.echo(_json(event_schema()))
+        show_json(event_schema())
         return
     if what == "plan":
         from killswitch.planning.operator.plan_file import plan_schema
 
-        click.echo(_json(plan_schema()))
+        show_json(plan_schema())
         return
     from killswitch.policy.kinds import KINDS
     from killswitch.policy.schema.json_schema import schema_of, schema_of_all
@@ -151,22 +138,19 @@ def schema(what: str, output: str) -> None:
         hint = f" Did you mean {near}?" if near else ""
         raise click.UsageError(f"{what} is not one of {', '.join(others)}.{hint}")
     made = schema_of_all(KINDS, TRIGGER_SIGNALS) if what == "all" else schema_of(what, KINDS[what], TRIGGER_SIGNALS)
-    click.echo(_json(made))
+    show_json(made)
 
 
 _SIGNAL = ("name", "type", "unit", "windowed", "level", "measures", "meaning", "partly_known", "unknown")
-"""What `schema signals` shows of each; how it is computed is no part of it."""
+"""Fields of a signal in `schema signals`."""
 
 
-def _signals_json() -> str:
+def _show_signals(output: str) -> None:
     from killswitch.signals.catalogue import CATALOGUE
 
-    return _json([{part: getattr(signal, part) for part in _SIGNAL} for signal in CATALOGUE])
-
-
-def _signals_text() -> str:
-    from killswitch.signals.catalogue import CATALOGUE
-
+    if output == "json":
+        show_json([{part: getattr(signal, part) for part in _SIGNAL} for signal in CATALOGUE])
+        return
     entries = []
     for signal in CATALOGUE:
         use = f'{signal.name}("15m")' if signal.windowed else signal.name
@@ -174,10 +158,10 @@ def _signals_text() -> str:
             f"{use}  ({signal.unit}, of a {signal.level})\n  {signal.meaning}\n"
             f"  partly known: {signal.partly_known}\n  unknown: {signal.unknown}"
         )
-    return "\n\n".join(entries)
+    show("\n\n".join(entries))
 
 
-@click.command(epilog=options.example("ksctl graph policies/futures-drawdown --format mermaid"))
+@options.verb("ksctl graph policies/futures-drawdown --format mermaid")
 @paths_argument
 @click.option(
     "--format", "form", type=click.Choice(["mermaid", "dot"]), default="mermaid", show_default=True,
@@ -188,19 +172,19 @@ def _signals_text() -> str:
 @click.pass_context
 def graph(context: click.Context, paths: tuple[Path, ...], form: str, variant: str | None, output: str) -> None:
     """Print the compiled decision graph as Mermaid or DOT."""
-    _, policy_set, problems = _read(paths, variant)
+    _, policy_set, problems = _read(paths, variant, accounts=False)
     if policy_set is None:
         from killswitch.policy.diagnostics.problem import as_json, render
 
         if output == "json":
-            click.echo(_json({"format": form, "text": None, "diagnostics": as_json(problems)}))
+            show_json({"format": form, "text": None, "diagnostics": as_json(problems)})
         else:
-            click.echo(render(problems), err=True)
+            mention(render(problems))
         context.exit(EXIT_FAILED)
     from killswitch.graph.diagram import dot, mermaid
 
     drawn = mermaid(policy_set) if form == "mermaid" else dot(policy_set)
     if output == "json":
-        click.echo(_json({"format": form, "text": drawn, "digest": policy_set.digest}))
+        show_json({"format": form, "text": drawn, "digest": policy_set.digest})
     else:
         click.echo(drawn.rstrip("\n"))

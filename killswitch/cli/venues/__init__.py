@@ -1,1 +1,1 @@
-"""Verbs about venues and accounts before they are trusted."""
+"""Verbs about venues and account checks."""

@@ -1,24 +1,25 @@
-"""Checked accounts in words: the verdict, what was found, and the tables behind it."""
+"""Text of an account check: the verdict, the findings, and their tables."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from killswitch.cli.terminal import table
 from killswitch.cli.venues.list_text import capability_table
-from killswitch.cli.wording import fitted, hanging, money, width
 from killswitch.model.inspection import KeyRights
 from killswitch.model.legible import one_line
 from killswitch.planning.closability import Outlook
 from killswitch.preflight.account_check import AccountCheck, Check
 from killswitch.preflight.findings import rounded_up
 from killswitch.ratelimit.worst_case import Reckoning
+from killswitch.render.formats import counted, money
 
 SHOWN = 40
-"""At most so many positions with something to say are shown; the others are in the JSON."""
+"""Maximum positions with remarks in the text; the JSON has all."""
 
 
 def check_text(check: Check) -> str:
-    """The whole check."""
+    """Render the whole check."""
     return "\n".join(_lines(check))
 
 
@@ -28,8 +29,7 @@ def _lines(check: Check) -> Iterator[str]:
         yield ""
     counts = {verdict: sum(each.verdict == verdict for each in check.accounts) for verdict in _SUMMED}
     words = [f"{count} {_SUMMED[verdict]}" for verdict, count in counts.items() if count]
-    number = len(check.accounts)
-    yield f"{number} account{'' if number == 1 else 's'}: {', '.join(words)}. Nothing was changed."
+    yield f"{counted(len(check.accounts), 'account')}: {', '.join(words)}. Nothing was changed."
 
 
 _SUMMED = {"failed": "failed", "warnings": "with warnings", "ok": "ok"}
@@ -43,17 +43,18 @@ def _account(account: AccountCheck, check: Check) -> Iterator[str]:
     yield f"{account.account} at {account.venue} ({kind}): {account.verdict.upper()}"
     yield f"  {acts}; {_numbers(account)}"
     if account.quality == "ok":
-        yield hanging(f"  {_modes(account)}", "  ", width())
+        yield f"  {_modes(account)}"
     if account.rights is not None:
-        yield hanging(f"  key: {_rights(account.rights)}", "  ", width())
+        yield f"  key: {_rights(account.rights)}"
     for finding in account.findings:
         way_out = f"; {finding.way_out}" if finding.way_out else ""
-        text = f"  {finding.severity:7}  {finding.about}: {one_line(finding.text + way_out)}"
-        yield hanging(text, " " * 11, width())
+        yield f"  {finding.severity:7}  {finding.about}: {one_line(finding.text + way_out)}"
     if account.capabilities:
         yield ""
-        told = "as the venue and the adapter say" if account.told_by == "inspection" else "as far as the adapter shows"
-        yield f"  What the switch can do here, {told}"
+        told = (
+            "as the venue and the adapter report" if account.told_by == "inspection" else "as far as the adapter shows"
+        )
+        yield f"  Capabilities, {told}"
         yield capability_table(account.capabilities)
     yield from _outlooks(account)
     yield from _reading(account, check)
@@ -65,13 +66,9 @@ def _numbers(account: AccountCheck) -> str:
         return "not read"
     if account.quality != "ok":
         return account.quality
-    positions = "positions unknown" if account.positions is None else _counted(account.positions, "position")
-    orders = "orders unknown" if account.orders is None else _counted(account.orders, "resting order")
+    positions = "positions unknown" if account.positions is None else counted(account.positions, "position")
+    orders = "orders unknown" if account.orders is None else counted(account.orders, "resting order")
     return f"equity {money(account.equity, account.currency)}, {positions}, {orders}"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _modes(account: AccountCheck) -> str:
@@ -79,7 +76,7 @@ def _modes(account: AccountCheck) -> str:
     skew = "unknown" if account.clock_skew_ms is None else f"{account.clock_skew_ms:+,.0f} ms"
     status = "" if account.status is None else f", status {one_line(account.status)}"
     return (
-        f"a reading takes {took}, the venue's clock {skew}{status}; "
+        f"a snapshot takes {took}, the venue's clock {skew}{status}; "
         f"position mode {account.position_mode or 'unknown'}, margin mode {account.margin_mode or 'unknown'}"
     )
 
@@ -108,25 +105,23 @@ def _outlooks(account: AccountCheck) -> Iterator[str]:
     if not told:
         some = "The position" if plain == 1 else f"All {plain} positions"
         yield (
-            f"  {some} could be closed as {'it is' if plain == 1 else 'they are'}."
-            if plain
-            else "  No position is open."
+            f"  {some} can be closed as {'it is' if plain == 1 else 'they are'}." if plain else "  No position is open."
         )
         return
-    yield f"  Positions with something to say, of {len(account.outlooks)}"
+    yield f"  Positions with remarks, of {len(account.outlooks)}"
     shown = told[:SHOWN]
-    yield fitted(("position", "contracts", "orders", "", ""), list(_rows(shown)), width())
+    yield table(("position", "contracts", "orders", "", ""), list(_rows(shown)))
     if len(told) > SHOWN:
         yield f"  … and {len(told) - SHOWN} more: --output json"
     for kind, meaning in dict.fromkeys((one.kind, one.meaning) for each in shown for one in each.hindrances):
         if meaning:
-            yield hanging(f"  {kind}: {meaning}", "    ", width())
+            yield f"  {kind}: {meaning}"
 
 
 def _rows(outlooks: Sequence[Outlook]) -> Iterator[tuple[str, str, str, str, str]]:
-    """A row for each thing to say of a position; what is said of several alike, once and with all of them.
+    """One row per remark on a position; the same remark on several positions is one row.
 
-    Warnings about several come first, notes about several last.
+    Warnings about several positions come first, notes about several last.
     """
     alike: dict[_Said, list[Outlook]] = {}
     for outlook in outlooks:
@@ -162,12 +157,12 @@ def _reading(account: AccountCheck, check: Check) -> Iterator[str]:
     if not account.reading:
         return
     yield ""
-    yield f"  Reading at a tick of {check.interval:g} s"
+    yield f"  Polling at a tick of {check.interval:g} s"
     rows = [
         (
             cost.limit,
             f"{cost.takes:,.0f} of {cost.allowed:,} in {cost.per:g} s",
-            f"{cost.for_reading:,} are for reading",
+            f"{cost.for_reading:,} are for polling",
             f"least tick {rounded_up(cost.least):g} s" if cost.least else "",
             f"{_units(cost.refreshes)} of it for dead-man timers" if cost.refreshes else "",
             f"shared by {cost.accounts} accounts" if cost.accounts > 1 else "",
@@ -175,11 +170,11 @@ def _reading(account: AccountCheck, check: Check) -> Iterator[str]:
         )
         for cost in account.reading
     ]
-    yield fitted(("limit", "takes", "", "", "", "", ""), rows, width())
+    yield table(("limit", "takes", "", "", "", "", ""), rows)
 
 
 def _units(taken: float) -> str:
-    """What is more than nothing never reads as 0."""
+    """A number above zero is never shown as 0."""
     return f"{taken:,.0f}" if taken >= 1 else "less than 1"
 
 
@@ -192,14 +187,14 @@ def _closing(account: AccountCheck) -> Iterator[str]:
     if account.closing is None:
         return
     yield ""
-    yield "  Closing, by the venue's limits alone (every order filling at once)"
+    yield "  Closing, by the venue's limits alone (assuming that every order fills at once)"
     rows = [("everything", "", *_reckoned(account.closing.everything))]
     worst = account.closing.worst_stage
     if worst is not None:
         paced = " at its own pace" if worst.paced else ""
         which = f"{worst.policy}/{worst.stage} on {worst.scope}"
         rows.append((f"worst stage{paced}", which, *_reckoned(worst.reckoning)))
-    yield fitted(("", "", "orders", "cancels", "requests", "seconds", "bound by"), rows, width())
+    yield table(("", "", "orders", "cancels", "requests", "seconds", "bound by"), rows)
 
 
 def _reckoned(found: Reckoning) -> tuple[str, str, str, str, str]:

@@ -1,4 +1,4 @@
-"""`ksctl venues`: what is supported, and whether an account can be trusted."""
+"""`ksctl venues`: supported venues and account checks."""
 
 from __future__ import annotations
 
@@ -8,62 +8,51 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import EXIT_FAILED, EXIT_WARNINGS, completion, options
+from killswitch.cli.terminal import mention, show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from killswitch.accounts.opening import Written
-    from killswitch.accounts.plug_ins import Families
     from killswitch.policy.schema.account import AccountDocument
     from killswitch.preflight.account_check import Check
 
 
 @click.group()
 def venues() -> None:
-    """What is supported, and whether an account can be trusted."""
+    """Supported venues and account checks."""
 
 
-@venues.command("list", epilog=options.example("ksctl venues list", "ksctl venues list kraken"))
+@options.verb("ksctl venues list", "ksctl venues list kraken", group=venues, name="list")
 @click.argument("venue", required=False, shell_complete=completion.venues)
 @options.output
 def list_(venue: str | None, output: str) -> int:
     """List the venues that are supported by name, or show one of them in full.
 
-    The paper venue is not among them: it is what its terms say. Nothing is asked of any venue.
+    The paper venue is not listed: its terms define it. Sends no request to a venue.
     """
-    from killswitch.accounts.plug_ins import NoSuchVenueError, families
+    from killswitch.accounts.plug_ins import families
     from killswitch.cli.venues.list_text import as_json, in_full, in_short
 
     found = families()
-    try:
-        listings = found.listings if venue is None else found.named(venue)
-    except NoSuchVenueError as error:
-        raise click.ClickException(str(error)) from error
+    listings = found.listings if venue is None else found.named(venue)
     if output == "json":
         click.echo(as_json(listings, found.absent))
-    else:
-        _print(in_short(listings, found.others) if venue is None else "\n\n".join(map(in_full, listings)))
-        _tell_absent(found)
+        return 0 if listings else EXIT_FAILED
+    if listings:
+        show(in_short(listings, found.others) if venue is None else "\n\n".join(map(in_full, listings)))
+    for each in found.absent:
+        mention(str(each))
     return 0 if listings else EXIT_FAILED
 
 
-def _print(text: str) -> None:
-    if text:
-        click.echo(text)
-
-
-def _tell_absent(found: Families) -> None:
-    for each in found.absent:
-        click.echo(str(each), err=True)
-
-
-@venues.command(epilog=options.example("ksctl venues check main --policies policies"))
+@options.verb("ksctl venues check main --policies policies", group=venues)
 @click.argument("accounts", metavar="[ACCOUNT]…", nargs=-1, shell_complete=completion.accounts)
 @options.policies(required=True)
 @click.option("--interval", type=options.DURATION, default="1s", show_default=True,
-              help="The time between two ticks that readings are held against.")  # fmt: skip
+              help="Tick interval that the polling cost is compared with.")  # fmt: skip
 @click.option("--within", type=options.DURATION, default="1m", show_default=True,
-              help="How long closing everything may take by the venue's limits.")  # fmt: skip
+              help="Maximum time of a full close within the limits of the venue.")  # fmt: skip
 @options.variant
 @options.read_timeout("30s")
 @click.option("--strict", is_flag=True, help="Exit 3 when there are warnings.")
@@ -72,13 +61,12 @@ def check(
     accounts: tuple[str, ...], policies_at: tuple[Path, ...], interval: float, within: float, variant: str | None,
     read_timeout: float, strict: bool, output: str,
 ) -> int:  # fmt: skip
-    """Check accounts before trusting them: every Account document, or those named. Changes nothing, anywhere.
+    """Check accounts before you trust them: every Account document, or those named. Changes nothing, anywhere.
 
-    Of each account: whether it can be reached and read, the clocks, what its key may do, its modes, what the switch
-    could and could not do there, which positions could not be closed as they are, and whether the venue's limits allow
-    the readings and the policies' worst case in time.
+    For each account: connection and snapshot, clocks, key rights, modes, capabilities, positions that cannot be closed
+    as they are, and whether the limits of the venue allow polling and the worst case of the policies in time.
 
-    Exits 1 if an account fails, and a key that may withdraw fails unless its document says allow_withdrawal_keys: true.
+    Exits 1 if an account fails; a key that may withdraw fails unless its document says allow_withdrawal_keys: true.
     """
     from killswitch.cli.session import written
     from killswitch.cli.venues.check_text import check_text
@@ -89,18 +77,21 @@ def check(
     found = written(policies_at, variant)
     chosen = chosen_accounts(found, accounts)
     done = _checked(found, chosen, interval, within, read_timeout)
-    click.echo(encode_check(done) if output == "json" else check_text(done))
+    if output == "json":
+        click.echo(encode_check(done))
+    else:
+        show(check_text(done))
     if done.verdict == "failed":
         return EXIT_FAILED
     return EXIT_WARNINGS if strict and done.verdict == "warnings" else 0
 
 
 def chosen_accounts(found: Written, names: Sequence[str]) -> tuple[AccountDocument, ...]:
-    """The Account documents of these names, all without any; ClickException for a name that none has, and for none."""
+    """The Account documents of these names, or all; ClickException for an unknown name, and if there are none."""
     known = {each.metadata.name: each for each in found.accounts}
     if not known:
         raise click.ClickException(
-            "the policies hold no Account document; add one (kind: Account) to the folder, or name its file with "
+            "the policies contain no Account document; add one (kind: Account) to the folder, or name its file with "
             "another --policies"
         )
     for name in names:
@@ -109,7 +100,7 @@ def chosen_accounts(found: Written, names: Sequence[str]) -> tuple[AccountDocume
 
             near = get_close_matches(name, known, 1)
             meant = f", did you mean {near[0]}?" if near else ""
-            raise click.ClickException(f"no Account document is called {name}{meant}; there are {', '.join(known)}")
+            raise click.ClickException(f"no Account document has the name {name}{meant}; there are {', '.join(known)}")
     return tuple(known[name] for name in dict.fromkeys(names)) or found.accounts
 
 
@@ -118,7 +109,8 @@ def _checked(
 ) -> Check:
     from datetime import UTC, datetime
 
-    from killswitch.preflight.account_check import Asked, check_all
+    from killswitch.preflight.account_check import check_all
+    from killswitch.preflight.findings import Asked
     from killswitch.preflight.inspection import look_at
     from killswitch.runner import process
     from killswitch.runner.clock import SystemClock

@@ -30,13 +30,16 @@ def known(value: float | Decimal | None) -> Interval:
     return UNKNOWN if math.isnan(number) else (number, number)
 
 
+TOO_YOUNG = "history does not reach back to the window's start"
+
+
 def why_partly(history: History, window: int) -> str | None:
     """Why the window is not wholly known, or None."""
     if history.begun_at is None or history.last_at is None:
         return "nothing was observed yet"
     edge = history.last_at - window
     if not history.rebased and history.begun_at > edge:
-        return "history does not reach back to the window's start"
+        return TOO_YOUNG
     if history.gaps and history.gaps[-1][1] > edge:
         return f"a gap of {(history.gaps[-1][1] - history.gaps[-1][0]) / 1e6:.0f} s lies in the window"
     return None

@@ -44,9 +44,9 @@ def test_bounds_others_dust_and_protection_are_explained() -> None:
     )  # fmt: skip
     assert "  1      2     market   -      0.50%  1.00%    exceeded, sent without a bound" in found
     assert "  slippage 4.00 against the marks when the orders were sent, delay cost 0.00 until then" in found
-    assert "  BTC long on main: 5.991 went without an order of ours, what is left is dust, 0.90" in found
+    assert "  BTC long on main: 5.991 closed without an order of Killswitch, the rest is dust, 0.90" in found
     assert "  BTC long on main without protective order s1 for 4.0 s: put back" in found
-    assert "  5.0 s from the first order to the last look at the venue" in found
+    assert "  5.0 s from the first order to the last verification" in found
 
 
 def test_a_sum_that_is_not_known_names_the_orders_that_lack() -> None:
@@ -62,10 +62,10 @@ def test_a_sum_that_is_not_known_names_the_orders_that_lack() -> None:
         structs.replace(lost, kind="abandoned", at=after(minutes=9), data={}),
         entry(FIRST, "finished", after(minutes=9), None, status="abandoned", reason="an order was lost"),
     )
-    assert "  abandoned: what became of an order of ours was never known, see above" in found
+    assert "  abandoned: the status of an order was never confirmed, see above" in found
     assert "  realised unknown before fees, fees unknown" in found
-    assert "  realised -44.00 as far as known, without order 2" in found
-    assert "  fees 1.00 as far as known, without order 2" in found
+    assert "  realised -44.00 known, without order 2" in found
+    assert "  fees 1.00 known, without order 2" in found
 
 
 def test_a_close_by_hand_says_its_declared_reason() -> None:

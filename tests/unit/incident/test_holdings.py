@@ -186,7 +186,7 @@ def test_what_is_left_to_close_counts_what_no_order_was_sent_for_yet() -> None:
     close = decision(banded("BTC", "sell", "10", None), banded("BTC-B", "sell", "4", None))
     under_way = OpenClosing(close.id, close.scope, "main", result(close, planned(), other, seen("5", 10)))
     assert (
-        "2 positions: 5 BTC long, 4 BTC-B long; 1 as it was when it was decided, because nothing later is known"
+        "2 positions: 5 BTC long, 4 BTC-B long; 1 as it was at the time of the decision; nothing later is known"
     ) in _closings([under_way], alive=True)
 
 

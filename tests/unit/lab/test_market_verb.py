@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from killswitch.accounts import plug_ins as families_module
+from killswitch.cli import terminal
 from killswitch.cli.lab import market as market_module
 from killswitch.cli.lab.backtest import backtest
 from killswitch.cli.lab.market import market
@@ -127,7 +128,7 @@ def test_the_summary_counts_what_is_there(history: Recorded, tmp_path: Path) -> 
     """A row a symbol; the second time nothing is new and nothing was asked."""
     first = fetch(tmp_path, "BTC/USDT:USDT")
     count = len((tmp_path / "BTC_USDT_USDT.csv").read_text().splitlines()) - 1
-    assert f"the venue has nothing of the last {24 * 60 - count} bars before --to" in first.stdout.splitlines()[-1]
+    assert f"the venue has no data for the last {24 * 60 - count} bars before --to" in first.stdout.splitlines()[-1]
     assert first.stdout.splitlines()[0] == f"swapex, 1m, in {tmp_path}"
     assert first.stdout.splitlines()[2].split()[:3] == ["BTC/USDT:USDT", f"{count:,}", f"{count:,}"]
     again = json.loads(fetch(tmp_path, "BTC/USDT:USDT", "--output", "json").stdout)
@@ -163,11 +164,11 @@ def test_a_defect_of_an_adapter_is_told_by_its_symbol(history: Recorded, tmp_pat
     ("arguments", "why"),
     [
         (("swapex", "X", "--from", "2021-01-01", "--to", "2020-01-01"), "--from must be before --to"),
-        (("swapex", "X", "--from", "yesterday"), "is no date: write 2021-05-19"),
+        (("swapex", "X", "--from", "yesterday"), "is not a date: write 2021-05-19"),
         (("swapex", "X", "--from", "2021-01-01", "--timeframe", "1M"), "is not a timeframe: write 1m, 5m"),
         (("swapex", "A/B", "A:B", "--from", "2021-01-01"), "would share one file"),
         (("otherex", "X", "--from", "2021-01-01"), "no venue is called otherex"),
-        (("broken", "X", "--from", "2021-01-01"), "broken cannot be reached so: this endpoint"),
+        (("broken", "X", "--from", "2021-01-01"), "broken cannot be reached: this endpoint"),
     ],
     ids=["backwards", "no-date", "month", "same-file", "unknown", "endpoint"],
 )  # fmt: skip
@@ -192,13 +193,16 @@ def test_the_endpoint_reaches_the_family_and_what_it_asks_with_no_file(history: 
     assert "from http://127.0.0.1:1/gate" in other.stderr
 
 
-def test_where_nobody_looks_a_line_is_said_now_and_then(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_where_nobody_looks_a_line_is_said_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """At 12, 24, 36 … 84 s: at 36 and at 72, which are thirty seconds or more apart. A tenth of 100 s is 10%."""
     seconds = iter(range(0, 85, 12))
+    monkeypatch.setattr(terminal, "monotonic", lambda: float(next(seconds)))
     job = market_module._Job("swapex", ("X",), 0, 100_000, "1m", tmp_path, None)
-    lines = market_module._Lines(job, lambda: float(next(seconds)))
-    for at in range(10_000, 80_000, 10_000):
-        lines.tell("X", at)
+    with market_module._progress(job) as (say, _):
+        for at in range(10_000, 80_000, 10_000):
+            say("X", at)
     assert capsys.readouterr().err.splitlines() == [
         "X: fetched to 1970-01-01T00:00:30Z, 30%",
         "X: fetched to 1970-01-01T00:01:00Z, 60%",

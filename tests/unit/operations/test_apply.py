@@ -188,7 +188,7 @@ def test_a_plan_that_is_too_old_is_refused_with_its_age(site: Site) -> None:
     """The book may look the same and mean something else; --max-age says how old it may be."""
     refused = site.told(apply, str(site.plan), "--live", "--max-age", "1ms")
     assert refused.exit_code == 1
-    assert "s old, and may be 0.001 s: make a new one, or give --max-age" in refused.stderr
+    assert "s old, above --max-age 0.001s: make a new plan, or raise --max-age" in refused.stderr
 
 
 def test_a_plan_that_nobody_would_carry_out_is_refused(site: Site) -> None:
@@ -204,7 +204,7 @@ def test_a_plan_is_refused_where_an_account_of_it_is_not_armed(site: Site) -> No
     account.write_text(account.read_text().replace("live", "observe"), encoding="utf-8")
     refused = site.told(apply, str(site.plan), "--live", "--policies", str(site.folder / "p"))
     assert refused.exit_code == 1
-    assert "the plan acts on main, for which nothing is armed here" in refused.stderr
+    assert "the plan acts on main, which is not armed here" in refused.stderr
 
 
 def test_policies_that_are_not_the_plans_are_refused_before_they_become_the_stores(site: Site) -> None:
@@ -212,7 +212,7 @@ def test_policies_that_are_not_the_plans_are_refused_before_they_become_the_stor
     before = (site.folder / "s").read_bytes()
     refused = site.told(apply, str(site.plan), "--live", "--policies", str(site.folder / "p"))
     assert refused.exit_code == 1
-    assert "the plan was made with the policy set sha256:test, and these policies are sha256:" in refused.stderr
+    assert "the plan belongs to the policy set sha256:test, and these policies are sha256:" in refused.stderr
     assert (site.folder / "s").read_bytes() == before
 
 
@@ -242,9 +242,9 @@ def test_a_file_that_is_no_plan_is_refused_by_name(site: Site, text: str, says: 
     ("command", "arguments", "code", "says"),
     [
         (close, ("--reason", "drill", "--out", "new.json"), 2, "--out saves what --dry-run shows: add --dry-run"),
-        (close, ("--reason", "drill", "--dry-run", "--force", "--out", "new.json"), 2, "leave one out"),
-        (close, ("--reason", "drill", "--dry-run", "--out", "plan.json", "--policies", "p"), 1, "is there already"),
-        (plan_verb, ("--policies", "p", "--out", "plan.json"), 1, "is there already"),
+        (close, ("--reason", "drill", "--dry-run", "--force", "--out", "new.json"), 2, "use one of them"),
+        (close, ("--reason", "drill", "--dry-run", "--out", "plan.json", "--policies", "p"), 1, "already exists"),
+        (plan_verb, ("--policies", "p", "--out", "plan.json"), 1, "already exists"),
     ],
     ids=["without a dry run", "by force", "close over a file", "plan over a file"],
 )

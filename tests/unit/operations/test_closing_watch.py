@@ -83,8 +83,8 @@ def to_the_end(closing: Closing, status: str) -> None:
 
 def test_nothing_closing_is_said_and_fine(closing: Closing, capsys: pytest.CaptureFixture[str]) -> None:
     """There is nothing to wait for."""
-    assert follow(closing.store, as_json=False, terminal=False) == 0
-    assert capsys.readouterr().err == "nothing is closing\n"
+    assert follow(closing.store, json=False, terminal=False) == 0
+    assert capsys.readouterr().err == "no close is in progress\n"
 
 
 @pytest.mark.parametrize(("status", "code"), [("flat", 0), ("blocked", 1)])
@@ -94,7 +94,7 @@ def test_elsewhere_than_on_a_terminal_each_change_is_a_line(
     """Five things happen, one look shows nothing new: no line for it. The exit says whether it is flat."""
     closing.decide()
     to_the_end(closing, status)
-    assert follow(closing.store, as_json=False, terminal=False) == code
+    assert follow(closing.store, json=False, terminal=False) == code
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5
     assert "closing: 0 of 2 positions done; orders: 0 sent, 0 filled, 0 unknown;" in lines[0]
@@ -107,7 +107,7 @@ def test_as_json_each_change_is_an_object(closing: Closing, capsys: pytest.Captu
     """One line a change, with the format's name, and null with the reason where no end can be expected."""
     closing.decide()
     to_the_end(closing, "flat")
-    assert follow(closing.store, as_json=True, terminal=True) == 0
+    assert follow(closing.store, json=True, terminal=True) == 0
     first, *_, last = map(json.loads, capsys.readouterr().out.splitlines())
     assert first["format"] == "killswitch.progress/v1"
     assert (first["expected_end"], first["unknown_because"]) == (None, "nothing has filled yet")
@@ -124,7 +124,7 @@ def test_a_hand_that_waits_for_its_tick_is_waited_for(closing: Closing) -> None:
         closing.store.commit_tick(TickRecord(NOW, "s", (), (), (), (), (), None, (event.id,), prune_before=0))
 
     closing.steps = [lambda: None, take, closing.write("finished", status="flat")]
-    assert follow(closing.store, as_json=False, terminal=False) == 0
+    assert follow(closing.store, json=False, terminal=False) == 0
     assert closing.steps == []
 
 
@@ -149,10 +149,10 @@ def test_without_a_runner_watching_ends_and_says_so(closing: Closing, capsys: py
     """What nobody works on is not waited for longer than a restart takes."""
     closing.decide()
     closing.store.release(this_process())
-    assert follow(closing.store, as_json=False, terminal=False) == 1
+    assert follow(closing.store, json=False, terminal=False) == 1
     captured = capsys.readouterr()
     assert "end unknown: no runner lives that works on it" in captured.out
-    assert "`ksctl run --live` goes on with what is left" in captured.err
+    assert "`ksctl run --live` resumes the remaining work" in captured.err
     assert closing.slept == pytest.approx(close_progress.LEFT_ALONE)
 
 
@@ -166,8 +166,8 @@ def test_an_interrupted_watch_says_that_the_closing_goes_on(
         raise KeyboardInterrupt
 
     closing.steps = [interrupt]
-    assert follow(closing.store, as_json=False, terminal=False) == 130
-    assert capsys.readouterr().err == "not watched any more; what is being closed goes on\n"
+    assert follow(closing.store, json=False, terminal=False) == 130
+    assert capsys.readouterr().err == "stopped watching; the close continues\n"
 
 
 def test_a_terminal_is_redrawn_in_place_and_never_overrun(

@@ -303,7 +303,7 @@ def test_the_verb_refuses_what_is_not_under_way_and_leaves_the_rest_to_the_next_
         decision = asyncio.run(course())
         told = CliRunner().invoke(close, ["--give-up", "nobody", "--reason", "operator", "--store", store_at])
         assert told.exit_code == 1
-        assert f"Not over: {decision} on main" in told.output
+        assert f"In progress: {decision} on main" in told.output
         told = CliRunner().invoke(close, ["--give-up", decision, "--reason", "operator", "--store", store_at])
         assert told.exit_code == 0, told.output
         assert "the first tick of the next run ends the close" in told.output
@@ -328,7 +328,7 @@ def test_a_command_that_no_tick_has_taken_is_given_up_whole_only(tmp_path: Path)
         asked = ["--give-up", command.id, "--reason", "operator", "--store", str(tmp_path / "store.sqlite")]
         answer = CliRunner().invoke(close, [*asked, "--scope", "account/main"])
         assert answer.exit_code == 1
-        assert f"no tick has taken {command.id} yet" in answer.output
+        assert f"no tick has processed {command.id} yet" in answer.output
         assert "leave out --scope" in answer.output
         assert list(store.pending_events()) == [command]
         answer = CliRunner().invoke(close, asked)

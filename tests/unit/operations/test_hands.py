@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from killswitch.cli.live.run import LeftLatched, Terminal, run
+from killswitch.cli.live.run import Terminal, run
 from killswitch.cli.live.status import status
 from killswitch.cli.live.status_text import status_text
 from killswitch.cli.operate.verbs import close, reset
@@ -126,7 +126,7 @@ def test_a_close_by_hand_comes_before_its_lock(site: Site, obstacle: str) -> Non
         site.file.parent.write_text("in the way")
         words = "no lock can be written in"
     given = site.told(close, "--reason", "r", "--live", "--wait", "1ms")
-    assert "no runner lives here: ticking once; armed: main" in given.stderr, given.stderr
+    assert "no runner is alive here: running one tick; armed: main" in given.stderr, given.stderr
     assert words in given.stderr + site.told(status).stdout
     assert "the close by hand waits: main is down" in given.stdout, "no tick has taken it"
 
@@ -262,7 +262,7 @@ def test_a_latch_and_lock_whose_policy_was_renamed_are_shown_and_ended_by_a_hand
         await runner.finish()
 
     lock = tmp_path / "locks" / "account__main.json"
-    asyncio.run(again(LeftLatched(store)))
+    asyncio.run(again(Terminal(store, json=False)))
     words = "level 3 close-everything of crash on account/main is still latched"
     standing = standing_of(store, world.clock.now(), 0)
     assert words in status_text(standing, "s")

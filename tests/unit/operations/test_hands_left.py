@@ -46,8 +46,8 @@ def test_a_hand_says_which_other_hands_its_tick_takes_up(site: Site) -> None:
     site.run()
     event = waiting_close(site)
     done = site.told(reset, "account/main", "--reason", "r", "--live")
-    assert f"taken up as well, waits: close of account/main by ada, given 1d ago: the desk [{event.id}]" in (
-        done.stderr
+    assert (
+        f"also processed here: pending command: close account/main by ada, 1d ago: the desk [{event.id}]" in done.stderr
     )
     assert site.pending() == 0
 
@@ -55,7 +55,7 @@ def test_a_hand_says_which_other_hands_its_tick_takes_up(site: Site) -> None:
 def test_on_a_machine_where_no_runner_ever_ran_the_way_to_a_store_is_named(site: Site) -> None:
     """A close has to be possible there too; for a reset there is nothing to do."""
     refused = site.told(close, "--reason", "drill", "--live", "--policies", str(site.folder / "p"))
-    assert f"`ksctl run --ticks 1 --policies … --store {site.store}` makes it" in refused.stderr
+    assert f"`ksctl run --ticks 1 --policies … --store {site.store}` creates it" in refused.stderr
     assert "makes it" not in site.told(reset, "account/main", "--reason", "r").stderr
 
 
@@ -98,7 +98,7 @@ def test_a_hand_that_is_given_while_another_one_is_the_runner_is_taken(
     shot = OneShot(late=[other])
     asyncio.run(single_tick.once(shot, shot, mine, 5.0))  # type: ignore[arg-type] # a runner and a store in one
     assert shot.ticks == 2
-    assert "given meanwhile: ticking again" in capsys.readouterr().err
+    assert "new command: running another tick" in capsys.readouterr().err
 
 
 class Uncharged(OneShot):
@@ -144,7 +144,7 @@ def test_a_hand_that_waits_for_fees_takes_another_one_all_the_same(
     monkeypatch.setattr("killswitch.cli.operate.single_tick.time", shot)
     asyncio.run(single_tick.once(shot, shot, mine, 60.0))  # type: ignore[arg-type] # a runner and a store in one
     assert (shot.ticks, shot.seconds) == (2, 0.5 + single_tick.FEES_WITHIN)
-    assert "given meanwhile: ticking again" in capsys.readouterr().err
+    assert "new command: running another tick" in capsys.readouterr().err
 
 
 def test_whoever_breaks_a_close_off_is_told_what_is_left_and_that_nobody_goes_on(
@@ -157,11 +157,11 @@ def test_whoever_breaks_a_close_off_is_told_what_is_left_and_that_nobody_goes_on
     with pytest.raises(KeyboardInterrupt), saying_what_is_left(store):
         raise KeyboardInterrupt
     said = capsys.readouterr().err
-    assert f"broken off, waits: close of account/main by ada, given 1d ago: the desk [{event.id}]" in said
-    assert "nobody goes on with it now: `ksctl run --live` on this store does" in said
+    assert f"interrupted: pending command: close account/main by ada, 1d ago: the desk [{event.id}]" in said
+    assert "no runner works on it: start `ksctl run --live` on this store" in said
     now = to_micros(datetime.now(UTC))
     store.acquire("another.host:4711:x", now, 60_000_000)
-    assert "goes on with it, and `ksctl status --watch` follows it" in who_goes_on(store)
+    assert "continues it; `ksctl status --watch` follows it" in who_goes_on(store)
     store.close()
 
 
@@ -217,14 +217,14 @@ def test_a_runner_that_ends_before_it_takes_a_hand_does_not_keep_it_waiting(site
     store.acquire("another.host:4711:x", to_micros(datetime.now(UTC)), 1_000_000)
     store.close()
     told = site.told(close, "--reason", "drill", "--wait", "2s", *(("--live",) if live else ()))
-    ended = "ended before it took hand-"
+    ended = "ended before it processed hand-"
     if live:
         assert ended in told.stderr
-        assert "going on from here" in told.stderr
-        assert "not every account can be read: trying again" in told.stderr
-        assert "not all of it is closed, and the command waits for the rest (hand-" in told.stderr
+        assert "continuing from here" in told.stderr
+        assert "some accounts cannot be read: retrying" in told.stderr
+        assert "the close is incomplete, and the command waits for the rest (hand-" in told.stderr
     else:
         assert told.exit_code == 1
-        assert "it waits, and the next tick of any runner here carries it out" in told.stderr
+        assert "the command waits, and the next tick of any runner on this store processes it" in told.stderr
     assert told.exit_code == 1
     assert site.pending() == 1

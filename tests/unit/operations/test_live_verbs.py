@@ -131,12 +131,12 @@ def test_explain_shows_the_chain_from_the_policy_line_to_flat(crashed: World) ->
     order = [
         "Decision " + stored.decision.id,
         "policy.yaml:1",
-        "fall: equity.loss_from_start 15.00%, held against >= 10.0%, true since 2024-01-01T00:00:01Z",
+        "fall: equity.loss_from_start 15.00% against >= 10.0%, true since 2024-01-01T00:00:01Z",
         "main at paper, ok: equity 850.00 USDT",
         "sell 10",
         "ks" + stored.decision.id,
         "locked at 2024-01-01T00:00:01Z",
-        "BTC long on main: 0 left, as the venue says",
+        "BTC long on main: 0 left at the venue",
         "main: every target is reached, 2024-01-01T",
         "flat: the venue itself shows every target of 0 reached",
         "realised -250.00 before fees, fees 1.00",
@@ -154,7 +154,7 @@ def test_explain_of_an_unknown_decision_says_where_to_look(crashed: World) -> No
     refused = told(explain, "zzz", *at(crashed))
     assert (refused.exit_code, refused.stderr) == (
         1,
-        "Error: no decision starts with zzz; `ksctl history` lists them\n",
+        "Error: no decision id starts with zzz; `ksctl history` lists them\n",
     )
 
 
@@ -176,8 +176,8 @@ def test_explain_of_a_decision_needs_a_store() -> None:
     ("command", "arguments", "says"),
     [
         (close, ("--store", "s"), "Missing option '--reason'"),
-        (close, ("--store", "s", "--reason", " "), "this is empty: say it in words"),
-        (reset, ("account/main", "--store", "s", "--reason", "\udcff"), "this is no UTF-8 text"),
+        (close, ("--store", "s", "--reason", " "), "the text is empty"),
+        (reset, ("account/main", "--store", "s", "--reason", "\udcff"), "the text is not UTF-8"),
         (close, ("--store", "s", "--reason", "r", "--dry-run"), "name the policies and accounts with --policies"),
         (reset, ("account/main", "--reason", "r"), "Missing option '--store'"),
         (run, ("--store", "s", "--policies", ".", "--interval", "soon"), "`soon` is not a duration"),

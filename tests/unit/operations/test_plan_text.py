@@ -83,7 +83,7 @@ def test_a_fall_is_told_in_per_cent_wherever_a_person_reads_it(tmp_path: Path) -
     text = plan_text(shown(tmp_path, held("1000"), held("800")))
     (row,) = [line for line in text.splitlines() if line.startswith("  fall ")]
     assert "[20.00%, 100.00%]" in row
-    assert "  because fall is [20.00%, 100.00%] against >= 10%" in text
+    assert "  because fall: [20.00%, 100.00%] against >= 10%" in text
     assert "0.2" not in text
 
 
@@ -104,16 +104,26 @@ def test_why_an_account_cannot_be_read_is_said_once(tmp_path: Path) -> None:
     assert text.count(WHY) == 1
     assert f"  main is down: {WHY}" in text.splitlines()
     assert text.count("unknown: main is down, see above") == 2
-    assert text.endswith("Cannot tell: main is down, see above. Nothing was changed.")
+    assert text.endswith("Unknown: main is down, see above. Nothing was changed.")
     assert max(len(line) for line in text.splitlines() if WHY not in line) < 120
 
 
-def test_a_long_reason_of_many_triggers_stands_once_below_their_table(tmp_path: Path) -> None:
-    """A short history is why two triggers are unknown: two marks, one reason."""
+def test_a_trigger_whose_window_is_longer_than_history_says_when_it_is_ready(tmp_path: Path) -> None:
+    """On a first plan there is no headroom to show, and the value is at least what was seen."""
     text = plan_text(shown(tmp_path, held("1000"), held("950"))).splitlines()
-    marked = [line for line in text if line.endswith("unknown: [1]")]
-    assert [line.split()[0] for line in marked] == ["fall", "deep"]
-    assert text.count("  [1] history does not reach back to the window's start") == 1
+    rows = [line.split() for line in text if "ready within" in line]
+    assert [(row[0], row[1:4], row[-1]) for row in rows] == [
+        ("fall", ["5.00%", "or", "more"], "15m"), ("deep", ["5.00%", "or", "more"], "15m"),
+    ]  # fmt: skip
+    assert not [line for line in text if "100.00%]" in line]
+
+
+def test_a_long_reason_of_many_triggers_stands_once_below_their_table(tmp_path: Path) -> None:
+    """Two triggers of an account that cannot be read: two marks, one reason."""
+    down = structs.replace(account(None, None), account="a-name-that-is-long", quality="down", reason=WHY)
+    text = plan_text(shown(tmp_path, down)).splitlines()
+    assert [line.split()[0] for line in text if line.endswith("unknown: [1]")] == ["fall", "deep"]
+    assert len([line for line in text if line.startswith("  [1] ")]) == 1
 
 
 def slices(count: int) -> tuple[Intent, ...]:
@@ -145,9 +155,10 @@ def test_a_dry_run_tells_slices_and_cancels_in_the_same_way() -> None:
         cancels=(Cancel("main", "BTC", "e1", "entry"), Cancel("main", "BTC", "s1", "all")),
     )  # fmt: skip
     told = what_is_decided(decision, None).splitlines()
-    assert [line.split()[4:] for line in told[2:4]] == [
-        ["sell", "15", "×", "100", "50", "-"], ["sell", "50", "0", "-"],
-    ]  # fmt: skip
+    assert [line.split()[2:] for line in told[2:4]] == [
+        ["sell", "15", "×", "100", "BTC", "(long)", "50", "-", "reduce-only"],
+        ["sell", "50", "BTC", "(long)", "0", "-", "reduce-only"],
+    ]
     assert told[4:] == [
         "  cancel first: entry order e1 of BTC on main",
         "  cancel at the end: exit or protective order s1 of BTC on main",
@@ -164,4 +175,4 @@ def test_a_plan_of_which_nothing_is_known_does_not_say_that_there_is_nothing_to_
     seen = Snapshot(START, (account("1000", ()),), SNAPSHOT_FORMAT)
     shown = preview(found, seen, Interpreter(found), "nothing", frozenset())
     last = plan_text(shown).splitlines()[-1]
-    assert last == "Cannot tell: every trigger of stop on portfolio is unknown, see above. Nothing was changed."
+    assert last == "Unknown: every trigger of stop on portfolio is unknown, see above. Nothing was changed."

@@ -62,7 +62,7 @@ def crashed(world: World, venues: list[ScriptedVenue], later: dict[str, AccountS
     standing = standing_of(store, world.clock.now(), 0)
     assert json.loads(encode_standing(standing))["closings"]
     text = status_text(standing, "s")
-    return text.partition("\n\nClosings under way\n")[2].partition("\n\n")[0].splitlines()[1:]
+    return text.partition("\n\nCloses in progress\n")[2].partition("\n\n")[0].splitlines()[1:]
 
 
 def test_what_is_left_is_what_the_last_tick_has_read(world: World) -> None:

@@ -1,4 +1,4 @@
-"""`ksctl status` tells of a close by hand, whoever carried it out: when, by whom, of what, and what came of it."""
+"""`ksctl status` tells of a close by hand, whoever carried it out: when, by whom, of what, and with which result."""
 
 from __future__ import annotations
 
@@ -134,18 +134,18 @@ def held_up(outcome_of_order: str, text: str | None = None) -> Result:
     ("said", "text", "why", "hint"),
     [
         (
-            "resting at the venue", None, "left: 10 AAPL long: the venue has the order and has not filled it",
-            "what rests is filled when trading goes on; to take it back, cancel it there",
+            "resting at the venue", None, "left: 10 AAPL long: the venue holds the order and has not filled it",
+            "a resting order fills when trading resumes; cancel it at the venue to withdraw it",
         ),
         (
-            "accepted by the venue", None, "left: 10 AAPL long: the venue has the order and has not filled it",
-            "what rests is filled when trading goes on; to take it back, cancel it there",
+            "accepted by the venue", None, "left: 10 AAPL long: the venue holds the order and has not filled it",
+            "a resting order fills when trading resumes; cancel it at the venue to withdraw it",
         ),
         (
             "rejected: market_closed", "Alpaca: 403 40310000: trading halt on AAPL",
-            "left: 10 AAPL long: the venue takes no orders for it now: the market is closed, or trading in it is "
+            "left: 10 AAPL long: the venue accepts no orders for it now: the market is closed or trading is "
             "halted (Alpaca: 403 40310000: trading halt on AAPL)",
-            "what is refused so leaves when trading goes on, while a runner lives",
+            "rejected orders are sent again when trading resumes, while a runner is alive",
         ),
         ("rejected: other", "no", "left: 10 AAPL long: its last order: rejected: other (no)", ""),
     ],

@@ -64,5 +64,5 @@ def test_why_an_account_is_down_is_said_once_and_its_triggers_point_to_it(tmp_pa
     assert len(accounts[1]) < 120
     assert accounts[2].strip().startswith("[1] main: ")
     triggers = said.split("Triggers of ", 1)[1]
-    assert "main is down, see Accounts" in triggers
+    assert "main is down, see above" in triggers
     assert "maintenance" not in triggers.split("\n\n", 1)[0]

@@ -85,7 +85,7 @@ def test_a_clean_stop_in_the_middle_of_a_close_is_a_problem(world: World) -> Non
     )
     assert standing.problems == (words,)
     assert f"  {words}" in block(standing, "Problems")
-    assert block(standing, "Closings under way") == []
+    assert block(standing, "Closes in progress") == []
     assert json.loads(encode_standing(standing))["problems"] == [words]
 
 
@@ -95,15 +95,15 @@ def test_a_close_that_a_living_runner_works_on_is_no_problem(world: World) -> No
     stopped_in_the_middle(world, store, 3, clean=False)
     standing = told(world, store)
     assert standing.problems == ()
-    assert len(block(standing, "Closings under way")) == 2
-    assert block(standing, "Closings that nobody works on") == []
+    assert len(block(standing, "Closes in progress")) == 2
+    assert block(standing, "Closes without a runner") == []
 
 
 def test_twenty_five_positions_fit_into_one_line(world: World) -> None:
     """Four are named and the others counted; what "not seen" means is said once, in words."""
     store = world.open()
     decision = stopped_in_the_middle(world, store, 25)
-    _, row = block(told(world, store), "Closings that nobody works on")
+    _, row = block(told(world, store), "Closes without a runner")
     assert row.strip().startswith(decision)
     assert "25 positions: 1 COIN00 long, 1 COIN01 long, 1 COIN02 long, 1 COIN03 long, 21 more" in row
     assert row.count("when it was decided") <= 1

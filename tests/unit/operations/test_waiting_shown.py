@@ -22,8 +22,8 @@ from tests import graphs, worlds
 from tests.runner_world import ScriptedVenue, World, book
 
 WORDS = (
-    "close-all fired at 2024-01-01T00:00:02Z, and its close waits for main, which cannot be read: "
-    "until 2024-01-01T00:10:02Z, and longer while its triggers hold"
+    "close-all fired at 2024-01-01T00:00:02Z, and its close waits for main, which cannot be read, "
+    "until 2024-01-01T00:10:02Z or while its triggers stay true"
 )
 
 

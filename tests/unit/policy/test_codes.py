@@ -84,5 +84,5 @@ def test_an_installation_without_its_pages_says_so(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("killswitch.policy.diagnostics.pages.families", families.__wrapped__)
     done = CliRunner().invoke(ksctl, ["explain", "KS1203"])
     assert done.exit_code == 1
-    assert "the pages of this installation are damaged" in done.output
-    assert "gone holds no pages): install it again" in done.output
+    assert "the diagnostic pages of this installation are damaged" in done.output
+    assert "gone holds no pages): reinstall it" in done.output

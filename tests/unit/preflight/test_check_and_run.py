@@ -53,7 +53,7 @@ def test_two_armed_documents_of_one_key_fail_in_the_words_of_the_run(
         loaded = load([desk.folder])
         open_accounts([it.model for it in loaded.documents if isinstance(it.model, AccountDocument)], live=True)
     assert checked.stdout.count(f"failed   account: `run --live` would not start: {refused.value}") == 2
-    assert "one book is read, counted and closed more than once" not in checked.stdout
+    assert "one book is polled, counted and closed more than once" not in checked.stdout
     assert "KEY-PLANTED" not in checked.stdout
 
 

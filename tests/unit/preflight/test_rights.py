@@ -111,8 +111,9 @@ def test_a_key_that_may_withdraw_is_refused_before_anything_else(desk: Desk) -> 
     written = (desk.folder / "policies" / "main.yaml").read_text(encoding="utf-8").splitlines()[3]
     column = written.index('{"apiKey"') + 1
     assert refused.stderr.splitlines()[-1] == (
-        f"Error: {desk.folder}/policies/main.yaml:4:{column}: account main: its key may withdraw: whoever gets hold of "
-        "it takes the money; make one without that right, or say allow_withdrawal_keys: true in the Account document"
+        f"Error: {desk.folder}/policies/main.yaml:4:{column}: account main: its key may withdraw: anyone who "
+        "obtains it can take the funds; create one without that right, or set allow_withdrawal_keys: true in the "
+        "Account document"
     )
     assert "KEY-main" not in refused.output
     assert not (desk.folder / "store.sqlite").exists()
@@ -158,16 +159,16 @@ def test_a_key_that_nothing_acts_with_or_that_is_allowed_is_not_asked_for(
             VenueDownError("connection refused"),
             (
                 "warning",
-                "what the key of account main may do could not be read at the start (connection refused): look with "
-                "`ksctl venues check main` that it may not withdraw",
+                "the rights of the key of account main could not be read at the start (connection refused): check "
+                "with `ksctl venues check main` that it may not withdraw",
             ),
         ),
         (
             None,
             (
                 "warning",
-                "what the key of account main may do could not be read at the start (no answer within 0.2 s): look "
-                "with `ksctl venues check main` that it may not withdraw",
+                "the rights of the key of account main could not be read at the start (no answer within 0.2 s): "
+                "check with `ksctl venues check main` that it may not withdraw",
             ),
         ),
         (
@@ -175,12 +176,12 @@ def test_a_key_that_nothing_acts_with_or_that_is_allowed_is_not_asked_for(
             (
                 "info",
                 "whether the key of account main may withdraw is unknown (MEXC does not tell); allow_withdrawal_keys: "
-                "true in the Account document says that you have looked at the venue",
+                "true in the Account document confirms that you checked it at the venue",
             ),
         ),
         (
             KeyRights(read=True, trade=False, withdraw=False),
-            ("page", "the key of account main may not trade: nothing can be closed with it"),
+            ("page", "the key of account main may not trade: it cannot close positions"),
         ),
     ],
     ids=["down", "silent", "untold", "may not trade"],

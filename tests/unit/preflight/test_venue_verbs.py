@@ -164,7 +164,7 @@ def test_a_sound_account_is_ok(desk: Desk) -> None:
     done = desk.check("--strict")
     assert done.return_value == 0, done.stdout
     assert done.stdout.startswith("main at swapex (scripted, swapex, swap): OK\n")
-    assert "  The position could be closed as it is.\n" in done.stdout
+    assert "  The position can be closed as it is.\n" in done.stdout
     assert done.stdout.endswith("1 account: 1 ok. Nothing was changed.\n")
     assert desk.adapters["main"].closed, "the connections are given back"
 
@@ -175,7 +175,9 @@ def test_a_key_that_may_withdraw_is_refused(desk: Desk) -> None:
     desk.add(Inspected(SOUND, able))
     refused = desk.check()
     assert refused.return_value == 1
-    assert "failed   key: it may withdraw: whoever gets hold of it takes the money; make one without" in refused.stdout
+    assert (
+        "failed   key: it may withdraw: anyone who obtains it can take the funds; create one without" in refused.stdout
+    )
     desk._documents.pop()
     desk.add(Inspected(SOUND, able), allow_withdrawal_keys=True)
     assert desk.check("--strict").return_value == 0
@@ -229,8 +231,8 @@ def test_the_skew_of_the_reading_stands_in_for_that_of_an_inspection(desk: Desk)
     account = desk.checked()
     assert findings(account, "failed") == []
     assert [it for it in findings(account, "warning") if it.startswith("clock")] == [
-        "clock: the venue's clock is 7,000 ms behind this one: it took these requests all the same; others refuse what "
-        "is signed so far from their time, and ages and hours are off by as much"
+        "clock: the venue's clock is 7,000 ms behind this one: the venue accepted these "
+        "requests; others reject them, and ages and trading hours are off by the same time"
     ]
 
 
@@ -240,8 +242,8 @@ def test_clocks_far_apart_are_a_failure_where_nothing_could_be_read(desk: Desk) 
     desk.add(ScriptedVenue(worlds.account(None, None, quality="down", reason="no", health=health)))
     assert findings(desk.checked(), "failed") == [
         "venue: it is down: no",
-        "clock: the venue's clock is 7,000 ms behind this one: venues refuse signed requests that are so far from "
-        "their time, usually 5 s",
+        "clock: the venue's clock is 7,000 ms behind this one: venues reject signed requests this far from "
+        "their time, usually from 5 s",
     ]
 
 
@@ -252,9 +254,9 @@ def test_requests_that_are_refused_for_their_time_have_one_cause(desk: Desk, ske
     down = worlds.account(None, None, quality="down", reason=why)
     desk.add(Inspected(down, inspection(clock_skew_ms=skew, notes=(f"key rights: {why}",))))
     account = desk.checked()
-    apart = "the venue refuses requests for their time"
+    apart = "the venue rejects requests because of their time"
     if skew is not None:
-        apart = "the venue's clock is 7,000 ms behind this one, and it refuses requests for that"
+        apart = "the venue's clock is 7,000 ms behind this one, and it rejects requests because of it"
     assert [it for it in findings(account, "failed") if not it.startswith("policies")] == [f"clock: {apart}: {why}"]
     (found,) = [it for it in account["findings"] if it["about"] == "clock"]
     assert found["way_out"] == "set this machine's clock by NTP (chrony, systemd-timesyncd)"
@@ -263,11 +265,11 @@ def test_requests_that_are_refused_for_their_time_have_one_cause(desk: Desk, ske
 @pytest.mark.parametrize(
     ("adapter", "text"),
     [
-        (Inspected(SOUND, VenueDownError("connection refused")), "it cannot be inspected: connection refused"),
+        (Inspected(SOUND, VenueDownError("connection refused")), "inspection failed: connection refused"),
         (Inspected(VenueDownError("maintenance")), "it is down: maintenance"),
         (Inspected(worlds.account(None, None, quality="malformed", reason="no equity")), "it is malformed: no equity"),
         (Inspected(RuntimeError("a bug")), "it is down: the adapter failed: a bug"),
-        (Inspected(SOUND, ValueError("a bug")), "it cannot be inspected: the adapter failed: ValueError: a bug"),
+        (Inspected(SOUND, ValueError("a bug")), "inspection failed: the adapter failed: ValueError: a bug"),
     ],
     ids=["uninspected", "down", "malformed", "defect", "defect-in-inspection"],
 )
@@ -311,7 +313,7 @@ def test_only_the_named_accounts_are_asked(desk: Desk) -> None:
     assert (done.return_value, list(desk.specs)) == (0, ["second"])
     unknown = desk.check("secnd")
     assert unknown.exit_code == 1
-    assert "no Account document is called secnd, did you mean second?" in str(unknown.exception)
+    assert "no Account document has the name secnd, did you mean second?" in str(unknown.exception)
 
 
 def test_positions_that_could_not_be_closed_are_named(desk: Desk) -> None:
@@ -325,7 +327,7 @@ def test_positions_that_could_not_be_closed_are_named(desk: Desk) -> None:
     desk.add(Inspected(worlds.account("1000", held, instruments=rules, position_mode="one_way")))
     done = desk.check("--strict")
     assert done.return_value == 3
-    assert "warning  positions: 2 of 3 could not be closed as they are, or not surely: DUST, HALT" in done.stdout
+    assert "warning  positions: 2 of 3 cannot be closed as they are, or may not be: DUST, HALT" in done.stdout
     assert "DUST long   0.0001     0       dust" in done.stdout
     assert "BIG long    25         3       (above maximum)" in done.stdout
     shown = {each["symbol"]: each for each in desk.checked()["outlooks"]}
@@ -352,7 +354,7 @@ def test_what_is_equal_of_several_positions_is_said_once(desk: Desk) -> None:
 def test_unknown_positions_fail_and_unknown_orders_warn(desk: Desk) -> None:
     """A reading without positions closes nothing; one without orders does not know what is in the way."""
     desk.add(Inspected(worlds.account("1000", None, position_mode="one_way")))
-    assert "positions: they are unknown: nothing could be closed" in findings(desk.checked(), "failed")
+    assert "positions: they are unknown: no position can be closed" in findings(desk.checked(), "failed")
 
 
 WEIGHING = VenueTraits(
@@ -366,8 +368,8 @@ def test_a_tick_that_is_too_fast_is_told_with_the_least(desk: Desk) -> None:
     desk.add(Inspected(SOUND, traits=WEIGHING))
     (told,) = findings(desk.checked(), "warning")
     assert told == (
-        "reading: a tick of 1 s is too fast here: 2.5 s is the least. Reading would take 3,000 of weight-1m in 60 s, "
-        "and 1,200 of 2,400 are for reading"
+        "reading: a tick of 1 s is too fast here: 2.5 s is the minimum. Polling would take 3,000 of weight-1m in 60 s, "
+        "and 1,200 of 2,400 are for polling"
     )
     assert desk.checked("--interval", "3s")["verdict"] == "ok"
 
@@ -383,7 +385,7 @@ def test_accounts_that_are_not_asked_share_the_limit_all_the_same(desk: Desk) ->
     desk.add(Inspected(SOUND, traits=WEIGHING))
     desk.add(Inspected(book("1100", "second", position_mode="one_way"), traits=WEIGHING, account="second"))
     account = desk.checked("main", "--interval", "3s")
-    assert any("5 s is the least" in each for each in findings(account, "warning"))
+    assert any("5 s is the minimum" in each for each in findings(account, "warning"))
     assert account["reading"][0]["accounts"] == 2
     assert any("which 2 accounts share" in each for each in findings(account, "warning"))
 
@@ -458,7 +460,7 @@ def test_without_any_account_there_is_nothing_to_check(desk: Desk) -> None:
     """A sentence with the way out."""
     done = desk.check()
     assert done.exit_code == 1
-    assert "the policies hold no Account document; add one" in str(done.exception)
+    assert "the policies contain no Account document; add one" in str(done.exception)
 
 
 # -- snapshot ---------------------------------------------------------------------------------------------------
@@ -580,7 +582,7 @@ def test_the_list_has_a_row_for_each_venue() -> None:
     assert [line.split()[:2] for line in lines[1:3]] == [["made-up", "spotex"], ["made-up", "swapex"]]
     assert "swap, future  5      no          symbol    orders 60/2 s a symbol " in lines[2]
     assert lines[2].split()[-3:] == ["flows", "close", "book"]
-    assert "Everywhere: equity." in lines
+    assert "Supported everywhere: equity." in lines
     assert "the venues of zzz are not there: ModuleNotFoundError: No module named 'ccxt'" in done.stderr
 
 
@@ -601,7 +603,7 @@ Tried against its documents
 
 Batches of 5
 No request that closes a whole book
-Dead-man timer: one for each symbol, 5s to 5m; goes off at most 10 times a day; \
+Dead-man timer: one for each symbol, 5s to 5m; triggers at most 10 times a day; \
 whether it cancels stops is unknown; to be disarmed before maintenance
 Client order ids: plain, up to 36
 

@@ -9,8 +9,7 @@ import pytest
 from msgspec import structs
 
 from killswitch.accounts import plug_ins as families_module
-from killswitch.cli import options
-from killswitch.cli.wording import fitted, hanging
+from killswitch.cli import options, terminal
 from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Order
 from killswitch.model.venue import (
@@ -23,6 +22,7 @@ from killswitch.model.venue import (
     VenueTraits,
 )
 from killswitch.preflight import account_check
+from killswitch.render.layout import hanging, table
 from tests import worlds
 from tests.runner_world import book
 from tests.unit.preflight.test_venue_verbs import (
@@ -67,9 +67,9 @@ def test_a_refused_key_is_one_finding_with_one_way_out(desk: Desk, adapter: Insp
     assert done.return_value == 1
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("  failed")]
     assert line == (
-        "  failed   key: the venue refuses it (wrong secret, revoked, wrong address or system): -2015 Invalid API-key; "
-        "compare it with what the document's credentials point to, character by character; else make a new key for "
-        "this very system of the venue and put it there"
+        "  failed   key: the venue rejects it (wrong secret, revoked, wrong address or system): -2015 Invalid API-key; "
+        "compare it with the value that the document's credentials point to, character by character; or create a new "
+        "key for this system of the venue and store it there"
     )
     for absent in ("withdraw", "What the switch can do", "Closing", "Reading at", "venue:", "down; "):
         assert absent not in done.stdout, absent
@@ -89,7 +89,7 @@ def test_what_a_venue_that_is_away_could_not_be_asked_is_unknown(desk: Desk) -> 
     why = VenueDownError("nobody answers")
     desk.add(Inspected(why, why))
     (rights,) = [it for it in desk.checked()["capabilities"] if it["name"] == "key rights"]
-    assert (rights["can"], rights["note"]) == ("unknown", "the venue could not be asked")
+    assert (rights["can"], rights["note"]) == ("unknown", "the venue was not reachable")
 
 
 def test_an_outage_is_not_told_again_for_each_question(desk: Desk) -> None:
@@ -105,7 +105,7 @@ def test_too_many_requests_is_told_once_with_its_own_way_out(desk: Desk) -> None
     desk.add(Inspected(why, why))
     out = desk.check().stdout
     assert out.count("it wants no requests for 7 s") == 1
-    assert "for 7 s; wait so long, see what else asks from this address" in out
+    assert "for 7 s; wait that long, check what else sends requests from this address" in out
     assert "look at the address, the credentials" not in out
 
 
@@ -123,7 +123,7 @@ def test_two_documents_of_one_book_are_told(desk: Desk) -> None:
     assert "warning  account: second has the same exchange, market, address and credentials" in out
     assert "warning  account: main has the same" in out
     assert "third has" not in out
-    assert out.count("one book is read, counted and closed more than once") == 2
+    assert out.count("one book is polled, counted and closed more than once") == 2
 
 
 SWITCH = """---
@@ -159,7 +159,7 @@ def test_a_switch_that_the_venue_can_keep_is_no_finding(desk: Desk) -> None:
 
 
 def timed(reach: Reach, by: By = "account") -> VenueTraits:
-    """100 of weight a minute, of which half are for reading; a reading takes 2, starting a timer anew 3."""
+    """100 of weight a minute, of which half are for polling; a reading takes 2, starting a timer anew 3."""
     costs = (Cost("snapshot", "weight", units=2), Cost("dead_man", "weight", units=3))
     limits = (RateLimit("weight", 100, 60.0, by=by),)
     return VenueTraits(limits=limits, costs=costs, dead_man=DeadManRule(reach, 1.0, 3600.0, takes_stops=False))
@@ -173,7 +173,7 @@ def test_what_a_timer_takes_counts_with_the_readings(desk: Desk) -> None:
     assert (row["takes"], row["refreshes"], row["least"]) == (49.0, 9.0, 3.0)
     assert "9 of it for dead-man timers" in desk.check("--interval", "3s").stdout
     (text,) = findings(desk.checked("--interval", "2500ms"), "warning")
-    assert "3 s is the least. Reading and refreshing dead-man timers would take 57 of weight in 60 s" in text
+    assert "3 s is the minimum. Polling and refreshing dead-man timers would take 57 of weight in 60 s" in text
 
 
 def test_a_timer_of_what_is_only_observed_takes_nothing(desk: Desk) -> None:
@@ -252,7 +252,7 @@ def test_each_reason_brings_its_own_advice(desk: Desk) -> None:
     desk.add(Inspected(worlds.account("1000", held, instruments=rules, position_mode="one_way")))
     (found,) = [each for each in desk.checked()["findings"] if each["about"] == "positions"]
     assert found["way_out"].split("; ") == [
-        "the positions below say why",
+        "see the table of positions",
         "close dust by hand where the venue has a way, or add to it",
         "the rest is closed, and a remainder finer than the step stays",
         "see how the venue settles or withdraws what it has delisted",
@@ -262,10 +262,10 @@ def test_each_reason_brings_its_own_advice(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("reason", "spec", "way_out"),
     [
-        ("the venue says nothing of USDT, the account's currency", {}, "write a currency that the account holds"),
+        ("the venue says nothing of USDT, the account's currency", {}, "name a currency that the account holds"),
         ("no field 'totalWalletBalance'", {"endpoint": "http://127.0.0.1:1"},
-         "it does not look like swapex: is the endpoint right?"),
-        ("position BTC/USDT:USDT: no contracts", {}, "leave the account at execution: observe until it is"),
+         "it does not look like swapex: check the endpoint"),
+        ("position BTC/USDT:USDT: no contracts", {}, "keep the account at execution: observe until it can"),
     ],
 )  # fmt: skip
 def test_an_answer_without_sense_is_told_with_what_mends_it(
@@ -294,7 +294,7 @@ def test_one_is_one(desk: Desk) -> None:
 
 def test_nothing_is_wider_than_the_terminal(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eighty columns: findings hang below themselves, and cells too."""
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(terminal, "room", lambda *_: 80)
     desk.add(Inspected(VenueDownError("the venue says at some length why it is not there " * 3), inspection()))
     out = desk.check().stdout
     assert max(map(len, out.splitlines())) <= 80
@@ -303,7 +303,7 @@ def test_nothing_is_wider_than_the_terminal(desk: Desk, monkeypatch: pytest.Monk
 
 def test_a_table_is_narrowed_at_its_widest_column() -> None:
     """By hand: 4 + 2 + 12 columns; no word is broken."""
-    assert fitted(("a", "note"), [("1234", "one two three four")], 18, indent="") == (
+    assert table(("a", "note"), [("1234", "one two three four")], "", 18) == (
         "a     note\n1234  one two\n      three four"
     )
     assert hanging("  warning  a: https://a-long-address-that-stays/whole b c", " " * 4, 30).splitlines()[1:] == [

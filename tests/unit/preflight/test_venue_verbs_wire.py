@@ -117,7 +117,7 @@ def test_a_wrong_secret_fails_with_the_venues_words(
     monkeypatch.setitem(SECRETS, "WIRE_SECRET", "WRONG-SECRET-PLANTED")
     (done,), _ = tell("binance", tmp_path, repository, ("venues", "check"))
     assert done.status == 1
-    assert "failed key: the venue refuses it (wrong secret, revoked, wrong address or system)" in " ".join(
+    assert "failed key: the venue rejects it (wrong secret, revoked, wrong address or system)" in " ".join(
         done.stdout.split()
     )
     assert "withdraw" not in done.stdout

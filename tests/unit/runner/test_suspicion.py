@@ -162,7 +162,7 @@ def test_status_history_and_explain_say_that_it_is_a_suspicion(run: Run) -> None
     shown = asyncio.run(play())
     (decision,) = run.decisions()
     assert "on suspicion until 2024-01-01T00:00:24Z" in shown
-    words = "lock on suspicion, reduce_only until 2024-01-01T00:00:24Z: close-everything fires if a fall of equity"
+    words = "lock on suspicion, reduce_only until 2024-01-01T00:00:24Z: close-everything fires if the fall of equity"
     assert f"crash on account/main: {words}" in shown
     assert "suspicion: equity fell by 330 USDT" in shown
     later = run.status()
@@ -173,7 +173,7 @@ def test_status_history_and_explain_say_that_it_is_a_suspicion(run: Run) -> None
     assert "locked on suspicion" in history
     explained = chain_text(chain_of(run.store, decision.id[:6]))
     assert "note: suspicion: equity fell by 330 USDT" in explained
-    assert "on suspicion: no stage has fired, and nothing is closed" in explained
+    assert "on suspicion: no stage has fired, and no position is closed" in explained
 
 
 def test_a_plan_shows_the_lock_that_would_be_written_and_saves_none(run: Run) -> None:
@@ -214,7 +214,7 @@ def test_a_plan_during_a_suspicion_shows_the_lock_that_stands(run: Run) -> None:
     interpreter, memory = from_store(run.policies, run.store)
     text = plan_text(preview(run.policies, snapshot, interpreter, memory, frozenset({"main"})))
     assert "Nothing to do." in text
-    assert "lock on suspicion, reduce_only until 2024-01-01T00:00:24Z: close-everything fires if a fall of" in text
+    assert "lock on suspicion, reduce_only until 2024-01-01T00:00:24Z: close-everything fires if the fall of" in text
 
 
 def test_the_event_stream_tells_a_suspicion_apart_from_a_trip(run: Run) -> None:

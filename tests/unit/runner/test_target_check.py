@@ -124,8 +124,8 @@ def test_a_test_message_reaches_every_target_and_says_which_did_not_take_it(fold
     routed(folder, {"apprise": {"url": f"json://127.0.0.1:{webhook.port}/"}}, {"file": {"path": str(file)}})
     down = called("notify", "test", "--policies", folder)
     assert down.exit_code == 1
-    assert f"apprise json://127.0.0.1:{webhook.port}/ (desk): NOT TAKEN: " in down.output
-    assert f"file {file} (desk): taken" in down.output
+    assert f"apprise json://127.0.0.1:{webhook.port}/ (desk): FAILED: " in down.output
+    assert f"file {file} (desk): delivered" in down.output
     with webhook.listening():
         taken = called("notify", "test", "--policies", folder, "--output", "json")
     assert taken.exit_code == 0

@@ -198,7 +198,7 @@ def test_the_emergency_copy_knows_what_the_store_knew(
     if journal != "memory":
         assert kinds(Path(place)) == ["planned", "sending"]
         with (
-            pytest.raises(click.ClickException, match=f"{place} is there already"),
+            pytest.raises(click.ClickException, match=f"{place} already exists"),
             acting_store(str(path), place, locks),
         ):
             pass
@@ -210,7 +210,7 @@ def test_no_emergency_goes_beside_a_runner_that_lives(path: Path, tmp_path: Path
     store.acquire(this_process(), 0, 1)
     store.close()
     with (
-        pytest.raises(click.ClickException, match=r"a runner lives on this store.*kill -TERM"),
+        pytest.raises(click.ClickException, match=r"a runner is alive on this store.*kill -TERM"),
         acting_store(str(path), "memory", LockPaths(tmp_path / "locks", None)),
     ):
         pass

@@ -1,0 +1,113 @@
+"""Output of verbs: text within the width of the terminal and with coloured alarms, and JSON unchanged."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from shutil import get_terminal_size
+from time import monotonic
+from typing import TYPE_CHECKING, Final, TextIO
+
+import click
+
+from killswitch.render import layout
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
+
+_ALARMS: Final = re.compile(
+    r"(?P<red>^Error:|\berror(?= KS\d)|\bfailed {2}|\bFAILED\b|\bNOT RUNNING\b|\bLOCKED \w+|\bLOST\b"
+    r"|\bSTALE\b|\bGIVEN UP\b|\bBEHIND\b|\bWOULD FIRE\b|\bWOULD LOCK\b|\btrue since\b|\bclosing(?=[:,] )|\bEMERGENCY\b"
+    r"|^Closes without a runner$)"
+    r"|(?P<yellow>\bwarning(?= KS\d|: | {2})|\bWARNINGS\b|\bUNKNOWN\b|\bNot(?:e|hing would be sent)\b(?=[: ]))"
+    r"|(?P<green>(?<=: )OK$|\barmed(?=: | until )|\balive(?= \()|(?<=: )flat\b)",
+    re.MULTILINE,
+)
+"""Words in colour. The pattern applies after the layout, because escape sequences have no width."""
+
+
+_chosen: dict[str, bool | None] = {"color": None}
+"""Value of `--color`: True forces colours, False disables them, None depends on the stream."""
+
+
+def choose_color(choice: str) -> bool | None:
+    """Set `--color`: `auto`, `always` or `never`. With `auto`, NO_COLOR and TERM=dumb disable colours."""
+    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    _chosen["color"] = {"always": True, "never": False}.get(choice, False if plain else None)
+    return _chosen["color"]
+
+
+def room(stream: TextIO | None = None) -> int | None:
+    """Columns of the terminal of `stream` (default stdout); None for a pipe or a file, where a row is one line."""
+    return get_terminal_size().columns if (stream or sys.stdout).isatty() else None
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
+    """A table within the width of stdout."""
+    return layout.table(head, rows, indent, room())
+
+
+def show(text: str, *, err: bool = False) -> None:
+    """Print text for people: within the width of a terminal, with coloured alarms."""
+    within = room(sys.stderr if err else sys.stdout)
+    shown = text if within is None else layout.fit(text, within)
+    click.echo(_ALARMS.sub(_painted, shown), err=err, color=_chosen["color"])
+
+
+def mention(text: str) -> None:
+    """Print text for people on stderr."""
+    show(text, err=True)
+
+
+def _painted(found: re.Match[str]) -> str:
+    return click.style(found[0], fg=found.lastgroup)
+
+
+def show_markdown(text: str) -> None:
+    """Print Markdown: rendered on a terminal, as source elsewhere."""
+    if room() is None:
+        click.echo(text.rstrip("\n"))
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    Console(no_color=_chosen["color"] is False).print(Markdown(text))
+
+
+def show_json(answer: object) -> None:
+    """Print indented JSON."""
+    import json
+
+    click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+
+
+def as_json(record: object) -> str:
+    """Encode a record as one line of JSON, with decimals as strings."""
+    import msgspec
+
+    return msgspec.json.Encoder(decimal_format="string").encode(record).decode()
+
+
+class ProgressLines:
+    """Print a line at most once per interval, the first one after the first interval."""
+
+    def __init__(self, every: float) -> None:
+        self._every = every
+        self._next = monotonic() + every
+
+    def say(self, line: str) -> None:
+        if (now := monotonic()) >= self._next:
+            self._next = now + self._every
+            mention(line)
+
+
+def progress_bars(done: ProgressColumn) -> Progress:
+    """Progress bars that disappear at the end. `done`: the column that shows the completed part."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    what = TextColumn("{task.description}", markup=False)
+    columns = (BarColumn(bar_width=24), done, TimeRemainingColumn(), what)
+    return Progress(*columns, console=Console(file=sys.stderr), transient=True)

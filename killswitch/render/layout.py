@@ -1,0 +1,87 @@
+"""Text layout: tables, and long lines with hanging indents."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import zip_longest
+from textwrap import wrap
+
+from killswitch.model.legible import one_line
+
+NARROWEST = 10
+"""Columns that a cell keeps however narrow the terminal is."""
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  ", within: int | None = None) -> str:
+    """A table with aligned columns and no trailing blanks.
+
+    With `within`, the widest columns are narrowed until the rows fit, and words are never broken; if they do not fit,
+    each row becomes a paragraph with a line per column. Without it, each row is one line.
+
+    rich.table is not used: it narrows columns below their longest word, so fewer tables fit.
+    """
+    cells = [[one_line(cell) for cell in row] for row in (head, *rows)]
+    columns = list(zip(*cells, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    if within is not None:
+        least = [max((len(word) for cell in column for word in cell.split()), default=0) for column in columns]
+        over = _narrow(widths, least, within - len(indent) - 2 * (len(widths) - 1))
+        if over > 0:
+            return _paragraphs(cells[0], cells[1:], indent, within)
+    lines = []
+    for row in cells:
+        parts = [_wrap(cell, width) for cell, width in zip(row, widths, strict=True)]
+        for line in zip_longest(*parts, fillvalue=""):
+            filled = "  ".join(part.ljust(width) for part, width in zip(line, widths, strict=True))
+            lines.append((indent + filled).rstrip())
+    return "\n".join(lines)
+
+
+def _narrow(widths: list[int], least: Sequence[int], room: int) -> int:
+    """Narrow the widest columns until the sum fits `room`; returns the excess."""
+    over = sum(widths) - room
+    while over > 0:
+        floors = (max(word, min(NARROWEST, width)) for word, width in zip(least, widths, strict=True))
+        spare, widest = max((width - floor, i) for i, (width, floor) in enumerate(zip(widths, floors, strict=True)))
+        if spare <= 0:
+            break
+        widths[widest] -= 1
+        over -= 1
+    return over
+
+
+def _paragraphs(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str, within: int) -> str:
+    label = max(map(len, head))
+    below = " " * (len(indent) + label + 2)
+    return "\n\n".join(
+        "\n".join(
+            hanging(f"{indent}{name.ljust(label)}  {cell}".rstrip(), below, within)
+            for name, cell in zip(head, row, strict=True)
+        )
+        for row in rows
+    )
+
+
+def _wrap(text: str, width: int, below: str = "") -> list[str]:
+    """Wrap text to `width` columns. Words are never broken, so that addresses can be copied."""
+    return wrap(
+        text, max(1, width), subsequent_indent=below, break_long_words=False, break_on_hyphens=False
+    ) or [""]  # fmt: skip
+
+
+def hanging(text: str, below: str, within: int) -> str:
+    """Wrap `text` to `within` columns; continuation lines begin with `below`."""
+    return "\n".join(_wrap(text, max(within, len(below) + 2 * NARROWEST), below))
+
+
+def fit(text: str, within: int) -> str:
+    """Wrap long lines with a hanging indent; a source line with its caret (`  4 | …`) is cut instead."""
+    return "\n".join(line if len(line) <= within else _fit(line, within) for line in text.split("\n"))
+
+
+def _fit(line: str, within: int) -> str:
+    if re.match(r" +[0-9]* \| ", line):
+        return f"{line[: within - 1].rstrip()}…"
+    label = re.match(r" *\S+ {2,}(?=\S)", line)
+    return hanging(line, " " * (label.end() if label else len(line) - len(line.lstrip()) + 2), within)
