@@ -41,7 +41,7 @@ from killswitch.graph.resolution.thresholds import Columns
 from killswitch.graph.resolution.triggers import expression, trigger
 from killswitch.graph.resolution.unwindings import check_unwindings, unwindings
 from killswitch.graph.variants import selecting, variants
-from killswitch.model.record import Record, record
+from killswitch.model.record import Node
 from killswitch.model.words import ReferenceCurrency
 from killswitch.policy.diagnostics.problem import Diagnostic, has_errors, in_order
 from killswitch.policy.loader import Document, Faulty, Loaded
@@ -121,8 +121,7 @@ def _compiled(
     return tuple(graphs), in_order(diagnostics)
 
 
-@record
-class Around(Record):
+class Around(Node):
     """What one policy takes from the others' documents. An empty `content` is that of no policy set."""
 
     content: str

@@ -8,20 +8,18 @@ from typing import Literal
 from killswitch.graph.actions.registry import kind_of
 from killswitch.graph.nodes import Action, ConditionNode, Graph, PolicySet, Stage, Trigger
 from killswitch.graph.wording import condition_text, signal_text, signals_of, span
-from killswitch.model.record import Record, record
+from killswitch.model.record import Node
 
 Shape = Literal["signal", "trigger", "stage", "action"]
 
 
-@record
-class _Box(Record):
+class _Box(Node):
     key: str
     shape: Shape
     lines: tuple[str, ...]
 
 
-@record
-class _Arrow(Record):
+class _Arrow(Node):
     start: str
     end: str
     label: str = ""

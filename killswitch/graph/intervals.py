@@ -10,14 +10,13 @@ from __future__ import annotations
 from math import isfinite, isnan
 
 from killswitch.graph.nodes import Arithmetic, Compare, ComparisonOp, Number, NumberNode, SignalRead
-from killswitch.model.record import Record, record
+from killswitch.model.record import Node
 
 INFINITY = "1e999"  # a Python float literal that overflows to inf: a constant, where a name would be a look-up
 NOWHERE = f"-{INFINITY}, {INFINITY}"
 
 
-@record
-class Bounds(Record):
+class Bounds(Node):
     """Two Python expressions (names or literals) for the ends of an interval."""
 
     low: str

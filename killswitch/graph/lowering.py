@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from killswitch.graph.intervals import NumberWriter
 from killswitch.graph.nodes import AllOf, Compare, ConditionNode, Constant, Not, SignalRef, Step, TextIs, step_of
-from killswitch.model.record import Record, record
+from killswitch.model.record import Node
 from killswitch.signals.catalogue import BY_NAME
 
 TRUE, FALSE, UNKNOWN = 1, 0, -1
@@ -53,8 +53,7 @@ def source(conditions: Sequence[ConditionNode]) -> str:
     return writer.text()
 
 
-@record
-class _Rung(Record):
+class _Rung(Node):
     """One threshold of a ladder; `mask` are the conditions that it settles."""
 
     step: Step

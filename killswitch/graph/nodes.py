@@ -11,7 +11,7 @@ from typing import Literal
 
 from killswitch.graph.routing import Route
 from killswitch.graph.unwinding import UnwindingRule
-from killswitch.model.record import Record, record
+from killswitch.model.record import Node
 from killswitch.model.words import Place as Place
 from killswitch.model.words import PolicyMode, ReferenceCurrency
 
@@ -22,28 +22,24 @@ Fallback = Literal["worst_ranked", "both", "none"]
 """What MIXED and UNKNOWN select: the worst ranked of all positions, both sides, or nothing."""
 
 
-@record
-class SignalRef(Record):
+class SignalRef(Node):
     """A signal as used: its catalogue name, and its window where it takes one (microseconds)."""
 
     name: str
     window: int | None = None
 
 
-@record
-class SignalRead(Record):
+class SignalRead(Node):
     """The interval of column `index`."""
 
     index: int
 
 
-@record
-class Number(Record):
+class Number(Node):
     value: float
 
 
-@record
-class Arithmetic(Record):
+class Arithmetic(Node):
     op: ArithmeticOp
     left: NumberNode
     right: NumberNode
@@ -52,46 +48,39 @@ class Arithmetic(Record):
 NumberNode = SignalRead | Number | Arithmetic
 
 
-@record
-class Compare(Record):
+class Compare(Node):
     op: ComparisonOp
     left: NumberNode
     right: NumberNode
 
 
-@record
-class TextIs(Record):
+class TextIs(Node):
     """Whether the text of column `index` is one of `values`; unknown text is unknown."""
 
     index: int
     values: tuple[str, ...]
 
 
-@record
-class AllOf(Record):
+class AllOf(Node):
     parts: tuple[ConditionNode, ...]
 
 
-@record
-class AnyOf(Record):
+class AnyOf(Node):
     parts: tuple[ConditionNode, ...]
 
 
-@record
-class Not(Record):
+class Not(Node):
     part: ConditionNode
 
 
-@record
-class Constant(Record):
+class Constant(Node):
     value: bool
 
 
 ConditionNode = Compare | TextIs | AllOf | AnyOf | Not | Constant
 
 
-@record
-class Threshold(Record):
+class Threshold(Node):
     """The threshold form of a trigger, kept for headroom and attribution: signal `index` `op` `value`."""
 
     index: int
@@ -101,8 +90,7 @@ class Threshold(Record):
     """As the policy has it: `4.5%`."""
 
 
-@record
-class Trigger(Record):
+class Trigger(Node):
     """Condition number `i` of the graph belongs to trigger number `i`."""
 
     name: str
@@ -120,28 +108,24 @@ class Trigger(Record):
     """Reads a signal that is no loss: the same level may fire again when this has been false and is true again."""
 
 
-@record
-class AutoReset(Record):
+class AutoReset(Node):
     """`condition` is the index in `Graph.conditions` of what must hold for `hold` microseconds."""
 
     condition: int
     hold: int
 
 
-@record
-class AttributionRule(Record):
+class AttributionRule(Node):
     source_at_least: float
     if_mixed: Fallback
     if_unknown: Fallback
 
 
-@record
-class Action(Record):
+class Action(Node):
     """What a stage does. Each kind has a node of its own, in `killswitch.graph.actions`."""
 
 
-@record
-class Stage(Record):
+class Stage(Node):
     name: str
     level: int
     any_of: tuple[int, ...]
@@ -164,8 +148,7 @@ RankingFormula = Literal["normalised", "killswitch-v6", "component-risk", "genes
 RankingTerm = Literal["pnl_delta", "loss", "liquidation_proximity", "notional_share", "margin_loss"]
 
 
-@record
-class RankingRule(Record):
+class RankingRule(Node):
     """How positions are ordered: the formula, and the weight of each term; none by `genesis`, which has no terms."""
 
     name: str
@@ -182,8 +165,7 @@ class RankingRule(Record):
     """The formula that ranks then; None but by component risk."""
 
 
-@record
-class CorrelationGroupRule(Record):
+class CorrelationGroupRule(Node):
     """Declared members; positions of a group are closed in the group's place in the order."""
 
     name: str
@@ -191,8 +173,7 @@ class CorrelationGroupRule(Record):
     order: int
 
 
-@record
-class ScopeRule(Record):
+class ScopeRule(Node):
     """Which scopes get a stage machine: each account, each venue, or the whole portfolio, of matching accounts."""
 
     each: Literal["account", "venue", "portfolio"]
@@ -202,8 +183,7 @@ class ScopeRule(Record):
     currencies: tuple[str, ...] | None
 
 
-@record
-class EquityRule(Record):
+class EquityRule(Node):
     """How equity history is judged."""
 
     max_gap: int
@@ -222,8 +202,7 @@ class EquityRule(Record):
     """The currency that a scope is measured in; None: the accounts' own, which must be one."""
 
 
-@record
-class Graph(Record):
+class Graph(Node):
     """One policy, compiled."""
 
     policy: str
@@ -248,8 +227,7 @@ class Graph(Record):
     """The policy's labels, sorted by key."""
 
 
-@record
-class PolicySet(Record):
+class PolicySet(Node):
     """All policies compiled together."""
 
     digest: str
@@ -266,8 +244,7 @@ class PolicySet(Record):
 _MIRRORED: dict[ComparisonOp, ComparisonOp] = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 
 
-@record
-class Step(Record):
+class Step(Node):
     """Column `index` at or beyond `value`: upwards when `rising`, and past it when `strict`."""
 
     index: int
@@ -297,8 +274,7 @@ def step_of(node: ConditionNode) -> Step | None:
     return Step(left.index, op in (">", ">="), right.value, op in ("<", ">"))
 
 
-@record
-class TimerRule(Record):
+class TimerRule(Node):
     """A timer at the venue, for each of `accounts`. Times are whole microseconds."""
 
     name: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from killswitch.model.record import Record, record
+from killswitch.model.record import Node
 from killswitch.model.words import Place
 from killswitch.policy.diagnostics.problem import Diagnostic, Severity, diagnostic
 from killswitch.policy.schema.validation import NO_GAPS, Gaps
@@ -13,8 +13,7 @@ from killswitch.signals.catalogue import BY_NAME, CATALOGUE
 from killswitch.signals.declaration import Level
 
 
-@record
-class Problem(Record):
+class Problem(Node):
     """`start` and `length` count characters of the text in which it was found."""
 
     code: str
@@ -63,8 +62,7 @@ class Findings:
         self.diagnostics.append(self.source.diagnostic(code, path, message, fix, key=key, severity=severity))
 
 
-@record
-class Others(Record):
+class Others(Node):
     """Names of documents with mistakes in them, by kind; None where one of them may have any name."""
 
     names: Mapping[str, frozenset[str] | None]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from killswitch.model.record import Record, record
+from killswitch.model.record import Node
 from killswitch.model.words import NotificationEvent, Place, Severity
 
 
-@record
-class Subject(Record):
+class Subject(Node):
     """What a message can be asked for. `level` is None, and `labels` and `notify` may be empty, for notices."""
 
     event: NotificationEvent
@@ -21,8 +20,7 @@ class Subject(Record):
     labels: tuple[tuple[str, str], ...] = ()
 
 
-@record
-class RouteRule(Record):
+class RouteRule(Node):
     """What a route asks for; None and empty ask for nothing."""
 
     notify: tuple[str, ...] | None
@@ -46,8 +44,7 @@ class RouteRule(Record):
         )
 
 
-@record
-class RouteTarget(Record):
+class RouteTarget(Node):
     """One place to send to. `to` is a log level, a path, or a reference to an Apprise URL; never a secret."""
 
     kind: Literal["log", "file", "apprise"]
@@ -59,8 +56,7 @@ class RouteTarget(Record):
         return f"{self.kind} {self.to}"
 
 
-@record
-class Route(Record):
+class Route(Node):
     """One route."""
 
     name: str

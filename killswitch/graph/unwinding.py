@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Final, Literal
 
 from killswitch.model.instant import HOUR, MINUTE
-from killswitch.model.record import Record, record
+from killswitch.model.record import Node
 from killswitch.model.words import Cause
 
 RungOrder = Literal["limit_ioc", "market", "limit"]
@@ -19,8 +19,7 @@ IfUnknown = Literal["whole", "ladder_only"]
 """Of a position whose liquidity is unknown: one order in both; `ladder_only` only where a ladder bounds its price."""
 
 
-@record
-class RungRule(Record):
+class RungRule(Node):
     """One step of the ladder: `tries` orders of this kind, then the next; limited at `widen` × the bound of its class.
 
     `limit_ioc` expires as far as it does not fill at once, `market` has no limit, `limit` rests and is for markets
@@ -33,8 +32,7 @@ class RungRule(Record):
     tries: int = 1
 
 
-@record
-class ImpactRule(Record):
+class ImpactRule(Node):
     """The greatest slice: one whose expected impact is at most `at_most`, and within the participation."""
 
     model: ImpactModel
@@ -44,8 +42,7 @@ class ImpactRule(Record):
     if_unknown: IfUnknown
 
 
-@record
-class SlippageRule(Record):
+class SlippageRule(Node):
     """The bound of one class of symbols: the fraction of the mark, when it is sent, that an order may slip."""
 
     symbols: tuple[str, ...] | None
@@ -59,16 +56,14 @@ class SlippageRule(Record):
         return self.symbols is None or symbol in self.symbols or base in self.symbols
 
 
-@record
-class StandIn(Record):
+class StandIn(Node):
     """An instrument that may stand in for a position that cannot be closed."""
 
     account: str
     symbol: str
 
 
-@record
-class HedgeRule(Record):
+class HedgeRule(Node):
     """When a position cannot be closed."""
 
     mode: Literal["suggest", "act"]
@@ -83,8 +78,7 @@ class HedgeRule(Record):
     currency: str | None = None
 
 
-@record
-class SpotRule(Record):
+class SpotRule(Node):
     """Routes of a holding that has no open market against the account's currency."""
 
     via: tuple[str, ...]
@@ -102,8 +96,7 @@ SUGGESTED_ONLY: Final = HedgeRule("suggest", DEFAULT_HEDGE_AFTER, (), DEFAULT_HE
 """Where nothing is said: that a position cannot be closed is told, with no instrument to put in its place."""
 
 
-@record
-class UnwindingRule(Record):
+class UnwindingRule(Node):
     """One way to carry a close out. What is None or empty is not asked for."""
 
     name: str

@@ -18,6 +18,7 @@ from typing import ClassVar, Final, Protocol, TypeVar
 from msgspec import Struct
 
 from killswitch.model.decision import Decision
+from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import ClosingStatus, Side
 from killswitch.model.store import JournalEntry, JournalKind
 from killswitch.risk.trading_cost import Marked
@@ -55,8 +56,12 @@ def known(value: Value | Unreadable | None) -> Value | None:
     return None if isinstance(value, Unreadable) else value
 
 
-def text_of(value: Number) -> str | None:
-    """A number of a row, readable or not; None where the row has none."""
+def text_of(value: Number | Whole | When | str) -> str | None:
+    """A value as a row has it, readable or not; None where there is none, and for a flag that is not set."""
+    if isinstance(value, bool):
+        return "yes" if value else None
+    if isinstance(value, datetime):
+        return rfc3339(value)
     return value.text if isinstance(value, Unreadable) else None if value is None else str(value)
 
 

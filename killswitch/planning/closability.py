@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
@@ -80,8 +79,7 @@ def outlooks(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Shut:
+class _Shut(Struct, frozen=True):
     """What a market that takes no orders may mean: whether it has `hours`, and what becomes of a close outside them."""
 
     hours: bool

@@ -7,8 +7,9 @@ that could never be traded again is closed with the rest.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+
+from msgspec import Struct
 
 from killswitch.model.snapshot import Instrument, Position
 from killswitch.signals.position import ZERO
@@ -17,8 +18,7 @@ SHUT = ("halted", "delisted", "cancel_only")
 """States in which a venue takes no order for a symbol."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reduction:
+class Reduction(Struct, frozen=True):
     """`parts` are the orders' contracts, each within the venue's maximum; their sum is what `target` leaves of it.
 
     `blocked` says why the venue takes none now, or not all. Dust has no parts; a halted symbol has, for when it is

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
+
+from msgspec import Struct
 
 from killswitch.graph.unwinding import SpotRule
 from killswitch.model.snapshot import AccountSnapshot
@@ -24,8 +25,7 @@ Markets = Mapping[tuple[str, str], str]
 """(base, quote) → the symbol of a market that takes orders."""
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """Sell on `first`; where `second` is given, sell there the `via` that this has brought."""
 
     first: str

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Context as DecimalContext
 from decimal import Decimal
+
+from msgspec import Struct
 
 from killswitch.graph.actions.registry import kind_of, needs_the_book
 from killswitch.graph.nodes import Graph, PolicySet, Stage
@@ -35,8 +36,7 @@ from killswitch.signals.position import ZERO
 from killswitch.signals.view import PnlKey, ScopeView
 
 
-@dataclass(frozen=True, slots=True)
-class Proposal:
+class Proposal(Struct, frozen=True):
     """A stage carried through planning. `empty_handed`: it should have selected something, and did not.
 
     `partial`: part of the book is not known, so that the decision is only about the rest of it. A stage that closes and
@@ -143,8 +143,7 @@ def duration(micros: int) -> str:
     return f"{micros // 1000}ms"
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+class _Asked(Struct, frozen=True):
     """What a stage's actions ask for together. `should_select`: the book holds what one might have selected."""
 
     targets: list[Target]

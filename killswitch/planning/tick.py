@@ -8,9 +8,9 @@ given, and it reaches nothing else. It is two steps because a stage may ask to s
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.engine.state import level_in_force
@@ -57,8 +57,7 @@ RowsSince = Callable[[str, str, int], Sequence[HistoryRow]]
 """(policy, scope, microseconds) → stored history rows from then on, oldest first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What a tick says must happen, and what people must know."""
 
     decisions: tuple[Decision, ...] = ()
@@ -68,8 +67,7 @@ class Outcome:
 NOTHING = Outcome()
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(Struct, frozen=True):
     """A tick between its halves. `reread` names the accounts that a corroborating stage wants to see again."""
 
     snapshot: Snapshot
@@ -80,8 +78,7 @@ class Pending:
     reread: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _SecondLook:
+class _SecondLook(Struct, frozen=True):
     """What was read again for stages that ask for it."""
 
     reading: Snapshot | None

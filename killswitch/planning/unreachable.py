@@ -12,8 +12,8 @@ account counts as one that cannot be read.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.engine.state import Waiting
@@ -113,8 +113,7 @@ def _accounts(watch: Watch, view: ScopeView) -> set[str]:
     return {account.account for account in view.accounts} | set(watch.history.members)
 
 
-@dataclass(frozen=True, slots=True)
-class LastKnown:
+class LastKnown(Struct, frozen=True):
     """A scope with the last known positions where the snapshot gives none, and a remark on each such account."""
 
     view: ScopeView

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from killswitch.graph.nodes import Graph, PolicySet, Stage
 from killswitch.graph.unwinding import PLAIN, UnwindingRule
@@ -15,8 +16,7 @@ from killswitch.planning.actions.registry import most
 from killswitch.signals.position import ZERO
 
 
-@dataclass(frozen=True, slots=True)
-class StageWork:
+class StageWork(Struct, frozen=True):
     """For one account. `orders`: symbol and how many orders it takes, for each position that may be selected.
 
     `first` and `last`: the symbol of each order cancelled before closing and at its end. `whole`: whether every

@@ -13,13 +13,11 @@ from killswitch.graph.problems import Findings
 from killswitch.graph.resolution.triggers import expression
 from killswitch.graph.resolution.unwindings import carried_out_by
 from killswitch.graph.wording import condition_text, percent
-from killswitch.model.record import record
 from killswitch.model.words import Place
 from killswitch.policy.schema import actions, policy
 from killswitch.policy.yaml.source import Path
 
 
-@record
 class Close(Action):
     """What to select and how much of it to close.
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from killswitch.graph.actions.kind import ActionKind
 from killswitch.graph.nodes import Action
 from killswitch.graph.wording import span
-from killswitch.model.record import record
 from killswitch.model.words import LockMode
 from killswitch.policy.schema import actions
 
 
-@record
 class LockTrading(Action):
     mode: LockMode
     duration: int | None

@@ -13,7 +13,7 @@ from math import inf
 from killswitch.graph.actions.registry import kind_of
 from killswitch.graph.nodes import Stage, Step, Trigger, step_of
 from killswitch.graph.problems import Findings
-from killswitch.model.record import Record, record
+from killswitch.model.record import Node
 from killswitch.policy.schema.policy import COMPARISONS, ExpressionTrigger, PolicySpec
 from killswitch.policy.yaml.source import Path
 
@@ -75,8 +75,7 @@ def may_decline(stage: Stage) -> bool:
     return stage.corroborate or ("part" in selections and "whole" not in selections)
 
 
-@record
-class _Judge(Record):
+class _Judge(Node):
     policy: PolicySpec
     triggers: Sequence[Trigger | None]
     stages: Sequence[Stage]

@@ -18,15 +18,14 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 
-from killswitch.model.record import Record, record
+from killswitch.model.record import Node
 from killswitch.signals.catalogue import CATALOGUE
 
 _MISTAKE = r"ERROR: <input>:(-?\d+):(-?\d+): (.*)"
 _TRAILER = r" \[[A-Z_]+\]$"
 
 
-@record
-class Mistake(Record):
+class Mistake(Node):
     """What CEL says is wrong, and where: an offset in code points, or None where it names no place."""
 
     offset: int | None
@@ -41,8 +40,7 @@ class CelError(Exception):
         self.mistakes = mistakes
 
 
-@record
-class Parsed(Record):
+class Parsed(Node):
     """The syntax tree (`cel.expr.Expr`), and where in the text each node stands."""
 
     tree: Any

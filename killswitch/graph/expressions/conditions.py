@@ -24,7 +24,7 @@ from killswitch.graph.nodes import (
     TextIs,
 )
 from killswitch.graph.problems import Problem, signal_names, signal_problem, suggestion
-from killswitch.model.record import Record, record
+from killswitch.model.record import Node
 from killswitch.policy.schema.part import MistakeError
 from killswitch.policy.schema.scalars import duration
 from killswitch.signals.catalogue import BY_NAME, CATALOGUE
@@ -51,8 +51,7 @@ class _RefusedError(Exception):
     """This part of the tree has no meaning; why is already in the reader's list."""
 
 
-@record
-class _Value(Record):
+class _Value(Node):
     """A number as written, and what it measures."""
 
     node: NumberNode

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
 
 from killswitch.graph.nodes import Action, Graph, PolicySet, Stage
 from killswitch.graph.unwinding import UnwindingRule
@@ -23,8 +24,7 @@ class NoBookError(Exception):
     """A kind that says that it does not need the book asks for it."""
 
 
-@dataclass(frozen=True, slots=True)
-class KnownBook:
+class KnownBook(Struct, frozen=True):
     """What is known of a scope when a stage is planned: its trusted accounts, what they hold, and whose loss it is.
 
     `is_partial`: the scope has other accounts, of which nothing is known.
@@ -42,8 +42,7 @@ class KnownBook:
         return self.watch.prepared.graph
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(Struct, frozen=True):
     """The stage that an action is planned for, on which scope, and when (microseconds).
 
     `position_condition` is that of the action, compiled.
@@ -65,8 +64,7 @@ class Context:
         return self.known
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+class Planned(Struct, frozen=True):
     """What one action comes to.
 
     The targets of all actions of a stage are unwound together, by the most urgent `rule` of theirs; of several for one
@@ -85,8 +83,7 @@ PositionName = tuple[str, Side]
 """Symbol and side."""
 
 
-@dataclass(frozen=True, slots=True)
-class Most:
+class Most(Struct, frozen=True):
     """The most that one action may have to do on an account.
 
     `orders`: position → its symbol and how many orders it takes. `first` and `last`: place among the account's orders →
@@ -94,15 +91,14 @@ class Most:
     wholly. `rule`: how orders are sent.
     """
 
-    orders: Mapping[PositionName, tuple[str, int]] = field(default_factory=dict)
-    first: Mapping[int, str] = field(default_factory=dict)
-    last: Mapping[int, str] = field(default_factory=dict)
+    orders: Mapping[PositionName, tuple[str, int]] = {}
+    first: Mapping[int, str] = {}
+    last: Mapping[int, str] = {}
     whole: bool = False
     rule: UnwindingRule | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class MostContext:
+class MostContext(Struct, frozen=True):
     """The account that the most is asked of, and by which rules its orders are cut."""
 
     account: AccountSnapshot
@@ -120,8 +116,7 @@ class MostContext:
 A = TypeVar("A", bound=Action)
 
 
-@dataclass(frozen=True, slots=True)
-class ActionPlan(Generic[A]):
+class ActionPlan(Struct, Generic[A], frozen=True):
     """One kind of action: `plan` says what one comes to now, `most` the worst case; one without orders has none."""
 
     key: str

@@ -9,8 +9,10 @@ restart opens it again: only what has come to the position since is answered for
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from decimal import Decimal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.unwinding import OF_CAUSE, UnwindingRule, unwinding_for
@@ -29,8 +31,7 @@ LONGEST_GAP = 10 * MINUTE
 """Microseconds that a return may span."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Standing:
+class _Standing(Struct, frozen=True):
     """What stands in for a position: for how many of its contracts, and the orders that opened it."""
 
     contracts: Decimal = ZERO

@@ -8,8 +8,9 @@ an account that is out of reach may be an old one.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
+
+from msgspec import Struct
 
 from killswitch.graph.unwinding import HedgeRule, StandIn, UnwindingRule
 from killswitch.model.decision import Intent
@@ -38,8 +39,7 @@ NOT_OPENING = (*SHUT, "reduce_only")
 """States in which a market takes no order that opens a position."""
 
 
-@dataclass(frozen=True, slots=True)
-class World(Seen):
+class World(Seen, frozen=True):
     """What sizing looks at besides: sampled marks, accounts on which something is being closed, and armed ones.
 
     What is opened on a busy account would be closed with the rest, or locked out. `armed` is None where all are.
@@ -50,8 +50,7 @@ class World(Seen):
     armed: Collection[str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Sized:
+class Sized(Struct, frozen=True):
     """A hedge: its orders, and in words what it is. `doubt` is why nothing should open it unasked, or None."""
 
     intents: tuple[Intent, ...]
@@ -59,8 +58,7 @@ class Sized:
     doubt: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Beta:
+class _Beta(Struct, frozen=True):
     """Beta, how it was come by, and why it should not be acted on, or None."""
 
     value: Decimal

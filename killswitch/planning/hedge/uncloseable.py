@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.graph.unwinding import HedgeRule
@@ -25,8 +25,7 @@ OUT_OF_BUDGET = "the request budget is spent"
 """Why an account was not read that nobody asked: what was left of the venue's limit is kept for closing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stuck:
+class Stuck(Struct, frozen=True):
     """`contracts` of a position that `decision` could not close, and why. `position` is as it was read last.
 
     `ended` where its closing has given it up, and does not go on with it.
@@ -44,8 +43,7 @@ class Stuck:
         return (self.account, self.position.symbol, self.position.side)
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """This tick's accounts, each as it was read last, and the rules of their symbols. `now` in microseconds."""
 
     now: int

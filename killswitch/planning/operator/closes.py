@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from decimal import Decimal
 
 import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.engine.state import StoredState, initial, level_in_force, stage_in_force, to_stored
@@ -70,8 +70,7 @@ def accounts_in(scope: str | None, snapshot: Snapshot) -> tuple[AccountSnapshot,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class HandClose:
+class HandClose(Struct, frozen=True):
     """A close by hand: its decision, what of the scope it leaves alone, and what it closes without knowing it now.
 
     `unread`: account → why it can be closed only when it is read again. No decision where that is all of the scope.
@@ -80,7 +79,7 @@ class HandClose:
     decision: Decision | None
     problems: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
-    unread: Mapping[str, str] = field(default_factory=dict)
+    unread: Mapping[str, str] = {}
 
 
 def close_by_hand(
@@ -134,14 +133,13 @@ def close_by_hand(
     )
 
 
-@dataclass(slots=True)
-class _Seen:
+class _Seen(Struct):
     """The accounts to close, why the others are not, and what is to be said of those that are."""
 
-    accounts: list[AccountSnapshot] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-    unread: dict[str, str] = field(default_factory=dict)
+    accounts: list[AccountSnapshot] = []
+    problems: list[str] = []
+    remarks: list[str] = []
+    unread: dict[str, str] = {}
     """Account → why it cannot be closed yet."""
 
 
@@ -176,8 +174,7 @@ def _to_close(accounts: Iterable[AccountSnapshot], last: Mapping[str, AccountSna
     return seen
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
+class _Known(Struct, frozen=True):
     """What is known of an account that cannot be read (None: nothing), from when, and which rows are no positions."""
 
     account: AccountSnapshot | None
@@ -246,8 +243,7 @@ class _Kept(msgspec.Struct):
 _DECODER = msgspec.json.Decoder(_Kept)
 
 
-@dataclass(frozen=True, slots=True)
-class Orphan:
+class Orphan(Struct, frozen=True):
     """A latched stage that no machine answers for: its policy was renamed or removed, or its account is gone."""
 
     policy: str

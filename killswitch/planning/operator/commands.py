@@ -9,9 +9,9 @@ decisions that it has brought about end.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 
-from msgspec import structs
+from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, Notice, decision_id
@@ -24,8 +24,7 @@ from killswitch.render.formats import instant
 from killswitch.signals.view import Instruments, doubt_of_positions
 
 
-@dataclass(slots=True)
-class UnfinishedClose:
+class UnfinishedClose(Struct):
     """A close by hand that still waits for `accounts`. Times in microseconds: since when, and until when.
 
     `decisions`: those that it has brought about already.
@@ -35,7 +34,7 @@ class UnfinishedClose:
     since: int
     until: int
     accounts: frozenset[str]
-    decisions: set[str] = field(default_factory=set)
+    decisions: set[str] = set()
 
 
 class HandEvents:
@@ -149,7 +148,7 @@ class HandEvents:
                 del self._unfinished[id_]
             remark = f"given at {instant(from_micros(waiting.since))}, when {names} could not be read"
             reason = remark if found.decision.reason is None else f"{found.decision.reason}; {remark}"
-            decision = structs.replace(found.decision, reason=reason, waits_for=tuple(sorted(waiting.accounts)))
+            decision = replace(found.decision, reason=reason, waits_for=tuple(sorted(waiting.accounts)))
             waiting.decisions.add(decision.id)
             decisions += _carried_out(event, now, replace(found, decision=decision), told)
         return decisions

@@ -7,7 +7,6 @@ sell a holding twice, cancel what is not there) is refused here, whoever made it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
@@ -80,12 +79,11 @@ def _decimals(value: object) -> Iterator[Decimal]:
         yield from _decimals(tuple(value.values()))
 
 
-@dataclass(frozen=True, slots=True)
-class _Basis:
+class _Basis(Struct, frozen=True):
     """What the plan saw: contracts by position, and by base asset; orders by account; and what each account trades."""
 
     markets: Markets
-    held: dict[tuple[str, str, str], Decimal] = field(default_factory=dict)
+    held: dict[tuple[str, str, str], Decimal] = {}
     orders: frozenset[tuple[str, str, str]] = frozenset()
 
     @classmethod

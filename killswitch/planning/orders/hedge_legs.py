@@ -9,10 +9,11 @@ where there is none, in one whose greatest net exposure on the way is the least 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from itertools import accumulate, product
 from math import prod
+
+from msgspec import Struct
 
 from killswitch.model.snapshot import AccountSnapshot, Position
 from killswitch.planning.orders.slices import Cut
@@ -44,8 +45,7 @@ def leg_order(net: Decimal, legs: Sequence[Leg]) -> list[int]:
     return _heavier_side_first(net, legs)
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(Struct, frozen=True):
     """An order within a bound. Without one: the least exposure that the bound has refused, and how much was tried."""
 
     order: list[int] | None

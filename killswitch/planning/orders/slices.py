@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from decimal import Decimal
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.graph.unwinding import ImpactRule, UnwindingRule
@@ -21,12 +21,11 @@ from killswitch.signals.view import ScopeView
 _Rows = dict[tuple[str, str], list[Position]]
 
 
-@dataclass(frozen=True, slots=True)
-class Holdings:
+class Holdings(Struct, frozen=True):
     """The positions of a scope's spot accounts, found by (account, symbol) and by (account, base asset)."""
 
-    by_symbol: _Rows = field(default_factory=dict)
-    by_asset: _Rows = field(default_factory=dict)
+    by_symbol: _Rows = {}
+    by_asset: _Rows = {}
 
     @classmethod
     def of(cls, view: ScopeView) -> Holdings:
@@ -83,8 +82,7 @@ def held(symbol: str, account: AccountSnapshot, holdings: Holdings) -> Decimal:
     return sum((position.contracts for position in holdings.under(account.account, symbol)), ZERO)
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
+class Slice(Struct, frozen=True):
     """`greatest` in contracts, None where nothing bounds it; `unknown` says what could not be asked, or is None."""
 
     greatest: Decimal | None = None
@@ -141,8 +139,7 @@ def _positive(value: float) -> bool:
 DERIVATIVES = ("swap", "future")
 
 
-@dataclass(frozen=True, slots=True)
-class Blocked:
+class Blocked(Struct, frozen=True):
     """A selected position that the venue takes no order for now, and why."""
 
     symbol: str
@@ -150,15 +147,14 @@ class Blocked:
     dust: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Market:
+class Market(Struct, frozen=True):
     """What is known of the markets that a decision trades on: rules, liquidity, and for spot what is open and held."""
 
     view: ScopeView
     rule: UnwindingRule
     liquidity: dict[tuple[str, str], Liquidity]
-    spot: dict[str, Markets] = field(default_factory=dict)
-    holdings: Holdings = field(default_factory=Holdings)
+    spot: dict[str, Markets] = {}
+    holdings: Holdings = Holdings()
 
     @classmethod
     def of(cls, view: ScopeView, rule: UnwindingRule) -> Market:
@@ -178,8 +174,7 @@ class Market:
         return self.view.instrument(account, symbol)
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(Struct, frozen=True):
     """A target with its way: `place` counts from 1 in the order of closing. `slice` is what bounds its orders."""
 
     place: int

@@ -8,8 +8,10 @@ a minute, then the one with the shorter pause, then the one written first.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
+
+from msgspec import Struct
 
 from killswitch.graph.unwinding import OF_CAUSE, PLAIN, UnwindingRule
 from killswitch.model.decision import Intent, Rung, Unwinding
@@ -24,8 +26,7 @@ from killswitch.planning.targets.selection import Target
 from killswitch.signals.view import PnlKey, ScopeView
 
 
-@dataclass(frozen=True, slots=True)
-class Unwound:
+class Unwound(Struct, frozen=True):
     """Exact intents in the order of closing, what is blocked and why, and what would be left of each position.
 
     `remarks`: what could not be done as the unwinding declares, and what it keeps.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from killswitch.engine.step import Machine
 from killswitch.graph.actions.registry import kind_of
@@ -17,8 +18,7 @@ from killswitch.signals.signal_values import ColumnReader, kept_highest, longest
 from killswitch.signals.view import Instruments, ScopeView
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(Struct, frozen=True):
     """Everything of a policy that does not change from tick to tick."""
 
     graph: Graph

@@ -8,9 +8,9 @@ that would not fire then is not corroborated. Nothing is averaged.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
@@ -26,8 +26,7 @@ PricesOf = Mapping[str, Mapping[str, Prices]]
 """Account → symbol → what a second look has found."""
 
 
-@dataclass(frozen=True, slots=True)
-class Corroborated:
+class Corroborated(Struct, frozen=True):
     """The scope with failing prints replaced, and their names. `view` is None where that cannot be computed."""
 
     view: ScopeView | None
@@ -113,8 +112,7 @@ def _reference(position: Position) -> Decimal | None:
     return None if abs(position.mark_price - other) <= MARK_TOLERANCE * other else other
 
 
-@dataclass(frozen=True, slots=True)
-class _Moved:
+class _Moved(Struct, frozen=True):
     """A position at another mark, and what the move made of it in the account's currency."""
 
     position: Position

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from decimal import Decimal
 
 from msgspec import MsgspecError, Struct
@@ -307,8 +306,7 @@ class Watch:
         self.suspicions, self.suspected, self.paged = kept.suspicions, kept.suspected, kept.paged
 
 
-@dataclass(frozen=True, slots=True)
-class Rest:
+class Rest(Struct, frozen=True):
     """A watch that only other conditions move before `until` (microseconds).
 
     `true` and `unknown` are the masks of its conditions now; `places` says which accounts of the snapshot it sums.

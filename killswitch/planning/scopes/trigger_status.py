@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from killswitch.engine.state import Waiting, level_in_force, partial_in_force, stage_in_force
 from killswitch.graph.nodes import Compare, SignalRead, SignalRef, Trigger
@@ -17,8 +18,7 @@ from killswitch.signals.history.windows import Interval, is_young, why_partly
 from killswitch.signals.position import ZERO
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """One trigger now. `headroom` is how far the value may still move before it is true; below zero, beyond."""
 
     trigger: Trigger
@@ -31,8 +31,7 @@ class Reading:
     unknown_because: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class MachineStatus:
+class MachineStatus(Struct, frozen=True):
     """One policy on one scope, as it stands after the last tick.
 
     `level` and `stage` are those of the stage that has fired and was not reset, with when and by which decision.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.model.decision import Decision, Intent, patience_of
@@ -20,8 +20,7 @@ _Asset = tuple[str, str]
 """(account, base asset) of a holding that is sold on another market than the one that it is listed on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Aim:
+class Aim(Struct, frozen=True):
     """What a decision wants left of a position, in contracts, and how urgent that is to it.
 
     `asset` is what a first hop sells: no position of its market shows it.

@@ -19,9 +19,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from statistics import stdev
+
+from msgspec import Struct
 
 from killswitch.graph.nodes import CorrelationGroupRule, RankingRule, RankingTerm
 from killswitch.model.snapshot import AccountSnapshot, Position
@@ -33,8 +35,7 @@ V6_NEAR = 0.1
 """Liquidation distance, as a fraction of the mark, up to which `killswitch-v6` counts a position as at liquidation."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """A position with what ranking knows of it: floats in the scope's currency or as fractions; None unknown."""
 
     account: AccountSnapshot
@@ -54,8 +55,7 @@ class Candidate:
         return (self.account.account, self.position.symbol, self.position.side)
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
+class Ranked(Struct, frozen=True):
     """`rank` counts from 1, the worst; `score` is larger for worse."""
 
     candidate: Candidate

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+
+from msgspec import Struct
 
 from killswitch.graph.actions.close import Close
 from killswitch.graph.nodes import AttributionRule, Fallback, Graph, RankingRule
@@ -32,16 +33,14 @@ AllIf = Callable[[list[float], list[float], list[str | None]], int]
 TRUE = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """What should be left of a position: `contracts`, not yet rounded to the venue's steps."""
 
     ranked: Ranked
     contracts: Decimal
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """The targets of one close action in order of closing, and what of it could not be done as declared."""
 
     targets: list[Target]

@@ -12,8 +12,9 @@ Of a position whose own worth is unknown, no remainder is surely under the cap, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
+
+from msgspec import Struct
 
 from killswitch.graph.nodes import RankingRule
 from killswitch.planning.targets.ranking import Candidate, Ranked
@@ -84,8 +85,7 @@ def _taken(chosen: Sequence[Ranked], most: Kept) -> Decimal:
     return sum((_worth(each) * part for each, part in zip(chosen, parts, strict=True)), ZERO)
 
 
-@dataclass(frozen=True, slots=True)
-class BookRisk:
+class BookRisk(Struct, frozen=True):
     """Positions in the order of the book: signed notionals, the covariance of their returns, shares of the variance."""
 
     keys: tuple[PnlKey, ...]
@@ -120,8 +120,7 @@ def book_risk(rule: RankingRule, book: Sequence[Candidate], history: History) ->
     return BookRisk(tuple(c.key for c in book), tuple(exposures), covariance, tuple(shares))
 
 
-@dataclass(frozen=True, slots=True)
-class Gross:
+class Gross(Struct, frozen=True):
     """Sum of the known notionals by currency of account; `whole` if that is all there is."""
 
     known: Mapping[str, Decimal]

@@ -284,7 +284,7 @@ def test_the_page_about_a_stage_that_selects_nothing_has_the_remarks_of_its_acti
 
     def with_remark(*arguments: Any) -> Proposal:
         made = propose(*arguments)
-        return replace(made, decision=put(made.decision, reason="the notional of B is unknown"))
+        return put(made, decision=put(made.decision, reason="the notional of B is unknown"))
 
     monkeypatch.setattr("killswitch.planning.tick.propose", with_remark)
     rule = AttributionRule(0.65, "none", "none")
