@@ -174,26 +174,7 @@ _BOTH = frozenset((True, False))
 
 def outcomes(conditions: Sequence[ConditionNode], signals: Sequence[SignalRef]) -> tuple[frozenset[bool], ...]:
     """For each condition what it can come to when its signals are known: {True}, {False} or both."""
-    bounds = [BY_NAME[signal.name].range for signal in signals]
-    steps = [step_of(condition) for condition in conditions]
-    composed = [condition for condition, step in zip(conditions, steps, strict=True) if step is None]
-    of_composed = iter(_lowered_outcomes(composed, bounds) if composed else ())
-    return tuple(next(of_composed) if step is None else _step_outcome(step, bounds[step.index]) for step in steps)
-
-
-def _step_outcome(step: Step, bounds: tuple[float, float]) -> frozenset[bool]:
-    """As lowered code would say it; most policies hold only steps, and need no code written for this."""
-    least, most = bounds if step.rising else (-bounds[1], -bounds[0])
-    value = step.value if step.rising else -step.value
-    if least > value or (least == value and not step.strict):
-        return frozenset((True,))
-    if most < value or (most == value and step.strict):
-        return frozenset((False,))
-    return _BOTH
-
-
-def _lowered_outcomes(
-    conditions: Sequence[ConditionNode], bounds: Sequence[tuple[float, float]]
-) -> list[frozenset[bool]]:
-    true, unknown = lower(conditions)([low for low, _ in bounds], [high for _, high in bounds], [None] * len(bounds))
-    return [_BOTH if unknown >> i & 1 else frozenset((bool(true >> i & 1),)) for i in range(len(conditions))]
+    ranges = [BY_NAME[signal.name].range for signal in signals]
+    lows, highs = [low for low, _ in ranges], [high for _, high in ranges]
+    true, unknown = lower(conditions)(lows, highs, [None] * len(ranges))
+    return tuple(_BOTH if unknown >> i & 1 else frozenset((bool(true >> i & 1),)) for i in range(len(conditions)))

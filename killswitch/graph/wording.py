@@ -19,7 +19,6 @@ from killswitch.graph.nodes import (
     SignalRef,
     TextIs,
 )
-from killswitch.graph.unwinding import RungRule, UnwindingRule
 from killswitch.model.instant import HOUR, MINUTE, SECOND
 
 _UNITS = (("d", 24 * HOUR), ("h", HOUR), ("m", MINUTE), ("s", SECOND), ("ms", SECOND // 1000), ("us", 1))
@@ -38,47 +37,6 @@ def span(micros: int) -> str:
 def percent(share: Decimal) -> str:
     """A share as a policy would write it: `12.5%`."""
     return f"{(share * 100).normalize():f}%"
-
-
-def unwinding_text(rule: UnwindingRule) -> str:
-    """How a close is carried out, in words: `within 3% of the mark, 1 try; at market, 2 tries`."""
-    parts = [_rung_text(number, rung, rule) for number, rung in enumerate(rule.ladder)] or ["at market"]
-    if rule.impact is not None:
-        slices = f"slices of at most {percent(rule.impact.at_most)} expected impact ({rule.impact.model})"
-        if rule.impact.participation is not None:
-            slices += f" and {percent(rule.impact.participation)} of the depth or volume"
-        parts.append(slices)
-    if rule.pause:
-        parts.append(f"{span(rule.pause)} between slices")
-    pace = rule.max_orders_per_minute
-    if pace is not None:
-        parts.append(f"at most {pace} orders a minute")
-    elif not rule.pause:
-        parts.append("as fast as the venue allows")
-    return "; ".join(parts)
-
-
-def _rung_text(number: int, rung: RungRule, rule: UnwindingRule) -> str:
-    tries = f"{rung.tries} {'try' if rung.tries == 1 else 'tries'}"
-    if rung.order == "market":
-        return f"at market, {tries}"
-    if not rule.slippage:
-        told = "the best price of the other side"
-    elif len(rule.slippage) == 1 and rule.slippage[0].symbols is None:
-        limit = percent(rule.slippage[0].at_most * rung.widen)
-        told = f"{limit} of the mark" if number == 0 else limit
-    else:
-        times = "its bound" if rung.widen == 1 else f"{rung.widen:f} × its bound"
-        told = f"{times} of the mark ({', '.join(_bounds(rule))})" if number == 0 else times
-    if rung.order == "limit":
-        return f"resting at {told} where there are no market orders"
-    return f"{'within' if rule.slippage else 'at'} {told}, {tries}"
-
-
-def _bounds(rule: UnwindingRule) -> Iterator[str]:
-    for each in rule.slippage:
-        which = each.group or " ".join(each.symbols or ())
-        yield f"{percent(each.at_most)} for {which}" if which else percent(each.at_most)
 
 
 def signal_text(signal: SignalRef) -> str:
