@@ -22,11 +22,10 @@ from killswitch.graph.nodes import (
     EquityRule,
     Graph,
     PolicySet,
-    RankingRule,
     ScopeRule,
     Stage,
 )
-from killswitch.graph.problems import NO_OTHERS, Findings, Others, unknown_name
+from killswitch.graph.problems import NO_OTHERS, Others, unknown_name
 from killswitch.graph.resolution.accounts import check_accounts, check_currencies, check_reference
 from killswitch.graph.resolution.dead_man import check_timers, timers
 from killswitch.graph.resolution.references import (
@@ -37,11 +36,9 @@ from killswitch.graph.resolution.references import (
     findings,
 )
 from killswitch.graph.resolution.routes import check_routes, routes
-from killswitch.graph.resolution.thresholds import Columns
 from killswitch.graph.resolution.triggers import expression, trigger
 from killswitch.graph.resolution.unwindings import check_unwindings, unwindings
 from killswitch.graph.variants import selecting, variants
-from killswitch.model.record import Node
 from killswitch.model.words import ReferenceCurrency
 from killswitch.policy.diagnostics.problem import Diagnostic, has_errors, in_order
 from killswitch.policy.loader import Document, Faulty, Loaded
@@ -109,8 +106,9 @@ def _compiled(
             check_currencies(document.model.spec, documents, found)
             check_reference(document.model.spec, documents, others, found)
             check_idle(document.model.spec, found)
-            around = Around(content, rankings, groups, others, unwinding_names)
-            graph = _graph(document.model, around, found)
+            numbers = {each: number for number, each in enumerate(document.model.spec.triggers)}
+            around = Surroundings(numbers, rankings, unwinding_names, others, found)
+            graph = _graph(document.model, around, groups, content)
             diagnostics += found.diagnostics
             graphs += () if graph is None else (graph,)
     diagnostics += accounts_watched(everything, others)
@@ -121,48 +119,38 @@ def _compiled(
     return tuple(graphs), in_order(diagnostics)
 
 
-class Around(Node):
-    """What one policy takes from the others' documents. An empty `content` is that of no policy set."""
+def _graph(
+    document: PolicyDocument, around: Surroundings, groups: tuple[CorrelationGroupRule, ...], content: str
+) -> Graph | None:
+    """The graph of one policy; None when a trigger, a stage or a name in it is wrong.
 
-    content: str
-    rankings: Mapping[str, RankingRule]
-    groups: tuple[CorrelationGroupRule, ...]
-    others: Others
-    unwindings: frozenset[str]
-
-
-def _graph(document: PolicyDocument, others: Around, found: Findings) -> Graph | None:
-    """The graph of one policy; None when a trigger, a stage or a name in it is wrong."""
-    name, policy, rankings = document.metadata.name, document.spec, others.rankings
+    `content` is the digest of the policy set, empty where there is none.
+    """
+    name, policy, found = document.metadata.name, document.spec, around.found
     if name == OPERATOR:
         message, fix = f"`{OPERATOR}` stands for people in the record of decisions", "give the policy another name"
         found.error("KS3012", ("metadata", "name"), message, fix)
-    columns, position_columns = Columns(), Columns()
-    compiled = {each: trigger(each, policy, columns, found) for each in policy.triggers}
-    numbers = {each: number for number, each in enumerate(policy.triggers)}
-    around = Surroundings(
-        numbers, rankings, others.unwindings, others.others, columns, position_columns, found, len(numbers)
-    )
+    compiled = {each: trigger(each, policy, around.columns, found) for each in policy.triggers}
     stages = [_stage(number, written, around) for number, written in enumerate(policy.stages)]
     check(policy, list(compiled.values()), stages, around)
     varied = variants(policy, compiled, stages, around)
     chosen = compiled if policy.variant is None else varied.get(policy.variant, compiled)
     triggers = [each for each in chosen.values() if each is not None]
-    if not others.content or len(triggers) < len(compiled) or has_errors(found.diagnostics):
+    if not content or len(triggers) < len(compiled) or has_errors(found.diagnostics):
         return None
     return Graph(
         policy=name,
-        digest=others.content,
+        digest=content,
         mode=policy.mode,
         scope=_scope(policy),
         equity=_equity(policy),
-        signals=columns.signals,
-        position_signals=position_columns.signals,
+        signals=around.columns.signals,
+        position_signals=around.position_columns.signals,
         triggers=tuple(triggers),
         conditions=(*(each.condition for each in triggers), *(condition for _, condition in around.resets)),
         stages=tuple(sorted(stages, key=lambda each: -each.level)),
-        rankings=tuple(rankings[each] for each in sorted(around.used_rankings)),
-        groups=others.groups,
+        rankings=tuple(around.rankings[each] for each in sorted(around.used_rankings)),
+        groups=groups,
         place=found.place(("metadata", "name")),
         variant=policy.variant,
         labels=tuple(sorted(document.metadata.labels.items())),
@@ -236,7 +224,7 @@ def _reset(written: WrittenStage, path: Path, around: Surroundings) -> AutoReset
     if condition is None:
         return None
     around.resets.append((where, condition))
-    return AutoReset(around.first_reset + len(around.resets) - 1, auto.duration)
+    return AutoReset(len(around.triggers) + len(around.resets) - 1, auto.duration)
 
 
 def _actions(stage: WrittenStage, path: Path, around: Surroundings) -> Iterator[Action]:
@@ -290,12 +278,8 @@ def _scalar(value: object) -> str:
     if value is None or isinstance(value, bool):
         return f"{value};"
     if isinstance(value, int | Decimal):
-        return f"n{_spelled(Decimal(value))};"
+        return "n0;" if value == 0 else f"n{Decimal(value).normalize():f};"
     raise TypeError(f"a policy holds no {type(value).__name__}")
-
-
-def _spelled(number: Decimal) -> str:
-    return "0" if number == 0 else f"{number.normalize():f}"
 
 
 def _unlaid(expression: object) -> object:

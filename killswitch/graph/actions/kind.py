@@ -23,10 +23,9 @@ class Surroundings:
     unwindings: Collection[str]
     others: Others
     """What documents with mistakes in them may be called."""
-    columns: Columns
-    position_columns: Columns
     found: Findings
-    first_reset: int
+    columns: Columns = field(default_factory=Columns)
+    position_columns: Columns = field(default_factory=Columns)
     resets: list[tuple[Path, ConditionNode]] = field(default_factory=list)
     all_ifs: list[tuple[Path, ConditionNode]] = field(default_factory=list)
     used_rankings: set[str] = field(default_factory=set)

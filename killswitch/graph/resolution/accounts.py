@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from killswitch.graph.problems import Findings, Others
-from killswitch.graph.resolution.references import findings, matches
+from killswitch.graph.resolution.references import matches, of_kind
 from killswitch.policy.diagnostics.problem import Diagnostic
 from killswitch.policy.loader import Document, Faulty
 from killswitch.policy.schema.account import AccountDocument, AccountSpec, venue_of
@@ -23,27 +23,23 @@ def check_accounts(everything: Sequence[Document | Faulty]) -> list[Diagnostic]:
     """
     diagnostics: list[Diagnostic] = []
     before: list[AccountDocument] = []
-    for document in sorted(everything, key=lambda each: each.name or ""):
-        account, found = document.model, findings(document)
-        if not isinstance(account, AccountDocument) or found.gaps.flawed(("spec",)):
+    for account, found in of_kind(sorted(everything, key=lambda each: each.name or ""), AccountDocument):
+        if found.gaps.flawed(("spec",)):
             continue
         for key in unencrypted(account.spec):
             message = f"{key} has no TLS: credentials and orders can be read, and answers changed, on the way"
             fix = "write https:// (wss://), or `allow_unencrypted: true` where the network itself is trusted"
             found.warning("KS5095", ("spec", key), message, fix)
-        diagnostics += found.diagnostics
-        if account.spec.execution != "live" or not account.spec.credentials:
-            continue
-        twin = next((each for each in before if book_of(each.spec) == book_of(account.spec)), None)
+        armed = account.spec.execution == "live" and account.spec.credentials
+        twin = next((each for each in before if armed and book_of(each.spec) == book_of(account.spec)), None)
         if twin is not None:
             message = (
                 f"`{account.metadata.name}` and `{twin.metadata.name}` are one account of one venue, and both are armed"
             )
             fix = "take one of the two documents out, write `execution: observe` in one, or correct its credentials"
-            twice = findings(document)
-            twice.error("KS3050", ("spec", "credentials"), message, fix)
-            diagnostics += twice.diagnostics
-        before.append(account)
+            found.error("KS3050", ("spec", "credentials"), message, fix)
+        before += [account] if armed else []
+        diagnostics += found.diagnostics
     return diagnostics
 
 
@@ -95,7 +91,7 @@ def check_reference(policy: PolicySpec, documents: Sequence[Document], others: O
     written, each = policy.reference, policy.scope.each
     if written is None or found.gaps.flawed(("spec", "scope")) or found.gaps.flawed(("spec", "reference")):
         return
-    path, accounts = ("spec", "reference"), [it.model for it in documents if isinstance(it.model, AccountDocument)]
+    path, accounts = ("spec", "reference"), [account for account, _ in of_kind(documents, AccountDocument)]
     if each == "account":
         message = "each account is measured by itself, in its own currency, so that nothing is converted"
         found.warning("KS5015", path, message, "take it out, or write `each: portfolio`", key=True)
@@ -133,9 +129,8 @@ def check_currencies(policy: PolicySpec, documents: Sequence[Document], found: F
     if found.gaps.flawed(("spec", "reference")):
         return
     scopes: dict[str, dict[str, str]] = {}
-    for document in sorted(documents, key=lambda one: one.name):
-        account = document.model
-        if isinstance(account, AccountDocument) and matches(policy.scope.match, account):
+    for account, _ in of_kind(sorted(documents, key=lambda one: one.name or ""), AccountDocument):
+        if matches(policy.scope.match, account):
             scope = "the portfolio" if each == "portfolio" else f"the venue {venue_of(account.spec)}"
             scopes.setdefault(scope, {}).setdefault(account.spec.currency, account.metadata.name)
     for scope, currencies in scopes.items():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from killswitch.graph.problems import Findings, Others
-from killswitch.graph.resolution.references import findings
+from killswitch.graph.resolution.references import findings, of_kind
 from killswitch.graph.routing import Route, RouteRule, RouteTarget, Subject
 from killswitch.model.words import NotificationEvent, Place, Severity
 from killswitch.policy.diagnostics.problem import Diagnostic
@@ -22,7 +23,7 @@ OPERATOR = "operator"
 
 def routes(documents: Sequence[Document]) -> tuple[Route, ...]:
     """Every route, by name."""
-    found = (_route(each.model, Findings(each.source)) for each in documents if isinstance(each.model, RouteDocument))
+    found = (_route(*each) for each in of_kind(documents, RouteDocument))
     return tuple(sorted(found, key=lambda route: route.name))
 
 
@@ -32,7 +33,7 @@ def check_routes(everything: Sequence[Document | Faulty], others: Others) -> lis
     Where a route's match or a policy's stages could not be read, nothing is said of any.
     """
     by_name = {each.name: _rule(each.model.spec.match) for each in everything if isinstance(each.model, RouteDocument)}
-    policies = [each.model for each in everything if isinstance(each.model, PolicyDocument)]
+    policies = [policy for policy, _ in of_kind(everything, PolicyDocument)]
     if not by_name or others.any_at_all or any(_unread(findings(each), each.model) for each in everything):
         return []
     possible = list(_possible(policies))
@@ -41,7 +42,9 @@ def check_routes(everything: Sequence[Document | Faulty], others: Others) -> lis
     for document in everything:
         found = findings(document)
         if isinstance(document.model, RouteDocument):
-            _matches(by_name[document.name], possible, found)
+            if not _taken(possible, [by_name[document.name]]):
+                message = "no message of this policy set can have all that this route asks for"
+                found.warning("KS5021", ("spec", "match"), message, "ask for less, or take the route out", key=True)
             if document.name == min(name or "" for name in by_name) and not _taken(of_runner, by_name.values()):
                 message = "no route takes a page about the program itself, such as a lock that cannot be written"
                 fix = "add a route with `match: {events: notice, severity: page}`, or ask for less in one"
@@ -60,12 +63,9 @@ def unrouted_names(everything: Sequence[Document]) -> list[Diagnostic]:
     if any(isinstance(each.model, RouteDocument) for each in everything):
         return []
     told: list[Diagnostic] = []
-    for document in everything:
-        if not isinstance(document.model, PolicyDocument):
-            continue
-        found = findings(document)
+    for policy, found in of_kind(everything, PolicyDocument):
         known: set[str] = set()
-        for number, stage in enumerate(document.model.spec.stages):
+        for number, stage in enumerate(policy.spec.stages):
             for place, name in enumerate(stage.notify):
                 if name not in known:
                     message = f"nobody is told of what is meant for `{name}`: there is no NotificationRoute"
@@ -90,20 +90,14 @@ def _holes(found: Findings, path: Path) -> bool:
     return not found.gaps.sound or any(len(hole) <= len(path) + 1 or looked_at & set(hole) for hole in inside)
 
 
-def _taken(subjects: Sequence[Subject], among: Iterable[RouteRule]) -> bool:
-    return any(_takes(rule, subject) for rule in among for subject in subjects)
-
-
-def _matches(rule: RouteRule, possible: Sequence[Subject], found: Findings) -> None:
-    if not any(_takes(rule, subject) for subject in possible):
-        message = "no message of this policy set can have all that this route asks for"
-        found.warning("KS5021", ("spec", "match"), message, "ask for less, or take the route out", key=True)
+def _taken(subjects: Iterable[Subject], among: Collection[RouteRule]) -> bool:
+    return any(_takes(rule, subject) for subject in subjects for rule in among)
 
 
 def _names_lead_somewhere(policy: PolicyDocument, among: Sequence[RouteRule], found: Findings) -> None:
     for number, stage in enumerate(policy.spec.stages):
         for place, name in enumerate(stage.notify):
-            if not _taken(list(_of_stage(policy, stage, (name,))), among):
+            if not _taken(_of_stage(policy, stage, (name,)), among):
                 message = f"no route takes what is meant for `{name}`"
                 fix = f"correct the name, or add a NotificationRoute with `match: {{notify: {name}}}`"
                 found.warning("KS5020", ("spec", "stages", number, "notify", place), message, fix)
@@ -112,9 +106,7 @@ def _names_lead_somewhere(policy: PolicyDocument, among: Sequence[RouteRule], fo
 def _takes(rule: RouteRule, subject: Subject) -> bool:
     """Whether it may be taken. Which scopes there will be is not known before the accounts are read."""
     scope = subject.scope if rule.scopes is None or subject.policy == RUNNER else rule.scopes[0]
-    return rule.takes(
-        Subject(subject.event, subject.severity, subject.policy, scope, subject.level, subject.notify, subject.labels)
-    )
+    return rule.takes(replace(subject, scope=scope))
 
 
 def _possible(policies: Sequence[PolicyDocument]) -> Iterator[Subject]:
@@ -123,15 +115,12 @@ def _possible(policies: Sequence[PolicyDocument]) -> Iterator[Subject]:
         yield Subject("notice", severity, RUNNER, RUNNER)
         for policy in policies:
             named = tuple({name: None for stage in policy.spec.stages for name in stage.notify})
-            yield Subject("notice", severity, policy.metadata.name, "", None, named, _labels(policy))
+            labels = tuple(policy.metadata.labels.items())
+            yield Subject("notice", severity, policy.metadata.name, "", None, named, labels)
     yield from (Subject(event, severity, OPERATOR, "") for event, severity in _ENDS)
     for policy in policies:
         for stage in policy.spec.stages:
             yield from _of_stage(policy, stage, stage.notify)
-
-
-def _labels(policy: PolicyDocument) -> tuple[tuple[str, str], ...]:
-    return tuple(policy.metadata.labels.items())
 
 
 _TOLD: tuple[Severity, ...] = ("warning", "page")
@@ -141,8 +130,9 @@ _ENDS: tuple[tuple[NotificationEvent, Severity], ...] = (
 
 
 def _of_stage(policy: PolicyDocument, stage: Stage, notify: tuple[str, ...]) -> Iterator[Subject]:
+    labels = tuple(policy.metadata.labels.items())
     for event, severity in _ENDS:
-        yield Subject(event, severity, policy.metadata.name, "", stage.level, notify, _labels(policy))
+        yield Subject(event, severity, policy.metadata.name, "", stage.level, notify, labels)
 
 
 _PLACES = {"log": "level", "file": "path", "apprise": "url"}

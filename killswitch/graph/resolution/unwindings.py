@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from killswitch.graph.problems import Findings, Others, suggestion, unknown_name
-from killswitch.graph.resolution.references import findings
+from killswitch.graph.resolution.references import findings, of_kind
 from killswitch.graph.unwinding import (
     SUGGESTED_ONLY,
     HedgeRule,
@@ -22,7 +22,7 @@ from killswitch.policy.loader import Document, Faulty
 from killswitch.policy.schema.account import AccountDocument
 from killswitch.policy.schema.policy import PolicyDocument
 from killswitch.policy.schema.ranking import CorrelationGroupDocument
-from killswitch.policy.schema.unwinding import Hedge, Impact, Spot, UnwindingDocument, UnwindingSpec
+from killswitch.policy.schema.unwinding import Hedge, UnwindingDocument, UnwindingSpec
 from killswitch.policy.yaml.source import Path
 
 DEFAULT = "default"
@@ -34,7 +34,7 @@ Written = tuple[UnwindingDocument, Findings]
 def unwindings(documents: Sequence[Document]) -> tuple[UnwindingRule, ...]:
     """Every unwinding, by name."""
     groups = _groups(documents)
-    rules = (_rule(each.model, groups) for each in documents if isinstance(each.model, UnwindingDocument))
+    rules = (_rule(document, groups) for document, _ in of_kind(documents, UnwindingDocument))
     return tuple(sorted(rules, key=lambda rule: rule.name))
 
 
@@ -45,7 +45,7 @@ def carried_out_by(written: str | None, known: Iterable[str]) -> str | None:
 
 def check_unwindings(everything: Sequence[Document | Faulty], others: Others) -> list[Diagnostic]:
     """All that is wrong with unwindings beyond their own keys, and what is most likely not meant."""
-    written = sorted(_written(everything), key=lambda each: each[0].metadata.name)
+    written = sorted(of_kind(everything, UnwindingDocument), key=lambda each: each[0].metadata.name)
     accounts = {each.name for each in everything if each.kind == "Account" and each.name is not None}
     policies = any(each.kind == "Policy" for each in everything)
     groups = _groups(everything)
@@ -62,12 +62,6 @@ def check_unwindings(everything: Sequence[Document | Faulty], others: Others) ->
             _leaves_at_any_price(document.spec, found)
     _all_used(written, everything, others)
     return [told for _, found in written for told in found.diagnostics]
-
-
-def _written(everything: Sequence[Document | Faulty]) -> Iterator[Written]:
-    for each in everything:
-        if isinstance(each.model, UnwindingDocument):
-            yield each.model, findings(each)
 
 
 def _groups(everything: Sequence[Document | Faulty]) -> dict[str, tuple[str, ...]]:
@@ -126,12 +120,11 @@ def _money_is_theirs(spec: UnwindingSpec, everything: Sequence[Document | Faulty
     if hedge is None or hedge.max_notional is None or found.gaps.unread(path):
         return
     named = {each.account for each in hedge.stand_ins}
-    for each in everything:
-        if isinstance(each.model, AccountDocument) and each.name in named:
-            currency = each.model.spec.currency
-            if currency == hedge.max_notional.currency or findings(each).gaps.unread(("spec", "currency")):
-                continue
-            message = f"the account `{each.name}` is in {currency}, not in {hedge.max_notional.currency}"
+    for account, of_account in of_kind(everything, AccountDocument):
+        name, currency = account.metadata.name, account.spec.currency
+        right = currency == hedge.max_notional.currency or of_account.gaps.unread(("spec", "currency"))
+        if name in named and not right:
+            message = f"the account `{name}` is in {currency}, not in {hedge.max_notional.currency}"
             found.error("KS3035", path, message, f"write the bound in {currency}, or take the account out of `with`")
             return
 
@@ -173,7 +166,7 @@ def _leaves_at_any_price(spec: UnwindingSpec, found: Findings) -> None:
 
 def _all_used(written: Sequence[Written], everything: Sequence[Document | Faulty], others: Others) -> None:
     """Warn of unwindings that nothing leads to; nothing is said where a policy's closes could not be read."""
-    policies = [(each.model, findings(each)) for each in everything if isinstance(each.model, PolicyDocument)]
+    policies = of_kind(everything, PolicyDocument)
     unread = any(found.gaps.flawed(("spec", "stages")) for _, found in policies)
     if not policies or unread or others.any_at_all:
         return
@@ -189,25 +182,23 @@ def _all_used(written: Sequence[Written], everything: Sequence[Document | Faulty
 
 
 def _rule(document: UnwindingDocument, groups: dict[str, tuple[str, ...]]) -> UnwindingRule:
-    spec = document.spec
+    spec, impact = document.spec, document.spec.impact
     return UnwindingRule(
         name=document.metadata.name,
         reasons=spec.reasons,
         max_orders_per_minute=spec.max_orders_per_minute,
         pause=spec.pause or 0,
-        impact=None if spec.impact is None else _impact(spec.impact),
+        impact=None
+        if impact is None
+        else ImpactRule(impact.model, impact.at_most, impact.participation, impact.if_unknown),
         slippage=tuple(
             SlippageRule(each.symbols if each.group is None else groups.get(each.group, ()), each.at_most, each.group)
             for each in spec.slippage
         ),
         ladder=tuple(RungRule(each.order, each.widen, each.tries) for each in spec.ladder),
         hedge=SUGGESTED_ONLY if spec.hedge is None else _hedge(spec.hedge),
-        spot=_spot(spec.spot),
+        spot=SpotRule(spec.spot.via, spec.spot.stables, spec.spot.keep),
     )
-
-
-def _impact(written: Impact) -> ImpactRule:
-    return ImpactRule(written.model, written.at_most, written.participation, written.if_unknown)
 
 
 def _hedge(written: Hedge) -> HedgeRule:
@@ -220,7 +211,3 @@ def _hedge(written: Hedge) -> HedgeRule:
         max_notional=None if bound is None else bound.value,
         currency=None if bound is None else bound.currency,
     )
-
-
-def _spot(written: Spot) -> SpotRule:
-    return SpotRule(written.via, written.stables, written.keep)
