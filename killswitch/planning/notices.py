@@ -160,8 +160,8 @@ def nothing_selected(watch: Watch, now: int, proposal: Proposal, acted: Collecti
     if proposal.empty_handed and proposal.decision.reason is not None:
         why += f" ({proposal.decision.reason})"
     text = f"{proposal.stage.name} {_fired(proposal, acted)}, but {why}; it is not latched"
-    waiting = watch.state.waiting
-    if waiting is not None and waiting.stage == proposal.stage.name:
+    waiting = watch.waiting_for(proposal.stage)
+    if waiting is not None:
         within = span(proposal.stage.close_within)
         text += f"; its close waits for {waited_for(waiting)}, until its triggers have not held for {within}"
     return _notice(watch, now, "nothing_selected", "page", text, proposal.stage.name)
@@ -230,8 +230,7 @@ def not_latched(
 
 def hand_not_followed(event: Event, now: int, text: str) -> Notice:
     """A close by hand that was not carried out, or not wholly."""
-    scope = event.scope or "portfolio"
-    return Notice(from_micros(now), "operator", scope, "nothing_selected", "page", text, event.id)
+    return _by_hand(event, now, "nothing_selected", "page", text)
 
 
 def hand_waits(event: Event, now: int, why: str, until: int) -> Notice:
@@ -240,7 +239,7 @@ def hand_waits(event: Event, now: int, why: str, until: int) -> Notice:
         f"the close by hand waits: {why}; it is closed on the first reading until {instant(from_micros(until))} "
         f"(`ksctl close --give-up {event.id} --reason … --store STORE` ends that)"
     )
-    return Notice(from_micros(now), "operator", event.scope or "portfolio", "warning", "page", text, event.id)
+    return _by_hand(event, now, "warning", "page", text)
 
 
 def hand_wait_given_up(event: Event, now: int, accounts: Collection[str]) -> Notice:
@@ -249,12 +248,16 @@ def hand_wait_given_up(event: Event, now: int, accounts: Collection[str]) -> Not
         f"the close by hand {event.decision} does not wait any longer for {' and '.join(sorted(accounts))}: "
         f"given up by {event.author or 'unknown'} ({event.reason or 'no reason given'})"
     )
-    return Notice(from_micros(now), "operator", event.scope or "portfolio", "warning", "warning", text, event.id)
+    return _by_hand(event, now, "warning", "warning", text)
 
 
 def hand_followed_blind(event: Event, now: int, text: str) -> Notice:
     """A close by force of what could not be read."""
-    return Notice(from_micros(now), "operator", event.scope or "portfolio", "warning", "warning", text, event.id)
+    return _by_hand(event, now, "warning", "warning", text)
+
+
+def _by_hand(event: Event, now: int, kind: NoticeKind, severity: Severity, text: str) -> Notice:
+    return Notice(from_micros(now), "operator", event.scope or "portfolio", kind, severity, text, event.id)
 
 
 def reset_of_nothing(now: int, scope: str) -> Notice:

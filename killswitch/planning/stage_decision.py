@@ -7,10 +7,11 @@ from decimal import Context as DecimalContext
 from decimal import Decimal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.graph.actions.registry import kind_of, needs_the_book
 from killswitch.graph.nodes import Graph, PolicySet, Stage
-from killswitch.graph.unwinding import UnwindingRule
+from killswitch.graph.unwinding import PLAIN
 from killswitch.graph.wording import signals_of
 from killswitch.model.decision import (
     Attribution,
@@ -20,9 +21,9 @@ from killswitch.model.decision import (
     decision_id,
     with_effects,
 )
-from killswitch.model.effects import Effect, Orders, merged
+from killswitch.model.effects import Orders, merged
 from killswitch.model.instant import HOUR, MINUTE, SECOND, from_micros
-from killswitch.planning.actions.kind import Context, KnownBook
+from killswitch.planning.actions.kind import Context, KnownBook, Planned
 from killswitch.planning.actions.registry import plan
 from killswitch.planning.orders.unwind import Blocked as Blocked
 from killswitch.planning.orders.unwind import manner, most_urgent, unwind
@@ -66,19 +67,10 @@ def propose(watch: Watch, stage: Stage, view: ScopeView, policies: PolicySet) ->
     book = candidates(view, None if isinstance(change, str) else change)
     now = view.as_of
     asked = _asked(stage, now, KnownBook(watch, view, book, source, policies, partial))
-    unwound = unwind(view, asked.targets, asked.rule, keeps=False)
-    as_of = from_micros(now)
-    record = Decision(
-        id=decision_id(graph.policy, watch.scope, stage.name, as_of),
-        as_of=as_of,
-        policy=graph.policy,
-        policy_set=policies.digest,
-        commit=policies.commit,
-        scope=watch.scope,
-        mode=graph.mode,
-        stage=stage.name,
+    unwound = unwind(view, asked.targets, asked.rule or PLAIN, keeps=False)
+    record = replace(
+        record_of(watch, policies, now, stage.name, stage.name),
         level=stage.level,
-        previous_level=watch.state.level,
         triggers=tuple(trigger_reading(watch, i) for i in fired_triggers(watch, stage)),
         attribution=Attribution(
             source=source,
@@ -89,12 +81,34 @@ def propose(watch: Watch, stage: Stage, view: ScopeView, policies: PolicySet) ->
         ),
         book=book_change(view, unwound.left),
         cooldown_until=from_micros(now + stage.cooldown),
-        reason="; ".join((*asked.remarks, *unwound.remarks)) or None,
-        unwinding=manner(asked.rule),
+        reason=joined(*asked.remarks, *unwound.remarks),
+        unwinding=manner(asked.rule or PLAIN),
     )
     decision = with_effects(record, (Orders(unwound.intents), *asked.effects))
     empty_handed = asked.should_select and not asked.targets
     return Proposal(stage, decision, empty_handed, partial, unwound.blocked)
+
+
+def record_of(watch: Watch, policies: PolicySet, now: int, what: str, stage: str | None) -> Decision:
+    """A decision of the watch's policy on its scope, without effects; `what` tells it from others of that instant."""
+    graph, as_of = watch.prepared.graph, from_micros(now)
+    return Decision(
+        id=decision_id(graph.policy, watch.scope, what, as_of),
+        as_of=as_of,
+        policy=graph.policy,
+        policy_set=policies.digest,
+        commit=policies.commit,
+        scope=watch.scope,
+        mode=graph.mode,
+        stage=stage,
+        level=watch.state.level,
+        previous_level=watch.state.level,
+    )
+
+
+def joined(*reasons: str | None) -> str | None:
+    """The reasons that there are as one text; None of none."""
+    return "; ".join(reason for reason in reasons if reason) or None
 
 
 def _ranking_window(graph: Graph, stage: Stage) -> int:
@@ -143,17 +157,7 @@ def duration(micros: int) -> str:
     return f"{micros // 1000}ms"
 
 
-class _Asked(Struct, frozen=True):
-    """What a stage's actions ask for together. `should_select`: the book holds what one might have selected."""
-
-    targets: list[Target]
-    rule: UnwindingRule
-    effects: tuple[Effect, ...]
-    remarks: tuple[str, ...]
-    should_select: bool
-
-
-def _asked(stage: Stage, now: int, book: KnownBook) -> _Asked:
+def _asked(stage: Stage, now: int, book: KnownBook) -> Planned:
     """The targets of all actions of the stage (of several for a position, the smallest), and how to reach them.
 
     They are carried out by the most urgent of their unwindings.
@@ -168,7 +172,7 @@ def _asked(stage: Stage, now: int, book: KnownBook) -> _Asked:
         key = target.ranked.candidate.key
         if key not in smallest or target.contracts < smallest[key].contracts:
             smallest[key] = target
-    return _Asked(
+    return Planned(
         list(smallest.values()),
         most_urgent(each.rule for each in planned if each.rule is not None),
         merged(effect for each in planned for effect in each.effects),

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from killswitch.engine.step import bits
+from killswitch.engine.step import bits, stands
 from killswitch.graph.actions.registry import kind_of
-from killswitch.graph.nodes import Stage
-from killswitch.model.decision import Decision, Notice, decision_id, with_effects
+from killswitch.graph.nodes import PolicySet, Stage
+from killswitch.model.decision import Decision, Notice, with_effects
 from killswitch.model.effects import Cancels, Lock, ending, of_kind, tag_of, until_of
 from killswitch.model.effects import kind_of as effect_kind_of
 from killswitch.model.instant import SECOND, from_micros, to_micros
@@ -24,6 +24,7 @@ from killswitch.planning.actions.cancel_orders import cancels
 from killswitch.planning.actions.registry import reversible_effects
 from killswitch.planning.scopes.evaluator import Suspected, Watch
 from killswitch.planning.scopes.trigger_status import trigger_reading
+from killswitch.planning.stage_decision import record_of
 from killswitch.signals.catalogue import BY_NAME
 from killswitch.signals.equity.pending_changes import Change
 from killswitch.signals.position import ZERO
@@ -36,7 +37,7 @@ WITHIN = 600 * SECOND
 """So many suspicions in so long lock; the others only page."""
 
 
-def suspicion(watch: Watch, view: ScopeView, digest: str, commit: str | None, told: list[Notice]) -> Decision | None:
+def suspicion(watch: Watch, view: ScopeView, policies: PolicySet, told: list[Notice]) -> Decision | None:
     """The lock to write now, or None; where people are only paged, the page is added to `told`.
 
     The changes that it is about are marked, so that each is suspected once.
@@ -58,7 +59,7 @@ def suspicion(watch: Watch, view: ScopeView, digest: str, commit: str | None, to
         told.append(notices.suspected(watch, now, stage.name, falls, at_once=at_once))
         return None
     since = min(change.unanswered_since or now for change in falls)
-    decision = _decision(watch, view, stage, falls, min(since + LASTS, now + LASTS), (digest, commit))
+    decision = _decision(watch, view, stage, falls, min(since + LASTS, now + LASTS), policies)
     taken = tuple(effect for effect in decision.effects if effect_kind_of(effect).is_reversible)
     if taken:
         lock = of_kind(taken, Lock)
@@ -67,7 +68,7 @@ def suspicion(watch: Watch, view: ScopeView, digest: str, commit: str | None, to
     return decision
 
 
-def withdrawal(watch: Watch, view: ScopeView, digest: str, commit: str | None) -> Decision | None:
+def withdrawal(watch: Watch, view: ScopeView, policies: PolicySet) -> Decision | None:
     """The end of the lock before its time, where it is known of every fall that it was about what that was."""
     suspected = watch.suspected
     if suspected is None or not _still_holds(watch, suspected, view.as_of):
@@ -77,10 +78,10 @@ def withdrawal(watch: Watch, view: ScopeView, digest: str, commit: str | None) -
         return None
     watch.suspected = None
     known = f"suspicion: over, it is known what the fall of equity was, and {suspected.stage} does not fire"
-    return _end(watch, view.as_of, suspected, (digest, commit), known)
+    return _end(watch, view.as_of, suspected, policies, known)
 
 
-def lifted(watch: Watch, now: int, digest: str, commit: str | None, event: Event | None) -> Decision | None:
+def lifted(watch: Watch, now: int, policies: PolicySet, event: Event | None) -> Decision | None:
     """The end of the lock by a reset, with who made it and why; None where nothing is locked on suspicion any more.
 
     `event` is the reset by hand, None for one by the stage's own condition.
@@ -90,11 +91,9 @@ def lifted(watch: Watch, now: int, digest: str, commit: str | None, event: Event
         return None
     watch.suspected = None
     if event is None:
-        return _end(
-            watch, now, suspected, (digest, commit), "suspicion: over, the stage's condition for reset has held"
-        )
+        return _end(watch, now, suspected, policies, "suspicion: over, the stage's condition for reset has held")
     why = f"suspicion: over, a reset by {event.author or 'unknown'} came: {event.reason or 'no reason given'}"
-    return replace(_end(watch, now, suspected, (digest, commit), why), author=event.author)
+    return replace(_end(watch, now, suspected, policies, why), author=event.author)
 
 
 def _still_holds(watch: Watch, suspected: Suspected, now: int) -> bool:
@@ -106,28 +105,15 @@ def _still_holds(watch: Watch, suspected: Suspected, now: int) -> bool:
     return True
 
 
-def _end(watch: Watch, now: int, suspected: Suspected, policies: tuple[str, str | None], reason: str) -> Decision:
+def _end(watch: Watch, now: int, suspected: Suspected, policies: PolicySet, reason: str) -> Decision:
     record = _record(watch, now, suspected.stage, f"end of the suspicion of {suspected.stage}", policies)
     ended = (ending(effect, record.as_of) for effect in suspected.effects)
     return with_effects(replace(record, reason=reason), ended)
 
 
-def _record(watch: Watch, now: int, stage: str, what: str, policies: tuple[str, str | None]) -> Decision:
-    """What every decision on suspicion says. `policies`: digest of the set, and its commit."""
-    graph, as_of = watch.prepared.graph, from_micros(now)
-    return Decision(
-        id=decision_id(graph.policy, watch.scope, what, as_of),
-        as_of=as_of,
-        policy=graph.policy,
-        policy_set=policies[0],
-        commit=policies[1],
-        scope=watch.scope,
-        mode=graph.mode,
-        stage=stage,
-        level=watch.state.level,
-        previous_level=watch.state.level,
-        kind="suspicion",
-    )
+def _record(watch: Watch, now: int, stage: str, what: str, policies: PolicySet) -> Decision:
+    """What every decision on suspicion says."""
+    return replace(record_of(watch, policies, now, what, stage), kind="suspicion")
 
 
 def _is_suspect(change: Change, now: int, *, asked: bool) -> bool:
@@ -153,8 +139,7 @@ def _suspected_stage(watch: Watch, view: ScopeView, *, locks: bool) -> Stage | N
     confirmed = at_once | state.triggers.confirmed
     for stage in watch.prepared.graph.stages:
         counts = not locks or bool(reversible_effects(watch.scope, stage, view.as_of))
-        any_of = not stage.any_of or any(confirmed >> i & 1 for i in stage.any_of)
-        if counts and stage.level > state.level and any_of and all(confirmed >> i & 1 for i in stage.all_of):
+        if counts and stage.level > state.level and stands(stage, confirmed):
             return stage
     return None
 
@@ -169,7 +154,7 @@ def _is_locked(watch: Watch, now: int) -> bool:
 
 
 def _decision(
-    watch: Watch, view: ScopeView, stage: Stage, falls: list[Change], until: int, policies: tuple[str, str | None]
+    watch: Watch, view: ScopeView, stage: Stage, falls: list[Change], until: int, policies: PolicySet
 ) -> Decision:
     end = from_micros(until)
     effects = reversible_effects(watch.scope, stage, view.as_of)

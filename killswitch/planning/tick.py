@@ -8,13 +8,12 @@ given, and it reaches nothing else. It is two steps because a stage may ask to s
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from decimal import Decimal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.engine.state import level_in_force
-from killswitch.engine.step import bits, fire_partly, latch, reset
+from killswitch.engine.step import bits, reset
 from killswitch.graph.nodes import PolicySet, Stage
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
@@ -22,6 +21,7 @@ from killswitch.model.magnitude import sound_instrument
 from killswitch.model.snapshot import Event, Instrument, Snapshot
 from killswitch.model.store import HistoryRow, MachineState
 from killswitch.planning import notices as tell
+from killswitch.planning.firing import SecondLook, fire
 from killswitch.planning.hedge.hedge_opening import Hedging
 from killswitch.planning.hedge.uncloseable import WORKING, busy_accounts
 from killswitch.planning.operator.closes import Orphan, applies, end, orphans_in, reset_record
@@ -35,21 +35,12 @@ from killswitch.planning.scopes.compiled_policy import (
     scopes_of,
     view_of,
 )
-from killswitch.planning.scopes.corroboration import PricesOf, corroborate, repriced
+from killswitch.planning.scopes.corroboration import PricesOf
 from killswitch.planning.scopes.evaluator import Rest, Watch, rest_of
 from killswitch.planning.scopes.trigger_status import MachineStatus, only_young, status
-from killswitch.planning.stage_decision import Proposal, propose
 from killswitch.planning.suspicion import lifted, suspicion, withdrawal
-from killswitch.planning.targets.merge import Targets, least, meet, merge, only, ordered_on, targets_of
-from killswitch.planning.unreachable import (
-    LastKnown,
-    answers,
-    carried_out,
-    due,
-    unread_remarked,
-    wait,
-    with_last_positions,
-)
+from killswitch.planning.targets.merge import Targets, least, meet, merge, ordered_on, targets_of
+from killswitch.planning.unreachable import due
 from killswitch.signals.position import ZERO
 from killswitch.signals.view import ScopeView
 
@@ -76,13 +67,6 @@ class Pending(Struct, frozen=True):
     decisions: tuple[Decision, ...]
     notices: tuple[Notice, ...]
     reread: tuple[str, ...]
-
-
-class _SecondLook(Struct, frozen=True):
-    """What was read again for stages that ask for it."""
-
-    reading: Snapshot | None
-    prices: PricesOf
 
 
 class Interpreter:
@@ -189,8 +173,7 @@ class Interpreter:
         watch.forget_barren([stage.name for stage in stages])
         if stages or not (watch.history.changes.all or watch.suspected):
             return stages, []
-        policies = self._policies.digest, self._policies.commit
-        found = (withdrawal(watch, view, *policies), suspicion(watch, view, *policies, told))
+        found = (withdrawal(watch, view, self._policies), suspicion(watch, view, self._policies, told))
         return (), [decision for decision in found if decision is not None]
 
     def _take_instruments(self, snapshot: Snapshot) -> None:
@@ -242,8 +225,7 @@ class Interpreter:
         return watch
 
     def _reset(self, watch: Watch, now: int, event: Event | None, told: list[Notice]) -> list[Decision]:
-        policies = self._policies.digest, self._policies.commit
-        ended = lifted(watch, now, *policies, event)  # a reset lifts what was locked on suspicion too
+        ended = lifted(watch, now, self._policies, event)  # a reset lifts what was locked on suspicion too
         if event is not None:  # whoever resets takes the accounts that are there now for the scope
             watch.history.leave(frozenset(account[0] for account in self._present))
             self._places[watch.policy, watch.scope] = self._places_in(watch, self._present)
@@ -259,7 +241,7 @@ class Interpreter:
                 told.append(tell.not_latched(watch, now, event, ended, accepted=accepted))
             watch.state = replace(watch.state, waiting=None)
             return decisions
-        decisions.append(reset_record(watch, now, *policies, event))
+        decisions.append(reset_record(watch, now, self._policies, event))
         watch.state = reset()
         watch.history.rebase(accept=event is not None)
         return decisions
@@ -286,12 +268,10 @@ class Interpreter:
         themselves. Without either only recorded prices corroborate: a second look that cannot be had vetoes nothing.
         """
         told = list(pending.notices)
-        second = _SecondLook(reread, prices or {})
-        fired = [
-            decision
-            for watch, view, stages in pending.eligible
-            for decision in self._fire(watch, view, stages, second, told)
-        ]
+        fired: list[Decision] = []
+        for watch, view, stages in pending.eligible:
+            second = SecondLook(prices or {}, None if reread is None else self._again(watch, reread))
+            fired += fire(watch, view, stages, second, self._policies, self._hands.read_last, told)
         decisions = merge([*pending.decisions, *fired], least(self._active.values()))
         self._share_costs(pending, fired, decisions)
         if reread is not None:
@@ -319,66 +299,6 @@ class Interpreter:
         if decision.id in self._active:
             self._active[decision.id] = targets_of([decision])
 
-    def _fire(
-        self,
-        watch: Watch,
-        view: ScopeView,
-        stages: tuple[Stage, ...],
-        second: _SecondLook,
-        told: list[Notice],
-    ) -> list[Decision]:
-        """Fire the highest stage that holds and selects something; what does not is told once."""
-        for stage in stages:
-            owed = stage.name not in watch.eligible  # it fired already, and nothing has to hold any more
-            doubt = self._doubt(watch, view, stage, second) if stage.corroborate and not owed else None
-            if doubt is not None:
-                told += tell.uncorroborated(watch, view.as_of, stage.name, doubt)
-                owed = answers(watch, stage, view)
-                if not owed:
-                    continue
-            last = with_last_positions(view, self._hands.read_last)
-            proposal = propose(watch, stage, last.view, self._policies)
-            if proposal.partial:
-                return self._not_latching(watch, last, proposal, told, owed=owed)
-            if proposal.empty_handed:
-                self._not_latching(watch, last, proposal, told, owed=owed)
-                continue
-            told += [tell.blocked(watch, view.as_of, found) for found in proposal.blocked]
-            decision = _without(proposal.decision, watch.resting(stage.name, view.as_of))
-            decision = last.remarked(carried_out(stage, decision, watch.state.waiting, owed=owed))
-            watch.state = latch(watch.state, stage, view.as_of, watch.value_at_firing())
-            watch.fired(decision.id)
-            return [decision]
-        return []
-
-    def _not_latching(
-        self, watch: Watch, last: LastKnown, proposal: Proposal, told: list[Notice], *, owed: bool
-    ) -> list[Decision]:
-        """Neither latch nor cool down, so that the stage fires when it can; tell it once.
-
-        Where a part of the book is unknown, the lock and what concerns the rest of it are not held back.
-        """
-        stage, view, now = proposal.stage, last.view, last.view.as_of
-        seen = sorted(account.account for account in view.trusted().accounts) if proposal.partial else ["nothing"]
-        waited = watch.state.waiting
-        if proposal.partial:
-            wait(watch, stage, view, seen, owed=owed)
-        if not watch.remember_barren(stage.name, ",".join(seen)):
-            return []
-        decision = _without(proposal.decision, watch.resting(stage.name, now))
-        decision = carried_out(stage, decision, waited, owed=owed)
-        if proposal.partial:
-            decision = unread_remarked(decision, watch, view)
-        acted = set(decision.accounts)
-        if watch.remember_reported(stage.name, ",".join(seen)):
-            told.append(tell.nothing_selected(watch, now, proposal, acted if proposal.partial else ()))
-        told += [tell.blocked(watch, now, found) for found in proposal.blocked]
-        if not proposal.partial:
-            return []
-        watch.state = fire_partly(watch.state, stage, now, decision.id)
-        watch.act_without_latching(stage, ordered_on(decision), now)
-        return [last.remarked(decision)]
-
     def _share_costs(self, pending: Pending, fired: list[Decision], merged: Sequence[Decision]) -> None:
         """A watch whose orders were left to another decision waits for that one's closing too."""
         wanted = {decision.id: targets_of([decision]) for decision in fired}
@@ -393,39 +313,13 @@ class Interpreter:
 
     def _gather_again(self, pending: Pending, reread: Snapshot) -> None:
         """Rows that came with the second reading count, because an adapter may tell them only once."""
-        for watch, places in self._watching(pending.snapshot):
-            view = self._again(watch, places, reread)
-            watch.history.ledger.gather(view, watch.history.view)
+        for watch, _ in self._watching(pending.snapshot):
+            watch.history.ledger.gather(self._again(watch, reread), watch.history.view)
 
-    def _again(self, watch: Watch, places: tuple[int, ...] | None, reread: Snapshot) -> ScopeView:
+    def _again(self, watch: Watch, reread: Snapshot) -> ScopeView:
         """The scope in the second reading."""
         now, reference = to_micros(reread.as_of), watch.prepared.graph.equity.reference
-        return view_of(reread, now, places, self._instruments, None, reference)
-
-    def _doubt(self, watch: Watch, view: ScopeView, stage: Stage, second: _SecondLook) -> str | None:
-        """Why the stage's triggers do not hold on better prices or on a second reading; None if they do."""
-        if view.unknown is not None and watch.history.dark is None:
-            return None  # there are no prints to hold against anything
-        read = view.read()
-        looked = (repriced(read, second.prices) if second.prices else None) or read
-        seen = corroborate(looked)
-        if seen.failing and (seen.view is None or not self._still(watch, seen.view, stage)):
-            return "; ".join(seen.failing)
-        if looked is not read and not self._still(watch, looked, stage):
-            return f"at the prices of a second look equity is {looked.equity} and no trigger of the stage is true"
-        return None if second.reading is None else self._doubt_by_reading(watch, stage, second.reading)
-
-    def _doubt_by_reading(self, watch: Watch, stage: Stage, reading: Snapshot) -> str | None:
-        """Why the triggers do not hold on a second reading; None where that could not be had."""
-        again = self._again(watch, self._places[watch.policy, watch.scope], reading)
-        if again.unknown is not None or self._still(watch, again, stage, watch.history.ledger.unit_flow_in(again)):
-            return None
-        return f"read again, equity is {again.equity} and no trigger of the stage is true"
-
-    def _still(self, watch: Watch, view: ScopeView, stage: Stage, moved: Decimal = ZERO) -> bool:
-        true = watch.supposed(view, moved)
-        any_of = not stage.any_of or any(true >> i & 1 for i in stage.any_of)
-        return any_of and all(true >> i & 1 for i in stage.all_of)
+        return view_of(reread, now, self._places[watch.policy, watch.scope], self._instruments, None, reference)
 
     # What is kept, and shown
 
@@ -475,13 +369,6 @@ def _too_young(watch: Watch) -> tuple[int, ...]:
         for i in bits(watch.state.triggers.unknown)
         if triggers[i].on_unknown != "warn" and only_young(watch, triggers[i])
     )
-
-
-def _without(decision: Decision, accounts: frozenset[str]) -> Decision:
-    """The decision without orders for accounts on which its stage has acted already."""
-    if not accounts:
-        return decision
-    return only(decision, lambda intent: intent.account not in accounts)
 
 
 def _reread(eligible: Iterable[tuple[Watch, ScopeView, tuple[Stage, ...]]]) -> tuple[str, ...]:

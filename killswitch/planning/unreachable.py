@@ -25,6 +25,7 @@ from killswitch.model.snapshot import AccountSnapshot
 from killswitch.planning import notices
 from killswitch.planning.orders.slices import DERIVATIVES
 from killswitch.planning.scopes.evaluator import Watch
+from killswitch.planning.stage_decision import joined
 from killswitch.render.formats import instant
 from killswitch.signals.view import ScopeView
 
@@ -40,7 +41,7 @@ def wait(watch: Watch, stage: Stage, view: ScopeView, readable: Collection[str],
     if waiting is not None and waiting.stage != stage.name and _level(watch, waiting.stage) >= stage.level:
         return
     accounts = tuple(sorted(_accounts(watch, view) - set(readable)))
-    same = waiting if waiting is not None and waiting.stage == stage.name else None
+    same = watch.waiting_for(stage)
     if same is not None and owed:
         waiting = replace(same, accounts=accounts)  # carried out in part
     else:
@@ -71,19 +72,19 @@ def due(watch: Watch, view: ScopeView, eligible: tuple[Stage, ...], told: list[N
 
 def answers(watch: Watch, stage: Stage, view: ScopeView) -> bool:
     """Whether the stage's close waits, and an account that it waits for can be read."""
-    waiting = watch.state.waiting
-    return waiting is not None and waiting.stage == stage.name and _answers(watch, view, waiting)
+    waiting = watch.waiting_for(stage)
+    return waiting is not None and _answers(watch, view, waiting)
 
 
-def carried_out(stage: Stage, decision: Decision, waiting: Waiting | None, *, owed: bool) -> Decision:
-    """The decision as the stage that waited makes it: with the remark that it fired earlier.
+def carried_out(decision: Decision, waiting: Waiting | None, *, owed: bool) -> Decision:
+    """The decision as a stage makes it whose close was `waiting`: with the remark that it fired earlier.
 
     Where it only carries out what it is `owed` it is about the accounts that were waited for, and no others.
     """
-    if waiting is None or waiting.stage != stage.name:
+    if waiting is None:
         return decision
     remark = f"fired at {instant(from_micros(waiting.since))}, when {notices.waited_for(waiting)} could not be read"
-    decision = replace(decision, reason=remark if decision.reason is None else f"{remark}; {decision.reason}")
+    decision = replace(decision, reason=joined(remark, decision.reason))
     if not waiting.accounts or not owed:
         return decision
     return with_effects(decision, only_on(decision.effects, waiting.accounts))
@@ -93,7 +94,7 @@ def unread_remarked(decision: Decision, watch: Watch, view: ScopeView) -> Decisi
     """The decision with the accounts that nothing is closed on, because they cannot be read."""
     unread = sorted(_accounts(watch, view) - {account.account for account in view.trusted().accounts})
     remark = f"{' and '.join(unread) or 'the account'} cannot be read: nothing is closed or cancelled there yet"
-    return replace(decision, reason=remark if decision.reason is None else f"{decision.reason}; {remark}")
+    return replace(decision, reason=joined(decision.reason, remark))
 
 
 def _answers(watch: Watch, view: ScopeView, waiting: Waiting) -> bool:
@@ -121,8 +122,7 @@ class LastKnown(Struct, frozen=True):
 
     def remarked(self, decision: Decision) -> Decision:
         """The decision with these remarks in its reason."""
-        reason = "; ".join((*self.remarks, *(() if decision.reason is None else (decision.reason,))))
-        return replace(decision, reason=reason or None) if self.remarks else decision
+        return replace(decision, reason=joined(*self.remarks, decision.reason))
 
 
 def with_last_positions(view: ScopeView, read_last: Mapping[str, AccountSnapshot]) -> LastKnown:

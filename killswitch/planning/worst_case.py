@@ -11,7 +11,7 @@ from killswitch.graph.unwinding import PLAIN, UnwindingRule
 from killswitch.model.instant import SECOND
 from killswitch.model.snapshot import AccountSnapshot, Instrument
 from killswitch.planning.actions.cancel_orders import most_cancels
-from killswitch.planning.actions.kind import MostContext, PositionName
+from killswitch.planning.actions.kind import Most, MostContext, PositionName
 from killswitch.planning.actions.registry import most
 from killswitch.signals.position import ZERO
 
@@ -42,8 +42,7 @@ def everything(
     """Every position closed and every order cancelled, as fast as the venue allows."""
     context = MostContext(account, (), _rules(account, instruments), reduce_only)
     orders = {position.key: (position.symbol, context.orders(position, ZERO)) for position in account.positions or ()}
-    cancels = most_cancels(account, "all")
-    return StageWork(_some(orders.values()), tuple(cancels.first.values()), tuple(cancels.last.values()), whole=True)
+    return _work([Most(orders=orders, whole=True), most_cancels(account, "all")])
 
 
 def stage_work(
@@ -57,7 +56,11 @@ def stage_work(
 ) -> StageWork:
     """The most that the stage may have to do in this account. Slices for the market's sake are not counted."""
     context = MostContext(account, policies.unwindings, _rules(account, instruments), reduce_only)
-    found = [most(action, context) for action in stage.actions]
+    return _work([most(action, context) for action in stage.actions])
+
+
+def _work(found: Sequence[Most]) -> StageWork:
+    """What several actions come to together: of each position the most orders, at the slowest pace."""
     orders: dict[PositionName, tuple[str, int]] = {}
     first: dict[int, str] = {}
     last: dict[int, str] = {}

@@ -21,7 +21,7 @@ from killswitch.model.store import DamagedMemoryError, MachineState
 from killswitch.planning.actions.cancel_orders import cancels
 from killswitch.planning.orders.unwind import DERIVATIVES, at_once, manner, unwind
 from killswitch.planning.scopes.evaluator import Watch
-from killswitch.planning.stage_decision import book_change
+from killswitch.planning.stage_decision import book_change, joined, record_of
 from killswitch.planning.targets.ranking import candidates, in_group_order, rank
 from killswitch.planning.targets.selection import Target
 from killswitch.signals.position import ZERO
@@ -40,18 +40,11 @@ def applies(event: Event, scope: str) -> bool:
     return event.scope is None or event.scope == scope
 
 
-def reset_record(watch: Watch, now: int, digest: str, commit: str | None, event: Event | None) -> Decision:
+def reset_record(watch: Watch, now: int, policies: PolicySet, event: Event | None) -> Decision:
     """The record of a return to normal, by hand or by itself."""
-    as_of, stage = from_micros(now), stage_in_force(watch.state)
-    return Decision(
-        id=decision_id(watch.policy, watch.scope, f"reset/{stage}", as_of),
-        as_of=as_of,
-        policy=watch.policy,
-        policy_set=digest,
-        commit=commit,
-        scope=watch.scope,
-        mode=watch.prepared.graph.mode,
-        stage=stage,
+    stage = stage_in_force(watch.state)
+    return replace(
+        record_of(watch, policies, now, f"reset/{stage}", stage),
         level=0,
         previous_level=level_in_force(watch.state),
         kind="reset",
@@ -122,7 +115,7 @@ def close_by_hand(
         kind="manual",
         book=book_change(view, unwound.left),
         author=event.author,
-        reason="; ".join(each for each in (event.reason, forced, *unwound.remarks) if each) or None,
+        reason=joined(event.reason, forced, *unwound.remarks),
         cause=event.cause,
         unwinding=manner(rule),
         waits_for=tuple(sorted(seen.unread)),

@@ -20,6 +20,7 @@ from killswitch.model.snapshot import AccountSnapshot, Event, Snapshot
 from killswitch.planning import notices as tell
 from killswitch.planning.operator.closes import OPERATOR, HandClose, RefusedHandError, accounts_in, close_by_hand
 from killswitch.planning.operator.saved_plan import LONGEST_WAIT, RefusedPlanError, apply_plan
+from killswitch.planning.stage_decision import joined
 from killswitch.render.formats import instant
 from killswitch.signals.view import Instruments, doubt_of_positions
 
@@ -147,7 +148,7 @@ class HandEvents:
             if not waiting.accounts:
                 del self._unfinished[id_]
             remark = f"given at {instant(from_micros(waiting.since))}, when {names} could not be read"
-            reason = remark if found.decision.reason is None else f"{found.decision.reason}; {remark}"
+            reason = joined(found.decision.reason, remark)
             decision = replace(found.decision, reason=reason, waits_for=tuple(sorted(waiting.accounts)))
             waiting.decisions.add(decision.id)
             decisions += _carried_out(event, now, replace(found, decision=decision), told)

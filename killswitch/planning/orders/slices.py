@@ -100,14 +100,9 @@ def greatest_slice(rule: ImpactRule | None, liquidity: Liquidity | None, side: O
         return Slice(unknown="liquidity")
     by_impact = _by_impact(rule, liquidity)
     by_share = None if rule.participation is None else _by_participation(rule.participation, liquidity, side)
-    missing = [
-        name
-        for name, bound, asked in (
-            ("volume or volatility", by_impact, True),
-            ("depth and volume", by_share, rule.participation is not None),
-        )
-        if asked and bound is None
-    ]
+    missing = [] if by_impact is not None else ["volume or volatility"]
+    if rule.participation is not None and by_share is None:
+        missing.append("depth and volume")
     known = [bound for bound in (by_impact, by_share) if bound is not None]
     return Slice(min(known, default=None), " and ".join(missing) or None)
 

@@ -7,7 +7,7 @@ that would not fire then is not corroborated. Nothing is averaged.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from msgspec import Struct
@@ -36,15 +36,11 @@ class Corroborated(Struct, frozen=True):
 def corroborate(view: ScopeView) -> Corroborated:
     """Hold every mark of the scope against its index, or its last price, where they are given."""
     failing: list[str] = []
-    accounts: list[AccountSnapshot | None] = []
-    for account in view.sound:
-        accounts.append(_replaced(account, view, failing))
+    accounts = [_replaced(account, view, failing) for account in view.sound]
     if not failing:
         return Corroborated(view, ())
     known = [account for account in accounts if account is not None]
-    whole = len(known) == len(accounts)
-    supposed = view.of(known) if whole else None
-    return Corroborated(supposed, tuple(failing))
+    return Corroborated(view.of(known) if len(known) == len(accounts) else None, tuple(failing))
 
 
 def repriced(view: ScopeView, prices: PricesOf) -> ScopeView | None:
@@ -64,44 +60,47 @@ def repriced(view: ScopeView, prices: PricesOf) -> ScopeView | None:
 
 
 def _at(account: AccountSnapshot, view: ScopeView, prices: Mapping[str, Prices]) -> AccountSnapshot | None:
-    equity, unrealized, positions = account.equity, account.unrealized, []
-    for position in account.positions or ():
-        now = prices.get(position.symbol)
-        mark = position.mark_price if now is None or now.mark is None else now.mark
-        index, last = (None, None) if now is None else (now.index, now.last)
-        if mark == position.mark_price or mark is None or position.mark_price is None:
-            positions.append(replace(position, index_price=index, last_price=last))
-            continue
-        moved = _moved(position, account, view.instrument(account.account, position.symbol), mark)
-        if moved is None or equity is None:
-            return None
-        equity += moved.gain
-        unrealized = None if unrealized is None else unrealized + moved.gain
-        positions.append(replace(moved.position, index_price=index, last_price=last))
-    return replace(account, equity=equity, unrealized=unrealized, positions=tuple(positions))
+    looked = [prices.get(position.symbol) for position in account.positions or ()]
+    found = _at_marks(account, view, [None if each is None else each.mark for each in looked])
+    if found is None:
+        return None
+    positions = (
+        replace(
+            position, index_price=None if each is None else each.index, last_price=None if each is None else each.last
+        )
+        for position, each in zip(found.positions or (), looked, strict=True)
+    )
+    return replace(found, positions=tuple(positions))
 
 
 def _replaced(account: AccountSnapshot, view: ScopeView, failing: list[str]) -> AccountSnapshot | None:
     """The account at prices that hold; None where a failing print's worth cannot be computed."""
-    equity, positions, computable = account.equity, [], True
-    for position in account.positions or ():
-        reference = _reference(position)
-        if reference is None or position.mark_price is None:
+    references = [_reference(position) for position in account.positions or ()]
+    failing += [
+        f"{position.symbol} mark {position.mark_price} against index {position.index_price}"
+        f" and last {position.last_price}"
+        for position, reference in zip(account.positions or (), references, strict=True)
+        if reference is not None
+    ]
+    found = _at_marks(account, view, references)
+    return None if found is None else replace(found, unrealized=account.unrealized)
+
+
+def _at_marks(account: AccountSnapshot, view: ScopeView, marks: Sequence[Decimal | None]) -> AccountSnapshot | None:
+    """The account with each position at its mark, None where it keeps its own; None where that cannot be valued."""
+    equity, unrealized, positions = account.equity, account.unrealized, []
+    for position, mark in zip(account.positions or (), marks, strict=True):
+        if mark is None or position.mark_price is None or mark == position.mark_price:
             positions.append(position)
             continue
-        failing.append(
-            f"{position.symbol} mark {position.mark_price} against index {position.index_price}"
-            f" and last {position.last_price}"
-        )
-        moved = _moved(position, account, view.instrument(account.account, position.symbol), reference)
+        moved = _moved(position, account, view.instrument(account.account, position.symbol), mark)
         if moved is None or equity is None:
-            computable = False
-            continue
-        equity += moved.gain
-        positions.append(moved.position)
-    if account.positions is None:
-        return account
-    return replace(account, equity=equity, positions=tuple(positions)) if computable else None
+            return None
+        equity += moved[1]
+        unrealized = None if unrealized is None else unrealized + moved[1]
+        positions.append(moved[0])
+    kept = None if account.positions is None else tuple(positions)
+    return replace(account, equity=equity, unrealized=unrealized, positions=kept)
 
 
 def _reference(position: Position) -> Decimal | None:
@@ -112,15 +111,10 @@ def _reference(position: Position) -> Decimal | None:
     return None if abs(position.mark_price - other) <= MARK_TOLERANCE * other else other
 
 
-class _Moved(Struct, frozen=True):
-    """A position at another mark, and what the move made of it in the account's currency."""
-
-    position: Position
-    gain: Decimal
-
-
-def _moved(position: Position, account: AccountSnapshot, instrument: Instrument | None, mark: Decimal) -> _Moved | None:
-    """The position of an account at another mark; None where that cannot be valued.
+def _moved(
+    position: Position, account: AccountSnapshot, instrument: Instrument | None, mark: Decimal
+) -> tuple[Position, Decimal] | None:
+    """A position at another mark, and what the move makes in the account's currency; None where it cannot be valued.
 
     By the contract's rules, else in proportion to the notional given. The rules say what it makes in the currency that
     it settles in: of another than the account's only the notional, which is in the account's, tells what that is worth.
@@ -137,4 +131,4 @@ def _moved(position: Position, account: AccountSnapshot, instrument: Instrument 
             # the face of an inverse contract is money already, and what it settles in is worth more as its mark rises
             after = None if instrument is None else held if instrument.inverse else held * ratio
     pnl = None if position.unrealized_pnl is None else position.unrealized_pnl + gain
-    return _Moved(replace(position, mark_price=mark, notional=after, unrealized_pnl=pnl), gain)
+    return replace(position, mark_price=mark, notional=after, unrealized_pnl=pnl), gain

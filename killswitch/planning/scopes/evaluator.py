@@ -9,7 +9,7 @@ from msgspec import MsgspecError, Struct
 from msgspec import json as msgjson
 from msgspec.structs import replace
 
-from killswitch.engine.state import State, StoredState, after_outage, from_stored, initial, to_stored
+from killswitch.engine.state import State, StoredState, Waiting, after_outage, from_stored, initial, to_stored
 from killswitch.engine.step import Step, rests_until, stage_told, stands, step
 from killswitch.graph.nodes import Stage
 from killswitch.model.effects import Effect, Lock, LockOrder
@@ -71,12 +71,10 @@ _ROW = msgjson.Decoder(StoredRow)
 _ENCODER = msgjson.Encoder(decimal_format="string")
 
 
-def require_readable(memory: MachineState, rows: Iterable[bytes]) -> None:
-    """DamagedMemoryError where `Watch.restore` could not read what was kept."""
+def require_readable(memory: MachineState, rows: Iterable[bytes]) -> tuple[Memory, list[StoredRow]]:
+    """What was kept of a watch; DamagedMemoryError where `Watch.restore` could not read it."""
     try:
-        _MEMORY.decode(memory.blob)
-        for row in rows:
-            _ROW.decode(row)
+        return _MEMORY.decode(memory.blob), [_ROW.decode(row) for row in rows]
     except (MsgspecError, ValueError) as error:
         what = f"what was kept of {memory.policy} on {memory.scope} cannot be read ({error})"
         raise DamagedMemoryError(what) from error
@@ -200,13 +198,14 @@ class Watch:
         equity = ZERO if view.equity is None else view.equity - moved
         dark = self.history.dark is not None
         history = self.history.supposing_dark(view) if dark else self.history.supposing(equity)
-        columns = self.prepared.reader.read(history, view)
-        true, _ = self.prepared.machine.evaluate(columns.lo, columns.hi, columns.text)
-        return true
+        return self._true(history, view)
 
     def suspecting(self, view: ScopeView) -> int:
         """Mask of the conditions that would be true if every open fall of equity were a loss."""
-        columns = self.prepared.reader.read(self.history.suspecting(), view)
+        return self._true(self.history.suspecting(), view)
+
+    def _true(self, history: History, view: ScopeView) -> int:
+        columns = self.prepared.reader.read(history, view)
         return self.prepared.machine.evaluate(columns.lo, columns.hi, columns.text)[0]
 
     def may_suspect(self, now: int, most: int, within: int) -> bool:
@@ -233,27 +232,28 @@ class Watch:
 
     def fired_on(self, stage: Stage) -> int:
         """Mask of the triggers that are confirmed, or were when the stage fired that waits for an account."""
-        confirmed, waiting = self.state.triggers.confirmed, self.state.waiting
-        if waiting is not None and waiting.stage == stage.name and not self.holds(stage):
+        confirmed, waiting = self.state.triggers.confirmed, self.waiting_for(stage)
+        if waiting is not None and not stands(stage, confirmed):
             return sum(1 << i for i, name in enumerate(self.prepared.trigger_names) if name in waiting.triggers)
         return confirmed
 
-    def remember_reported(self, stage: str, why: str) -> bool:
+    def waiting_for(self, stage: Stage) -> Waiting | None:
+        """The close of `stage` that waits for accounts that cannot be read; None where there is none."""
+        waiting = self.state.waiting
+        return waiting if waiting is not None and waiting.stage == stage.name else None
+
+    def remember_reported(self, stage: Stage, why: str) -> bool:
         """Note that people are told why `stage` does not fire; False where they were, and its close has waited since.
 
         Its triggers may come and go meanwhile: then it is decided on anew, and told no second time.
         """
-        waiting = self.state.waiting
-        if waiting is None or waiting.stage != stage:
+        waiting = self.waiting_for(stage)
+        if waiting is None:
             return True
         new = why not in waiting.reported
         if new:
             self.state = replace(self.state, waiting=replace(waiting, reported=(*waiting.reported, why)))
         return new
-
-    def holds(self, stage: Stage) -> bool:
-        """Whether the stage's triggers are confirmed now."""
-        return stands(stage, self.state.triggers.confirmed)
 
     def resting(self, stage: str, now: int) -> frozenset[str]:
         """Accounts on which `stage` has acted without latching, and not long enough ago to act again."""
@@ -290,15 +290,14 @@ class Watch:
 
         `outage`: from when until when nothing has measured the time since.
         """
-        require_readable(MachineState(self.policy, self.scope, memory), rows)
-        kept = _MEMORY.decode(memory)
+        kept, stored_rows = require_readable(MachineState(self.policy, self.scope, memory), rows)
         try:
             engine = kept.engine
             if outage is not None:
                 cooldowns = {stage.name: stage.cooldown for stage in self.prepared.graph.stages}
                 engine = after_outage(engine, *outage, cooldowns)
             self.state = from_stored(engine, self.prepared.trigger_names)
-            self.history.restore(kept.history, [_ROW.decode(row) for row in rows])
+            self.history.restore(kept.history, stored_rows)
         except (ValueError, TypeError, LookupError, ArithmeticError) as error:
             what = f"what was kept of {self.policy} on {self.scope} makes no sense ({type(error).__name__}: {error})"
             raise DamagedMemoryError(what) from error
