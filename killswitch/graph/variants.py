@@ -55,8 +55,10 @@ def variants(
     `compiled` are the policy's own triggers, in order, and `stages` its stages in the order written.
     """
     found = around.found
-    if policy.variant is not None and not found.gaps.unread(("spec", "variant")):
-        _exists(policy.variant, policy, found)
+    gaps, selected = found.gaps, policy.variant
+    lost = gaps.unread(("spec", "variant")) or gaps.flawed(("spec", "variants"))
+    if selected is not None and selected not in policy.variants and not lost:
+        found.error("KS3015", ("spec", "variant"), *unknown_name("variant", selected, policy.variants))
     made: dict[str, Compiled] = {}
     for name, variant in policy.variants.items():
         path: Path = ("spec", "variants", name)
@@ -67,7 +69,8 @@ def variants(
             found.warning("KS5012", path, f"the variant `{name}` changes nothing", fix, key=True)
         overrides = _fitting(variant.triggers, (*path, "triggers"), policy, compiled, found)
         inside = _InVariant(found, (*path, "triggers"), overrides)
-        varied = _varied(policy, overrides)
+        changed = {each: _overridden(policy, each, override) for each, override in overrides.items()}
+        varied = _with(policy, triggers={**policy.triggers, **changed})
         triggers = {
             each: trigger(each, varied, around.columns, inside) if each in overrides else own
             for each, own in compiled.items()
@@ -78,12 +81,6 @@ def variants(
         ]
         made[name] = triggers
     return made
-
-
-def _exists(variant: str, policy: PolicySpec, found: Findings) -> None:
-    if variant not in policy.variants and not found.gaps.flawed(("spec", "variants")):
-        message, fix = unknown_name("variant", variant, policy.variants)
-        found.error("KS3015", ("spec", "variant"), message, fix)
 
 
 def _fitting(
@@ -119,11 +116,6 @@ def _compares_alike(override: Override, path: Path, policy: PolicySpec, found: F
     if own != key:
         found.error("KS3016", (*path, key), f"`{path[-1]}` compares with `{own}`", f"write `{own}`", key=True)
     return own == key
-
-
-def _varied(policy: PolicySpec, overrides: Mapping[str, Override]) -> PolicySpec:
-    changed = {name: _overridden(policy, name, override) for name, override in overrides.items()}
-    return _with(policy, triggers={**policy.triggers, **changed})
 
 
 def _overridden(policy: PolicySpec, name: str, override: Override) -> Part:

@@ -49,17 +49,9 @@ from typing import Final
 
 from killswitch.journal.entries import (
     NEXT_SLICE,
-    Abandoned,
-    Absent,
-    Acknowledged,
     Entry,
-    Filled,
-    Finished,
-    Rejected,
     Sending,
-    SetAside,
-    Swept,
-    Unknown,
+    Undecodable,
     Verified,
     known,
 )
@@ -130,18 +122,8 @@ class ForbiddenTransitionError(Exception):
     """A journal entry does not follow from the ones before it: a defect of this program, or a foreign hand."""
 
 
-_EVENTS: Final[Mapping[type, Event]] = {
-    Sending: Event.SENDING,
-    Swept: Event.SWEPT,
-    Acknowledged: Event.ACKNOWLEDGED,
-    Unknown: Event.FATE_UNKNOWN,
-    Filled: Event.FILLED,
-    Rejected: Event.REJECTED,
-    Absent: Event.ABSENT,
-    SetAside: Event.SET_ASIDE,
-    Abandoned: Event.ABANDONED,
-    Finished: Event.FINISHED,
-}
+_EVENTS: Final = {event.value: event for event in Event}
+"""Kind of entry → event, for the kinds that are one whatever they say."""
 
 
 def event_of(entry: Entry) -> Event | None:
@@ -157,4 +139,4 @@ def event_of(entry: Entry) -> Event | None:
         return Event.VERIFIED_AT if reached else Event.VERIFIED_ABOVE
     if isinstance(entry, Sending) and entry.after == NEXT_SLICE:
         return Event.NEXT_SLICE
-    return _EVENTS.get(type(entry))
+    return None if isinstance(entry, Undecodable) else _EVENTS.get(entry.kind)

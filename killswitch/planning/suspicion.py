@@ -179,12 +179,9 @@ def _entries(watch: Watch, view: ScopeView, stage: Stage) -> Cancels:
     """
     if watch.columns is None or not any(tag_of(Cancels) in kind_of(action).effects for action in stage.actions):
         return Cancels(())
-    graph = watch.prepared.graph
-    halfway = False
-    for index in (*stage.any_of, *stage.all_of):
-        threshold = graph.triggers[index].threshold
-        if threshold is None or not BY_NAME[graph.signals[threshold.index].name].is_loss_size:
-            continue  # half of a threshold of any other signal is no half of a loss
-        if threshold.op in (">", ">=") and threshold.value > 0:
-            halfway = halfway or watch.columns.lo[threshold.index] >= threshold.value / 2
+    graph, lows = watch.prepared.graph, watch.columns.lo
+    thresholds = (graph.triggers[index].threshold for index in (*stage.any_of, *stage.all_of))
+    # half of a threshold of any other signal is no half of a loss
+    of_losses = (t for t in thresholds if t is not None and BY_NAME[graph.signals[t.index].name].is_loss_size)
+    halfway = any(t.op in (">", ">=") and t.value > 0 and lows[t.index] >= t.value / 2 for t in of_losses)
     return cancels(view.trusted(), "entry") if halfway else Cancels(())

@@ -179,9 +179,8 @@ class Interpreter:
     def _take_instruments(self, snapshot: Snapshot) -> None:
         """A symbol's rules hold until they are given again."""
         for account in snapshot.accounts:
-            if account.instruments:
-                for instrument in account.instruments:
-                    self._instruments[account.account, instrument.symbol] = sound_instrument(instrument)
+            for instrument in account.instruments or ():
+                self._instruments[account.account, instrument.symbol] = sound_instrument(instrument)
 
     def _take_closings(self, snapshot: Snapshot) -> None:
         """Targets stay active while the snapshot says that they are being worked on."""

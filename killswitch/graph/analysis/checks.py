@@ -14,6 +14,7 @@ from killswitch.graph.nodes import Stage, Trigger
 from killswitch.graph.problems import Findings
 from killswitch.policy.schema.policy import PolicySpec, ThresholdTrigger
 from killswitch.policy.schema.policy import Stage as WrittenStage
+from killswitch.policy.yaml.source import Path
 from killswitch.signals.catalogue import BY_NAME
 
 
@@ -24,17 +25,9 @@ def check(
     found = around.found
     _names_differ(stages, found)
     _all_used(policy, around)
-    comes_to = _outcomes(policy, triggers, around)
+    never = _never(policy, triggers, around)
     _position_conditions(around)
-    never = {i for i, result in comes_to.items() if result == {False} and _trigger(triggers, i).on_unknown != "trip"}
     check_reachable(policy, triggers, stages, never, found)
-
-
-def _trigger(triggers: Sequence[Trigger | None], number: int) -> Trigger:
-    found = triggers[number]
-    if found is None:
-        raise AssertionError("only triggers that compile have outcomes")
-    return found
 
 
 def _names_differ(stages: Sequence[Stage], found: Findings) -> None:
@@ -62,39 +55,43 @@ def _all_used(policy: PolicySpec, around: Surroundings) -> None:
             around.found.warning("KS5001", ("spec", "triggers", name), message, fix, key=True)
 
 
-def _outcomes(
-    policy: PolicySpec, triggers: Sequence[Trigger | None], around: Surroundings
-) -> dict[int, frozenset[bool]]:
-    """What each trigger can come to; warns of those, and of resets, that can come to one thing only."""
+def _never(policy: PolicySpec, triggers: Sequence[Trigger | None], around: Surroundings) -> set[int]:
+    """The triggers that can never be true; warns of those, and of resets, that can come to one thing only."""
     whole = [(i, trigger) for i, trigger in enumerate(triggers) if trigger is not None]
     conditions = [*(trigger.condition for _, trigger in whole), *(condition for _, condition in around.resets)]
     results = outcomes(conditions, around.columns.signals)
     for (_, trigger), result in zip(whole, results, strict=False):
-        path = condition_path(policy, trigger.name)
-        if result == {True}:
-            message = f"`{trigger.name}` holds whatever its signals are"
-            around.found.warning("KS5002", path, message, "write what it should tell apart")
-        elif result == {False}:
-            message = f"`{trigger.name}` can never hold: its signals cannot reach that"
-            around.found.warning("KS5003", path, message, "`ksctl schema signals` says what each signal can be")
+        always = f"`{trigger.name}` holds whatever its signals are", "write what it should tell apart"
+        message = f"`{trigger.name}` can never hold: its signals cannot reach that"
+        never = message, "`ksctl schema signals` says what each signal can be"
+        _warn_of_one(result, condition_path(policy, trigger.name), always, never, around.found)
+    always = (
+        "this always holds, so the stage resets as soon as its time is over, however bad it still is",
+        "write what says that it is over",
+    )
+    never = "this can never hold, so the stage never resets by itself", "correct it, or write `reset: manual`"
     for (path, _), result in zip(around.resets, results[len(whole) :], strict=True):
-        if result == {True}:
-            message = "this always holds, so the stage resets as soon as its time is over, however bad it still is"
-            around.found.warning("KS5002", path, message, "write what says that it is over")
-        elif result == {False}:
-            message = "this can never hold, so the stage never resets by itself"
-            around.found.warning("KS5003", path, message, "correct it, or write `reset: manual`")
-    return {i: result for (i, _), result in zip(whole, results, strict=False)}
+        _warn_of_one(result, path, always, never, around.found)
+    found = zip(whole, results, strict=False)
+    return {i for (i, trigger), result in found if result == {False} and trigger.on_unknown != "trip"}
 
 
 def _position_conditions(around: Surroundings) -> None:
     """Warn of an `all_if` that tells no position from another."""
     results = outcomes([condition for _, condition in around.all_ifs], around.position_columns.signals)
+    always = "this holds for every position", "write `fraction: 100%` instead"
+    never = "this can never hold for any position", "correct it, or take it out"
     for (path, _), result in zip(around.all_ifs, results, strict=True):
-        if result == {True}:
-            around.found.warning("KS5002", path, "this holds for every position", "write `fraction: 100%` instead")
-        elif result == {False}:
-            around.found.warning("KS5003", path, "this can never hold for any position", "correct it, or take it out")
+        _warn_of_one(result, path, always, never, around.found)
+
+
+def _warn_of_one(
+    result: frozenset[bool], path: Path, always: tuple[str, str], never: tuple[str, str], found: Findings
+) -> None:
+    """Warn of a condition that can come to one thing only; `always` and `never` are message and fix."""
+    if len(result) == 1:
+        code, words = ("KS5002", always) if True in result else ("KS5003", never)
+        found.warning(code, path, *words)
 
 
 NOISE_IN_A_MINUTE = Decimal("0.005")

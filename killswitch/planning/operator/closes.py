@@ -220,11 +220,8 @@ def _groups(policies: PolicySet) -> tuple[CorrelationGroupRule, ...]:
 
 
 def _default_ranking(policies: PolicySet) -> RankingRule:
-    for graph in policies.graphs:
-        for rule in graph.rankings:
-            if rule.name == "default":
-                return rule
-    return RankingRule("default", "normalised", (("loss", 1.0),), 0)
+    declared = (rule for graph in policies.graphs for rule in graph.rankings if rule.name == "default")
+    return next(declared, RankingRule("default", "normalised", (("loss", 1.0),), 0))
 
 
 class _Kept(msgspec.Struct):

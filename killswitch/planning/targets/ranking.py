@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from statistics import stdev
+from typing import Any
 
 from msgspec import Struct
 
@@ -159,8 +160,13 @@ def gained(candidate: Candidate) -> int:
 
 def by_component(book: Sequence[Candidate], shares: Sequence[float]) -> list[Ranked]:
     """The book by each position's share of its variance, the greatest first: those that hedge come last."""
-    order = sorted(range(len(book)), key=lambda i: (-shares[i], book[i].key))
-    return [Ranked(book[i], place + 1, shares[i]) for place, i in enumerate(order)]
+    return _in_order(book, shares, lambda i: (-shares[i], book[i].key))
+
+
+def _in_order(book: Sequence[Candidate], scores: Sequence[float], key: Callable[[int], Any]) -> list[Ranked]:
+    """The book by the `key` of each place in it, the worst first."""
+    order = sorted(range(len(book)), key=key)
+    return [Ranked(book[i], place, scores[i]) for place, i in enumerate(order, start=1)]
 
 
 def rank(rule: RankingRule, book: Sequence[Candidate]) -> list[Ranked]:
@@ -176,11 +182,7 @@ def rank(rule: RankingRule, book: Sequence[Candidate]) -> list[Ranked]:
     for term, weight in rule.weights:
         for i, value in enumerate(_column(term, terms[term], book, scaled=normalised)):
             scores[i] += weight * value
-    order = sorted(
-        range(len(book)),
-        key=lambda i: (gained(book[i]) if normalised else 0, -scores[i], book[i].key),
-    )
-    return [Ranked(book[i], place + 1, scores[i]) for place, i in enumerate(order)]
+    return _in_order(book, scores, lambda i: (gained(book[i]) if normalised else 0, -scores[i], book[i].key))
 
 
 def in_group_order(ranked: Sequence[Ranked], groups: Sequence[CorrelationGroupRule]) -> list[Ranked]:
@@ -205,8 +207,7 @@ def by_genesis(
     loss = _over_the_largest([fall(candidate) for candidate in book])
     factors = list(zip(exposure, volatility, loss, strict=True))
     scores = [share * moved * lost for share, moved, lost in factors]
-    order = sorted(range(len(book)), key=lambda i: (gained(book[i]), -scores[i], -sum(factors[i]), book[i].key))
-    ranked = [Ranked(book[i], place + 1, scores[i]) for place, i in enumerate(order)]
+    ranked = _in_order(book, scores, lambda i: (gained(book[i]), -scores[i], -sum(factors[i]), book[i].key))
     return ranked, _remarks(rule, book, volatilities)
 
 

@@ -65,7 +65,11 @@ def select(
     ranking = _ranking(graph, action.ranking)
     risk = _risk(ranking, book, history)
     everyone, unranked = _ranked(ranking, book, risk, history)
-    pool = [each for each in everyone if each.candidate.key not in kept and _allowed(action, each.candidate)]
+    pool = [
+        each
+        for each in everyone
+        if each.candidate.key not in kept and is_allowed(action, each.candidate.position.symbol)
+    ]
     pool, ranked_fallback = _side(action, pool, source, rule)
     limit = _limit(action, len(pool), ranked_fallback=ranked_fallback)
     chosen = pool if limit is None else pool[:limit]
@@ -142,8 +146,8 @@ def _left(
     return least_risk(action.fraction, chosen, most, risk), ()
 
 
-def _allowed(action: Close, candidate: Candidate) -> bool:
-    symbol = candidate.position.symbol
+def is_allowed(action: Close, symbol: str) -> bool:
+    """Whether the action may close positions of the symbol."""
     base = base_of(symbol)
     if base in action.except_assets:
         return False
