@@ -77,8 +77,6 @@ class JournaledOrder:
     status: Status = "sent"
     answer: Answer | None = None
     order_id: str | None = None
-    aside_since: datetime | None = None
-    """When its position stopped waiting for it; None while it waits, and once the order has an end."""
     was_unknown: bool = False
     """Whether its status was unknown for a while."""
     charge: Charged | None = None
@@ -149,10 +147,6 @@ class JournaledOrder:
         self.answer, self.status, self.at = entry, _STATUSES[type(entry)], entry.at
         self.charge = None
         self.was_unknown |= self.status in ("unknown", "set aside", "abandoned")
-        if isinstance(entry, SetAside):
-            self.aside_since = entry.at
-        elif self.is_over:
-            self.aside_since = None
         if isinstance(entry, Acknowledged | Filled):
             self.order_id = entry.order or self.order_id
         elif isinstance(entry, Unknown | SetAside | Abandoned):

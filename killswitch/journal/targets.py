@@ -289,7 +289,6 @@ class Line:
         elif order is self.order:
             self.state = State.UNKNOWN
         elif order.name not in self.aside:
-            order.aside_since = entry.at
             self.aside[order.name] = order
 
     def _apply_aside(self, entry: Entry, event: Event) -> None:

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Order, Position, Side
 from killswitch.planning.actions.cancel_orders import is_entry
-from killswitch.planning.rounding import SHUT, Reduction, reduction, whole_steps
+from killswitch.planning.rounding import SHUT, Reduction, reduction, rules_of, whole_steps, worth_of_contracts
 from killswitch.signals.position import ZERO
 
 Obstacle = Literal[
@@ -70,7 +70,7 @@ def outlooks(
     """
     if account.positions is None:
         return None
-    rules = {**(instruments or {}), **{each.symbol: each for each in account.instruments or ()}}
+    rules = rules_of(account, instruments)
     exits = _exits(account)
     shut = _Shut(account.market == "equity", outside_hours)
     return tuple(
@@ -180,11 +180,9 @@ def _of_price(position: Position, rules: Instrument | None, *, reduce_only: bool
             text += f", and whether it is worth the least of {least:f} cannot be told"
         yield Hindrance("no mark price", "warning", text, "without a mark price, close at market or by hand")
         return
-    if rules is None or least is None or rules.contract_size is None or not reduce_only:
-        return  # where the least binds, it is in the minimum already
-    face = position.contracts * rules.contract_size
-    worth = face if rules.inverse else face * position.mark_price
-    if worth < least:
+    worth = None if rules is None else worth_of_contracts(position.contracts, position, rules)
+    # where the least binds, it is in the minimum already
+    if reduce_only and worth is not None and least is not None and worth < least:
         text = f"worth {worth:f}, below the venue's least of {least:f}"
         yield Hindrance("below notional", "note", text, meaning="it goes because reduce-only orders are exempt")
 

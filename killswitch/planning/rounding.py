@@ -7,11 +7,12 @@ that could never be traded again is closed with the rest.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from msgspec import Struct
 
-from killswitch.model.snapshot import Instrument, Position
+from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
 from killswitch.signals.position import ZERO
 
 SHUT = ("halted", "delisted", "cancel_only")
@@ -79,6 +80,11 @@ def reduction(
     return Reduction(held - amount + stays, parts, exact=True, blocked=closed or (blocked if stays else None))
 
 
+def rules_of(account: AccountSnapshot, instruments: Mapping[str, Instrument] | None) -> dict[str, Instrument]:
+    """The rules by symbol that the account gives, and those known beside it in `instruments`."""
+    return {**(instruments or {}), **{each.symbol: each for each in account.instruments or ()}}
+
+
 def whole_steps(amount: Decimal, step: Decimal) -> Decimal:
     """`amount` rounded down to whole steps, as records and venues write quantities."""
     return _plain((amount / step).to_integral_value(rounding=ROUND_FLOOR) * step)
@@ -94,7 +100,7 @@ def _plain(amount: Decimal) -> Decimal:
     return Decimal(f"{amount:f}") if isinstance(exponent, int) and exponent > 0 else amount
 
 
-def _worth(amount: Decimal, position: Position, instrument: Instrument) -> Decimal | None:
+def worth_of_contracts(amount: Decimal, position: Position, instrument: Instrument) -> Decimal | None:
     """Notional of `amount` contracts; unknown without price or contract size."""
     if not position.mark_price or instrument.contract_size is None:
         return None
@@ -106,7 +112,7 @@ def _minimum(position: Position, instrument: Instrument, *, reduce_only: bool) -
     """The smallest order that the venue takes, in whole steps."""
     step = instrument.amount_step or Decimal(1)
     least = max(instrument.min_amount or ZERO, step)
-    unit = _worth(Decimal(1), position, instrument)
+    unit = worth_of_contracts(Decimal(1), position, instrument)
     if not reduce_only and instrument.min_notional is not None and unit:
         least = max(least, instrument.min_notional / unit)
     return _ceiling(least, step)

@@ -13,6 +13,7 @@ from killswitch.model.snapshot import AccountSnapshot, Instrument
 from killswitch.planning.actions.cancel_orders import most_cancels
 from killswitch.planning.actions.kind import Most, MostContext, PositionName
 from killswitch.planning.actions.registry import most
+from killswitch.planning.rounding import rules_of
 from killswitch.signals.position import ZERO
 
 
@@ -40,7 +41,7 @@ def everything(
     account: AccountSnapshot, *, reduce_only: bool, instruments: Mapping[str, Instrument] | None = None
 ) -> StageWork:
     """Every position closed and every order cancelled, as fast as the venue allows."""
-    context = MostContext(account, (), _rules(account, instruments), reduce_only)
+    context = MostContext(account, (), rules_of(account, instruments), reduce_only)
     orders = {position.key: (position.symbol, context.orders(position, ZERO)) for position in account.positions or ()}
     return _work([Most(orders=orders, whole=True), most_cancels(account, "all")])
 
@@ -55,7 +56,7 @@ def stage_work(
     instruments: Mapping[str, Instrument] | None = None,
 ) -> StageWork:
     """The most that the stage may have to do in this account. Slices for the market's sake are not counted."""
-    context = MostContext(account, policies.unwindings, _rules(account, instruments), reduce_only)
+    context = MostContext(account, policies.unwindings, rules_of(account, instruments), reduce_only)
     return _work([most(action, context) for action in stage.actions])
 
 
@@ -78,10 +79,6 @@ def _work(found: Sequence[Most]) -> StageWork:
 
 def _slowest(rules: Sequence[UnwindingRule]) -> UnwindingRule:
     return min(rules, key=lambda rule: rule.max_orders_per_minute or float("inf"), default=PLAIN)
-
-
-def _rules(account: AccountSnapshot, instruments: Mapping[str, Instrument] | None) -> dict[str, Instrument]:
-    return {**(instruments or {}), **{each.symbol: each for each in account.instruments or ()}}
 
 
 def _some(orders: Iterable[tuple[str, int]]) -> tuple[tuple[str, int], ...]:

@@ -87,7 +87,8 @@ class Reader:
         if function == "@in":
             return self._membership(node, operands[0], operands[1])
         if function in _ARITHMETIC or function == "-_" or dotted(node) is not None or is_literal(node):
-            self._value_only(node)
+            message, fix = "this is a value, where a condition is needed", "compare it: `… >= 0.05`"
+            self._refuse("KS4003", message, fix, self._tree.start(node), self._tree.width(node))
         raise self._unsupported(node)
 
     def _junction(self, kind: type[AllOf | AnyOf], operands: list[Any]) -> ConditionNode:
@@ -152,7 +153,7 @@ class Reader:
             return _Value(Number(self._literal(node)), None)
         if dotted(node) is not None:
             spec, index = self._signal(node, "number")
-            return _Value(SignalRead(index), of_signal(spec))
+            return _Value(SignalRead(index), _DIMENSIONS.get(spec.unit, _PLAIN))
         function, operands = operation(node)
         if function == "-_":
             value = self._number(operands[0])
@@ -221,10 +222,6 @@ class Reader:
             fix = "bring both sides to one unit; a part of something is written as a quotient, `a / b`"
             self._note("KS4007", message, fix, self._tree.at(node), len(op))
 
-    def _value_only(self, node: Any) -> NoReturn:
-        message, fix = "this is a value, where a condition is needed", "compare it: `… >= 0.05`"
-        self._refuse("KS4003", message, fix, self._tree.start(node), self._tree.width(node))
-
     def _unsupported(self, node: Any) -> _RefusedError:
         """Writes the problem down; the caller raises what comes back."""
         start, width = self._tree.start(node), self._tree.width(node)
@@ -248,13 +245,9 @@ Dimension = Literal["a plain number", "money", "seconds", "milliseconds", "a com
 """A number written in an expression has none: it takes the other side's."""
 
 _DIMENSIONS: dict[Unit, Dimension] = {"money": "money", "seconds": "seconds", "milliseconds": "milliseconds"}
+"""Of signals; every other unit (fractions, ratios, counts and scores) is a plain number."""
 _PLAIN: Dimension = "a plain number"
 _COMPOUND: Dimension = "a compound of units"
-
-
-def of_signal(spec: SignalSpec) -> Dimension:
-    """Fractions, ratios, counts and scores are plain numbers; money and times are not."""
-    return _DIMENSIONS.get(spec.unit, _PLAIN)
 
 
 def same(left: Dimension | None, right: Dimension | None) -> bool:

@@ -108,11 +108,8 @@ def _sized(stuck: Stuck, stand_in: StandIn, rule: UnwindingRule, world: World, s
     text = f"{order} {sum(parts, ZERO)} {where} ({of} {account.currency} at {price}, {beta.source})"
     band = rule.bound(stand_in.symbol, base_of(stand_in.symbol))
     orders = tuple(_intent(stand_in, side, order, part, band) for part in parts)
-    return Sized(orders, text, _unarmed(stand_in.account, world) or beta.doubt)
-
-
-def _unarmed(account: str, world: World) -> str | None:
-    return None if world.armed is None or account in world.armed else f"{account} is not armed"
+    is_armed = world.armed is None or stand_in.account in world.armed
+    return Sized(orders, text, beta.doubt if is_armed else f"{stand_in.account} is not armed")
 
 
 def _usable(stuck: Stuck, stand_in: StandIn, world: World) -> tuple[AccountSnapshot, Instrument]:

@@ -99,7 +99,7 @@ class HandEvents:
             scope = frozenset({event.scope or "portfolio"})
             told.append(tell.hand_wait_given_up(self._given_up[event.id], now, scope))
             return []
-        before = [each for each in self._earlier if _is_of(each, event)]
+        before = [each for each in self._earlier if each.id == decision_id(OPERATOR, each.scope, event.id, each.as_of)]
         if before:  # an earlier run has carried out a part of it
             since = to_micros(before[0].as_of)
             if self._outage is not None and since <= self._outage[0] < since + LONGEST_WAIT:
@@ -185,11 +185,6 @@ class HandEvents:
             return []
         self._applied |= ids
         return list(decisions)
-
-
-def _is_of(decision: Decision, event: Event) -> bool:
-    """Whether the close by hand is one that the event brought about."""
-    return decision.id == decision_id(OPERATOR, decision.scope, event.id, decision.as_of)
 
 
 def _carried_out(event: Event, now: int, found: HandClose, told: list[Notice]) -> list[Decision]:

@@ -207,8 +207,11 @@ def cut_of(place: int, target: Target, market: Market) -> Cut:
     rules = market.rules(account.account, way.first)
     side: OrderSide = "sell" if position.side == "long" else "buy"
     bounds = greatest_slice(market.rule.impact, market.liquidity.get((account.account, way.first)), side)
+    if way.first != position.symbol:
+        price = price_of(candidate, way.first, market.holdings)
+        position = replace(position, symbol=way.first, mark_price=price)  # as if it were held on that market
     result = reduction(
-        position if way.first == position.symbol else _as_if_of(way.first, candidate, market),
+        position,
         target.contracts,
         rules,
         reduce_only=account.market in DERIVATIVES,
@@ -238,8 +241,3 @@ def _where_it_arrives(found: Route, account: AccountSnapshot, market: Market) ->
         if quote_of(symbol) in money and symbol in market.spot[account.account].values():
             return Route(found.first, symbol, found.via)
     return found
-
-
-def _as_if_of(symbol: str, candidate: Candidate, market: Market) -> Position:
-    """The holding as a position of another market of the same asset, at that market's price where one is known."""
-    return replace(candidate.position, symbol=symbol, mark_price=price_of(candidate, symbol, market.holdings))
