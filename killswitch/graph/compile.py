@@ -111,10 +111,8 @@ def _compiled(
             graph = _graph(document.model, around, groups, content)
             diagnostics += found.diagnostics
             graphs += () if graph is None else (graph,)
-    diagnostics += accounts_watched(everything, others)
-    diagnostics += check_routes(everything, others)
-    diagnostics += check_unwindings(everything, others)
-    diagnostics += check_timers(everything, others)
+    for check_documents in (accounts_watched, check_routes, check_unwindings, check_timers):
+        diagnostics += check_documents(everything, others)
     diagnostics += check_accounts(everything)
     return tuple(graphs), in_order(diagnostics)
 

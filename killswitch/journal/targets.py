@@ -217,21 +217,21 @@ class Line:
         """What its orders of unknown fate may fill yet, or have filled, at worst."""
         return sum((order.may_fill(self.decided) for order in self.aside.values()), self.lost)
 
-    def check(self, entry: Entry) -> None:
-        """Raise what `apply` would, and change nothing: what cannot be folded must not be written down."""
+    def check(self, entry: Entry) -> Event | None:
+        """Its event; raises what `apply` would, and changes nothing: what cannot be folded must not be written down."""
         event = event_of(entry)
         if event is None:
-            return
+            return None
         if entry.client_order_id is not None and entry.client_order_id in self.aside:
             if event not in ASIDE:
                 raise ForbiddenTransitionError(f"{self._words} {event.value} of {entry.client_order_id}, set aside")
         elif event not in TRANSITIONS[self.state]:
             raise ForbiddenTransitionError(f"{self._words} {event.value} while {self.state.value}")
+        return event
 
     def apply(self, entry: Entry) -> None:
         """Move by one journal entry of this line. ForbiddenTransitionError if it cannot follow."""
-        self.check(entry)
-        event = event_of(entry)
+        event = self.check(entry)
         if event is None:
             self._note(entry)
             return

@@ -13,8 +13,6 @@ from decimal import Decimal
 from itertools import accumulate, product
 from math import prod
 
-from msgspec import Struct
-
 from killswitch.model.snapshot import AccountSnapshot, Position
 from killswitch.planning.orders.slices import Cut
 from killswitch.planning.spot_routes import base_of
@@ -36,25 +34,19 @@ def leg_order(net: Decimal, legs: Sequence[Leg]) -> list[int]:
     """
     bound, tried = abs(net), 0
     while tried < MOST_STATES:
-        found = _within(bound, net, legs)
-        if found.order is not None:
-            return found.order
-        bound, tried = found.next_bound, tried + found.tried
+        order, bound, dead_ends = _within(bound, net, legs)
+        if order is not None:
+            return order
+        tried += dead_ends
     if prod(len(leg) + 1 for leg in legs) <= MOST_STATES:
         return _least_peak(net, legs)
     return _heavier_side_first(net, legs)
 
 
-class _Found(Struct, frozen=True):
-    """An order within a bound. Without one: the least exposure that the bound has refused, and how much was tried."""
+def _within(bound: Decimal, net: Decimal, legs: Sequence[Leg]) -> tuple[list[int] | None, Decimal, int]:
+    """The first order, as they are given, in which the exposure never rises above the bound; None without one.
 
-    order: list[int] | None
-    next_bound: Decimal
-    tried: int
-
-
-def _within(bound: Decimal, net: Decimal, legs: Sequence[Leg]) -> _Found:
-    """The first order, as they are given, in which the exposure never rises above the bound.
+    Then also the least exposure that the bound has refused, and how many dead ends there were.
 
     Step by step the first leg that keeps within it, and back where that leads nowhere; no way of being half done is
     tried twice. It gives up after `MOST_STATES` of them.
@@ -79,12 +71,12 @@ def _within(bound: Decimal, net: Decimal, legs: Sequence[Leg]) -> _Found:
         else:
             dead.add(tuple(done))
             if not order or len(dead) >= MOST_STATES:
-                return _Found(None, refused, len(dead))
+                return None, refused, len(dead)
             last = order.pop()
             done[last] -= 1
             net += legs[last][done[last]]
             begin = last + 1
-    return _Found(order, bound, len(dead))
+    return order, bound, len(dead)
 
 
 def _least_peak(net: Decimal, legs: Sequence[Leg]) -> list[int]:

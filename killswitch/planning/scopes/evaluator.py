@@ -224,8 +224,6 @@ class Watch:
 
     def forget_barren(self, eligible: Collection[str]) -> None:
         """A stage that may not fire any more is news again the next time."""
-        if not self.state.barren:
-            return
         kept = tuple(told for told in self.state.barren if stage_told(told) in eligible)
         if kept != self.state.barren:
             self.state = replace(self.state, barren=kept)
