@@ -128,11 +128,6 @@ class JournaledOrder:
         return self.status in FINAL
 
     @property
-    def is_over(self) -> bool:
-        """Whether nothing more is awaited: it is final, or asking about it has ended."""
-        return self.status in FINAL or self.status == "abandoned"
-
-    @property
     def outcome(self) -> str:
         """How it ended in a word: the venue's state for it, `rejected`, `absent` if the venue never had it…"""
         return self.answer.state or "filled" if isinstance(self.answer, Filled) else self.status

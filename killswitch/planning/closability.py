@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Order, Position, Side
 from killswitch.planning.actions.cancel_orders import is_entry
-from killswitch.planning.rounding import SHUT, Reduction, reduction, rules_of, whole_steps, worth_of_contracts
+from killswitch.planning.rounding import SHUT, Reduction, reduction, whole_steps, worth_of_contracts
 from killswitch.signals.position import ZERO
 
 Obstacle = Literal[
@@ -59,18 +59,16 @@ def outlooks(
     account: AccountSnapshot,
     *,
     reduce_only: bool,
-    instruments: Mapping[str, Instrument] | None = None,
     outside_hours: OutsideHours = None,
 ) -> tuple[Outlook, ...] | None:
     """The outlook of every position, in the order of the snapshot; None where positions are unknown.
 
     `reduce_only`: whether closes there are reduce-only orders, which venues exempt from the minimum notional.
-    `instruments`: rules known beside those in the snapshot, by symbol. `outside_hours`: what the account's
-    document says of a close outside the hours of its market, where it has some.
+    `outside_hours`: what the account's document says of a close outside the hours of its market, where it has some.
     """
     if account.positions is None:
         return None
-    rules = rules_of(account, instruments)
+    rules = {each.symbol: each for each in account.instruments or ()}
     exits = _exits(account)
     shut = _Shut(account.market == "equity", outside_hours)
     return tuple(

@@ -7,12 +7,11 @@ that could never be traded again is closed with the rest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from msgspec import Struct
 
-from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
+from killswitch.model.snapshot import Instrument, Position
 from killswitch.signals.position import ZERO
 
 SHUT = ("halted", "delisted", "cancel_only")
@@ -78,11 +77,6 @@ def reduction(
     blocked = f"dust: {stays} of {position.symbol} does not fit between the venue's minimum and maximum"
     closed = f"{position.symbol} is {instrument.state} at the venue" if instrument.state in SHUT else None
     return Reduction(held - amount + stays, parts, exact=True, blocked=closed or (blocked if stays else None))
-
-
-def rules_of(account: AccountSnapshot, instruments: Mapping[str, Instrument] | None) -> dict[str, Instrument]:
-    """The rules by symbol that the account gives, and those known beside it in `instruments`."""
-    return {**(instruments or {}), **{each.symbol: each for each in account.instruments or ()}}
 
 
 def whole_steps(amount: Decimal, step: Decimal) -> Decimal:

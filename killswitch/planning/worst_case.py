@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from killswitch.graph.nodes import Graph, PolicySet, Stage
+from killswitch.graph.nodes import PolicySet, Stage
 from killswitch.graph.unwinding import PLAIN, UnwindingRule
 from killswitch.model.instant import SECOND
-from killswitch.model.snapshot import AccountSnapshot, Instrument
+from killswitch.model.snapshot import AccountSnapshot
 from killswitch.planning.actions.cancel_orders import most_cancels
 from killswitch.planning.actions.kind import Most, MostContext, PositionName
 from killswitch.planning.actions.registry import most
-from killswitch.planning.rounding import rules_of
 from killswitch.signals.position import ZERO
 
 
@@ -37,26 +36,18 @@ class StageWork(Struct, frozen=True):
         return not (self.orders or self.first or self.last)
 
 
-def everything(
-    account: AccountSnapshot, *, reduce_only: bool, instruments: Mapping[str, Instrument] | None = None
-) -> StageWork:
+def everything(account: AccountSnapshot, *, reduce_only: bool) -> StageWork:
     """Every position closed and every order cancelled, as fast as the venue allows."""
-    context = MostContext(account, (), rules_of(account, instruments), reduce_only)
+    rules = {each.symbol: each for each in account.instruments or ()}
+    context = MostContext(account, (), rules, reduce_only)
     orders = {position.key: (position.symbol, context.orders(position, ZERO)) for position in account.positions or ()}
     return _work([Most(orders=orders, whole=True), most_cancels(account, "all")])
 
 
-def stage_work(
-    policies: PolicySet,
-    graph: Graph,
-    stage: Stage,
-    account: AccountSnapshot,
-    *,
-    reduce_only: bool,
-    instruments: Mapping[str, Instrument] | None = None,
-) -> StageWork:
+def stage_work(policies: PolicySet, stage: Stage, account: AccountSnapshot, *, reduce_only: bool) -> StageWork:
     """The most that the stage may have to do in this account. Slices for the market's sake are not counted."""
-    context = MostContext(account, policies.unwindings, rules_of(account, instruments), reduce_only)
+    rules = {each.symbol: each for each in account.instruments or ()}
+    context = MostContext(account, policies.unwindings, rules, reduce_only)
     return _work([most(action, context) for action in stage.actions])
 
 

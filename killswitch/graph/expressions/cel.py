@@ -10,7 +10,6 @@ they stand there.
 from __future__ import annotations
 
 import re
-from functools import cache
 from typing import Any
 
 from cel_expr_python import cel
@@ -19,7 +18,6 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 
 from killswitch.model.record import Node
-from killswitch.signals.catalogue import CATALOGUE
 
 _MISTAKE = r"ERROR: <input>:(-?\d+):(-?\d+): (.*)"
 _TRAILER = r" \[[A-Z_]+\]$"
@@ -50,7 +48,7 @@ class Parsed(Node):
 def parse(text: str) -> Parsed:
     """The tree of `text`, names and types unchecked; CelError for a mistake of syntax or an abyss of nesting."""
     try:
-        container = _environment().compile(text, disable_check=True).serialize()
+        container = _ENVIRONMENT.compile(text, disable_check=True).serialize()
         parsed = ParsedExpr.FromString(AnyMessage.FromString(container).value)
     except RuntimeError as refusal:
         raise CelError(_mistakes(str(refusal), text)) from None
@@ -59,28 +57,7 @@ def parse(text: str) -> Parsed:
     return Parsed(parsed.expr, {entry.key: entry.value for entry in parsed.source_info.positions})
 
 
-def result_type(text: str) -> str:
-    """The type that `text` evaluates to, in CEL's words (`BOOL`); CelError where types do not fit."""
-    try:
-        return str(_environment().compile(text).return_type().name())
-    except RuntimeError as refusal:
-        raise CelError(_mistakes(str(refusal), text)) from None
-
-
-@cache
-def _environment() -> Any:
-    """Every signal of the catalogue: a function of its window where it takes one, else a variable."""
-    types = {"number": cel.Type.DOUBLE, "text": cel.Type.STRING}
-    return cel.NewEnv(
-        variables={spec.name: types[spec.type] for spec in CATALOGUE if not spec.windowed},
-        functions=[
-            cel.FunctionDecl(
-                spec.name, [cel.Overload(spec.name.replace(".", "_"), types[spec.type], [cel.Type.STRING])]
-            )
-            for spec in CATALOGUE
-            if spec.windowed
-        ],
-    )
+_ENVIRONMENT = cel.NewEnv()
 
 
 def _mistakes(refusal: str, text: str) -> tuple[Mistake, ...]:

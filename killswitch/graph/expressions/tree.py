@@ -87,11 +87,3 @@ def construct(node: Any) -> str:
         function = node.call_expr.function
         return _OPERATORS.get(function, f"the function `{function}`")
     return _KINDS.get(kind, "this")
-
-
-def children(node: Any) -> list[Any]:
-    """The nodes directly below, where numbers may stand."""
-    kind = node.WhichOneof("expr_kind")
-    if kind == "call_expr":
-        return list(node.call_expr.args)
-    return list(node.list_expr.elements) if kind == "list_expr" else []

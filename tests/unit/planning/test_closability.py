@@ -96,13 +96,6 @@ def test_unknown_rules_are_unknown_and_not_fine() -> None:
     assert [kinds(each) for each in outlooks(stepless, reduce_only=True) or ()] == [[("rules unknown", "warning")]]
 
 
-def test_rules_from_before_count_where_the_snapshot_gives_none() -> None:
-    """A venue gives them once."""
-    account = worlds.account("1000", [worlds.position(BTC, "long", mark_price="1")])
-    (found,) = outlooks(account, reduce_only=True, instruments={BTC: worlds.rules(BTC)}) or ()
-    assert found.hindrances == ()
-
-
 def test_without_a_mark_price_nothing_can_bound_the_order() -> None:
     """On a market with a least notional and plain orders it is unknown whether it is enough, too."""
     assert kinds(outlook("1", None)) == [("no mark price", "warning")]
