@@ -68,45 +68,25 @@ def outlooks(
     """
     if account.positions is None:
         return None
-    rules = {each.symbol: each for each in account.instruments or ()}
+    known = {each.symbol: each for each in account.instruments or ()}
     exits = _exits(account)
-    shut = _Shut(account.market == "equity", outside_hours)
-    return tuple(
-        _outlook(position, rules.get(position.symbol), exits.get(position.key, ()), shut, reduce_only=reduce_only)
-        for position in account.positions
-    )
-
-
-class _Shut(Struct, frozen=True):
-    """What a market that takes no orders may mean: whether it has `hours`, and what becomes of a close outside them."""
-
-    hours: bool
-    outside: OutsideHours
-
-
-def _outlook(
-    position: Position, rules: Instrument | None, exits: Sequence[Order], shut: _Shut, *, reduce_only: bool
-) -> Outlook:
-    found = reduction(position, ZERO, rules, reduce_only=reduce_only)
-    return Outlook(
-        symbol=position.symbol,
-        side=position.side,
-        contracts=position.contracts,
-        orders=len(found.parts),
-        leaves=found.target,
-        shut=rules is not None and rules.state in SHUT,
-        hindrances=(
-            *_of_rules(position, rules, found, reduce_only=reduce_only),
-            *_of_state(rules, shut),
+    found = []
+    for position in account.positions:
+        rules = known.get(position.symbol)
+        result = reduction(position, ZERO, rules, reduce_only=reduce_only)
+        hindrances = (
+            *_of_rules(position, rules, result),
+            *_of_state(rules, outside_hours, has_hours=account.market == "equity"),
             *_of_price(position, rules, reduce_only=reduce_only),
-            *_of_orders(position, exits),
-        ),
-    )
+            *_of_orders(position, exits.get(position.key, ())),
+        )
+        shut = rules is not None and rules.state in SHUT
+        parts, leaves = len(result.parts), result.target
+        found.append(Outlook(position.symbol, position.side, position.contracts, parts, leaves, shut, hindrances))
+    return tuple(found)
 
 
-def _of_rules(
-    position: Position, rules: Instrument | None, found: Reduction, *, reduce_only: bool
-) -> Iterable[Hindrance]:
+def _of_rules(position: Position, rules: Instrument | None, found: Reduction) -> Iterable[Hindrance]:
     held, symbol = position.contracts, position.symbol
     if rules is None or not rules.amount_step:
         what = "the venue's rules are unknown" if rules is None else "the step of its amounts is unknown"
@@ -133,14 +113,14 @@ def _of_rules(
         yield Hindrance("above maximum", "warning", text, "see at the venue what it takes at most in one order")
 
 
-def _of_state(rules: Instrument | None, shut: _Shut) -> Iterable[Hindrance]:
+def _of_state(rules: Instrument | None, outside: OutsideHours, *, has_hours: bool) -> Iterable[Hindrance]:
     state = None if rules is None else rules.state
-    if state == "halted" and shut.hours:
-        yield _outside_hours(shut.outside)
+    if state == "halted" and has_hours:
+        yield _outside_hours(outside)
     elif state in SHUT:
         text = f"the market is {state}: the venue takes no order that closes it"
         yield Hindrance("state", "warning", text, _SHUT_WAYS[state])
-    elif state in NO_MARKET_ORDERS and not (shut.hours and shut.outside == "extended"):
+    elif state in NO_MARKET_ORDERS and not (has_hours and outside == "extended"):
         text = f"the market is {state}: a market order is refused, and a close needs a ladder with limit orders"
         yield Hindrance("state", "warning", text, "give the policies' stages a ladder for what takes limit orders only")
     elif state == "reduce_only":

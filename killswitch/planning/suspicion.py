@@ -70,8 +70,8 @@ def suspicion(watch: Watch, view: ScopeView, policies: PolicySet, told: list[Not
 
 def withdrawal(watch: Watch, view: ScopeView, policies: PolicySet) -> Decision | None:
     """The end of the lock before its time, where it is known of every fall that it was about what that was."""
-    suspected = watch.suspected
-    if suspected is None or not _still_holds(watch, suspected, view.as_of):
+    suspected = _held(watch, view.as_of)
+    if suspected is None:
         return None
     open_ = any(change.suspected and change.amount < ZERO for change in watch.history.changes.open)
     if open_ or watch.history.unknown is not None:
@@ -86,8 +86,8 @@ def lifted(watch: Watch, now: int, policies: PolicySet, event: Event | None) -> 
 
     `event` is the reset by hand, None for one by the stage's own condition.
     """
-    suspected = watch.suspected
-    if suspected is None or not _still_holds(watch, suspected, now):
+    suspected = _held(watch, now)
+    if suspected is None:
         return None
     watch.suspected = None
     if event is None:
@@ -96,13 +96,12 @@ def lifted(watch: Watch, now: int, policies: PolicySet, event: Event | None) -> 
     return replace(_end(watch, now, suspected, policies, why), author=event.author)
 
 
-def _still_holds(watch: Watch, suspected: Suspected, now: int) -> bool:
-    """Whether what was done has not run out; what has is forgotten."""
-    ends = [until_of(effect) for effect in suspected.effects]
+def _held(watch: Watch, now: int) -> Suspected | None:
+    """What was done on suspicion, and has not run out; what has is forgotten."""
+    ends = [] if watch.suspected is None else [until_of(effect) for effect in watch.suspected.effects]
     if all(until is None or to_micros(until) <= now for until in ends):
         watch.suspected = None
-        return False
-    return True
+    return watch.suspected
 
 
 def _end(watch: Watch, now: int, suspected: Suspected, policies: PolicySet, reason: str) -> Decision:

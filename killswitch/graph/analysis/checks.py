@@ -137,9 +137,9 @@ def _keys(stage: WrittenStage) -> Iterator[str]:
 def _unexplained(policy: PolicySpec, found: Findings) -> None:
     """Warn of a threshold on unexplained money that holds while there is none."""
     for name, trigger in policy.triggers.items():
-        if not isinstance(trigger, ThresholdTrigger) or not _is_unexplained_money(trigger.signal):
-            continue
-        if found.gaps.flawed(("spec", "triggers", name)):
+        spec = BY_NAME.get(trigger.signal) if isinstance(trigger, ThresholdTrigger) else None
+        is_sum = spec is not None and spec.counts_unexplained and spec.unit == "money"  # 0 on a quiet account
+        if not is_sum or found.gaps.flawed(("spec", "triggers", name)):
             continue
         for comparison, holds in _HOLD_AT_ZERO.items():
             written = getattr(trigger, comparison)
@@ -147,12 +147,6 @@ def _unexplained(policy: PolicySpec, found: Findings) -> None:
                 message = f"`{name}` holds on a quiet account, where nothing is unexplained and the sum is 0"
                 fix = "falls are below zero: write `at_most: -10000 USDT`; `at_least: 10000 USDT` is money that came in"
                 found.warning("KS5017", ("spec", "triggers", name, comparison), message, fix)
-
-
-def _is_unexplained_money(signal: str) -> bool:
-    """Whether the signal is a sum, below zero for falls and 0 on a quiet account."""
-    spec = BY_NAME.get(signal)
-    return spec is not None and spec.counts_unexplained and spec.unit == "money"
 
 
 def _is_written(found: Findings, path: tuple[str | int, ...]) -> bool:

@@ -115,32 +115,25 @@ def _unit_fits(spec: SignalSpec, quantity: Quantity, path: Path, policy: PolicyS
         )
         found.error("KS3004", path, message, f"did you mean {quantity.written}%?")
         return False
-    return spec.unit != "money" or _currency_fits(spec, quantity, path, policy, found)
+    return spec.unit != "money" or _currency_fits(quantity, path, policy, found)
 
 
-def _currency_fits(spec: SignalSpec, quantity: Quantity, path: Path, policy: PolicySpec, found: Findings) -> bool:
+def _currency_fits(quantity: Quantity, path: Path, policy: PolicySpec, found: Findings) -> bool:
     """Money is compared in the reference currency, or in the accounts' own, so that the scope must hold no other."""
-    if policy.reference is not None or found.gaps.flawed(("spec", "reference")):
-        return _in_reference(policy, quantity, path, found)
-    currencies = policy.scope.match.currency
-    if currencies == (quantity.currency,) or found.gaps.flawed(("spec", "scope", "match", "currency")):
-        return True
-    others = "any currency" if currencies is None else "accounts in " + " and ".join(currencies)
-    found.error(
-        "KS3008", path,
-        f"the threshold is in {quantity.currency}, and the policy's scope takes {others}",
-        f"narrow the scope with `match: {{currency: {quantity.currency}}}`, or compare a fraction instead",
-    )  # fmt: skip
-    return False
-
-
-def _in_reference(policy: PolicySpec, quantity: Quantity, path: Path, found: Findings) -> bool:
-    reference = policy.reference
-    if reference is None or quantity.currency == reference.currency:
-        return True
-    message = f"the threshold is in {quantity.currency}, and the policy measures its scope in {reference.currency}"
-    found.error("KS3008", path, message, f"write it in {reference.currency}, the policy's reference currency")
-    return False
+    reference, currencies, flawed = policy.reference, policy.scope.match.currency, found.gaps.flawed
+    if reference is not None:
+        fits = quantity.currency == reference.currency
+        message = f"the threshold is in {quantity.currency}, and the policy measures its scope in {reference.currency}"
+        fix = f"write it in {reference.currency}, the policy's reference currency"
+    else:
+        lost = flawed(("spec", "reference")) or flawed(("spec", "scope", "match", "currency"))
+        fits = lost or currencies == (quantity.currency,)
+        others = "any currency" if currencies is None else "accounts in " + " and ".join(currencies)
+        message = f"the threshold is in {quantity.currency}, and the policy's scope takes {others}"
+        fix = f"narrow the scope with `match: {{currency: {quantity.currency}}}`, or compare a fraction instead"
+    if not fits:
+        found.error("KS3008", path, message, fix)
+    return fits
 
 
 def _measures(unit: Unit) -> str:
