@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Final, Literal
 
-from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.record import Node
 from killswitch.model.words import Cause
+from killswitch.policy.schema.unwinding import DEFAULT_HEDGE_AFTER, DEFAULT_HEDGE_WINDOW, DEFAULT_STABLES, DEFAULT_VIA
 
 RungOrder = Literal["limit_ioc", "market", "limit"]
 ImpactModel = Literal["square_root", "linear"]
@@ -89,9 +89,7 @@ class SpotRule(Node):
     """Other assets that are never sold."""
 
 
-DEFAULT_SPOT: Final = SpotRule(("BTC", "ETH"), ("USDT", "USDC", "FDUSD"))
-DEFAULT_HEDGE_AFTER: Final = MINUTE
-DEFAULT_HEDGE_WINDOW: Final = 4 * HOUR
+DEFAULT_SPOT: Final = SpotRule(DEFAULT_VIA, DEFAULT_STABLES)
 SUGGESTED_ONLY: Final = HedgeRule("suggest", DEFAULT_HEDGE_AFTER, (), DEFAULT_HEDGE_WINDOW, None)
 """Where nothing is said: that a position cannot be closed is told, with no instrument to put in its place."""
 

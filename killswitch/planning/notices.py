@@ -179,9 +179,8 @@ def uncorroborated(watch: Watch, now: int, stage: str, why: str) -> list[Notice]
     text = f"{stage} did not fire: {why}"
     if watch.remember_barren(stage, "uncorroborated"):
         watch.doubted[stage] = now
-        return [
-            _notice(watch, now, "uncorroborated", "warning", f"{text}; prices are looked at again each tick", stage)
-        ]
+        text = f"{text}; prices are looked at again each tick"
+        return [_notice(watch, now, "uncorroborated", "warning", text, stage)]
     if now - watch.doubted.get(stage, now) >= DOUBTED_FOR and watch.remember_barren(stage, "uncorroborated for long"):
         return [_notice(watch, now, "uncorroborated", "page", f"{text}, for {DOUBTED_FOR / SECOND:g} s now", stage)]
     return []

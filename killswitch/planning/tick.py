@@ -201,15 +201,12 @@ class Interpreter:
         if present != self._present:
             self._present = present
             for prepared in self._prepared:
-                self._meet(prepared, present)
+                for scope in scopes_of(prepared.graph.scope, present):
+                    key = (prepared.graph.policy, scope)
+                    if key not in self._watches:
+                        self._watches[key] = self._watch(prepared, scope)
             self._places = {key: self._places_in(watch, present) for key, watch in self._watches.items()}
         return [(watch, self._places[key]) for key, watch in self._watches.items()]
-
-    def _meet(self, prepared: Prepared, present: list[Identity]) -> None:
-        for scope in scopes_of(prepared.graph.scope, present):
-            key = (prepared.graph.policy, scope)
-            if key not in self._watches:
-                self._watches[key] = self._watch(prepared, scope)
 
     def _places_in(self, watch: Watch, present: list[Identity]) -> tuple[int, ...] | None:
         rule = watch.prepared.graph.scope

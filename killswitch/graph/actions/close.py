@@ -97,22 +97,16 @@ def _part_applies(written: actions.Close, path: Path, found: Findings) -> None:
     if written.spread == "by_rank" and written.fraction == 1 and not found.gaps.flawed(path):
         message = "`by_rank` says nothing where everything is closed"
         found.warning("KS5013", (*path, "spread"), message, "take it out, or close less", key=True)
-    cap, kept = (
-        written.share_cap,
-        1 - (written.fraction if written.spread == "each" else Decimal(int(written.fraction))),
-    )
+    cap = written.share_cap
+    kept = 1 - (written.fraction if written.spread == "each" else Decimal(int(written.fraction)))
     if cap is None or cap < kept or found.gaps.unread((*path, "share_cap")) or found.gaps.unread((*path, "fraction")):
         return
-    message = "`share_cap` never applies here: `fraction` closes everything"
+    message, fix = "`share_cap` never applies here: `fraction` closes everything", "take it out"
     if kept:
-        message = (
-            f"`share_cap` never applies here: the fraction leaves no position more than {percent(kept)} of the gross"
-        )
-    found.warning(
-        "KS5011", (*path, "share_cap"), message,
-        f"write a cap below {percent(kept)}, or take it out" if kept else "take it out",
-        key=True,
-    )  # fmt: skip
+        limit = percent(kept)
+        message = f"`share_cap` never applies here: the fraction leaves no position more than {limit} of the gross"
+        fix = f"write a cap below {limit}, or take it out"
+    found.warning("KS5011", (*path, "share_cap"), message, fix, key=True)
 
 
 def _worst_applies(written: actions.Close, stage: policy.Stage, path: Path, found: Findings) -> None:

@@ -116,10 +116,15 @@ def is_dust(contracts: Decimal, position: Position, account: AccountSnapshot, ru
 
 
 def _left_of(closing: Closing, decision: Decision) -> Iterable[Residual]:
-    """What the closing has not closed. One that has begun says so itself: with nothing left its targets are reached."""
-    if closing.status == "planned" and not closing.residual:
-        return _planned(decision)
-    return closing.residual
+    """What the closing has not closed: what it says itself once it has begun, and before that all that was decided."""
+    if closing.status != "planned" or closing.residual:
+        return closing.residual
+    decided: dict[tuple[str, str, Side], Decimal] = {}
+    for intent in decision.intents:
+        if intent.purpose == "reduce":
+            key = (intent.account, intent.symbol, intent.position_side)
+            decided[key] = decided.get(key, ZERO) + intent.contracts
+    return [Residual(*key, contracts) for key, contracts in decided.items()]
 
 
 def _obstacle(left: Residual, world: Seen) -> str | None:
@@ -157,13 +162,3 @@ def _position_of(left: Residual, account: AccountSnapshot | None) -> Position | 
         return held
     rows = (row for row in account.positions or () if base_of(row.symbol) == base_of(left.symbol))
     return next((held_by(account, row.key) for row in rows if row.side == left.position_side), None)
-
-
-def _planned(decision: Decision) -> Iterable[Residual]:
-    """What a closing was to close that has not begun: everything that was decided."""
-    decided: dict[tuple[str, str, Side], Decimal] = {}
-    for intent in decision.intents:
-        if intent.purpose == "reduce":
-            key = (intent.account, intent.symbol, intent.position_side)
-            decided[key] = decided.get(key, ZERO) + intent.contracts
-    return [Residual(*key, contracts) for key, contracts in decided.items()]

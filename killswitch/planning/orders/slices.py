@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from killswitch.graph.unwinding import ImpactRule, UnwindingRule
 from killswitch.model.magnitude import sane
-from killswitch.model.snapshot import AccountSnapshot, Instrument, Liquidity, OrderSide, Position
+from killswitch.model.snapshot import AccountSnapshot, Liquidity, OrderSide, Position
 from killswitch.planning.rounding import Reduction, reduction
 from killswitch.planning.spot_routes import Markets, Route, base_of, open_markets, quote_of, route
 from killswitch.planning.targets.ranking import Candidate
@@ -164,10 +164,6 @@ class Market(Struct, frozen=True):
         """The fraction of the mark that an order of the symbol may slip; None where it is not bounded."""
         return self.rule.bound(symbol, base_of(symbol))
 
-    def rules(self, account: str, symbol: str) -> Instrument | None:
-        """The symbol's rules as last given."""
-        return self.view.instrument(account, symbol)
-
 
 class Cut(Struct, frozen=True):
     """A target with its way: `place` counts from 1 in the order of closing. `slice` is what bounds its orders."""
@@ -204,7 +200,7 @@ def cut_of(place: int, target: Target, market: Market) -> Cut:
     candidate = target.ranked.candidate
     account, position = candidate.account, candidate.position
     way = _way(candidate, market)
-    rules = market.rules(account.account, way.first)
+    rules = market.view.instrument(account.account, way.first)
     side: OrderSide = "sell" if position.side == "long" else "buy"
     bounds = greatest_slice(market.rule.impact, market.liquidity.get((account.account, way.first)), side)
     if way.first != position.symbol:
@@ -224,7 +220,7 @@ def _way(candidate: Candidate, market: Market) -> Route:
     account, symbol = candidate.account, candidate.position.symbol
     if account.market != "spot":
         return Route(symbol)
-    own = market.rules(account.account, symbol)
+    own = market.view.instrument(account.account, symbol)
     state = None if own is None else own.state
     found = route(symbol, state, account.currency, market.spot[account.account], market.rule.spot)
     return found if found.second is None else _where_it_arrives(found, account, market)

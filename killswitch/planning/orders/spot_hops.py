@@ -52,7 +52,7 @@ def hop_of(cut: Cut, first: Intent, index: int, market: Market) -> Intent | Bloc
 
 def _sized(proceeds: Decimal | None, symbol: str, account: str, market: Market) -> Reduction:
     """The proceeds in the hop market's units; no more than they are."""
-    rules = market.rules(account, symbol)
+    rules = market.view.instrument(account, symbol)
     if proceeds is None or rules is None or rules.amount_step is None:
         return Reduction(ZERO, () if proceeds is None else (proceeds,), exact=False)
     mark = next((position.mark_price for position in market.holdings.under(account, symbol)), None)

@@ -82,7 +82,10 @@ def reading(watch: Watch, index: int) -> Reading:
     trigger = watch.prepared.graph.triggers[index]
     triggers = watch.state.triggers
     held, unknown = bool(triggers.held >> index & 1), bool(triggers.unknown >> index & 1)
-    value = _value(watch, trigger)
+    value: Interval | None = None
+    if trigger.threshold is not None and watch.columns is not None:
+        column = trigger.threshold.index
+        value = watch.columns.lo[column], watch.columns.hi[column]
     return Reading(
         trigger=trigger,
         value=value,
@@ -157,13 +160,6 @@ def signal_of(watch: Watch, trigger: Trigger) -> SignalRef | None:
     if isinstance(condition, Compare) and isinstance(condition.left, SignalRead):
         return watch.prepared.graph.signals[condition.left.index]
     return None
-
-
-def _value(watch: Watch, trigger: Trigger) -> Interval | None:
-    if trigger.threshold is None or watch.columns is None:
-        return None
-    index = trigger.threshold.index
-    return watch.columns.lo[index], watch.columns.hi[index]
 
 
 def _headroom(trigger: Trigger, value: Interval | None) -> Interval | None:

@@ -64,6 +64,9 @@ class Ranked(Struct, frozen=True):
     score: float
 
 
+Term = Callable[[Candidate], float | None]
+
+
 def candidates(view: ScopeView, delta: dict[PnlKey, Decimal] | None) -> list[Candidate]:
     """Every open position of the scope; `delta` is P&L per position over the window, None if unknown."""
     rows = view.positions()
@@ -99,22 +102,16 @@ def _float(value: Decimal | None) -> float | None:
     return None if value is None or not value.is_finite() else float(value)
 
 
-def _proximity(candidate: Candidate) -> float | None:
-    """1 at liquidation, 0 from a distance of the whole price on. Spot cannot be liquidated."""
-    if candidate.account.market in ("spot", "equity"):
-        return 0.0
-    distance = candidate.liquidation_distance
-    return None if distance is None else 1.0 - min(1.0, distance)
+def _nearness(to: Callable[[float], float]) -> Term:
+    """How near liquidation is, by its distance as a fraction of the price; spot cannot be liquidated."""
 
+    def near(candidate: Candidate) -> float | None:
+        if candidate.account.market in ("spot", "equity"):
+            return 0.0
+        distance = candidate.liquidation_distance
+        return None if distance is None else to(distance)
 
-def _proximity_v6(candidate: Candidate) -> float | None:
-    """clamp(0.1 ÷ distance, 0, 1): 1 within a tenth of the price. Spot cannot be liquidated."""
-    if candidate.account.market in ("spot", "equity"):
-        return 0.0
-    distance = candidate.liquidation_distance
-    if distance is None:
-        return None
-    return 1.0 if distance <= V6_NEAR else V6_NEAR / distance
+    return near
 
 
 def fall(candidate: Candidate) -> float | None:
@@ -122,12 +119,10 @@ def fall(candidate: Candidate) -> float | None:
     return None if candidate.pnl_delta is None else max(0.0, -candidate.pnl_delta)
 
 
-Term = Callable[[Candidate], float | None]
-
 _HARM: dict[RankingTerm, Term] = {
     "pnl_delta": fall,
     "loss": lambda c: None if c.pnl is None else max(0.0, -c.pnl),
-    "liquidation_proximity": _proximity,
+    "liquidation_proximity": _nearness(lambda distance: 1.0 - min(1.0, distance)),
     "notional_share": lambda c: c.notional_share,
     "margin_loss": lambda c: c.margin_loss,
 }
@@ -135,7 +130,7 @@ _RAW: dict[RankingTerm, Term] = {
     **_HARM,
     "pnl_delta": lambda c: None if c.pnl_delta is None else abs(c.pnl_delta),
     "loss": lambda c: None if c.pnl is None else abs(min(0.0, c.pnl)),
-    "liquidation_proximity": _proximity_v6,
+    "liquidation_proximity": _nearness(lambda distance: 1.0 if distance <= V6_NEAR else V6_NEAR / distance),
 }
 _ALREADY_SCALED: frozenset[RankingTerm] = frozenset({"liquidation_proximity", "notional_share"})
 
