@@ -1,7 +1,7 @@
-"""Documents → the executable graph of every policy and its digest, or every reason why there is none.
+"""Compiler: turns documents into the executable graph of every policy and a digest, or into diagnostics.
 
-Comments, the order of keys, the layout of files, quoting, and two spellings of one value (`4.5%` and `0.045`, `90s`
-and `1m30s`, a default written out or left out) do not change it.
+Comments, key order, file layout, quoting, and the spelling of a value (`4.5%` or `0.045`, `90s` or `1m30s`, a default
+written or omitted) do not change the digest.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ from killswitch.policy.schema.scalars import Quantity
 from killswitch.policy.yaml.source import Path
 
 OPERATOR = "operator"
-"""Whose decisions are closes by hand: no policy may go by that name."""
+"""Policy name of manual closes; no policy may have it."""
 
 
 def compile_policies(
     documents: Sequence[Document], commit: str | None = None, *, variant: str | None = None
 ) -> tuple[PolicySet | None, tuple[Diagnostic, ...]]:
-    """All policies compiled together, and what there is to say about them; None if any of that is an error.
+    """Compile all policies together; the policy set is None if any diagnostic is an error.
 
-    `commit` is the git commit that the documents come from, where there is one. `variant` is selected in every policy
-    that declares it, as if its text said so; NoSuchVariantError if none does. Without it the text selects.
+    `commit`: the git commit of the documents, if any. `variant` overrides the selected variant of every policy that
+    declares it; NoSuchVariantError if none does.
     """
     if variant is not None:
         documents = selecting(variant, documents)
@@ -73,10 +73,10 @@ def compile_policies(
 def compile_loaded(
     loaded: Loaded, commit: str | None = None, *, variant: str | None = None
 ) -> tuple[PolicySet | None, tuple[Diagnostic, ...]]:
-    """As `compile_policies`, with everything that loading had to say, and that can be said of faulty documents.
+    """Compile loaded documents; the diagnostics include those of loading and of faulty documents.
 
-    What of these could be read is checked like the rest, so that one pass finds every mistake; no policy set is
-    made where anything is wrong. Nothing is said that only follows from what could not be read.
+    The readable parts of faulty documents are checked too, so that one pass finds every mistake; there is no policy set
+    if anything is wrong. Faults that only follow from unreadable parts are not reported.
     """
     if not has_errors(loaded.diagnostics):
         policy_set, told = compile_policies(loaded.documents, commit, variant=variant)
@@ -92,7 +92,7 @@ def compile_loaded(
 def _compiled(
     documents: Sequence[Document], faulty: Sequence[Faulty], others: Others, content: str
 ) -> tuple[tuple[Graph, ...], tuple[Diagnostic, ...]]:
-    """The graphs of the sound policies, and what there is to say about all of them; none where others are faulty."""
+    """Graphs of the sound policies, and all diagnostics; there are no graphs if documents are faulty."""
     rankings, diagnostics = declared_rankings((*documents, *faulty))
     groups, of_groups = correlation_groups((*documents, *faulty))
     diagnostics += of_groups
@@ -120,9 +120,9 @@ def _compiled(
 def _graph(
     document: PolicyDocument, around: Surroundings, groups: tuple[CorrelationGroupRule, ...], content: str
 ) -> Graph | None:
-    """The graph of one policy; None when a trigger, a stage or a name in it is wrong.
+    """Compile one policy; None if a trigger, a stage or a name in it is wrong.
 
-    `content` is the digest of the policy set, empty where there is none.
+    `content` is the digest of the policy set, empty without one.
     """
     name, policy, found = document.metadata.name, document.spec, around.found
     if name == OPERATOR:
@@ -181,7 +181,7 @@ def _reference(policy: PolicySpec) -> ReferenceCurrency | None:
 
 
 def _stage(number: int, written: WrittenStage, around: Surroundings) -> Stage:
-    """Stage `number` as written; names that lead nowhere are left out, and told in `found`."""
+    """Compile stage `number`; unresolved names are omitted and reported in `found`."""
     path: Path = ("spec", "stages", number)
     rule = written.attribution
     return Stage(
@@ -238,14 +238,14 @@ _LAYOUT = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|//[^\n]*|\s+""")
 
 
 def digest(documents: Iterable[Document]) -> str:
-    """`sha256:` and 64 hexadecimal digits over all documents, sorted by kind and name."""
+    """Digest of all documents, sorted by kind and name: `sha256:` and 64 hexadecimal digits."""
     ordered = sorted(documents, key=lambda document: (document.kind, document.name))
     text = canonical([document.model for document in ordered])
     return f"sha256:{sha256(text.encode()).hexdigest()}"
 
 
 def canonical(value: object) -> str:
-    """An unambiguous text of a value: texts carry their length, numbers have one spelling, keys are sorted."""
+    """Canonical text of a value: texts carry their length, numbers have one spelling, keys are sorted."""
     if isinstance(value, Quantity):
         value = {"value": value.value, "currency": value.currency}
     elif isinstance(value, Part):
@@ -259,11 +259,11 @@ def canonical(value: object) -> str:
 
 
 _DIGESTED_AS = {"apiVersion": "api_version", "any": "any_of", "all": "all_of", "for": "duration", "with": "stand_ins"}
-"""Keys that have gone into digests by another name, and go on doing so: a digest must outlive every renaming."""
+"""Keys that are digested under another name, so that renaming an attribute does not change digests."""
 
 
 def _declared(part: Part) -> Iterator[tuple[str, object]]:
-    """The values that differ from what leaving them out means: so a key that is new one day changes no digest."""
+    """Values that differ from their defaults, so that a new key does not change existing digests."""
     for name, key in keys_of(type(part)).items():
         value = getattr(part, key.attribute)
         if key.required or type(part).model_fields[key.attribute].default != value:
@@ -281,7 +281,7 @@ def _scalar(value: object) -> str:
 
 
 def _unlaid(expression: object) -> object:
-    """An expression without its layout and comments; texts inside it stay as they are."""
+    """An expression without layout and comments; texts inside it stay unchanged."""
     if not isinstance(expression, str):
         return expression
     return _LAYOUT.sub(lambda found: found[1] or " ", expression).strip()

@@ -1,4 +1,4 @@
-"""Declared variants of a policy: the same triggers with other thresholds, each checked like the policy itself."""
+"""Variants of a policy: the same triggers with other thresholds, checked like the policy itself."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Compiled = Mapping[str, Trigger | None]
 
 
 class NoSuchVariantError(Exception):
-    """No policy declares the variant that was asked for; the message names those there are."""
+    """No policy declares the requested variant; the message lists the declared ones."""
 
 
 def selecting(variant: str, documents: Sequence[Document]) -> Sequence[Document]:
-    """The documents as they would be if every policy that declares `variant` selected it.
+    """The documents with `variant` selected in every policy that declares it.
 
     NoSuchVariantError if none declares it.
     """
@@ -50,9 +50,9 @@ def selecting(variant: str, documents: Sequence[Document]) -> Sequence[Document]
 def variants(
     policy: PolicySpec, compiled: Compiled, stages: Sequence[Stage], around: Surroundings
 ) -> dict[str, Compiled]:
-    """The triggers of every variant by its name; what is wrong with one, and not with the policy, is told as its own.
+    """Compile the triggers of every variant; faults of a variant that the policy does not have are reported for it.
 
-    `compiled` are the policy's own triggers, in order, and `stages` its stages in the order written.
+    `compiled`: the policy's own triggers, in order. `stages`: its stages in the order written.
     """
     found = around.found
     gaps, selected = found.gaps, policy.variant
@@ -86,7 +86,7 @@ def variants(
 def _fitting(
     written: Mapping[str, Override], path: Path, policy: PolicySpec, compiled: Compiled, found: Findings
 ) -> dict[str, Override]:
-    """The overrides that can be made; the others are told."""
+    """The valid overrides; invalid ones are reported."""
     fitting = {}
     for name, override in written.items():
         if name not in policy.triggers:
@@ -102,7 +102,7 @@ def _fitting(
 
 
 def _compares_alike(override: Override, path: Path, policy: PolicySpec, found: Findings) -> bool:
-    """A threshold takes the place of one with the same comparison; an expression has none to replace."""
+    """Whether an override has the comparison of its trigger; an expression has no threshold to override."""
     written = policy.triggers[str(path[-1])]
     key = next((each for each in COMPARISONS if getattr(override, each) is not None), None)
     if key is None:
@@ -128,7 +128,7 @@ def _with(part: P, **values: object) -> P:
 
 
 class _InVariant(Findings):
-    """What is wrong with a variant and not with the policy: pointed at in what it overrides, else at its name."""
+    """Findings of a variant that the policy itself does not have, placed at the override or the variant's name."""
 
     def __init__(self, outer: Findings, path: Path, overrides: Mapping[str, Override]) -> None:
         super().__init__(outer.source, outer.gaps)
@@ -137,11 +137,11 @@ class _InVariant(Findings):
         self._before = frozenset(outer.diagnostics)
 
     def place(self, path: Path, *, key: bool = False) -> Place:
-        """Where the value at `path`, or its key, was written."""
+        """Place of the value at `path`, or of its key."""
         return super().place(self._written(path) or path, key=key)
 
     def _written(self, path: Path) -> Path | None:
-        """Where the variant has what the policy has at `path`; None where it leaves that as it is."""
+        """Path of the variant's override of the policy's `path`, or None."""
         if path[:2] != ("spec", "triggers") or len(path) < 3 or path[2] not in self._overrides:
             return None
         below = path[3:]

@@ -1,4 +1,4 @@
-"""Nodes of the graph in words: conditions as expressions, times with their units."""
+"""Texts of graph nodes: conditions as expressions, times with their units."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _UNITS = (("d", 24 * HOUR), ("h", HOUR), ("m", MINUTE), ("s", SECOND), ("ms", SE
 
 
 def span(micros: int) -> str:
-    """A time as a policy would write it: `1h30m`, `90s` as `1m30s`, `0s`."""
+    """Format a time as in policies: `1h30m`, `1m30s`, `0s`."""
     parts = []
     for unit, size in _UNITS:
         count, micros = divmod(micros, size)
@@ -35,17 +35,17 @@ def span(micros: int) -> str:
 
 
 def percent(share: Decimal) -> str:
-    """A share as a policy would write it: `12.5%`."""
+    """Format a fraction as in policies: `12.5%`."""
     return f"{(share * 100).normalize():f}%"
 
 
 def signal_text(signal: SignalRef) -> str:
-    """A signal as an expression has it: `equity.drawdown("15m")`."""
+    """Format a signal as in expressions: `equity.drawdown("15m")`."""
     return signal.name if signal.window is None else f'{signal.name}("{span(signal.window)}")'
 
 
 def condition_text(node: ConditionNode, signals: Sequence[SignalRef]) -> str:
-    """A condition as an expression, every part in parentheses but the plainest."""
+    """Format a condition as an expression, with compound parts in parentheses."""
     if isinstance(node, Constant):
         return str(node.value).lower()
     if isinstance(node, TextIs):
@@ -61,7 +61,7 @@ def condition_text(node: ConditionNode, signals: Sequence[SignalRef]) -> str:
 
 
 def signals_of(node: ConditionNode) -> frozenset[int]:
-    """The columns that a condition reads."""
+    """Indexes of the columns that a condition reads."""
     return frozenset(_columns(node))
 
 

@@ -1,11 +1,11 @@
-"""Rows of the journal ↔ typed entries: the one place where the keys of a row's data are written.
+"""Codec between journal rows and typed entries: the only module that knows the keys of a row's data.
 
-What this version writes is read back as it was, and encoded again it is the same row to the byte. What another version
-wrote is read as far as it can be: a key that is missing is absent, one that nobody knows here is passed over, and a row
-of an unknown kind is `Undecodable`. `decode` never raises.
+Decoding and encoding a row of this version reproduces it byte for byte. Rows of other versions are decoded as far as
+possible: a missing key decodes as absent, an unknown key is ignored, and a row of an unknown kind decodes as
+`Undecodable`. `decode` never raises.
 
-The fields of an entry's class are the keys of its row, and their types say how each is read; what differs from that is
-in the tables below.
+The fields of an entry class are the keys of its row, and their types select the reader of each key. The tables below
+hold the exceptions.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _CLASSES: Final[Mapping[str, type[Any]]] = {each.kind: each for each in get_args
 _KEYS: Final = {
     "replaces": "for", "order_client_id": "client_order_id", "order_position_side": "position_side", "is_last": "left",
 }  # fmt: skip
-"""Field → its key, where that is not its name."""
+"""Field → key, for fields whose key differs from their name."""
 _ONLY_IF_KNOWN: Final[Mapping[type[Any], tuple[str, ...]]] = {
     Planned: ("contracts", "target", "mark", "value", "effect"),
     Sending: ("price", "after", "mark", "value", "valid_for"),
@@ -53,20 +53,20 @@ _ONLY_IF_KNOWN: Final[Mapping[type[Any], tuple[str, ...]]] = {
     Absent: ("early",),
     Verified: ("is_last",),
 }
-"""Fields whose key is left out where there is nothing to say; every other is written as null then."""
+"""Fields whose key is omitted while the value is unknown; the keys of all other fields are then written as null."""
 _LEFT: Final = "left "
-"""In a `finished` row: `left SIDE SYMBOL` → contracts above the target."""
+"""Key prefix in a `finished` row: `left SIDE SYMBOL` → contracts above the target."""
 _SIDES: Final[Mapping[str, Side]] = {"long": "long", "short": "short"}
 
 
 def decode(row: JournalEntry) -> Entry:
-    """The typed entry of a row."""
+    """Decode a row into its typed entry."""
     kind = _CLASSES.get(row.kind)
     head = [getattr(row, name) for name in _HEAD]
     if row.unreadable is not None:
-        why = "what it says cannot be read"
+        why = "its data cannot be read"
     elif kind is None:
-        why = f"this version knows no entry of the kind {row.kind!r:.40}"
+        why = f"this version does not know the kind {row.kind!r:.40}"
     else:
         values = {name: read(row.data, _KEYS.get(name, name)) for name, read in _READERS[kind].items()}
         entry: Entry = kind(*head, **values)
@@ -75,12 +75,12 @@ def decode(row: JournalEntry) -> Entry:
 
 
 def decode_all(rows: Iterable[JournalEntry]) -> tuple[Entry, ...]:
-    """The typed entries of rows, in their order."""
+    """Decode rows, in their order."""
     return tuple(map(decode, rows))
 
 
 def encode(entry: Entry) -> JournalEntry:
-    """The row of a typed entry."""
+    """Encode a typed entry as its row."""
     if isinstance(entry, Undecodable):
         return entry.row
     head = {name: getattr(entry, name) for name in _HEAD}
@@ -107,7 +107,7 @@ def _data(entry: Entry) -> dict[str, str | None]:
 
 
 def number(text: str | None) -> Number:
-    """A quantity or a price: a finite number, or text that is none."""
+    """Parse a quantity or a price: a finite number, or `Unreadable`."""
     if text is None:
         return None
     try:
@@ -118,7 +118,7 @@ def number(text: str | None) -> Number:
 
 
 _MOST_DIGITS: Final = 18
-"""Of a whole number; Python refuses to read one of thousands."""
+"""Longest whole number that is parsed; Python refuses to parse thousands of digits."""
 
 
 def _whole(text: str | None) -> Whole:
@@ -159,9 +159,9 @@ _READ_AS: Final[Mapping[object, Callable[[Data, str], object]]] = {
     OrderedLock | None: _lock,
     Mapping[PositionKey, Number]: _left,
 }
-"""Type of a field → how it is read from a row's data."""
+"""Field type → function that reads the field from a row's data."""
 _READERS: Final = {
     each: {name: _READ_AS[kind] for name, kind in get_type_hints(each).items() if name not in (*_HEAD, "kind")}
     for each in _CLASSES.values()
 }
-"""Class of entry → how each of its own fields is read, in the order in which they are written."""
+"""Entry class → reader of each of its own fields, in the order in which they are written."""

@@ -1,6 +1,6 @@
-"""Which positions could not be closed as they are, and why: said before it matters. Pure, and about this moment only.
+"""Closability check: positions of a snapshot that could not be closed completely, and why.
 
-The orders are those that planning would make (`rounding.reduction`), so that what is said here is what would happen.
+It uses the orders that planning would create (`rounding.reduction`), so that the result matches a real close.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Obstacle = Literal[
 OutsideHours = Literal["queue", "extended"] | None
 
 NO_MARKET_ORDERS = ("limit_only", "post_only")
-"""States in which a close falls back on limit orders."""
+"""Market states in which a close needs limit orders."""
 
 
 class Hindrance(Struct, frozen=True):
-    """One thing about closing a position. Only a warning means that it may stay open, or that this cannot be told.
+    """One obstacle to closing a position. A warning means that the position may stay open, or that this is unknown.
 
-    `text` is about this position, `meaning` the same of every one of this kind.
+    `text` is specific to the position; `meaning` is common to all obstacles of the kind.
     """
 
     kind: Obstacle
@@ -41,9 +41,9 @@ class Hindrance(Struct, frozen=True):
 
 
 class Outlook(Struct, frozen=True):
-    """What closing one position now would come to: `orders` to be sent, `leaves` contracts that no order can close.
+    """Result of closing one position now: `orders` to send, and `leaves`, the contracts that no order can close.
 
-    `shut`: the venue takes no order for it at present.
+    `shut`: the venue currently accepts no order for the position.
     """
 
     symbol: str
@@ -64,7 +64,7 @@ def outlooks(
     """The outlook of every position, in the order of the snapshot; None where positions are unknown.
 
     `reduce_only`: whether closes there are reduce-only orders, which venues exempt from the minimum notional.
-    `outside_hours`: what the account's document says of a close outside the hours of its market, where it has some.
+    `outside_hours`: setting of the Account document for closes outside market hours, if the market has hours.
     """
     if account.positions is None:
         return None
@@ -135,7 +135,7 @@ _SHUT_WAYS = {
 
 
 def _outside_hours(outside: OutsideHours) -> Hindrance:
-    """A market with hours that takes no order now: a snapshot does not tell a closed one from a halted one."""
+    """A market with hours accepts no order now; a snapshot does not distinguish a closed from a halted one."""
     closed = "the market is closed, or halted"
     if outside == "queue":
         return Hindrance("state", "note", f"{closed}: a close is held until it opens (outside_hours: queue)")
@@ -159,7 +159,7 @@ def _of_price(position: Position, rules: Instrument | None, *, reduce_only: bool
         yield Hindrance("no mark price", "warning", text, "without a mark price, close at market or by hand")
         return
     worth = None if rules is None else worth_of_contracts(position.contracts, position, rules)
-    # where the least binds, it is in the minimum already
+    # for other orders the least notional is part of the minimum amount
     if reduce_only and worth is not None and least is not None and worth < least:
         text = f"worth {worth:f}, below the venue's least of {least:f}"
         yield Hindrance("below notional", "note", text, meaning="it goes because reduce-only orders are exempt")
@@ -180,7 +180,7 @@ def _of_orders(position: Position, exits: Sequence[Order]) -> Iterable[Hindrance
 
 
 def _exits(account: AccountSnapshot) -> Mapping[tuple[str, Side], Sequence[Order]]:
-    """The orders that rest to reduce a position, by position."""
+    """Resting orders that reduce a position, by position."""
     found: dict[tuple[str, Side], list[Order]] = defaultdict(list)
     for order in account.orders or ():
         if not is_entry(order, account):

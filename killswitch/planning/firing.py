@@ -1,4 +1,4 @@
-"""Firing: the highest stage whose triggers hold on a second look and that selects something becomes a decision."""
+"""Firing: turns the highest stage that holds on a second look, and that selects positions, into a decision."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from killswitch.signals.view import ScopeView
 
 
 class SecondLook(Struct, frozen=True):
-    """What was read again for stages that ask for it: prices, and the scope as a second reading shows it, or None."""
+    """Data fetched again for corroborating stages: prices, and the scope in a second snapshot, or None."""
 
     prices: PricesOf
     view: ScopeView | None
@@ -44,9 +44,9 @@ def fire(
     read_last: Mapping[str, AccountSnapshot],
     told: list[Notice],
 ) -> list[Decision]:
-    """Fire the highest stage that holds and selects something; what does not is told once."""
+    """Fire the highest stage that holds and selects something; stages that do not are notified once."""
     for stage in stages:
-        owed = stage.name not in watch.eligible  # it fired already, and nothing has to hold any more
+        owed = stage.name not in watch.eligible  # it fired earlier, so its triggers need not hold any more
         doubt = _doubt(watch, view, stage, second) if stage.corroborate and not owed else None
         if doubt is not None:
             told += tell.uncorroborated(watch, view.as_of, stage.name, doubt)
@@ -72,9 +72,9 @@ def fire(
 def _not_latching(
     watch: Watch, last: LastKnown, proposal: Proposal, told: list[Notice], *, owed: bool
 ) -> list[Decision]:
-    """Neither latch nor cool down, so that the stage fires when it can; tell it once.
+    """Handle a stage that cannot latch: no latch and no cooldown, so that it fires once it can; notify once.
 
-    Where a part of the book is unknown, the lock and what concerns the rest of it are not held back.
+    If a part of the book is unknown, the lock and the closes of the known part are still carried out.
     """
     stage, view, now = proposal.stage, last.view, last.view.as_of
     seen = sorted(account.account for account in view.trusted().accounts) if proposal.partial else ["nothing"]
@@ -99,15 +99,15 @@ def _not_latching(
 
 
 def _without_resting(watch: Watch, proposal: Proposal, now: int) -> Decision:
-    """The decision without orders for accounts on which its stage has acted already."""
+    """The decision without orders for accounts on which its stage has already acted."""
     resting = watch.resting(proposal.stage.name, now)
     return only(proposal.decision, lambda intent: intent.account not in resting)
 
 
 def _doubt(watch: Watch, view: ScopeView, stage: Stage, second: SecondLook) -> str | None:
-    """Why the stage's triggers do not hold on better prices or on a second reading; None if they do."""
+    """Why the stage's triggers do not hold on corroborated prices or in the second snapshot; None if they do."""
     if view.unknown is not None and watch.history.dark is None:
-        return None  # there are no prints to hold against anything
+        return None  # there are no prices to corroborate
     read = view.read()
     looked = (repriced(read, second.prices) if second.prices else None) or read
     seen = corroborate(looked)
@@ -119,7 +119,7 @@ def _doubt(watch: Watch, view: ScopeView, stage: Stage, second: SecondLook) -> s
 
 
 def _doubt_by_reading(watch: Watch, stage: Stage, again: ScopeView) -> str | None:
-    """Why the triggers do not hold on a second reading; None where that could not be had."""
+    """Why the triggers do not hold in the second snapshot; None if they do, or if it cannot be read."""
     if again.unknown is not None or _still(watch, again, stage, watch.history.ledger.unit_flow_in(again)):
         return None
     return f"read again, equity is {again.equity} and no trigger of the stage is true"

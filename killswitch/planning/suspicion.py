@@ -1,10 +1,10 @@
-"""Locking while it is not known whether a fall of equity was a loss.
+"""Suspicion: locks trading while it is unknown whether a fall of equity is a loss.
 
-What can be taken back goes by the pessimistic reading, and what cannot by the optimistic one: a stage that would fire
-if every unexplained fall were a loss writes its lock, and nothing else, for a short while. Each fall is suspected once,
-from the first answer of the ledger that lacks its row on; after three suspicions in ten minutes people are paged only.
-Where the policy says that a suspicion pages they are paged as soon as the fall is seen.
-As soon as it is known what the falls were, the lock is withdrawn: by the stage that fires, or because none does.
+Reversible effects use the pessimistic bound, irreversible ones the optimistic bound: a stage that would fire if every
+unexplained fall were a loss writes its lock, and nothing else, for a short time. Each fall is suspected once, after the
+first answer of the ledger without its row; after three suspicions in ten minutes, suspicions only page. If the policy
+says that a suspicion pages, it pages as soon as the fall is observed. Once the falls are explained, the lock is
+withdrawn: by the stage that fires, or because none does.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from killswitch.signals.position import ZERO
 from killswitch.signals.view import ScopeView
 
 LASTS = 20 * SECOND
-"""How long a lock on suspicion holds, at most, from the answer of the ledger that lacked the row."""
+"""Maximum duration of a lock on suspicion, from the answer of the ledger without the row."""
 MOST = 3
 WITHIN = 600 * SECOND
-"""So many suspicions in so long lock; the others only page."""
+"""Period in which at most `MOST` suspicions lock; further ones only page."""
 
 
 def suspicion(watch: Watch, view: ScopeView, policies: PolicySet, told: list[Notice]) -> Decision | None:
-    """The lock to write now, or None; where people are only paged, the page is added to `told`.
+    """The decision that locks on suspicion, or None; a suspicion that only pages adds its notice to `told`.
 
-    The changes that it is about are marked, so that each is suspected once.
+    The falls are marked, so that each is suspected once.
     """
     now, locks = view.as_of, watch.prepared.graph.equity.locks_on_suspicion
     if watch.history.unknown is not None:
@@ -55,7 +55,7 @@ def suspicion(watch: Watch, view: ScopeView, policies: PolicySet, told: list[Not
         change.suspected = True
     last = max(watch.suspicions, default=None)
     if not watch.may_suspect(now, MOST if locks else 0, WITHIN):
-        at_once = last is None or now - last >= LASTS  # no more often than a lock would be written
+        at_once = last is None or now - last >= LASTS  # at most as often as a lock would be written
         told.append(notices.suspected(watch, now, stage.name, falls, at_once=at_once))
         return None
     since = min(change.unanswered_since or now for change in falls)
@@ -69,7 +69,7 @@ def suspicion(watch: Watch, view: ScopeView, policies: PolicySet, told: list[Not
 
 
 def withdrawal(watch: Watch, view: ScopeView, policies: PolicySet) -> Decision | None:
-    """The end of the lock before its time, where it is known of every fall that it was about what that was."""
+    """The decision that ends the lock early, once all its falls are explained; else None."""
     suspected = _held(watch, view.as_of)
     if suspected is None:
         return None
@@ -82,9 +82,9 @@ def withdrawal(watch: Watch, view: ScopeView, policies: PolicySet) -> Decision |
 
 
 def lifted(watch: Watch, now: int, policies: PolicySet, event: Event | None) -> Decision | None:
-    """The end of the lock by a reset, with who made it and why; None where nothing is locked on suspicion any more.
+    """The decision that ends the lock because of a reset; None if nothing is locked on suspicion any more.
 
-    `event` is the reset by hand, None for one by the stage's own condition.
+    `event`: the manual reset; None for the automatic reset of the stage.
     """
     suspected = _held(watch, now)
     if suspected is None:
@@ -97,7 +97,7 @@ def lifted(watch: Watch, now: int, policies: PolicySet, event: Event | None) -> 
 
 
 def _held(watch: Watch, now: int) -> Suspected | None:
-    """What was done on suspicion, and has not run out; what has is forgotten."""
+    """The suspicion whose effects have not expired; an expired one is dropped."""
     ends = [] if watch.suspected is None else [until_of(effect) for effect in watch.suspected.effects]
     if all(until is None or to_micros(until) <= now for until in ends):
         watch.suspected = None
@@ -111,7 +111,7 @@ def _end(watch: Watch, now: int, suspected: Suspected, policies: PolicySet, reas
 
 
 def _record(watch: Watch, now: int, stage: str, what: str, policies: PolicySet) -> Decision:
-    """What every decision on suspicion says."""
+    """The common fields of decisions on suspicion."""
     return replace(record_of(watch, policies, now, what, stage), kind="suspicion")
 
 
@@ -124,11 +124,10 @@ def _is_suspect(change: Change, now: int, *, asked: bool) -> bool:
 
 
 def _suspected_stage(watch: Watch, view: ScopeView, *, locks: bool) -> Stage | None:
-    """The highest stage that would fire if every open fall were a loss; None below what is latched.
+    """The highest stage that would fire if every open fall were a loss; None at or below the latched level.
 
-    `locks`: of those with a lock, and None, too, while the lock of the latched stage holds: nothing could be locked
-    that is open.
-    Triggers that want to be true for a while are taken as they stand: a suspicion is over before they are confirmed.
+    `locks`: consider only stages with a lock; None while the lock of the latched stage holds. Triggers that confirm
+    over time count only if they are confirmed already: a suspicion ends before they would be.
     """
     machine, state = watch.prepared.machine, watch.state
     if locks and _is_locked(watch, view.as_of):
@@ -172,15 +171,15 @@ def _decision(
 
 
 def _entries(watch: Watch, view: ScopeView, stage: Stage) -> Cancels:
-    """Entries are cancelled only where the loss by marks alone is half of its threshold: their place is lost for good.
+    """Cancels of entry orders, only if the loss by marks alone reaches half of its threshold: a cancel is irreversible.
 
-    Columns have the lower end of each interval, which holds nothing that may have been money that moved.
+    The lower bound of a column contains no change that may be a deposit or withdrawal.
     """
     if watch.columns is None or not any(tag_of(Cancels) in kind_of(action).effects for action in stage.actions):
         return Cancels(())
     graph, lows = watch.prepared.graph, watch.columns.lo
     thresholds = (graph.triggers[index].threshold for index in (*stage.any_of, *stage.all_of))
-    # half of a threshold of any other signal is no half of a loss
+    # only for sizes of losses is half of a threshold half of a loss
     of_losses = (t for t in thresholds if t is not None and BY_NAME[graph.signals[t.index].name].is_loss_size)
     halfway = any(t.op in (">", ">=") and t.value > 0 and lows[t.index] >= t.value / 2 for t in of_losses)
     return cancels(view.trusted(), "entry") if halfway else Cancels(())

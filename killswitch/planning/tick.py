@@ -1,8 +1,8 @@
-"""`tick`: a snapshot in, decisions out. What run, plan, replay and every other interpreter call.
+"""Interpreter: turns snapshots into decisions. `run`, `plan`, `replay` and backtests call it.
 
-Pure in the sense that matters: what it returns follows from the snapshots (and stored memory) that it was
-given, and it reaches nothing else. It is two steps because a stage may ask to see the world once more:
-`evaluate` says what may fire and which accounts should be read again; `decide` takes that second reading.
+It is pure: its results depend only on the snapshots and the stored state that it was given. A tick has two phases,
+because a stage may require a second snapshot: `evaluate` returns what may fire and which accounts to poll again;
+`decide` uses the second snapshot.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ RowsSince = Callable[[str, str, int], Sequence[HistoryRow]]
 
 
 class Outcome(Struct, frozen=True):
-    """What a tick says must happen, and what people must know."""
+    """Result of a tick: decisions, and notices for people."""
 
     decisions: tuple[Decision, ...] = ()
     notices: tuple[Notice, ...] = ()
@@ -59,7 +59,7 @@ NOTHING = Outcome()
 
 
 class Pending(Struct, frozen=True):
-    """A tick between its halves. `reread` names the accounts that a corroborating stage wants to see again."""
+    """A tick between its two phases. `reread`: accounts that a corroborating stage requires a second snapshot of."""
 
     snapshot: Snapshot
     now: int
@@ -70,7 +70,7 @@ class Pending(Struct, frozen=True):
 
 
 class Interpreter:
-    """All policies over all scopes: the fold that every verb runs."""
+    """Interpreter of all policies over all scopes."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Interpreter:
         armed: Collection[str] | None = None,
         told: Iterable[Notice] | None = None,
     ) -> None:
-        """`armed`: the accounts on which orders may be sent; None is all. `told`: what earlier runs have told."""
+        """`armed`: accounts on which orders may be sent; None is all. `told`: notices of earlier runs."""
         self._policies = policies
         self._prepared = [prepare(graph) for graph in policies.graphs]
         self._watches: dict[tuple[str, str], Watch] = {}
@@ -103,11 +103,11 @@ class Interpreter:
         past: Iterable[Decision] = (),
         outage: tuple[int, int] | None = None,
     ) -> None:
-        """Take up stored memory: a scope's is used when the scope is first seen.
+        """Restore stored state; the state of a scope is used when the scope is first seen.
 
-        `active`: decisions whose closing is not finished; their targets count for as long as snapshots say that they
-        are worked on. `past`: the newest decisions, so that nothing is hedged, and no plan applied, a second time.
-        `outage`: the microseconds from which until which nothing has measured the time since the last tick.
+        `active`: decisions whose closing is unfinished; their targets count while snapshots show that they are worked
+        on. `past`: the newest decisions, so that nothing is hedged and no plan applied twice. `outage`: start and end,
+        in microseconds, of the time without measurements.
         """
         self._stored = {(state.policy, state.scope): state.blob for state in states}
         self._rows_since = rows
@@ -119,14 +119,14 @@ class Interpreter:
         self._outage = outage
 
     def tick(self, snapshot: Snapshot) -> Outcome:
-        """Evaluate and decide at once, without a second reading (as a replay must)."""
+        """Evaluate and decide without a second snapshot, as in a replay."""
         pending = self.evaluate(snapshot)
         return self.decide(pending) if pending is not None else NOTHING
 
-    # First half
+    # First phase
 
     def evaluate(self, snapshot: Snapshot) -> Pending | None:
-        """Take the snapshot into every history, and move every machine. None: nothing to decide or to tell."""
+        """Add the snapshot to every history and step every machine. None: nothing to decide or to notify."""
         now = self._now = to_micros(snapshot.as_of)
         self._take_instruments(snapshot)
         self._take_closings(snapshot)
@@ -144,7 +144,7 @@ class Interpreter:
             for event in (each for each in events if each.kind == "reset" and applies(each, watch.scope)):
                 decisions += self._reset(watch, now, event, told)
             if unread:
-                continue  # a pass that another account woke completes nothing here on a reading of before
+                continue  # a tick for another account must not complete anything here on an old snapshot
             stages, moved = self._move(watch, view, told)
             decisions += moved
             if stages:
@@ -159,7 +159,7 @@ class Interpreter:
         return Pending(snapshot, now, tuple(eligible), tuple(decisions), tuple(told), _reread(eligible))
 
     def _move(self, watch: Watch, view: ScopeView, told: list[Notice]) -> tuple[tuple[Stage, ...], list[Decision]]:
-        """Move one machine: the stages that may fire, and what is decided without firing."""
+        """Step one machine; return the stages that may fire, and decisions made without firing."""
         moved = watch.step(view)
         young = _too_young(watch) if watch.state.triggers.unknown else ()
         if young:
@@ -177,26 +177,26 @@ class Interpreter:
         return (), [decision for decision in found if decision is not None]
 
     def _take_instruments(self, snapshot: Snapshot) -> None:
-        """A symbol's rules hold until they are given again."""
+        """Remember instrument rules; a symbol's rules hold until a snapshot contains new ones."""
         for account in snapshot.accounts:
             for instrument in account.instruments or ():
                 self._instruments[account.account, instrument.symbol] = sound_instrument(instrument)
 
     def _take_closings(self, snapshot: Snapshot) -> None:
-        """Targets stay active while the snapshot says that they are being worked on."""
+        """Keep the targets of decisions that the snapshot shows as being worked on."""
         if self._active:
             working = {closing.decision for closing in snapshot.closings if closing.status in WORKING}
             self._active = {id_: targets for id_, targets in self._active.items() if id_ in working}
 
     def _new_events(self, snapshot: Snapshot) -> tuple[Event, ...]:
-        """Events not heard before; an id is forgotten a day after it was last seen."""
+        """Events with new ids; an id is dropped a day after it was last seen."""
         fresh = tuple(event for event in snapshot.events if event.id not in self._heard)
         self._heard = {id_: at for id_, at in self._heard.items() if at > self._now - 86_400_000_000}
         self._heard.update((event.id, self._now) for event in snapshot.events)
         return fresh
 
     def _watching(self, snapshot: Snapshot) -> list[tuple[Watch, tuple[int, ...] | None]]:
-        """Every watch with the places of its scope's accounts; new scopes begin to be watched."""
+        """Every watch with the indexes of its scope's accounts; creates watches of new scopes."""
         present = [identity(account) for account in snapshot.accounts]
         if present != self._present:
             self._present = present
@@ -221,18 +221,18 @@ class Interpreter:
         return watch
 
     def _reset(self, watch: Watch, now: int, event: Event | None, told: list[Notice]) -> list[Decision]:
-        ended = lifted(watch, now, self._policies, event)  # a reset lifts what was locked on suspicion too
-        if event is not None:  # whoever resets takes the accounts that are there now for the scope
+        ended = lifted(watch, now, self._policies, event)  # a reset also lifts a lock on suspicion
+        if event is not None:  # a manual reset accepts the present accounts as the scope
             watch.history.leave(frozenset(account[0] for account in self._present))
             self._places[watch.policy, watch.scope] = self._places_in(watch, self._present)
             watch.paged = None
-        # What the reading of this very tick shows nobody has seen yet who made the reset.
+        # The operator has not seen the changes of this very snapshot.
         accepted = event is not None and watch.history.accept_until(to_micros(event.at), now)
         waiting = watch.state.waiting
         if waiting is not None:
             told.append(tell.wait_ended(watch, now, waiting))
         decisions = [] if ended is None else [ended]
-        if level_in_force(watch.state) == 0:  # it must not take the peak away from a fall that is about to fire
+        if level_in_force(watch.state) == 0:  # the peak must stay for a fall that is about to fire
             if waiting is None:
                 told.append(tell.not_latched(watch, now, event, ended, accepted=accepted))
             watch.state = replace(watch.state, waiting=None)
@@ -243,7 +243,7 @@ class Interpreter:
         return decisions
 
     def _reset_orphans(self, event: Event, now: int, told: list[Notice]) -> list[Decision]:
-        """End what is latched on the event's scope and has no machine any more."""
+        """Reset latches on the event's scope that no machine is responsible for."""
         found = [orphan for orphan in self.orphans() if applies(event, orphan.scope)]
         if not found and not any(applies(event, watch.scope) for watch in self._watches.values()):
             told.append(tell.reset_of_nothing(now, event.scope or "portfolio"))
@@ -255,13 +255,13 @@ class Interpreter:
             decisions.append(record)
         return decisions
 
-    # Second half
+    # Second phase
 
     def decide(self, pending: Pending, reread: Snapshot | None = None, prices: PricesOf | None = None) -> Outcome:
-        """Fire what holds.
+        """Fire the stages that hold.
 
-        `prices` are those of a second look, and `reread` the second reading of accounts whose prices cannot be had by
-        themselves. Without either only recorded prices corroborate: a second look that cannot be had vetoes nothing.
+        `prices`: freshly fetched prices. `reread`: second snapshot of accounts whose prices cannot be fetched
+        separately. Without either only recorded prices corroborate: missing data never vetoes a stage.
         """
         told = list(pending.notices)
         fired: list[Decision] = []
@@ -272,7 +272,7 @@ class Interpreter:
         self._share_costs(pending, fired, decisions)
         if reread is not None:
             self._gather_again(pending, reread)
-        # last, because what this tick begins to close must not be opened on
+        # last, because nothing may be opened on accounts that this tick starts to close
         hedges, said = self._hedging.look(self._busy(pending.snapshot, decisions))
         decisions, told = (*decisions, *hedges), [*told, *said]
         for decision in decisions:
@@ -282,21 +282,21 @@ class Interpreter:
         return Outcome(decisions, tuple(told))
 
     def _busy(self, snapshot: Snapshot, decisions: Iterable[Decision]) -> frozenset[str]:
-        """The accounts on which something is being closed, or is to be from this tick on."""
+        """Accounts on which a close is in progress or starts with this tick."""
         touched = {name for decision in decisions if decision.mode == "enforce" for name in decision.accounts}
         return busy_accounts(snapshot.closings, self._active) | touched
 
     def may_send_on(self, accounts: Collection[str]) -> None:
-        """From now on orders may be sent on these accounts only."""
+        """Restrict orders to these accounts from now on."""
         self._hedging.armed = accounts
 
     def ordered(self, decision: Decision) -> None:
-        """Closing was given other targets than the last tick decided: they are what later decisions are merged with."""
+        """Replace the active targets of a decision that was changed after the tick; later decisions merge with them."""
         if decision.id in self._active:
             self._active[decision.id] = targets_of([decision])
 
     def _share_costs(self, pending: Pending, fired: list[Decision], merged: Sequence[Decision]) -> None:
-        """A watch whose orders were left to another decision waits for that one's closing too."""
+        """Make a watch whose orders were merged into another decision share the cost of that close."""
         wanted = {decision.id: targets_of([decision]) for decision in fired}
         for watch, _, _ in pending.eligible:
             mine = wanted.get(watch.decision or "")
@@ -308,24 +308,24 @@ class Interpreter:
                     watch.share(closing.decision, closing.cost or ZERO)
 
     def _gather_again(self, pending: Pending, reread: Snapshot) -> None:
-        """Rows that came with the second reading count, because an adapter may tell them only once."""
+        """Add the ledger rows of the second snapshot, because an adapter may return rows only once."""
         for watch, _ in self._watching(pending.snapshot):
             watch.history.ledger.gather(self._again(watch, reread), watch.history.view)
 
     def _again(self, watch: Watch, reread: Snapshot) -> ScopeView:
-        """The scope in the second reading."""
+        """The scope in the second snapshot."""
         now, reference = to_micros(reread.as_of), watch.prepared.graph.equity.reference
         return view_of(reread, now, self._places[watch.policy, watch.scope], self._instruments, None, reference)
 
-    # What is kept, and shown
+    # State and status
 
     def states(self) -> tuple[MachineState, ...]:
-        """The memory of every watch, to be stored with the tick's decisions."""
+        """Serialised state of every watch, to be stored with the tick's decisions."""
         ended, self._ended = self._ended, []
         return (*(MachineState(w.policy, w.scope, w.memory()) for w in self._watches.values()), *ended)
 
     def rows(self) -> tuple[HistoryRow, ...]:
-        """The history rows that the last tick appended."""
+        """History rows appended by the last tick."""
         found = []
         for watch in self._watches.values():
             blob = watch.newest_row(self._now)
@@ -334,31 +334,31 @@ class Interpreter:
         return tuple(found)
 
     def keep_since(self, now: int) -> int:
-        """History rows from before this are never needed again (microseconds)."""
+        """Start of the history that is still needed (microseconds)."""
         return now - max((prepared.keep for prepared in self._prepared), default=0)
 
     def orphans(self) -> tuple[Orphan, ...]:
-        """What is latched in stored memory, and no watch of this policy set answers for."""
+        """Latches in stored state without a watch in this policy set."""
         return orphans_in(self._stored)
 
     def unfinished_hands(self) -> Mapping[str, UnfinishedClose]:
-        """Event → a close by hand that still waits for accounts: the event is not to be consumed."""
+        """Event id → manual close that still waits for accounts; its event must not be consumed."""
         return self._hands.unfinished
 
     def at_rest(self) -> tuple[Rest, ...] | None:
-        """Every watch as it rests since the last tick; None if one of them, or a closing, has something to do."""
+        """The rest of every watch since the last tick; None if a watch or a close has work to do."""
         if self._active or self._hands.unfinished:
             return None
         found = [rest_of(watch, self._places[key], self._now) for key, watch in self._watches.items()]
         return None if None in found else tuple(rest for rest in found if rest is not None)
 
     def status(self) -> tuple[MachineStatus, ...]:
-        """Every watch as the last tick left it."""
+        """Status of every watch after the last tick."""
         return tuple(status(watch) for watch in self._watches.values())
 
 
 def _too_young(watch: Watch) -> tuple[int, ...]:
-    """The triggers that are no failure: their windows began before the history did. One that warns does so anyway."""
+    """Unknown triggers whose windows are longer than the history, which is no failure; not with `on_unknown: warn`."""
     triggers = watch.prepared.graph.triggers
     return tuple(
         i

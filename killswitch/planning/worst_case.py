@@ -1,4 +1,4 @@
-"""The most that a stage may have to do in a book as it is: orders and cancels, whatever fires it. Pure."""
+"""Worst-case work of a stage in a given book: the maximum of orders and cancels. Pure."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from killswitch.signals.position import ZERO
 
 
 class StageWork(Struct, frozen=True):
-    """For one account. `orders`: symbol and how many orders it takes, for each position that may be selected.
+    """Work on one account. `orders`: symbol and number of orders for each position that may be selected.
 
-    `first` and `last`: the symbol of each order cancelled before closing and at its end. `whole`: whether every
-    position may be closed wholly. `every`: seconds between two departures by the declared pace, 0 for none; `pause`:
+    `first` and `last`: symbols of the orders canceled before closing and at its end. `whole`: whether every position
+    may be closed completely. `every`: seconds between two orders by the declared pace, 0 without one. `pause`: seconds
     between two orders of one position.
     """
 
@@ -37,7 +37,7 @@ class StageWork(Struct, frozen=True):
 
 
 def everything(account: AccountSnapshot, *, reduce_only: bool) -> StageWork:
-    """Every position closed and every order cancelled, as fast as the venue allows."""
+    """Work of closing every position and canceling every order as fast as the venue allows."""
     rules = {each.symbol: each for each in account.instruments or ()}
     context = MostContext(account, (), rules, reduce_only)
     orders = {position.key: (position.symbol, context.orders(position, ZERO)) for position in account.positions or ()}
@@ -45,14 +45,14 @@ def everything(account: AccountSnapshot, *, reduce_only: bool) -> StageWork:
 
 
 def stage_work(policies: PolicySet, stage: Stage, account: AccountSnapshot, *, reduce_only: bool) -> StageWork:
-    """The most that the stage may have to do in this account. Slices for the market's sake are not counted."""
+    """Worst-case work of the stage on this account, without slices that limit market impact."""
     rules = {each.symbol: each for each in account.instruments or ()}
     context = MostContext(account, policies.unwindings, rules, reduce_only)
     return _work([most(action, context) for action in stage.actions])
 
 
 def _work(found: Sequence[Most]) -> StageWork:
-    """What several actions come to together: of each position the most orders, at the slowest pace."""
+    """Combined work of several actions: the most orders for each position, at the slowest pace."""
     orders: dict[PositionName, tuple[str, int]] = {}
     first: dict[int, str] = {}
     last: dict[int, str] = {}

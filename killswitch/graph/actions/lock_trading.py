@@ -1,4 +1,4 @@
-"""`lock_trading`: tell the bots to stop."""
+"""`lock_trading`: locks a scope for trading bots."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from killswitch.policy.schema import actions
 class LockTrading(Action):
     mode: LockMode
     duration: int | None
-    """Microseconds; None is a lock without end."""
+    """Microseconds; None: without end."""
 
 
 def _text(lock: LockTrading) -> str:

@@ -1,4 +1,4 @@
-"""What cannot be meant: unused triggers, keys without effect, conditions and stages out of reach."""
+"""Checks of a policy: unused triggers, keys without effect, and unreachable conditions and stages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from killswitch.signals.catalogue import BY_NAME
 def check(
     policy: PolicySpec, triggers: Sequence[Trigger | None], stages: Sequence[Stage], around: Surroundings
 ) -> None:
-    """Every check that looks at a policy as a whole. A trigger that is None has had its diagnostic already."""
+    """Run all checks of a whole policy. A trigger that is None already has its diagnostic."""
     found = around.found
     _names_differ(stages, found)
     _all_used(policy, around)
@@ -46,7 +46,7 @@ def _all_used(policy: PolicySpec, around: Surroundings) -> None:
     lists = [("spec", "stages", number, key) for number in range(len(policy.stages)) for key in ("any", "all")]
     unread = gaps.unread(("spec", "stages")) or any(gaps.flawed(each) for each in lists)
     if unread or not all(stage.any_of or stage.all_of for stage in policy.stages):
-        return  # one whose triggers could not be read may use any of them
+        return  # an unreadable stage may use any trigger
     used = {name for stage in policy.stages for name in (*stage.any_of, *stage.all_of)}
     for name in policy.triggers:
         if name not in used:
@@ -56,7 +56,7 @@ def _all_used(policy: PolicySpec, around: Surroundings) -> None:
 
 
 def _never(policy: PolicySpec, triggers: Sequence[Trigger | None], around: Surroundings) -> set[int]:
-    """The triggers that can never be true; warns of those, and of resets, that can come to one thing only."""
+    """Triggers that can never be true; warns of triggers and resets with a constant result."""
     whole = [(i, trigger) for i, trigger in enumerate(triggers) if trigger is not None]
     conditions = [*(trigger.condition for _, trigger in whole), *(condition for _, condition in around.resets)]
     results = outcomes(conditions, around.columns.signals)
@@ -77,7 +77,7 @@ def _never(policy: PolicySpec, triggers: Sequence[Trigger | None], around: Surro
 
 
 def _position_conditions(around: Surroundings) -> None:
-    """Warn of an `all_if` that tells no position from another."""
+    """Warn of an `all_if` with a constant result."""
     results = outcomes([condition for _, condition in around.all_ifs], around.position_columns.signals)
     always = "this holds for every position", "write `fraction: 100%` instead"
     never = "this can never hold for any position", "correct it, or take it out"
@@ -88,25 +88,25 @@ def _position_conditions(around: Surroundings) -> None:
 def _warn_of_one(
     result: frozenset[bool], path: Path, always: tuple[str, str], never: tuple[str, str], found: Findings
 ) -> None:
-    """Warn of a condition that can come to one thing only; `always` and `never` are message and fix."""
+    """Warn of a condition with a constant result; `always` and `never` are message and fix."""
     if len(result) == 1:
         code, words = ("KS5002", always) if True in result else ("KS5003", never)
         found.warning(code, path, *words)
 
 
 NOISE_IN_A_MINUTE = Decimal("0.005")
-"""Of equity: no more counts as noise, whatever the tolerance is."""
+"""Maximum fraction of equity a minute that counts as noise, whatever the tolerance."""
 _HOLD_AT_ZERO: dict[str, Callable[[Decimal], bool]] = {
     "at_least": lambda number: number <= 0,
     "above": lambda number: number < 0,
     "at_most": lambda number: number >= 0,
     "below": lambda number: number > 0,
 }
-"""Comparison → whether it holds for a signal that is 0."""
+"""Comparison → whether it is true for a signal of 0."""
 
 
 def check_idle(policy: PolicySpec, found: Findings) -> None:
-    """Warn of keys that are written and change nothing."""
+    """Warn of written keys without effect."""
     flawed = found.gaps.flawed
     for number, stage in enumerate(policy.stages):
         closes = any(kind_named(key).needs_the_book for key in _keys(stage))
@@ -130,12 +130,12 @@ def check_idle(policy: PolicySpec, found: Findings) -> None:
 
 
 def _keys(stage: WrittenStage) -> Iterator[str]:
-    """The keys of the stage's actions; one that could not be read has none."""
+    """Keys of the stage's readable actions."""
     return (key for action in stage.actions for key in action.written)
 
 
 def _unexplained(policy: PolicySpec, found: Findings) -> None:
-    """Warn of a threshold on unexplained money that holds while there is none."""
+    """Warn of a threshold on unexplained money that is true without any."""
     for name, trigger in policy.triggers.items():
         spec = BY_NAME.get(trigger.signal) if isinstance(trigger, ThresholdTrigger) else None
         is_sum = spec is not None and spec.counts_unexplained and spec.unit == "money"  # 0 on a quiet account

@@ -1,10 +1,9 @@
-"""Google's CEL: expression text in, syntax tree or the places of its mistakes out.
+"""Adapter of Google's CEL parser: parses expression text to a syntax tree, or to mistakes with their places.
 
-Importing this module loads a native extension and protobuf; only policies that hold an expression need it.
+Importing this module loads a native extension and protobuf; only policies with expressions need it.
 
-Field names and numbers are those of the CEL specification (`proto/cel/expr/syntax.proto`, package `cel.expr`). What is
-not declared is passed over, as protobuf does with fields it does not know; of a map and of a comprehension only that
-they stand there.
+Field names and numbers are those of the CEL specification (`proto/cel/expr/syntax.proto`, package `cel.expr`).
+Undeclared fields are ignored, as protobuf ignores unknown fields; maps and comprehensions are declared without fields.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ _TRAILER = r" \[[A-Z_]+\]$"
 
 
 class Mistake(Node):
-    """What CEL says is wrong, and where: an offset in code points, or None where it names no place."""
+    """A mistake reported by CEL, with its offset in code points, or None without a place."""
 
     offset: int | None
     text: str
 
 
 class CelError(Exception):
-    """CEL refuses the text; `mistakes` says why, at least once."""
+    """CEL rejects the text; `mistakes` has at least one entry."""
 
     def __init__(self, mistakes: tuple[Mistake, ...]) -> None:
         super().__init__("; ".join(mistake.text for mistake in mistakes))
@@ -39,14 +38,14 @@ class CelError(Exception):
 
 
 class Parsed(Node):
-    """The syntax tree (`cel.expr.Expr`), and where in the text each node stands."""
+    """A syntax tree (`cel.expr.Expr`), and the offset of each node in the text."""
 
     tree: Any
     positions: dict[int, int]
 
 
 def parse(text: str) -> Parsed:
-    """The tree of `text`, names and types unchecked; CelError for a mistake of syntax or an abyss of nesting."""
+    """Parse `text` without checking names and types; CelError for syntax errors and too deep nesting."""
     try:
         container = _ENVIRONMENT.compile(text, disable_check=True).serialize()
         parsed = ParsedExpr.FromString(AnyMessage.FromString(container).value)
@@ -107,11 +106,11 @@ _MESSAGES: dict[str, tuple[str, ...]] = {
     "SourceInfo": ("repeated Position positions = 4",),
     "Position": ("int64 key = 1", "int32 value = 2"),
 }
-"""Each message and its fields, `oneof: repeated type name = number`. A map is written as the entries that it is."""
+"""Messages and their fields, `oneof: repeated type name = number`. A map is declared by its entries."""
 
 
 def _class() -> Any:
-    """The class of `ParsedExpr`, in a pool of its own: another package may have declared the same names."""
+    """Create the class of `ParsedExpr` in a separate pool, because another package may declare the same names."""
     file = descriptor_pb2.FileDescriptorProto(name="syntax.proto", package=_PACKAGE, syntax="proto3")
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
@@ -140,4 +139,4 @@ def _declare(message: descriptor_pb2.DescriptorProto, text: str) -> None:
 
 
 ParsedExpr = _class()
-"""A parsed expression: `expr`, and `source_info.positions`, which says where in the text each node stands."""
+"""A parsed expression: `expr`, and `source_info.positions`, the offsets of its nodes."""

@@ -1,7 +1,7 @@
-"""The expression form: CEL text → condition nodes, or where it is wrong and what was probably meant.
+"""Expressions: compiles CEL text to condition nodes, or to problems with suggestions.
 
-CEL parses. What a name means, which constructs and types mean something over intervals, and how a mistake is told, is
-ours (`conditions`). Whole numbers are read as decimals (`equity.value > 10`), which CEL by itself refuses.
+CEL only parses. `conditions` defines names, the constructs and types that are valid over intervals, and the messages.
+Whole numbers are read as decimals (`equity.value > 10`), which CEL itself rejects.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from killswitch.graph.problems import Problem
 from killswitch.signals.declaration import Level
 
 LONGEST = 10_000
-"""Characters of an expression; CEL itself refuses nesting deeper than 32."""
+"""Maximum number of characters of an expression; CEL itself rejects nesting deeper than 32."""
 
 _COMMENTS = re.compile(r"""(//[^\n]*)|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'""")
 _SPLIT = "split it into several triggers"
 
 
 def condition(text: str, level: Level, column: ColumnOf) -> tuple[ConditionNode | None, tuple[Problem, ...]]:
-    """The condition that `text` means, or None with every problem found in it.
+    """Compile `text` to a condition, or None with all problems.
 
-    `level` says which signals it may read: a scope's, or (in `close.all_if`) one position's.
+    `level`: the level of the signals that it may read, a scope or (in `close.all_if`) a position.
     """
     if len(text) > LONGEST:
         return None, (Problem("KS4006", f"the expression is longer than {LONGEST} characters", _SPLIT),)
@@ -41,7 +41,7 @@ def condition(text: str, level: Level, column: ColumnOf) -> tuple[ConditionNode 
 
 
 def comments(text: str) -> list[tuple[int, int]]:
-    """Start and end of every comment in an expression; `//` inside a text is none."""
+    """Start and end of every comment in an expression; `//` inside a text is no comment."""
     return [found.span(1) for found in _COMMENTS.finditer(text) if found[1] is not None]
 
 
@@ -59,7 +59,7 @@ _BARE_WINDOW = re.compile(r"(?<=\()\s*((?:\d+(?:\.\d+)?(?:ms|[smhd]))+)\s*(?=\))
 
 
 def syntax_problem(mistake: Mistake, text: str) -> Problem:
-    """What CEL's `mistake` in `text` is, with the way out where the cause is a habit of another language."""
+    """The problem of a CEL `mistake` in `text`, with a fix for habits of other languages."""
     if "recursion" in mistake.text or "nested" in mistake.text:
         return Problem("KS4006", "the expression is nested too deeply", f"at most 32 levels: {_SPLIT}")
     value = _value_of_a_policy(text)
@@ -80,7 +80,7 @@ def syntax_problem(mistake: Mistake, text: str) -> Problem:
 
 
 def _value_of_a_policy(text: str) -> Problem | None:
-    """A percentage or a window in it that is written as everywhere else in a policy."""
+    """The problem of a percentage or a window that is written as elsewhere in a policy, or None."""
     percent = _PERCENT.search(text)
     if percent is not None:
         fraction = f"{float(percent[1]) / 100:.10g}"

@@ -1,4 +1,4 @@
-"""Accounts of a policy set beside each other: doubles, and whether their currencies add up."""
+"""Checks of the accounts of a policy set: duplicates, encryption and currencies."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from killswitch.policy.schema.policy import PolicySpec
 
 
 def check_accounts(everything: Sequence[Document | Faulty]) -> list[Diagnostic]:
-    """Accounts that are armed twice, as far as text tells it: the same references to credentials, at one venue.
+    """Report accounts that are armed twice, by equal references to credentials, and unencrypted addresses.
 
-    `run --live` goes by the credentials themselves, and refuses those too that are the same under two names. It also
-    refuses the addresses that are only warned of here.
+    `run --live` compares the credentials themselves, so that it also refuses equal secrets with different references.
+    It refuses unencrypted addresses, which are warnings here.
     """
     diagnostics: list[Diagnostic] = []
     before: list[AccountDocument] = []
@@ -44,7 +44,7 @@ def check_accounts(everything: Sequence[Document | Faulty]) -> list[Diagnostic]:
 
 
 def unencrypted(spec: AccountSpec) -> tuple[str, ...]:
-    """The keys whose address takes credentials beyond this machine in clear; none where the document allows that."""
+    """Keys with addresses that send credentials unencrypted over a network; none if the document allows that."""
     if spec.allow_unencrypted or not spec.credentials:
         return ()
     addresses = {"endpoint": spec.endpoint, "endpoint_ws": spec.endpoint_ws}
@@ -52,7 +52,7 @@ def unencrypted(spec: AccountSpec) -> tuple[str, ...]:
 
 
 def _readable_by_others(address: str) -> bool:
-    """Whether what is sent there leaves the machine without TLS. A name that is not `localhost` may lead anywhere."""
+    """Whether requests leave the machine without TLS. Any host name except `localhost` may be remote."""
     try:
         parts = urlsplit(address)
         if parts.scheme.lower() not in ("http", "ws"):
@@ -66,13 +66,13 @@ def _readable_by_others(address: str) -> bool:
 def book_of(
     spec: AccountSpec, credentials: Mapping[str, str] | None = None, *, apart: bool = True
 ) -> tuple[object, ...]:
-    """What says to which book of a venue these keys lead: equal for two documents of one book, as far as they tell.
+    """Identity of the venue account that the document refers to: equal for two documents of one account.
 
-    A venue's name, a share of its limits and the like make no other book. The currency may for derivatives, where the
-    venue keeps a wallet and positions for each; what lies at spot, on margin or in stocks is the same in any currency.
+    A venue's name or a share of its limits do not make another account. The currency does for derivatives at venues
+    with a wallet and positions for each currency, but not for spot, margin or stocks.
 
-    `credentials`: the secrets themselves, where they are known. Left out: the references to them. `apart`: whether the
-    venue keeps derivatives of each currency apart; text alone does not tell, and refuses nobody who may be right.
+    `credentials`: the secrets themselves, if known; otherwise the references to them. `apart`: whether the venue
+    separates derivatives by currency, which the document does not say; by default it is assumed.
     """
     keys = spec.credentials if credentials is None else credentials
     currency = spec.currency if apart and spec.market in _SETTLED else None
@@ -83,11 +83,11 @@ def book_of(
 
 
 _SETTLED: Final = ("swap", "future")
-"""Markets whose positions settle in a currency."""
+"""Markets whose positions settle in one currency."""
 
 
 def check_reference(policy: PolicySpec, documents: Sequence[Document], others: Others, found: Findings) -> None:
-    """Warn of a reference currency that can never be reached, or of which a part changes nothing."""
+    """Warn of a reference currency without possible rates, or with parts that have no effect."""
     written, each = policy.reference, policy.scope.each
     if written is None or found.gaps.flawed(("spec", "scope")) or found.gaps.flawed(("spec", "reference")):
         return
@@ -122,7 +122,7 @@ def check_reference(policy: PolicySpec, documents: Sequence[Document], others: O
 
 
 def check_currencies(policy: PolicySpec, documents: Sequence[Document], found: Findings) -> None:
-    """Refuse a venue or a portfolio of several currencies without a reference currency: no limit on it could fire."""
+    """Report scopes with several currencies and no reference currency: none of their limits could fire."""
     each = policy.scope.each
     if policy.reference is not None or each == "account" or found.gaps.flawed(("spec", "scope")):
         return

@@ -1,4 +1,4 @@
-"""Dead man's switches of a policy set: which account has which, and what can be told of them beforehand."""
+"""Dead-man switches of a policy set: their accounts, and checks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from killswitch.policy.schema.account import AccountDocument, DeadManDocument, D
 
 
 def timers(documents: Sequence[Document]) -> tuple[TimerRule, ...]:
-    """Every switch, by name, with the names of its accounts."""
+    """All dead-man switches, by name, with the names of their accounts."""
     found = (
         TimerRule(
             document.metadata.name,
@@ -29,7 +29,7 @@ def timers(documents: Sequence[Document]) -> tuple[TimerRule, ...]:
 
 
 def check_timers(everything: Sequence[Document | Faulty], others: Others) -> list[Diagnostic]:
-    """Names that lead nowhere, accounts with two switches, and switches that watch over nothing."""
+    """Report unknown accounts, accounts with two switches, and switches without effect."""
     written = sorted(of_kind(everything, DeadManDocument), key=lambda each: each[0].metadata.name)
     known = {each.name for each in everything if each.kind == "Account" and each.name is not None}
     owners: dict[str, str] = {}
@@ -65,7 +65,7 @@ def _accounts_exist(spec: DeadManSpec, known: set[str], others: Others, found: F
 
 
 def _covered(spec: DeadManSpec, everything: Sequence[Document | Faulty]) -> list[AccountDocument]:
-    """The accounts that the switch is for: those that it names, or those that match."""
+    """Accounts of the switch: the named ones, or those that match."""
     asked = spec.accounts
     accounts = [account for account, _ in of_kind(everything, AccountDocument)]
     if isinstance(asked, tuple):

@@ -1,4 +1,4 @@
-"""References between documents, rankings among them."""
+"""References between documents: accounts, rankings and correlation groups."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ D = TypeVar("D")
 
 
 def findings(document: Document | Faulty) -> Findings:
-    """Where to put what is wrong with a document."""
+    """Create the findings of a document."""
     return Findings(document.source, document.gaps if isinstance(document, Faulty) else NO_GAPS)
 
 
 def of_kind(everything: Iterable[Document | Faulty], kind: type[D]) -> list[tuple[D, Findings]]:
-    """The documents of a kind, as far as they could be read, each with where to put what is wrong with it."""
+    """The readable documents of a kind, each with its findings."""
     return [(each.model, findings(each)) for each in everything if isinstance(each.model, kind)]
 
 
 def correlation_groups(
     documents: Sequence[Document | Faulty],
 ) -> tuple[tuple[CorrelationGroupRule, ...], list[Diagnostic]]:
-    """All groups by their order, then name. A symbol has one place in the order of closing, so one group."""
+    """All correlation groups by order, then name. A symbol belongs to at most one group."""
     groups: list[CorrelationGroupRule] = []
     diagnostics: list[Diagnostic] = []
     owners: dict[str, str] = {}
@@ -80,10 +80,7 @@ def declared_rankings(documents: Sequence[Document | Faulty]) -> tuple[dict[str,
 
 
 def accounts_watched(everything: Sequence[Document | Faulty], others: Others) -> list[Diagnostic]:
-    """Warn of every account that is in no policy's scope: whatever happens there, nothing is done.
-
-    Where a scope could not be read, nothing is said of any account.
-    """
+    """Warn of accounts in no policy's scope; nothing is reported if a scope is unreadable."""
     policies = of_kind(everything, PolicyDocument)
     if others.any_at_all or any(found.gaps.flawed(("spec", "scope")) for _, found in policies):
         return []
@@ -102,7 +99,7 @@ def accounts_watched(everything: Sequence[Document | Faulty], others: Others) ->
 
 
 def matches(match: Match, account: AccountDocument) -> bool:
-    """As the runner chooses the accounts of a scope."""
+    """Whether the account matches, as the runner selects the accounts of a scope."""
     held = (
         (match.account, account.metadata.name),
         (match.venue, venue_of(account.spec)),
@@ -113,7 +110,7 @@ def matches(match: Match, account: AccountDocument) -> bool:
 
 
 def accounts_exist(policy: PolicySpec, documents: Sequence[Document], others: Others, found: Findings) -> None:
-    """Warn of an account that no document describes; without any Account document the names are a recording's."""
+    """Warn of unknown accounts; without Account documents the names are those of a recording."""
     known = [document.name for document in documents if document.kind == "Account"]
     named = policy.scope.match.account
     if named is None or not (known or others.may_have("Account")):
@@ -133,8 +130,8 @@ SEED_WEIGHTS: tuple[tuple[RankingTerm, float], ...] = tuple(zip(TERMS, (0.40, 0.
 BUILT_IN: dict[str, RankingRule] = {
     "default": RankingRule("default", "normalised", SEED_WEIGHTS, 15 * MINUTE),
     "killswitch-v6": RankingRule("killswitch-v6", "killswitch-v6", SEED_WEIGHTS, 15 * MINUTE),
-    # Four hours of minutes: recent enough for how things move today. Thirty returns are enough to begin with, because
-    # the covariance is shrunk; five-minute bars of four hours, which are 48, are enough too.
+    # Four hours of minutes reflect current conditions. Thirty returns suffice to start, because the covariance is
+    # shrunk; the 48 five-minute bars of four hours suffice too.
     "component-risk": RankingRule(
         "component-risk", "component-risk", SEED_WEIGHTS, 4 * HOUR, sample=MINUTE, least=30, if_unknown="normalised"
     ),

@@ -1,4 +1,4 @@
-"""Routes of a policy set, and what can be told of them before anything happens."""
+"""Notification routes of a policy set, and checks."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from killswitch.policy.schema.route import RouteDocument, RouteMatch, Target
 from killswitch.policy.yaml.source import Path
 
 RUNNER = "runner"
-"""Policy and scope of what the program itself has to say."""
+"""Policy and scope of messages of the program itself."""
 OPERATOR = "operator"
-"""Policy of a close by hand."""
+"""Policy name of manual closes."""
 
 
 def routes(documents: Sequence[Document]) -> tuple[Route, ...]:
-    """Every route, by name."""
+    """All routes, by name."""
     found = (_route(*each) for each in of_kind(documents, RouteDocument))
     return tuple(sorted(found, key=lambda route: route.name))
 
 
 def check_routes(everything: Sequence[Document | Faulty], others: Others) -> list[Diagnostic]:
-    """Warn of what is most likely not meant; nothing to say where there is no route.
+    """Warn of routes and names that match nothing; nothing is reported without routes.
 
-    Where a route's match or a policy's stages could not be read, nothing is said of any.
+    Nothing is reported either if a route's match or a policy's stages are unreadable.
     """
     by_name = {each.name: _rule(each.model.spec.match) for each in everything if isinstance(each.model, RouteDocument)}
     policies = [policy for policy, _ in of_kind(everything, PolicyDocument)]
@@ -56,9 +56,9 @@ def check_routes(everything: Sequence[Document | Faulty], others: Others) -> lis
 
 
 def unrouted_names(everything: Sequence[Document]) -> list[Diagnostic]:
-    """Warn of names that stages notify where the set has no route at all; `check_routes` tells it where there are some.
+    """Warn of names that stages notify in a set without any route; otherwise `check_routes` reports them.
 
-    Each name once for each policy. A set without names has no need of routes: then the record alone is meant.
+    Each name is reported once for each policy. A set without names needs no routes.
     """
     if any(isinstance(each.model, RouteDocument) for each in everything):
         return []
@@ -84,7 +84,7 @@ def _unread(found: Findings, model: object) -> bool:
 
 
 def _holes(found: Findings, path: Path) -> bool:
-    """Whether a filler stands where a route looks: in a stage's level or names, or in the labels."""
+    """Whether a part that routes match on is unreadable: a stage's level or names, or the labels."""
     looked_at = {"level", "notify", "labels", "name"}
     inside = [hole for hole in found.gaps.holes if hole[: len(path)] == path]
     return not found.gaps.sound or any(len(hole) <= len(path) + 1 or looked_at & set(hole) for hole in inside)
@@ -104,13 +104,13 @@ def _names_lead_somewhere(policy: PolicyDocument, among: Sequence[RouteRule], fo
 
 
 def _takes(rule: RouteRule, subject: Subject) -> bool:
-    """Whether it may be taken. Which scopes there will be is not known before the accounts are read."""
+    """Whether the rule may match; the scopes are not known before the accounts are read."""
     scope = subject.scope if rule.scopes is None or subject.policy == RUNNER else rule.scopes[0]
     return rule.takes(replace(subject, scope=scope))
 
 
 def _possible(policies: Sequence[PolicyDocument]) -> Iterator[Subject]:
-    """Everything that a message of these policies can be asked for, whatever happens."""
+    """All possible messages of these policies."""
     for severity in _TOLD:
         yield Subject("notice", severity, RUNNER, RUNNER)
         for policy in policies:

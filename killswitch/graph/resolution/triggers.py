@@ -1,4 +1,4 @@
-"""Triggers of either form → the one kind of trigger that the graph has."""
+"""Compiles triggers of both forms, thresholds and expressions, to graph triggers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FOLDED = "YAML folds this text into one line: write it as `|`, which keeps its 
 
 
 def trigger(name: str, policy: PolicySpec, columns: Columns, found: Findings) -> Trigger | None:
-    """The trigger `name` of the policy; None when it has a mistake, which is then in `found`."""
+    """Compile the trigger `name`; None if it has a mistake, which is reported in `found`."""
     written = policy.triggers[name]
     path: Path = ("spec", "triggers", name)
     if found.gaps.unread(path):
@@ -59,13 +59,13 @@ def trigger(name: str, policy: PolicySpec, columns: Columns, found: Findings) ->
 
 
 def _rearms(condition: ConditionNode, columns: Columns) -> bool:
-    """Whether the condition reads a signal that is no loss."""
+    """Whether the condition reads a signal that measures a condition instead of a loss."""
     signals = columns.signals
     return any(BY_NAME[signals[index].name].measures == "condition" for index in signals_of(condition))
 
 
 def expression(text: str, level: Level, path: Path, columns: Columns, found: Findings) -> ConditionNode | None:
-    """The condition that the text at `path` means; None when it has a mistake, which is then in `found`."""
+    """Compile the expression at `path`; None if it has a mistake, which is reported in `found`."""
     if found.gaps.unread(path):
         return None
     from killswitch.graph.expressions.expression import (  # CEL costs start-up time; many policies need none

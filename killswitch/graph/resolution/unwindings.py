@@ -1,4 +1,4 @@
-"""Unwindings of a policy set, with every name in them resolved, and what can be told of them beforehand."""
+"""Unwindings of a policy set with resolved names, and checks."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from killswitch.policy.schema.unwinding import Hedge, UnwindingDocument, Unwindi
 from killswitch.policy.yaml.source import Path
 
 DEFAULT = "default"
-"""The unwinding of a close that names none, where there is a document of that name."""
+"""Unwinding of a close that names none, if there is a document of this name."""
 
 Written = tuple[UnwindingDocument, Findings]
 
 
 def unwindings(documents: Sequence[Document]) -> tuple[UnwindingRule, ...]:
-    """Every unwinding, by name."""
+    """All unwindings, by name."""
     groups = _groups(documents)
     rules = (_rule(document, groups) for document, _ in of_kind(documents, UnwindingDocument))
     return tuple(sorted(rules, key=lambda rule: rule.name))
 
 
 def carried_out_by(written: str | None, known: Iterable[str]) -> str | None:
-    """The unwinding of a close that says `written`, of those that are `known` by name."""
+    """Name of the unwinding of a close with `written`; `default` if it names none and `default` is known."""
     return DEFAULT if written is None and DEFAULT in known else written
 
 
 def check_unwindings(everything: Sequence[Document | Faulty], others: Others) -> list[Diagnostic]:
-    """All that is wrong with unwindings beyond their own keys, and what is most likely not meant."""
+    """Report faults of unwindings beyond their own keys, and settings that are probably not intended."""
     written = sorted(of_kind(everything, UnwindingDocument), key=lambda each: each[0].metadata.name)
     accounts = {each.name for each in everything if each.kind == "Account" and each.name is not None}
     policies = any(each.kind == "Policy" for each in everything)
@@ -65,7 +65,7 @@ def check_unwindings(everything: Sequence[Document | Faulty], others: Others) ->
 
 
 def _groups(everything: Sequence[Document | Faulty]) -> dict[str, tuple[str, ...]]:
-    """Symbols by the name of their group, of those groups that could be read."""
+    """Group name → symbols, for readable groups."""
     return {
         each.name: each.model.spec.symbols
         for each in everything
@@ -99,7 +99,7 @@ def _groups_exist(spec: UnwindingSpec, groups: dict[str, tuple[str, ...]], other
 
 
 def _accounts_exist(spec: UnwindingSpec, accounts: set[str], others: Others, found: Findings, *, warn: bool) -> None:
-    """A hedge on an account that is not there is an error; in a set of policies without any account, a warning."""
+    """Report hedges on unknown accounts; a warning in a policy set without Account documents."""
     told = not warn
     for number, each in enumerate(() if spec.hedge is None else spec.hedge.stand_ins):
         path: Path = ("spec", "hedge", "with", number, "account")
@@ -115,7 +115,7 @@ def _accounts_exist(spec: UnwindingSpec, accounts: set[str], others: Others, fou
 
 
 def _money_is_theirs(spec: UnwindingSpec, everything: Sequence[Document | Faulty], found: Findings) -> None:
-    """The bound of a hedge is in the currency of every account that it may be opened on."""
+    """Report a hedge bound that is not in the currency of its accounts."""
     hedge, path = spec.hedge, ("spec", "hedge", "max_notional")
     if hedge is None or hedge.max_notional is None or found.gaps.unread(path):
         return
@@ -130,7 +130,7 @@ def _money_is_theirs(spec: UnwindingSpec, everything: Sequence[Document | Faulty
 
 
 def _classes_hold(spec: UnwindingSpec, groups: dict[str, tuple[str, ...]], found: Findings) -> None:
-    """Warn of classes all of whose symbols are of classes before them."""
+    """Warn of slippage classes that are covered by earlier classes."""
     covered: set[str] = set()
     everything = False
     for number, each in enumerate(spec.slippage):
@@ -165,7 +165,7 @@ def _leaves_at_any_price(spec: UnwindingSpec, found: Findings) -> None:
 
 
 def _all_used(written: Sequence[Written], everything: Sequence[Document | Faulty], others: Others) -> None:
-    """Warn of unwindings that nothing leads to; nothing is said where a policy's closes could not be read."""
+    """Warn of unused unwindings; nothing is reported if a policy's closes are unreadable."""
     policies = of_kind(everything, PolicyDocument)
     unread = any(found.gaps.flawed(("spec", "stages")) for _, found in policies)
     if not policies or unread or others.any_at_all:

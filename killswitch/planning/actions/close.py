@@ -1,4 +1,4 @@
-"""`close`: targets of the positions that it selects. Each action keeps what its own unwinding keeps."""
+"""`close`: targets of the selected positions. Each action keeps the holdings that its own unwinding keeps."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def _plan(action: Close, context: Context) -> Planned:
 
 
 def _kept(action: Close, rule: UnwindingRule, book: Sequence[Candidate]) -> frozenset[PnlKey]:
-    """What the action may not sell. What it names itself it sells where no document forbids that."""
+    """Holdings that the action must not sell. Symbols that it names are sold unless a document keeps them."""
     if rule is PLAIN and action.symbols is not None:
         return frozenset()
     return frozenset(c.key for c in book if never_sold(c.account.market, c.position.symbol, rule.spot))
 
 
 def _most(action: Close, context: MostContext) -> Most:
-    """Both sides are taken, the condition for closing all is taken to hold, and of a number of positions by rank those
-    that take the most orders: which they will be, only the moment says."""
+    """Worst case: both sides if the side is unknown, `all_if` is true, and the top positions are those with the most
+    orders."""
     positions = context.account.positions or ()
     sides = (action.side,) if action.side in ("long", "short") else ("long", "short")
     chosen = [each for each in positions if each.side in sides and is_allowed(action, each.symbol)]

@@ -1,8 +1,8 @@
-"""Which instrument stands in for a position that cannot be closed, and how much of it.
+"""Proxy hedge: selects the instrument that hedges a position that cannot be closed, and its amount.
 
-Everything is priced in the currency of both accounts, so both symbols must be: nothing here converts. An instrument of
-the position's own name is the same thing, and is taken unit for unit: no price is asked then, because the last one of
-an account that is out of reach may be an old one.
+Both symbols must be priced in the common currency of both accounts: nothing is converted. An instrument with the
+position's own symbol is hedged unit for unit, without a price, because the last price of an unreachable account may be
+outdated.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from killswitch.signals.position import ZERO, notional
 from killswitch.signals.view import distrust
 
 SAMPLE = MINUTE
-"""Microseconds between two marks that returns are taken of."""
+"""Sampling interval of marks (microseconds)."""
 
 LEAST_RETURNS = 30
-"""With fewer returns beta is unknown: half an hour of minutes."""
+"""Minimum number of returns for a known beta: half an hour of minutes."""
 
 SURE = 2.0
-"""How many standard errors beta must lie from zero for a hedge to be opened by it."""
+"""Distance of beta from zero, in standard errors, that is required to open a hedge."""
 
 NOT_OPENING = (*SHUT, "reduce_only")
-"""States in which a market takes no order that opens a position."""
+"""Market states in which no position can be opened."""
 
 
 class World(Seen, frozen=True):
-    """What sizing looks at besides: sampled marks, accounts on which something is being closed, and armed ones.
+    """Data for sizing a hedge: also sampled marks, busy accounts and armed accounts (None: all).
 
-    What is opened on a busy account would be closed with the rest, or locked out. `armed` is None where all are.
+    A hedge on a busy account would be closed with the rest, or refused by its lock.
     """
 
     marks: Marks
@@ -51,7 +51,7 @@ class World(Seen, frozen=True):
 
 
 class Sized(Struct, frozen=True):
-    """A hedge: its orders, and in words what it is. `doubt` is why nothing should open it unasked, or None."""
+    """A sized hedge: its orders and its text. `doubt`: why it must not be opened automatically, or None."""
 
     intents: tuple[Intent, ...]
     text: str
@@ -59,7 +59,7 @@ class Sized(Struct, frozen=True):
 
 
 class _Beta(Struct, frozen=True):
-    """Beta, how it was come by, and why it should not be acted on, or None."""
+    """Beta, its source, and why it must not be acted on, or None."""
 
     value: Decimal
     source: str
@@ -67,13 +67,13 @@ class _Beta(Struct, frozen=True):
 
 
 class _CannotError(Exception):
-    """An instrument cannot stand in; the message says why."""
+    """An instrument cannot hedge the position; the message gives the reason."""
 
 
 def size(stuck: Stuck, rule: UnwindingRule, world: World, standing: Sequence[Intent] = ()) -> Sized | str:
-    """The first instrument that can stand in without a doubt, else the first that can at all; or why none can.
+    """Size a hedge with the first instrument without a doubt, else the first usable one; or why none is usable.
 
-    `standing`: the orders of hedges that stand in for the position already. They count towards the bound.
+    `standing`: orders of existing hedges of the position. They count towards the bound.
     """
     reasons = []
     doubtful: Sized | None = None
@@ -113,7 +113,7 @@ def _sized(stuck: Stuck, stand_in: StandIn, rule: UnwindingRule, world: World, s
 
 
 def _usable(stuck: Stuck, stand_in: StandIn, world: World) -> tuple[AccountSnapshot, Instrument]:
-    """The account and the rules of an instrument on which something may be opened now."""
+    """Account and rules of a hedge instrument that can be opened now."""
     account = world.accounts.get(stand_in.account)
     if account is None or account.account == stuck.account:
         raise _CannotError("the account is not there" if account is None else "it is the same account")
@@ -134,7 +134,7 @@ def _usable(stuck: Stuck, stand_in: StandIn, world: World) -> tuple[AccountSnaps
 
 
 def _side(stuck: Stuck, beta: Decimal, account: AccountSnapshot) -> Side:
-    """Against the position; with it where the two move against each other."""
+    """Side of the hedge: opposite to the position, or equal to it for a negative beta."""
     against: Side = "short" if stuck.position.side == "long" else "long"
     side = against if beta > ZERO else stuck.position.side
     if side == "short" and account.market in ("spot", "equity"):
@@ -145,7 +145,7 @@ def _side(stuck: Stuck, beta: Decimal, account: AccountSnapshot) -> Side:
 def _bound(
     rule: HedgeRule, account: AccountSnapshot, wanted: Decimal, standing: Sequence[Intent], world: World
 ) -> Decimal:
-    """The most that this hedge may be worth besides those that stand, in the account's currency."""
+    """Maximum value of this hedge besides existing ones, in the account's currency."""
     if rule.max_notional is None:
         return wanted
     if rule.currency not in (None, account.currency):
@@ -157,7 +157,7 @@ def _bound(
 
 
 def _units(stuck: Stuck, instrument: Instrument, world: World) -> Decimal:
-    """As many contracts as hold the same quantity of the same thing."""
+    """Contracts of the instrument that hold the same quantity of the same asset."""
     rules = world.instruments.get((stuck.account, stuck.position.symbol))
     if rules is None or rules.contract_size is None or rules.inverse or instrument.contract_size is None:
         raise _CannotError(f"how much one contract of {stuck.position.symbol} on {stuck.account} holds is unknown")
@@ -165,7 +165,7 @@ def _units(stuck: Stuck, instrument: Instrument, world: World) -> Decimal:
 
 
 def _worth(stuck: Stuck, world: World) -> Decimal:
-    """What the part that cannot be closed is worth, in its account's currency."""
+    """Value of the part that cannot be closed, in its account's currency."""
     rules = world.instruments.get((stuck.account, stuck.position.symbol))
     account = world.accounts.get(stuck.account) or world.last.get(stuck.account)
     whole = None if account is None else notional(stuck.position, account, rules)
@@ -175,7 +175,7 @@ def _worth(stuck: Stuck, world: World) -> Decimal:
 
 
 def _unit(account: str, symbol: str, world: World) -> Decimal:
-    """What one contract is worth, in its account's currency."""
+    """Value of one contract in its account's currency."""
     rules = world.instruments.get((account, symbol))
     if rules is None or rules.contract_size is None:
         raise _CannotError(f"how much one contract of {symbol} on {account} holds is unknown")
@@ -183,7 +183,7 @@ def _unit(account: str, symbol: str, world: World) -> Decimal:
 
 
 def _price(account: str, symbol: str, world: World) -> Decimal:
-    """The mark of the instrument on its own account, else where else the symbol is held, as it was read last."""
+    """Mark of the instrument on its own account, else the last known mark of the symbol on another account."""
     own = _mark(world.accounts.get(account), symbol)
     others = (_mark(world.last[name], symbol) for name in sorted(world.last))
     price = own if own is not None else next((mark for mark in others if mark is not None), None)
@@ -199,7 +199,7 @@ def _mark(account: AccountSnapshot | None, symbol: str) -> Decimal | None:
 
 
 def _beta(stuck: Stuck, stand_in: StandIn, rule: HedgeRule, world: World) -> _Beta:
-    """An instrument of the same name is the same thing; of another one it is what the returns of both say."""
+    """Beta of the position against the instrument: 1 for the same symbol, else estimated from returns."""
     if stand_in.symbol == stuck.position.symbol:
         return _Beta(Decimal(1), "the same instrument")
     of: MarkKey = (stuck.account, stuck.position.symbol)
@@ -218,7 +218,7 @@ def _beta(stuck: Stuck, stand_in: StandIn, rule: HedgeRule, world: World) -> _Be
 
 
 def _doubt(beta: Beta) -> str | None:
-    """Why a hedge of this beta is left to people: it may be noise, or open the same side on a whim of the window."""
+    """Why a hedge with this beta must not be opened automatically: it may be noise, or its sign accidental."""
     if not beta.is_sure(SURE):
         error = "unknown" if beta.error is None else f"{beta.error:.4f}"
         return f"its beta of {beta.slope:.4f} is within {SURE:g} standard errors ({error}) of nothing"
@@ -226,7 +226,7 @@ def _doubt(beta: Beta) -> str | None:
 
 
 def _parts(amount: Decimal, unit: Decimal, instrument: Instrument) -> list[Decimal]:
-    """The hedge in orders of at most the venue's maximum, rounded down; none where it is below the minimum."""
+    """Split the hedge into orders of at most the venue's maximum, rounded down; none below the minimum."""
     step = instrument.amount_step or Decimal(1)
     amount = whole_steps(amount, step)
     least = max(instrument.min_amount or ZERO, (instrument.min_notional or ZERO) / unit)

@@ -1,9 +1,9 @@
-"""What a tick makes of the orders of hands: closes and saved plans, each carried out or refused in words.
+"""Operator commands in a tick: manual closes and saved plans, each carried out or refused with a reason.
 
-A close by hand whose accounts cannot all be read closes those that can, and goes on for the others: on the first
-snapshot in which one of them can be read it is closed, at most ten minutes after a tick took the command. Meanwhile its
-event is not consumed (`HandEvents.unfinished`), so that it survives the process: the next one takes it up where the
-decisions that it has brought about end.
+A manual close whose accounts cannot all be read closes the readable ones and waits for the others: each is closed on
+the first snapshot in which it can be read, at most ten minutes after a tick accepted the command. Meanwhile its event
+is not consumed (`HandEvents.unfinished`), so that it survives a restart: the next process continues after the decisions
+already made.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from killswitch.signals.view import Instruments, doubt_of_positions
 
 
 class UnfinishedClose(Struct):
-    """A close by hand that still waits for `accounts`. Times in microseconds: since when, and until when.
+    """A manual close that still waits for `accounts`, from `since` until `until` (microseconds).
 
-    `decisions`: those that it has brought about already.
+    `decisions`: ids of the decisions already made for it.
     """
 
     event: Event
@@ -39,29 +39,29 @@ class UnfinishedClose(Struct):
 
 
 class HandEvents:
-    """Takes the events of hands that order something, and remembers what they need from earlier ticks."""
+    """Applies operator commands that order something, and keeps the data that they need from earlier ticks."""
 
     def __init__(self, policies: PolicySet) -> None:
         self._policies = policies
         self._applied: set[str] = set()
         self._earlier: tuple[Decision, ...] = ()
-        """Closes by hand of earlier runs that waited for accounts, oldest first."""
+        """Manual closes of earlier runs that waited for accounts, oldest first."""
         self._given_up: dict[str, Event] = {}
         """Close → the command that gave it up."""
         self._unfinished: dict[str, UnfinishedClose] = {}
         self._outage: tuple[int, int] | None = None
         self.read_last: dict[str, AccountSnapshot] = {}
-        """Each account as it was last read with an answer that makes sense."""
+        """Account → its last good snapshot."""
 
     @property
     def unfinished(self) -> Mapping[str, UnfinishedClose]:
-        """Event → the close that still waits for accounts: the event is to be kept."""
+        """Event id → manual close that still waits for accounts; the event must be kept."""
         return self._unfinished
 
     def restore(self, past: Iterable[Decision], outage: tuple[int, int] | None = None) -> None:
-        """Take up which plans were applied before, and what closes by hand have left undone.
+        """Restore the applied plans and the unfinished manual closes.
 
-        `outage`: from when until when nothing has measured the time; a close waits no shorter for it.
+        `outage`: start and end of the time without measurements, which does not shorten the wait of a close.
         """
         self._outage = outage
         by_hand = [decision for decision in past if decision.kind == "manual"]
@@ -69,7 +69,7 @@ class HandEvents:
         self._earlier = tuple(sorted(by_hand, key=lambda each: each.as_of))
 
     def learn(self, snapshot: Snapshot) -> None:
-        """Remember each account as it was read last: a close by force goes by it where it cannot be read any more."""
+        """Remember the last good snapshot of each account, which a forced close uses once the account is unreadable."""
         for account in snapshot.accounts:
             if account.positions is None or (not account.positions and account.margin_used):
                 continue
@@ -79,7 +79,7 @@ class HandEvents:
     def take(
         self, events: Iterable[Event], snapshot: Snapshot, now: int, instruments: Instruments, told: list[Notice]
     ) -> list[Decision]:
-        """What new events and the closes that wait bring about; what a person must know of it goes to `told`."""
+        """Decisions of new events and of waiting closes; notices are added to `told`."""
         events = tuple(events)
         for event in events:
             if event.kind == "give_up" and event.decision is not None:
@@ -100,7 +100,7 @@ class HandEvents:
             told.append(tell.hand_wait_given_up(self._given_up[event.id], now, scope))
             return []
         before = [each for each in self._earlier if each.id == decision_id(OPERATOR, each.scope, event.id, each.as_of)]
-        if before:  # an earlier run has carried out a part of it
+        if before:  # an earlier run has carried out a part
             since = to_micros(before[0].as_of)
             if self._outage is not None and since <= self._outage[0] < since + LONGEST_WAIT:
                 since += self._outage[1] - self._outage[0]
@@ -125,7 +125,7 @@ class HandEvents:
         return _carried_out(event, now, found, told)
 
     def _go_on(self, snapshot: Snapshot, now: int, instruments: Instruments, told: list[Notice]) -> list[Decision]:
-        """Close what closes by hand have waited for and can be read now; end those that have waited too long."""
+        """Close awaited accounts that can be read now; end closes that have waited too long."""
         decisions: list[Decision] = []
         for id_, waiting in tuple(self._unfinished.items()):
             event, names = waiting.event, " and ".join(sorted(waiting.accounts))
@@ -155,9 +155,9 @@ class HandEvents:
         return decisions
 
     def _give_up(self, event: Event, given_up: str, snapshot: Snapshot, now: int, told: list[Notice]) -> None:
-        """End the wait of the close that `given_up` names, by its event or by a decision of it, on the event's scope.
+        """End the wait of the close `given_up` (id of its event or of a decision) on the event's scope.
 
-        One that no tick has taken yet does not begin.
+        A close that no tick has accepted yet does not start.
         """
         if event.scope is None:
             self._given_up[given_up] = event
@@ -188,7 +188,7 @@ class HandEvents:
 
 
 def _carried_out(event: Event, now: int, found: HandClose, told: list[Notice]) -> list[Decision]:
-    """The decision of a close, if it has one; what it leaves alone and what it closes blind goes to `told`."""
+    """The decision of a close, if any; notices of its problems and remarks are added to `told`."""
     told += [tell.hand_not_followed(event, now, f"not closed by hand: {problem}") for problem in found.problems]
     told += [tell.hand_followed_blind(event, now, f"closed by force: {remark}") for remark in found.remarks]
     return [] if found.decision is None else [found.decision]

@@ -1,4 +1,4 @@
-"""One position's way to its target: where it is sold, and in which slices."""
+"""Slices: the market and the order sizes that bring one position to its target."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _Rows = dict[tuple[str, str], list[Position]]
 
 
 class Holdings(Struct, frozen=True):
-    """The positions of a scope's spot accounts, found by (account, symbol) and by (account, base asset)."""
+    """Spot positions of a scope, indexed by (account, symbol) and by (account, base asset)."""
 
     by_symbol: _Rows = {}
     by_asset: _Rows = {}
 
     @classmethod
     def of(cls, view: ScopeView) -> Holdings:
-        """Looked through once: a decision asks for each of its positions."""
+        """Build the indexes once for a decision."""
         found = cls()
         if any(account.market == "spot" for account in view.accounts):
             for account, position in view.positions():
@@ -38,18 +38,18 @@ class Holdings(Struct, frozen=True):
         return found
 
     def under(self, account: str, symbol: str) -> list[Position]:
-        """What the account holds under the symbol."""
+        """Positions of the account with the symbol."""
         return self.by_symbol.get((account, symbol), [])
 
     def of_asset(self, account: str, asset: str) -> list[Position]:
-        """What the account holds of the asset, under whatever symbols."""
+        """Positions of the account in the asset, over all symbols."""
         return self.by_asset.get((account, asset), [])
 
 
 def price_of(candidate: Candidate, symbol: str, holdings: Holdings) -> Decimal | None:
-    """The price of the holding on the market `symbol`, in that market's quote; None where nothing tells it.
+    """Price of the holding on the market `symbol`, in that market's quote asset; None if unknown.
 
-    Its own mark where that is the market, else its worth against that of the quote.
+    On its own market it is the mark, else its value divided by that of the quote asset.
     """
     position, account = candidate.position, candidate.account
     if symbol == position.symbol and position.mark_price is not None:
@@ -59,14 +59,14 @@ def price_of(candidate: Candidate, symbol: str, holdings: Holdings) -> Decimal |
     if unit is None or not unit or candidate.worth is None or not position.contracts:
         return None
     if position.notional is None and quote_of(position.symbol) not in (None, account.currency):
-        return None  # its worth was taken from a mark in another currency
+        return None  # its value comes from a mark in another currency
     return candidate.worth / position.contracts / unit
 
 
 def worth_of(asset: str, account: AccountSnapshot, holdings: Holdings) -> Decimal | None:
-    """What one unit of `asset` is worth in the account's currency; None where the account does not tell.
+    """Value of one unit of `asset` in the account's currency; None if unknown.
 
-    A stable coin that is not the account's own currency is worth what the account says, and not simply 1.
+    A stable coin other than the account's currency has the price of the account, not 1.
     """
     if asset == account.currency:
         return Decimal(1)
@@ -78,12 +78,12 @@ def worth_of(asset: str, account: AccountSnapshot, holdings: Holdings) -> Decima
 
 
 def held(symbol: str, account: AccountSnapshot, holdings: Holdings) -> Decimal:
-    """How much the account holds under `symbol`; 0 where no position is listed: that is how closing reads it too."""
+    """Holding of the account under `symbol`; 0 without a listed position, as in the executor."""
     return sum((position.contracts for position in holdings.under(account.account, symbol)), ZERO)
 
 
 class Slice(Struct, frozen=True):
-    """`greatest` in contracts, None where nothing bounds it; `unknown` says what could not be asked, or is None."""
+    """Bound of one order: `greatest` in contracts (None: unbounded), and the missing data in `unknown`, or None."""
 
     greatest: Decimal | None = None
     unknown: str | None = None
@@ -93,7 +93,7 @@ WHOLE = Slice()
 
 
 def greatest_slice(rule: ImpactRule | None, liquidity: Liquidity | None, side: OrderSide) -> Slice:
-    """What one order on this `side` of the market may be at most; the smallest of the bounds that are known."""
+    """Maximum size of one order on this `side` of the market: the smallest known bound."""
     if rule is None:
         return WHOLE
     if liquidity is None:
@@ -108,7 +108,7 @@ def greatest_slice(rule: ImpactRule | None, liquidity: Liquidity | None, side: O
 
 
 def _by_impact(rule: ImpactRule, liquidity: Liquidity) -> Decimal | None:
-    """The size of the greatest impact that is accepted. A market that has not moved at all has no known volatility."""
+    """Size with the maximum accepted impact; None if unknown. A volatility of zero counts as unknown."""
     volume, over, volatility = _known(liquidity.volume), liquidity.over, liquidity.volatility
     if volume is None or over is None or volatility is None or not (_positive(over) and _positive(volatility)):
         return None
@@ -116,14 +116,14 @@ def _by_impact(rule: ImpactRule, liquidity: Liquidity) -> Decimal | None:
 
 
 def _by_participation(share: Decimal, liquidity: Liquidity, side: OrderSide) -> Decimal | None:
-    """The share of what rests on the side that is traded against, or of what was traded last: the smaller."""
+    """Share of the depth on the opposite side, or of the recent volume, whichever is smaller."""
     depth = _known(liquidity.bid_depth if side == "sell" else liquidity.ask_depth)
     seen = [each for each in (depth, _known(liquidity.volume)) if each is not None]
     return share * min(seen) if seen else None
 
 
 def _known(value: Decimal | None) -> Decimal | None:
-    """A depth or volume that can be one; None is unknown."""
+    """A depth or volume, or None if it is not sound."""
     return value if value is not None and sane(value) and value >= ZERO else None
 
 
@@ -135,7 +135,7 @@ DERIVATIVES = ("swap", "future")
 
 
 class Blocked(Struct, frozen=True):
-    """A selected position that the venue takes no order for now, and why."""
+    """A selected position for which the venue accepts no order now, and why."""
 
     symbol: str
     why: str
@@ -143,7 +143,7 @@ class Blocked(Struct, frozen=True):
 
 
 class Market(Struct, frozen=True):
-    """What is known of the markets that a decision trades on: rules, liquidity, and for spot what is open and held."""
+    """Data of the markets that a decision trades on: rules, liquidity, and for spot open markets and holdings."""
 
     view: ScopeView
     rule: UnwindingRule
@@ -153,7 +153,7 @@ class Market(Struct, frozen=True):
 
     @classmethod
     def of(cls, view: ScopeView, rule: UnwindingRule) -> Market:
-        """Of the scope's accounts as they are in this snapshot: liquidity is not held over."""
+        """Markets of the scope in this snapshot; liquidity is never carried over from earlier snapshots."""
         liquidity = {
             (account.account, each.symbol): each for account in view.accounts for each in account.liquidity or ()
         }
@@ -161,12 +161,12 @@ class Market(Struct, frozen=True):
         return cls(view, rule, liquidity, spot, Holdings.of(view))
 
     def band(self, symbol: str) -> Decimal | None:
-        """The fraction of the mark that an order of the symbol may slip; None where it is not bounded."""
+        """Maximum slippage of an order of the symbol, as a fraction of the mark; None if unbounded."""
         return self.rule.bound(symbol, base_of(symbol))
 
 
 class Cut(Struct, frozen=True):
-    """A target with its way: `place` counts from 1 in the order of closing. `slice` is what bounds its orders."""
+    """A target with its route and orders. `place` counts from 1 in the order of closing; `slice` bounds the orders."""
 
     place: int
     target: Target
@@ -184,19 +184,19 @@ class Cut(Struct, frozen=True):
 
     @property
     def blocked(self) -> Blocked | None:
-        """Why the venue takes no order for it now, or None."""
+        """Why the venue accepts no order for it now, or None."""
         why = self.result.blocked
         return None if why is None else Blocked(self.candidate.position.symbol, why, dust=not self.result.parts)
 
     @property
     def outgrown(self) -> bool:
-        """Whether its slices are larger than its market should be asked to take at once."""
+        """Whether a slice exceeds the bound of its market."""
         greatest = self.slice.greatest
         return greatest is not None and any(part > greatest for part in self.result.parts)
 
 
 def cut_of(place: int, target: Target, market: Market) -> Cut:
-    """How `target` is reached."""
+    """Compute the route and the orders that reach `target`."""
     candidate = target.ranked.candidate
     account, position = candidate.account, candidate.position
     way = _way(candidate, market)
@@ -227,9 +227,9 @@ def _way(candidate: Candidate, market: Market) -> Route:
 
 
 def _where_it_arrives(found: Route, account: AccountSnapshot, market: Market) -> Route:
-    """The route with its second hop on the market that the asset in between is listed on, where that brings money.
+    """The route with its second hop on the market where the intermediate asset is listed, if quoted in money.
 
-    What the first hop brings is added to the holding that is there, so it is there that its arrival is seen.
+    The proceeds of the first hop are added to that holding, so their arrival is visible there.
     """
     money = (account.currency, *market.rule.spot.stables)
     for position in market.holdings.of_asset(account.account, found.via or ""):

@@ -1,8 +1,8 @@
-"""Holding a mark against the index and the last price of its own moment before acting on it.
+"""Corroboration: compares each mark with the index price, or the last price, of the same snapshot.
 
-A mark that lies further than `MARK_TOLERANCE` from the index (from the last price, where no index is given) is a
-print that does not hold. It is named, and the account is supposed as it would be at that other price; a stage
-that would not fire then is not corroborated. Nothing is averaged.
+A mark that deviates by more than `MARK_TOLERANCE` from the index price (from the last price without an index) fails. It
+is reported, and the account is valued at the other price instead; a stage that would not fire at that value is not
+corroborated. Nothing is averaged.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ MARK_TOLERANCE = Decimal("0.05")
 
 
 PricesOf = Mapping[str, Mapping[str, Prices]]
-"""Account → symbol → what a second look has found."""
+"""Account → symbol → freshly fetched prices."""
 
 
 class Corroborated(Struct, frozen=True):
-    """The scope with failing prints replaced, and their names. `view` is None where that cannot be computed."""
+    """The scope with failing marks replaced, and their texts. `view` is None if it cannot be computed."""
 
     view: ScopeView | None
     failing: tuple[str, ...]
 
 
 def corroborate(view: ScopeView) -> Corroborated:
-    """Hold every mark of the scope against its index, or its last price, where they are given."""
+    """Compare every mark of the scope with its index or last price, if given."""
     failing: list[str] = []
     accounts = [_replaced(account, view, failing) for account in view.sound]
     if not failing:
@@ -44,10 +44,10 @@ def corroborate(view: ScopeView) -> Corroborated:
 
 
 def repriced(view: ScopeView, prices: PricesOf) -> ScopeView | None:
-    """The scope at the prices of a second look; None where an account's worth at them cannot be computed.
+    """The scope at freshly fetched prices; None if an account cannot be valued at them.
 
-    A price of the first reading is older than the mark of the second, and so is nothing to hold it against. Accounts
-    that the second look did not reach stay as they were.
+    Index and last prices of the snapshot are older than the fetched marks, so they are replaced too. Accounts without
+    fetched prices stay unchanged.
     """
     accounts = []
     for account in view.sound:
@@ -74,7 +74,7 @@ def _at(account: AccountSnapshot, view: ScopeView, prices: Mapping[str, Prices])
 
 
 def _replaced(account: AccountSnapshot, view: ScopeView, failing: list[str]) -> AccountSnapshot | None:
-    """The account at prices that hold; None where a failing print's worth cannot be computed."""
+    """The account with failing marks replaced; None if it cannot be valued."""
     references = [_reference(position) for position in account.positions or ()]
     failing += [
         f"{position.symbol} mark {position.mark_price} against index {position.index_price}"
@@ -87,7 +87,7 @@ def _replaced(account: AccountSnapshot, view: ScopeView, failing: list[str]) -> 
 
 
 def _at_marks(account: AccountSnapshot, view: ScopeView, marks: Sequence[Decimal | None]) -> AccountSnapshot | None:
-    """The account with each position at its mark, None where it keeps its own; None where that cannot be valued."""
+    """The account with each position at the given mark (None: unchanged); None if it cannot be valued."""
     equity, unrealized, positions = account.equity, account.unrealized, []
     for position, mark in zip(account.positions or (), marks, strict=True):
         if mark is None or position.mark_price is None or mark == position.mark_price:
@@ -104,7 +104,7 @@ def _at_marks(account: AccountSnapshot, view: ScopeView, marks: Sequence[Decimal
 
 
 def _reference(position: Position) -> Decimal | None:
-    """The price that the mark fails against; None where it holds, or there is nothing to hold it against."""
+    """The price that contradicts the mark; None if the mark holds, or without a price to compare."""
     other = position.index_price if position.index_price is not None else position.last_price
     if position.mark_price is None or other is None or other <= ZERO or not position.contracts:
         return None
@@ -114,10 +114,10 @@ def _reference(position: Position) -> Decimal | None:
 def _moved(
     position: Position, account: AccountSnapshot, instrument: Instrument | None, mark: Decimal
 ) -> tuple[Position, Decimal] | None:
-    """A position at another mark, and what the move makes in the account's currency; None where it cannot be valued.
+    """A position at another mark, and its gain in the account's currency; None if it cannot be valued.
 
-    By the contract's rules, else in proportion to the notional given. The rules say what it makes in the currency that
-    it settles in: of another than the account's only the notional, which is in the account's, tells what that is worth.
+    It uses the contract's rules, else the given notional. The rules give the gain in the settlement currency; if that
+    is not the account's currency, only the notional, which is in the account's currency, gives its value.
     """
     gain = move_value(position, account, instrument, (position.mark_price, mark))
     own = settlement(position.symbol) in ("", account.currency)
@@ -128,7 +128,7 @@ def _moved(
         held, ratio = abs(position.notional), mark / position.mark_price
         gain = held * (ratio - 1) * sign(position)
         if not own:
-            # the face of an inverse contract is money already, and what it settles in is worth more as its mark rises
+            # the face of an inverse contract is money, and its settlement currency gains value as the mark rises
             after = None if instrument is None else held if instrument.inverse else held * ratio
     pnl = None if position.unrealized_pnl is None else position.unrealized_pnl + gain
     return replace(position, mark_price=mark, notional=after, unrealized_pnl=pnl), gain

@@ -1,4 +1,4 @@
-"""What a watch shows: every trigger with its interval, threshold and headroom."""
+"""Trigger status: value interval, threshold and headroom of every trigger of a watch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from killswitch.signals.position import ZERO
 
 
 class Reading(Struct, frozen=True):
-    """One trigger now. `headroom` is how far the value may still move before it is true; below zero, beyond."""
+    """Status of one trigger. `headroom`: distance of the value to the threshold; negative beyond it."""
 
     trigger: Trigger
     value: Interval | None
@@ -32,9 +32,9 @@ class Reading(Struct, frozen=True):
 
 
 class MachineStatus(Struct, frozen=True):
-    """One policy on one scope, as it stands after the last tick.
+    """Status of one policy on one scope after the last tick.
 
-    `level` and `stage` are those of the stage that has fired and was not reset, with when and by which decision.
+    `level`, `stage`, `fired_at` and `decision` belong to the stage that has fired and was not reset since.
     """
 
     policy: str
@@ -48,15 +48,15 @@ class MachineStatus(Struct, frozen=True):
     unit_value: Interval | None
     readings: tuple[Reading, ...]
     waiting: Waiting | None = None
-    """A close that waits for accounts that cannot be read."""
+    """The pending close of accounts that cannot be read."""
     suspected: Suspected | None = None
-    """A lock on suspicion, which may be over by now."""
+    """The last lock on suspicion, which may have expired."""
     latched: bool = True
-    """False for a stage that has fired and not latched, because accounts could not be read."""
+    """False for a stage that fired without latching, because accounts could not be read."""
 
 
 def status(watch: Watch) -> MachineStatus:
-    """Everything that `plan` and `status` show of a watch."""
+    """Status of a watch, as shown by `plan` and `status`."""
     state, graph = watch.state, watch.prepared.graph
     partial = partial_in_force(state)
     fired_at, decision = (state.fired_at, watch.decision) if partial is None else (partial.fired_at, partial.decision)
@@ -78,7 +78,7 @@ def status(watch: Watch) -> MachineStatus:
 
 
 def reading(watch: Watch, index: int) -> Reading:
-    """Trigger `index` of the watch's graph, as the last tick left it."""
+    """Status of trigger `index` after the last tick."""
     trigger = watch.prepared.graph.triggers[index]
     triggers = watch.state.triggers
     held, unknown = bool(triggers.held >> index & 1), bool(triggers.unknown >> index & 1)
@@ -99,7 +99,7 @@ def reading(watch: Watch, index: int) -> Reading:
 
 
 def why_unknown(watch: Watch, trigger: Trigger) -> str:
-    """Why a trigger's condition can be said neither true nor false."""
+    """Why a trigger's condition is unknown."""
     if watch.history.unknown is not None:
         return watch.history.unknown
     reference = signal_of(watch, trigger)
@@ -110,7 +110,7 @@ def why_unknown(watch: Watch, trigger: Trigger) -> str:
 
 
 def _held_back(watch: Watch) -> str | None:
-    """That a pending change may yet be a flow, and what it waits for; None without any."""
+    """Text about pending changes of equity that may be deposits or withdrawals; None without any."""
     pending = [change for change in watch.history.changes.open if change.kind == "trade"]
     if not pending:
         return None
@@ -122,7 +122,7 @@ def _held_back(watch: Watch) -> str | None:
 
 
 def only_young(watch: Watch, trigger: Trigger) -> bool:
-    """Whether a trigger is unknown for nothing but that the history is younger than the windows that it reads."""
+    """Whether a trigger is unknown only because the history is shorter than the windows that it reads."""
     graph, history, columns = watch.prepared.graph, watch.history, watch.columns
     if columns is None or history.unknown is not None or history.begun_at is None or _held_back(watch) is not None:
         return False
@@ -134,13 +134,13 @@ def only_young(watch: Watch, trigger: Trigger) -> bool:
         if signal.window is None or not is_young(history, signal.window):
             return False
         if BY_NAME[signal.name].reads_pnl and history.rows and history.rows[-1].pnl is None:
-            return False  # positions do not say what they made, and would not with a longer history either
+            return False  # P&L of positions is unknown, also with a longer history
         found = True
     return found
 
 
 def unknown_signals(watch: Watch, trigger: Trigger) -> list[str]:
-    """Names of the signals that the trigger reads and that are not one known value."""
+    """Names of the signals of the trigger without a single known value."""
     graph, columns = watch.prepared.graph, watch.columns
     if columns is None:
         return ["everything"]
@@ -153,7 +153,7 @@ def unknown_signals(watch: Watch, trigger: Trigger) -> list[str]:
 
 
 def signal_of(watch: Watch, trigger: Trigger) -> SignalRef | None:
-    """The signal that a trigger reads, where it compares a single one."""
+    """The signal of a trigger that compares a single one, else None."""
     condition = trigger.condition
     if trigger.threshold is not None:
         return watch.prepared.graph.signals[trigger.threshold.index]
@@ -172,7 +172,7 @@ def _headroom(trigger: Trigger, value: Interval | None) -> Interval | None:
 
 
 def number(value: float) -> str | None:
-    """A signal value as a decimal string, to ten significant digits; an unbounded end is null."""
+    """A signal value as a decimal string with ten significant digits; None for an unbounded end."""
     if math.isinf(value):
         return None
     text = f"{value:.10g}"
@@ -180,7 +180,7 @@ def number(value: float) -> str | None:
 
 
 def trigger_reading(watch: Watch, index: int) -> TriggerReading:
-    """A trigger as the decision record has it."""
+    """Status of a trigger in the format of a decision record."""
     shown = reading(watch, index)
     threshold = shown.trigger.threshold
     return TriggerReading(

@@ -1,11 +1,13 @@
-"""In which order positions are closed, also by the score of `genesis`.
+"""Ranking: the order in which positions are closed.
 
 `normalised`: each term is scaled to 0…1 over the book and only harm scores; a position that gained in the
 window never outranks one that lost. `killswitch-v6`: 0.40·|P&L delta| + 0.25·|current loss| +
 0.20·liquidation proximity + 0.10·notional share + 0.05·margin loss in raw units, as the predecessor had it: its
 proximity is clamp(0.1 ÷ liquidation distance, 0, 1), that of `normalised` 1 − distance. `component-risk` and
-`genesis` also read recorded returns; how risk is split over a book is in `spread`.
-A term that is unknown for a position counts as the worst in the book: unknown is not harmless.
+`genesis` also read recorded returns; `spread` computes the risk of a book.
+A term that is unknown for a position counts as the worst in the book.
+
+`genesis` is the product of three factors:
 
 - exposure: its notional ÷ the gross of all positions whose notional is known, all in the scope's currency;
 - volatility: the sample standard deviation of the returns of its marks over the ranking's window, ÷ the book's largest;
@@ -33,11 +35,11 @@ from killswitch.signals.position import liquidation_distance, margin_loss, notio
 from killswitch.signals.view import PnlKey, ScopeView
 
 V6_NEAR = 0.1
-"""Liquidation distance, as a fraction of the mark, up to which `killswitch-v6` counts a position as at liquidation."""
+"""Liquidation distance, as a fraction of the mark, below which `killswitch-v6` scores 1."""
 
 
 class Candidate(Struct, frozen=True):
-    """A position with what ranking knows of it: floats in the scope's currency or as fractions; None unknown."""
+    """A position with its ranking data: floats in the scope's currency or fractions; None is unknown."""
 
     account: AccountSnapshot
     position: Position
@@ -49,7 +51,7 @@ class Candidate(Struct, frozen=True):
     notional_share: float | None
     margin_loss: float | None
     measured: Decimal | None = None
-    """Absolute notional in the scope's currency: what can be compared between accounts."""
+    """Absolute notional in the scope's currency, comparable between accounts."""
 
     @property
     def key(self) -> PnlKey:
@@ -57,7 +59,7 @@ class Candidate(Struct, frozen=True):
 
 
 class Ranked(Struct, frozen=True):
-    """`rank` counts from 1, the worst; `score` is larger for worse."""
+    """A ranked position. `rank` counts from 1, the worst; a larger `score` is worse."""
 
     candidate: Candidate
     rank: int
@@ -68,7 +70,7 @@ Term = Callable[[Candidate], float | None]
 
 
 def candidates(view: ScopeView, delta: dict[PnlKey, Decimal] | None) -> list[Candidate]:
-    """Every open position of the scope; `delta` is P&L per position over the window, None if unknown."""
+    """Candidates for every open position of the scope; `delta`: P&L by position over the window, None if unknown."""
     rows = view.positions()
     notionals = [notional(p, a, view.instrument(a.account, p.symbol)) for a, p in rows]
     measured = [
@@ -103,7 +105,7 @@ def _float(value: Decimal | None) -> float | None:
 
 
 def _nearness(to: Callable[[float], float]) -> Term:
-    """How near liquidation is, by its distance as a fraction of the price; spot cannot be liquidated."""
+    """Term of the nearness to liquidation, from its distance as a fraction of the price; 0 for spot."""
 
     def near(candidate: Candidate) -> float | None:
         if candidate.account.market in ("spot", "equity"):
@@ -115,7 +117,7 @@ def _nearness(to: Callable[[float], float]) -> Term:
 
 
 def fall(candidate: Candidate) -> float | None:
-    """How far its P&L fell over the window, in the scope's currency; 0 where it rose."""
+    """Fall of the P&L over the window in the scope's currency; 0 if it rose."""
     return None if candidate.pnl_delta is None else max(0.0, -candidate.pnl_delta)
 
 
@@ -136,7 +138,7 @@ _ALREADY_SCALED: frozenset[RankingTerm] = frozenset({"liquidation_proximity", "n
 
 
 def _column(term: RankingTerm, compute: Term, book: Sequence[Candidate], *, scaled: bool) -> list[float]:
-    """The term for every candidate, scaled to 0…1 by the book's largest where asked; unknown is the largest."""
+    """The term for every candidate, `scaled` to 0…1 by the largest; unknown counts as the largest."""
     values = [compute(candidate) for candidate in book]
     largest = max((value for value in values if value is not None), default=1.0)
     filled = [largest if value is None else value for value in values]
@@ -146,7 +148,7 @@ def _column(term: RankingTerm, compute: Term, book: Sequence[Candidate], *, scal
 
 
 def gained(candidate: Candidate) -> int:
-    """0 lost or unknown, 1 neither, 2 gained: over the window where that is known, else since entry."""
+    """0: lost or unknown, 1: neither, 2: gained; over the window if known, else since entry."""
     change = candidate.pnl if candidate.pnl_delta is None else candidate.pnl_delta
     if change is None or change < 0:
         return 0
@@ -154,20 +156,20 @@ def gained(candidate: Candidate) -> int:
 
 
 def by_component(book: Sequence[Candidate], shares: Sequence[float]) -> list[Ranked]:
-    """The book by each position's share of its variance, the greatest first: those that hedge come last."""
+    """The book by share of the variance, the largest first; hedging positions come last."""
     return _in_order(book, shares, lambda i: (-shares[i], book[i].key))
 
 
 def _in_order(book: Sequence[Candidate], scores: Sequence[float], key: Callable[[int], Any]) -> list[Ranked]:
-    """The book by the `key` of each place in it, the worst first."""
+    """The book sorted by the `key` of each index, the worst first."""
     order = sorted(range(len(book)), key=key)
     return [Ranked(book[i], place, scores[i]) for place, i in enumerate(order, start=1)]
 
 
 def rank(rule: RankingRule, book: Sequence[Candidate]) -> list[Ranked]:
-    """The book in order of closing, the worst first; equals keep the order of (account, symbol, side).
+    """The book in order of closing, the worst first; ties by (account, symbol, side).
 
-    By component risk it is the order that holds while that is unknown.
+    For a `component-risk` rule it is the order that applies while the component risk is unknown.
     """
     if rule.if_unknown is not None:
         rule = replace(rule, formula=rule.if_unknown)
@@ -181,9 +183,9 @@ def rank(rule: RankingRule, book: Sequence[Candidate]) -> list[Ranked]:
 
 
 def in_group_order(ranked: Sequence[Ranked], groups: Sequence[CorrelationGroupRule]) -> list[Ranked]:
-    """The order of closing over correlation groups: by the groups' declared order, then by rank.
+    """Sort by the declared order of correlation groups, then by rank.
 
-    Symbols of no group come after the groups, each on its own: uncorrelated is not one group called "other".
+    Symbols without a group follow the groups individually.
     """
     place = {symbol: group.order for group in groups for symbol in group.symbols}
     return sorted(ranked, key=lambda r: (place.get(r.candidate.position.symbol, math.inf), r.rank))
@@ -192,7 +194,7 @@ def in_group_order(ranked: Sequence[Ranked], groups: Sequence[CorrelationGroupRu
 def by_genesis(
     rule: RankingRule, book: Sequence[Candidate], history: History | None
 ) -> tuple[list[Ranked], tuple[str, ...]]:
-    """The book in order of closing, the worst first, and which volatilities are unknown, in words."""
+    """The book by `genesis`, the worst first, and remarks on unknown volatilities."""
     volatilities = [_volatility(rule, candidate, history) for candidate in book]
     gross = sum(float(candidate.measured) for candidate in book if candidate.measured is not None)
     shares = [None if each.measured is None else float(each.measured) / gross if gross else 0.0 for each in book]
@@ -207,7 +209,7 @@ def by_genesis(
 
 
 def _volatility(rule: RankingRule, candidate: Candidate, history: History | None) -> float | None:
-    """The standard deviation of the returns of the position's marks, each over `sample`; None with too few of them."""
+    """Standard deviation of the returns of the position's marks over `sample`; None with too few returns."""
     if history is None or history.marks is None or rule.sample is None or history.last_at is None:
         return None
     key = (candidate.account.account, candidate.position.symbol)
@@ -216,7 +218,7 @@ def _volatility(rule: RankingRule, candidate: Candidate, history: History | None
 
 
 def _over_the_largest(values: Sequence[float | None]) -> list[float]:
-    """Each value ÷ the largest; an unknown one is 1, also where all that are known are 0."""
+    """Each value divided by the largest; unknown values are 1, even if all known values are 0."""
     largest = max((value for value in values if value is not None), default=0.0)
     return [1.0 if value is None else value / largest if largest > 0.0 else 0.0 for value in values]
 
