@@ -126,7 +126,7 @@ def _graph(
     """
     name, policy, found = document.metadata.name, document.spec, around.found
     if name == OPERATOR:
-        message, fix = f"`{OPERATOR}` stands for people in the record of decisions", "give the policy another name"
+        message, fix = f"`{OPERATOR}` is reserved for decisions of people", "give the policy another name"
         found.error("KS3012", ("metadata", "name"), message, fix)
     compiled = {each: trigger(each, policy, around.columns, found) for each in policy.triggers}
     stages = [_stage(number, written, around) for number, written in enumerate(policy.stages)]

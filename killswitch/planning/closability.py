@@ -109,8 +109,8 @@ def _of_rules(position: Position, rules: Instrument | None, found: Reduction) ->
         most = "" if rules.max_amount is None else f"; the venue takes at most {rules.max_amount:f} in one"
         yield Hindrance("above maximum", "note", f"{held:f} {symbol} takes {len(found.parts)} orders{most}")
     elif rules.max_amount is not None and rules.max_amount < held and found.parts:
-        text = f"the venue's maximum of {rules.max_amount:f} is none that an order can follow"
-        yield Hindrance("above maximum", "warning", text, "see at the venue what it takes at most in one order")
+        text = f"the venue's maximum of {rules.max_amount:f} cannot be satisfied by any order"
+        yield Hindrance("above maximum", "warning", text, "check the venue's maximum order size")
 
 
 def _of_state(rules: Instrument | None, outside: OutsideHours, *, has_hours: bool) -> Iterable[Hindrance]:
@@ -118,7 +118,7 @@ def _of_state(rules: Instrument | None, outside: OutsideHours, *, has_hours: boo
     if state == "halted" and has_hours:
         yield _outside_hours(outside)
     elif state in SHUT:
-        text = f"the market is {state}: the venue takes no order that closes it"
+        text = f"the market is {state}: the venue accepts no order that closes it"
         yield Hindrance("state", "warning", text, _SHUT_WAYS[state])
     elif state in NO_MARKET_ORDERS and not (has_hours and outside == "extended"):
         text = f"the market is {state}: a market order is refused, and a close needs a ladder with limit orders"
@@ -130,7 +130,7 @@ def _of_state(rules: Instrument | None, outside: OutsideHours, *, has_hours: boo
 _SHUT_WAYS = {
     "halted": "a close is tried again until a halted market opens",
     "delisted": "see how the venue settles or withdraws what it has delisted",
-    "cancel_only": "see at the venue why it takes cancels only; a close is tried again until it takes orders",
+    "cancel_only": "see at the venue why it accepts cancels only; a close is retried until it accepts orders",
 }
 
 
@@ -145,7 +145,8 @@ def _outside_hours(outside: OutsideHours) -> Hindrance:
     else:
         text = f"{closed}: a close is refused"
         way_out = (
-            "say in the Account document what becomes of a close outside the hours: outside_hours: queue, or extended"
+            "declare in the Account document what happens to a close outside market hours: "
+            "outside_hours: queue, or extended"
         )
     return Hindrance("state", "warning", text, way_out)
 
@@ -155,13 +156,13 @@ def _of_price(position: Position, rules: Instrument | None, *, reduce_only: bool
     if not position.mark_price:
         text = "no mark price: slippage cannot be bounded"
         if least and not reduce_only:
-            text += f", and whether it is worth the least of {least:f} cannot be told"
+            text += f", and it is unknown whether it reaches the minimum notional of {least:f}"
         yield Hindrance("no mark price", "warning", text, "without a mark price, close at market or by hand")
         return
     worth = None if rules is None else worth_of_contracts(position.contracts, position, rules)
     # for other orders the least notional is part of the minimum amount
     if reduce_only and worth is not None and least is not None and worth < least:
-        text = f"worth {worth:f}, below the venue's least of {least:f}"
+        text = f"worth {worth:f}, below the venue's minimum notional of {least:f}"
         yield Hindrance("below notional", "note", text, meaning="it goes because reduce-only orders are exempt")
 
 

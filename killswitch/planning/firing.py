@@ -114,7 +114,7 @@ def _doubt(watch: Watch, view: ScopeView, stage: Stage, second: SecondLook) -> s
     if seen.failing and (seen.view is None or not _still(watch, seen.view, stage)):
         return "; ".join(seen.failing)
     if looked is not read and not _still(watch, looked, stage):
-        return f"at the prices of a second look equity is {looked.equity} and no trigger of the stage is true"
+        return f"at freshly fetched prices equity is {looked.equity} and no trigger of the stage is true"
     return None if second.view is None else _doubt_by_reading(watch, stage, second.view)
 
 
@@ -122,7 +122,7 @@ def _doubt_by_reading(watch: Watch, stage: Stage, again: ScopeView) -> str | Non
     """Why the triggers do not hold in the second snapshot; None if they do, or if it cannot be read."""
     if again.unknown is not None or _still(watch, again, stage, watch.history.ledger.unit_flow_in(again)):
         return None
-    return f"read again, equity is {again.equity} and no trigger of the stage is true"
+    return f"in a second snapshot equity is {again.equity} and no trigger of the stage is true"
 
 
 def _still(watch: Watch, view: ScopeView, stage: Stage, moved: Decimal = ZERO) -> bool:

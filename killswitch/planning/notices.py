@@ -63,7 +63,8 @@ def unexplained(watch: Watch, now: int, change: ChangeEvent) -> Notice:
     """
     amount = _money(watch, change.amount)
     if change.kind == "anew":
-        return _notice(watch, now, "unexplained", "warning", f"{amount} came into a wiped-out account: a new series")
+        text = f"{amount} was paid into a wiped-out account: a new equity series begins"
+        return _notice(watch, now, "unexplained", "warning", text)
     if change.kind == "explained":
         return _notice(watch, now, "unexplained", "info", f"a change of {amount} is explained by the ledger now")
     if change.kind == "appeared" and change.pending:
@@ -74,7 +75,7 @@ def unexplained(watch: Watch, now: int, change: ChangeEvent) -> Notice:
     else:
         fallen = -change.amount
         text = (
-            f"equity changed by {amount}, and no price, trade or row of the ledger explains it: it is taken for money "
+            f"equity changed by {amount}, and no price, trade or row of the ledger explains it: it is treated as money "
             f"that moved, and {_closes(watch)}"
         )
     if fallen > 0:
@@ -86,7 +87,7 @@ def _waits(watch: Watch, change: ChangeEvent) -> str:
     """Why a change of equity is pending, and until when."""
     if change.amount < 0 and watch.prepared.graph.equity.closes_unexplained:
         return (
-            "and no row of the ledger explains it yet: it counts as loss once the ledger was read past it and has none "
+            "and no ledger row explains it yet: it counts as a loss once the ledger has been read past it without one "
             "(on_unexplained: close)"
         )
     return "and trades or late answers may account for it; waiting for the ledger"
@@ -189,7 +190,7 @@ def uncorroborated(watch: Watch, now: int, stage: str, why: str) -> list[Notice]
 def no_longer_waits(watch: Watch, now: int, waiting: Waiting) -> Notice:
     """Notice that a close no longer waits for an account."""
     text = (
-        f"{waiting.stage} fired at {from_micros(waiting.since).isoformat()} and does not wait any longer for "
+        f"{waiting.stage} fired at {from_micros(waiting.since).isoformat()} and no longer waits for "
         f"{waited_for(waiting)}: nothing was closed there"
     )
     return _notice(watch, now, "nothing_selected", "page", text, waiting.stage)
@@ -197,7 +198,7 @@ def no_longer_waits(watch: Watch, now: int, waiting: Waiting) -> Notice:
 
 def wait_ended(watch: Watch, now: int, waiting: Waiting) -> Notice:
     """Notice that a reset ended the wait of a close."""
-    text = f"a reset came: {waiting.stage} does not wait any longer for {waited_for(waiting)}"
+    text = f"a reset was received: {waiting.stage} no longer waits for {waited_for(waiting)}"
     return _notice(watch, now, "warning", "warning", text, RESET)
 
 
@@ -219,9 +220,9 @@ def not_latched(
     `ended`: the suspicion whose lock it lifts. `accepted`: whether it accepted unexplained changes.
     """
     by = "" if event is None else f" by {event.author or 'unknown'} ({event.reason or 'no reason given'})"
-    text = f"a reset{by} came, but no stage is latched"
+    text = f"a reset{by} was received, but no stage is latched"
     if ended is not None:
-        text = f"a reset{by} came: the lock on suspicion of {ended.stage} is lifted; no stage is latched"
+        text = f"a reset{by} was received: the lock on suspicion of {ended.stage} is lifted; no stage is latched"
     if accepted:
         text += "; what nothing explained until then counts as money that moved"
     return _notice(watch, now, "warning", "info", text, RESET)
@@ -235,7 +236,7 @@ def hand_not_followed(event: Event, now: int, text: str) -> Notice:
 def hand_waits(event: Event, now: int, why: str, until: int) -> Notice:
     """Notice of a manual close that waits for an account that cannot be read."""
     text = (
-        f"the close by hand waits: {why}; it is closed on the first reading until {instant(from_micros(until))} "
+        f"the close by hand waits: {why}; it is closed on the first snapshot until {instant(from_micros(until))} "
         f"(`ksctl close --give-up {event.id} --reason … --store STORE` ends that)"
     )
     return _by_hand(event, now, "warning", "page", text)
@@ -244,7 +245,7 @@ def hand_waits(event: Event, now: int, why: str, until: int) -> Notice:
 def hand_wait_given_up(event: Event, now: int, accounts: Collection[str]) -> Notice:
     """Notice that an operator ended the wait of a manual close."""
     text = (
-        f"the close by hand {event.decision} does not wait any longer for {' and '.join(sorted(accounts))}: "
+        f"the close by hand {event.decision} no longer waits for {' and '.join(sorted(accounts))}: "
         f"given up by {event.author or 'unknown'} ({event.reason or 'no reason given'})"
     )
     return _by_hand(event, now, "warning", "warning", text)
@@ -261,5 +262,5 @@ def _by_hand(event: Event, now: int, kind: NoticeKind, severity: Severity, text:
 
 def reset_of_nothing(now: int, scope: str) -> Notice:
     """Notice of a reset whose scope no policy watches and has nothing latched."""
-    text = f"a reset came for {scope}, but no policy watches it and nothing is latched there"
+    text = f"a reset was received for {scope}, but no policy watches it and nothing is latched there"
     return Notice(from_micros(now), "operator", scope, "warning", "warning", text, RESET)

@@ -77,7 +77,7 @@ def withdrawal(watch: Watch, view: ScopeView, policies: PolicySet) -> Decision |
     if open_ or watch.history.unknown is not None:
         return None
     watch.suspected = None
-    known = f"suspicion: over, it is known what the fall of equity was, and {suspected.stage} does not fire"
+    known = f"suspicion: over, the fall of equity is explained, and {suspected.stage} does not fire"
     return _end(watch, view.as_of, suspected, policies, known)
 
 
@@ -92,7 +92,7 @@ def lifted(watch: Watch, now: int, policies: PolicySet, event: Event | None) -> 
     watch.suspected = None
     if event is None:
         return _end(watch, now, suspected, policies, "suspicion: over, the stage's condition for reset has held")
-    why = f"suspicion: over, a reset by {event.author or 'unknown'} came: {event.reason or 'no reason given'}"
+    why = f"suspicion: over, reset by {event.author or 'unknown'}: {event.reason or 'no reason given'}"
     return replace(_end(watch, now, suspected, policies, why), author=event.author)
 
 

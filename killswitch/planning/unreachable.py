@@ -137,5 +137,5 @@ def with_last_positions(view: ScopeView, read_last: Mapping[str, AccountSnapshot
             continue
         accounts.append(replace(account, positions=last.positions))
         seen = "" if last.observed_at is None else f" at {last.observed_at.isoformat()}"
-        remarks.append(f"{account.account} gives no positions: closed by those last read{seen}, reduce-only")
+        remarks.append(f"{account.account} has unknown positions: the last known ones{seen} are closed, reduce-only")
     return LastKnown(view.of(accounts), tuple(remarks))

@@ -95,7 +95,7 @@ def _close(written: actions.Close, stage: policy.Stage, path: Path, around: Surr
 def _part_applies(written: actions.Close, path: Path, found: Findings) -> None:
     """Warn of a spread with a fraction of 100%, and of a share cap that never applies."""
     if written.spread == "by_rank" and written.fraction == 1 and not found.gaps.flawed(path):
-        message = "`by_rank` says nothing where everything is closed"
+        message = "`by_rank` has no effect where everything is closed"
         found.warning("KS5013", (*path, "spread"), message, "take it out, or close less", key=True)
     cap = written.share_cap
     kept = 1 - (written.fraction if written.spread == "each" else Decimal(int(written.fraction)))

@@ -61,13 +61,13 @@ def _never(policy: PolicySpec, triggers: Sequence[Trigger | None], around: Surro
     conditions = [*(trigger.condition for _, trigger in whole), *(condition for _, condition in around.resets)]
     results = outcomes(conditions, around.columns.signals)
     for (_, trigger), result in zip(whole, results, strict=False):
-        always = f"`{trigger.name}` holds whatever its signals are", "write what it should tell apart"
+        always = f"`{trigger.name}` holds whatever its signals are", "write a condition that distinguishes cases"
         message = f"`{trigger.name}` can never hold: its signals cannot reach that"
         never = message, "`ksctl schema signals` says what each signal can be"
         _warn_of_one(result, condition_path(policy, trigger.name), always, never, around.found)
     always = (
         "this always holds, so the stage resets as soon as its time is over, however bad it still is",
-        "write what says that it is over",
+        "write a condition that ends it",
     )
     never = "this can never hold, so the stage never resets by itself", "correct it, or write `reset: manual`"
     for (path, _), result in zip(around.resets, results[len(whole) :], strict=True):

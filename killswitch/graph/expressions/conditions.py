@@ -130,10 +130,10 @@ class Reader:
         texts = {literal.const_expr.string_value: literal for literal in literals}
         for text, literal in texts.items():
             if text not in spec.values:
-                fix = "it says " + ", ".join(spec.values)
+                fix = "its values are " + ", ".join(spec.values)
                 if text == "UNKNOWN":
                     fix = "unknown is no value: what a trigger makes of it is its `on_unknown`; " + fix
-                self._note("KS4008", f"`{spec.name}` never says {text!r}", fix, self._tree.at(literal), len(text) + 2)
+                self._note("KS4008", f"`{spec.name}` is never {text!r}", fix, self._tree.at(literal), len(text) + 2)
         return TextIs(index, tuple(sorted(texts)))
 
     def _both(self, left: Any, right: Any) -> tuple[_Value, _Value]:

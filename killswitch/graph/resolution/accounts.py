@@ -107,7 +107,7 @@ def check_reference(policy: PolicySpec, documents: Sequence[Document], others: O
             f"the rate of {currency} in {written.currency} can never be known: {written.rates_from} venues must agree "
             f"on it, and the accounts are at {venues}; then every limit of the policy is unknown, and none fires"
         )
-        near = " (currencies are told apart by case)" if currency.lower() == written.currency.lower() else ""
+        near = " (currencies are case-sensitive)" if currency.lower() == written.currency.lower() else ""
         declared = f"declare it with `otherwise: {{{currency}: 1}}`"
         fix = f"write `currency: {currency}`{near}" if near else f"{declared}, or ask for fewer with `rates_from`"
         found.warning("KS5014", path, message, fix, key=True)
@@ -115,7 +115,7 @@ def check_reference(policy: PolicySpec, documents: Sequence[Document], others: O
         if currency == written.currency:
             message = f"{currency} is the reference currency itself, and one of it is worth one of it"
         elif held and currency not in held:
-            message = f"no account of the scope is in {currency}, so that its rate is never asked for"
+            message = f"no account of the scope is in {currency}, so that its rate is never used"
         else:
             continue
         found.warning("KS5015", (*path, "otherwise", currency), message, "correct it, or take it out", key=True)

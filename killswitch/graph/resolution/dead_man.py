@@ -47,7 +47,7 @@ def check_timers(everything: Sequence[Document | Faulty], others: Others) -> lis
         observed = [account.metadata.name for account in covered if account.spec.execution == "observe"]
         named = isinstance(document.spec.accounts, tuple)
         if not (named or covered or others.any_at_all) and known:
-            message = "no account of this policy set is what `accounts` asks for"
+            message = "no account of this policy set matches `accounts`"
             found.warning("KS5040", ("spec", "accounts"), message, "ask for less, or take the switch out", key=True)
         elif observed and len(observed) == len(covered):
             message = f"{', '.join(f'`{name}`' for name in observed)}: only observed, so no timer is started there"

@@ -43,10 +43,10 @@ def check_routes(everything: Sequence[Document | Faulty], others: Others) -> lis
         found = findings(document)
         if isinstance(document.model, RouteDocument):
             if not _taken(possible, [by_name[document.name]]):
-                message = "no message of this policy set can have all that this route asks for"
+                message = "no message of this policy set can match this route"
                 found.warning("KS5021", ("spec", "match"), message, "ask for less, or take the route out", key=True)
             if document.name == min(name or "" for name in by_name) and not _taken(of_runner, by_name.values()):
-                message = "no route takes a page about the program itself, such as a lock that cannot be written"
+                message = "no route accepts pages about the program itself, such as a lock that cannot be written"
                 fix = "add a route with `match: {events: notice, severity: page}`, or ask for less in one"
                 found.warning("KS5022", ("metadata", "name"), message, fix)
         elif isinstance(document.model, PolicyDocument):
@@ -98,7 +98,7 @@ def _names_lead_somewhere(policy: PolicyDocument, among: Sequence[RouteRule], fo
     for number, stage in enumerate(policy.spec.stages):
         for place, name in enumerate(stage.notify):
             if not _taken(_of_stage(policy, stage, (name,)), among):
-                message = f"no route takes what is meant for `{name}`"
+                message = f"no route accepts messages for `{name}`"
                 fix = f"correct the name, or add a NotificationRoute with `match: {{notify: {name}}}`"
                 found.warning("KS5020", ("spec", "stages", number, "notify", place), message, fix)
 

@@ -138,7 +138,7 @@ def _classes_hold(spec: UnwindingSpec, groups: dict[str, tuple[str, ...]], found
         if each.group is not None and symbols is None:
             continue
         if everything or (symbols is not None and covered >= set(symbols)):
-            message = "this bound never holds: classes before it cover all that it covers"
+            message = "this bound never applies: earlier classes cover all that it covers"
             path: Path = ("spec", "slippage", number, "at_most")
             found.warning("KS5032", path, message, "write the narrower classes first, or take it out", key=True)
         covered |= set(symbols or ())
@@ -148,7 +148,7 @@ def _classes_hold(spec: UnwindingSpec, groups: dict[str, tuple[str, ...]], found
 def _limits_mean_something(spec: UnwindingSpec, found: Findings) -> None:
     limited = [(number, rung) for number, rung in enumerate(spec.ladder) if rung.order != "market"]
     if limited and not spec.slippage and not found.gaps.unread(("spec", "slippage")):
-        message = "no `slippage` says what the limits of these rungs are times of"
+        message = "the limits of these rungs are multiples of a `slippage` bound, and there is none"
         found.warning("KS5033", ("spec", "ladder"), message, "add `slippage: [{at_most: 2%}]`", key=True)
     widest = max((rung.widen for _, rung in limited), default=None)
     for place, each in enumerate(spec.slippage):

@@ -152,7 +152,7 @@ def _bound(
         raise _CannotError(f"its bound is in {rule.currency}, and nothing converts that to {account.currency}")
     used = sum((each.contracts * _unit(each.account, each.symbol, world) for each in standing), ZERO)
     if used >= rule.max_notional:
-        raise _CannotError(f"what stands in already is worth {_short(used)}, and {rule.max_notional} is the bound")
+        raise _CannotError(f"existing hedges are already worth {_short(used)}, and {rule.max_notional} is the bound")
     return rule.max_notional - used
 
 

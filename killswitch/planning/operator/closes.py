@@ -151,10 +151,10 @@ def _to_close(accounts: Iterable[AccountSnapshot], last: Mapping[str, AccountSna
         elif not reduces and force:
             seen.unread[name] = (
                 f"{doubt}; {name} is a {account.market} account: without reduce-only orders --force would sell blind, "
-                "so that it sells what the next reading shows"
+                "so that it sells what the next snapshot shows"
             )
         elif not force:
-            way = "; --force closes what was held there when it was read last" if reduces else ""
+            way = "; --force closes its last known positions" if reduces else ""
             seen.unread[name] = f"{doubt}{way}"
         else:
             known = _known(account, last.get(name))

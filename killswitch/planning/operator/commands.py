@@ -132,7 +132,7 @@ class HandEvents:
             if now > waiting.until or not waiting.accounts:
                 del self._unfinished[id_]
                 if waiting.accounts:
-                    why = f"the close by hand does not wait any longer for {names}: nothing was closed there"
+                    why = f"the close by hand no longer waits for {names}: nothing was closed there"
                     told.append(tell.hand_not_followed(event, now, why))
                 continue
             try:

@@ -35,12 +35,12 @@ def unfounded(plan: SavedPlan, markets: Markets) -> Iterator[str]:
     basis = _Basis.of(plan.basis, markets)
     for decision in plan.decisions:
         if decision.mode != "enforce" or decision.kind in ("reset", "hedge", "suspicion"):
-            yield f"decision {decision.id} is none that is carried out"
+            yield f"decision {decision.id} cannot be applied"
         for effect in listed(decision.effects):
             if (check := _CHECKS.get(type(effect))) is not None:
                 yield from check(effect, basis)
         if decision.unwinding is not None and not _possible(decision.unwinding):
-            yield f"its unwinding {decision.unwinding.name} has a pace or a ladder that none can have"
+            yield f"its unwinding {decision.unwinding.name} has an invalid pace or ladder"
 
 
 def insane(plan: SavedPlan) -> Iterator[str]:
@@ -62,7 +62,7 @@ def insane(plan: SavedPlan) -> Iterator[str]:
                 yield f"it saw rules of {rules.symbol} on {basis.account} that no market has"
     # Numbers that are only shown must be finite too: they are stored.
     if not all(number.is_finite() for number in _decimals(plan.decisions)):
-        yield "one of its decisions holds a number that is none"
+        yield "one of its decisions holds a number that is not finite"
 
 
 def _decimals(value: object) -> Iterator[Decimal]:
@@ -110,7 +110,7 @@ def _order(intents: Sequence[Intent], index: int, basis: _Basis, where: str) -> 
     if (intent.contracts <= ZERO and not estimate) or intent.target < ZERO or (intent.band or ZERO) < ZERO:
         yield f"it orders {intent.contracts:f} contracts of {where}, leaving {intent.target:f}"
     elif intent.purpose == "hedge":
-        yield f"it opens {where}: a hedge is none that a plan carries out"
+        yield f"it opens {where}: a plan carries out no hedge"
     elif intent.side != ("sell" if intent.position_side == "long" else "buy"):
         yield f"it orders to {intent.side} {where}, which adds to it"
     elif market is not None and intent.reduce_only != (market in DERIVATIVES):

@@ -112,7 +112,7 @@ def decode_plan(text: bytes | str) -> SavedPlan:
     found = digest_of(contents)
     if found != plan.digest:
         raise PlanFileError(
-            f"the plan was altered after it was saved: it says {plan.short}, and its contents are {found[:19]}"
+            f"the plan was altered after it was saved: its digest is {plan.short}, that of its contents {found[:19]}"
         )
     if digest_of(_contents(plan)) != plan.digest:
         # An unknown field or another spelling of a number would change the digest after decoding.

@@ -165,7 +165,7 @@ def changes(plan: SavedPlan, snapshot: Snapshot, policies: PolicySet, instrument
         yield f"the policy set is {policies.digest[:19]}, and the plan was made with {plan.policy_set[:19]}"
     now = to_micros(snapshot.as_of)
     if to_micros(plan.as_of) - now > AHEAD:
-        yield f"the plan is of {rfc3339(plan.as_of)}, which is still to come: the clocks differ"
+        yield f"the plan is of {rfc3339(plan.as_of)}, which is in the future: the clocks differ"
     for decision in plan.decisions:
         for effect in decision.effects:
             until = until_of(effect)
@@ -176,7 +176,7 @@ def changes(plan: SavedPlan, snapshot: Snapshot, policies: PolicySet, instrument
     for basis in plan.basis:
         account = seen.get(basis.account)
         if account is None:
-            yield f"account {basis.account} is not watched any more"
+            yield f"account {basis.account} is no longer watched"
         else:
             yield from _changes_of(basis, account, now, instruments)
     met = {basis.account for basis in plan.basis}
@@ -190,7 +190,7 @@ def _unwritten(decision: Decision, plan: SavedPlan, snapshot: Snapshot, policies
     Effects that depend on the book are checked against the plan's basis instead.
     """
     if decision.scope not in _scopes(decision.policy, snapshot, policies):
-        yield f"its scope {decision.scope} is none that {decision.policy} has on the accounts that are watched"
+        yield f"{decision.policy} has no scope {decision.scope} on the watched accounts"
     stages = (stage for graph in policies.graphs if graph.policy == decision.policy for stage in graph.stages)
     stage = next((stage for stage in stages if stage.name == decision.stage), None)
     at = to_micros(decision.as_of)
@@ -198,8 +198,8 @@ def _unwritten(decision: Decision, plan: SavedPlan, snapshot: Snapshot, policies
     for effect in (each for each in decision.effects if not has_basis(each)):
         if effect not in written or at - to_micros(plan.as_of) > AHEAD:
             yield (
-                f"its {_called(effect)}{_terms(effect)} is none that stage {decision.stage} of "
-                f"{decision.policy} writes for {decision.scope}"
+                f"its {_called(effect)}{_terms(effect)} is not written by stage {decision.stage} of "
+                f"{decision.policy} for {decision.scope}"
             )
 
 

@@ -115,10 +115,10 @@ def _held_back(watch: Watch) -> str | None:
     if not pending:
         return None
     amount = sum((change.worth for change in pending), ZERO)
-    text = f"a change of {amount.normalize():f} that no row explains yet leaves two readings open"
+    text = f"a change of {amount.normalize():f} that no row explains yet leaves two values possible"
     if all(change.amount > 0 for change in pending):
         return text
-    return f"{text}: a fall may be money taken out, and counts as loss once the ledger is known past it"
+    return f"{text}: a fall may be a withdrawal, and counts as a loss once the ledger has been read past it"
 
 
 def only_young(watch: Watch, trigger: Trigger) -> bool:
