@@ -64,10 +64,10 @@ def compile_policies(
     if variant is not None:
         documents = selecting(variant, documents)
     content = digest(documents)
-    graphs, told = _compiled(documents, (), NO_OTHERS, content)
-    if has_errors(told):
-        return None, told
-    return PolicySet(content, commit, graphs, routes(documents), unwindings(documents), timers(documents)), told
+    graphs, diagnostics = _compiled(documents, (), NO_OTHERS, content)
+    if has_errors(diagnostics):
+        return None, diagnostics
+    return PolicySet(content, commit, graphs, routes(documents), unwindings(documents), timers(documents)), diagnostics
 
 
 def compile_loaded(
@@ -79,14 +79,14 @@ def compile_loaded(
     if anything is wrong. Faults that only follow from unreadable parts are not reported.
     """
     if not has_errors(loaded.diagnostics):
-        policy_set, told = compile_policies(loaded.documents, commit, variant=variant)
-        return policy_set, in_order((*loaded.diagnostics, *told))
+        policy_set, diagnostics = compile_policies(loaded.documents, commit, variant=variant)
+        return policy_set, in_order((*loaded.diagnostics, *diagnostics))
     names: dict[str, frozenset[str] | None] = {}
     for kind, name, *_ in loaded.faulty:
         before = names.get(kind, frozenset())
         names[kind] = None if before is None or name is None else before | {name}
-    _, told = _compiled(loaded.documents, loaded.faulty, Others(names, loaded.lost), "")
-    return None, in_order((*loaded.diagnostics, *told))
+    _, diagnostics = _compiled(loaded.documents, loaded.faulty, Others(names, loaded.lost), "")
+    return None, in_order((*loaded.diagnostics, *diagnostics))
 
 
 def _compiled(

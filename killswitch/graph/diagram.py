@@ -92,13 +92,13 @@ def _trigger(trigger: Trigger, graph: Graph) -> tuple[str, ...]:
     """Name, condition and confirmation of a trigger."""
     condition: ConditionNode = trigger.condition
     if trigger.threshold is None:
-        asked = condition_text(condition, graph.signals)
+        shown = condition_text(condition, graph.signals)
     else:
-        asked = f"{trigger.threshold.op} {trigger.threshold.written}"
+        shown = f"{trigger.threshold.op} {trigger.threshold.written}"
     confirmed = f"for {span(trigger.confirm)}" if trigger.confirm else "at once"
     if trigger.confirm_ticks:
         confirmed = f"for {trigger.confirm_ticks} ticks"
-    return trigger.name, asked, f"{confirmed}; unknown: {trigger.on_unknown}"
+    return trigger.name, shown, f"{confirmed}; unknown: {trigger.on_unknown}"
 
 
 def _ending(stage: Stage, graph: Graph) -> tuple[str, ...]:

@@ -77,7 +77,7 @@ def variants(
         }
         check(varied, list(triggers.values()), stages, replace(around, found=inside))
         found.diagnostics += [
-            replace(told, message=f"in the variant `{name}`, {told.message}") for told in inside.diagnostics
+            replace(each, message=f"in the variant `{name}`, {each.message}") for each in inside.diagnostics
         ]
         made[name] = triggers
     return made

@@ -225,7 +225,7 @@ class JournaledOrders:
 
 def _strange_state(entry: Unknown | SetAside | Abandoned) -> str | None:
     """The unknown state that the venue reported for an order, as quoted in the text of the answer."""
-    _, said, state = (entry.text or "").partition(f"order {entry.client_order_id} is said to be ")
+    _, marker, state = (entry.text or "").partition(f"order {entry.client_order_id} is said to be ")
     if isinstance(entry, Unknown) and entry.state:
         return entry.state
-    return state if said else None
+    return state if marker else None

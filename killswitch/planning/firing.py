@@ -11,7 +11,7 @@ from killswitch.engine.step import fire_partly, latch, stands
 from killswitch.graph.nodes import PolicySet, Stage
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.planning import notices as tell
+from killswitch.planning import notices
 from killswitch.planning.scopes.corroboration import PricesOf, corroborate, repriced
 from killswitch.planning.scopes.evaluator import Watch
 from killswitch.planning.stage_decision import Proposal, propose
@@ -42,25 +42,25 @@ def fire(
     second: SecondLook,
     policies: PolicySet,
     read_last: Mapping[str, AccountSnapshot],
-    told: list[Notice],
+    issued: list[Notice],
 ) -> list[Decision]:
     """Fire the highest stage that holds and selects something; stages that do not are notified once."""
     for stage in stages:
         owed = stage.name not in watch.eligible  # it fired earlier, so its triggers need not hold any more
         doubt = _doubt(watch, view, stage, second) if stage.corroborate and not owed else None
         if doubt is not None:
-            told += tell.uncorroborated(watch, view.as_of, stage.name, doubt)
+            issued += notices.uncorroborated(watch, view.as_of, stage.name, doubt)
             owed = answers(watch, stage, view)
             if not owed:
                 continue
         last = with_last_positions(view, read_last)
         proposal = propose(watch, stage, last.view, policies)
         if proposal.partial:
-            return _not_latching(watch, last, proposal, told, owed=owed)
+            return _not_latching(watch, last, proposal, issued, owed=owed)
         if proposal.empty_handed:
-            _not_latching(watch, last, proposal, told, owed=owed)
+            _not_latching(watch, last, proposal, issued, owed=owed)
             continue
-        told += [tell.blocked(watch, view.as_of, found) for found in proposal.blocked]
+        issued += [notices.blocked(watch, view.as_of, found) for found in proposal.blocked]
         decision = _without_resting(watch, proposal, view.as_of)
         decision = last.remarked(carried_out(decision, watch.waiting_for(stage), owed=owed))
         watch.state = latch(watch.state, stage, view.as_of, watch.value_at_firing())
@@ -70,7 +70,7 @@ def fire(
 
 
 def _not_latching(
-    watch: Watch, last: LastKnown, proposal: Proposal, told: list[Notice], *, owed: bool
+    watch: Watch, last: LastKnown, proposal: Proposal, issued: list[Notice], *, owed: bool
 ) -> list[Decision]:
     """Handle a stage that cannot latch: no latch and no cooldown, so that it fires once it can; notify once.
 
@@ -89,8 +89,8 @@ def _not_latching(
         decision = unread_remarked(decision, watch, view)
     acted = set(decision.accounts)
     if watch.remember_reported(stage, ",".join(seen)):
-        told.append(tell.nothing_selected(watch, now, proposal, acted if proposal.partial else ()))
-    told += [tell.blocked(watch, now, found) for found in proposal.blocked]
+        issued.append(notices.nothing_selected(watch, now, proposal, acted if proposal.partial else ()))
+    issued += [notices.blocked(watch, now, found) for found in proposal.blocked]
     if not proposal.partial:
         return []
     watch.state = fire_partly(watch.state, stage, now, decision.id)

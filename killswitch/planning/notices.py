@@ -124,10 +124,10 @@ def _fall(watch: Watch, now: int, text: str, fallen: Decimal) -> Notice:
     return _notice(watch, now, "unexplained", "warning", f"{text} (number {count} within ten minutes)")
 
 
-def _is_greater(watch: Watch, together: Decimal, told: Decimal) -> bool:
+def _is_greater(watch: Watch, together: Decimal, paged: Decimal) -> bool:
     """Whether falls are materially greater than the paged amount."""
     view = watch.history.view
-    if together <= GREATER * told:
+    if together <= GREATER * paged:
         return False
     return view is None or view.equity is None or together > MATERIAL * (view.equity + together)
 

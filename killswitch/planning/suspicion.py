@@ -37,8 +37,8 @@ WITHIN = 600 * SECOND
 """Period in which at most `MOST` suspicions lock; further ones only page."""
 
 
-def suspicion(watch: Watch, view: ScopeView, policies: PolicySet, told: list[Notice]) -> Decision | None:
-    """The decision that locks on suspicion, or None; a suspicion that only pages adds its notice to `told`.
+def suspicion(watch: Watch, view: ScopeView, policies: PolicySet, issued: list[Notice]) -> Decision | None:
+    """The decision that locks on suspicion, or None; a suspicion that only pages adds its notice to `issued`.
 
     The falls are marked, so that each is suspected once.
     """
@@ -56,7 +56,7 @@ def suspicion(watch: Watch, view: ScopeView, policies: PolicySet, told: list[Not
     last = max(watch.suspicions, default=None)
     if not watch.may_suspect(now, MOST if locks else 0, WITHIN):
         at_once = last is None or now - last >= LASTS  # at most as often as a lock would be written
-        told.append(notices.suspected(watch, now, stage.name, falls, at_once=at_once))
+        issued.append(notices.suspected(watch, now, stage.name, falls, at_once=at_once))
         return None
     since = min(change.unanswered_since or now for change in falls)
     decision = _decision(watch, view, stage, falls, min(since + LASTS, now + LASTS), policies)

@@ -20,7 +20,7 @@ from killswitch.model.instant import to_micros
 from killswitch.model.magnitude import sound_instrument
 from killswitch.model.snapshot import Event, Instrument, Snapshot
 from killswitch.model.store import HistoryRow, MachineState
-from killswitch.planning import notices as tell
+from killswitch.planning import notices
 from killswitch.planning.firing import SecondLook, fire
 from killswitch.planning.hedge.hedge_opening import Hedging
 from killswitch.planning.hedge.uncloseable import WORKING, busy_accounts
@@ -134,31 +134,31 @@ class Interpreter:
         events = self._new_events(snapshot) if snapshot.events else ()
         eligible: list[tuple[Watch, ScopeView, tuple[Stage, ...]]] = []
         decisions: list[Decision] = []
-        told: list[Notice] = []
+        issued: list[Notice] = []
         for watch, places in self._watching(snapshot):
             rule = watch.prepared.graph.equity
             view = view_of(snapshot, now, places, self._instruments, rule.stale_after, rule.reference)
             unread = view.repeats(watch.history.view)
             if not unread:
-                told += [tell.unexplained(watch, now, news) for news in watch.observe(view, snapshot.closings)]
+                issued += [notices.unexplained(watch, now, news) for news in watch.observe(view, snapshot.closings)]
             for event in (each for each in events if each.kind == "reset" and applies(each, watch.scope)):
-                decisions += self._reset(watch, now, event, told)
+                decisions += self._reset(watch, now, event, issued)
             if unread:
                 continue  # a tick for another account must not complete anything here on an old snapshot
-            stages, moved = self._move(watch, view, told)
+            stages, moved = self._move(watch, view, issued)
             decisions += moved
             if stages:
                 eligible.append((watch, view, stages))
         for event in (each for each in events if each.kind == "reset"):
-            decisions += self._reset_orphans(event, now, told)
+            decisions += self._reset_orphans(event, now, issued)
         if events or self._hands.unfinished:
-            decisions += self._hands.take(events, snapshot, now, self._instruments, told)
+            decisions += self._hands.take(events, snapshot, now, self._instruments, issued)
         stuck = self._hedging.observe(snapshot, now, self._hands.read_last, self._instruments)
-        if not (eligible or decisions or told or stuck):
+        if not (eligible or decisions or issued or stuck):
             return None
-        return Pending(snapshot, now, tuple(eligible), tuple(decisions), tuple(told), _reread(eligible))
+        return Pending(snapshot, now, tuple(eligible), tuple(decisions), tuple(issued), _reread(eligible))
 
-    def _move(self, watch: Watch, view: ScopeView, told: list[Notice]) -> tuple[tuple[Stage, ...], list[Decision]]:
+    def _move(self, watch: Watch, view: ScopeView, issued: list[Notice]) -> tuple[tuple[Stage, ...], list[Decision]]:
         """Step one machine; return the stages that may fire, and decisions made without firing."""
         moved = watch.step(view)
         young = _too_young(watch) if watch.state.triggers.unknown else ()
@@ -166,14 +166,14 @@ class Interpreter:
             watch.excuse(young)
         reports = tuple(i for i in moved.unknown if i not in young)
         if reports:
-            told += tell.unknown(watch, view.as_of, reports)
+            issued += notices.unknown(watch, view.as_of, reports)
         if moved.reset:
-            return (), self._reset(watch, view.as_of, None, told)
-        stages = due(watch, view, moved.eligible, told)
+            return (), self._reset(watch, view.as_of, None, issued)
+        stages = due(watch, view, moved.eligible, issued)
         watch.forget_barren([stage.name for stage in stages])
         if stages or not (watch.history.changes.all or watch.suspected):
             return stages, []
-        found = (withdrawal(watch, view, self._policies), suspicion(watch, view, self._policies, told))
+        found = (withdrawal(watch, view, self._policies), suspicion(watch, view, self._policies, issued))
         return (), [decision for decision in found if decision is not None]
 
     def _take_instruments(self, snapshot: Snapshot) -> None:
@@ -220,7 +220,7 @@ class Interpreter:
             watch.restore(memory, [row.blob for row in rows], self._outage)
         return watch
 
-    def _reset(self, watch: Watch, now: int, event: Event | None, told: list[Notice]) -> list[Decision]:
+    def _reset(self, watch: Watch, now: int, event: Event | None, issued: list[Notice]) -> list[Decision]:
         ended = lifted(watch, now, self._policies, event)  # a reset also lifts a lock on suspicion
         if event is not None:  # a manual reset accepts the present accounts as the scope
             watch.history.leave(frozenset(account[0] for account in self._present))
@@ -230,11 +230,11 @@ class Interpreter:
         accepted = event is not None and watch.history.accept_until(to_micros(event.at), now)
         waiting = watch.state.waiting
         if waiting is not None:
-            told.append(tell.wait_ended(watch, now, waiting))
+            issued.append(notices.wait_ended(watch, now, waiting))
         decisions = [] if ended is None else [ended]
         if level_in_force(watch.state) == 0:  # the peak must stay for a fall that is about to fire
             if waiting is None:
-                told.append(tell.not_latched(watch, now, event, ended, accepted=accepted))
+                issued.append(notices.not_latched(watch, now, event, ended, accepted=accepted))
             watch.state = replace(watch.state, waiting=None)
             return decisions
         decisions.append(reset_record(watch, now, self._policies, event))
@@ -242,11 +242,11 @@ class Interpreter:
         watch.history.rebase(accept=event is not None)
         return decisions
 
-    def _reset_orphans(self, event: Event, now: int, told: list[Notice]) -> list[Decision]:
+    def _reset_orphans(self, event: Event, now: int, issued: list[Notice]) -> list[Decision]:
         """Reset latches on the event's scope that no machine is responsible for."""
         found = [orphan for orphan in self.orphans() if applies(event, orphan.scope)]
         if not found and not any(applies(event, watch.scope) for watch in self._watches.values()):
-            told.append(tell.reset_of_nothing(now, event.scope or "portfolio"))
+            issued.append(notices.reset_of_nothing(now, event.scope or "portfolio"))
         decisions = []
         for orphan in found:
             memory = self._stored.pop((orphan.policy, orphan.scope))
@@ -263,23 +263,23 @@ class Interpreter:
         `prices`: freshly fetched prices. `reread`: second snapshot of accounts whose prices cannot be fetched
         separately. Without either only recorded prices corroborate: missing data never vetoes a stage.
         """
-        told = list(pending.notices)
+        issued = list(pending.notices)
         fired: list[Decision] = []
         for watch, view, stages in pending.eligible:
             second = SecondLook(prices or {}, None if reread is None else self._again(watch, reread))
-            fired += fire(watch, view, stages, second, self._policies, self._hands.read_last, told)
+            fired += fire(watch, view, stages, second, self._policies, self._hands.read_last, issued)
         decisions = merge([*pending.decisions, *fired], least(self._active.values()))
         self._share_costs(pending, fired, decisions)
         if reread is not None:
             self._gather_again(pending, reread)
         # last, because nothing may be opened on accounts that this tick starts to close
-        hedges, said = self._hedging.look(self._busy(pending.snapshot, decisions))
-        decisions, told = (*decisions, *hedges), [*told, *said]
+        hedges, of_hedges = self._hedging.look(self._busy(pending.snapshot, decisions))
+        decisions, issued = (*decisions, *hedges), [*issued, *of_hedges]
         for decision in decisions:
             if ordered_on(decision) and decision.mode == "enforce":
                 self._active[decision.id] = targets_of([decision])
                 self._hedging.remember(decision)
-        return Outcome(decisions, tuple(told))
+        return Outcome(decisions, tuple(issued))
 
     def _busy(self, snapshot: Snapshot, decisions: Iterable[Decision]) -> frozenset[str]:
         """Accounts on which a close is in progress or starts with this tick."""

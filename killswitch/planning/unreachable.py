@@ -52,7 +52,7 @@ def wait(watch: Watch, stage: Stage, view: ScopeView, readable: Collection[str],
     watch.state = replace(watch.state, waiting=waiting)
 
 
-def due(watch: Watch, view: ScopeView, eligible: tuple[Stage, ...], told: list[Notice]) -> tuple[Stage, ...]:
+def due(watch: Watch, view: ScopeView, eligible: tuple[Stage, ...], issued: list[Notice]) -> tuple[Stage, ...]:
     """Stages to fire, highest first: the eligible ones, and the pending one if an awaited account is readable again.
 
     A pending close that has timed out, or whose stage was removed, is dropped.
@@ -62,7 +62,7 @@ def due(watch: Watch, view: ScopeView, eligible: tuple[Stage, ...], told: list[N
         return eligible
     stage = next((each for each in watch.prepared.graph.stages if each.name == waiting.stage), None)
     if stage is None or (view.as_of > waiting.until and stage not in eligible):
-        told.append(notices.no_longer_waits(watch, view.as_of, waiting))
+        issued.append(notices.no_longer_waits(watch, view.as_of, waiting))
         watch.state = replace(watch.state, waiting=None)
         return eligible
     if stage in eligible or not _answers(watch, view, waiting):

@@ -42,11 +42,11 @@ def check_reachable(
     # unresolved names are reported already; their consequences are not
     whole = [number for number in range(len(stages)) if _resolved(policy, stages, number, triggers, found)]
     judge = _Judge(policy, triggers, stages, frozenset(never), found)
-    asked: list[int] = []
+    earlier: list[int] = []
     for number in sorted(whole, key=lambda number: (-stages[number].level, number)):
-        if not judge.out_of_reach(number) and not judge.shadowed(number, asked):
-            judge.shares_level(number, asked)
-            asked.append(number)
+        if not judge.out_of_reach(number) and not judge.shadowed(number, earlier):
+            judge.shares_level(number, earlier)
+            earlier.append(number)
 
 
 def _resolved(
@@ -92,10 +92,10 @@ class _Judge(Node):
         self._unreachable(number, why, "correct the triggers, or take the stage out")
         return True
 
-    def shadowed(self, lower: int, asked: Sequence[int]) -> bool:
+    def shadowed(self, lower: int, earlier: Sequence[int]) -> bool:
         """Report a stage if an earlier one always fires instead; True if reported."""
-        weaker = [higher for higher in asked if self._no_stricter(higher, lower)]
-        for higher in asked:
+        weaker = [higher for higher in earlier if self._no_stricter(higher, lower)]
+        for higher in earlier:
             first, second = self.stages[higher], self.stages[lower]
             covered = all(any(self._implies(way, other) for other in ways(first)) for way in ways(second))
             if covered and higher not in weaker and may_decline(first):
@@ -111,10 +111,10 @@ class _Judge(Node):
                 return True
         return False
 
-    def shares_level(self, number: int, asked: Sequence[int]) -> None:
+    def shares_level(self, number: int, earlier: Sequence[int]) -> None:
         """Warn of two stages with one level: a level fires once, and then only on a new loss."""
         stage = self.stages[number]
-        first = next((each for each in asked if self.stages[each].level == stage.level), None)
+        first = next((each for each in earlier if self.stages[each].level == stage.level), None)
         if first is not None:
             other = self.stages[first].name
             message = f"level {stage.level} is that of `{other}` too: of the two, only the one that fires first acts"

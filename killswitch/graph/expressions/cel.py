@@ -63,9 +63,9 @@ def _mistakes(refusal: str, text: str) -> tuple[Mistake, ...]:
     lines = text.split("\n")
     found = []
     for match in re.finditer(_MISTAKE, refusal):
-        line, column, said = int(match[1]), int(match[2]), re.sub(_TRAILER, "", match[3])
+        line, column, message = int(match[1]), int(match[2]), re.sub(_TRAILER, "", match[3])
         offset = sum(len(passed) + 1 for passed in lines[: line - 1]) + column - 1 if line > 0 else None
-        found.append(Mistake(offset, said))
+        found.append(Mistake(offset, message))
     return tuple(dict.fromkeys(found)) or (Mistake(None, re.sub(_TRAILER, "", refusal)),)
 
 

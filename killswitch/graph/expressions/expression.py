@@ -66,17 +66,17 @@ def syntax_problem(mistake: Mistake, text: str) -> Problem:
     if value is not None:
         return value
     offset = min(mistake.offset or 0, len(text))
-    said = mistake.text.removeprefix("Syntax error: ").split(" expecting {")[0]
+    message = mistake.text.removeprefix("Syntax error: ").split(" expecting {")[0]
     for habit, fix in _HABITS:
         match = habit.match(text, offset)
         if match is not None:
             start = offset + len(match[0]) - len(match[0].lstrip())
-            return Problem("KS4001", f"CEL cannot read this: {said}", fix, start, len(match[0].lstrip()))
-    if "'<EOF>'" in said and "mismatched input '<EOF>'" in said:
+            return Problem("KS4001", f"CEL cannot read this: {message}", fix, start, len(match[0].lstrip()))
+    if "'<EOF>'" in message and "mismatched input '<EOF>'" in message:
         return Problem("KS4001", "the expression ends too early", "something is missing here", max(0, len(text) - 1))
-    if said == "invalid int literal":
+    if message == "invalid int literal":
         return Problem("KS4009", "this whole number is too large", "write it as a decimal, `1e19`", offset)
-    return Problem("KS4001", f"CEL cannot read this: {said}", "the language is CEL; `ksctl explain KS4001`", offset)
+    return Problem("KS4001", f"CEL cannot read this: {message}", "the language is CEL; `ksctl explain KS4001`", offset)
 
 
 def _value_of_a_policy(text: str) -> Problem | None:

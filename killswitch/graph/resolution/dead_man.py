@@ -21,9 +21,9 @@ def timers(documents: Sequence[Document]) -> tuple[TimerRule, ...]:
             document.spec.timeout,
             document.spec.refresh,
             document.spec.accept_unprotected,
-            told.place(("metadata", "name")),
+            found.place(("metadata", "name")),
         )
-        for document, told in of_kind(documents, DeadManDocument)
+        for document, found in of_kind(documents, DeadManDocument)
     )
     return tuple(sorted(found, key=lambda rule: rule.name))
 
@@ -53,7 +53,7 @@ def check_timers(everything: Sequence[Document | Faulty], others: Others) -> lis
             message = f"{', '.join(f'`{name}`' for name in observed)}: only observed, so no timer is started there"
             fix = "write `execution: live` once it is to be acted on"
             found.warning("KS5041", ("spec", "accounts"), message, fix, key=True)
-    return [told for _, found in written for told in found.diagnostics]
+    return [each for _, found in written for each in found.diagnostics]
 
 
 def _accounts_exist(spec: DeadManSpec, known: set[str], others: Others, found: Findings) -> None:

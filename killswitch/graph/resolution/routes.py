@@ -38,7 +38,7 @@ def check_routes(everything: Sequence[Document | Faulty], others: Others) -> lis
         return []
     possible = list(_possible(policies))
     of_runner = [each for each in possible if (each.policy, each.severity) == (RUNNER, "page")]
-    told: list[Diagnostic] = []
+    diagnostics: list[Diagnostic] = []
     for document in everything:
         found = findings(document)
         if isinstance(document.model, RouteDocument):
@@ -51,8 +51,8 @@ def check_routes(everything: Sequence[Document | Faulty], others: Others) -> lis
                 found.warning("KS5022", ("metadata", "name"), message, fix)
         elif isinstance(document.model, PolicyDocument):
             _names_lead_somewhere(document.model, list(by_name.values()), found)
-        told += found.diagnostics
-    return told
+        diagnostics += found.diagnostics
+    return diagnostics
 
 
 def unrouted_names(everything: Sequence[Document]) -> list[Diagnostic]:
@@ -62,18 +62,18 @@ def unrouted_names(everything: Sequence[Document]) -> list[Diagnostic]:
     """
     if any(isinstance(each.model, RouteDocument) for each in everything):
         return []
-    told: list[Diagnostic] = []
+    diagnostics: list[Diagnostic] = []
     for policy, found in of_kind(everything, PolicyDocument):
         known: set[str] = set()
         for number, stage in enumerate(policy.spec.stages):
             for place, name in enumerate(stage.notify):
                 if name not in known:
-                    message = f"nobody is told of what is meant for `{name}`: there is no NotificationRoute"
+                    message = f"messages for `{name}` go nowhere: there is no NotificationRoute"
                     fix = f"add one with `match: {{notify: {name}}}`, or take the name out"
                     found.warning("KS5020", ("spec", "stages", number, "notify", place), message, fix)
                 known.add(name)
-        told += found.diagnostics
-    return told
+        diagnostics += found.diagnostics
+    return diagnostics
 
 
 def _unread(found: Findings, model: object) -> bool:

@@ -61,7 +61,7 @@ def check_unwindings(everything: Sequence[Document | Faulty], others: Others) ->
         if not found.gaps.flawed(("spec", "ladder")):
             _leaves_at_any_price(document.spec, found)
     _all_used(written, everything, others)
-    return [told for _, found in written for told in found.diagnostics]
+    return [each for _, found in written for each in found.diagnostics]
 
 
 def _groups(everything: Sequence[Document | Faulty]) -> dict[str, tuple[str, ...]]:
@@ -100,7 +100,7 @@ def _groups_exist(spec: UnwindingSpec, groups: dict[str, tuple[str, ...]], other
 
 def _accounts_exist(spec: UnwindingSpec, accounts: set[str], others: Others, found: Findings, *, warn: bool) -> None:
     """Report hedges on unknown accounts; a warning in a policy set without Account documents."""
-    told = not warn
+    is_reported = not warn
     for number, each in enumerate(() if spec.hedge is None else spec.hedge.stand_ins):
         path: Path = ("spec", "hedge", "with", number, "account")
         if each.account in accounts or others.may_have("Account", each.account) or found.gaps.unread(path):
@@ -108,10 +108,10 @@ def _accounts_exist(spec: UnwindingSpec, accounts: set[str], others: Others, fou
         if accounts or others.may_have("Account"):
             fix = suggestion(each.account, accounts) or "add the Account, or correct the name"
             found.error("KS3033", path, f"there is no Account `{each.account}`", fix)
-        elif not told:
+        elif not is_reported:
             message = f"`{each.account}` is not described: this set has no Account"
             found.warning("KS5030", path, message, "add the Account documents; without them nothing can be hedged")
-            told = True
+            is_reported = True
 
 
 def _money_is_theirs(spec: UnwindingSpec, everything: Sequence[Document | Faulty], found: Findings) -> None:

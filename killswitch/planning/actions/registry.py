@@ -27,8 +27,8 @@ def check_reversible(kinds: Iterable[AnyActionKind]) -> None:
     for kind in kinds:
         wrong = kind.is_reversible is not all(kind_named(key).is_reversible for key in kind.effects)
         if wrong:
-            said = "is" if kind.is_reversible else "is not"
-            raise RegistryError(f"`{kind.key}` says that it {said} reversible, and its effects in EFFECTS do not")
+            verb = "is" if kind.is_reversible else "is not"
+            raise RegistryError(f"`{kind.key}` says that it {verb} reversible, and its effects in EFFECTS do not")
 
 
 check_reversible(ACTIONS)

@@ -104,15 +104,15 @@ class Hedging:
     def look(self, busy: Collection[str]) -> tuple[list[Decision], list[Notice]]:
         """Hedge decisions for the last observed snapshot, and their notices."""
         decisions: list[Decision] = []
-        told: list[Notice] = []
+        issued: list[Notice] = []
         seen = self._seen
         world = World(seen.now, seen.accounts, seen.last, seen.instruments, self._marks, busy, self.armed)
         for stuck in self._stuck:
             rule = self._rule_of(stuck.decision)
             part = self._uncovered(stuck)
             if rule is not None and part is not None:
-                self._answer(part, rule, world, decisions, told)
-        return decisions, told
+                self._answer(part, rule, world, decisions, issued)
+        return decisions, issued
 
     def _sample(self, snapshot: Snapshot, now: int, instruments: Instruments) -> None:
         """Sample the marks of open markets; the mark of a halted market carries no information."""
@@ -153,40 +153,40 @@ class Hedging:
 
     def _uncovered(self, stuck: Stuck) -> Stuck | None:
         """The unhedged part of a position; None if there is none, or it is below the venue's minimum."""
-        standing = self._standing.get(stuck.key, _NOTHING).contracts
-        if not standing:
+        existing = self._standing.get(stuck.key, _NOTHING).contracts
+        if not existing:
             return stuck
-        more = stuck.contracts - standing
+        more = stuck.contracts - existing
         rules = self._seen.instruments.get((stuck.account, stuck.position.symbol))
         if more <= ZERO or is_dust(more, stuck.position, self._seen.last[stuck.account], rules):
             return None
         return replace(stuck, contracts=more)
 
     def _answer(
-        self, stuck: Stuck, rule: UnwindingRule, world: World, decisions: list[Decision], told: list[Notice]
+        self, stuck: Stuck, rule: UnwindingRule, world: World, decisions: list[Decision], issued: list[Notice]
     ) -> None:
         """Open or suggest a hedge once; if no instrument fits, notify once and retry at the next tick."""
-        standing = self._standing.get(stuck.key, _NOTHING)
-        found = size(stuck, rule, world, standing.orders)
+        existing = self._standing.get(stuck.key, _NOTHING)
+        found = size(stuck, rule, world, existing.orders)
         if isinstance(found, str):
             if (stuck.key, SUGGESTED) in self._told or self._was_told(stuck, SUGGESTED):
                 return  # already notified: only the market, or the data of this process, has changed since
-            self._tell_once(stuck, f"nothing can stand in: {found}", "nothing can stand in", told)
+            self._tell_once(stuck, f"nothing can stand in: {found}", "nothing can stand in", issued)
         elif rule.hedge.mode == "act" and found.doubt is None:
-            made = _decision(_hedge_id(stuck, standing.contracts), stuck, rule, found, self._policies, world.now)
+            made = _decision(_hedge_id(stuck, existing.contracts), stuck, rule, found, self._policies, world.now)
             self.remember(made)
             decisions.append(made)
-            told.append(_notice(stuck, world.now, "page", _opened(found)))
+            issued.append(_notice(stuck, world.now, "page", _opened(found)))
         else:
             unasked = f"; not opened: {found.doubt}" if rule.hedge.mode == "act" and found.doubt is not None else ""
-            self._tell_once(stuck, f"{SUGGESTED}: {found.text}{unasked}", SUGGESTED, told)
+            self._tell_once(stuck, f"{SUGGESTED}: {found.text}{unasked}", SUGGESTED, issued)
 
-    def _tell_once(self, stuck: Stuck, text: str, what: str, told: list[Notice]) -> None:
+    def _tell_once(self, stuck: Stuck, text: str, what: str, issued: list[Notice]) -> None:
         """Notify once for each position, also across restarts."""
         if (stuck.key, what) not in self._told:
             self._told.add((stuck.key, what))
             if not self._was_told(stuck, what):
-                told.append(_notice(stuck, self._seen.now, "page", text))
+                issued.append(_notice(stuck, self._seen.now, "page", text))
 
     def _was_told(self, stuck: Stuck, what: str) -> bool:
         """Whether an earlier run has notified this; if unknown, notices of ended closes count as sent."""
@@ -212,10 +212,10 @@ class Hedging:
 SUGGESTED = "suggested to stand in until it is closed"
 
 
-def _hedge_id(stuck: Stuck, standing: Decimal) -> str:
+def _hedge_id(stuck: Stuck, existing: Decimal) -> str:
     """Id of a hedge: equal for the same decision, position and amount already hedged."""
     decision = stuck.decision
-    what = f"hedge/{decision.id}/{'/'.join(stuck.key)}" + (f"/{standing.normalize():f}" if standing else "")
+    what = f"hedge/{decision.id}/{'/'.join(stuck.key)}" + (f"/{existing.normalize():f}" if existing else "")
     return decision_id(decision.policy, decision.scope, what, decision.as_of)
 
 

@@ -17,7 +17,7 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, Notice, decision_id
 from killswitch.model.instant import SECOND, from_micros, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Event, Snapshot
-from killswitch.planning import notices as tell
+from killswitch.planning import notices
 from killswitch.planning.operator.closes import OPERATOR, HandClose, RefusedHandError, accounts_in, close_by_hand
 from killswitch.planning.operator.saved_plan import LONGEST_WAIT, RefusedPlanError, apply_plan
 from killswitch.planning.stage_decision import joined
@@ -77,27 +77,27 @@ class HandEvents:
                 self.read_last[account.account] = account
 
     def take(
-        self, events: Iterable[Event], snapshot: Snapshot, now: int, instruments: Instruments, told: list[Notice]
+        self, events: Iterable[Event], snapshot: Snapshot, now: int, instruments: Instruments, issued: list[Notice]
     ) -> list[Decision]:
-        """Decisions of new events and of waiting closes; notices are added to `told`."""
+        """Decisions of new events and of waiting closes; notices are added to `issued`."""
         events = tuple(events)
         for event in events:
             if event.kind == "give_up" and event.decision is not None:
-                self._give_up(event, event.decision, snapshot, now, told)
-        decisions = self._go_on(snapshot, now, instruments, told) if self._unfinished else []
+                self._give_up(event, event.decision, snapshot, now, issued)
+        decisions = self._go_on(snapshot, now, instruments, issued) if self._unfinished else []
         for event in events:
             if event.kind == "close":
-                decisions += self._close(event, snapshot, now, instruments, told)
+                decisions += self._close(event, snapshot, now, instruments, issued)
             elif event.kind == "apply":
-                decisions += self._apply(event, snapshot, now, instruments, told)
+                decisions += self._apply(event, snapshot, now, instruments, issued)
         return decisions
 
     def _close(
-        self, event: Event, snapshot: Snapshot, now: int, instruments: Instruments, told: list[Notice]
+        self, event: Event, snapshot: Snapshot, now: int, instruments: Instruments, issued: list[Notice]
     ) -> list[Decision]:
         if event.id in self._given_up:
             scope = frozenset({event.scope or "portfolio"})
-            told.append(tell.hand_wait_given_up(self._given_up[event.id], now, scope))
+            issued.append(notices.hand_wait_given_up(self._given_up[event.id], now, scope))
             return []
         before = [each for each in self._earlier if each.id == decision_id(OPERATOR, each.scope, event.id, each.as_of)]
         if before:  # an earlier run has carried out a part
@@ -106,25 +106,25 @@ class HandEvents:
                 since += self._outage[1] - self._outage[0]
             accounts, ids = frozenset(before[-1].waits_for), {each.id for each in before}
             self._unfinished[event.id] = UnfinishedClose(event, since, since + LONGEST_WAIT, accounts, ids)
-            return self._go_on(snapshot, now, instruments, told)
+            return self._go_on(snapshot, now, instruments, issued)
         waited = now - to_micros(event.at)
         if waited > LONGEST_WAIT:
             why = f"it was given {waited // SECOND} s ago, for a book that may be another by now: give it again"
-            told.append(tell.hand_not_followed(event, now, f"the close by hand was not carried out: {why}"))
+            issued.append(notices.hand_not_followed(event, now, f"the close by hand was not carried out: {why}"))
             return []
         try:
             found = close_by_hand(event, snapshot, now, instruments, self._policies, self.read_last)
         except RefusedHandError as refused:
-            told.append(tell.hand_not_followed(event, now, f"the close by hand was not carried out: {refused}"))
+            issued.append(notices.hand_not_followed(event, now, f"the close by hand was not carried out: {refused}"))
             return []
         if found.unread:
             until = now + LONGEST_WAIT
             ids = set() if found.decision is None else {found.decision.id}
             self._unfinished[event.id] = UnfinishedClose(event, now, until, frozenset(found.unread), ids)
-            told += [tell.hand_waits(event, now, why, until) for why in found.unread.values()]
-        return _carried_out(event, now, found, told)
+            issued += [notices.hand_waits(event, now, why, until) for why in found.unread.values()]
+        return _carried_out(event, now, found, issued)
 
-    def _go_on(self, snapshot: Snapshot, now: int, instruments: Instruments, told: list[Notice]) -> list[Decision]:
+    def _go_on(self, snapshot: Snapshot, now: int, instruments: Instruments, issued: list[Notice]) -> list[Decision]:
         """Close awaited accounts that can be read now; end closes that have waited too long."""
         decisions: list[Decision] = []
         for id_, waiting in tuple(self._unfinished.items()):
@@ -133,7 +133,7 @@ class HandEvents:
                 del self._unfinished[id_]
                 if waiting.accounts:
                     why = f"the close by hand no longer waits for {names}: nothing was closed there"
-                    told.append(tell.hand_not_followed(event, now, why))
+                    issued.append(notices.hand_not_followed(event, now, why))
                 continue
             try:
                 found = close_by_hand(
@@ -151,10 +151,10 @@ class HandEvents:
             reason = joined(found.decision.reason, remark)
             decision = replace(found.decision, reason=reason, waits_for=tuple(sorted(waiting.accounts)))
             waiting.decisions.add(decision.id)
-            decisions += _carried_out(event, now, replace(found, decision=decision), told)
+            decisions += _carried_out(event, now, replace(found, decision=decision), issued)
         return decisions
 
-    def _give_up(self, event: Event, given_up: str, snapshot: Snapshot, now: int, told: list[Notice]) -> None:
+    def _give_up(self, event: Event, given_up: str, snapshot: Snapshot, now: int, issued: list[Notice]) -> None:
         """End the wait of the close `given_up` (id of its event or of a decision) on the event's scope.
 
         A close that no tick has accepted yet does not start.
@@ -167,28 +167,28 @@ class HandEvents:
             named = waiting.accounts & {account.account for account in accounts_in(event.scope, snapshot)}
             waiting.accounts -= named
             if named:
-                told.append(tell.hand_wait_given_up(event, now, named))
+                issued.append(notices.hand_wait_given_up(event, now, named))
             if not waiting.accounts:
                 del self._unfinished[id_]
 
     def _apply(
-        self, event: Event, snapshot: Snapshot, now: int, instruments: Instruments, told: list[Notice]
+        self, event: Event, snapshot: Snapshot, now: int, instruments: Instruments, issued: list[Notice]
     ) -> list[Decision]:
         try:
             decisions = apply_plan(event, snapshot, now, self._policies, instruments)
         except RefusedPlanError as refused:
-            told.append(tell.hand_not_followed(event, now, f"the saved plan was not applied: {refused}"))
+            issued.append(notices.hand_not_followed(event, now, f"the saved plan was not applied: {refused}"))
             return []
         ids = {decision.id for decision in decisions}
         if ids & self._applied:
-            told.append(tell.hand_not_followed(event, now, "the saved plan was not applied: it has been already"))
+            issued.append(notices.hand_not_followed(event, now, "the saved plan was not applied: it has been already"))
             return []
         self._applied |= ids
         return list(decisions)
 
 
-def _carried_out(event: Event, now: int, found: HandClose, told: list[Notice]) -> list[Decision]:
-    """The decision of a close, if any; notices of its problems and remarks are added to `told`."""
-    told += [tell.hand_not_followed(event, now, f"not closed by hand: {problem}") for problem in found.problems]
-    told += [tell.hand_followed_blind(event, now, f"closed by force: {remark}") for remark in found.remarks]
+def _carried_out(event: Event, now: int, found: HandClose, issued: list[Notice]) -> list[Decision]:
+    """The decision of a close, if any; notices of its problems and remarks are added to `issued`."""
+    issued += [notices.hand_not_followed(event, now, f"not closed by hand: {problem}") for problem in found.problems]
+    issued += [notices.hand_followed_blind(event, now, f"closed by force: {remark}") for remark in found.remarks]
     return [] if found.decision is None else [found.decision]

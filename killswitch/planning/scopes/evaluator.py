@@ -216,15 +216,15 @@ class Watch:
 
     def remember_barren(self, stage: str, why: str) -> bool:
         """Record that `stage` could not fire; True the first time, so that it is notified once."""
-        told = f"{stage}/{why}"
-        new = told not in self.state.barren
+        record = f"{stage}/{why}"
+        new = record not in self.state.barren
         if new:
-            self.state = replace(self.state, barren=(*self.state.barren, told))
+            self.state = replace(self.state, barren=(*self.state.barren, record))
         return new
 
     def forget_barren(self, eligible: Collection[str]) -> None:
         """Drop the records of stages that are no longer eligible, so that they are notified again."""
-        kept = tuple(told for told in self.state.barren if stage_told(told) in eligible)
+        kept = tuple(record for record in self.state.barren if stage_told(record) in eligible)
         if kept != self.state.barren:
             self.state = replace(self.state, barren=kept)
 

@@ -105,8 +105,8 @@ def why_unknown(watch: Watch, trigger: Trigger) -> str:
     reference = signal_of(watch, trigger)
     window = None if reference is None else reference.window
     reasons = (None if window is None else why_partly(watch.history, window), _held_back(watch))
-    said = [reason for reason in reasons if reason is not None]
-    return "; ".join(said) or f"{' and '.join(unknown_signals(watch, trigger))} is not wholly known"
+    known = [reason for reason in reasons if reason is not None]
+    return "; ".join(known) or f"{' and '.join(unknown_signals(watch, trigger))} is not wholly known"
 
 
 def _held_back(watch: Watch) -> str | None:

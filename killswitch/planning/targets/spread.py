@@ -148,7 +148,7 @@ def under(share_cap: Decimal, candidate: Candidate, gross: Gross) -> Decimal:
 def remarks(chosen: Sequence[Ranked], gross: Gross) -> tuple[str, ...]:
     """Remarks on a share cap that deviates from the declaration."""
     unknown = [each.candidate.position.symbol for each in chosen if each.candidate.worth is None]
-    said = [f"the worth of {', '.join(unknown)} is unknown: closed wholly, as the share cap asks"] if unknown else []
+    found = [f"the worth of {', '.join(unknown)} is unknown: closed wholly, as the share cap asks"] if unknown else []
     if not gross.whole:
-        said.append("the gross is not wholly known: the share cap is taken of the part that is")
-    return tuple(said)
+        found.append("the gross is not wholly known: the share cap is taken of the part that is")
+    return tuple(found)
