@@ -1,7 +1,7 @@
 """Typed journal entries, one class for each kind, and the protocol of closing observers.
 
 A journal row (`killswitch.model.store.JournalEntry`) holds text. `killswitch.journal.codec` decodes it once, when it is
-read; all other code works on the typed entries.
+read; all other code works on the typed entries. The field names of an entry are keys of stored rows: they never change.
 
 A number, whole number or instant in a row has three states: absent (None), `Unreadable`, or a value. Rendering may
 distinguish the first two; `known` maps both to None for arithmetic. A row that this version cannot decode is an
