@@ -1,4 +1,4 @@
-"""The state of one policy on one scope, as `step` moves it. Immutable; times in microseconds."""
+"""State of one policy on one scope, updated by `step`. Immutable; times in microseconds."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 NEVER = 1 << 62
-"""A time that does not come: later than any instant in microseconds."""
+"""Later than any instant in microseconds."""
 
 
 class Triggers(Struct, frozen=True):
-    """All triggers: bit i of a mask, or key i, is trigger i of the graph. The dicts are never changed in place.
+    """State of all triggers: bit i of a mask, or key i, is trigger i of the graph. The dicts are never modified.
 
-    held: counts as true. confirmed: was true for long enough, and stays so while it is held.
-    reported: its long unknown was told. since: when it began to be held.
-    ticks: scheduled ticks held, of the pending ones that confirm in ticks. unknown_since: when it became unknown.
+    held: counts as true. confirmed: was true for its confirmation time, and stays confirmed while held.
+    reported: its unknown state was reported. since: when it became held.
+    ticks: scheduled ticks held, for pending triggers that confirm in ticks. unknown_since: when it became unknown.
     due: before this instant nothing changes unless held or unknown do.
     """
 
@@ -35,10 +35,10 @@ QUIET = Triggers(0, 0, 0, 0, {}, {}, {})
 
 
 class Waiting(Struct, frozen=True):
-    """A stage that fired while accounts could not be read, and whose close is kept for them.
+    """A pending close: its stage fired while accounts could not be read.
 
-    `triggers` are those that were confirmed; `since` and `until` are microseconds; `accounts` could not be read.
-    `reported`: with which accounts readable people were told that it waits, so that they are told once.
+    `triggers` were confirmed at the firing; `since` and `until` are microseconds; `accounts` could not be read.
+    `reported`: sets of readable accounts for which the wait was already notified.
     """
 
     stage: str
@@ -50,10 +50,10 @@ class Waiting(Struct, frozen=True):
 
 
 class PartialFiring(Struct, frozen=True):
-    """The last firing that did not latch, because accounts could not be read: in force until a latch or a reset.
+    """The last firing that did not latch because accounts could not be read: in force until a latch or a reset.
 
-    What it locked stays locked and what it closed stays closed, so that status, reset and the incident go by it as by a
-    latch; only the stage may fire again as if it had not. `fired_at` in microseconds, `decision` its id.
+    Its lock and its closes remain, so that status, reset and incident treat it like a latch; only the stage may fire
+    again. `fired_at` is in microseconds, `decision` is the decision's id.
     """
 
     stage: str
@@ -65,11 +65,11 @@ class PartialFiring(Struct, frozen=True):
 class State(Struct, frozen=True):
     """A stage machine and its triggers.
 
-    `fired_value` is the unit value at the last firing, None where it was unknown.
-    `barren` are the stages that should fire and could not, and after a slash why: each is told once.
-    `acted` are accounts on which a stage that could not latch has acted all the same, and until when that rests.
-    `spent`: bit i where a stage has fired on trigger i and it has not been seen false since.
-    `waiting`: the close that accounts which cannot be read still owe.
+    `fired_value`: unit value at the last firing; None if it was unknown.
+    `barren`: "stage/reason" of stages that should fire and could not; each is notified once.
+    `acted`: "stage/account" of stages that acted without latching → end of their cooldown.
+    `spent`: bit i is set if a stage has fired on trigger i and the trigger was not observed false since.
+    `waiting`: the pending close of accounts that cannot be read.
     `partial`: a firing that is in force and not latched.
     """
 
@@ -88,7 +88,7 @@ class State(Struct, frozen=True):
 
 
 def initial() -> State:
-    """Nothing held, nothing fired."""
+    """The initial state: nothing held, nothing fired."""
     return State(QUIET)
 
 
@@ -104,9 +104,9 @@ class StoredTrigger(Struct, frozen=True):
 
 
 class StoredState(Struct, frozen=True):
-    """A state as serialised: triggers by name, so that an edit of the policy keeps what it can.
+    """A serialised state: triggers by name, so that edits of the policy keep the state of unchanged triggers.
 
-    `spent` is None in what versions before it have stored.
+    `spent` is None in states stored by versions without it.
     """
 
     triggers: dict[str, StoredTrigger]
@@ -124,10 +124,10 @@ class StoredState(Struct, frozen=True):
 
 
 def after_outage(stored: StoredState, since: int, now: int, cooldowns: Mapping[str, int]) -> StoredState:
-    """The state of `since` as it goes on at `now`, after time that nothing has measured: that counts for no duration.
+    """The state of `since` shifted to `now` after an outage, whose time counts for no duration.
 
-    What is left of a cooldown, a confirmation, a wait or an automatic reset is left afterwards; no cooldown is longer
-    than its stage declares (`cooldowns`, by stage).
+    Cooldowns, confirmations, waits and automatic resets keep their remaining time; no cooldown becomes longer than its
+    stage declares (`cooldowns`, by stage).
     """
     gap = now - since
 
@@ -154,23 +154,23 @@ def after_outage(stored: StoredState, since: int, now: int, cooldowns: Mapping[s
 
 
 def level_in_force(state: State | StoredState) -> int:
-    """The level of the stage that has fired and was not reset since, whether or not it has latched; 0 is normal."""
+    """Level of the stage that has fired and was not reset since, latched or not; 0 is normal."""
     return state.level if state.partial is None else max(state.level, state.partial.level)
 
 
 def partial_in_force(state: State | StoredState) -> PartialFiring | None:
-    """The firing without a latch, where that is what is in force: none above it, or at its level, has latched."""
+    """The partial firing, if it is in force: no stage at or above its level has latched."""
     return state.partial if state.partial is not None and state.partial.level > state.level else None
 
 
 def stage_in_force(state: State | StoredState) -> str | None:
-    """The stage of that level."""
+    """Name of the stage at the level in force."""
     partial = partial_in_force(state)
     return state.stage if partial is None else partial.stage
 
 
 def to_stored(state: State, names: tuple[str, ...]) -> StoredState:
-    """What is worth keeping: triggers that are neither held nor unknown are left out."""
+    """Serialise a state; triggers that are neither held nor unknown are omitted."""
     now = state.triggers
     triggers = {
         name: StoredTrigger(
@@ -191,7 +191,7 @@ _ABSENT = StoredTrigger(held=False, confirmed=False, reported=False, since=None,
 
 
 def from_stored(stored: StoredState, names: tuple[str, ...]) -> State:
-    """The state for a policy with these triggers: new ones are quiet, gone ones forgotten, latches stay."""
+    """Restore the state for these triggers: new ones start quiet, removed ones are dropped, latches stay."""
     found = [stored.triggers.get(name, _ABSENT) for name in names]
 
     def mask(bits: list[bool]) -> int:
@@ -205,7 +205,7 @@ def from_stored(stored: StoredState, names: tuple[str, ...]) -> State:
         since={i: t.since for i, t in enumerate(found) if t.since is not None},
         ticks={i: t.ticks for i, t in enumerate(found) if t.ticks is not None},
         unknown_since={i: t.unknown_since for i, t in enumerate(found) if t.unknown_since is not None},
-        due=0,  # whatever the policy says now, look at the next step
+        due=0,  # the policy may have changed: evaluate at the next step
     )
     return State(
         triggers, stored.level, stored.stage, stored.fired_at, stored.fired_value,
@@ -215,7 +215,7 @@ def from_stored(stored: StoredState, names: tuple[str, ...]) -> State:
 
 
 def _spent(stored: StoredState) -> Collection[str]:
-    """What a state stored by an older version must have fired on: what has held since before it fired."""
+    """Triggers on which the stage fired; for states of older versions, those held since before the firing."""
     if stored.spent is not None or stored.fired_at is None:
         return stored.spent or ()
     fired_at = stored.fired_at

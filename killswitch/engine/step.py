@@ -1,11 +1,10 @@
-"""`step`: what the triggers say now, and which stages may fire. Pure: time enters as an argument.
+"""`step`: evaluate the triggers and find the stages that may fire. Pure: time is an argument.
 
-A tick is `step` (conditions, confirmation, reset), then `latch` for the stage that planning could carry out.
-They are two because a stage that selects nothing of a book that is not empty must not latch, and what it
-selects is planning's to know.
+A tick calls `step` (conditions, confirmation, reset), then `latch` for the stage that planning could execute. They are
+separate because a stage that selects nothing of a non-empty book must not latch, and only planning knows the selection.
 
-An interpreter over long quiet stretches (a backtest) asks this instead of stepping through every one of them. The
-answer is `step`'s own arithmetic read backwards, and a test holds the two together.
+An interpreter over long quiet periods (a backtest) calls `rests_until` instead of stepping through them. It inverts the
+arithmetic of `step`; a test compares the two.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from killswitch.engine.state import NEVER, PartialFiring, State, Triggers, initi
 from killswitch.graph.nodes import Graph, Stage
 
 SAME = 1e-9
-"""Unit values that differ by less than this fraction are the same."""
+"""Relative tolerance within which unit values are equal."""
 
 Evaluate = Callable[[list[float], list[float], list[str | None]], tuple[int, int]]
 
 
 def bits(mask: int) -> Iterator[int]:
-    """The indexes of the set bits, lowest first."""
+    """Indexes of the set bits, lowest first."""
     while mask:
         low = mask & -mask
         yield low.bit_length() - 1
@@ -35,9 +34,9 @@ def bits(mask: int) -> Iterator[int]:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A graph made ready to step: its conditions as code, and its triggers' answers to unknown as masks.
+    """A graph compiled for stepping: its conditions as code, and its triggers' `on_unknown` as masks.
 
-    `names`, `confirm`, … are by trigger; `grace` is NEVER for a trigger that does not report.
+    `confirm`, `confirm_ticks` and `grace` have one value for each trigger.
     """
 
     graph: Graph
@@ -52,7 +51,7 @@ class Machine:
     counting: int
     """Triggers that confirm in ticks."""
     rearming: int
-    """Triggers on which the same level fires again once they have been false."""
+    """Triggers on which the same level fires again after they were false."""
 
     @classmethod
     def of(cls, graph: Graph, evaluate: Evaluate) -> Machine:
@@ -76,13 +75,13 @@ class Machine:
         )
 
     def in_force(self, state: State) -> Stage | None:
-        """The stage that has fired and was not reset since; None for one that an edit removed."""
+        """The stage that has fired and was not reset since; None if it was removed from the policy."""
         name = stage_in_force(state)
         return next((stage for stage in self.graph.stages if stage.name == name), None)
 
 
 class Step(Struct, frozen=True, gc=False):
-    """What one evaluation says. `eligible`: stages that may fire now, highest first. `unknown`: triggers to report."""
+    """Result of one evaluation. `eligible`: stages that may fire, highest first. `unknown`: triggers to report."""
 
     state: State
     eligible: tuple[Stage, ...] = ()
@@ -121,7 +120,7 @@ def step(
     else:
         asserted = (true | missing & machine.trip) & machine.all
         triggers, reports = _move(machine, before, holding, missing, asserted, now, scheduled)
-        # only what is seen to be false has ended: no data is never clear
+        # only an observed false ends a trigger: missing data never clears it
         state = replace(state, triggers=triggers, spent=state.spent & (true | missing))
     state, reset = _watch_reset(machine, state, true, now)
     eligible = _eligible(machine, state, now, unit_value, cost)
@@ -131,7 +130,7 @@ def step(
 def _move(
     machine: Machine, before: Triggers, held: int, missing: int, asserted: int, now: int, scheduled: bool
 ) -> tuple[Triggers, tuple[int, ...]]:
-    """The triggers after this evaluation, and those whose unknown is due to be reported."""
+    """Triggers after this evaluation, and those whose unknown state is to be reported."""
     since, due = before.since, before.due
     changed = held ^ before.held
     if changed:
@@ -165,7 +164,7 @@ def _confirm(
 ) -> tuple[int, int]:
     """The confirmed triggers, and when the next of the pending ones is due.
 
-    An unknown that is held keeps its clock, but only a true that is seen completes a confirmation.
+    A held unknown keeps its clock, but only an observed true completes a confirmation.
     """
     due = NEVER
     for i in bits(held & ~confirmed):
@@ -182,7 +181,7 @@ def _confirm(
 def _overdue(
     machine: Machine, unknown_since: dict[int, int], reported: int, now: int, due: int
 ) -> tuple[tuple[int, ...], int, int]:
-    """The triggers whose unknown is to be reported now, all that were, and when to look again."""
+    """Triggers whose unknown state is to be reported now, the mask of all reported ones, and when to look again."""
     late = tuple(i for i, at in unknown_since.items() if not reported >> i & 1 and now - at >= machine.grace[i])
     for i in late:
         reported |= 1 << i
@@ -195,12 +194,12 @@ def _next_report(machine: Machine, unknown_since: dict[int, int], reported: int)
 
 
 def _watch_reset(machine: Machine, state: State, true: int, now: int) -> tuple[State, bool]:
-    """Follow the automatic reset of the stage in force; True when it is due. A close that waits for accounts holds it
-    off."""
+    """Track the automatic reset of the stage in force; True when it is due. A close that waits for accounts delays
+    it."""
     if level_in_force(state) == 0 or state.waiting is not None:
         return state, False
     stage = machine.in_force(state)
-    if stage is None or stage.reset is None:  # a stage that an edit removed stays latched until a hand resets
+    if stage is None or stage.reset is None:  # a removed stage stays latched until a manual reset
         return state, False
     if not true >> stage.reset.condition & 1:
         return (state if state.reset_since is None else replace(state, reset_since=None)), False
@@ -220,7 +219,7 @@ def stands(stage: Stage, confirmed: int) -> bool:
 def _eligible(
     machine: Machine, state: State, now: int, unit_value: tuple[float, float] | None, cost: float
 ) -> tuple[Stage, ...]:
-    """Stages that may fire: a higher level always, the same one when something is new, never a lower."""
+    """Stages that may fire: a higher level always, the same level only on something new, a lower level never."""
     confirmed = state.triggers.confirmed
     if not confirmed:
         return ()
@@ -236,15 +235,15 @@ def _eligible(
 
 
 def _has_lost(state: State, unit_value: tuple[float, float] | None, cost: float) -> bool:
-    """Whether the unit value is surely below where the level fired but for the close's own cost."""
+    """Whether the unit value is surely below its value at the firing, apart from the cost of the close."""
     if unit_value is None or state.fired_value is None:
         return False
-    # A unit value after a flow is equity over other units: the same value, but for the last bits.
+    # After a deposit or withdrawal the unit value is computed with other units: equal except for rounding.
     return unit_value[1] + cost < state.fired_value - abs(state.fired_value) * SAME
 
 
 def triggers_of(stage: Stage) -> int:
-    """Mask of the triggers that the stage names."""
+    """Mask of the stage's triggers."""
     mask = 0
     for i in (*stage.any_of, *stage.all_of):
         mask |= 1 << i
@@ -252,12 +251,12 @@ def triggers_of(stage: Stage) -> int:
 
 
 def stage_told(told: str) -> str:
-    """The stage of an entry of `barren`, which is the stage's name and, after a slash, what was told of it."""
+    """The stage of an entry of `barren`, whose format is the stage's name, a slash and the reported reason."""
     return told.partition("/")[0]
 
 
 def latch(state: State, stage: Stage, now: int, unit_value: tuple[float, float] | None) -> State:
-    """The state after `stage` has fired at `now`. What was confirmed of its triggers is answered by that."""
+    """The state after `stage` has fired at `now`. Its confirmed triggers are marked as spent."""
     confirmed, partial = state.triggers.confirmed, state.partial
     return replace(
         state,
@@ -276,22 +275,22 @@ def latch(state: State, stage: Stage, now: int, unit_value: tuple[float, float] 
 
 
 def fire_partly(state: State, stage: Stage, now: int, decision: str) -> State:
-    """The state after `stage` has fired at `now` without latching; a higher one that did so before stays in force."""
+    """The state after `stage` has fired at `now` without latching; a higher partial firing stays in force."""
     if state.partial is not None and state.partial.level > stage.level:
         return state
     return replace(state, partial=PartialFiring(stage.name, stage.level, now, decision), reset_since=None)
 
 
 def reset() -> State:
-    """The state after a reset: nothing latched, and every trigger begins afresh."""
+    """The state after a reset: nothing latched, every trigger at its initial state."""
     return initial()
 
 
 def rests_until(machine: Machine, state: State, true: int, unknown: int) -> int:
-    """The instant (microseconds) before which `step` is idle as long as the conditions stay as they are.
+    """The instant (microseconds) before which `step` changes nothing while the conditions stay the same.
 
-    `state` is what the last step came to, `true` and `unknown` the masks that it evaluated. NEVER: only other
-    conditions move it. 0: it is not at rest.
+    `state` is the result of the last step, `true` and `unknown` its evaluated masks. NEVER: only a change of conditions
+    has an effect. 0: the machine is not at rest.
     """
     triggers = state.triggers
     missing = unknown & machine.all
@@ -306,7 +305,7 @@ def rests_until(machine: Machine, state: State, true: int, unknown: int) -> int:
 
 
 def _reset_due(machine: Machine, state: State, true: int) -> int:
-    """When the latched stage's automatic reset is due if its condition stays; 0 if its clock is not set yet."""
+    """When the automatic reset of the latched stage is due if its condition stays true; 0 if its clock is not set."""
     if state.level == 0:
         return NEVER
     stage = machine.in_force(state)

@@ -1,7 +1,7 @@
-"""Documents → the executable graph of every policy and its digest, or every reason why there is none.
+"""Compiler: turns documents into the executable graph of every policy and a digest, or into diagnostics.
 
-Comments, the order of keys, the layout of files, quoting, and two spellings of one value (`4.5%` and `0.045`, `90s`
-and `1m30s`, a default written out or left out) do not change it.
+Comments, key order, file layout, quoting, and the spelling of a value (`4.5%` or `0.045`, `90s` or `1m30s`, a default
+written or omitted) do not change the digest.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ from killswitch.graph.nodes import (
     EquityRule,
     Graph,
     PolicySet,
-    RankingRule,
     ScopeRule,
     Stage,
 )
-from killswitch.graph.problems import NO_OTHERS, Findings, Others, unknown_name
+from killswitch.graph.problems import NO_OTHERS, Others, unknown_name
 from killswitch.graph.resolution.accounts import check_accounts, check_currencies, check_reference
 from killswitch.graph.resolution.dead_man import check_timers, timers
 from killswitch.graph.resolution.references import (
@@ -37,11 +36,9 @@ from killswitch.graph.resolution.references import (
     findings,
 )
 from killswitch.graph.resolution.routes import check_routes, routes
-from killswitch.graph.resolution.thresholds import Columns
 from killswitch.graph.resolution.triggers import expression, trigger
 from killswitch.graph.resolution.unwindings import check_unwindings, unwindings
 from killswitch.graph.variants import selecting, variants
-from killswitch.model.record import Record, record
 from killswitch.model.words import ReferenceCurrency
 from killswitch.policy.diagnostics.problem import Diagnostic, has_errors, in_order
 from killswitch.policy.loader import Document, Faulty, Loaded
@@ -53,49 +50,49 @@ from killswitch.policy.schema.scalars import Quantity
 from killswitch.policy.yaml.source import Path
 
 OPERATOR = "operator"
-"""Whose decisions are closes by hand: no policy may go by that name."""
+"""Policy name of manual closes; no policy may have it."""
 
 
 def compile_policies(
     documents: Sequence[Document], commit: str | None = None, *, variant: str | None = None
 ) -> tuple[PolicySet | None, tuple[Diagnostic, ...]]:
-    """All policies compiled together, and what there is to say about them; None if any of that is an error.
+    """Compile all policies together; the policy set is None if any diagnostic is an error.
 
-    `commit` is the git commit that the documents come from, where there is one. `variant` is selected in every policy
-    that declares it, as if its text said so; NoSuchVariantError if none does. Without it the text selects.
+    `commit`: the git commit of the documents, if any. `variant` overrides the selected variant of every policy that
+    declares it; NoSuchVariantError if none does.
     """
     if variant is not None:
         documents = selecting(variant, documents)
     content = digest(documents)
-    graphs, told = _compiled(documents, (), NO_OTHERS, content)
-    if has_errors(told):
-        return None, told
-    return PolicySet(content, commit, graphs, routes(documents), unwindings(documents), timers(documents)), told
+    graphs, diagnostics = _compiled(documents, (), NO_OTHERS, content)
+    if has_errors(diagnostics):
+        return None, diagnostics
+    return PolicySet(content, commit, graphs, routes(documents), unwindings(documents), timers(documents)), diagnostics
 
 
 def compile_loaded(
     loaded: Loaded, commit: str | None = None, *, variant: str | None = None
 ) -> tuple[PolicySet | None, tuple[Diagnostic, ...]]:
-    """As `compile_policies`, with everything that loading had to say, and that can be said of faulty documents.
+    """Compile loaded documents; the diagnostics include those of loading and of faulty documents.
 
-    What of these could be read is checked like the rest, so that one pass finds every mistake; no policy set is
-    made where anything is wrong. Nothing is said that only follows from what could not be read.
+    The readable parts of faulty documents are checked too, so that one pass finds every mistake; there is no policy set
+    if anything is wrong. Faults that only follow from unreadable parts are not reported.
     """
     if not has_errors(loaded.diagnostics):
-        policy_set, told = compile_policies(loaded.documents, commit, variant=variant)
-        return policy_set, in_order((*loaded.diagnostics, *told))
+        policy_set, diagnostics = compile_policies(loaded.documents, commit, variant=variant)
+        return policy_set, in_order((*loaded.diagnostics, *diagnostics))
     names: dict[str, frozenset[str] | None] = {}
     for kind, name, *_ in loaded.faulty:
         before = names.get(kind, frozenset())
         names[kind] = None if before is None or name is None else before | {name}
-    _, told = _compiled(loaded.documents, loaded.faulty, Others(names, loaded.lost), "")
-    return None, in_order((*loaded.diagnostics, *told))
+    _, diagnostics = _compiled(loaded.documents, loaded.faulty, Others(names, loaded.lost), "")
+    return None, in_order((*loaded.diagnostics, *diagnostics))
 
 
 def _compiled(
     documents: Sequence[Document], faulty: Sequence[Faulty], others: Others, content: str
 ) -> tuple[tuple[Graph, ...], tuple[Diagnostic, ...]]:
-    """The graphs of the sound policies, and what there is to say about all of them; none where others are faulty."""
+    """Graphs of the sound policies, and all diagnostics; there are no graphs if documents are faulty."""
     rankings, diagnostics = declared_rankings((*documents, *faulty))
     groups, of_groups = correlation_groups((*documents, *faulty))
     diagnostics += of_groups
@@ -109,61 +106,49 @@ def _compiled(
             check_currencies(document.model.spec, documents, found)
             check_reference(document.model.spec, documents, others, found)
             check_idle(document.model.spec, found)
-            around = Around(content, rankings, groups, others, unwinding_names)
-            graph = _graph(document.model, around, found)
+            numbers = {each: number for number, each in enumerate(document.model.spec.triggers)}
+            around = Surroundings(numbers, rankings, unwinding_names, others, found)
+            graph = _graph(document.model, around, groups, content)
             diagnostics += found.diagnostics
             graphs += () if graph is None else (graph,)
-    diagnostics += accounts_watched(everything, others)
-    diagnostics += check_routes(everything, others)
-    diagnostics += check_unwindings(everything, others)
-    diagnostics += check_timers(everything, others)
+    for check_documents in (accounts_watched, check_routes, check_unwindings, check_timers):
+        diagnostics += check_documents(everything, others)
     diagnostics += check_accounts(everything)
     return tuple(graphs), in_order(diagnostics)
 
 
-@record
-class Around(Record):
-    """What one policy takes from the others' documents. An empty `content` is that of no policy set."""
+def _graph(
+    document: PolicyDocument, around: Surroundings, groups: tuple[CorrelationGroupRule, ...], content: str
+) -> Graph | None:
+    """Compile one policy; None if a trigger, a stage or a name in it is wrong.
 
-    content: str
-    rankings: Mapping[str, RankingRule]
-    groups: tuple[CorrelationGroupRule, ...]
-    others: Others
-    unwindings: frozenset[str]
-
-
-def _graph(document: PolicyDocument, others: Around, found: Findings) -> Graph | None:
-    """The graph of one policy; None when a trigger, a stage or a name in it is wrong."""
-    name, policy, rankings = document.metadata.name, document.spec, others.rankings
+    `content` is the digest of the policy set, empty without one.
+    """
+    name, policy, found = document.metadata.name, document.spec, around.found
     if name == OPERATOR:
-        message, fix = f"`{OPERATOR}` stands for people in the record of decisions", "give the policy another name"
+        message, fix = f"`{OPERATOR}` is reserved for decisions of people", "give the policy another name"
         found.error("KS3012", ("metadata", "name"), message, fix)
-    columns, position_columns = Columns(), Columns()
-    compiled = {each: trigger(each, policy, columns, found) for each in policy.triggers}
-    numbers = {each: number for number, each in enumerate(policy.triggers)}
-    around = Surroundings(
-        numbers, rankings, others.unwindings, others.others, columns, position_columns, found, len(numbers)
-    )
+    compiled = {each: trigger(each, policy, around.columns, found) for each in policy.triggers}
     stages = [_stage(number, written, around) for number, written in enumerate(policy.stages)]
     check(policy, list(compiled.values()), stages, around)
     varied = variants(policy, compiled, stages, around)
     chosen = compiled if policy.variant is None else varied.get(policy.variant, compiled)
     triggers = [each for each in chosen.values() if each is not None]
-    if not others.content or len(triggers) < len(compiled) or has_errors(found.diagnostics):
+    if not content or len(triggers) < len(compiled) or has_errors(found.diagnostics):
         return None
     return Graph(
         policy=name,
-        digest=others.content,
+        digest=content,
         mode=policy.mode,
         scope=_scope(policy),
         equity=_equity(policy),
-        signals=columns.signals,
-        position_signals=position_columns.signals,
+        signals=around.columns.signals,
+        position_signals=around.position_columns.signals,
         triggers=tuple(triggers),
         conditions=(*(each.condition for each in triggers), *(condition for _, condition in around.resets)),
         stages=tuple(sorted(stages, key=lambda each: -each.level)),
-        rankings=tuple(rankings[each] for each in sorted(around.used_rankings)),
-        groups=others.groups,
+        rankings=tuple(around.rankings[each] for each in sorted(around.used_rankings)),
+        groups=groups,
         place=found.place(("metadata", "name")),
         variant=policy.variant,
         labels=tuple(sorted(document.metadata.labels.items())),
@@ -196,7 +181,7 @@ def _reference(policy: PolicySpec) -> ReferenceCurrency | None:
 
 
 def _stage(number: int, written: WrittenStage, around: Surroundings) -> Stage:
-    """Stage `number` as written; names that lead nowhere are left out, and told in `found`."""
+    """Compile stage `number`; unresolved names are omitted and reported in `found`."""
     path: Path = ("spec", "stages", number)
     rule = written.attribution
     return Stage(
@@ -237,7 +222,7 @@ def _reset(written: WrittenStage, path: Path, around: Surroundings) -> AutoReset
     if condition is None:
         return None
     around.resets.append((where, condition))
-    return AutoReset(around.first_reset + len(around.resets) - 1, auto.duration)
+    return AutoReset(len(around.triggers) + len(around.resets) - 1, auto.duration)
 
 
 def _actions(stage: WrittenStage, path: Path, around: Surroundings) -> Iterator[Action]:
@@ -253,14 +238,14 @@ _LAYOUT = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|//[^\n]*|\s+""")
 
 
 def digest(documents: Iterable[Document]) -> str:
-    """`sha256:` and 64 hexadecimal digits over all documents, sorted by kind and name."""
+    """Digest of all documents, sorted by kind and name: `sha256:` and 64 hexadecimal digits."""
     ordered = sorted(documents, key=lambda document: (document.kind, document.name))
     text = canonical([document.model for document in ordered])
     return f"sha256:{sha256(text.encode()).hexdigest()}"
 
 
 def canonical(value: object) -> str:
-    """An unambiguous text of a value: texts carry their length, numbers have one spelling, keys are sorted."""
+    """Canonical text of a value: texts carry their length, numbers have one spelling, keys are sorted."""
     if isinstance(value, Quantity):
         value = {"value": value.value, "currency": value.currency}
     elif isinstance(value, Part):
@@ -274,11 +259,11 @@ def canonical(value: object) -> str:
 
 
 _DIGESTED_AS = {"apiVersion": "api_version", "any": "any_of", "all": "all_of", "for": "duration", "with": "stand_ins"}
-"""Keys that have gone into digests by another name, and go on doing so: a digest must outlive every renaming."""
+"""Keys that are digested under another name, so that renaming an attribute does not change digests."""
 
 
 def _declared(part: Part) -> Iterator[tuple[str, object]]:
-    """The values that differ from what leaving them out means: so a key that is new one day changes no digest."""
+    """Values that differ from their defaults, so that a new key does not change existing digests."""
     for name, key in keys_of(type(part)).items():
         value = getattr(part, key.attribute)
         if key.required or type(part).model_fields[key.attribute].default != value:
@@ -291,16 +276,12 @@ def _scalar(value: object) -> str:
     if value is None or isinstance(value, bool):
         return f"{value};"
     if isinstance(value, int | Decimal):
-        return f"n{_spelled(Decimal(value))};"
+        return "n0;" if value == 0 else f"n{Decimal(value).normalize():f};"
     raise TypeError(f"a policy holds no {type(value).__name__}")
 
 
-def _spelled(number: Decimal) -> str:
-    return "0" if number == 0 else f"{number.normalize():f}"
-
-
 def _unlaid(expression: object) -> object:
-    """An expression without its layout and comments; texts inside it stay as they are."""
+    """An expression without layout and comments; texts inside it stay unchanged."""
     if not isinstance(expression, str):
         return expression
     return _LAYOUT.sub(lambda found: found[1] or " ", expression).strip()

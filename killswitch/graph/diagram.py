@@ -1,4 +1,4 @@
-"""The graph as a picture: signals → triggers → stages → actions, as Mermaid and as DOT."""
+"""Diagrams of the graph as Mermaid and DOT: signals → triggers → stages → actions."""
 
 from __future__ import annotations
 
@@ -8,27 +8,25 @@ from typing import Literal
 from killswitch.graph.actions.registry import kind_of
 from killswitch.graph.nodes import Action, ConditionNode, Graph, PolicySet, Stage, Trigger
 from killswitch.graph.wording import condition_text, signal_text, signals_of, span
-from killswitch.model.record import Record, record
+from killswitch.model.record import Node
 
 Shape = Literal["signal", "trigger", "stage", "action"]
 
 
-@record
-class _Box(Record):
+class _Box(Node):
     key: str
     shape: Shape
     lines: tuple[str, ...]
 
 
-@record
-class _Arrow(Record):
+class _Arrow(Node):
     start: str
     end: str
     label: str = ""
 
 
 def mermaid(policy_set: PolicySet) -> str:
-    """A Mermaid flowchart, one subgraph for each policy."""
+    """Render a Mermaid flowchart with one subgraph for each policy."""
     ends = {"signal": ("([", "])"), "trigger": ("[", "]"), "stage": ("{{", "}}"), "action": ("[/", "/]")}
     lines = ["flowchart LR"]
     for number, graph in enumerate(policy_set.graphs):
@@ -46,7 +44,7 @@ def mermaid(policy_set: PolicySet) -> str:
 
 
 def dot(policy_set: PolicySet) -> str:
-    """A DOT digraph, one cluster for each policy."""
+    """Render a DOT digraph with one cluster for each policy."""
     shapes = {"signal": "oval", "trigger": "box", "stage": "hexagon", "action": "note"}
     lines = ["digraph killswitch {", "  rankdir=LR;"]
     for number, graph in enumerate(policy_set.graphs):
@@ -91,20 +89,20 @@ def _stage(stage: Stage, graph: Graph, prefix: str, number: int) -> Iterator[_Bo
 
 
 def _trigger(trigger: Trigger, graph: Graph) -> tuple[str, ...]:
-    """Name, condition as written, and what confirms it."""
+    """Name, condition and confirmation of a trigger."""
     condition: ConditionNode = trigger.condition
     if trigger.threshold is None:
-        asked = condition_text(condition, graph.signals)
+        shown = condition_text(condition, graph.signals)
     else:
-        asked = f"{trigger.threshold.op} {trigger.threshold.written}"
+        shown = f"{trigger.threshold.op} {trigger.threshold.written}"
     confirmed = f"for {span(trigger.confirm)}" if trigger.confirm else "at once"
     if trigger.confirm_ticks:
         confirmed = f"for {trigger.confirm_ticks} ticks"
-    return trigger.name, asked, f"{confirmed}; unknown: {trigger.on_unknown}"
+    return trigger.name, shown, f"{confirmed}; unknown: {trigger.on_unknown}"
 
 
 def _ending(stage: Stage, graph: Graph) -> tuple[str, ...]:
-    """How long the stage rests, and what returns it to normal."""
+    """Cooldown, reset and corroboration of a stage."""
     reset = "reset by hand"
     if stage.reset is not None:
         condition = condition_text(graph.conditions[stage.reset.condition], graph.signals)
@@ -118,7 +116,7 @@ def _action(action: Action, graph: Graph) -> str:
 
 
 def _mermaid_text(text: str) -> str:
-    """Mermaid reads entities inside quotes; `#` and `"` would end or begin something."""
+    """Escape text for Mermaid quotes, where `#` and `"` have a meaning."""
     for char, entity in (("#", "#35;"), ('"', "#quot;"), ("<", "#lt;"), (">", "#gt;"), ("&", "#amp;")):
         text = text.replace(char, entity)
     return text

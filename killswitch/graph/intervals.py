@@ -1,8 +1,8 @@
-"""Interval arithmetic as generated Python statements: what a number node may be, between two bounds.
+"""Interval arithmetic as generated Python statements that compute the bounds of number nodes.
 
-An interval that holds everything, `(-inf, inf)`, is *unknown*. It absorbs: whatever is computed from it holds
-everything too. `inf − inf`, `0 × inf` and a division by an interval that holds zero are unknown. Rounding to the
-nearest float is monotone, so the bounds hold every result that floats inside the operands could have given.
+The interval `(-inf, inf)` is *unknown*, and every result computed from it is unknown. `inf − inf`, `0 × inf` and a
+division by an interval that contains zero are unknown. Rounding to the nearest float is monotone, so the bounds contain
+every result of floats inside the operands.
 """
 
 from __future__ import annotations
@@ -10,26 +10,25 @@ from __future__ import annotations
 from math import isfinite, isnan
 
 from killswitch.graph.nodes import Arithmetic, Compare, ComparisonOp, Number, NumberNode, SignalRead
-from killswitch.model.record import Record, record
+from killswitch.model.record import Node
 
 INFINITY = "1e999"  # a Python float literal that overflows to inf: a constant, where a name would be a look-up
 NOWHERE = f"-{INFINITY}, {INFINITY}"
 
 
-@record
-class Bounds(Record):
-    """Two Python expressions (names or literals) for the ends of an interval."""
+class Bounds(Node):
+    """Python expressions (names or literals) of the bounds of an interval."""
 
     low: str
     high: str
     finite: bool = False
-    """Known when the code is written to be a finite number: it can never be unknown."""
+    """Known at compile time to be a finite number, so never unknown."""
 
 
 class NumberWriter:
-    """Writes the statements that compute number nodes, each node once.
+    """Generates the statements that compute number nodes, each node once.
 
-    `lines` are the statements in order; `reads` the columns whose bounds they use, as locals `l3` and `h3`.
+    `lines` are the statements in order; `reads` are the columns whose bounds they use, as locals `l3` and `h3`.
     """
 
     def __init__(self) -> None:
@@ -39,12 +38,12 @@ class NumberWriter:
         self._fresh = 0
 
     def fresh(self) -> str:
-        """A number for names that no other statement uses."""
+        """A new number for unique names."""
         self._fresh += 1
         return str(self._fresh)
 
     def bounds(self, node: NumberNode) -> Bounds:
-        """The bounds of `node`, written first if no earlier statement computes them."""
+        """Bounds of `node`; generates its statements unless an earlier one computes them."""
         if isinstance(node, SignalRead):
             self.reads.add(node.index)
             return Bounds(f"l{node.index}", f"h{node.index}")
@@ -76,7 +75,7 @@ class NumberWriter:
         self.lines.append(f"if {x} != {x} or {y} != {y}: {_set(result, NOWHERE)}")
 
     def _corners(self, result: Bounds, left: Bounds, right: Bounds, op: str, name: str, indent: str) -> None:
-        """Product and quotient are monotone in each operand: their ends lie at corners."""
+        """Bounds of a product or quotient, which lie at the corners because both are monotone in each operand."""
         x, y = result.low, result.high
         corners = [f"{a} {op} {b}" for a in (left.low, left.high) for b in (right.low, right.high)]
         written = list(dict.fromkeys(corners))
@@ -91,11 +90,11 @@ class NumberWriter:
             put(f"{indent} elif {p} > {y}: {y} = {p}")
 
     def verdict(self, node: Compare) -> tuple[str, str]:
-        """Two Python conditions: the comparison is surely true, and surely false."""
+        """Two Python conditions: the comparison is surely true, and it is surely false."""
         left, right = self.bounds(node.left), self.bounds(node.right)
         true, false = _agreement(node.op, left, right)
         if left.finite or right.finite:
-            return true, false  # no finite number lies beyond the ends of everything: unknown stays unknown
+            return true, false  # a comparison of an unknown with a finite number is never sure
         known = f"k{self.fresh()}"
         self.lines.append(f"{known} = {_is_known(left)} and {_is_known(right)}")
         return f"({known} and {true})", f"({known} and {false})"

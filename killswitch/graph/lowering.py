@@ -1,8 +1,8 @@
-"""Conditions as one Python function over columns, and which of them can never hold or always do.
+"""Lowering: compiles conditions to one Python function over columns, and finds conditions with a constant result.
 
-A comparison is true or false only if the whole interval agrees; otherwise it is unknown. Plain comparisons of a
-signal with a number are gathered into *ladders*, one for each signal and direction: of the thresholds that a value
-has reached, it has reached all lower ones too, so a few comparisons settle the whole ladder at once.
+A comparison is true or false only if it is for the whole interval; otherwise it is unknown. Comparisons of a signal
+with a number are grouped into *ladders*, one for each signal and direction: a value that has reached a threshold has
+reached all lower ones, so a binary search evaluates the whole ladder.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from killswitch.graph.intervals import NumberWriter
 from killswitch.graph.nodes import AllOf, Compare, ConditionNode, Constant, Not, SignalRef, Step, TextIs, step_of
-from killswitch.model.record import Record, record
+from killswitch.model.record import Node
 from killswitch.signals.catalogue import BY_NAME
 
 TRUE, FALSE, UNKNOWN = 1, 0, -1
@@ -24,7 +24,7 @@ OneColumn = Callable[[list[float], list[float], list[str | None]], int]
 
 
 def lower(conditions: Sequence[ConditionNode]) -> Columns:
-    """Code that evaluates all `conditions` in one pass.
+    """Compile a function that evaluates all `conditions` in one pass.
 
     The columns are indexed by `SignalRead.index` and `TextIs.index`; no bound may be NaN, and unknown is
     `(-inf, inf)`, or `None` for text.
@@ -35,7 +35,7 @@ def lower(conditions: Sequence[ConditionNode]) -> Columns:
 
 
 def lower_one(condition: ConditionNode) -> OneColumn:
-    """Code that evaluates a single condition."""
+    """Compile a function that evaluates a single condition."""
     evaluate = lower((condition,))
 
     def verdict(lows: list[float], highs: list[float], texts: list[str | None]) -> int:
@@ -46,16 +46,15 @@ def lower_one(condition: ConditionNode) -> OneColumn:
 
 
 def source(conditions: Sequence[ConditionNode]) -> str:
-    """The Python text of the lowered function: `t` holds what is surely true, `p` what is possibly true."""
+    """Python source of the function: `t` is the mask of surely true conditions, `p` that of possibly true ones."""
     writer = _ConditionWriter()
     for position, condition in enumerate(conditions):
         writer.add(condition, 1 << position)
     return writer.text()
 
 
-@record
-class _Rung(Record):
-    """One threshold of a ladder; `mask` are the conditions that it settles."""
+class _Rung(Node):
+    """One threshold of a ladder; `mask` are the conditions that it decides."""
 
     step: Step
     mask: int
@@ -70,7 +69,7 @@ class _ConditionWriter:
         self._always = 0
 
     def add(self, condition: ConditionNode, mask: int) -> None:
-        """Write what settles `condition`, whose bit is `mask`."""
+        """Add `condition`, whose bit is `mask`."""
         if isinstance(condition, Constant):
             self._always |= mask if condition.value else 0
             return
@@ -81,7 +80,7 @@ class _ConditionWriter:
         self._others.append((*self._verdict(condition), mask))
 
     def text(self) -> str:
-        """The whole function."""
+        """Source of the whole function."""
         ladders: list[str] = []
         climbs: list[str] = []
         for (index, rising), rungs in self._ladders.items():
@@ -101,10 +100,10 @@ class _ConditionWriter:
         return "\n ".join(("def evaluate(lows, highs, texts):", *lines, "return t, p ^ t")) + "\n"
 
     def _points(self, climbs: list[str]) -> list[str]:
-        """The shorter way where every signal is known, which is nearly always: nothing can be unknown then.
+        """Fast path for the common case that every signal is known, so that no condition is unknown.
 
-        Not where texts are read, which may be unknown by themselves, nor where arithmetic is done, whose result
-        may be (∞ − ∞).
+        There is none with texts, which may be unknown separately, or with arithmetic, whose result may be unknown
+        (∞ − ∞).
         """
         if self._texts or self._numbers.lines:
             return []
@@ -113,7 +112,7 @@ class _ConditionWriter:
         return ["if lows == highs:", *(f" {line}" for line in (*loads, *climbs, *others)), " return t, 0"]
 
     def _verdict(self, node: ConditionNode) -> tuple[str, str]:
-        """Two Python conditions: `node` is surely true, and surely false."""
+        """Two Python conditions: `node` is surely true, and it is surely false."""
         if isinstance(node, Compare):
             true, false = self._numbers.verdict(node)
             return f"({true})", f"({false})"
@@ -138,7 +137,7 @@ def _joined(word: str, parts: list[str], empty: str) -> str:
 
 
 def _ladder(rungs: list[_Rung]) -> list[_Rung]:
-    """Rungs in the order in which a growing excess reaches them; each mask holds those below it."""
+    """Rungs in the order in which a growing value reaches them; each mask includes those of lower rungs."""
     steps: list[_Rung] = []
     reached = 0
     for rung in sorted(rungs, key=lambda rung: rung.step.severity):
@@ -150,14 +149,14 @@ def _ladder(rungs: list[_Rung]) -> list[_Rung]:
 
 
 def _climb(name: str, into: str, steps: list[_Rung]) -> list[str]:
-    """Statements that add to `into` the mask of the highest step that `name` has reached, by halving."""
+    """Binary search: statements that add the mask of the highest step reached by `name` to `into`."""
 
     def reached(rung: _Rung) -> str:
         sign = (">" if rung.step.rising else "<") + ("" if rung.step.strict else "=")
         return f"{name} {sign} {rung.step.value!r}"
 
     def halve(first: int, end: int) -> list[str]:
-        # the highest step reached is one of first-1 … end-1; -1 is none
+        # the highest reached step is one of first-1 … end-1; -1 is none
         if first == end:
             return [f"{into} |= {steps[first - 1].mask:#x}"] if first else ["pass"]
         middle = (first + end) // 2
@@ -174,27 +173,8 @@ _BOTH = frozenset((True, False))
 
 
 def outcomes(conditions: Sequence[ConditionNode], signals: Sequence[SignalRef]) -> tuple[frozenset[bool], ...]:
-    """For each condition what it can come to when its signals are known: {True}, {False} or both."""
-    bounds = [BY_NAME[signal.name].range for signal in signals]
-    steps = [step_of(condition) for condition in conditions]
-    composed = [condition for condition, step in zip(conditions, steps, strict=True) if step is None]
-    of_composed = iter(_lowered_outcomes(composed, bounds) if composed else ())
-    return tuple(next(of_composed) if step is None else _step_outcome(step, bounds[step.index]) for step in steps)
-
-
-def _step_outcome(step: Step, bounds: tuple[float, float]) -> frozenset[bool]:
-    """As lowered code would say it; most policies hold only steps, and need no code written for this."""
-    least, most = bounds if step.rising else (-bounds[1], -bounds[0])
-    value = step.value if step.rising else -step.value
-    if least > value or (least == value and not step.strict):
-        return frozenset((True,))
-    if most < value or (most == value and step.strict):
-        return frozenset((False,))
-    return _BOTH
-
-
-def _lowered_outcomes(
-    conditions: Sequence[ConditionNode], bounds: Sequence[tuple[float, float]]
-) -> list[frozenset[bool]]:
-    true, unknown = lower(conditions)([low for low, _ in bounds], [high for _, high in bounds], [None] * len(bounds))
-    return [_BOTH if unknown >> i & 1 else frozenset((bool(true >> i & 1),)) for i in range(len(conditions))]
+    """Possible results of each condition for known signals: {True}, {False} or both."""
+    ranges = [BY_NAME[signal.name].range for signal in signals]
+    lows, highs = [low for low, _ in ranges], [high for _, high in ranges]
+    true, unknown = lower(conditions)(lows, highs, [None] * len(ranges))
+    return tuple(_BOTH if unknown >> i & 1 else frozenset((bool(true >> i & 1),)) for i in range(len(conditions)))

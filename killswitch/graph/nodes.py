@@ -1,7 +1,7 @@
-"""The executable decision graph: what a policy means, with every reference resolved.
+"""Nodes of the decision graph: a compiled policy with all references resolved.
 
-Times are whole microseconds. Conditions read *columns*: position `i` of the column lists is signal `i` of
-`Graph.signals`. Everything here is plain frozen data; `lowering` turns the conditions into code.
+Times are whole microseconds. Conditions read *columns*: index `i` of the column lists is signal `i` of
+`Graph.signals`. All nodes are frozen data; `lowering` compiles the conditions to code.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Literal
 
 from killswitch.graph.routing import Route
 from killswitch.graph.unwinding import UnwindingRule
-from killswitch.model.record import Record, record
+from killswitch.model.record import Node
 from killswitch.model.words import Place as Place
 from killswitch.model.words import PolicyMode, ReferenceCurrency
 
@@ -19,31 +19,27 @@ ComparisonOp = Literal["<", "<=", ">", ">=", "==", "!="]
 ArithmeticOp = Literal["+", "-", "*", "/"]
 OnUnknown = Literal["hold", "trip", "warn"]
 Fallback = Literal["worst_ranked", "both", "none"]
-"""What MIXED and UNKNOWN select: the worst ranked of all positions, both sides, or nothing."""
+"""Selection for MIXED and UNKNOWN attribution: the worst ranked positions, both sides, or nothing."""
 
 
-@record
-class SignalRef(Record):
-    """A signal as used: its catalogue name, and its window where it takes one (microseconds)."""
+class SignalRef(Node):
+    """A signal in use: its catalogue name, and its window if it has one (microseconds)."""
 
     name: str
     window: int | None = None
 
 
-@record
-class SignalRead(Record):
+class SignalRead(Node):
     """The interval of column `index`."""
 
     index: int
 
 
-@record
-class Number(Record):
+class Number(Node):
     value: float
 
 
-@record
-class Arithmetic(Record):
+class Arithmetic(Node):
     op: ArithmeticOp
     left: NumberNode
     right: NumberNode
@@ -52,104 +48,92 @@ class Arithmetic(Record):
 NumberNode = SignalRead | Number | Arithmetic
 
 
-@record
-class Compare(Record):
+class Compare(Node):
     op: ComparisonOp
     left: NumberNode
     right: NumberNode
 
 
-@record
-class TextIs(Record):
+class TextIs(Node):
     """Whether the text of column `index` is one of `values`; unknown text is unknown."""
 
     index: int
     values: tuple[str, ...]
 
 
-@record
-class AllOf(Record):
+class AllOf(Node):
     parts: tuple[ConditionNode, ...]
 
 
-@record
-class AnyOf(Record):
+class AnyOf(Node):
     parts: tuple[ConditionNode, ...]
 
 
-@record
-class Not(Record):
+class Not(Node):
     part: ConditionNode
 
 
-@record
-class Constant(Record):
+class Constant(Node):
     value: bool
 
 
 ConditionNode = Compare | TextIs | AllOf | AnyOf | Not | Constant
 
 
-@record
-class Threshold(Record):
-    """The threshold form of a trigger, kept for headroom and attribution: signal `index` `op` `value`."""
+class Threshold(Node):
+    """Threshold of a trigger, for headroom and attribution: signal `index` `op` `value`."""
 
     index: int
     op: ComparisonOp
     value: float
     written: str
-    """As the policy has it: `4.5%`."""
+    """Text of the value in the policy: `4.5%`."""
 
 
-@record
-class Trigger(Record):
-    """Condition number `i` of the graph belongs to trigger number `i`."""
+class Trigger(Node):
+    """A trigger; condition `i` of the graph belongs to trigger `i`."""
 
     name: str
     condition: ConditionNode
     threshold: Threshold | None
     confirm: int
-    """Microseconds for which it must have been true at every evaluation; 0 is at once."""
+    """Microseconds for which the condition must be true at every evaluation; 0: immediately."""
     confirm_ticks: int
-    """Scheduled ticks at which it must have been true in a row; 0 where `confirm` is in time."""
+    """Consecutive scheduled ticks at which the condition must be true; 0 if it confirms by time."""
     on_unknown: OnUnknown
     grace: int | None
-    """Microseconds of unknown after which that is itself reported; None: the policy reports at once."""
+    """Microseconds after which an unknown trigger is reported; None: immediately."""
     place: Place
     rearms: bool = False
-    """Reads a signal that is no loss: the same level may fire again when this has been false and is true again."""
+    """Whether it reads a signal that is no loss: the level may fire again once this was false and is true again."""
 
 
-@record
-class AutoReset(Record):
-    """`condition` is the index in `Graph.conditions` of what must hold for `hold` microseconds."""
+class AutoReset(Node):
+    """Automatic reset: the condition with index `condition` in `Graph.conditions` must hold for `hold` microseconds."""
 
     condition: int
     hold: int
 
 
-@record
-class AttributionRule(Record):
+class AttributionRule(Node):
     source_at_least: float
     if_mixed: Fallback
     if_unknown: Fallback
 
 
-@record
-class Action(Record):
-    """What a stage does. Each kind has a node of its own, in `killswitch.graph.actions`."""
+class Action(Node):
+    """Base of the actions of a stage. Each kind has its own node in `killswitch.graph.actions`."""
 
 
-@record
-class Stage(Record):
+class Stage(Node):
     name: str
     level: int
     any_of: tuple[int, ...]
     all_of: tuple[int, ...]
-    """Trigger indexes: fires when one of `any_of` and every one of `all_of` is confirmed (empty: no demand)."""
+    """Trigger indexes: the stage fires if one of `any_of` and all of `all_of` are confirmed (empty: not required)."""
     cooldown: int
     reset: AutoReset | None
-    """None is by hand."""
+    """None: the reset is manual."""
     corroborate: bool
     attribution: AttributionRule | None
     actions: tuple[Action, ...]
@@ -157,43 +141,40 @@ class Stage(Record):
     runbook: str | None
     place: Place
     close_within: int = 0
-    """Microseconds for which the close of an account that cannot be read is kept; 0: it is not."""
+    """Microseconds for which the close of an unreadable account stays pending; 0: it does not."""
 
 
 RankingFormula = Literal["normalised", "killswitch-v6", "component-risk", "genesis"]
 RankingTerm = Literal["pnl_delta", "loss", "liquidation_proximity", "notional_share", "margin_loss"]
 
 
-@record
-class RankingRule(Record):
-    """How positions are ordered: the formula, and the weight of each term; none by `genesis`, which has no terms."""
+class RankingRule(Node):
+    """Ranking of positions: the formula, and the weight of each term; `genesis` has no terms."""
 
     name: str
     formula: RankingFormula
     weights: tuple[tuple[RankingTerm, float], ...]
     window: int
-    """Microseconds over which P&L delta is taken when no trigger's window is at hand; by component risk and genesis
-    the returns."""
+    """Window of the P&L delta if no trigger provides one, and of the returns of component risk and genesis
+    (microseconds)."""
     sample: int | None = None
-    """Microseconds between two marks; None but by component risk and genesis."""
+    """Sampling interval of marks of component risk and genesis (microseconds); else None."""
     least: int = 0
-    """With fewer returns the component risk, or a position's volatility, is unknown."""
+    """Minimum number of returns for a known component risk or volatility."""
     if_unknown: Literal["normalised", "killswitch-v6"] | None = None
-    """The formula that ranks then; None but by component risk."""
+    """Formula that ranks while the component risk is unknown; None for other formulas."""
 
 
-@record
-class CorrelationGroupRule(Record):
-    """Declared members; positions of a group are closed in the group's place in the order."""
+class CorrelationGroupRule(Node):
+    """A correlation group; its positions are closed in the order of the groups."""
 
     name: str
     symbols: tuple[str, ...]
     order: int
 
 
-@record
-class ScopeRule(Record):
-    """Which scopes get a stage machine: each account, each venue, or the whole portfolio, of matching accounts."""
+class ScopeRule(Node):
+    """Scopes with a stage machine: each account, each venue, or the portfolio of the matching accounts."""
 
     each: Literal["account", "venue", "portfolio"]
     accounts: tuple[str, ...] | None
@@ -202,33 +183,31 @@ class ScopeRule(Record):
     currencies: tuple[str, ...] | None
 
 
-@record
-class EquityRule(Record):
-    """How equity history is judged."""
+class EquityRule(Node):
+    """Settings of the equity history."""
 
     max_gap: int
-    """A gap between evaluations longer than this makes a window partly known (microseconds)."""
+    """Longest gap between evaluations within a fully known window (microseconds)."""
     tolerance: float
-    """Unexplained change smaller than this fraction of equity is noise; half of it where the wallet is given."""
+    """Fraction of equity below which an unexplained change is noise; half of it if the wallet balance is known."""
     flow_grace: int
-    """How long a pending change waits for a ledger that does not answer (microseconds)."""
+    """How long a pending change waits for an unavailable ledger (microseconds)."""
     stale_after: int | None
-    """Data observed longer ago than this is unknown (microseconds); None: the adapter's word on quality holds."""
+    """Age from which data is unknown (microseconds); None: only the adapter's data quality counts."""
     closes_unexplained: bool = False
-    """Whether a fall that neither prices nor trades explain counts as loss, once the ledger was read past it."""
+    """Whether a fall unexplained by prices and trades counts as a loss once the ledger was read past it."""
     locks_on_suspicion: bool = True
-    """Whether the lock of a stage is written while it is not known whether it should fire."""
+    """Whether a stage locks on suspicion, while it is unknown whether it should fire."""
     reference: ReferenceCurrency | None = None
-    """The currency that a scope is measured in; None: the accounts' own, which must be one."""
+    """Currency in which scopes are measured; None: the common currency of the accounts."""
 
 
-@record
-class Graph(Record):
+class Graph(Node):
     """One policy, compiled."""
 
     policy: str
     digest: str
-    """Content digest of the policy set, `sha256:…`: comments, key order and file layout do not change it."""
+    """Content digest of the policy set, `sha256:…`."""
     mode: PolicyMode
     scope: ScopeRule
     equity: EquityRule
@@ -236,39 +215,37 @@ class Graph(Record):
     position_signals: tuple[SignalRef, ...]
     triggers: tuple[Trigger, ...]
     conditions: tuple[ConditionNode, ...]
-    """The triggers' conditions in their order, then those of automatic resets."""
+    """Conditions of the triggers in their order, then of automatic resets."""
     stages: tuple[Stage, ...]
     """By level, highest first; within a level in the order written."""
     rankings: tuple[RankingRule, ...]
     groups: tuple[CorrelationGroupRule, ...]
     place: Place
     variant: str | None = None
-    """Which of the policy's declared variants this is; None: the triggers as they are written."""
+    """Selected variant of the policy; None: the triggers as written."""
     labels: tuple[tuple[str, str], ...] = ()
     """The policy's labels, sorted by key."""
 
 
-@record
-class PolicySet(Record):
+class PolicySet(Node):
     """All policies compiled together."""
 
     digest: str
     commit: str | None
     graphs: tuple[Graph, ...]
     routes: tuple[Route, ...] = ()
-    """Where notifications go, by name."""
+    """Notification routes, by name."""
     unwindings: tuple[UnwindingRule, ...] = ()
-    """How closes are carried out, by name."""
+    """Unwindings, by name."""
     timers: tuple[TimerRule, ...] = ()
-    """Dead man's switches, by name; no account is in two of them."""
+    """Dead-man switches, by name; an account has at most one."""
 
 
 _MIRRORED: dict[ComparisonOp, ComparisonOp] = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 
 
-@record
-class Step(Record):
-    """Column `index` at or beyond `value`: upwards when `rising`, and past it when `strict`."""
+class Step(Node):
+    """A comparison of column `index` with `value`: at or beyond it, upwards if `rising`, exclusive if `strict`."""
 
     index: int
     rising: bool
@@ -277,12 +254,12 @@ class Step(Record):
 
     @property
     def severity(self) -> tuple[float, bool]:
-        """Greater for what is harder to reach; only steps of one column and direction may be compared."""
+        """Sort key, greater for thresholds that are harder to reach; comparable within one column and direction."""
         return (self.value if self.rising else -self.value, self.strict)
 
 
 def step_of(node: ConditionNode) -> Step | None:
-    """The step that `node` is; None for anything else, equality with a number included."""
+    """`node` as a step; None for any other condition, including equality."""
     if isinstance(node, AllOf | AnyOf) and len(node.parts) == 1:
         return step_of(node.parts[0])
     if not isinstance(node, Compare):
@@ -297,16 +274,15 @@ def step_of(node: ConditionNode) -> Step | None:
     return Step(left.index, op in (">", ">="), right.value, op in ("<", ">"))
 
 
-@record
-class TimerRule(Record):
-    """A timer at the venue, for each of `accounts`. Times are whole microseconds."""
+class TimerRule(Node):
+    """A dead-man timer at the venue for each of `accounts`. Times are whole microseconds."""
 
     name: str
     accounts: tuple[str, ...]
     timeout: int
-    """Without a refresh for so long the venue cancels the account's resting orders."""
+    """Time without a refresh after which the venue cancels the account's resting orders."""
     refresh: int
-    """How often it is started anew."""
+    """Refresh interval."""
     accept_unprotected: bool
-    """Whether it may run while it would cancel protective stops of open positions."""
+    """Whether it may run although it would cancel protective stops of open positions."""
     place: Place

@@ -1,10 +1,10 @@
-"""Problems found in documents, with their places and the names that were probably meant."""
+"""Problems in documents, with their places and suggestions for misspelled names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from killswitch.model.record import Record, record
+from killswitch.model.record import Node
 from killswitch.model.words import Place
 from killswitch.policy.diagnostics.problem import Diagnostic, Severity, diagnostic
 from killswitch.policy.schema.validation import NO_GAPS, Gaps
@@ -13,9 +13,8 @@ from killswitch.signals.catalogue import BY_NAME, CATALOGUE
 from killswitch.signals.declaration import Level
 
 
-@record
-class Problem(Record):
-    """`start` and `length` count characters of the text in which it was found."""
+class Problem(Node):
+    """A problem in a text; `start` and `length` count its characters."""
 
     code: str
     message: str
@@ -25,9 +24,9 @@ class Problem(Record):
 
 
 class Findings:
-    """What is wrong with one document. Paths are keys and list indexes as the document has them.
+    """Collects the diagnostics of one document. Paths consist of its keys and list indexes.
 
-    `gaps` are what of it could not be read, and is not to be judged.
+    `gaps`: unreadable parts of the document, which are not checked.
     """
 
     def __init__(self, source: SourceMap, gaps: Gaps = NO_GAPS) -> None:
@@ -36,15 +35,15 @@ class Findings:
         self.source = source
 
     def error(self, code: str, path: Path, message: str, fix: str, *, key: bool = False) -> None:
-        """A problem with the value at `path`, or with its key."""
+        """Report an error in the value at `path`, or in its key."""
         self._add(code, path, message, fix, "error", key)
 
     def warning(self, code: str, path: Path, message: str, fix: str, *, key: bool = False) -> None:
-        """What compiles, and is most likely not meant."""
+        """Report a warning about something that compiles but is probably not intended."""
         self._add(code, path, message, fix, "warning", key)
 
     def within(self, path: Path, problems: Iterable[Problem]) -> None:
-        """Problems inside the text at `path`, each at its own character."""
+        """Report problems inside the text at `path`, each at its own character."""
         for problem in problems:
             place = self.source.inside(path, problem.start)
             self.diagnostics.append(
@@ -52,27 +51,26 @@ class Findings:
             )
 
     def line(self, path: Path, offset: int) -> int:
-        """The line on which character `offset` of the text at `path` was written."""
+        """Line of character `offset` of the text at `path`."""
         return self.source.inside(path, offset).line
 
     def place(self, path: Path, *, key: bool = False) -> Place:
-        """Where the value at `path`, or its key, was written."""
+        """Place of the value at `path`, or of its key."""
         return self.source.place(path, key=key)
 
     def _add(self, code: str, path: Path, message: str, fix: str, severity: Severity, key: bool) -> None:
         self.diagnostics.append(self.source.diagnostic(code, path, message, fix, key=key, severity=severity))
 
 
-@record
-class Others(Record):
-    """Names of documents with mistakes in them, by kind; None where one of them may have any name."""
+class Others(Node):
+    """Names of faulty documents by kind; None if one of them has an unknown name."""
 
     names: Mapping[str, frozenset[str] | None]
     any_at_all: bool = False
-    """Whether there may be documents of which not even the kind is known."""
+    """Whether there are documents of unknown kind."""
 
     def may_have(self, kind: str, name: str | None = None) -> bool:
-        """Whether one of them may be of this kind, and have this name where one is given."""
+        """Whether a faulty document may be of this kind, and may have this name if given."""
         if self.any_at_all:
             return True
         known = self.names.get(kind, frozenset())
@@ -83,8 +81,8 @@ NO_OTHERS = Others({})
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """`did you mean …?`, or an empty text when nothing known is near."""
-    from difflib import get_close_matches  # only a mistake needs it
+    """`did you mean …?` for the closest known name; empty without one."""
+    from difflib import get_close_matches  # only needed for mistakes
 
     names = sorted(known)
     last: dict[str, str] = {}
@@ -97,19 +95,19 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> tuple[str, str]:
-    """Message and fix for a reference that leads nowhere."""
+    """Message and fix for an unresolved reference."""
     names = sorted(known)
     listed = ", ".join(f"`{each}`" for each in names) if names else "there is none"
     return f"there is no {kind} `{name}`", suggestion(name, names) or f"known: {listed}"
 
 
 def signal_names(level: Level) -> list[str]:
-    """The signals that may be read at `level`."""
+    """Names of the signals at `level`."""
     return [spec.name for spec in CATALOGUE if spec.level == level]
 
 
 def signal_problem(name: str, level: Level) -> tuple[str, str, str] | None:
-    """(code, message, fix) if `name` is no signal, or none that may be read here; else None."""
+    """(code, message, fix) if `name` is no signal, or not a signal of this level; else None."""
     spec = BY_NAME.get(name)
     if spec is None:
         near = suggestion(name, signal_names(level))

@@ -1,16 +1,15 @@
-"""Notification routes as they are run: what each takes, and where it goes."""
+"""Compiled notification routes: which messages each accepts, and its targets."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from killswitch.model.record import Record, record
+from killswitch.model.record import Node
 from killswitch.model.words import NotificationEvent, Place, Severity
 
 
-@record
-class Subject(Record):
-    """What a message can be asked for. `level` is None, and `labels` and `notify` may be empty, for notices."""
+class Subject(Node):
+    """Attributes of a message. For notices `level` is None, and `labels` and `notify` may be empty."""
 
     event: NotificationEvent
     severity: Severity
@@ -21,9 +20,8 @@ class Subject(Record):
     labels: tuple[tuple[str, str], ...] = ()
 
 
-@record
-class RouteRule(Record):
-    """What a route asks for; None and empty ask for nothing."""
+class RouteRule(Node):
+    """Filter of a route; None and empty values match everything."""
 
     notify: tuple[str, ...] | None
     least_level: int | None
@@ -34,7 +32,7 @@ class RouteRule(Record):
     labels: tuple[tuple[str, str], ...]
 
     def takes(self, subject: Subject) -> bool:
-        """Whether the message has everything that is asked for; what it does not have at all is no match."""
+        """Whether the message matches all filters; a missing attribute does not match."""
         return (
             (self.notify is None or not set(self.notify).isdisjoint(subject.notify))
             and (self.least_level is None or (subject.level is not None and subject.level >= self.least_level))
@@ -46,28 +44,26 @@ class RouteRule(Record):
         )
 
 
-@record
-class RouteTarget(Record):
-    """One place to send to. `to` is a log level, a path, or a reference to an Apprise URL; never a secret."""
+class RouteTarget(Node):
+    """One target of a route. `to` is a log level, a path, or a reference to an Apprise URL; never a secret."""
 
     kind: Literal["log", "file", "apprise"]
     to: str
 
     @property
     def key(self) -> str:
-        """By which it is known: two routes to one place are one target."""
+        """Identity of the target; equal targets of two routes are one."""
         return f"{self.kind} {self.to}"
 
 
-@record
-class Route(Record):
-    """One route."""
+class Route(Node):
+    """A notification route."""
 
     name: str
     rule: RouteRule
     targets: tuple[RouteTarget, ...]
     give_up_after: int
-    """Microseconds after which a message that could not be delivered is given up."""
+    """Microseconds after which an undelivered message is dropped."""
     place: Place
     target_places: tuple[Place, ...] = ()
-    """Where each of the targets was written."""
+    """Place of each target in its document."""

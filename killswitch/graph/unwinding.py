@@ -1,4 +1,4 @@
-"""How a close is carried out: slices, pace, the price that is accepted, the way out, hedges, routes of spot.
+"""Unwinding rules: slices, pace, price bounds, ladder, hedges and spot routes of a close.
 
 Times are whole microseconds; shares, bounds and impacts are Decimal fractions (0.005 is 0.5%).
 """
@@ -9,126 +9,117 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Final, Literal
 
-from killswitch.model.instant import HOUR, MINUTE
-from killswitch.model.record import Record, record
+from killswitch.model.record import Node
 from killswitch.model.words import Cause
+from killswitch.policy.schema.unwinding import DEFAULT_HEDGE_AFTER, DEFAULT_HEDGE_WINDOW, DEFAULT_STABLES, DEFAULT_VIA
 
 RungOrder = Literal["limit_ioc", "market", "limit"]
 ImpactModel = Literal["square_root", "linear"]
 IfUnknown = Literal["whole", "ladder_only"]
-"""Of a position whose liquidity is unknown: one order in both; `ladder_only` only where a ladder bounds its price."""
+"""For unknown liquidity: both send one order; `ladder_only` requires a ladder that bounds its price."""
 
 
-@record
-class RungRule(Record):
-    """One step of the ladder: `tries` orders of this kind, then the next; limited at `widen` × the bound of its class.
+class RungRule(Node):
+    """One step of the ladder: `tries` orders of this type with a limit of `widen` × the slippage bound.
 
-    `limit_ioc` expires as far as it does not fill at once, `market` has no limit, `limit` rests and is for markets
-    that take no market orders. The last rung is tried without end.
+    `limit_ioc` expires unless it fills immediately, `market` has no limit, `limit` rests and is for markets without
+    market orders. The last step repeats without end.
     """
 
     order: RungOrder
     widen: Decimal = Decimal(1)
-    """Without a meaning for `market`."""
+    """Unused for `market`."""
     tries: int = 1
 
 
-@record
-class ImpactRule(Record):
-    """The greatest slice: one whose expected impact is at most `at_most`, and within the participation."""
+class ImpactRule(Node):
+    """Maximum slice: its expected impact is at most `at_most`, and it is within the participation."""
 
     model: ImpactModel
     at_most: Decimal
     participation: Decimal | None
-    """Of the visible depth, or of the recent volume, a slice; None: not asked."""
+    """Maximum fraction of the visible depth, or of the recent volume; None: unbounded."""
     if_unknown: IfUnknown
 
 
-@record
-class SlippageRule(Record):
-    """The bound of one class of symbols: the fraction of the mark, when it is sent, that an order may slip."""
+class SlippageRule(Node):
+    """Slippage bound of a class of symbols, as a fraction of the mark when the order is sent."""
 
     symbols: tuple[str, ...] | None
-    """Symbols, or base assets; those of the group where one is named. None is every symbol."""
+    """Symbols or base assets, or those of the group. None: every symbol."""
     at_most: Decimal
     group: str | None = None
-    """The CorrelationGroup that `symbols` were taken from."""
+    """CorrelationGroup of the symbols."""
 
     def covers(self, symbol: str, base: str) -> bool:
-        """Whether the symbol, whose base asset is `base`, is of this class."""
+        """Whether the symbol, with base asset `base`, is in this class."""
         return self.symbols is None or symbol in self.symbols or base in self.symbols
 
 
-@record
-class StandIn(Record):
-    """An instrument that may stand in for a position that cannot be closed."""
+class StandIn(Node):
+    """An instrument that may hedge a position that cannot be closed."""
 
     account: str
     symbol: str
 
 
-@record
-class HedgeRule(Record):
-    """When a position cannot be closed."""
+class HedgeRule(Node):
+    """Hedging of positions that cannot be closed."""
 
     mode: Literal["suggest", "act"]
     after: int
-    """How long it cannot be closed before (microseconds)."""
+    """Time for which a position must be uncloseable (microseconds)."""
     stand_ins: tuple[StandIn, ...]
-    """In the order in which they are tried."""
+    """In order of preference."""
     window: int
-    """Of the returns that beta is taken over (microseconds)."""
+    """Window of the returns for beta (microseconds)."""
     max_notional: Decimal | None
-    """Bound of one hedge, in `currency`; None: none, which `act` never has."""
+    """Maximum notional of one hedge, in `currency`; None: unbounded, only with `suggest`."""
     currency: str | None = None
 
 
-@record
-class SpotRule(Record):
-    """Routes of a holding that has no open market against the account's currency."""
+class SpotRule(Node):
+    """Routes of spot holdings without an open market against the account's currency."""
 
     via: tuple[str, ...]
-    """Assets to go over, in the order in which they are tried."""
+    """Intermediate assets, in order of preference."""
     stables: tuple[str, ...]
-    """Assets that count as money: never sold."""
+    """Assets that count as money and are never sold."""
     keep: tuple[str, ...] = ()
     """Other assets that are never sold."""
 
 
-DEFAULT_SPOT: Final = SpotRule(("BTC", "ETH"), ("USDT", "USDC", "FDUSD"))
-DEFAULT_HEDGE_AFTER: Final = MINUTE
-DEFAULT_HEDGE_WINDOW: Final = 4 * HOUR
+DEFAULT_SPOT: Final = SpotRule(DEFAULT_VIA, DEFAULT_STABLES)
 SUGGESTED_ONLY: Final = HedgeRule("suggest", DEFAULT_HEDGE_AFTER, (), DEFAULT_HEDGE_WINDOW, None)
-"""Where nothing is said: that a position cannot be closed is told, with no instrument to put in its place."""
+"""Default: a position that cannot be closed is reported, without a hedge instrument."""
 
 
-@record
-class UnwindingRule(Record):
-    """One way to carry a close out. What is None or empty is not asked for."""
+class UnwindingRule(Node):
+    """Rules of carrying out a close. None and empty values are not required."""
 
     name: str
     reasons: tuple[Cause, ...] = ()
-    """Closes by hand for these reasons are carried out by it."""
+    """Reasons whose manual closes use it."""
     max_orders_per_minute: int | None = None
     """None: as fast as the venue allows."""
     pause: int = 0
-    """Microseconds between two slices of one position."""
+    """Microseconds between two slices of a position."""
     impact: ImpactRule | None = None
-    """None: positions are split at the venue's maximum only."""
+    """None: positions are split only at the venue's maximum."""
     slippage: tuple[SlippageRule, ...] = ()
-    """The first that covers a symbol holds; of a symbol that none covers the price is not bounded."""
+    """The first class that covers a symbol applies; without one the price is unbounded."""
     ladder: tuple[RungRule, ...] = ()
-    """Never empty with `slippage`, and never without an exit; empty: every order is a market order."""
+    """Not empty with `slippage`, and ends with an exit; empty: every order is a market order."""
     hedge: HedgeRule = SUGGESTED_ONLY
     spot: SpotRule = DEFAULT_SPOT
 
     def bound(self, symbol: str, base: str) -> Decimal | None:
-        """The fraction of the mark that an order of the symbol may slip; None: it is not bounded."""
+        """Maximum slippage of an order of the symbol, as a fraction of the mark; None: unbounded."""
         return next((each.at_most for each in self.slippage if each.covers(symbol, base)), None)
 
 
 PLAIN: Final = UnwindingRule("plain")
-"""A close that names no unwinding: market orders as fast as the venue allows. No document is behind it."""
+"""Unwinding of a close that names none: market orders as fast as the venue allows. It has no document."""
 
 
 def _bounded(at_most: str) -> tuple[SlippageRule, ...]:
@@ -137,7 +128,7 @@ def _bounded(at_most: str) -> tuple[SlippageRule, ...]:
 
 _RESTING = RungRule("limit", Decimal(3))
 _SHORT = (RungRule("limit_ioc"), RungRule("market", tries=2), _RESTING)
-"""One try within the bound, then out at any price."""
+"""One try within the bound, then at any price."""
 _LONG = (RungRule("limit_ioc", tries=2), RungRule("limit_ioc", Decimal(2), 2), RungRule("market", tries=2), _RESTING)
 
 OF_CAUSE: Final[Mapping[Cause, UnwindingRule]] = {
@@ -147,7 +138,7 @@ OF_CAUSE: Final[Mapping[Cause, UnwindingRule]] = {
         UnwindingRule("system-failure", ("system-failure",)),
         UnwindingRule("exchange-breach", ("exchange-breach",)),
         UnwindingRule("regulatory", ("regulatory",), slippage=_bounded("0.01"), ladder=_LONG),
-        # the coin that fails may be a stable one: here none is kept for being one
+        # the failing coin may be a stable coin, so none is kept
         UnwindingRule(
             "counterparty", ("counterparty",), slippage=_bounded("0.02"), ladder=_LONG,
             spot=SpotRule(DEFAULT_SPOT.via, ()),
@@ -156,13 +147,13 @@ OF_CAUSE: Final[Mapping[Cause, UnwindingRule]] = {
         UnwindingRule("operator", ("operator",)),
     )
 }  # fmt: skip
-"""What a close by hand does for a reason that no document claims. Named after the reason."""
+"""Built-in unwindings of manual closes, by reason and named after it, if no document claims the reason."""
 
 
 def unwinding_for(cause: Cause | None, rules: Iterable[UnwindingRule]) -> UnwindingRule:
-    """How a close by hand for this reason is carried out: by the rule of a set that claims it, else as built in.
+    """Unwinding of manual closes for this reason: the rule that claims it, else the built-in one.
 
-    None, which is a record older than the vocabulary, counts as `operator`.
+    None, in records older than the reasons, counts as `operator`.
     """
     reason: Cause = cause or "operator"
     claiming = (each for each in rules if reason in each.reasons)
@@ -170,9 +161,9 @@ def unwinding_for(cause: Cause | None, rules: Iterable[UnwindingRule]) -> Unwind
 
 
 def unwinding_named(name: str | None, rules: Iterable[UnwindingRule]) -> UnwindingRule:
-    """How a stage's close is carried out that names `name`; `PLAIN` where it names none.
+    """Unwinding named by a stage's close; `PLAIN` without a name.
 
-    LookupError for a name that the set does not have, which no compiled set of policies leads to.
+    LookupError for an unknown name, which a compiled policy set never has.
     """
     if name is None:
         return PLAIN

@@ -1,4 +1,4 @@
-"""Declared variants of a policy: the same triggers with other thresholds, each checked like the policy itself."""
+"""Variants of a policy: the same triggers with other thresholds, checked like the policy itself."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Compiled = Mapping[str, Trigger | None]
 
 
 class NoSuchVariantError(Exception):
-    """No policy declares the variant that was asked for; the message names those there are."""
+    """No policy declares the requested variant; the message lists the declared ones."""
 
 
 def selecting(variant: str, documents: Sequence[Document]) -> Sequence[Document]:
-    """The documents as they would be if every policy that declares `variant` selected it.
+    """The documents with `variant` selected in every policy that declares it.
 
     NoSuchVariantError if none declares it.
     """
@@ -50,13 +50,15 @@ def selecting(variant: str, documents: Sequence[Document]) -> Sequence[Document]
 def variants(
     policy: PolicySpec, compiled: Compiled, stages: Sequence[Stage], around: Surroundings
 ) -> dict[str, Compiled]:
-    """The triggers of every variant by its name; what is wrong with one, and not with the policy, is told as its own.
+    """Compile the triggers of every variant; faults of a variant that the policy does not have are reported for it.
 
-    `compiled` are the policy's own triggers, in order, and `stages` its stages in the order written.
+    `compiled`: the policy's own triggers, in order. `stages`: its stages in the order written.
     """
     found = around.found
-    if policy.variant is not None and not found.gaps.unread(("spec", "variant")):
-        _exists(policy.variant, policy, found)
+    gaps, selected = found.gaps, policy.variant
+    lost = gaps.unread(("spec", "variant")) or gaps.flawed(("spec", "variants"))
+    if selected is not None and selected not in policy.variants and not lost:
+        found.error("KS3015", ("spec", "variant"), *unknown_name("variant", selected, policy.variants))
     made: dict[str, Compiled] = {}
     for name, variant in policy.variants.items():
         path: Path = ("spec", "variants", name)
@@ -67,29 +69,24 @@ def variants(
             found.warning("KS5012", path, f"the variant `{name}` changes nothing", fix, key=True)
         overrides = _fitting(variant.triggers, (*path, "triggers"), policy, compiled, found)
         inside = _InVariant(found, (*path, "triggers"), overrides)
-        varied = _varied(policy, overrides)
+        changed = {each: _overridden(policy, each, override) for each, override in overrides.items()}
+        varied = _with(policy, triggers={**policy.triggers, **changed})
         triggers = {
             each: trigger(each, varied, around.columns, inside) if each in overrides else own
             for each, own in compiled.items()
         }
         check(varied, list(triggers.values()), stages, replace(around, found=inside))
         found.diagnostics += [
-            replace(told, message=f"in the variant `{name}`, {told.message}") for told in inside.diagnostics
+            replace(each, message=f"in the variant `{name}`, {each.message}") for each in inside.diagnostics
         ]
         made[name] = triggers
     return made
 
 
-def _exists(variant: str, policy: PolicySpec, found: Findings) -> None:
-    if variant not in policy.variants and not found.gaps.flawed(("spec", "variants")):
-        message, fix = unknown_name("variant", variant, policy.variants)
-        found.error("KS3015", ("spec", "variant"), message, fix)
-
-
 def _fitting(
     written: Mapping[str, Override], path: Path, policy: PolicySpec, compiled: Compiled, found: Findings
 ) -> dict[str, Override]:
-    """The overrides that can be made; the others are told."""
+    """The valid overrides; invalid ones are reported."""
     fitting = {}
     for name, override in written.items():
         if name not in policy.triggers:
@@ -105,7 +102,7 @@ def _fitting(
 
 
 def _compares_alike(override: Override, path: Path, policy: PolicySpec, found: Findings) -> bool:
-    """A threshold takes the place of one with the same comparison; an expression has none to replace."""
+    """Whether an override has the comparison of its trigger; an expression has no threshold to override."""
     written = policy.triggers[str(path[-1])]
     key = next((each for each in COMPARISONS if getattr(override, each) is not None), None)
     if key is None:
@@ -121,11 +118,6 @@ def _compares_alike(override: Override, path: Path, policy: PolicySpec, found: F
     return own == key
 
 
-def _varied(policy: PolicySpec, overrides: Mapping[str, Override]) -> PolicySpec:
-    changed = {name: _overridden(policy, name, override) for name, override in overrides.items()}
-    return _with(policy, triggers={**policy.triggers, **changed})
-
-
 def _overridden(policy: PolicySpec, name: str, override: Override) -> Part:
     given = {key: value for key, value in override if value is not None}
     return _with(policy.triggers[name], **given)
@@ -136,7 +128,7 @@ def _with(part: P, **values: object) -> P:
 
 
 class _InVariant(Findings):
-    """What is wrong with a variant and not with the policy: pointed at in what it overrides, else at its name."""
+    """Findings of a variant that the policy itself does not have, placed at the override or the variant's name."""
 
     def __init__(self, outer: Findings, path: Path, overrides: Mapping[str, Override]) -> None:
         super().__init__(outer.source, outer.gaps)
@@ -145,11 +137,11 @@ class _InVariant(Findings):
         self._before = frozenset(outer.diagnostics)
 
     def place(self, path: Path, *, key: bool = False) -> Place:
-        """Where the value at `path`, or its key, was written."""
+        """Place of the value at `path`, or of its key."""
         return super().place(self._written(path) or path, key=key)
 
     def _written(self, path: Path) -> Path | None:
-        """Where the variant has what the policy has at `path`; None where it leaves that as it is."""
+        """Path of the variant's override of the policy's `path`, or None."""
         if path[:2] != ("spec", "triggers") or len(path) < 3 or path[2] not in self._overrides:
             return None
         below = path[3:]

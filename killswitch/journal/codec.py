@@ -1,347 +1,113 @@
-"""Rows of the journal ↔ typed entries: the one place where the keys of a row's data are written.
+"""Codec between journal rows and typed entries: the only module that knows the keys of a row's data.
 
-What this version writes is read back as it was, and encoded again it is the same row to the byte. What another version
-wrote is read as far as it can be: a key that is missing is absent, one that nobody knows here is passed over, and a row
-of an unknown kind is `Undecodable`. `decode` never raises.
+Decoding and encoding a row of this version reproduces it byte for byte. Rows of other versions are decoded as far as
+possible: a missing key decodes as absent, an unknown key is ignored, and a row of an unknown kind decodes as
+`Undecodable`. `decode` never raises.
+
+The fields of an entry class are the keys of its row, and their types select the reader of each key. The tables below
+hold the exceptions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
-from typing import Final, get_args
+from typing import Any, Final, get_args, get_type_hints
 
 from killswitch.journal.entries import (
-    Abandoned,
     Absent,
-    Acknowledged,
-    Cancelled,
-    Charged,
     Entry,
-    Filled,
     Finished,
-    GivenUp,
-    Guarded,
-    Locked,
     Number,
     OrderedLock,
     Planned,
     PositionKey,
-    Protected,
     Recorded,
     Rejected,
     Sending,
-    SetAside,
-    Swept,
     Undecodable,
     Unknown,
-    Unprotected,
     Unreadable,
     Verified,
     When,
     Whole,
     text_of,
 )
-from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import Side
-from killswitch.model.store import JournalEntry, JournalKind
+from killswitch.model.store import JournalEntry
 
 Data = Mapping[str, str | None]
-_Written = dict[str, str | None]
 
-_KINDS: Final[Mapping[str, JournalKind]] = {kind: kind for kind in get_args(JournalKind)}
-_YES: Final = "yes"
+_HEAD: Final = Recorded.__struct_fields__
+_CLASSES: Final[Mapping[str, type[Any]]] = {each.kind: each for each in get_args(Entry) if each is not Undecodable}
+_KEYS: Final = {
+    "replaces": "for", "order_client_id": "client_order_id", "order_position_side": "position_side", "is_last": "left",
+}  # fmt: skip
+"""Field → key, for fields whose key differs from their name."""
+_ONLY_IF_KNOWN: Final[Mapping[type[Any], tuple[str, ...]]] = {
+    Planned: ("contracts", "target", "mark", "value", "effect"),
+    Sending: ("price", "after", "mark", "value", "valid_for"),
+    Unknown: ("reason", "state"),
+    Rejected: ("order",),
+    Absent: ("early",),
+    Verified: ("is_last",),
+}
+"""Fields whose key is omitted while the value is unknown; the keys of all other fields are then written as null."""
 _LEFT: Final = "left "
-"""In a `finished` row: `left SIDE SYMBOL` → contracts above the target."""
+"""Key prefix in a `finished` row: `left SIDE SYMBOL` → contracts above the target."""
 _SIDES: Final[Mapping[str, Side]] = {"long": "long", "short": "short"}
 
 
 def decode(row: JournalEntry) -> Entry:
-    """The typed entry of a row."""
-    kind = _KINDS.get(row.kind)
+    """Decode a row into its typed entry."""
+    kind = _CLASSES.get(row.kind)
+    head = [getattr(row, name) for name in _HEAD]
     if row.unreadable is not None:
-        why = "what it says cannot be read"
+        why = "its data cannot be read"
     elif kind is None:
-        why = f"this version knows no entry of the kind {row.kind!r:.40}"
+        why = f"this version does not know the kind {row.kind!r:.40}"
     else:
-        return _decode(kind, row, row.data)
-    return Undecodable(*_head(row), row=row, why=why)
+        values = {name: read(row.data, _KEYS.get(name, name)) for name, read in _READERS[kind].items()}
+        entry: Entry = kind(*head, **values)
+        return entry
+    return Undecodable(*head, row=row, why=why)
 
 
 def decode_all(rows: Iterable[JournalEntry]) -> tuple[Entry, ...]:
-    """The typed entries of rows, in their order."""
+    """Decode rows, in their order."""
     return tuple(map(decode, rows))
 
 
 def encode(entry: Entry) -> JournalEntry:
-    """The row of a typed entry."""
+    """Encode a typed entry as its row."""
     if isinstance(entry, Undecodable):
         return entry.row
-    return JournalEntry(
-        entry.decision,
-        entry.kind,
-        entry.at,
-        entry.account,
-        entry.symbol,
-        entry.position_side,
-        entry.client_order_id,
-        entry.attempt,
-        _encode(entry),
-        entry.sequence,
-    )
+    head = {name: getattr(entry, name) for name in _HEAD}
+    return JournalEntry(**head, kind=entry.kind, data=_data(entry))
 
 
-def _decode(  # noqa: PLR0911, PLR0912 - a case for each kind of entry, and mypy says which one is missing
-    kind: JournalKind, row: JournalEntry, data: Data
-) -> Entry:
-    head = _head(row)
-    get = data.get
-    match kind:
-        case "planned":
-            return _decode_planned(head, data)
-        case "sending":
-            return _decode_sending(head, data)
-        case "acknowledged":
-            return Acknowledged(*head, order=get("order"), filled=number(get("filled")))
-        case "unknown":
-            return Unknown(*head, reason=get("reason"), text=get("text"), state=get("state"))
-        case "rejected":
-            return Rejected(*head, reason=get("reason"), text=get("text"), order=get("order"))
-        case "absent":
-            return Absent(*head, text=get("text"), early="early" in data)
-        case "filled":
-            return Filled(
-                *head,
-                order=get("order"),
-                state=get("state"),
-                filled=number(get("filled")),
-                price=number(get("price")),
-                fee=number(get("fee")),
-            )
-        case "set_aside":
-            return SetAside(*head, text=get("text"))
-        case "abandoned":
-            return Abandoned(*head, text=get("text"))
-        case "swept":
-            return Swept(*head)
-        case "cancelled":
-            return Cancelled(*head, order=get("order"), why=get("why"))
-        case "unprotected" | "protected" | "guarded":
-            return _decode_protection(kind, head, data)
-        case "verified":
-            position, target = number(get("position")), number(get("target"))
-            return Verified(*head, position=position, target=target, is_last="left" in data)
-        case "given_up":
-            return GivenUp(*head, author=get("author"), reason=get("reason"), event=get("event"))
-        case "locked":
-            return Locked(*head, scope=get("scope"), status=get("status"))
-        case "charged":
-            return Charged(*head, fee=number(get("fee")), text=get("text"))
-        case "finished":
-            return Finished(
-                *head,
-                status=get("status"),
-                reason=get("reason"),
-                cost=number(get("cost")),
-                delay=number(get("delay")),
-                left=_left(data),
-                scope=get("scope"),
-                effect=get("effect"),
-            )
-
-
-def _decode_planned(head: _Head, data: Data) -> Planned:
-    get = data.get
-    return Planned(
-        *head,
-        contracts=number(get("contracts")),
-        target=number(get("target")),
-        mark=number(get("mark")),
-        value=number(get("value")),
-        lock=OrderedLock(get("lock"), get("scope"), _instant(get("until"))) if "lock" in data else None,
-        effect=get("effect"),
-    )
-
-
-def _decode_sending(head: _Head, data: Data) -> Sending:
-    get = data.get
-    return Sending(
-        *head,
-        side=get("side"),
-        amount=number(get("amount")),
-        position=number(get("position")),
-        order=get("order"),
-        rung=_whole(get("rung")),
-        price=number(get("price")),
-        after=get("after"),
-        mark=number(get("mark")),
-        value=number(get("value")),
-        valid_for=number(get("valid_for")),
-    )
-
-
-def _decode_protection(kind: JournalKind, head: _Head, data: Data) -> Entry:
-    """The same of entries about protective orders."""
-    get = data.get
-    if kind == "guarded":
-        return Guarded(*head, replaces=get("for"), state=get("state"), order=get("order"))
-    if kind == "protected":
-        return Protected(
-            *head,
-            replaces=get("for"),
-            side=get("side"),
-            amount=number(get("amount")),
-            type=get("type"),
-            price=number(get("price")),
-            trigger_price=number(get("trigger_price")),
-            trigger_when=get("trigger_when"),
-        )
-    return Unprotected(
-        *head,
-        order=get("order"),
-        order_client_id=get("client_order_id"),
-        side=get("side"),
-        order_position_side=get("position_side"),
-        amount=number(get("amount")),
-        type=get("type"),
-        price=number(get("price")),
-        trigger_price=number(get("trigger_price")),
-        trigger_when=get("trigger_when"),
-    )
-
-
-def _encode(entry: Entry) -> _Written:  # noqa: PLR0911, PLR0912 - a case for each kind of entry
-    """What a row's data says; some keys are always written, null where nothing is known, and some only where it is."""
-    match entry:
-        case Sending():
-            return _encode_sending(entry)
-        case Acknowledged():
-            return {"order": entry.order, "filled": text_of(entry.filled)}
-        case Filled():
-            return {
-                "order": entry.order,
-                "state": entry.state,
-                "filled": text_of(entry.filled),
-                "price": text_of(entry.price),
-                "fee": text_of(entry.fee),
-            }
-        case Unknown():
-            return {**_if("reason", entry.reason), "text": entry.text, **_if("state", entry.state)}
-        case Rejected():
-            return {"reason": entry.reason, "text": entry.text, **_if("order", entry.order)}
-        case Absent():
-            return {"text": entry.text, **_if("early", _YES if entry.early else None)}
-        case Verified():
-            shown = {"position": text_of(entry.position), "target": text_of(entry.target)}
-            return {**shown, **_if("left", _YES if entry.is_last else None)}
-        case Planned():
-            return _encode_planned(entry)
-        case SetAside() | Abandoned():
-            return {"text": entry.text}
-        case Cancelled():
-            return {"order": entry.order, "why": entry.why}
-        case Unprotected() | Protected() | Guarded():
-            return _encode_protection(entry)
-        case GivenUp():
-            return {"author": entry.author, "reason": entry.reason, "event": entry.event}
-        case Locked():
-            return {"scope": entry.scope, "status": entry.status}
-        case Charged():
-            return {"fee": text_of(entry.fee), "text": entry.text}
-        case Finished():
-            return _encode_finished(entry)
-        case Swept() | Undecodable():
-            return {}
-
-
-def _encode_planned(entry: Planned) -> _Written:
-    lock = entry.lock
-    if lock is not None:
-        return {"lock": lock.mode, "scope": lock.scope, "until": _instant_text(lock.until)}
-    return {
-        **_if("contracts", text_of(entry.contracts)),
-        **_if("target", text_of(entry.target)),
-        **_if("mark", text_of(entry.mark)),
-        **_if("value", text_of(entry.value)),
-        **_if("effect", entry.effect),
-    }
-
-
-def _encode_sending(entry: Sending) -> _Written:
-    rung = entry.rung.text if isinstance(entry.rung, Unreadable) else None if entry.rung is None else str(entry.rung)
-    data: _Written = {
-        "side": entry.side,
-        "amount": text_of(entry.amount),
-        "position": text_of(entry.position),
-        "order": entry.order,
-        "rung": rung,
-    }
-    for key, value in (
-        ("price", text_of(entry.price)),
-        ("after", entry.after),
-        ("mark", text_of(entry.mark)),
-        ("value", text_of(entry.value)),
-        ("valid_for", text_of(entry.valid_for)),
-    ):
-        if value is not None:
-            data[key] = value
-    return data
-
-
-def _encode_protection(entry: Unprotected | Protected | Guarded) -> _Written:
-    if isinstance(entry, Guarded):
-        return {"for": entry.replaces, "state": entry.state, "order": entry.order}
-    terms = {
-        "amount": text_of(entry.amount),
-        "type": entry.type,
-        "price": text_of(entry.price),
-        "trigger_price": text_of(entry.trigger_price),
-        "trigger_when": entry.trigger_when,
-    }
-    if isinstance(entry, Protected):
-        return {"for": entry.replaces, "side": entry.side, **terms}
-    return {
-        "order": entry.order,
-        "client_order_id": entry.order_client_id,
-        "side": entry.side,
-        "position_side": entry.order_position_side,
-        **terms,
-    }
-
-
-def _encode_finished(entry: Finished) -> _Written:
-    if entry.effect is not None:
-        return {"effect": entry.effect, "status": entry.status}
-    if entry.scope is not None:
-        return {"scope": entry.scope, "status": entry.status}
-    return {
-        "status": entry.status,
-        "reason": entry.reason,
-        "cost": text_of(entry.cost),
-        "delay": text_of(entry.delay),
-        **{f"{_LEFT}{side} {symbol}": text_of(left) for (symbol, side), left in entry.left.items()},
-    }
-
-
-_Head = tuple[str, datetime, str | None, str | None, str | None, str | None, int | None, int]
-
-
-def _head(row: JournalEntry | Recorded) -> _Head:
-    return (
-        row.decision,
-        row.at,
-        row.account,
-        row.symbol,
-        row.position_side,
-        row.client_order_id,
-        row.attempt,
-        row.sequence,
-    )
+def _data(entry: Entry) -> dict[str, str | None]:
+    names: Iterable[str] = _READERS[type(entry)]
+    left: Mapping[PositionKey, Number] = {}
+    if isinstance(entry, Planned) and entry.lock is not None:
+        return {"lock": entry.lock.mode, "scope": entry.lock.scope, "until": text_of(entry.lock.until)}
+    if isinstance(entry, Planned):
+        names = _ONLY_IF_KNOWN[Planned]
+    elif isinstance(entry, Finished) and entry.effect is not None:
+        names = ("effect", "status")
+    elif isinstance(entry, Finished) and entry.scope is not None:
+        names = ("scope", "status")
+    elif isinstance(entry, Finished):
+        names, left = ("status", "reason", "cost", "delay"), entry.left
+    optional = _ONLY_IF_KNOWN.get(type(entry), ())
+    texts = {name: text_of(getattr(entry, name)) for name in names}
+    data = {_KEYS.get(name, name): text for name, text in texts.items() if text is not None or name not in optional}
+    return data | {f"{_LEFT}{side} {symbol}": text_of(value) for (symbol, side), value in left.items()}
 
 
 def number(text: str | None) -> Number:
-    """A quantity or a price: a finite number, or text that is none."""
+    """Parse a quantity or a price: a finite number, or `Unreadable`."""
     if text is None:
         return None
     try:
@@ -352,7 +118,7 @@ def number(text: str | None) -> Number:
 
 
 _MOST_DIGITS: Final = 18
-"""Of a whole number; Python refuses to read one of thousands."""
+"""Longest whole number that is parsed; Python refuses to parse thousands of digits."""
 
 
 def _whole(text: str | None) -> Whole:
@@ -371,11 +137,11 @@ def _instant(text: str | None) -> When:
     return Unreadable(text) if at.tzinfo is None else at
 
 
-def _instant_text(at: When) -> str | None:
-    return at.text if isinstance(at, Unreadable) else None if at is None else rfc3339(at)
+def _lock(data: Data, key: str) -> OrderedLock | None:
+    return OrderedLock(data[key], data.get("scope"), _instant(data.get("until"))) if key in data else None
 
 
-def _left(data: Data) -> Mapping[PositionKey, Number]:
+def _left(data: Data, _key: str) -> Mapping[PositionKey, Number]:
     found: dict[PositionKey, Number] = {}
     for key, value in data.items():
         if key.startswith(_LEFT):
@@ -385,6 +151,17 @@ def _left(data: Data) -> Mapping[PositionKey, Number]:
     return found
 
 
-def _if(key: str, value: str | None) -> _Written:
-    """The key where there is anything to say."""
-    return {} if value is None else {key: value}
+_READ_AS: Final[Mapping[object, Callable[[Data, str], object]]] = {
+    str | None: lambda data, key: data.get(key),
+    Number: lambda data, key: number(data.get(key)),
+    Whole: lambda data, key: _whole(data.get(key)),
+    bool: lambda data, key: key in data,
+    OrderedLock | None: _lock,
+    Mapping[PositionKey, Number]: _left,
+}
+"""Field type → function that reads the field from a row's data."""
+_READERS: Final = {
+    each: {name: _READ_AS[kind] for name, kind in get_type_hints(each).items() if name not in (*_HEAD, "kind")}
+    for each in _CLASSES.values()
+}
+"""Entry class → reader of each of its own fields, in the order in which they are written."""

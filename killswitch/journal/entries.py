@@ -1,11 +1,11 @@
-"""Journal entries as typed records, one for each kind, and the observer of closings.
+"""Typed journal entries, one class for each kind, and the protocol of closing observers.
 
-A row of the journal (`killswitch.model.store.JournalEntry`) holds text. `killswitch.journal.codec` decodes it into one
-of these, once, where it is read; everything else works on the typed record.
+A journal row (`killswitch.model.store.JournalEntry`) holds text. `killswitch.journal.codec` decodes it once, when it is
+read; all other code works on the typed entries. The field names of an entry are keys of stored rows: they never change.
 
-A number, a whole number or an instant in a row has three states: absent (None), `Unreadable`, or a value. Which of the
-first two it is may matter to whoever prints it; for sums `known` makes both None. An entry of which this version can
-make nothing is `Undecodable`, and every fold counts it at its worst.
+A number, whole number or instant in a row has three states: absent (None), `Unreadable`, or a value. Rendering may
+distinguish the first two; `known` maps both to None for arithmetic. A row that this version cannot decode is an
+`Undecodable` entry, which every fold treats as the worst case.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import ClassVar, Final, Protocol, TypeVar
 from msgspec import Struct
 
 from killswitch.model.decision import Decision
+from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import ClosingStatus, Side
 from killswitch.model.store import JournalEntry, JournalKind
 from killswitch.risk.trading_cost import Marked
@@ -25,14 +26,14 @@ from killswitch.risk.trading_cost import Marked
 PositionKey = tuple[str, Side]
 """Symbol and side of a position of one account."""
 Place = tuple[str | None, str | None, str | None]
-"""Account, symbol and side of a position, as they stand in a row."""
+"""Account, symbol and side of a position, as written in a row."""
 
 EXPIRED: Final = "expired"
-"""In `Rejected.reason`: the order was valid for too short a time."""
+"""Value of `Rejected.reason`: the order's validity was too short."""
 NOT_HEARD: Final = frozenset({"rate_limited", "venue_down", EXPIRED})
-"""Reasons of `Rejected` for which the venue did not even look at the order: they spend neither id nor attempt."""
+"""Values of `Rejected.reason` for orders that the venue did not process: they use up neither id nor attempt."""
 NEXT_SLICE: Final = "next slice"
-"""In `Sending.after`: the order before it filled wholly, and this one follows without a look in between."""
+"""Value of `Sending.after`: the previous order filled completely, and this one follows without a new snapshot."""
 
 _ENDINGS: Final[Mapping[str | None, ClosingStatus]] = {"flat": "flat", "residual": "residual", "blocked": "blocked"}
 
@@ -40,7 +41,7 @@ Value = TypeVar("Value", Decimal, int, datetime)
 
 
 class Unreadable(Struct, frozen=True):
-    """The text of a number or an instant that cannot be read."""
+    """Text of a number or an instant that cannot be parsed."""
 
     text: str
 
@@ -51,21 +52,25 @@ When = datetime | Unreadable | None
 
 
 def known(value: Value | Unreadable | None) -> Value | None:
-    """The value; None, unknown, where the row has none or has text that is none."""
+    """The value, or None (unknown) if the row has none or it cannot be parsed."""
     return None if isinstance(value, Unreadable) else value
 
 
-def text_of(value: Number) -> str | None:
-    """A number of a row, readable or not; None where the row has none."""
+def text_of(value: Number | Whole | When | str) -> str | None:
+    """The text of a value in a row, also of an unreadable one; None for no value and for an unset flag."""
+    if isinstance(value, bool):
+        return "yes" if value else None
+    if isinstance(value, datetime):
+        return rfc3339(value)
     return value.text if isinstance(value, Unreadable) else None if value is None else str(value)
 
 
 EntryHead = tuple[str, datetime, str | None, str | None, str | None, str | None, int | None]
-"""What an entry about an order begins with: decision, instant, account, symbol, side, client order id, attempt."""
+"""The leading fields of an order entry: decision, instant, account, symbol, side, client order id, attempt."""
 
 
 class Recorded(Struct, frozen=True):
-    """What every entry says. `sequence` is 0 until the store has given it one."""
+    """Fields common to all entries. `sequence` is 0 until the store assigns one."""
 
     decision: str
     at: datetime
@@ -78,19 +83,19 @@ class Recorded(Struct, frozen=True):
 
     @property
     def key(self) -> PositionKey | None:
-        """The position that it is about, of its account; None if it is about none."""
+        """Key of the position that the entry is about, within its account; None if it is about no position."""
         if self.symbol is None or self.position_side is None:
             return None
         return (self.symbol, "long" if self.position_side == "long" else "short")
 
     @property
     def place(self) -> Place:
-        """The position that it is about, among those of all accounts."""
+        """Key of the position that the entry is about, across all accounts."""
         return (self.account, self.symbol, self.position_side)
 
 
 class OrderedLock(Struct, frozen=True):
-    """The lock that a decision orders. `until`: absent where it has no end."""
+    """The lock that a decision orders. `until` is absent for a lock without end."""
 
     mode: str | None
     scope: str | None
@@ -98,7 +103,7 @@ class OrderedLock(Struct, frozen=True):
 
 
 class Planned(Recorded, frozen=True, kw_only=True):
-    """What a decision is to do: its target on one position, its cancels on an account, its lock, or another effect."""
+    """Planned work of a decision: a target on one position, cancels on an account, a lock, or another effect."""
 
     kind: ClassVar[JournalKind] = "planned"
     contracts: Number = None
@@ -108,22 +113,22 @@ class Planned(Recorded, frozen=True, kw_only=True):
     """What one contract moves in the account's currency when the mark doubles."""
     lock: OrderedLock | None = None
     effect: str | None = None
-    """The kind of effect that is planned, where it is none of orders, cancels and locks."""
+    """Kind of the planned effect, for effects other than orders, cancels and locks."""
 
     @property
     def marked(self) -> Marked | None:
-        """The mark that was decided on; None where it is unknown."""
+        """The mark at the decision; None if unknown."""
         return Marked.of(known(self.mark), known(self.value))
 
 
 class Sending(Recorded, frozen=True, kw_only=True):
-    """An order, written before the request leaves."""
+    """An order, journaled before its request is sent."""
 
     kind: ClassVar[JournalKind] = "sending"
     side: str | None = None
     amount: Number = None
     position: Number = None
-    """What was believed to be held before it."""
+    """Position assumed before the order."""
     order: str | None = None
     """`limit_ioc`, `market` or `limit`."""
     rung: Whole = None
@@ -132,16 +137,16 @@ class Sending(Recorded, frozen=True, kw_only=True):
     mark: Number = None
     value: Number = None
     valid_for: Number = None
-    """Seconds for which the request is valid, if it says so."""
+    """Validity of the request in seconds; absent for an unbounded request."""
 
     @property
     def marked(self) -> Marked | None:
-        """The mark when it was sent; None where it is unknown."""
+        """The mark when the order was sent; None if unknown."""
         return Marked.of(known(self.mark), known(self.value))
 
 
 class Acknowledged(Recorded, frozen=True, kw_only=True):
-    """The venue has the order, under its own id `order`, and it is not final."""
+    """The venue has accepted the order under its id `order`; the order is not final."""
 
     kind: ClassVar[JournalKind] = "acknowledged"
     order: str | None = None
@@ -149,7 +154,7 @@ class Acknowledged(Recorded, frozen=True, kw_only=True):
 
 
 class Unknown(Recorded, frozen=True, kw_only=True):
-    """No answer said what became of the order. `state`: the one that the venue gave it, where that is none."""
+    """The status of the order is unknown. `state`: the venue's state, if this program does not know it."""
 
     kind: ClassVar[JournalKind] = "unknown"
     reason: str | None = None
@@ -158,7 +163,7 @@ class Unknown(Recorded, frozen=True, kw_only=True):
 
 
 class Rejected(Recorded, frozen=True, kw_only=True):
-    """The venue refused the order. `order`: its id there, where it had taken the order up first."""
+    """The venue rejected the order. `order`: the venue's id, if the venue had accepted the order first."""
 
     kind: ClassVar[JournalKind] = "rejected"
     reason: str | None = None
@@ -167,10 +172,10 @@ class Rejected(Recorded, frozen=True, kw_only=True):
 
 
 class Absent(Recorded, frozen=True, kw_only=True):
-    """The venue was asked and has no such order.
+    """The venue reports that it has no such order.
 
-    `early`: the request may still be carried out. Its name goes on being used until the venue has taken an order of
-    that name, for whichever of the two comes second is then refused.
+    `early`: the request may still be executed. Its client order id is reused until the venue has accepted an order
+    with that id, so that the venue refuses the second of the two as a duplicate.
     """
 
     kind: ClassVar[JournalKind] = "absent"
@@ -179,9 +184,9 @@ class Absent(Recorded, frozen=True, kw_only=True):
 
 
 class Filled(Recorded, frozen=True, kw_only=True):
-    """The order is final. Where `filled` is no number, it counts as full for what is sent, and is unknown in reports.
+    """The order is final. An unreadable `filled` counts as a full fill for sending and as unknown in reports.
 
-    `state`: the venue's word for how it ended, if it is not `filled`.
+    `state`: the venue's final state of the order, if it is not `filled`.
     """
 
     kind: ClassVar[JournalKind] = "filled"
@@ -193,37 +198,37 @@ class Filled(Recorded, frozen=True, kw_only=True):
 
     @property
     def has_unknown_fee(self) -> bool:
-        """Whether something was filled, and the venue's answer does not say what that was charged."""
+        """Whether the order filled and the venue's answer has no readable fee."""
         return bool(known(self.filled)) and known(self.fee) is None
 
     def at_worst(self, most: Decimal) -> Decimal:
-        """What it filled; all that it could, `most`, where that cannot be read: nothing is closed twice."""
+        """The filled amount; `most`, the worst case, if it is unreadable, so that nothing is closed twice."""
         filled = known(self.filled)
         return most if filled is None else filled
 
 
 class SetAside(Recorded, frozen=True, kw_only=True):
-    """The position no longer waits for this order of unknown fate; it is asked about all the same."""
+    """The position stops waiting for this order of unknown status; the order is still queried."""
 
     kind: ClassVar[JournalKind] = "set_aside"
     text: str | None = None
 
 
 class Abandoned(Recorded, frozen=True, kw_only=True):
-    """Asking about an order of unknown fate has ended without an answer: it counts at its worst for ever."""
+    """Querying an order of unknown status ended without an answer: it permanently counts as the worst case."""
 
     kind: ClassVar[JournalKind] = "abandoned"
     text: str | None = None
 
 
 class Swept(Recorded, frozen=True, kw_only=True):
-    """Every position of the account is asked to be closed in one request; written before it leaves."""
+    """Whole-book close: one request closes every position of the account; journaled before it is sent."""
 
     kind: ClassVar[JournalKind] = "swept"
 
 
 class Cancelled(Recorded, frozen=True, kw_only=True):
-    """The resting order `order` (the venue's id) is gone. `why`: of the cancel, or that it blocked a close."""
+    """The resting order `order` (venue id) is canceled. `why`: reason of the cancel, or that it blocked a close."""
 
     kind: ClassVar[JournalKind] = "cancelled"
     order: str | None = None
@@ -231,7 +236,7 @@ class Cancelled(Recorded, frozen=True, kw_only=True):
 
 
 class Unprotected(Recorded, frozen=True, kw_only=True):
-    """A protective order is about to be cancelled because it blocks a close: what it was, to the letter."""
+    """A protective order is about to be canceled because it blocks a close: its terms, verbatim."""
 
     kind: ClassVar[JournalKind] = "unprotected"
     order: str | None = None
@@ -246,7 +251,7 @@ class Unprotected(Recorded, frozen=True, kw_only=True):
 
 
 class Protected(Recorded, frozen=True, kw_only=True):
-    """An order leaves that is to stand in the place of the protective order `replaces` (the venue's id)."""
+    """An order that replaces the protective order `replaces` (venue id) is about to be sent."""
 
     kind: ClassVar[JournalKind] = "protected"
     replaces: str | None = None
@@ -259,7 +264,7 @@ class Protected(Recorded, frozen=True, kw_only=True):
 
 
 class Guarded(Recorded, frozen=True, kw_only=True):
-    """What the venue said to that, or why none is needed any more. `order`: the venue's id of the new one."""
+    """The venue's answer to `Protected`, or why no replacement is needed. `order`: venue id of the new order."""
 
     kind: ClassVar[JournalKind] = "guarded"
     replaces: str | None = None
@@ -268,9 +273,9 @@ class Guarded(Recorded, frozen=True, kw_only=True):
 
 
 class Verified(Recorded, frozen=True, kw_only=True):
-    """The venue's own account of the position, beside the target.
+    """The position that the venue shows, and the target.
 
-    `is_last`: what was seen last where the work ends short of its target; nothing follows from it.
+    `is_last`: last observed position of work that ends short of its target; it causes no transition.
     """
 
     kind: ClassVar[JournalKind] = "verified"
@@ -280,7 +285,7 @@ class Verified(Recorded, frozen=True, kw_only=True):
 
 
 class GivenUp(Recorded, frozen=True, kw_only=True):
-    """A person ends the decision's work on the account. `event`: the id of the operator command."""
+    """An operator ends the decision's work on the account. `event`: id of the operator command."""
 
     kind: ClassVar[JournalKind] = "given_up"
     author: str | None = None
@@ -297,7 +302,7 @@ class Locked(Recorded, frozen=True, kw_only=True):
 
 
 class Charged(Recorded, frozen=True, kw_only=True):
-    """What an order has cost in fees by its fills, or in `text` why nobody can say."""
+    """The fees of an order by its fills; `text` gives the reason if they are unknown."""
 
     kind: ClassVar[JournalKind] = "charged"
     fee: Number = None
@@ -305,7 +310,7 @@ class Charged(Recorded, frozen=True, kw_only=True):
 
 
 class Finished(Recorded, frozen=True, kw_only=True):
-    """The decision's work on an account has ended; or, where it is of no account, another effect or its lock has.
+    """The decision's work on an account has ended; without an account, its lock or another effect has.
 
     `left`: position → contracts above its target. `cost` is fees and slippage, never below 0; `delay` is signed.
     """
@@ -318,28 +323,28 @@ class Finished(Recorded, frozen=True, kw_only=True):
     left: Mapping[PositionKey, Number] = {}
     scope: str | None = None
     effect: str | None = None
-    """The kind of effect that has ended, where it is none of orders, cancels and locks."""
+    """Kind of the effect that has ended, for effects other than orders, cancels and locks."""
 
     @property
     def ended_as(self) -> ClosingStatus:
-        """How the work ended; `abandoned` for a status that this version does not know."""
+        """Final status of the work; `abandoned` for a status that this version does not know."""
         return _ENDINGS.get(self.status, "abandoned")
 
 
 class Undecodable(Recorded, frozen=True, kw_only=True):
-    """A row of which this version can make nothing: of a kind that it does not know, or malformed. `why` says which."""
+    """A row that this version cannot decode: its kind is unknown or it is malformed. `why` gives the reason."""
 
     row: JournalEntry
     why: str
 
 
 def is_plan(entry: Entry) -> bool:
-    """Whether it plans something: also where only its kind can be read, which is what the store goes by."""
+    """Whether the entry is a plan; an undecodable entry counts by its kind, as in the store."""
     return isinstance(entry, Planned) or (isinstance(entry, Undecodable) and entry.row.kind == Planned.kind)
 
 
 def is_end(entry: Entry) -> bool:
-    """Whether it ends something: also where only its kind can be read, which is what the store goes by."""
+    """Whether the entry ends something; an undecodable entry counts by its kind, as in the store."""
     return isinstance(entry, Finished) or (isinstance(entry, Undecodable) and entry.row.kind == Finished.kind)
 
 
@@ -352,22 +357,22 @@ Entry = (
 
 
 class ClosingWatch(Protocol):
-    """Observer of closings: receives each decision that an account takes up, then each journal entry about it.
+    """Observer of closings: receives each decision when an account starts on it, then each journal entry about it.
 
-    It never raises, and never waits.
+    Implementations neither raise nor block.
     """
 
     def begun(self, decision: Decision, account: str, journal: Sequence[Entry]) -> None:
-        """Work on `decision` begins on `account`, or goes on: `journal` is what has been written about it."""
+        """Work on `decision` starts or resumes on `account`; `journal` holds the entries written so far."""
         ...
 
     def wrote(self, entry: Entry) -> None:
-        """An entry has become durable."""
+        """An entry is durable."""
         ...
 
 
 class _NoWatch:
-    """A ClosingWatch that nobody listens to."""
+    """A ClosingWatch that does nothing."""
 
     __slots__ = ()
 

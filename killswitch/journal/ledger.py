@@ -1,4 +1,4 @@
-"""What our own orders leave of a position, whatever the venue shows: its positions may lag behind its fills."""
+"""Position ledger: what our own orders leave of a position. A venue's positions may lag behind its fills."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ from killswitch.journal.lifecycle import ZERO
 
 @dataclass(slots=True)
 class PositionLedger:
-    """One position over all decisions that work on it, folded from their journal entries in sequence.
+    """The ledger of one position over all decisions that work on it, folded from their journal entries in sequence.
 
-    `anchor` is the smallest position verified, or believed when an order was sent with nothing else in flight,
-    less every fill reported since; None before the first. `outstanding` is what may fill yet, by client order id.
+    `anchor` is the smallest verified position, or the position assumed when an order was sent with no other order in
+    flight, minus every fill reported since; None before the first. `outstanding` maps client order ids to the amount
+    that may still fill.
     """
 
     anchor: Decimal | None = None
     closed: Decimal = ZERO
-    """What orders of all decisions have filled on it since it is followed."""
+    """Contracts filled by orders of all decisions since the ledger began."""
     outstanding: dict[str, Decimal] = field(default_factory=dict)
     aside: set[str] = field(default_factory=set)
-    """Those of `outstanding` whose fate is unknown, and that nobody waits for."""
+    """Orders in `outstanding` of unknown status that no target waits for."""
     abandoned: set[str] = field(default_factory=set)
-    """Those of them whose fate will never be known."""
+    """Orders whose status will never be known."""
 
     def apply(self, entry: Entry, decided: Decimal) -> None:
-        """Take one journal entry about this position.
+        """Apply one journal entry about this position.
 
-        `decided`: how much its decision closes of it. An order counts with that where what was sent cannot be read.
+        `decided`: contracts that the entry's decision closes. An order whose amount cannot be read counts as this much.
         """
         if isinstance(entry, Verified) and not entry.is_last and not self.outstanding:
             shown = known(entry.position)
@@ -57,7 +58,7 @@ class PositionLedger:
                 amount = known(entry.amount)
                 self.outstanding[name] = decided if amount is None else amount
             case Filled():
-                # Once for each order, and what cannot be read counts as filled in full.
+                # Each order counts once; an unreadable fill counts as a full fill.
                 sent = self.outstanding.pop(name, None)
                 if sent is not None:
                     done = entry.at_worst(sent)
@@ -74,26 +75,26 @@ class PositionLedger:
                 self.aside.add(name)
 
     def believed(self, shown: Decimal) -> Decimal:
-        """The position that is surely there: never more than the venue shows, nor than our fills have left."""
+        """Lower bound of the position: the smaller of what the venue shows and what our fills leave."""
         return shown if self.anchor is None else min(shown, self.anchor)
 
     def least(self, before: Decimal) -> Decimal:
-        """What our orders leave of it by what the venue has said of them; of `before`, where nothing is known yet.
+        """The position that remains by the reported fills; `before` while nothing is known.
 
-        An order of unknown fate explains nothing: that a position has gone is no proof that the order closed it.
+        An order of unknown status does not count: a position that is gone does not prove that the order closed it.
         """
         return before if self.anchor is None else self.anchor
 
     def free(self, shown: Decimal, *, guarded: bool = False) -> Decimal:
-        """What of it no order in flight may still close, at worst.
+        """Contracts that no order in flight can still close, in the worst case.
 
-        `guarded`: the venue keeps the order that is to be sent from closing more than is there, so that what is of
-        unknown fate does not hold it back.
+        `guarded`: the venue prevents the next order from closing more than the position, so orders of unknown status
+        do not reduce the result.
         """
         counted = (amount for name, amount in self.outstanding.items() if not (guarded and name in self.aside))
         return self.believed(shown) - sum(counted, ZERO)
 
     @property
     def waits(self) -> bool:
-        """Whether something is outstanding whose fate will be known yet."""
+        """Whether the status of an outstanding order is still expected."""
         return not self.abandoned.issuperset(self.outstanding)

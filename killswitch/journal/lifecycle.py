@@ -1,43 +1,43 @@
-"""The life of a decision's target on one position: a state machine whose events are journal entries.
+"""State machine of a position target: one decision's target on one position, with journal entries as events.
 
-What is not in the journal did not happen: the running program and the one that restarts after a kill -9 fold
-the same entries through the same table, so that both know the same.
+The journal is the only source of state: a running program and one that restarts after a kill -9 fold the same entries
+through the same table and reach the same state.
 
 | state       | means                                              | leaves it by                                     |
 |-------------|----------------------------------------------------|--------------------------------------------------|
 | `READY`     | nothing is in flight; may send                     | `sending`, `swept`, `verified`, `finished`       |
 | `SENDING`   | journaled; the request may or may not have left    | the venue's answer, or the lack of one           |
-| `UNKNOWN`   | no answer said what happened: ask, never resend    | what the venue says when asked, `set_aside`      |
+| `UNKNOWN`   | order status unknown: query it, never resend       | the venue's answer to the query, `set_aside`     |
 | `WORKING`   | the venue has the order, and it is not final       | `filled`                                         |
 | `SETTLED`   | final at the venue; its effect is not verified yet | `verified`; the next slice after a full fill     |
 | `AT_TARGET` | the venue's own positions show the target reached  | `verified` (it grew again), `finished`           |
 | `OVER`      | the decision's work on the account has ended       | nothing                                          |
 
-Journaled **before** the deed: `planned` (with the decision, in the tick's transaction), `sending` and `swept` (before
-the request leaves). Journaled **after** it, as the answer: `acknowledged`, `filled`, `rejected`, `unknown`, `absent`,
-`verified`, `finished`. Killed between a deed and its answer, the line is `SENDING`, and is asked about.
+Journaled **before** the action: `planned` (with the decision, in the tick's transaction), `sending` and `swept` (before
+the request is sent). Journaled **after** it, as the answer: `acknowledged`, `filled`, `rejected`, `unknown`, `absent`,
+`verified`, `finished`. After a kill between an action and its answer the target is `SENDING` and its order is queried.
 
 An intent is thus planned → journaled (`SENDING`) → sent → acknowledged (`WORKING`), unknown or rejected → filled,
-wholly or in part (`SETTLED`) → verified (`AT_TARGET`, or `READY` for what is left). How the work ends is in `finished`:
+fully or partly (`SETTLED`) → verified (`AT_TARGET`, or `READY` for the remainder). `finished` holds the final status:
 flat, `residual`, `blocked` or `abandoned`.
 
-An order of unknown fate may be *set aside*, so that its position need not wait for the venue's answer: the line is
-`READY` again, and the order goes on by itself. It still counts at its worst, and is asked about until the venue says
-what became of it, or until asking has lasted long enough to be `abandoned`:
+An order of unknown status may be *set aside* (detached), so that its position does not wait for the venue's answer: the
+target returns to `READY`, and the order continues independently. It still counts as the worst case, and is queried
+until its status is known, or until the query times out and it is `abandoned`:
 
-| set aside, and then the venue says | the order                                                       |
+| answer about an order set aside    | the order                                                       |
 |------------------------------------|-----------------------------------------------------------------|
-| `acknowledged`, `unknown`          | is still aside                                                  |
+| `acknowledged`, `unknown`          | remains set aside                                               |
 | `filled`, `rejected`, `absent`     | is settled; its fills count                                     |
-| `abandoned`                        | is asked about no longer, and counts at its worst for ever      |
+| `abandoned`                        | is no longer queried, and permanently counts as the worst case  |
 
-An entry that cannot be decoded counts at its worst: an order in flight is of unknown fate, one that the line does not
-know by its name is followed as if it had been set aside, and whatever else it was, its effect is not verified yet.
+An entry that cannot be decoded counts as the worst case: an order in flight has an unknown status, an unknown order is
+tracked as if it had been set aside, and any other effect is unverified.
 
-A client order id is spent once the venue has answered about it, and when it is set aside. After `absent`, and after a
-refusal to listen, the same id is sent again. Where a venue keeps names for ever, `absent` may come while the request is
-still valid (`EARLY`): should it arrive after all, the venue refuses the second of the two as a duplicate. Elsewhere
-`absent` comes when the request can no longer be carried out.
+A client order id is used up once the venue has answered about the order, and when the order is set aside. After
+`absent`, and after a refusal without processing, the same id is sent again. Venues that keep client order ids for ever
+may report `absent` while the request is still valid (`early`): if it arrives after all, the venue refuses the second
+order as a duplicate. At other venues `absent` is journaled once the request can no longer be executed.
 """
 
 from __future__ import annotations
@@ -49,17 +49,9 @@ from typing import Final
 
 from killswitch.journal.entries import (
     NEXT_SLICE,
-    Abandoned,
-    Absent,
-    Acknowledged,
     Entry,
-    Filled,
-    Finished,
-    Rejected,
     Sending,
-    SetAside,
-    Swept,
-    Unknown,
+    Undecodable,
     Verified,
     known,
 )
@@ -78,7 +70,7 @@ class State(Enum):
 
 
 class Event(Enum):
-    """A journal entry, as far as it moves the machine."""
+    """A journal entry as an event of the state machine."""
 
     SENDING = "sending"
     NEXT_SLICE = "sending the next slice"
@@ -123,31 +115,21 @@ ASIDE: Final[Mapping[Event, bool]] = {
     Event.ABSENT: False,
     Event.ABANDONED: False,
 }
-"""What an entry about an order that was set aside does: whether the order is asked about after it."""
+"""Event about an order that was set aside → whether the order is still queried after it."""
 
 
 class ForbiddenTransitionError(Exception):
-    """A journal entry does not follow from the ones before it: a defect of this program, or a foreign hand."""
+    """A journal entry is no valid transition: a defect of this program, or an entry of another writer."""
 
 
-_EVENTS: Final[Mapping[type, Event]] = {
-    Sending: Event.SENDING,
-    Swept: Event.SWEPT,
-    Acknowledged: Event.ACKNOWLEDGED,
-    Unknown: Event.FATE_UNKNOWN,
-    Filled: Event.FILLED,
-    Rejected: Event.REJECTED,
-    Absent: Event.ABSENT,
-    SetAside: Event.SET_ASIDE,
-    Abandoned: Event.ABANDONED,
-    Finished: Event.FINISHED,
-}
+_EVENTS: Final = {event.value: event for event in Event}
+"""Kind of entry → event, for kinds that map to one event regardless of their data."""
 
 
 def event_of(entry: Entry) -> Event | None:
-    """What `entry` does to a line; None for kinds that do nothing to it (`planned`, `cancelled`, `locked`, …).
+    """The event of `entry`; None for kinds that cause no transition (`planned`, `cancelled`, `locked`, …).
 
-    An entry that cannot be decoded is none of these: `Line.recall` counts it at its worst.
+    It is also None for an entry that cannot be decoded, which `Line.recall` counts as the worst case.
     """
     if isinstance(entry, Verified):
         if entry.is_last:
@@ -157,4 +139,4 @@ def event_of(entry: Entry) -> Event | None:
         return Event.VERIFIED_AT if reached else Event.VERIFIED_ABOVE
     if isinstance(entry, Sending) and entry.after == NEXT_SLICE:
         return Event.NEXT_SLICE
-    return _EVENTS.get(type(entry))
+    return None if isinstance(entry, Undecodable) else _EVENTS.get(entry.kind)

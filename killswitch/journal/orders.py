@@ -1,8 +1,7 @@
-"""Orders folded from the entries of a journal: how each was sent, and the last answer about it.
+"""Orders folded from journal entries: how each order was sent, and the last answer about it.
 
-The one fold of orders: the executor's lines, the reconciliation with what the venue shows, telemetry, progress and
-reports all look at its `JournaledOrder`s. It refuses nothing: two hands may have written a journal, and whatever they
-wrote is what is known.
+Executor, order reconciliation, telemetry, progress and reports share this fold. It accepts any sequence of entries: two
+programs may have written to one journal.
 """
 
 from __future__ import annotations
@@ -49,46 +48,44 @@ _GUARDED: Final[Mapping[str, Status]] = {
     "resting": "acknowledged", "filled": "filled", "canceled": "filled", "expired": "filled",
     "rejected": "rejected", "again": "absent",
 }  # fmt: skip
-"""What an answer about protection says of the order that was to give it."""
+"""State of a `guarded` entry → status of the replacement order."""
 _REFUSED: Final = ("refused", "tried")
 
 FINAL: Final = frozenset[Status]({"filled", "rejected", "absent"})
-"""The order has ended at the venue, or never existed there."""
+"""Final statuses: the order has ended at the venue, or never existed there."""
 NOTHING: Final = frozenset[Status]({"rejected", "absent"})
-"""Of these, those that did nothing."""
+"""Final statuses of orders without effect."""
 
 
 @dataclass(slots=True, eq=False)
 class JournaledOrder:
-    """One order as the journal has it, from one `sending` of its name to the next.
+    """One order in the journal, from one `sending` entry of its client order id to the next.
 
-    `sent` is None where the journal speaks of an order without saying how it was sent. `first` is the entry that began
-    it, `answer` what was said last of an order that has left, `order_id` the venue's id for it once that was told.
+    `first` is its first entry. `sent` is None if the journal has only answers about the order. `answer` is the last
+    answer. `order_id` is the venue's id, once reported.
     """
 
     first: Entry
     sent: Sending | Protected | None
     at: datetime
-    """When the newest entry about it was written."""
+    """Time of its newest entry."""
     most: Decimal | None = None
-    """The greatest amount that was ever sent under its name, as far as one can be read."""
+    """Largest readable amount sent under its client order id."""
     measured: bool = True
-    """Whether every amount that was sent under its name can be read."""
+    """Whether every amount sent under its client order id is readable."""
     status: Status = "sent"
     answer: Answer | None = None
     order_id: str | None = None
-    aside_since: datetime | None = None
-    """When its position stopped waiting for it; None while it waits, and once the order has an end."""
     was_unknown: bool = False
-    """Whether its status was unknown for a while."""
+    """Whether its status was ever unknown."""
     charge: Charged | None = None
-    """What its fills say that it cost, where they were asked after the last answer."""
+    """Fees by its fills, if they were queried after the last answer."""
     strange_state: str | None = None
-    """A state of which the venue spoke, and that this program does not know."""
+    """State reported by the venue that this program does not know."""
 
     @property
     def name(self) -> str:
-        """Its client order id; empty where the row has none."""
+        """Its client order id; empty if the row has none."""
         return self.first.client_order_id or ""
 
     @property
@@ -101,12 +98,12 @@ class JournaledOrder:
 
     @property
     def sending(self) -> Sending | None:
-        """How it was sent; None for an order that protects a position, and where the journal does not say."""
+        """Its `sending` entry; None for a protective order, and if the journal has only answers."""
         return self.sent if isinstance(self.sent, Sending) else None
 
     @property
     def sent_at(self) -> datetime:
-        """When it left; of one of which only its answers are known, when it was spoken of first."""
+        """Time of its first entry: when it was sent, if the journal has its `sending` entry."""
         return self.first.at
 
     @property
@@ -116,13 +113,13 @@ class JournaledOrder:
 
     @property
     def valid_for(self) -> float | None:
-        """Seconds for which its request was valid; None where it was not bounded, or that cannot be read."""
+        """Validity of its request in seconds; None if unbounded or unreadable."""
         seconds = None if self.sending is None else known(self.sending.valid_for)
         return None if seconds is None else float(seconds)
 
     @property
     def filled(self) -> Decimal | None:
-        """The filled amount once it has ended; None while that is unknown, or cannot be read."""
+        """Filled amount of a final order; None while unknown, or if unreadable."""
         return known(self.answer.filled) if isinstance(self.answer, Filled) else None
 
     @property
@@ -130,17 +127,12 @@ class JournaledOrder:
         return self.status in FINAL
 
     @property
-    def is_over(self) -> bool:
-        """Whether nothing more is awaited: it is final, or asking about it has ended."""
-        return self.status in FINAL or self.status == "abandoned"
-
-    @property
     def outcome(self) -> str:
-        """How it ended in a word: the venue's state for it, `rejected`, `absent` if the venue never had it…"""
+        """Final state as one word: the venue's state, `rejected`, or `absent` if the venue never had it."""
         return self.answer.state or "filled" if isinstance(self.answer, Filled) else self.status
 
     def may_fill(self, decided: Decimal) -> Decimal:
-        """The most that may fill under its name; where an amount cannot be read, at least all that was `decided`."""
+        """Upper bound of its fills; at least `decided` if an amount is unreadable."""
         if self.most is None:
             return decided
         return self.most if self.measured else max(self.most, decided)
@@ -149,10 +141,6 @@ class JournaledOrder:
         self.answer, self.status, self.at = entry, _STATUSES[type(entry)], entry.at
         self.charge = None
         self.was_unknown |= self.status in ("unknown", "set aside", "abandoned")
-        if isinstance(entry, SetAside):
-            self.aside_since = entry.at
-        elif self.is_over:
-            self.aside_since = None
         if isinstance(entry, Acknowledged | Filled):
             self.order_id = entry.order or self.order_id
         elif isinstance(entry, Unknown | SetAside | Abandoned):
@@ -165,11 +153,11 @@ class JournaledOrders:
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
         """`entries` in sequence."""
         self.all: list[JournaledOrder] = []
-        """In the order in which they were sent. One that is sent again under its name is one more."""
+        """All orders as sent. An order sent again under its client order id is a further order."""
         self.newest: dict[str, JournaledOrder] = {}
         """By client order id."""
         self._protecting: dict[str, JournaledOrder] = {}
-        """The venue's id of a protective order → the newest order that is to take its place."""
+        """Venue id of a protective order → its newest replacement order."""
         for entry in entries:
             self.apply(entry)
 
@@ -177,11 +165,11 @@ class JournaledOrders:
         return self.newest[name]
 
     def get(self, name: str | None) -> JournaledOrder | None:
-        """The newest order of that name; None where the journal knows none."""
+        """The newest order with that client order id; None if the journal has none."""
         return None if name is None else self.newest.get(name)
 
     def apply(self, entry: Entry) -> JournaledOrder | None:
-        """Fold one more entry; the order that it is about, if it is about one."""
+        """Fold one more entry and return the order that it is about, if any."""
         match entry:
             case Sending() | Protected():
                 return self._send(entry)
@@ -221,7 +209,7 @@ class JournaledOrders:
         return order
 
     def _guard(self, entry: Guarded) -> JournaledOrder | None:
-        """The venue's answer about the order that was sent last to take the place of a protective one."""
+        """Apply the venue's answer about the newest replacement of a protective order."""
         order = None if entry.replaces is None else self._protecting.get(entry.replaces)
         if order is None:
             return None
@@ -236,8 +224,8 @@ class JournaledOrders:
 
 
 def _strange_state(entry: Unknown | SetAside | Abandoned) -> str | None:
-    """The state that the venue gave an order, where that is no state: it is in the words of the answer's refusal."""
-    _, said, state = (entry.text or "").partition(f"order {entry.client_order_id} is said to be ")
+    """The unknown state that the venue reported for an order, as quoted in the text of the answer."""
+    _, marker, state = (entry.text or "").partition(f"order {entry.client_order_id} is said to be ")
     if isinstance(entry, Unknown) and entry.state:
         return entry.state
-    return state if said else None
+    return state if marker else None

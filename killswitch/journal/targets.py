@@ -1,4 +1,4 @@
-"""A decision's target on one position, and the orders towards it, folded from the journal through `lifecycle`."""
+"""Position targets: a decision's target on one position and its orders, folded from the journal by `lifecycle`."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ LineName = tuple[str, str, Side]
 _NO_STEP_DOWN = frozenset(
     {"above_maximum", "insufficient_margin", "blocked_by_order", "already_flat", "duplicate_client_order_id"}
 )
-"""Refusals that another kind of order would not change."""
+"""Refusals that another order type would not avoid."""
 
 
 _COVERED = frozenset(2**power for power in range(1, 20))
-"""After so many refusals in a row as `already_flat`, of a position that is shown, orders may cover it."""
+"""Numbers of consecutive `already_flat` refusals after which resting orders are looked for again."""
 
 
 @dataclass(slots=True)
 class Line:
-    """A decision's target on one position, and the orders towards it. Quantities in contracts.
+    """A decision's target on one position, and its orders. Quantities in contracts.
 
-    `decided` is how much the decision closes, `largest` the biggest single order, `index` the place of the
-    first intent in the decision. What follows below is folded from the journal and nothing else.
+    `decided` is how much the decision closes, `largest` the largest single order, `index` the index of the first intent
+    in the decision. All fields from `state` on are folded from the journal only.
     """
 
     decision: str
@@ -69,59 +69,59 @@ class Line:
     after: int | None = None
     band: Decimal | None = None
     urgency: tuple[float, float, int, int] = (0.0, 0.0, 0, 0)
-    """Of two lines for the same target, the one with the smaller urgency acts."""
+    """Of two lines with the same target, the one with the smaller value acts."""
     kept: Decimal = ZERO
-    """For a hop: what was held of its symbol before, and is not sold."""
+    """For a hop: the holding of its symbol before, which is not sold."""
 
     state: State = State.READY
     attempt: int = 0
     spent: bool = True
-    """Whether the id of `attempt` is used up, so that the next order needs the next one."""
+    """Whether the client order id of `attempt` is used up, so that the next order needs a new one."""
     orders: JournaledOrders = field(default_factory=JournaledOrders)
     """Every order towards the target."""
     order: JournaledOrder | None = None
-    """The one that was sent last."""
+    """The order sent last."""
     expired: int = 0
-    """Orders that were refused because their time was up, since anything was filled."""
+    """Orders refused as expired since the last fill."""
     kept_name: bool = False
-    """Whether a request under `client_order_id` that was believed to be absent may arrive yet."""
+    """Whether a request under `client_order_id` that was reported absent may still arrive."""
     filled: Decimal = ZERO
     closed_before: Decimal = ZERO
-    """What had been closed of the position, by whichever decision, when this one was taken up."""
+    """Contracts of the position closed by any decision before work on this one started."""
     counted: frozenset[str | None] = frozenset()
-    """Client order ids whose fills are in `filled`: each counts once."""
+    """Client order ids whose fills are included in `filled`."""
     aside: dict[str, JournaledOrder] = field(default_factory=dict)
-    """Orders of unknown fate that the line does not wait for."""
+    """Orders of unknown status that the line does not wait for."""
     abandoned: tuple[str, ...] = ()
-    """Client order ids whose fate was never known."""
+    """Client order ids whose status was never known."""
     lost: Decimal = ZERO
-    """What they may have filled, at worst."""
+    """Worst-case fills of the abandoned orders."""
     fruitless: int = 0
-    """Attempts in a row that the venue answered without filling anything."""
+    """Consecutive attempts that the venue answered without a fill."""
     refusal: str | None = None
-    """Why the venue refused the last order, if it did."""
+    """Reason of the venue's refusal of the last order, if it was refused."""
     trouble: str | None = None
-    """The last refusal since something was filled."""
+    """Reason of the last refusal since the last fill."""
     said_flat: int = 0
-    """How often in a row its orders were refused as `already_flat`."""
+    """Consecutive refusals as `already_flat`."""
     rung: int = 0
     tried: int = 0
-    """Orders in a row on `rung` that it was not good for: without a fill, or bounded and filled in part."""
+    """Consecutive unsuccessful orders on `rung`: without a fill, or bounded and partly filled."""
     uncut: Decimal | None = None
-    """`largest` as it was before margin cut it."""
+    """Value of `largest` before it was cut for lack of margin."""
     whole: bool = False
-    """Whether the last order filled wholly."""
+    """Whether the last order filled completely."""
     swept: bool = False
-    """Whether it was asked to be closed with the whole book."""
+    """Whether a whole-book close included it."""
     received: Decimal | None = ZERO
-    """What the fills came to in quote units; None once a part of it is unknown."""
+    """Proceeds of the fills in quote units; None once a part is unknown."""
     decided_at: Marked | None = None
-    """The mark that was decided on."""
+    """The mark at the decision."""
     cost: Decimal | None = field(default=ZERO)
-    """Fees and slippage so far, each fill against the mark when its order was sent, account currency; None once a part
-    of it is unknown."""
+    """Fees and slippage so far in the account's currency, each fill against the mark when its order was sent; None once
+    a part is unknown."""
     delay: Decimal | None = field(default=ZERO)
-    """What the market moved between the decision and the orders, for what they filled; None once a part is unknown."""
+    """Delay cost: the market's move between decision and orders, for the fills; None once a part is unknown."""
 
     @property
     def key(self) -> PositionKey:
@@ -129,22 +129,22 @@ class Line:
 
     @property
     def name(self) -> LineName:
-        """What tells it from every other line of its account."""
+        """Unique name of the line within its account."""
         return (self.decision, self.symbol, self.position_side)
 
     @property
     def client_order_id(self) -> str | None:
-        """The name of the order that was sent last."""
+        """Client order id of the order sent last."""
         return None if self.order is None else self.order.first.client_order_id
 
     @property
     def order_id(self) -> str | None:
-        """The venue's id of that order, once it was told."""
+        """Venue id of the order sent last, once reported."""
         return None if self.order is None else self.order.order_id
 
     @property
     def sent_amount(self) -> Decimal:
-        """What it was sent for; all that was decided, where that cannot be read."""
+        """Amount of the order sent last; `decided` if unreadable."""
         sending = None if self.order is None else self.order.sending
         if sending is None:
             return ZERO
@@ -153,7 +153,7 @@ class Line:
 
     @property
     def may_fill(self) -> Decimal:
-        """The most that was ever sent under its name, so the most that may fill under it."""
+        """Upper bound of the fills under the client order id of the order sent last."""
         return ZERO if self.order is None else self.order.may_fill(self.decided)
 
     @property
@@ -162,24 +162,24 @@ class Line:
 
     @property
     def valid_for(self) -> float | None:
-        """Seconds for which its request was valid, if it said so."""
+        """Validity of its request in seconds; None if unbounded."""
         return None if self.order is None else self.order.valid_for
 
     @property
     def bounded(self) -> bool:
-        """Whether it had a limit."""
+        """Whether the order sent last had a limit price."""
         sending = None if self.order is None else self.order.sending
         return sending is not None and sending.price is not None
 
     @property
     def rests(self) -> bool:
-        """Whether it was one that rests."""
+        """Whether the order sent last was a resting limit order."""
         sending = None if self.order is None else self.order.sending
         return sending is not None and sending.order == "limit"
 
     @property
     def arrival(self) -> Marked | None:
-        """The mark when it was sent."""
+        """The mark when the order was sent."""
         return None if self.order is None else self.order.arrival
 
     @property
@@ -188,50 +188,51 @@ class Line:
 
     @property
     def by_fills(self) -> bool:
-        """Whether its own fills say how far it has come, and not the position."""
+        """Whether progress is measured by its own fills instead of the position."""
         return self.purpose != "reduce"
 
     @property
     def remaining(self) -> Decimal:
-        """For a line that is counted by its own fills: what it has still to trade."""
+        """For a line measured by its fills: contracts still to trade."""
         return max(ZERO, self.decided - self.filled)
 
     @property
     def is_blocked(self) -> bool:
-        """Whether resting orders stood in the way of its last one; where nothing is lent they lock what is held.
+        """Whether resting orders blocked its last order; on accounts without margin they lock the holding.
 
-        Binance has one code (-2022) for a position that is gone and for resting orders that cover it. Said once, it may
-        be gone and the reading behind; said again of one that a reading shows, orders may cover it. Said a third time,
-        after they were taken away, they were not why. They are looked for again the fourth time, the eighth and so on.
+        Binance uses one code (-2022) both for a closed position and for resting orders that cover it. After the first
+        refusal the position may be closed and the snapshot late. After the second, for a position that a snapshot still
+        shows, orders may cover it. After the third, once they are canceled, they were not the reason. They are looked
+        for again after the fourth refusal, the eighth, and so on.
         """
         locked = self.refusal == "insufficient_margin" and not self.reduce_only and self.purpose != "hedge"
         return self.refusal == "blocked_by_order" or locked or self.said_flat in _COVERED
 
     @property
     def guarded(self) -> bool:
-        """Whether the venue itself keeps its orders from closing more than is there: a full, reduce-only close."""
+        """Whether the venue prevents its orders from closing more than the position: a full, reduce-only close."""
         return self.reduce_only and self.target == ZERO and not self.by_fills
 
     @property
     def outstanding(self) -> Decimal:
-        """What its orders of unknown fate may fill yet, or have filled, at worst."""
+        """Worst-case fills of its orders of unknown status."""
         return sum((order.may_fill(self.decided) for order in self.aside.values()), self.lost)
 
-    def check(self, entry: Entry) -> None:
-        """Raise what `apply` would, and change nothing: what cannot be folded must not be written down."""
+    def check(self, entry: Entry) -> Event | None:
+        """Return the event of an entry, or raise what `apply` would raise; an invalid entry must not be journaled."""
         event = event_of(entry)
         if event is None:
-            return
+            return None
         if entry.client_order_id is not None and entry.client_order_id in self.aside:
             if event not in ASIDE:
                 raise ForbiddenTransitionError(f"{self._words} {event.value} of {entry.client_order_id}, set aside")
         elif event not in TRANSITIONS[self.state]:
             raise ForbiddenTransitionError(f"{self._words} {event.value} while {self.state.value}")
+        return event
 
     def apply(self, entry: Entry) -> None:
-        """Move by one journal entry of this line. ForbiddenTransitionError if it cannot follow."""
-        self.check(entry)
-        event = event_of(entry)
+        """Apply one journal entry of this line; ForbiddenTransitionError if the transition is invalid."""
+        event = self.check(entry)
         if event is None:
             self._note(entry)
             return
@@ -258,10 +259,10 @@ class Line:
                 self._set_aside()
 
     def recall(self, entry: Entry) -> None:
-        """Move by an entry of the past, whether it follows or not: two hands may have written this journal.
+        """Apply an entry of the past, also an invalid transition: two programs may have written this journal.
 
-        Where it does not, the newest order is of unknown fate, so that the venue is asked about it, and the cost
-        is unknown. What came after the end moves nothing.
+        After an invalid transition the newest order has an unknown status, so that it is queried, and the cost is
+        unknown. Entries after the end are ignored.
         """
         try:
             self.apply(entry)
@@ -273,14 +274,14 @@ class Line:
         return f"{self.decision} {self.symbol} {self.position_side}:"
 
     def _note(self, entry: Entry) -> None:
-        """An entry that is no event of the machine: the mark that was decided on, or one that nobody can decode."""
+        """Apply an entry that is no event: the mark at the decision, or an entry that cannot be decoded."""
         if isinstance(entry, Planned):
             self.decided_at = self.decided_at or entry.marked
         elif isinstance(entry, Undecodable) and self.state is not State.OVER:
             self._count_at_worst(entry)
 
     def _count_at_worst(self, entry: Undecodable) -> None:
-        """It may have said anything: of its order, of one that is not known here, or of the position."""
+        """Apply an undecodable entry: it may concern its order, an unknown order, or the position."""
         self.cost = self.delay = self.received = None
         self.whole = False  # no slice follows at once
         order = self.orders.apply(entry)
@@ -289,7 +290,6 @@ class Line:
         elif order is self.order:
             self.state = State.UNKNOWN
         elif order.name not in self.aside:
-            order.aside_since = entry.at
             self.aside[order.name] = order
 
     def _apply_aside(self, entry: Entry, event: Event) -> None:
@@ -337,19 +337,19 @@ class Line:
         filled = self._count(entry, self.may_fill, self.arrival)
         self.whole = filled is not None and filled >= self.sent_amount
         if self.uncut is not None and filled:
-            self.largest, self.uncut = self.uncut, None  # another leg has made room
+            self.largest, self.uncut = self.uncut, None  # another leg has freed margin
         if filled is not None:
             good = filled >= self.sent_amount or (filled > ZERO and not self.bounded)
             self.tried = 0 if good else self.tried + 1
 
     def _count(self, entry: Filled, may_fill: Decimal, arrival: Marked | None) -> Decimal | None:
-        """Take in what an order has filled, once; None if that was done before."""
+        """Count the fill of an order once; None if it was counted before."""
         if entry.client_order_id in self.counted:
             return None
         self.counted |= {entry.client_order_id}
         filled = known(entry.filled)
         if filled is None:
-            # At worst it closed all that it could: nothing is closed twice on an answer that cannot be read.
+            # Worst case: it closed all that it could, so that nothing is closed twice on an unreadable answer.
             self.filled += entry.at_worst(may_fill)
             self.cost = self.delay = self.received = None
             self.fruitless += 1
@@ -381,7 +381,7 @@ class Line:
         if self.refusal in NOT_HEARD:
             self.spent = False
             return
-        # Where the request before it may arrive yet, another name would let both be carried out.
+        # While the previous request may still arrive, a new client order id would let both be executed.
         self.kept_name = self.kept_name and entry.order is None
         self.spent = not self.kept_name
         self.fruitless += 1

@@ -62,6 +62,14 @@ def record(cls: type[R]) -> type[R]:
     return dataclass(init=False, repr=False, eq=False)(cls)
 
 
+@dataclass_transform(frozen_default=True)
+class Node(Record):
+    """A record by inheritance: every subclass is one, with its annotations as its fields."""
+
+    def __init_subclass__(cls) -> None:
+        record(cls)
+
+
 class RegistryError(TypeError):
     """A kind that is registered in one place and not in another; the message names the key and what lacks it."""
 

@@ -1,1 +1,1 @@
-"""Planning: `tick(snapshot)`, from signals over `step` to decisions with exact intents."""
+"""Planning: `tick(snapshot)`, from signals through `step` to decisions with exact intents."""

@@ -1,13 +1,12 @@
-"""Which positions could not be closed as they are, and why: said before it matters. Pure, and about this moment only.
+"""Closability check: positions of a snapshot that could not be closed completely, and why.
 
-The orders are those that planning would make (`rounding.reduction`), so that what is said here is what would happen.
+It uses the orders that planning would create (`rounding.reduction`), so that the result matches a real close.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
@@ -15,7 +14,7 @@ from msgspec import Struct
 
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Order, Position, Side
 from killswitch.planning.actions.cancel_orders import is_entry
-from killswitch.planning.rounding import SHUT, Reduction, reduction, whole_steps
+from killswitch.planning.rounding import SHUT, Reduction, reduction, whole_steps, worth_of_contracts
 from killswitch.signals.position import ZERO
 
 Obstacle = Literal[
@@ -25,13 +24,13 @@ Obstacle = Literal[
 OutsideHours = Literal["queue", "extended"] | None
 
 NO_MARKET_ORDERS = ("limit_only", "post_only")
-"""States in which a close falls back on limit orders."""
+"""Market states in which a close needs limit orders."""
 
 
 class Hindrance(Struct, frozen=True):
-    """One thing about closing a position. Only a warning means that it may stay open, or that this cannot be told.
+    """One obstacle to closing a position. A warning means that the position may stay open, or that this is unknown.
 
-    `text` is about this position, `meaning` the same of every one of this kind.
+    `text` is specific to the position; `meaning` is common to all obstacles of the kind.
     """
 
     kind: Obstacle
@@ -42,9 +41,9 @@ class Hindrance(Struct, frozen=True):
 
 
 class Outlook(Struct, frozen=True):
-    """What closing one position now would come to: `orders` to be sent, `leaves` contracts that no order can close.
+    """Result of closing one position now: `orders` to send, and `leaves`, the contracts that no order can close.
 
-    `shut`: the venue takes no order for it at present.
+    `shut`: the venue currently accepts no order for the position.
     """
 
     symbol: str
@@ -60,57 +59,34 @@ def outlooks(
     account: AccountSnapshot,
     *,
     reduce_only: bool,
-    instruments: Mapping[str, Instrument] | None = None,
     outside_hours: OutsideHours = None,
 ) -> tuple[Outlook, ...] | None:
     """The outlook of every position, in the order of the snapshot; None where positions are unknown.
 
     `reduce_only`: whether closes there are reduce-only orders, which venues exempt from the minimum notional.
-    `instruments`: rules known beside those in the snapshot, by symbol. `outside_hours`: what the account's
-    document says of a close outside the hours of its market, where it has some.
+    `outside_hours`: setting of the Account document for closes outside market hours, if the market has hours.
     """
     if account.positions is None:
         return None
-    rules = {**(instruments or {}), **{each.symbol: each for each in account.instruments or ()}}
+    known = {each.symbol: each for each in account.instruments or ()}
     exits = _exits(account)
-    shut = _Shut(account.market == "equity", outside_hours)
-    return tuple(
-        _outlook(position, rules.get(position.symbol), exits.get(position.key, ()), shut, reduce_only=reduce_only)
-        for position in account.positions
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Shut:
-    """What a market that takes no orders may mean: whether it has `hours`, and what becomes of a close outside them."""
-
-    hours: bool
-    outside: OutsideHours
-
-
-def _outlook(
-    position: Position, rules: Instrument | None, exits: Sequence[Order], shut: _Shut, *, reduce_only: bool
-) -> Outlook:
-    found = reduction(position, ZERO, rules, reduce_only=reduce_only)
-    return Outlook(
-        symbol=position.symbol,
-        side=position.side,
-        contracts=position.contracts,
-        orders=len(found.parts),
-        leaves=found.target,
-        shut=rules is not None and rules.state in SHUT,
-        hindrances=(
-            *_of_rules(position, rules, found, reduce_only=reduce_only),
-            *_of_state(rules, shut),
+    found = []
+    for position in account.positions:
+        rules = known.get(position.symbol)
+        result = reduction(position, ZERO, rules, reduce_only=reduce_only)
+        hindrances = (
+            *_of_rules(position, rules, result),
+            *_of_state(rules, outside_hours, has_hours=account.market == "equity"),
             *_of_price(position, rules, reduce_only=reduce_only),
-            *_of_orders(position, exits),
-        ),
-    )
+            *_of_orders(position, exits.get(position.key, ())),
+        )
+        shut = rules is not None and rules.state in SHUT
+        parts, leaves = len(result.parts), result.target
+        found.append(Outlook(position.symbol, position.side, position.contracts, parts, leaves, shut, hindrances))
+    return tuple(found)
 
 
-def _of_rules(
-    position: Position, rules: Instrument | None, found: Reduction, *, reduce_only: bool
-) -> Iterable[Hindrance]:
+def _of_rules(position: Position, rules: Instrument | None, found: Reduction) -> Iterable[Hindrance]:
     held, symbol = position.contracts, position.symbol
     if rules is None or not rules.amount_step:
         what = "the venue's rules are unknown" if rules is None else "the step of its amounts is unknown"
@@ -133,18 +109,18 @@ def _of_rules(
         most = "" if rules.max_amount is None else f"; the venue takes at most {rules.max_amount:f} in one"
         yield Hindrance("above maximum", "note", f"{held:f} {symbol} takes {len(found.parts)} orders{most}")
     elif rules.max_amount is not None and rules.max_amount < held and found.parts:
-        text = f"the venue's maximum of {rules.max_amount:f} is none that an order can follow"
-        yield Hindrance("above maximum", "warning", text, "see at the venue what it takes at most in one order")
+        text = f"the venue's maximum of {rules.max_amount:f} cannot be satisfied by any order"
+        yield Hindrance("above maximum", "warning", text, "check the venue's maximum order size")
 
 
-def _of_state(rules: Instrument | None, shut: _Shut) -> Iterable[Hindrance]:
+def _of_state(rules: Instrument | None, outside: OutsideHours, *, has_hours: bool) -> Iterable[Hindrance]:
     state = None if rules is None else rules.state
-    if state == "halted" and shut.hours:
-        yield _outside_hours(shut.outside)
+    if state == "halted" and has_hours:
+        yield _outside_hours(outside)
     elif state in SHUT:
-        text = f"the market is {state}: the venue takes no order that closes it"
+        text = f"the market is {state}: the venue accepts no order that closes it"
         yield Hindrance("state", "warning", text, _SHUT_WAYS[state])
-    elif state in NO_MARKET_ORDERS and not (shut.hours and shut.outside == "extended"):
+    elif state in NO_MARKET_ORDERS and not (has_hours and outside == "extended"):
         text = f"the market is {state}: a market order is refused, and a close needs a ladder with limit orders"
         yield Hindrance("state", "warning", text, "give the policies' stages a ladder for what takes limit orders only")
     elif state == "reduce_only":
@@ -154,12 +130,12 @@ def _of_state(rules: Instrument | None, shut: _Shut) -> Iterable[Hindrance]:
 _SHUT_WAYS = {
     "halted": "a close is tried again until a halted market opens",
     "delisted": "see how the venue settles or withdraws what it has delisted",
-    "cancel_only": "see at the venue why it takes cancels only; a close is tried again until it takes orders",
+    "cancel_only": "see at the venue why it accepts cancels only; a close is retried until it accepts orders",
 }
 
 
 def _outside_hours(outside: OutsideHours) -> Hindrance:
-    """A market with hours that takes no order now: a snapshot does not tell a closed one from a halted one."""
+    """A market with hours accepts no order now; a snapshot does not distinguish a closed from a halted one."""
     closed = "the market is closed, or halted"
     if outside == "queue":
         return Hindrance("state", "note", f"{closed}: a close is held until it opens (outside_hours: queue)")
@@ -169,7 +145,8 @@ def _outside_hours(outside: OutsideHours) -> Hindrance:
     else:
         text = f"{closed}: a close is refused"
         way_out = (
-            "say in the Account document what becomes of a close outside the hours: outside_hours: queue, or extended"
+            "declare in the Account document what happens to a close outside market hours: "
+            "outside_hours: queue, or extended"
         )
     return Hindrance("state", "warning", text, way_out)
 
@@ -179,15 +156,13 @@ def _of_price(position: Position, rules: Instrument | None, *, reduce_only: bool
     if not position.mark_price:
         text = "no mark price: slippage cannot be bounded"
         if least and not reduce_only:
-            text += f", and whether it is worth the least of {least:f} cannot be told"
+            text += f", and it is unknown whether it reaches the minimum notional of {least:f}"
         yield Hindrance("no mark price", "warning", text, "without a mark price, close at market or by hand")
         return
-    if rules is None or least is None or rules.contract_size is None or not reduce_only:
-        return  # where the least binds, it is in the minimum already
-    face = position.contracts * rules.contract_size
-    worth = face if rules.inverse else face * position.mark_price
-    if worth < least:
-        text = f"worth {worth:f}, below the venue's least of {least:f}"
+    worth = None if rules is None else worth_of_contracts(position.contracts, position, rules)
+    # for other orders the least notional is part of the minimum amount
+    if reduce_only and worth is not None and least is not None and worth < least:
+        text = f"worth {worth:f}, below the venue's minimum notional of {least:f}"
         yield Hindrance("below notional", "note", text, meaning="it goes because reduce-only orders are exempt")
 
 
@@ -206,7 +181,7 @@ def _of_orders(position: Position, exits: Sequence[Order]) -> Iterable[Hindrance
 
 
 def _exits(account: AccountSnapshot) -> Mapping[tuple[str, Side], Sequence[Order]]:
-    """The orders that rest to reduce a position, by position."""
+    """Resting orders that reduce a position, by position."""
     found: dict[tuple[str, Side], list[Order]] = defaultdict(list)
     for order in account.orders or ():
         if not is_entry(order, account):

@@ -1,4 +1,4 @@
-"""What a person must know of a tick that is not a decision."""
+"""Notices of a tick: events that people must know and that are no decisions."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from killswitch.signals.equity.pending_changes import Change
 from killswitch.signals.position import ZERO
 
 DOUBTED_FOR = 10 * SECOND
-"""A stage whose prices fail the second look for so long pages."""
+"""Time after which a stage whose prices fail corroboration pages."""
 COUNTED_WITHIN = 600 * SECOND
 GREATER = 2
-"""Falls that follow a page page again where together they are more than so many times what it told. Doubling bounds the
-pages of one crash: from 0.1% of an account to all of it there are ten."""
+"""Factor by which the falls since a page must exceed the paged amount to page again. Doubling bounds the pages of one
+crash: ten from 0.1% of an account to all of it."""
 MATERIAL = Decimal("0.01")
-"""Of equity: what is not more than that pages no second time within ten minutes."""
+"""Fraction of equity up to which falls do not page again within ten minutes."""
 RESET = "reset"
-"""`subject` of notices that answer a reset which found nothing to do."""
+"""`subject` of notices about a reset that had no effect."""
 
 
 def _notice(
@@ -45,7 +45,7 @@ def _notice(
 
 
 def unknown(watch: Watch, now: int, triggers: tuple[int, ...]) -> list[Notice]:
-    """Triggers that stayed unknown past their grace. One that only warns on unknown does not page."""
+    """Notices of triggers that stayed unknown past their grace. A trigger with `on_unknown: warn` does not page."""
     found = []
     for i in triggers:
         trigger = watch.prepared.graph.triggers[i]
@@ -56,14 +56,15 @@ def unknown(watch: Watch, now: int, triggers: tuple[int, ...]) -> list[Notice]:
 
 
 def unexplained(watch: Watch, now: int, change: ChangeEvent) -> Notice:
-    """A change of equity that nothing explains: that it appeared, was explained, or counts as loss.
+    """Notice of an unexplained change of equity: it appeared, was explained, or counts as a loss.
 
-    The amount is in the scope's currency. The first fall pages. Those that follow within ten minutes of that page are
-    counted, until together they are materially greater than what it told: then they page again.
+    The amount is in the scope's currency. The first fall pages. Falls within ten minutes of a page are counted until
+    their sum is materially greater than the paged amount; then they page again.
     """
     amount = _money(watch, change.amount)
     if change.kind == "anew":
-        return _notice(watch, now, "unexplained", "warning", f"{amount} came into a wiped-out account: a new series")
+        text = f"{amount} was paid into a wiped-out account: a new equity series begins"
+        return _notice(watch, now, "unexplained", "warning", text)
     if change.kind == "explained":
         return _notice(watch, now, "unexplained", "info", f"a change of {amount} is explained by the ledger now")
     if change.kind == "appeared" and change.pending:
@@ -74,7 +75,7 @@ def unexplained(watch: Watch, now: int, change: ChangeEvent) -> Notice:
     else:
         fallen = -change.amount
         text = (
-            f"equity changed by {amount}, and no price, trade or row of the ledger explains it: it is taken for money "
+            f"equity changed by {amount}, and no price, trade or row of the ledger explains it: it is treated as money "
             f"that moved, and {_closes(watch)}"
         )
     if fallen > 0:
@@ -83,17 +84,17 @@ def unexplained(watch: Watch, now: int, change: ChangeEvent) -> Notice:
 
 
 def _waits(watch: Watch, change: ChangeEvent) -> str:
-    """Why a change is pending, and until when."""
+    """Why a change of equity is pending, and until when."""
     if change.amount < 0 and watch.prepared.graph.equity.closes_unexplained:
         return (
-            "and no row of the ledger explains it yet: it counts as loss once the ledger was read past it and has none "
+            "and no ledger row explains it yet: it counts as a loss once the ledger has been read past it without one "
             "(on_unexplained: close)"
         )
     return "and trades or late answers may account for it; waiting for the ledger"
 
 
 def _closes(watch: Watch) -> str:
-    """What money that moved brings about: nothing, but for triggers that ask for it."""
+    """Consequence of money that moved: none, except for triggers on unexplained changes."""
     graph = watch.prepared.graph
     asked = {i for i, signal in enumerate(graph.signals) if BY_NAME[signal.name].counts_unexplained}
     asking = [each.name for each in graph.triggers if not asked.isdisjoint(signals_of(each.condition))]
@@ -109,7 +110,7 @@ def _money(watch: Watch, amount: Decimal) -> str:
 
 
 def _fall(watch: Watch, now: int, text: str, fallen: Decimal) -> Notice:
-    """A fall of `fallen` that nothing explains: it pages, or is counted."""
+    """Notice of an unexplained fall: a page, or a counted warning."""
     last = watch.paged
     if last is None or now - last.at >= COUNTED_WITHIN:
         watch.paged = Paged(now, 1, fallen)
@@ -123,18 +124,18 @@ def _fall(watch: Watch, now: int, text: str, fallen: Decimal) -> Notice:
     return _notice(watch, now, "unexplained", "warning", f"{text} (number {count} within ten minutes)")
 
 
-def _is_greater(watch: Watch, together: Decimal, told: Decimal) -> bool:
-    """Whether falls are materially greater than what people were paged about."""
+def _is_greater(watch: Watch, together: Decimal, paged: Decimal) -> bool:
+    """Whether falls are materially greater than the paged amount."""
     view = watch.history.view
-    if together <= GREATER * told:
+    if together <= GREATER * paged:
         return False
     return view is None or view.equity is None or together > MATERIAL * (view.equity + together)
 
 
 def suspected(watch: Watch, now: int, stage: str, falls: Sequence[Change], *, at_once: bool) -> Notice:
-    """Falls that may be a loss on which `stage` would fire, and for which nothing is locked.
+    """Notice of falls that may be a loss on which `stage` would fire, and for which nothing is locked.
 
-    Where the policy wants nothing locked, and people were paged about these falls themselves, it is a warning.
+    It is a warning if the policy does not lock on suspicion and the falls themselves have already paged.
     """
     locks = watch.prepared.graph.equity.locks_on_suspicion
     paged = watch.paged is not None and all(change.at <= watch.paged.at for change in falls)
@@ -149,9 +150,9 @@ def suspected(watch: Watch, now: int, stage: str, falls: Sequence[Change], *, at
 
 
 def nothing_selected(watch: Watch, now: int, proposal: Proposal, acted: Collection[str] = ()) -> Notice:
-    """A stage would have fired, and would have closed nothing of a book that is not empty; or a part of it.
+    """Notice of a stage that should fire but selects nothing of a non-empty book, or only a part of it.
 
-    `acted`: the accounts on which it closes or cancels something all the same.
+    `acted`: accounts on which it closes or cancels something nevertheless.
     """
     attribution = proposal.decision.attribution
     source = attribution.source if attribution else "UNKNOWN"
@@ -160,104 +161,106 @@ def nothing_selected(watch: Watch, now: int, proposal: Proposal, acted: Collecti
     if proposal.empty_handed and proposal.decision.reason is not None:
         why += f" ({proposal.decision.reason})"
     text = f"{proposal.stage.name} {_fired(proposal, acted)}, but {why}; it is not latched"
-    waiting = watch.state.waiting
-    if waiting is not None and waiting.stage == proposal.stage.name:
+    waiting = watch.waiting_for(proposal.stage)
+    if waiting is not None:
         within = span(proposal.stage.close_within)
         text += f"; its close waits for {waited_for(waiting)}, until its triggers have not held for {within}"
     return _notice(watch, now, "nothing_selected", "page", text, proposal.stage.name)
 
 
 def _fired(proposal: Proposal, acted: Collection[str]) -> str:
-    """What came of a stage that does not latch. Where a part of the book is unknown it has fired: its lock stands."""
+    """Result of a stage that does not latch. With a partly unknown book it has fired, and its lock holds."""
     if acted:
         return f"fired on {' and '.join(sorted(acted))}"
     return "fired, and could close and cancel nothing" if proposal.partial else "should fire"
 
 
 def uncorroborated(watch: Watch, now: int, stage: str, why: str) -> list[Notice]:
-    """A stage's prints did not hold: that is worth a look at once, and a page where they go on not to hold."""
+    """Notice of a stage whose prices were not corroborated: a warning at first, a page if that lasts."""
     text = f"{stage} did not fire: {why}"
     if watch.remember_barren(stage, "uncorroborated"):
         watch.doubted[stage] = now
-        return [
-            _notice(watch, now, "uncorroborated", "warning", f"{text}; prices are looked at again each tick", stage)
-        ]
+        text = f"{text}; prices are looked at again each tick"
+        return [_notice(watch, now, "uncorroborated", "warning", text, stage)]
     if now - watch.doubted.get(stage, now) >= DOUBTED_FOR and watch.remember_barren(stage, "uncorroborated for long"):
         return [_notice(watch, now, "uncorroborated", "page", f"{text}, for {DOUBTED_FOR / SECOND:g} s now", stage)]
     return []
 
 
 def no_longer_waits(watch: Watch, now: int, waiting: Waiting) -> Notice:
-    """A close that waited for an account is given up."""
+    """Notice that a close no longer waits for an account."""
     text = (
-        f"{waiting.stage} fired at {from_micros(waiting.since).isoformat()} and does not wait any longer for "
+        f"{waiting.stage} fired at {from_micros(waiting.since).isoformat()} and no longer waits for "
         f"{waited_for(waiting)}: nothing was closed there"
     )
     return _notice(watch, now, "nothing_selected", "page", text, waiting.stage)
 
 
 def wait_ended(watch: Watch, now: int, waiting: Waiting) -> Notice:
-    """A reset ended the wait of a close."""
-    text = f"a reset came: {waiting.stage} does not wait any longer for {waited_for(waiting)}"
+    """Notice that a reset ended the wait of a close."""
+    text = f"a reset was received: {waiting.stage} no longer waits for {waited_for(waiting)}"
     return _notice(watch, now, "warning", "warning", text, RESET)
 
 
 def waited_for(waiting: Waiting) -> str:
-    """The accounts that the close waits for, in words."""
+    """The accounts that the close waits for, as text."""
     return " and ".join(waiting.accounts) or "the scope's account"
 
 
 def blocked(watch: Watch, now: int, found: Blocked) -> Notice:
-    """A selected position that the venue's rules do not let us reduce now; dust is no news to be woken for."""
+    """Notice of a selected position that the venue's rules do not allow to reduce now; dust does not page."""
     return _notice(watch, now, "blocked", "warning" if found.dust else "page", found.why, found.symbol)
 
 
 def not_latched(
     watch: Watch, now: int, event: Event | None = None, ended: Decision | None = None, *, accepted: bool = False
 ) -> Notice:
-    """A reset that found no stage to reset.
+    """Notice of a reset that found no latched stage.
 
-    `ended`: the suspicion whose lock it lifts; `accepted`: there was something that nothing explains.
+    `ended`: the suspicion whose lock it lifts. `accepted`: whether it accepted unexplained changes.
     """
     by = "" if event is None else f" by {event.author or 'unknown'} ({event.reason or 'no reason given'})"
-    text = f"a reset{by} came, but no stage is latched"
+    text = f"a reset{by} was received, but no stage is latched"
     if ended is not None:
-        text = f"a reset{by} came: the lock on suspicion of {ended.stage} is lifted; no stage is latched"
+        text = f"a reset{by} was received: the lock on suspicion of {ended.stage} is lifted; no stage is latched"
     if accepted:
         text += "; what nothing explained until then counts as money that moved"
     return _notice(watch, now, "warning", "info", text, RESET)
 
 
 def hand_not_followed(event: Event, now: int, text: str) -> Notice:
-    """A close by hand that was not carried out, or not wholly."""
-    scope = event.scope or "portfolio"
-    return Notice(from_micros(now), "operator", scope, "nothing_selected", "page", text, event.id)
+    """Notice of a manual close that was not carried out, or only partly."""
+    return _by_hand(event, now, "nothing_selected", "page", text)
 
 
 def hand_waits(event: Event, now: int, why: str, until: int) -> Notice:
-    """A close by hand of an account that cannot be read: it is carried out when it can be."""
+    """Notice of a manual close that waits for an account that cannot be read."""
     text = (
-        f"the close by hand waits: {why}; it is closed on the first reading until {instant(from_micros(until))} "
+        f"the close by hand waits: {why}; it is closed on the first snapshot until {instant(from_micros(until))} "
         f"(`ksctl close --give-up {event.id} --reason … --store STORE` ends that)"
     )
-    return Notice(from_micros(now), "operator", event.scope or "portfolio", "warning", "page", text, event.id)
+    return _by_hand(event, now, "warning", "page", text)
 
 
 def hand_wait_given_up(event: Event, now: int, accounts: Collection[str]) -> Notice:
-    """A person has ended the wait of a close by hand."""
+    """Notice that an operator ended the wait of a manual close."""
     text = (
-        f"the close by hand {event.decision} does not wait any longer for {' and '.join(sorted(accounts))}: "
+        f"the close by hand {event.decision} no longer waits for {' and '.join(sorted(accounts))}: "
         f"given up by {event.author or 'unknown'} ({event.reason or 'no reason given'})"
     )
-    return Notice(from_micros(now), "operator", event.scope or "portfolio", "warning", "warning", text, event.id)
+    return _by_hand(event, now, "warning", "warning", text)
 
 
 def hand_followed_blind(event: Event, now: int, text: str) -> Notice:
-    """A close by force of what could not be read."""
-    return Notice(from_micros(now), "operator", event.scope or "portfolio", "warning", "warning", text, event.id)
+    """Notice of a forced close on last known positions."""
+    return _by_hand(event, now, "warning", "warning", text)
+
+
+def _by_hand(event: Event, now: int, kind: NoticeKind, severity: Severity, text: str) -> Notice:
+    return Notice(from_micros(now), "operator", event.scope or "portfolio", kind, severity, text, event.id)
 
 
 def reset_of_nothing(now: int, scope: str) -> Notice:
-    """A reset whose scope nothing watches and nothing is latched on."""
-    text = f"a reset came for {scope}, but no policy watches it and nothing is latched there"
+    """Notice of a reset whose scope no policy watches and has nothing latched."""
+    text = f"a reset was received for {scope}, but no policy watches it and nothing is latched there"
     return Notice(from_micros(now), "operator", scope, "warning", "warning", text, RESET)

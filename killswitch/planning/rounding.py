@@ -1,28 +1,27 @@
-"""From a target to an order, exact in venue units.
+"""Rounding of a target to orders that are exact in venue units.
 
-The order is rounded up to whole steps, so that what is left is at most what was decided: half of one minimum
-lot closes the lot instead of rounding to an order of nothing. It is never more than is held, and a remainder
-that could never be traded again is closed with the rest.
+Orders are rounded up to whole steps, so that at most the target is left: half of one minimum lot closes the lot instead
+of rounding to zero. Orders never exceed the position, and a remainder that is too small to trade is closed with them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+
+from msgspec import Struct
 
 from killswitch.model.snapshot import Instrument, Position
 from killswitch.signals.position import ZERO
 
 SHUT = ("halted", "delisted", "cancel_only")
-"""States in which a venue takes no order for a symbol."""
+"""Market states in which a venue accepts no order."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reduction:
-    """`parts` are the orders' contracts, each within the venue's maximum; their sum is what `target` leaves of it.
+class Reduction(Struct, frozen=True):
+    """Orders that reduce a position to `target`: `parts` are their contracts, each within the venue's maximum.
 
-    `blocked` says why the venue takes none now, or not all. Dust has no parts; a halted symbol has, for when it is
-    open again.
+    `blocked`: why the venue accepts none of them now, or not all. Dust has no parts; a halted symbol has parts, to be
+    sent once it opens.
     """
 
     target: Decimal
@@ -32,13 +31,13 @@ class Reduction:
 
 
 MOST_SLICES = 100
-"""A position is not cut into more slices than this for its market's sake: they grow instead."""
+"""Maximum number of slices that limit market impact; beyond it the slices grow."""
 
 MOST_ORDERS = 10_000
-"""Nor into more than this for the venue's maximum's sake: then it is one part, and cut as it is sent."""
+"""Maximum number of orders within the venue's maximum; beyond it there is one part, split when it is sent."""
 
 MOST_STEPS = Decimal(10) ** 27
-"""Steps are counted exactly up to here. No position has more, but one that a venue has read out wrongly."""
+"""Maximum number of steps that is computed exactly; only corrupt venue data exceeds it."""
 
 
 def reduction(
@@ -49,10 +48,10 @@ def reduction(
     reduce_only: bool,
     greatest: Decimal | None = None,
 ) -> Reduction:
-    """How to bring `position` to at most `wanted` contracts, in slices of at most `greatest`.
+    """Compute the orders that reduce `position` to at most `wanted` contracts, in slices of at most `greatest`.
 
-    Minimum notional does not bind reduce-only orders (the venues exempt them); minimum amount does. A slice is at
-    least the venue's minimum, whatever `greatest` says. Where the steps are unknown nothing is sliced.
+    The minimum notional does not apply to reduce-only orders (venues exempt them); the minimum amount does. A slice is
+    never below the venue's minimum. Without a known step nothing is sliced.
     """
     held = position.contracts
     wanted = max(ZERO, min(wanted, held))
@@ -66,7 +65,7 @@ def reduction(
     tradable = whole_steps(held, instrument.amount_step)
     least = _minimum(position, instrument, reduce_only=reduce_only)
     amount = min(tradable, max(least, _ceiling(held - wanted, instrument.amount_step)))
-    if held - amount < least:  # a remainder that could never be closed later goes with the rest
+    if held - amount < least:  # a remainder that could never be closed later is closed now
         amount = tradable
     if amount < least:
         why = f"dust: {held} of {position.symbol} is below the venue's minimum of {least}"
@@ -80,7 +79,7 @@ def reduction(
 
 
 def whole_steps(amount: Decimal, step: Decimal) -> Decimal:
-    """`amount` rounded down to whole steps, as records and venues write quantities."""
+    """Round `amount` down to whole steps."""
     return _plain((amount / step).to_integral_value(rounding=ROUND_FLOOR) * step)
 
 
@@ -89,13 +88,13 @@ def _ceiling(amount: Decimal, step: Decimal) -> Decimal:
 
 
 def _plain(amount: Decimal) -> Decimal:
-    """Without a power of ten behind it: `50000`, not `5E+4`, as records and venues write quantities."""
+    """Remove a positive exponent: `50000` instead of `5E+4`, as records and venues write quantities."""
     exponent = amount.as_tuple().exponent
     return Decimal(f"{amount:f}") if isinstance(exponent, int) and exponent > 0 else amount
 
 
-def _worth(amount: Decimal, position: Position, instrument: Instrument) -> Decimal | None:
-    """Notional of `amount` contracts; unknown without price or contract size."""
+def worth_of_contracts(amount: Decimal, position: Position, instrument: Instrument) -> Decimal | None:
+    """Notional of `amount` contracts; None without mark price or contract size."""
     if not position.mark_price or instrument.contract_size is None:
         return None
     face = amount * instrument.contract_size
@@ -103,19 +102,19 @@ def _worth(amount: Decimal, position: Position, instrument: Instrument) -> Decim
 
 
 def _minimum(position: Position, instrument: Instrument, *, reduce_only: bool) -> Decimal:
-    """The smallest order that the venue takes, in whole steps."""
+    """Smallest order that the venue accepts, in whole steps."""
     step = instrument.amount_step or Decimal(1)
     least = max(instrument.min_amount or ZERO, step)
-    unit = _worth(Decimal(1), position, instrument)
+    unit = worth_of_contracts(Decimal(1), position, instrument)
     if not reduce_only and instrument.min_notional is not None and unit:
         least = max(least, instrument.min_notional / unit)
     return _ceiling(least, step)
 
 
 def _limit(least: Decimal, instrument: Instrument) -> Decimal | None:
-    """The venue's maximum in whole steps; None where there is none.
+    """The venue's maximum in whole steps; None if there is none.
 
-    A maximum below the minimum is no rule that an order can follow, and is taken for none.
+    A maximum below the minimum is ignored, because no order can satisfy both.
     """
     if instrument.max_amount is None:
         return None
@@ -126,7 +125,7 @@ def _limit(least: Decimal, instrument: Instrument) -> Decimal | None:
 def _most(
     amount: Decimal, least: Decimal, limit: Decimal | None, instrument: Instrument, greatest: Decimal | None
 ) -> Decimal | None:
-    """The greatest order: by the venue's maximum and by what the market takes; None where nothing bounds it."""
+    """Largest order by the venue's maximum and by `greatest`; None if unbounded."""
     if greatest is None or greatest >= amount:
         return limit
     step = instrument.amount_step or Decimal(1)
@@ -135,10 +134,10 @@ def _most(
 
 
 def _split(amount: Decimal, least: Decimal, most: Decimal | None, limit: Decimal | None) -> tuple[Decimal, ...]:
-    """`amount` in orders of at most `most`, none of them below the venue's minimum nor above its maximum, `limit`.
+    """Split `amount` into orders of at most `most`, none below the venue's minimum or above its maximum, `limit`.
 
-    Where no number of orders keeps within both, there is one less and they grow: of a market only the last one is
-    asked for more than it should take. What does not fit into the venue's maximum either is left out.
+    If no number of orders satisfies both bounds, there is one order less, and the orders grow beyond `most`. The amount
+    that does not fit into the venue's maximum is omitted.
     """
     if most is None or amount <= most or amount / most > MOST_ORDERS:
         return (amount,)
@@ -149,7 +148,7 @@ def _split(amount: Decimal, least: Decimal, most: Decimal | None, limit: Decimal
     parts: list[Decimal] = []
     for after in range(count - 1, 0, -1):
         part = min(most, left - after * least)
-        if limit is not None:  # the ones after it could not carry the rest
+        if limit is not None:  # the following orders could not hold the rest
             part = max(part, left - after * limit)
         parts.append(part)
         left -= part

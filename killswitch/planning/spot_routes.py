@@ -1,8 +1,8 @@
-"""Over which markets a spot holding becomes money.
+"""Spot routes: the markets over which a spot holding is sold for money.
 
-Money is the account's currency and the declared stable coins. A holding that has an open market against money is sold
-there. One that has none is sold against an asset that has (the first of `via`), and then what that sale brought, and
-nothing of the asset that was there before (C19). A halted or delisted symbol has a way around it where there is one
+Money is the account's currency and the declared stable coins. A holding with an open market against money is sold
+there. Without one it is sold against an intermediate asset (the first usable of `via`), and then the proceeds of that
+sale are sold, without the previous holding of the asset (C19). A halted or delisted symbol is bypassed if possible
 (C12).
 """
 
@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
+
+from msgspec import Struct
 
 from killswitch.graph.unwinding import SpotRule
 from killswitch.model.snapshot import AccountSnapshot
@@ -21,12 +22,11 @@ from killswitch.signals.view import Instruments
 _PARTS = re.compile(r"([^/_:-]+)[/_-]([^/_:-]+)")
 
 Markets = Mapping[tuple[str, str], str]
-"""(base, quote) → the symbol of a market that takes orders."""
+"""(base, quote) → symbol of a market that accepts orders."""
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Sell on `first`; where `second` is given, sell there the `via` that this has brought."""
+class Route(Struct, frozen=True):
+    """Sell on `first`; if `second` is given, sell the resulting `via` there."""
 
     first: str
     second: str | None = None
@@ -35,19 +35,19 @@ class Route:
 
 @lru_cache(maxsize=16_384)
 def base_of(symbol: str) -> str:
-    """The base asset: `BTC` of `BTC/USDT:USDT`, `BTC_USDT` and `BTC-USDT`."""
+    """Base asset of a symbol: `BTC` of `BTC/USDT:USDT`, `BTC_USDT` and `BTC-USDT`."""
     return re.split("[/_-]", symbol, maxsplit=1)[0]
 
 
 @lru_cache(maxsize=16_384)
 def quote_of(symbol: str) -> str | None:
-    """The asset that the symbol is priced in; None where its name does not say."""
+    """Quote asset of a symbol; None if its name does not contain one."""
     found = _PARTS.match(symbol)
     return None if found is None else found[2]
 
 
 def open_markets(account: AccountSnapshot, instruments: Instruments) -> Markets:
-    """The spot markets of the account that take orders, as far as its instruments are known."""
+    """Spot markets of the account that accept orders, as far as its instruments are known."""
     found: dict[tuple[str, str], str] = {}
     for (name, symbol), instrument in instruments.items():
         quote = quote_of(symbol) if name == account.account and ":" not in symbol else None
@@ -57,10 +57,10 @@ def open_markets(account: AccountSnapshot, instruments: Instruments) -> Markets:
 
 
 def route(symbol: str, state: str | None, currency: str, markets: Markets, spot: SpotRule) -> Route:
-    """How to sell a holding that the venue calls `symbol`, whose own market is in `state` (None: unknown).
+    """Find the route of a holding listed as `symbol`, whose own market is in `state` (None: unknown).
 
-    Its own market where that is open and brings money; else another that does; else two hops; else its own all the
-    same, so that whoever sends is told what the venue says.
+    Preference: its own market, if open and quoted in money; another market quoted in money; two hops; its own market
+    regardless, so that the venue's refusal is reported.
     """
     base, quote = base_of(symbol), quote_of(symbol)
     money = dict.fromkeys((currency, *spot.stables))
@@ -78,5 +78,5 @@ def route(symbol: str, state: str | None, currency: str, markets: Markets, spot:
 
 
 def never_sold(market: str, symbol: str, spot: SpotRule) -> bool:
-    """Whether a holding in an account of this `market` is one that the unwinding keeps."""
+    """Whether the unwinding never sells this holding of an account with this `market`."""
     return market == "spot" and base_of(symbol) in (*spot.stables, *spot.keep)

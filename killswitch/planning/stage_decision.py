@@ -1,15 +1,17 @@
-"""From a stage that may fire to a decision: attribution, what its actions come to together, and the book after it."""
+"""Builds the decision of a stage that may fire: attribution, combined targets and effects, and the book after it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Context as DecimalContext
 from decimal import Decimal
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from killswitch.graph.actions.registry import kind_of, needs_the_book
 from killswitch.graph.nodes import Graph, PolicySet, Stage
-from killswitch.graph.unwinding import UnwindingRule
+from killswitch.graph.unwinding import PLAIN
 from killswitch.graph.wording import signals_of
 from killswitch.model.decision import (
     Attribution,
@@ -19,9 +21,9 @@ from killswitch.model.decision import (
     decision_id,
     with_effects,
 )
-from killswitch.model.effects import Effect, Orders, merged
+from killswitch.model.effects import Orders, merged
 from killswitch.model.instant import HOUR, MINUTE, SECOND, from_micros
-from killswitch.planning.actions.kind import Context, KnownBook
+from killswitch.planning.actions.kind import Context, KnownBook, Planned
 from killswitch.planning.actions.registry import plan
 from killswitch.planning.orders.unwind import Blocked as Blocked
 from killswitch.planning.orders.unwind import manner, most_urgent, unwind
@@ -35,12 +37,11 @@ from killswitch.signals.position import ZERO
 from killswitch.signals.view import PnlKey, ScopeView
 
 
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """A stage carried through planning. `empty_handed`: it should have selected something, and did not.
+class Proposal(Struct, frozen=True):
+    """The planned decision of a stage. `empty_handed`: it should have selected positions and selected none.
 
-    `partial`: part of the book is not known, so that the decision is only about the rest of it. A stage that closes and
-    cancels nothing needs to know none of it: its lock is all that it does.
+    `partial`: a part of the book is unknown, so that the decision covers only the rest. It is false for a stage that
+    neither closes nor cancels, because a lock does not depend on the book.
     """
 
     stage: Stage
@@ -51,7 +52,7 @@ class Proposal:
 
 
 def propose(watch: Watch, stage: Stage, view: ScopeView, policies: PolicySet) -> Proposal:
-    """What firing `stage` now would mean. Positions and orders of accounts that are not trusted are left alone."""
+    """Plan the firing of `stage`. Positions and orders of untrusted accounts are not touched."""
     graph = watch.prepared.graph
     known = view.trusted()
     partial = needs_the_book(stage) and (not view.accounts or len(known.accounts) < len(view.accounts))
@@ -66,19 +67,10 @@ def propose(watch: Watch, stage: Stage, view: ScopeView, policies: PolicySet) ->
     book = candidates(view, None if isinstance(change, str) else change)
     now = view.as_of
     asked = _asked(stage, now, KnownBook(watch, view, book, source, policies, partial))
-    unwound = unwind(view, asked.targets, asked.rule, keeps=False)
-    as_of = from_micros(now)
-    record = Decision(
-        id=decision_id(graph.policy, watch.scope, stage.name, as_of),
-        as_of=as_of,
-        policy=graph.policy,
-        policy_set=policies.digest,
-        commit=policies.commit,
-        scope=watch.scope,
-        mode=graph.mode,
-        stage=stage.name,
+    unwound = unwind(view, asked.targets, asked.rule or PLAIN, keeps=False)
+    record = replace(
+        record_of(watch, policies, now, stage.name, stage.name),
         level=stage.level,
-        previous_level=watch.state.level,
         triggers=tuple(trigger_reading(watch, i) for i in fired_triggers(watch, stage)),
         attribution=Attribution(
             source=source,
@@ -89,29 +81,53 @@ def propose(watch: Watch, stage: Stage, view: ScopeView, policies: PolicySet) ->
         ),
         book=book_change(view, unwound.left),
         cooldown_until=from_micros(now + stage.cooldown),
-        reason="; ".join((*asked.remarks, *unwound.remarks)) or None,
-        unwinding=manner(asked.rule),
+        reason=joined(*asked.remarks, *unwound.remarks),
+        unwinding=manner(asked.rule or PLAIN),
     )
     decision = with_effects(record, (Orders(unwound.intents), *asked.effects))
     empty_handed = asked.should_select and not asked.targets
     return Proposal(stage, decision, empty_handed, partial, unwound.blocked)
 
 
+def record_of(watch: Watch, policies: PolicySet, now: int, what: str, stage: str | None) -> Decision:
+    """Create a decision of the watch's policy on its scope, without effects; `what` makes its id unique."""
+    graph, as_of = watch.prepared.graph, from_micros(now)
+    return Decision(
+        id=decision_id(graph.policy, watch.scope, what, as_of),
+        as_of=as_of,
+        policy=graph.policy,
+        policy_set=policies.digest,
+        commit=policies.commit,
+        scope=watch.scope,
+        mode=graph.mode,
+        stage=stage,
+        level=watch.state.level,
+        previous_level=watch.state.level,
+    )
+
+
+def joined(*reasons: str | None) -> str | None:
+    """Join the given reasons into one text; None if there are none."""
+    return "; ".join(reason for reason in reasons if reason) or None
+
+
 def _ranking_window(graph: Graph, stage: Stage) -> int:
-    """The window of the stage's ranking, for triggers that have none."""
+    """Window of the stage's ranking, for triggers without a window."""
     names = [name for action in stage.actions for name in kind_of(action).rankings(action)]
     return next((rule.window for rule in graph.rankings if rule.name in names), 0)
 
 
 def fired_triggers(watch: Watch, stage: Stage) -> list[int]:
-    """The stage's triggers that are confirmed, or were when it fired, in the order written."""
+    """Indexes of the stage's triggers that are confirmed, or were when it fired, in the order written."""
     confirmed = watch.fired_on(stage)
     return [i for i in (*stage.any_of, *stage.all_of) if confirmed >> i & 1]
 
 
 def attribution_window(watch: Watch, stage: Stage) -> tuple[int | None, str]:
-    """The window of the trigger that fired: of several the one with the greatest value ÷ threshold, of equals
-    the shortest. A value is taken at the end of its interval that is surely reached."""
+    """Window of the fired trigger, and its text; of several that of the greatest value ÷ threshold, then the shortest.
+
+    The value is the pessimistic bound that is surely reached.
+    """
     graph = watch.prepared.graph
     best: tuple[float, int] | None = None
     for i in fired_triggers(watch, stage):
@@ -129,35 +145,24 @@ def attribution_window(watch: Watch, stage: Stage) -> tuple[int | None, str]:
 
 
 def _shortest_window(watch: Watch, stage: Stage) -> int | None:
-    """The shortest window that an expression of a fired trigger reads, where none compares one signal."""
+    """Shortest window read by the expressions of the fired triggers, if none compares a single signal."""
     graph = watch.prepared.graph
     read = [graph.signals[i] for t in fired_triggers(watch, stage) for i in signals_of(graph.triggers[t].condition)]
     return min((signal.window for signal in read if signal.window is not None), default=None)
 
 
 def duration(micros: int) -> str:
-    """`15m`, `1h`, `90s`: the largest unit that divides it."""
+    """Format a duration in the largest unit that divides it: `15m`, `1h`, `90s`."""
     for unit, name in ((HOUR, "h"), (MINUTE, "m"), (SECOND, "s")):
         if micros % unit == 0:
             return f"{micros // unit}{name}"
     return f"{micros // 1000}ms"
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What a stage's actions ask for together. `should_select`: the book holds what one might have selected."""
+def _asked(stage: Stage, now: int, book: KnownBook) -> Planned:
+    """Combine the plans of the stage's actions: of several targets for a position, the smallest.
 
-    targets: list[Target]
-    rule: UnwindingRule
-    effects: tuple[Effect, ...]
-    remarks: tuple[str, ...]
-    should_select: bool
-
-
-def _asked(stage: Stage, now: int, book: KnownBook) -> _Asked:
-    """The targets of all actions of the stage (of several for a position, the smallest), and how to reach them.
-
-    They are carried out by the most urgent of their unwindings.
+    The most urgent of their unwindings carries them out.
     """
     smallest: dict[PnlKey, Target] = {}
     conditions = book.watch.prepared.position_conditions
@@ -169,7 +174,7 @@ def _asked(stage: Stage, now: int, book: KnownBook) -> _Asked:
         key = target.ranked.candidate.key
         if key not in smallest or target.contracts < smallest[key].contracts:
             smallest[key] = target
-    return _Asked(
+    return Planned(
         list(smallest.values()),
         most_urgent(each.rule for each in planned if each.rule is not None),
         merged(effect for each in planned for effect in each.effects),
@@ -179,13 +184,13 @@ def _asked(stage: Stage, now: int, book: KnownBook) -> _Asked:
 
 
 _WIDE = DecimalContext(prec=200)
-"""Digits for whatever sound numbers multiply to: a venue that reads one out wrongly must not end the tick."""
+"""Precision for products of sound numbers: corrupt venue data must not abort the tick."""
 
 
 def book_change(view: ScopeView, left: Mapping[PnlKey, Decimal]) -> BookChange:
-    """The scope's book as it is, and with the positions in `left` brought to those contracts at the mark.
+    """The scope's book before, and after reducing the positions in `left` to those contracts at the mark.
 
-    Maintenance margin afterwards is taken in proportion to gross: the venue's tiers are not in a snapshot.
+    Maintenance margin afterwards is estimated in proportion to gross: a snapshot does not contain the venue's tiers.
     """
     rows = None if view.unknown is not None else view.notionals()
     if rows is None:
@@ -206,7 +211,7 @@ def book_change(view: ScopeView, left: Mapping[PnlKey, Decimal]) -> BookChange:
 
 
 def _margin_ratio(view: ScopeView) -> Decimal | None:
-    """Maintenance margin ÷ equity; unknown where either is, or equity is not above zero."""
+    """Maintenance margin ÷ equity; None if either is unknown or equity is not positive."""
     total = view.maintenance()
     return total / view.equity if total is not None and view.equity is not None and view.equity > ZERO else None
 

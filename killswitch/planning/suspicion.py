@@ -1,20 +1,20 @@
-"""Locking while it is not known whether a fall of equity was a loss.
+"""Suspicion: locks trading while it is unknown whether a fall of equity is a loss.
 
-What can be taken back goes by the pessimistic reading, and what cannot by the optimistic one: a stage that would fire
-if every unexplained fall were a loss writes its lock, and nothing else, for a short while. Each fall is suspected once,
-from the first answer of the ledger that lacks its row on; after three suspicions in ten minutes people are paged only.
-Where the policy says that a suspicion pages they are paged as soon as the fall is seen.
-As soon as it is known what the falls were, the lock is withdrawn: by the stage that fires, or because none does.
+Reversible effects use the pessimistic bound, irreversible ones the optimistic bound: a stage that would fire if every
+unexplained fall were a loss writes its lock, and nothing else, for a short time. Each fall is suspected once, after the
+first answer of the ledger without its row; after three suspicions in ten minutes, suspicions only page. If the policy
+says that a suspicion pages, it pages as soon as the fall is observed. Once the falls are explained, the lock is
+withdrawn: by the stage that fires, or because none does.
 """
 
 from __future__ import annotations
 
 from msgspec.structs import replace
 
-from killswitch.engine.step import bits
+from killswitch.engine.step import bits, stands
 from killswitch.graph.actions.registry import kind_of
-from killswitch.graph.nodes import Stage
-from killswitch.model.decision import Decision, Notice, decision_id, with_effects
+from killswitch.graph.nodes import PolicySet, Stage
+from killswitch.model.decision import Decision, Notice, with_effects
 from killswitch.model.effects import Cancels, Lock, ending, of_kind, tag_of, until_of
 from killswitch.model.effects import kind_of as effect_kind_of
 from killswitch.model.instant import SECOND, from_micros, to_micros
@@ -24,22 +24,23 @@ from killswitch.planning.actions.cancel_orders import cancels
 from killswitch.planning.actions.registry import reversible_effects
 from killswitch.planning.scopes.evaluator import Suspected, Watch
 from killswitch.planning.scopes.trigger_status import trigger_reading
+from killswitch.planning.stage_decision import record_of
 from killswitch.signals.catalogue import BY_NAME
 from killswitch.signals.equity.pending_changes import Change
 from killswitch.signals.position import ZERO
 from killswitch.signals.view import ScopeView
 
 LASTS = 20 * SECOND
-"""How long a lock on suspicion holds, at most, from the answer of the ledger that lacked the row."""
+"""Maximum duration of a lock on suspicion, from the answer of the ledger without the row."""
 MOST = 3
 WITHIN = 600 * SECOND
-"""So many suspicions in so long lock; the others only page."""
+"""Period in which at most `MOST` suspicions lock; further ones only page."""
 
 
-def suspicion(watch: Watch, view: ScopeView, digest: str, commit: str | None, told: list[Notice]) -> Decision | None:
-    """The lock to write now, or None; where people are only paged, the page is added to `told`.
+def suspicion(watch: Watch, view: ScopeView, policies: PolicySet, issued: list[Notice]) -> Decision | None:
+    """The decision that locks on suspicion, or None; a suspicion that only pages adds its notice to `issued`.
 
-    The changes that it is about are marked, so that each is suspected once.
+    The falls are marked, so that each is suspected once.
     """
     now, locks = view.as_of, watch.prepared.graph.equity.locks_on_suspicion
     if watch.history.unknown is not None:
@@ -54,11 +55,11 @@ def suspicion(watch: Watch, view: ScopeView, digest: str, commit: str | None, to
         change.suspected = True
     last = max(watch.suspicions, default=None)
     if not watch.may_suspect(now, MOST if locks else 0, WITHIN):
-        at_once = last is None or now - last >= LASTS  # no more often than a lock would be written
-        told.append(notices.suspected(watch, now, stage.name, falls, at_once=at_once))
+        at_once = last is None or now - last >= LASTS  # at most as often as a lock would be written
+        issued.append(notices.suspected(watch, now, stage.name, falls, at_once=at_once))
         return None
     since = min(change.unanswered_since or now for change in falls)
-    decision = _decision(watch, view, stage, falls, min(since + LASTS, now + LASTS), (digest, commit))
+    decision = _decision(watch, view, stage, falls, min(since + LASTS, now + LASTS), policies)
     taken = tuple(effect for effect in decision.effects if effect_kind_of(effect).is_reversible)
     if taken:
         lock = of_kind(taken, Lock)
@@ -67,67 +68,51 @@ def suspicion(watch: Watch, view: ScopeView, digest: str, commit: str | None, to
     return decision
 
 
-def withdrawal(watch: Watch, view: ScopeView, digest: str, commit: str | None) -> Decision | None:
-    """The end of the lock before its time, where it is known of every fall that it was about what that was."""
-    suspected = watch.suspected
-    if suspected is None or not _still_holds(watch, suspected, view.as_of):
+def withdrawal(watch: Watch, view: ScopeView, policies: PolicySet) -> Decision | None:
+    """The decision that ends the lock early, once all its falls are explained; else None."""
+    suspected = _held(watch, view.as_of)
+    if suspected is None:
         return None
     open_ = any(change.suspected and change.amount < ZERO for change in watch.history.changes.open)
     if open_ or watch.history.unknown is not None:
         return None
     watch.suspected = None
-    known = f"suspicion: over, it is known what the fall of equity was, and {suspected.stage} does not fire"
-    return _end(watch, view.as_of, suspected, (digest, commit), known)
+    known = f"suspicion: over, the fall of equity is explained, and {suspected.stage} does not fire"
+    return _end(watch, view.as_of, suspected, policies, known)
 
 
-def lifted(watch: Watch, now: int, digest: str, commit: str | None, event: Event | None) -> Decision | None:
-    """The end of the lock by a reset, with who made it and why; None where nothing is locked on suspicion any more.
+def lifted(watch: Watch, now: int, policies: PolicySet, event: Event | None) -> Decision | None:
+    """The decision that ends the lock because of a reset; None if nothing is locked on suspicion any more.
 
-    `event` is the reset by hand, None for one by the stage's own condition.
+    `event`: the manual reset; None for the automatic reset of the stage.
     """
-    suspected = watch.suspected
-    if suspected is None or not _still_holds(watch, suspected, now):
+    suspected = _held(watch, now)
+    if suspected is None:
         return None
     watch.suspected = None
     if event is None:
-        return _end(
-            watch, now, suspected, (digest, commit), "suspicion: over, the stage's condition for reset has held"
-        )
-    why = f"suspicion: over, a reset by {event.author or 'unknown'} came: {event.reason or 'no reason given'}"
-    return replace(_end(watch, now, suspected, (digest, commit), why), author=event.author)
+        return _end(watch, now, suspected, policies, "suspicion: over, the stage's condition for reset has held")
+    why = f"suspicion: over, reset by {event.author or 'unknown'}: {event.reason or 'no reason given'}"
+    return replace(_end(watch, now, suspected, policies, why), author=event.author)
 
 
-def _still_holds(watch: Watch, suspected: Suspected, now: int) -> bool:
-    """Whether what was done has not run out; what has is forgotten."""
-    ends = [until_of(effect) for effect in suspected.effects]
+def _held(watch: Watch, now: int) -> Suspected | None:
+    """The suspicion whose effects have not expired; an expired one is dropped."""
+    ends = [] if watch.suspected is None else [until_of(effect) for effect in watch.suspected.effects]
     if all(until is None or to_micros(until) <= now for until in ends):
         watch.suspected = None
-        return False
-    return True
+    return watch.suspected
 
 
-def _end(watch: Watch, now: int, suspected: Suspected, policies: tuple[str, str | None], reason: str) -> Decision:
+def _end(watch: Watch, now: int, suspected: Suspected, policies: PolicySet, reason: str) -> Decision:
     record = _record(watch, now, suspected.stage, f"end of the suspicion of {suspected.stage}", policies)
     ended = (ending(effect, record.as_of) for effect in suspected.effects)
     return with_effects(replace(record, reason=reason), ended)
 
 
-def _record(watch: Watch, now: int, stage: str, what: str, policies: tuple[str, str | None]) -> Decision:
-    """What every decision on suspicion says. `policies`: digest of the set, and its commit."""
-    graph, as_of = watch.prepared.graph, from_micros(now)
-    return Decision(
-        id=decision_id(graph.policy, watch.scope, what, as_of),
-        as_of=as_of,
-        policy=graph.policy,
-        policy_set=policies[0],
-        commit=policies[1],
-        scope=watch.scope,
-        mode=graph.mode,
-        stage=stage,
-        level=watch.state.level,
-        previous_level=watch.state.level,
-        kind="suspicion",
-    )
+def _record(watch: Watch, now: int, stage: str, what: str, policies: PolicySet) -> Decision:
+    """The common fields of decisions on suspicion."""
+    return replace(record_of(watch, policies, now, what, stage), kind="suspicion")
 
 
 def _is_suspect(change: Change, now: int, *, asked: bool) -> bool:
@@ -139,11 +124,10 @@ def _is_suspect(change: Change, now: int, *, asked: bool) -> bool:
 
 
 def _suspected_stage(watch: Watch, view: ScopeView, *, locks: bool) -> Stage | None:
-    """The highest stage that would fire if every open fall were a loss; None below what is latched.
+    """The highest stage that would fire if every open fall were a loss; None at or below the latched level.
 
-    `locks`: of those with a lock, and None, too, while the lock of the latched stage holds: nothing could be locked
-    that is open.
-    Triggers that want to be true for a while are taken as they stand: a suspicion is over before they are confirmed.
+    `locks`: consider only stages with a lock; None while the lock of the latched stage holds. Triggers that confirm
+    over time count only if they are confirmed already: a suspicion ends before they would be.
     """
     machine, state = watch.prepared.machine, watch.state
     if locks and _is_locked(watch, view.as_of):
@@ -153,8 +137,7 @@ def _suspected_stage(watch: Watch, view: ScopeView, *, locks: bool) -> Stage | N
     confirmed = at_once | state.triggers.confirmed
     for stage in watch.prepared.graph.stages:
         counts = not locks or bool(reversible_effects(watch.scope, stage, view.as_of))
-        any_of = not stage.any_of or any(confirmed >> i & 1 for i in stage.any_of)
-        if counts and stage.level > state.level and any_of and all(confirmed >> i & 1 for i in stage.all_of):
+        if counts and stage.level > state.level and stands(stage, confirmed):
             return stage
     return None
 
@@ -169,7 +152,7 @@ def _is_locked(watch: Watch, now: int) -> bool:
 
 
 def _decision(
-    watch: Watch, view: ScopeView, stage: Stage, falls: list[Change], until: int, policies: tuple[str, str | None]
+    watch: Watch, view: ScopeView, stage: Stage, falls: list[Change], until: int, policies: PolicySet
 ) -> Decision:
     end = from_micros(until)
     effects = reversible_effects(watch.scope, stage, view.as_of)
@@ -188,18 +171,15 @@ def _decision(
 
 
 def _entries(watch: Watch, view: ScopeView, stage: Stage) -> Cancels:
-    """Entries are cancelled only where the loss by marks alone is half of its threshold: their place is lost for good.
+    """Cancels of entry orders, only if the loss by marks alone reaches half of its threshold: a cancel is irreversible.
 
-    Columns have the lower end of each interval, which holds nothing that may have been money that moved.
+    The lower bound of a column contains no change that may be a deposit or withdrawal.
     """
     if watch.columns is None or not any(tag_of(Cancels) in kind_of(action).effects for action in stage.actions):
         return Cancels(())
-    graph = watch.prepared.graph
-    halfway = False
-    for index in (*stage.any_of, *stage.all_of):
-        threshold = graph.triggers[index].threshold
-        if threshold is None or not BY_NAME[graph.signals[threshold.index].name].is_loss_size:
-            continue  # half of a threshold of any other signal is no half of a loss
-        if threshold.op in (">", ">=") and threshold.value > 0:
-            halfway = halfway or watch.columns.lo[threshold.index] >= threshold.value / 2
+    graph, lows = watch.prepared.graph, watch.columns.lo
+    thresholds = (graph.triggers[index].threshold for index in (*stage.any_of, *stage.all_of))
+    # only for sizes of losses is half of a threshold half of a loss
+    of_losses = (t for t in thresholds if t is not None and BY_NAME[graph.signals[t.index].name].is_loss_size)
+    halfway = any(t.op in (">", ">=") and t.value > 0 and lows[t.index] >= t.value / 2 for t in of_losses)
     return cancels(view.trusted(), "entry") if halfway else Cancels(())

@@ -1,27 +1,27 @@
-"""`tick`: a snapshot in, decisions out. What run, plan, replay and every other interpreter call.
+"""Interpreter: turns snapshots into decisions. `run`, `plan`, `replay` and backtests call it.
 
-Pure in the sense that matters: what it returns follows from the snapshots (and stored memory) that it was
-given, and it reaches nothing else. It is two steps because a stage may ask to see the world once more:
-`evaluate` says what may fire and which accounts should be read again; `decide` takes that second reading.
+It is pure: its results depend only on the snapshots and the stored state that it was given. A tick has two phases,
+because a stage may require a second snapshot: `evaluate` returns what may fire and which accounts to poll again;
+`decide` uses the second snapshot.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.engine.state import level_in_force
-from killswitch.engine.step import bits, fire_partly, latch, reset
+from killswitch.engine.step import bits, reset
 from killswitch.graph.nodes import PolicySet, Stage
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.magnitude import sound_instrument
 from killswitch.model.snapshot import Event, Instrument, Snapshot
 from killswitch.model.store import HistoryRow, MachineState
-from killswitch.planning import notices as tell
+from killswitch.planning import notices
+from killswitch.planning.firing import SecondLook, fire
 from killswitch.planning.hedge.hedge_opening import Hedging
 from killswitch.planning.hedge.uncloseable import WORKING, busy_accounts
 from killswitch.planning.operator.closes import Orphan, applies, end, orphans_in, reset_record
@@ -35,21 +35,12 @@ from killswitch.planning.scopes.compiled_policy import (
     scopes_of,
     view_of,
 )
-from killswitch.planning.scopes.corroboration import PricesOf, corroborate, repriced
+from killswitch.planning.scopes.corroboration import PricesOf
 from killswitch.planning.scopes.evaluator import Rest, Watch, rest_of
 from killswitch.planning.scopes.trigger_status import MachineStatus, only_young, status
-from killswitch.planning.stage_decision import Proposal, propose
 from killswitch.planning.suspicion import lifted, suspicion, withdrawal
-from killswitch.planning.targets.merge import Targets, least, meet, merge, only, ordered_on, targets_of
-from killswitch.planning.unreachable import (
-    LastKnown,
-    answers,
-    carried_out,
-    due,
-    unread_remarked,
-    wait,
-    with_last_positions,
-)
+from killswitch.planning.targets.merge import Targets, least, meet, merge, ordered_on, targets_of
+from killswitch.planning.unreachable import due
 from killswitch.signals.position import ZERO
 from killswitch.signals.view import ScopeView
 
@@ -57,9 +48,8 @@ RowsSince = Callable[[str, str, int], Sequence[HistoryRow]]
 """(policy, scope, microseconds) → stored history rows from then on, oldest first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a tick says must happen, and what people must know."""
+class Outcome(Struct, frozen=True):
+    """Result of a tick: decisions, and notices for people."""
 
     decisions: tuple[Decision, ...] = ()
     notices: tuple[Notice, ...] = ()
@@ -68,9 +58,8 @@ class Outcome:
 NOTHING = Outcome()
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """A tick between its halves. `reread` names the accounts that a corroborating stage wants to see again."""
+class Pending(Struct, frozen=True):
+    """A tick between its two phases. `reread`: accounts that a corroborating stage requires a second snapshot of."""
 
     snapshot: Snapshot
     now: int
@@ -80,16 +69,8 @@ class Pending:
     reread: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _SecondLook:
-    """What was read again for stages that ask for it."""
-
-    reading: Snapshot | None
-    prices: PricesOf
-
-
 class Interpreter:
-    """All policies over all scopes: the fold that every verb runs."""
+    """Interpreter of all policies over all scopes."""
 
     def __init__(
         self,
@@ -97,7 +78,7 @@ class Interpreter:
         armed: Collection[str] | None = None,
         told: Iterable[Notice] | None = None,
     ) -> None:
-        """`armed`: the accounts on which orders may be sent; None is all. `told`: what earlier runs have told."""
+        """`armed`: accounts on which orders may be sent; None is all. `told`: notices of earlier runs."""
         self._policies = policies
         self._prepared = [prepare(graph) for graph in policies.graphs]
         self._watches: dict[tuple[str, str], Watch] = {}
@@ -122,11 +103,11 @@ class Interpreter:
         past: Iterable[Decision] = (),
         outage: tuple[int, int] | None = None,
     ) -> None:
-        """Take up stored memory: a scope's is used when the scope is first seen.
+        """Restore stored state; the state of a scope is used when the scope is first seen.
 
-        `active`: decisions whose closing is not finished; their targets count for as long as snapshots say that they
-        are worked on. `past`: the newest decisions, so that nothing is hedged, and no plan applied, a second time.
-        `outage`: the microseconds from which until which nothing has measured the time since the last tick.
+        `active`: decisions whose closing is unfinished; their targets count while snapshots show that they are worked
+        on. `past`: the newest decisions, so that nothing is hedged and no plan applied twice. `outage`: start and end,
+        in microseconds, of the time without measurements.
         """
         self._stored = {(state.policy, state.scope): state.blob for state in states}
         self._rows_since = rows
@@ -138,14 +119,14 @@ class Interpreter:
         self._outage = outage
 
     def tick(self, snapshot: Snapshot) -> Outcome:
-        """Evaluate and decide at once, without a second reading (as a replay must)."""
+        """Evaluate and decide without a second snapshot, as in a replay."""
         pending = self.evaluate(snapshot)
         return self.decide(pending) if pending is not None else NOTHING
 
-    # First half
+    # First phase
 
     def evaluate(self, snapshot: Snapshot) -> Pending | None:
-        """Take the snapshot into every history, and move every machine. None: nothing to decide or to tell."""
+        """Add the snapshot to every history and step every machine. None: nothing to decide or to notify."""
         now = self._now = to_micros(snapshot.as_of)
         self._take_instruments(snapshot)
         self._take_closings(snapshot)
@@ -153,84 +134,79 @@ class Interpreter:
         events = self._new_events(snapshot) if snapshot.events else ()
         eligible: list[tuple[Watch, ScopeView, tuple[Stage, ...]]] = []
         decisions: list[Decision] = []
-        told: list[Notice] = []
+        issued: list[Notice] = []
         for watch, places in self._watching(snapshot):
             rule = watch.prepared.graph.equity
             view = view_of(snapshot, now, places, self._instruments, rule.stale_after, rule.reference)
             unread = view.repeats(watch.history.view)
             if not unread:
-                told += [tell.unexplained(watch, now, news) for news in watch.observe(view, snapshot.closings)]
+                issued += [notices.unexplained(watch, now, news) for news in watch.observe(view, snapshot.closings)]
             for event in (each for each in events if each.kind == "reset" and applies(each, watch.scope)):
-                decisions += self._reset(watch, now, event, told)
+                decisions += self._reset(watch, now, event, issued)
             if unread:
-                continue  # a pass that another account woke completes nothing here on a reading of before
-            stages, moved = self._move(watch, view, told)
+                continue  # a tick for another account must not complete anything here on an old snapshot
+            stages, moved = self._move(watch, view, issued)
             decisions += moved
             if stages:
                 eligible.append((watch, view, stages))
         for event in (each for each in events if each.kind == "reset"):
-            decisions += self._reset_orphans(event, now, told)
+            decisions += self._reset_orphans(event, now, issued)
         if events or self._hands.unfinished:
-            decisions += self._hands.take(events, snapshot, now, self._instruments, told)
+            decisions += self._hands.take(events, snapshot, now, self._instruments, issued)
         stuck = self._hedging.observe(snapshot, now, self._hands.read_last, self._instruments)
-        if not (eligible or decisions or told or stuck):
+        if not (eligible or decisions or issued or stuck):
             return None
-        return Pending(snapshot, now, tuple(eligible), tuple(decisions), tuple(told), _reread(eligible))
+        return Pending(snapshot, now, tuple(eligible), tuple(decisions), tuple(issued), _reread(eligible))
 
-    def _move(self, watch: Watch, view: ScopeView, told: list[Notice]) -> tuple[tuple[Stage, ...], list[Decision]]:
-        """Move one machine: the stages that may fire, and what is decided without firing."""
+    def _move(self, watch: Watch, view: ScopeView, issued: list[Notice]) -> tuple[tuple[Stage, ...], list[Decision]]:
+        """Step one machine; return the stages that may fire, and decisions made without firing."""
         moved = watch.step(view)
         young = _too_young(watch) if watch.state.triggers.unknown else ()
         if young:
             watch.excuse(young)
         reports = tuple(i for i in moved.unknown if i not in young)
         if reports:
-            told += tell.unknown(watch, view.as_of, reports)
+            issued += notices.unknown(watch, view.as_of, reports)
         if moved.reset:
-            return (), self._reset(watch, view.as_of, None, told)
-        stages = due(watch, view, moved.eligible, told)
+            return (), self._reset(watch, view.as_of, None, issued)
+        stages = due(watch, view, moved.eligible, issued)
         watch.forget_barren([stage.name for stage in stages])
         if stages or not (watch.history.changes.all or watch.suspected):
             return stages, []
-        policies = self._policies.digest, self._policies.commit
-        found = (withdrawal(watch, view, *policies), suspicion(watch, view, *policies, told))
+        found = (withdrawal(watch, view, self._policies), suspicion(watch, view, self._policies, issued))
         return (), [decision for decision in found if decision is not None]
 
     def _take_instruments(self, snapshot: Snapshot) -> None:
-        """A symbol's rules hold until they are given again."""
+        """Remember instrument rules; a symbol's rules hold until a snapshot contains new ones."""
         for account in snapshot.accounts:
-            if account.instruments:
-                for instrument in account.instruments:
-                    self._instruments[account.account, instrument.symbol] = sound_instrument(instrument)
+            for instrument in account.instruments or ():
+                self._instruments[account.account, instrument.symbol] = sound_instrument(instrument)
 
     def _take_closings(self, snapshot: Snapshot) -> None:
-        """Targets stay active while the snapshot says that they are being worked on."""
+        """Keep the targets of decisions that the snapshot shows as being worked on."""
         if self._active:
             working = {closing.decision for closing in snapshot.closings if closing.status in WORKING}
             self._active = {id_: targets for id_, targets in self._active.items() if id_ in working}
 
     def _new_events(self, snapshot: Snapshot) -> tuple[Event, ...]:
-        """Events not heard before; an id is forgotten a day after it was last seen."""
+        """Events with new ids; an id is dropped a day after it was last seen."""
         fresh = tuple(event for event in snapshot.events if event.id not in self._heard)
         self._heard = {id_: at for id_, at in self._heard.items() if at > self._now - 86_400_000_000}
         self._heard.update((event.id, self._now) for event in snapshot.events)
         return fresh
 
     def _watching(self, snapshot: Snapshot) -> list[tuple[Watch, tuple[int, ...] | None]]:
-        """Every watch with the places of its scope's accounts; new scopes begin to be watched."""
+        """Every watch with the indexes of its scope's accounts; creates watches of new scopes."""
         present = [identity(account) for account in snapshot.accounts]
         if present != self._present:
             self._present = present
             for prepared in self._prepared:
-                self._meet(prepared, present)
+                for scope in scopes_of(prepared.graph.scope, present):
+                    key = (prepared.graph.policy, scope)
+                    if key not in self._watches:
+                        self._watches[key] = self._watch(prepared, scope)
             self._places = {key: self._places_in(watch, present) for key, watch in self._watches.items()}
         return [(watch, self._places[key]) for key, watch in self._watches.items()]
-
-    def _meet(self, prepared: Prepared, present: list[Identity]) -> None:
-        for scope in scopes_of(prepared.graph.scope, present):
-            key = (prepared.graph.policy, scope)
-            if key not in self._watches:
-                self._watches[key] = self._watch(prepared, scope)
 
     def _places_in(self, watch: Watch, present: list[Identity]) -> tuple[int, ...] | None:
         rule = watch.prepared.graph.scope
@@ -244,34 +220,33 @@ class Interpreter:
             watch.restore(memory, [row.blob for row in rows], self._outage)
         return watch
 
-    def _reset(self, watch: Watch, now: int, event: Event | None, told: list[Notice]) -> list[Decision]:
-        policies = self._policies.digest, self._policies.commit
-        ended = lifted(watch, now, *policies, event)  # a reset lifts what was locked on suspicion too
-        if event is not None:  # whoever resets takes the accounts that are there now for the scope
+    def _reset(self, watch: Watch, now: int, event: Event | None, issued: list[Notice]) -> list[Decision]:
+        ended = lifted(watch, now, self._policies, event)  # a reset also lifts a lock on suspicion
+        if event is not None:  # a manual reset accepts the present accounts as the scope
             watch.history.leave(frozenset(account[0] for account in self._present))
             self._places[watch.policy, watch.scope] = self._places_in(watch, self._present)
             watch.paged = None
-        # What the reading of this very tick shows nobody has seen yet who made the reset.
+        # The operator has not seen the changes of this very snapshot.
         accepted = event is not None and watch.history.accept_until(to_micros(event.at), now)
         waiting = watch.state.waiting
         if waiting is not None:
-            told.append(tell.wait_ended(watch, now, waiting))
+            issued.append(notices.wait_ended(watch, now, waiting))
         decisions = [] if ended is None else [ended]
-        if level_in_force(watch.state) == 0:  # it must not take the peak away from a fall that is about to fire
+        if level_in_force(watch.state) == 0:  # the peak must stay for a fall that is about to fire
             if waiting is None:
-                told.append(tell.not_latched(watch, now, event, ended, accepted=accepted))
+                issued.append(notices.not_latched(watch, now, event, ended, accepted=accepted))
             watch.state = replace(watch.state, waiting=None)
             return decisions
-        decisions.append(reset_record(watch, now, *policies, event))
+        decisions.append(reset_record(watch, now, self._policies, event))
         watch.state = reset()
         watch.history.rebase(accept=event is not None)
         return decisions
 
-    def _reset_orphans(self, event: Event, now: int, told: list[Notice]) -> list[Decision]:
-        """End what is latched on the event's scope and has no machine any more."""
+    def _reset_orphans(self, event: Event, now: int, issued: list[Notice]) -> list[Decision]:
+        """Reset latches on the event's scope that no machine is responsible for."""
         found = [orphan for orphan in self.orphans() if applies(event, orphan.scope)]
         if not found and not any(applies(event, watch.scope) for watch in self._watches.values()):
-            told.append(tell.reset_of_nothing(now, event.scope or "portfolio"))
+            issued.append(notices.reset_of_nothing(now, event.scope or "portfolio"))
         decisions = []
         for orphan in found:
             memory = self._stored.pop((orphan.policy, orphan.scope))
@@ -280,110 +255,48 @@ class Interpreter:
             decisions.append(record)
         return decisions
 
-    # Second half
+    # Second phase
 
     def decide(self, pending: Pending, reread: Snapshot | None = None, prices: PricesOf | None = None) -> Outcome:
-        """Fire what holds.
+        """Fire the stages that hold.
 
-        `prices` are those of a second look, and `reread` the second reading of accounts whose prices cannot be had by
-        themselves. Without either only recorded prices corroborate: a second look that cannot be had vetoes nothing.
+        `prices`: freshly fetched prices. `reread`: second snapshot of accounts whose prices cannot be fetched
+        separately. Without either only recorded prices corroborate: missing data never vetoes a stage.
         """
-        told = list(pending.notices)
-        second = _SecondLook(reread, prices or {})
-        fired = [
-            decision
-            for watch, view, stages in pending.eligible
-            for decision in self._fire(watch, view, stages, second, told)
-        ]
+        issued = list(pending.notices)
+        fired: list[Decision] = []
+        for watch, view, stages in pending.eligible:
+            second = SecondLook(prices or {}, None if reread is None else self._again(watch, reread))
+            fired += fire(watch, view, stages, second, self._policies, self._hands.read_last, issued)
         decisions = merge([*pending.decisions, *fired], least(self._active.values()))
         self._share_costs(pending, fired, decisions)
         if reread is not None:
             self._gather_again(pending, reread)
-        # last, because what this tick begins to close must not be opened on
-        hedges, said = self._hedging.look(self._busy(pending.snapshot, decisions))
-        decisions, told = (*decisions, *hedges), [*told, *said]
+        # last, because nothing may be opened on accounts that this tick starts to close
+        hedges, of_hedges = self._hedging.look(self._busy(pending.snapshot, decisions))
+        decisions, issued = (*decisions, *hedges), [*issued, *of_hedges]
         for decision in decisions:
             if ordered_on(decision) and decision.mode == "enforce":
                 self._active[decision.id] = targets_of([decision])
                 self._hedging.remember(decision)
-        return Outcome(decisions, tuple(told))
+        return Outcome(decisions, tuple(issued))
 
     def _busy(self, snapshot: Snapshot, decisions: Iterable[Decision]) -> frozenset[str]:
-        """The accounts on which something is being closed, or is to be from this tick on."""
+        """Accounts on which a close is in progress or starts with this tick."""
         touched = {name for decision in decisions if decision.mode == "enforce" for name in decision.accounts}
         return busy_accounts(snapshot.closings, self._active) | touched
 
     def may_send_on(self, accounts: Collection[str]) -> None:
-        """From now on orders may be sent on these accounts only."""
+        """Restrict orders to these accounts from now on."""
         self._hedging.armed = accounts
 
     def ordered(self, decision: Decision) -> None:
-        """Closing was given other targets than the last tick decided: they are what later decisions are merged with."""
+        """Replace the active targets of a decision that was changed after the tick; later decisions merge with them."""
         if decision.id in self._active:
             self._active[decision.id] = targets_of([decision])
 
-    def _fire(
-        self,
-        watch: Watch,
-        view: ScopeView,
-        stages: tuple[Stage, ...],
-        second: _SecondLook,
-        told: list[Notice],
-    ) -> list[Decision]:
-        """Fire the highest stage that holds and selects something; what does not is told once."""
-        for stage in stages:
-            owed = stage.name not in watch.eligible  # it fired already, and nothing has to hold any more
-            doubt = self._doubt(watch, view, stage, second) if stage.corroborate and not owed else None
-            if doubt is not None:
-                told += tell.uncorroborated(watch, view.as_of, stage.name, doubt)
-                owed = answers(watch, stage, view)
-                if not owed:
-                    continue
-            last = with_last_positions(view, self._hands.read_last)
-            proposal = propose(watch, stage, last.view, self._policies)
-            if proposal.partial:
-                return self._not_latching(watch, last, proposal, told, owed=owed)
-            if proposal.empty_handed:
-                self._not_latching(watch, last, proposal, told, owed=owed)
-                continue
-            told += [tell.blocked(watch, view.as_of, found) for found in proposal.blocked]
-            decision = _without(proposal.decision, watch.resting(stage.name, view.as_of))
-            decision = last.remarked(carried_out(stage, decision, watch.state.waiting, owed=owed))
-            watch.state = latch(watch.state, stage, view.as_of, watch.value_at_firing())
-            watch.fired(decision.id)
-            return [decision]
-        return []
-
-    def _not_latching(
-        self, watch: Watch, last: LastKnown, proposal: Proposal, told: list[Notice], *, owed: bool
-    ) -> list[Decision]:
-        """Neither latch nor cool down, so that the stage fires when it can; tell it once.
-
-        Where a part of the book is unknown, the lock and what concerns the rest of it are not held back.
-        """
-        stage, view, now = proposal.stage, last.view, last.view.as_of
-        seen = sorted(account.account for account in view.trusted().accounts) if proposal.partial else ["nothing"]
-        waited = watch.state.waiting
-        if proposal.partial:
-            wait(watch, stage, view, seen, owed=owed)
-        if not watch.remember_barren(stage.name, ",".join(seen)):
-            return []
-        decision = _without(proposal.decision, watch.resting(stage.name, now))
-        decision = carried_out(stage, decision, waited, owed=owed)
-        if proposal.partial:
-            decision = unread_remarked(decision, watch, view)
-        acted = set(decision.accounts)
-        if watch.remember_reported(stage.name, ",".join(seen)):
-            told.append(tell.nothing_selected(watch, now, proposal, acted if proposal.partial else ()))
-        told += [tell.blocked(watch, now, found) for found in proposal.blocked]
-        if not proposal.partial:
-            return []
-        watch.state = fire_partly(watch.state, stage, now, decision.id)
-        watch.act_without_latching(stage, ordered_on(decision), now)
-        return [last.remarked(decision)]
-
     def _share_costs(self, pending: Pending, fired: list[Decision], merged: Sequence[Decision]) -> None:
-        """A watch whose orders were left to another decision waits for that one's closing too."""
+        """Make a watch whose orders were merged into another decision share the cost of that close."""
         wanted = {decision.id: targets_of([decision]) for decision in fired}
         for watch, _, _ in pending.eligible:
             mine = wanted.get(watch.decision or "")
@@ -395,50 +308,24 @@ class Interpreter:
                     watch.share(closing.decision, closing.cost or ZERO)
 
     def _gather_again(self, pending: Pending, reread: Snapshot) -> None:
-        """Rows that came with the second reading count, because an adapter may tell them only once."""
-        for watch, places in self._watching(pending.snapshot):
-            view = self._again(watch, places, reread)
-            watch.history.ledger.gather(view, watch.history.view)
+        """Add the ledger rows of the second snapshot, because an adapter may return rows only once."""
+        for watch, _ in self._watching(pending.snapshot):
+            watch.history.ledger.gather(self._again(watch, reread), watch.history.view)
 
-    def _again(self, watch: Watch, places: tuple[int, ...] | None, reread: Snapshot) -> ScopeView:
-        """The scope in the second reading."""
+    def _again(self, watch: Watch, reread: Snapshot) -> ScopeView:
+        """The scope in the second snapshot."""
         now, reference = to_micros(reread.as_of), watch.prepared.graph.equity.reference
-        return view_of(reread, now, places, self._instruments, None, reference)
+        return view_of(reread, now, self._places[watch.policy, watch.scope], self._instruments, None, reference)
 
-    def _doubt(self, watch: Watch, view: ScopeView, stage: Stage, second: _SecondLook) -> str | None:
-        """Why the stage's triggers do not hold on better prices or on a second reading; None if they do."""
-        if view.unknown is not None and watch.history.dark is None:
-            return None  # there are no prints to hold against anything
-        read = view.read()
-        looked = (repriced(read, second.prices) if second.prices else None) or read
-        seen = corroborate(looked)
-        if seen.failing and (seen.view is None or not self._still(watch, seen.view, stage)):
-            return "; ".join(seen.failing)
-        if looked is not read and not self._still(watch, looked, stage):
-            return f"at the prices of a second look equity is {looked.equity} and no trigger of the stage is true"
-        return None if second.reading is None else self._doubt_by_reading(watch, stage, second.reading)
-
-    def _doubt_by_reading(self, watch: Watch, stage: Stage, reading: Snapshot) -> str | None:
-        """Why the triggers do not hold on a second reading; None where that could not be had."""
-        again = self._again(watch, self._places[watch.policy, watch.scope], reading)
-        if again.unknown is not None or self._still(watch, again, stage, watch.history.ledger.unit_flow_in(again)):
-            return None
-        return f"read again, equity is {again.equity} and no trigger of the stage is true"
-
-    def _still(self, watch: Watch, view: ScopeView, stage: Stage, moved: Decimal = ZERO) -> bool:
-        true = watch.supposed(view, moved)
-        any_of = not stage.any_of or any(true >> i & 1 for i in stage.any_of)
-        return any_of and all(true >> i & 1 for i in stage.all_of)
-
-    # What is kept, and shown
+    # State and status
 
     def states(self) -> tuple[MachineState, ...]:
-        """The memory of every watch, to be stored with the tick's decisions."""
+        """Serialised state of every watch, to be stored with the tick's decisions."""
         ended, self._ended = self._ended, []
         return (*(MachineState(w.policy, w.scope, w.memory()) for w in self._watches.values()), *ended)
 
     def rows(self) -> tuple[HistoryRow, ...]:
-        """The history rows that the last tick appended."""
+        """History rows appended by the last tick."""
         found = []
         for watch in self._watches.values():
             blob = watch.newest_row(self._now)
@@ -447,44 +334,37 @@ class Interpreter:
         return tuple(found)
 
     def keep_since(self, now: int) -> int:
-        """History rows from before this are never needed again (microseconds)."""
+        """Start of the history that is still needed (microseconds)."""
         return now - max((prepared.keep for prepared in self._prepared), default=0)
 
     def orphans(self) -> tuple[Orphan, ...]:
-        """What is latched in stored memory, and no watch of this policy set answers for."""
+        """Latches in stored state without a watch in this policy set."""
         return orphans_in(self._stored)
 
     def unfinished_hands(self) -> Mapping[str, UnfinishedClose]:
-        """Event → a close by hand that still waits for accounts: the event is not to be consumed."""
+        """Event id → manual close that still waits for accounts; its event must not be consumed."""
         return self._hands.unfinished
 
     def at_rest(self) -> tuple[Rest, ...] | None:
-        """Every watch as it rests since the last tick; None if one of them, or a closing, has something to do."""
+        """The rest of every watch since the last tick; None if a watch or a close has work to do."""
         if self._active or self._hands.unfinished:
             return None
         found = [rest_of(watch, self._places[key], self._now) for key, watch in self._watches.items()]
         return None if None in found else tuple(rest for rest in found if rest is not None)
 
     def status(self) -> tuple[MachineStatus, ...]:
-        """Every watch as the last tick left it."""
+        """Status of every watch after the last tick."""
         return tuple(status(watch) for watch in self._watches.values())
 
 
 def _too_young(watch: Watch) -> tuple[int, ...]:
-    """The triggers that are no failure: their windows began before the history did. One that warns does so anyway."""
+    """Unknown triggers whose windows are longer than the history, which is no failure; not with `on_unknown: warn`."""
     triggers = watch.prepared.graph.triggers
     return tuple(
         i
         for i in bits(watch.state.triggers.unknown)
         if triggers[i].on_unknown != "warn" and only_young(watch, triggers[i])
     )
-
-
-def _without(decision: Decision, accounts: frozenset[str]) -> Decision:
-    """The decision without orders for accounts on which its stage has acted already."""
-    if not accounts:
-        return decision
-    return only(decision, lambda intent: intent.account not in accounts)
 
 
 def _reread(eligible: Iterable[tuple[Watch, ScopeView, tuple[Stage, ...]]]) -> tuple[str, ...]:

@@ -1,26 +1,26 @@
-"""The most that a stage may have to do in a book as it is: orders and cancels, whatever fires it. Pure."""
+"""Worst-case work of a stage in a given book: the maximum of orders and cancels. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
-from killswitch.graph.nodes import Graph, PolicySet, Stage
+from msgspec import Struct
+
+from killswitch.graph.nodes import PolicySet, Stage
 from killswitch.graph.unwinding import PLAIN, UnwindingRule
 from killswitch.model.instant import SECOND
-from killswitch.model.snapshot import AccountSnapshot, Instrument
+from killswitch.model.snapshot import AccountSnapshot
 from killswitch.planning.actions.cancel_orders import most_cancels
-from killswitch.planning.actions.kind import MostContext, PositionName
+from killswitch.planning.actions.kind import Most, MostContext, PositionName
 from killswitch.planning.actions.registry import most
 from killswitch.signals.position import ZERO
 
 
-@dataclass(frozen=True, slots=True)
-class StageWork:
-    """For one account. `orders`: symbol and how many orders it takes, for each position that may be selected.
+class StageWork(Struct, frozen=True):
+    """Work on one account. `orders`: symbol and number of orders for each position that may be selected.
 
-    `first` and `last`: the symbol of each order cancelled before closing and at its end. `whole`: whether every
-    position may be closed wholly. `every`: seconds between two departures by the declared pace, 0 for none; `pause`:
+    `first` and `last`: symbols of the orders canceled before closing and at its end. `whole`: whether every position
+    may be closed completely. `every`: seconds between two orders by the declared pace, 0 without one. `pause`: seconds
     between two orders of one position.
     """
 
@@ -36,28 +36,23 @@ class StageWork:
         return not (self.orders or self.first or self.last)
 
 
-def everything(
-    account: AccountSnapshot, *, reduce_only: bool, instruments: Mapping[str, Instrument] | None = None
-) -> StageWork:
-    """Every position closed and every order cancelled, as fast as the venue allows."""
-    context = MostContext(account, (), _rules(account, instruments), reduce_only)
+def everything(account: AccountSnapshot, *, reduce_only: bool) -> StageWork:
+    """Work of closing every position and canceling every order as fast as the venue allows."""
+    rules = {each.symbol: each for each in account.instruments or ()}
+    context = MostContext(account, (), rules, reduce_only)
     orders = {position.key: (position.symbol, context.orders(position, ZERO)) for position in account.positions or ()}
-    cancels = most_cancels(account, "all")
-    return StageWork(_some(orders.values()), tuple(cancels.first.values()), tuple(cancels.last.values()), whole=True)
+    return _work([Most(orders=orders, whole=True), most_cancels(account, "all")])
 
 
-def stage_work(
-    policies: PolicySet,
-    graph: Graph,
-    stage: Stage,
-    account: AccountSnapshot,
-    *,
-    reduce_only: bool,
-    instruments: Mapping[str, Instrument] | None = None,
-) -> StageWork:
-    """The most that the stage may have to do in this account. Slices for the market's sake are not counted."""
-    context = MostContext(account, policies.unwindings, _rules(account, instruments), reduce_only)
-    found = [most(action, context) for action in stage.actions]
+def stage_work(policies: PolicySet, stage: Stage, account: AccountSnapshot, *, reduce_only: bool) -> StageWork:
+    """Worst-case work of the stage on this account, without slices that limit market impact."""
+    rules = {each.symbol: each for each in account.instruments or ()}
+    context = MostContext(account, policies.unwindings, rules, reduce_only)
+    return _work([most(action, context) for action in stage.actions])
+
+
+def _work(found: Sequence[Most]) -> StageWork:
+    """Combined work of several actions: the most orders for each position, at the slowest pace."""
     orders: dict[PositionName, tuple[str, int]] = {}
     first: dict[int, str] = {}
     last: dict[int, str] = {}
@@ -75,10 +70,6 @@ def stage_work(
 
 def _slowest(rules: Sequence[UnwindingRule]) -> UnwindingRule:
     return min(rules, key=lambda rule: rule.max_orders_per_minute or float("inf"), default=PLAIN)
-
-
-def _rules(account: AccountSnapshot, instruments: Mapping[str, Instrument] | None) -> dict[str, Instrument]:
-    return {**(instruments or {}), **{each.symbol: each for each in account.instruments or ()}}
 
 
 def _some(orders: Iterable[tuple[str, int]]) -> tuple[tuple[str, int], ...]:

@@ -69,7 +69,7 @@ def worst_cases(
     worst: dict[str, WorstStage] = {}
     for graph, stage, scope, names in _firings(policies, identities(looked)):
         works = {
-            name: stage_work(policies, graph, stage, _seen(known[name]), reduce_only=guarded[name])
+            name: stage_work(policies, stage, _seen(known[name]), reduce_only=guarded[name])
             for name in names
             if name in known
         }

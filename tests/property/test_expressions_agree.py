@@ -12,9 +12,8 @@ from killswitch.graph.expressions.expression import condition
 from killswitch.graph.lowering import FALSE, TRUE, UNKNOWN, lower_one
 from killswitch.graph.nodes import ConditionNode
 from killswitch.graph.resolution.thresholds import Columns
-from killswitch.graph.resolution.triggers import plain_condition
 from killswitch.graph.wording import condition_text
-from killswitch.signals.catalogue import BY_NAME, CATALOGUE
+from killswitch.signals.catalogue import BY_NAME
 from killswitch.signals.declaration import Level
 
 # signals without a unit, so that any of them may be compared with and added to any other
@@ -88,33 +87,6 @@ def test_a_condition_in_words_reads_back_as_itself(text: str) -> None:
         column_again = [known] * len(columns_again.signals)
         texts: list[str | None] = [None] * len(column)
         assert lower_one(node)(column, column, texts) == lower_one(again)(column_again, column_again, texts)
-
-
-@st.composite
-def plain_texts(draw: st.DrawFn) -> tuple[str, Level]:
-    """A signal against a number: nearly always in order, sometimes with a window too many or too few."""
-    spec = draw(st.sampled_from(CATALOGUE))
-    windowed = spec.windowed if draw(st.integers(0, 9)) else not spec.windowed
-    window = (
-        f'("{draw(st.sampled_from(["15m", "1h", "90s", "1h30m", "250ms", "1.5h", "0s", "15"]))}")' if windowed else ""
-    )
-    number = draw(st.integers(-(10**15), 10**15).map(str) | st.decimals(-1000, 1000, places=6).map(lambda d: f"{d:f}"))
-    op = draw(st.sampled_from(["<", "<=", ">", ">="]))
-    gap = draw(st.sampled_from(["", " "]))
-    return f"{spec.name}{window}{gap}{op}{gap}{number}", draw(st.sampled_from(["scope", "position"]))
-
-
-@given(plain_texts())
-def test_what_is_read_without_cel_means_the_same_with_it(case: tuple[str, Level]) -> None:
-    """Equal nodes over equal columns; what has a mistake is left to CEL."""
-    text, level = case
-    columns = Columns()
-    plain = plain_condition(text, level, columns)
-    node, codes, columns_of_cel = compiled(text, level)
-    if plain is None:
-        assert codes != () or len(text.rsplit("=", 1)[-1].rsplit("<", 1)[-1].strip(" ->")) > 15
-    else:
-        assert (plain, columns.signals) == (node, columns_of_cel.signals)
 
 
 @given(st.text(max_size=60) | st.text(alphabet='equity.valudrawn("15m") <>=&|!+-*/0123456789\n\'\\%', max_size=60))

@@ -6,11 +6,9 @@ from typing import Literal
 
 from killswitch.graph.actions.kind import ActionKind
 from killswitch.graph.nodes import Action
-from killswitch.model.record import record
 from killswitch.policy.schema import actions
 
 
-@record
 class CancelOrders(Action):
     kind: Literal["entry", "all"]
 

@@ -13,19 +13,17 @@ from killswitch.graph.problems import Findings
 from killswitch.graph.resolution.triggers import expression
 from killswitch.graph.resolution.unwindings import carried_out_by
 from killswitch.graph.wording import condition_text, percent
-from killswitch.model.record import record
 from killswitch.model.words import Place
 from killswitch.policy.schema import actions, policy
 from killswitch.policy.yaml.source import Path
 
 
-@record
 class Close(Action):
-    """What to select and how much of it to close.
+    """Positions to close, and the fraction.
 
-    `top` and `worst_share` bound the number of positions by rank; `worst_share` applies when attribution
-    falls back to the worst ranked (0.6 of the positions, at least one). Both None: all selected positions.
-    `all_if` is a condition over the position columns `Graph.position_signals`: where true, all is closed.
+    `top` and `worst_share` bound the number of positions by rank; `worst_share` applies if attribution falls back to
+    the worst ranked (0.6 of the positions, at least one). Both None: all selected positions. `all_if` is a condition on
+    the position columns `Graph.position_signals`; a position for which it is true is closed completely.
     """
 
     side: Literal["losing", "long", "short", "both"]
@@ -35,20 +33,20 @@ class Close(Action):
     fraction: Decimal
     all_if: ConditionNode | None
     symbols: tuple[str, ...] | None
-    """Only these symbols, or base assets of spot symbols; None is any."""
+    """Only these symbols, or base assets of spot symbols; None: any."""
     except_assets: tuple[str, ...]
-    """Base assets never sold (stable coins)."""
+    """Base assets that are never sold (stable coins)."""
     place: Place
     share_cap: Decimal | None = None
-    """No selected position is left worth more than this part of the scope's gross at firing; None: no cap."""
+    """Maximum remaining value of a selected position, as a fraction of the scope's gross at firing; None: no cap."""
     spread: Literal["each", "by_rank"] = "each"
-    """Whether the fraction is of each position, or of their gross, taken from the worst ranked on."""
+    """Whether the fraction applies to each position, or to their gross, closing the worst ranked first."""
     unwinding: str | None = None
-    """Which of `PolicySet.unwindings` carries it out; None: market orders as fast as the venue allows."""
+    """Name in `PolicySet.unwindings`; None: market orders as fast as the venue allows."""
 
 
 def close_text(close: Close, position_signals: Sequence[SignalRef]) -> str:
-    """What a close takes, in words: `close 50% of both by default, no position above 12.5% of the gross`."""
+    """Text of a close: `close 50% of both by default, no position above 12.5% of the gross`."""
     bounds = [] if close.top is None else [f"top {close.top}"]
     if close.worst_share is not None:
         bounds.append(f"worst {close.worst_share:.12g}")
@@ -95,26 +93,20 @@ def _close(written: actions.Close, stage: policy.Stage, path: Path, around: Surr
 
 
 def _part_applies(written: actions.Close, path: Path, found: Findings) -> None:
-    """Warn of a spread of everything, and of a cap above what the fraction leaves of the whole book."""
+    """Warn of a spread with a fraction of 100%, and of a share cap that never applies."""
     if written.spread == "by_rank" and written.fraction == 1 and not found.gaps.flawed(path):
-        message = "`by_rank` says nothing where everything is closed"
+        message = "`by_rank` has no effect where everything is closed"
         found.warning("KS5013", (*path, "spread"), message, "take it out, or close less", key=True)
-    cap, kept = (
-        written.share_cap,
-        1 - (written.fraction if written.spread == "each" else Decimal(int(written.fraction))),
-    )
+    cap = written.share_cap
+    kept = 1 - (written.fraction if written.spread == "each" else Decimal(int(written.fraction)))
     if cap is None or cap < kept or found.gaps.unread((*path, "share_cap")) or found.gaps.unread((*path, "fraction")):
         return
-    message = "`share_cap` never applies here: `fraction` closes everything"
+    message, fix = "`share_cap` never applies here: `fraction` closes everything", "take it out"
     if kept:
-        message = (
-            f"`share_cap` never applies here: the fraction leaves no position more than {percent(kept)} of the gross"
-        )
-    found.warning(
-        "KS5011", (*path, "share_cap"), message,
-        f"write a cap below {percent(kept)}, or take it out" if kept else "take it out",
-        key=True,
-    )  # fmt: skip
+        limit = percent(kept)
+        message = f"`share_cap` never applies here: the fraction leaves no position more than {limit} of the gross"
+        fix = f"write a cap below {limit}, or take it out"
+    found.warning("KS5011", (*path, "share_cap"), message, fix, key=True)
 
 
 def _worst_applies(written: actions.Close, stage: policy.Stage, path: Path, found: Findings) -> None:
@@ -150,7 +142,7 @@ KIND: ActionKind[actions.Close, Close] = ActionKind(
 
 
 def whole_close(actions: Iterable[Action], rankings: Iterable[str]) -> Close | None:
-    """The close of all that the `close` actions among these may ever sell, by the first one's unwinding; None of none.
+    """A close of everything that the `close` actions among these may sell, with the first unwinding; None without one.
 
     It ranks by `default` where that is among `rankings`.
     """

@@ -1,4 +1,4 @@
-"""What a kind of action is to the graph: its node, how a written one is resolved, and what is asked of it."""
+"""Action kinds in the graph: node class, resolution of the written action, and properties."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from killswitch.policy.yaml.source import Path
 
 @dataclass(slots=True)
 class Surroundings:
-    """What the stages of one policy may refer to, and what their conditions add to the graph."""
+    """Names that the stages of one policy may refer to, and what their conditions add to the graph."""
 
     triggers: Mapping[str, int]
-    """Name → number of every trigger that is written, also of those that have a mistake."""
+    """Name → number of every written trigger, including faulty ones."""
     rankings: Mapping[str, RankingRule]
     unwindings: Collection[str]
     others: Others
-    """What documents with mistakes in them may be called."""
-    columns: Columns
-    position_columns: Columns
+    """Possible names of faulty documents."""
     found: Findings
-    first_reset: int
+    columns: Columns = field(default_factory=Columns)
+    position_columns: Columns = field(default_factory=Columns)
     resets: list[tuple[Path, ConditionNode]] = field(default_factory=list)
     all_ifs: list[tuple[Path, ConditionNode]] = field(default_factory=list)
     used_rankings: set[str] = field(default_factory=set)
@@ -36,20 +35,19 @@ W = TypeVar("W")
 A = TypeVar("A", bound=Action)
 
 Selection = Literal["none", "part", "whole"]
-"""Whether an action closes positions of its choice, and whether it surely takes one where there is any."""
+"""Whether an action selects positions, and whether it surely selects one of a non-empty book."""
 
 
 @dataclass(frozen=True, slots=True)
 class ActionKind(Generic[W, A]):
     """One kind of action.
 
-    `key`: its key in a stage's `actions`. `resolve` makes the node of what is written there, with its diagnostics; the
-    path is that of the key. `text` is what diagrams and plans show, given the graph's position signals. `effects`: the
-    keys of what a decision with it may do (`ksctl validate` starts without what describes them), `is_reversible`:
-    whether all of that can be taken back, so that it may be done on suspicion, and `needs_the_book`: whether it depends
-    on what accounts hold; one that does not is planned from the stage and the moment alone. `selection`: whether it
-    closes positions of its choice. `rankings` are those that it goes by; `position_condition` is asked of each position
-    when it is planned.
+    `key`: its key in a stage's `actions`. `resolve` creates the node of the written action and reports diagnostics; the
+    path is that of the key. `text` is shown in diagrams and plans, given the graph's position signals. `effects`: keys
+    of the effects that it may have. `is_reversible`: whether all of them are reversible, so that they are allowed on
+    suspicion. `needs_the_book`: whether it depends on positions and orders; otherwise it is planned from the stage and
+    the instant alone. `selection`: whether it selects positions. `rankings`: names of the rankings that it uses.
+    `position_condition`: the condition that it evaluates for each position.
     """
 
     key: str
@@ -68,7 +66,7 @@ AnyActionKind = ActionKind[Any, Any]
 
 
 def check_ranking(name: str, path: Path, around: Surroundings) -> None:
-    """Note that the ranking is used; an error in `found` where there is none of this name."""
+    """Mark the ranking as used; report an unknown name in `found`."""
     known = name in around.rankings or around.others.may_have("Ranking", name)
     if not known and not around.found.gaps.unread((*path, "rank")):
         message, fix = unknown_name("ranking", name, around.rankings)
@@ -77,7 +75,7 @@ def check_ranking(name: str, path: Path, around: Surroundings) -> None:
 
 
 def check_unwinding(name: str | None, path: Path, around: Surroundings) -> None:
-    """An error in `found` where there is no unwinding of this name."""
+    """Report an unknown unwinding in `found`."""
     where = (*path, "unwinding")
     if name is None or name in around.unwindings or around.found.gaps.unread(where):
         return

@@ -1,20 +1,18 @@
-"""`lock_trading`: tell the bots to stop."""
+"""`lock_trading`: locks a scope for trading bots."""
 
 from __future__ import annotations
 
 from killswitch.graph.actions.kind import ActionKind
 from killswitch.graph.nodes import Action
 from killswitch.graph.wording import span
-from killswitch.model.record import record
 from killswitch.model.words import LockMode
 from killswitch.policy.schema import actions
 
 
-@record
 class LockTrading(Action):
     mode: LockMode
     duration: int | None
-    """Microseconds; None is a lock without end."""
+    """Microseconds; None: without end."""
 
 
 def _text(lock: LockTrading) -> str:

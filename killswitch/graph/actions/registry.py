@@ -1,4 +1,4 @@
-"""Every kind of action, held to the keys that the schema of a stage's `actions` has."""
+"""Registry of action kinds, checked against the schema of a stage's `actions`."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _BY_NODE: Final = {kind.node: kind for kind in ACTIONS}
 
 
 def kind_named(key: str) -> AnyActionKind:
-    """The kind with this key; RegistryError for any other."""
+    """The kind with this key; RegistryError for an unknown key."""
     if key not in _BY_KEY:
         raise RegistryError(f"`{key}` is no action: there are {', '.join(_BY_KEY)}")
     return _BY_KEY[key]
 
 
 def kind_of(action: Action) -> AnyActionKind:
-    """The kind of an action; RegistryError for one whose class is registered nowhere."""
+    """The kind of an action; RegistryError for an unregistered class."""
     found = _BY_NODE.get(type(action))
     if found is None:
         raise RegistryError(f"{action!r} is of no kind that ACTIONS has")
@@ -36,5 +36,5 @@ def kind_of(action: Action) -> AnyActionKind:
 
 
 def needs_the_book(stage: Stage) -> bool:
-    """Whether what the stage does depends on what accounts hold; a lock does not."""
+    """Whether an action of the stage depends on positions and orders; a lock does not."""
     return any(kind_of(action).needs_the_book for action in stage.actions)

@@ -1,4 +1,4 @@
-"""What cannot be meant: unused triggers, keys without effect, conditions and stages out of reach."""
+"""Checks of a policy: unused triggers, keys without effect, and unreachable conditions and stages."""
 
 from __future__ import annotations
 
@@ -14,27 +14,20 @@ from killswitch.graph.nodes import Stage, Trigger
 from killswitch.graph.problems import Findings
 from killswitch.policy.schema.policy import PolicySpec, ThresholdTrigger
 from killswitch.policy.schema.policy import Stage as WrittenStage
+from killswitch.policy.yaml.source import Path
 from killswitch.signals.catalogue import BY_NAME
 
 
 def check(
     policy: PolicySpec, triggers: Sequence[Trigger | None], stages: Sequence[Stage], around: Surroundings
 ) -> None:
-    """Every check that looks at a policy as a whole. A trigger that is None has had its diagnostic already."""
+    """Run all checks of a whole policy. A trigger that is None already has its diagnostic."""
     found = around.found
     _names_differ(stages, found)
     _all_used(policy, around)
-    comes_to = _outcomes(policy, triggers, around)
+    never = _never(policy, triggers, around)
     _position_conditions(around)
-    never = {i for i, result in comes_to.items() if result == {False} and _trigger(triggers, i).on_unknown != "trip"}
     check_reachable(policy, triggers, stages, never, found)
-
-
-def _trigger(triggers: Sequence[Trigger | None], number: int) -> Trigger:
-    found = triggers[number]
-    if found is None:
-        raise AssertionError("only triggers that compile have outcomes")
-    return found
 
 
 def _names_differ(stages: Sequence[Stage], found: Findings) -> None:
@@ -53,7 +46,7 @@ def _all_used(policy: PolicySpec, around: Surroundings) -> None:
     lists = [("spec", "stages", number, key) for number in range(len(policy.stages)) for key in ("any", "all")]
     unread = gaps.unread(("spec", "stages")) or any(gaps.flawed(each) for each in lists)
     if unread or not all(stage.any_of or stage.all_of for stage in policy.stages):
-        return  # one whose triggers could not be read may use any of them
+        return  # an unreadable stage may use any trigger
     used = {name for stage in policy.stages for name in (*stage.any_of, *stage.all_of)}
     for name in policy.triggers:
         if name not in used:
@@ -62,54 +55,58 @@ def _all_used(policy: PolicySpec, around: Surroundings) -> None:
             around.found.warning("KS5001", ("spec", "triggers", name), message, fix, key=True)
 
 
-def _outcomes(
-    policy: PolicySpec, triggers: Sequence[Trigger | None], around: Surroundings
-) -> dict[int, frozenset[bool]]:
-    """What each trigger can come to; warns of those, and of resets, that can come to one thing only."""
+def _never(policy: PolicySpec, triggers: Sequence[Trigger | None], around: Surroundings) -> set[int]:
+    """Triggers that can never be true; warns of triggers and resets with a constant result."""
     whole = [(i, trigger) for i, trigger in enumerate(triggers) if trigger is not None]
     conditions = [*(trigger.condition for _, trigger in whole), *(condition for _, condition in around.resets)]
     results = outcomes(conditions, around.columns.signals)
     for (_, trigger), result in zip(whole, results, strict=False):
-        path = condition_path(policy, trigger.name)
-        if result == {True}:
-            message = f"`{trigger.name}` holds whatever its signals are"
-            around.found.warning("KS5002", path, message, "write what it should tell apart")
-        elif result == {False}:
-            message = f"`{trigger.name}` can never hold: its signals cannot reach that"
-            around.found.warning("KS5003", path, message, "`ksctl schema signals` says what each signal can be")
+        always = f"`{trigger.name}` holds whatever its signals are", "write a condition that distinguishes cases"
+        message = f"`{trigger.name}` can never hold: its signals cannot reach that"
+        never = message, "`ksctl schema signals` says what each signal can be"
+        _warn_of_one(result, condition_path(policy, trigger.name), always, never, around.found)
+    always = (
+        "this always holds, so the stage resets as soon as its time is over, however bad it still is",
+        "write a condition that ends it",
+    )
+    never = "this can never hold, so the stage never resets by itself", "correct it, or write `reset: manual`"
     for (path, _), result in zip(around.resets, results[len(whole) :], strict=True):
-        if result == {True}:
-            message = "this always holds, so the stage resets as soon as its time is over, however bad it still is"
-            around.found.warning("KS5002", path, message, "write what says that it is over")
-        elif result == {False}:
-            message = "this can never hold, so the stage never resets by itself"
-            around.found.warning("KS5003", path, message, "correct it, or write `reset: manual`")
-    return {i: result for (i, _), result in zip(whole, results, strict=False)}
+        _warn_of_one(result, path, always, never, around.found)
+    found = zip(whole, results, strict=False)
+    return {i for (i, trigger), result in found if result == {False} and trigger.on_unknown != "trip"}
 
 
 def _position_conditions(around: Surroundings) -> None:
-    """Warn of an `all_if` that tells no position from another."""
+    """Warn of an `all_if` with a constant result."""
     results = outcomes([condition for _, condition in around.all_ifs], around.position_columns.signals)
+    always = "this holds for every position", "write `fraction: 100%` instead"
+    never = "this can never hold for any position", "correct it, or take it out"
     for (path, _), result in zip(around.all_ifs, results, strict=True):
-        if result == {True}:
-            around.found.warning("KS5002", path, "this holds for every position", "write `fraction: 100%` instead")
-        elif result == {False}:
-            around.found.warning("KS5003", path, "this can never hold for any position", "correct it, or take it out")
+        _warn_of_one(result, path, always, never, around.found)
+
+
+def _warn_of_one(
+    result: frozenset[bool], path: Path, always: tuple[str, str], never: tuple[str, str], found: Findings
+) -> None:
+    """Warn of a condition with a constant result; `always` and `never` are message and fix."""
+    if len(result) == 1:
+        code, words = ("KS5002", always) if True in result else ("KS5003", never)
+        found.warning(code, path, *words)
 
 
 NOISE_IN_A_MINUTE = Decimal("0.005")
-"""Of equity: no more counts as noise, whatever the tolerance is."""
+"""Maximum fraction of equity a minute that counts as noise, whatever the tolerance."""
 _HOLD_AT_ZERO: dict[str, Callable[[Decimal], bool]] = {
     "at_least": lambda number: number <= 0,
     "above": lambda number: number < 0,
     "at_most": lambda number: number >= 0,
     "below": lambda number: number > 0,
 }
-"""Comparison → whether it holds for a signal that is 0."""
+"""Comparison → whether it is true for a signal of 0."""
 
 
 def check_idle(policy: PolicySpec, found: Findings) -> None:
-    """Warn of keys that are written and change nothing."""
+    """Warn of written keys without effect."""
     flawed = found.gaps.flawed
     for number, stage in enumerate(policy.stages):
         closes = any(kind_named(key).needs_the_book for key in _keys(stage))
@@ -133,16 +130,16 @@ def check_idle(policy: PolicySpec, found: Findings) -> None:
 
 
 def _keys(stage: WrittenStage) -> Iterator[str]:
-    """The keys of the stage's actions; one that could not be read has none."""
+    """Keys of the stage's readable actions."""
     return (key for action in stage.actions for key in action.written)
 
 
 def _unexplained(policy: PolicySpec, found: Findings) -> None:
-    """Warn of a threshold on unexplained money that holds while there is none."""
+    """Warn of a threshold on unexplained money that is true without any."""
     for name, trigger in policy.triggers.items():
-        if not isinstance(trigger, ThresholdTrigger) or not _is_unexplained_money(trigger.signal):
-            continue
-        if found.gaps.flawed(("spec", "triggers", name)):
+        spec = BY_NAME.get(trigger.signal) if isinstance(trigger, ThresholdTrigger) else None
+        is_sum = spec is not None and spec.counts_unexplained and spec.unit == "money"  # 0 on a quiet account
+        if not is_sum or found.gaps.flawed(("spec", "triggers", name)):
             continue
         for comparison, holds in _HOLD_AT_ZERO.items():
             written = getattr(trigger, comparison)
@@ -150,12 +147,6 @@ def _unexplained(policy: PolicySpec, found: Findings) -> None:
                 message = f"`{name}` holds on a quiet account, where nothing is unexplained and the sum is 0"
                 fix = "falls are below zero: write `at_most: -10000 USDT`; `at_least: 10000 USDT` is money that came in"
                 found.warning("KS5017", ("spec", "triggers", name, comparison), message, fix)
-
-
-def _is_unexplained_money(signal: str) -> bool:
-    """Whether the signal is a sum, below zero for falls and 0 on a quiet account."""
-    spec = BY_NAME.get(signal)
-    return spec is not None and spec.counts_unexplained and spec.unit == "money"
 
 
 def _is_written(found: Findings, path: tuple[str | int, ...]) -> bool:

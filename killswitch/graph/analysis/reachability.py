@@ -1,8 +1,8 @@
-"""Levels that mean something: a higher one asks for more, and none is out of reach.
+"""Reachability: finds stages that can never fire, and higher levels that are no stricter than lower ones.
 
-A stage fires through any one *way*: one of its `any` triggers together with all of its `all` triggers. Of several
-stages that could fire at once only the first does, in the order of level, then of writing. So a stage whose every
-way also makes a stage before it fire never fires at all, unless that one may decline.
+A *way* to fire a stage is one of its `any` triggers together with all of its `all` triggers. Of several stages that
+could fire at once only the first does, by level, then in the order written. A stage whose every way also fires an
+earlier stage therefore never fires, unless the earlier one may decline.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from math import inf
 from killswitch.graph.actions.registry import kind_of
 from killswitch.graph.nodes import Stage, Step, Trigger, step_of
 from killswitch.graph.problems import Findings
-from killswitch.model.record import Record, record
+from killswitch.model.record import Node
 from killswitch.policy.schema.policy import COMPARISONS, ExpressionTrigger, PolicySpec
 from killswitch.policy.yaml.source import Path
 
@@ -21,7 +21,7 @@ Way = frozenset[int]
 
 
 def condition_path(policy: PolicySpec, name: str) -> Path:
-    """Where the condition of a trigger is written: its comparison, or its expression."""
+    """Path of a trigger's condition: its comparison or its expression."""
     written = policy.triggers[name]
     if isinstance(written, ExpressionTrigger):
         return ("spec", "triggers", name, "when")
@@ -35,18 +35,18 @@ def check_reachable(
     never: Collection[int],
     found: Findings,
 ) -> None:
-    """Report stages that can never fire, and higher levels that ask for no more than lower ones.
+    """Report stages that can never fire, and higher levels that are no stricter than lower ones.
 
     Stages count from 0 in the order written; `never` are the triggers that can never be true.
     """
-    # names that lead nowhere have been told; what would follow from them is noise
+    # unresolved names are reported already; their consequences are not
     whole = [number for number in range(len(stages)) if _resolved(policy, stages, number, triggers, found)]
     judge = _Judge(policy, triggers, stages, frozenset(never), found)
-    asked: list[int] = []
+    earlier: list[int] = []
     for number in sorted(whole, key=lambda number: (-stages[number].level, number)):
-        if not judge.out_of_reach(number) and not judge.shadowed(number, asked):
-            judge.shares_level(number, asked)
-            asked.append(number)
+        if not judge.out_of_reach(number) and not judge.shadowed(number, earlier):
+            judge.shares_level(number, earlier)
+            earlier.append(number)
 
 
 def _resolved(
@@ -61,22 +61,21 @@ def _resolved(
 
 
 def ways(stage: Stage) -> list[Way]:
-    """Every set of triggers that, all confirmed, makes the stage fire."""
+    """Every minimal set of triggers that fires the stage if all are confirmed."""
     needed = frozenset(stage.all_of)
     return [needed | {each} for each in stage.any_of] or [needed]
 
 
 def may_decline(stage: Stage) -> bool:
-    """Whether the stage can leave it to the next one though its triggers hold: see `docs/adr/0005`.
+    """Whether the stage may leave firing to the next stage although its triggers hold: see `docs/adr/0005`.
 
-    It does where its prints are not corroborated, and where its closes select nothing of a book that is not empty.
+    It does if its prices are not corroborated, or if its closes select nothing of a non-empty book.
     """
     selections = {kind_of(action).selection(action) for action in stage.actions}
     return stage.corroborate or ("part" in selections and "whole" not in selections)
 
 
-@record
-class _Judge(Record):
+class _Judge(Node):
     policy: PolicySpec
     triggers: Sequence[Trigger | None]
     stages: Sequence[Stage]
@@ -84,7 +83,7 @@ class _Judge(Record):
     found: Findings
 
     def out_of_reach(self, number: int) -> bool:
-        """Report and say so if no way to fire the stage can come true by itself."""
+        """Report a stage without a possible way to fire; True if reported."""
         stage = self.stages[number]
         possible = [way for way in ways(stage) if not way & self.never]
         if possible and not all(self._contradicts(way) for way in possible):
@@ -93,10 +92,10 @@ class _Judge(Record):
         self._unreachable(number, why, "correct the triggers, or take the stage out")
         return True
 
-    def shadowed(self, lower: int, asked: Sequence[int]) -> bool:
-        """Hold a stage against those asked before it; report and say so if one of them always fires instead."""
-        weaker = [higher for higher in asked if self._no_stricter(higher, lower)]
-        for higher in asked:
+    def shadowed(self, lower: int, earlier: Sequence[int]) -> bool:
+        """Report a stage if an earlier one always fires instead; True if reported."""
+        weaker = [higher for higher in earlier if self._no_stricter(higher, lower)]
+        for higher in earlier:
             first, second = self.stages[higher], self.stages[lower]
             covered = all(any(self._implies(way, other) for other in ways(first)) for way in ways(second))
             if covered and higher not in weaker and may_decline(first):
@@ -112,10 +111,10 @@ class _Judge(Record):
                 return True
         return False
 
-    def shares_level(self, number: int, asked: Sequence[int]) -> None:
-        """Warn of a stage with the level of another: a level fires once, and then only on a new loss."""
+    def shares_level(self, number: int, earlier: Sequence[int]) -> None:
+        """Warn of two stages with one level: a level fires once, and then only on a new loss."""
         stage = self.stages[number]
-        first = next((each for each in asked if self.stages[each].level == stage.level), None)
+        first = next((each for each in earlier if self.stages[each].level == stage.level), None)
         if first is not None:
             other = self.stages[first].name
             message = f"level {stage.level} is that of `{other}` too: of the two, only the one that fires first acts"
@@ -123,7 +122,7 @@ class _Judge(Record):
             self.found.warning("KS5009", ("spec", "stages", number, "level"), message, fix)
 
     def _no_stricter(self, higher: int, lower: int) -> bool:
-        """Report every trigger, enough by itself for the higher level, that asks for no more than a lower one's."""
+        """Report triggers, each sufficient for the higher level, that are no stricter than one of the lower level."""
         first, second = self.stages[higher], self.stages[lower]
         if first.level == second.level:
             return False
@@ -133,7 +132,7 @@ class _Judge(Record):
         return sum(self._not_stricter(first, strong, second, weak) for strong, weak in pairs) > 0
 
     def _not_stricter(self, first: Stage, strong: int, second: Stage, weak: int) -> bool:
-        """Report if `strong`, enough for the higher level, asks for no more than `weak` of the lower one."""
+        """Report `strong`, sufficient for the higher level, if it is no stricter than `weak` of the lower level."""
         above, below = self._trigger(strong), self._trigger(weak)
         one, other = step_of(above.condition), step_of(below.condition)
         if one is None or other is None or (one.index, one.rising) != (other.index, other.rising):
@@ -153,7 +152,7 @@ class _Judge(Record):
         return True
 
     def _implies(self, way: Way, other: Way) -> bool:
-        """Whether every trigger of `other` must be confirmed once those of `way` are."""
+        """Whether all triggers of `other` are confirmed whenever those of `way` are."""
         return all(any(self._follows(each, from_) for from_ in way) for each in other)
 
     def _follows(self, number: int, from_: int) -> bool:
@@ -170,7 +169,7 @@ class _Judge(Record):
         return (step.index, step.rising) == (reached.index, reached.rising) and step.severity <= reached.severity
 
     def _contradicts(self, way: Way) -> bool:
-        """Whether two plain conditions of `way` leave no value of a signal over."""
+        """Whether two thresholds of `way` exclude each other."""
         steps = [
             step
             for each in way
@@ -192,14 +191,14 @@ class _Judge(Record):
 
 
 def _apart(low: Step, high: Step) -> bool:
-    """Whether nothing is at or beyond `low` upwards and at or beyond `high` downwards."""
+    """Whether no value satisfies both the rising step `low` and the falling step `high`."""
     if low.index != high.index:
         return False
     return low.value > high.value or (low.value == high.value and (low.strict or high.strict))
 
 
 def _confirms_no_longer(one: Trigger, other: Trigger) -> bool:
-    """Whether `one` is confirmed whenever `other` is; ticks and time cannot be held against each other."""
+    """Whether `one` is confirmed whenever `other` is; ticks and time are not comparable."""
     if one.confirm == 0 and one.confirm_ticks <= 1:
         return True
     if one.confirm_ticks or other.confirm_ticks:

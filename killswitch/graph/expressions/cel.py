@@ -1,16 +1,14 @@
-"""Google's CEL: expression text in, syntax tree or the places of its mistakes out.
+"""Adapter of Google's CEL parser: parses expression text to a syntax tree, or to mistakes with their places.
 
-Importing this module loads a native extension and protobuf; only policies that hold an expression need it.
+Importing this module loads a native extension and protobuf; only policies with expressions need it.
 
-Field names and numbers are those of the CEL specification (`proto/cel/expr/syntax.proto`, package `cel.expr`). What is
-not declared is passed over, as protobuf does with fields it does not know; of a map and of a comprehension only that
-they stand there.
+Field names and numbers are those of the CEL specification (`proto/cel/expr/syntax.proto`, package `cel.expr`).
+Undeclared fields are ignored, as protobuf ignores unknown fields; maps and comprehensions are declared without fields.
 """
 
 from __future__ import annotations
 
 import re
-from functools import cache
 from typing import Any
 
 from cel_expr_python import cel
@@ -18,41 +16,38 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 
-from killswitch.model.record import Record, record
-from killswitch.signals.catalogue import CATALOGUE
+from killswitch.model.record import Node
 
 _MISTAKE = r"ERROR: <input>:(-?\d+):(-?\d+): (.*)"
 _TRAILER = r" \[[A-Z_]+\]$"
 
 
-@record
-class Mistake(Record):
-    """What CEL says is wrong, and where: an offset in code points, or None where it names no place."""
+class Mistake(Node):
+    """A mistake reported by CEL, with its offset in code points, or None without a place."""
 
     offset: int | None
     text: str
 
 
 class CelError(Exception):
-    """CEL refuses the text; `mistakes` says why, at least once."""
+    """CEL rejects the text; `mistakes` has at least one entry."""
 
     def __init__(self, mistakes: tuple[Mistake, ...]) -> None:
         super().__init__("; ".join(mistake.text for mistake in mistakes))
         self.mistakes = mistakes
 
 
-@record
-class Parsed(Record):
-    """The syntax tree (`cel.expr.Expr`), and where in the text each node stands."""
+class Parsed(Node):
+    """A syntax tree (`cel.expr.Expr`), and the offset of each node in the text."""
 
     tree: Any
     positions: dict[int, int]
 
 
 def parse(text: str) -> Parsed:
-    """The tree of `text`, names and types unchecked; CelError for a mistake of syntax or an abyss of nesting."""
+    """Parse `text` without checking names and types; CelError for syntax errors and too deep nesting."""
     try:
-        container = _environment().compile(text, disable_check=True).serialize()
+        container = _ENVIRONMENT.compile(text, disable_check=True).serialize()
         parsed = ParsedExpr.FromString(AnyMessage.FromString(container).value)
     except RuntimeError as refusal:
         raise CelError(_mistakes(str(refusal), text)) from None
@@ -61,37 +56,16 @@ def parse(text: str) -> Parsed:
     return Parsed(parsed.expr, {entry.key: entry.value for entry in parsed.source_info.positions})
 
 
-def result_type(text: str) -> str:
-    """The type that `text` evaluates to, in CEL's words (`BOOL`); CelError where types do not fit."""
-    try:
-        return str(_environment().compile(text).return_type().name())
-    except RuntimeError as refusal:
-        raise CelError(_mistakes(str(refusal), text)) from None
-
-
-@cache
-def _environment() -> Any:
-    """Every signal of the catalogue: a function of its window where it takes one, else a variable."""
-    types = {"number": cel.Type.DOUBLE, "text": cel.Type.STRING}
-    return cel.NewEnv(
-        variables={spec.name: types[spec.type] for spec in CATALOGUE if not spec.windowed},
-        functions=[
-            cel.FunctionDecl(
-                spec.name, [cel.Overload(spec.name.replace(".", "_"), types[spec.type], [cel.Type.STRING])]
-            )
-            for spec in CATALOGUE
-            if spec.windowed
-        ],
-    )
+_ENVIRONMENT = cel.NewEnv()
 
 
 def _mistakes(refusal: str, text: str) -> tuple[Mistake, ...]:
     lines = text.split("\n")
     found = []
     for match in re.finditer(_MISTAKE, refusal):
-        line, column, said = int(match[1]), int(match[2]), re.sub(_TRAILER, "", match[3])
+        line, column, message = int(match[1]), int(match[2]), re.sub(_TRAILER, "", match[3])
         offset = sum(len(passed) + 1 for passed in lines[: line - 1]) + column - 1 if line > 0 else None
-        found.append(Mistake(offset, said))
+        found.append(Mistake(offset, message))
     return tuple(dict.fromkeys(found)) or (Mistake(None, re.sub(_TRAILER, "", refusal)),)
 
 
@@ -132,11 +106,11 @@ _MESSAGES: dict[str, tuple[str, ...]] = {
     "SourceInfo": ("repeated Position positions = 4",),
     "Position": ("int64 key = 1", "int32 value = 2"),
 }
-"""Each message and its fields, `oneof: repeated type name = number`. A map is written as the entries that it is."""
+"""Messages and their fields, `oneof: repeated type name = number`. A map is declared by its entries."""
 
 
 def _class() -> Any:
-    """The class of `ParsedExpr`, in a pool of its own: another package may have declared the same names."""
+    """Create the class of `ParsedExpr` in a separate pool, because another package may declare the same names."""
     file = descriptor_pb2.FileDescriptorProto(name="syntax.proto", package=_PACKAGE, syntax="proto3")
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
@@ -165,4 +139,4 @@ def _declare(message: descriptor_pb2.DescriptorProto, text: str) -> None:
 
 
 ParsedExpr = _class()
-"""A parsed expression: `expr`, and `source_info.positions`, which says where in the text each node stands."""
+"""A parsed expression: `expr`, and `source_info.positions`, the offsets of its nodes."""

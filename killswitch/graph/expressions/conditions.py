@@ -1,4 +1,4 @@
-"""Conditions from a CEL syntax tree: names, windows, units and dimensions, with every problem in one pass."""
+"""Converts CEL syntax trees to conditions and checks names, windows, types and units, reporting all problems."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from killswitch.graph.nodes import (
     TextIs,
 )
 from killswitch.graph.problems import Problem, signal_names, signal_problem, suggestion
-from killswitch.model.record import Record, record
+from killswitch.model.record import Node
 from killswitch.policy.schema.part import MistakeError
 from killswitch.policy.schema.scalars import duration
 from killswitch.signals.catalogue import BY_NAME, CATALOGUE
 from killswitch.signals.declaration import Level, SignalSpec, SignalType, TextSignal, Unit
 
 ColumnOf = Callable[[SignalRef], int]
-"""The column in which a signal will be read; the same signal has the same column."""
+"""Signal → its column; equal signals have the same column."""
 
 _COMPARISONS: dict[str, ComparisonOp] = {
     "_<_": "<", "_<=_": "<=", "_>_": ">", "_>=_": ">=", "_==_": "==", "_!=_": "!=",
@@ -44,23 +44,22 @@ _MEANINGFUL = (
 
 
 _A_TEXT = next(spec for spec in CATALOGUE if isinstance(spec, TextSignal))
-"""For examples in messages."""
+"""Text signal for examples in messages."""
 
 
 class _RefusedError(Exception):
-    """This part of the tree has no meaning; why is already in the reader's list."""
+    """A part of the tree is invalid; the problem is already reported."""
 
 
-@record
-class _Value(Record):
-    """A number as written, and what it measures."""
+class _Value(Node):
+    """A number node and its dimension."""
 
     node: NumberNode
     dimension: Dimension | None
 
 
 class Reader:
-    """Walks one tree. `problems` gathers what is wrong; walking goes on past it where it can."""
+    """Converts one tree. `problems` collects its problems; conversion continues after a problem if possible."""
 
     def __init__(self, tree: Tree, level: Level, column: ColumnOf) -> None:
         self.problems: list[Problem] = []
@@ -69,7 +68,7 @@ class Reader:
         self._column = column
 
     def read(self, node: Any) -> ConditionNode | None:
-        """The condition that `node` means, or None when something in it has been refused."""
+        """Convert `node` to a condition; None if it has problems."""
         try:
             return self._condition(node)
         except _RefusedError:
@@ -88,11 +87,12 @@ class Reader:
         if function == "@in":
             return self._membership(node, operands[0], operands[1])
         if function in _ARITHMETIC or function == "-_" or dotted(node) is not None or is_literal(node):
-            self._value_only(node)
+            message, fix = "this is a value, where a condition is needed", "compare it: `… >= 0.05`"
+            self._refuse("KS4003", message, fix, self._tree.start(node), self._tree.width(node))
         raise self._unsupported(node)
 
     def _junction(self, kind: type[AllOf | AnyOf], operands: list[Any]) -> ConditionNode:
-        """`a && b && c` as one node, however CEL has paired it."""
+        """Convert `a && b && c` to one node, however CEL nests it."""
         read = [self.read(operand) for operand in operands]
         parts: list[ConditionNode] = []
         for part in read:
@@ -126,24 +126,24 @@ class Reader:
 
     def _text_is(self, signal: Any, literals: list[Any]) -> TextIs:
         spec, index = self._signal(signal, "text")
-        assert isinstance(spec, TextSignal)  # only these are texts
+        assert isinstance(spec, TextSignal)  # no other signal is a text
         texts = {literal.const_expr.string_value: literal for literal in literals}
         for text, literal in texts.items():
             if text not in spec.values:
-                fix = "it says " + ", ".join(spec.values)
+                fix = "its values are " + ", ".join(spec.values)
                 if text == "UNKNOWN":
                     fix = "unknown is no value: what a trigger makes of it is its `on_unknown`; " + fix
-                self._note("KS4008", f"`{spec.name}` never says {text!r}", fix, self._tree.at(literal), len(text) + 2)
+                self._note("KS4008", f"`{spec.name}` is never {text!r}", fix, self._tree.at(literal), len(text) + 2)
         return TextIs(index, tuple(sorted(texts)))
 
     def _both(self, left: Any, right: Any) -> tuple[_Value, _Value]:
-        """Both operands, so that a mistake in the first does not hide one in the second."""
+        """Convert both operands, so that a mistake in the first does not hide one in the second."""
         values: list[_Value] = []
         for operand in (left, right):
             try:
                 values.append(self._number(operand))
             except _RefusedError:
-                continue  # its problem is written down; the other operand may hold one too
+                continue  # its problem is reported; the other operand may have one too
         if len(values) < 2:
             raise _RefusedError
         return values[0], values[1]
@@ -153,7 +153,7 @@ class Reader:
             return _Value(Number(self._literal(node)), None)
         if dotted(node) is not None:
             spec, index = self._signal(node, "number")
-            return _Value(SignalRead(index), of_signal(spec))
+            return _Value(SignalRead(index), _DIMENSIONS.get(spec.unit, _PLAIN))
         function, operands = operation(node)
         if function == "-_":
             value = self._number(operands[0])
@@ -189,7 +189,7 @@ class Reader:
         return value
 
     def _signal(self, node: Any, wanted: SignalType) -> tuple[SignalSpec, int]:
-        """Declaration and column of a signal, once its name, its type and its window are in order."""
+        """Declaration and column of a signal, after checking its name, type and window."""
         name = dotted(node) or ""
         start = self._tree.start(node)
         problem = signal_problem(name, self._level)
@@ -222,12 +222,8 @@ class Reader:
             fix = "bring both sides to one unit; a part of something is written as a quotient, `a / b`"
             self._note("KS4007", message, fix, self._tree.at(node), len(op))
 
-    def _value_only(self, node: Any) -> NoReturn:
-        message, fix = "this is a value, where a condition is needed", "compare it: `… >= 0.05`"
-        self._refuse("KS4003", message, fix, self._tree.start(node), self._tree.width(node))
-
     def _unsupported(self, node: Any) -> _RefusedError:
-        """Writes the problem down; the caller raises what comes back."""
+        """Report the problem; the caller raises the returned error."""
         start, width = self._tree.start(node), self._tree.width(node)
         function, _ = operation(node)
         near = suggestion(function, signal_names(self._level)) if function.isidentifier() else ""
@@ -246,25 +242,21 @@ class Reader:
 
 
 Dimension = Literal["a plain number", "money", "seconds", "milliseconds", "a compound of units"]
-"""A number written in an expression has none: it takes the other side's."""
+"""Dimension of a value. A literal number has none and adopts that of the other operand."""
 
 _DIMENSIONS: dict[Unit, Dimension] = {"money": "money", "seconds": "seconds", "milliseconds": "milliseconds"}
+"""Unit → dimension; all other units (fractions, ratios, counts and scores) are plain numbers."""
 _PLAIN: Dimension = "a plain number"
 _COMPOUND: Dimension = "a compound of units"
 
 
-def of_signal(spec: SignalSpec) -> Dimension:
-    """Fractions, ratios, counts and scores are plain numbers; money and times are not."""
-    return _DIMENSIONS.get(spec.unit, _PLAIN)
-
-
 def same(left: Dimension | None, right: Dimension | None) -> bool:
-    """Whether the two may be added or compared."""
+    """Whether two dimensions may be added or compared."""
     return left is None or right is None or left == right or _COMPOUND in (left, right)
 
 
 def product(left: Dimension | None, right: Dimension | None) -> Dimension | None:
-    """What `left × right` measures."""
+    """Dimension of `left × right`."""
     factors = {dimension for dimension in (left, right) if dimension is not None}
     if len(factors - {_PLAIN}) == 0:
         return _PLAIN if factors else None
@@ -274,7 +266,7 @@ def product(left: Dimension | None, right: Dimension | None) -> Dimension | None
 
 
 def quotient(left: Dimension | None, right: Dimension | None) -> Dimension | None:
-    """What `left ÷ right` measures."""
+    """Dimension of `left ÷ right`."""
     if right is None or right == _PLAIN:
         return left if left is not None else right
     if left == right and left != _COMPOUND:
@@ -283,17 +275,17 @@ def quotient(left: Dimension | None, right: Dimension | None) -> Dimension | Non
 
 
 def spelled(spec: SignalSpec) -> str:
-    """How the signal is written in an expression."""
+    """Example of the signal in an expression."""
     return f'{spec.name}("15m")' if spec.windowed else spec.name
 
 
 def text_condition(spec: TextSignal) -> str:
-    """A condition on the signal, as an example."""
+    """Example of a condition on the signal."""
     return f'{spelled(spec)} == "{spec.values[0]}"'
 
 
 def window_of(spec: SignalSpec, written: str | None) -> int | Problem | None:
-    """The window in microseconds, or what is wrong with it; `written` is None where no window is given."""
+    """Parse a window to microseconds, or return its problem; `written` is None without a window."""
     if not spec.windowed:
         if written is None:
             return None
@@ -302,6 +294,6 @@ def window_of(spec: SignalSpec, written: str | None) -> int | Problem | None:
         return Problem("KS3002", f"`{spec.name}` needs a window", f"write `{spelled(spec)}`")
     try:
         return duration(written)
-    except MistakeError:  # its message is for a value of its own; here the way out is the whole call
+    except MistakeError:  # its message is about a document value; here the fix is the whole call
         fix = f"a window is one text with a number and its unit: `{spelled(spec)}`"
         return Problem("KS4005", f"this is no window for `{spec.name}`", fix)

@@ -1,34 +1,31 @@
-"""The expression form: CEL text → condition nodes, or where it is wrong and what was probably meant.
+"""Expressions: compiles CEL text to condition nodes, or to problems with suggestions.
 
-CEL parses and checks types. What a name means, which constructs mean something over intervals, and how a mistake is
-told, is ours (`conditions`). Whole numbers are read as decimals (`equity.value > 10`), which CEL by itself refuses.
+CEL only parses. `conditions` defines names, the constructs and types that are valid over intervals, and the messages.
+Whole numbers are read as decimals (`equity.value > 10`), which CEL itself rejects.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
 
-from killswitch.graph.expressions.cel import CelError, Mistake, parse, result_type
+from killswitch.graph.expressions.cel import CelError, Mistake, parse
 from killswitch.graph.expressions.conditions import ColumnOf, Reader
-from killswitch.graph.expressions.tree import Tree, children, is_literal
+from killswitch.graph.expressions.tree import Tree
 from killswitch.graph.nodes import ConditionNode
 from killswitch.graph.problems import Problem
 from killswitch.signals.declaration import Level
 
 LONGEST = 10_000
-"""Characters of an expression; CEL itself refuses nesting deeper than 32."""
+"""Maximum number of characters of an expression; CEL itself rejects nesting deeper than 32."""
 
-_WHOLE = re.compile(r"-?\s*(?:0[xX][0-9a-fA-F]+|[0-9]+)")
 _COMMENTS = re.compile(r"""(//[^\n]*)|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'""")
 _SPLIT = "split it into several triggers"
-_TYPES = "a condition compares numbers with numbers and texts with texts"
 
 
 def condition(text: str, level: Level, column: ColumnOf) -> tuple[ConditionNode | None, tuple[Problem, ...]]:
-    """The condition that `text` means, or None with every problem found in it.
+    """Compile `text` to a condition, or None with all problems.
 
-    `level` says which signals it may read: a scope's, or (in `close.all_if`) one position's.
+    `level`: the level of the signals that it may read, a scope or (in `close.all_if`) a position.
     """
     if len(text) > LONGEST:
         return None, (Problem("KS4006", f"the expression is longer than {LONGEST} characters", _SPLIT),)
@@ -40,42 +37,12 @@ def condition(text: str, level: Level, column: ColumnOf) -> tuple[ConditionNode 
     node = reader.read(parsed.tree)
     if reader.problems or node is None:
         return None, tuple(reader.problems)
-    problems = _type_problems(text, _whole_numbers(parsed.tree, parsed.positions, text))
-    return (None, problems) if problems else (node, ())
+    return node, ()
 
 
 def comments(text: str) -> list[tuple[int, int]]:
-    """Start and end of every comment in an expression; `//` inside a text is none."""
+    """Start and end of every comment in an expression; `//` inside a text is no comment."""
     return [found.span(1) for found in _COMMENTS.finditer(text) if found[1] is not None]
-
-
-def _type_problems(text: str, widened: list[tuple[int, int, str]]) -> tuple[Problem, ...]:
-    """What CEL's type checker has against `text`, its whole numbers replaced by decimals.
-
-    The reader refuses with better words whatever does not fit; this is the second opinion, for what it overlooks.
-    """
-    written = text
-    for start, end, decimal in sorted(widened, reverse=True):
-        written = written[:start] + decimal + written[end:]
-    try:
-        kind = result_type(written)
-    except CelError as refusal:
-        return tuple(Problem("KS4002", mistake.text, _TYPES, 0, len(text)) for mistake in refusal.mistakes)
-    return () if kind == "BOOL" else (Problem("KS4003", f"this is a {kind}", _TYPES, 0, len(text)),)
-
-
-def _whole_numbers(root: Any, positions: dict[int, int], text: str) -> list[tuple[int, int, str]]:
-    """(start, end, decimal) of every whole number written in the text."""
-    found = []
-    pending = [root]
-    while pending:
-        node = pending.pop()
-        pending += children(node)
-        if is_literal(node, "int64_value"):
-            match = _WHOLE.match(text, positions.get(node.id, 0))
-            if match is not None:
-                found.append((match.start(), match.end(), f"{node.const_expr.int64_value}.0"))
-    return found
 
 
 _HABITS = (
@@ -92,28 +59,28 @@ _BARE_WINDOW = re.compile(r"(?<=\()\s*((?:\d+(?:\.\d+)?(?:ms|[smhd]))+)\s*(?=\))
 
 
 def syntax_problem(mistake: Mistake, text: str) -> Problem:
-    """What CEL's `mistake` in `text` is, with the way out where the cause is a habit of another language."""
+    """The problem of a CEL `mistake` in `text`, with a fix for habits of other languages."""
     if "recursion" in mistake.text or "nested" in mistake.text:
         return Problem("KS4006", "the expression is nested too deeply", f"at most 32 levels: {_SPLIT}")
     value = _value_of_a_policy(text)
     if value is not None:
         return value
     offset = min(mistake.offset or 0, len(text))
-    said = mistake.text.removeprefix("Syntax error: ").split(" expecting {")[0]
+    message = mistake.text.removeprefix("Syntax error: ").split(" expecting {")[0]
     for habit, fix in _HABITS:
         match = habit.match(text, offset)
         if match is not None:
             start = offset + len(match[0]) - len(match[0].lstrip())
-            return Problem("KS4001", f"CEL cannot read this: {said}", fix, start, len(match[0].lstrip()))
-    if "'<EOF>'" in said and "mismatched input '<EOF>'" in said:
+            return Problem("KS4001", f"CEL cannot read this: {message}", fix, start, len(match[0].lstrip()))
+    if "'<EOF>'" in message and "mismatched input '<EOF>'" in message:
         return Problem("KS4001", "the expression ends too early", "something is missing here", max(0, len(text) - 1))
-    if said == "invalid int literal":
+    if message == "invalid int literal":
         return Problem("KS4009", "this whole number is too large", "write it as a decimal, `1e19`", offset)
-    return Problem("KS4001", f"CEL cannot read this: {said}", "the language is CEL; `ksctl explain KS4001`", offset)
+    return Problem("KS4001", f"CEL cannot read this: {message}", "the language is CEL; `ksctl explain KS4001`", offset)
 
 
 def _value_of_a_policy(text: str) -> Problem | None:
-    """A percentage or a window in it that is written as everywhere else in a policy."""
+    """The problem of a percentage or a window that is written as elsewhere in a policy, or None."""
     percent = _PERCENT.search(text)
     if percent is not None:
         fraction = f"{float(percent[1]) / 100:.10g}"

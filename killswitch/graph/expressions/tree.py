@@ -1,4 +1,4 @@
-"""Looking at a CEL syntax tree (`cel.expr.Expr`, a protobuf message): what a node is, and where it stands."""
+"""Access to a CEL syntax tree (`cel.expr.Expr`, a protobuf message): kinds and offsets of nodes."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _OPERATORS = {"_?_:_": "`? :`", "_%_": "`%`", "_[_]": "an index", "@in": "`in`"}
 
 
 class Tree:
-    """A parsed expression: its text, and the offset of each node's own token in it."""
+    """A parsed expression: its text, and the offset of the token of each node."""
 
     def __init__(self, text: str, positions: dict[int, int]) -> None:
         self._text = text
         self._positions = positions
 
     def at(self, node: Any) -> int:
-        """Offset of the node's own token: of an operator the operator, of a call its parenthesis."""
+        """Offset of the node's token: the operator, or the parenthesis of a call."""
         return self._positions.get(node.id, 0)
 
     def start(self, node: Any) -> int:
-        """Offset at which the text of the node begins."""
+        """Offset of the start of the node's text."""
         kind = node.WhichOneof("expr_kind")
         if kind == "select_expr":
             return self.start(node.select_expr.operand)
@@ -43,7 +43,7 @@ class Tree:
         return self.at(node)
 
     def width(self, node: Any) -> int:
-        """Characters to underline, from `start`: the name, or the first word."""
+        """Number of characters to underline from `start`: the name, or the first word."""
         name = dotted(node)
         if name is not None:
             return len(name)
@@ -52,7 +52,7 @@ class Tree:
 
 
 def dotted(node: Any) -> str | None:
-    """`equity.drawdown` of a variable or of a call on such a name; None for anything else."""
+    """Dotted name of a variable or call, as `equity.drawdown`; None for other nodes."""
     kind = node.WhichOneof("expr_kind")
     if kind == "ident_expr":
         return str(node.ident_expr.name).removeprefix(".")
@@ -67,31 +67,23 @@ def dotted(node: Any) -> str | None:
 
 
 def operation(node: Any) -> tuple[str, list[Any]]:
-    """An operator in CEL's spelling (`_&&_`) and its operands; ("", []) for anything else."""
+    """Operator in CEL's spelling (`_&&_`) and operands; ("", []) for other nodes."""
     if node.WhichOneof("expr_kind") != "call_expr" or node.call_expr.HasField("target"):
         return "", []
     return str(node.call_expr.function), list(node.call_expr.args)
 
 
 def is_literal(node: Any, *kinds: str) -> bool:
-    """Whether the node is a literal of one of `kinds` (of any kind if none is named)."""
+    """Whether the node is a literal of one of `kinds` (any kind if none is given)."""
     if node.WhichOneof("expr_kind") != "const_expr":
         return False
     return not kinds or node.const_expr.WhichOneof("constant_kind") in kinds
 
 
 def construct(node: Any) -> str:
-    """What the node is, in words, for a construct that is refused."""
+    """Name of an unsupported construct for messages."""
     kind = node.WhichOneof("expr_kind")
     if kind == "call_expr":
         function = node.call_expr.function
         return _OPERATORS.get(function, f"the function `{function}`")
     return _KINDS.get(kind, "this")
-
-
-def children(node: Any) -> list[Any]:
-    """The nodes directly below, where numbers may stand."""
-    kind = node.WhichOneof("expr_kind")
-    if kind == "call_expr":
-        return list(node.call_expr.args)
-    return list(node.list_expr.elements) if kind == "list_expr" else []

@@ -1,4 +1,4 @@
-"""Accounts of a policy set beside each other: doubles, and whether their currencies add up."""
+"""Checks of the accounts of a policy set: duplicates, encryption and currencies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from killswitch.graph.problems import Findings, Others
-from killswitch.graph.resolution.references import findings, matches
+from killswitch.graph.resolution.references import matches, of_kind
 from killswitch.policy.diagnostics.problem import Diagnostic
 from killswitch.policy.loader import Document, Faulty
 from killswitch.policy.schema.account import AccountDocument, AccountSpec, venue_of
@@ -16,39 +16,35 @@ from killswitch.policy.schema.policy import PolicySpec
 
 
 def check_accounts(everything: Sequence[Document | Faulty]) -> list[Diagnostic]:
-    """Accounts that are armed twice, as far as text tells it: the same references to credentials, at one venue.
+    """Report accounts that are armed twice, by equal references to credentials, and unencrypted addresses.
 
-    `run --live` goes by the credentials themselves, and refuses those too that are the same under two names. It also
-    refuses the addresses that are only warned of here.
+    `run --live` compares the credentials themselves, so that it also refuses equal secrets with different references.
+    It refuses unencrypted addresses, which are warnings here.
     """
     diagnostics: list[Diagnostic] = []
     before: list[AccountDocument] = []
-    for document in sorted(everything, key=lambda each: each.name or ""):
-        account, found = document.model, findings(document)
-        if not isinstance(account, AccountDocument) or found.gaps.flawed(("spec",)):
+    for account, found in of_kind(sorted(everything, key=lambda each: each.name or ""), AccountDocument):
+        if found.gaps.flawed(("spec",)):
             continue
         for key in unencrypted(account.spec):
             message = f"{key} has no TLS: credentials and orders can be read, and answers changed, on the way"
             fix = "write https:// (wss://), or `allow_unencrypted: true` where the network itself is trusted"
             found.warning("KS5095", ("spec", key), message, fix)
-        diagnostics += found.diagnostics
-        if account.spec.execution != "live" or not account.spec.credentials:
-            continue
-        twin = next((each for each in before if book_of(each.spec) == book_of(account.spec)), None)
+        armed = account.spec.execution == "live" and account.spec.credentials
+        twin = next((each for each in before if armed and book_of(each.spec) == book_of(account.spec)), None)
         if twin is not None:
             message = (
                 f"`{account.metadata.name}` and `{twin.metadata.name}` are one account of one venue, and both are armed"
             )
             fix = "take one of the two documents out, write `execution: observe` in one, or correct its credentials"
-            twice = findings(document)
-            twice.error("KS3050", ("spec", "credentials"), message, fix)
-            diagnostics += twice.diagnostics
-        before.append(account)
+            found.error("KS3050", ("spec", "credentials"), message, fix)
+        before += [account] if armed else []
+        diagnostics += found.diagnostics
     return diagnostics
 
 
 def unencrypted(spec: AccountSpec) -> tuple[str, ...]:
-    """The keys whose address takes credentials beyond this machine in clear; none where the document allows that."""
+    """Keys with addresses that send credentials unencrypted over a network; none if the document allows that."""
     if spec.allow_unencrypted or not spec.credentials:
         return ()
     addresses = {"endpoint": spec.endpoint, "endpoint_ws": spec.endpoint_ws}
@@ -56,7 +52,7 @@ def unencrypted(spec: AccountSpec) -> tuple[str, ...]:
 
 
 def _readable_by_others(address: str) -> bool:
-    """Whether what is sent there leaves the machine without TLS. A name that is not `localhost` may lead anywhere."""
+    """Whether requests leave the machine without TLS. Any host name except `localhost` may be remote."""
     try:
         parts = urlsplit(address)
         if parts.scheme.lower() not in ("http", "ws"):
@@ -70,13 +66,13 @@ def _readable_by_others(address: str) -> bool:
 def book_of(
     spec: AccountSpec, credentials: Mapping[str, str] | None = None, *, apart: bool = True
 ) -> tuple[object, ...]:
-    """What says to which book of a venue these keys lead: equal for two documents of one book, as far as they tell.
+    """Identity of the venue account that the document refers to: equal for two documents of one account.
 
-    A venue's name, a share of its limits and the like make no other book. The currency may for derivatives, where the
-    venue keeps a wallet and positions for each; what lies at spot, on margin or in stocks is the same in any currency.
+    A venue's name or a share of its limits do not make another account. The currency does for derivatives at venues
+    with a wallet and positions for each currency, but not for spot, margin or stocks.
 
-    `credentials`: the secrets themselves, where they are known. Left out: the references to them. `apart`: whether the
-    venue keeps derivatives of each currency apart; text alone does not tell, and refuses nobody who may be right.
+    `credentials`: the secrets themselves, if known; otherwise the references to them. `apart`: whether the venue
+    separates derivatives by currency, which the document does not say; by default it is assumed.
     """
     keys = spec.credentials if credentials is None else credentials
     currency = spec.currency if apart and spec.market in _SETTLED else None
@@ -87,15 +83,15 @@ def book_of(
 
 
 _SETTLED: Final = ("swap", "future")
-"""Markets whose positions settle in a currency."""
+"""Markets whose positions settle in one currency."""
 
 
 def check_reference(policy: PolicySpec, documents: Sequence[Document], others: Others, found: Findings) -> None:
-    """Warn of a reference currency that can never be reached, or of which a part changes nothing."""
+    """Warn of a reference currency without possible rates, or with parts that have no effect."""
     written, each = policy.reference, policy.scope.each
     if written is None or found.gaps.flawed(("spec", "scope")) or found.gaps.flawed(("spec", "reference")):
         return
-    path, accounts = ("spec", "reference"), [it.model for it in documents if isinstance(it.model, AccountDocument)]
+    path, accounts = ("spec", "reference"), [account for account, _ in of_kind(documents, AccountDocument)]
     if each == "account":
         message = "each account is measured by itself, in its own currency, so that nothing is converted"
         found.warning("KS5015", path, message, "take it out, or write `each: portfolio`", key=True)
@@ -111,7 +107,7 @@ def check_reference(policy: PolicySpec, documents: Sequence[Document], others: O
             f"the rate of {currency} in {written.currency} can never be known: {written.rates_from} venues must agree "
             f"on it, and the accounts are at {venues}; then every limit of the policy is unknown, and none fires"
         )
-        near = " (currencies are told apart by case)" if currency.lower() == written.currency.lower() else ""
+        near = " (currencies are case-sensitive)" if currency.lower() == written.currency.lower() else ""
         declared = f"declare it with `otherwise: {{{currency}: 1}}`"
         fix = f"write `currency: {currency}`{near}" if near else f"{declared}, or ask for fewer with `rates_from`"
         found.warning("KS5014", path, message, fix, key=True)
@@ -119,23 +115,22 @@ def check_reference(policy: PolicySpec, documents: Sequence[Document], others: O
         if currency == written.currency:
             message = f"{currency} is the reference currency itself, and one of it is worth one of it"
         elif held and currency not in held:
-            message = f"no account of the scope is in {currency}, so that its rate is never asked for"
+            message = f"no account of the scope is in {currency}, so that its rate is never used"
         else:
             continue
         found.warning("KS5015", (*path, "otherwise", currency), message, "correct it, or take it out", key=True)
 
 
 def check_currencies(policy: PolicySpec, documents: Sequence[Document], found: Findings) -> None:
-    """Refuse a venue or a portfolio of several currencies without a reference currency: no limit on it could fire."""
+    """Report scopes with several currencies and no reference currency: none of their limits could fire."""
     each = policy.scope.each
     if policy.reference is not None or each == "account" or found.gaps.flawed(("spec", "scope")):
         return
     if found.gaps.flawed(("spec", "reference")):
         return
     scopes: dict[str, dict[str, str]] = {}
-    for document in sorted(documents, key=lambda one: one.name):
-        account = document.model
-        if isinstance(account, AccountDocument) and matches(policy.scope.match, account):
+    for account, _ in of_kind(sorted(documents, key=lambda one: one.name or ""), AccountDocument):
+        if matches(policy.scope.match, account):
             scope = "the portfolio" if each == "portfolio" else f"the venue {venue_of(account.spec)}"
             scopes.setdefault(scope, {}).setdefault(account.spec.currency, account.metadata.name)
     for scope, currencies in scopes.items():

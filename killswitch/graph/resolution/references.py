@@ -1,9 +1,9 @@
-"""References between documents, rankings among them."""
+"""References between documents: accounts, rankings and correlation groups."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from decimal import Decimal
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from killswitch.graph.nodes import CorrelationGroupRule, RankingRule, RankingTerm
 from killswitch.graph.problems import Findings, Others, suggestion
@@ -16,16 +16,23 @@ from killswitch.policy.schema.policy import Match, PolicyDocument, PolicySpec
 from killswitch.policy.schema.ranking import CorrelationGroupDocument, RankingDocument, RankingSpec
 from killswitch.policy.schema.validation import NO_GAPS
 
+D = TypeVar("D")
+
 
 def findings(document: Document | Faulty) -> Findings:
-    """Where to put what is wrong with a document."""
+    """Create the findings of a document."""
     return Findings(document.source, document.gaps if isinstance(document, Faulty) else NO_GAPS)
+
+
+def of_kind(everything: Iterable[Document | Faulty], kind: type[D]) -> list[tuple[D, Findings]]:
+    """The readable documents of a kind, each with its findings."""
+    return [(each.model, findings(each)) for each in everything if isinstance(each.model, kind)]
 
 
 def correlation_groups(
     documents: Sequence[Document | Faulty],
 ) -> tuple[tuple[CorrelationGroupRule, ...], list[Diagnostic]]:
-    """All groups by their order, then name. A symbol has one place in the order of closing, so one group."""
+    """All correlation groups by order, then name. A symbol belongs to at most one group."""
     groups: list[CorrelationGroupRule] = []
     diagnostics: list[Diagnostic] = []
     owners: dict[str, str] = {}
@@ -54,7 +61,11 @@ def declared_rankings(documents: Sequence[Document | Faulty]) -> tuple[dict[str,
         found = findings(document)
         if not isinstance(document.model, RankingDocument) or found.gaps.flawed(("spec", "weights")):
             continue
-        rule = ranking(document.model.metadata.name, document.model.spec)
+        spec = document.model.spec
+        rule = RankingRule(
+            document.model.metadata.name, spec.formula, _weights(spec), spec.window, spec.sample, spec.least or 0,
+            spec.if_unknown,
+        )  # fmt: skip
         if rule.weights and not any(weight for _, weight in rule.weights):
             fix = "give at least one term a weight, or leave `weights` out"
             found.error("KS3014", ("spec", "weights"), "every weight is zero: this ranks nothing", fix)
@@ -69,47 +80,37 @@ def declared_rankings(documents: Sequence[Document | Faulty]) -> tuple[dict[str,
 
 
 def accounts_watched(everything: Sequence[Document | Faulty], others: Others) -> list[Diagnostic]:
-    """Warn of every account that is in no policy's scope: whatever happens there, nothing is done.
-
-    Where a scope could not be read, nothing is said of any account.
-    """
-    policies = [(each, each.model.spec.scope) for each in everything if isinstance(each.model, PolicyDocument)]
-    if others.any_at_all or any(findings(document).gaps.flawed(("spec", "scope")) for document, _ in policies):
+    """Warn of accounts in no policy's scope; nothing is reported if a scope is unreadable."""
+    policies = of_kind(everything, PolicyDocument)
+    if others.any_at_all or any(found.gaps.flawed(("spec", "scope")) for _, found in policies):
         return []
     diagnostics: list[Diagnostic] = []
-    for document in everything:
-        account = document.model
-        if isinstance(account, AccountDocument) and not findings(document).gaps.flawed(()):
-            if any(matches(scope.match, account) for _, scope in policies):
-                continue
-            found = findings(document)
-            message = f"no policy watches the account `{account.metadata.name}`"
-            about = f"market {account.spec.market}, venue {_venue(account)}, currency {account.spec.currency}"
-            fix = f"add a Policy whose scope takes it in ({about}); policies/ has some to start from"
-            if policies:
-                fix = f"widen a policy's `scope.match` to take it in ({about}), add a policy, or take the account out"
-            found.warning("KS5010", ("metadata", "name"), message, fix)
-            diagnostics += found.diagnostics
+    for account, found in of_kind(everything, AccountDocument):
+        if found.gaps.flawed(()) or any(matches(policy.spec.scope.match, account) for policy, _ in policies):
+            continue
+        message = f"no policy watches the account `{account.metadata.name}`"
+        about = f"market {account.spec.market}, venue {venue_of(account.spec)}, currency {account.spec.currency}"
+        fix = f"add a Policy whose scope takes it in ({about}); policies/ has some to start from"
+        if policies:
+            fix = f"widen a policy's `scope.match` to take it in ({about}), add a policy, or take the account out"
+        found.warning("KS5010", ("metadata", "name"), message, fix)
+        diagnostics += found.diagnostics
     return diagnostics
 
 
 def matches(match: Match, account: AccountDocument) -> bool:
-    """As the runner chooses the accounts of a scope."""
+    """Whether the account matches, as the runner selects the accounts of a scope."""
     held = (
         (match.account, account.metadata.name),
-        (match.venue, _venue(account)),
+        (match.venue, venue_of(account.spec)),
         (match.market, account.spec.market),
         (match.currency, account.spec.currency),
     )
     return all(wanted is None or value in wanted for wanted, value in held)
 
 
-def _venue(account: AccountDocument) -> str:
-    return venue_of(account.spec)
-
-
 def accounts_exist(policy: PolicySpec, documents: Sequence[Document], others: Others, found: Findings) -> None:
-    """Warn of an account that no document describes; without any Account document the names are a recording's."""
+    """Warn of unknown accounts; without Account documents the names are those of a recording."""
     known = [document.name for document in documents if document.kind == "Account"]
     named = policy.scope.match.account
     if named is None or not (known or others.may_have("Account")):
@@ -129,8 +130,8 @@ SEED_WEIGHTS: tuple[tuple[RankingTerm, float], ...] = tuple(zip(TERMS, (0.40, 0.
 BUILT_IN: dict[str, RankingRule] = {
     "default": RankingRule("default", "normalised", SEED_WEIGHTS, 15 * MINUTE),
     "killswitch-v6": RankingRule("killswitch-v6", "killswitch-v6", SEED_WEIGHTS, 15 * MINUTE),
-    # Four hours of minutes: recent enough for how things move today. Thirty returns are enough to begin with, because
-    # the covariance is shrunk; five-minute bars of four hours, which are 48, are enough too.
+    # Four hours of minutes reflect current conditions. Thirty returns suffice to start, because the covariance is
+    # shrunk; the 48 five-minute bars of four hours suffice too.
     "component-risk": RankingRule(
         "component-risk", "component-risk", SEED_WEIGHTS, 4 * HOUR, sample=MINUTE, least=30, if_unknown="normalised"
     ),
@@ -138,23 +139,9 @@ BUILT_IN: dict[str, RankingRule] = {
 }
 
 
-def ranking(name: str, spec: RankingSpec) -> RankingRule:
-    """The ranking that a document declares."""
-    return RankingRule(
-        name,
-        spec.formula,
-        _weights(spec),
-        spec.window,
-        spec.sample,
-        spec.least or 0,
-        spec.if_unknown,
-    )
-
-
 def _weights(spec: RankingSpec) -> tuple[tuple[RankingTerm, float], ...]:
     if spec.formula == "genesis":
         return ()
     if spec.weights is None:
         return SEED_WEIGHTS
-    values: list[tuple[RankingTerm, Decimal]] = [(term, getattr(spec.weights, term)) for term in TERMS]
-    return tuple((term, float(value)) for term, value in values)
+    return tuple((term, float(getattr(spec.weights, term))) for term in TERMS)

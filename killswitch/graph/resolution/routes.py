@@ -1,11 +1,12 @@
-"""Routes of a policy set, and what can be told of them before anything happens."""
+"""Notification routes of a policy set, and checks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from killswitch.graph.problems import Findings, Others
-from killswitch.graph.resolution.references import findings
+from killswitch.graph.resolution.references import findings, of_kind
 from killswitch.graph.routing import Route, RouteRule, RouteTarget, Subject
 from killswitch.model.words import NotificationEvent, Place, Severity
 from killswitch.policy.diagnostics.problem import Diagnostic
@@ -15,65 +16,64 @@ from killswitch.policy.schema.route import RouteDocument, RouteMatch, Target
 from killswitch.policy.yaml.source import Path
 
 RUNNER = "runner"
-"""Policy and scope of what the program itself has to say."""
+"""Policy and scope of messages of the program itself."""
 OPERATOR = "operator"
-"""Policy of a close by hand."""
+"""Policy name of manual closes."""
 
 
 def routes(documents: Sequence[Document]) -> tuple[Route, ...]:
-    """Every route, by name."""
-    found = (_route(each.model, Findings(each.source)) for each in documents if isinstance(each.model, RouteDocument))
+    """All routes, by name."""
+    found = (_route(*each) for each in of_kind(documents, RouteDocument))
     return tuple(sorted(found, key=lambda route: route.name))
 
 
 def check_routes(everything: Sequence[Document | Faulty], others: Others) -> list[Diagnostic]:
-    """Warn of what is most likely not meant; nothing to say where there is no route.
+    """Warn of routes and names that match nothing; nothing is reported without routes.
 
-    Where a route's match or a policy's stages could not be read, nothing is said of any.
+    Nothing is reported either if a route's match or a policy's stages are unreadable.
     """
     by_name = {each.name: _rule(each.model.spec.match) for each in everything if isinstance(each.model, RouteDocument)}
-    policies = [each.model for each in everything if isinstance(each.model, PolicyDocument)]
+    policies = [policy for policy, _ in of_kind(everything, PolicyDocument)]
     if not by_name or others.any_at_all or any(_unread(findings(each), each.model) for each in everything):
         return []
     possible = list(_possible(policies))
     of_runner = [each for each in possible if (each.policy, each.severity) == (RUNNER, "page")]
-    told: list[Diagnostic] = []
+    diagnostics: list[Diagnostic] = []
     for document in everything:
         found = findings(document)
         if isinstance(document.model, RouteDocument):
-            _matches(by_name[document.name], possible, found)
+            if not _taken(possible, [by_name[document.name]]):
+                message = "no message of this policy set can match this route"
+                found.warning("KS5021", ("spec", "match"), message, "ask for less, or take the route out", key=True)
             if document.name == min(name or "" for name in by_name) and not _taken(of_runner, by_name.values()):
-                message = "no route takes a page about the program itself, such as a lock that cannot be written"
+                message = "no route accepts pages about the program itself, such as a lock that cannot be written"
                 fix = "add a route with `match: {events: notice, severity: page}`, or ask for less in one"
                 found.warning("KS5022", ("metadata", "name"), message, fix)
         elif isinstance(document.model, PolicyDocument):
             _names_lead_somewhere(document.model, list(by_name.values()), found)
-        told += found.diagnostics
-    return told
+        diagnostics += found.diagnostics
+    return diagnostics
 
 
 def unrouted_names(everything: Sequence[Document]) -> list[Diagnostic]:
-    """Warn of names that stages notify where the set has no route at all; `check_routes` tells it where there are some.
+    """Warn of names that stages notify in a set without any route; otherwise `check_routes` reports them.
 
-    Each name once for each policy. A set without names has no need of routes: then the record alone is meant.
+    Each name is reported once for each policy. A set without names needs no routes.
     """
     if any(isinstance(each.model, RouteDocument) for each in everything):
         return []
-    told: list[Diagnostic] = []
-    for document in everything:
-        if not isinstance(document.model, PolicyDocument):
-            continue
-        found = findings(document)
+    diagnostics: list[Diagnostic] = []
+    for policy, found in of_kind(everything, PolicyDocument):
         known: set[str] = set()
-        for number, stage in enumerate(document.model.spec.stages):
+        for number, stage in enumerate(policy.spec.stages):
             for place, name in enumerate(stage.notify):
                 if name not in known:
-                    message = f"nobody is told of what is meant for `{name}`: there is no NotificationRoute"
+                    message = f"messages for `{name}` go nowhere: there is no NotificationRoute"
                     fix = f"add one with `match: {{notify: {name}}}`, or take the name out"
                     found.warning("KS5020", ("spec", "stages", number, "notify", place), message, fix)
                 known.add(name)
-        told += found.diagnostics
-    return told
+        diagnostics += found.diagnostics
+    return diagnostics
 
 
 def _unread(found: Findings, model: object) -> bool:
@@ -84,54 +84,43 @@ def _unread(found: Findings, model: object) -> bool:
 
 
 def _holes(found: Findings, path: Path) -> bool:
-    """Whether a filler stands where a route looks: in a stage's level or names, or in the labels."""
+    """Whether a part that routes match on is unreadable: a stage's level or names, or the labels."""
     looked_at = {"level", "notify", "labels", "name"}
     inside = [hole for hole in found.gaps.holes if hole[: len(path)] == path]
     return not found.gaps.sound or any(len(hole) <= len(path) + 1 or looked_at & set(hole) for hole in inside)
 
 
-def _taken(subjects: Sequence[Subject], among: Iterable[RouteRule]) -> bool:
-    return any(_takes(rule, subject) for rule in among for subject in subjects)
-
-
-def _matches(rule: RouteRule, possible: Sequence[Subject], found: Findings) -> None:
-    if not any(_takes(rule, subject) for subject in possible):
-        message = "no message of this policy set can have all that this route asks for"
-        found.warning("KS5021", ("spec", "match"), message, "ask for less, or take the route out", key=True)
+def _taken(subjects: Iterable[Subject], among: Collection[RouteRule]) -> bool:
+    return any(_takes(rule, subject) for subject in subjects for rule in among)
 
 
 def _names_lead_somewhere(policy: PolicyDocument, among: Sequence[RouteRule], found: Findings) -> None:
     for number, stage in enumerate(policy.spec.stages):
         for place, name in enumerate(stage.notify):
-            if not _taken(list(_of_stage(policy, stage, (name,))), among):
-                message = f"no route takes what is meant for `{name}`"
+            if not _taken(_of_stage(policy, stage, (name,)), among):
+                message = f"no route accepts messages for `{name}`"
                 fix = f"correct the name, or add a NotificationRoute with `match: {{notify: {name}}}`"
                 found.warning("KS5020", ("spec", "stages", number, "notify", place), message, fix)
 
 
 def _takes(rule: RouteRule, subject: Subject) -> bool:
-    """Whether it may be taken. Which scopes there will be is not known before the accounts are read."""
+    """Whether the rule may match; the scopes are not known before the accounts are read."""
     scope = subject.scope if rule.scopes is None or subject.policy == RUNNER else rule.scopes[0]
-    return rule.takes(
-        Subject(subject.event, subject.severity, subject.policy, scope, subject.level, subject.notify, subject.labels)
-    )
+    return rule.takes(replace(subject, scope=scope))
 
 
 def _possible(policies: Sequence[PolicyDocument]) -> Iterator[Subject]:
-    """Everything that a message of these policies can be asked for, whatever happens."""
+    """All possible messages of these policies."""
     for severity in _TOLD:
         yield Subject("notice", severity, RUNNER, RUNNER)
         for policy in policies:
             named = tuple({name: None for stage in policy.spec.stages for name in stage.notify})
-            yield Subject("notice", severity, policy.metadata.name, "", None, named, _labels(policy))
+            labels = tuple(policy.metadata.labels.items())
+            yield Subject("notice", severity, policy.metadata.name, "", None, named, labels)
     yield from (Subject(event, severity, OPERATOR, "") for event, severity in _ENDS)
     for policy in policies:
         for stage in policy.spec.stages:
             yield from _of_stage(policy, stage, stage.notify)
-
-
-def _labels(policy: PolicyDocument) -> tuple[tuple[str, str], ...]:
-    return tuple(policy.metadata.labels.items())
 
 
 _TOLD: tuple[Severity, ...] = ("warning", "page")
@@ -141,8 +130,9 @@ _ENDS: tuple[tuple[NotificationEvent, Severity], ...] = (
 
 
 def _of_stage(policy: PolicyDocument, stage: Stage, notify: tuple[str, ...]) -> Iterator[Subject]:
+    labels = tuple(policy.metadata.labels.items())
     for event, severity in _ENDS:
-        yield Subject(event, severity, policy.metadata.name, "", stage.level, notify, _labels(policy))
+        yield Subject(event, severity, policy.metadata.name, "", stage.level, notify, labels)
 
 
 _PLACES = {"log": "level", "file": "path", "apprise": "url"}

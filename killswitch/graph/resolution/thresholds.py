@@ -1,4 +1,4 @@
-"""The threshold form: a signal held against a number whose unit must fit it, and the column it reads."""
+"""Thresholds: a signal compared with a number of a fitting unit, and its column."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ MILLISECONDS = SECOND // 1000
 _NUMBERS = re.compile(
     r"""//[^\n]*|"[^"]*"|'[^']*'|[A-Za-z_][\w.]*|(-?\s*(?:0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?))"""
 )
-"""Numbers of an expression as written; texts, comments and names are stepped over."""
+"""Numbers in an expression; texts, comments and names are skipped."""
 
 
 def threshold(
     written: ThresholdTrigger, path: Path, policy: PolicySpec, columns: Columns, found: Findings
 ) -> Threshold | None:
-    """The threshold of the trigger at `path`; None where its signal, window or unit is wrong."""
+    """Compile the threshold of the trigger at `path`; None if its signal, window or unit is wrong."""
     spec = _signal(written, path, found)
     if spec is None:
         return None
     key = next((each for each in COMPARISONS if getattr(written, each) is not None), None)
     if key is None:
-        return None  # of a trigger that could be read in part only
+        return None  # the trigger is only partly readable
     quantity: Quantity = getattr(written, key)
     if not _unit_fits(spec, quantity, (*path, key), policy, found):
         return None
@@ -66,7 +66,7 @@ def threshold(
 
 
 def held_against(condition: ConditionNode, text: str) -> Threshold | None:
-    """The threshold that the expression `text` comes to: one signal against one number, on either side; else None."""
+    """The threshold of an expression that compares one signal with one number, in either order; else None."""
     step = step_of(condition)
     if step is None:
         return None
@@ -77,7 +77,7 @@ def held_against(condition: ConditionNode, text: str) -> Threshold | None:
 
 
 def _signal(written: ThresholdTrigger, path: Path, found: Findings) -> SignalSpec | None:
-    """The signal that is meant, once it may be read here, is a number, and its window is in order."""
+    """The signal of the trigger, if it is a number of the scope with a valid window; else None."""
     if found.gaps.unread((*path, "signal")):
         return None
     problem = signal_problem(written.signal, "scope")
@@ -115,32 +115,25 @@ def _unit_fits(spec: SignalSpec, quantity: Quantity, path: Path, policy: PolicyS
         )
         found.error("KS3004", path, message, f"did you mean {quantity.written}%?")
         return False
-    return spec.unit != "money" or _currency_fits(spec, quantity, path, policy, found)
+    return spec.unit != "money" or _currency_fits(quantity, path, policy, found)
 
 
-def _currency_fits(spec: SignalSpec, quantity: Quantity, path: Path, policy: PolicySpec, found: Findings) -> bool:
-    """Money is compared in the reference currency, or in the accounts' own, so that the scope must hold no other."""
-    if policy.reference is not None or found.gaps.flawed(("spec", "reference")):
-        return _in_reference(policy, quantity, path, found)
-    currencies = policy.scope.match.currency
-    if currencies == (quantity.currency,) or found.gaps.flawed(("spec", "scope", "match", "currency")):
-        return True
-    others = "any currency" if currencies is None else "accounts in " + " and ".join(currencies)
-    found.error(
-        "KS3008", path,
-        f"the threshold is in {quantity.currency}, and the policy's scope takes {others}",
-        f"narrow the scope with `match: {{currency: {quantity.currency}}}`, or compare a fraction instead",
-    )  # fmt: skip
-    return False
-
-
-def _in_reference(policy: PolicySpec, quantity: Quantity, path: Path, found: Findings) -> bool:
-    reference = policy.reference
-    if reference is None or quantity.currency == reference.currency:
-        return True
-    message = f"the threshold is in {quantity.currency}, and the policy measures its scope in {reference.currency}"
-    found.error("KS3008", path, message, f"write it in {reference.currency}, the policy's reference currency")
-    return False
+def _currency_fits(quantity: Quantity, path: Path, policy: PolicySpec, found: Findings) -> bool:
+    """Whether money is in the reference currency, or in the only currency of the scope; reports an error if not."""
+    reference, currencies, flawed = policy.reference, policy.scope.match.currency, found.gaps.flawed
+    if reference is not None:
+        fits = quantity.currency == reference.currency
+        message = f"the threshold is in {quantity.currency}, and the policy measures its scope in {reference.currency}"
+        fix = f"write it in {reference.currency}, the policy's reference currency"
+    else:
+        lost = flawed(("spec", "reference")) or flawed(("spec", "scope", "match", "currency"))
+        fits = lost or currencies == (quantity.currency,)
+        others = "any currency" if currencies is None else "accounts in " + " and ".join(currencies)
+        message = f"the threshold is in {quantity.currency}, and the policy's scope takes {others}"
+        fix = f"narrow the scope with `match: {{currency: {quantity.currency}}}`, or compare a fraction instead"
+    if not fits:
+        found.error("KS3008", path, message, fix)
+    return fits
 
 
 def _measures(unit: Unit) -> str:
@@ -156,13 +149,13 @@ def _way_out(unit: Unit, quantity: Quantity, policy: PolicySpec) -> str:
 
 
 class Columns:
-    """Hands out columns in the order in which signals are first read."""
+    """Assigns columns to signals, in the order of their first use."""
 
     def __init__(self) -> None:
         self._index: dict[SignalRef, int] = {}
 
     def of(self, signal: SignalRef) -> int:
-        """The column of `signal`, the same each time."""
+        """Column of `signal`; a new one at its first use."""
         return self._index.setdefault(signal, len(self._index))
 
     @property

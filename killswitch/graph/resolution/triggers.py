@@ -1,26 +1,16 @@
-"""Triggers of either form → the one kind of trigger that the graph has.
-
-Loading CEL costs more than compiling all shipped policies, and a reset is mostly just this. Whatever is written in
-any other way, or has a mistake in it, is left to CEL; what is read here means the same there, which a test holds.
-"""
+"""Compiles triggers of both forms, thresholds and expressions, to graph triggers."""
 
 from __future__ import annotations
 
-import re
-from typing import cast
-
-from killswitch.graph.expressions.conditions import window_of
 from killswitch.graph.nodes import (
     Compare,
-    ComparisonOp,
     ConditionNode,
     Number,
     SignalRead,
-    SignalRef,
     Threshold,
     Trigger,
 )
-from killswitch.graph.problems import Findings, Problem, signal_problem
+from killswitch.graph.problems import Findings, Problem
 from killswitch.graph.resolution.thresholds import Columns, held_against, threshold
 from killswitch.graph.wording import signals_of
 from killswitch.policy.schema.policy import ExpressionTrigger, PolicySpec
@@ -32,7 +22,7 @@ _FOLDED = "YAML folds this text into one line: write it as `|`, which keeps its 
 
 
 def trigger(name: str, policy: PolicySpec, columns: Columns, found: Findings) -> Trigger | None:
-    """The trigger `name` of the policy; None when it has a mistake, which is then in `found`."""
+    """Compile the trigger `name`; None if it has a mistake, which is reported in `found`."""
     written = policy.triggers[name]
     path: Path = ("spec", "triggers", name)
     if found.gaps.unread(path):
@@ -69,18 +59,15 @@ def trigger(name: str, policy: PolicySpec, columns: Columns, found: Findings) ->
 
 
 def _rearms(condition: ConditionNode, columns: Columns) -> bool:
-    """Whether the condition reads a signal that is no loss."""
+    """Whether the condition reads a signal that measures a condition instead of a loss."""
     signals = columns.signals
     return any(BY_NAME[signals[index].name].measures == "condition" for index in signals_of(condition))
 
 
 def expression(text: str, level: Level, path: Path, columns: Columns, found: Findings) -> ConditionNode | None:
-    """The condition that the text at `path` means; None when it has a mistake, which is then in `found`."""
+    """Compile the expression at `path`; None if it has a mistake, which is reported in `found`."""
     if found.gaps.unread(path):
         return None
-    plain = plain_condition(text, level, columns)
-    if plain is not None:
-        return plain
     from killswitch.graph.expressions.expression import (  # CEL costs start-up time; many policies need none
         comments,
         condition,
@@ -94,19 +81,3 @@ def expression(text: str, level: Level, path: Path, columns: Columns, found: Fin
     ]
     found.within(path, swallowed or problems)
     return None if swallowed else node
-
-
-_PLAIN = r'\s*([a-z_]+\.[a-z_]+)(?:\(\s*"([0-9a-z.]+)"\s*\))?\s*(<=|>=|<|>)\s*(-?[0-9]{1,15}(?:\.[0-9]{1,15})?)\s*'
-
-
-def plain_condition(text: str, level: Level, columns: Columns) -> Compare | None:
-    """The comparison of one signal with one number that `text` is; None for anything else."""
-    match = re.fullmatch(_PLAIN, text, re.ASCII)
-    if match is None or signal_problem(match[1], level) is not None:
-        return None
-    spec = BY_NAME[match[1]]
-    window = window_of(spec, match[2])
-    if spec.type != "number" or isinstance(window, Problem):
-        return None
-    column = columns.of(SignalRef(spec.name, window))
-    return Compare(cast("ComparisonOp", match[3]), SignalRead(column), Number(float(match[4])))

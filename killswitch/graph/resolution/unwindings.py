@@ -1,11 +1,11 @@
-"""Unwindings of a policy set, with every name in them resolved, and what can be told of them beforehand."""
+"""Unwindings of a policy set with resolved names, and checks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from killswitch.graph.problems import Findings, Others, suggestion, unknown_name
-from killswitch.graph.resolution.references import findings
+from killswitch.graph.resolution.references import findings, of_kind
 from killswitch.graph.unwinding import (
     SUGGESTED_ONLY,
     HedgeRule,
@@ -22,30 +22,30 @@ from killswitch.policy.loader import Document, Faulty
 from killswitch.policy.schema.account import AccountDocument
 from killswitch.policy.schema.policy import PolicyDocument
 from killswitch.policy.schema.ranking import CorrelationGroupDocument
-from killswitch.policy.schema.unwinding import Hedge, Impact, Spot, UnwindingDocument, UnwindingSpec
+from killswitch.policy.schema.unwinding import Hedge, UnwindingDocument, UnwindingSpec
 from killswitch.policy.yaml.source import Path
 
 DEFAULT = "default"
-"""The unwinding of a close that names none, where there is a document of that name."""
+"""Unwinding of a close that names none, if there is a document of this name."""
 
 Written = tuple[UnwindingDocument, Findings]
 
 
 def unwindings(documents: Sequence[Document]) -> tuple[UnwindingRule, ...]:
-    """Every unwinding, by name."""
+    """All unwindings, by name."""
     groups = _groups(documents)
-    rules = (_rule(each.model, groups) for each in documents if isinstance(each.model, UnwindingDocument))
+    rules = (_rule(document, groups) for document, _ in of_kind(documents, UnwindingDocument))
     return tuple(sorted(rules, key=lambda rule: rule.name))
 
 
 def carried_out_by(written: str | None, known: Iterable[str]) -> str | None:
-    """The unwinding of a close that says `written`, of those that are `known` by name."""
+    """Name of the unwinding of a close with `written`; `default` if it names none and `default` is known."""
     return DEFAULT if written is None and DEFAULT in known else written
 
 
 def check_unwindings(everything: Sequence[Document | Faulty], others: Others) -> list[Diagnostic]:
-    """All that is wrong with unwindings beyond their own keys, and what is most likely not meant."""
-    written = sorted(_written(everything), key=lambda each: each[0].metadata.name)
+    """Report faults of unwindings beyond their own keys, and settings that are probably not intended."""
+    written = sorted(of_kind(everything, UnwindingDocument), key=lambda each: each[0].metadata.name)
     accounts = {each.name for each in everything if each.kind == "Account" and each.name is not None}
     policies = any(each.kind == "Policy" for each in everything)
     groups = _groups(everything)
@@ -61,17 +61,11 @@ def check_unwindings(everything: Sequence[Document | Faulty], others: Others) ->
         if not found.gaps.flawed(("spec", "ladder")):
             _leaves_at_any_price(document.spec, found)
     _all_used(written, everything, others)
-    return [told for _, found in written for told in found.diagnostics]
-
-
-def _written(everything: Sequence[Document | Faulty]) -> Iterator[Written]:
-    for each in everything:
-        if isinstance(each.model, UnwindingDocument):
-            yield each.model, findings(each)
+    return [each for _, found in written for each in found.diagnostics]
 
 
 def _groups(everything: Sequence[Document | Faulty]) -> dict[str, tuple[str, ...]]:
-    """Symbols by the name of their group, of those groups that could be read."""
+    """Group name → symbols, for readable groups."""
     return {
         each.name: each.model.spec.symbols
         for each in everything
@@ -105,8 +99,8 @@ def _groups_exist(spec: UnwindingSpec, groups: dict[str, tuple[str, ...]], other
 
 
 def _accounts_exist(spec: UnwindingSpec, accounts: set[str], others: Others, found: Findings, *, warn: bool) -> None:
-    """A hedge on an account that is not there is an error; in a set of policies without any account, a warning."""
-    told = not warn
+    """Report hedges on unknown accounts; a warning in a policy set without Account documents."""
+    is_reported = not warn
     for number, each in enumerate(() if spec.hedge is None else spec.hedge.stand_ins):
         path: Path = ("spec", "hedge", "with", number, "account")
         if each.account in accounts or others.may_have("Account", each.account) or found.gaps.unread(path):
@@ -114,30 +108,29 @@ def _accounts_exist(spec: UnwindingSpec, accounts: set[str], others: Others, fou
         if accounts or others.may_have("Account"):
             fix = suggestion(each.account, accounts) or "add the Account, or correct the name"
             found.error("KS3033", path, f"there is no Account `{each.account}`", fix)
-        elif not told:
+        elif not is_reported:
             message = f"`{each.account}` is not described: this set has no Account"
             found.warning("KS5030", path, message, "add the Account documents; without them nothing can be hedged")
-            told = True
+            is_reported = True
 
 
 def _money_is_theirs(spec: UnwindingSpec, everything: Sequence[Document | Faulty], found: Findings) -> None:
-    """The bound of a hedge is in the currency of every account that it may be opened on."""
+    """Report a hedge bound that is not in the currency of its accounts."""
     hedge, path = spec.hedge, ("spec", "hedge", "max_notional")
     if hedge is None or hedge.max_notional is None or found.gaps.unread(path):
         return
     named = {each.account for each in hedge.stand_ins}
-    for each in everything:
-        if isinstance(each.model, AccountDocument) and each.name in named:
-            currency = each.model.spec.currency
-            if currency == hedge.max_notional.currency or findings(each).gaps.unread(("spec", "currency")):
-                continue
-            message = f"the account `{each.name}` is in {currency}, not in {hedge.max_notional.currency}"
+    for account, of_account in of_kind(everything, AccountDocument):
+        name, currency = account.metadata.name, account.spec.currency
+        right = currency == hedge.max_notional.currency or of_account.gaps.unread(("spec", "currency"))
+        if name in named and not right:
+            message = f"the account `{name}` is in {currency}, not in {hedge.max_notional.currency}"
             found.error("KS3035", path, message, f"write the bound in {currency}, or take the account out of `with`")
             return
 
 
 def _classes_hold(spec: UnwindingSpec, groups: dict[str, tuple[str, ...]], found: Findings) -> None:
-    """Warn of classes all of whose symbols are of classes before them."""
+    """Warn of slippage classes that are covered by earlier classes."""
     covered: set[str] = set()
     everything = False
     for number, each in enumerate(spec.slippage):
@@ -145,7 +138,7 @@ def _classes_hold(spec: UnwindingSpec, groups: dict[str, tuple[str, ...]], found
         if each.group is not None and symbols is None:
             continue
         if everything or (symbols is not None and covered >= set(symbols)):
-            message = "this bound never holds: classes before it cover all that it covers"
+            message = "this bound never applies: earlier classes cover all that it covers"
             path: Path = ("spec", "slippage", number, "at_most")
             found.warning("KS5032", path, message, "write the narrower classes first, or take it out", key=True)
         covered |= set(symbols or ())
@@ -155,7 +148,7 @@ def _classes_hold(spec: UnwindingSpec, groups: dict[str, tuple[str, ...]], found
 def _limits_mean_something(spec: UnwindingSpec, found: Findings) -> None:
     limited = [(number, rung) for number, rung in enumerate(spec.ladder) if rung.order != "market"]
     if limited and not spec.slippage and not found.gaps.unread(("spec", "slippage")):
-        message = "no `slippage` says what the limits of these rungs are times of"
+        message = "the limits of these rungs are multiples of a `slippage` bound, and there is none"
         found.warning("KS5033", ("spec", "ladder"), message, "add `slippage: [{at_most: 2%}]`", key=True)
     widest = max((rung.widen for _, rung in limited), default=None)
     for place, each in enumerate(spec.slippage):
@@ -172,8 +165,8 @@ def _leaves_at_any_price(spec: UnwindingSpec, found: Findings) -> None:
 
 
 def _all_used(written: Sequence[Written], everything: Sequence[Document | Faulty], others: Others) -> None:
-    """Warn of unwindings that nothing leads to; nothing is said where a policy's closes could not be read."""
-    policies = [(each.model, findings(each)) for each in everything if isinstance(each.model, PolicyDocument)]
+    """Warn of unused unwindings; nothing is reported if a policy's closes are unreadable."""
+    policies = of_kind(everything, PolicyDocument)
     unread = any(found.gaps.flawed(("spec", "stages")) for _, found in policies)
     if not policies or unread or others.any_at_all:
         return
@@ -189,25 +182,23 @@ def _all_used(written: Sequence[Written], everything: Sequence[Document | Faulty
 
 
 def _rule(document: UnwindingDocument, groups: dict[str, tuple[str, ...]]) -> UnwindingRule:
-    spec = document.spec
+    spec, impact = document.spec, document.spec.impact
     return UnwindingRule(
         name=document.metadata.name,
         reasons=spec.reasons,
         max_orders_per_minute=spec.max_orders_per_minute,
         pause=spec.pause or 0,
-        impact=None if spec.impact is None else _impact(spec.impact),
+        impact=None
+        if impact is None
+        else ImpactRule(impact.model, impact.at_most, impact.participation, impact.if_unknown),
         slippage=tuple(
             SlippageRule(each.symbols if each.group is None else groups.get(each.group, ()), each.at_most, each.group)
             for each in spec.slippage
         ),
         ladder=tuple(RungRule(each.order, each.widen, each.tries) for each in spec.ladder),
         hedge=SUGGESTED_ONLY if spec.hedge is None else _hedge(spec.hedge),
-        spot=_spot(spec.spot),
+        spot=SpotRule(spec.spot.via, spec.spot.stables, spec.spot.keep),
     )
-
-
-def _impact(written: Impact) -> ImpactRule:
-    return ImpactRule(written.model, written.at_most, written.participation, written.if_unknown)
 
 
 def _hedge(written: Hedge) -> HedgeRule:
@@ -220,7 +211,3 @@ def _hedge(written: Hedge) -> HedgeRule:
         max_notional=None if bound is None else bound.value,
         currency=None if bound is None else bound.currency,
     )
-
-
-def _spot(written: Spot) -> SpotRule:
-    return SpotRule(written.via, written.stables, written.keep)

@@ -1,7 +1,7 @@
-"""`cancel_orders`: the resting orders of the scope: entries before closing; the rest, where it says so, after it.
+"""`cancel_orders`: cancels the scope's resting orders: entries before closing, and with `all` the rest after it.
 
-Only `reduce_only` as a real boolean is believed (the model refuses strings). An order that could add risk is
-an entry; one that can only reduce an open position is protection, whatever its flag says.
+`reduce_only` counts only as a real boolean (the model rejects strings). An order that could add risk is an entry; an
+order that can only reduce an open position is protective, whatever its flag.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def is_entry(order: Order, account: AccountSnapshot) -> bool:
     if order.reduce_only is True:
         return False
     if account.positions is None and order.trigger_price is not None:
-        return False  # a stop of a position that nobody can see now
+        return False  # a stop of a position that is not visible now
     if account.position_mode == "hedge" and order.position_side is not None:
         return (order.side == "buy") == (order.position_side == "long")
     reduces = "long" if order.side == "sell" else "short"
@@ -32,7 +32,7 @@ def is_entry(order: Order, account: AccountSnapshot) -> bool:
 
 
 def cancels(view: ScopeView, kind: Literal["entry", "all"]) -> Cancels:
-    """The orders of sound accounts to cancel: entries, and where `kind` is `all` the others too."""
+    """Orders of sound accounts to cancel: entries, and with `all` also the others."""
     found = []
     for account in view.sound:
         for order in account.orders or ():
@@ -44,7 +44,7 @@ def cancels(view: ScopeView, kind: Literal["entry", "all"]) -> Cancels:
 
 
 def most_cancels(account: AccountSnapshot, kind: Literal["entry", "all"]) -> Most:
-    """Entries go first; the rest at the end, where `kind` is `all`."""
+    """Worst case of cancels: entries first, and with `all` the others at the end."""
     resting = [(order, is_entry(order, account)) for order in account.orders or ()]
     return Most(
         first={place: order.symbol for place, (order, entry) in enumerate(resting) if entry},

@@ -1,4 +1,4 @@
-"""`close`: targets of the positions that it selects. Each action keeps what its own unwinding keeps."""
+"""`close`: targets of the selected positions. Each action keeps the holdings that its own unwinding keeps."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 from killswitch.graph.actions.close import Close
 from killswitch.graph.unwinding import PLAIN, UnwindingRule, unwinding_named
-from killswitch.model.snapshot import Position
 from killswitch.planning.actions.kind import ActionPlan, Context, Most, MostContext, Planned
-from killswitch.planning.spot_routes import base_of, never_sold
+from killswitch.planning.spot_routes import never_sold
 from killswitch.planning.targets.ranking import Candidate
-from killswitch.planning.targets.selection import select
+from killswitch.planning.targets.selection import is_allowed, select
 from killswitch.signals.position import ZERO
 from killswitch.signals.view import PnlKey
 
@@ -32,17 +31,18 @@ def _plan(action: Close, context: Context) -> Planned:
 
 
 def _kept(action: Close, rule: UnwindingRule, book: Sequence[Candidate]) -> frozenset[PnlKey]:
-    """What the action may not sell. What it names itself it sells where no document forbids that."""
+    """Holdings that the action must not sell. Symbols that it names are sold unless a document keeps them."""
     if rule is PLAIN and action.symbols is not None:
         return frozenset()
     return frozenset(c.key for c in book if never_sold(c.account.market, c.position.symbol, rule.spot))
 
 
 def _most(action: Close, context: MostContext) -> Most:
-    """Both sides are taken, the condition for closing all is taken to hold, and of a number of positions by rank those
-    that take the most orders: which they will be, only the moment says."""
+    """Worst case: both sides if the side is unknown, `all_if` is true, and the top positions are those with the most
+    orders."""
     positions = context.account.positions or ()
-    chosen = [each for each in positions if _is_allowed(action, each)]
+    sides = (action.side,) if action.side in ("long", "short") else ("long", "short")
+    chosen = [each for each in positions if each.side in sides and is_allowed(action, each.symbol)]
     all_of_it = action.all_if is not None or action.fraction == 1
     left = ZERO if all_of_it else 1 - action.fraction
     cut = {each.key: (each.symbol, context.orders(each, left)) for each in chosen}
@@ -54,15 +54,6 @@ def _most(action: Close, context: MostContext) -> Most:
         whole=all_of_it and len(most) == len(positions),
         rule=unwinding_named(action.unwinding, context.unwindings),
     )
-
-
-def _is_allowed(action: Close, position: Position) -> bool:
-    base = base_of(position.symbol)
-    if base in action.except_assets:
-        return False
-    if action.side in ("long", "short") and position.side != action.side:
-        return False
-    return action.symbols is None or position.symbol in action.symbols or base in action.symbols
 
 
 KIND = ActionPlan(key="close", plan=_plan, most=_most)

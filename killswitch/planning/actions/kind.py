@@ -1,11 +1,12 @@
-"""What a kind of action is to planning: what it comes to at a moment, and the most that it may ever come to."""
+"""Action kinds in planning: the plan of an action at an instant, and its worst case."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
 
 from killswitch.graph.nodes import Action, Graph, PolicySet, Stage
 from killswitch.graph.unwinding import UnwindingRule
@@ -20,14 +21,13 @@ from killswitch.signals.view import ScopeView
 
 
 class NoBookError(Exception):
-    """A kind that says that it does not need the book asks for it."""
+    """An action kind without `needs_the_book` accesses the book."""
 
 
-@dataclass(frozen=True, slots=True)
-class KnownBook:
-    """What is known of a scope when a stage is planned: its trusted accounts, what they hold, and whose loss it is.
+class KnownBook(Struct, frozen=True):
+    """The known part of a scope's book: its trusted accounts, their positions, and the attribution of the loss.
 
-    `is_partial`: the scope has other accounts, of which nothing is known.
+    `is_partial`: the scope has further accounts, which are unknown.
     """
 
     watch: Watch
@@ -42,11 +42,10 @@ class KnownBook:
         return self.watch.prepared.graph
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
-    """The stage that an action is planned for, on which scope, and when (microseconds).
+class Context(Struct, frozen=True):
+    """Context of planning an action: scope, stage and instant (microseconds).
 
-    `position_condition` is that of the action, compiled.
+    `position_condition`: the compiled position condition of the action.
     """
 
     scope: str
@@ -57,21 +56,20 @@ class Context:
 
     @property
     def book(self) -> KnownBook:
-        """What is known of the scope; NoBookError for an action whose kind does not need the book."""
+        """The known book of the scope; NoBookError for an action whose kind does not need the book."""
         if self.known is None:
             raise NoBookError(
-                f"an action of stage {self.stage.name} asks for the book, and its kind says it needs none"
+                f"an action of stage {self.stage.name} accesses the book, and its kind has no needs_the_book"
             )
         return self.known
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """What one action comes to.
+class Planned(Struct, frozen=True):
+    """The plan of an action, or of all actions of a stage.
 
-    The targets of all actions of a stage are unwound together, by the most urgent `rule` of theirs; of several for one
-    position the smallest holds. `effects` are all others. `should_select`: the book holds what it might have selected,
-    so that a stage without any target has not done what it is for.
+    The targets of a stage's actions are unwound together, by the most urgent `rule`; of several targets for one
+    position the smallest applies. `effects` are all other effects. `should_select`: the book has positions that the
+    action might have selected, so that a stage without any target has not done its work.
     """
 
     targets: Sequence[Target] = ()
@@ -85,25 +83,23 @@ PositionName = tuple[str, Side]
 """Symbol and side."""
 
 
-@dataclass(frozen=True, slots=True)
-class Most:
-    """The most that one action may have to do on an account.
+class Most(Struct, frozen=True):
+    """Worst-case work of one action on an account.
 
-    `orders`: position → its symbol and how many orders it takes. `first` and `last`: place among the account's orders →
-    symbol, of each that is cancelled before closing and at its end. `whole`: whether every position may be closed
-    wholly. `rule`: how orders are sent.
+    `orders`: position → its symbol and number of orders. `first` and `last`: index among the account's orders → symbol,
+    for orders canceled before closing and at its end. `whole`: whether every position may be closed completely.
+    `rule`: how orders are sent.
     """
 
-    orders: Mapping[PositionName, tuple[str, int]] = field(default_factory=dict)
-    first: Mapping[int, str] = field(default_factory=dict)
-    last: Mapping[int, str] = field(default_factory=dict)
+    orders: Mapping[PositionName, tuple[str, int]] = {}
+    first: Mapping[int, str] = {}
+    last: Mapping[int, str] = {}
     whole: bool = False
     rule: UnwindingRule | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class MostContext:
-    """The account that the most is asked of, and by which rules its orders are cut."""
+class MostContext(Struct, frozen=True):
+    """Context of the worst case: the account, and the rules by which its orders are split."""
 
     account: AccountSnapshot
     unwindings: Sequence[UnwindingRule]
@@ -111,7 +107,7 @@ class MostContext:
     reduce_only: bool
 
     def orders(self, position: Position, left: Decimal) -> int:
-        """How many orders it takes to leave `left` of the position, a part of it."""
+        """Number of orders that reduce the position to the fraction `left`."""
         wanted = position.contracts * left
         rules = self.instruments.get(position.symbol)
         return len(reduction(position, wanted, rules, reduce_only=self.reduce_only).parts)
@@ -120,9 +116,8 @@ class MostContext:
 A = TypeVar("A", bound=Action)
 
 
-@dataclass(frozen=True, slots=True)
-class ActionPlan(Generic[A]):
-    """One kind of action: `plan` says what one comes to now, `most` the worst case; one without orders has none."""
+class ActionPlan(Struct, Generic[A], frozen=True):
+    """One kind of action: `plan` plans it, `most` computes its worst case; kinds without orders have no worst case."""
 
     key: str
     plan: Callable[[A, Context], Planned]

@@ -1,4 +1,4 @@
-"""`lock_trading`: a lock of the scope from now on. Several of a stage are merged: the strictest, the longest."""
+"""`lock_trading`: locks the scope from now on. Several locks of a stage merge to the strictest and longest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every kind of action as planning has it, held to those that the graph has, and what a stage's actions come to."""
+"""Registry of action kinds in planning, checked against those of the graph."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ require_same_keys(
 
 
 def check_reversible(kinds: Iterable[AnyActionKind]) -> None:
-    """RegistryError where a kind says otherwise than its effects whether it can be taken back."""
+    """RegistryError if the reversibility of a kind contradicts that of its effects."""
     for kind in kinds:
         wrong = kind.is_reversible is not all(kind_named(key).is_reversible for key in kind.effects)
         if wrong:
-            said = "is" if kind.is_reversible else "is not"
-            raise RegistryError(f"`{kind.key}` says that it {said} reversible, and its effects in EFFECTS do not")
+            verb = "is" if kind.is_reversible else "is not"
+            raise RegistryError(f"`{kind.key}` says that it {verb} reversible, and its effects in EFFECTS do not")
 
 
 check_reversible(ACTIONS)
@@ -36,7 +36,7 @@ _BY_KEY: Final = {plan.key: plan for plan in PLANS}
 
 
 def plan(action: Action, context: Context) -> Planned:
-    """What the action comes to; RegistryError where that is an effect which its kind does not declare."""
+    """Plan the action; RegistryError if the plan has an effect that its kind does not declare."""
     kind = kind_of(action)
     found = _BY_KEY[kind.key].plan(action, context)
     effects = [type(effect) for effect in found.effects] + ([Orders] if found.targets else [])
@@ -47,17 +47,17 @@ def plan(action: Action, context: Context) -> Planned:
 
 
 def most(action: Action, context: MostContext) -> Most:
-    """The most that the action may come to on an account."""
+    """Worst-case work of the action on an account."""
     return _BY_KEY[kind_of(action).key].most(action, context)
 
 
 def certain_effects(scope: str, stage: Stage, now: int) -> tuple[Effect, ...]:
-    """What the stage does whatever accounts hold: the effects of its actions that do not need the book."""
+    """Effects of the stage that do not depend on the book."""
     context = Context(scope, stage, now)
     actions = (action for action in stage.actions if not kind_of(action).needs_the_book)
     return merged(effect for action in actions for effect in plan(action, context).effects)
 
 
 def reversible_effects(scope: str, stage: Stage, now: int) -> tuple[Effect, ...]:
-    """Those of the certain effects that can be taken back: what may be done on suspicion."""
+    """Reversible effects of the stage that do not depend on the book: those allowed on suspicion."""
     return tuple(effect for effect in certain_effects(scope, stage, now) if effect_kind_of(effect).is_reversible)

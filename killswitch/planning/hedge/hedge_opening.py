@@ -1,16 +1,18 @@
-"""Hedges: what stands in for a position that cannot be closed, suggested or opened, once for each position.
+"""Proxy hedges: suggests or opens a hedge of a position that cannot be closed, once for each position.
 
-A hedge is temporary. It reduces nothing, no stage ends it, and no reset: whoever reads the notice closes it by hand
-once the position that it stands in for is gone. It is recorded on the policy and the scope of the decision that could
-not be carried out, with the contracts that it covers, so that neither another decision about the same position nor a
-restart opens it again: only what has come to the position since is answered for, within the same bound.
+A hedge is temporary. It reduces no position, and neither a stage nor a reset ends it: an operator closes it once the
+hedged position is gone. It is recorded on the policy and scope of the decision that could not be carried out, with the
+contracts that it covers, so that neither another decision about the position nor a restart opens it again: only later
+additions to the position are hedged, within the same bound.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from decimal import Decimal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.unwinding import OF_CAUSE, UnwindingRule, unwinding_for
@@ -26,12 +28,11 @@ from killswitch.signals.position import ZERO
 from killswitch.signals.view import Instruments, PnlKey, ScopeView, distrust
 
 LONGEST_GAP = 10 * MINUTE
-"""Microseconds that a return may span."""
+"""Maximum span of a return (microseconds)."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Standing:
-    """What stands in for a position: for how many of its contracts, and the orders that opened it."""
+class _Standing(Struct, frozen=True):
+    """Existing hedges of a position: the contracts that they cover, and the orders that opened them."""
 
     contracts: Decimal = ZERO
     orders: tuple[Intent, ...] = ()
@@ -41,11 +42,11 @@ _NOTHING = _Standing()
 
 
 class Hedging:
-    """Watches the closings of decisions whose unwinding names instruments that may stand in. Without one it is idle.
+    """Observes the closes of decisions whose unwinding names hedge instruments. Without such an unwinding it is idle.
 
-    Marks are sampled from when it is made: after a restart beta is unknown until enough returns are seen again, but
-    for an instrument of the same name. `armed` are the accounts on which orders may be sent, None where all are;
-    `told` is what earlier runs have told.
+    Marks are sampled while the program runs: after a restart beta is unknown until enough returns are sampled, except
+    for an instrument of the same name. `armed`: accounts on which orders may be sent; None is all. `told`: notices of
+    earlier runs.
     """
 
     def __init__(
@@ -68,13 +69,13 @@ class Hedging:
         self._restored: set[str] = set()
 
     def restore(self, decisions: Iterable[Decision]) -> None:
-        """Take up what was decided before a restart: what may need a hedge, and which hedges were opened."""
+        """Restore decisions from before a restart: those that may need a hedge, and the opened hedges."""
         for decision in decisions if self._rules else ():
             self.remember(decision)
             self._restored.add(decision.id)
 
     def remember(self, decision: Decision) -> None:
-        """A decision that is acted on: its closing is watched, or what it covers is counted, once."""
+        """Register a decision that is acted on: observe its close, or count a hedge once."""
         if decision.covers and decision.mode == "enforce" and decision.id not in self._counted:
             self._counted.add(decision.id)
             for each in decision.covers:
@@ -88,33 +89,33 @@ class Hedging:
     def observe(
         self, snapshot: Snapshot, now: int, last: Mapping[str, AccountSnapshot], instruments: Instruments
     ) -> bool:
-        """Take the snapshot in; whether `look` has anything to answer. `last`: each account as read last."""
+        """Observe a snapshot; True if `look` has work. `last`: the last good snapshot of each account."""
         if not self._rules:
             return False
         self._sample(snapshot, now, instruments)
         accounts = {account.account: account for account in snapshot.accounts}
         self._seen = Seen(now, accounts, last, instruments)
         self._forget(snapshot)
-        # the greatest part first: what another decision would close of the same position is within it
+        # the largest part first: it contains what other decisions would close of the same position
         found = self._obstacles.stuck(self._watched(snapshot), self._seen)
         self._stuck = sorted(found, key=lambda each: -each.contracts)
         return bool(self._stuck)
 
     def look(self, busy: Collection[str]) -> tuple[list[Decision], list[Notice]]:
-        """The hedges that the snapshot observed last asks for, and what is told of them."""
+        """Hedge decisions for the last observed snapshot, and their notices."""
         decisions: list[Decision] = []
-        told: list[Notice] = []
+        issued: list[Notice] = []
         seen = self._seen
         world = World(seen.now, seen.accounts, seen.last, seen.instruments, self._marks, busy, self.armed)
         for stuck in self._stuck:
             rule = self._rule_of(stuck.decision)
             part = self._uncovered(stuck)
             if rule is not None and part is not None:
-                self._answer(part, rule, world, decisions, told)
-        return decisions, told
+                self._answer(part, rule, world, decisions, issued)
+        return decisions, issued
 
     def _sample(self, snapshot: Snapshot, now: int, instruments: Instruments) -> None:
-        """Marks of markets that trade: one that is frozen does not say that nothing moved."""
+        """Sample the marks of open markets; the mark of a halted market carries no information."""
         if not self._marks.is_due(now):
             return
         readable = [account for account in snapshot.accounts if distrust(account, now, None) is None]
@@ -127,10 +128,9 @@ class Hedging:
         self._marks.recall(now, marks)
 
     def _forget(self, snapshot: Snapshot) -> None:
-        """A decision is watched from when it is made until its closing is not shown any more.
+        """Drop decisions whose close is no longer shown, and hedges of positions that are gone.
 
-        What stands in for a position is kept in mind until the position is seen to be gone: whatever is held there
-        after that is another one.
+        A position that appears after that is a new one.
         """
         shown = {closing.decision for closing in snapshot.closings}
         made = {id_ for id_, decision in self._decisions.items() if decision.as_of >= snapshot.as_of}
@@ -152,44 +152,44 @@ class Hedging:
                 yield closing, decision, rule.hedge
 
     def _uncovered(self, stuck: Stuck) -> Stuck | None:
-        """The part of it that nothing stands in for yet; None where that is nothing, or less than its venue trades."""
-        standing = self._standing.get(stuck.key, _NOTHING).contracts
-        if not standing:
+        """The unhedged part of a position; None if there is none, or it is below the venue's minimum."""
+        existing = self._standing.get(stuck.key, _NOTHING).contracts
+        if not existing:
             return stuck
-        more = stuck.contracts - standing
+        more = stuck.contracts - existing
         rules = self._seen.instruments.get((stuck.account, stuck.position.symbol))
         if more <= ZERO or is_dust(more, stuck.position, self._seen.last[stuck.account], rules):
             return None
         return replace(stuck, contracts=more)
 
     def _answer(
-        self, stuck: Stuck, rule: UnwindingRule, world: World, decisions: list[Decision], told: list[Notice]
+        self, stuck: Stuck, rule: UnwindingRule, world: World, decisions: list[Decision], issued: list[Notice]
     ) -> None:
-        """Hedge it, or suggest that, once; where nothing can stand in, say so once and look again at the next tick."""
-        standing = self._standing.get(stuck.key, _NOTHING)
-        found = size(stuck, rule, world, standing.orders)
+        """Open or suggest a hedge once; if no instrument fits, notify once and retry at the next tick."""
+        existing = self._standing.get(stuck.key, _NOTHING)
+        found = size(stuck, rule, world, existing.orders)
         if isinstance(found, str):
             if (stuck.key, SUGGESTED) in self._told or self._was_told(stuck, SUGGESTED):
-                return  # people know of it: what has changed since is the market, or what this process has seen of it
-            self._tell_once(stuck, f"nothing can stand in: {found}", "nothing can stand in", told)
+                return  # already notified: only the market, or the data of this process, has changed since
+            self._tell_once(stuck, f"nothing can stand in: {found}", "nothing can stand in", issued)
         elif rule.hedge.mode == "act" and found.doubt is None:
-            made = _decision(_hedge_id(stuck, standing.contracts), stuck, rule, found, self._policies, world.now)
+            made = _decision(_hedge_id(stuck, existing.contracts), stuck, rule, found, self._policies, world.now)
             self.remember(made)
             decisions.append(made)
-            told.append(_notice(stuck, world.now, "page", _opened(found)))
+            issued.append(_notice(stuck, world.now, "page", _opened(found)))
         else:
             unasked = f"; not opened: {found.doubt}" if rule.hedge.mode == "act" and found.doubt is not None else ""
-            self._tell_once(stuck, f"{SUGGESTED}: {found.text}{unasked}", SUGGESTED, told)
+            self._tell_once(stuck, f"{SUGGESTED}: {found.text}{unasked}", SUGGESTED, issued)
 
-    def _tell_once(self, stuck: Stuck, text: str, what: str, told: list[Notice]) -> None:
-        """Of each position once, over restarts too."""
+    def _tell_once(self, stuck: Stuck, text: str, what: str, issued: list[Notice]) -> None:
+        """Notify once for each position, also across restarts."""
         if (stuck.key, what) not in self._told:
             self._told.add((stuck.key, what))
             if not self._was_told(stuck, what):
-                told.append(_notice(stuck, self._seen.now, "page", text))
+                issued.append(_notice(stuck, self._seen.now, "page", text))
 
     def _was_told(self, stuck: Stuck, what: str) -> bool:
-        """Whether an earlier run has told this. Where nobody knows, it is taken to have told what had ended by then."""
+        """Whether an earlier run has notified this; if unknown, notices of ended closes count as sent."""
         of = stuck.decision
         if self._told_before is None or of.id not in self._restored:
             return stuck.ended and of.id in self._restored
@@ -199,28 +199,28 @@ class Hedging:
         return any(each.startswith(start) and middle in each and what in each for each in texts)
 
     def _rule_of(self, decision: Decision) -> UnwindingRule | None:
-        """The unwinding of the decision, where it has a hedge to offer; None for what is not acted on."""
+        """The unwinding of the decision, if it has hedge instruments; None for decisions that are not acted on."""
         if decision.policy in self._observing or decision.kind in ("reset", "hedge"):
             return None
         rule = None if decision.unwinding is None else self._rules.get(decision.unwinding.name)
         built_in = decision.kind == "manual" and rule is not None and rule.name in OF_CAUSE
         if built_in and rule is not unwinding_for(decision.cause, self._policies.unwindings):
-            return None  # what is built in for a reason has its name from it, as a document may have too
+            return None  # a built-in unwinding and a document may both be named after the reason
         return rule
 
 
 SUGGESTED = "suggested to stand in until it is closed"
 
 
-def _hedge_id(stuck: Stuck, standing: Decimal) -> str:
-    """The same for one position of one decision for which so much stands in, whenever and wherever it is hedged."""
+def _hedge_id(stuck: Stuck, existing: Decimal) -> str:
+    """Id of a hedge: equal for the same decision, position and amount already hedged."""
     decision = stuck.decision
-    what = f"hedge/{decision.id}/{'/'.join(stuck.key)}" + (f"/{standing.normalize():f}" if standing else "")
+    what = f"hedge/{decision.id}/{'/'.join(stuck.key)}" + (f"/{existing.normalize():f}" if existing else "")
     return decision_id(decision.policy, decision.scope, what, decision.as_of)
 
 
 def _decision(id_: str, stuck: Stuck, rule: UnwindingRule, found: Sized, policies: PolicySet, now: int) -> Decision:
-    """The record of a hedge that is opened: at the level of the decision that it belongs to."""
+    """The decision that opens a hedge, at the level of the decision that it belongs to."""
     of = stuck.decision
     return Decision(
         id=id_,

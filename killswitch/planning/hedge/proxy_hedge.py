@@ -1,15 +1,16 @@
-"""Which instrument stands in for a position that cannot be closed, and how much of it.
+"""Proxy hedge: selects the instrument that hedges a position that cannot be closed, and its amount.
 
-Everything is priced in the currency of both accounts, so both symbols must be: nothing here converts. An instrument of
-the position's own name is the same thing, and is taken unit for unit: no price is asked then, because the last one of
-an account that is out of reach may be an old one.
+Both symbols must be priced in the common currency of both accounts: nothing is converted. An instrument with the
+position's own symbol is hedged unit for unit, without a price, because the last price of an unreachable account may be
+outdated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
+
+from msgspec import Struct
 
 from killswitch.graph.unwinding import HedgeRule, StandIn, UnwindingRule
 from killswitch.model.decision import Intent
@@ -26,23 +27,22 @@ from killswitch.signals.position import ZERO, notional
 from killswitch.signals.view import distrust
 
 SAMPLE = MINUTE
-"""Microseconds between two marks that returns are taken of."""
+"""Sampling interval of marks (microseconds)."""
 
 LEAST_RETURNS = 30
-"""With fewer returns beta is unknown: half an hour of minutes."""
+"""Minimum number of returns for a known beta: half an hour of minutes."""
 
 SURE = 2.0
-"""How many standard errors beta must lie from zero for a hedge to be opened by it."""
+"""Distance of beta from zero, in standard errors, that is required to open a hedge."""
 
 NOT_OPENING = (*SHUT, "reduce_only")
-"""States in which a market takes no order that opens a position."""
+"""Market states in which no position can be opened."""
 
 
-@dataclass(frozen=True, slots=True)
-class World(Seen):
-    """What sizing looks at besides: sampled marks, accounts on which something is being closed, and armed ones.
+class World(Seen, frozen=True):
+    """Data for sizing a hedge: also sampled marks, busy accounts and armed accounts (None: all).
 
-    What is opened on a busy account would be closed with the rest, or locked out. `armed` is None where all are.
+    A hedge on a busy account would be closed with the rest, or refused by its lock.
     """
 
     marks: Marks
@@ -50,18 +50,16 @@ class World(Seen):
     armed: Collection[str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Sized:
-    """A hedge: its orders, and in words what it is. `doubt` is why nothing should open it unasked, or None."""
+class Sized(Struct, frozen=True):
+    """A sized hedge: its orders and its text. `doubt`: why it must not be opened automatically, or None."""
 
     intents: tuple[Intent, ...]
     text: str
     doubt: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Beta:
-    """Beta, how it was come by, and why it should not be acted on, or None."""
+class _Beta(Struct, frozen=True):
+    """Beta, its source, and why it must not be acted on, or None."""
 
     value: Decimal
     source: str
@@ -69,13 +67,13 @@ class _Beta:
 
 
 class _CannotError(Exception):
-    """An instrument cannot stand in; the message says why."""
+    """An instrument cannot hedge the position; the message gives the reason."""
 
 
 def size(stuck: Stuck, rule: UnwindingRule, world: World, standing: Sequence[Intent] = ()) -> Sized | str:
-    """The first instrument that can stand in without a doubt, else the first that can at all; or why none can.
+    """Size a hedge with the first instrument without a doubt, else the first usable one; or why none is usable.
 
-    `standing`: the orders of hedges that stand in for the position already. They count towards the bound.
+    `standing`: orders of existing hedges of the position. They count towards the bound.
     """
     reasons = []
     doubtful: Sized | None = None
@@ -110,15 +108,12 @@ def _sized(stuck: Stuck, stand_in: StandIn, rule: UnwindingRule, world: World, s
     text = f"{order} {sum(parts, ZERO)} {where} ({of} {account.currency} at {price}, {beta.source})"
     band = rule.bound(stand_in.symbol, base_of(stand_in.symbol))
     orders = tuple(_intent(stand_in, side, order, part, band) for part in parts)
-    return Sized(orders, text, _unarmed(stand_in.account, world) or beta.doubt)
-
-
-def _unarmed(account: str, world: World) -> str | None:
-    return None if world.armed is None or account in world.armed else f"{account} is not armed"
+    is_armed = world.armed is None or stand_in.account in world.armed
+    return Sized(orders, text, beta.doubt if is_armed else f"{stand_in.account} is not armed")
 
 
 def _usable(stuck: Stuck, stand_in: StandIn, world: World) -> tuple[AccountSnapshot, Instrument]:
-    """The account and the rules of an instrument on which something may be opened now."""
+    """Account and rules of a hedge instrument that can be opened now."""
     account = world.accounts.get(stand_in.account)
     if account is None or account.account == stuck.account:
         raise _CannotError("the account is not there" if account is None else "it is the same account")
@@ -139,7 +134,7 @@ def _usable(stuck: Stuck, stand_in: StandIn, world: World) -> tuple[AccountSnaps
 
 
 def _side(stuck: Stuck, beta: Decimal, account: AccountSnapshot) -> Side:
-    """Against the position; with it where the two move against each other."""
+    """Side of the hedge: opposite to the position, or equal to it for a negative beta."""
     against: Side = "short" if stuck.position.side == "long" else "long"
     side = against if beta > ZERO else stuck.position.side
     if side == "short" and account.market in ("spot", "equity"):
@@ -150,19 +145,19 @@ def _side(stuck: Stuck, beta: Decimal, account: AccountSnapshot) -> Side:
 def _bound(
     rule: HedgeRule, account: AccountSnapshot, wanted: Decimal, standing: Sequence[Intent], world: World
 ) -> Decimal:
-    """The most that this hedge may be worth besides those that stand, in the account's currency."""
+    """Maximum value of this hedge besides existing ones, in the account's currency."""
     if rule.max_notional is None:
         return wanted
     if rule.currency not in (None, account.currency):
         raise _CannotError(f"its bound is in {rule.currency}, and nothing converts that to {account.currency}")
     used = sum((each.contracts * _unit(each.account, each.symbol, world) for each in standing), ZERO)
     if used >= rule.max_notional:
-        raise _CannotError(f"what stands in already is worth {_short(used)}, and {rule.max_notional} is the bound")
+        raise _CannotError(f"existing hedges are already worth {_short(used)}, and {rule.max_notional} is the bound")
     return rule.max_notional - used
 
 
 def _units(stuck: Stuck, instrument: Instrument, world: World) -> Decimal:
-    """As many contracts as hold the same quantity of the same thing."""
+    """Contracts of the instrument that hold the same quantity of the same asset."""
     rules = world.instruments.get((stuck.account, stuck.position.symbol))
     if rules is None or rules.contract_size is None or rules.inverse or instrument.contract_size is None:
         raise _CannotError(f"how much one contract of {stuck.position.symbol} on {stuck.account} holds is unknown")
@@ -170,7 +165,7 @@ def _units(stuck: Stuck, instrument: Instrument, world: World) -> Decimal:
 
 
 def _worth(stuck: Stuck, world: World) -> Decimal:
-    """What the part that cannot be closed is worth, in its account's currency."""
+    """Value of the part that cannot be closed, in its account's currency."""
     rules = world.instruments.get((stuck.account, stuck.position.symbol))
     account = world.accounts.get(stuck.account) or world.last.get(stuck.account)
     whole = None if account is None else notional(stuck.position, account, rules)
@@ -180,7 +175,7 @@ def _worth(stuck: Stuck, world: World) -> Decimal:
 
 
 def _unit(account: str, symbol: str, world: World) -> Decimal:
-    """What one contract is worth, in its account's currency."""
+    """Value of one contract in its account's currency."""
     rules = world.instruments.get((account, symbol))
     if rules is None or rules.contract_size is None:
         raise _CannotError(f"how much one contract of {symbol} on {account} holds is unknown")
@@ -188,7 +183,7 @@ def _unit(account: str, symbol: str, world: World) -> Decimal:
 
 
 def _price(account: str, symbol: str, world: World) -> Decimal:
-    """The mark of the instrument on its own account, else where else the symbol is held, as it was read last."""
+    """Mark of the instrument on its own account, else the last known mark of the symbol on another account."""
     own = _mark(world.accounts.get(account), symbol)
     others = (_mark(world.last[name], symbol) for name in sorted(world.last))
     price = own if own is not None else next((mark for mark in others if mark is not None), None)
@@ -204,7 +199,7 @@ def _mark(account: AccountSnapshot | None, symbol: str) -> Decimal | None:
 
 
 def _beta(stuck: Stuck, stand_in: StandIn, rule: HedgeRule, world: World) -> _Beta:
-    """An instrument of the same name is the same thing; of another one it is what the returns of both say."""
+    """Beta of the position against the instrument: 1 for the same symbol, else estimated from returns."""
     if stand_in.symbol == stuck.position.symbol:
         return _Beta(Decimal(1), "the same instrument")
     of: MarkKey = (stuck.account, stuck.position.symbol)
@@ -223,7 +218,7 @@ def _beta(stuck: Stuck, stand_in: StandIn, rule: HedgeRule, world: World) -> _Be
 
 
 def _doubt(beta: Beta) -> str | None:
-    """Why a hedge of this beta is left to people: it may be noise, or open the same side on a whim of the window."""
+    """Why a hedge with this beta must not be opened automatically: it may be noise, or its sign accidental."""
     if not beta.is_sure(SURE):
         error = "unknown" if beta.error is None else f"{beta.error:.4f}"
         return f"its beta of {beta.slope:.4f} is within {SURE:g} standard errors ({error}) of nothing"
@@ -231,7 +226,7 @@ def _doubt(beta: Beta) -> str | None:
 
 
 def _parts(amount: Decimal, unit: Decimal, instrument: Instrument) -> list[Decimal]:
-    """The hedge in orders of at most the venue's maximum, rounded down; none where it is below the minimum."""
+    """Split the hedge into orders of at most the venue's maximum, rounded down; none below the minimum."""
     step = instrument.amount_step or Decimal(1)
     amount = whole_steps(amount, step)
     least = max(instrument.min_amount or ZERO, (instrument.min_notional or ZERO) / unit)

@@ -1,11 +1,11 @@
-"""What cannot be closed: ended short of its target, or out of reach for too long (account down, market halted)."""
+"""Uncloseable positions: closes that ended short of their target, or are blocked for too long (account down, halt)."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.graph.unwinding import HedgeRule
@@ -22,14 +22,13 @@ ENDED_SHORT = ("residual", "blocked", "abandoned")
 WORKING = ("planned", "closing")
 
 OUT_OF_BUDGET = "the request budget is spent"
-"""Why an account was not read that nobody asked: what was left of the venue's limit is kept for closing."""
+"""Reason of an account that was not polled because the rest of the request budget is reserved for closing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stuck:
-    """`contracts` of a position that `decision` could not close, and why. `position` is as it was read last.
+class Stuck(Struct, frozen=True):
+    """`contracts` of a position that `decision` could not close, and why. `position` is the last known one.
 
-    `ended` where its closing has given it up, and does not go on with it.
+    `ended`: its close has ended and will not continue.
     """
 
     decision: Decision
@@ -44,9 +43,8 @@ class Stuck:
         return (self.account, self.position.symbol, self.position.side)
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """This tick's accounts, each as it was read last, and the rules of their symbols. `now` in microseconds."""
+class Seen(Struct, frozen=True):
+    """Accounts of this tick, their last good snapshots, and the rules of their symbols. `now` in microseconds."""
 
     now: int
     accounts: Mapping[str, AccountSnapshot]
@@ -55,23 +53,23 @@ class Seen:
 
 
 Watched = tuple[Closing, Decision, HedgeRule]
-"""A closing, the decision that it carries out, and what is to be done about what it cannot close."""
+"""A close, its decision, and its hedge rule."""
 
 
 _Waiting = tuple[int, Decimal]
-"""Since when something is in the way, and what was left to close when it was looked at last."""
+"""Start of the obstacle (microseconds), and the contracts left at the last tick."""
 
 
 class Obstacles:
-    """What stands in the way of closings, and since when."""
+    """Tracks what blocks closes, and since when."""
 
     def __init__(self) -> None:
         self._waiting: dict[tuple[str, PnlKey], _Waiting] = {}
 
     def stuck(self, watched: Iterable[Watched], world: Seen) -> list[Stuck]:
-        """The positions that cannot be closed: of closings that ended short at once, of others after a while.
+        """Positions that cannot be closed: of closes that ended short immediately, of others after the rule's time.
 
-        To be asked at every tick: what was not in the way at the last one, or is being closed all the same, begins
+        It must be called at every tick: an obstacle that was absent at the last tick, or a close with progress, starts
         anew.
         """
         waiting: dict[tuple[str, PnlKey], _Waiting] = {}
@@ -92,7 +90,7 @@ class Obstacles:
 
 
 def busy_accounts(closings: Iterable[Closing], active: Mapping[str, Collection[PnlKey]]) -> frozenset[str]:
-    """Accounts on which a position is still to be closed. `active`: the positions that each decision is to close."""
+    """Accounts on which a close is in progress. `active`: the positions that each decision closes."""
     busy: set[str] = set()
     for closing in closings:
         positions = active.get(closing.decision)
@@ -102,7 +100,7 @@ def busy_accounts(closings: Iterable[Closing], active: Mapping[str, Collection[P
 
 
 def held_by(account: AccountSnapshot | None, key: tuple[str, Side]) -> Position | None:
-    """The position as the account shows it, rows of several strategies as one; None where it shows none."""
+    """The position in the snapshot, rows of several strategies combined; None if there is none."""
     found: Position | None = None
     for row in () if account is None else account.positions or ():
         if row.key == key and sane(row.contracts):
@@ -111,24 +109,29 @@ def held_by(account: AccountSnapshot | None, key: tuple[str, Side]) -> Position 
 
 
 def is_dust(contracts: Decimal, position: Position, account: AccountSnapshot, rules: Instrument | None) -> bool:
-    """Whether so many contracts of the position are less than its venue trades."""
+    """Whether these contracts of the position are below the venue's minimum."""
     part = replace(position, contracts=contracts)
     found = reduction(part, ZERO, rules, reduce_only=account.market in DERIVATIVES)
     return found.blocked is not None and not found.parts
 
 
 def _left_of(closing: Closing, decision: Decision) -> Iterable[Residual]:
-    """What the closing has not closed. One that has begun says so itself: with nothing left its targets are reached."""
-    if closing.status == "planned" and not closing.residual:
-        return _planned(decision)
-    return closing.residual
+    """Contracts not yet closed: the residual of a close that has begun, else everything that was decided."""
+    if closing.status != "planned" or closing.residual:
+        return closing.residual
+    decided: dict[tuple[str, str, Side], Decimal] = {}
+    for intent in decision.intents:
+        if intent.purpose == "reduce":
+            key = (intent.account, intent.symbol, intent.position_side)
+            decided[key] = decided.get(key, ZERO) + intent.contracts
+    return [Residual(*key, contracts) for key, contracts in decided.items()]
 
 
 def _obstacle(left: Residual, world: Seen) -> str | None:
-    """Why an order for the position would not reach its market now, or None."""
+    """Why an order for the position cannot reach its market now, or None."""
     account = world.accounts.get(left.account)
     if account is not None and account.quality == "down" and account.reason == OUT_OF_BUDGET:
-        return None  # the venue was not asked, and closing goes on
+        return None  # the venue was not polled, and closing continues
     if account is None or distrust(account, world.now, None) is not None:
         return f"{left.account} cannot be read"
     rules = world.instruments.get((left.account, left.symbol))
@@ -138,9 +141,9 @@ def _obstacle(left: Residual, world: Seen) -> str | None:
 
 
 def _still_there(decision: Decision, left: Residual, why: tuple[str, bool], world: Seen) -> Iterator[Stuck]:
-    """What is left of the position by its last reading too; what an account does not hold any more is not stuck.
+    """The part of the residual that the last snapshot still shows; a position that is gone is not uncloseable.
 
-    Nor is what is less than its venue trades: closing tells that it stays.
+    Nor is an amount below the venue's minimum, which the close itself reports.
     """
     account = world.last.get(left.account)
     held = _position_of(left, account)
@@ -153,19 +156,9 @@ def _still_there(decision: Decision, left: Residual, why: tuple[str, bool], worl
 
 
 def _position_of(left: Residual, account: AccountSnapshot | None) -> Position | None:
-    """The position that the residual is of. A holding may be sold on another market than the one it is listed on."""
+    """The position of a residual. A holding may be sold on another market than the one it is listed on."""
     held = held_by(account, (left.symbol, left.position_side))
     if held is not None or account is None or account.market != "spot":
         return held
     rows = (row for row in account.positions or () if base_of(row.symbol) == base_of(left.symbol))
     return next((held_by(account, row.key) for row in rows if row.side == left.position_side), None)
-
-
-def _planned(decision: Decision) -> Iterable[Residual]:
-    """What a closing was to close that has not begun: everything that was decided."""
-    decided: dict[tuple[str, str, Side], Decimal] = {}
-    for intent in decision.intents:
-        if intent.purpose == "reduce":
-            key = (intent.account, intent.symbol, intent.position_side)
-            decided[key] = decided.get(key, ZERO) + intent.contracts
-    return [Residual(*key, contracts) for key, contracts in decided.items()]

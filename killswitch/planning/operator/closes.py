@@ -1,12 +1,12 @@
-"""What operator commands bring about: resets, closes by hand, and ends of orphaned latches."""
+"""Decisions of operator commands: resets, manual closes, and resets of orphaned latches."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from decimal import Decimal
 
 import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.engine.state import StoredState, initial, level_in_force, stage_in_force, to_stored
@@ -21,37 +21,30 @@ from killswitch.model.store import DamagedMemoryError, MachineState
 from killswitch.planning.actions.cancel_orders import cancels
 from killswitch.planning.orders.unwind import DERIVATIVES, at_once, manner, unwind
 from killswitch.planning.scopes.evaluator import Watch
-from killswitch.planning.stage_decision import book_change
+from killswitch.planning.stage_decision import book_change, joined, record_of
 from killswitch.planning.targets.ranking import candidates, in_group_order, rank
 from killswitch.planning.targets.selection import Target
 from killswitch.signals.position import ZERO
 from killswitch.signals.view import Instruments, ScopeView, doubt_of_positions, positions_missing
 
 OPERATOR = "operator"
-"""The policy name of what a hand decides."""
+"""Policy name of decisions of operators."""
 
 
 class RefusedHandError(Exception):
-    """A hand that cannot be followed; the message says why."""
+    """An operator command that cannot be carried out; the message gives the reason."""
 
 
 def applies(event: Event, scope: str) -> bool:
-    """Whether the event speaks of the scope; one without a scope speaks of all."""
+    """Whether the event concerns the scope; an event without a scope concerns all."""
     return event.scope is None or event.scope == scope
 
 
-def reset_record(watch: Watch, now: int, digest: str, commit: str | None, event: Event | None) -> Decision:
-    """The record of a return to normal, by hand or by itself."""
-    as_of, stage = from_micros(now), stage_in_force(watch.state)
-    return Decision(
-        id=decision_id(watch.policy, watch.scope, f"reset/{stage}", as_of),
-        as_of=as_of,
-        policy=watch.policy,
-        policy_set=digest,
-        commit=commit,
-        scope=watch.scope,
-        mode=watch.prepared.graph.mode,
-        stage=stage,
+def reset_record(watch: Watch, now: int, policies: PolicySet, event: Event | None) -> Decision:
+    """The decision record of a manual or automatic reset."""
+    stage = stage_in_force(watch.state)
+    return replace(
+        record_of(watch, policies, now, f"reset/{stage}", stage),
         level=0,
         previous_level=level_in_force(watch.state),
         kind="reset",
@@ -61,7 +54,7 @@ def reset_record(watch: Watch, now: int, digest: str, commit: str | None, event:
 
 
 def accounts_in(scope: str | None, snapshot: Snapshot) -> tuple[AccountSnapshot, ...]:
-    """The accounts of the snapshot that a hand's scope names; empty if it names none."""
+    """Accounts of the snapshot in the scope of an operator command; empty if there are none."""
     kind, _, name = (scope or "portfolio").partition("/")
     return tuple(
         account
@@ -70,17 +63,16 @@ def accounts_in(scope: str | None, snapshot: Snapshot) -> tuple[AccountSnapshot,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class HandClose:
-    """A close by hand: its decision, what of the scope it leaves alone, and what it closes without knowing it now.
+class HandClose(Struct, frozen=True):
+    """A manual close: its decision, problems of what it does not close, and remarks on last known positions.
 
-    `unread`: account → why it can be closed only when it is read again. No decision where that is all of the scope.
+    `unread`: account → why it can be closed only with a new snapshot. There is no decision if that is the whole scope.
     """
 
     decision: Decision | None
     problems: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
-    unread: Mapping[str, str] = field(default_factory=dict)
+    unread: Mapping[str, str] = {}
 
 
 def close_by_hand(
@@ -92,10 +84,10 @@ def close_by_hand(
     last: Mapping[str, AccountSnapshot],
     only: Collection[str] | None = None,
 ) -> HandClose:
-    """Close everything in the event's scope whose positions can be seen, and say of the rest why it was not closed.
+    """Plan the close of all visible positions in the event's scope, and report why the rest is not closed.
 
-    By force it is closed at market, and on the `last` readings of derivatives accounts that cannot be read now. `only`:
-    of the scope these accounts. RefusedHandError where that names nothing.
+    A forced close uses market orders, and the `last` good snapshots of derivatives accounts that cannot be read now.
+    `only`: limits the scope to these accounts. RefusedHandError if no account remains.
     """
     scope = event.scope or "portfolio"
     accounts = tuple(each for each in accounts_in(event.scope, snapshot) if only is None or each.account in only)
@@ -123,7 +115,7 @@ def close_by_hand(
         kind="manual",
         book=book_change(view, unwound.left),
         author=event.author,
-        reason="; ".join(each for each in (event.reason, forced, *unwound.remarks) if each) or None,
+        reason=joined(event.reason, forced, *unwound.remarks),
         cause=event.cause,
         unwinding=manner(rule),
         waits_for=tuple(sorted(seen.unread)),
@@ -134,22 +126,21 @@ def close_by_hand(
     )
 
 
-@dataclass(slots=True)
-class _Seen:
-    """The accounts to close, why the others are not, and what is to be said of those that are."""
+class _Seen(Struct):
+    """Accounts to close, problems of the others, and remarks on the former."""
 
-    accounts: list[AccountSnapshot] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-    unread: dict[str, str] = field(default_factory=dict)
+    accounts: list[AccountSnapshot] = []
+    problems: list[str] = []
+    remarks: list[str] = []
+    unread: dict[str, str] = {}
     """Account → why it cannot be closed yet."""
 
 
 def _to_close(accounts: Iterable[AccountSnapshot], last: Mapping[str, AccountSnapshot], *, force: bool) -> _Seen:
-    """Every account whose positions can be seen, whatever it is worth.
+    """Select the accounts to close: every account with visible positions, whatever its equity.
 
-    Of the others by force those as far as their positions are known whose venue keeps orders from opening anything;
-    without reduce-only an order on old positions would sell blind, so that what is left of them waits.
+    A forced close also takes derivatives accounts with last known positions, because reduce-only orders cannot open a
+    position. Without reduce-only an order on old positions would sell blindly, so that other accounts wait.
     """
     seen = _Seen()
     for account in accounts:
@@ -160,10 +151,10 @@ def _to_close(accounts: Iterable[AccountSnapshot], last: Mapping[str, AccountSna
         elif not reduces and force:
             seen.unread[name] = (
                 f"{doubt}; {name} is a {account.market} account: without reduce-only orders --force would sell blind, "
-                "so that it sells what the next reading shows"
+                "so that it sells what the next snapshot shows"
             )
         elif not force:
-            way = "; --force closes what was held there when it was read last" if reduces else ""
+            way = "; --force closes its last known positions" if reduces else ""
             seen.unread[name] = f"{doubt}{way}"
         else:
             known = _known(account, last.get(name))
@@ -176,9 +167,8 @@ def _to_close(accounts: Iterable[AccountSnapshot], last: Mapping[str, AccountSna
     return seen
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What is known of an account that cannot be read (None: nothing), from when, and which rows are no positions."""
+class _Known(Struct, frozen=True):
+    """Known positions of an unreadable account (None: none), their time as text, and rows that are no positions."""
 
     account: AccountSnapshot | None
     words: str = ""
@@ -186,10 +176,10 @@ class _Known:
 
 
 def _known(account: AccountSnapshot, last: AccountSnapshot | None) -> _Known:
-    """The positions that the account gives, and those of its last good reading that are not among them.
+    """The positions in the account's snapshot, and those of its last good snapshot that are missing there.
 
-    An answer that cannot be trusted may be a part of one: what it does not name is not gone. A position that is, the
-    venue refuses to reduce.
+    An untrusted snapshot may be incomplete: a missing position is not gone. The venue refuses to reduce a position that
+    is gone.
     """
     given, insane = _rows(account)
     before, _ = ({}, {}) if last is None else _rows(last)
@@ -208,14 +198,14 @@ _Rows = dict[tuple[str, Side], list[Position]]
 
 
 def _rows(account: AccountSnapshot) -> tuple[_Rows, dict[tuple[str, Side], str]]:
-    """The rows of each position that is one; and of those that are none, what they say."""
+    """Rows of each valid position, and texts of the invalid rows."""
     found: _Rows = {}
     insane: dict[tuple[str, Side], str] = {}
     for row in account.positions or ():
         if sane(row.contracts) and row.contracts > ZERO:
             found.setdefault(row.key, []).append(row)
         elif not row.contracts.is_finite() or row.contracts != ZERO:
-            # A row of nothing is none, and in an answer that is in doubt it is not a close either.
+            # A row of zero contracts is ignored; in an untrusted snapshot it does not mean that the position is closed.
             insane[row.key] = f"{row.contracts} contracts of {row.side} {row.symbol}"
     return {key: rows for key, rows in found.items() if key not in insane}, insane
 
@@ -225,20 +215,17 @@ def _of(account: AccountSnapshot) -> str:
 
 
 def _groups(policies: PolicySet) -> tuple[CorrelationGroupRule, ...]:
-    """Every correlation group of the set, each once."""
+    """Every correlation group of the policy set, once."""
     return tuple({group.name: group for graph in policies.graphs for group in graph.groups}.values())
 
 
 def _default_ranking(policies: PolicySet) -> RankingRule:
-    for graph in policies.graphs:
-        for rule in graph.rankings:
-            if rule.name == "default":
-                return rule
-    return RankingRule("default", "normalised", (("loss", 1.0),), 0)
+    declared = (rule for graph in policies.graphs for rule in graph.rankings if rule.name == "default")
+    return next(declared, RankingRule("default", "normalised", (("loss", 1.0),), 0))
 
 
 class _Kept(msgspec.Struct):
-    """The part of a stored watch that says what is latched."""
+    """The part of a stored watch that holds the latch."""
 
     engine: StoredState
 
@@ -246,9 +233,8 @@ class _Kept(msgspec.Struct):
 _DECODER = msgspec.json.Decoder(_Kept)
 
 
-@dataclass(frozen=True, slots=True)
-class Orphan:
-    """A latched stage that no machine answers for: its policy was renamed or removed, or its account is gone."""
+class Orphan(Struct, frozen=True):
+    """A latched stage without a machine: its policy was renamed or removed, or its account is gone."""
 
     policy: str
     scope: str
@@ -257,7 +243,7 @@ class Orphan:
 
 
 def orphans_in(stored: Mapping[tuple[str, str], bytes]) -> tuple[Orphan, ...]:
-    """Those among stored memories in which a stage is in force, and that no watch has taken up."""
+    """Stored states without a watch in which a stage is in force."""
     found = []
     for (policy, scope), blob in stored.items():
         try:
@@ -272,7 +258,7 @@ def orphans_in(stored: Mapping[tuple[str, str], bytes]) -> tuple[Orphan, ...]:
 
 
 def end(orphan: Orphan, blob: bytes, now: int, digest: str, event: Event) -> tuple[Decision, MachineState]:
-    """The record of a hand's reset of an orphan, and the memory that is left of it: nothing latched."""
+    """The decision record of an operator's reset of an orphan, and its remaining state without a latch."""
     as_of = from_micros(now)
     record = Decision(
         id=decision_id(orphan.policy, orphan.scope, f"reset/{orphan.stage}", as_of),
@@ -292,5 +278,5 @@ def end(orphan: Orphan, blob: bytes, now: int, digest: str, event: Event) -> tup
     memory["engine"] = msgspec.to_builtins(to_stored(initial(), ()))
     history = memory["history"]
     assert isinstance(history, dict)  # a stored watch always has one
-    history["rebase_due"] = True  # should the policy come back, the hand has accepted the loss
+    history["rebase_due"] = True  # if the policy returns, the operator has accepted the loss
     return record, MachineState(orphan.policy, orphan.scope, msgspec.json.encode(memory))

@@ -1,67 +1,67 @@
-"""What a tick makes of the orders of hands: closes and saved plans, each carried out or refused in words.
+"""Operator commands in a tick: manual closes and saved plans, each carried out or refused with a reason.
 
-A close by hand whose accounts cannot all be read closes those that can, and goes on for the others: on the first
-snapshot in which one of them can be read it is closed, at most ten minutes after a tick took the command. Meanwhile its
-event is not consumed (`HandEvents.unfinished`), so that it survives the process: the next one takes it up where the
-decisions that it has brought about end.
+A manual close whose accounts cannot all be read closes the readable ones and waits for the others: each is closed on
+the first snapshot in which it can be read, at most ten minutes after a tick accepted the command. Meanwhile its event
+is not consumed (`HandEvents.unfinished`), so that it survives a restart: the next process continues after the decisions
+already made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 
-from msgspec import structs
+from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, Notice, decision_id
 from killswitch.model.instant import SECOND, from_micros, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Event, Snapshot
-from killswitch.planning import notices as tell
+from killswitch.planning import notices
 from killswitch.planning.operator.closes import OPERATOR, HandClose, RefusedHandError, accounts_in, close_by_hand
 from killswitch.planning.operator.saved_plan import LONGEST_WAIT, RefusedPlanError, apply_plan
+from killswitch.planning.stage_decision import joined
 from killswitch.render.formats import instant
 from killswitch.signals.view import Instruments, doubt_of_positions
 
 
-@dataclass(slots=True)
-class UnfinishedClose:
-    """A close by hand that still waits for `accounts`. Times in microseconds: since when, and until when.
+class UnfinishedClose(Struct):
+    """A manual close that still waits for `accounts`, from `since` until `until` (microseconds).
 
-    `decisions`: those that it has brought about already.
+    `decisions`: ids of the decisions already made for it.
     """
 
     event: Event
     since: int
     until: int
     accounts: frozenset[str]
-    decisions: set[str] = field(default_factory=set)
+    decisions: set[str] = set()
 
 
 class HandEvents:
-    """Takes the events of hands that order something, and remembers what they need from earlier ticks."""
+    """Applies operator commands that order something, and keeps the data that they need from earlier ticks."""
 
     def __init__(self, policies: PolicySet) -> None:
         self._policies = policies
         self._applied: set[str] = set()
         self._earlier: tuple[Decision, ...] = ()
-        """Closes by hand of earlier runs that waited for accounts, oldest first."""
+        """Manual closes of earlier runs that waited for accounts, oldest first."""
         self._given_up: dict[str, Event] = {}
         """Close → the command that gave it up."""
         self._unfinished: dict[str, UnfinishedClose] = {}
         self._outage: tuple[int, int] | None = None
         self.read_last: dict[str, AccountSnapshot] = {}
-        """Each account as it was last read with an answer that makes sense."""
+        """Account → its last good snapshot."""
 
     @property
     def unfinished(self) -> Mapping[str, UnfinishedClose]:
-        """Event → the close that still waits for accounts: the event is to be kept."""
+        """Event id → manual close that still waits for accounts; the event must be kept."""
         return self._unfinished
 
     def restore(self, past: Iterable[Decision], outage: tuple[int, int] | None = None) -> None:
-        """Take up which plans were applied before, and what closes by hand have left undone.
+        """Restore the applied plans and the unfinished manual closes.
 
-        `outage`: from when until when nothing has measured the time; a close waits no shorter for it.
+        `outage`: start and end of the time without measurements, which does not shorten the wait of a close.
         """
         self._outage = outage
         by_hand = [decision for decision in past if decision.kind == "manual"]
@@ -69,7 +69,7 @@ class HandEvents:
         self._earlier = tuple(sorted(by_hand, key=lambda each: each.as_of))
 
     def learn(self, snapshot: Snapshot) -> None:
-        """Remember each account as it was read last: a close by force goes by it where it cannot be read any more."""
+        """Remember the last good snapshot of each account, which a forced close uses once the account is unreadable."""
         for account in snapshot.accounts:
             if account.positions is None or (not account.positions and account.margin_used):
                 continue
@@ -77,63 +77,63 @@ class HandEvents:
                 self.read_last[account.account] = account
 
     def take(
-        self, events: Iterable[Event], snapshot: Snapshot, now: int, instruments: Instruments, told: list[Notice]
+        self, events: Iterable[Event], snapshot: Snapshot, now: int, instruments: Instruments, issued: list[Notice]
     ) -> list[Decision]:
-        """What new events and the closes that wait bring about; what a person must know of it goes to `told`."""
+        """Decisions of new events and of waiting closes; notices are added to `issued`."""
         events = tuple(events)
         for event in events:
             if event.kind == "give_up" and event.decision is not None:
-                self._give_up(event, event.decision, snapshot, now, told)
-        decisions = self._go_on(snapshot, now, instruments, told) if self._unfinished else []
+                self._give_up(event, event.decision, snapshot, now, issued)
+        decisions = self._go_on(snapshot, now, instruments, issued) if self._unfinished else []
         for event in events:
             if event.kind == "close":
-                decisions += self._close(event, snapshot, now, instruments, told)
+                decisions += self._close(event, snapshot, now, instruments, issued)
             elif event.kind == "apply":
-                decisions += self._apply(event, snapshot, now, instruments, told)
+                decisions += self._apply(event, snapshot, now, instruments, issued)
         return decisions
 
     def _close(
-        self, event: Event, snapshot: Snapshot, now: int, instruments: Instruments, told: list[Notice]
+        self, event: Event, snapshot: Snapshot, now: int, instruments: Instruments, issued: list[Notice]
     ) -> list[Decision]:
         if event.id in self._given_up:
             scope = frozenset({event.scope or "portfolio"})
-            told.append(tell.hand_wait_given_up(self._given_up[event.id], now, scope))
+            issued.append(notices.hand_wait_given_up(self._given_up[event.id], now, scope))
             return []
-        before = [each for each in self._earlier if _is_of(each, event)]
-        if before:  # an earlier run has carried out a part of it
+        before = [each for each in self._earlier if each.id == decision_id(OPERATOR, each.scope, event.id, each.as_of)]
+        if before:  # an earlier run has carried out a part
             since = to_micros(before[0].as_of)
             if self._outage is not None and since <= self._outage[0] < since + LONGEST_WAIT:
                 since += self._outage[1] - self._outage[0]
             accounts, ids = frozenset(before[-1].waits_for), {each.id for each in before}
             self._unfinished[event.id] = UnfinishedClose(event, since, since + LONGEST_WAIT, accounts, ids)
-            return self._go_on(snapshot, now, instruments, told)
+            return self._go_on(snapshot, now, instruments, issued)
         waited = now - to_micros(event.at)
         if waited > LONGEST_WAIT:
             why = f"it was given {waited // SECOND} s ago, for a book that may be another by now: give it again"
-            told.append(tell.hand_not_followed(event, now, f"the close by hand was not carried out: {why}"))
+            issued.append(notices.hand_not_followed(event, now, f"the close by hand was not carried out: {why}"))
             return []
         try:
             found = close_by_hand(event, snapshot, now, instruments, self._policies, self.read_last)
         except RefusedHandError as refused:
-            told.append(tell.hand_not_followed(event, now, f"the close by hand was not carried out: {refused}"))
+            issued.append(notices.hand_not_followed(event, now, f"the close by hand was not carried out: {refused}"))
             return []
         if found.unread:
             until = now + LONGEST_WAIT
             ids = set() if found.decision is None else {found.decision.id}
             self._unfinished[event.id] = UnfinishedClose(event, now, until, frozenset(found.unread), ids)
-            told += [tell.hand_waits(event, now, why, until) for why in found.unread.values()]
-        return _carried_out(event, now, found, told)
+            issued += [notices.hand_waits(event, now, why, until) for why in found.unread.values()]
+        return _carried_out(event, now, found, issued)
 
-    def _go_on(self, snapshot: Snapshot, now: int, instruments: Instruments, told: list[Notice]) -> list[Decision]:
-        """Close what closes by hand have waited for and can be read now; end those that have waited too long."""
+    def _go_on(self, snapshot: Snapshot, now: int, instruments: Instruments, issued: list[Notice]) -> list[Decision]:
+        """Close awaited accounts that can be read now; end closes that have waited too long."""
         decisions: list[Decision] = []
         for id_, waiting in tuple(self._unfinished.items()):
             event, names = waiting.event, " and ".join(sorted(waiting.accounts))
             if now > waiting.until or not waiting.accounts:
                 del self._unfinished[id_]
                 if waiting.accounts:
-                    why = f"the close by hand does not wait any longer for {names}: nothing was closed there"
-                    told.append(tell.hand_not_followed(event, now, why))
+                    why = f"the close by hand no longer waits for {names}: nothing was closed there"
+                    issued.append(notices.hand_not_followed(event, now, why))
                 continue
             try:
                 found = close_by_hand(
@@ -148,16 +148,16 @@ class HandEvents:
             if not waiting.accounts:
                 del self._unfinished[id_]
             remark = f"given at {instant(from_micros(waiting.since))}, when {names} could not be read"
-            reason = remark if found.decision.reason is None else f"{found.decision.reason}; {remark}"
-            decision = structs.replace(found.decision, reason=reason, waits_for=tuple(sorted(waiting.accounts)))
+            reason = joined(found.decision.reason, remark)
+            decision = replace(found.decision, reason=reason, waits_for=tuple(sorted(waiting.accounts)))
             waiting.decisions.add(decision.id)
-            decisions += _carried_out(event, now, replace(found, decision=decision), told)
+            decisions += _carried_out(event, now, replace(found, decision=decision), issued)
         return decisions
 
-    def _give_up(self, event: Event, given_up: str, snapshot: Snapshot, now: int, told: list[Notice]) -> None:
-        """End the wait of the close that `given_up` names, by its event or by a decision of it, on the event's scope.
+    def _give_up(self, event: Event, given_up: str, snapshot: Snapshot, now: int, issued: list[Notice]) -> None:
+        """End the wait of the close `given_up` (id of its event or of a decision) on the event's scope.
 
-        One that no tick has taken yet does not begin.
+        A close that no tick has accepted yet does not start.
         """
         if event.scope is None:
             self._given_up[given_up] = event
@@ -167,33 +167,28 @@ class HandEvents:
             named = waiting.accounts & {account.account for account in accounts_in(event.scope, snapshot)}
             waiting.accounts -= named
             if named:
-                told.append(tell.hand_wait_given_up(event, now, named))
+                issued.append(notices.hand_wait_given_up(event, now, named))
             if not waiting.accounts:
                 del self._unfinished[id_]
 
     def _apply(
-        self, event: Event, snapshot: Snapshot, now: int, instruments: Instruments, told: list[Notice]
+        self, event: Event, snapshot: Snapshot, now: int, instruments: Instruments, issued: list[Notice]
     ) -> list[Decision]:
         try:
             decisions = apply_plan(event, snapshot, now, self._policies, instruments)
         except RefusedPlanError as refused:
-            told.append(tell.hand_not_followed(event, now, f"the saved plan was not applied: {refused}"))
+            issued.append(notices.hand_not_followed(event, now, f"the saved plan was not applied: {refused}"))
             return []
         ids = {decision.id for decision in decisions}
         if ids & self._applied:
-            told.append(tell.hand_not_followed(event, now, "the saved plan was not applied: it has been already"))
+            issued.append(notices.hand_not_followed(event, now, "the saved plan was not applied: it has been already"))
             return []
         self._applied |= ids
         return list(decisions)
 
 
-def _is_of(decision: Decision, event: Event) -> bool:
-    """Whether the close by hand is one that the event brought about."""
-    return decision.id == decision_id(OPERATOR, decision.scope, event.id, decision.as_of)
-
-
-def _carried_out(event: Event, now: int, found: HandClose, told: list[Notice]) -> list[Decision]:
-    """The decision of a close, if it has one; what it leaves alone and what it closes blind goes to `told`."""
-    told += [tell.hand_not_followed(event, now, f"not closed by hand: {problem}") for problem in found.problems]
-    told += [tell.hand_followed_blind(event, now, f"closed by force: {remark}") for remark in found.remarks]
+def _carried_out(event: Event, now: int, found: HandClose, issued: list[Notice]) -> list[Decision]:
+    """The decision of a close, if any; notices of its problems and remarks are added to `issued`."""
+    issued += [notices.hand_not_followed(event, now, f"not closed by hand: {problem}") for problem in found.problems]
+    issued += [notices.hand_followed_blind(event, now, f"closed by force: {remark}") for remark in found.remarks]
     return [] if found.decision is None else [found.decision]

@@ -1,13 +1,12 @@
-"""Whether a plan's orders follow from its own basis: of any others it was not this program that decided them.
+"""Plan check: whether the orders of a saved plan follow from its own basis.
 
-A digest is no signature. What a plan that was made by hand could do beyond closing what its basis shows (open, add,
-sell a holding twice, cancel what is not there) is refused here, whoever made it.
+A digest is no signature. A plan that was written by hand could do more than close what its basis shows: open, add, sell
+a holding twice, or cancel unknown orders. All of that is refused here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
@@ -23,29 +22,29 @@ from killswitch.planning.spot_routes import base_of, quote_of
 from killswitch.signals.position import ZERO
 
 Markets = Mapping[str, Market]
-"""Account → what it trades."""
+"""Account → its market."""
 
 
 def unfounded(plan: SavedPlan, markets: Markets) -> Iterator[str]:
-    """Everything in the plan that does not follow from its own basis, one sentence each; nothing if all of it does.
+    """Everything in the plan that does not follow from its basis, one sentence each.
 
-    Its numbers must be sound. Of an account that is not in `markets` it is not known what it trades.
+    The numbers of the plan must be sound. The market of an account that is not in `markets` is unknown.
     """
     if not plan.decisions:
         yield "it holds no decision"
     basis = _Basis.of(plan.basis, markets)
     for decision in plan.decisions:
         if decision.mode != "enforce" or decision.kind in ("reset", "hedge", "suspicion"):
-            yield f"decision {decision.id} is none that is carried out"
+            yield f"decision {decision.id} cannot be applied"
         for effect in listed(decision.effects):
             if (check := _CHECKS.get(type(effect))) is not None:
                 yield from check(effect, basis)
         if decision.unwinding is not None and not _possible(decision.unwinding):
-            yield f"its unwinding {decision.unwinding.name} has a pace or a ladder that none can have"
+            yield f"its unwinding {decision.unwinding.name} has an invalid pace or ladder"
 
 
 def insane(plan: SavedPlan) -> Iterator[str]:
-    """Numbers in the plan that are none, and that nothing can be held against."""
+    """Numbers in the plan that are not sound, one sentence each."""
     for decision in plan.decisions:
         orders = of_kind(decision.effects, Orders)
         for each in () if orders is None else orders.intents:
@@ -61,13 +60,13 @@ def insane(plan: SavedPlan) -> Iterator[str]:
         for rules in basis.instruments:
             if sound_instrument(rules) != rules:
                 yield f"it saw rules of {rules.symbol} on {basis.account} that no market has"
-    # What is only shown must be a number too: it is stored, and shown for ever.
+    # Numbers that are only shown must be finite too: they are stored.
     if not all(number.is_finite() for number in _decimals(plan.decisions)):
-        yield "one of its decisions holds a number that is none"
+        yield "one of its decisions holds a number that is not finite"
 
 
 def _decimals(value: object) -> Iterator[Decimal]:
-    """Every Decimal in a structure, however deep."""
+    """Every Decimal in a nested structure."""
     if isinstance(value, Decimal):
         yield value
     elif isinstance(value, Struct):
@@ -80,12 +79,11 @@ def _decimals(value: object) -> Iterator[Decimal]:
         yield from _decimals(tuple(value.values()))
 
 
-@dataclass(frozen=True, slots=True)
-class _Basis:
-    """What the plan saw: contracts by position, and by base asset; orders by account; and what each account trades."""
+class _Basis(Struct, frozen=True):
+    """Basis of a plan: contracts by position, orders by account, and the market of each account."""
 
     markets: Markets
-    held: dict[tuple[str, str, str], Decimal] = field(default_factory=dict)
+    held: dict[tuple[str, str, str], Decimal] = {}
     orders: frozenset[tuple[str, str, str]] = frozenset()
 
     @classmethod
@@ -99,20 +97,20 @@ class _Basis:
         return cls(markets, held, orders)
 
     def of_asset(self, account: str, asset: str) -> Decimal:
-        """How much the account held of the asset, under whatever symbols."""
+        """Holding of the asset on the account, over all symbols."""
         rows = (size for (name, symbol, _), size in self.held.items() if name == account and base_of(symbol) == asset)
         return sum(rows, ZERO)
 
 
 def _order(intents: Sequence[Intent], index: int, basis: _Basis, where: str) -> Iterator[str]:
-    """What is wrong with one order by itself."""
+    """Faults of a single order."""
     intent = intents[index]
     market = basis.markets.get(intent.account)
-    estimate = intent.after is not None and not intent.contracts  # proceeds whose size nothing told
+    estimate = intent.after is not None and not intent.contracts  # proceeds of unknown size
     if (intent.contracts <= ZERO and not estimate) or intent.target < ZERO or (intent.band or ZERO) < ZERO:
         yield f"it orders {intent.contracts:f} contracts of {where}, leaving {intent.target:f}"
     elif intent.purpose == "hedge":
-        yield f"it opens {where}: a hedge is none that a plan carries out"
+        yield f"it opens {where}: a plan carries out no hedge"
     elif intent.side != ("sell" if intent.position_side == "long" else "buy"):
         yield f"it orders to {intent.side} {where}, which adds to it"
     elif market is not None and intent.reduce_only != (market in DERIVATIVES):
@@ -125,7 +123,7 @@ def _order(intents: Sequence[Intent], index: int, basis: _Basis, where: str) -> 
 
 
 def _second_hop(intents: Sequence[Intent], index: int, basis: _Basis, where: str) -> Iterator[str]:
-    """A second hop sells what a first sale before it brings, once, and nothing that was there before."""
+    """Faults of a second hop, which sells the proceeds of a preceding first hop once, and no previous holding."""
     hop = intents[index]
     after = hop.after
     if after is None or not 0 <= after < index or hop.purpose != "hop":
@@ -143,7 +141,7 @@ def _second_hop(intents: Sequence[Intent], index: int, basis: _Basis, where: str
 
 
 def _sums(intents: Sequence[Intent], basis: _Basis) -> Iterator[str]:
-    """Whether the slices of each position are what its target leaves of it, and no asset is sold more than held."""
+    """Faults of sums: slices that do not add up to a target, and assets sold beyond the holding."""
     slices: dict[tuple[str, str, str], list[Intent]] = {}
     sold: dict[tuple[str, str], Decimal] = {}
     for intent in intents:
@@ -182,16 +180,16 @@ def _cancels(cancels: Cancels, basis: _Basis) -> Iterator[str]:
 
 
 _CHECKS: Final[Mapping[type[Any], Callable[[Any, _Basis], Iterator[str]]]] = {Orders: _orders, Cancels: _cancels}
-"""Kind of effect → how it follows from a book. Every other must be what the stage itself writes."""
+"""Effect class → check against the basis. Every other effect must be one that the stage itself writes."""
 
 
 def has_basis(effect: Effect) -> bool:
-    """Whether the effect is held against the basis of its plan, and not against the text of its stage."""
+    """Whether the effect is checked against the basis of its plan instead of its stage."""
     return type(effect) in _CHECKS
 
 
 def _possible(unwinding: Unwinding) -> bool:
-    """Whether its numbers can be a pace and a ladder."""
+    """Whether its numbers are a valid pace and ladder."""
     rate, pause = unwinding.max_orders_per_minute, unwinding.pause
     return (
         (rate is None or rate > 0)

@@ -1,7 +1,7 @@
-"""The saved plan, format `killswitch.plan/v1`: what was decided, and the world that it was decided on.
+"""Saved plan, format `killswitch.plan/v1`: decisions and the snapshot data that they are based on.
 
-A plan holds no secret: decisions, positions, orders and the venues' rules, and nothing of how an account is reached.
-Its digest is one of content, not a signature: it finds what was altered by accident, not by intent.
+A plan holds no secret: it has decisions, positions, orders and instrument rules, but no credentials or endpoints. Its
+digest covers the content and is no signature: it detects accidental changes, not intended ones.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ PLAN_FORMAT: Final = "killswitch.plan/v1"
 
 
 class PlanFileError(Exception):
-    """A text that is no plan, or one that was altered; the message says which."""
+    """A text that is no plan, or an altered plan; the message gives the reason."""
 
 
 class PlannedPosition(Struct, frozen=True):
-    """A position as it was seen, in contracts."""
+    """A position of the basis, in contracts."""
 
     symbol: str
     side: Side
@@ -34,7 +34,7 @@ class PlannedPosition(Struct, frozen=True):
 
 
 class PlannedOrder(Struct, frozen=True):
-    """An open order as it was seen; `amount` in contracts."""
+    """An open order of the basis; `amount` in contracts."""
 
     id: str
     symbol: str
@@ -43,9 +43,9 @@ class PlannedOrder(Struct, frozen=True):
 
 
 class AccountBasis(Struct, frozen=True, omit_defaults=True):
-    """One account as it was seen. `unread` says why it could not be: then its positions and orders are unknown.
+    """One account of the basis. `unread`: why it could not be read; its positions and orders are then unknown.
 
-    `instruments` are the rules of the symbols that the plan trades, as far as they were known.
+    `instruments`: known rules of the symbols that the plan trades.
     """
 
     account: str
@@ -56,7 +56,7 @@ class AccountBasis(Struct, frozen=True, omit_defaults=True):
 
 
 class SavedPlan(Struct, frozen=True, kw_only=True):
-    """Decisions, and the basis on which alone they may be carried out."""
+    """Decisions, and the basis that must still hold when they are carried out."""
 
     format: Literal["killswitch.plan/v1"]
     digest: str
@@ -68,12 +68,12 @@ class SavedPlan(Struct, frozen=True, kw_only=True):
 
     @property
     def short(self) -> str:
-        """The digest as far as people compare it."""
+        """The digest, shortened for people."""
         return self.digest[:19]
 
     @property
     def scope(self) -> str | None:
-        """The scope of all decisions; None where they have several."""
+        """The common scope of the decisions; None if they have several."""
         scopes = {decision.scope for decision in self.decisions}
         return scopes.pop() if len(scopes) == 1 else None
 
@@ -89,7 +89,7 @@ def made(
     decisions: tuple[Decision, ...],
     basis: tuple[AccountBasis, ...],
 ) -> SavedPlan:
-    """The plan of these decisions, with its digest."""
+    """Create the plan of these decisions, with its digest."""
     plan = SavedPlan(
         format=PLAN_FORMAT, digest="", as_of=as_of, policy_set=policy_set, commit=commit, decisions=decisions,
         basis=basis,
@@ -98,12 +98,12 @@ def made(
 
 
 def encode_plan(plan: SavedPlan) -> bytes:
-    """The text of its file: one JSON object, for people to read too."""
+    """Encode the plan as one readable JSON object."""
     return json.dumps(_contents(plan), indent=2, ensure_ascii=False).encode() + b"\n"
 
 
 def decode_plan(text: bytes | str) -> SavedPlan:
-    """The plan in `text`. PlanFileError if it is none, or is not what was saved."""
+    """Decode the plan in `text`; PlanFileError if it is no plan, or was altered."""
     try:
         contents = json.loads(text)
         plan = _DECODER.decode(text)
@@ -112,10 +112,10 @@ def decode_plan(text: bytes | str) -> SavedPlan:
     found = digest_of(contents)
     if found != plan.digest:
         raise PlanFileError(
-            f"the plan was altered after it was saved: it says {plan.short}, and its contents are {found[:19]}"
+            f"the plan was altered after it was saved: its digest is {plan.short}, that of its contents {found[:19]}"
         )
     if digest_of(_contents(plan)) != plan.digest:
-        # A number spelled otherwise, a field that we do not know: read again, its digest would be another one.
+        # An unknown field or another spelling of a number would change the digest after decoding.
         raise PlanFileError(
             "this was not saved by this version of ksctl: it holds fields or spellings (as 1e9) that it does not write"
         )
@@ -123,7 +123,7 @@ def decode_plan(text: bytes | str) -> SavedPlan:
 
 
 def digest_of(contents: dict[str, object]) -> str:
-    """SHA-256 of everything in the plan but its digest, as JSON with sorted keys and no blanks, in UTF-8."""
+    """SHA-256 of the plan without its digest, as JSON with sorted keys and no blanks, in UTF-8."""
     rest = {key: value for key, value in contents.items() if key != "digest"}
     text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return f"sha256:{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"

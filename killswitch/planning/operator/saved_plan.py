@@ -1,7 +1,7 @@
-"""Saved plans: what one is about, whether the world still is as it was, and the decisions that carry it out.
+"""Saved plans: their basis, the comparison of the basis with a snapshot, and the decisions that carry them out.
 
-A plan was chosen out of the whole of its scopes' books, so the whole of them must be as they were: a position that
-grew is no reason to close more than was read, and one that came since is not in it.
+A plan is based on the complete books of its scopes, so all of them must be unchanged: positions that have grown or
+appeared since are not part of it.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from killswitch.signals.position import ZERO
 from killswitch.signals.view import Instruments, distrust
 
 LONGEST_WAIT = 600 * SECOND
-"""Microseconds that the order to apply a plan may wait for a tick. How old a plan may be, its giver has looked at."""
+"""Maximum wait of a command for a tick (microseconds). The age of a plan is judged by the operator who applies it."""
 
 AHEAD = 5 * SECOND
-"""Microseconds that the clock of the maker of a plan may be ahead of ours."""
+"""Maximum lead of the clock that made a plan (microseconds)."""
 
 
 class RefusedPlanError(Exception):
-    """A plan that may not be carried out; `changes` says everything that is not as it was."""
+    """A plan that must not be carried out; `changes` lists everything that has changed."""
 
     def __init__(self, changes: Sequence[str]) -> None:
         super().__init__("; ".join(changes))
@@ -46,7 +46,7 @@ class RefusedPlanError(Exception):
 
 
 def basis_of(decisions: Iterable[Decision], snapshot: Snapshot, policies: PolicySet) -> tuple[AccountBasis, ...]:
-    """Every account that the decisions are about, as the snapshot shows it."""
+    """Basis of the decisions: every account that they concern, as in the snapshot."""
     decisions = tuple(decisions)
     names = _concerned(decisions, snapshot, policies)
     traded = {name for decision in decisions for name in ordered_symbols(decision)}
@@ -60,7 +60,7 @@ def basis_of(decisions: Iterable[Decision], snapshot: Snapshot, policies: Policy
 
 
 def _concerned(decisions: Iterable[Decision], snapshot: Snapshot, policies: PolicySet) -> set[str]:
-    """The accounts of the decisions' scopes, as their policies draw them, and every other that they act on."""
+    """Accounts in the decisions' scopes, by their policies, and all other accounts that they act on."""
     drawn = {graph.policy: graph.scope for graph in policies.graphs}
     names: set[str] = set()
     for decision in decisions:
@@ -92,7 +92,7 @@ def _basis(
 
 
 def _held(account: AccountSnapshot) -> dict[tuple[str, str], Decimal]:
-    """(symbol, side) → contracts; rows of several strategies are one position, and one of nothing is none."""
+    """(symbol, side) → contracts; rows of several strategies are added up, and rows of zero are ignored."""
     found: dict[tuple[str, str], Decimal] = {}
     for position in account.positions or ():
         if position.contracts > ZERO:
@@ -100,13 +100,13 @@ def _held(account: AccountSnapshot) -> dict[tuple[str, str], Decimal]:
     return found
 
 
-# Carrying out
+# Applying
 
 
 def apply_plan(
     event: Event, snapshot: Snapshot, now: int, policies: PolicySet, instruments: Instruments
 ) -> tuple[Decision, ...]:
-    """The decisions of the plan that the event brings; RefusedPlanError unless everything is as it was."""
+    """Decisions of the plan in the event; RefusedPlanError if anything has changed."""
     try:
         plan = decode_plan(event.plan or "")
     except PlanFileError as error:
@@ -122,7 +122,7 @@ def apply_plan(
 
 
 def applied_ids(plan: SavedPlan) -> tuple[str, ...]:
-    """The ids of the decisions that carry the plan out: the same however often it is tried."""
+    """Ids of the decisions that carry the plan out; they are the same for every attempt."""
     return tuple(_id(plan, index) for index in range(len(plan.decisions)))
 
 
@@ -156,16 +156,16 @@ def _decision(plan: SavedPlan, index: int, event: Event, now: int, policies: Pol
     )
 
 
-# What has changed
+# Changes
 
 
 def changes(plan: SavedPlan, snapshot: Snapshot, policies: PolicySet, instruments: Instruments) -> Iterator[str]:
-    """Everything that is not as the plan saw it, one sentence each; nothing if it may be carried out."""
+    """Everything that has changed since the plan was made, one sentence each."""
     if plan.policy_set != policies.digest:
         yield f"the policy set is {policies.digest[:19]}, and the plan was made with {plan.policy_set[:19]}"
     now = to_micros(snapshot.as_of)
     if to_micros(plan.as_of) - now > AHEAD:
-        yield f"the plan is of {rfc3339(plan.as_of)}, which is still to come: the clocks differ"
+        yield f"the plan is of {rfc3339(plan.as_of)}, which is in the future: the clocks differ"
     for decision in plan.decisions:
         for effect in decision.effects:
             until = until_of(effect)
@@ -176,7 +176,7 @@ def changes(plan: SavedPlan, snapshot: Snapshot, policies: PolicySet, instrument
     for basis in plan.basis:
         account = seen.get(basis.account)
         if account is None:
-            yield f"account {basis.account} is not watched any more"
+            yield f"account {basis.account} is no longer watched"
         else:
             yield from _changes_of(basis, account, now, instruments)
     met = {basis.account for basis in plan.basis}
@@ -185,12 +185,12 @@ def changes(plan: SavedPlan, snapshot: Snapshot, policies: PolicySet, instrument
 
 
 def _unwritten(decision: Decision, plan: SavedPlan, snapshot: Snapshot, policies: PolicySet) -> Iterator[str]:
-    """A scope that the policies do not have, and an effect that no stage of theirs has: a file does not invent one.
+    """Scopes and effects of the plan that no policy defines.
 
-    What depends on a book is held against the plan's basis instead.
+    Effects that depend on the book are checked against the plan's basis instead.
     """
     if decision.scope not in _scopes(decision.policy, snapshot, policies):
-        yield f"its scope {decision.scope} is none that {decision.policy} has on the accounts that are watched"
+        yield f"{decision.policy} has no scope {decision.scope} on the watched accounts"
     stages = (stage for graph in policies.graphs if graph.policy == decision.policy for stage in graph.stages)
     stage = next((stage for stage in stages if stage.name == decision.stage), None)
     at = to_micros(decision.as_of)
@@ -198,18 +198,18 @@ def _unwritten(decision: Decision, plan: SavedPlan, snapshot: Snapshot, policies
     for effect in (each for each in decision.effects if not has_basis(each)):
         if effect not in written or at - to_micros(plan.as_of) > AHEAD:
             yield (
-                f"its {_called(effect)}{_terms(effect)} is none that stage {decision.stage} of "
-                f"{decision.policy} writes for {decision.scope}"
+                f"its {_called(effect)}{_terms(effect)} is not written by stage {decision.stage} of "
+                f"{decision.policy} for {decision.scope}"
             )
 
 
 def _called(effect: Effect) -> str:
-    """`lock of portfolio`; of any other kind its own line."""
+    """Name of an effect: `lock of portfolio`, or the text of its kind."""
     return f"lock of {effect.order.scope}" if isinstance(effect, Lock) else f"effect `{kind_of(effect).text(effect)}`"
 
 
 def _terms(effect: Effect) -> str:
-    """Of a lock its mode and its end."""
+    """Mode and end of a lock; empty for other effects."""
     if not isinstance(effect, Lock):
         return ""
     until = "without end" if effect.order.until is None else f"until {rfc3339(effect.order.until)}"
@@ -217,7 +217,7 @@ def _terms(effect: Effect) -> str:
 
 
 def _scopes(policy: str, snapshot: Snapshot, policies: PolicySet) -> set[str]:
-    """The scopes that a policy has on these accounts; a hand may name any account, any venue and all."""
+    """Scopes of a policy on these accounts; an operator may name any account, any venue, and the portfolio."""
     identities = [identity(each) for each in snapshot.accounts]
     if policy == OPERATOR:
         return (

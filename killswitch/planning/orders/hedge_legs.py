@@ -1,15 +1,14 @@
-"""Legs of hedges: which positions are some, and in which order they are closed.
+"""Hedge legs: finds positions that offset each other, and the order in which their slices are closed.
 
-A long and a short of one base asset cancel each other, and a portfolio-margined account pays margin for what is left.
-Closing one leg whole before the other uncovers it: the margin rises in the middle of a close that is to lower it. So
-the slices of such legs are put in an order in which the net exposure never rises above what it was, where there is one;
-where there is none, in one whose greatest net exposure on the way is the least there is.
+A long and a short of one base asset offset each other, and a portfolio-margined account pays margin for the net.
+Closing one leg completely before the other raises the margin in the middle of a close that should lower it. The slices
+of such legs are therefore ordered so that the net exposure never exceeds its initial value; if no such order exists, so
+that its maximum on the way is minimal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from itertools import accumulate, product
 from math import prod
@@ -21,49 +20,41 @@ from killswitch.signals.position import ZERO, sign
 from killswitch.signals.view import ScopeView
 
 MOST_STATES = 4096
-"""Up to so many ways of being half done lead nowhere before the search is ended; then the heavier side goes first."""
+"""Maximum number of dead ends of the search; beyond it the heavier side goes first."""
 
 Leg = Sequence[Decimal]
-"""What each slice of a leg takes away from the net exposure, in base units: above zero of a long, below of a short."""
+"""Change of the net exposure by each slice of a leg, in base units: positive for a long, negative for a short."""
 
 
 def leg_order(net: Decimal, legs: Sequence[Leg]) -> list[int]:
-    """Which leg's next slice goes when: indexes of `legs`, each as often as it has slices.
+    """Order of the slices: indexes of `legs`, each as often as the leg has slices.
 
-    `net` is the exposure before, with what else is held of the base asset. Of the orders that keep within the bound the
-    one that departs the least from the order given.
+    `net` is the exposure before, including other holdings of the base asset. Of the orders within the bound it is the
+    first in the given order of legs.
     """
     bound, tried = abs(net), 0
     while tried < MOST_STATES:
-        found = _within(bound, net, legs)
-        if found.order is not None:
-            return found.order
-        bound, tried = found.next_bound, tried + found.tried
+        order, bound, dead_ends = _within(bound, net, legs)
+        if order is not None:
+            return order
+        tried += dead_ends
     if prod(len(leg) + 1 for leg in legs) <= MOST_STATES:
         return _least_peak(net, legs)
     return _heavier_side_first(net, legs)
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """An order within a bound. Without one: the least exposure that the bound has refused, and how much was tried."""
+def _within(bound: Decimal, net: Decimal, legs: Sequence[Leg]) -> tuple[list[int] | None, Decimal, int]:
+    """The first order in which the exposure never exceeds the bound, or None.
 
-    order: list[int] | None
-    next_bound: Decimal
-    tried: int
+    Also the smallest exposure that the bound has refused, and the number of dead ends.
 
-
-def _within(bound: Decimal, net: Decimal, legs: Sequence[Leg]) -> _Found:
-    """The first order, as they are given, in which the exposure never rises above the bound.
-
-    Step by step the first leg that keeps within it, and back where that leads nowhere; no way of being half done is
-    tried twice. It gives up after `MOST_STATES` of them.
+    Depth-first search with backtracking; no state is visited twice. It ends after `MOST_STATES` dead ends.
     """
     done, slices = [0] * len(legs), sum(map(len, legs))
     dead: set[tuple[int, ...]] = set()
     order: list[int] = []
     refused = Decimal("Infinity")
-    begin = 0  # the leg from which on to try at this place
+    begin = 0  # first leg to try at this place
     while len(order) < slices:
         for chosen in range(begin, len(legs)):
             if done[chosen] == len(legs[chosen]) or (dead and _after(tuple(done), chosen) in dead):
@@ -79,16 +70,16 @@ def _within(bound: Decimal, net: Decimal, legs: Sequence[Leg]) -> _Found:
         else:
             dead.add(tuple(done))
             if not order or len(dead) >= MOST_STATES:
-                return _Found(None, refused, len(dead))
+                return None, refused, len(dead)
             last = order.pop()
             done[last] -= 1
             net += legs[last][done[last]]
             begin = last + 1
-    return _Found(order, bound, len(dead))
+    return order, bound, len(dead)
 
 
 def _least_peak(net: Decimal, legs: Sequence[Leg]) -> list[int]:
-    """The exact answer, from every state of being done backwards: what the highest exposure from there on must be."""
+    """Exact minimax order, by dynamic programming over all states, backwards."""
     gone = [[ZERO, *accumulate(leg)] for leg in legs]
     peak: dict[tuple[int, ...], Decimal] = {}
     for state in product(*(range(len(leg), -1, -1) for leg in legs)):
@@ -110,7 +101,7 @@ def _after(state: tuple[int, ...], leg: int) -> tuple[int, ...]:
 
 
 def _heavier_side_first(net: Decimal, legs: Sequence[Leg]) -> list[int]:
-    """Slice by slice: the first of the heavier side that keeps within the bound, else what leaves the least."""
+    """Greedy order: the first slice of the heavier side within the bound, else the one with the least exposure."""
     bound, done = abs(net), [0] * len(legs)
     order: list[int] = []
     while len(order) < sum(map(len, legs)):
@@ -124,14 +115,14 @@ def _heavier_side_first(net: Decimal, legs: Sequence[Leg]) -> list[int]:
 
 
 Group = tuple[str, str]
-"""(account, base asset), the account only where its margin is taken of the whole portfolio."""
+"""(account, base asset); the account is empty unless it has portfolio margin."""
 
 
 def in_leg_order(view: ScopeView, cuts: Sequence[Cut]) -> tuple[list[int], list[str]]:
-    """The slices of all cuts (each by the index of its cut) in the order of closing, and assets of unknown exposure.
+    """Slices of all cuts (by index of the cut) in the order of closing, and assets of unknown exposure.
 
-    Legs on opposite sides of one base asset exchange places among themselves; everything else stays. A portfolio
-    margin account nets what it holds itself; those of other accounts are netted over the scope.
+    Only legs on opposite sides of one base asset are reordered. A portfolio margin account nets its own positions; all
+    others are netted over the scope.
     """
     order = [i for i, cut in enumerate(cuts) for _ in cut.result.parts]
     group_of = [_group(cut.candidate.account, cut.candidate.position) for cut in cuts]
@@ -156,7 +147,7 @@ def _group(account: AccountSnapshot, position: Position) -> Group:
 
 
 def _nets(view: ScopeView, groups: Collection[Group]) -> dict[Group, Decimal | None]:
-    """The net exposure of each group in base units, all positions counted; None where one is unknown."""
+    """Net exposure of each group over all positions, in base units; None if one is unknown."""
     nets: dict[Group, Decimal | None] = dict.fromkeys(groups, ZERO)
     for account, position in view.positions() if groups else ():
         group = _group(account, position)
@@ -167,7 +158,7 @@ def _nets(view: ScopeView, groups: Collection[Group]) -> dict[Group, Decimal | N
 
 
 def _slices(view: ScopeView, cut: Cut) -> list[Decimal]:
-    """What each slice takes away from the net exposure."""
+    """Change of the net exposure by each slice of the cut."""
     whole = _base(view, cut.candidate.account, cut.candidate.position)
     if whole is None:
         raise AssertionError("a net exposure is only known where every position's is")
@@ -175,7 +166,7 @@ def _slices(view: ScopeView, cut: Cut) -> list[Decimal]:
 
 
 def _base(view: ScopeView, account: AccountSnapshot, position: Position) -> Decimal | None:
-    """The position in base units, below zero for a short. A spot holding is counted in them."""
+    """The position in base units, negative for a short. Spot holdings are given in base units."""
     instrument = view.instrument(account.account, position.symbol)
     size = None if instrument is None else instrument.contract_size
     if size is None:

@@ -1,15 +1,15 @@
-"""One position's way to its target: where it is sold, and in which slices."""
+"""Slices: the market and the order sizes that bring one position to its target."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from decimal import Decimal
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.graph.unwinding import ImpactRule, UnwindingRule
 from killswitch.model.magnitude import sane
-from killswitch.model.snapshot import AccountSnapshot, Instrument, Liquidity, OrderSide, Position
+from killswitch.model.snapshot import AccountSnapshot, Liquidity, OrderSide, Position
 from killswitch.planning.rounding import Reduction, reduction
 from killswitch.planning.spot_routes import Markets, Route, base_of, open_markets, quote_of, route
 from killswitch.planning.targets.ranking import Candidate
@@ -21,16 +21,15 @@ from killswitch.signals.view import ScopeView
 _Rows = dict[tuple[str, str], list[Position]]
 
 
-@dataclass(frozen=True, slots=True)
-class Holdings:
-    """The positions of a scope's spot accounts, found by (account, symbol) and by (account, base asset)."""
+class Holdings(Struct, frozen=True):
+    """Spot positions of a scope, indexed by (account, symbol) and by (account, base asset)."""
 
-    by_symbol: _Rows = field(default_factory=dict)
-    by_asset: _Rows = field(default_factory=dict)
+    by_symbol: _Rows = {}
+    by_asset: _Rows = {}
 
     @classmethod
     def of(cls, view: ScopeView) -> Holdings:
-        """Looked through once: a decision asks for each of its positions."""
+        """Build the indexes once for a decision."""
         found = cls()
         if any(account.market == "spot" for account in view.accounts):
             for account, position in view.positions():
@@ -39,18 +38,18 @@ class Holdings:
         return found
 
     def under(self, account: str, symbol: str) -> list[Position]:
-        """What the account holds under the symbol."""
+        """Positions of the account with the symbol."""
         return self.by_symbol.get((account, symbol), [])
 
     def of_asset(self, account: str, asset: str) -> list[Position]:
-        """What the account holds of the asset, under whatever symbols."""
+        """Positions of the account in the asset, over all symbols."""
         return self.by_asset.get((account, asset), [])
 
 
 def price_of(candidate: Candidate, symbol: str, holdings: Holdings) -> Decimal | None:
-    """The price of the holding on the market `symbol`, in that market's quote; None where nothing tells it.
+    """Price of the holding on the market `symbol`, in that market's quote asset; None if unknown.
 
-    Its own mark where that is the market, else its worth against that of the quote.
+    On its own market it is the mark, else its value divided by that of the quote asset.
     """
     position, account = candidate.position, candidate.account
     if symbol == position.symbol and position.mark_price is not None:
@@ -60,14 +59,14 @@ def price_of(candidate: Candidate, symbol: str, holdings: Holdings) -> Decimal |
     if unit is None or not unit or candidate.worth is None or not position.contracts:
         return None
     if position.notional is None and quote_of(position.symbol) not in (None, account.currency):
-        return None  # its worth was taken from a mark in another currency
+        return None  # its value comes from a mark in another currency
     return candidate.worth / position.contracts / unit
 
 
 def worth_of(asset: str, account: AccountSnapshot, holdings: Holdings) -> Decimal | None:
-    """What one unit of `asset` is worth in the account's currency; None where the account does not tell.
+    """Value of one unit of `asset` in the account's currency; None if unknown.
 
-    A stable coin that is not the account's own currency is worth what the account says, and not simply 1.
+    A stable coin other than the account's currency has the price of the account, not 1.
     """
     if asset == account.currency:
         return Decimal(1)
@@ -79,13 +78,12 @@ def worth_of(asset: str, account: AccountSnapshot, holdings: Holdings) -> Decima
 
 
 def held(symbol: str, account: AccountSnapshot, holdings: Holdings) -> Decimal:
-    """How much the account holds under `symbol`; 0 where no position is listed: that is how closing reads it too."""
+    """Holding of the account under `symbol`; 0 without a listed position, as in the executor."""
     return sum((position.contracts for position in holdings.under(account.account, symbol)), ZERO)
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """`greatest` in contracts, None where nothing bounds it; `unknown` says what could not be asked, or is None."""
+class Slice(Struct, frozen=True):
+    """Bound of one order: `greatest` in contracts (None: unbounded), and the missing data in `unknown`, or None."""
 
     greatest: Decimal | None = None
     unknown: str | None = None
@@ -95,27 +93,22 @@ WHOLE = Slice()
 
 
 def greatest_slice(rule: ImpactRule | None, liquidity: Liquidity | None, side: OrderSide) -> Slice:
-    """What one order on this `side` of the market may be at most; the smallest of the bounds that are known."""
+    """Maximum size of one order on this `side` of the market: the smallest known bound."""
     if rule is None:
         return WHOLE
     if liquidity is None:
         return Slice(unknown="liquidity")
     by_impact = _by_impact(rule, liquidity)
     by_share = None if rule.participation is None else _by_participation(rule.participation, liquidity, side)
-    missing = [
-        name
-        for name, bound, asked in (
-            ("volume or volatility", by_impact, True),
-            ("depth and volume", by_share, rule.participation is not None),
-        )
-        if asked and bound is None
-    ]
+    missing = [] if by_impact is not None else ["volume or volatility"]
+    if rule.participation is not None and by_share is None:
+        missing.append("depth and volume")
     known = [bound for bound in (by_impact, by_share) if bound is not None]
     return Slice(min(known, default=None), " and ".join(missing) or None)
 
 
 def _by_impact(rule: ImpactRule, liquidity: Liquidity) -> Decimal | None:
-    """The size of the greatest impact that is accepted. A market that has not moved at all has no known volatility."""
+    """Size with the maximum accepted impact; None if unknown. A volatility of zero counts as unknown."""
     volume, over, volatility = _known(liquidity.volume), liquidity.over, liquidity.volatility
     if volume is None or over is None or volatility is None or not (_positive(over) and _positive(volatility)):
         return None
@@ -123,14 +116,14 @@ def _by_impact(rule: ImpactRule, liquidity: Liquidity) -> Decimal | None:
 
 
 def _by_participation(share: Decimal, liquidity: Liquidity, side: OrderSide) -> Decimal | None:
-    """The share of what rests on the side that is traded against, or of what was traded last: the smaller."""
+    """Share of the depth on the opposite side, or of the recent volume, whichever is smaller."""
     depth = _known(liquidity.bid_depth if side == "sell" else liquidity.ask_depth)
     seen = [each for each in (depth, _known(liquidity.volume)) if each is not None]
     return share * min(seen) if seen else None
 
 
 def _known(value: Decimal | None) -> Decimal | None:
-    """A depth or volume that can be one; None is unknown."""
+    """A depth or volume, or None if it is not sound."""
     return value if value is not None and sane(value) and value >= ZERO else None
 
 
@@ -141,28 +134,26 @@ def _positive(value: float) -> bool:
 DERIVATIVES = ("swap", "future")
 
 
-@dataclass(frozen=True, slots=True)
-class Blocked:
-    """A selected position that the venue takes no order for now, and why."""
+class Blocked(Struct, frozen=True):
+    """A selected position for which the venue accepts no order now, and why."""
 
     symbol: str
     why: str
     dust: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Market:
-    """What is known of the markets that a decision trades on: rules, liquidity, and for spot what is open and held."""
+class Market(Struct, frozen=True):
+    """Data of the markets that a decision trades on: rules, liquidity, and for spot open markets and holdings."""
 
     view: ScopeView
     rule: UnwindingRule
     liquidity: dict[tuple[str, str], Liquidity]
-    spot: dict[str, Markets] = field(default_factory=dict)
-    holdings: Holdings = field(default_factory=Holdings)
+    spot: dict[str, Markets] = {}
+    holdings: Holdings = Holdings()
 
     @classmethod
     def of(cls, view: ScopeView, rule: UnwindingRule) -> Market:
-        """Of the scope's accounts as they are in this snapshot: liquidity is not held over."""
+        """Markets of the scope in this snapshot; liquidity is never carried over from earlier snapshots."""
         liquidity = {
             (account.account, each.symbol): each for account in view.accounts for each in account.liquidity or ()
         }
@@ -170,17 +161,12 @@ class Market:
         return cls(view, rule, liquidity, spot, Holdings.of(view))
 
     def band(self, symbol: str) -> Decimal | None:
-        """The fraction of the mark that an order of the symbol may slip; None where it is not bounded."""
+        """Maximum slippage of an order of the symbol, as a fraction of the mark; None if unbounded."""
         return self.rule.bound(symbol, base_of(symbol))
 
-    def rules(self, account: str, symbol: str) -> Instrument | None:
-        """The symbol's rules as last given."""
-        return self.view.instrument(account, symbol)
 
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """A target with its way: `place` counts from 1 in the order of closing. `slice` is what bounds its orders."""
+class Cut(Struct, frozen=True):
+    """A target with its route and orders. `place` counts from 1 in the order of closing; `slice` bounds the orders."""
 
     place: int
     target: Target
@@ -198,27 +184,30 @@ class Cut:
 
     @property
     def blocked(self) -> Blocked | None:
-        """Why the venue takes no order for it now, or None."""
+        """Why the venue accepts no order for it now, or None."""
         why = self.result.blocked
         return None if why is None else Blocked(self.candidate.position.symbol, why, dust=not self.result.parts)
 
     @property
     def outgrown(self) -> bool:
-        """Whether its slices are larger than its market should be asked to take at once."""
+        """Whether a slice exceeds the bound of its market."""
         greatest = self.slice.greatest
         return greatest is not None and any(part > greatest for part in self.result.parts)
 
 
 def cut_of(place: int, target: Target, market: Market) -> Cut:
-    """How `target` is reached."""
+    """Compute the route and the orders that reach `target`."""
     candidate = target.ranked.candidate
     account, position = candidate.account, candidate.position
     way = _way(candidate, market)
-    rules = market.rules(account.account, way.first)
+    rules = market.view.instrument(account.account, way.first)
     side: OrderSide = "sell" if position.side == "long" else "buy"
     bounds = greatest_slice(market.rule.impact, market.liquidity.get((account.account, way.first)), side)
+    if way.first != position.symbol:
+        price = price_of(candidate, way.first, market.holdings)
+        position = replace(position, symbol=way.first, mark_price=price)  # as if it were held on that market
     result = reduction(
-        position if way.first == position.symbol else _as_if_of(way.first, candidate, market),
+        position,
         target.contracts,
         rules,
         reduce_only=account.market in DERIVATIVES,
@@ -231,16 +220,16 @@ def _way(candidate: Candidate, market: Market) -> Route:
     account, symbol = candidate.account, candidate.position.symbol
     if account.market != "spot":
         return Route(symbol)
-    own = market.rules(account.account, symbol)
+    own = market.view.instrument(account.account, symbol)
     state = None if own is None else own.state
     found = route(symbol, state, account.currency, market.spot[account.account], market.rule.spot)
     return found if found.second is None else _where_it_arrives(found, account, market)
 
 
 def _where_it_arrives(found: Route, account: AccountSnapshot, market: Market) -> Route:
-    """The route with its second hop on the market that the asset in between is listed on, where that brings money.
+    """The route with its second hop on the market where the intermediate asset is listed, if quoted in money.
 
-    What the first hop brings is added to the holding that is there, so it is there that its arrival is seen.
+    The proceeds of the first hop are added to that holding, so their arrival is visible there.
     """
     money = (account.currency, *market.rule.spot.stables)
     for position in market.holdings.of_asset(account.account, found.via or ""):
@@ -248,8 +237,3 @@ def _where_it_arrives(found: Route, account: AccountSnapshot, market: Market) ->
         if quote_of(symbol) in money and symbol in market.spot[account.account].values():
             return Route(found.first, symbol, found.via)
     return found
-
-
-def _as_if_of(symbol: str, candidate: Candidate, market: Market) -> Position:
-    """The holding as a position of another market of the same asset, at that market's price where one is known."""
-    return replace(candidate.position, symbol=symbol, mark_price=price_of(candidate, symbol, market.holdings))

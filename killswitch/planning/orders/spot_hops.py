@@ -1,8 +1,7 @@
-"""The second hop of a spot sale: what the first one brought, and nothing that was there before (C19).
+"""Second hop of a spot sale: sells the proceeds of the first hop, without the previous holding (C19).
 
-Where the decision closes the asset that the sale goes over wholly, no second hop is needed: that close sells what
-arrives with the rest. Where it trims it, what was decided on is all that is sold of it: what the first hop brings
-stays, and is told.
+If the same decision closes the intermediate asset completely, no second hop is needed: that close also sells the
+proceeds. If it trims the asset, the proceeds are kept, and a remark reports that.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from killswitch.signals.position import ZERO
 
 
 def hop_of(cut: Cut, first: Intent, index: int, market: Market) -> Intent | Blocked:
-    """The intent that sells what `first`, at `index` of the decision, will have brought.
+    """The intent that sells the proceeds of `first`, the intent at `index` of the decision.
 
-    Its contracts are an estimate at the marks, rounded down; 0 and inexact where no price is known. `target` is what
-    was held of the asset before. Proceeds that are surely below the venue's minimum stay as they are, and are told.
+    Its contracts are an estimate at the marks, rounded down; 0 and inexact without a known price. `target` is the
+    previous holding of the asset. Proceeds that are surely below the venue's minimum are kept, and reported as blocked.
     """
     symbol, via = cut.route.second, cut.route.via
     if symbol is None or via is None:
@@ -51,8 +50,8 @@ def hop_of(cut: Cut, first: Intent, index: int, market: Market) -> Intent | Bloc
 
 
 def _sized(proceeds: Decimal | None, symbol: str, account: str, market: Market) -> Reduction:
-    """The proceeds in the hop market's units; no more than they are."""
-    rules = market.rules(account, symbol)
+    """The proceeds in units of the second market, rounded down."""
+    rules = market.view.instrument(account, symbol)
     if proceeds is None or rules is None or rules.amount_step is None:
         return Reduction(ZERO, () if proceeds is None else (proceeds,), exact=False)
     mark = next((position.mark_price for position in market.holdings.under(account, symbol)), None)
@@ -60,11 +59,11 @@ def _sized(proceeds: Decimal | None, symbol: str, account: str, market: Market) 
 
 
 OwnCloses = Mapping[tuple[str, str], Cut]
-"""(account, symbol) → what the decision closes of the position on its own market."""
+"""(account, symbol) → cut of the decision on the position's own market."""
 
 
 def own_closes(cuts: Sequence[Cut]) -> OwnCloses:
-    """Every cut that orders something on one market; of several for a symbol the first."""
+    """Index the cuts with orders on a single market; of several for a symbol the first."""
     found: dict[tuple[str, str], Cut] = {}
     for cut in cuts:
         if cut.route.second is None and cut.result.parts:
@@ -73,12 +72,12 @@ def own_closes(cuts: Sequence[Cut]) -> OwnCloses:
 
 
 def own_close(cut: Cut, own: OwnCloses) -> Cut | None:
-    """What the same decision closes of the position that the second hop of `cut` would sell from, or None."""
+    """The cut of the same decision on the position that the second hop of `cut` would sell from, or None."""
     return own.get((cut.candidate.account.account, cut.route.second or ""))
 
 
 def stays(cuts: Sequence[Cut]) -> list[str]:
-    """What first hops bring in that is not sold, because the decision trims what they bring."""
+    """Remarks on proceeds of first hops that are kept because the decision trims their asset."""
     closes, found = own_closes(cuts), []
     for cut in cuts:
         own = own_close(cut, closes) if cut.route.second is not None and cut.result.parts else None

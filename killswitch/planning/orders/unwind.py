@@ -1,15 +1,17 @@
-"""From targets to the orders that reach them, as an unwinding asks: slices, price bounds, routes, order of legs.
+"""Unwinding: turns targets into orders, with slices, price bounds, routes and the order of hedge legs.
 
-A decision has one unwinding, which its ladder and pace come from. Where several close actions of one stage ask for
-different ones, the most urgent of them holds: the one with the fewest bounds, of equals the one that sends more orders
-a minute, then the one with the shorter pause, then the one written first.
+A decision has one unwinding, which defines its ladder and pace. If the close actions of a stage name different ones,
+the most urgent applies: the one with the fewest bounds, then with more orders a minute, then with the shorter pause,
+then the one written first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
+
+from msgspec import Struct
 
 from killswitch.graph.unwinding import OF_CAUSE, PLAIN, UnwindingRule
 from killswitch.model.decision import Intent, Rung, Unwinding
@@ -24,11 +26,10 @@ from killswitch.planning.targets.selection import Target
 from killswitch.signals.view import PnlKey, ScopeView
 
 
-@dataclass(frozen=True, slots=True)
-class Unwound:
-    """Exact intents in the order of closing, what is blocked and why, and what would be left of each position.
+class Unwound(Struct, frozen=True):
+    """Exact intents in the order of closing, blocked positions, and the contracts left of each position.
 
-    `remarks`: what could not be done as the unwinding declares, and what it keeps.
+    `remarks`: deviations from the unwinding, and the holdings that it keeps.
     """
 
     intents: tuple[Intent, ...]
@@ -38,10 +39,10 @@ class Unwound:
 
 
 def unwind(view: ScopeView, targets: Sequence[Target], rule: UnwindingRule = PLAIN, *, keeps: bool = True) -> Unwound:
-    """The orders that bring each position of `targets` to what should be left of it.
+    """Compute the orders that reach `targets`.
 
-    Holdings that `rule` keeps are not among them, but under `PLAIN`, which no document has declared, and where `keeps`
-    is false: there it is the selection that leaves them out, of each action what its own unwinding keeps.
+    Holdings that `rule` keeps are excluded, except with `PLAIN`, which no document declares, and with `keeps` false:
+    the selection has then already excluded what the unwinding of each action keeps.
     """
     kept = [each for each in targets if _kept(each, rule)] if keeps and rule is not PLAIN else []
     sold = [each for each in targets if not _kept(each, rule)] if kept else targets
@@ -60,7 +61,7 @@ def unwind(view: ScopeView, targets: Sequence[Target], rule: UnwindingRule = PLA
 
 
 def manner(rule: UnwindingRule) -> Unwinding | None:
-    """How the orders are sent; None for what needs no word: market orders as fast as the venue allows."""
+    """Execution style for the decision record; None for market orders as fast as the venue allows."""
     if rule == PLAIN or rule == OF_CAUSE["operator"]:
         return None
     return Unwinding(
@@ -72,17 +73,17 @@ def manner(rule: UnwindingRule) -> Unwinding | None:
 
 
 def at_once(rule: UnwindingRule) -> UnwindingRule:
-    """The same without anything that takes time or bounds a price: what it keeps and the routes of spot stay."""
+    """The rule without pace, slices and price bounds; kept holdings and spot routes remain."""
     return replace(rule, max_orders_per_minute=None, pause=0, impact=None, slippage=(), ladder=())
 
 
 def most_urgent(rules: Iterable[UnwindingRule]) -> UnwindingRule:
-    """The one of several that holds for a decision that they all ask to carry out; `PLAIN` of none."""
+    """The most urgent of several rules; `PLAIN` without any."""
     return min(rules, key=_patience, default=PLAIN)
 
 
 def _patience(rule: UnwindingRule) -> tuple[int, float, int]:
-    """Smaller is more urgent: how many bounds there are, seconds from one order to the next, pause."""
+    """Sort key, smaller is more urgent: number of bounds, seconds between orders, pause."""
     bounds = (rule.ladder, rule.max_orders_per_minute, rule.pause, rule.impact)
     gap = 0.0 if rule.max_orders_per_minute is None else 60.0 / rule.max_orders_per_minute
     return sum(map(bool, bounds)), gap, rule.pause
@@ -96,7 +97,7 @@ def _kept(target: Target, rule: UnwindingRule) -> bool:
 def _intents(
     order: Sequence[int], cuts: Sequence[Cut], market: Market
 ) -> tuple[tuple[Intent, ...], tuple[Blocked, ...]]:
-    """One intent for each slice in `order` (indexes of `cuts`); behind the last slice of a first hop its second."""
+    """One intent for each slice in `order` (indexes of `cuts`); the second hop follows the last slice of the first."""
     ranks = _ranks(order, cuts)
     slices = [iter(cut.result.parts) for cut in cuts]
     left = [len(cut.result.parts) for cut in cuts]
@@ -116,7 +117,7 @@ def _intents(
 
 
 def _ranks(order: Sequence[int], cuts: Sequence[Cut]) -> dict[int, int]:
-    """Cut → its rank: places that are given anew, among those that have slices, by when the first one goes."""
+    """Cut → rank: the places of the cuts with slices, reassigned by the order of their first slices."""
     first = list(dict.fromkeys(order))
     places = sorted(cuts[i].place for i in first)
     return dict(zip(first, places, strict=True))
@@ -136,13 +137,13 @@ def _intent(cut: Cut, contracts: Decimal, rank: int, market: Market) -> Intent:
         score=f"{cut.target.ranked.score:.4g}",
         exact=cut.result.exact,
         band=market.band(symbol),
-        # on another market than its own no position shows what is left: it is counted by its fills
+        # on another market no position shows the rest: progress is measured by fills
         purpose="reduce" if symbol == position.symbol else "hop",
     )
 
 
 def _unsliced(cuts: Sequence[Cut]) -> list[str]:
-    """What people must know of slices that could not be cut as declared."""
+    """Remarks on slices that deviate from the declaration."""
     whole: dict[str, list[str]] = {}
     for cut in cuts:
         if cut.slice.unknown is not None and cut.result.parts:

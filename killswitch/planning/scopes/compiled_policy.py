@@ -1,9 +1,10 @@
-"""A policy made ready to run, and the scopes that it watches in a snapshot."""
+"""Compiled policy: everything that is derived from a policy once, and its scopes in a snapshot."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from killswitch.engine.step import Machine
 from killswitch.graph.actions.registry import kind_of
@@ -17,24 +18,23 @@ from killswitch.signals.signal_values import ColumnReader, kept_highest, longest
 from killswitch.signals.view import Instruments, ScopeView
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """Everything of a policy that does not change from tick to tick."""
+class Prepared(Struct, frozen=True):
+    """A compiled policy; it does not change between ticks."""
 
     graph: Graph
     machine: Machine
     reader: ColumnReader
     windows: tuple[int, ...]
-    """Those of which the highest unit value is kept (microseconds)."""
+    """Windows whose highest unit value is tracked (microseconds)."""
     keep: int
-    """How far back history is kept: the longest window that anything reads (microseconds)."""
+    """Length of the history: the longest window in use (microseconds)."""
     terms: EquityTerms
     position_conditions: dict[tuple[str, int], AllIf]
-    """(stage, index of the action) → what it asks of each position, compiled."""
+    """(stage, index of the action) → compiled position condition."""
     sample: int | None
-    """How often marks are recorded: the shortest that any ranking asks for (microseconds); None where none does."""
+    """Sampling interval of marks: the shortest of all rankings (microseconds); None without one."""
     corroborates: bool
-    """Whether any stage holds prints against other prices before it acts."""
+    """Whether any stage corroborates prices before it acts."""
 
     @property
     def trigger_names(self) -> tuple[str, ...]:
@@ -42,7 +42,7 @@ class Prepared:
 
 
 def prepare(graph: Graph) -> Prepared:
-    """Compile what runs at every tick."""
+    """Compile the graph for the ticks."""
     keep = max(longest_window(graph.signals), *(rule.window for rule in graph.rankings), 0)
     return Prepared(
         graph=graph,
@@ -89,7 +89,7 @@ def scopes_of(rule: ScopeRule, accounts: Sequence[Identity]) -> dict[str, tuple[
 def places_of(
     rule: ScopeRule, scope: str, names: Sequence[str], accounts: Sequence[Identity]
 ) -> tuple[int, ...] | None:
-    """Where in the snapshot the scope's accounts stand; None if one of `names` is missing: a part is no sum."""
+    """Indexes of the scope's accounts in the snapshot; None if one of `names` is missing."""
     places = tuple(i for i, each in enumerate(accounts) if _matches(rule, each) and _scope_of(rule, each) == scope)
     return places if {accounts[i][0] for i in places} >= set(names) else None
 
@@ -102,7 +102,7 @@ def view_of(
     stale_after: int | None,
     reference: ReferenceCurrency | None = None,
 ) -> ScopeView:
-    """What the accounts at these places of the snapshot show together, in the reference currency where there is one."""
+    """View of the accounts at these indexes of the snapshot, in the reference currency if there is one."""
     accounts = () if places is None else tuple(snapshot.accounts[place] for place in places)
     return ScopeView(now, snapshot.scheduled, accounts, instruments, stale_after, snapshot.accounts, reference)
 

@@ -1,16 +1,16 @@
-"""Holding a mark against the index and the last price of its own moment before acting on it.
+"""Corroboration: compares each mark with the index price, or the last price, of the same snapshot.
 
-A mark that lies further than `MARK_TOLERANCE` from the index (from the last price, where no index is given) is a
-print that does not hold. It is named, and the account is supposed as it would be at that other price; a stage
-that would not fire then is not corroborated. Nothing is averaged.
+A mark that deviates by more than `MARK_TOLERANCE` from the index price (from the last price without an index) fails. It
+is reported, and the account is valued at the other price instead; a stage that would not fire at that value is not
+corroborated. Nothing is averaged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
@@ -23,36 +23,31 @@ MARK_TOLERANCE = Decimal("0.05")
 
 
 PricesOf = Mapping[str, Mapping[str, Prices]]
-"""Account → symbol → what a second look has found."""
+"""Account → symbol → freshly fetched prices."""
 
 
-@dataclass(frozen=True, slots=True)
-class Corroborated:
-    """The scope with failing prints replaced, and their names. `view` is None where that cannot be computed."""
+class Corroborated(Struct, frozen=True):
+    """The scope with failing marks replaced, and their texts. `view` is None if it cannot be computed."""
 
     view: ScopeView | None
     failing: tuple[str, ...]
 
 
 def corroborate(view: ScopeView) -> Corroborated:
-    """Hold every mark of the scope against its index, or its last price, where they are given."""
+    """Compare every mark of the scope with its index or last price, if given."""
     failing: list[str] = []
-    accounts: list[AccountSnapshot | None] = []
-    for account in view.sound:
-        accounts.append(_replaced(account, view, failing))
+    accounts = [_replaced(account, view, failing) for account in view.sound]
     if not failing:
         return Corroborated(view, ())
     known = [account for account in accounts if account is not None]
-    whole = len(known) == len(accounts)
-    supposed = view.of(known) if whole else None
-    return Corroborated(supposed, tuple(failing))
+    return Corroborated(view.of(known) if len(known) == len(accounts) else None, tuple(failing))
 
 
 def repriced(view: ScopeView, prices: PricesOf) -> ScopeView | None:
-    """The scope at the prices of a second look; None where an account's worth at them cannot be computed.
+    """The scope at freshly fetched prices; None if an account cannot be valued at them.
 
-    A price of the first reading is older than the mark of the second, and so is nothing to hold it against. Accounts
-    that the second look did not reach stay as they were.
+    Index and last prices of the snapshot are older than the fetched marks, so they are replaced too. Accounts without
+    fetched prices stay unchanged.
     """
     accounts = []
     for account in view.sound:
@@ -65,67 +60,64 @@ def repriced(view: ScopeView, prices: PricesOf) -> ScopeView | None:
 
 
 def _at(account: AccountSnapshot, view: ScopeView, prices: Mapping[str, Prices]) -> AccountSnapshot | None:
+    looked = [prices.get(position.symbol) for position in account.positions or ()]
+    found = _at_marks(account, view, [None if each is None else each.mark for each in looked])
+    if found is None:
+        return None
+    positions = (
+        replace(
+            position, index_price=None if each is None else each.index, last_price=None if each is None else each.last
+        )
+        for position, each in zip(found.positions or (), looked, strict=True)
+    )
+    return replace(found, positions=tuple(positions))
+
+
+def _replaced(account: AccountSnapshot, view: ScopeView, failing: list[str]) -> AccountSnapshot | None:
+    """The account with failing marks replaced; None if it cannot be valued."""
+    references = [_reference(position) for position in account.positions or ()]
+    failing += [
+        f"{position.symbol} mark {position.mark_price} against index {position.index_price}"
+        f" and last {position.last_price}"
+        for position, reference in zip(account.positions or (), references, strict=True)
+        if reference is not None
+    ]
+    found = _at_marks(account, view, references)
+    return None if found is None else replace(found, unrealized=account.unrealized)
+
+
+def _at_marks(account: AccountSnapshot, view: ScopeView, marks: Sequence[Decimal | None]) -> AccountSnapshot | None:
+    """The account with each position at the given mark (None: unchanged); None if it cannot be valued."""
     equity, unrealized, positions = account.equity, account.unrealized, []
-    for position in account.positions or ():
-        now = prices.get(position.symbol)
-        mark = position.mark_price if now is None or now.mark is None else now.mark
-        index, last = (None, None) if now is None else (now.index, now.last)
-        if mark == position.mark_price or mark is None or position.mark_price is None:
-            positions.append(replace(position, index_price=index, last_price=last))
+    for position, mark in zip(account.positions or (), marks, strict=True):
+        if mark is None or position.mark_price is None or mark == position.mark_price:
+            positions.append(position)
             continue
         moved = _moved(position, account, view.instrument(account.account, position.symbol), mark)
         if moved is None or equity is None:
             return None
-        equity += moved.gain
-        unrealized = None if unrealized is None else unrealized + moved.gain
-        positions.append(replace(moved.position, index_price=index, last_price=last))
-    return replace(account, equity=equity, unrealized=unrealized, positions=tuple(positions))
-
-
-def _replaced(account: AccountSnapshot, view: ScopeView, failing: list[str]) -> AccountSnapshot | None:
-    """The account at prices that hold; None where a failing print's worth cannot be computed."""
-    equity, positions, computable = account.equity, [], True
-    for position in account.positions or ():
-        reference = _reference(position)
-        if reference is None or position.mark_price is None:
-            positions.append(position)
-            continue
-        failing.append(
-            f"{position.symbol} mark {position.mark_price} against index {position.index_price}"
-            f" and last {position.last_price}"
-        )
-        moved = _moved(position, account, view.instrument(account.account, position.symbol), reference)
-        if moved is None or equity is None:
-            computable = False
-            continue
-        equity += moved.gain
-        positions.append(moved.position)
-    if account.positions is None:
-        return account
-    return replace(account, equity=equity, positions=tuple(positions)) if computable else None
+        equity += moved[1]
+        unrealized = None if unrealized is None else unrealized + moved[1]
+        positions.append(moved[0])
+    kept = None if account.positions is None else tuple(positions)
+    return replace(account, equity=equity, unrealized=unrealized, positions=kept)
 
 
 def _reference(position: Position) -> Decimal | None:
-    """The price that the mark fails against; None where it holds, or there is nothing to hold it against."""
+    """The price that contradicts the mark; None if the mark holds, or without a price to compare."""
     other = position.index_price if position.index_price is not None else position.last_price
     if position.mark_price is None or other is None or other <= ZERO or not position.contracts:
         return None
     return None if abs(position.mark_price - other) <= MARK_TOLERANCE * other else other
 
 
-@dataclass(frozen=True, slots=True)
-class _Moved:
-    """A position at another mark, and what the move made of it in the account's currency."""
+def _moved(
+    position: Position, account: AccountSnapshot, instrument: Instrument | None, mark: Decimal
+) -> tuple[Position, Decimal] | None:
+    """A position at another mark, and its gain in the account's currency; None if it cannot be valued.
 
-    position: Position
-    gain: Decimal
-
-
-def _moved(position: Position, account: AccountSnapshot, instrument: Instrument | None, mark: Decimal) -> _Moved | None:
-    """The position of an account at another mark; None where that cannot be valued.
-
-    By the contract's rules, else in proportion to the notional given. The rules say what it makes in the currency that
-    it settles in: of another than the account's only the notional, which is in the account's, tells what that is worth.
+    It uses the contract's rules, else the given notional. The rules give the gain in the settlement currency; if that
+    is not the account's currency, only the notional, which is in the account's currency, gives its value.
     """
     gain = move_value(position, account, instrument, (position.mark_price, mark))
     own = settlement(position.symbol) in ("", account.currency)
@@ -136,7 +128,7 @@ def _moved(position: Position, account: AccountSnapshot, instrument: Instrument 
         held, ratio = abs(position.notional), mark / position.mark_price
         gain = held * (ratio - 1) * sign(position)
         if not own:
-            # the face of an inverse contract is money already, and what it settles in is worth more as its mark rises
+            # the face of an inverse contract is money, and its settlement currency gains value as the mark rises
             after = None if instrument is None else held if instrument.inverse else held * ratio
     pnl = None if position.unrealized_pnl is None else position.unrealized_pnl + gain
-    return _Moved(replace(position, mark_price=mark, notional=after, unrealized_pnl=pnl), gain)
+    return replace(position, mark_price=mark, notional=after, unrealized_pnl=pnl), gain

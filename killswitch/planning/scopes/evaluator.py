@@ -1,16 +1,15 @@
-"""One policy watching one scope: its history, its stage machine, and when it is at rest."""
+"""Scope evaluator: one policy on one scope, with its history, its stage machine, and its rest."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from decimal import Decimal
 
 from msgspec import MsgspecError, Struct
 from msgspec import json as msgjson
 from msgspec.structs import replace
 
-from killswitch.engine.state import State, StoredState, after_outage, from_stored, initial, to_stored
+from killswitch.engine.state import State, StoredState, Waiting, after_outage, from_stored, initial, to_stored
 from killswitch.engine.step import Step, rests_until, stage_told, stands, step
 from killswitch.graph.nodes import Stage
 from killswitch.model.effects import Effect, Lock, LockOrder
@@ -29,7 +28,7 @@ from killswitch.signals.view import ScopeView
 
 
 class Suspected(Struct, frozen=True, omit_defaults=True):
-    """What was done on suspicion last, and the stage that fires if it was a loss: its lock, and what else there is."""
+    """The last effects on suspicion (a lock, and further effects), and the stage that fires if it was a loss."""
 
     stage: str
     lock: LockOrder | None
@@ -37,14 +36,14 @@ class Suspected(Struct, frozen=True, omit_defaults=True):
 
     @property
     def effects(self) -> tuple[Effect, ...]:
-        """All of it."""
+        """All effects on suspicion."""
         return self.further if self.lock is None else (Lock(self.lock), *self.further)
 
 
 class Paged(Struct, frozen=True):
-    """The last page about an unexplained fall: when (microseconds), and how much it told.
+    """The last page about an unexplained fall: its time (microseconds) and its amount.
 
-    `count`: the falls since, that one included; `fallen`: what those came to that did not page. Amounts are in the
+    `count`: falls since, including the paged one. `fallen`: sum of the falls that did not page. Amounts are in the
     scope's currency.
     """
 
@@ -55,7 +54,7 @@ class Paged(Struct, frozen=True):
 
 
 class Memory(Struct):
-    """A watch as serialised, but for its history's rows."""
+    """The serialised state of a watch, without the rows of its history."""
 
     engine: StoredState
     history: HistoryState
@@ -72,22 +71,20 @@ _ROW = msgjson.Decoder(StoredRow)
 _ENCODER = msgjson.Encoder(decimal_format="string")
 
 
-def require_readable(memory: MachineState, rows: Iterable[bytes]) -> None:
-    """DamagedMemoryError where `Watch.restore` could not read what was kept."""
+def require_readable(memory: MachineState, rows: Iterable[bytes]) -> tuple[Memory, list[StoredRow]]:
+    """Decode the stored state of a watch; DamagedMemoryError if `Watch.restore` could not read it."""
     try:
-        _MEMORY.decode(memory.blob)
-        for row in rows:
-            _ROW.decode(row)
+        return _MEMORY.decode(memory.blob), [_ROW.decode(row) for row in rows]
     except (MsgspecError, ValueError) as error:
         what = f"what was kept of {memory.policy} on {memory.scope} cannot be read ({error})"
         raise DamagedMemoryError(what) from error
 
 
 class Watch:
-    """The memory of one policy on one scope.
+    """State of one policy on one scope.
 
-    `decision` is its last firing. `costs` are the decisions whose closing it waits for (its own, and those that its
-    orders were merged into) with what each has cost so far; `cost` is all of it in unit value.
+    `decision` is its last firing. `costs`: decisions whose close it waits for (its own, and those that its orders were
+    merged into) → cost so far; `cost` is their sum in unit value.
     """
 
     def __init__(self, prepared: Prepared, scope: str) -> None:
@@ -99,34 +96,34 @@ class Watch:
         self.state: State = initial()
         self.columns: Columns | None = None
         self.eligible: frozenset[str] = frozenset()
-        """The stages that may fire by what was observed last."""
+        """Stages that may fire according to the last step."""
         self.decision: str | None = None
         self.costs: dict[str, Decimal] = {}
         self.cost = 0.0
         self.doubted: dict[str, int] = {}
-        """Stage → since when its prices have failed the second look."""
+        """Stage → time since which its prices have failed corroboration."""
         self.paged: Paged | None = None
-        """The last page of an unexplained fall, with those that were counted since."""
+        """The last page about an unexplained fall, and the falls counted since."""
         self.suspicions: list[int] = []
-        """When locks were last written on suspicion, or would have been."""
+        """Times of recent suspicions, whether or not they locked."""
         self.suspected: Suspected | None = None
-        """What is suspected now."""
+        """The current suspicion."""
 
     @property
     def policy(self) -> str:
         return self.prepared.graph.policy
 
     def observe(self, view: ScopeView, closings: tuple[Closing, ...]) -> list[ChangeEvent]:
-        """Take the scope's view into the history, and what its last close has cost."""
+        """Add the scope's view to the history, and the cost of its last close."""
         units = self.history.track.units
         for closing in closings:
             if closing.decision in self.costs and closing.cost is not None and units > 0.0:
-                # in unit value as it was when it was paid: money moved later does not make it more or less
+                # in unit value at the time of payment: later deposits and withdrawals do not change it
                 self.cost += float(closing.cost - self.costs[closing.decision]) / units
                 self.costs[closing.decision] = closing.cost
         events = self.history.observe(view)
         if self.prepared.corroborates and view.unknown is None and self.history.jumped():
-            # a stray print upwards would be a peak that good prints then fall from
+            # a stray price upwards would be a peak from which good prices seem to fall
             seen = corroborate(view)
             if seen.failing and seen.view is not None and seen.view.equity is not None:
                 self.history.doubt(seen.view.equity)
@@ -137,7 +134,7 @@ class Watch:
         return events
 
     def _restate(self, correction: Correction) -> None:
-        """Unit values from before count anew where the past was corrected, so the last firing's must follow."""
+        """Adjust the unit value of the last firing to a correction of the past."""
         fired, fired_at = self.state.fired_value, self.state.fired_at
         if fired is None or fired_at is None:
             return
@@ -146,16 +143,16 @@ class Watch:
         self.cost *= value / fired if fired > 0.0 else 1.0
 
     def fired(self, decision: str) -> None:
-        """Wait for the closing of `decision` from now on."""
+        """Start waiting for the close of `decision`."""
         self.decision, self.costs, self.cost = decision, {decision: ZERO}, 0.0
         self.suspected = None
 
     def share(self, decision: str, paid: Decimal) -> None:
-        """Another decision took some of this one's orders: what it costs beyond `paid` is this one's cost too."""
+        """Share the cost beyond `paid` of a decision that this one's orders were merged into."""
         self.costs.setdefault(decision, paid)
 
     def step(self, view: ScopeView) -> Step:
-        """Evaluate the conditions on what was observed, and move the machine."""
+        """Evaluate the conditions on the last observed view, and step the machine."""
         columns = self.columns = self.prepared.reader.read(self.history, view)
         latched = self.state.level > 0
         moved = step(
@@ -172,7 +169,7 @@ class Watch:
         return moved
 
     def excuse(self, triggers: Collection[int]) -> None:
-        """Triggers that cannot be known yet: of them it is reported when they stay unknown from now on."""
+        """Restart the grace of triggers that cannot be known yet, so that only lasting unknowns are reported."""
         state, graph = self.state.triggers, self.prepared.graph
         since, mask, due = dict(state.unknown_since), 0, state.due
         for i in triggers:
@@ -183,88 +180,88 @@ class Watch:
         self.state = replace(self.state, triggers=moved)
 
     def unit_value(self) -> Interval | None:
-        """The unit value now, to stand beside that of the last firing; None where it is unknown."""
+        """Current unit value, comparable with that of the last firing; None if unknown."""
         if self.history.unknown is not None and self.history.dark is None:
             return None
         since = self.state.fired_at if self.state.fired_at is not None else self.history.last_at
         return unit_value(self.history, since or 0)
 
     def value_at_firing(self) -> Interval | None:
-        """The unit value to be remembered of a firing now: the last that was known; None where none ever was."""
+        """Unit value to store with a firing now: the last known one; None if none was ever known."""
         if self.history.last_at is None:
             return None
         value = self.history.track.value
         return (value, value) if self.history.dark is None else (self.unit_value() or (value, value))
 
     def supposed(self, view: ScopeView, moved: Decimal = ZERO) -> int:
-        """Mask of the conditions that would be true if the scope looked so, after `moved` came in since."""
+        """Mask of the conditions that are true for this view, after a net deposit of `moved` since."""
         equity = ZERO if view.equity is None else view.equity - moved
         dark = self.history.dark is not None
         history = self.history.supposing_dark(view) if dark else self.history.supposing(equity)
-        columns = self.prepared.reader.read(history, view)
-        true, _ = self.prepared.machine.evaluate(columns.lo, columns.hi, columns.text)
-        return true
+        return self._true(history, view)
 
     def suspecting(self, view: ScopeView) -> int:
-        """Mask of the conditions that would be true if every open fall of equity were a loss."""
-        columns = self.prepared.reader.read(self.history.suspecting(), view)
+        """Mask of the conditions that are true if every open fall of equity is a loss."""
+        return self._true(self.history.suspecting(), view)
+
+    def _true(self, history: History, view: ScopeView) -> int:
+        columns = self.prepared.reader.read(history, view)
         return self.prepared.machine.evaluate(columns.lo, columns.hi, columns.text)[0]
 
     def may_suspect(self, now: int, most: int, within: int) -> bool:
-        """Whether fewer than `most` suspicions lie within the time before now; this one is counted."""
+        """Record a suspicion; True if at most `most` suspicions lie within the period before now."""
         self.suspicions = [at for at in self.suspicions if now - at < within]
         self.suspicions.append(now)
         return len(self.suspicions) <= most
 
     def remember_barren(self, stage: str, why: str) -> bool:
-        """Note that `stage` could not fire; True the first time, so that it is told once and not every tick."""
-        told = f"{stage}/{why}"
-        new = told not in self.state.barren
+        """Record that `stage` could not fire; True the first time, so that it is notified once."""
+        record = f"{stage}/{why}"
+        new = record not in self.state.barren
         if new:
-            self.state = replace(self.state, barren=(*self.state.barren, told))
+            self.state = replace(self.state, barren=(*self.state.barren, record))
         return new
 
     def forget_barren(self, eligible: Collection[str]) -> None:
-        """A stage that may not fire any more is news again the next time."""
-        if not self.state.barren:
-            return
-        kept = tuple(told for told in self.state.barren if stage_told(told) in eligible)
+        """Drop the records of stages that are no longer eligible, so that they are notified again."""
+        kept = tuple(record for record in self.state.barren if stage_told(record) in eligible)
         if kept != self.state.barren:
             self.state = replace(self.state, barren=kept)
 
     def fired_on(self, stage: Stage) -> int:
-        """Mask of the triggers that are confirmed, or were when the stage fired that waits for an account."""
-        confirmed, waiting = self.state.triggers.confirmed, self.state.waiting
-        if waiting is not None and waiting.stage == stage.name and not self.holds(stage):
+        """Mask of the confirmed triggers; for a stage with a pending close, of those at its firing."""
+        confirmed, waiting = self.state.triggers.confirmed, self.waiting_for(stage)
+        if waiting is not None and not stands(stage, confirmed):
             return sum(1 << i for i, name in enumerate(self.prepared.trigger_names) if name in waiting.triggers)
         return confirmed
 
-    def remember_reported(self, stage: str, why: str) -> bool:
-        """Note that people are told why `stage` does not fire; False where they were, and its close has waited since.
-
-        Its triggers may come and go meanwhile: then it is decided on anew, and told no second time.
-        """
+    def waiting_for(self, stage: Stage) -> Waiting | None:
+        """The pending close of `stage` for accounts that cannot be read, or None."""
         waiting = self.state.waiting
-        if waiting is None or waiting.stage != stage:
+        return waiting if waiting is not None and waiting.stage == stage.name else None
+
+    def remember_reported(self, stage: Stage, why: str) -> bool:
+        """Record that `stage` was notified; False if it was already, and its close has been pending since.
+
+        Its triggers may come and go meanwhile: the stage is then decided again, but not notified again.
+        """
+        waiting = self.waiting_for(stage)
+        if waiting is None:
             return True
         new = why not in waiting.reported
         if new:
             self.state = replace(self.state, waiting=replace(waiting, reported=(*waiting.reported, why)))
         return new
 
-    def holds(self, stage: Stage) -> bool:
-        """Whether the stage's triggers are confirmed now."""
-        return stands(stage, self.state.triggers.confirmed)
-
     def resting(self, stage: str, now: int) -> frozenset[str]:
-        """Accounts on which `stage` has acted without latching, and not long enough ago to act again."""
+        """Accounts on which `stage` has acted without latching, within its cooldown."""
         acted = self.state.acted
         return frozenset(
             key.partition("/")[2] for key, until in acted.items() if until > now and stage_told(key) == stage
         )
 
     def act_without_latching(self, stage: Stage, accounts: Collection[str], now: int) -> None:
-        """Let the accounts rest for the stage's cooldown."""
+        """Start the stage's cooldown on these accounts."""
         until = {f"{stage.name}/{account}": now + stage.cooldown for account in accounts}
         kept = {key: at for key, at in self.state.acted.items() if at > now}
         self.state = replace(self.state, acted={**kept, **until})
@@ -272,7 +269,7 @@ class Watch:
     # Serialising
 
     def memory(self) -> bytes:
-        """Everything but the rows, as JSON."""
+        """Serialise everything except the rows, as JSON."""
         names = self.prepared.trigger_names
         return _ENCODER.encode(
             Memory(
@@ -282,24 +279,23 @@ class Watch:
         )  # fmt: skip
 
     def newest_row(self, at: int) -> bytes | None:
-        """The row that the tick at `at` appended, or None."""
+        """The history row appended by the tick at `at`, or None."""
         rows = self.history.rows
         return _ENCODER.encode(stored(rows[-1])) if rows and rows[-1].at == at else None
 
     def restore(self, memory: bytes, rows: list[bytes], outage: tuple[int, int] | None = None) -> None:
-        """Take up where the stored watch left off; `rows` oldest first. DamagedMemoryError.
+        """Restore a stored watch; `rows` oldest first. DamagedMemoryError if it is damaged.
 
-        `outage`: from when until when nothing has measured the time since.
+        `outage`: start and end of the time without measurements.
         """
-        require_readable(MachineState(self.policy, self.scope, memory), rows)
-        kept = _MEMORY.decode(memory)
+        kept, stored_rows = require_readable(MachineState(self.policy, self.scope, memory), rows)
         try:
             engine = kept.engine
             if outage is not None:
                 cooldowns = {stage.name: stage.cooldown for stage in self.prepared.graph.stages}
                 engine = after_outage(engine, *outage, cooldowns)
             self.state = from_stored(engine, self.prepared.trigger_names)
-            self.history.restore(kept.history, [_ROW.decode(row) for row in rows])
+            self.history.restore(kept.history, stored_rows)
         except (ValueError, TypeError, LookupError, ArithmeticError) as error:
             what = f"what was kept of {self.policy} on {self.scope} makes no sense ({type(error).__name__}: {error})"
             raise DamagedMemoryError(what) from error
@@ -307,11 +303,10 @@ class Watch:
         self.suspicions, self.suspected, self.paged = kept.suspicions, kept.suspected, kept.paged
 
 
-@dataclass(frozen=True, slots=True)
-class Rest:
-    """A watch that only other conditions move before `until` (microseconds).
+class Rest(Struct, frozen=True):
+    """A watch at rest: until `until` (microseconds) only a change of its conditions has an effect.
 
-    `true` and `unknown` are the masks of its conditions now; `places` says which accounts of the snapshot it sums.
+    `true` and `unknown` are the masks of its conditions; `places` are the indexes of its accounts in the snapshot.
     """
 
     watch: Watch
@@ -322,7 +317,7 @@ class Rest:
 
 
 def rest_of(watch: Watch, places: tuple[int, ...] | None, now: int) -> Rest | None:
-    """The watch's rest after its last step at `now`, or None if it has none."""
+    """The rest of the watch after its last step at `now`; None if it is not at rest."""
     columns = watch.columns
     if places is None or columns is None or not watch.history.explained or watch.history.last_at != now:
         return None

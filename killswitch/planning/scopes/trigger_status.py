@@ -1,10 +1,11 @@
-"""What a watch shows: every trigger with its interval, threshold and headroom."""
+"""Trigger status: value interval, threshold and headroom of every trigger of a watch."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from killswitch.engine.state import Waiting, level_in_force, partial_in_force, stage_in_force
 from killswitch.graph.nodes import Compare, SignalRead, SignalRef, Trigger
@@ -17,9 +18,8 @@ from killswitch.signals.history.windows import Interval, is_young, why_partly
 from killswitch.signals.position import ZERO
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """One trigger now. `headroom` is how far the value may still move before it is true; below zero, beyond."""
+class Reading(Struct, frozen=True):
+    """Status of one trigger. `headroom`: distance of the value to the threshold; negative beyond it."""
 
     trigger: Trigger
     value: Interval | None
@@ -31,11 +31,10 @@ class Reading:
     unknown_because: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class MachineStatus:
-    """One policy on one scope, as it stands after the last tick.
+class MachineStatus(Struct, frozen=True):
+    """Status of one policy on one scope after the last tick.
 
-    `level` and `stage` are those of the stage that has fired and was not reset, with when and by which decision.
+    `level`, `stage`, `fired_at` and `decision` belong to the stage that has fired and was not reset since.
     """
 
     policy: str
@@ -49,15 +48,15 @@ class MachineStatus:
     unit_value: Interval | None
     readings: tuple[Reading, ...]
     waiting: Waiting | None = None
-    """A close that waits for accounts that cannot be read."""
+    """The pending close of accounts that cannot be read."""
     suspected: Suspected | None = None
-    """A lock on suspicion, which may be over by now."""
+    """The last lock on suspicion, which may have expired."""
     latched: bool = True
-    """False for a stage that has fired and not latched, because accounts could not be read."""
+    """False for a stage that fired without latching, because accounts could not be read."""
 
 
 def status(watch: Watch) -> MachineStatus:
-    """Everything that `plan` and `status` show of a watch."""
+    """Status of a watch, as shown by `plan` and `status`."""
     state, graph = watch.state, watch.prepared.graph
     partial = partial_in_force(state)
     fired_at, decision = (state.fired_at, watch.decision) if partial is None else (partial.fired_at, partial.decision)
@@ -79,11 +78,14 @@ def status(watch: Watch) -> MachineStatus:
 
 
 def reading(watch: Watch, index: int) -> Reading:
-    """Trigger `index` of the watch's graph, as the last tick left it."""
+    """Status of trigger `index` after the last tick."""
     trigger = watch.prepared.graph.triggers[index]
     triggers = watch.state.triggers
     held, unknown = bool(triggers.held >> index & 1), bool(triggers.unknown >> index & 1)
-    value = _value(watch, trigger)
+    value: Interval | None = None
+    if trigger.threshold is not None and watch.columns is not None:
+        column = trigger.threshold.index
+        value = watch.columns.lo[column], watch.columns.hi[column]
     return Reading(
         trigger=trigger,
         value=value,
@@ -97,30 +99,30 @@ def reading(watch: Watch, index: int) -> Reading:
 
 
 def why_unknown(watch: Watch, trigger: Trigger) -> str:
-    """Why a trigger's condition can be said neither true nor false."""
+    """Why a trigger's condition is unknown."""
     if watch.history.unknown is not None:
         return watch.history.unknown
     reference = signal_of(watch, trigger)
     window = None if reference is None else reference.window
     reasons = (None if window is None else why_partly(watch.history, window), _held_back(watch))
-    said = [reason for reason in reasons if reason is not None]
-    return "; ".join(said) or f"{' and '.join(unknown_signals(watch, trigger))} is not wholly known"
+    known = [reason for reason in reasons if reason is not None]
+    return "; ".join(known) or f"{' and '.join(unknown_signals(watch, trigger))} is not wholly known"
 
 
 def _held_back(watch: Watch) -> str | None:
-    """That a pending change may yet be a flow, and what it waits for; None without any."""
+    """Text about pending changes of equity that may be deposits or withdrawals; None without any."""
     pending = [change for change in watch.history.changes.open if change.kind == "trade"]
     if not pending:
         return None
     amount = sum((change.worth for change in pending), ZERO)
-    text = f"a change of {amount.normalize():f} that no row explains yet leaves two readings open"
+    text = f"a change of {amount.normalize():f} that no row explains yet leaves two values possible"
     if all(change.amount > 0 for change in pending):
         return text
-    return f"{text}: a fall may be money taken out, and counts as loss once the ledger is known past it"
+    return f"{text}: a fall may be a withdrawal, and counts as a loss once the ledger has been read past it"
 
 
 def only_young(watch: Watch, trigger: Trigger) -> bool:
-    """Whether a trigger is unknown for nothing but that the history is younger than the windows that it reads."""
+    """Whether a trigger is unknown only because the history is shorter than the windows that it reads."""
     graph, history, columns = watch.prepared.graph, watch.history, watch.columns
     if columns is None or history.unknown is not None or history.begun_at is None or _held_back(watch) is not None:
         return False
@@ -132,13 +134,13 @@ def only_young(watch: Watch, trigger: Trigger) -> bool:
         if signal.window is None or not is_young(history, signal.window):
             return False
         if BY_NAME[signal.name].reads_pnl and history.rows and history.rows[-1].pnl is None:
-            return False  # positions do not say what they made, and would not with a longer history either
+            return False  # P&L of positions is unknown, also with a longer history
         found = True
     return found
 
 
 def unknown_signals(watch: Watch, trigger: Trigger) -> list[str]:
-    """Names of the signals that the trigger reads and that are not one known value."""
+    """Names of the signals of the trigger without a single known value."""
     graph, columns = watch.prepared.graph, watch.columns
     if columns is None:
         return ["everything"]
@@ -151,20 +153,13 @@ def unknown_signals(watch: Watch, trigger: Trigger) -> list[str]:
 
 
 def signal_of(watch: Watch, trigger: Trigger) -> SignalRef | None:
-    """The signal that a trigger reads, where it compares a single one."""
+    """The signal of a trigger that compares a single one, else None."""
     condition = trigger.condition
     if trigger.threshold is not None:
         return watch.prepared.graph.signals[trigger.threshold.index]
     if isinstance(condition, Compare) and isinstance(condition.left, SignalRead):
         return watch.prepared.graph.signals[condition.left.index]
     return None
-
-
-def _value(watch: Watch, trigger: Trigger) -> Interval | None:
-    if trigger.threshold is None or watch.columns is None:
-        return None
-    index = trigger.threshold.index
-    return watch.columns.lo[index], watch.columns.hi[index]
 
 
 def _headroom(trigger: Trigger, value: Interval | None) -> Interval | None:
@@ -177,7 +172,7 @@ def _headroom(trigger: Trigger, value: Interval | None) -> Interval | None:
 
 
 def number(value: float) -> str | None:
-    """A signal value as a decimal string, to ten significant digits; an unbounded end is null."""
+    """A signal value as a decimal string with ten significant digits; None for an unbounded end."""
     if math.isinf(value):
         return None
     text = f"{value:.10g}"
@@ -185,7 +180,7 @@ def number(value: float) -> str | None:
 
 
 def trigger_reading(watch: Watch, index: int) -> TriggerReading:
-    """A trigger as the decision record has it."""
+    """Status of a trigger in the format of a decision record."""
     shown = reading(watch, index)
     threshold = shown.trigger.threshold
     return TriggerReading(

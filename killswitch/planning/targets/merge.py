@@ -1,11 +1,11 @@
-"""One position, one target: decisions merge to the smallest, of equals to the most urgent one, never to a sum."""
+"""Merges decisions: each position has one target, the smallest, of equals the most urgent; targets never add up."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.model.decision import Decision, Intent, patience_of
@@ -14,17 +14,16 @@ from killswitch.planning.spot_routes import base_of
 from killswitch.signals.view import PnlKey
 
 BY_HAND = 1_000_000
-"""The level of a close by hand, whose decision has none: above every stage's, because a person waits for it."""
+"""Level of a manual close in a merge: above that of every stage, because an operator waits for it."""
 
 _Asset = tuple[str, str]
-"""(account, base asset) of a holding that is sold on another market than the one that it is listed on."""
+"""(account, base asset) of a holding that is sold on another market than its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Aim:
-    """What a decision wants left of a position, in contracts, and how urgent that is to it.
+class Aim(Struct, frozen=True):
+    """Target of a decision for a position, in contracts, and its urgency.
 
-    `asset` is what a first hop sells: no position of its market shows it.
+    `asset`: the asset that a first hop sells, which no position of its market shows.
     """
 
     target: Decimal
@@ -34,16 +33,16 @@ class Aim:
 
     @property
     def precedence(self) -> tuple[Decimal, tuple[float, float, int], int]:
-        """Of two for one position the smaller one holds: the smaller target, the more urgent, the higher level."""
+        """Sort key, the smallest applies: smaller target, then more urgent, then higher level."""
         return self.target, self.patience, -self.level
 
 
 Targets = Mapping[PnlKey, Aim]
-"""What is to be left of each position; a first hop stands under the market that it sells on."""
+"""Position → target; a first hop is listed under the market that it sells on."""
 
 
 def targets_of(decisions: Iterable[Decision]) -> dict[PnlKey, Aim]:
-    """What holds of the decisions' targets for each position. Second hops and hedges have none."""
+    """Effective target of the decisions for each position. Second hops and hedges have none."""
     return least(
         {_key(intent): _wish(intent, decision)}
         for decision in decisions
@@ -53,7 +52,7 @@ def targets_of(decisions: Iterable[Decision]) -> dict[PnlKey, Aim]:
 
 
 def least(targets: Iterable[Targets]) -> dict[PnlKey, Aim]:
-    """What holds of several for each position; of equals the first."""
+    """Effective target for each position; of equals the first."""
     found: dict[PnlKey, Aim] = {}
     for each in targets:
         for key, aim in each.items():
@@ -63,18 +62,18 @@ def least(targets: Iterable[Targets]) -> dict[PnlKey, Aim]:
 
 
 def meet(one: Targets, other: Targets) -> bool:
-    """Whether two are about a position, or a holding, that is the same."""
+    """Whether two have a position or holding in common."""
     moved = _moved([one, other])
     return not _places(one, moved).isdisjoint(_places(other, moved))
 
 
 def merge(decisions: Sequence[Decision], active: Targets) -> tuple[Decision, ...]:
-    """Leave each position's orders to the one decision with the smallest target, of equals the most urgent, the first.
+    """Assign each position's orders to the decision with the smallest target, then the most urgent, then the first.
 
-    `active` are targets that are being worked on already: what would leave more, or as much no sooner, is not needed.
-    Decisions that only observe are left as they are: they show what they would do alone. So is a close by hand:
-    whoever gave it waits for it, and closing sends one order for a position whoever wants it. So is a hedge: it
-    reduces no position.
+    `active`: targets already being worked on; a decision that would leave as much or more, no sooner, is not needed.
+    Decisions in observe mode stay unchanged, because they show what they would do alone; so do manual closes, for which
+    an operator waits (the executor sends one order for a position regardless of the number of decisions), and hedges,
+    which reduce no position.
     """
     enforcing = [d for d in decisions if _merges(d)]
     if len(enforcing) < 2 and not active:
@@ -93,7 +92,7 @@ def merge(decisions: Sequence[Decision], active: Targets) -> tuple[Decision, ...
 
 
 def _take(best: dict[PnlKey, Aim], place: PnlKey, aim: Aim) -> bool:
-    """Whether the aim goes before what was known for the place, which it then is."""
+    """Store the aim if it precedes the known one of the place; True if it was stored."""
     if place in best and aim.precedence >= best[place].precedence:
         return False
     best[place] = aim
@@ -105,18 +104,18 @@ def _left_to(decision: Decision, owner: Mapping[PnlKey, str], moved: Collection[
 
 
 def only(decision: Decision, wanted: Callable[[Intent], bool]) -> Decision:
-    """The decision with the intents that are `wanted`. A second hop goes with the first."""
+    """The decision with only the `wanted` intents. A second hop belongs to its first."""
     kept = wanted_intents(decision.intents, wanted)
     return decision if len(kept) == len(decision.intents) else replace(decision, intents=kept)
 
 
 def ordered_on(decision: Decision) -> frozenset[str]:
-    """The accounts that it has orders for: closing works on them until the venue shows its targets."""
+    """Accounts with orders of the decision."""
     return frozenset(intent.account for intent in decision.intents)
 
 
 def ordered_symbols(decision: Decision) -> frozenset[tuple[str, str]]:
-    """Account and symbol of each market that it has orders for."""
+    """Account and symbol of each market with orders of the decision."""
     return frozenset((intent.account, intent.symbol) for intent in decision.intents)
 
 
@@ -131,7 +130,7 @@ def _wish(intent: Intent, decision: Decision) -> Aim:
 
 
 def _moved(targets: Iterable[Targets]) -> frozenset[_Asset]:
-    """The holdings that something sells on another market than their own."""
+    """Holdings that are sold on another market than their own."""
     return frozenset((key[0], aim.asset) for each in targets for key, aim in each.items() if aim.asset is not None)
 
 
@@ -140,9 +139,9 @@ def _places(targets: Targets, moved: Collection[_Asset]) -> frozenset[PnlKey]:
 
 
 def _place(key: PnlKey, moved: Collection[_Asset]) -> PnlKey:
-    """What a target is of: the position; or the holding whose asset is sold on several markets, whichever it names.
+    """Merge key of a target: the position, or the holding if its asset is sold on several markets.
 
-    An account has one balance of an asset, so what is sold of it anywhere is one sale (C23).
+    An account has one balance of an asset, so sales of it on any market compete (C23).
     """
     account, symbol, side = key
     asset = base_of(symbol)

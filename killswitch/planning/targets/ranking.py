@@ -1,11 +1,13 @@
-"""In which order positions are closed, also by the score of `genesis`.
+"""Ranking: the order in which positions are closed.
 
 `normalised`: each term is scaled to 0…1 over the book and only harm scores; a position that gained in the
 window never outranks one that lost. `killswitch-v6`: 0.40·|P&L delta| + 0.25·|current loss| +
 0.20·liquidation proximity + 0.10·notional share + 0.05·margin loss in raw units, as the predecessor had it: its
 proximity is clamp(0.1 ÷ liquidation distance, 0, 1), that of `normalised` 1 − distance. `component-risk` and
-`genesis` also read recorded returns; how risk is split over a book is in `spread`.
-A term that is unknown for a position counts as the worst in the book: unknown is not harmless.
+`genesis` also read recorded returns; `spread` computes the risk of a book.
+A term that is unknown for a position counts as the worst in the book.
+
+`genesis` is the product of three factors:
 
 - exposure: its notional ÷ the gross of all positions whose notional is known, all in the scope's currency;
 - volatility: the sample standard deviation of the returns of its marks over the ranking's window, ÷ the book's largest;
@@ -19,9 +21,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from statistics import stdev
+from typing import Any
+
+from msgspec import Struct
 
 from killswitch.graph.nodes import CorrelationGroupRule, RankingRule, RankingTerm
 from killswitch.model.snapshot import AccountSnapshot, Position
@@ -30,12 +35,11 @@ from killswitch.signals.position import liquidation_distance, margin_loss, notio
 from killswitch.signals.view import PnlKey, ScopeView
 
 V6_NEAR = 0.1
-"""Liquidation distance, as a fraction of the mark, up to which `killswitch-v6` counts a position as at liquidation."""
+"""Liquidation distance, as a fraction of the mark, below which `killswitch-v6` scores 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A position with what ranking knows of it: floats in the scope's currency or as fractions; None unknown."""
+class Candidate(Struct, frozen=True):
+    """A position with its ranking data: floats in the scope's currency or fractions; None is unknown."""
 
     account: AccountSnapshot
     position: Position
@@ -47,24 +51,26 @@ class Candidate:
     notional_share: float | None
     margin_loss: float | None
     measured: Decimal | None = None
-    """Absolute notional in the scope's currency: what can be compared between accounts."""
+    """Absolute notional in the scope's currency, comparable between accounts."""
 
     @property
     def key(self) -> PnlKey:
         return (self.account.account, self.position.symbol, self.position.side)
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
-    """`rank` counts from 1, the worst; `score` is larger for worse."""
+class Ranked(Struct, frozen=True):
+    """A ranked position. `rank` counts from 1, the worst; a larger `score` is worse."""
 
     candidate: Candidate
     rank: int
     score: float
 
 
+Term = Callable[[Candidate], float | None]
+
+
 def candidates(view: ScopeView, delta: dict[PnlKey, Decimal] | None) -> list[Candidate]:
-    """Every open position of the scope; `delta` is P&L per position over the window, None if unknown."""
+    """Candidates for every open position of the scope; `delta`: P&L by position over the window, None if unknown."""
     rows = view.positions()
     notionals = [notional(p, a, view.instrument(a.account, p.symbol)) for a, p in rows]
     measured = [
@@ -98,35 +104,27 @@ def _float(value: Decimal | None) -> float | None:
     return None if value is None or not value.is_finite() else float(value)
 
 
-def _proximity(candidate: Candidate) -> float | None:
-    """1 at liquidation, 0 from a distance of the whole price on. Spot cannot be liquidated."""
-    if candidate.account.market in ("spot", "equity"):
-        return 0.0
-    distance = candidate.liquidation_distance
-    return None if distance is None else 1.0 - min(1.0, distance)
+def _nearness(to: Callable[[float], float]) -> Term:
+    """Term of the nearness to liquidation, from its distance as a fraction of the price; 0 for spot."""
 
+    def near(candidate: Candidate) -> float | None:
+        if candidate.account.market in ("spot", "equity"):
+            return 0.0
+        distance = candidate.liquidation_distance
+        return None if distance is None else to(distance)
 
-def _proximity_v6(candidate: Candidate) -> float | None:
-    """clamp(0.1 ÷ distance, 0, 1): 1 within a tenth of the price. Spot cannot be liquidated."""
-    if candidate.account.market in ("spot", "equity"):
-        return 0.0
-    distance = candidate.liquidation_distance
-    if distance is None:
-        return None
-    return 1.0 if distance <= V6_NEAR else V6_NEAR / distance
+    return near
 
 
 def fall(candidate: Candidate) -> float | None:
-    """How far its P&L fell over the window, in the scope's currency; 0 where it rose."""
+    """Fall of the P&L over the window in the scope's currency; 0 if it rose."""
     return None if candidate.pnl_delta is None else max(0.0, -candidate.pnl_delta)
 
-
-Term = Callable[[Candidate], float | None]
 
 _HARM: dict[RankingTerm, Term] = {
     "pnl_delta": fall,
     "loss": lambda c: None if c.pnl is None else max(0.0, -c.pnl),
-    "liquidation_proximity": _proximity,
+    "liquidation_proximity": _nearness(lambda distance: 1.0 - min(1.0, distance)),
     "notional_share": lambda c: c.notional_share,
     "margin_loss": lambda c: c.margin_loss,
 }
@@ -134,13 +132,13 @@ _RAW: dict[RankingTerm, Term] = {
     **_HARM,
     "pnl_delta": lambda c: None if c.pnl_delta is None else abs(c.pnl_delta),
     "loss": lambda c: None if c.pnl is None else abs(min(0.0, c.pnl)),
-    "liquidation_proximity": _proximity_v6,
+    "liquidation_proximity": _nearness(lambda distance: 1.0 if distance <= V6_NEAR else V6_NEAR / distance),
 }
 _ALREADY_SCALED: frozenset[RankingTerm] = frozenset({"liquidation_proximity", "notional_share"})
 
 
 def _column(term: RankingTerm, compute: Term, book: Sequence[Candidate], *, scaled: bool) -> list[float]:
-    """The term for every candidate, scaled to 0…1 by the book's largest where asked; unknown is the largest."""
+    """The term for every candidate, `scaled` to 0…1 by the largest; unknown counts as the largest."""
     values = [compute(candidate) for candidate in book]
     largest = max((value for value in values if value is not None), default=1.0)
     filled = [largest if value is None else value for value in values]
@@ -150,7 +148,7 @@ def _column(term: RankingTerm, compute: Term, book: Sequence[Candidate], *, scal
 
 
 def gained(candidate: Candidate) -> int:
-    """0 lost or unknown, 1 neither, 2 gained: over the window where that is known, else since entry."""
+    """0: lost or unknown, 1: neither, 2: gained; over the window if known, else since entry."""
     change = candidate.pnl if candidate.pnl_delta is None else candidate.pnl_delta
     if change is None or change < 0:
         return 0
@@ -158,15 +156,20 @@ def gained(candidate: Candidate) -> int:
 
 
 def by_component(book: Sequence[Candidate], shares: Sequence[float]) -> list[Ranked]:
-    """The book by each position's share of its variance, the greatest first: those that hedge come last."""
-    order = sorted(range(len(book)), key=lambda i: (-shares[i], book[i].key))
-    return [Ranked(book[i], place + 1, shares[i]) for place, i in enumerate(order)]
+    """The book by share of the variance, the largest first; hedging positions come last."""
+    return _in_order(book, shares, lambda i: (-shares[i], book[i].key))
+
+
+def _in_order(book: Sequence[Candidate], scores: Sequence[float], key: Callable[[int], Any]) -> list[Ranked]:
+    """The book sorted by the `key` of each index, the worst first."""
+    order = sorted(range(len(book)), key=key)
+    return [Ranked(book[i], place, scores[i]) for place, i in enumerate(order, start=1)]
 
 
 def rank(rule: RankingRule, book: Sequence[Candidate]) -> list[Ranked]:
-    """The book in order of closing, the worst first; equals keep the order of (account, symbol, side).
+    """The book in order of closing, the worst first; ties by (account, symbol, side).
 
-    By component risk it is the order that holds while that is unknown.
+    For a `component-risk` rule it is the order that applies while the component risk is unknown.
     """
     if rule.if_unknown is not None:
         rule = replace(rule, formula=rule.if_unknown)
@@ -176,17 +179,13 @@ def rank(rule: RankingRule, book: Sequence[Candidate]) -> list[Ranked]:
     for term, weight in rule.weights:
         for i, value in enumerate(_column(term, terms[term], book, scaled=normalised)):
             scores[i] += weight * value
-    order = sorted(
-        range(len(book)),
-        key=lambda i: (gained(book[i]) if normalised else 0, -scores[i], book[i].key),
-    )
-    return [Ranked(book[i], place + 1, scores[i]) for place, i in enumerate(order)]
+    return _in_order(book, scores, lambda i: (gained(book[i]) if normalised else 0, -scores[i], book[i].key))
 
 
 def in_group_order(ranked: Sequence[Ranked], groups: Sequence[CorrelationGroupRule]) -> list[Ranked]:
-    """The order of closing over correlation groups: by the groups' declared order, then by rank.
+    """Sort by the declared order of correlation groups, then by rank.
 
-    Symbols of no group come after the groups, each on its own: uncorrelated is not one group called "other".
+    Symbols without a group follow the groups individually.
     """
     place = {symbol: group.order for group in groups for symbol in group.symbols}
     return sorted(ranked, key=lambda r: (place.get(r.candidate.position.symbol, math.inf), r.rank))
@@ -195,7 +194,7 @@ def in_group_order(ranked: Sequence[Ranked], groups: Sequence[CorrelationGroupRu
 def by_genesis(
     rule: RankingRule, book: Sequence[Candidate], history: History | None
 ) -> tuple[list[Ranked], tuple[str, ...]]:
-    """The book in order of closing, the worst first, and which volatilities are unknown, in words."""
+    """The book by `genesis`, the worst first, and remarks on unknown volatilities."""
     volatilities = [_volatility(rule, candidate, history) for candidate in book]
     gross = sum(float(candidate.measured) for candidate in book if candidate.measured is not None)
     shares = [None if each.measured is None else float(each.measured) / gross if gross else 0.0 for each in book]
@@ -205,13 +204,12 @@ def by_genesis(
     loss = _over_the_largest([fall(candidate) for candidate in book])
     factors = list(zip(exposure, volatility, loss, strict=True))
     scores = [share * moved * lost for share, moved, lost in factors]
-    order = sorted(range(len(book)), key=lambda i: (gained(book[i]), -scores[i], -sum(factors[i]), book[i].key))
-    ranked = [Ranked(book[i], place + 1, scores[i]) for place, i in enumerate(order)]
+    ranked = _in_order(book, scores, lambda i: (gained(book[i]), -scores[i], -sum(factors[i]), book[i].key))
     return ranked, _remarks(rule, book, volatilities)
 
 
 def _volatility(rule: RankingRule, candidate: Candidate, history: History | None) -> float | None:
-    """The standard deviation of the returns of the position's marks, each over `sample`; None with too few of them."""
+    """Standard deviation of the returns of the position's marks over `sample`; None with too few returns."""
     if history is None or history.marks is None or rule.sample is None or history.last_at is None:
         return None
     key = (candidate.account.account, candidate.position.symbol)
@@ -220,7 +218,7 @@ def _volatility(rule: RankingRule, candidate: Candidate, history: History | None
 
 
 def _over_the_largest(values: Sequence[float | None]) -> list[float]:
-    """Each value ÷ the largest; an unknown one is 1, also where all that are known are 0."""
+    """Each value divided by the largest; unknown values are 1, even if all known values are 0."""
     largest = max((value for value in values if value is not None), default=0.0)
     return [1.0 if value is None else value / largest if largest > 0.0 else 0.0 for value in values]
 

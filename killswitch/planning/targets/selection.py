@@ -1,11 +1,12 @@
-"""From a `close` action to targets: which positions, and what should be left of each."""
+"""Selection: turns a `close` action into targets, the contracts to leave of each selected position."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+
+from msgspec import Struct
 
 from killswitch.graph.actions.close import Close
 from killswitch.graph.nodes import AttributionRule, Fallback, Graph, RankingRule
@@ -32,17 +33,15 @@ AllIf = Callable[[list[float], list[float], list[str | None]], int]
 TRUE = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What should be left of a position: `contracts`, not yet rounded to the venue's steps."""
+class Target(Struct, frozen=True):
+    """Target of a position: `contracts` to leave, not yet rounded to the venue's steps."""
 
     ranked: Ranked
     contracts: Decimal
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """The targets of one close action in order of closing, and what of it could not be done as declared."""
+class Selection(Struct, frozen=True):
+    """Targets of one close action in order of closing, and remarks on deviations from its declaration."""
 
     targets: list[Target]
     remarks: tuple[str, ...]
@@ -58,15 +57,18 @@ def select(
     history: History | None = None,
     kept: Collection[PnlKey] = (),
 ) -> Selection:
-    """What one close action selects, and what should be left of each; `book` is the whole scope's.
+    """Select the positions of one close action and their targets; `book` is that of the whole scope.
 
-    `history` is what component risk and volatility are known from; positions in `kept` are not selected, and count in
-    the book.
+    `history` provides component risk and volatility. Positions in `kept` are not selected, but count in the book.
     """
     ranking = _ranking(graph, action.ranking)
     risk = _risk(ranking, book, history)
     everyone, unranked = _ranked(ranking, book, risk, history)
-    pool = [each for each in everyone if each.candidate.key not in kept and _allowed(action, each.candidate)]
+    pool = [
+        each
+        for each in everyone
+        if each.candidate.key not in kept and is_allowed(action, each.candidate.position.symbol)
+    ]
     pool, ranked_fallback = _side(action, pool, source, rule)
     limit = _limit(action, len(pool), ranked_fallback=ranked_fallback)
     chosen = pool if limit is None else pool[:limit]
@@ -85,7 +87,7 @@ def select(
 def ranked_book(
     graph: Graph, ranking: str, book: Sequence[Candidate], history: History | None
 ) -> tuple[list[Ranked], tuple[str, ...]]:
-    """The book by the ranking of this name, the worst first, and what that could not go by."""
+    """The book by the ranking of this name, the worst first, and remarks on missing data."""
     rule = _ranking(graph, ranking)
     return _ranked(rule, book, _risk(rule, book, history), history)
 
@@ -97,7 +99,7 @@ def _ranking(graph: Graph, name: str) -> RankingRule:
 def _ranked(
     ranking: RankingRule, book: Sequence[Candidate], risk: BookRisk | str | None, history: History | None
 ) -> tuple[list[Ranked], tuple[str, ...]]:
-    """The book, the worst first, and what the ranking could not go by."""
+    """The ranked book, the worst first, and remarks on missing data."""
     if isinstance(risk, BookRisk):
         return by_component(book, risk.shares), ()
     if ranking.formula == "genesis":
@@ -107,7 +109,7 @@ def _ranked(
 
 
 def _risk(ranking: RankingRule, book: Sequence[Candidate], history: History | None) -> BookRisk | str | None:
-    """The risk of the book, or why it is unknown; None where the ranking does not ask for it."""
+    """The risk of the book, or why it is unknown; None if the ranking does not use it."""
     if ranking.formula != "component-risk" or not book:
         return None
     return "no returns were recorded" if history is None else book_risk(ranking, book, history)
@@ -116,7 +118,7 @@ def _risk(ranking: RankingRule, book: Sequence[Candidate], history: History | No
 def _most(
     graph: Graph, action: Close, chosen: Sequence[Ranked], book: Sequence[Candidate], all_if: AllIf | None
 ) -> tuple[Kept, tuple[str, ...]]:
-    """What may be left of each position whatever its part of the cut: none where `all_if` holds, else up to the cap."""
+    """Upper bound of what is left of each position: 0 where `all_if` holds, else by the share cap."""
     most = {r.candidate.key: ZERO if _wholly(graph, r, all_if) else r.candidate.position.contracts for r in chosen}
     if action.share_cap is None:
         return most, ()
@@ -129,7 +131,7 @@ def _most(
 def _left(
     action: Close, chosen: Sequence[Ranked], most: Kept, risk: BookRisk | str | None
 ) -> tuple[Kept, tuple[str, ...]]:
-    """What is left of each position: its own part, or what the cut of all of them by rank leaves."""
+    """Contracts left of each position: by its own fraction, or by the cut of all positions by rank."""
     own = {r.candidate.key: r.candidate.position.contracts * (1 - action.fraction) for r in chosen}
     each = {key: min(most[key], part) for key, part in own.items()}
     if action.spread == "each" or action.fraction == 1 or not chosen:
@@ -143,8 +145,8 @@ def _left(
     return least_risk(action.fraction, chosen, most, risk), ()
 
 
-def _allowed(action: Close, candidate: Candidate) -> bool:
-    symbol = candidate.position.symbol
+def is_allowed(action: Close, symbol: str) -> bool:
+    """Whether the action may close positions of the symbol."""
     base = base_of(symbol)
     if base in action.except_assets:
         return False
@@ -166,7 +168,7 @@ def _side(action: Close, pool: list[Ranked], source: Source, rule: AttributionRu
 
 
 def _limit(action: Close, count: int, *, ranked_fallback: bool) -> int | None:
-    """How many to take, at least one; None is all. `worst` binds where attribution fell back to the worst."""
+    """Maximum number of positions, at least one; None is all. `worst` applies if attribution fell back to the worst."""
     limits = [] if action.top is None else [action.top]
     if ranked_fallback and action.worst_share is not None:
         share = Fraction(str(action.worst_share))
@@ -175,7 +177,7 @@ def _limit(action: Close, count: int, *, ranked_fallback: bool) -> int | None:
 
 
 def _wholly(graph: Graph, ranked: Ranked, all_if: AllIf | None) -> bool:
-    """Whether the action's `all_if` is surely true of the position."""
+    """Whether the action's `all_if` is surely true for the position."""
     if all_if is None:
         return False
     columns = position_columns(graph.position_signals, ranked)

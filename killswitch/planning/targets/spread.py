@@ -1,19 +1,20 @@
-"""Cuts that are not the same part of every position: by risk, by rank, by a share of the book.
+"""Cuts that differ between positions: by risk, by rank, or by a share of the book.
 
-By most rankings that is what it says: the worst position whole, then the next, until the cut is made. By component risk
-the worst changes with every step, because closing what carries the risk makes what hedged it the risk; so the cut is
+With most rankings the worst position is closed completely, then the next, until the cut is reached. With component risk
+the ranking changes with every step, because closing a risky position turns its hedge into risk; the cut is therefore
 the one that leaves the book with the least variance (`risk.covariance`).
 
-Where a part of the gross is unknown, the sum of what is known stands for it: gross is at least that, so the cap is at
-most what was declared. That nothing converts between two currencies of account makes the other one's part unknown.
-Of a position whose own worth is unknown, no remainder is surely under the cap, so nothing is left.
+If a part of the gross is unknown, the known sum is used: the gross is at least that, so the cap is at most the declared
+one. Nothing is converted between account currencies, so the part in another currency is unknown. A position of unknown
+value is closed completely, because no remainder is surely under the cap.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
+
+from msgspec import Struct
 
 from killswitch.graph.nodes import RankingRule
 from killswitch.planning.targets.ranking import Candidate, Ranked
@@ -24,14 +25,14 @@ from killswitch.signals.position import ZERO
 from killswitch.signals.view import PnlKey
 
 DIGITS = 9
-"""To which a part that is kept is rounded: below it is what floats lose, and a lot must not be closed for that."""
+"""Decimal digits of a kept fraction: float errors below must not close a lot."""
 
 Kept = dict[PnlKey, Decimal]
-"""What may be left or is left of each position, in contracts."""
+"""Position → contracts that are, or may be, left."""
 
 
 def unspreadable(chosen: Sequence[Ranked]) -> str | None:
-    """Why no part of the selected gross can be taken, or None."""
+    """Why the selected gross cannot be cut by a fraction, or None."""
     gross = Gross.of([each.candidate for each in chosen])
     if not gross.whole:
         return "the selected gross is not wholly known"
@@ -39,10 +40,10 @@ def unspreadable(chosen: Sequence[Ranked]) -> str | None:
 
 
 def worst_first(fraction: Decimal, chosen: Sequence[Ranked], most: Kept) -> Kept:
-    """What is left when `fraction` of the gross of `chosen` is taken from the worst ranked first.
+    """Cut `fraction` of the gross of `chosen` from the worst ranked positions first.
 
-    `most` is what may be left of each at most, whatever the rank; what that takes counts towards the cut. Every worth
-    must be known.
+    `most` is the upper bound of what is left of each position; the cut by these bounds counts towards the fraction.
+    Every value must be known.
     """
     left = dict(most)
     to_cut = fraction * sum((_worth(each) for each in chosen), ZERO) - _taken(chosen, most)
@@ -58,7 +59,7 @@ def worst_first(fraction: Decimal, chosen: Sequence[Ranked], most: Kept) -> Kept
 
 
 def least_risk(fraction: Decimal, chosen: Sequence[Ranked], most: Kept, risk: BookRisk) -> Kept:
-    """What is left when `fraction` of the gross of `chosen` is taken so that the whole book varies the least."""
+    """Cut `fraction` of the gross of `chosen` so that the variance of the whole book is minimal."""
     limits = {each.candidate.key: _worth(each) * most[each.candidate.key] / each.candidate.position.contracts
               for each in chosen}  # fmt: skip
     gross = sum((_worth(each) for each in chosen), ZERO)
@@ -79,14 +80,13 @@ def _worth(ranked: Ranked) -> Decimal:
 
 
 def _taken(chosen: Sequence[Ranked], most: Kept) -> Decimal:
-    """The gross that the bounds take by themselves."""
+    """Gross that the bounds alone cut."""
     parts = (1 - most[each.candidate.key] / each.candidate.position.contracts for each in chosen)
     return sum((_worth(each) * part for each, part in zip(chosen, parts, strict=True)), ZERO)
 
 
-@dataclass(frozen=True, slots=True)
-class BookRisk:
-    """Positions in the order of the book: signed notionals, the covariance of their returns, shares of the variance."""
+class BookRisk(Struct, frozen=True):
+    """Risk of a book, in its order: signed notionals, covariance of returns, and shares of the variance."""
 
     keys: tuple[PnlKey, ...]
     exposures: tuple[float, ...]
@@ -95,7 +95,7 @@ class BookRisk:
 
 
 def book_risk(rule: RankingRule, book: Sequence[Candidate], history: History) -> BookRisk | str:
-    """The risk of the book over the ranking's window; or why it is unknown. Nothing stands in for what is missing."""
+    """The risk of the book over the ranking's window, or why it is unknown. Missing data is never substituted."""
     if history.marks is None or rule.sample is None or history.last_at is None:
         return "no returns were recorded"
     if len({candidate.account.currency for candidate in book}) > 1:
@@ -120,16 +120,15 @@ def book_risk(rule: RankingRule, book: Sequence[Candidate], history: History) ->
     return BookRisk(tuple(c.key for c in book), tuple(exposures), covariance, tuple(shares))
 
 
-@dataclass(frozen=True, slots=True)
-class Gross:
-    """Sum of the known notionals by currency of account; `whole` if that is all there is."""
+class Gross(Struct, frozen=True):
+    """Known notionals by account currency; `whole`: nothing is unknown or in another currency."""
 
     known: Mapping[str, Decimal]
     whole: bool
 
     @classmethod
     def of(cls, book: Sequence[Candidate]) -> Gross:
-        """The gross of all positions of a scope."""
+        """The gross of these positions."""
         known: dict[str, Decimal] = {}
         for candidate in book:
             currency = candidate.account.currency
@@ -138,7 +137,7 @@ class Gross:
 
 
 def under(share_cap: Decimal, candidate: Candidate, gross: Gross) -> Decimal:
-    """The contracts that may be left of a position: share cap × gross ÷ worth per contract, at most all."""
+    """Contracts that may be left of a position: share cap × gross ÷ value per contract, at most all."""
     held = candidate.position.contracts
     if candidate.worth is None:
         return ZERO
@@ -147,9 +146,9 @@ def under(share_cap: Decimal, candidate: Candidate, gross: Gross) -> Decimal:
 
 
 def remarks(chosen: Sequence[Ranked], gross: Gross) -> tuple[str, ...]:
-    """What people must know of a cap that could not be taken as declared."""
+    """Remarks on a share cap that deviates from the declaration."""
     unknown = [each.candidate.position.symbol for each in chosen if each.candidate.worth is None]
-    said = [f"the worth of {', '.join(unknown)} is unknown: closed wholly, as the share cap asks"] if unknown else []
+    found = [f"the worth of {', '.join(unknown)} is unknown: closed wholly, as the share cap asks"] if unknown else []
     if not gross.whole:
-        said.append("the gross is not wholly known: the share cap is taken of the part that is")
-    return tuple(said)
+        found.append("the gross is not wholly known: the share cap is taken of the part that is")
+    return tuple(found)

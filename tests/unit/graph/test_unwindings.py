@@ -27,7 +27,6 @@ from killswitch.graph.unwinding import (
     unwinding_for,
     unwinding_named,
 )
-from killswitch.graph.wording import unwinding_text
 from killswitch.model.words import Cause
 from killswitch.policy.loader import load
 from killswitch.policy.schema.account import AccountDocument
@@ -190,42 +189,6 @@ def test_every_reason_has_words_for_people() -> None:
     """A title, when it applies and how it is carried out; a breach at the venue concerns the whole book."""
     assert set(MEANINGS) == set(OF_CAUSE) == set(get_args(Cause))
     assert set(WHOLE_BOOK) <= set(MEANINGS)
-
-
-@pytest.mark.parametrize(
-    ("rule", "text"),
-    [
-        (PLAIN, "at market; as fast as the venue allows"),
-        (
-            OF_CAUSE["drill"],
-            "within 0.5% of the mark, 2 tries; within 1%, 2 tries; at market, 2 tries; resting at 1.5% where there "
-            "are no market orders; at most 60 orders a minute",
-        ),
-        (
-            UnwindingRule("x", ladder=(RungRule("limit_ioc"), RungRule("limit", Decimal(2))), pause=SECOND),
-            "at the best price of the other side, 1 try; resting at the best price of the other side where there are "
-            "no market orders; 1s between slices",
-        ),
-        (
-            OF_CAUSE["market"],
-            "within 3% of the mark, 1 try; at market, 2 tries; resting at 9% where there are no market orders; as fast "
-            "as the venue allows",
-        ),
-    ],
-)
-def test_an_unwinding_is_said_in_words(rule: UnwindingRule, text: str) -> None:
-    """The ladder with its limits, then the pace."""
-    assert unwinding_text(rule) == text
-
-
-def test_classes_slices_and_pauses_are_said_in_words(compiled: PolicySet) -> None:
-    """Limits as multiples where there are several bounds."""
-    assert unwinding_text(compiled.unwindings[0]) == (
-        "within its bound of the mark (0.5% for BTC/USDT:USDT ETH, 3% for memes, 2%), 2 tries; within 2.5 × its "
-        "bound, 3 tries; at market, 2 tries; resting at 3 × its bound where there are no market orders; slices of at "
-        "most 0.5% expected impact (square_root) and 10% of the depth or volume; 2s between slices; at most 60 orders "
-        "a minute"
-    )
 
 
 def test_a_close_says_by_which_unwinding_it_is_carried_out(compiled: PolicySet) -> None:

@@ -63,7 +63,7 @@ def test_what_a_stage_does_whatever_accounts_hold_needs_no_book() -> None:
     locking = stage("s", 1, actions=(close(), LOCK, LockTrading("reduce_only", MINUTE)))
     assert certain_effects("account/main", locking, NOW) == (WRITTEN,)
     assert reversible_effects("account/main", locking, NOW) == (WRITTEN,)
-    with pytest.raises(NoBookError, match="an action of stage s asks for the book"):
+    with pytest.raises(NoBookError, match="an action of stage s accesses the book"):
         plan(close(), Context("account/main", stage("s", 1), NOW))
 
 

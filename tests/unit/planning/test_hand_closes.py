@@ -252,7 +252,7 @@ def test_a_close_that_was_given_too_long_ago_closes_nothing_and_says_so() -> Non
 def test_a_close_during_an_outage_names_force() -> None:
     """Where --force has something to go by; on a spot account it has nothing, and is not named."""
     (notice,) = told(at(0, book()), at(1, DOWN, events=(close(),))).notices
-    assert "--force closes what was held there when it was read last" in notice.text
+    assert "--force closes its last known positions" in notice.text
     spot = account(None, None, quality="down", reason="no route", market="spot")
     (notice,) = told(at(0, spot), at(1, spot, events=(close(),))).notices
     assert "--force" not in notice.text

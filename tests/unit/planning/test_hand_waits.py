@@ -76,8 +76,8 @@ def test_a_close_of_nothing_that_can_be_read_is_not_consumed(desk: Desk) -> None
     assert decisions == []
     assert (notice.severity, notice.subject) == ("page", "hand-1")
     assert notice.text == (
-        "the close by hand waits: a is down: 503 Service Unavailable; --force closes what was held there when it was "
-        "read last; it is closed on the first reading until 2024-01-01T00:10:01Z "
+        "the close by hand waits: a is down: 503 Service Unavailable; --force closes its last known "
+        "positions; it is closed on the first snapshot until 2024-01-01T00:10:01Z "
         "(`ksctl close --give-up hand-1 --reason … --store STORE` ends that)"
     )
     assert desk.tick(2, down("a")) == ([], [])
@@ -92,7 +92,7 @@ def test_it_waits_for_ten_minutes(desk: Desk, second: float, expected: object) -
     decisions, told = desk.tick(second, up("a"))
     assert closed((decisions, told)) == expected
     assert [each.text for each in told if each.severity == "page"] == (
-        [] if expected else ["the close by hand does not wait any longer for a: nothing was closed there"]
+        [] if expected else ["the close by hand no longer waits for a: nothing was closed there"]
     )
     assert desk.pending == []
 
@@ -130,7 +130,7 @@ def test_a_process_that_begins_after_the_wait_says_what_was_not_closed(desk: Des
     desk.restart()
     decisions, (notice,) = desk.tick(700, up("a"), up("b"))
     assert decisions == []
-    assert notice.text == "the close by hand does not wait any longer for b: nothing was closed there"
+    assert notice.text == "the close by hand no longer waits for b: nothing was closed there"
     assert desk.pending == []
 
 
@@ -146,7 +146,7 @@ def test_giving_it_up_ends_the_wait(desk: Desk, by: str) -> None:
     decisions, (notice,) = desk.tick(2, up("a"), down("b"), events=(giving_up(what),))
     assert decisions == []
     assert (notice.subject, notice.severity) == ("hand-2", "warning")
-    assert f"the close by hand {what} does not wait any longer for b" in notice.text
+    assert f"the close by hand {what} no longer waits for b" in notice.text
     assert desk.tick(3, up("a"), up("b")) == ([], [])
     assert desk.pending == []
 

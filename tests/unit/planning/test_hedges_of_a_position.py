@@ -84,7 +84,7 @@ def test_a_bound_that_is_used_up_is_told_once() -> None:
     world.ends(fired, "residual", "10")
     found = world.tick(main("-200"), BESIDE)
     assert found.decisions == ()
-    assert "what stands in already is worth 600.00, and 600 is the bound" in found.notices[0].text
+    assert "existing hedges are already worth 600.00, and 600 is the bound" in found.notices[0].text
     assert world.tick(main("-200"), BESIDE).notices == ()
 
 

@@ -52,9 +52,9 @@ def test_a_long_unknown_pages_unless_its_trigger_only_warns(answer: OnUnknown, s
         ("lost", "50", "page", ("equity by -50 USDT", "counts as loss", "the ledger has no row for it")),
         ("lost", "-50", "warning", ("equity by 50 USDT", "counts as gain")),
         ("explained", "-50", "info", ("-50 USDT", "is explained by the ledger now")),
-        ("anew", "50", "warning", ("50 USDT", "wiped-out account", "a new series")),
-        ("appeared", "-50.500", "page", ("changed by -50.5 USDT", "taken for money that moved", "closes nothing")),
-        ("appeared", "50", "warning", ("changed by 50 USDT", "taken for money that moved")),
+        ("anew", "50", "warning", ("50 USDT", "wiped-out account", "a new equity series")),
+        ("appeared", "-50.500", "page", ("changed by -50.5 USDT", "treated as money that moved", "closes nothing")),
+        ("appeared", "50", "warning", ("changed by 50 USDT", "treated as money that moved")),
     ],
 )
 def test_unexplained_money_is_told_by_what_became_of_it(
@@ -86,8 +86,8 @@ def test_a_policy_that_takes_the_unexplained_for_a_loss_says_so_of_a_fall_that_w
     watch.observe(ScopeView(NOW, True, [account("1000")], {}, None), ())
     found = notices.unexplained(watch, NOW, News("appeared", Decimal(-50), pending=True))
     assert found.text == (
-        "equity changed by -50 USDT, and no row of the ledger explains it yet: it counts as loss once the ledger was "
-        "read past it and has none (on_unexplained: close)"
+        "equity changed by -50 USDT, and no ledger row explains it yet: it counts as a loss once the ledger has been "
+        "read past it without one (on_unexplained: close)"
     )
     risen = notices.unexplained(watch, NOW, News("appeared", Decimal(50), pending=True))
     assert "trades or late answers may account for it" in risen.text

@@ -328,7 +328,7 @@ def test_a_reset_of_a_scope_that_nobody_watches_says_so() -> None:
     wrong = hand("reset", after(), "account/mian")
     _, notices = run(interpreter, *calm(), at(3660, "0", events=[wrong]))
     assert [n.text for n in notices] == [
-        "a reset came for account/mian, but no policy watches it and nothing is latched there"
+        "a reset was received for account/mian, but no policy watches it and nothing is latched there"
     ]
 
 

@@ -111,7 +111,7 @@ def test_positions_unknown_and_equity_known_closes_by_the_last_known_ones() -> N
     seen = interpreter.tick(snapshot(after(minutes=17), blind))
     assert intents(seen.decisions) == [("main", Decimal(4), True)]
     assert seen.decisions[0].reason == (
-        "main gives no positions: closed by those last read at 2024-01-01T00:00:00+00:00, reduce-only"
+        "main has unknown positions: the last known ones at 2024-01-01T00:00:00+00:00 are closed, reduce-only"
     )
     assert interpreter.status()[0].stage == "everything"
 

@@ -113,7 +113,7 @@ def test_a_fall_that_may_be_money_out_is_told_beside_the_short_history() -> None
     assert (shown.value, shown.truth) == ((0.0, 1.0), None)
     assert shown.unknown_because == (
         "history does not reach back to the window's start; a change of -150 that no row explains yet leaves two "
-        "readings open: a fall may be money taken out, and counts as loss once the ledger is known past it"
+        "values possible: a fall may be a withdrawal, and counts as a loss once the ledger has been read past it"
     )
 
 
@@ -124,7 +124,7 @@ def test_a_rise_that_nothing_explains_is_not_said_to_become_a_loss() -> None:
         gone = [] if minute else [position("BTC/USDT:USDT", "long", "0", notional="1000", mark_price="1000")]
         watch.observe(ScopeView(NOW + minute * MINUTE, True, [account(equity, gone)], {}, None), ())
     assert why_unknown(watch, watch.prepared.graph.triggers[0]).endswith(
-        "; a change of 150 that no row explains yet leaves two readings open"
+        "; a change of 150 that no row explains yet leaves two values possible"
     )
 
 

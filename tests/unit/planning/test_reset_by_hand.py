@@ -255,11 +255,11 @@ def test_a_reset_says_who_ended_a_suspicion_and_why() -> None:
     assert (ended.kind, ended.is_withdrawal, ended.stage, ended.author) == ("suspicion", True, "stop", "operator-1")
     assert ended.lock is not None
     assert ended.lock.until == ended.as_of == after(seconds=16)
-    assert ended.reason == "suspicion: over, a reset by operator-1 came: reviewed"
+    assert ended.reason == "suspicion: over, reset by operator-1: reviewed"
     (notice,) = [each for second, each in one.told if second == 16]
     assert notice.text == (
-        "a reset by operator-1 (reviewed) came: the lock on suspicion of stop is lifted; no stage is latched; what "
-        "nothing explained until then counts as money that moved"
+        "a reset by operator-1 (reviewed) was received: the lock on suspicion of stop is lifted; no stage is latched; "
+        "what nothing explained until then counts as money that moved"
     )
 
 
@@ -272,9 +272,9 @@ def test_a_reset_after_the_suspicion_has_run_out_ends_none() -> None:
     assert one.reset() == []
     texts = [each.text for second, each in one.told if second >= 40]
     assert texts == [
-        "a reset by operator-1 (reviewed) came, but no stage is latched; what nothing explained until then counts as "
-        "money that moved",
-        "a reset by operator-1 (reviewed) came, but no stage is latched",
+        "a reset by operator-1 (reviewed) was received, but no stage is latched; what nothing explained until then "
+        "counts as money that moved",
+        "a reset by operator-1 (reviewed) was received, but no stage is latched",
     ]
 
 

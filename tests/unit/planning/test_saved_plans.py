@@ -154,7 +154,7 @@ def test_marks_may_move_under_a_plan() -> None:
             ),
             "account other is in the scope now, and was not",
         ),
-        (lambda at: snapshot(at, account("5", (), name="other")), "account main is not watched any more"),
+        (lambda at: snapshot(at, account("5", (), name="other")), "account main is no longer watched"),
     ],
     ids=[
         "grown", "shrunk", "vanished", "appeared", "order gone", "order new", "order changed", "rules", "state",
@@ -208,7 +208,7 @@ def test_an_order_to_apply_that_waited_too_long_is_refused() -> None:
 
 def test_a_plan_from_a_clock_that_is_ahead_is_refused() -> None:
     """Its age cannot be told."""
-    assert "still to come: the clocks differ" in refusal(applied(plan_of(book(after(minutes=1))), book(after())))
+    assert "in the future: the clocks differ" in refusal(applied(plan_of(book(after(minutes=1))), book(after())))
 
 
 def test_an_account_that_was_unread_when_planned_and_is_read_now_is_a_change() -> None:
@@ -301,7 +301,7 @@ def made_by_hand(seen: Snapshot, *intents: Intent, **more: Any) -> SavedPlan:
 @pytest.mark.parametrize(
     ("orders", "says"),
     [
-        ([intent("9", symbol="DOGE", purpose="hedge", reduce_only=False)], "a hedge is none that a plan carries out"),
+        ([intent("9", symbol="DOGE", purpose="hedge", reduce_only=False)], "a plan carries out no hedge"),
         ([hop("3", "BTC")], "is not reduce-only, and the account trades swap"),
         ([intent("3", purpose="hop")], "over another market, and the account trades swap"),
         ([intent("3", reduce_only=False)], "is not reduce-only, and the account trades swap"),
@@ -377,7 +377,7 @@ def test_an_order_to_cancel_that_the_plan_did_not_see_is_refused() -> None:
 def test_a_pace_or_ladder_that_none_can_have_is_refused(pace: Unwinding) -> None:
     """It would divide by nothing, or never send."""
     plan = made_by_hand(book(after()), intent("3"), unwinding=pace)
-    assert "its unwinding u has a pace or a ladder that none can have" in refusal(applied(plan, book(after(minutes=1))))
+    assert "its unwinding u has an invalid pace or ladder" in refusal(applied(plan, book(after(minutes=1))))
 
 
 def test_a_plan_whose_lock_has_run_out_is_refused_and_says_when() -> None:
@@ -441,12 +441,12 @@ def test_a_plan_holds_no_equity_and_no_prices() -> None:
         ({"lock": LockOrder("portfolio", "reduce_only", None)}, "its lock of portfolio (reduce_only, without end)"),
         ({"lock": LockOrder("account/main", "all", None)}, "its lock of account/main (all, without end)"),
         ({"lock": LockOrder("account/main", "reduce_only", after(hours=9))}, "until 2024-01-01T09:00:00"),
-        ({"stage": "other"}, "is none that stage other of calm writes"),
-        ({"stage": None, "policy": "operator"}, "is none that stage None of operator writes"),
+        ({"stage": "other"}, "is not written by stage other of calm"),
+        ({"stage": None, "policy": "operator"}, "is not written by stage None of operator"),
         ({"as_of": after(hours=2)}, "its lock of account/main"),
-        ({"scope": "account/invented"}, "its scope account/invented is none that calm has"),
-        ({"scope": "portfolio", "lock": None}, "its scope portfolio is none that calm has"),
-        ({"scope": "venue/other", "policy": "operator", "lock": None}, "its scope venue/other is none that operator"),
+        ({"scope": "account/invented"}, "calm has no scope account/invented"),
+        ({"scope": "portfolio", "lock": None}, "calm has no scope portfolio"),
+        ({"scope": "venue/other", "policy": "operator", "lock": None}, "operator has no scope venue/other"),
     ],
 )
 def test_a_lock_that_no_stage_writes_is_not_applied(change: dict[str, Any], says: str) -> None:
@@ -474,7 +474,7 @@ def test_a_number_that_is_only_shown_must_be_one(odd: str) -> None:
     assert decision.book is not None
     shown = replace(decision.book, after=replace(decision.book.after, margin_ratio=Decimal(odd)))
     forged = made_by_hand(book(after()), *decision.intents, book=shown)
-    assert "holds a number that is none" in refusal(applied(forged, book(after(minutes=1))))
+    assert "holds a number that is not finite" in refusal(applied(forged, book(after(minutes=1))))
 
 
 def test_an_applied_stage_is_a_hand_and_latches_nothing() -> None:

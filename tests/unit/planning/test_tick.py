@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -284,9 +283,9 @@ def test_the_page_about_a_stage_that_selects_nothing_has_the_remarks_of_its_acti
 
     def with_remark(*arguments: Any) -> Proposal:
         made = propose(*arguments)
-        return replace(made, decision=put(made.decision, reason="the notional of B is unknown"))
+        return put(made, decision=put(made.decision, reason="the notional of B is unknown"))
 
-    monkeypatch.setattr("killswitch.planning.tick.propose", with_remark)
+    monkeypatch.setattr("killswitch.planning.firing.propose", with_remark)
     rule = AttributionRule(0.65, "none", "none")
     one = policy(stages=(stage("trim", 1, 0, attribution=rule, actions=(close("losing", "0.5"),)),))
     outcomes = run(Interpreter(policy_set(one)), *calm(), at(16, "-3000", "-3000"))

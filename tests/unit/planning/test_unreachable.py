@@ -163,7 +163,7 @@ def test_a_page_says_that_a_close_is_given_up() -> None:
     _, told = both(interpreter, 604, up("main"))
     (page,) = [notice for notice in told if notice.severity == "page"]
     assert page.text == (
-        "halve fired at 2024-01-01T00:00:03+00:00 and does not wait any longer for main: nothing was closed there"
+        "halve fired at 2024-01-01T00:00:03+00:00 and no longer waits for main: nothing was closed there"
     )
 
 
@@ -195,7 +195,7 @@ def test_a_reset_by_hand_ends_the_wait() -> None:
         ("reset", "halve", 2, 0)
     ]
     assert [notice.text for notice in told if notice.kind == "warning"] == [
-        "a reset came: halve does not wait any longer for main"
+        "a reset was received: halve no longer waits for main"
     ]
     assert tick(interpreter, 40, up("main")) == []
 
@@ -291,7 +291,7 @@ def test_a_stage_that_an_edit_took_out_waits_for_nothing() -> None:
     again.restore(before.states(), lambda *_: ())
     decisions, told = both(again, 60, up("main"))
     assert decisions == []
-    assert [notice.severity for notice in told if "does not wait any longer" in notice.text] == ["page"]
+    assert [notice.severity for notice in told if "no longer waits" in notice.text] == ["page"]
 
 
 # What can be read is decided on as if nothing else waited.

@@ -224,7 +224,11 @@ def equity(state: str, **spec: Any) -> tuple[Inspected, dict[str, Any]]:
 @pytest.mark.parametrize(
     ("hours", "severity", "words"),
     [
-        (None, "warning", "say in the Account document what becomes of a close outside the hours: outside_hours"),
+        (
+            None,
+            "warning",
+            "declare in the Account document what happens to a close outside market hours",
+        ),
         ("extended", "warning", "a close is tried again until the extended session begins"),
         ("queue", None, "a close is held until it opens (outside_hours: queue)"),
     ],
