@@ -7,7 +7,7 @@ scope is in the file of every narrower one too: a bot reads one file, and must n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -17,10 +17,8 @@ from killswitch.gate.changes import (
     GuardError,
     Lock,
     LockChanges,
-    LockError,
     LockOutcome,
     LockProblem,
-    LockRequest,
     StaleGenerationError,
 )
 from killswitch.gate.files import alone_in, remove_abandoned
@@ -31,16 +29,10 @@ from killswitch.gate.lock_merge import UNREADABLE, own_of, scope_of, tightens, u
 from killswitch.gate.reading import LockFile, read_file
 from killswitch.gate.union import UnionFile
 from killswitch.gate.unmanaged_files import MOST, Strangers, some_of, strangers
-from killswitch.model.decision import LockOrder
-
-
-def _never() -> bool:
-    return False
 
 
 class LockFolder:
-    """Writes, renews and lifts locks. `settle` does it all in one turn; every other method is a turn for one thing,
-    which raises LockError if the disk refuses, or a newer runner has written there: its files are left alone.
+    """Writes, renews and lifts locks, all in one turn. The files of a newer runner are left alone.
 
     A file is kept alive where its scope is asked for: to be watched, or to be locked. What else is there goes stale.
     """
@@ -69,8 +61,6 @@ class LockFolder:
         if self.union is not None:
             require_apart(self._folder, self.union.path)
         self._wider = wider or {}
-        self._kept: set[str] = set()
-        """Scopes that a turn for one thing was about: kept alive from then on."""
         self._asked: set[str] = set()
         """Scopes that were ever asked about: what becomes of their files is ours to write."""
         self._is_resolved = self._is_tidy = False
@@ -79,18 +69,7 @@ class LockFolder:
         """The file of `scope`: `account/main` is `account__main.json`."""
         return self._folder / ("__".join(quote(part, safe=" @:+") for part in scope.split("/")) + ".json")
 
-    def settle(self, changes: LockChanges, now: datetime, is_late: Callable[[], bool] = _never) -> LockOutcome:
-        """`settle_scopes`, and the union after it, for a caller that can wait for both."""
-        if self.union is None:
-            return self.settle_scopes(changes, now, is_late)
-        with suppress(OSError):
-            self._begin()  # where it fails, the turn of the scopes says so
-        foreign = self.union.look(now)
-        outcome = self.settle_scopes(replace(changes, foreign=foreign), now, is_late)
-        union = self.union.settle(outcome.held, now, is_late, is_whole=outcome.is_whole)
-        return replace(outcome, problems=outcome.problems + union.problems)
-
-    def settle_scopes(self, changes: LockChanges, now: datetime, is_late: Callable[[], bool] = _never) -> LockOutcome:
+    def settle_scopes(self, changes: LockChanges, now: datetime, is_late: Callable[[], bool]) -> LockOutcome:
         """Bring every scope's file to what it must say. What fails is in the problems, and stops nothing else.
 
         Without the guard, which somebody may hold for ever, only what locks more is written: two writers at once
@@ -115,56 +94,6 @@ class LockFolder:
         contents = Contents((), stamp, {}, changes.known)
         self._applied(changes, contents, guarded=False)
         return tuple(contents.held(()))
-
-    def write(
-        self,
-        order: LockOrder,
-        stage: str | None,
-        reason: str | None,
-        decision: str,
-        now: datetime,
-        *,
-        on_suspicion: bool = False,
-    ) -> Lock:
-        """Lock `order.scope`; a stricter or longer lock that stands there stays as strict and as long.
-
-        A lock on suspicion and another one are never joined: the other one is kept, or takes its place, as it is.
-        """
-        self._kept.add(order.scope)
-        self._require(LockChanges((LockRequest(order, stage, reason, decision, on_suspicion),)), now)
-        written = read_file(self.path_of(order.scope)).lock
-        if written is None:
-            raise LockError(f"the lock of {order.scope} was taken away as soon as it was written")
-        return written
-
-    def lift(self, scope: str, now: datetime) -> None:
-        """Open `scope`, by hand or by a reset. Nothing happens to the locks of other scopes."""
-        self._kept.add(scope)
-        self._require(LockChanges(lift=frozenset({scope})), now)
-
-    def watch(self, scope: str, now: datetime) -> None:
-        """Make an open file for a scope that has none, so that its readers know that a runner lives."""
-        self._kept.add(scope)
-        self._require(LockChanges(watch=frozenset({scope})), now)
-
-    def renew(self, now: datetime) -> None:
-        """Say that the runner lives: on every file whose life is half spent, and end the locks that have run out."""
-        self._require(LockChanges(), now)
-
-    def locks(self) -> tuple[LockFile, ...]:
-        """Every scope's file as it is, however many there are."""
-        union = None if self.union is None else self.union.path
-        return tuple(read_file(path) for path in sorted(self._folder.glob("*.json")) if path != union)
-
-    def union_lock(self, now: datetime) -> Lock:
-        """What the union file says, or would say if one were configured."""
-        union = self.union or UnionFile(self._folder / "union.json", self._folder, self._pen)
-        return union.sum_of([self._own(file, now) for file in self.locks()], now)
-
-    def _require(self, changes: LockChanges, now: datetime) -> None:
-        problems = [each.text for each in self.settle(changes, now).problems if not each.is_mild]
-        if problems:
-            raise LockError("; ".join(problems))
 
     def _begin(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -219,9 +148,8 @@ class LockFolder:
 
     def _kept_alive(self, changes: LockChanges) -> set[str]:
         """The scopes that somebody would lock: those that are watched, what they are a part of, and what is locked."""
-        watched = self._kept | changes.watch
-        wider = {wide for scope in watched for wide in self._wider.get(scope, ())}
-        return watched | wider | {request.order.scope for request in changes.requests}
+        wider = {wide for scope in changes.watch for wide in self._wider.get(scope, ())}
+        return {*changes.watch} | wider | {request.order.scope for request in changes.requests}
 
     def _concerned(self, changes: LockChanges) -> set[str]:
         """The scopes whose files are ours to write where they are there."""

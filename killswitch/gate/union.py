@@ -60,17 +60,6 @@ class UnionFile:
             words = f"the lock file {self.path} could not be written and will be tried again: {cause_of(error)}"
             return UnionOutcome(problems=(LockProblem("union", words),))
 
-    def look(self, now: datetime) -> Lock | None:
-        """The lock that another program has left at the path, as one of a scope of its own; None where it is not known.
-
-        Its end is by a wall clock, and nobody knows whether by one that was right: it is over when it is by both.
-        """
-        try:
-            self._begin(now)
-            return self._foreign(now)
-        except (OSError, LockError):
-            return None  # the turn at the union says so
-
     def _foreign(self, now: datetime) -> Lock | None:
         wall = datetime.fromtimestamp(self._pen.wall_at(now), UTC)
         alive_until = self._pen.alive_until(now)

@@ -149,7 +149,7 @@ def _lock_writer(
         locks.folder, locks.union,
         generation=lease.generation, alive_for=alive_seconds(pace), wider=arming.wider(), wall=timeline.wall,
     )  # fmt: skip
-    locking = Locking(folder, store, arming, timeline.leaps)
+    locking = Locking(store, arming, timeline.leaps)
     return LockWriter(locking, folder, locks.folder, timeline, pace.lock_patience)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
 
 from msgspec import structs
 
@@ -28,12 +27,6 @@ LIFTED = "lifted"
 """How the journal says that a decision's lock was taken back, so that no restart writes it again."""
 SUPERSEDED = "superseded by another lock"
 """The same of a lock on suspicion where another lock is in force, or was written in its place."""
-
-
-class LockKeeper(Protocol):
-    """The part of the gate's lock folder that the runner uses."""
-
-    def settle(self, changes: LockChanges, now: datetime) -> LockOutcome: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +62,8 @@ class Locking:
     being closed. Whether this runner may act is the lease's business, and that is in the store.
     """
 
-    def __init__(self, keeper: LockKeeper, store: Store, arming: Arming, leaps: tuple[Leap, ...] = ()) -> None:
+    def __init__(self, store: Store, arming: Arming, leaps: tuple[Leap, ...] = ()) -> None:
         """`leaps`: what a wall clock alone has vouched for, which shortens no lock that was in force then."""
-        self._keeper = keeper
         self._leaps = leaps
         self._store = store
         self._arming = arming
@@ -98,11 +90,6 @@ class Locking:
         lock = OrderedLock(order.mode, order.scope, order.until)
         return (encode(Planned(decision.id, decision.as_of, lock=lock)),)
 
-    def recover(self, now: datetime) -> tuple[str, ...]:
-        """`remember` and `settle`."""
-        self.remember(now)
-        return self.settle(now)
-
     def remember(self, now: datetime) -> None:
         """Before the first tick: what was called for and still holds, and what was taken back since."""
         unfinished = {stored.decision.id for stored in self._store.unfinished()}
@@ -118,11 +105,6 @@ class Locking:
                     self._finish(wanted, now, RAN_OUT)
         for suspected in [each for each in self._wanted.values() if each.on_suspicion and each.in_force(now)]:
             self._give_way(suspected, suspected.ordered_at, now)  # also to one that has run out since
-
-    def act(self, decisions: Iterable[Decision], now: datetime, hands: Iterable[Event] = ()) -> tuple[str, ...]:
-        """`change` and `settle`."""
-        self.change(decisions, now, hands)
-        return self.settle(now)
 
     def change(self, decisions: Iterable[Decision], now: datetime, hands: Iterable[Event] = ()) -> None:
         """Take in the locks of decisions to act on, and what resets take back.
@@ -142,10 +124,6 @@ class Locking:
                 self._withdraw(decision, now)
             elif decision.lock is not None:
                 self._want(decision, decision.lock)
-
-    def settle(self, now: datetime) -> tuple[str, ...]:
-        """Write, lift and renew what is due, and wait for it; what went wrong, in words."""
-        return tuple(each.text for each in self.done(self._keeper.settle(self.due(now), now), now))
 
     def due(self, now: datetime) -> LockChanges:
         """Every lock that must be in force at `now`, and what is to be opened.

@@ -16,12 +16,12 @@ import pytest
 
 from killswitch.gate.changes import Lock, LockChanges, LockError, LockRequest
 from killswitch.gate.files import replace_file
-from killswitch.gate.lock_folder import LockFolder
 from killswitch.gate.lock_merge import union_of
 from killswitch.gate.lock_preflight import weaknesses
 from killswitch.gate.reading import LARGEST, LockFile, read_file, read_lock
 from killswitch.gate.unmanaged_files import MOST
 from killswitch.model.decision import LockOrder
+from tests.lock_turns import LockFolder
 
 NOW = datetime(2021, 5, 19, 12, 0, tzinfo=UTC)
 MAIN, OTHER = "account/main", "account/other"

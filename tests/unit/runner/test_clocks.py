@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from killswitch.accounts.arming import ArmedAccount, Arming
-from killswitch.gate.lock_folder import LockFolder
 from killswitch.gate.reading import read_lock
 from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.nodes import PolicySet, SignalRef
@@ -39,11 +38,11 @@ from killswitch.runner.clock import (
     on_timeline,
 )
 from killswitch.runner.lease import LeaseHolder, LeaseRefusedError, end_misdated, is_misdated
-from killswitch.runner.locks.lock_lifecycle import Locking
 from killswitch.runner.loop import Runner
 from killswitch.runner.status_blob import tick_time
 from killswitch.store.sql import SqlStore
 from tests import graphs
+from tests.lock_turns import LockFolder, Locking
 from tests.runner_world import ScriptedVenue, World, book, crash_policy
 from tests.worlds import START, account, after
 

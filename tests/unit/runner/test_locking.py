@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 
 from killswitch.accounts.arming import ArmedAccount, Arming
-from killswitch.gate.lock_folder import LockFolder
 from killswitch.gate.reading import Verdict, read_lock
 from killswitch.model.decision import Decision, LockMode, LockOrder
 from killswitch.model.store import JournalEntry, JournalKind, TickRecord
 from killswitch.operations.commands import hand
-from killswitch.runner.locks.lock_lifecycle import Locking
 from killswitch.store.sql import SqlStore
 from tests import graphs
+from tests.lock_turns import LockFolder, Locking
 from tests.runner_world import ScriptedVenue, World, crash_policy
 
 MAIN = "account/main"

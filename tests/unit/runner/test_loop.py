@@ -305,10 +305,9 @@ def test_a_reset_by_hand_lifts_the_lock_once_its_closing_has_ended(world: World)
 def test_a_reset_of_one_policy_leaves_the_lock_that_another_still_wants(world: World) -> None:
     """L2: the scope's file is lifted when no policy wants it any more, and not before."""
     from killswitch.accounts.arming import ArmedAccount, Arming
-    from killswitch.gate.lock_folder import LockFolder
     from killswitch.model.decision import Decision, LockOrder
     from killswitch.model.store import TickRecord
-    from killswitch.runner.locks.lock_lifecycle import Locking
+    from tests.lock_turns import LockFolder, Locking
 
     store, now = world.open(), world.clock.now()
     policies = graphs.policy_set(crash_policy(), graphs.graph([], [], [], policy="other"))
