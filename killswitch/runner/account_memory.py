@@ -17,7 +17,7 @@ from killswitch.accounts.arming import ArmedAccount
 from killswitch.model.store import Store
 from killswitch.model.venue import RememberingVenue, RuleKeepingVenue
 from killswitch.runner.observers import TickReport
-from killswitch.runner.status_blob import LIVE_NAME, RunnerView, decode_view
+from killswitch.runner.status_blob import last_view
 
 SYMBOLS_NAME: Final = "symbols"
 KEPT_FOR: Final = timedelta(minutes=5)
@@ -69,7 +69,7 @@ class Remembering:
 
 def remind(store: Store, accounts: Mapping[str, ArmedAccount]) -> None:
     """Tell each account's adapter what the last run on this store knew; before anything is asked of a venue."""
-    held, view = _held(store).accounts, _last_view(store)
+    held, view = _held(store).accounts, last_view(store)
     sound = {} if view is None else {it.account: view.as_of for it in view.accounts if it.quality == "ok"}
     for name, armed in accounts.items():
         if isinstance(armed.adapter, RememberingVenue) and name in held:
@@ -84,11 +84,3 @@ def _held(store: Store) -> HeldSymbols:
         return HeldSymbols() if blob is None else _DECODER.decode(blob)
     except msgspec.DecodeError:
         return HeldSymbols()  # written by another version: the first reading then asks only for what is still held
-
-
-def _last_view(store: Store) -> RunnerView | None:
-    blob = store.live(LIVE_NAME)
-    try:
-        return None if blob is None else decode_view(blob)
-    except msgspec.DecodeError:
-        return None  # written by another version: how far to look back is the adapter's own affair

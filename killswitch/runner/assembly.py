@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import msgspec
-
 from killswitch.accounts.arming import ArmedAccount, Arming, left_to_do, observed_latches
+from killswitch.accounts.poll.account_poller import AccountPoller
 from killswitch.accounts.poll.request_counters import Meter, metered
 from killswitch.accounts.poll.shared_adapter import SharedVenue, shared
 from killswitch.accounts.poll.timer_budget import Refreshing
 from killswitch.deadline import DeadlineError, within
 from killswitch.execution.account_executor import Closer
+from killswitch.execution.effects.performing import Performing
 from killswitch.gate.changes import LONGEST_LIFE
 from killswitch.gate.lock_folder import LockFolder
 from killswitch.graph.nodes import PolicySet
@@ -33,15 +33,17 @@ from killswitch.runner.closing_worker import ClosingWorker
 from killswitch.runner.closing_workers import Closings
 from killswitch.runner.dead_man.timer_rules import require_timers
 from killswitch.runner.dead_man.timers import Timers
+from killswitch.runner.fault_isolation import Beside
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.locks.broker_suspension import Suspending
 from killswitch.runner.locks.lock_lifecycle import Locking
 from killswitch.runner.locks.lock_writer import LockWriter
-from killswitch.runner.loop import REMEMBERED_NOTICES, Pace, Recorder, Runner, Witness
+from killswitch.runner.loop import REMEMBERED_NOTICES, Pace, Runner, Witness
 from killswitch.runner.notify.notifier import Notifier
+from killswitch.runner.observer_chain import Observers, Recorder
 from killswitch.runner.order_reconciliation import Both, Confirming
-from killswitch.runner.performers import require_capabilities
-from killswitch.runner.status_blob import LIVE_NAME, RunnerView, decode_view, last_clock_state
+from killswitch.runner.performers import Effects, performers, require_capabilities
+from killswitch.runner.status_blob import RunnerView, last_clock_state, last_view
 from killswitch.runner.status_publisher import Publisher
 
 
@@ -84,7 +86,7 @@ def assemble(
     timers: bool = False,
     found_before: tuple[tuple[Severity, str], ...] = (),
     say: Callable[[str], None] = lambda _: None,
-    when_held: Callable[[], None] | None = None,
+    when_held: Callable[[], None] = lambda: None,
 ) -> Runner:
     """A runner that holds the lease of `store`. LeaseRefusedError if another one lives there.
 
@@ -100,44 +102,62 @@ def assemble(
     accounts = {name: replace(account, adapter=venues[name][0]) for name, account in accounts.items()}
     lease = LeaseHolder(store, clock, lease_seconds(pace), say=say)
     lease.take()
-    if when_held is not None:
-        when_held()
-    timeline = Timeline(clock, last_clock_state(_last_view(store)))
+    when_held()
+    timeline = Timeline(clock, last_clock_state(last_view(store)))
     if (leap := words_of_leap(timeline.leap)) is not None:
         found_before += (("page", leap),)
     meters = metered(accounts, timeline, pace.interval)
     remind(store, accounts)
     keep_places(store, policies)
-    arming = Arming(accounts, policies)
+    arming, beside, confirming = Arming(accounts, policies), Beside(), Confirming(store)
     interpreter = Interpreter(policies, arming.names, store.notices(REMEMBERED_NOTICES))
     unfinished = left_to_do(store)
-    confirming = Confirming(store)
-    has_locks = bool(arming.names) or _is_there(locks.folder)
     publisher = Publisher(
-        store, interpreter, policies, arming.names,
-        timeline=timeline, owner=lease.owner, started_at=timeline.now(), interval=pace.interval, live=live, paths=paths,
-        lock_folder=str(locks.folder.absolute()) if has_locks else None,
-        union=str(locks.union.absolute()) if has_locks and locks.union is not None else None,
+        store, interpreter, policies, arming.names, timeline, _first_view(lease, timeline, pace, policies, paths, live),
+        *_lock_places(locks, arming),
     )  # fmt: skip
     patience = min(pace.read_timeout, pace.last_words)
-    refreshing = Refreshing(accounts, pace.interval, pace.interval + pace.read_timeout)
+    refreshing = Refreshing(accounts, pace.interval, pace.interval + pace.read_timeout) if timers else None
+    closings = _closings(venues, meters, arming, store, timeline, unfinished, Both(watch, confirming))
+    locking = _lock_writer(arming, store, lease, timeline, pace, locks)
+    suspending = Suspending(accounts, meters, store, timeline, patience)
+    table = performers(locking, closings, suspending, beside, arming.names, store, timeline)
     return Runner(
-        interpreter, policies, accounts, store, lease, timeline, pace,
-        closings=_closings(venues, meters, arming, store, timeline, unfinished, Both(watch, confirming)),
-        meters=meters,
-        confirming=confirming,
-        locking=_lock_writer(arming, store, lease, timeline, pace, locks),
-        recorder=recorder,
-        witnesses=(publisher, Remembering(store, accounts), *witnesses),
-        notifier=Notifier(policies, store, timeline),
+        interpreter, store, lease, timeline,
+        AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, refreshing),
+        closings,
+        Effects(Performing(table), arming, closings, locking, suspending, beside),
+        Observers(
+            (publisher, Remembering(store, accounts), *witnesses), Notifier(policies, store, timeline), beside,
+            confirming, tracer, recorder=recorder,
+            timers=None if refreshing is None else Timers(policies, accounts, meters, store, timeline, patience, refreshing),
+        ),
+        pace,
+        policy_set=policies.digest,
         standing=_left_lying(unfinished, arming)
         + _latched_unacted(store, arming)
         + (_unrouted(policies) + _unwatched(policies, accounts) if live else ()),
-        tracer=tracer,
-        timers=Timers(policies, accounts, meters, store, timeline, patience, refreshing) if timers else None,
-        suspending=Suspending(accounts, meters, store, timeline, patience),
         found_before=found_before,
     )  # fmt: skip
+
+
+def _first_view(
+    lease: LeaseHolder, timeline: Timeline, pace: Pace, policies: PolicySet, paths: tuple[str, ...], live: bool
+) -> RunnerView:
+    """What `status` shows of the run itself; the publisher adds what each tick brings."""
+    now = timeline.now()
+    return RunnerView(
+        owner=lease.owner, started_at=now, as_of=now, ticks=0, duration_ms=0.0, interval=pace.interval, live=live,
+        policies=paths, policy_set=policies.digest, lock_folder=None, union=None, accounts=(), machines=(),
+        closings=(), problems=(),
+    )  # fmt: skip
+
+
+def _lock_places(locks: LockPaths, arming: Arming) -> tuple[str | None, str | None]:
+    """The lock folder and the file for all scopes, where anything is written or lies there."""
+    if not arming.names and not _is_there(locks.folder):
+        return None, None
+    return str(locks.folder.absolute()), None if locks.union is None else str(locks.union.absolute())
 
 
 def _lock_writer(
@@ -221,14 +241,3 @@ def _latched_unacted(store: Store, arming: Arming) -> tuple[str, ...]:
         "only observed: nothing was sent about it, and nothing will be until it fires anew or is reset"
         for decision in observed_latches(store, arming)
     )
-
-
-def _last_view(store: Store) -> RunnerView | None:
-    """The last tick on this store, whoever ran it; None if there was none that we can read."""
-    blob = store.live(LIVE_NAME)
-    if blob is None:
-        return None
-    try:
-        return decode_view(blob)
-    except msgspec.DecodeError:
-        return None  # written by another version: the wall clock alone then dates the next tick

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from msgspec import DecodeError
-
 from killswitch.accounts.arming import left_to_do
 from killswitch.journal.codec import encode
 from killswitch.journal.entries import GivenUp
@@ -16,7 +14,7 @@ from killswitch.model.decision import Notice
 from killswitch.model.legible import legible, one_line
 from killswitch.model.snapshot import Event
 from killswitch.model.store import JournalEntry, Store, UnreadableCommand
-from killswitch.runner.status_blob import LIVE_NAME, decode_view
+from killswitch.runner.status_blob import last_view
 
 OPERATOR = "operator"
 
@@ -73,11 +71,7 @@ def accounts_closing(store: Store, decision: str, scope: str | None) -> tuple[st
 
 def venues_of(store: Store) -> dict[str, str]:
     """Account → its venue, as the last tick on this store knew them."""
-    blob = store.live(LIVE_NAME)
-    try:
-        view = None if blob is None else decode_view(blob)
-    except DecodeError:
-        view = None  # written by another version: an account can be named instead
+    view = last_view(store)
     return {} if view is None else {each.account: each.venue for each in view.accounts}
 
 

@@ -15,12 +15,9 @@ from typing import Protocol, runtime_checkable
 from killswitch.accounts.poll.poller import FIRST_ANSWER
 from killswitch.accounts.poll.push_listener import StreamView
 from killswitch.model.decision import Decision, Notice
-from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot
-from killswitch.model.tracing import AS_OF, Span
 from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.runner.dead_man.memory import TimerView
-from killswitch.store.errors import StoreError
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,56 +61,6 @@ class Lasting(Protocol):
     """A witness whose word is read after the run, and must not say then what is over."""
 
     def stopped(self, timers: tuple[TimerView, ...], problems: tuple[str, ...]) -> None: ...
-
-
-class Witnesses:
-    """All who watch one run."""
-
-    def __init__(self, witnesses: tuple[Witness, ...]) -> None:
-        self._witnesses = witnesses
-        self._failing: dict[int, str] = {}
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        """Who could not take in the last report, and why; and what is wrong in the background."""
-        behind = (witness.problem for witness in self._witnesses if isinstance(witness, Troubled))
-        return (*self._failing.values(), *(problem for problem in behind if problem is not None))
-
-    def tell(self, report: TickReport) -> None:
-        """Tell every one of them. What fails is a problem until it works again; raises only StoreError."""
-        for number, witness in enumerate(self._witnesses):
-            try:
-                witness.ticked(report)
-            except StoreError:
-                raise
-            except Exception as error:  # noqa: BLE001 - a full disk under the output must not leave positions open
-                self._failing[number] = f"{type(witness).__name__} cannot be told what happens: {error}"
-            else:
-                self._failing.pop(number, None)
-
-    def stopped(self, timers: tuple[TimerView, ...], problems: tuple[str, ...]) -> None:
-        """A clean stop: how it left the venues' timers, and what is still wrong. Raises only StoreError."""
-        for witness in self._witnesses:
-            if isinstance(witness, Lasting):
-                witness.stopped(timers, problems)
-
-
-def describe(span: Span, report: TickReport) -> None:
-    """Say on the tick's span what came of it."""
-    span.set(AS_OF, to_micros(report.snapshot.as_of))
-    span.set("killswitch.scheduled", report.snapshot.scheduled)
-    span.set("killswitch.streams.silent", sum(stream.state != "heard" for stream in report.streams))
-    span.set("killswitch.timers.armed", sum(timer.state == "armed" for timer in report.timers))
-    span.set("killswitch.decisions", len(report.decisions))
-    span.set("killswitch.acting_on", len(report.acting_on))
-    span.set("killswitch.notices", len(report.notices))
-    span.set("killswitch.problems", len(report.problems))
-
-
-def unsaid(notices: tuple[Notice, ...], snapshot: Snapshot) -> tuple[Notice, ...]:
-    """The notices but those of a close that left something: its end is told to people as such."""
-    said = {shortfall(closing) for closing in snapshot.closings}
-    return tuple(notice for notice in notices if notice.text not in said)
 
 
 def reading_words(account: AccountSnapshot) -> str:

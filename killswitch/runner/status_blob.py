@@ -171,6 +171,15 @@ encode_view = _ENCODER.encode
 decode_view = _DECODER.decode
 
 
+def last_view(store: Store) -> RunnerView | None:
+    """The last tick on this store, whoever ran it; None if there was none, or another version wrote it."""
+    blob = store.live(LIVE_NAME)
+    try:
+        return None if blob is None else decode_view(blob)
+    except msgspec.DecodeError:
+        return None
+
+
 def account_view(snapshot: AccountSnapshot, *, armed: bool) -> AccountView:
     """What status shows of one account."""
     return AccountView(
@@ -259,7 +268,7 @@ def keep_start(store: Store, digest: str, runbooks: Runbooks, recording: Path | 
 
 def started_as(store: Store, store_at: str) -> StartedAs:
     """Where a command finds the store and the policies. `store_at`: the store as it was named."""
-    view = _view(store)
+    view = last_view(store)
     path = store_at if "://" in store_at else str(Path(store_at).resolve())
     recording = (store.live(_RECORDING) or b"").decode()
     # A packed recording cannot be read while it is written, so it is not offered.
@@ -269,18 +278,10 @@ def started_as(store: Store, store_at: str) -> StartedAs:
 
 def last_tick(store: Store) -> datetime | None:
     """The `as_of` of the last tick on this store; None if there was none that we can read."""
-    view = _view(store)
+    view = last_view(store)
     return None if view is None else view.as_of
 
 
 def tick_time(store: Store | None, clock: Clock) -> datetime:
     """Now, as the next tick on the store is dated: what is given to a tick, and held against its dates, is dated so."""
-    return now_after(None if store is None else last_clock_state(_view(store)), clock)
-
-
-def _view(store: Store) -> RunnerView | None:
-    blob = store.live(LIVE_NAME)
-    try:
-        return None if blob is None else decode_view(blob)
-    except msgspec.DecodeError:
-        return None  # written by another version: the commands then name the store only
+    return now_after(None if store is None else last_clock_state(last_view(store)), clock)

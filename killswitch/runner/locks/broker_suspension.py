@@ -10,7 +10,7 @@ import asyncio
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from killswitch.accounts.arming import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount, left_to_do
 from killswitch.accounts.poll.request_counters import Meter
 from killswitch.model.clock import Clock
 from killswitch.model.legible import legible
@@ -104,8 +104,11 @@ class Suspending:
         self._ways: set[asyncio.Task[None]] = set()
         self._left: tuple[str, ...] = ()
 
-    def start(self) -> None:
-        """Take up what an earlier run has suspended: whether it still is, is not known."""
+    def start(self) -> dict[str, asyncio.Task[None]]:
+        """Take up what an earlier run has suspended, of which it is not known whether it still is.
+
+        What the closes that it left wait for: orders are let through for them.
+        """
         self._ours = set(json.loads(self._store.live(LIVE_NAME) or b"[]"))
         for name in self._ours & self._brokers.keys():
             self._brokers[name].suspended = None
@@ -114,6 +117,7 @@ class Suspending:
             "start with --live and `options: {suspend_trade: true}`, or allow trading there by hand"
             for name in sorted(self._ours - self._brokers.keys())
         )
+        return self.make_way(left_to_do(self._store))
 
     @property
     def problems(self) -> tuple[str, ...]:

@@ -598,7 +598,7 @@ def test_refreshes_never_take_the_share_that_is_kept_for_closing(site: Site) -> 
     limits = (RateLimit("weight", 40, 60.0),)
     venue = TimerVenue(site.time, PLAIN, flat(), limits=limits, costs=(Cost("dead_man", "weight", units=4),))
     runner = site.runner(venue)
-    budget = runner._timers._timers["main"].meter.budget  # type: ignore[union-attr] # to spend what is for reading
+    budget = runner._observers._timers._timers["main"].meter.budget  # type: ignore[union-attr] # to spend what is for reading
     for _ in range(5):
         budget.answered(0.0, budget.take(0.0, "dead_man", purpose="reading"))
     site.run(runner, 55)
@@ -671,7 +671,7 @@ def test_the_last_word_of_a_clean_stop_may_take_what_is_kept_for_closing(site: S
         costs=(Cost("snapshot", "weight", units=1), Cost("dead_man", "weight", units=20)),
     )  # fmt: skip
     runner = site.runner(venue)
-    budget = runner._timers._timers["main"].meter.budget  # type: ignore[union-attr] # to spend what is for reading
+    budget = runner._observers._timers._timers["main"].meter.budget  # type: ignore[union-attr] # to spend what is for reading
 
     async def story() -> None:
         await runner.start()

@@ -202,8 +202,8 @@ def test_a_folder_that_has_been_given_up_is_waited_for_no_more(world: World, mou
         runner = world.runner(store, [venue], pace=SHORT)
         await runner.start()
         await ticks(world, runner, 3)
-        assert runner._locking is not None
-        problems = await runner._locking.settle(3600.0)
+        assert runner._effects._locking is not None
+        problems = await runner._effects._locking.settle(3600.0)
         assert "has not answered" in problems[0]
         await runner.let_go()
 

@@ -523,7 +523,7 @@ def test_a_witness_that_fails_neither_stops_the_close_nor_the_other_witnesses(wo
         await runner.let_go()
 
     asyncio.run(story())
-    said = "Deaf cannot be told what happens: [Errno 28] No space left on device"
+    said = "the observer Deaf cannot be dealt with (OSError: [Errno 28] No space left on device); closing goes on"
     assert sent_when_told == [1]
     assert [said in report.problems for report in seen.reports] == [False, False, True, False]
     assert said in [notice.text for notice in store.notices(10)]
@@ -539,7 +539,7 @@ async def _start_and_tick(runner: Runner) -> None:
     [
         ("killswitch.runner.locks.lock_writer.LockWriter.act", "the locks"),
         ("killswitch.runner.notify.notifier.Notifier.outgoing", "what is to be notified"),
-        ("killswitch.runner.loop.describe", "the trace of a tick"),
+        ("killswitch.runner.observer_chain.describe", "the trace of a tick"),
     ],
     ids=lambda each: each.rpartition(".")[2],
 )
