@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from errno import EAGAIN
 from functools import partial
@@ -58,14 +58,17 @@ class _Call:
             return partial(self._future.set_exception, error)
 
 
-class DaemonThreads(Executor):
+class DaemonThreads(ThreadPoolExecutor):
     """A thread for each call, none of which keeps the process alive, as a pool's threads would.
+
+    A ThreadPoolExecutor because an event loop accepts no other executor; no thread of that pool is ever begun.
 
     A thread whose call is over waits `idle` seconds for another one, so that what is done at every tick needs none to
     be begun.
     """
 
     def __init__(self, name: str = "file", *, most: int = MOST_THREADS, idle: float = 0.0) -> None:
+        super().__init__(max_workers=1)
         self._name = name
         self._most = most
         self._idle_for = idle

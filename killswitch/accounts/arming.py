@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from killswitch.graph.nodes import PolicySet
+from killswitch.graph.nodes import PolicySet, ScopeRule
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot, Market, Quality
 from killswitch.model.store import Store
 from killswitch.model.venue import VenueAdapter
-from killswitch.planning.scopes.compiled_policy import Identity, scopes_of
+from killswitch.planning.scopes.compiled_policy import scopes_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +69,19 @@ class Arming:
     def _members(self, policy: str, scope: str) -> frozenset[str]:
         rule = self._rules.get(policy)
         if rule is not None:
-            identities: list[Identity] = [(a.name, a.venue, a.market, a.currency) for a in self._accounts.values()]
-            return frozenset(scopes_of(rule, identities).get(scope, ()))
-        kind, _, name = scope.partition("/")
-        return frozenset(
-            account.name
-            for account in self._accounts.values()
-            if kind == "portfolio" or (kind, name) in (("account", account.name), ("venue", account.venue))
-        )
+            return frozenset(drawn(rule, self._accounts.values()).get(scope, ()))
+        return frozenset(each.name for each in self._accounts.values() if is_in_scope(scope, each.name, each.venue))
+
+
+def drawn(rule: ScopeRule, accounts: Iterable[ArmedAccount]) -> Mapping[str, tuple[str, ...]]:
+    """Every scope that a policy's rule draws over these accounts, with the names of those in it."""
+    return scopes_of(rule, [(each.name, each.venue, each.market, each.currency) for each in accounts])
+
+
+def is_in_scope(scope: str | None, account: str, venue: str | None) -> bool:
+    """Whether an account, a venue or the portfolio as a command names it (None) holds the account."""
+    kind, _, name = (scope or "portfolio").partition("/")
+    return kind == "portfolio" or (kind, name) in (("account", account), ("venue", venue))
 
 
 REMEMBERED = 10_000

@@ -6,13 +6,12 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.credentials import resolve
 from killswitch.accounts.plug_ins import AdapterError, make_adapter
 from killswitch.accounts.poll.poller import Readers
-from killswitch.accounts.validation import armed_twins, twin_words
+from killswitch.accounts.validation import armed_twins, environment_of, twin_words
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.resolution.accounts import unencrypted
 from killswitch.graph.resolution.routes import unrouted_names
@@ -25,7 +24,6 @@ from killswitch.model.words import Place
 from killswitch.policy.diagnostics.problem import Diagnostic
 from killswitch.policy.loader import load
 from killswitch.policy.schema.account import AccountDocument, venue_of
-from killswitch.policy.schema.account import AccountSpec as AccountKeys
 from killswitch.ratelimit.budget import Budgets
 
 SUSPEND_OPTION = "suspend_trade"
@@ -88,8 +86,8 @@ def open_accounts(documents: Iterable[AccountDocument], *, live: bool) -> dict[s
     """
     documents = tuple(documents)
     accounts = {document.metadata.name: _open(document, live=live) for document in documents}
-    if live:
-        _refuse_twins(documents)
+    for first, second in armed_twins(documents) if live else ():
+        raise AdapterError(twin_words(first, second))  # two closers would work on one book
     if not accounts:
         raise NoAccountsError(
             "the policies hold no Account document, so there is nothing to watch; "
@@ -126,12 +124,6 @@ def located(place: Place | None) -> str:
     return "" if place is None else f"{place.file}:{place.line}:{place.column}: "
 
 
-def _refuse_twins(documents: Iterable[AccountDocument]) -> None:
-    """AdapterError where two documents arm one account: two closers would work on one book."""
-    for first, second in armed_twins(documents):
-        raise AdapterError(twin_words(first, second))
-
-
 async def read_once(accounts: Mapping[str, ArmedAccount], patience: float) -> tuple[AccountSnapshot, ...]:
     """Every account read once, for at most `patience` seconds, and the connections given back: for previews."""
     readers = Readers(accounts, patience)
@@ -148,6 +140,8 @@ def _open(document: AccountDocument, *, live: bool) -> ArmedAccount:
     if spec.endpoint_ws is not None and not spec.endpoint_ws.startswith(("ws://", "wss://")):
         scheme = spec.endpoint_ws.partition("://")[0]
         raise AdapterError(f"account {name}: endpoint_ws begins with ws:// or wss://, not {scheme}://")
+    if spec.sandbox and spec.demo:
+        raise AdapterError(f"account {name}: sandbox and demo are two systems of a venue; leave one of them out")
     adapter = make_adapter(
         AccountSpec(
             account=name,
@@ -159,7 +153,7 @@ def _open(document: AccountDocument, *, live: bool) -> ArmedAccount:
             credentials=resolve(spec.credentials, account=name),
             exchange=spec.exchange,
             endpoint_ws=spec.endpoint_ws,
-            environment=_environment(name, spec),
+            environment=environment_of(spec),
             outside_hours=spec.outside_hours,
         )
     )
@@ -178,13 +172,6 @@ def _open(document: AccountDocument, *, live: bool) -> ArmedAccount:
             "suspend trading; take the option out"
         )
     return ArmedAccount(name, venue, spec.market, spec.currency, adapter, armed, spec.closing_share, suspends)
-
-
-def _environment(name: str, spec: AccountKeys) -> Literal["production", "sandbox", "demo"]:
-    """Which of the venue's systems; AdapterError for two of them at once."""
-    if spec.sandbox and spec.demo:
-        raise AdapterError(f"account {name}: sandbox and demo are two systems of a venue; leave one of them out")
-    return "sandbox" if spec.sandbox else "demo" if spec.demo else "production"
 
 
 _PATIENCE = 5.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
@@ -80,10 +81,8 @@ class Families:
             listing = getattr(each.family, "listing", None)
             if listing is None:
                 continue
-            try:
+            with _importing(each.entry):
                 found: VenueListing | None = listing(venue)
-            except ImportError as error:  # what a venue needs is imported at first use
-                raise NoSuchVenueError(str(_absent(each.entry, error))) from error
             if found is not None:
                 yield found
 
@@ -93,10 +92,8 @@ class Families:
         What a family raises beside that, it says of the venue or of the endpoint: it comes out as it is.
         """
         for each in self.there:
-            try:
+            with _importing(each.entry):
                 found = each.family.history(venue, endpoint)
-            except ImportError as error:  # what a venue needs is imported at first use
-                raise NoSuchVenueError(str(_absent(each.entry, error))) from error
             if found is not None:
                 return found
         if any(venue in (each.exchange, each.adapter) for each in self.listings):
@@ -125,6 +122,15 @@ def families() -> Families:
         except Exception as error:  # noqa: BLE001 - importing third-party code may raise anything
             absent.append(_absent(entry, error))
     return Families(tuple(there), tuple(absent))
+
+
+@contextmanager
+def _importing(entry: EntryPoint) -> Iterator[None]:
+    """NoSuchVenueError where something is missing that a venue needs, which is imported at first use."""
+    try:
+        yield
+    except ImportError as error:
+        raise NoSuchVenueError(str(_absent(entry, error))) from error
 
 
 def _absent(entry: EntryPoint, error: Exception) -> Absent:

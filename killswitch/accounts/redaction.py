@@ -13,18 +13,15 @@ from urllib.parse import quote, quote_plus
 from msgspec import json as msgjson
 from msgspec import structs
 
-from killswitch.model.inspection import Inspection, KeyRights
-from killswitch.model.snapshot import AccountSnapshot, Fill, Order
+from killswitch.accounts.poll.shared_adapter import AdapterView
+from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import (
-    OPTIONAL_CALLS,
     FateUnknownError,
     OrderReport,
     OrderRequest,
     Push,
     VenueAdapter,
     VenueError,
-    VenueTraits,
-    traits_of,
 )
 
 T = TypeVar("T")
@@ -98,50 +95,22 @@ def _forms(secret: str) -> Iterator[str]:
                 yield inside
 
 
-class DiscreetVenue:
-    """A VenueAdapter whose errors and reasons hold no credential; all else is as the adapter says it.
-
-    What only some adapters offer it offers only if its adapter does.
-    """
+class DiscreetVenue(AdapterView):
+    """A view of an adapter whose errors and reasons hold no credential; all else is as the adapter says it."""
 
     def __init__(self, adapter: VenueAdapter, redactor: Redactor) -> None:
-        self._adapter = adapter
         self._redactor = redactor
-        self.account = adapter.account
-        for name in OPTIONAL_CALLS:
-            call = getattr(adapter, name, None)
-            if call is not None:
-                wording: _Wording = _SAID.get(name, _asked)
-                setattr(self, name, wording(self, call))
+        super().__init__(adapter)
 
-    @property
-    def traits(self) -> VenueTraits:
-        """What the adapter says of its venue."""
-        return traits_of(self._adapter)
+    def _optional(self, name: str, call: Callable[..., Any]) -> Callable[..., object]:
+        wording: _Wording = _SAID.get(name, _asked)
+        return wording(self, call)
 
     async def snapshot(self) -> AccountSnapshot:
-        answer = await self._through(self._adapter.snapshot())
+        answer = await super().snapshot()
         if not isinstance(answer, AccountSnapshot) or answer.reason is None:
             return answer
         return structs.replace(answer, reason=self._redactor.hide(answer.reason))
-
-    async def submit(self, request: OrderRequest) -> OrderReport:
-        return await self._through(self._adapter.submit(request))
-
-    async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
-        return await self._through(self._adapter.find_order(symbol, client_order_id))
-
-    async def open_orders(self) -> tuple[Order, ...]:
-        return await self._through(self._adapter.open_orders())
-
-    async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
-        return await self._through(self._adapter.fills(symbol, client_order_id))
-
-    async def cancel(self, symbol: str, order_id: str) -> None:
-        await self._through(self._adapter.cancel(symbol, order_id))
-
-    async def close(self) -> None:
-        await self._through(self._adapter.close())
 
     async def _through(self, answer: Awaitable[T]) -> T:
         try:
@@ -183,25 +152,16 @@ def _listening(venue: DiscreetVenue, call: Callable[..., Awaitable[Any]]) -> Cal
 
 
 def _inspecting(venue: DiscreetVenue, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[object]]:
-    async def inspect() -> Inspection:
-        found: Inspection = await venue._through(call())
-        written = venue._redactor.hide(msgjson.encode(found).decode())
-        return msgjson.decode(written, type=Inspection)
+    async def inspect() -> object:
+        found = await venue._through(call())
+        return msgjson.decode(venue._redactor.hide(msgjson.encode(found).decode()), type=type(found))
 
     return inspect
 
 
-def _righting(venue: DiscreetVenue, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[object]]:
-    async def key_rights() -> KeyRights:
-        found: KeyRights = await venue._through(call())
-        return structs.replace(found, note=venue._redactor.hide(found.note))
-
-    return key_rights
-
-
 _SAID: Final[Mapping[str, _Wording]] = {
     "used": _counted, "submit_batch": _batched, "listen": _listening, "inspect": _inspecting,
-    "key_rights": _righting, "remember": _counted, "rules_to_keep": _counted, "use_rules": _counted,
+    "key_rights": _inspecting, "remember": _counted, "rules_to_keep": _counted, "use_rules": _counted,
 }  # fmt: skip
 """How the words of those optional calls are made discreet whose answer holds some."""
 

@@ -116,14 +116,18 @@ def _misfits(spec: AccountSpec, family: FittingFamily | None) -> Iterator[Misfit
         yield Misfit(("demo",), "sandbox and demo are two systems of a venue", "leave one of them out")
     if family is None:
         return
-    environment: Literal["production", "sandbox", "demo"] = "production"
-    if spec.sandbox != spec.demo:
-        environment = "sandbox" if spec.sandbox else "demo"
-    account = WrittenAccount(spec.exchange, spec.market, spec.currency, environment, tuple(spec.credentials))
+    account = WrittenAccount(spec.exchange, spec.market, spec.currency, environment_of(spec), tuple(spec.credentials))
     try:
         yield from tuple(family.misfits(account))
     except Exception:  # noqa: BLE001 - third-party code: what it cannot tell here, the adapter says when it is made
         return
+
+
+def environment_of(spec: AccountSpec) -> Literal["production", "sandbox", "demo"]:
+    """Which of the venue's systems; the ordinary one where two are named at once, which is a mistake."""
+    if spec.sandbox == spec.demo:
+        return "production"
+    return "sandbox" if spec.sandbox else "demo"
 
 
 def armed_twins(documents: Iterable[AccountDocument]) -> Iterator[tuple[str, str]]:

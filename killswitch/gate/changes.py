@@ -68,15 +68,8 @@ class LockOutcome:
     """What the scopes' files say: the union is the sum of it."""
     is_whole: bool = False
     """Whether `held` is all that there is, so that the union may say that it is open."""
-
-
-@dataclass(frozen=True, slots=True)
-class UnionOutcome:
-    """What one turn at the union file has come to."""
-
     foreign: Lock | None = None
-    """A lock that another program has left there, for the lock folder to keep as a scope of its own."""
-    problems: tuple[LockProblem, ...] = ()
+    """A lock that another program has left at the union file, for the lock folder to keep as a scope of its own."""
 
 
 class LockError(Exception):
@@ -120,3 +113,34 @@ class Lock(Struct, frozen=True, omit_defaults=True):
     alive_until: float
     own: Lock | None = None
     """What the scope's file would say without the locks of wider scopes; there only where such a lock is in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """When a turn is, and what it writes into its files. `alive_until` in Unix seconds."""
+
+    now: datetime
+    generation: int
+    alive_until: float
+
+    def lock(
+        self,
+        scope: str,
+        reason: str | None,
+        details: dict[str, str | None],
+        *,
+        until: float,
+        mode: LockMode = "reduce_only",
+        stage: str | None = None,
+        created: float | None = None,
+        locked: bool = True,
+    ) -> Lock:
+        """A lock file written in this turn. `until` and `created` in Unix seconds; `created` is now without it."""
+        created = self.now.timestamp() if created is None else created
+        return Lock(
+            locked, scope, stage, reason, created, until, details, mode, self.generation, self.alive_until
+        )  # fmt: skip
+
+    def opened(self, scope: str, reason: str) -> Lock:
+        """What a file says when its scope is not locked: the runner lives, and trading is open."""
+        return self.lock(scope, reason, {}, until=self.now.timestamp(), locked=False)

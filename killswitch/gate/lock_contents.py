@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
-from killswitch.gate.changes import FAR_FUTURE, Lock, LockRequest
+from killswitch.gate.changes import FAR_FUTURE, Lock, LockRequest, Stamp
 from killswitch.gate.lock_merge import (
     ALSO,
     ON_SUSPICION,
@@ -18,7 +17,6 @@ from killswitch.gate.lock_merge import (
     in_force,
     is_on_suspicion,
     joined,
-    opened,
     own_of,
     scope_of,
     strictest_mode,
@@ -26,15 +24,6 @@ from killswitch.gate.lock_merge import (
     with_wider,
 )
 from killswitch.gate.reading import LockFile
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """When a turn is, and what it writes into its files. `alive_until` in Unix seconds."""
-
-    now: datetime
-    generation: int
-    alive_until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +93,7 @@ class Contents:
 
     def open(self, path: Path, scope: str, reason: str) -> None:
         """End what locks the scope itself; wider scopes go on locking it."""
-        self.own[path] = opened(scope, reason, self._stamp.now, self._stamp.generation, self._stamp.alive_until)
+        self.own[path] = self._stamp.opened(scope, reason)
 
     def watch(self, path: Path, scope: str) -> None:
         """Give the scope a file: open where there was none."""
@@ -136,25 +125,16 @@ class Contents:
         return [*self.own.values(), *beside, *(self._before[path] for path in failed if path in self._before)]
 
     def _found(self, file: LockFile) -> Lock:
-        if file.lock is not None:
-            return own_of(file.lock)
-        return unreadable(file, self._stamp.now, self._stamp.generation, self._stamp.alive_until)
+        return unreadable(file, self._stamp) if file.lock is None else own_of(file.lock)
 
     def _called_for(self, request: LockRequest, standing: Lock | None) -> Lock:
         order = request.order
         details: dict[str, str | None] = {"decision": request.decision}
-        return Lock(
-            locked=True,
-            scope=order.scope,
-            stage=request.stage,
-            reason=request.reason,
-            created_ts=self._stamp.now.timestamp() if standing is None or request.is_new else standing.created_ts,
-            expires_ts=(order.until or FAR_FUTURE).timestamp(),
-            details=details | {ON_SUSPICION: "yes"} if request.on_suspicion else details,
-            mode=order.mode,
-            generation=self._stamp.generation,
-            alive_until=self._stamp.alive_until,
-        )
+        return self._stamp.lock(
+            order.scope, request.reason, details | {ON_SUSPICION: "yes"} if request.on_suspicion else details,
+            until=(order.until or FAR_FUTURE).timestamp(), mode=order.mode, stage=request.stage,
+            created=None if standing is None or request.is_new else standing.created_ts,
+        )  # fmt: skip
 
     def _written(self, path: Path, standing: Lock | None, wanted: Lock) -> Lock:
         """`wanted`, with what is in force there and must not get weaker by it."""

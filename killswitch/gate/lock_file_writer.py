@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from killswitch.gate.changes import Lock, StaleGenerationError
+from killswitch.gate.changes import Lock, StaleGenerationError, Stamp
 from killswitch.gate.files import replace_file
 from killswitch.gate.lock_merge import tightens
 from killswitch.gate.reading import read_file
@@ -32,9 +32,9 @@ class Pen:
         """Unix seconds of the readers' clock."""
         return (now if self.wall is None else self.wall()).timestamp()
 
-    def alive_until(self, now: datetime) -> float:
-        """To when a file that is written now is kept alive."""
-        return self.wall_at(now) + self.alive_for
+    def stamp(self, now: datetime) -> Stamp:
+        """What a turn at `now` writes into its files: each is kept alive for a whole life."""
+        return Stamp(now, self.generation, self.wall_at(now) + self.alive_for)
 
     def is_settled(self, found: Lock | None, lock: Lock, now: datetime, *, kept: bool = True) -> bool:
         """Whether what is found there is good for a while. `kept`: and has enough of its life left."""
@@ -61,7 +61,7 @@ class Pen:
 
     def replace(self, path: Path, lock: Lock, now: datetime, *, kept: bool = True) -> None:
         """Write the file, alive for a whole life; where it is not `kept`, stale from the first second on."""
-        alive_until = self.alive_until(now) if kept else self.wall_at(now) - 1.0
+        alive_until = self.stamp(now).alive_until if kept else self.wall_at(now) - 1.0
         fresh = msgspec.structs.replace(lock, generation=self.generation, alive_until=alive_until)
         replace_file(path, msgspec.json.encode(fresh))
 

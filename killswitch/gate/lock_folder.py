@@ -22,13 +22,12 @@ from killswitch.gate.changes import (
     StaleGenerationError,
 )
 from killswitch.gate.files import alone_in, remove_abandoned
-from killswitch.gate.foreign import FOREIGN_SCOPE, require_apart
-from killswitch.gate.lock_contents import Contents, Stamp
+from killswitch.gate.foreign import FOREIGN_SCOPE, MOST, Strangers, require_apart, some_of, strangers
+from killswitch.gate.lock_contents import Contents
 from killswitch.gate.lock_file_writer import Pen, cause_of
 from killswitch.gate.lock_merge import UNREADABLE, own_of, scope_of, tightens, unreadable
 from killswitch.gate.reading import LockFile, read_file
 from killswitch.gate.union import UnionFile
-from killswitch.gate.unmanaged_files import MOST, Strangers, some_of, strangers
 
 
 class LockFolder:
@@ -90,8 +89,7 @@ class LockFolder:
 
     def ordered(self, changes: LockChanges, now: datetime) -> tuple[Lock, ...]:
         """What the requests alone come to, for a union that is written while the folder does not answer."""
-        stamp = Stamp(now, self._pen.generation, self._pen.alive_until(now))
-        contents = Contents((), stamp, {}, changes.known)
+        contents = Contents((), self._pen.stamp(now), {}, changes.known)
         self._applied(changes, contents, guarded=False)
         return tuple(contents.held(()))
 
@@ -161,9 +159,10 @@ class LockFolder:
         return {self.path_of(scope) for scope in scopes}
 
     def _contents(self, files: Iterable[LockFile], changes: LockChanges, now: datetime) -> Contents:
-        stamp = Stamp(now, self._pen.generation, self._pen.alive_until(now))
         wider = {self.path_of(scope): tuple(map(self.path_of, scopes)) for scope, scopes in self._wider.items()}
-        return Contents(files, stamp, wider, changes.known | {request.decision for request in changes.requests})
+        return Contents(
+            files, self._pen.stamp(now), wider, changes.known | {request.decision for request in changes.requests}
+        )
 
     def _applied(self, changes: LockChanges, contents: Contents, *, guarded: bool) -> LockOutcome:
         """Change `contents`; the outcome if every write succeeds.
@@ -219,13 +218,11 @@ class LockFolder:
         locks = [self._own(file, now) for file in found.files]
         if found.is_cut:
             cut = LockFile(self._folder / "others", None, f"are more than {MOST} in {self._folder.name}")
-            locks.append(unreadable(cut, now, self._pen.generation, self._pen.alive_until(now)))
+            locks.append(unreadable(cut, self._pen.stamp(now)))
         return locks
 
     def _own(self, file: LockFile, now: datetime) -> Lock:
-        if file.lock is not None:
-            return own_of(file.lock)
-        return unreadable(file, now, self._pen.generation, self._pen.alive_until(now))
+        return unreadable(file, self._pen.stamp(now)) if file.lock is None else own_of(file.lock)
 
     def _left(self, idle: list[Path], found: Strangers | None) -> list[LockProblem]:
         """What a person has to know of the files that nobody keeps alive."""

@@ -8,12 +8,14 @@ import stat
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from killswitch.gate.changes import LONGEST_LIFE, Lock
 from killswitch.model.decision import LockMode
 
+T = TypeVar("T")
 _DECODER = msgspec.json.Decoder(Lock)
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
@@ -37,10 +39,6 @@ class Verdict:
     locked: bool
     mode: LockMode | None
     reason: str
-
-    def allows(self, *, reduces_risk: bool) -> bool:
-        """Whether an order may be sent: with `reduce_only`, one that only reduces a position still may."""
-        return not self.locked or (self.mode == "reduce_only" and reduces_risk)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,9 @@ def read_file(path: Path, *, through_links: bool = False) -> LockFile:
     except OSError as error:
         return LockFile(path, None, f"cannot be read: {error.strerror}", may_pass=error.errno in _PASSING)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return LockFile(path, None, f"is not a lock file: {error}", mode=_mode_of(path, through_links=through_links))
+        found = some_fields(path, _ModeFields, through_links=through_links)
+        mode: LockMode = found.mode if found is not None and found.locked else "reduce_only"
+        return LockFile(path, None, f"is not a lock file: {error}", mode=mode)
 
 
 class _ModeFields(msgspec.Struct):
@@ -75,12 +75,12 @@ class _ModeFields(msgspec.Struct):
     mode: LockMode
 
 
-def _mode_of(path: Path, *, through_links: bool) -> LockMode:
+def some_fields(path: Path, fields: type[T], *, through_links: bool = False) -> T | None:
+    """Those `fields` of a lock of any program at `path`; None where it has none of them, or cannot be read."""
     try:
-        found = msgspec.json.decode(content_of(path, through_links=through_links), type=_ModeFields)
+        return msgspec.json.decode(content_of(path, through_links=through_links), type=fields)
     except (OSError, UnfitFileError, UnicodeDecodeError, msgspec.DecodeError, RecursionError):
-        return "reduce_only"
-    return found.mode if found.locked else "reduce_only"
+        return None
 
 
 def content_of(path: Path, *, through_links: bool = False) -> bytes:

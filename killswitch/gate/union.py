@@ -8,19 +8,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
 import msgspec
 
-from killswitch.gate.changes import GuardError, Lock, LockError, LockProblem, UnionOutcome
+from killswitch.gate.changes import GuardError, Lock, LockError, LockOutcome, LockProblem
 from killswitch.gate.files import alone_in, is_temporary, remove_abandoned
-from killswitch.gate.foreign import FOREIGN_SCOPE, is_signed, require_apart, signature, standing_foreign_lock
+from killswitch.gate.foreign import FOREIGN_SCOPE, LISTED, is_signed, require_apart, signature, standing_foreign_lock
 from killswitch.gate.lock_file_writer import Pen, cause_of
 from killswitch.gate.lock_merge import in_force, strictest_mode, tightens, union_of
 from killswitch.gate.reading import read_file
-from killswitch.gate.unmanaged_files import LISTED
 
 
 class UnionFile:
@@ -39,7 +39,7 @@ class UnionFile:
 
     def settle(
         self, held: Sequence[Lock], now: datetime, is_late: Callable[[], bool], *, is_whole: bool
-    ) -> UnionOutcome:
+    ) -> LockOutcome:
         """Write the sum of `held`. `is_whole`: whether that is all, so that the union may open."""
         try:
             with ExitStack() as stack:
@@ -55,15 +55,15 @@ class UnionFile:
                 is_kept = foreign is None or any(_covers(lock, foreign, now) for lock in held)
                 locks = [*held] if foreign is None or is_kept else [*held, foreign]
                 self._write(locks, now, may_open=is_whole and is_kept and not problems)
-                return UnionOutcome(None if is_kept else foreign, tuple(problems))
+                return LockOutcome(foreign=None if is_kept else foreign, problems=tuple(problems))
         except (OSError, LockError) as error:
             words = f"the lock file {self.path} could not be written and will be tried again: {cause_of(error)}"
-            return UnionOutcome(problems=(LockProblem("union", words),))
+            return LockOutcome(problems=(LockProblem("union", words),))
 
     def _foreign(self, now: datetime) -> Lock | None:
         wall = datetime.fromtimestamp(self._pen.wall_at(now), UTC)
-        alive_until = self._pen.alive_until(now)
-        found = standing_foreign_lock(self.path, self._folders, min(now, wall), self._pen.generation, alive_until)
+        stamp = replace(self._pen.stamp(now), now=min(now, wall))
+        found = standing_foreign_lock(self.path, self._folders, stamp)
         if found is None:
             return None
         ahead = max(0.0, (now - wall).total_seconds())
@@ -71,7 +71,7 @@ class UnionFile:
 
     def sum_of(self, held: Sequence[Lock], now: datetime) -> Lock:
         """What the file is to say."""
-        union = union_of(held, now, self._pen.generation, self._pen.alive_until(now))
+        union = union_of(held, self._pen.stamp(now))
         return msgspec.structs.replace(union, details={**union.details, **signature(self._folders[0])})
 
     def _begin(self, now: datetime) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime
 from difflib import get_close_matches
 from typing import Literal, TypeVar
 
-from killswitch.accounts.arming import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount, drawn, is_in_scope
 from killswitch.gate.lock_merge import UNION_SCOPE
 from killswitch.graph.nodes import PolicySet
 from killswitch.incident.record.results import Standing, result_of
@@ -25,7 +25,6 @@ from killswitch.planning.notices import RESET
 from killswitch.planning.operator.closes import OPERATOR
 from killswitch.planning.operator.plan_file import SavedPlan, decode_plan, encode_plan
 from killswitch.planning.operator.saved_plan import applied_ids
-from killswitch.planning.scopes.compiled_policy import Identity, scopes_of
 from killswitch.runner.status_blob import AccountView, RunnerView
 
 T = TypeVar("T")
@@ -118,8 +117,7 @@ def closable_scopes(view: RunnerView) -> set[str]:
 
 def machine_scopes(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) -> set[str]:
     """The scopes that would have a stage machine with these policies and accounts."""
-    identities: list[Identity] = [(a.name, a.venue, a.market, a.currency) for a in accounts.values()]
-    return {scope for graph in policies.graphs for scope in scopes_of(graph.scope, identities)}
+    return {scope for graph in policies.graphs for scope in drawn(graph.scope, accounts.values())}
 
 
 def watched_scopes(view: RunnerView) -> set[str]:
@@ -134,12 +132,7 @@ def locked_scopes(locks: Iterable[LockView]) -> set[str]:
 
 def accounts_named(view: RunnerView, scope: str | None) -> tuple[AccountView, ...]:
     """The accounts that a close of `scope` reaches."""
-    kind, _, name = (scope or "portfolio").partition("/")
-    return tuple(
-        each
-        for each in view.accounts
-        if kind == "portfolio" or (kind, name) in (("account", each.account), ("venue", each.venue))
-    )
+    return tuple(each for each in view.accounts if is_in_scope(scope, each.account, each.venue))
 
 
 def is_waiting(store: Store, event: Event) -> bool:

@@ -238,14 +238,12 @@ def _answered(what: str, path: Path, look: Callable[[], tuple[LockView, ...]]) -
     try:
         return within(FOLDER_PATIENCE, what, look)
     except DeadlineError as error:
-        return (_unanswered(str(path), str(error)),)
-
-
-def _unanswered(file: str, why: str) -> LockView:
-    return LockView(
-        file=file, scope=None, locked=True, mode="reduce_only", reason=why, stage=None, until=None, alive_until=None,
-        ordered=True, stale=False,
-    )  # fmt: skip
+        return (
+            LockView(
+                file=str(path), scope=None, locked=True, mode="reduce_only", reason=str(error), stage=None, until=None,
+                alive_until=None, ordered=True, stale=False,
+            ),
+        )  # fmt: skip
 
 
 def _locks_in(folder: Path, union: Path | None, now: datetime) -> tuple[LockView, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from killswitch.accounts.arming import ArmedAccount, Arming, left_to_do, observed_latches
+from killswitch.accounts.arming import ArmedAccount, Arming, drawn, left_to_do, observed_latches
 from killswitch.accounts.poll.account_poller import AccountPoller
 from killswitch.accounts.poll.request_counters import Meter, metered
 from killswitch.accounts.poll.shared_adapter import SharedVenue, shared
@@ -25,7 +25,6 @@ from killswitch.model.snapshot import Closing
 from killswitch.model.store import Store
 from killswitch.model.tracing import NO_TRACER, Tracer
 from killswitch.model.words import Severity
-from killswitch.planning.scopes.compiled_policy import Identity, scopes_of
 from killswitch.planning.tick import Interpreter
 from killswitch.runner.account_memory import Remembering, remind
 from killswitch.runner.clock import Timeline, words_of_leap
@@ -42,7 +41,7 @@ from killswitch.runner.loop import REMEMBERED_NOTICES, Pace, Runner, Witness
 from killswitch.runner.notify.notifier import Notifier
 from killswitch.runner.observer_chain import Observers, Recorder
 from killswitch.runner.order_reconciliation import Both, Confirming
-from killswitch.runner.performers import Effects, performers, require_capabilities
+from killswitch.runner.performers import ClosingPerformer, Effects, performers, require_capabilities
 from killswitch.runner.status_blob import RunnerView, last_clock_state, last_view
 from killswitch.runner.status_publisher import Publisher
 
@@ -100,45 +99,46 @@ def assemble(
         require_timers(policies, accounts, pace.interval, pace.read_timeout)
     venues = {name: shared(account.adapter) for name, account in accounts.items()}
     accounts = {name: replace(account, adapter=venues[name][0]) for name, account in accounts.items()}
-    lease = LeaseHolder(store, clock, lease_seconds(pace), say=say)
-    lease.take()
-    when_held()
+    lease = _held_lease(store, clock, pace, say, when_held)
     timeline = Timeline(clock, last_clock_state(last_view(store)))
     if (leap := words_of_leap(timeline.leap)) is not None:
         found_before += (("page", leap),)
-    meters = metered(accounts, timeline, pace.interval)
     remind(store, accounts)
     keep_places(store, policies)
     arming, beside, confirming = Arming(accounts, policies), Beside(), Confirming(store)
     interpreter = Interpreter(policies, arming.names, store.notices(REMEMBERED_NOTICES))
-    unfinished = left_to_do(store)
-    publisher = Publisher(
-        store, interpreter, policies, arming.names, timeline, _first_view(lease, timeline, pace, policies, paths, live),
-        *_lock_places(locks, arming),
-    )  # fmt: skip
+    unfinished, unserved = left_to_do(store), _unrouted(policies) + _unwatched(policies, accounts)
+    view = _first_view(lease, timeline, pace, policies, paths, live)
     patience = min(pace.read_timeout, pace.last_words)
+    meters = metered(accounts, timeline, pace.interval)
     refreshing = Refreshing(accounts, pace.interval, pace.interval + pace.read_timeout) if timers else None
+    kept = None
+    if refreshing is not None:
+        kept = Timers(policies, accounts, meters, store, timeline, patience, refreshing)
     closings = _closings(venues, meters, arming, store, timeline, unfinished, Both(watch, confirming))
-    locking = _lock_writer(arming, store, lease, timeline, pace, locks)
+    locking = _lock_writer(arming, store, lease, timeline, pace, locks, beside)
     suspending = Suspending(accounts, meters, store, timeline, patience)
-    table = performers(locking, closings, suspending, beside, arming.names, store, timeline)
     return Runner(
         interpreter, store, lease, timeline,
-        AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, refreshing),
-        closings,
-        Effects(Performing(table), arming, closings, locking, suspending, beside),
+        AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, refreshing), closings,
+        _effects(arming, store, timeline, pace, closings, locking, suspending, beside),
         Observers(
-            (publisher, Remembering(store, accounts), *witnesses), Notifier(policies, store, timeline), beside,
-            confirming, tracer, recorder=recorder,
-            timers=None if refreshing is None else Timers(policies, accounts, meters, store, timeline, patience, refreshing),
+            (Publisher(store, interpreter, policies, arming.names, timeline, view, *_lock_places(locks, arming)),
+             Remembering(store, accounts), *witnesses), Notifier(policies, store, timeline), beside,
+            confirming, tracer, timers=kept, recorder=recorder,
         ),
-        pace,
-        policy_set=policies.digest,
-        standing=_left_lying(unfinished, arming)
-        + _latched_unacted(store, arming)
-        + (_unrouted(policies) + _unwatched(policies, accounts) if live else ()),
-        found_before=found_before,
+        pace, policy_set=policies.digest, found_before=found_before,
+        standing=(*_left_lying(unfinished, arming), *_latched_unacted(store, arming), *(unserved if live else ())),
     )  # fmt: skip
+
+
+def _held_lease(
+    store: Store, clock: Clock, pace: Pace, say: Callable[[str], None], when_held: Callable[[], None]
+) -> LeaseHolder:
+    lease = LeaseHolder(store, clock, lease_seconds(pace), say=say)
+    lease.take()
+    when_held()
+    return lease
 
 
 def _first_view(
@@ -161,7 +161,13 @@ def _lock_places(locks: LockPaths, arming: Arming) -> tuple[str | None, str | No
 
 
 def _lock_writer(
-    arming: Arming, store: Store, lease: LeaseHolder, timeline: Timeline, pace: Pace, locks: LockPaths
+    arming: Arming,
+    store: Store,
+    lease: LeaseHolder,
+    timeline: Timeline,
+    pace: Pace,
+    locks: LockPaths,
+    beside: Beside,
 ) -> LockWriter | None:
     if not arming.names:
         return None
@@ -170,7 +176,21 @@ def _lock_writer(
         generation=lease.generation, alive_for=alive_seconds(pace), wider=arming.wider(), wall=timeline.wall,
     )  # fmt: skip
     locking = Locking(store, arming, timeline.leaps)
-    return LockWriter(locking, folder, locks.folder, timeline, pace.lock_patience)
+    return LockWriter(locking, folder, locks.folder, timeline, pace.lock_patience, beside)
+
+
+def _effects(
+    arming: Arming,
+    store: Store,
+    clock: Clock,
+    pace: Pace,
+    closings: Closings,
+    locking: LockWriter | None,
+    suspending: Suspending,
+    beside: Beside,
+) -> Effects:
+    closing = ClosingPerformer(closings, suspending, locking, beside, arming.names, pace.read_timeout)
+    return Effects(Performing(performers(locking, closing, store, clock)), arming, locking, suspending)
 
 
 def _closings(
@@ -219,12 +239,11 @@ def _unrouted(policies: PolicySet) -> tuple[str, ...]:
 
 def _unwatched(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) -> tuple[str, ...]:
     """The armed accounts that no stage can act on: a misspelled scope looks just like a calm market."""
-    identities: list[Identity] = [(it.name, it.venue, it.market, it.currency) for it in accounts.values()]
     watched = {
         name
         for graph in policies.graphs
         if graph.mode == "enforce"
-        for names in scopes_of(graph.scope, identities).values()
+        for names in drawn(graph.scope, accounts.values()).values()
         for name in names
     }
     return tuple(

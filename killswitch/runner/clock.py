@@ -101,11 +101,11 @@ def now_after(last: ClockState | None, clock: Clock) -> datetime:
     if elapsed is None:
         return max(wall, last.at)
     paced = last.at + elapsed
-    return wall if last.at <= wall and abs(wall - paced + _followed(last, elapsed)) <= FOLLOWED else paced
-
-
-def _followed(last: ClockState, elapsed: timedelta) -> timedelta:
-    return _forgotten(timedelta(seconds=last.followed), elapsed)
+    return (
+        wall
+        if last.at <= wall and abs(wall - paced + _forgotten(timedelta(seconds=last.followed), elapsed)) <= FOLLOWED
+        else paced
+    )
 
 
 def _forgotten(followed: timedelta, elapsed: timedelta) -> timedelta:
@@ -133,7 +133,8 @@ class Timeline:
         self._tick = None if last is None else last.at
         self._followed = timedelta(0)
         if last is not None and (elapsed := last.elapsed(clock)) is not None:
-            self._followed = _followed(last, elapsed) + self._now - (last.at + elapsed)
+            followed = _forgotten(timedelta(seconds=last.followed), elapsed)
+            self._followed = followed + self._now - (last.at + elapsed)
         leaps = () if last is None else last.leaps
         self.leap: Leap | None = None
         """What it has vouched for at this start, if this is another start of the machine than that of the last tick."""

@@ -7,11 +7,12 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
+from killswitch.execution.account_executor import Closer
 from killswitch.model.decision import Decision
 from killswitch.model.legible import legible
-from killswitch.model.snapshot import AccountSnapshot, Closing
+from killswitch.model.snapshot import Closing
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import VenueError
 from killswitch.store.errors import StoreError
@@ -27,50 +28,6 @@ AT_ONE_INSTANT = 1000
 """So many passes may begin while the clock stands still; then they wait until it has moved."""
 
 
-class AccountCloser(Protocol):
-    """The part of `killswitch.execution` that the runner uses: one per armed account."""
-
-    passes: int
-
-    @property
-    def distrust(self) -> str | None: ...
-
-    @property
-    def stuck(self) -> str | None: ...
-
-    @property
-    def wait(self) -> float:
-        """Seconds until the next pass makes sense; 0.0: at once; infinite while there is nothing to do."""
-        ...
-
-    @property
-    def owing(self) -> bool:
-        """Whether nothing is left to close, and it is still asked what orders were charged."""
-        ...
-
-    def abandon(self) -> asyncio.Future[Any] | None:
-        """Call off what is asked beside the passes; what ends with it."""
-        ...
-
-    async def recover(self) -> None: ...
-
-    def prepare(self, decision: Decision, planned: Sequence[JournalEntry]) -> None: ...
-
-    def adopt(self, decision: Decision) -> None: ...
-
-    def give_up(self, entry: JournalEntry) -> None:
-        """A person ends the work on a decision; `entry` is durable."""
-        ...
-
-    def learn(self, account: AccountSnapshot, at: float | None = None) -> None: ...
-
-    async def advance(self) -> bool:
-        """One pass; whether anything is left to close."""
-        ...
-
-    def progress(self) -> tuple[Closing, ...]: ...
-
-
 class ClosingWorker:
     """One account's closer: first recovery, then pass after pass while there is work.
 
@@ -81,7 +38,7 @@ class ClosingWorker:
     def __init__(
         self,
         account: str,
-        closer: AccountCloser,
+        closer: Closer,
         leftover: Sequence[Closing],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -90,7 +47,7 @@ class ClosingWorker:
         `monotonic`: the seconds of the closer's own clock.
         """
         self._account = account
-        self._closer = closer
+        self.closer = closer
         self._leftover = tuple(leftover)
         self._monotonic = monotonic
         self._failures = 0
@@ -119,12 +76,12 @@ class ClosingWorker:
     @property
     def owing(self) -> bool:
         """Whether nothing is left to close, and it is still asked what orders were charged."""
-        return not self.working and self._closer.owing
+        return not self.working and self.closer.owing
 
     def prepare(self, decision: Decision, planned: Sequence[JournalEntry]) -> None:
         """Make ready what `adopt` will hand over; a defect in that is met again, and told, when it is adopted."""
         with suppress(Exception):
-            self._closer.prepare(decision, planned)
+            self.closer.prepare(decision, planned)
 
     def adopt(self, decision: Decision) -> None:
         if not self.working:
@@ -132,22 +89,14 @@ class ClosingWorker:
             self._failures, self._not_before = 0, -math.inf
         self._waiting.append(decision)
 
-    def give_up(self, entry: JournalEntry) -> None:
-        """Tell the closer that a person ends the work on a decision; recovery finds that in the journal by itself."""
-        self._closer.give_up(entry)
-
     def hold(self, way: asyncio.Task[None]) -> None:
         """Let the next pass begin its work only when `way` is over; it is bounded by itself."""
         self._way = way
 
-    def learn(self, account: AccountSnapshot, at: float | None = None) -> None:
-        """Tell the closer what a tick has read of its account, and when it was asked for."""
-        self._closer.learn(account, at=at)
-
     @property
     def wait(self) -> float:
         """Seconds of the clock until a pass is due; infinite if one is under way, or nothing is left to do."""
-        if self._pass is not None or not (self.working or self._closer.owing):
+        if self._pass is not None or not (self.working or self.closer.owing):
             return math.inf
         now = self._monotonic()
         if now == self._begun_at and self._begun_then >= AT_ONE_INSTANT:
@@ -155,7 +104,7 @@ class ClosingWorker:
         held_up = max(self._not_before - now, 0.0)
         if not self._recovered or self._waiting:
             return held_up
-        return max(held_up, self._closer.wait)
+        return max(held_up, self.closer.wait)
 
     def kick(self) -> asyncio.Task[None] | None:
         """The pass under way; a new one if one is due and none is."""
@@ -188,13 +137,13 @@ class ClosingWorker:
                 self._pass.cancel()
                 await asyncio.wait((self._pass,), timeout=patience)
                 self._pass = None
-        if (asking := self._closer.abandon()) is not None:
+        if (asking := self.closer.abandon()) is not None:
             await asyncio.wait((asking,), timeout=patience)
         self.collect()
 
     def abandon(self) -> set[asyncio.Future[Any]]:
         """Call off all that is under way, whatever it does: the journal knows how far it came."""
-        ending = {each for each in (self._pass, self._closer.abandon()) if each is not None}
+        ending = {each for each in (self._pass, self.closer.abandon()) if each is not None}
         if self._pass is not None:
             self._pass.cancel()
         return ending
@@ -206,7 +155,7 @@ class ClosingWorker:
             for decision in self._waiting
             if not decision.is_suspicion
         )
-        return (self._closer.progress() if self._recovered else self._leftover) + waiting
+        return (self.closer.progress() if self._recovered else self._leftover) + waiting
 
     async def _run_pass(self) -> None:
         if (way := self._way) is not None:
@@ -216,9 +165,9 @@ class ClosingWorker:
             if self._recovered:
                 await self._advance()
             else:
-                await self._closer.recover()
+                await self.closer.recover()
                 self._recovered = True
-                self._more = self._closer.wait < math.inf and not self._closer.owing
+                self._more = self.closer.wait < math.inf and not self.closer.owing
         except StoreError:
             raise
         except VenueError as error:
@@ -227,17 +176,17 @@ class ClosingWorker:
             self._fail(f"unexpected {type(error).__name__}: {error}")
         else:
             self._failures = 0
-            stuck = self._closer.stuck
+            stuck = self.closer.stuck
             self.trouble = self._standstill() or (stuck and f"closing on account {self._account}: {stuck}")
 
     def _standstill(self) -> str | None:
         """Why closing stands still, once it has done so for some passes."""
-        distrust = self._closer.distrust
+        distrust = self.closer.distrust
         if not self._more or distrust is None:
             self._distrusted = 0
-        elif self._closer.passes != self._seen_passes:
+        elif self.closer.passes != self._seen_passes:
             self._distrusted += 1
-        self._seen_passes = self._closer.passes
+        self._seen_passes = self.closer.passes
         if distrust is None or self._distrusted < DISTRUSTED_PASSES:
             self._stands_still = None
         elif self._stands_still is None:
@@ -248,8 +197,8 @@ class ClosingWorker:
     async def _advance(self) -> None:
         while self._waiting:
             self._closes = True
-            self._closer.adopt(self._waiting.pop(0))
-        self._more = await self._closer.advance()
+            self.closer.adopt(self._waiting.pop(0))
+        self._more = await self.closer.advance()
 
     def _fail(self, why: str) -> None:
         self._more |= self._closes

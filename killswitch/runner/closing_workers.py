@@ -62,7 +62,7 @@ class Closings:
         """End the work that each entry, which is durable, names: of a decision on an account."""
         for entry in entries:
             if (worker := self._workers.get(entry.account or "")) is not None:
-                worker.give_up(entry)
+                worker.closer.give_up(entry)
 
     def hold(self, ways: Mapping[str, asyncio.Task[None]]) -> None:
         """Let the next pass of each named account begin its work only when its task is over."""
@@ -78,7 +78,7 @@ class Closings:
         """Tell each closer what a tick has read of its account. `at`: when it asked for it, in the closers' seconds."""
         for account in accounts:
             if account.account in self._workers:
-                self._workers[account.account].learn(account, at)
+                self._workers[account.account].closer.learn(account, at=at)
 
     @property
     def wait(self) -> float:
@@ -118,26 +118,13 @@ class Closings:
             await asyncio.wait(passes, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.sleep(0)
 
-    async def go_on(self, patience: float = math.inf, until: asyncio.Future[Any] | None = None) -> None:
-        """Passes as they fall due, in real time, until nothing is left to close or `until` is done.
-
-        For at most `patience` seconds. Raises StoreError.
-        """
-        end = asyncio.get_running_loop().time() + patience
-        while True:
-            waited: set[asyncio.Future[Any]] = {*self.kick()}
-            left = end - asyncio.get_running_loop().time()
-            if left <= 0 or (until is not None and until.done()) or not (self.working or until):
-                return
-            if until is not None:
-                waited.add(until)
-            timeout = min(left, self.wait)
-            if waited:
-                await asyncio.wait(
-                    waited, timeout=None if timeout == math.inf else timeout, return_when=asyncio.FIRST_COMPLETED
-                )
-            else:
-                await asyncio.sleep(timeout)
+    async def go_on(self, until: asyncio.Future[Any]) -> None:
+        """Passes as they fall due, in real time, until `until` is done. Raises StoreError."""
+        while not until.done():
+            under_way, due = self.kick(), self.wait
+            await asyncio.wait(
+                {until, *under_way}, timeout=None if due == math.inf else due, return_when=asyncio.FIRST_COMPLETED
+            )
 
     async def rest(self, patience: float) -> None:
         """Let every pass under way end, at the end of a run."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from killswitch.accounts.arming import left_to_do
+from killswitch.accounts.arming import is_in_scope, left_to_do
 from killswitch.journal.codec import encode
 from killswitch.journal.entries import GivenUp
 from killswitch.model.decision import Notice
@@ -19,16 +18,12 @@ from killswitch.runner.status_blob import last_view
 OPERATOR = "operator"
 
 
-@dataclass(frozen=True, slots=True)
-class GivenUpCloses:
-    """What the commands of one tick come to; the entries are to be durable with it."""
-
-    entries: tuple[JournalEntry, ...] = ()
-    notices: tuple[Notice, ...] = ()
-
-
-def given_up(events: Iterable[Event], store: Store, at: datetime, answers: Iterable[Notice] = ()) -> GivenUpCloses:
+def given_up(
+    events: Iterable[Event], store: Store, at: datetime, answers: Iterable[Notice]
+) -> tuple[tuple[JournalEntry, ...], tuple[Notice, ...]]:
     """The end of every close that the events name and that is not over, and an answer to each of them.
+
+    The entries are to be durable with the tick.
 
     An event names a decision, and in its scope an account or a venue, or no scope for every account that still closes
     for it. Each of these accounts is told of by itself, so that routes for its scope take it. `answers`: the notices of
@@ -54,18 +49,16 @@ def given_up(events: Iterable[Event], store: Store, at: datetime, answers: Itera
             scope = event.scope or "portfolio"
             text = f"nothing is being closed for {event.decision} on {scope}: there is nothing to give up"
             notices.append(Notice(at, OPERATOR, scope, "nothing_selected", "page", text, event.id))
-    return GivenUpCloses(tuple(entries), tuple(notices))
+    return tuple(entries), tuple(notices)
 
 
 def accounts_closing(store: Store, decision: str, scope: str | None) -> tuple[str, ...]:
     """The accounts, of those that `scope` names, on which the decision's work is not finished."""
-    kind, _, name = (scope or "portfolio").partition("/")
-    venues = venues_of(store) if kind == "venue" else {}
+    venues = venues_of(store) if (scope or "").startswith("venue/") else {}
     return tuple(
         account
         for account, decisions in left_to_do(store).items()
-        if any(each.id == decision for each in decisions)
-        and (kind == "portfolio" or (kind, name) in (("account", account), ("venue", venues.get(account))))
+        if any(each.id == decision for each in decisions) and is_in_scope(scope, account, venues.get(account))
     )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from killswitch.runner.observers import TickReport
+from killswitch.store.handle import Handle
 from killswitch.store.reserve import in_units
 
 LOOK_EVERY: Final = 5.0
@@ -16,22 +17,10 @@ FEWEST_INODES: Final = 1_000
 """Lock files, reports and the store's own logs are a handful; what runs out of inodes does so by the thousand."""
 
 
-class DurableStore(Protocol):
-    """What is asked of the store."""
-
-    @property
-    def trouble(self) -> str | None: ...
-
-    @property
-    def displaced(self) -> str | None: ...
-
-    def renew_reserve(self) -> str | None: ...
-
-
 class DiskSpace:
     """A witness. Its problems are paged and shown in `status`, while there is time and when there is none."""
 
-    def __init__(self, store: DurableStore, folder: Path, least: int, monotonic: Callable[[], float]) -> None:
+    def __init__(self, store: Handle, folder: Path, least: int, monotonic: Callable[[], float]) -> None:
         """`folder`: where the store lies. `least`: bytes that should be free there."""
         self._store = store
         self._folder = folder

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from msgspec import UNSET
+from msgspec import convert
 
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Cancels, Lock, Orders, kind_of, of_kind, sizes_of, tag_of
@@ -171,62 +171,33 @@ def _short(value: float) -> float:
 
 
 def _decided(decision: Decision, report: TickReport) -> events.RunEvent:
-    if decision.kind == "reset":
-        return _reset(decision)
-    return _suspicion(decision, report) if decision.is_suspicion else _trip(decision, report)
-
-
-def _suspicion(decision: Decision, report: TickReport) -> events.Suspicion:
-    lock = of_kind(decision.effects, Lock)
-    return events.Suspicion(
-        at=decision.as_of,
-        decision=decision.id,
-        policy=decision.policy,
-        scope=decision.scope,
-        stage=decision.stage,
-        mode=decision.mode,
-        acted_on=decision.id in report.acting_on,
-        cancels=sizes_of(decision.effects)[tag_of(Cancels)],
-        lock=None if lock is None else lock.order.mode,
-        until=decision.until,
-        reason=decision.reason,
-    )
-
-
-def _trip(decision: Decision, report: TickReport) -> events.Trip:
+    """The line of a decision: each kind has those of these facts that it declares."""
     orders, lock = of_kind(decision.effects, Orders), of_kind(decision.effects, Lock)
-    return events.Trip(
-        at=decision.as_of,
-        decision=decision.id,
-        policy=decision.policy,
-        scope=decision.scope,
-        stage=decision.stage,
-        level=decision.level,
-        previous_level=decision.previous_level,
-        mode=decision.mode,
-        acted_on=decision.id in report.acting_on,
-        triggers=tuple(events.TriggerSaid(each.name, each.value, each.threshold) for each in decision.triggers),
-        closes=tuple(
+    facts = {
+        "at": decision.as_of,
+        "decision": decision.id,
+        "policy": decision.policy,
+        "scope": decision.scope,
+        "stage": decision.stage,
+        "level": decision.level,
+        "previous_level": decision.previous_level,
+        "mode": decision.mode,
+        "acted_on": decision.id in report.acting_on,
+        "triggers": tuple(events.TriggerSaid(each.name, each.value, each.threshold) for each in decision.triggers),
+        "closes": tuple(
             events.ToClose(each.account, each.symbol, each.position_side, each.side, each.contracts, each.target)
             for each in (() if orders is None else orders.intents)
         ),
-        cancels=sizes_of(decision.effects)[tag_of(Cancels)],
-        lock=None if lock is None else lock.order.mode,
-        by=decision.author,
-        reason=decision.reason,
-        cause=decision.cause,
-        hedge=decision.kind == "hedge",
-        effects=tuple(kind_of(effect).text(effect) for effect in decision.further) or UNSET,
-    )
-
-
-def _reset(decision: Decision) -> events.Reset:
-    return events.Reset(
-        at=decision.as_of,
-        decision=decision.id,
-        policy=decision.policy,
-        scope=decision.scope,
-        previous_level=decision.previous_level,
-        by=decision.author,
-        reason=decision.reason,
-    )
+        "cancels": sizes_of(decision.effects)[tag_of(Cancels)],
+        "lock": None if lock is None else lock.order.mode,
+        "until": decision.until,
+        "by": decision.author,
+        "reason": decision.reason,
+        "cause": decision.cause,
+        "hedge": decision.kind == "hedge",
+    }
+    if further := tuple(kind_of(effect).text(effect) for effect in decision.further):
+        facts["effects"] = further
+    if decision.kind == "reset":
+        return convert(facts, events.Reset)
+    return convert(facts, events.Suspicion) if decision.is_suspicion else convert(facts, events.Trip)

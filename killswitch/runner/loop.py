@@ -108,14 +108,14 @@ class Runner:
         try:
             await self.start()
             self._poller.listen()
-            done = 0
+            done, performing = 0, self._effects.performing
             while not stop.is_set():
                 due = self._clock.monotonic() + self._pace.interval
                 await self.tick()
                 done += 1
-                if done == ticks or self._effects.end_run:
+                if done == ticks or performing.ends_run:
                     break
-                while not self._effects.end_run and await self._pacing.until(due, stop, self._poller.wake_up):
+                while not performing.ends_run and await self._pacing.until(due, stop, self._poller):
                     await self.woken()
             await self.finish()
         finally:
@@ -124,7 +124,8 @@ class Runner:
     async def start(self) -> None:
         """Take up what an earlier run left: locks first, then closings, then the machines' memory."""
         self._observers.start()
-        self._problems = self._standing + await self._effects.recover(self._pace.read_timeout)
+        await self._effects.performing.recover()
+        self._problems = self._standing + self._effects.problems
         unfinished = [stored.decision for stored in self._store.unfinished()]
         past = [stored.decision for stored in self._store.decisions(REMEMBERED)]
         leap = self._clock.leap
@@ -165,12 +166,12 @@ class Runner:
         self._poller.observe(fresh, snapshot.as_of)
         outcome = await self._decide(snapshot, span)
         acting = self._effects.acted_on(outcome.decisions)
-        ended = given_up(snapshot.events, self._store, snapshot.as_of, outcome.notices)
+        ended, answers = given_up(snapshot.events, self._store, snapshot.as_of, outcome.notices)
         unread = self._set_aside.notices(commands.unreadable, snapshot.as_of)
-        notices = outcome.notices + ended.notices + unread + self._notices(snapshot)
+        notices = outcome.notices + answers + unread + self._notices(snapshot)
         with span.span("commit"):
-            self._commit(snapshot, outcome, notices, acting, ended.entries, commands)
-        self._closings.give_up(ended.entries)
+            self._commit(snapshot, outcome, notices, acting, ended, commands)
+        self._closings.give_up(ended)
         await self._act(snapshot, acting)
         if acting:
             # The first orders leave before anyone is told of them.
@@ -181,7 +182,7 @@ class Runner:
             self._observers.timers, self._effects.suspended,
         )  # fmt: skip
         self._observers.notify(report, span)
-        self._poller.wake_up.ticked()
+        self._poller.ticked()
         return report
 
     async def work(self) -> bool:
@@ -222,7 +223,7 @@ class Runner:
         await self._poller.stop(patience)
         await self._closings.rest(patience)
         self.left_behind = await self._observers.rest(patience, self._problems)
-        await self._effects.settle(patience)
+        await self._effects.finish(patience)
         self._lease.release()
 
     async def let_go(self) -> None:
@@ -284,7 +285,7 @@ class Runner:
         commands: Commands,
     ) -> None:
         now = to_micros(snapshot.as_of)
-        plans = [(decision, self._effects.planned(decision, snapshot)) for decision in acting]
+        plans = [(decision, self._effects.performing.planned(decision, snapshot)) for decision in acting]
         self._closings.prepare(plans)
         self._store.commit_tick(
             TickRecord(
@@ -307,7 +308,7 @@ class Runner:
 
     async def _act(self, snapshot: Snapshot, decisions: tuple[Decision, ...]) -> None:
         """The gate first, so that no new risk is taken on, then the closings, then all else, by the effects' ranks."""
-        found = await self._effects.perform(decisions, snapshot)
+        found = await self._effects.performing.perform(decisions, snapshot)
         found += self._observers.problems + self._closings.troubles + self._poller.stream_problems
         self._mild = self._effects.mild | frozenset(self._poller.stream_problems)
         self._problems = self._standing + self._of_now() + found

@@ -11,12 +11,11 @@ import asyncio
 import gc
 import resource
 import sys
-from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
-from killswitch import deadline
+from killswitch.deadline import DaemonThreads
 
 if TYPE_CHECKING:
     from killswitch.runner.observers import TickReport
@@ -26,28 +25,6 @@ T = TypeVar("T")
 
 IDLE = 600.0
 """Seconds for which a thread waits for another look-up, so that one is there when no other can be begun."""
-
-
-class DaemonThreads(ThreadPoolExecutor):
-    """`deadline.DaemonThreads` as an event loop takes them: it accepts a ThreadPoolExecutor only.
-
-    It never begins a thread of the pool's own.
-    """
-
-    def __init__(self, name: str, most: int = deadline.MOST_THREADS, idle: float = 0.0) -> None:
-        super().__init__(max_workers=1)
-        self._daemons = deadline.DaemonThreads(name, most=most, idle=idle)
-
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """A future, whose exception is an OSError if no thread can be begun, or too many calls hang already.
-
-        What waited behind those would hang too, and not say so.
-        """
-        return self._daemons.submit(fn, *args, **kwargs)
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the threads that are idle. Nothing that is under way is waited for, whatever is asked for."""
-        self._daemons.shutdown()
 
 
 class _Loop(asyncio.SelectorEventLoop):

@@ -11,31 +11,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
+from killswitch.accounts.poll.account_poller import AccountPoller
 from killswitch.model.clock import Clock
 from killswitch.runner.closing_workers import Closings
 
-if TYPE_CHECKING:
-    pass
-
 T = TypeVar("T")
-
-
-class Caller(Protocol):
-    """What may want a tick before its time."""
-
-    @property
-    def bell(self) -> asyncio.Event: ...
-
-    @property
-    def ready(self) -> bool: ...
-
-    def ask(self, due: float) -> None: ...
-
-    def wait(self, due: float) -> float: ...
-
-    def futures(self) -> set[asyncio.Future[Any]]: ...
 
 
 class Pacing:
@@ -51,12 +33,12 @@ class Pacing:
             return await reading
         task = asyncio.create_task(reading)
         try:
-            await self._closings.go_on(until=task)
+            await self._closings.go_on(task)
             return await task
         finally:
             task.cancel()
 
-    async def until(self, due: float, stop: asyncio.Event, caller: Caller | None = None) -> bool:
+    async def until(self, due: float, stop: asyncio.Event, caller: AccountPoller | None = None) -> bool:
         """Until the next tick is due, or `stop`: closings go on, each pass as soon as it makes sense.
 
         True where `caller` wants a tick before that.

@@ -75,7 +75,7 @@ class Unread:
             return was
         if outage.failing is None or outage.since is None:
             outage.failing, outage.since = now, as_of
-        if account.account in self._armed and not self._readers.awaits_first(account.account):
+        if account.account in self._armed and not self._readers[account.account].awaits_first:
             self._judge(account, outage, now, outage.since)
         return False
 
@@ -87,7 +87,7 @@ class Unread:
     def _judge(self, account: AccountSnapshot, outage: _Outage, now: float, since: datetime) -> None:
         assert outage.failing is not None
         outage.told_at = [at for at in outage.told_at if now - at < REMEMBERED]
-        denied = self._readers.denied(account.account)
+        denied = self._readers[account.account].denied
         again = len(outage.told_at) - (outage.problem is not None)
         wait = 0.0 if denied and not again else self._patience * 2.0 ** min(again, MOST_DOUBLINGS)
         if now - outage.failing < wait or (outage.problem is not None and (outage.denied or not denied)):

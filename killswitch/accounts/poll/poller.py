@@ -79,7 +79,7 @@ class AccountReader:
             return False
         return asyncio.get_running_loop().time() - self._begun_first < self._first
 
-    def begin(self, span: Span, *, poll: bool) -> asyncio.Task[AccountSnapshot]:
+    def begin(self, span: Span = NO_SPAN, *, poll: bool = False) -> asyncio.Task[AccountSnapshot]:
         """Start a read as a part of `span`, unless one is still in flight. `poll`: it is the one of an interval."""
         if self._read is None:
             self._began = asyncio.get_running_loop().time()
@@ -87,7 +87,7 @@ class AccountReader:
             self._read = asyncio.create_task(self._watched(span, poll=poll))
         return self._read
 
-    def take(self, waited: float) -> AccountSnapshot:
+    def take(self, waited: float = 0.0) -> AccountSnapshot:
         """The outcome of the read, or `down` if `waited` seconds brought none; past its timeout it is called off."""
         self._last = self._taken(waited)
         return self._last
@@ -232,29 +232,8 @@ class Readers:
         }
         self._timeout = timeout
 
-    def dated(self, name: str) -> float:
-        """Seconds of the clock of its meter of which the account's last outcome tells."""
-        return self._readers[name].dated
-
-    def denied(self, name: str) -> bool:
-        """Whether the venue has refused the account's credentials, as far as its last outcome tells."""
-        return self._readers[name].denied
-
-    def awaits_first(self, name: str) -> bool:
-        """Whether the account's venue has never answered, and the allowance for its first answer is not over."""
-        return self._readers[name].awaits_first
-
-    def is_reading(self, name: str) -> bool:
-        """Whether a read of the account is under way, or its answer waits to be taken."""
-        return self._readers[name].reading
-
-    def begin(self, name: str, span: Span = NO_SPAN) -> asyncio.Task[AccountSnapshot]:
-        """Read one account beside the ticks, unless it is being read."""
-        return self._readers[name].begin(span, poll=False)
-
-    def take(self, name: str) -> AccountSnapshot:
-        """What such a read has come to."""
-        return self._readers[name].take(0.0)
+    def __getitem__(self, name: str) -> AccountReader:
+        return self._readers[name]
 
     def complete(self, read: Mapping[str, AccountSnapshot], within: float) -> tuple[AccountSnapshot, ...]:
         """`read`, and every other account as it was read last, at most `within` seconds ago; in the accounts' order."""

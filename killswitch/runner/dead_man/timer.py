@@ -86,24 +86,24 @@ class Timer:
     meter: Meter
     patience: float
     room: Refreshing
-    state: Literal["armed", "off", "unknown"] = "off"
-    until: float = 0.0
-    until_at: Instant | None = None
-    runs: dict[str, float] = field(default_factory=dict)
+    state: Literal["armed", "off", "unknown"] = field(init=False, default="off")
+    until: float = field(init=False, default=0.0)
+    until_at: Instant | None = field(init=False, default=None)
+    runs: dict[str, float] = field(init=False, default_factory=dict)
     """Symbol → when the word left by which its timer runs, or may; `WHOLE` where it is for the whole account."""
-    refused: dict[str, Refusal] = field(default_factory=dict)
-    why: str | None = "no tick has ended yet"
-    pages: bool = False
+    refused: dict[str, Refusal] = field(init=False, default_factory=dict)
+    why: str | None = field(init=False, default="no tick has ended yet")
+    pages: bool = field(init=False, default=False)
     """Whether what keeps it off is news to a person."""
-    paged: bool = False
+    paged: bool = field(init=False, default=False)
     """Whether a person was told of something wrong that is not over; that it is over must reach the same person."""
-    failures: int = 0
-    failure: str | None = None
-    not_before: float = 0.0
-    looked_at: float | None = None
-    maintenance: str | None = None
-    states: dict[str, InstrumentState] = field(default_factory=dict)
-    work: Work | None = None
+    failures: int = field(init=False, default=0)
+    failure: str | None = field(init=False, default=None)
+    not_before: float = field(init=False, default=0.0)
+    looked_at: float | None = field(init=False, default=None)
+    maintenance: str | None = field(init=False, default=None)
+    states: dict[str, InstrumentState] = field(init=False, default_factory=dict)
+    work: Work | None = field(init=False, default=None)
 
     @property
     def view(self) -> TimerView:

@@ -294,17 +294,14 @@ class Timers:
 
     async def _stop(self, timer: Timer) -> None:
         """Let a round under way end, then stop the timer. The last word may take what is kept for closing."""
-        for _ in range(LAST_TRIES + 1):
+        for tries in range(LAST_TRIES + 2):
             if timer.work is not None and timer.work.task is not None:
                 await asyncio.wait((timer.work.task,))  # bounded by its own patience
                 self._collect(timer, ())
-            if timer.state == "off":
+            if timer.state == "off" or tries > LAST_TRIES:
                 return
             timer.why, timer.pages = "the runner was stopped", False
             self._send(timer, "disarm", tuple(timer.runs), last=True)
-        if timer.work is not None and timer.work.task is not None:
-            await asyncio.wait((timer.work.task,))
-            self._collect(timer, ())
 
     def _set_until(self, timer: Timer) -> None:
         until = min(timer.runs.values()) + timer.timeout

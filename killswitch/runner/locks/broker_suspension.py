@@ -41,15 +41,13 @@ class Broker:
 
     def begin(self, *, suspended: bool, now: float, at_once: bool = False) -> None:
         """Tell the broker, unless it knows, is being told, or refused a moment ago."""
-        if self.task is None and self.suspended is not suspended and (at_once or now >= self._not_before):
+        if not self.is_busy and self.suspended is not suspended and (at_once or now >= self._not_before):
             self.task = asyncio.create_task(self._tell(suspended=suspended, now=now))
 
     async def settled(self) -> None:
         """Until the request under way has ended; it is bounded by its own patience."""
-        if (task := self.task) is not None:
-            await asyncio.wait((task,))
-            if self.task is task:
-                self.task = None
+        if self.task is not None:
+            await asyncio.wait((self.task,))
 
     async def make_way(self, now: Callable[[], float]) -> None:
         """Let orders through, whatever the broker is being told now; over when it has answered, or failed to."""
@@ -57,10 +55,10 @@ class Broker:
         self.begin(suspended=False, now=now(), at_once=True)
         await self.settled()
 
-    def collect(self) -> None:
-        """Forget a request that has ended."""
-        if self.task is not None and self.task.done():
-            self.task = None
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is under way."""
+        return self.task is not None and not self.task.done()
 
     async def _tell(self, *, suspended: bool, now: float) -> None:
         try:
@@ -148,14 +146,13 @@ class Suspending:
         """Bring the brokers to what the locks say. `locked`: accounts under a lock of mode `all`; `busy`: closing."""
         now = self._clock.monotonic()
         for name, broker in self._brokers.items():
-            broker.collect()
             wanted = name in locked and name not in busy
             if wanted and name not in self._ours:
                 self._ours.add(name)  # before it is asked for: a crash must not leave it behind unknown
                 self._save()
             if name in self._ours:
                 broker.begin(suspended=wanted, now=now)
-            if not wanted and name in self._ours and broker.suspended is False and broker.task is None:
+            if not wanted and name in self._ours and broker.suspended is False and not broker.is_busy:
                 self._ours.discard(name)
                 self._save()
 

@@ -7,7 +7,7 @@ once nothing is being closed for them any more; the scope's file is lifted when 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from msgspec import structs
@@ -29,17 +29,12 @@ SUPERSEDED = "superseded by another lock"
 """The same of a lock on suspicion where another lock is in force, or was written in its place."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted(LockRequest):
     """One decision's lock: what it ordered, when, and for which policy."""
 
-    order: LockOrder
     policy: str
-    stage: str | None
-    reason: str
-    decision: str
     ordered_at: datetime
-    on_suspicion: bool = False
 
     @property
     def scope(self) -> str:
@@ -138,10 +133,7 @@ class Locking:
             self._known_at_last = frozenset(self._known)
         return LockChanges(
             requests=tuple(
-                LockRequest(
-                    each.order, each.stage, each.reason, each.decision, each.on_suspicion,
-                    is_new=each.decision in self._unwritten, reach=self._reach(each),
-                )
+                replace(each, is_new=each.decision in self._unwritten, reach=self._reach(each))
                 for each in self._wanted.values()
             ),
             lift=frozenset(self._by_hand),
@@ -299,7 +291,10 @@ def _wanted(decision: Decision, order: LockOrder) -> Wanted:
         reason = f"{by_policy}; {decision.reason}"
     if decision.is_suspicion and order.until is not None:
         reason = f"{reason}; locked until {rfc3339(order.until)} unless it is known before"
-    return Wanted(order, decision.policy, decision.stage, reason, decision.id, decision.as_of, decision.is_suspicion)
+    return Wanted(
+        order, decision.stage, reason, decision.id, decision.is_suspicion,
+        policy=decision.policy, ordered_at=decision.as_of,
+    )  # fmt: skip
 
 
 def _may_order_a_lock(entry: Entry) -> bool:

@@ -12,11 +12,11 @@ import pytest
 from msgspec import structs
 
 from killswitch.accounts.arming import ArmedAccount
+from killswitch.accounts.poll.account_poller import LEAST_DISTANCE
 from killswitch.accounts.poll.poll_budget import spares
 from killswitch.accounts.poll.poller import Readers
 from killswitch.accounts.poll.push_listener import STALE_AFTER, STEADY_AFTER, Stream
 from killswitch.accounts.poll.request_counters import metered
-from killswitch.accounts.poll.wake_up import LEAST_DISTANCE
 from killswitch.model.snapshot import AccountSnapshot, Health
 from killswitch.model.venue import Cost, CredentialsRefusedError, Push, RateLimit, VenueDownError, VenueTraits
 from killswitch.runner.assembly import LockPaths, assemble

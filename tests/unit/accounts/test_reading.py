@@ -190,7 +190,7 @@ def test_a_reading_is_as_old_as_its_request_and_a_failure_as_its_end() -> None:
     accounts = {venue.account: armed(venue) for venue in (fast, down, slow)}
     watch = Readers(accounts, 5.0, metered(accounts, clock))
     asyncio.run(watch.gather())
-    assert [watch.dated(name) for name in accounts] == [5.0, 6.6, 5.0]
+    assert [watch[name].dated for name in accounts] == [5.0, 6.6, 5.0]
 
 
 def test_a_closer_is_told_when_its_account_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,7 +145,7 @@ def test_a_kind_that_lacks_a_part_is_refused_with_what_lacks_it(tree: Path, repo
         program = (
             "from killswitch.execution.effects.performing import Performing\n"
             "from killswitch.runner.performers import performers\n"
-            "Performing(performers(None, None, None, None, frozenset(), None, None))"
+            "Performing(performers(None, None, None, None))"
         )
     assert python(tree, repository, "-c", program).endswith(sentence)
 

@@ -131,6 +131,6 @@ def test_after_a_restart_only_what_is_open_is_performed(store: SqlStore, finishe
 
 def test_the_runner_has_a_performer_for_each_kind() -> None:
     """Its own table is complete, also where nothing is armed."""
-    table = Performing(performers(None, None, None, None, frozenset(), None, VirtualClock(START)))  # type: ignore[arg-type]  # not asked here
+    table = Performing(performers(None, Performer(), None, VirtualClock(START)))  # type: ignore[arg-type]  # not asked here
     assert table.planned(LOCKS, SNAPSHOT) == ()
     assert not table.ends_run

@@ -203,7 +203,8 @@ def test_a_folder_that_has_been_given_up_is_waited_for_no_more(world: World, mou
         await runner.start()
         await ticks(world, runner, 3)
         assert runner._effects._locking is not None
-        problems = await runner._effects._locking.settle(3600.0)
+        await runner._effects._locking.settle(3600.0)
+        problems = runner._effects._locking.problems
         assert "has not answered" in problems[0]
         await runner.let_go()
 
@@ -389,6 +390,28 @@ def test_a_close_goes_on_and_locks_are_written_later_where_no_thread_can_be_begu
     asyncio.run(story())
     assert len(venue.sent) == 1
     problem, *_ = seen.reports[1].problems
-    assert "locks is not written to: no thread can be begun: can't start new thread" in problem
+    assert "locks is not written: no thread can be begun: can't start new thread" in problem
     assert problem.endswith("closing goes on")
     assert read_lock(world.folder / "locks" / "account__main.json", world.clock.now().timestamp()).locked
+
+
+def test_a_foreign_lock_outlives_turns_that_end_later_than_they_are_waited_for(world: World) -> None:
+    """The union becomes the sum of all before the folder keeps what another program has left there: it stays locked."""
+    store, venue = world.open(), ScriptedVenue(book("1100"))
+    union = world.locks.union
+    assert union is not None
+    union.write_text('{"locked": true}')
+    foreign = world.locks.folder / "foreign.json"
+
+    async def story() -> None:
+        runner = world.runner(store, [venue], pace=replace(SHORT, lock_patience=0.0))
+        await runner.start()
+        for _ in range(6):
+            await asyncio.sleep(0.05)
+            await ticks(world, runner, 1)
+            assert json.loads(union.read_text())["locked"] is True
+        await runner.finish()
+        await runner.let_go()
+
+    asyncio.run(story())
+    assert json.loads(foreign.read_text())["locked"] is True

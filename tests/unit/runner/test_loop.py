@@ -537,7 +537,7 @@ async def _start_and_tick(runner: Runner) -> None:
 @pytest.mark.parametrize(
     ("place", "part"),
     [
-        ("killswitch.runner.locks.lock_writer.LockWriter.act", "the locks"),
+        ("killswitch.runner.locks.lock_writer.LockWriter.settle", "the locks"),
         ("killswitch.runner.notify.notifier.Notifier.outgoing", "what is to be notified"),
         ("killswitch.runner.observer_chain.describe", "the trace of a tick"),
     ],
