@@ -1,4 +1,4 @@
-"""From paths and options to what a runner is made of: policies, their commit, accounts, adapters."""
+"""Opens what a runner needs from paths and options: policies, their commit, accounts, adapters."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from killswitch.policy.schema.account import AccountDocument, venue_of
 from killswitch.ratelimit.budget import Budgets
 
 SUSPEND_OPTION = "suspend_trade"
-"""The key of an account's `options` by which its broker is told to suspend trading under a lock of mode `all`."""
+"""The key of an account's `options` that suspends trading at the broker under a lock of mode `all`."""
 
 
 class PolicyProblemsError(Exception):
@@ -39,12 +39,12 @@ class PolicyProblemsError(Exception):
 
 
 class NoAccountsError(Exception):
-    """There is nothing to watch."""
+    """The policies hold no account."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What the policy files say: the compiled policies, the accounts, and what the compiler warns of."""
+    """The content of the policy files: compiled policies, accounts, and the compiler's warnings."""
 
     policies: PolicySet
     accounts: tuple[AccountDocument, ...]
@@ -54,7 +54,7 @@ class Written:
     places: Mapping[str, Place] = field(default_factory=dict)
     """Account → where its spec is written."""
     unrouted: tuple[Diagnostic, ...] = ()
-    """Names under `notify` that nobody takes."""
+    """Names under `notify` that no route contains."""
 
 
 def read_policies(paths: Sequence[Path], *, variant: str | None = None) -> Written:
@@ -63,7 +63,7 @@ def read_policies(paths: Sequence[Path], *, variant: str | None = None) -> Writt
     `variant` is selected in every policy that declares it, NoSuchVariantError if none does; else the text selects.
     """
     loaded = load(paths)
-    # What could not be read has no commit, and git would wait for a mount that hangs.
+    # Unreadable files have no commit, and git would wait for a mount that hangs.
     commit = None if loaded.lost else commit_of(paths)
     policies, diagnostics = compile_all(loaded, commit, variant=variant)
     if policies is None:
@@ -87,7 +87,7 @@ def open_accounts(documents: Iterable[AccountDocument], *, live: bool) -> dict[s
     documents = tuple(documents)
     accounts = {document.metadata.name: _open(document, live=live) for document in documents}
     for first, second in armed_twins(documents) if live else ():
-        raise AdapterError(twin_words(first, second))  # two closers would work on one book
+        raise AdapterError(twin_words(first, second))  # two executors would work on one book
     if not accounts:
         raise NoAccountsError(
             "the policies hold no Account document, so there is nothing to watch; "
@@ -114,13 +114,13 @@ def unencrypted_words(document: AccountDocument) -> str:
     """Why `run --live` refuses such a document."""
     keys = " and ".join(unencrypted(document.spec))
     return (
-        f"{keys} would take its credentials beyond this machine without TLS (KS5095); write https:// (wss://), or "
+        f"{keys} would send its credentials beyond this machine without TLS (KS5095); write https:// (wss://), or "
         "allow_unencrypted: true where the network itself is trusted"
     )
 
 
 def located(place: Place | None) -> str:
-    """How a refusal begins that is about something written."""
+    """The beginning of a message about a place in a file."""
     return "" if place is None else f"{place.file}:{place.line}:{place.column}: "
 
 
@@ -141,7 +141,7 @@ def _open(document: AccountDocument, *, live: bool) -> ArmedAccount:
         scheme = spec.endpoint_ws.partition("://")[0]
         raise AdapterError(f"account {name}: endpoint_ws begins with ws:// or wss://, not {scheme}://")
     if spec.sandbox and spec.demo:
-        raise AdapterError(f"account {name}: sandbox and demo are two systems of a venue; leave one of them out")
+        raise AdapterError(f"account {name}: sandbox and demo are two systems of a venue; remove one of them")
     adapter = make_adapter(
         AccountSpec(
             account=name,
@@ -162,14 +162,14 @@ def _open(document: AccountDocument, *, live: bool) -> ArmedAccount:
         Budgets().of(name, venue, traits_of(adapter), spec.closing_share)
     except ValueError as error:
         raise AdapterError(
-            f"account {name}: adapter {spec.adapter} contradicts itself on its venue: {error}"
+            f"account {name}: adapter {spec.adapter} declares inconsistent request limits: {error}"
         ) from error
     armed = live and spec.execution == "live"
     suspends = spec.options.get(SUSPEND_OPTION) is True
     if suspends and not isinstance(adapter, SuspendingVenue):
         raise AdapterError(
-            f"account {name}: {SUSPEND_OPTION} is asked for, and adapter {spec.adapter} reaches no broker that could "
-            "suspend trading; take the option out"
+            f"account {name}: {SUSPEND_OPTION} is set, and adapter {spec.adapter} cannot suspend trading at a "
+            "broker; remove the option"
         )
     return ArmedAccount(name, venue, spec.market, spec.currency, adapter, armed, spec.closing_share, suspends)
 
@@ -190,7 +190,7 @@ def commit_of(paths: Sequence[Path]) -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints, or None if it is not there, takes too long or refuses."""
+    """The output of git; None if it is not installed, fails, or takes too long."""
     try:
         done = subprocess.run(
             ("git", "-C", str(folder), *arguments), capture_output=True, text=True, timeout=_PATIENCE, check=True

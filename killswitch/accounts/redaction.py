@@ -1,4 +1,4 @@
-"""Keeps credentials out of what an adapter says: its errors are printed, stored and shown by `status`."""
+"""Redacts credentials in the texts of an adapter: its errors are printed, stored and shown by `status`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _Wording = Callable[..., Callable[..., object]]
 
 
 class Redactor:
-    """Knows the credentials of one account, as they are and in every form in which a client may write them."""
+    """Redacts the credentials of one account, as they are and in every form in which a client may write them."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         written = {form for secret in secrets if secret for form in _forms(str(secret))}
@@ -51,7 +51,7 @@ class Redactor:
         return self._without_beginnings(text)
 
     def _without_beginnings(self, text: str) -> str:
-        """Also without a credential whose end was cut off, by whoever shortened the text before it came here."""
+        """Redact beginnings of credentials where the text was cut off."""
         for end in sorted(_ends(text), reverse=True):  # from behind, so that the ends before it stay where they are
             begins = min((_begins(text, each, end) for each in self._written), default=end)
             if begins < end:
@@ -87,7 +87,7 @@ def _forms(secret: str) -> Iterator[str]:
         yield from (written, _ESCAPED.sub(lambda found: found[0].lower(), written))
     yield from (raw.hex(), raw.hex().upper())
     for offset in range(3):
-        # What stands around it changes the characters at its edges: only those between are sure.
+        # Adjacent bytes change the characters at the edges: only those between are certain.
         first, last = -(-offset * 8 // 6), (offset + len(raw)) * 8 // 6
         for encode in (b64encode, urlsafe_b64encode):
             inside = encode(b"\0" * offset + raw)[first:last].decode()
@@ -96,7 +96,7 @@ def _forms(secret: str) -> Iterator[str]:
 
 
 class DiscreetVenue(AdapterView):
-    """A view of an adapter whose errors and reasons hold no credential; all else is as the adapter says it."""
+    """A view of an adapter that redacts credentials in errors and reasons."""
 
     def __init__(self, adapter: VenueAdapter, redactor: Redactor) -> None:
         self._redactor = redactor
@@ -130,12 +130,12 @@ class DiscreetVenue(AdapterView):
 
 
 def _asked(venue: DiscreetVenue, call: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
-    """A call whose answer holds no text of the venue, and whose error may."""
+    """Redact the errors of a call; its answer contains no text of the venue."""
     return lambda *arguments: venue._through(call(*arguments))
 
 
 def _counted(venue: DiscreetVenue, call: Callable[..., object]) -> Callable[..., object]:
-    """A call that answers at once, with nothing that the venue was asked in words."""
+    """Leave a local call as it is."""
     return call
 
 
@@ -163,11 +163,11 @@ _SAID: Final[Mapping[str, _Wording]] = {
     "used": _counted, "submit_batch": _batched, "listen": _listening, "inspect": _inspecting,
     "key_rights": _inspecting, "remember": _counted, "rules_to_keep": _counted, "use_rules": _counted,
 }  # fmt: skip
-"""How the words of those optional calls are made discreet whose answer holds some."""
+"""Optional call → how its answer is redacted; others contain no text of the venue."""
 
 
 def _saying(error: Exception, text: str) -> Exception:
-    """An error that means the same and says `text`."""
+    """An error of the same meaning with the message `text`."""
     if not isinstance(error, VenueError):
         return RuntimeError(f"{type(error).__name__}: {text}")
     return _venue_saying(error, text)

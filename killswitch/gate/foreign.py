@@ -1,4 +1,4 @@
-"""What others have left: locks at the union path, which must not be overwritten, and files that nobody asked for."""
+"""Files of other programs: locks at the union path, which must not be overwritten, and unmanaged files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from killswitch.model.decision import LockMode
 from killswitch.model.legible import legible, one_line
 
 FOREIGN_SCOPE = "foreign"
-"""The scope under which such a lock lives on; lifting it by hand ends it."""
+"""The scope under which such a lock is kept; `ksctl reset` of it ends the lock."""
 
 
 def signature(folder: Path) -> dict[str, str | None]:
@@ -31,7 +31,7 @@ def is_signed(union: Lock, *folders: Path) -> bool:
 
 
 class _OldFields(msgspec.Struct):
-    """What any writer's lock says. Version 6 wrote no mode, and only `locked` is sure to be there."""
+    """The fields of any writer's lock. Version 6 wrote no mode, and only `locked` is always present."""
 
     locked: bool
     stage: str | None = None
@@ -43,7 +43,7 @@ class _OldFields(msgspec.Struct):
 def standing_foreign_lock(union: Path, folders: tuple[Path, ...], stamp: Stamp) -> Lock | None:
     """The lock at `union` if it is not the sum of `folders` and still holds at the turn's `now`; None otherwise.
 
-    A file that is no lock file at all is one without end: nobody knows what it said. OSError where the disk would not
+    A file that is no lock file at all is one without end, as its content is unknown. OSError where the disk would not
     read it this time.
     """
     found = read_file(union)

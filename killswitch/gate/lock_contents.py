@@ -1,4 +1,4 @@
-"""What the files of a lock folder say, and what they are to say: worked out here, and written by the folder."""
+"""Computes what the files of a lock folder must say from what they say and what is requested."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class _Ordered:
 
 
 class Contents:
-    """The own lock of every scope: as its file says at first, and then as requests make it.
+    """The own lock of every scope: at first as its file says, then changed by requests.
 
-    What a narrower file says of a wider scope comes from the orders themselves where they explain that scope's lock:
-    two policies may draw one scope differently, and its file does not tell whose lock reaches whom.
+    The lock of a wider scope in a narrower file comes from the orders themselves where they explain that scope's lock:
+    two policies may draw one scope differently, and its file does not show whose lock reaches whom.
     """
 
     def __init__(
@@ -55,13 +55,13 @@ class Contents:
         self._known = known
         self._ordered: dict[Path, list[_Ordered]] = {}
         self._beside: dict[Path, list[Lock]] = {}
-        """Suspicions on a scope that has another lock in force: said with it, and never made one with it."""
+        """Locks on suspicion on a scope with another lock in force: written with it, and never merged into it."""
         self.own = {path: self._found(file) for path, file in self._files.items()}
         """Path → what the scope's file would say without wider scopes. A file that cannot be read is a lock."""
         self._before = dict(self.own)
 
     def standing(self, path: Path) -> Lock | None:
-        """What the file says now; None where there is none, or none that can be read."""
+        """The lock in the file now; None if there is none, or it is unreadable."""
         file = self._files.get(path)
         return None if file is None else file.lock
 
@@ -120,7 +120,7 @@ class Contents:
         return iter(sorted(found, key=lambda each: (not each[1].locked, each[0])))
 
     def held(self, failed: Collection[Path]) -> list[Lock]:
-        """Every own lock; of a file that could not be written also what it said before, which still locks."""
+        """Every own lock, and the previous lock of each file that could not be written, which still locks."""
         beside = (lock for locks in self._beside.values() for lock in locks)
         return [*self.own.values(), *beside, *(self._before[path] for path in failed if path in self._before)]
 
@@ -168,7 +168,7 @@ class Contents:
         return lock.details.get("decision") not in self._known and UNREADABLE not in lock.details
 
     def _reaching(self, path: Path) -> list[Lock]:
-        """The locks of wider scopes that this file says too."""
+        """The locks of wider scopes that this file contains."""
         found = []
         for wide in self._wider_than(path):
             ordered, own = self._ordered.get(wide, ()), self.own.get(wide)

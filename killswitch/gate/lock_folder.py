@@ -1,7 +1,7 @@
-"""The lock folder: one file per scope, and one union file for readers that know a single path.
+"""The lock folder: one lock file per scope, written under a guard and a generation.
 
-The folder has one writer at a time, told apart by generation: the lease of the store counts it up. What locks a wide
-scope is in the file of every narrower one too: a bot reads one file, and must not trade on under a portfolio's lock.
+The folder has one writer at a time, identified by the generation of the store's lease. A lock of a wide scope is in
+the file of every narrower one as well: a bot reads one file, and must not trade under a lock of the portfolio.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class LockFolder:
             require_apart(self._folder, self.union.path)
         self._wider = wider or {}
         self._asked: set[str] = set()
-        """Scopes that were ever asked about: what becomes of their files is ours to write."""
+        """Scopes of earlier requests: this runner writes their files."""
         self._is_resolved = self._is_tidy = False
 
     def path_of(self, scope: str) -> Path:
@@ -69,10 +69,10 @@ class LockFolder:
         return self._folder / ("__".join(quote(part, safe=" @:+") for part in scope.split("/")) + ".json")
 
     def settle_scopes(self, changes: LockChanges, now: datetime, is_late: Callable[[], bool]) -> LockOutcome:
-        """Bring every scope's file to what it must say. What fails is in the problems, and stops nothing else.
+        """Write every scope's file as due. A failure is reported in the problems, and stops nothing else.
 
-        Without the guard, which somebody may hold for ever, only what locks more is written: two writers at once
-        may then both lock, and neither opens. `is_late`: asked before each write, whether the caller has given up.
+        Without the guard, which another process may hold for ever, only stricter locks are written: two writers at once
+        may then both lock, and neither opens. `is_late`: called before each write; True if the caller has given up.
         """
         try:
             with ExitStack() as stack:
@@ -84,11 +84,11 @@ class LockFolder:
                     problems.append(LockProblem("guard", str(error)))
                 return self._settle(changes, now, not problems, problems, is_late)
         except OSError as error:
-            words = f"the locks in {self._folder} could not be written and will be tried again: {cause_of(error)}"
+            words = f"the locks in {self._folder} could not be written and is retried: {cause_of(error)}"
             return LockOutcome(problems=(LockProblem("folder", words),))
 
     def ordered(self, changes: LockChanges, now: datetime) -> tuple[Lock, ...]:
-        """What the requests alone come to, for a union that is written while the folder does not answer."""
+        """The locks of the requests alone, for the union file while the folder does not answer."""
         contents = Contents((), self._pen.stamp(now), {}, changes.known)
         self._applied(changes, contents, guarded=False)
         return tuple(contents.held(()))
@@ -145,12 +145,12 @@ class LockFolder:
         )
 
     def _kept_alive(self, changes: LockChanges) -> set[str]:
-        """The scopes that somebody would lock: those that are watched, what they are a part of, and what is locked."""
+        """The scopes whose files are kept alive: those watched, the wider ones, and those to be locked."""
         wider = {wide for scope in changes.watch for wide in self._wider.get(scope, ())}
         return {*changes.watch} | wider | {request.order.scope for request in changes.requests}
 
     def _concerned(self, changes: LockChanges) -> set[str]:
-        """The scopes whose files are ours to write where they are there."""
+        """The scopes whose files this runner writes where they exist."""
         self._asked |= changes.lift | changes.lift_known | {request.order.scope for request in changes.requests}
         known = {*self._wider, *(wide for scopes in self._wider.values() for wide in scopes)}
         return known | self._asked | {"portfolio", FOREIGN_SCOPE}
@@ -192,13 +192,13 @@ class LockFolder:
         return LockOutcome(in_file, frozenset(superseded), frozenset(lifted))
 
     def _has_failed(self, failed: Mapping[Path, str]) -> bool:
-        """Whether a foreign lock is not in the folder yet: the union must not say that it is kept there."""
+        """Whether the foreign lock could not be written: the union must not count it as kept."""
         return self.path_of(FOREIGN_SCOPE) in failed
 
     def _beside(
         self, expected: set[Path], now: datetime, is_late: Callable[[], bool], problems: list[LockProblem]
     ) -> Strangers | None:
-        """What else is in the folder; None if that cannot be told."""
+        """The other files of the folder; None if it cannot be listed."""
         union = set() if self.union is None else {self.union.path}
         try:
             found = strangers(self._folder, expected | union, is_late)
@@ -212,7 +212,7 @@ class LockFolder:
         return found
 
     def _beside_locks(self, found: Strangers | None, now: datetime) -> list[Lock]:
-        """What the union counts of them. Of those that were not read nobody knows that they are open."""
+        """The locks of other files, for the union. Files beyond the limit count as locked."""
         if found is None:
             return []
         locks = [self._own(file, now) for file in found.files]
@@ -225,44 +225,42 @@ class LockFolder:
         return unreadable(file, self._pen.stamp(now)) if file.lock is None else own_of(file.lock)
 
     def _left(self, idle: list[Path], found: Strangers | None) -> list[LockProblem]:
-        """What a person has to know of the files that nobody keeps alive."""
+        """The problems with files that no runner keeps alive."""
         if found is None or not (idle or found.count):
             return []
         paths = [*idle, *(file.path for file in found.files)]
         count = len(idle) + found.count
         words = (
             f"the lock folder {self._folder} has {'one file' if count == 1 else f'{count} files'} of no account that "
-            f"is armed and of no lock that is called for ({some_of(paths)}): nobody keeps them alive, so that bots who "
-            "read them find them stale, which is a lock; remove what nobody needs"
+            f"is armed and of no lock in force ({some_of(paths)}): no runner keeps them alive, so that they go stale, "
+            "which bots read as locked; remove the files that nobody needs"
         )
         problems = [LockProblem("strange files", words, is_mild=True)]
         if found.is_cut:
             cut = f"the lock folder {self._folder} has more than {MOST} such files, and no more than that are read"
-            union = "" if self.union is None else f": {self.union.path} stays locked, as nobody knows what they say"
+            union = "" if self.union is None else f": {self.union.path} stays locked, as their contents are unknown"
             problems.append(LockProblem("too many files", f"{cut}{union}; remove them", is_mild=self.union is None))
         return problems
 
 
 def _unwritten(failed: Mapping[Path, str]) -> list[LockProblem]:
-    """One problem for everything that fails for the same cause: a folder that refuses may be that of a thousand."""
+    """One problem per cause: a folder that refuses writes may hold a thousand files."""
     causes: dict[str, list[str]] = {}
     for path, cause in failed.items():
         causes.setdefault(cause, []).append(scope_of(path))
     return [
-        LockProblem(
-            f"write: {cause}", f"the lock of {_named(scopes)} could not be written and will be tried again: {cause}"
-        )
+        LockProblem(f"write: {cause}", f"the lock of {_named(scopes)} could not be written and is retried: {cause}")
         for cause, scopes in causes.items()
     ]
 
 
 def _not_readable(locks: Iterable[Lock]) -> list[LockProblem]:
-    """One for each scope that is locked because its file could not be read: nobody has decided that, or will end it."""
+    """A problem for each scope that is locked because its file is unreadable: no decision ordered or ends that lock."""
     return [
         LockProblem(
             f"unreadable: {lock.scope}",
-            f"{lock.reason}, so that {lock.scope} is locked ({lock.mode}) until `ksctl reset {lock.scope}`: see who "
-            "wrote there",
+            f"{lock.reason}, so that {lock.scope} is locked ({lock.mode}) until `ksctl reset {lock.scope}`: find the "
+            "program that wrote it",
             is_mild=True,
         )
         for lock in locks

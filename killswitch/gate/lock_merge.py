@@ -1,4 +1,4 @@
-"""How locks combine: `all` over `reduce_only`, the later end over the earlier, and never the last writer."""
+"""Merges locks: `all` over `reduce_only`, the later end over the earlier, and never the last writer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNION_SCOPE = "union"
 ON_SUSPICION = "on_suspicion"
 """The key of `details` that a lock on suspicion has."""
 UNREADABLE = "unreadable"
-"""The key of `details` of a lock that stands for a file that could not be read."""
+"""The key of `details` of a lock that represents an unreadable file."""
 ALSO = "also"
 """The key of `details` that names the other decisions which a lock is joined of."""
 
@@ -60,7 +60,7 @@ def scope_of(path: Path) -> str:
 
 
 def unreadable(file: LockFile, stamp: Stamp) -> Lock:
-    """A file that cannot be read, as the lock that it is: without end, until a hand lifts it.
+    """A file that cannot be read, as the lock that it is: without end, until an operator lifts it.
 
     Where its mode can be made out, as in a lock of another version, it is kept.
     """
@@ -81,7 +81,7 @@ def union_of(locks: Sequence[Lock], stamp: Stamp) -> Lock:
 
 
 def with_wider(own: Lock, wider: Sequence[Lock], now: datetime) -> Lock:
-    """What a scope's file says where `wider` scopes that hold the scope are locked too: the sum, with `own` in it.
+    """The lock of a scope's file while `wider` scopes are locked too: the sum, with `own` in it.
 
     Only those of `wider` that are in force count; without any it is `own`.
     """
@@ -94,7 +94,7 @@ def with_wider(own: Lock, wider: Sequence[Lock], now: datetime) -> Lock:
 
 
 def own_of(lock: Lock) -> Lock:
-    """What the scope's file would say without the locks of wider scopes."""
+    """The lock of the scope itself, without the locks of wider scopes."""
     return lock if lock.own is None else msgspec.structs.replace(lock.own, own=None)
 
 

@@ -1,4 +1,4 @@
-"""The one file for readers that know a single path: the sum of all scopes, written in turns of its own.
+"""The union file, for readers that know a single path: the sum of all scopes, written in turns of its own.
 
 It may lie on another file system than the lock folder, and neither waits for the other.
 """
@@ -24,7 +24,7 @@ from killswitch.gate.reading import read_file
 
 
 class UnionFile:
-    """Brings the union to what the scopes' files say."""
+    """Writes the union of the scopes' files."""
 
     def __init__(self, path: Path, folder: Path, pen: Pen) -> None:
         """`folder`: the lock folder, by its absolute path. Nothing is touched here."""
@@ -34,7 +34,7 @@ class UnionFile:
         self._is_resolved = False
 
     def sums(self, folder: Path) -> None:
-        """Learn the resolved name of the lock folder, which the union says that it is the sum of."""
+        """Set the resolved path of the lock folder, with which the union is signed."""
         self._folders = tuple(dict.fromkeys((folder, *self._folders)))
 
     def settle(
@@ -57,7 +57,7 @@ class UnionFile:
                 self._write(locks, now, may_open=is_whole and is_kept and not problems)
                 return LockOutcome(foreign=None if is_kept else foreign, problems=tuple(problems))
         except (OSError, LockError) as error:
-            words = f"the lock file {self.path} could not be written and will be tried again: {cause_of(error)}"
+            words = f"the lock file {self.path} could not be written and is retried: {cause_of(error)}"
             return LockOutcome(problems=(LockProblem("union", words),))
 
     def _foreign(self, now: datetime) -> Lock | None:
@@ -70,7 +70,7 @@ class UnionFile:
         return msgspec.structs.replace(found, expires_ts=found.expires_ts + ahead)
 
     def sum_of(self, held: Sequence[Lock], now: datetime) -> Lock:
-        """What the file is to say."""
+        """The union of the locks, signed with the lock folder."""
         union = union_of(held, self._pen.stamp(now))
         return msgspec.structs.replace(union, details={**union.details, **signature(self._folders[0])})
 
@@ -86,7 +86,7 @@ class UnionFile:
         self._is_resolved = True
 
     def _write(self, locks: Sequence[Lock], now: datetime, *, may_open: bool) -> None:
-        """What opens is written only where the folder has told everything, and keeps what others have left here."""
+        """Write the union; one that opens only if all scopes' files are known and no foreign lock is lost."""
         wanted = self.sum_of(locks, now)
         found = read_file(self.path).lock
         if not may_open and not tightens(found, wanted, now):

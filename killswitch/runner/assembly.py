@@ -1,4 +1,4 @@
-"""Puts a runner together on a store: lease, locks, closers, interpreter."""
+"""Assembles a runner on a store: lease, locks, account executors, interpreter, observers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from killswitch.runner.status_publisher import Publisher
 
 @dataclass(frozen=True, slots=True)
 class LockPaths:
-    """Where locks are written: a folder with a file per scope, and the one file of v6 readers, where configured."""
+    """Where lock files are written: a folder with one file per scope, and optionally one file for all scopes (v6)."""
 
     folder: Path
     union: Path | None
@@ -59,12 +59,12 @@ FOLDER_PATIENCE = 2.0
 
 
 def lease_seconds(pace: Pace) -> float:
-    """How long a lease outlives a runner of this pace that died without a word."""
+    """Seconds for which the lease outlives a runner that crashed."""
     return max(30.0, 4 * (pace.interval + pace.read_timeout))
 
 
 def alive_seconds(pace: Pace) -> float:
-    """How long a lock file counts as kept alive after its last renewal."""
+    """Seconds for which a lock file counts as alive after its last renewal."""
     return min(max(15.0, 3 * (pace.interval + pace.read_timeout)), LONGEST_LIFE / 2)
 
 
@@ -89,10 +89,10 @@ def assemble(
 ) -> Runner:
     """A runner that holds the lease of `store`. LeaseRefusedError if another one lives there.
 
-    Where no account is armed, no lock file is touched and nothing is closed. `timers`: whether it keeps the dead-man
-    timers that the policies ask for, TimerError if it could not; a hand that ticks once leaves them alone.
-    `found_before`: what the first tick has to tell, once. `say`: told why the start waits, where it does. `when_held`:
-    called as soon as the lease is held.
+    Where no account is armed, no lock file is written and nothing is closed. `timers`: whether the runner refreshes the
+    dead-man timers of the policies, TimerError if it cannot; an operator command that ticks once leaves them alone.
+    `found_before`: notices of the first tick. `say`: called with the reason why the start waits. `when_held`: called as
+    soon as the lease is held.
     """
     require_capabilities(policies, accounts)
     if timers:
@@ -220,7 +220,7 @@ def _is_there(folder: Path) -> bool:
 
 
 def _left_lying(unfinished: Mapping[str, tuple[Decision, ...]], arming: Arming) -> tuple[str, ...]:
-    """What an earlier, armed run began and this one may not finish."""
+    """Closes that an earlier, armed run left unfinished on accounts that are not armed now."""
     return tuple(
         f"decision {decision.id} of {decision.policy} is not finished on account {name}, which is not "
         "armed: start with --live (and execution: live) to go on with it"
@@ -230,15 +230,15 @@ def _left_lying(unfinished: Mapping[str, tuple[Decision, ...]], arming: Arming) 
 
 
 def _unrouted(policies: PolicySet) -> tuple[str, ...]:
-    """Whom stages notify where there is no route at all."""
+    """The names that stages notify, where no route is configured."""
     names = dict.fromkeys(name for graph in policies.graphs for stage in graph.stages for name in stage.notify)
     if policies.routes or not names:
         return ()
-    return (f"nobody is told of what is meant for {', '.join(names)}: the policies have no NotificationRoute",)
+    return (f"nobody is notified of what is addressed to {', '.join(names)}: the policies have no NotificationRoute",)
 
 
 def _unwatched(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) -> tuple[str, ...]:
-    """The armed accounts that no stage can act on: a misspelled scope looks just like a calm market."""
+    """The armed accounts that no enforcing policy covers: a misspelled scope looks like a calm market."""
     watched = {
         name
         for graph in policies.graphs
@@ -247,8 +247,8 @@ def _unwatched(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) -> tup
         for name in names
     }
     return tuple(
-        f"account {it.name} is armed, and no policy that enforces has it in its scope: nothing but a close by hand "
-        "ever closes it"
+        f"account {it.name} is armed, and no enforcing policy has it in its scope: only `ksctl close` ever closes its "
+        "positions"
         for it in accounts.values()
         if it.armed and it.name not in watched
     )
@@ -257,6 +257,6 @@ def _unwatched(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) -> tup
 def _latched_unacted(store: Store, arming: Arming) -> tuple[str, ...]:
     return tuple(
         f"{decision.stage} of {decision.policy} on {decision.scope} is latched by decision {decision.id}, which was "
-        "only observed: nothing was sent about it, and nothing will be until it fires anew or is reset"
+        "only observed: nothing was sent for it, and nothing is sent until the stage fires again or is reset"
         for decision in observed_latches(store, arming)
     )

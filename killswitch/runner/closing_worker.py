@@ -1,4 +1,4 @@
-"""One account's closer at work: recovery first, then pass after pass, each as soon as it makes sense."""
+"""Drives the executor of one account: recovery first, then pass after pass, each as soon as it is due."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from killswitch.model.venue import VenueError
 from killswitch.store.errors import StoreError
 
 DISTRUSTED_PASSES = 5
-"""After so many passes in a row that could not rely on what the venue says, a person is told."""
+"""Consecutive passes without reliable venue data after which a problem is reported."""
 
 FIRST_PAUSE = 0.1
 """Seconds after a pass that failed, doubled by each further one in a row."""
 LONGEST_PAUSE = 5.0
-"""The most that this doubling comes to."""
+"""Seconds; the limit of that doubling."""
 AT_ONE_INSTANT = 1000
-"""So many passes may begin while the clock stands still; then they wait until it has moved."""
+"""Passes that may begin at one instant of the clock; further ones wait until it has moved."""
 
 
 class ClosingWorker:
-    """One account's closer: first recovery, then pass after pass while there is work.
+    """Drives one account's executor: recovery, then pass after pass while there is work.
 
-    A decision is handed over between passes, never in the middle of one. A venue's error, and a defect, is told
-    and the pass tried again; a StoreError is raised, because acting unrecorded is worse than stopping.
+    The executor receives a decision between passes, never during one. After a venue error or a defect, the worker
+    reports the problem and retries the pass; it raises a StoreError, because acting unrecorded is worse than stopping.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class ClosingWorker:
         leftover: Sequence[Closing],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`leftover`: what an earlier run left unfinished, shown until recovery has looked at it.
+        """`leftover`: the closes that an earlier run left unfinished, shown until recovery has read the journal.
 
         `monotonic`: the seconds of the closer's own clock.
         """
@@ -59,13 +59,13 @@ class ClosingWorker:
         self._waiting: list[Decision] = []
         self._pass: asyncio.Task[None] | None = None
         self._closes = False
-        """Whether the pass under way closes anything, and does not only ask what orders were charged."""
+        """Whether the pass under way closes anything, and does not only query fees."""
         self._distrusted = 0
         self._seen_passes = 0
         self._stands_still: str | None = None
         self._way: asyncio.Task[None] | None = None
         self.trouble: str | None = None
-        """Why the last pass failed, or why passes have been achieving nothing for a while; None if neither."""
+        """Why the last pass failed, or why several passes made no progress; None if neither."""
 
     @property
     def working(self) -> bool:
@@ -75,22 +75,22 @@ class ClosingWorker:
 
     @property
     def owing(self) -> bool:
-        """Whether nothing is left to close, and it is still asked what orders were charged."""
+        """Whether nothing is left to close, and fees of its orders are still being queried."""
         return not self.working and self.closer.owing
 
     def prepare(self, decision: Decision, planned: Sequence[JournalEntry]) -> None:
-        """Make ready what `adopt` will hand over; a defect in that is met again, and told, when it is adopted."""
+        """Prepare the executor for `adopt`; a defect in it shows again, and is reported, on adoption."""
         with suppress(Exception):
             self.closer.prepare(decision, planned)
 
     def adopt(self, decision: Decision) -> None:
         if not self.working:
-            # No close waits because a question about charges has failed.
+            # No close waits because a fee query has failed.
             self._failures, self._not_before = 0, -math.inf
         self._waiting.append(decision)
 
     def hold(self, way: asyncio.Task[None]) -> None:
-        """Let the next pass begin its work only when `way` is over; it is bounded by itself."""
+        """Delay the next pass until `way` is over, which has its own time limit."""
         self._way = way
 
     @property
@@ -118,18 +118,18 @@ class ClosingWorker:
         return self._pass
 
     def collect(self) -> None:
-        """Take in a pass that has ended; raises the StoreError that ended it."""
+        """Collect the result of a pass that has ended; raises the StoreError that ended it."""
         if self._pass is not None and self._pass.done():
             ended, self._pass = self._pass, None
             if ended.cancelled():
-                self._fail("it was called off by something that it called")
+                self._fail("one of its own calls cancelled it")
             else:
                 ended.result()
 
     async def rest(self, patience: float) -> None:
-        """Let the pass under way end, for at most `patience` seconds; after that it is called off.
+        """Wait at most `patience` seconds for the pass under way, and then cancel it.
 
-        What orders were charged is asked no more: the next run does.
+        Open fee queries are cancelled: the next run repeats them.
         """
         if self._pass is not None:
             await asyncio.wait((self._pass,), timeout=patience)
@@ -142,14 +142,14 @@ class ClosingWorker:
         self.collect()
 
     def abandon(self) -> set[asyncio.Future[Any]]:
-        """Call off all that is under way, whatever it does: the journal knows how far it came."""
+        """Cancel everything under way: the journal records how far it came."""
         ending = {each for each in (self._pass, self.closer.abandon()) if each is not None}
         if self._pass is not None:
             self._pass.cancel()
         return ending
 
     def progress(self) -> tuple[Closing, ...]:
-        """What the next snapshot says of this account's closings, those not yet handed over included."""
+        """The closings of this account for the next snapshot, including decisions that wait for the executor."""
         waiting = tuple(
             Closing(decision.id, "planned", scope=decision.scope)
             for decision in self._waiting
@@ -180,7 +180,7 @@ class ClosingWorker:
             self.trouble = self._standstill() or (stuck and f"closing on account {self._account}: {stuck}")
 
     def _standstill(self) -> str | None:
-        """Why closing stands still, once it has done so for some passes."""
+        """Why closing makes no progress, once it has made none for several passes."""
         distrust = self.closer.distrust
         if not self._more or distrust is None:
             self._distrusted = 0
@@ -190,8 +190,8 @@ class ClosingWorker:
         if distrust is None or self._distrusted < DISTRUSTED_PASSES:
             self._stands_still = None
         elif self._stands_still is None:
-            # The first reason stays: numbers in it may change with every reading, and that is no news.
-            self._stands_still = f"closing on account {self._account} stands still: {legible(distrust)}"
+            # The first reason stays: numbers in it may change with every snapshot.
+            self._stands_still = f"closing on account {self._account} makes no progress: {legible(distrust)}"
         return self._stands_still
 
     async def _advance(self) -> None:
@@ -205,4 +205,4 @@ class ClosingWorker:
         self._failures += 1
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures - 1, 30))
         self._not_before = self._monotonic() + pause
-        self.trouble = f"closing on account {self._account} will be tried again after {legible(why)}"
+        self.trouble = f"closing on account {self._account} is retried after {legible(why)}"

@@ -1,4 +1,4 @@
-"""Witnesses that turn what a tick did into numbers and into lines of the event stream."""
+"""Observers that record metrics of a tick and write the event stream."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class Measuring:
-    """Keeps the metrics of a run, and says when telemetry does not arrive."""
+    """Records the metrics of a run, and reports when telemetry is not delivered."""
 
     def __init__(self, telemetry: Telemetry, notifications: Callable[[], Notifications | None]) -> None:
-        """`notifications` tells of the outbox at every tick, from what it holds in memory; None where there is none."""
+        """`notifications`: the counts of the outbox, from memory; None without a route."""
         self._telemetry = telemetry
         self._notifications = notifications
 
@@ -89,7 +89,7 @@ class EventTeller:
         self._tell_closings(at, report.snapshot.closings)
 
     def ended(self, at: datetime, why: str, closings: tuple[Closing, ...]) -> None:
-        """The last lines of a run: how closings ended since the last tick, and what it leaves behind."""
+        """Write the last lines of a run: closings since the last tick, and what the run leaves behind."""
         if self.ticks:
             self._tell_closings(at, closings)
         latched = tuple(
@@ -113,7 +113,7 @@ class EventTeller:
 
     def _tell_closings(self, at: datetime, closings: tuple[Closing, ...]) -> None:
         for closing in closings:
-            # How an earlier run's closings ended was told by that run.
+            # The end of an earlier run's closing was reported by that run.
             old = self.ticks == 1 and closing.status not in WORKING
             if self._closings.get(closing.decision) != closing and not old:
                 self._put(
@@ -127,7 +127,7 @@ class EventTeller:
     def _put(self, event: events.RunEvent) -> None:
         lost = self._writer.put(events.encode_event(event))
         if lost:
-            text = f"{lost} lines were lost before the last one, because nobody read them in time"
+            text = f"{lost} lines were lost before the last one, because the reader was too slow"
             line = events.Warned(at=event.at, source="events", severity="warning", text=text)
             self._writer.put(events.encode_event(line))
 

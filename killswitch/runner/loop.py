@@ -1,8 +1,8 @@
-"""The tick loop: read, decide, write down, act, in that order, at an interval.
+"""The tick loop: poll, decide, commit, act, in this order, at an interval.
 
-What may go wrong at a venue never leaves a tick. What may go wrong with the store, the lease or the deciding
-itself does, and ends the run: a runner that cannot record must not act. A file that takes no writes, or is damaged
-under the run, is no such trouble for as long as the store knows where else to record (ADR 0105, 0114).
+An error of a venue never leaves a tick. An error of the store, the lease or the interpreter does, and ends the run: a
+runner that cannot record must not act. A store file that accepts no writes, or is damaged during the run, is no such
+error for as long as the store can record elsewhere (ADR 0105, 0114).
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from killswitch.telemetry.metrics import Notifications
 
 REREAD_WITHIN = 2.0
-"""Seconds that a second look may take, and no longer than an interval, before the first one is acted on."""
+"""Seconds for a second look at prices, at most an interval; after that the first snapshot is acted on."""
 
 
 REMEMBERED_NOTICES = 200
-"""How many of the newest notices a start looks through for what it need not tell again."""
+"""Number of the newest notices in which a start finds what was reported already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,11 @@ class Pace:
     interval: float
     read_timeout: float
     head_start: float = 0.1
-    """After a commit, for how long its orders have the loop to themselves before anyone is told of them."""
+    """For how long the orders of a commit have the loop to themselves before observers are notified."""
     last_words: float = 5.0
-    """How long a stop waits for a request that is under way."""
+    """How long a stop waits for requests under way."""
     lock_patience: float = 0.1
-    """How long a tick waits for the lock folder before it goes on to close."""
+    """How long a tick waits for the lock folder before it closes positions."""
 
 
 class Runner:
@@ -101,7 +101,7 @@ class Runner:
         self._mild: frozenset[str] = frozenset()
         self._news = News(found_before)
         self.left_behind: tuple[str, ...] = ()
-        """What a clean stop could not put an end to, in words."""
+        """A message for each thing that a clean stop could not end."""
 
     async def run(self, stop: asyncio.Event, ticks: int | None = None) -> None:
         """Tick at the interval until `stop` is set, or `ticks` times. Raises what must end a run."""
@@ -122,7 +122,7 @@ class Runner:
             await self.let_go()
 
     async def start(self) -> None:
-        """Take up what an earlier run left: locks first, then closings, then the machines' memory."""
+        """Recover from an earlier run: locks first, then closings, then the stage machines."""
         self._observers.start()
         await self._effects.performing.recover()
         self._problems = self._standing + self._effects.problems
@@ -142,7 +142,7 @@ class Runner:
             return await self._pass(accounts, {account.account for account in accounts}, began, span)
 
     async def woken(self) -> TickReport:
-        """A pass between two ticks, on what the woken readings came to; every other account is as it was read last."""
+        """One pass between two ticks, on the accounts that a push called for; the others are as polled last."""
         with self._observers.tracer.span("tick") as span:
             began = self._clock.monotonic()
             self._lease.keep()
@@ -158,7 +158,7 @@ class Runner:
         *,
         scheduled: bool = True,
     ) -> TickReport:
-        """What follows the reading of a tick. `anew`: the accounts that were read for it."""
+        """The part of a tick after its polls. `anew`: the accounts that were polled for it."""
         fresh = [account for account in accounts if account.account in anew]
         self._learn(fresh)
         commands = self._store.commands()
@@ -174,7 +174,7 @@ class Runner:
         self._closings.give_up(ended)
         await self._act(snapshot, acting)
         if acting:
-            # The first orders leave before anyone is told of them.
+            # The first orders leave before observers are notified.
             await self._closings.advance(self._pace.head_start)
         report = TickReport(
             snapshot, outcome.decisions, notices, tuple(decision.id for decision in acting),
@@ -186,15 +186,15 @@ class Runner:
         return report
 
     async def work(self) -> bool:
-        """Closing as far as it comes without waiting; True while there is more. Keeps the lease, as no tick does."""
+        """Close without waiting for as long as passes are due; True while work is left. Renews the lease."""
         self._lease.keep()
         await self._closings.advance(self._pace.head_start)
         return self._closings.working
 
     async def work_through(self, patience: float, *, fees: bool = False) -> bool:
-        """Closing until nothing is left to do, for at most `patience` seconds; whether it is done.
+        """Close until nothing is left to do, for at most `patience` seconds; whether it is done.
 
-        `fees`: and until it is known what orders were charged, or it is asked no more.
+        `fees`: also until the fees of the orders are known, or no longer queried.
         """
         deadline = self._clock.monotonic() + patience
         while self._closings.goes_on(fees=fees):
@@ -206,11 +206,11 @@ class Runner:
         return True
 
     def notifications(self) -> Notifications | None:
-        """What the outbox has come to; from memory."""
+        """The counts of the outbox, from memory; None without a route."""
         return self._observers.notifications()
 
     def closings(self) -> tuple[Closing, ...]:
-        """What has come of every closing so far, also after the end of the run."""
+        """The state of every closing, also after the end of the run."""
         return self._closings.progress()
 
     async def finish(self) -> None:
@@ -227,7 +227,7 @@ class Runner:
         self._lease.release()
 
     async def let_go(self) -> None:
-        """Give back connections and files, whatever has happened."""
+        """Close connections and files, however the run has ended."""
         await self._poller.stop(self._pace.read_timeout)
         await self._closings.abandon()
         self.left_behind += await self._observers.abandon()
@@ -246,7 +246,7 @@ class Runner:
         )
 
     def _learn(self, accounts: Iterable[AccountSnapshot]) -> None:
-        """Tell the closings what was read, each account dated by itself: another may have taken much longer."""
+        """Pass the snapshots to the account executors, each dated by its own poll."""
         for account in accounts:
             self._closings.learn((account,), self._poller.dated(account.account))
 
@@ -314,11 +314,11 @@ class Runner:
         self._problems = self._standing + self._of_now() + found
 
     def _of_now(self) -> tuple[str, ...]:
-        """The problems that a tick sees in what it has just read."""
+        """The problems that this tick itself has found: clock and outages."""
         return (*(() if self._wall.problem is None else (self._wall.problem,)), *self._poller.outages)
 
     def _notices(self, snapshot: Snapshot) -> tuple[Notice, ...]:
-        """What has come up since the tick before, and then what is over: of what was both, both are told."""
+        """Notices of what appeared since the previous tick, and then of what is over."""
         self._wall.look(snapshot.as_of)
         problems = tuple(dict.fromkeys(self._problems + self._of_now()))
         return (

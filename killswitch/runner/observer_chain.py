@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 
 class Recorder(Protocol):
-    """Where snapshots are recorded, after the acting. One that is `Troubled` says what is missing."""
+    """Records snapshots after acting. One that is `Troubled` reports what is missing."""
 
     def write(self, snapshot: Snapshot) -> None: ...
 
     def close(self) -> bool | None:
-        """False: not all that was handed over could be written."""
+        """False: not all snapshots could be written."""
         ...
 
 
@@ -61,7 +61,7 @@ class Observers:
         self.tracer = tracer
 
     def start(self) -> None:
-        """Take up what an earlier run left."""
+        """Continue from what an earlier run left in the outbox and at the venues' timers."""
         self._beside.call("the outbox of notifications", self._notifier.start, None)
         if self._timers is not None:
             self._beside.call("the dead-man timers", self._timers.start, None)
@@ -86,7 +86,7 @@ class Observers:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong with the observers and in the background, in words."""
+        """One message for each problem of an observer."""
         timers = () if self._timers is None else self._timers.problems
         parts: tuple[object, ...] = (*self._witnesses, self._recorder)
         behind = (each.problem for each in parts if isinstance(each, Troubled))
@@ -98,7 +98,7 @@ class Observers:
         return () if self._timers is None else self._timers.views
 
     def notices(self, snapshot: Snapshot) -> tuple[Notice, ...]:
-        """Orders that the venue shows otherwise than the journal has them, and what has happened to timers."""
+        """Notices of order reconciliation and of dead-man timers."""
         found = self._beside.call("orders to be confirmed", lambda: self._confirming.notices(snapshot), ())
         if self._timers is not None:
             found += self._beside.call("notices of dead-man timers", self._timers.notices, ())
@@ -109,7 +109,7 @@ class Observers:
     ) -> tuple[Outgoing, ...]:
         """The notifications of a tick, to be committed with it.
 
-        Not of a close that left something: its end is a message of its own.
+        A close that left positions has a message of its own, so its notice is left out.
         """
         ends = {shortfall(closing) for closing in snapshot.closings}
         left = [notice for notice in notices if notice.text not in ends]
@@ -118,13 +118,13 @@ class Observers:
         )
 
     def notifications(self) -> Notifications | None:
-        """What the outbox has come to; from memory."""
+        """The counts of the outbox, from memory; None without a route."""
         return self._notifier.counts()
 
     async def rest(self, patience: float, problems: tuple[str, ...]) -> tuple[str, ...]:
-        """A clean stop, in about `patience` seconds: which timers could not be stopped, in words.
+        """Stop cleanly, in about `patience` seconds; a message for each timer that could not be stopped.
 
-        `problems`: those of the run, of which those of timers are over then.
+        `problems`: those of the run; those of timers are over after the stop.
         """
         left: tuple[str, ...] = ()
         if self._timers is not None:
@@ -138,7 +138,7 @@ class Observers:
         return left
 
     async def abandon(self) -> tuple[str, ...]:
-        """The run has ended, somehow: call off what is under way. What could not be written, in words."""
+        """Cancel what is under way at the end of any run; a message if the recording is incomplete."""
         if self._timers is not None:
             await self._timers.abandon()
         await self._notifier.rest(0.0)
@@ -148,7 +148,7 @@ class Observers:
 
 
 def describe(span: Span, report: TickReport) -> None:
-    """Say on the tick's span what came of it."""
+    """Set the outcome of the tick as attributes of its span."""
     span.set(AS_OF, to_micros(report.snapshot.as_of))
     span.set("killswitch.scheduled", report.snapshot.scheduled)
     span.set("killswitch.streams.silent", sum(stream.state != "heard" for stream in report.streams))

@@ -1,9 +1,6 @@
-"""Observers of a run, notified after acting. A failing observer affects nobody else.
+"""Observers of a run: what they receive after each tick, and what they may offer.
 
-Only the store can: a runner that cannot record must not act.
-
-Whatever goes wrong there, foreseen or not, is a problem that is paged, and the pass goes on to close (ADR 0115). Only
-the store ends a run: a runner that cannot record must not act.
+They are notified after acting. A failing observer affects nobody else (ADR 0115).
 """
 
 from __future__ import annotations
@@ -22,7 +19,7 @@ from killswitch.runner.dead_man.memory import TimerView
 
 @dataclass(frozen=True, slots=True)
 class TickReport:
-    """What one tick saw, decided and set going."""
+    """The outcome of one tick: its snapshot, decisions, notices and problems."""
 
     snapshot: Snapshot
     decisions: tuple[Decision, ...]
@@ -30,27 +27,27 @@ class TickReport:
     acting_on: tuple[str, ...]
     """Ids of the decisions that are acted on; the others are recorded only."""
     problems: tuple[str, ...]
-    """What is wrong with the runner's own means (locks, closing, recording), in words, for as long as it is."""
+    """Current problems of the runner itself: locks, closing, recording, streams, timers."""
     seconds: float
     machines: Callable[[], tuple[MachineStatus, ...]] = tuple
-    """Every policy on every scope as the tick left it; worked out when asked, and true until the next tick."""
+    """The state of every policy on every scope after the tick; computed on call, valid until the next tick."""
     streams: tuple[StreamView, ...] = ()
-    """The private streams that are listened to."""
+    """The private streams."""
     timers: tuple[TimerView, ...] = ()
     """The venues' dead-man timers."""
     suspended: tuple[str, ...] = ()
-    """Accounts whose broker refuses every new order by our word."""
+    """Accounts whose broker refuses every new order at this program's request."""
 
 
 class Witness(Protocol):
-    """Whoever watches a run: the terminal, the status blob."""
+    """An observer of a run, such as the terminal or the status blob."""
 
     def ticked(self, report: TickReport) -> None: ...
 
 
 @runtime_checkable
 class Troubled(Protocol):
-    """A witness that works in the background, and may have something to complain of when it is not spoken to."""
+    """An observer that works in the background and reports problems of its own."""
 
     @property
     def problem(self) -> str | None: ...
@@ -58,22 +55,22 @@ class Troubled(Protocol):
 
 @runtime_checkable
 class Lasting(Protocol):
-    """A witness whose word is read after the run, and must not say then what is over."""
+    """An observer whose output is read after the run, and must be corrected at a clean stop."""
 
     def stopped(self, timers: tuple[TimerView, ...], problems: tuple[str, ...]) -> None: ...
 
 
 def reading_words(account: AccountSnapshot) -> str:
-    """How an account could not be read, as what it is said to be; empty where it could."""
+    """Why an account could not be polled, for people; empty if it could."""
     if account.quality == "ok":
         return ""
     reason = account.reason or "no reason given"
-    # Nobody has said yet that anything is wrong with it.
-    return f"not read yet: {reason}" if reason.startswith(FIRST_ANSWER) else f"{account.quality}: {reason}"
+    # Nothing is known to be wrong with it yet.
+    return f"not polled yet: {reason}" if reason.startswith(FIRST_ANSWER) else f"{account.quality}: {reason}"
 
 
 def shortfall(closing: Closing) -> str | None:
-    """What a person must know of a closing that has ended and left something; None for all others."""
+    """The message about a closing that ended with positions left; None for all others."""
     if closing.status not in ("residual", "blocked", "abandoned"):
         return None
     residual = closing.residual

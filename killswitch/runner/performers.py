@@ -1,4 +1,4 @@
-"""Which part of the runner performs which kind of effect, and what accounts must be able to do for it."""
+"""The performers of effects, and the adapter capabilities that effects require."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def performers(
 
 
 class ClosingPerformer(Performer):
-    """Hands orders and cancels to the accounts' executors, which go on between ticks, and lets brokers accept them."""
+    """Passes orders and cancels to the account executors, which continue between ticks, and manages suspensions."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class ClosingPerformer(Performer):
         armed: frozenset[str],
         patience: float,
     ) -> None:
-        """`patience`: real seconds for which a start waits for what an earlier run left."""
+        """`patience`: real seconds for which a start waits for the recovery of closings."""
         self._closings = closings
         self._suspending = suspending
         self._locking = locking
@@ -85,7 +85,7 @@ class Effects:
         self.performing = performing
 
     def acted_on(self, decisions: Iterable[Decision]) -> tuple[Decision, ...]:
-        """Those of `decisions` that something is done about; the others are recorded only."""
+        """The decisions that are acted on; the others are only recorded."""
         return tuple(decision for decision in decisions if is_acted_on(decision, self._arming))
 
     @property
@@ -95,17 +95,17 @@ class Effects:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong with the locks, in words."""
+        """One message for each problem with the locks."""
         return () if self._locking is None else self._locking.problems
 
     @property
     def mild(self) -> frozenset[str]:
-        """Those of the problems that keep no lock from being written."""
+        """The problems that prevent no lock from being written."""
         return frozenset() if self._locking is None else self._locking.mild
 
     @property
     def subjects(self) -> Mapping[str, str]:
-        """What each problem with locks is about, however its words change."""
+        """Message → subject of each problem with the locks."""
         return {} if self._locking is None else self._locking.subjects
 
     async def finish(self, patience: float) -> None:
@@ -114,21 +114,21 @@ class Effects:
             await self._locking.finish(patience)
 
     async def abandon(self) -> None:
-        """Call off what is under way, and give threads back."""
+        """Cancel what is under way, and end the threads."""
         await self._suspending.abandon()
         if self._locking is not None:
             self._locking.close()
 
 
 class CapabilityError(AdapterError):
-    """An effect asks of a venue what its adapter cannot do; the message has the place, the cause and the way out."""
+    """An adapter lacks a capability that an effect requires; the message has the place, the cause and the way out."""
 
 
 def require_capabilities(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) -> None:
     """CapabilityError if a stage that enforces has an effect that an armed account of its scope cannot perform."""
     armed = {name: account for name, account in accounts.items() if account.armed}
     found = [
-        f"{stage.place.file}:{stage.place.line}: `{kind_of(action).key}` of stage {stage.name} cannot be done on "
+        f"{stage.place.file}:{stage.place.line}: `{kind_of(action).key}` of stage {stage.name} cannot be performed on "
         f"account {name}: the adapter of venue {armed[name].venue} is no {needs.__name__}; take the account out of the "
         "scope, or the action out of the stage"
         for graph in policies.graphs

@@ -26,11 +26,11 @@ from killswitch.runner.status_blob import (
 )
 
 LOOKED_BACK = 10
-"""Of so many of the newest scheduled ticks, the two that are farthest apart are shown."""
+"""Number of scheduled ticks among which the longest distance is shown."""
 
 
 class Publisher:
-    """A witness that leaves what it saw in the store."""
+    """An observer that stores what `ksctl status` shows."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Publisher:
         lock_folder: str | None,
         union: str | None,
     ) -> None:
-        """`view`: what `status` shows of the run itself; each tick adds to it."""
+        """`view`: the run itself as `status` shows it; each tick completes it."""
         self._store = store
         self._interpreter = interpreter
         self._policies = policies
@@ -83,7 +83,7 @@ class Publisher:
         )
 
     def stopped(self, timers: tuple[TimerView, ...], problems: tuple[str, ...]) -> None:
-        """What a clean stop has changed since the last tick."""
+        """Update timers and problems at a clean stop."""
         if self._view.clock is not None:
             self._put(structs.replace(self._view, timers=timers, problems=problems))
 

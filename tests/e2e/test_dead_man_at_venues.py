@@ -169,7 +169,7 @@ def test_a_timer_runs_while_ticks_are_committed_a_clean_stop_ends_it_and_a_kille
     assert told.unspoken == []
     assert (bool(told.killed[0]), told.killed[1]) == (True, 1)
     if name in AS_RECKONED:
-        assert "the dead-man timer of account main has gone off at" in told.later
+        assert "the dead-man timer of account main has fired at" in told.later
 
 
 @pytest.mark.parametrize(

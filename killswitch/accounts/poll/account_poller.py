@@ -77,7 +77,7 @@ class AccountPoller:
         self._next_tick = self._clock.monotonic() + LEAST_DISTANCE
 
     def ask(self, due: float) -> None:
-        """Begin the readings that are called for and may begin. `due`: when the next scheduled tick does."""
+        """Begin the polls that pushes call for and limits allow. `due`: when the next scheduled tick begins."""
         self._streams.bell.clear()
         now = self._clock.monotonic()
         for name in tuple(self._streams.called):
@@ -103,7 +103,7 @@ class AccountPoller:
         return answered and self._clock.monotonic() >= self._next_tick
 
     def wait(self, due: float) -> float:
-        """Seconds of the clock until there is something to do that no future tells of; infinite if there is nothing."""
+        """Seconds of the clock until there is something to do that no future signals; infinite if there is nothing."""
         now = self._clock.monotonic()
         times = []
         if any(read.done() for read in self._asked.values()):
@@ -113,16 +113,16 @@ class AccountPoller:
         return max(min(times, default=math.inf) - now, 0.0)
 
     def futures(self) -> set[asyncio.Future[Any]]:
-        """The woken readings that are under way."""
+        """The woken polls that are under way."""
         return {read for read in self._asked.values() if not read.done()}
 
     @property
     def bell(self) -> asyncio.Event:
-        """Rings when something is heard."""
+        """Set when a push arrives."""
         return self._streams.bell
 
     def woken(self) -> tuple[tuple[AccountSnapshot, ...], Collection[str]]:
-        """Every account, those that a push has called for as just read, the others as read last; and which were read.
+        """All accounts, those that a push called for as just polled, the others as polled last; and the names polled.
 
         A poll may take its whole timeout, so no snapshot of the last poll is too old before the next one is over.
         """
@@ -150,17 +150,17 @@ class AccountPoller:
             self._streams.begin_anew(name)
 
     def dated(self, name: str) -> float:
-        """Seconds of the account's clock of which its last snapshot tells."""
+        """Seconds of the account's clock to which its last snapshot refers."""
         return self._readers[name].dated
 
     @property
     def outages(self) -> tuple[str, ...]:
-        """The armed accounts that cannot be read, in words."""
+        """One message for each armed account that cannot be polled."""
         return self._outages.problems
 
     @property
     def stream_problems(self) -> tuple[str, ...]:
-        """What is wrong with private streams, in words."""
+        """One message for each private stream that does not deliver."""
         return self._streams.problems
 
     @property

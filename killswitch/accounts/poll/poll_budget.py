@@ -1,7 +1,6 @@
-"""How many readings the venues' limits leave beside the polls: a reading that a push calls for never costs a poll.
+"""The request budget for polls that a push calls for: they never displace scheduled polls.
 
-Nor does it cost a dead-man timer its refresh. The share that is kept for closing is left out of account, as by every
-reading.
+Nor do they displace refreshes of dead-man timers, or use the share that is reserved for closing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One adapter, two readers: what a venue tells one of them only once reaches the other too.
+"""Shares one adapter between polling and closing: what a venue returns only once reaches both.
 
 An adapter may give instruments the first time only, and flows and fills only as they become known. The closing may
 not read for days and does not look at flows and fills, so only instruments are kept for it.
@@ -22,7 +22,7 @@ class AdapterView:
     """A VenueAdapter that passes every call on to another one.
 
     What only some adapters offer (batches, a whole book at once, the venue's own count) a view offers only if its
-    adapter does: those who use it ask for the method.
+    adapter does: callers test for the method.
     """
 
     def __init__(self, adapter: VenueAdapter) -> None:
@@ -34,7 +34,7 @@ class AdapterView:
 
     @property
     def traits(self) -> VenueTraits:
-        """What the adapter says of its venue."""
+        """The adapter's traits."""
         return traits_of(self._adapter)
 
     async def snapshot(self) -> AccountSnapshot:
@@ -59,7 +59,7 @@ class AdapterView:
         await self._through(self._adapter.close())
 
     async def _through(self, answer: Awaitable[T]) -> T:
-        """What the adapter answers."""
+        """Await the adapter's answer."""
         return await answer
 
     def _optional(self, name: str, call: Callable[..., Any]) -> Callable[..., object]:
@@ -71,7 +71,7 @@ class SharedVenue(AdapterView):
     """One of two views of one adapter, as a VenueAdapter. `shared` makes the pair."""
 
     def __init__(self, adapter: VenueAdapter, *, wants_rows: bool) -> None:
-        """`wants_rows`: whether flows and fills that the other view was told are kept for this one."""
+        """`wants_rows`: whether flows and fills that the other view has read are kept for this one."""
         super().__init__(adapter)
         self._wants_rows = wants_rows
         self._other: SharedVenue | None = None
@@ -80,7 +80,7 @@ class SharedVenue(AdapterView):
         self._fills: dict[str, Fill] = {}
 
     async def snapshot(self) -> AccountSnapshot:
-        """The adapter's snapshot, with what the other view has been told since this one last read."""
+        """The adapter's snapshot, with what the other view has read since this one did."""
         answer = await super().snapshot()
         if self._other is not None:
             self._other._keep(answer)  # two halves of one thing

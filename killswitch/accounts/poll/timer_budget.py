@@ -1,4 +1,4 @@
-"""What refreshing the venues' dead-man timers takes of their limits beside the polls, and how fast it can go."""
+"""The share of request limits that refreshing dead-man timers takes beside polls, and the fastest refresh."""
 
 from __future__ import annotations
 

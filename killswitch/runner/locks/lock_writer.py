@@ -1,4 +1,4 @@
-"""Brings the lock folder to what the decisions call for, beside the ticks: a folder that hangs holds nothing up.
+"""Writes the lock files beside the ticks, so that a folder that hangs delays nothing.
 
 The file for all scopes has turns of its own: it may lie on another file system, and neither waits for the other.
 """
@@ -26,7 +26,7 @@ from killswitch.runner.fault_isolation import Beside
 from killswitch.runner.locks.lock_lifecycle import Locking
 
 DEADLINE = 2.0
-"""Seconds without progress after which a turn is given up: people are paged, and the rest is left to the next one."""
+"""Seconds without progress after which a turn is abandoned and paged; the next turn continues its work."""
 
 
 IDLE = 600.0
@@ -95,7 +95,7 @@ class _Turns:
 
 
 class LockWriter(Performer):
-    """Runs the turns of a `Locking` at its folder, and at the file for all scopes.
+    """Performs locks: writes those of decisions to the folder of scope files, and to the file for all scopes.
 
     A turn is waited for, because a lock is to be there before the orders that it precedes; but for at most `patience`
     seconds in all, and not at all once it has outlived its deadline.
@@ -115,11 +115,11 @@ class LockWriter(Performer):
         self._union = _Turns(clock, patience)
         self._last = LockOutcome()
         self._whole: tuple[Lock, ...] = ()
-        """What the scopes' files said when all of them were known last."""
+        """The locks of the scopes' files when all of them were last known."""
         self._foreign: Lock | None = None
-        """What another program has left at the union's path, until the folder keeps it."""
+        """The lock of another program at the union's path, until the folder keeps it."""
         self._given: Lock | None = None
-        """The same as the folder's turn under way was given it."""
+        """The foreign lock that the folder's turn under way was given."""
         self._problems: tuple[LockProblem, ...] = ()
         self._union_problems: tuple[LockProblem, ...] = ()
 
@@ -129,7 +129,7 @@ class LockWriter(Performer):
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong, in words."""
+        """One message for each problem."""
         return tuple(dict.fromkeys(each.text for each in self._found()))
 
     @property
@@ -139,7 +139,7 @@ class LockWriter(Performer):
 
     @property
     def subjects(self) -> Mapping[str, str]:
-        """What each of the problems is about, however its words change."""
+        """Message → the subject of the problem, which stays the same while its words change."""
         return {each.text: f"locks: {each.subject}" for each in self._found()}
 
     def planned(self, decision: Decision, snapshot: Snapshot) -> tuple[JournalEntry, ...]:
@@ -167,15 +167,15 @@ class LockWriter(Performer):
         await self._beside.wait("the locks", lambda: self.settle(patience), None)
 
     def close(self) -> None:
-        """Give the threads back, unless they hang."""
+        """End the threads, unless they hang."""
         self._scopes.close()
         self._union.close()
 
     async def settle(self, patience: float) -> None:
         """End the turns under way, and do others, in at most `patience` seconds.
 
-        The scopes' files go first: bots read them. The file for all scopes is made of what they say; while the folder
-        does not answer, of what they said last and of what is called for.
+        The scopes' files go first: bots read them. The union is made of their locks; while the folder does not
+        answer, of the last known ones and of those that are called for.
         """
         until = asyncio.get_running_loop().time() + patience
         await self._end_scopes(until)
@@ -202,12 +202,12 @@ class LockWriter(Performer):
     async def _end_union(self, union: UnionFile, until: float) -> None:
         outcome = await self._ended(self._union, until, f"the lock file {union.path}")
         if outcome is not None:
-            # Once the union is the sum of all, it alone does not say any more what the other program has left there.
+            # Once the union is the sum of all locks, the lock of the other program can no longer be read from it.
             self._foreign, self._union_problems = outcome.foreign or self._foreign, outcome.problems
 
     @staticmethod
     async def _ended(turns: _Turns, until: float, place: str) -> LockOutcome | None:
-        """What the turn under way at `place` has come to; None if there is none, or none yet."""
+        """The outcome of the turn under way at `place`; None if there is none, or none yet."""
         ended = await turns.ended(until)
         if ended is None:
             return None
@@ -216,9 +216,9 @@ class LockWriter(Performer):
         except LockError as error:
             text = str(error)
         except NoThreadError as error:
-            text = f"{place} is not written: {error.strerror}; closing goes on"
+            text = f"{place} is not written: {error.strerror}; closing continues"
         except Exception as error:  # noqa: BLE001 - what others put there may find a mistake of ours: closing goes on
-            text = f"{place} cannot be written because of a defect of this program: {error!r}; closing goes on"
+            text = f"{place} cannot be written because of a defect of this program: {error!r}; closing continues"
         return LockOutcome(problems=(LockProblem(f"turn at {place}", text),))
 
     def _held(self) -> tuple[Lock, ...]:
@@ -236,15 +236,15 @@ class LockWriter(Performer):
         if (since := self._scopes.hangs_since) is not None:
             words = (
                 f"the lock folder {self._folder} has not answered since {since:%Y-%m-%d %H:%M:%S}: no lock is written, "
-                "lifted or kept alive there; closing goes on. It is written as soon as its file system answers; where "
-                "that is gone for good, restart with another --lock-dir, and point the bots at that"
+                "lifted or kept alive there; closing continues. It is written as soon as its file system answers; if "
+                "that is lost, restart with another --lock-dir, and point the bots to it"
             )
             found += (LockProblem("folder hangs", words), *self._locking.missing())
         if (since := self._union.hangs_since) is not None and self._keeper.union is not None:
             words = (
                 f"the lock file {self._keeper.union.path} for all scopes has not answered since "
                 f"{since:%Y-%m-%d %H:%M:%S}: it is not written, and goes stale; the files in {self._folder} are not "
-                "concerned. Where its file system is gone for good, restart with another --lock-file"
+                "affected. If its file system is lost, restart with another --lock-file"
             )
             found += (LockProblem("union hangs", words),)
         return found

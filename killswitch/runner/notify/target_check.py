@@ -1,4 +1,4 @@
-"""The targets of notification routes: what sends to each, and which cannot work from here."""
+"""The targets of notification routes: their senders, test messages, and which are unusable from this process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DELIVERY_PATIENCE = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """What became of a message to one target. `error`: why it was not taken; None where it was."""
+    """The delivery of a message to one target. `error`: why it failed; None if it was accepted."""
 
     target: str
     routes: tuple[str, ...]
@@ -60,8 +60,8 @@ def _warnings(policies: PolicySet) -> Iterator[Diagnostic]:
     for route in policies.routes:
         for target, place in zip(route.targets, route.target_places, strict=True):
             if target in unusable:
-                message = f"this target takes no message from this process: {unusable[target]}"
-                fix = "put it right where the runner runs; `ksctl notify test` sends a message through every route"
+                message = f"this target accepts no message from this process: {unusable[target]}"
+                fix = "correct it on the machine of the runner; `ksctl notify test` sends a message through every route"
                 length = len(target.to) + 2 * place.text[place.column - 1 :].startswith(("'", '"'))
                 yield diagnostic("KS5029", place, message, fix, length=length, severity="warning")
 
@@ -96,7 +96,7 @@ SHORTEST_SECRET = 4
 
 
 def sender(target: RouteTarget) -> Sender:
-    """What sends to `target`. Nothing is opened, looked up or imported yet."""
+    """The sender of `target`. Nothing is opened, looked up or imported yet."""
     if target.kind == "log":
         return LogSender(target.to)
     if target.kind == "file":
@@ -120,7 +120,7 @@ def _secret(to: str) -> str:
 
 
 def discreet(url: str) -> Callable[[str], str]:
-    """What takes an Apprise URL out of a text, and every part of it: any of them may be a token."""
+    """A function that removes an Apprise URL, and every part of it, from a text: any part may be a token."""
     parts = {url, unquote(url)}
     try:
         split = urlsplit(url)

@@ -242,8 +242,7 @@ def test_what_a_folder_that_refuses_says_does_not_change_from_turn_to_turn(
     first, second = (folder.settle(LockChanges(watch=scopes), at(second)).problems for second in (10, 11))
     assert first == second
     assert [each.text for each in first] == [
-        "the lock of account/a, account/b, account/c and 3 more could not be written and will be tried again: "
-        "Permission denied",
+        "the lock of account/a, account/b, account/c and 3 more could not be written and is retried: Permission denied",
         f"the lock file {folder.path_of(MAIN).parent.parent / 'union.json'} could not be written and will be tried "
         "again: Permission denied",
     ]
@@ -283,7 +282,7 @@ def test_no_link_that_was_laid_out_before_is_written_through(tmp_path: Path) -> 
     outcome = folder.settle(LockChanges((LockRequest(LockOrder(MAIN, "all", None), None, None, "d"),)), NOW)
     assert victim.read_bytes() == b"precious"
     assert read_lock(folder.path_of(MAIN), NOW).mode == "all"
-    assert "no regular file: remove it" in outcome.problems[0].text
+    assert "not a regular file: remove it" in outcome.problems[0].text
 
 
 @pytest.mark.parametrize("put", [pipe, directory, device])

@@ -51,4 +51,4 @@ def test_an_order_of_unknown_fate_pages_when_it_is_set_aside(tmp_path: Path) -> 
     venue.deaf = True
     found = [text for text in pages(tmp_path, venue, rounds=30) if "is set aside" in text]
     assert len(found) == 1
-    assert "is of unknown fate: it is set aside, and the venue is still asked" in found[0]
+    assert "has an unknown status: it is detached, and the venue is still queried" in found[0]

@@ -220,7 +220,7 @@ def test_a_lock_on_suspicion_says_so_and_until_when_and_ends_by_itself(site: Sit
     """20 s from 00:00:00; the reason is what bots and people read, and `details` is what programs read."""
     site.commit(site.suspects())
     assert site.is_locked
-    reason = "suspicion: equity fell by 30000 USDT; locked until 2024-01-01T00:00:20Z unless it is known before"
+    reason = "suspicion: equity fell by 30000 USDT; locked until 2024-01-01T00:00:20Z unless the cause is known before"
     assert site.written()["reason"] == reason
     assert site.written()["details"] == {"decision": "crash-suspects-1704067200", "on_suspicion": "yes"}
     assert "on_suspicion" in json.loads(site.union.read_text())["details"]

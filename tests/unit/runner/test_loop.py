@@ -148,7 +148,7 @@ def test_an_armed_account_that_no_policy_watches_is_a_problem_for_as_long_as_it_
         await runner.start()
         return await runner.tick()
 
-    words = "account main is armed, and no policy that enforces has it in its scope"
+    words = "account main is armed, and no enforcing policy has it in its scope"
     report = asyncio.run(story())
     assert any(words in each.text for each in report.notices) is problem
     assert any(words in each for each in report.problems) is problem
@@ -523,7 +523,7 @@ def test_a_witness_that_fails_neither_stops_the_close_nor_the_other_witnesses(wo
         await runner.let_go()
 
     asyncio.run(story())
-    said = "the observer Deaf cannot be dealt with (OSError: [Errno 28] No space left on device); closing goes on"
+    said = "the observer Deaf failed (OSError: [Errno 28] No space left on device); closing continues"
     assert sent_when_told == [1]
     assert [said in report.problems for report in seen.reports] == [False, False, True, False]
     assert said in [notice.text for notice in store.notices(10)]
@@ -570,5 +570,5 @@ def test_a_mistake_beside_a_close_is_a_problem_and_keeps_no_position_open(
 
     asyncio.run(story())
     assert len(venue.sent) == 1
-    assert f"{part} cannot be dealt with (KeyError: 'a mistake of ours'); closing goes on" in seen.reports[2].problems
+    assert f"{part} failed (KeyError: 'a mistake of ours'); closing continues" in seen.reports[2].problems
     assert seen.reports[-1].problems == ()

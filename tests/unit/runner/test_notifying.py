@@ -144,7 +144,7 @@ def test_what_waits_for_a_target_that_no_route_names_any_more_is_told_and_ends_i
     asyncio.run(again(world, store, routed(in_file(world))))
     view = standing_of(store, world.clock.now(), 0).view
     assert view is not None
-    (told,) = [text for text in view.problems if "no route leads there any more" in text]
+    (told,) = [text for text in view.problems if "no route names this target any more" in text]
     assert f"{world.folder}/none/n.jsonl 3 wait" in told  # the stage, its end, and that this target cannot work
     asyncio.run(world.clock.sleep(25 * 3600.0))
     asyncio.run(again(world, store, graphs.policy_set(crash_policy())))

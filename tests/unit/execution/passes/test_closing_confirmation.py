@@ -182,7 +182,7 @@ def test_protection_that_was_put_back_may_rest_and_one_that_was_refused_may_not(
     assert watched.says(after(minutes=9), resting()) == []
     watched.answers(after(minutes=10), "refused: too close")
     bare, still = watched.says(after(minutes=11), resting())
-    assert bare == "BTC long on account main stands without its protective order s1: refused: too close"
+    assert bare == "BTC long on account main is without its protective order s1: refused: too close"
     assert "still open at the venue" in still
 
 
