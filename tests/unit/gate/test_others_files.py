@@ -243,8 +243,8 @@ def test_what_a_folder_that_refuses_says_does_not_change_from_turn_to_turn(
     assert first == second
     assert [each.text for each in first] == [
         "the lock of account/a, account/b, account/c and 3 more could not be written and is retried: Permission denied",
-        f"the lock file {folder.path_of(MAIN).parent.parent / 'union.json'} could not be written and will be tried "
-        "again: Permission denied",
+        f"the lock file {folder.path_of(MAIN).parent.parent / 'union.json'} could not be written and is retried: "
+        "Permission denied",
     ]
 
 

@@ -264,7 +264,7 @@ def test_a_restart_knows_that_the_timer_went_off_meanwhile(site: Site) -> None:
     site.run(site.runner(venue), 2)
     (page,) = site.notices("page")
     assert page.startswith("the dead-man timer of account main has fired at 2021-05-19T12:01:00")
-    assert page.endswith("and the venue cancels what rests there: no runner refreshed it")
+    assert page.endswith("and the venue cancels the orders there: no runner refreshed it")
     assert len(venue.said("arm")) == 2
 
 
@@ -744,7 +744,7 @@ def test_a_symbol_that_the_venue_refuses_holds_up_no_other(site: Site, doing: st
     assert any("for OLD: no such symbol OLD; it is retried" in text for text in told)
     # Of what has an order, it matters that it went off; where nothing rests, nothing was cancelled.
     assert [text for text in told if "gone off" in text and "OLD" not in text] == []
-    assert any("gone off for OLD" in text for text in told) == (doing == "arm")
+    assert any("fired for OLD" in text for text in told) == (doing == "arm")
 
 
 def test_a_timer_for_many_symbols_is_refreshed_in_turn_with_the_polls(site: Site) -> None:
