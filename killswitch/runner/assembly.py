@@ -89,10 +89,8 @@ def assemble(
 ) -> Runner:
     """A runner that holds the lease of `store`. LeaseRefusedError if another one lives there.
 
-    Where no account is armed, no lock file is written and nothing is closed. `timers`: whether the runner refreshes the
-    dead-man timers of the policies, TimerError if it cannot; an operator command that ticks once leaves them alone.
-    `found_before`: notices of the first tick. `say`: called with the reason why the start waits. `when_held`: called as
-    soon as the lease is held.
+    Without an armed account no lock file is written. `timers`: whether the runner refreshes the policies' dead-man
+    timers, TimerError if it cannot. `found_before`: notices of the first tick. `say`: called with why the start waits.
     """
     require_capabilities(policies, accounts)
     if timers:

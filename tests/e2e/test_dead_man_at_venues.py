@@ -183,7 +183,7 @@ def test_a_timer_does_not_run_over_a_protective_stop_unless_that_is_accepted(
     symbol = REACHED[name].symbols[0]
     why = (
         f"the dead-man timer of account main does not run: it {word} cancel the protective orders of {symbol} and "
-        "leave the position naked; `accept_unprotected: true` would accept that"
+        "leave the position unprotected; `accept_unprotected: true` would accept that"
     )
     assert told.stopped == []
     assert told.problems == (why,)
