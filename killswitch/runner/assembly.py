@@ -106,7 +106,7 @@ def assemble(
     arming, beside, confirming = Arming(accounts, policies), Beside(), Confirming(store)
     interpreter = Interpreter(policies, arming.names, store.notices(REMEMBERED_NOTICES))
     unfinished, unserved = left_to_do(store), _unrouted(policies) + _unwatched(policies, accounts)
-    view = _first_view(lease, timeline, pace, policies, paths, live)
+    view = _first_view(lease, timeline, pace, policies, paths, live, _lock_places(store, locks, arming))
     patience = min(pace.read_timeout, pace.last_words)
     meters = metered(accounts, timeline, pace.interval)
     refreshing = Refreshing(accounts, pace.interval, pace.interval + pace.read_timeout) if timers else None
@@ -121,7 +121,7 @@ def assemble(
         AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, refreshing), closings,
         _effects(arming, store, timeline, pace, closings, locking, suspending, beside),
         Observers(
-            (Publisher(store, interpreter, policies, arming.names, timeline, view, *_lock_places(locks, arming)),
+            (Publisher(store, interpreter, policies, arming.names, timeline, view),
              Remembering(store, accounts), *witnesses), Notifier(policies, store, timeline), beside,
             confirming, tracer, timers=kept, recorder=recorder,
         ),
@@ -140,19 +140,28 @@ def _held_lease(
 
 
 def _first_view(
-    lease: LeaseHolder, timeline: Timeline, pace: Pace, policies: PolicySet, paths: tuple[str, ...], live: bool
+    lease: LeaseHolder,
+    timeline: Timeline,
+    pace: Pace,
+    policies: PolicySet,
+    paths: tuple[str, ...],
+    live: bool,
+    places: tuple[str | None, str | None],
 ) -> RunnerView:
     """What `status` shows of the run itself; the publisher adds what each tick brings."""
     now = timeline.now()
     return RunnerView(
         owner=lease.owner, started_at=now, as_of=now, ticks=0, duration_ms=0.0, interval=pace.interval, live=live,
-        policies=paths, policy_set=policies.digest, lock_folder=None, union=None, accounts=(), machines=(),
+        policies=paths, policy_set=policies.digest, lock_folder=places[0], union=places[1], accounts=(), machines=(),
         closings=(), problems=(),
     )  # fmt: skip
 
 
-def _lock_places(locks: LockPaths, arming: Arming) -> tuple[str | None, str | None]:
-    """The lock folder and the file for all scopes, where anything is written or lies there."""
+def _lock_places(store: Store, locks: LockPaths, arming: Arming) -> tuple[str | None, str | None]:
+    """The lock folder and the file for all scopes; an unarmed run writes none and shows those of the last armed one."""
+    last = None if arming.names else last_view(store)
+    if last is not None and last.lock_folder is not None:
+        return last.lock_folder, last.union
     if not arming.names and not _is_there(locks.folder):
         return None, None
     return str(locks.folder.absolute()), None if locks.union is None else str(locks.union.absolute())

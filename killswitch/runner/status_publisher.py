@@ -19,7 +19,6 @@ from killswitch.runner.status_blob import (
     RunnerView,
     account_view,
     encode_view,
-    last_view,
     machine_views,
     orphan_views,
     unfinished_close_views,
@@ -40,8 +39,6 @@ class Publisher:
         armed: frozenset[str],
         timeline: Timeline,
         view: RunnerView,
-        lock_folder: str | None,
-        union: str | None,
     ) -> None:
         """`view`: the run itself as `status` shows it; each tick completes it."""
         self._store = store
@@ -49,24 +46,18 @@ class Publisher:
         self._policies = policies
         self._armed = armed
         self._timeline = timeline
-        last = None if armed else last_view(store)
-        if last is not None and last.lock_folder is not None:
-            # An unarmed run writes no locks; where the last armed one wrote them must not be forgotten for it.
-            lock_folder, union = last.lock_folder, last.union
-        self._view = structs.replace(view, lock_folder=lock_folder, union=union)
-        self._ticks = 0
+        self._view = view
         self._ticked_at: deque[datetime] = deque(maxlen=LOOKED_BACK)
 
     def ticked(self, report: TickReport) -> None:
         snapshot = report.snapshot
-        self._ticks += snapshot.scheduled  # a pass woken by a push is not counted as a tick
         if snapshot.scheduled:
             self._ticked_at.append(snapshot.as_of)
         self._put(
             structs.replace(
                 self._view,
                 as_of=snapshot.as_of,
-                ticks=self._ticks,
+                ticks=self._view.ticks + snapshot.scheduled,  # a pass woken by a push is not counted as a tick
                 duration_ms=round(report.seconds * 1000, 3),
                 accounts=tuple(account_view(each, armed=each.account in self._armed) for each in snapshot.accounts),
                 machines=machine_views(self._interpreter.status(), self._policies),
