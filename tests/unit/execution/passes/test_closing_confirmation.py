@@ -188,7 +188,10 @@ def test_protection_that_was_put_back_may_rest_and_one_that_was_refused_may_not(
 
 @pytest.mark.parametrize(
     ("kind", "words"),
-    [("set_aside", "it is detached, and the venue is still queried"), ("abandoned", "is no longer queried: check the order at the venue")],
+    [
+        ("set_aside", "it is detached, and the venue is still queried"),
+        ("abandoned", "is no longer queried: check the order at the venue"),
+    ],
 )
 def test_an_order_of_unknown_fate_that_is_given_up_pages_once(watched: Watched, kind: JournalKind, words: str) -> None:
     """When it is journaled, and not again after a restart takes the decision up."""
