@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from errno import EAGAIN
 from functools import partial
@@ -52,13 +52,16 @@ def _run(future: Future[Any], do: Callable[[], Any]) -> Callable[[], None]:
         return partial(future.set_exception, error)
 
 
-class DaemonThreads(Executor):
+class DaemonThreads(ThreadPoolExecutor):
     """An executor with a thread for each call, none of which keeps the process alive, as a pool's threads would.
+
+    It is a ThreadPoolExecutor because an event loop accepts no other executor; it starts no thread of that pool.
 
     An idle thread waits `idle` seconds for another call, so that periodic calls start no threads.
     """
 
     def __init__(self, name: str = "file", *, most: int = MOST_THREADS, idle: float = 0.0) -> None:
+        super().__init__(max_workers=1)
         self._name = name
         self._most = most
         self._idle_for = idle

@@ -1,22 +1,22 @@
-"""The accounts that a runner reads, which it may act on, and what an earlier run has left to do on them."""
+"""The accounts of a run, which of them are armed, and the work that an earlier run left on them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from killswitch.graph.nodes import PolicySet
+from killswitch.graph.nodes import PolicySet, ScopeRule
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot, Market, Quality
 from killswitch.model.store import Store
 from killswitch.model.venue import VenueAdapter
-from killswitch.planning.scopes.compiled_policy import Identity, scopes_of
+from killswitch.planning.scopes.compiled_policy import scopes_of
 
 
 @dataclass(frozen=True, slots=True)
 class ArmedAccount:
-    """One account: who it is, how it is reached, and whether it is armed.
+    """One account: its identity, its adapter, and whether it is armed.
 
     `armed` is true only when its document says `execution: live` *and* the runner was started with `--live`.
     """
@@ -28,13 +28,13 @@ class ArmedAccount:
     adapter: VenueAdapter
     armed: bool
     closing_share: Decimal = Decimal("0.5")
-    """The fraction of every request limit of the venue that reading leaves alone."""
+    """The fraction of every request limit of the venue that is reserved for closing."""
 
     suspends: bool = False
-    """Whether its broker is told to suspend trading while all of it is locked."""
+    """Whether trading is suspended at the broker while a lock of mode `all` is in force."""
 
     def unreadable(self, quality: Quality, reason: str) -> AccountSnapshot:
-        """What a tick knows of this account when its venue could not be read: nothing, and why."""
+        """The snapshot of this account when its venue could not be polled: no data, and the reason."""
         return AccountSnapshot(
             account=self.name, venue=self.venue, market=self.market, currency=self.currency,
             quality=quality, reason=reason,
@@ -42,7 +42,7 @@ class ArmedAccount:
 
 
 class Arming:
-    """Which armed accounts a decision reaches."""
+    """The armed accounts that a decision reaches."""
 
     def __init__(self, accounts: Mapping[str, ArmedAccount], policies: PolicySet) -> None:
         self._accounts = accounts
@@ -51,7 +51,7 @@ class Arming:
         """Every armed account."""
 
     def reached_by(self, policy: str, scope: str) -> frozenset[str]:
-        """The armed accounts of `scope` as `policy` draws it; a policy that is not in the set (a hand) takes all."""
+        """The armed accounts of `scope` as `policy` draws it; an operator command, which has no policy, reaches all."""
         return self.names & self._members(policy, scope)
 
     def narrower(self, policy: str, scope: str) -> frozenset[str]:
@@ -69,25 +69,30 @@ class Arming:
     def _members(self, policy: str, scope: str) -> frozenset[str]:
         rule = self._rules.get(policy)
         if rule is not None:
-            identities: list[Identity] = [(a.name, a.venue, a.market, a.currency) for a in self._accounts.values()]
-            return frozenset(scopes_of(rule, identities).get(scope, ()))
-        kind, _, name = scope.partition("/")
-        return frozenset(
-            account.name
-            for account in self._accounts.values()
-            if kind == "portfolio" or (kind, name) in (("account", account.name), ("venue", account.venue))
-        )
+            return frozenset(drawn(rule, self._accounts.values()).get(scope, ()))
+        return frozenset(each.name for each in self._accounts.values() if is_in_scope(scope, each.name, each.venue))
+
+
+def drawn(rule: ScopeRule, accounts: Iterable[ArmedAccount]) -> Mapping[str, tuple[str, ...]]:
+    """Every scope that a policy's rule draws over these accounts, with the names of those in it."""
+    return scopes_of(rule, [(each.name, each.venue, each.market, each.currency) for each in accounts])
+
+
+def is_in_scope(scope: str | None, account: str, venue: str | None) -> bool:
+    """Whether an account, a venue or the portfolio as a command names it (None) holds the account."""
+    kind, _, name = (scope or "portfolio").partition("/")
+    return kind == "portfolio" or (kind, name) in (("account", account), ("venue", venue))
 
 
 REMEMBERED = 10_000
-"""How many decisions back a start looks for what still stands."""
+"""Number of the newest decisions in which a start finds what is still in force."""
 
 
 def is_acted_on(decision: Decision, arming: Arming) -> bool:
-    """Whether anything is done about `decision`, or it is recorded only.
+    """Whether `decision` is acted on, or only recorded.
 
-    An observing policy is recorded only, and so is every decision whose scope holds no armed account. A reset
-    takes back what the policy did while it was enforced, so it counts whatever the mode is now.
+    Decisions of an observing policy, and those whose scope has no armed account, are only recorded. A reset undoes what
+    the policy did while it was enforced, so it is acted on in every mode.
     """
     if decision.mode != "enforce" and decision.kind != "reset":
         return False
@@ -95,13 +100,13 @@ def is_acted_on(decision: Decision, arming: Arming) -> bool:
 
 
 def observed_latches(store: Store, arming: Arming) -> tuple[Decision, ...]:
-    """Firings that still stand on scopes that are armed now, but were only observed when they fired.
+    """Stages that are latched on scopes that are armed now, but were only observed when they fired.
 
-    Their stages are latched, so nothing will happen about them by itself: a person must know.
+    A latched stage does not fire again, so nothing happens unless an operator resets it.
     """
     newest: dict[tuple[str, str], Decision] = {}
     for stored in store.decisions(REMEMBERED):
-        if not stored.decision.is_suspicion:  # it latches nothing, and leaves what is latched
+        if not stored.decision.is_suspicion:  # it neither latches nor resets a stage
             newest.setdefault((stored.decision.policy, stored.decision.scope), stored.decision)
     return tuple(
         decision

@@ -1,4 +1,4 @@
-"""References to secrets, resolved at the last moment and never shown."""
+"""Resolves references to secrets, at the last moment; their values are never shown."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ def _from_file(path: Path) -> str:
     except UnicodeDecodeError:
         raise CredentialError(f"{path} is not UTF-8 text") from None
     except OSError as error:
-        raise CredentialError(f"cannot read {path} ({error.strerror}); check the path and its rights") from None
+        raise CredentialError(f"cannot read {path} ({error.strerror}); check the path and its permissions") from None
     if not value:
         raise CredentialError(f"{path} is empty")
     return value
 
 
 _reading: dict[Path, Future[bytes]] = {}
-"""Files that are being read; one on a disk that hangs is not asked for again by a thread more."""
+"""Reads under way; a file on a disk that hangs occupies one thread."""
 
 
 def _answer_of(path: Path) -> bytes:
@@ -87,7 +87,7 @@ def _answer_of(path: Path) -> bytes:
     try:
         return future.result(READ_WITHIN)
     except TimeoutError:
-        raise OSError(ETIMEDOUT, f"it has not answered within {READ_WITHIN:g} s") from None
+        raise OSError(ETIMEDOUT, f"no answer within {READ_WITHIN:g} s") from None
 
 
 def _content(path: Path) -> bytes:

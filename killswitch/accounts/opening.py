@@ -1,4 +1,4 @@
-"""From paths and options to what a runner is made of: policies, their commit, accounts, adapters."""
+"""Opens what a runner needs from paths and options: policies, their commit, accounts, adapters."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.credentials import resolve
 from killswitch.accounts.plug_ins import AdapterError, make_adapter
 from killswitch.accounts.poll.poller import Readers
-from killswitch.accounts.validation import armed_twins, twin_words
+from killswitch.accounts.validation import armed_twins, environment_of, twin_words
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.resolution.accounts import unencrypted
 from killswitch.graph.resolution.routes import unrouted_names
@@ -25,11 +24,10 @@ from killswitch.model.words import Place
 from killswitch.policy.diagnostics.problem import Diagnostic
 from killswitch.policy.loader import load
 from killswitch.policy.schema.account import AccountDocument, venue_of
-from killswitch.policy.schema.account import AccountSpec as AccountKeys
 from killswitch.ratelimit.budget import Budgets
 
 SUSPEND_OPTION = "suspend_trade"
-"""The key of an account's `options` by which its broker is told to suspend trading under a lock of mode `all`."""
+"""The key of an account's `options` that suspends trading at the broker under a lock of mode `all`."""
 
 
 class PolicyProblemsError(Exception):
@@ -41,12 +39,12 @@ class PolicyProblemsError(Exception):
 
 
 class NoAccountsError(Exception):
-    """There is nothing to watch."""
+    """The policies hold no account."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What the policy files say: the compiled policies, the accounts, and what the compiler warns of."""
+    """The content of the policy files: compiled policies, accounts, and the compiler's warnings."""
 
     policies: PolicySet
     accounts: tuple[AccountDocument, ...]
@@ -56,7 +54,7 @@ class Written:
     places: Mapping[str, Place] = field(default_factory=dict)
     """Account → where its spec is written."""
     unrouted: tuple[Diagnostic, ...] = ()
-    """Names under `notify` that nobody takes."""
+    """Names under `notify` that no route contains."""
 
 
 def read_policies(paths: Sequence[Path], *, variant: str | None = None) -> Written:
@@ -65,7 +63,7 @@ def read_policies(paths: Sequence[Path], *, variant: str | None = None) -> Writt
     `variant` is selected in every policy that declares it, NoSuchVariantError if none does; else the text selects.
     """
     loaded = load(paths)
-    # What could not be read has no commit, and git would wait for a mount that hangs.
+    # Unreadable files have no commit, and git would wait for a mount that hangs.
     commit = None if loaded.lost else commit_of(paths)
     policies, diagnostics = compile_all(loaded, commit, variant=variant)
     if policies is None:
@@ -88,8 +86,8 @@ def open_accounts(documents: Iterable[AccountDocument], *, live: bool) -> dict[s
     """
     documents = tuple(documents)
     accounts = {document.metadata.name: _open(document, live=live) for document in documents}
-    if live:
-        _refuse_twins(documents)
+    for first, second in armed_twins(documents) if live else ():
+        raise AdapterError(twin_words(first, second))  # two executors would work on one book
     if not accounts:
         raise NoAccountsError(
             "the policies hold no Account document, so there is nothing to watch; "
@@ -116,20 +114,14 @@ def unencrypted_words(document: AccountDocument) -> str:
     """Why `run --live` refuses such a document."""
     keys = " and ".join(unencrypted(document.spec))
     return (
-        f"{keys} would take its credentials beyond this machine without TLS (KS5095); write https:// (wss://), or "
+        f"{keys} would send its credentials beyond this machine without TLS (KS5095); write https:// (wss://), or "
         "allow_unencrypted: true where the network itself is trusted"
     )
 
 
 def located(place: Place | None) -> str:
-    """How a refusal begins that is about something written."""
+    """The beginning of a message about a place in a file."""
     return "" if place is None else f"{place.file}:{place.line}:{place.column}: "
-
-
-def _refuse_twins(documents: Iterable[AccountDocument]) -> None:
-    """AdapterError where two documents arm one account: two closers would work on one book."""
-    for first, second in armed_twins(documents):
-        raise AdapterError(twin_words(first, second))
 
 
 async def read_once(accounts: Mapping[str, ArmedAccount], patience: float) -> tuple[AccountSnapshot, ...]:
@@ -148,6 +140,8 @@ def _open(document: AccountDocument, *, live: bool) -> ArmedAccount:
     if spec.endpoint_ws is not None and not spec.endpoint_ws.startswith(("ws://", "wss://")):
         scheme = spec.endpoint_ws.partition("://")[0]
         raise AdapterError(f"account {name}: endpoint_ws begins with ws:// or wss://, not {scheme}://")
+    if spec.sandbox and spec.demo:
+        raise AdapterError(f"account {name}: sandbox and demo are two systems of a venue; remove one of them")
     adapter = make_adapter(
         AccountSpec(
             account=name,
@@ -159,7 +153,7 @@ def _open(document: AccountDocument, *, live: bool) -> ArmedAccount:
             credentials=resolve(spec.credentials, account=name),
             exchange=spec.exchange,
             endpoint_ws=spec.endpoint_ws,
-            environment=_environment(name, spec),
+            environment=environment_of(spec),
             outside_hours=spec.outside_hours,
         )
     )
@@ -168,23 +162,16 @@ def _open(document: AccountDocument, *, live: bool) -> ArmedAccount:
         Budgets().of(name, venue, traits_of(adapter), spec.closing_share)
     except ValueError as error:
         raise AdapterError(
-            f"account {name}: adapter {spec.adapter} contradicts itself on its venue: {error}"
+            f"account {name}: adapter {spec.adapter} declares inconsistent request limits: {error}"
         ) from error
     armed = live and spec.execution == "live"
     suspends = spec.options.get(SUSPEND_OPTION) is True
     if suspends and not isinstance(adapter, SuspendingVenue):
         raise AdapterError(
-            f"account {name}: {SUSPEND_OPTION} is asked for, and adapter {spec.adapter} reaches no broker that could "
-            "suspend trading; take the option out"
+            f"account {name}: {SUSPEND_OPTION} is set, and adapter {spec.adapter} cannot suspend trading at a "
+            "broker; remove the option"
         )
     return ArmedAccount(name, venue, spec.market, spec.currency, adapter, armed, spec.closing_share, suspends)
-
-
-def _environment(name: str, spec: AccountKeys) -> Literal["production", "sandbox", "demo"]:
-    """Which of the venue's systems; AdapterError for two of them at once."""
-    if spec.sandbox and spec.demo:
-        raise AdapterError(f"account {name}: sandbox and demo are two systems of a venue; leave one of them out")
-    return "sandbox" if spec.sandbox else "demo" if spec.demo else "production"
 
 
 _PATIENCE = 5.0
@@ -203,7 +190,7 @@ def commit_of(paths: Sequence[Path]) -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints, or None if it is not there, takes too long or refuses."""
+    """The output of git; None if it is not installed, fails, or takes too long."""
     try:
         done = subprocess.run(
             ("git", "-C", str(folder), *arguments), capture_output=True, text=True, timeout=_PATIENCE, check=True

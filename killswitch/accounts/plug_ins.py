@@ -1,8 +1,9 @@
-"""Venues and venue adapters by name, from the entry points of installed packages."""
+"""Venue plug-ins: venues and their adapters by name, from the entry points of installed packages."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
@@ -19,24 +20,24 @@ GROUP = VENUES
 
 
 class NoSuchVenueError(Exception):
-    """No family that could be loaded knows the venue; the message says which there are, and which are not there."""
+    """No loaded plug-in knows the venue; the message lists the venues, and the plug-ins that could not be loaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """A family that is declared and cannot be used: its name, why, and what to do about it."""
+    """A plug-in that cannot be loaded: its name, the cause, and the way out."""
 
     family: str
     why: str
     way_out: str
 
     def __str__(self) -> str:
-        return f"the venues of {self.family} are not there: {self.why}; {self.way_out}"
+        return f"the venues of {self.family} are not available: {self.why}; {self.way_out}"
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A family that is there, with what it lists."""
+    """A loaded plug-in, with the venues that it lists."""
 
     entry: EntryPoint
     family: VenueFamily
@@ -45,7 +46,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Families:
-    """The families that are there, and those that are not."""
+    """All plug-ins, loaded or not."""
 
     there: tuple[Loaded, ...]
     absent: tuple[Absent, ...]
@@ -75,28 +76,24 @@ class Families:
         return tuple(each.entry.name for each in self.there if hasattr(each.family, "listing"))
 
     def _unlisted(self, venue: str) -> Iterator[VenueListing]:
-        """What families say of a venue that they do not list; nothing of one that cannot be asked."""
+        """The venue as described by plug-ins that do not list it."""
         for each in self.there:
             listing = getattr(each.family, "listing", None)
             if listing is None:
                 continue
-            try:
+            with _importing(each.entry):
                 found: VenueListing | None = listing(venue)
-            except ImportError as error:  # what a venue needs is imported at first use
-                raise NoSuchVenueError(str(_absent(each.entry, error))) from error
             if found is not None:
                 yield found
 
     def history(self, venue: str, endpoint: str | None) -> BarHistory:
         """The venue's public bars, of the first family that has some. NoSuchVenueError if none has.
 
-        What a family raises beside that, it says of the venue or of the endpoint: it comes out as it is.
+        Other errors of a plug-in are about the venue or the endpoint, and pass unchanged.
         """
         for each in self.there:
-            try:
+            with _importing(each.entry):
                 found = each.family.history(venue, endpoint)
-            except ImportError as error:  # what a venue needs is imported at first use
-                raise NoSuchVenueError(str(_absent(each.entry, error))) from error
             if found is not None:
                 return found
         if any(venue in (each.exchange, each.adapter) for each in self.listings):
@@ -115,7 +112,7 @@ class Families:
 
 
 def families() -> Families:
-    """Load them all. One that cannot be loaded is told as absent: the others are there all the same."""
+    """Load all plug-ins. One that cannot be loaded does not affect the others."""
     there: list[Loaded] = []
     absent: list[Absent] = []
     for entry in sorted(entry_points(group=GROUP), key=lambda each: each.name):
@@ -127,19 +124,28 @@ def families() -> Families:
     return Families(tuple(there), tuple(absent))
 
 
+@contextmanager
+def _importing(entry: EntryPoint) -> Iterator[None]:
+    """NoSuchVenueError where something is missing that a venue needs, which is imported at first use."""
+    try:
+        yield
+    except ImportError as error:
+        raise NoSuchVenueError(str(_absent(entry, error))) from error
+
+
 def _absent(entry: EntryPoint, error: Exception) -> Absent:
     return Absent(entry.name, one_line(f"{type(error).__name__}: {error}"), _way_out(entry, error))
 
 
 def _way_out(entry: EntryPoint, error: Exception) -> str:
-    """What to install: the extra of the same name, where its distribution has one."""
+    """The way out: what to install, such as the extra of the same name."""
     dist = entry.dist
     own = isinstance(error, ImportError) and (error.name or "").partition(".")[0] == entry.module.partition(".")[0]
     if dist is not None and isinstance(error, ImportError) and not own:
         if entry.name in (dist.metadata.get_all("Provides-Extra") or ()):
             return f"pip install '.[{entry.name}]' in a clone of {dist.name}, or what its extra {entry.name} lists"
         return f"install what {dist.name} needs for it"
-    return f"this is a defect of {entry.value}; what is not of it works all the same"
+    return f"this is a defect of {entry.value}; other venues are not affected"
 
 
 SHORTEST_SECRET = 4
@@ -153,7 +159,7 @@ class AdapterError(Exception):
 def make_adapter(spec: AccountSpec) -> VenueAdapter:
     """The adapter of `spec`, made but not yet connected. AdapterError if that is impossible.
 
-    No error that it raises, now or later, says a credential, or what the endpoint's address asks with.
+    Its errors, now or later, contain neither credentials nor the query of the endpoint's address.
     """
     factory = _factory(spec.adapter)
     secrets = (*spec.credentials.values(), *_asked_with(spec.endpoint))
@@ -161,16 +167,16 @@ def make_adapter(spec: AccountSpec) -> VenueAdapter:
     try:
         adapter = factory(spec)
     except Exception as error:  # noqa: BLE001 - third-party code: whatever it raises is this account's problem
-        # What an adapter refuses is a ValueError with words for people. Of any other kind its class says what it is.
+        # A refusal is a ValueError with a message for people; any other error is named by its class.
         words = str(error) if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: {error}"
         why = redactor.hide(words)
-        # Without its cause: a chain of errors shows the words of each.
-        raise AdapterError(f"account {spec.account}: adapter {spec.adapter} refused it: {why}") from None
+        # Without its cause: a chain of errors prints every message.
+        raise AdapterError(f"account {spec.account}: adapter {spec.adapter} refused the account: {why}") from None
     return DiscreetVenue(adapter, redactor) if secrets else adapter
 
 
 def _asked_with(endpoint: str | None) -> tuple[str, ...]:
-    """The query of an address: some services take their token there, whoever wrote it openly into a document."""
+    """The query of an address and its values: some services take a token there."""
     try:
         query = urlsplit(endpoint or "").query
     except ValueError:

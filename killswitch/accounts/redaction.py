@@ -1,4 +1,4 @@
-"""Keeps credentials out of what an adapter says: its errors are printed, stored and shown by `status`."""
+"""Redacts credentials in the texts of an adapter: its errors are printed, stored and shown by `status`."""
 
 from __future__ import annotations
 
@@ -13,18 +13,15 @@ from urllib.parse import quote, quote_plus
 from msgspec import json as msgjson
 from msgspec import structs
 
-from killswitch.model.inspection import Inspection, KeyRights
-from killswitch.model.snapshot import AccountSnapshot, Fill, Order
+from killswitch.accounts.poll.shared_adapter import AdapterView
+from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import (
-    OPTIONAL_CALLS,
     FateUnknownError,
     OrderReport,
     OrderRequest,
     Push,
     VenueAdapter,
     VenueError,
-    VenueTraits,
-    traits_of,
 )
 
 T = TypeVar("T")
@@ -40,7 +37,7 @@ _Wording = Callable[..., Callable[..., object]]
 
 
 class Redactor:
-    """Knows the credentials of one account, as they are and in every form in which a client may write them."""
+    """Redacts the credentials of one account, as they are and in every form in which a client may write them."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         written = {form for secret in secrets if secret for form in _forms(str(secret))}
@@ -54,7 +51,7 @@ class Redactor:
         return self._without_beginnings(text)
 
     def _without_beginnings(self, text: str) -> str:
-        """Also without a credential whose end was cut off, by whoever shortened the text before it came here."""
+        """Redact beginnings of credentials where the text was cut off."""
         for end in sorted(_ends(text), reverse=True):  # from behind, so that the ends before it stay where they are
             begins = min((_begins(text, each, end) for each in self._written), default=end)
             if begins < end:
@@ -90,7 +87,7 @@ def _forms(secret: str) -> Iterator[str]:
         yield from (written, _ESCAPED.sub(lambda found: found[0].lower(), written))
     yield from (raw.hex(), raw.hex().upper())
     for offset in range(3):
-        # What stands around it changes the characters at its edges: only those between are sure.
+        # Adjacent bytes change the characters at the edges: only those between are certain.
         first, last = -(-offset * 8 // 6), (offset + len(raw)) * 8 // 6
         for encode in (b64encode, urlsafe_b64encode):
             inside = encode(b"\0" * offset + raw)[first:last].decode()
@@ -98,50 +95,22 @@ def _forms(secret: str) -> Iterator[str]:
                 yield inside
 
 
-class DiscreetVenue:
-    """A VenueAdapter whose errors and reasons hold no credential; all else is as the adapter says it.
-
-    What only some adapters offer it offers only if its adapter does.
-    """
+class DiscreetVenue(AdapterView):
+    """A view of an adapter that redacts credentials in errors and reasons."""
 
     def __init__(self, adapter: VenueAdapter, redactor: Redactor) -> None:
-        self._adapter = adapter
         self._redactor = redactor
-        self.account = adapter.account
-        for name in OPTIONAL_CALLS:
-            call = getattr(adapter, name, None)
-            if call is not None:
-                wording: _Wording = _SAID.get(name, _asked)
-                setattr(self, name, wording(self, call))
+        super().__init__(adapter)
 
-    @property
-    def traits(self) -> VenueTraits:
-        """What the adapter says of its venue."""
-        return traits_of(self._adapter)
+    def _optional(self, name: str, call: Callable[..., Any]) -> Callable[..., object]:
+        wording: _Wording = _SAID.get(name, _asked)
+        return wording(self, call)
 
     async def snapshot(self) -> AccountSnapshot:
-        answer = await self._through(self._adapter.snapshot())
+        answer = await super().snapshot()
         if not isinstance(answer, AccountSnapshot) or answer.reason is None:
             return answer
         return structs.replace(answer, reason=self._redactor.hide(answer.reason))
-
-    async def submit(self, request: OrderRequest) -> OrderReport:
-        return await self._through(self._adapter.submit(request))
-
-    async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
-        return await self._through(self._adapter.find_order(symbol, client_order_id))
-
-    async def open_orders(self) -> tuple[Order, ...]:
-        return await self._through(self._adapter.open_orders())
-
-    async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
-        return await self._through(self._adapter.fills(symbol, client_order_id))
-
-    async def cancel(self, symbol: str, order_id: str) -> None:
-        await self._through(self._adapter.cancel(symbol, order_id))
-
-    async def close(self) -> None:
-        await self._through(self._adapter.close())
 
     async def _through(self, answer: Awaitable[T]) -> T:
         try:
@@ -161,12 +130,12 @@ class DiscreetVenue:
 
 
 def _asked(venue: DiscreetVenue, call: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
-    """A call whose answer holds no text of the venue, and whose error may."""
+    """Redact the errors of a call; its answer contains no text of the venue."""
     return lambda *arguments: venue._through(call(*arguments))
 
 
 def _counted(venue: DiscreetVenue, call: Callable[..., object]) -> Callable[..., object]:
-    """A call that answers at once, with nothing that the venue was asked in words."""
+    """Leave a local call as it is."""
     return call
 
 
@@ -183,31 +152,22 @@ def _listening(venue: DiscreetVenue, call: Callable[..., Awaitable[Any]]) -> Cal
 
 
 def _inspecting(venue: DiscreetVenue, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[object]]:
-    async def inspect() -> Inspection:
-        found: Inspection = await venue._through(call())
-        written = venue._redactor.hide(msgjson.encode(found).decode())
-        return msgjson.decode(written, type=Inspection)
+    async def inspect() -> object:
+        found = await venue._through(call())
+        return msgjson.decode(venue._redactor.hide(msgjson.encode(found).decode()), type=type(found))
 
     return inspect
 
 
-def _righting(venue: DiscreetVenue, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[object]]:
-    async def key_rights() -> KeyRights:
-        found: KeyRights = await venue._through(call())
-        return structs.replace(found, note=venue._redactor.hide(found.note))
-
-    return key_rights
-
-
 _SAID: Final[Mapping[str, _Wording]] = {
     "used": _counted, "submit_batch": _batched, "listen": _listening, "inspect": _inspecting,
-    "key_rights": _righting, "remember": _counted, "rules_to_keep": _counted, "use_rules": _counted,
+    "key_rights": _inspecting, "remember": _counted, "rules_to_keep": _counted, "use_rules": _counted,
 }  # fmt: skip
-"""How the words of those optional calls are made discreet whose answer holds some."""
+"""Optional call → how its answer is redacted; others contain no text of the venue."""
 
 
 def _saying(error: Exception, text: str) -> Exception:
-    """An error that means the same and says `text`."""
+    """An error of the same meaning with the message `text`."""
     if not isinstance(error, VenueError):
         return RuntimeError(f"{type(error).__name__}: {text}")
     return _venue_saying(error, text)

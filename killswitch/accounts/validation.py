@@ -1,7 +1,7 @@
-"""Whether Account documents fit their venues, and whether two of them lead to one book.
+"""Validates Account documents against their venues, and finds two documents of one book.
 
-`run` and `venues check` make the adapters, and those refuse what does not fit; `ksctl validate` makes none, since their
-clients take seconds to import. What costs anything is imported for an Account document only.
+`run` and `venues check` create the adapters, which refuse what does not fit; `ksctl validate` creates none, since their
+clients take seconds to import. Expensive imports happen for Account documents only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def account_misfits(loaded: Loaded) -> tuple[Diagnostic, ...]:
     """An error for every key of an Account document that its venue does not have, or that names no adapter.
 
-    Nothing is said of a document whose spec could not be read, nor where an adapter has no family that can tell.
+    A document whose spec is unreadable, or whose adapter has no plug-in to check it, yields none.
     """
     everything: list[Document | Faulty] = [*loaded.documents, *loaded.faulty]
     written = [
@@ -60,7 +60,7 @@ def adapter_names() -> tuple[str, ...]:
 
 
 def unknown_adapter(name: str) -> tuple[str, str]:
-    """That no adapter has this name, and what can be done."""
+    """The message that no adapter has this name, and the way out."""
     from difflib import get_close_matches
 
     names = adapter_names()
@@ -74,7 +74,7 @@ def unknown_adapter(name: str) -> tuple[str, str]:
 def _missing(family: FittingFamily | None) -> Misfit | None:
     try:
         return family.not_installed() if family is not None and hasattr(family, "not_installed") else None
-    except Exception:  # noqa: BLE001 - third-party code: what it cannot tell here, the adapter says when it is made
+    except Exception:  # noqa: BLE001 - third-party code: the adapter reports it when it is created
         return None
 
 
@@ -91,7 +91,7 @@ def _readable(document: Document | Faulty) -> bool:
 
 
 def families_of(adapters: set[str]) -> Mapping[str, FittingFamily]:
-    """Those of `adapters` that are there and can tell what does not fit."""
+    """The plug-ins of `adapters` that are loaded and can check documents."""
     from importlib.metadata import entry_points
 
     from killswitch.model.fitting import VENUES
@@ -102,7 +102,7 @@ def families_of(adapters: set[str]) -> Mapping[str, FittingFamily]:
             continue
         try:
             family = entry.load()
-        except Exception:  # noqa: BLE001 - importing third-party code may raise anything; `venues list` tells
+        except Exception:  # noqa: BLE001 - importing third-party code may raise anything; `venues list` reports it
             continue
         if hasattr(family, "misfits"):
             found[entry.name] = family
@@ -113,17 +113,21 @@ def _misfits(spec: AccountSpec, family: FittingFamily | None) -> Iterator[Misfit
     from killswitch.model.fitting import Misfit, WrittenAccount
 
     if spec.sandbox and spec.demo:
-        yield Misfit(("demo",), "sandbox and demo are two systems of a venue", "leave one of them out")
+        yield Misfit(("demo",), "sandbox and demo are two systems of a venue", "remove one of them")
     if family is None:
         return
-    environment: Literal["production", "sandbox", "demo"] = "production"
-    if spec.sandbox != spec.demo:
-        environment = "sandbox" if spec.sandbox else "demo"
-    account = WrittenAccount(spec.exchange, spec.market, spec.currency, environment, tuple(spec.credentials))
+    account = WrittenAccount(spec.exchange, spec.market, spec.currency, environment_of(spec), tuple(spec.credentials))
     try:
         yield from tuple(family.misfits(account))
-    except Exception:  # noqa: BLE001 - third-party code: what it cannot tell here, the adapter says when it is made
+    except Exception:  # noqa: BLE001 - third-party code: the adapter reports it when it is created
         return
+
+
+def environment_of(spec: AccountSpec) -> Literal["production", "sandbox", "demo"]:
+    """Which of the venue's systems; the ordinary one where two are named at once, which is a mistake."""
+    if spec.sandbox == spec.demo:
+        return "production"
+    return "sandbox" if spec.sandbox else "demo"
 
 
 def armed_twins(documents: Iterable[AccountDocument]) -> Iterator[tuple[str, str]]:
@@ -139,17 +143,17 @@ def armed_twins(documents: Iterable[AccountDocument]) -> Iterator[tuple[str, str
 
 
 def twin_words(first: str, second: str) -> str:
-    """Why two documents that arm one account are refused."""
+    """The message about two documents that arm one account."""
     return (
         f"accounts {first} and {second} are one account of one venue: their credentials are the same; "
-        "take one of the two documents out, or set its execution to observe"
+        "remove one of the two documents, or set its execution to observe"
     )
 
 
 def twins(document: AccountDocument, others: Sequence[AccountDocument]) -> tuple[str, ...]:
-    """Names of the other documents that lead to the same book, as far as documents tell.
+    """Names of the other documents that lead to the same book, as far as documents show.
 
-    Without credentials nothing tells: an account of a paper venue goes by its name.
+    Without credentials that is unknown: an account of a paper venue is identified by its name.
     """
     if not document.spec.credentials:
         return ()
@@ -158,10 +162,10 @@ def twins(document: AccountDocument, others: Sequence[AccountDocument]) -> tuple
 
 
 def _book(spec: AccountSpec, credentials: Mapping[str, str] | None = None) -> tuple[object, ...]:
-    """Where nobody tells that a venue keeps currencies apart, one key is taken to lead to one book."""
+    """The book of an account: one per key, unless the plug-in says that the venue separates currencies."""
     family = families_of({spec.adapter}).get(spec.adapter)
     try:
         apart = family is not None and bool(family.keeps_apart(spec.exchange))
-    except Exception:  # noqa: BLE001 - third-party code, which may lack it: then nobody tells
+    except Exception:  # noqa: BLE001 - third-party code, which may lack it
         apart = False
     return book_of(spec, credentials, apart=apart)

@@ -1,4 +1,4 @@
-"""The trading lock, what is asked of a lock folder in one turn, and what came of it."""
+"""The trading lock, the changes requested of a lock folder in one turn, and their outcome."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class LockRequest:
 
 @dataclass(frozen=True, slots=True)
 class LockChanges:
-    """Every lock that must be in force, and what is to be opened."""
+    """Every lock that must be in force, and the scopes to open."""
 
     requests: tuple[LockRequest, ...] = ()
     lift: frozenset[str] = frozenset()
-    """Scopes to open, whoever has locked them."""
+    """Scopes to open, whichever program locked them."""
     lift_known: frozenset[str] = frozenset()
     """Scopes to open where the lock names one of the decisions in `known`."""
     watch: frozenset[str] = frozenset()
@@ -45,22 +45,22 @@ class LockChanges:
 
 @dataclass(frozen=True, slots=True)
 class LockProblem:
-    """What is wrong at the files. The words may change while it lasts; what it is about does not."""
+    """A problem with lock files. Its text may change while it lasts; its subject does not."""
 
     subject: str
     text: str
     is_mild: bool = False
-    """Whether everything that is called for is written all the same."""
+    """Whether every requested lock is written nevertheless."""
 
 
 @dataclass(frozen=True, slots=True)
 class LockOutcome:
-    """What one turn has come to. Everything that is not named here is to be asked for again."""
+    """The outcome of one turn. Requests that it does not name are to be repeated."""
 
     in_file: frozenset[str] = frozenset()
     """Decisions whose lock is in its scope's file now."""
     superseded: frozenset[str] = frozenset()
-    """Decisions on suspicion that another writer's lock stands in the way of."""
+    """Decisions on suspicion that another writer's lock supersedes."""
     lifted: frozenset[str] = frozenset()
     """Scopes that are open now, or not ours to open."""
     problems: tuple[LockProblem, ...] = ()
@@ -68,15 +68,8 @@ class LockOutcome:
     """What the scopes' files say: the union is the sum of it."""
     is_whole: bool = False
     """Whether `held` is all that there is, so that the union may say that it is open."""
-
-
-@dataclass(frozen=True, slots=True)
-class UnionOutcome:
-    """What one turn at the union file has come to."""
-
     foreign: Lock | None = None
-    """A lock that another program has left there, for the lock folder to keep as a scope of its own."""
-    problems: tuple[LockProblem, ...] = ()
+    """A lock that another program has left at the union file, for the lock folder to keep as a scope of its own."""
 
 
 class LockError(Exception):
@@ -88,11 +81,11 @@ class StaleGenerationError(LockError):
 
 
 class GuardError(LockError):
-    """The guard of the lock folder cannot be had: another writer may be at work, or its file is none of ours."""
+    """The guard of the lock folder is not available: another process holds it, or its file is not a guard."""
 
 
 class UnwritableError(LockError):
-    """The folder refuses a new file: rights, a full or read-only disk."""
+    """The folder refuses new files: permissions, or a full or read-only disk."""
 
 
 FAR_FUTURE = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
@@ -120,3 +113,34 @@ class Lock(Struct, frozen=True, omit_defaults=True):
     alive_until: float
     own: Lock | None = None
     """What the scope's file would say without the locks of wider scopes; there only where such a lock is in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """The time of a turn, and what it writes into every file. `alive_until` in Unix seconds."""
+
+    now: datetime
+    generation: int
+    alive_until: float
+
+    def lock(
+        self,
+        scope: str,
+        reason: str | None,
+        details: dict[str, str | None],
+        *,
+        until: float,
+        mode: LockMode = "reduce_only",
+        stage: str | None = None,
+        created: float | None = None,
+        locked: bool = True,
+    ) -> Lock:
+        """A lock file written in this turn. `until` and `created` in Unix seconds; `created` is now without it."""
+        created = self.now.timestamp() if created is None else created
+        return Lock(
+            locked, scope, stage, reason, created, until, details, mode, self.generation, self.alive_until
+        )  # fmt: skip
+
+    def opened(self, scope: str, reason: str) -> Lock:
+        """The file of a scope that is not locked: the runner is alive, and trading is open."""
+        return self.lock(scope, reason, {}, until=self.now.timestamp(), locked=False)

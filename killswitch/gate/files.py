@@ -1,4 +1,4 @@
-"""Files of a lock folder: replaced whole, by one writer at a time.
+"""Writes files of a lock folder: each replaced as a whole, by one writer at a time.
 
 It is the owner's alone (mode 0600): whoever can open a file can also hold an advisory lock on it.
 """
@@ -47,12 +47,12 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file of this name is one that a writer has not renamed yet."""
+    """Whether a file of this name is a temporary file of a writer."""
     return name.startswith(_PREFIX) and name.endswith(_SUFFIX)
 
 
 def remove_abandoned(temporary: Iterable[Path], now: float) -> None:
-    """Remove those of killed writers. `now` in Unix seconds; what cannot be removed stays."""
+    """Remove temporary files of killed writers. `now` in Unix seconds."""
     for each in temporary:
         with suppress(OSError):
             if now - each.lstat().st_mtime > ABANDONED:
@@ -88,8 +88,8 @@ def alone_in(folder: Path, guard: str = ".guard") -> Iterator[None]:
     try:
         if not _is_locked(descriptor):
             raise GuardError(
-                f"another process holds {path} and does not let go of it; `fuser -v {path}` names it. Locks are "
-                "written all the same, but no lock is ended and no file kept alive until it is free"
+                f"another process holds {path} and does not release it; `fuser -v {path}` names it. Locks are "
+                "still written, but no lock is ended and no file kept alive until it is free"
             )
         yield
     finally:
@@ -103,12 +103,12 @@ def _opened(path: Path) -> int:
         raise GuardError(f"{path} cannot be opened: it belongs to another user; remove it") from error
     except OSError as error:
         if path.is_symlink() or path.is_dir():
-            raise GuardError(f"{path} is no regular file: remove it") from error
+            raise GuardError(f"{path} is not a regular file: remove it") from error
         raise
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
         os.close(descriptor)
-        raise GuardError(f"{path} is no regular file: remove it")
+        raise GuardError(f"{path} is not a regular file: remove it")
     if stat.S_IMODE(found.st_mode) != MODE:
         with suppress(OSError):  # one of an earlier version, which any reader could hold
             os.fchmod(descriptor, MODE)

@@ -1,18 +1,23 @@
-"""What must not be overwritten: locks of other programs, and scope files at the union path."""
+"""Files of other programs: locks at the union path, which must not be overwritten, and unmanaged files."""
 
 from __future__ import annotations
 
-from datetime import datetime
+import os
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import msgspec
 
-from killswitch.gate.changes import FAR_FUTURE, Lock, LockError
-from killswitch.gate.reading import UnfitFileError, content_of, read_file
+from killswitch.gate.changes import FAR_FUTURE, Lock, LockError, Stamp
+from killswitch.gate.files import is_temporary
+from killswitch.gate.reading import LockFile, read_file, some_fields
 from killswitch.model.decision import LockMode
+from killswitch.model.legible import legible, one_line
 
 FOREIGN_SCOPE = "foreign"
-"""The scope under which such a lock lives on; lifting it by hand ends it."""
+"""The scope under which such a lock is kept; `ksctl reset` of it ends the lock."""
 
 
 def signature(folder: Path) -> dict[str, str | None]:
@@ -26,7 +31,7 @@ def is_signed(union: Lock, *folders: Path) -> bool:
 
 
 class _OldFields(msgspec.Struct):
-    """What any writer's lock says. Version 6 wrote no mode, and only `locked` is sure to be there."""
+    """The fields of any writer's lock. Version 6 wrote no mode, and only `locked` is always present."""
 
     locked: bool
     stage: str | None = None
@@ -35,12 +40,10 @@ class _OldFields(msgspec.Struct):
     mode: LockMode = "reduce_only"
 
 
-def standing_foreign_lock(
-    union: Path, folders: tuple[Path, ...], now: datetime, generation: int, alive_until: float
-) -> Lock | None:
-    """The lock at `union` if it is not the sum of `folders` and still holds at `now`; None otherwise.
+def standing_foreign_lock(union: Path, folders: tuple[Path, ...], stamp: Stamp) -> Lock | None:
+    """The lock at `union` if it is not the sum of `folders` and still holds at the turn's `now`; None otherwise.
 
-    A file that is no lock file at all is one without end: nobody knows what it said. OSError where the disk would not
+    A file that is no lock file at all is one without end, as its content is unknown. OSError where the disk would not
     read it this time.
     """
     found = read_file(union)
@@ -50,29 +53,12 @@ def standing_foreign_lock(
         return None
     if found.lock is not None and is_signed(found.lock, *folders):
         return None
-    old = _decoded(union)
+    old = some_fields(union, _OldFields) or _OldFields(locked=True, reason=found.problem or "cannot be understood")
     expires_ts = FAR_FUTURE.timestamp() if old.expires_ts is None else old.expires_ts
-    if not old.locked or expires_ts <= now.timestamp():
+    if not old.locked or expires_ts <= stamp.now.timestamp():
         return None
-    return Lock(
-        locked=True,
-        scope=FOREIGN_SCOPE,
-        stage=old.stage,
-        reason=old.reason,
-        created_ts=now.timestamp(),
-        expires_ts=expires_ts,
-        details={"found": str(union)},
-        mode=old.mode,
-        generation=generation,
-        alive_until=alive_until,
-    )
-
-
-def _decoded(union: Path) -> _OldFields:
-    try:
-        return msgspec.json.decode(content_of(union), type=_OldFields)
-    except (OSError, UnfitFileError, UnicodeDecodeError, msgspec.DecodeError, RecursionError):
-        return _OldFields(locked=True, reason=read_file(union).problem or "cannot be understood")
+    details: dict[str, str | None] = {"found": str(union)}
+    return stamp.lock(FOREIGN_SCOPE, old.reason, details, until=expires_ts, mode=old.mode, stage=old.stage)
 
 
 _SCOPE_KINDS = frozenset({"account", "venue", "portfolio", FOREIGN_SCOPE})
@@ -85,3 +71,51 @@ def require_apart(folder: Path, union: Path) -> None:
             f"{union} cannot be the file for all scopes: in the lock folder that is the name of one scope's own file. "
             "Give it another name, or put it elsewhere"
         )
+
+
+MOST = 200
+"""So many files are read in one turn: ten milliseconds on a disk that answers."""
+LISTED = 20_000
+"""So many names are looked at in one turn."""
+STEP = 50
+NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Strangers:
+    """What else is in the folder."""
+
+    files: tuple[LockFile, ...]
+    count: int
+    is_cut: bool
+    """There are more than were read, or more than were counted."""
+    temporary: tuple[Path, ...] = ()
+
+
+def strangers(folder: Path, expected: Collection[Path], is_late: Callable[[], bool]) -> Strangers:
+    """Every lock file of `folder` but those `expected`. OSError if it cannot be listed, or if it is late."""
+    ours = {path.name for path in expected if path.parent == folder}
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in islice(entries, LISTED)]
+    others = sorted(name for name in names if name.endswith(".json") and name not in ours)
+    return Strangers(
+        files=tuple(_read([folder / name for name in others[:MOST]], is_late)),
+        count=len(others),
+        is_cut=len(others) > MOST or len(names) == LISTED,
+        temporary=tuple(folder / name for name in names if is_temporary(name)),
+    )
+
+
+def _read(paths: list[Path], is_late: Callable[[], bool]) -> Iterator[LockFile]:
+    for number, path in enumerate(paths):
+        if number % STEP == 0 and is_late():
+            raise TimeoutError("the lock folder is too slow")
+        file = read_file(path)
+        if file.lock is not None or file.problem is not None:
+            yield file
+
+
+def some_of(paths: Collection[Path]) -> str:
+    """The first names, for people."""
+    names = [one_line(legible(path.name)) for path in sorted(paths)[:NAMED]]
+    return ", ".join(names) + (", …" if len(paths) > NAMED else "")

@@ -1,15 +1,14 @@
-"""What the files of a lock folder say, and what they are to say: worked out here, and written by the folder."""
+"""Computes what the files of a lock folder must say from what they say and what is requested."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
-from killswitch.gate.changes import FAR_FUTURE, Lock, LockRequest
+from killswitch.gate.changes import FAR_FUTURE, Lock, LockRequest, Stamp
 from killswitch.gate.lock_merge import (
     ALSO,
     ON_SUSPICION,
@@ -18,7 +17,6 @@ from killswitch.gate.lock_merge import (
     in_force,
     is_on_suspicion,
     joined,
-    opened,
     own_of,
     scope_of,
     strictest_mode,
@@ -26,15 +24,6 @@ from killswitch.gate.lock_merge import (
     with_wider,
 )
 from killswitch.gate.reading import LockFile
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """When a turn is, and what it writes into its files. `alive_until` in Unix seconds."""
-
-    now: datetime
-    generation: int
-    alive_until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +35,10 @@ class _Ordered:
 
 
 class Contents:
-    """The own lock of every scope: as its file says at first, and then as requests make it.
+    """The own lock of every scope: at first as its file says, then changed by requests.
 
-    What a narrower file says of a wider scope comes from the orders themselves where they explain that scope's lock:
-    two policies may draw one scope differently, and its file does not tell whose lock reaches whom.
+    The lock of a wider scope in a narrower file comes from the orders themselves where they explain that scope's lock:
+    two policies may draw one scope differently, and its file does not show whose lock reaches whom.
     """
 
     def __init__(
@@ -66,13 +55,13 @@ class Contents:
         self._known = known
         self._ordered: dict[Path, list[_Ordered]] = {}
         self._beside: dict[Path, list[Lock]] = {}
-        """Suspicions on a scope that has another lock in force: said with it, and never made one with it."""
+        """Locks on suspicion on a scope with another lock in force: written with it, and never merged into it."""
         self.own = {path: self._found(file) for path, file in self._files.items()}
         """Path → what the scope's file would say without wider scopes. A file that cannot be read is a lock."""
         self._before = dict(self.own)
 
     def standing(self, path: Path) -> Lock | None:
-        """What the file says now; None where there is none, or none that can be read."""
+        """The lock in the file now; None if there is none, or it is unreadable."""
         file = self._files.get(path)
         return None if file is None else file.lock
 
@@ -104,7 +93,7 @@ class Contents:
 
     def open(self, path: Path, scope: str, reason: str) -> None:
         """End what locks the scope itself; wider scopes go on locking it."""
-        self.own[path] = opened(scope, reason, self._stamp.now, self._stamp.generation, self._stamp.alive_until)
+        self.own[path] = self._stamp.opened(scope, reason)
 
     def watch(self, path: Path, scope: str) -> None:
         """Give the scope a file: open where there was none."""
@@ -131,30 +120,21 @@ class Contents:
         return iter(sorted(found, key=lambda each: (not each[1].locked, each[0])))
 
     def held(self, failed: Collection[Path]) -> list[Lock]:
-        """Every own lock; of a file that could not be written also what it said before, which still locks."""
+        """Every own lock, and the previous lock of each file that could not be written, which still locks."""
         beside = (lock for locks in self._beside.values() for lock in locks)
         return [*self.own.values(), *beside, *(self._before[path] for path in failed if path in self._before)]
 
     def _found(self, file: LockFile) -> Lock:
-        if file.lock is not None:
-            return own_of(file.lock)
-        return unreadable(file, self._stamp.now, self._stamp.generation, self._stamp.alive_until)
+        return unreadable(file, self._stamp) if file.lock is None else own_of(file.lock)
 
     def _called_for(self, request: LockRequest, standing: Lock | None) -> Lock:
         order = request.order
         details: dict[str, str | None] = {"decision": request.decision}
-        return Lock(
-            locked=True,
-            scope=order.scope,
-            stage=request.stage,
-            reason=request.reason,
-            created_ts=self._stamp.now.timestamp() if standing is None or request.is_new else standing.created_ts,
-            expires_ts=(order.until or FAR_FUTURE).timestamp(),
-            details=details | {ON_SUSPICION: "yes"} if request.on_suspicion else details,
-            mode=order.mode,
-            generation=self._stamp.generation,
-            alive_until=self._stamp.alive_until,
-        )
+        return self._stamp.lock(
+            order.scope, request.reason, details | {ON_SUSPICION: "yes"} if request.on_suspicion else details,
+            until=(order.until or FAR_FUTURE).timestamp(), mode=order.mode, stage=request.stage,
+            created=None if standing is None or request.is_new else standing.created_ts,
+        )  # fmt: skip
 
     def _written(self, path: Path, standing: Lock | None, wanted: Lock) -> Lock:
         """`wanted`, with what is in force there and must not get weaker by it."""
@@ -188,7 +168,7 @@ class Contents:
         return lock.details.get("decision") not in self._known and UNREADABLE not in lock.details
 
     def _reaching(self, path: Path) -> list[Lock]:
-        """The locks of wider scopes that this file says too."""
+        """The locks of wider scopes that this file contains."""
         found = []
         for wide in self._wider_than(path):
             ordered, own = self._ordered.get(wide, ()), self.own.get(wide)

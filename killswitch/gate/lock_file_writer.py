@@ -1,4 +1,4 @@
-"""How one lock file is written: by whose generation, and for how long it is kept alive."""
+"""Writes one lock file, under the generation of a runner and with an end of its life."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from killswitch.gate.changes import Lock, StaleGenerationError
+from killswitch.gate.changes import Lock, StaleGenerationError, Stamp
 from killswitch.gate.files import replace_file
 from killswitch.gate.lock_merge import tightens
 from killswitch.gate.reading import read_file
@@ -17,7 +17,7 @@ from killswitch.gate.reading import read_file
 
 @dataclass(frozen=True, slots=True)
 class Pen:
-    """What one runner writes lock files with.
+    """Writes the lock files of one runner.
 
     `wall`: the clock that readers hold `alive_until` against. What is written and ended goes by the `now` of each call,
     which a wall clock that jumps does not move; without `wall`, both are one.
@@ -32,12 +32,12 @@ class Pen:
         """Unix seconds of the readers' clock."""
         return (now if self.wall is None else self.wall()).timestamp()
 
-    def alive_until(self, now: datetime) -> float:
-        """To when a file that is written now is kept alive."""
-        return self.wall_at(now) + self.alive_for
+    def stamp(self, now: datetime) -> Stamp:
+        """What a turn at `now` writes into its files: each is kept alive for a whole life."""
+        return Stamp(now, self.generation, self.wall_at(now) + self.alive_for)
 
     def is_settled(self, found: Lock | None, lock: Lock, now: datetime, *, kept: bool = True) -> bool:
-        """Whether what is found there is good for a while. `kept`: and has enough of its life left."""
+        """Whether the file says the same already. `kept`: and is alive for long enough."""
         if found is None:
             return False
         left = found.alive_until - self.wall_at(now)
@@ -54,19 +54,19 @@ class Pen:
         if found is not None and is_newer and not tightens(found, lock, now):
             raise StaleGenerationError(
                 f"{path} was written in generation {found.generation}, this runner is of {self.generation}: "
-                "a newer one has taken over, or this store is younger than the lock folder; where nobody else keeps "
-                "the file, remove it"
+                "a newer runner has taken over, or this store is younger than the lock folder; if no other runner "
+                "keeps the file, remove it"
             )
         self.replace(path, lock, now, kept=kept)
 
     def replace(self, path: Path, lock: Lock, now: datetime, *, kept: bool = True) -> None:
         """Write the file, alive for a whole life; where it is not `kept`, stale from the first second on."""
-        alive_until = self.alive_until(now) if kept else self.wall_at(now) - 1.0
+        alive_until = self.stamp(now).alive_until if kept else self.wall_at(now) - 1.0
         fresh = msgspec.structs.replace(lock, generation=self.generation, alive_until=alive_until)
         replace_file(path, msgspec.json.encode(fresh))
 
 
 def cause_of(error: Exception) -> str:
-    """Why a file could not be written, in words that do not change from one try to the next."""
+    """Why a file could not be written, in words that are the same at each attempt."""
     # The message of an OSError names the temporary file, whose name is another one each time.
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

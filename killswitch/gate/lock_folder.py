@@ -1,13 +1,13 @@
-"""The lock folder: one file per scope, and one union file for readers that know a single path.
+"""The lock folder: one lock file per scope, written under a guard and a generation.
 
-The folder has one writer at a time, told apart by generation: the lease of the store counts it up. What locks a wide
-scope is in the file of every narrower one too: a bot reads one file, and must not trade on under a portfolio's lock.
+The folder has one writer at a time, identified by the generation of the store's lease. A lock of a wide scope is in
+the file of every narrower one as well: a bot reads one file, and must not trade under a lock of the portfolio.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -17,30 +17,21 @@ from killswitch.gate.changes import (
     GuardError,
     Lock,
     LockChanges,
-    LockError,
     LockOutcome,
     LockProblem,
-    LockRequest,
     StaleGenerationError,
 )
 from killswitch.gate.files import alone_in, remove_abandoned
-from killswitch.gate.foreign import FOREIGN_SCOPE, require_apart
-from killswitch.gate.lock_contents import Contents, Stamp
+from killswitch.gate.foreign import FOREIGN_SCOPE, MOST, Strangers, require_apart, some_of, strangers
+from killswitch.gate.lock_contents import Contents
 from killswitch.gate.lock_file_writer import Pen, cause_of
 from killswitch.gate.lock_merge import UNREADABLE, own_of, scope_of, tightens, unreadable
 from killswitch.gate.reading import LockFile, read_file
 from killswitch.gate.union import UnionFile
-from killswitch.gate.unmanaged_files import MOST, Strangers, some_of, strangers
-from killswitch.model.decision import LockOrder
-
-
-def _never() -> bool:
-    return False
 
 
 class LockFolder:
-    """Writes, renews and lifts locks. `settle` does it all in one turn; every other method is a turn for one thing,
-    which raises LockError if the disk refuses, or a newer runner has written there: its files are left alone.
+    """Writes, renews and lifts locks, all in one turn. The files of a newer runner are left alone.
 
     A file is kept alive where its scope is asked for: to be watched, or to be locked. What else is there goes stale.
     """
@@ -69,32 +60,19 @@ class LockFolder:
         if self.union is not None:
             require_apart(self._folder, self.union.path)
         self._wider = wider or {}
-        self._kept: set[str] = set()
-        """Scopes that a turn for one thing was about: kept alive from then on."""
         self._asked: set[str] = set()
-        """Scopes that were ever asked about: what becomes of their files is ours to write."""
+        """Scopes of earlier requests: this runner writes their files."""
         self._is_resolved = self._is_tidy = False
 
     def path_of(self, scope: str) -> Path:
         """The file of `scope`: `account/main` is `account__main.json`."""
         return self._folder / ("__".join(quote(part, safe=" @:+") for part in scope.split("/")) + ".json")
 
-    def settle(self, changes: LockChanges, now: datetime, is_late: Callable[[], bool] = _never) -> LockOutcome:
-        """`settle_scopes`, and the union after it, for a caller that can wait for both."""
-        if self.union is None:
-            return self.settle_scopes(changes, now, is_late)
-        with suppress(OSError):
-            self._begin()  # where it fails, the turn of the scopes says so
-        foreign = self.union.look(now)
-        outcome = self.settle_scopes(replace(changes, foreign=foreign), now, is_late)
-        union = self.union.settle(outcome.held, now, is_late, is_whole=outcome.is_whole)
-        return replace(outcome, problems=outcome.problems + union.problems)
+    def settle_scopes(self, changes: LockChanges, now: datetime, is_late: Callable[[], bool]) -> LockOutcome:
+        """Write every scope's file as due. A failure is reported in the problems, and stops nothing else.
 
-    def settle_scopes(self, changes: LockChanges, now: datetime, is_late: Callable[[], bool] = _never) -> LockOutcome:
-        """Bring every scope's file to what it must say. What fails is in the problems, and stops nothing else.
-
-        Without the guard, which somebody may hold for ever, only what locks more is written: two writers at once
-        may then both lock, and neither opens. `is_late`: asked before each write, whether the caller has given up.
+        Without the guard, which another process may hold for ever, only stricter locks are written: two writers at once
+        may then both lock, and neither opens. `is_late`: called before each write; True if the caller has given up.
         """
         try:
             with ExitStack() as stack:
@@ -106,65 +84,14 @@ class LockFolder:
                     problems.append(LockProblem("guard", str(error)))
                 return self._settle(changes, now, not problems, problems, is_late)
         except OSError as error:
-            words = f"the locks in {self._folder} could not be written and will be tried again: {cause_of(error)}"
+            words = f"the locks in {self._folder} could not be written and is retried: {cause_of(error)}"
             return LockOutcome(problems=(LockProblem("folder", words),))
 
     def ordered(self, changes: LockChanges, now: datetime) -> tuple[Lock, ...]:
-        """What the requests alone come to, for a union that is written while the folder does not answer."""
-        stamp = Stamp(now, self._pen.generation, self._pen.alive_until(now))
-        contents = Contents((), stamp, {}, changes.known)
+        """The locks of the requests alone, for the union file while the folder does not answer."""
+        contents = Contents((), self._pen.stamp(now), {}, changes.known)
         self._applied(changes, contents, guarded=False)
         return tuple(contents.held(()))
-
-    def write(
-        self,
-        order: LockOrder,
-        stage: str | None,
-        reason: str | None,
-        decision: str,
-        now: datetime,
-        *,
-        on_suspicion: bool = False,
-    ) -> Lock:
-        """Lock `order.scope`; a stricter or longer lock that stands there stays as strict and as long.
-
-        A lock on suspicion and another one are never joined: the other one is kept, or takes its place, as it is.
-        """
-        self._kept.add(order.scope)
-        self._require(LockChanges((LockRequest(order, stage, reason, decision, on_suspicion),)), now)
-        written = read_file(self.path_of(order.scope)).lock
-        if written is None:
-            raise LockError(f"the lock of {order.scope} was taken away as soon as it was written")
-        return written
-
-    def lift(self, scope: str, now: datetime) -> None:
-        """Open `scope`, by hand or by a reset. Nothing happens to the locks of other scopes."""
-        self._kept.add(scope)
-        self._require(LockChanges(lift=frozenset({scope})), now)
-
-    def watch(self, scope: str, now: datetime) -> None:
-        """Make an open file for a scope that has none, so that its readers know that a runner lives."""
-        self._kept.add(scope)
-        self._require(LockChanges(watch=frozenset({scope})), now)
-
-    def renew(self, now: datetime) -> None:
-        """Say that the runner lives: on every file whose life is half spent, and end the locks that have run out."""
-        self._require(LockChanges(), now)
-
-    def locks(self) -> tuple[LockFile, ...]:
-        """Every scope's file as it is, however many there are."""
-        union = None if self.union is None else self.union.path
-        return tuple(read_file(path) for path in sorted(self._folder.glob("*.json")) if path != union)
-
-    def union_lock(self, now: datetime) -> Lock:
-        """What the union file says, or would say if one were configured."""
-        union = self.union or UnionFile(self._folder / "union.json", self._folder, self._pen)
-        return union.sum_of([self._own(file, now) for file in self.locks()], now)
-
-    def _require(self, changes: LockChanges, now: datetime) -> None:
-        problems = [each.text for each in self.settle(changes, now).problems if not each.is_mild]
-        if problems:
-            raise LockError("; ".join(problems))
 
     def _begin(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -218,13 +145,12 @@ class LockFolder:
         )
 
     def _kept_alive(self, changes: LockChanges) -> set[str]:
-        """The scopes that somebody would lock: those that are watched, what they are a part of, and what is locked."""
-        watched = self._kept | changes.watch
-        wider = {wide for scope in watched for wide in self._wider.get(scope, ())}
-        return watched | wider | {request.order.scope for request in changes.requests}
+        """The scopes whose files are kept alive: those watched, the wider ones, and those to be locked."""
+        wider = {wide for scope in changes.watch for wide in self._wider.get(scope, ())}
+        return {*changes.watch} | wider | {request.order.scope for request in changes.requests}
 
     def _concerned(self, changes: LockChanges) -> set[str]:
-        """The scopes whose files are ours to write where they are there."""
+        """The scopes whose files this runner writes where they exist."""
         self._asked |= changes.lift | changes.lift_known | {request.order.scope for request in changes.requests}
         known = {*self._wider, *(wide for scopes in self._wider.values() for wide in scopes)}
         return known | self._asked | {"portfolio", FOREIGN_SCOPE}
@@ -233,9 +159,10 @@ class LockFolder:
         return {self.path_of(scope) for scope in scopes}
 
     def _contents(self, files: Iterable[LockFile], changes: LockChanges, now: datetime) -> Contents:
-        stamp = Stamp(now, self._pen.generation, self._pen.alive_until(now))
         wider = {self.path_of(scope): tuple(map(self.path_of, scopes)) for scope, scopes in self._wider.items()}
-        return Contents(files, stamp, wider, changes.known | {request.decision for request in changes.requests})
+        return Contents(
+            files, self._pen.stamp(now), wider, changes.known | {request.decision for request in changes.requests}
+        )
 
     def _applied(self, changes: LockChanges, contents: Contents, *, guarded: bool) -> LockOutcome:
         """Change `contents`; the outcome if every write succeeds.
@@ -265,13 +192,13 @@ class LockFolder:
         return LockOutcome(in_file, frozenset(superseded), frozenset(lifted))
 
     def _has_failed(self, failed: Mapping[Path, str]) -> bool:
-        """Whether a foreign lock is not in the folder yet: the union must not say that it is kept there."""
+        """Whether the foreign lock could not be written: the union must not count it as kept."""
         return self.path_of(FOREIGN_SCOPE) in failed
 
     def _beside(
         self, expected: set[Path], now: datetime, is_late: Callable[[], bool], problems: list[LockProblem]
     ) -> Strangers | None:
-        """What else is in the folder; None if that cannot be told."""
+        """The other files of the folder; None if it cannot be listed."""
         union = set() if self.union is None else {self.union.path}
         try:
             found = strangers(self._folder, expected | union, is_late)
@@ -285,59 +212,55 @@ class LockFolder:
         return found
 
     def _beside_locks(self, found: Strangers | None, now: datetime) -> list[Lock]:
-        """What the union counts of them. Of those that were not read nobody knows that they are open."""
+        """The locks of other files, for the union. Files beyond the limit count as locked."""
         if found is None:
             return []
         locks = [self._own(file, now) for file in found.files]
         if found.is_cut:
             cut = LockFile(self._folder / "others", None, f"are more than {MOST} in {self._folder.name}")
-            locks.append(unreadable(cut, now, self._pen.generation, self._pen.alive_until(now)))
+            locks.append(unreadable(cut, self._pen.stamp(now)))
         return locks
 
     def _own(self, file: LockFile, now: datetime) -> Lock:
-        if file.lock is not None:
-            return own_of(file.lock)
-        return unreadable(file, now, self._pen.generation, self._pen.alive_until(now))
+        return unreadable(file, self._pen.stamp(now)) if file.lock is None else own_of(file.lock)
 
     def _left(self, idle: list[Path], found: Strangers | None) -> list[LockProblem]:
-        """What a person has to know of the files that nobody keeps alive."""
+        """The problems with files that no runner keeps alive."""
         if found is None or not (idle or found.count):
             return []
         paths = [*idle, *(file.path for file in found.files)]
         count = len(idle) + found.count
         words = (
             f"the lock folder {self._folder} has {'one file' if count == 1 else f'{count} files'} of no account that "
-            f"is armed and of no lock that is called for ({some_of(paths)}): nobody keeps them alive, so that bots who "
-            "read them find them stale, which is a lock; remove what nobody needs"
+            f"is armed and of no lock in force ({some_of(paths)}): no runner keeps them alive, so that they go stale, "
+            "which bots read as locked; remove the files that nobody needs"
         )
         problems = [LockProblem("strange files", words, is_mild=True)]
         if found.is_cut:
             cut = f"the lock folder {self._folder} has more than {MOST} such files, and no more than that are read"
-            union = "" if self.union is None else f": {self.union.path} stays locked, as nobody knows what they say"
+            union = "" if self.union is None else f": {self.union.path} stays locked, as their contents are unknown"
             problems.append(LockProblem("too many files", f"{cut}{union}; remove them", is_mild=self.union is None))
         return problems
 
 
 def _unwritten(failed: Mapping[Path, str]) -> list[LockProblem]:
-    """One problem for everything that fails for the same cause: a folder that refuses may be that of a thousand."""
+    """One problem per cause: a folder that refuses writes may hold a thousand files."""
     causes: dict[str, list[str]] = {}
     for path, cause in failed.items():
         causes.setdefault(cause, []).append(scope_of(path))
     return [
-        LockProblem(
-            f"write: {cause}", f"the lock of {_named(scopes)} could not be written and will be tried again: {cause}"
-        )
+        LockProblem(f"write: {cause}", f"the lock of {_named(scopes)} could not be written and is retried: {cause}")
         for cause, scopes in causes.items()
     ]
 
 
 def _not_readable(locks: Iterable[Lock]) -> list[LockProblem]:
-    """One for each scope that is locked because its file could not be read: nobody has decided that, or will end it."""
+    """A problem for each scope that is locked because its file is unreadable: no decision ordered or ends that lock."""
     return [
         LockProblem(
             f"unreadable: {lock.scope}",
-            f"{lock.reason}, so that {lock.scope} is locked ({lock.mode}) until `ksctl reset {lock.scope}`: see who "
-            "wrote there",
+            f"{lock.reason}, so that {lock.scope} is locked ({lock.mode}) until `ksctl reset {lock.scope}`: find the "
+            "program that wrote it",
             is_mild=True,
         )
         for lock in locks

@@ -1,4 +1,4 @@
-"""How locks combine: `all` over `reduce_only`, the later end over the earlier, and never the last writer."""
+"""Merges locks: `all` over `reduce_only`, the later end over the earlier, and never the last writer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from killswitch.gate.changes import FAR_FUTURE, Lock
+from killswitch.gate.changes import FAR_FUTURE, Lock, Stamp
 from killswitch.gate.reading import LockFile
 from killswitch.model.decision import LockMode
 from killswitch.model.legible import legible
@@ -18,7 +18,7 @@ UNION_SCOPE = "union"
 ON_SUSPICION = "on_suspicion"
 """The key of `details` that a lock on suspicion has."""
 UNREADABLE = "unreadable"
-"""The key of `details` of a lock that stands for a file that could not be read."""
+"""The key of `details` of a lock that represents an unreadable file."""
 ALSO = "also"
 """The key of `details` that names the other decisions which a lock is joined of."""
 
@@ -54,44 +54,18 @@ def decisions_of(lock: Lock) -> set[str]:
     return {decision for decision in named if decision}
 
 
-def opened(scope: str, reason: str, now: datetime, generation: int, alive_until: float) -> Lock:
-    """What a file says when its scope is not locked: the runner lives, and trading is open."""
-    return Lock(
-        locked=False,
-        scope=scope,
-        stage=None,
-        reason=reason,
-        created_ts=now.timestamp(),
-        expires_ts=now.timestamp(),
-        details={},
-        mode="reduce_only",
-        generation=generation,
-        alive_until=alive_until,
-    )
-
-
 def scope_of(path: Path) -> str:
     """The scope whose file has this name, where the file itself cannot be asked."""
     return legible(unquote(path.stem.replace("__", "/")))
 
 
-def unreadable(file: LockFile, now: datetime, generation: int, alive_until: float) -> Lock:
-    """A file that cannot be read, as the lock that it is: without end, until a hand lifts it.
+def unreadable(file: LockFile, stamp: Stamp) -> Lock:
+    """A file that cannot be read, as the lock that it is: without end, until an operator lifts it.
 
     Where its mode can be made out, as in a lock of another version, it is kept.
     """
-    return Lock(
-        locked=True,
-        scope=scope_of(file.path),
-        stage=None,
-        reason=f"{legible(file.path.name)} {file.problem}",
-        created_ts=now.timestamp(),
-        expires_ts=FAR_FUTURE.timestamp(),
-        details={UNREADABLE: "yes"},
-        mode=file.mode,
-        generation=generation,
-        alive_until=alive_until,
-    )
+    reason = f"{legible(file.path.name)} {file.problem}"
+    return stamp.lock(scope_of(file.path), reason, {UNREADABLE: "yes"}, until=FAR_FUTURE.timestamp(), mode=file.mode)
 
 
 def _details_of(held: Sequence[Lock]) -> dict[str, str | None]:
@@ -100,16 +74,14 @@ def _details_of(held: Sequence[Lock]) -> dict[str, str | None]:
     return {key: value for key, value in held[0].details.items() if not (firm and key == ON_SUSPICION)}
 
 
-def union_of(locks: Sequence[Lock], now: datetime, generation: int, alive_until: float) -> Lock:
+def union_of(locks: Sequence[Lock], stamp: Stamp) -> Lock:
     """One lock for a reader that knows one file: locked if any is, in the strictest mode, to the latest end."""
-    held = [lock for lock in locks if in_force(lock, now)]
-    if not held:
-        return opened(UNION_SCOPE, "open", now, generation, alive_until)
-    return _sum_of(held, UNION_SCOPE, generation, alive_until)
+    held = [lock for lock in locks if in_force(lock, stamp.now)]
+    return _sum_of(held, UNION_SCOPE, stamp) if held else stamp.opened(UNION_SCOPE, "open")
 
 
 def with_wider(own: Lock, wider: Sequence[Lock], now: datetime) -> Lock:
-    """What a scope's file says where `wider` scopes that hold the scope are locked too: the sum, with `own` in it.
+    """The lock of a scope's file while `wider` scopes are locked too: the sum, with `own` in it.
 
     Only those of `wider` that are in force count; without any it is `own`.
     """
@@ -118,11 +90,11 @@ def with_wider(own: Lock, wider: Sequence[Lock], now: datetime) -> Lock:
         return own
     if in_force(own, now):
         held.append(own)
-    return msgspec.structs.replace(_sum_of(held, own.scope, own.generation, own.alive_until), own=own)
+    return msgspec.structs.replace(_sum_of(held, own.scope, Stamp(now, own.generation, own.alive_until)), own=own)
 
 
 def own_of(lock: Lock) -> Lock:
-    """What the scope's file would say without the locks of wider scopes."""
+    """The lock of the scope itself, without the locks of wider scopes."""
     return lock if lock.own is None else msgspec.structs.replace(lock.own, own=None)
 
 
@@ -141,17 +113,14 @@ def tightens(standing: Lock | None, wanted: Lock, now: datetime) -> bool:
     )
 
 
-def _sum_of(locks: Sequence[Lock], scope: str, generation: int, alive_until: float) -> Lock:
+def _sum_of(locks: Sequence[Lock], scope: str, stamp: Stamp) -> Lock:
     held = sorted(locks, key=lambda lock: (lock.mode != "all", -lock.expires_ts, lock.scope))
-    return Lock(
-        locked=True,
-        scope=scope,
-        stage=held[0].stage,
-        reason="; ".join(f"{lock.scope}: {lock.reason or 'locked'}" for lock in held),
-        created_ts=min(lock.created_ts for lock in held),
-        expires_ts=max(lock.expires_ts for lock in held),
-        details={**_details_of(held), "scopes": ", ".join(dict.fromkeys(lock.scope for lock in held))},
+    return stamp.lock(
+        scope,
+        "; ".join(f"{lock.scope}: {lock.reason or 'locked'}" for lock in held),
+        {**_details_of(held), "scopes": ", ".join(dict.fromkeys(lock.scope for lock in held))},
+        until=max(lock.expires_ts for lock in held),
         mode=strictest_mode([lock.mode for lock in held]),
-        generation=generation,
-        alive_until=alive_until,
+        stage=held[0].stage,
+        created=min(lock.created_ts for lock in held),
     )

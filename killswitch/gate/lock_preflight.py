@@ -1,4 +1,4 @@
-"""Whether locks can be written where they are to go: asked before anything is armed, not at the first crash."""
+"""Checks that locks can be written, before anything is armed."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def require_writable(folder: Path, union: Path | None, now: datetime) -> None:
 
 
 def _require_lock_file(union: Path) -> None:
-    """LockError for what stands at `union` and would be destroyed by a lock: a store, a policy, a device."""
+    """LockError for a file at `union` that a lock would destroy: a store, a policy, a device."""
     try:
         mode = union.stat().st_mode
         if stat.S_ISDIR(mode):
             raise LockError(f"the lock file {union} is a folder")
         if not stat.S_ISREG(mode):
-            raise LockError(f"the lock file {union} is no regular file: name another path for it")
+            raise LockError(f"the lock file {union} is not a regular file: name another path for it")
         with union.open("rb") as file:
             begins = file.read(1)
     except FileNotFoundError:
@@ -53,7 +53,7 @@ def _require_lock_file(union: Path) -> None:
     except OSError as error:
         raise LockError(f"the lock file {union} cannot be read: {error.strerror}") from error
     if begins not in (b"", b"{"):
-        raise LockError(f"{union} holds something else than a lock: name another path for the lock file")
+        raise LockError(f"{union} does not hold a lock: name another path for the lock file")
 
 
 def _require_room(folder: Path, *, make: bool) -> None:
@@ -68,10 +68,10 @@ def _require_room(folder: Path, *, make: bool) -> None:
 
 
 def weaknesses(folder: Path, union: Path | None) -> tuple[str, ...]:
-    """What lets others open trading by changing a lock, in words."""
+    """A message for each folder in which every user could replace a lock and so open trading."""
     folders = dict.fromkeys([folder] if union is None else [folder, union.parent])
     return tuple(
-        f"every user may exchange the lock files in {each} (mode {stat.S_IMODE(each.stat().st_mode):04o}), and so open "
+        f"every user may replace the lock files in {each} (mode {stat.S_IMODE(each.stat().st_mode):04o}), and so open "
         f"trading: chmod o-w {each}"
         for each in folders
         if each.stat().st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH

@@ -1,4 +1,4 @@
-"""Reading a lock file as a bot must: what cannot be read is a lock, and a lock nobody keeps alive is a lock."""
+"""Reads lock files as a bot must: an unreadable file is a lock, and so is one that no runner keeps alive."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import stat
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from killswitch.gate.changes import LONGEST_LIFE, Lock
 from killswitch.model.decision import LockMode
 
+T = TypeVar("T")
 _DECODER = msgspec.json.Decoder(Lock)
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
@@ -27,7 +29,7 @@ LARGEST = 1_000_000
 
 
 class UnfitFileError(Exception):
-    """What stands at the path is no regular file; the message says what it is."""
+    """The path is not a regular file; the message says what it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class LockFile:
 
 
 def read_file(path: Path, *, through_links: bool = False) -> LockFile:
-    """The file at `path` as it is; no reading of it ever raises, and none waits for whoever made the file."""
+    """The file at `path`; never raises, and never waits for the program that made the file."""
     try:
         return LockFile(path, _DECODER.decode(content_of(path, through_links=through_links)), None)
     except FileNotFoundError:
@@ -67,7 +69,9 @@ def read_file(path: Path, *, through_links: bool = False) -> LockFile:
     except OSError as error:
         return LockFile(path, None, f"cannot be read: {error.strerror}", may_pass=error.errno in _PASSING)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return LockFile(path, None, f"is not a lock file: {error}", mode=_mode_of(path, through_links=through_links))
+        found = some_fields(path, _ModeFields, through_links=through_links)
+        mode: LockMode = found.mode if found is not None and found.locked else "reduce_only"
+        return LockFile(path, None, f"is not a lock file: {error}", mode=mode)
 
 
 class _ModeFields(msgspec.Struct):
@@ -75,12 +79,12 @@ class _ModeFields(msgspec.Struct):
     mode: LockMode
 
 
-def _mode_of(path: Path, *, through_links: bool) -> LockMode:
+def some_fields(path: Path, fields: type[T], *, through_links: bool = False) -> T | None:
+    """Those `fields` of a lock of any program at `path`; None where it has none of them, or cannot be read."""
     try:
-        found = msgspec.json.decode(content_of(path, through_links=through_links), type=_ModeFields)
+        return msgspec.json.decode(content_of(path, through_links=through_links), type=fields)
     except (OSError, UnfitFileError, UnicodeDecodeError, msgspec.DecodeError, RecursionError):
-        return "reduce_only"
-    return found.mode if found.locked else "reduce_only"
+        return None
 
 
 def content_of(path: Path, *, through_links: bool = False) -> bytes:
@@ -109,7 +113,7 @@ def _require_regular(mode: int) -> None:
 
 
 def read_lock(path: Path, now: datetime) -> Verdict:
-    """What the lock file at `path` says at `now`; missing, unreadable and stale files say locked.
+    """The verdict of the lock file at `path` at `now`; missing, unreadable and stale files are locked.
 
     `expires_ts` is not looked at: the runner alone ends a lock, by writing `locked: false`, so that no two
     readers with different clocks disagree about it. What cannot be read closes the entries and leaves the
@@ -119,12 +123,12 @@ def read_lock(path: Path, now: datetime) -> Verdict:
     if found.problem is not None:
         return Verdict(True, found.mode, f"{path.name} {found.problem}")
     if found.lock is None:
-        return Verdict(True, "reduce_only", f"{path.name} is not there: no runner has said that trading is open")
+        return Verdict(True, "reduce_only", f"{path.name} does not exist: no runner has opened trading")
     lock = found.lock
     if lock.locked:
         return Verdict(True, lock.mode, lock.reason or "locked")
     if lock.alive_until < now.timestamp():
-        return Verdict(True, "reduce_only", f"{path.name} is stale: no runner has kept it alive")
+        return Verdict(True, "reduce_only", f"{path.name} is stale: no runner keeps it alive")
     if lock.alive_until > now.timestamp() + LONGEST_LIFE:
         return Verdict(True, "reduce_only", f"{path.name} claims to be kept alive for more than a day: no runner does")
     return Verdict(False, None, "open")

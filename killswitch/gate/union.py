@@ -1,4 +1,4 @@
-"""The one file for readers that know a single path: the sum of all scopes, written in turns of its own.
+"""The union file, for readers that know a single path: the sum of all scopes, written in turns of its own.
 
 It may lie on another file system than the lock folder, and neither waits for the other.
 """
@@ -8,23 +8,23 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
 import msgspec
 
-from killswitch.gate.changes import GuardError, Lock, LockError, LockProblem, UnionOutcome
+from killswitch.gate.changes import GuardError, Lock, LockError, LockOutcome, LockProblem
 from killswitch.gate.files import alone_in, is_temporary, remove_abandoned
-from killswitch.gate.foreign import FOREIGN_SCOPE, is_signed, require_apart, signature, standing_foreign_lock
+from killswitch.gate.foreign import FOREIGN_SCOPE, LISTED, is_signed, require_apart, signature, standing_foreign_lock
 from killswitch.gate.lock_file_writer import Pen, cause_of
 from killswitch.gate.lock_merge import in_force, strictest_mode, tightens, union_of
 from killswitch.gate.reading import read_file
-from killswitch.gate.unmanaged_files import LISTED
 
 
 class UnionFile:
-    """Brings the union to what the scopes' files say."""
+    """Writes the union of the scopes' files."""
 
     def __init__(self, path: Path, folder: Path, pen: Pen) -> None:
         """`folder`: the lock folder, by its absolute path. Nothing is touched here."""
@@ -34,12 +34,12 @@ class UnionFile:
         self._is_resolved = False
 
     def sums(self, folder: Path) -> None:
-        """Learn the resolved name of the lock folder, which the union says that it is the sum of."""
+        """Set the resolved path of the lock folder, with which the union is signed."""
         self._folders = tuple(dict.fromkeys((folder, *self._folders)))
 
     def settle(
         self, held: Sequence[Lock], now: datetime, is_late: Callable[[], bool], *, is_whole: bool
-    ) -> UnionOutcome:
+    ) -> LockOutcome:
         """Write the sum of `held`. `is_whole`: whether that is all, so that the union may open."""
         try:
             with ExitStack() as stack:
@@ -55,34 +55,23 @@ class UnionFile:
                 is_kept = foreign is None or any(_covers(lock, foreign, now) for lock in held)
                 locks = [*held] if foreign is None or is_kept else [*held, foreign]
                 self._write(locks, now, may_open=is_whole and is_kept and not problems)
-                return UnionOutcome(None if is_kept else foreign, tuple(problems))
+                return LockOutcome(foreign=None if is_kept else foreign, problems=tuple(problems))
         except (OSError, LockError) as error:
-            words = f"the lock file {self.path} could not be written and will be tried again: {cause_of(error)}"
-            return UnionOutcome(problems=(LockProblem("union", words),))
-
-    def look(self, now: datetime) -> Lock | None:
-        """The lock that another program has left at the path, as one of a scope of its own; None where it is not known.
-
-        Its end is by a wall clock, and nobody knows whether by one that was right: it is over when it is by both.
-        """
-        try:
-            self._begin(now)
-            return self._foreign(now)
-        except (OSError, LockError):
-            return None  # the turn at the union says so
+            words = f"the lock file {self.path} could not be written and is retried: {cause_of(error)}"
+            return LockOutcome(problems=(LockProblem("union", words),))
 
     def _foreign(self, now: datetime) -> Lock | None:
         wall = datetime.fromtimestamp(self._pen.wall_at(now), UTC)
-        alive_until = self._pen.alive_until(now)
-        found = standing_foreign_lock(self.path, self._folders, min(now, wall), self._pen.generation, alive_until)
+        stamp = replace(self._pen.stamp(now), now=min(now, wall))
+        found = standing_foreign_lock(self.path, self._folders, stamp)
         if found is None:
             return None
         ahead = max(0.0, (now - wall).total_seconds())
         return msgspec.structs.replace(found, expires_ts=found.expires_ts + ahead)
 
     def sum_of(self, held: Sequence[Lock], now: datetime) -> Lock:
-        """What the file is to say."""
-        union = union_of(held, now, self._pen.generation, self._pen.alive_until(now))
+        """The union of the locks, signed with the lock folder."""
+        union = union_of(held, self._pen.stamp(now))
         return msgspec.structs.replace(union, details={**union.details, **signature(self._folders[0])})
 
     def _begin(self, now: datetime) -> None:
@@ -97,7 +86,7 @@ class UnionFile:
         self._is_resolved = True
 
     def _write(self, locks: Sequence[Lock], now: datetime, *, may_open: bool) -> None:
-        """What opens is written only where the folder has told everything, and keeps what others have left here."""
+        """Write the union; one that opens only if all scopes' files are known and no foreign lock is lost."""
         wanted = self.sum_of(locks, now)
         found = read_file(self.path).lock
         if not may_open and not tightens(found, wanted, now):

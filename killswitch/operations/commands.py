@@ -1,4 +1,4 @@
-"""Hands: a command of a person becomes an event of a tick. Beside a living runner nothing else is done."""
+"""Operator commands: an event in the store, which the next tick of the runner processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import datetime
 from difflib import get_close_matches
 from typing import Literal, TypeVar
 
-from killswitch.accounts.arming import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount, drawn, is_in_scope
 from killswitch.gate.lock_merge import UNION_SCOPE
 from killswitch.graph.nodes import PolicySet
 from killswitch.incident.record.results import Standing, result_of
@@ -25,14 +25,13 @@ from killswitch.planning.notices import RESET
 from killswitch.planning.operator.closes import OPERATOR
 from killswitch.planning.operator.plan_file import SavedPlan, decode_plan, encode_plan
 from killswitch.planning.operator.saved_plan import applied_ids
-from killswitch.planning.scopes.compiled_policy import Identity, scopes_of
 from killswitch.runner.status_blob import AccountView, RunnerView
 
 T = TypeVar("T")
 HandKind = Literal["close", "reset", "apply", "give_up"]
 
 LOOK_BACK = 50
-"""How many of the newest decisions and notices are searched for the answer to a hand at first."""
+"""Number of the newest decisions and notices that are searched first for the answer to a command."""
 
 FAR_BACK = 10_000
 """How many of the newest are searched at most, for refusals of a plan as well."""
@@ -44,14 +43,14 @@ class RefusedScopeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a tick made of a hand: its decisions, and what it said instead."""
+    """The answer of a tick to an operator command: its decisions and notices."""
 
     decisions: tuple[Decision, ...]
     notices: tuple[Notice, ...]
 
 
 class SpentPlanError(Exception):
-    """A saved plan that this store has carried out, or is about to; the message says which."""
+    """A saved plan that this store has applied, or will apply; the message says which."""
 
 
 def hand(
@@ -75,15 +74,15 @@ def hand(
 def apply_hand(store: Store, plan: SavedPlan, author: str, at: datetime) -> Event:
     """The event that brings `plan` to a tick. SpentPlanError if the store has it, or its decisions, already.
 
-    Its id counts the refusals of the plan so far, and a store takes an id once: however many hands apply a plan at
-    the same time, one tick takes it once.
+    Its id counts the refusals of the plan so far, and a store accepts an id once: however many operators apply a plan
+    at the same time, it is processed once.
     """
     require_unspent(store, plan)
     begins = f"apply-{plan.digest.removeprefix('sha256:')[:20]}-"
     refused = {notice.subject for notice in store.notices(FAR_BACK) if (notice.subject or "").startswith(begins)}
     event_id = f"{begins}{len(refused)}"
     if any(event.id == event_id for event in store.pending_events()):
-        raise SpentPlanError(f"the plan {plan.short} waits for a tick already, as {event_id}: see `ksctl status`")
+        raise SpentPlanError(f"the plan {plan.short} is queued already, as {event_id}: see `ksctl status`")
     return Event(
         id=event_id, at=at, kind="apply", scope=plan.scope, author=author, reason=f"plan {plan.short}",
         plan=encode_plan(plan).decode(),
@@ -91,7 +90,7 @@ def apply_hand(store: Store, plan: SavedPlan, author: str, at: datetime) -> Even
 
 
 def require_unspent(store: Store, plan: SavedPlan) -> None:
-    """SpentPlanError if the plan's decisions are in the store: a plan is carried out once."""
+    """SpentPlanError if the plan's decisions are in the store: a plan is applied once."""
     for decision in applied_ids(plan):
         found = store.decision(decision)
         if found is not None:
@@ -107,19 +106,20 @@ def require_scope(scope: str, known: set[str]) -> None:
         return
     near = get_close_matches(scope, known, 1)
     meant = f", did you mean {near[0]}?" if near else "."
-    raise RefusedScopeError(f"nothing is watched under {scope}{meant} Known: {', '.join(sorted(known)) or 'nothing'}")
+    raise RefusedScopeError(
+        f"no account is watched under {scope}{meant} Known: {', '.join(sorted(known)) or 'nothing'}"
+    )
 
 
 def closable_scopes(view: RunnerView) -> set[str]:
-    """What a close by hand may name."""
+    """The scopes that `ksctl close` accepts."""
     accounts = {f"account/{account.account}" for account in view.accounts}
     return accounts | {f"venue/{account.venue}" for account in view.accounts} | {"portfolio"}
 
 
 def machine_scopes(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) -> set[str]:
     """The scopes that would have a stage machine with these policies and accounts."""
-    identities: list[Identity] = [(a.name, a.venue, a.market, a.currency) for a in accounts.values()]
-    return {scope for graph in policies.graphs for scope in scopes_of(graph.scope, identities)}
+    return {scope for graph in policies.graphs for scope in drawn(graph.scope, accounts.values())}
 
 
 def watched_scopes(view: RunnerView) -> set[str]:
@@ -128,33 +128,28 @@ def watched_scopes(view: RunnerView) -> set[str]:
 
 
 def locked_scopes(locks: Iterable[LockView]) -> set[str]:
-    """The scopes that a lock stands on, whoever wrote it: a hand may lift it also where no policy is."""
+    """The locked scopes, whichever program locked them: `ksctl reset` lifts a lock also without a policy."""
     return {lock.scope for lock in locks if lock.ordered and lock.has_own and lock.scope is not None} - {UNION_SCOPE}
 
 
 def accounts_named(view: RunnerView, scope: str | None) -> tuple[AccountView, ...]:
     """The accounts that a close of `scope` reaches."""
-    kind, _, name = (scope or "portfolio").partition("/")
-    return tuple(
-        each
-        for each in view.accounts
-        if kind == "portfolio" or (kind, name) in (("account", each.account), ("venue", each.venue))
-    )
+    return tuple(each for each in view.accounts if is_in_scope(scope, each.account, each.venue))
 
 
 def is_waiting(store: Store, event: Event) -> bool:
-    """Whether no tick has taken `event` yet."""
+    """Whether no tick has processed `event` yet."""
     return any(pending.id == event.id for pending in store.pending_events())
 
 
 def is_unfinished(store: Store, event: Event) -> bool:
-    """Whether a tick has taken the close, and it still waits for accounts that cannot be read."""
+    """Whether the close is in progress, and still waits for accounts that cannot be polled."""
     answer = answer_to(store, event)
     return event.kind == "close" and bool(answer.decisions or answer.notices)
 
 
 def answer_to(store: Store, event: Event) -> Answer:
-    """What the tick that took `event` made of it."""
+    """The decisions and notices with which a tick has answered `event`."""
     recent = [each.decision for each in _newest(store.decisions, lambda stored: stored.decision.as_of, event.at)]
     notices = _newest(store.notices, lambda notice: notice.as_of, event.at)
     mine = _TESTS[event.kind](event) if event.kind in _TESTS else _resets(event)
@@ -169,7 +164,7 @@ def answer_to(store: Store, event: Event) -> Answer:
 
 
 def _newest(read: Callable[[int], Sequence[T]], when: Callable[[T], datetime], since: datetime) -> Sequence[T]:
-    """The newest, newest first, and all that are of `since` or later: one tick may say much at once."""
+    """The newest rows, newest first, including all since `since`: one tick may have many."""
     limit = LOOK_BACK
     while True:
         found = read(limit)
@@ -179,7 +174,7 @@ def _newest(read: Callable[[int], Sequence[T]], when: Callable[[T], datetime], s
 
 
 def fired_anew(store: Store, answer: Answer) -> Decision | None:
-    """The newest stage that has locked a scope again since it was reset: its triggers still held. None without one."""
+    """The newest decision that locked a scope again after its reset, as its triggers still held; None without one."""
     resets = [each for each in answer.decisions if each.kind == "reset"]
     newest = (stored.decision for stored in store.decisions(LOOK_BACK))
     locking = (each for each in newest if each.kind is None and of_kind(each.effects, Lock) is not None)
@@ -187,7 +182,7 @@ def fired_anew(store: Store, answer: Answer) -> Decision | None:
 
 
 def standing_of_close(store: Store, decision: Decision) -> Standing:
-    """How far the close of `decision` has come, from its journal alone: cheap enough to be asked repeatedly."""
+    """The status of the close of `decision`, from its journal alone; cheap enough for polling."""
     return result_of(decision, decode_all(store.journal(decision.id)), None).standing
 
 

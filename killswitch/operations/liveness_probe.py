@@ -1,7 +1,7 @@
-"""Whether the runner on a store ticks: the yes or no that a supervisor asks for.
+"""Probes whether the runner on a store ticks, for a supervisor.
 
-Only what the runner does itself counts. A venue that is down, a stage that has fired or a lock that cannot be written
-is no reason to start the process anew, which would help none of them.
+Only the runner itself counts: a restart of the process helps neither a venue that is down, nor a stage that has fired,
+nor a lock that cannot be written.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ _DECODER = msgspec.json.Decoder(_LastTick)
 def probe_of(
     store: Store, probe: Probe, now: datetime, within: float | None = None, clock: Clock | None = None
 ) -> Verdict:
-    """Judge the runner on `store` at `now`. `within`: seconds that its last tick may be old; None: by its interval.
+    """Probe the runner on `store` at `now`. `within`: maximal age of its last tick in seconds; None: by its interval.
 
-    `clock`: whose monotonic seconds tell the age of the tick where they can be compared; `now` tells it otherwise.
+    `clock`: its monotonic seconds give the age of the tick if they can be compared; otherwise `now` does.
 
     StoreError if the store cannot be read; nothing else raises.
     """
@@ -61,7 +61,7 @@ def probe_of(
     if lease is None:
         return Verdict(False, "no runner holds the lease of this store")
     if is_dead(lease.owner):
-        return Verdict(False, f"the process that holds the lease is gone: {lease.owner}")
+        return Verdict(False, f"the process that holds the lease is dead: {lease.owner}")
     if blob is None:
         return Verdict(False, f"{lease.owner} has not ticked yet")
     try:
@@ -69,7 +69,7 @@ def probe_of(
     except msgspec.DecodeError as error:
         return Verdict(False, f"the last tick was written by another version of ksctl ({error})")
     if tick.owner != lease.owner:
-        return Verdict(False, f"{lease.owner} has not ticked yet, the last tick is that of {tick.owner}")
+        return Verdict(False, f"{lease.owner} has not ticked yet; the last tick is by {tick.owner}")
     counted = None if tick.clock is None or clock is None else tick.clock.elapsed(clock)
     return _of_tick(probe, tick, lease, now, within, now - tick.as_of if counted is None else counted)
 
@@ -79,12 +79,12 @@ def _of_tick(
 ) -> Verdict:
     lease_until = from_micros(lease.expires_at)
     if probe == "ready" and lease.expires_at <= to_micros(now):
-        return Verdict(False, f"the lease ran out at {rfc3339(lease_until)} without being renewed")
+        return Verdict(False, f"the lease expired at {rfc3339(lease_until)} without renewal")
     bound = timedelta(seconds=max(SHORTEST_WITHIN[probe], INTERVALS * tick.interval) if within is None else within)
     which = f"tick {tick.ticks} at {rfc3339(tick.as_of)}"
     if -age > bound:
         # The clock was put back: no tick can be dated, and a new process would not be able to either.
-        return Verdict(probe == "live", f"{which} is dated after this machine's clock, so its age is not known")
+        return Verdict(probe == "live", f"{which} is dated after this machine's clock, so its age is unknown")
     if age > bound:
         return Verdict(False, f"the last {which} is {age.total_seconds():.0f} s old, over {bound.total_seconds():g} s")
     return Verdict(True, f"{which} is {max(age.total_seconds(), 0.0):.1f} s old, every {tick.interval:g} s")

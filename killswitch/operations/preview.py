@@ -1,4 +1,4 @@
-"""What the policies would do now: one tick whose outcome is shown and not carried out.
+"""Previews what the policies would do now: one tick whose outcome is shown and not carried out.
 
 The same interpreter, restored from the same memory, on the same snapshot as a runner's next tick; it holds no
 lease, writes nothing and sends nothing.
@@ -36,7 +36,7 @@ class Preview(Struct, frozen=True):
     decisions: tuple[Decision, ...]
     notices: tuple[Notice, ...]
     memory: str
-    """Where history and stages were taken from, in words."""
+    """The source of history and stages, for people."""
 
     @property
     def pending(self) -> bool:
@@ -45,7 +45,7 @@ class Preview(Struct, frozen=True):
 
     @property
     def unreadable(self) -> tuple[str, ...]:
-        """Accounts of which nothing can be said, and why: for them no answer is not `nothing to do`."""
+        """Accounts that cannot be polled, and why: for them an empty preview does not mean `nothing to do`."""
         return tuple(
             f"{account.account} is {account.quality}: {account.reason or 'no reason given'}"
             for account in self.accounts
@@ -90,7 +90,7 @@ def saved(shown: Preview, decisions: Iterable[Decision]) -> SavedPlan | None:
 
 
 def of_policies(shown: Preview) -> tuple[Decision, ...]:
-    """What the policies would bring about: not what a tick does by itself at any rate, as resets and waiting hands."""
+    """The decisions of the policies, without what a tick does in any case: resets and waiting operator commands."""
     return tuple(decision for decision in shown.decisions if decision.kind in (None, "hedge"))
 
 
@@ -106,7 +106,7 @@ def from_store(policies: PolicySet, store: Store | None) -> tuple[Interpreter, s
 
 
 def under_way(store: Store | None) -> tuple[Closing, ...]:
-    """What is being closed: a plan must not order again what is being worked on."""
+    """The closes in progress: a plan must not repeat them."""
     if store is None:
         return ()
     closes = [stored.decision for stored in store.unfinished() if not stored.decision.is_suspicion]

@@ -1,4 +1,4 @@
-"""How far a close has come, and when it is expected to end: from its decision and its journal alone."""
+"""The progress of a close and its expected end, from its decision and its journal alone."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class OpenPosition(Struct, frozen=True):
 class Progress(Struct, frozen=True):
     """One decision's close. `elapsed` in seconds since it was decided, until now or its end.
 
-    `expected_end` is null where nothing is known to expect it by, and `unknown_because` says what is missing.
+    `expected_end` is null if it cannot be estimated, and `unknown_because` is the reason.
     """
 
     at: datetime
@@ -100,7 +100,7 @@ class _Line:
 
 
 def progress_of(decision: Decision, journal: Sequence[Entry], now: datetime, *, runs: bool) -> Progress:
-    """How far the close of `decision` has come at `now`. `runs`: somebody lives who works on it."""
+    """The progress of the close of `decision` at `now`. `runs`: whether a runner works on it."""
     result = result_of(decision, journal, None)
     orders = _by_position(result.orders)
     lines = _lines(decision, journal, result, orders)
@@ -217,7 +217,7 @@ def _held_up(line: _Line, mine: Sequence[OrderLine], endings: Mapping[str, Endin
     ending = endings.get(line.key[0] or "")
     why = None
     if unknown:
-        why = f"nobody can say yet what order {unknown[-1]} did"
+        why = f"the status of order {unknown[-1]} is unknown"
     elif mine and mine[-1].outcome.startswith("rejected"):
         why = mine[-1].outcome + (f" ({mine[-1].text})" if mine[-1].text else "")
     elif ending is not None:
@@ -237,15 +237,15 @@ def _seconds_left(
     *,
     runs: bool,
 ) -> tuple[float | None, str | None]:
-    """Seconds that the rest is expected to take, or why nothing can be said.
+    """The expected seconds until the end, or why they are unknown.
 
     By the pace so far, as if the rest took as long in proportion, and by the declared pace; the longer holds.
     """
     open_lines = sum(not line.done for line in lines)
     if not runs:
-        return None, "no runner lives that works on it"
+        return None, "no runner is running to work on it"
     if open_lines and open_lines == len(blocked):
-        return None, "everything that is open is held up"
+        return None, "every open position is held up"
     if blocked:
         return None, f"{len(blocked)} of {open_lines} open positions {'is' if len(blocked) == 1 else 'are'} held up"
     expected = [each for each in (_by_pace(lines, result, now), _by_schedule(decision, lines)) if each is not None]

@@ -1,4 +1,4 @@
-"""How things stand on a store: the runner, its last tick, the locks as bots read them, and what waits."""
+"""The status of a store: its runner, the last tick, the locks as bots read them, pending commands."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ NEWEST = 100
 A_DAY = timedelta(days=1)
 MOST_BY_HAND = 5
 LOOKED_THROUGH = 100
-"""Of so many of the newest decisions, those by hand are shown."""
+"""Number of the newest decisions among which operator closes are shown."""
 
 FOLDER_PATIENCE = 2.0
-"""Seconds that the file system of the lock folder is waited for."""
+"""Seconds to wait for the file system of the lock folder."""
 MOST_FILES = 5_000
-"""So many lock files are shown: a folder may be full of what is none."""
+"""The most lock files that are shown: a folder may be full of other files."""
 
 Liveness = Literal["alive", "silent", "gone"]
 """alive: it holds the lease. silent: its lease ran out, or its process is dead. gone: nobody holds the lease."""
 
 
 class RunnerState(Struct, frozen=True):
-    """Whether a runner lives on the store."""
+    """The runner of the store, as far as its lease shows."""
 
     liveness: Liveness
     owner: str | None
@@ -68,13 +68,13 @@ class LockView(Struct, frozen=True):
     until: datetime | None
     alive_until: datetime | None
     ordered: bool
-    """Whether a lock was ordered, or stands in a file that cannot be read; else only staleness locks."""
+    """Whether a lock was ordered, or the file is unreadable; else only staleness locks."""
     stale: bool
-    """Nobody keeps the file alive any more: that alone locks, whatever else the file says."""
+    """No runner keeps the file alive: that alone locks, whatever else the file says."""
     on_suspicion: bool = False
     """It is not known whether a fall was a loss, and no stage has fired."""
     wider: tuple[str, ...] = ()
-    """The wider scopes whose locks this file says too."""
+    """The wider scopes whose locks this file contains."""
     has_own: bool = True
     """Of one that is ordered: whether the scope itself is locked, and not only a wider one."""
 
@@ -91,7 +91,7 @@ class OpenClosing(Struct, frozen=True):
 
 
 class HandClose(Struct, frozen=True):
-    """A close that a person gave, taken by a runner or carried out without one, and what came of it."""
+    """An operator's close, carried out by a runner or without one, and its result."""
 
     at: datetime
     decision: str
@@ -103,7 +103,7 @@ class HandClose(Struct, frozen=True):
 
 
 class Standing(Struct, frozen=True):
-    """Everything that `ksctl status` says. `view` is null where no runner has ticked on this store."""
+    """Everything that `ksctl status` shows. `view` is null where no runner has ticked on this store."""
 
     now: datetime
     runner: RunnerState
@@ -116,9 +116,9 @@ class Standing(Struct, frozen=True):
     notifications: tuple[RouteCount, ...] = ()
     """How many messages of each route to each target wait, were delivered, and were given up."""
     by_hand: tuple[HandClose, ...] = ()
-    """The newest closes by hand of the last day, newest first; where no runner lives, the last one however old."""
+    """The newest closes by hand of the last day, newest first; without a running runner, the last one however old."""
     problems: tuple[str, ...] = ()
-    """What no tick could say: closes that nobody works on, and a lock folder that does not answer."""
+    """Problems that no tick could report: closes without a runner, and a lock folder that does not answer."""
     suspicions: tuple[Decision, ...] = ()
     """The newest locks on suspicion of the last hour, newest first."""
     format: str = STATUS_FORMAT
@@ -131,7 +131,7 @@ def standing_of(store: Store, now: datetime, notices: int, dated: datetime | Non
     """Read everything once. StoreError if the store cannot be read; nothing else raises.
 
     `now` is the wall clock, which the lease and the locks go by. `dated`: now as ticks are dated, which the ages of
-    what they did are told by; None: the same.
+    what they did are computed from; None: the same.
     """
     view, problem = _view(store)
     runner = runner_state(store.lease(), now)
@@ -175,8 +175,8 @@ def _left(view: RunnerView | None, decision: str, account: str) -> tuple[Residua
 
 def _stranded(account: str, decision: Decision) -> str:
     return (
-        f"nobody works on the closing of decision {decision.id} on account {account}, because no runner lives: "
-        "`ksctl run --live` goes on with what is left, `ksctl status --watch` shows how it stands"
+        f"no runner works on the closing of decision {decision.id} on account {account}, because none is running: "
+        "`ksctl run --live` continues with what is left, `ksctl status --watch` shows its progress"
     )
 
 
@@ -196,18 +196,21 @@ def _by_hand(store: Store, now: datetime, *, alone: bool) -> Iterator[HandClose]
 
 
 def runner_state(lease: Lease | None, now: datetime) -> RunnerState:
-    """Whether the holder of `lease` lives, as far as can be told from here, and why that is said."""
+    """Whether the holder of `lease` is running, as far as this process can tell, and the reason."""
     if lease is None:
-        return RunnerState("gone", None, None, None, None, "nobody holds the lease")
+        return RunnerState("gone", None, None, None, None, "no runner holds the lease")
     until = from_micros(lease.expires_at)
     liveness: Liveness = "alive"
     why = "it holds the lease"
     if is_dead(lease.owner):
-        liveness, why = "silent", "its process is gone, without giving the lease back"
+        liveness, why = "silent", "its process died without releasing the lease"
     elif is_misdated(lease, now) and not is_running(lease.owner):
-        liveness, why = "silent", "its lease is dated too far ahead: the clock was put back, and it has not renewed it"
+        liveness, why = (
+            "silent",
+            "its lease is dated too far ahead: the clock was set back, and the lease was not renewed",
+        )
     elif lease.expires_at <= to_micros(now):
-        liveness, why = "silent", "its lease ran out without being renewed"
+        liveness, why = "silent", "its lease expired without renewal"
     return RunnerState(liveness, lease.owner, pid_of(lease.owner), lease.generation, until, why)
 
 
@@ -238,14 +241,12 @@ def _answered(what: str, path: Path, look: Callable[[], tuple[LockView, ...]]) -
     try:
         return within(FOLDER_PATIENCE, what, look)
     except DeadlineError as error:
-        return (_unanswered(str(path), str(error)),)
-
-
-def _unanswered(file: str, why: str) -> LockView:
-    return LockView(
-        file=file, scope=None, locked=True, mode="reduce_only", reason=why, stage=None, until=None, alive_until=None,
-        ordered=True, stale=False,
-    )  # fmt: skip
+        return (
+            LockView(
+                file=str(path), scope=None, locked=True, mode="reduce_only", reason=str(error), stage=None, until=None,
+                alive_until=None, ordered=True, stale=False,
+            ),
+        )  # fmt: skip
 
 
 def _locks_in(folder: Path, union: Path | None, now: datetime) -> tuple[LockView, ...]:

@@ -1,7 +1,7 @@
-"""What the next run must know of an account before its first snapshot: symbols that were held, rules of their markets.
+"""Stores what the next run needs before its first snapshot: symbols held lately, and the rules of their markets.
 
-Some venues tell fills only of symbols that are named. A position that was closed while no runner looked would be one
-that nobody asks about, and its loss one that nothing explains.
+Some venues return fills only for named symbols. Without these, the fills of a position that closed while no runner ran
+would never be queried, and its loss would stay unexplained.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from killswitch.accounts.arming import ArmedAccount
 from killswitch.model.store import Store
 from killswitch.model.venue import RememberingVenue, RuleKeepingVenue
 from killswitch.runner.observers import TickReport
-from killswitch.runner.status_blob import LIVE_NAME, RunnerView, decode_view
+from killswitch.runner.status_blob import last_view
 
 SYMBOLS_NAME: Final = "symbols"
 KEPT_FOR: Final = timedelta(minutes=5)
-"""For so long a symbol that is held no more is kept: its rows may come late."""
+"""How long a symbol is kept after its position is closed: its fills may arrive late."""
 
 
 class HeldSymbols(Struct):
@@ -39,7 +39,7 @@ def rules_name(account: str) -> str:
 
 
 class Remembering:
-    """A witness that keeps in the store what `remind` tells the next run. Written when it changes."""
+    """An observer that stores what `remind` passes to the adapters of the next run, whenever it changes."""
 
     def __init__(self, store: Store, accounts: Mapping[str, ArmedAccount]) -> None:
         self._store = store
@@ -48,7 +48,7 @@ class Remembering:
         self._written = _held(store)
 
     def ticked(self, report: TickReport) -> None:
-        """Note what is held, and what was a while ago; an account that could not be read keeps what it had."""
+        """Record the symbols held now and lately; an account that could not be polled keeps its own."""
         as_of = report.snapshot.as_of
         for account in report.snapshot.accounts:
             if account.positions is not None:
@@ -68,8 +68,8 @@ class Remembering:
 
 
 def remind(store: Store, accounts: Mapping[str, ArmedAccount]) -> None:
-    """Tell each account's adapter what the last run on this store knew; before anything is asked of a venue."""
-    held, view = _held(store).accounts, _last_view(store)
+    """Pass what the last run stored to each account's adapter, before any request."""
+    held, view = _held(store).accounts, last_view(store)
     sound = {} if view is None else {it.account: view.as_of for it in view.accounts if it.quality == "ok"}
     for name, armed in accounts.items():
         if isinstance(armed.adapter, RememberingVenue) and name in held:
@@ -84,11 +84,3 @@ def _held(store: Store) -> HeldSymbols:
         return HeldSymbols() if blob is None else _DECODER.decode(blob)
     except msgspec.DecodeError:
         return HeldSymbols()  # written by another version: the first reading then asks only for what is still held
-
-
-def _last_view(store: Store) -> RunnerView | None:
-    blob = store.live(LIVE_NAME)
-    try:
-        return None if blob is None else decode_view(blob)
-    except msgspec.DecodeError:
-        return None  # written by another version: how far to look back is the adapter's own affair

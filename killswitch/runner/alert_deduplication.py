@@ -1,9 +1,7 @@
-"""What a tick tells of problems: each once when it comes up, and not again while it lasts.
+"""Deduplicates the runner's alerts: a problem is reported once when it appears, and not again while it lasts.
 
-One that comes and goes is told again at growing distances, with how often it came, so that whoever is paged finds what
-else is wrong. How closings ended is not grouped: that is news each time.
-
-A newer ksctl, or a damaged row, must not keep a tick from what it can read.
+A flapping problem is reported again at growing intervals, with the number of its returns, so that it does not hide
+others. Closings that end short of their target are not deduplicated.
 """
 
 from __future__ import annotations
@@ -19,18 +17,18 @@ from killswitch.model.words import Severity
 from killswitch.runner.observers import shortfall
 
 FIRST_PAUSE = timedelta(minutes=1)
-"""Between two notices of what comes and goes; it doubles with each."""
+"""The pause between two notices of a flapping problem; it doubles with each."""
 LONGEST_PAUSE = timedelta(minutes=32)
 
 
 @dataclass(slots=True)
 class _Trouble:
-    """One problem, under what it is about: from when it comes up until it has been away for a whole pause."""
+    """One problem, from its appearance until it has been absent for a whole pause."""
 
     text: str
     severity: Severity
     noticed: datetime
-    """When people were told of it last."""
+    """When it was reported last."""
     tells_end: bool
     pause: timedelta = FIRST_PAUSE
     returns: int = 0
@@ -39,16 +37,16 @@ class _Trouble:
 
 
 class News:
-    """What one run has told."""
+    """The alerts of one run."""
 
     def __init__(self, before: tuple[tuple[Severity, str], ...] = ()) -> None:
-        """`before`: what was found before the run; told once by the first tick, and no problem after it."""
+        """`before`: findings before the run, which the first tick reports once."""
         self._before = before
         self._told: frozenset[str] = frozenset()
         self._troubles: dict[str, _Trouble] = {}
 
     def remember(self, notices: Iterable[Notice], closings: Iterable[Closing]) -> None:
-        """How closings ended is shown for a while, over restarts too; what was told once is not news again."""
+        """Restore the ends of closings that an earlier run has reported."""
         told = {notice.text for notice in notices}
         self._told = frozenset(text for each in closings if (text := shortfall(each)) is not None and text in told)
 
@@ -59,10 +57,10 @@ class News:
         mild: Collection[str],
         subjects: Mapping[str, str] | None = None,
     ) -> tuple[Notice, ...]:
-        """A page for every problem that is news, and for every closing that ended short of its target.
+        """A page for every new problem, and for every closing that ended short of its target.
 
-        `mild`: those problems that are a warning. `subjects`: what a problem is about, where its words may change while
-        it lasts; the end of such a one is told as well.
+        `mild`: problems that are warnings. `subjects`: message → subject of problems whose words may change while they
+        last; their end is reported as well.
         """
         found = [(severity, text) for severity, text in self._before]
         self._before = ()
@@ -89,7 +87,7 @@ class News:
                 trouble.returns += 1
             trouble.text = text
             if trouble.returns and now - trouble.noticed >= trouble.pause:
-                found.append((severity, f"{text} (it has come back {_times(trouble)} since {_when(trouble.noticed)})"))
+                found.append((severity, f"{text} (it has returned {_times(trouble)} since {_when(trouble.noticed)})"))
                 trouble.noticed, trouble.returns = now, 0
                 trouble.pause = min(trouble.pause * 2, LONGEST_PAUSE)
         for subject in self._troubles.keys() - present.keys():
@@ -97,7 +95,7 @@ class News:
         return found
 
     def _absent(self, subject: str, now: datetime) -> list[tuple[Severity, str]]:
-        """Its end, once it has been away for so long that it is not expected back."""
+        """Report the end of a problem that has been absent for a whole pause."""
         trouble = self._troubles[subject]
         trouble.gone = trouble.gone or now
         if now - trouble.gone < trouble.pause:

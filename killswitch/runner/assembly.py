@@ -1,4 +1,4 @@
-"""Puts a runner together on a store: lease, locks, closers, interpreter."""
+"""Assembles a runner on a store: lease, locks, account executors, interpreter, observers."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import msgspec
-
-from killswitch.accounts.arming import ArmedAccount, Arming, left_to_do, observed_latches
+from killswitch.accounts.arming import ArmedAccount, Arming, drawn, left_to_do, observed_latches
+from killswitch.accounts.poll.account_poller import AccountPoller
 from killswitch.accounts.poll.request_counters import Meter, metered
 from killswitch.accounts.poll.shared_adapter import SharedVenue, shared
 from killswitch.accounts.poll.timer_budget import Refreshing
 from killswitch.deadline import DeadlineError, within
 from killswitch.execution.account_executor import Closer
+from killswitch.execution.effects.performing import Performing
 from killswitch.gate.changes import LONGEST_LIFE
 from killswitch.gate.lock_folder import LockFolder
 from killswitch.graph.nodes import PolicySet
@@ -25,7 +25,6 @@ from killswitch.model.snapshot import Closing
 from killswitch.model.store import Store
 from killswitch.model.tracing import NO_TRACER, Tracer
 from killswitch.model.words import Severity
-from killswitch.planning.scopes.compiled_policy import Identity, scopes_of
 from killswitch.planning.tick import Interpreter
 from killswitch.runner.account_memory import Remembering, remind
 from killswitch.runner.clock import Timeline, words_of_leap
@@ -33,21 +32,23 @@ from killswitch.runner.closing_worker import ClosingWorker
 from killswitch.runner.closing_workers import Closings
 from killswitch.runner.dead_man.timer_rules import require_timers
 from killswitch.runner.dead_man.timers import Timers
+from killswitch.runner.fault_isolation import Beside
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.locks.broker_suspension import Suspending
 from killswitch.runner.locks.lock_lifecycle import Locking
 from killswitch.runner.locks.lock_writer import LockWriter
-from killswitch.runner.loop import REMEMBERED_NOTICES, Pace, Recorder, Runner, Witness
+from killswitch.runner.loop import REMEMBERED_NOTICES, Pace, Runner, Witness
 from killswitch.runner.notify.notifier import Notifier
+from killswitch.runner.observer_chain import Observers, Recorder
 from killswitch.runner.order_reconciliation import Both, Confirming
-from killswitch.runner.performers import require_capabilities
-from killswitch.runner.status_blob import LIVE_NAME, RunnerView, decode_view, last_clock_state
+from killswitch.runner.performers import ClosingPerformer, Effects, performers, require_capabilities
+from killswitch.runner.status_blob import RunnerView, last_clock_state, last_view
 from killswitch.runner.status_publisher import Publisher
 
 
 @dataclass(frozen=True, slots=True)
 class LockPaths:
-    """Where locks are written: a folder with a file per scope, and the one file of v6 readers, where configured."""
+    """Where lock files are written: a folder with one file per scope, and optionally one file for all scopes (v6)."""
 
     folder: Path
     union: Path | None
@@ -58,12 +59,12 @@ FOLDER_PATIENCE = 2.0
 
 
 def lease_seconds(pace: Pace) -> float:
-    """How long a lease outlives a runner of this pace that died without a word."""
+    """Seconds for which the lease outlives a runner that crashed."""
     return max(30.0, 4 * (pace.interval + pace.read_timeout))
 
 
 def alive_seconds(pace: Pace) -> float:
-    """How long a lock file counts as kept alive after its last renewal."""
+    """Seconds for which a lock file counts as alive after its last renewal."""
     return min(max(15.0, 3 * (pace.interval + pace.read_timeout)), LONGEST_LIFE / 2)
 
 
@@ -84,64 +85,96 @@ def assemble(
     timers: bool = False,
     found_before: tuple[tuple[Severity, str], ...] = (),
     say: Callable[[str], None] = lambda _: None,
-    when_held: Callable[[], None] | None = None,
+    when_held: Callable[[], None] = lambda: None,
 ) -> Runner:
     """A runner that holds the lease of `store`. LeaseRefusedError if another one lives there.
 
-    Where no account is armed, no lock file is touched and nothing is closed. `timers`: whether it keeps the dead-man
-    timers that the policies ask for, TimerError if it could not; a hand that ticks once leaves them alone.
-    `found_before`: what the first tick has to tell, once. `say`: told why the start waits, where it does. `when_held`:
-    called as soon as the lease is held.
+    Without an armed account no lock file is written. `timers`: whether the runner refreshes the policies' dead-man
+    timers, TimerError if it cannot. `found_before`: notices of the first tick. `say`: called with why the start waits.
     """
     require_capabilities(policies, accounts)
     if timers:
         require_timers(policies, accounts, pace.interval, pace.read_timeout)
     venues = {name: shared(account.adapter) for name, account in accounts.items()}
     accounts = {name: replace(account, adapter=venues[name][0]) for name, account in accounts.items()}
-    lease = LeaseHolder(store, clock, lease_seconds(pace), say=say)
-    lease.take()
-    if when_held is not None:
-        when_held()
-    timeline = Timeline(clock, last_clock_state(_last_view(store)))
+    lease = _held_lease(store, clock, pace, say, when_held)
+    timeline = Timeline(clock, last_clock_state(last_view(store)))
     if (leap := words_of_leap(timeline.leap)) is not None:
         found_before += (("page", leap),)
-    meters = metered(accounts, timeline, pace.interval)
     remind(store, accounts)
     keep_places(store, policies)
-    arming = Arming(accounts, policies)
+    arming, beside, confirming = Arming(accounts, policies), Beside(), Confirming(store)
     interpreter = Interpreter(policies, arming.names, store.notices(REMEMBERED_NOTICES))
-    unfinished = left_to_do(store)
-    confirming = Confirming(store)
-    has_locks = bool(arming.names) or _is_there(locks.folder)
-    publisher = Publisher(
-        store, interpreter, policies, arming.names,
-        timeline=timeline, owner=lease.owner, started_at=timeline.now(), interval=pace.interval, live=live, paths=paths,
-        lock_folder=str(locks.folder.absolute()) if has_locks else None,
-        union=str(locks.union.absolute()) if has_locks and locks.union is not None else None,
-    )  # fmt: skip
+    unfinished, unserved = left_to_do(store), _unrouted(policies) + _unwatched(policies, accounts)
+    view = _first_view(lease, timeline, pace, policies, paths, live, _lock_places(store, locks, arming))
     patience = min(pace.read_timeout, pace.last_words)
-    refreshing = Refreshing(accounts, pace.interval, pace.interval + pace.read_timeout)
+    meters = metered(accounts, timeline, pace.interval)
+    refreshing = Refreshing(accounts, pace.interval, pace.interval + pace.read_timeout) if timers else None
+    kept = None
+    if refreshing is not None:
+        kept = Timers(policies, accounts, meters, store, timeline, patience, refreshing)
+    closings = _closings(venues, meters, arming, store, timeline, unfinished, Both(watch, confirming))
+    locking = _lock_writer(arming, store, lease, timeline, pace, locks, beside)
+    suspending = Suspending(accounts, meters, store, timeline, patience)
     return Runner(
-        interpreter, policies, accounts, store, lease, timeline, pace,
-        closings=_closings(venues, meters, arming, store, timeline, unfinished, Both(watch, confirming)),
-        meters=meters,
-        confirming=confirming,
-        locking=_lock_writer(arming, store, lease, timeline, pace, locks),
-        recorder=recorder,
-        witnesses=(publisher, Remembering(store, accounts), *witnesses),
-        notifier=Notifier(policies, store, timeline),
-        standing=_left_lying(unfinished, arming)
-        + _latched_unacted(store, arming)
-        + (_unrouted(policies) + _unwatched(policies, accounts) if live else ()),
-        tracer=tracer,
-        timers=Timers(policies, accounts, meters, store, timeline, patience, refreshing) if timers else None,
-        suspending=Suspending(accounts, meters, store, timeline, patience),
-        found_before=found_before,
+        interpreter, store, lease, timeline,
+        AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, refreshing), closings,
+        _effects(arming, store, timeline, pace, closings, locking, suspending, beside),
+        Observers(
+            (Publisher(store, interpreter, policies, arming.names, timeline, view),
+             Remembering(store, accounts), *witnesses), Notifier(policies, store, timeline), beside,
+            confirming, tracer, timers=kept, recorder=recorder,
+        ),
+        pace, policy_set=policies.digest, found_before=found_before,
+        standing=(*_left_lying(unfinished, arming), *_latched_unacted(store, arming), *(unserved if live else ())),
     )  # fmt: skip
+
+
+def _held_lease(
+    store: Store, clock: Clock, pace: Pace, say: Callable[[str], None], when_held: Callable[[], None]
+) -> LeaseHolder:
+    lease = LeaseHolder(store, clock, lease_seconds(pace), say=say)
+    lease.take()
+    when_held()
+    return lease
+
+
+def _first_view(
+    lease: LeaseHolder,
+    timeline: Timeline,
+    pace: Pace,
+    policies: PolicySet,
+    paths: tuple[str, ...],
+    live: bool,
+    places: tuple[str | None, str | None],
+) -> RunnerView:
+    """What `status` shows of the run itself; the publisher adds what each tick brings."""
+    now = timeline.now()
+    return RunnerView(
+        owner=lease.owner, started_at=now, as_of=now, ticks=0, duration_ms=0.0, interval=pace.interval, live=live,
+        policies=paths, policy_set=policies.digest, lock_folder=places[0], union=places[1], accounts=(), machines=(),
+        closings=(), problems=(),
+    )  # fmt: skip
+
+
+def _lock_places(store: Store, locks: LockPaths, arming: Arming) -> tuple[str | None, str | None]:
+    """The lock folder and the file for all scopes; an unarmed run writes none and shows those of the last armed one."""
+    last = None if arming.names else last_view(store)
+    if last is not None and last.lock_folder is not None:
+        return last.lock_folder, last.union
+    if not arming.names and not _is_there(locks.folder):
+        return None, None
+    return str(locks.folder.absolute()), None if locks.union is None else str(locks.union.absolute())
 
 
 def _lock_writer(
-    arming: Arming, store: Store, lease: LeaseHolder, timeline: Timeline, pace: Pace, locks: LockPaths
+    arming: Arming,
+    store: Store,
+    lease: LeaseHolder,
+    timeline: Timeline,
+    pace: Pace,
+    locks: LockPaths,
+    beside: Beside,
 ) -> LockWriter | None:
     if not arming.names:
         return None
@@ -149,8 +182,22 @@ def _lock_writer(
         locks.folder, locks.union,
         generation=lease.generation, alive_for=alive_seconds(pace), wider=arming.wider(), wall=timeline.wall,
     )  # fmt: skip
-    locking = Locking(folder, store, arming, timeline.leaps)
-    return LockWriter(locking, folder, locks.folder, timeline, pace.lock_patience)
+    locking = Locking(store, arming, timeline.leaps)
+    return LockWriter(locking, folder, locks.folder, timeline, pace.lock_patience, beside)
+
+
+def _effects(
+    arming: Arming,
+    store: Store,
+    clock: Clock,
+    pace: Pace,
+    closings: Closings,
+    locking: LockWriter | None,
+    suspending: Suspending,
+    beside: Beside,
+) -> Effects:
+    closing = ClosingPerformer(closings, suspending, locking, beside, arming.names, pace.read_timeout)
+    return Effects(Performing(performers(locking, closing, store, clock)), arming, locking, suspending)
 
 
 def _closings(
@@ -180,7 +227,7 @@ def _is_there(folder: Path) -> bool:
 
 
 def _left_lying(unfinished: Mapping[str, tuple[Decision, ...]], arming: Arming) -> tuple[str, ...]:
-    """What an earlier, armed run began and this one may not finish."""
+    """Closes that an earlier, armed run left unfinished on accounts that are not armed now."""
     return tuple(
         f"decision {decision.id} of {decision.policy} is not finished on account {name}, which is not "
         "armed: start with --live (and execution: live) to go on with it"
@@ -190,26 +237,25 @@ def _left_lying(unfinished: Mapping[str, tuple[Decision, ...]], arming: Arming) 
 
 
 def _unrouted(policies: PolicySet) -> tuple[str, ...]:
-    """Whom stages notify where there is no route at all."""
+    """The names that stages notify, where no route is configured."""
     names = dict.fromkeys(name for graph in policies.graphs for stage in graph.stages for name in stage.notify)
     if policies.routes or not names:
         return ()
-    return (f"nobody is told of what is meant for {', '.join(names)}: the policies have no NotificationRoute",)
+    return (f"nobody is notified of what is addressed to {', '.join(names)}: the policies have no NotificationRoute",)
 
 
 def _unwatched(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) -> tuple[str, ...]:
-    """The armed accounts that no stage can act on: a misspelled scope looks just like a calm market."""
-    identities: list[Identity] = [(it.name, it.venue, it.market, it.currency) for it in accounts.values()]
+    """The armed accounts that no enforcing policy covers: a misspelled scope looks like a calm market."""
     watched = {
         name
         for graph in policies.graphs
         if graph.mode == "enforce"
-        for names in scopes_of(graph.scope, identities).values()
+        for names in drawn(graph.scope, accounts.values()).values()
         for name in names
     }
     return tuple(
-        f"account {it.name} is armed, and no policy that enforces has it in its scope: nothing but a close by hand "
-        "ever closes it"
+        f"account {it.name} is armed, and no enforcing policy has it in its scope: only `ksctl close` ever closes its "
+        "positions"
         for it in accounts.values()
         if it.armed and it.name not in watched
     )
@@ -218,17 +264,6 @@ def _unwatched(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) -> tup
 def _latched_unacted(store: Store, arming: Arming) -> tuple[str, ...]:
     return tuple(
         f"{decision.stage} of {decision.policy} on {decision.scope} is latched by decision {decision.id}, which was "
-        "only observed: nothing was sent about it, and nothing will be until it fires anew or is reset"
+        "only observed: nothing was sent for it, and nothing is sent until the stage fires again or is reset"
         for decision in observed_latches(store, arming)
     )
-
-
-def _last_view(store: Store) -> RunnerView | None:
-    """The last tick on this store, whoever ran it; None if there was none that we can read."""
-    blob = store.live(LIVE_NAME)
-    if blob is None:
-        return None
-    try:
-        return decode_view(blob)
-    except msgspec.DecodeError:
-        return None  # written by another version: the wall clock alone then dates the next tick

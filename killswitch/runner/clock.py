@@ -1,8 +1,8 @@
-"""The machine's own time, and the one timeline by which a run dates and measures everything.
+"""The system clock, and the timeline by which a run dates ticks and measures durations.
 
-A wall clock may jump: at a boot with the hardware clock in local time, after a virtual machine was suspended, by a time
-synchronisation gone wrong. No age, lock, window or cooldown may depend on that, so a run asks the wall clock only what
-time it is, and the monotonic clock how much of it has passed (ADR 0102).
+A wall clock may jump: at a boot with the hardware clock in local time, after a virtual machine was suspended, by a
+faulty time synchronisation. No age, lock, window or cooldown may depend on it, so the wall clock gives the time of day
+only, and the monotonic clock measures all durations (ADR 0102).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class SystemClock:
 
 
 class Leap(Struct, frozen=True):
-    """The timeline went from `since` to `until` at a start by the word of the wall clock alone."""
+    """At a start, the timeline advanced from `since` to `until` on the evidence of the wall clock alone."""
 
     since: datetime
     until: datetime
@@ -83,14 +83,14 @@ class ClockState(Struct, frozen=True):
     followed: float = 0.0
 
     def elapsed(self, clock: Clock) -> timedelta | None:
-        """How long ago that was, by the monotonic clock; None where that cannot be compared."""
+        """Time since that state by the monotonic clock; None where the two clocks cannot be compared."""
         origin = _origin(clock)
         seconds = clock.monotonic() - self.monotonic
         return None if origin is None or origin != self.origin or seconds < 0 else timedelta(seconds=seconds)
 
 
 def now_after(last: ClockState | None, clock: Clock) -> datetime:
-    """Now, as the next tick on the store is dated: by the monotonic clock since its last tick where that can be told.
+    """Now, as the next tick on the store is dated: by the monotonic clock since its last tick where that is known.
 
     Otherwise (another start of the machine, another machine) by the wall clock, but not before the last tick.
     """
@@ -101,11 +101,11 @@ def now_after(last: ClockState | None, clock: Clock) -> datetime:
     if elapsed is None:
         return max(wall, last.at)
     paced = last.at + elapsed
-    return wall if last.at <= wall and abs(wall - paced + _followed(last, elapsed)) <= FOLLOWED else paced
-
-
-def _followed(last: ClockState, elapsed: timedelta) -> timedelta:
-    return _forgotten(timedelta(seconds=last.followed), elapsed)
+    return (
+        wall
+        if last.at <= wall and abs(wall - paced + _forgotten(timedelta(seconds=last.followed), elapsed)) <= FOLLOWED
+        else paced
+    )
 
 
 def _forgotten(followed: timedelta, elapsed: timedelta) -> timedelta:
@@ -119,13 +119,13 @@ LEAPS_KEPT = 64
 
 
 class Timeline:
-    """The clock of a run: `now` never goes back, and jumps with the wall clock by no more than `FOLLOWED`.
+    """The clock of a run: `now` never goes back, and follows a jump of the wall clock by at most `FOLLOWED`.
 
     Safe to read from several threads: notifications are sent by their own.
     """
 
     def __init__(self, clock: Clock, last: ClockState | None = None) -> None:
-        """`last` is where the run before this one has left the store's timeline."""
+        """`last`: the state in which the previous run left the store's timeline."""
         self._clock = clock
         self._guard = threading.Lock()
         self._now = now_after(last, clock)
@@ -133,15 +133,16 @@ class Timeline:
         self._tick = None if last is None else last.at
         self._followed = timedelta(0)
         if last is not None and (elapsed := last.elapsed(clock)) is not None:
-            self._followed = _followed(last, elapsed) + self._now - (last.at + elapsed)
+            followed = _forgotten(timedelta(seconds=last.followed), elapsed)
+            self._followed = followed + self._now - (last.at + elapsed)
         leaps = () if last is None else last.leaps
         self.leap: Leap | None = None
-        """What it has vouched for at this start, if this is another start of the machine than that of the last tick."""
+        """The leap of this start, if the machine was restarted since the last tick."""
         if last is not None and last.elapsed(clock) is None and self._now > last.at:
             self.leap = Leap(last.at, self._now)
             leaps = (*leaps, self.leap)[-LEAPS_KEPT:]
         self.leaps = leaps
-        """What the wall clock alone has vouched for, here and at earlier starts."""
+        """The leaps of this and earlier starts."""
 
     def now(self) -> datetime:
         """The instant on the timeline."""
@@ -171,7 +172,7 @@ class Timeline:
         await self._clock.sleep(seconds)
 
     def wall(self) -> datetime:
-        """What the wall clock shows, for what other programs hold against theirs."""
+        """The wall clock, for instants that other programs compare with theirs."""
         return self._clock.now()
 
     def off(self) -> timedelta:
@@ -180,22 +181,22 @@ class Timeline:
         return now - self._clock.now()
 
     def state(self) -> ClockState:
-        """What the next process needs to go on from here."""
+        """The state from which the next process continues the timeline."""
         now = self.now()
         followed = self._followed.total_seconds()
         return ClockState(now, _origin(self._clock), self._clock.monotonic(), self.leaps, followed)
 
 
 def _origin(clock: Clock) -> str | None:
-    """What the clock counts from, if it says so: only then another process can compare its seconds."""
+    """The origin of the clock's monotonic seconds, if known: only then can another process compare them."""
     origin: str | None = getattr(clock, "origin", None)
     return origin
 
 
 def confirmed_end(until: datetime, ordered_at: datetime, leaps: Iterable[Leap]) -> datetime:
-    """When something ends that was to last from `ordered_at` to `until`: what only a wall clock vouches for is no part.
+    """The end of a span from `ordered_at` to `until`, extended by every leap in it.
 
-    A leap counts that began in between: what was left then is left after it.
+    Time that only a wall clock has measured does not count: what was left before a leap is left after it.
     """
     for leap in leaps:
         if ordered_at <= leap.since < until:
@@ -205,16 +206,16 @@ def confirmed_end(until: datetime, ordered_at: datetime, leaps: Iterable[Leap]) 
 
 @dataclass
 class WallWatch:
-    """What people must know while the wall clock is not followed: once when it jumps, and once when it is over."""
+    """Detects jumps of the wall clock: one problem while it is not followed, and one notice when it agrees again."""
 
     timeline: Timeline
     problem: str | None = None
-    """In words that stay the same for as long as it lasts."""
+    """The message, unchanged for as long as the problem lasts."""
     _off: timedelta = timedelta(0)
     _over: bool = False
 
     def look(self, as_of: datetime) -> None:
-        """Compare the two, at a tick."""
+        """Compare wall clock and timeline at a tick."""
         off = self.timeline.off()
         if abs(off) <= FOLLOWED:
             self._over |= self.problem is not None
@@ -223,14 +224,14 @@ class WallWatch:
             self.problem, self._off = _words(off, as_of), off
 
     def _differs(self, off: timedelta) -> bool:
-        """Whether it is another problem: it has doubled, or halved, or changed sides."""
+        """Whether the offset has doubled, halved or changed sign since it was reported."""
         then, now = self._off.total_seconds(), off.total_seconds()
         return now * then < 0 or not abs(then) / 2 <= abs(now) <= abs(then) * 2
 
     def notices(self, as_of: datetime) -> tuple[Notice, ...]:
-        """That it is over, once, as a page: it goes to those who were paged."""
+        """A page, once, when the problem is over: it reaches those who were paged for it."""
         over, self._over = self._over, False
-        text = "the wall clock of this machine and the dates of the ticks agree again"
+        text = "the wall clock of this machine agrees with the dates of the ticks again"
         return (Notice(as_of, "runner", "runner", "warning", "page", text),) if over else ()
 
 
@@ -238,8 +239,8 @@ def _words(off: timedelta, as_of: datetime) -> str:
     side = "behind" if off > timedelta(0) else "ahead of"
     return (
         f"since {rfc3339(as_of.replace(microsecond=0))} the wall clock of this machine is {_length(abs(off))} {side} "
-        "the dates of the ticks: it has jumped or runs wrong, and is not followed; windows, locks and closes go on by "
-        "the monotonic clock; check the time synchronisation of this machine"
+        "the dates of the ticks: it has jumped or runs wrong, and is not followed; windows, locks and closes use the "
+        "monotonic clock; check the time synchronisation of this machine"
     )
 
 
@@ -253,14 +254,14 @@ TOLD = timedelta(minutes=5)
 
 
 def words_of_leap(leap: Leap | None) -> str | None:
-    """What a person must know of it at the start; None of one that is an ordinary start of a machine."""
+    """The page about a leap at the start; None for a leap as short as an ordinary restart of the machine."""
     if leap is None or leap.until - leap.since < TOLD:
         return None
     return (
-        f"by the wall clock alone no runner has lived on this store for {_length(leap.until - leap.since)} (since "
-        f"{rfc3339(leap.since.replace(microsecond=0))}): this machine was started anew, and nothing else measures that "
-        "time, so what was left of cooldowns, confirmations and timed locks then is left now; if it is true, "
-        "`ksctl reset` ends what should be over; if not, check the clock of this machine"
+        f"by the wall clock alone, no runner has run on this store for {_length(leap.until - leap.since)} (since "
+        f"{rfc3339(leap.since.replace(microsecond=0))}): this machine was restarted, and nothing else measures that "
+        "time, so cooldowns, confirmations and timed locks have as much time left as before it; if the time is right, "
+        "end what should be over with `ksctl reset`; if not, check the clock of this machine"
     )
 
 
@@ -283,7 +284,7 @@ is refused for its age by that. A longer one is taken for an outage, after which
 
 
 class EventDates:
-    """Dates what waits in the store by the tick that could first have taken it.
+    """Dates pending operator commands by the first tick that could have processed them.
 
     A command is dated by the process that gave it, whose wall clock may be another's or may have jumped since. What the
     tick before has not found in the store was not there, so it is no older than that tick. What waited over a start of

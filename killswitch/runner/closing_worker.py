@@ -1,4 +1,4 @@
-"""One account's closer at work: recovery first, then pass after pass, each as soon as it makes sense."""
+"""Drives the executor of one account: recovery first, then pass after pass, each as soon as it is due."""
 
 from __future__ import annotations
 
@@ -7,90 +7,47 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
+from killswitch.execution.account_executor import Closer
 from killswitch.model.decision import Decision
 from killswitch.model.legible import legible
-from killswitch.model.snapshot import AccountSnapshot, Closing
+from killswitch.model.snapshot import Closing
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import VenueError
 from killswitch.store.errors import StoreError
 
 DISTRUSTED_PASSES = 5
-"""After so many passes in a row that could not rely on what the venue says, a person is told."""
+"""Consecutive passes without reliable venue data after which a problem is reported."""
 
 FIRST_PAUSE = 0.1
 """Seconds after a pass that failed, doubled by each further one in a row."""
 LONGEST_PAUSE = 5.0
-"""The most that this doubling comes to."""
+"""Seconds; the limit of that doubling."""
 AT_ONE_INSTANT = 1000
-"""So many passes may begin while the clock stands still; then they wait until it has moved."""
-
-
-class AccountCloser(Protocol):
-    """The part of `killswitch.execution` that the runner uses: one per armed account."""
-
-    passes: int
-
-    @property
-    def distrust(self) -> str | None: ...
-
-    @property
-    def stuck(self) -> str | None: ...
-
-    @property
-    def wait(self) -> float:
-        """Seconds until the next pass makes sense; 0.0: at once; infinite while there is nothing to do."""
-        ...
-
-    @property
-    def owing(self) -> bool:
-        """Whether nothing is left to close, and it is still asked what orders were charged."""
-        ...
-
-    def abandon(self) -> asyncio.Future[Any] | None:
-        """Call off what is asked beside the passes; what ends with it."""
-        ...
-
-    async def recover(self) -> None: ...
-
-    def prepare(self, decision: Decision, planned: Sequence[JournalEntry]) -> None: ...
-
-    def adopt(self, decision: Decision) -> None: ...
-
-    def give_up(self, entry: JournalEntry) -> None:
-        """A person ends the work on a decision; `entry` is durable."""
-        ...
-
-    def learn(self, account: AccountSnapshot, at: float | None = None) -> None: ...
-
-    async def advance(self) -> bool:
-        """One pass; whether anything is left to close."""
-        ...
-
-    def progress(self) -> tuple[Closing, ...]: ...
+"""Passes that may begin at one instant of the clock; further ones wait until it has moved."""
 
 
 class ClosingWorker:
-    """One account's closer: first recovery, then pass after pass while there is work.
+    """Drives one account's executor: recovery, then pass after pass while there is work.
 
-    A decision is handed over between passes, never in the middle of one. A venue's error, and a defect, is told
-    and the pass tried again; a StoreError is raised, because acting unrecorded is worse than stopping.
+    The executor receives a decision between passes, never during one. After a venue error or a defect, the worker
+    reports the problem and retries the pass; it raises a StoreError, because acting unrecorded is worse than stopping.
     """
 
     def __init__(
         self,
         account: str,
-        closer: AccountCloser,
+        closer: Closer,
         leftover: Sequence[Closing],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`leftover`: what an earlier run left unfinished, shown until recovery has looked at it.
+        """`leftover`: the closes that an earlier run left unfinished, shown until recovery has read the journal.
 
         `monotonic`: the seconds of the closer's own clock.
         """
         self._account = account
-        self._closer = closer
+        self.closer = closer
         self._leftover = tuple(leftover)
         self._monotonic = monotonic
         self._failures = 0
@@ -102,13 +59,13 @@ class ClosingWorker:
         self._waiting: list[Decision] = []
         self._pass: asyncio.Task[None] | None = None
         self._closes = False
-        """Whether the pass under way closes anything, and does not only ask what orders were charged."""
+        """Whether the pass under way closes anything, and does not only query fees."""
         self._distrusted = 0
         self._seen_passes = 0
         self._stands_still: str | None = None
         self._way: asyncio.Task[None] | None = None
         self.trouble: str | None = None
-        """Why the last pass failed, or why passes have been achieving nothing for a while; None if neither."""
+        """Why the last pass failed, or why several passes made no progress; None if neither."""
 
     @property
     def working(self) -> bool:
@@ -118,36 +75,28 @@ class ClosingWorker:
 
     @property
     def owing(self) -> bool:
-        """Whether nothing is left to close, and it is still asked what orders were charged."""
-        return not self.working and self._closer.owing
+        """Whether nothing is left to close, and fees of its orders are still being queried."""
+        return not self.working and self.closer.owing
 
     def prepare(self, decision: Decision, planned: Sequence[JournalEntry]) -> None:
-        """Make ready what `adopt` will hand over; a defect in that is met again, and told, when it is adopted."""
+        """Prepare the executor for `adopt`; a defect in it shows again, and is reported, on adoption."""
         with suppress(Exception):
-            self._closer.prepare(decision, planned)
+            self.closer.prepare(decision, planned)
 
     def adopt(self, decision: Decision) -> None:
         if not self.working:
-            # No close waits because a question about charges has failed.
+            # No close waits because a fee query has failed.
             self._failures, self._not_before = 0, -math.inf
         self._waiting.append(decision)
 
-    def give_up(self, entry: JournalEntry) -> None:
-        """Tell the closer that a person ends the work on a decision; recovery finds that in the journal by itself."""
-        self._closer.give_up(entry)
-
     def hold(self, way: asyncio.Task[None]) -> None:
-        """Let the next pass begin its work only when `way` is over; it is bounded by itself."""
+        """Delay the next pass until `way` is over, which has its own time limit."""
         self._way = way
-
-    def learn(self, account: AccountSnapshot, at: float | None = None) -> None:
-        """Tell the closer what a tick has read of its account, and when it was asked for."""
-        self._closer.learn(account, at=at)
 
     @property
     def wait(self) -> float:
         """Seconds of the clock until a pass is due; infinite if one is under way, or nothing is left to do."""
-        if self._pass is not None or not (self.working or self._closer.owing):
+        if self._pass is not None or not (self.working or self.closer.owing):
             return math.inf
         now = self._monotonic()
         if now == self._begun_at and self._begun_then >= AT_ONE_INSTANT:
@@ -155,7 +104,7 @@ class ClosingWorker:
         held_up = max(self._not_before - now, 0.0)
         if not self._recovered or self._waiting:
             return held_up
-        return max(held_up, self._closer.wait)
+        return max(held_up, self.closer.wait)
 
     def kick(self) -> asyncio.Task[None] | None:
         """The pass under way; a new one if one is due and none is."""
@@ -169,18 +118,18 @@ class ClosingWorker:
         return self._pass
 
     def collect(self) -> None:
-        """Take in a pass that has ended; raises the StoreError that ended it."""
+        """Collect the result of a pass that has ended; raises the StoreError that ended it."""
         if self._pass is not None and self._pass.done():
             ended, self._pass = self._pass, None
             if ended.cancelled():
-                self._fail("it was called off by something that it called")
+                self._fail("one of its own calls cancelled it")
             else:
                 ended.result()
 
     async def rest(self, patience: float) -> None:
-        """Let the pass under way end, for at most `patience` seconds; after that it is called off.
+        """Wait at most `patience` seconds for the pass under way, and then cancel it.
 
-        What orders were charged is asked no more: the next run does.
+        Open fee queries are cancelled: the next run repeats them.
         """
         if self._pass is not None:
             await asyncio.wait((self._pass,), timeout=patience)
@@ -188,25 +137,25 @@ class ClosingWorker:
                 self._pass.cancel()
                 await asyncio.wait((self._pass,), timeout=patience)
                 self._pass = None
-        if (asking := self._closer.abandon()) is not None:
+        if (asking := self.closer.abandon()) is not None:
             await asyncio.wait((asking,), timeout=patience)
         self.collect()
 
     def abandon(self) -> set[asyncio.Future[Any]]:
-        """Call off all that is under way, whatever it does: the journal knows how far it came."""
-        ending = {each for each in (self._pass, self._closer.abandon()) if each is not None}
+        """Cancel everything under way: the journal records how far it came."""
+        ending = {each for each in (self._pass, self.closer.abandon()) if each is not None}
         if self._pass is not None:
             self._pass.cancel()
         return ending
 
     def progress(self) -> tuple[Closing, ...]:
-        """What the next snapshot says of this account's closings, those not yet handed over included."""
+        """The closings of this account for the next snapshot, including decisions that wait for the executor."""
         waiting = tuple(
             Closing(decision.id, "planned", scope=decision.scope)
             for decision in self._waiting
             if not decision.is_suspicion
         )
-        return (self._closer.progress() if self._recovered else self._leftover) + waiting
+        return (self.closer.progress() if self._recovered else self._leftover) + waiting
 
     async def _run_pass(self) -> None:
         if (way := self._way) is not None:
@@ -216,9 +165,9 @@ class ClosingWorker:
             if self._recovered:
                 await self._advance()
             else:
-                await self._closer.recover()
+                await self.closer.recover()
                 self._recovered = True
-                self._more = self._closer.wait < math.inf and not self._closer.owing
+                self._more = self.closer.wait < math.inf and not self.closer.owing
         except StoreError:
             raise
         except VenueError as error:
@@ -227,33 +176,33 @@ class ClosingWorker:
             self._fail(f"unexpected {type(error).__name__}: {error}")
         else:
             self._failures = 0
-            stuck = self._closer.stuck
+            stuck = self.closer.stuck
             self.trouble = self._standstill() or (stuck and f"closing on account {self._account}: {stuck}")
 
     def _standstill(self) -> str | None:
-        """Why closing stands still, once it has done so for some passes."""
-        distrust = self._closer.distrust
+        """Why closing makes no progress, once it has made none for several passes."""
+        distrust = self.closer.distrust
         if not self._more or distrust is None:
             self._distrusted = 0
-        elif self._closer.passes != self._seen_passes:
+        elif self.closer.passes != self._seen_passes:
             self._distrusted += 1
-        self._seen_passes = self._closer.passes
+        self._seen_passes = self.closer.passes
         if distrust is None or self._distrusted < DISTRUSTED_PASSES:
             self._stands_still = None
         elif self._stands_still is None:
-            # The first reason stays: numbers in it may change with every reading, and that is no news.
-            self._stands_still = f"closing on account {self._account} stands still: {legible(distrust)}"
+            # The first reason stays: numbers in it may change with every snapshot.
+            self._stands_still = f"closing on account {self._account} makes no progress: {legible(distrust)}"
         return self._stands_still
 
     async def _advance(self) -> None:
         while self._waiting:
             self._closes = True
-            self._closer.adopt(self._waiting.pop(0))
-        self._more = await self._closer.advance()
+            self.closer.adopt(self._waiting.pop(0))
+        self._more = await self.closer.advance()
 
     def _fail(self, why: str) -> None:
         self._more |= self._closes
         self._failures += 1
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures - 1, 30))
         self._not_before = self._monotonic() + pause
-        self.trouble = f"closing on account {self._account} will be tried again after {legible(why)}"
+        self.trouble = f"closing on account {self._account} is retried after {legible(why)}"

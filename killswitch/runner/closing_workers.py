@@ -1,6 +1,6 @@
-"""Runs the closers beside the ticks: one pass of each account at a time, and no account waits for another.
+"""Runs the account executors beside the ticks: one pass of each account at a time, independent of the others.
 
-When a pass may begin, its closer says. Nothing here sleeps in the clock's time: that is the runner's loop.
+The executor determines when a pass is due. Nothing here sleeps on the run's clock: only the scheduler does.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from killswitch.model.snapshot import AccountSnapshot, Closing, ClosingStatus
 from killswitch.model.store import JournalEntry
 from killswitch.runner.closing_worker import ClosingWorker as ClosingWorker
 
-# Of one decision's accounts, the one that has come least far speaks for it.
+# The status of a decision is that of its least advanced account.
 _WORST_FIRST: tuple[ClosingStatus, ...] = ("planned", "closing", "abandoned", "blocked", "residual", "flat")
 
 
 class Closings:
-    """The closers of all armed accounts."""
+    """The account executors of all armed accounts."""
 
     def __init__(self, workers: Mapping[str, ClosingWorker]) -> None:
         self._workers = workers
@@ -33,7 +33,7 @@ class Closings:
 
     @property
     def owing(self) -> bool:
-        """Whether it is still asked what orders of closes that are over were charged."""
+        """Whether fees of finished closes are still being queried."""
         return any(worker.owing for worker in self._workers.values())
 
     @property
@@ -47,13 +47,13 @@ class Closings:
         return tuple(worker.trouble for worker in self._workers.values() if worker.trouble is not None)
 
     def prepare(self, plans: Iterable[tuple[Decision, Sequence[JournalEntry]]]) -> None:
-        """Make ready what `adopt` will hand over, before its journal entries are durable: nothing is begun by it."""
+        """Prepare the executors for `adopt` before the journal entries are durable; nothing is started."""
         for decision, entries in plans:
             for name in self._workers.keys() & {entry.account for entry in entries}:
                 self._workers[name].prepare(decision, entries)
 
     def adopt(self, decisions: Iterable[Decision]) -> None:
-        """Hand each decision to the armed accounts that it trades on."""
+        """Pass each decision to the armed accounts that it trades on."""
         for decision in decisions:
             for name in sorted(self.concerned((decision,))):
                 self._workers[name].adopt(decision)
@@ -62,7 +62,7 @@ class Closings:
         """End the work that each entry, which is durable, names: of a decision on an account."""
         for entry in entries:
             if (worker := self._workers.get(entry.account or "")) is not None:
-                worker.give_up(entry)
+                worker.closer.give_up(entry)
 
     def hold(self, ways: Mapping[str, asyncio.Task[None]]) -> None:
         """Let the next pass of each named account begin its work only when its task is over."""
@@ -75,10 +75,10 @@ class Closings:
         return frozenset(at_work & self._workers.keys())
 
     def learn(self, accounts: Iterable[AccountSnapshot], at: float | None = None) -> None:
-        """Tell each closer what a tick has read of its account. `at`: when it asked for it, in the closers' seconds."""
+        """Pass each snapshot to its executor. `at`: when it was requested, in the executors' seconds."""
         for account in accounts:
             if account.account in self._workers:
-                self._workers[account.account].learn(account, at)
+                self._workers[account.account].closer.learn(account, at=at)
 
     @property
     def wait(self) -> float:
@@ -90,12 +90,12 @@ class Closings:
         return {task for worker in self._workers.values() if (task := worker.kick()) is not None}
 
     def goes_on(self, *, fees: bool = False) -> bool:
-        """Begin every pass that is due; whether anything is left to close, or with `fees` to ask. Raises StoreError."""
+        """Begin passes that are due; whether anything is left to close or, with `fees`, to query. Raises StoreError."""
         self.kick()
         return self.working or (fees and self.owing)
 
     async def recover(self, patience: float) -> None:
-        """Let every account take up what was left, for at most `patience` seconds of real time. Raises StoreError.
+        """Recover every account, waiting at most `patience` seconds of real time. Raises StoreError.
 
         One that takes longer goes on; until it has ended nothing is sent for that account.
         """
@@ -118,33 +118,20 @@ class Closings:
             await asyncio.wait(passes, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.sleep(0)
 
-    async def go_on(self, patience: float = math.inf, until: asyncio.Future[Any] | None = None) -> None:
-        """Passes as they fall due, in real time, until nothing is left to close or `until` is done.
-
-        For at most `patience` seconds. Raises StoreError.
-        """
-        end = asyncio.get_running_loop().time() + patience
-        while True:
-            waited: set[asyncio.Future[Any]] = {*self.kick()}
-            left = end - asyncio.get_running_loop().time()
-            if left <= 0 or (until is not None and until.done()) or not (self.working or until):
-                return
-            if until is not None:
-                waited.add(until)
-            timeout = min(left, self.wait)
-            if waited:
-                await asyncio.wait(
-                    waited, timeout=None if timeout == math.inf else timeout, return_when=asyncio.FIRST_COMPLETED
-                )
-            else:
-                await asyncio.sleep(timeout)
+    async def go_on(self, until: asyncio.Future[Any]) -> None:
+        """Passes as they fall due, in real time, until `until` is done. Raises StoreError."""
+        while not until.done():
+            under_way, due = self.kick(), self.wait
+            await asyncio.wait(
+                {until, *under_way}, timeout=None if due == math.inf else due, return_when=asyncio.FIRST_COMPLETED
+            )
 
     async def rest(self, patience: float) -> None:
         """Let every pass under way end, at the end of a run."""
         await asyncio.gather(*(worker.rest(patience) for worker in self._workers.values()))
 
     async def abandon(self) -> None:
-        """Call off every pass under way, when a run ends by an error; theirs are beside the point by then."""
+        """Cancel every pass under way, when a run ends by an error; errors of passes are ignored then."""
         passes = [task for worker in self._workers.values() for task in worker.abandon()]
         await asyncio.gather(*passes, return_exceptions=True)
 

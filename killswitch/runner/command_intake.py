@@ -1,40 +1,33 @@
-"""Operator commands of the runner itself: a close is given up, and what this version cannot read is set aside."""
+"""Operator commands that the runner handles itself: `close --give-up`, and commands that it cannot read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from msgspec import DecodeError
-
-from killswitch.accounts.arming import left_to_do
+from killswitch.accounts.arming import is_in_scope, left_to_do
 from killswitch.journal.codec import encode
 from killswitch.journal.entries import GivenUp
 from killswitch.model.decision import Notice
 from killswitch.model.legible import legible, one_line
 from killswitch.model.snapshot import Event
 from killswitch.model.store import JournalEntry, Store, UnreadableCommand
-from killswitch.runner.status_blob import LIVE_NAME, decode_view
+from killswitch.runner.status_blob import last_view
 
 OPERATOR = "operator"
 
 
-@dataclass(frozen=True, slots=True)
-class GivenUpCloses:
-    """What the commands of one tick come to; the entries are to be durable with it."""
+def given_up(
+    events: Iterable[Event], store: Store, at: datetime, answers: Iterable[Notice]
+) -> tuple[tuple[JournalEntry, ...], tuple[Notice, ...]]:
+    """End every unfinished close that the events name: the journal entries, and a notice for each.
 
-    entries: tuple[JournalEntry, ...] = ()
-    notices: tuple[Notice, ...] = ()
-
-
-def given_up(events: Iterable[Event], store: Store, at: datetime, answers: Iterable[Notice] = ()) -> GivenUpCloses:
-    """The end of every close that the events name and that is not over, and an answer to each of them.
+    The caller commits the entries with the tick.
 
     An event names a decision, and in its scope an account or a venue, or no scope for every account that still closes
-    for it. Each of these accounts is told of by itself, so that routes for its scope take it. `answers`: the notices of
-    the tick, which say so where a close by hand that waited is given up.
+    for it. Each of these accounts has a notice of its own, so that routes of its scope match. `answers`: the notices of
+    the tick, among which are those of operator closes that were still waiting.
     """
     answered = {notice.subject for notice in answers}
     entries: list[JournalEntry] = []
@@ -50,39 +43,33 @@ def given_up(events: Iterable[Event], store: Store, at: datetime, answers: Itera
             if not any((it.decision, it.account) == (event.decision, account) for it in entries)
         ]
         for account in accounts:
-            text = f"the close {event.decision} is given up on {account} by {by}: {why}"
+            text = f"the close {event.decision} is ended on {account} by {by}: {why}"
             notices.append(Notice(at, OPERATOR, f"account/{account}", "warning", "warning", text, event.id))
         if not accounts and event.id not in answered:
             scope = event.scope or "portfolio"
-            text = f"nothing is being closed for {event.decision} on {scope}: there is nothing to give up"
+            text = f"nothing is being closed for {event.decision} on {scope}: there is nothing to end"
             notices.append(Notice(at, OPERATOR, scope, "nothing_selected", "page", text, event.id))
-    return GivenUpCloses(tuple(entries), tuple(notices))
+    return tuple(entries), tuple(notices)
 
 
 def accounts_closing(store: Store, decision: str, scope: str | None) -> tuple[str, ...]:
-    """The accounts, of those that `scope` names, on which the decision's work is not finished."""
-    kind, _, name = (scope or "portfolio").partition("/")
-    venues = venues_of(store) if kind == "venue" else {}
+    """The accounts in `scope` on which the decision's work is not finished."""
+    venues = venues_of(store) if (scope or "").startswith("venue/") else {}
     return tuple(
         account
         for account, decisions in left_to_do(store).items()
-        if any(each.id == decision for each in decisions)
-        and (kind == "portfolio" or (kind, name) in (("account", account), ("venue", venues.get(account))))
+        if any(each.id == decision for each in decisions) and is_in_scope(scope, account, venues.get(account))
     )
 
 
 def venues_of(store: Store) -> dict[str, str]:
-    """Account → its venue, as the last tick on this store knew them."""
-    blob = store.live(LIVE_NAME)
-    try:
-        view = None if blob is None else decode_view(blob)
-    except DecodeError:
-        view = None  # written by another version: an account can be named instead
+    """Account → venue, as of the last tick on this store."""
+    view = last_view(store)
     return {} if view is None else {each.account: each.venue for each in view.accounts}
 
 
 _LONGEST: Final = 80
-"""Characters of an id, or of a reason, that a page repeats."""
+"""Characters of an id, or of a cause, that a message quotes."""
 
 
 class SetAside:
@@ -102,10 +89,10 @@ class SetAside:
 
 
 def set_aside_words(command: UnreadableCommand) -> str:
-    """What has become of the command, why, and what to do about it."""
+    """The message about a discarded command: cause and way out."""
     return (
-        f"the command {_short(command.id)} cannot be read and is set aside: nothing of it is done "
-        f"({command.why[:_LONGEST]}): give it again with the ksctl of this runner's version"
+        f"the command {_short(command.id)} cannot be read and is discarded: none of it is carried out "
+        f"({command.why[:_LONGEST]}): repeat it with the ksctl of this runner's version"
     )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from killswitch.runner.observers import TickReport
+from killswitch.store.handle import Handle
 from killswitch.store.reserve import in_units
 
 LOOK_EVERY: Final = 5.0
@@ -16,22 +17,10 @@ FEWEST_INODES: Final = 1_000
 """Lock files, reports and the store's own logs are a handful; what runs out of inodes does so by the thousand."""
 
 
-class DurableStore(Protocol):
-    """What is asked of the store."""
-
-    @property
-    def trouble(self) -> str | None: ...
-
-    @property
-    def displaced(self) -> str | None: ...
-
-    def renew_reserve(self) -> str | None: ...
-
-
 class DiskSpace:
-    """A witness. Its problems are paged and shown in `status`, while there is time and when there is none."""
+    """An observer that reports low disk space and a store that cannot be written."""
 
-    def __init__(self, store: DurableStore, folder: Path, least: int, monotonic: Callable[[], float]) -> None:
+    def __init__(self, store: Handle, folder: Path, least: int, monotonic: Callable[[], float]) -> None:
         """`folder`: where the store lies. `least`: bytes that should be free there."""
         self._store = store
         self._folder = folder
@@ -39,20 +28,20 @@ class DiskSpace:
         self._monotonic = monotonic
         self._look_at = monotonic()
         self._short: dict[str, str] = {}
-        """What there is too little of → what was said when that was first seen: numbers that change are no news."""
+        """Scarce resource → the message when that was first seen, so that changing numbers are not reported."""
         self._no_reserve: str | None = None
         self._displaced = store.displaced
         self._look()
 
     def ticked(self, _report: TickReport) -> None:
-        """Look again, where it is time to. Whether the file is still in its place costs nothing to ask every time."""
+        """Check the disk every `LOOK_EVERY` seconds, and at each tick whether the file is still in its place."""
         self._displaced = self._store.displaced
         if self._monotonic() >= self._look_at:
             self._look()
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with the disk, in words, for as long as it is."""
+        """The current problem of the disk or the store; None if there is none."""
         failing = (self._store.trouble, self._displaced)
         found = failing if any(failing) else (self._no_reserve, *self._short.values())
         return "; ".join(each for each in found if each is not None) or None
@@ -65,7 +54,7 @@ class DiskSpace:
         try:
             disk = os.statvfs(self._folder)
         except OSError as error:
-            self._short.setdefault("asked", f"the free space of {self._folder} is not known: {error.strerror}")
+            self._short.setdefault("asked", f"the free space of {self._folder} is unknown: {error.strerror}")
             return
         self._short.pop("asked", None)
         free = disk.f_bavail * disk.f_frsize
@@ -80,5 +69,5 @@ class DiskSpace:
         elif what not in self._short:
             self._short[what] = (
                 f"the disk of the store is filling up: {found} in {self._folder}, fewer than {wanted}; "
-                "make space before closes cannot be journaled any more"
+                "free space before closes can no longer be journaled"
             )

@@ -1,4 +1,4 @@
-"""Witnesses that turn what a tick did into numbers and into lines of the event stream."""
+"""Observers that record metrics of a tick and write the event stream."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from msgspec import UNSET
+from msgspec import convert
 
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Cancels, Lock, Orders, kind_of, of_kind, sizes_of, tag_of
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class Measuring:
-    """Keeps the metrics of a run, and says when telemetry does not arrive."""
+    """Records the metrics of a run, and reports when telemetry is not delivered."""
 
     def __init__(self, telemetry: Telemetry, notifications: Callable[[], Notifications | None]) -> None:
-        """`notifications` tells of the outbox at every tick, from what it holds in memory; None where there is none."""
+        """`notifications`: the counts of the outbox, from memory; None without a route."""
         self._telemetry = telemetry
         self._notifications = notifications
 
@@ -89,7 +89,7 @@ class EventTeller:
         self._tell_closings(at, report.snapshot.closings)
 
     def ended(self, at: datetime, why: str, closings: tuple[Closing, ...]) -> None:
-        """The last lines of a run: how closings ended since the last tick, and what it leaves behind."""
+        """Write the last lines of a run: closings since the last tick, and what the run leaves behind."""
         if self.ticks:
             self._tell_closings(at, closings)
         latched = tuple(
@@ -113,7 +113,7 @@ class EventTeller:
 
     def _tell_closings(self, at: datetime, closings: tuple[Closing, ...]) -> None:
         for closing in closings:
-            # How an earlier run's closings ended was told by that run.
+            # The end of an earlier run's closing was reported by that run.
             old = self.ticks == 1 and closing.status not in WORKING
             if self._closings.get(closing.decision) != closing and not old:
                 self._put(
@@ -127,7 +127,7 @@ class EventTeller:
     def _put(self, event: events.RunEvent) -> None:
         lost = self._writer.put(events.encode_event(event))
         if lost:
-            text = f"{lost} lines were lost before the last one, because nobody read them in time"
+            text = f"{lost} lines were lost before the last one, because the reader was too slow"
             line = events.Warned(at=event.at, source="events", severity="warning", text=text)
             self._writer.put(events.encode_event(line))
 
@@ -171,62 +171,33 @@ def _short(value: float) -> float:
 
 
 def _decided(decision: Decision, report: TickReport) -> events.RunEvent:
-    if decision.kind == "reset":
-        return _reset(decision)
-    return _suspicion(decision, report) if decision.is_suspicion else _trip(decision, report)
-
-
-def _suspicion(decision: Decision, report: TickReport) -> events.Suspicion:
-    lock = of_kind(decision.effects, Lock)
-    return events.Suspicion(
-        at=decision.as_of,
-        decision=decision.id,
-        policy=decision.policy,
-        scope=decision.scope,
-        stage=decision.stage,
-        mode=decision.mode,
-        acted_on=decision.id in report.acting_on,
-        cancels=sizes_of(decision.effects)[tag_of(Cancels)],
-        lock=None if lock is None else lock.order.mode,
-        until=decision.until,
-        reason=decision.reason,
-    )
-
-
-def _trip(decision: Decision, report: TickReport) -> events.Trip:
+    """The line of a decision: each kind has those of these facts that it declares."""
     orders, lock = of_kind(decision.effects, Orders), of_kind(decision.effects, Lock)
-    return events.Trip(
-        at=decision.as_of,
-        decision=decision.id,
-        policy=decision.policy,
-        scope=decision.scope,
-        stage=decision.stage,
-        level=decision.level,
-        previous_level=decision.previous_level,
-        mode=decision.mode,
-        acted_on=decision.id in report.acting_on,
-        triggers=tuple(events.TriggerSaid(each.name, each.value, each.threshold) for each in decision.triggers),
-        closes=tuple(
+    facts = {
+        "at": decision.as_of,
+        "decision": decision.id,
+        "policy": decision.policy,
+        "scope": decision.scope,
+        "stage": decision.stage,
+        "level": decision.level,
+        "previous_level": decision.previous_level,
+        "mode": decision.mode,
+        "acted_on": decision.id in report.acting_on,
+        "triggers": tuple(events.TriggerSaid(each.name, each.value, each.threshold) for each in decision.triggers),
+        "closes": tuple(
             events.ToClose(each.account, each.symbol, each.position_side, each.side, each.contracts, each.target)
             for each in (() if orders is None else orders.intents)
         ),
-        cancels=sizes_of(decision.effects)[tag_of(Cancels)],
-        lock=None if lock is None else lock.order.mode,
-        by=decision.author,
-        reason=decision.reason,
-        cause=decision.cause,
-        hedge=decision.kind == "hedge",
-        effects=tuple(kind_of(effect).text(effect) for effect in decision.further) or UNSET,
-    )
-
-
-def _reset(decision: Decision) -> events.Reset:
-    return events.Reset(
-        at=decision.as_of,
-        decision=decision.id,
-        policy=decision.policy,
-        scope=decision.scope,
-        previous_level=decision.previous_level,
-        by=decision.author,
-        reason=decision.reason,
-    )
+        "cancels": sizes_of(decision.effects)[tag_of(Cancels)],
+        "lock": None if lock is None else lock.order.mode,
+        "until": decision.until,
+        "by": decision.author,
+        "reason": decision.reason,
+        "cause": decision.cause,
+        "hedge": decision.kind == "hedge",
+    }
+    if further := tuple(kind_of(effect).text(effect) for effect in decision.further):
+        facts["effects"] = further
+    if decision.kind == "reset":
+        return convert(facts, events.Reset)
+    return convert(facts, events.Suspicion) if decision.is_suspicion else convert(facts, events.Trip)

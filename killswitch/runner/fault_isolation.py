@@ -1,7 +1,7 @@
-"""Keeps what goes on beside a close from keeping it up: locks, timers, suspensions, notices, recordings.
+"""Isolates closing from failures beside it: locks, timers, suspensions, notices, observers.
 
-Whatever goes wrong there, foreseen or not, is a problem that is paged, and the pass goes on to close (ADR 0115). Only
-the store ends a run: a runner that cannot record must not act.
+Any such failure is a problem that is paged, and the pass continues to close (ADR 0115). Only a failure of the store
+ends a run: a runner that cannot record must not act.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ D = TypeVar("D")
 
 
 class Beside:
-    """Each part by its name, and why it failed when it was called last."""
+    """Calls parts of the runner by name, and keeps the error of each part whose last call failed."""
 
     def __init__(self) -> None:
         self._failing: dict[str, str] = {}
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Of every part whose last call failed, in words that stay the same for as long as the cause does."""
+        """One message per part whose last call failed, unchanged for as long as the cause is."""
         return tuple(self._failing.values())
 
     def call(self, part: str, do: Callable[[], T], otherwise: D) -> T | D:
-        """What `do` returns, or `otherwise` where it fails. Raises what must end a run."""
+        """Return what `do` returns, or `otherwise` if it fails. Raises what must end a run."""
         with self._kept_apart(part):
             return do()
         return otherwise
 
     async def wait(self, part: str, do: Callable[[], Awaitable[T]], otherwise: D) -> T | D:
-        """The same of what is waited for."""
+        """Await `do`; otherwise as `call`."""
         with self._kept_apart(part):
             return await do()
         return otherwise
 
     @contextmanager
     def _kept_apart(self, part: str) -> Iterator[None]:
-        """A failure inside is noted and goes no further; only the store's does."""
+        """Record a failure; only one of the store propagates."""
         try:
             yield
         except StoreTroubleError:
             raise
         except Exception as error:  # noqa: BLE001 - a mistake of ours or of an adapter must not leave positions open
             why = legible(str(error) or type(error).__name__)
-            self._failing[part] = f"{part} cannot be dealt with ({type(error).__name__}: {why}); closing goes on"
+            self._failing[part] = f"{part} failed ({type(error).__name__}: {why}); closing continues"
         else:
             self._failing.pop(part, None)

@@ -1,4 +1,4 @@
-"""One runner per store: the lease, and who holds it when it is not us."""
+"""The lease of a store: one runner per store, and which process holds it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from killswitch.runner.clock import FOLLOWED
 
 
 class LeaseRefusedError(Exception):
-    """Another runner lives on this store; the message names it, until when, and what to do."""
+    """Another runner holds this store; the message names it, the end of its lease, and the way out."""
 
 
 class LeaseLostError(Exception):
-    """Our lease ran out and someone else has had the store since: acting must stop."""
+    """The lease expired and another runner has held the store since: this one must stop acting."""
 
 
 UNKNOWN_TTL = 900 * SECOND
@@ -31,18 +31,18 @@ LOOK_EVERY = 0.5
 
 
 def is_misdated(lease: Lease, now: datetime) -> bool:
-    """Whether the lease runs further ahead than its holder dates it: the wall clock has been put back since.
+    """Whether the lease expires later than its holder can have dated it: the wall clock was set back since.
 
-    When it runs out cannot be told from its date then, only from whether it is renewed.
+    Its expiry says nothing then; only whether it is renewed does.
     """
     slack = FOLLOWED // timedelta(microseconds=1)
     return lease.expires_at - to_micros(now) > (lease.ttl or UNKNOWN_TTL) + slack
 
 
 def end_misdated(store: Store, lease: Lease, pause: Callable[[float], None] = time.sleep) -> None:
-    """Watch a misdated `lease` for as long as a living holder takes to renew it at most, and end it if that is over.
+    """Watch a misdated `lease` for the longest time in which a running holder renews it, and end it if it is not.
 
-    What has become of it is to be looked at in the store then: a holder that lives has dated it anew.
+    The caller reads the store again afterwards: a running holder has dated the lease anew.
     """
     seconds = (lease.ttl or UNKNOWN_TTL) / SECOND
     for _ in range(math.ceil(seconds / LOOK_EVERY)):
@@ -55,16 +55,16 @@ def end_misdated(store: Store, lease: Lease, pause: Callable[[float], None] = ti
 
 
 def watching_words(lease: Lease, now: datetime) -> str:
-    """What a person must know who waits for `end_misdated`."""
+    """The message while `end_misdated` waits."""
     ahead = (lease.expires_at - to_micros(now)) // SECOND
     return (
-        f"the lease of {lease.owner} runs for {ahead} s by this machine's clock, which has been put back since it was "
-        f"taken: waiting for {(lease.ttl or UNKNOWN_TTL) / SECOND:g} s at the most to see whether its holder renews it"
+        f"the lease of {lease.owner} runs for {ahead} s by this machine's clock, which was set back since it was "
+        f"acquired: waiting for at most {(lease.ttl or UNKNOWN_TTL) / SECOND:g} s to see whether its holder renews it"
     )
 
 
 class LeaseHolder:
-    """Takes the lease, renews it in time, gives it back."""
+    """Acquires the lease of a store, renews it in time, and releases it."""
 
     def __init__(
         self,
@@ -76,10 +76,10 @@ class LeaseHolder:
         pause: Callable[[float], None] = time.sleep,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`ttl` in seconds: how long the store stays ours when we die without a word.
+        """`ttl` in seconds: how long the lease outlives a crash of this process.
 
-        `clock`: the wall clock, since other processes hold theirs against it. `say`: told why taking it takes time,
-        which passes by `pause`.
+        `clock`: the wall clock, since other processes compare the expiry with theirs. `say`: called with the reason for
+        a wait, which `pause` makes.
         """
         self._store = store
         self._clock = clock
@@ -92,16 +92,16 @@ class LeaseHolder:
 
     @property
     def generation(self) -> int:
-        """The generation of the lease held; it dates the lock files. RuntimeError before `take`."""
+        """The generation of the lease, which lock files carry. RuntimeError before `take`."""
         if self._lease is None:
-            raise RuntimeError("the lease is not taken")
+            raise RuntimeError("the lease is not held")
         return self._lease.generation
 
     def take(self) -> Lease:
-        """Take the lease, and write under it from now on.
+        """Acquire the lease, and write under it from now on.
 
-        LeaseRefusedError if a runner lives; one that is proven dead is succeeded at once, and one whose lease is dated
-        too far ahead if it does not renew it.
+        LeaseRefusedError if another runner holds it. A holder that is proven dead is succeeded at once, one whose lease
+        is dated too far ahead if it does not renew it.
         """
         try:
             lease = self._acquire()
@@ -113,7 +113,7 @@ class LeaseHolder:
         return lease
 
     def _end_of_the_dead(self) -> None:
-        """End the lease that stands in the way, if its holder is dead."""
+        """Release the lease of a holder that is dead."""
         holder = self._store.lease()
         if holder is None:
             return
@@ -124,13 +124,13 @@ class LeaseHolder:
             end_misdated(self._store, holder, self._pause)
 
     def keep(self) -> None:
-        """Renew once half of it is used up, by the wall clock that others go by or by the monotonic one.
+        """Renew the lease once half of it is used up, by the wall clock of other processes or by the monotonic one.
 
         LeaseLostError if another has held it meanwhile.
         """
         held = self._lease
         if held is None:
-            raise RuntimeError("the lease is not taken")
+            raise RuntimeError("the lease is not held")
         left = held.expires_at - to_micros(self._clock.now())
         unrenewed = (self._clock.monotonic() - self._renewed_at) * SECOND
         if self._ttl // 2 < left <= self._ttl and unrenewed < self._ttl // 2:
@@ -138,17 +138,17 @@ class LeaseHolder:
         try:
             renewed = self._acquire()
         except LeaseRefusedError as error:
-            raise LeaseLostError(f"the lease was lost: {error}") from error
+            raise LeaseLostError(f"the lease is lost: {error}") from error
         if renewed.generation != held.generation:
             self._store.release(self.owner)
             raise LeaseLostError(
-                f"the lease of generation {held.generation} ran out and was taken by another runner meanwhile; "
-                "this one stops, because its memory is older than the store"
+                f"the lease of generation {held.generation} expired, and another runner has held it meanwhile; "
+                "this one stops, because its state is older than the store"
             )
         self._lease = renewed
 
     def release(self) -> None:
-        """Give the lease back, so that the next runner need not wait."""
+        """Release the lease, so that the next runner need not wait."""
         if self._lease is not None:
             self._store.release(self.owner)
             self._lease = None
@@ -176,17 +176,17 @@ def pid_of(owner: str) -> int | None:
 
 
 def is_dead(owner: str) -> bool:
-    """Whether `owner` is proven to be gone: a process of this machine that runs no longer. Doubt is False."""
+    """Whether `owner` is proven dead: a process of this machine that no longer runs. False when in doubt."""
     return _runs(owner) is False
 
 
 def is_running(owner: str) -> bool:
-    """Whether `owner` is proven to run: a process of this machine. Doubt is False."""
+    """Whether `owner` is proven to run on this machine. False when in doubt."""
     return _runs(owner) is True
 
 
 def _runs(owner: str) -> bool | None:
-    """Whether the process runs; None where that cannot be told from here."""
+    """Whether the process runs; None where this process cannot tell."""
     machine, _, rest = owner.rpartition("/")[0].rpartition("/")
     started = owner.rpartition("/")[2]
     if not rest.isdigit() or machine != _machine() or started == "unknown":
@@ -232,6 +232,6 @@ def _started(pid: int) -> str | None:
 def _refusal(holder: Lease) -> str:
     until = rfc3339(from_micros(holder.expires_at))
     return (
-        f"another runner lives on this store: {holder.owner} (generation {holder.generation}), lease until {until}. "
-        "Stop that one first (SIGTERM), or wait until its lease has run out"
+        f"another runner holds this store: {holder.owner} (generation {holder.generation}), lease until {until}. "
+        "Stop that one first (SIGTERM), or wait until its lease expires"
     )

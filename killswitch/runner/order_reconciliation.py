@@ -1,7 +1,7 @@
-"""Follows every order that the switch has sent, and pages where the venue shows it otherwise than the journal has it.
+"""Reconciles every order of this program with the venue, and pages each discrepancy with the journal.
 
-It also pages, once each, for orders of unknown fate that are set aside or asked about no more, and for positions whose
-protective order could not be put back.
+It also pages, once each, for orders of unknown status that are detached or no longer queried, and for positions whose
+protective order could not be restored.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from killswitch.model.snapshot import AccountSnapshot, Order, Snapshot
 from killswitch.model.store import Store
 
 REMEMBERED_NOTICES = 500
-"""How many of the newest notices a start looks through for what need not be told again."""
+"""Number of the newest notices in which a start finds what was reported already."""
 KEPT = 64
 """Decisions whose orders are kept in memory; those of others are read again when they are asked about."""
 LOOKED_THROUGH = 200
@@ -45,9 +45,9 @@ _SPELLED = re.compile(r"ks([0-9a-z]{20})[0-9a-z]{9}")
 
 
 class Confirming:
-    """A ClosingWatch, and what a tick asks for notices: told of every entry once it is durable, it reads little else.
+    """Order reconciliation: a ClosingWatch that receives every durable entry, and yields notices at each tick.
 
-    After a restart it knows what the journal knows, and tells nothing again that the store's notices say already.
+    After a restart it continues from the journal, and repeats no notice that the store has already.
     """
 
     def __init__(self, store: Store) -> None:
@@ -66,20 +66,20 @@ class Confirming:
         self._resting: dict[str, dict[str, Order]] = {}
         """Account → name → our order as it rested when it was judged last."""
         self._texts: dict[str, None] = {}
-        """What the journal itself gives to tell, until the next tick."""
+        """Findings of the journal itself, until the next tick."""
         self._told: set[str] | None = None
 
     # As a ClosingWatch
 
     def begun(self, decision: Decision, account: str, journal: Sequence[Entry]) -> None:
-        """Take up what an earlier run has written about the decision."""
+        """Restore what an earlier run has journaled about the decision."""
         for entry in journal:
             if entry.account == account:
                 self._note(decision.id, entry)
         self._keep(decision.id, JournaledOrders(journal))
 
     def wrote(self, entry: Entry) -> None:
-        """Take in an entry of a closing at work."""
+        """Apply a new entry of a close."""
         orders = self._orders.get(entry.decision)
         if orders is not None and (known := orders.apply(entry)) is not None:
             self._remember(known)
@@ -90,7 +90,7 @@ class Confirming:
     # As what a tick asks
 
     def notices(self, snapshot: Snapshot) -> tuple[Notice, ...]:
-        """What is new to tell: a page for each doubt and for each order given up, once. Raises StoreError."""
+        """A page, once, for each discrepancy and each order that is no longer queried. Raises StoreError."""
         if self._told is None:
             self._told = {notice.text for notice in self._store.notices(REMEMBERED_NOTICES)}
         texts, self._texts = list(self._texts), {}
@@ -101,7 +101,7 @@ class Confirming:
         return tuple(Notice(snapshot.as_of, "runner", "runner", "warning", "page", text) for text in fresh)
 
     def _doubts(self, account: AccountSnapshot, snapshot: Snapshot) -> list[Doubt]:
-        """Of what is new in this reading, or was written anew, or could not be judged before; the rest is as it was."""
+        """Discrepancies among orders that changed in this snapshot or the journal, or could not be judged before."""
         if account.quality != "ok":
             return []
         resting, filled = self._shown(account), self._filled[account.account]
@@ -144,7 +144,7 @@ class Confirming:
         self._due.setdefault(account, {})[name] = None
 
     def _about(self, entry: Entry) -> list[str]:
-        """The orders of which the venue has shown something, and that an entry says something new of."""
+        """The orders that the venue has shown and that a journal entry changes."""
         account = entry.account or ""
         if isinstance(entry, Guarded):  # it names the order whose place was taken, not the one that takes it
             shown = (*self._resting.get(account, ()), *self._filled.get(account, ()))
@@ -165,7 +165,7 @@ class Confirming:
         return self._orders[decision].get(name)
 
     def _look_up(self, names: set[str]) -> None:
-        """Find whose orders they are, all in one look: by the decision that a name spells out, else in the newest."""
+        """Find the decisions of orders: by the decision spelled in a name, else among the newest decisions."""
         self._decisions |= dict.fromkeys(names)
         spelled = [found[1] for name in names if (found := _SPELLED.fullmatch(name)) is not None]
         left = set(names)
@@ -204,42 +204,42 @@ class Confirming:
             self._texts[odd.text] = None
 
     def _note(self, decision: str, entry: Entry) -> None:
-        """What an entry gives to tell by itself."""
+        """Record the finding of an entry, if it is one."""
         look = f"(ksctl explain {decision})"
-        said = f"order {entry.client_order_id} on {entry.symbol} on account {entry.account} is of unknown fate"
+        said = f"order {entry.client_order_id} on {entry.symbol} on account {entry.account} has an unknown status"
         match entry:
             case Guarded():
                 state = entry.state or "unknown"
                 if state not in _GUARDED and not state.startswith("tried"):
                     bare = f"{entry.symbol} {entry.position_side} on account {entry.account}"
-                    self._texts[f"{bare} stands without its protective order {entry.replaces}: {state}"] = None
+                    self._texts[f"{bare} is without its protective order {entry.replaces}: {state}"] = None
             case SetAside():
                 what = (
-                    "it is set aside, and the venue is still asked. Its position goes on without it: a full close of a "
-                    "swap or future as a whole, since such orders only reduce, anything else as if it had filled"
+                    "it is detached, and the venue is still queried. Its position continues without it: a full close "
+                    "of a swap or future as a whole, since such orders only reduce, anything else as if it had filled"
                 )
                 self._texts[f"{said}: {what} {look}"] = None
             case Abandoned():
-                what = "the venue does not say what became of it, and is asked no more: look there"
+                what = "the venue does not report its status and is no longer queried: check the order at the venue"
                 self._texts[f"{said}: {what} {look}"] = None
             case Undecodable():
                 what = f"an entry of the journal about {entry.symbol} on account {entry.account} cannot be decoded"
-                self._texts[f"{what}, and counts at its worst: {entry.why} {look}"] = None
+                self._texts[f"{what}, and counts as the worst case: {entry.why} {look}"] = None
 
 
 class Both:
-    """Two who watch closings."""
+    """Passes every call on to two watches."""
 
     def __init__(self, first: ClosingWatch, second: ClosingWatch) -> None:
         self._watches = (first, second)
 
     def begun(self, decision: Decision, account: str, journal: Sequence[Entry]) -> None:
-        """Tell both."""
+        """Pass on."""
         for watch in self._watches:
             watch.begun(decision, account, journal)
 
     def wrote(self, entry: Entry) -> None:
-        """Tell both."""
+        """Pass on."""
         for watch in self._watches:
             watch.wrote(entry)
 

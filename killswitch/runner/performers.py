@@ -1,14 +1,13 @@
-"""Which part of the runner performs which kind of effect, and what accounts must be able to do for it."""
+"""The performers of effects, and the adapter capabilities that effects require."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from killswitch.accounts.arming import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount, Arming, drawn, is_acted_on
 from killswitch.accounts.plug_ins import AdapterError
-from killswitch.execution.effects.performing import Performer
+from killswitch.execution.effects.performing import Performer, Performing
 from killswitch.execution.state.intents import planned_entries
 from killswitch.graph.actions.registry import kind_of
 from killswitch.graph.nodes import PolicySet
@@ -17,80 +16,119 @@ from killswitch.model.decision import Decision
 from killswitch.model.effects import Cancels, Lock, Orders, kind_named
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import JournalEntry, Store
-from killswitch.planning.scopes.compiled_policy import Identity, scopes_of
 from killswitch.runner.closing_workers import Closings
 from killswitch.runner.fault_isolation import Beside
 from killswitch.runner.locks.broker_suspension import Suspending
 from killswitch.runner.locks.lock_writer import LockWriter
 
 
-@dataclass(frozen=True, slots=True)
-class RunnerParts:
-    """What performers are made of. `locking`: None where nothing is armed; `armed`: accounts that may be acted on."""
+def performers(
+    locking: LockWriter | None, closing: ClosingPerformer, store: Store, clock: Clock
+) -> dict[type[Any], Performer]:
+    """The performer of each kind of effect; `Performing` holds the table to the kinds that there are.
 
-    locking: LockWriter | None
-    closings: Closings
-    suspending: Suspending | None
-    beside: Beside
-    armed: frozenset[str]
-    store: Store
-    clock: Clock
-
-
-def performers(parts: RunnerParts) -> dict[type[Any], Performer]:
-    """The performer of each kind of effect; `Performing` holds the table to the kinds that there are."""
-    closing = ClosingPerformer(parts)
-    return {Lock: LockPerformer(parts), Cancels: closing, Orders: closing}
-
-
-class LockPerformer(Performer):
-    """Writes and lifts locks. A lock folder that hangs is not waited for: what is written there is written beside."""
-
-    def __init__(self, parts: RunnerParts) -> None:
-        self._locking = parts.locking
-        self._beside = parts.beside
-
-    def planned(self, decision: Decision, snapshot: Snapshot) -> tuple[JournalEntry, ...]:
-        return () if self._locking is None else self._locking.planned(decision)
-
-    async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> tuple[str, ...]:
-        if (locking := self._locking) is None:
-            return ()
-        problems: tuple[str, ...] = ()
-        return await self._beside.wait("the locks", lambda: locking.act(decisions, snapshot.events), problems)
+    `locking`: None where nothing is armed. `store` and `clock`: what a `OncePerDecision` is made with.
+    """
+    return {Lock: locking or Performer(), Cancels: closing, Orders: closing}
 
 
 class ClosingPerformer(Performer):
-    """Hands orders and cancels to the accounts' executors, which go on between ticks."""
+    """Passes orders and cancels to the account executors, which continue between ticks, and manages suspensions."""
 
-    def __init__(self, parts: RunnerParts) -> None:
-        self._closings = parts.closings
-        self._suspending = parts.suspending
-        self._beside = parts.beside
-        self._armed = parts.armed
+    def __init__(
+        self,
+        closings: Closings,
+        suspending: Suspending,
+        locking: LockWriter | None,
+        beside: Beside,
+        armed: frozenset[str],
+        patience: float,
+    ) -> None:
+        """`patience`: real seconds for which a start waits for the recovery of closings."""
+        self._closings = closings
+        self._suspending = suspending
+        self._locking = locking
+        self._beside = beside
+        self._armed = armed
+        self._patience = patience
 
     def planned(self, decision: Decision, snapshot: Snapshot) -> tuple[JournalEntry, ...]:
         return planned_entries(decision, snapshot=snapshot, accounts=self._armed)
 
+    async def recover(self) -> None:
+        self._closings.hold(self._beside.call("suspensions at brokers", self._suspending.start, {}))
+        await self._closings.recover(self._patience)
+
     async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> tuple[str, ...]:
-        if (suspending := self._suspending) is not None:
-            concerned = self._closings.concerned(decisions)
-            ways = self._beside.call("letting orders through at brokers", lambda: suspending.make_way(concerned), {})
-            self._closings.hold(ways)
+        concerned = self._closings.concerned(decisions)
+        ways = self._beside.call("letting orders through at brokers", lambda: self._suspending.make_way(concerned), {})
+        self._closings.hold(ways)
         self._closings.adopt(decisions)
-        return ()
+        return self._beside.call("suspensions at brokers", self._suspend, ())
+
+    def _suspend(self) -> tuple[str, ...]:
+        locked = frozenset() if self._locking is None else self._locking.locked_whole()
+        self._suspending.settle(locked, self._closings.busy)
+        return self._suspending.problems
+
+
+class Effects:
+    """Carries out decisions: locks first, then the closers of the accounts, then all else by the effects' ranks."""
+
+    def __init__(
+        self, performing: Performing, arming: Arming, locking: LockWriter | None, suspending: Suspending
+    ) -> None:
+        """`locking`: None where nothing is armed."""
+        self._arming = arming
+        self._locking = locking
+        self._suspending = suspending
+        self.performing = performing
+
+    def acted_on(self, decisions: Iterable[Decision]) -> tuple[Decision, ...]:
+        """The decisions that are acted on; the others are only recorded."""
+        return tuple(decision for decision in decisions if is_acted_on(decision, self._arming))
+
+    @property
+    def suspended(self) -> tuple[str, ...]:
+        """Accounts whose broker refuses every new order because this program asked for it."""
+        return self._suspending.suspended
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """One message for each problem with the locks."""
+        return () if self._locking is None else self._locking.problems
+
+    @property
+    def mild(self) -> frozenset[str]:
+        """The problems that prevent no lock from being written."""
+        return frozenset() if self._locking is None else self._locking.mild
+
+    @property
+    def subjects(self) -> Mapping[str, str]:
+        """Message → subject of each problem with the locks."""
+        return {} if self._locking is None else self._locking.subjects
+
+    async def finish(self, patience: float) -> None:
+        """A clean stop, in at most `patience` seconds."""
+        if self._locking is not None:
+            await self._locking.finish(patience)
+
+    async def abandon(self) -> None:
+        """Cancel what is under way, and end the threads."""
+        await self._suspending.abandon()
+        if self._locking is not None:
+            self._locking.close()
 
 
 class CapabilityError(AdapterError):
-    """An effect asks of a venue what its adapter cannot do; the message has the place, the cause and the way out."""
+    """An adapter lacks a capability that an effect requires; the message has the place, the cause and the way out."""
 
 
 def require_capabilities(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) -> None:
     """CapabilityError if a stage that enforces has an effect that an armed account of its scope cannot perform."""
     armed = {name: account for name, account in accounts.items() if account.armed}
-    identities: list[Identity] = [(it.name, it.venue, it.market, it.currency) for it in armed.values()]
     found = [
-        f"{stage.place.file}:{stage.place.line}: `{kind_of(action).key}` of stage {stage.name} cannot be done on "
+        f"{stage.place.file}:{stage.place.line}: `{kind_of(action).key}` of stage {stage.name} cannot be performed on "
         f"account {name}: the adapter of venue {armed[name].venue} is no {needs.__name__}; take the account out of the "
         "scope, or the action out of the stage"
         for graph in policies.graphs
@@ -99,7 +137,7 @@ def require_capabilities(policies: PolicySet, accounts: Mapping[str, ArmedAccoun
         for action in stage.actions
         for effect in kind_of(action).effects
         if (needs := kind_named(effect).needs) is not None
-        for names in scopes_of(graph.scope, identities).values()
+        for names in drawn(graph.scope, armed.values()).values()
         for name in names
         if not isinstance(armed[name].adapter, needs)
     ]

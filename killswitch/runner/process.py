@@ -1,4 +1,4 @@
-"""The process of a verb that acts: its event loop, its descriptors, and how long its threads hold up ticks.
+"""Settings of an acting process: its event loop, its file descriptors, and thread switching.
 
 `asyncio.run` waits, without a limit, for every thread of the loop's own executor, on one more thread, and the
 interpreter's end for them once more. Names are looked up there (`getaddrinfo`), which may hang for as long as a
@@ -11,12 +11,11 @@ import asyncio
 import gc
 import resource
 import sys
-from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
-from killswitch import deadline
+from killswitch.deadline import DaemonThreads
 
 if TYPE_CHECKING:
     from killswitch.runner.observers import TickReport
@@ -26,28 +25,6 @@ T = TypeVar("T")
 
 IDLE = 600.0
 """Seconds for which a thread waits for another look-up, so that one is there when no other can be begun."""
-
-
-class DaemonThreads(ThreadPoolExecutor):
-    """`deadline.DaemonThreads` as an event loop takes them: it accepts a ThreadPoolExecutor only.
-
-    It never begins a thread of the pool's own.
-    """
-
-    def __init__(self, name: str, most: int = deadline.MOST_THREADS, idle: float = 0.0) -> None:
-        super().__init__(max_workers=1)
-        self._daemons = deadline.DaemonThreads(name, most=most, idle=idle)
-
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """A future, whose exception is an OSError if no thread can be begun, or too many calls hang already.
-
-        What waited behind those would hang too, and not say so.
-        """
-        return self._daemons.submit(fn, *args, **kwargs)
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the threads that are idle. Nothing that is under way is waited for, whatever is asked for."""
-        self._daemons.shutdown()
 
 
 class _Loop(asyncio.SelectorEventLoop):
@@ -62,7 +39,7 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """What `asyncio.run` does, and it ends when `main` does."""
+    """Run `main` as `asyncio.run` does, without waiting for threads that hang."""
     with asyncio.Runner(loop_factory=_Loop) as runner:
         return runner.run(main)
 
@@ -76,7 +53,7 @@ MOST: Final = 65_536
 
 
 def make_room(accounts: int) -> str | None:
-    """Raise the soft limit to the hard one; what is missing where that is too little for so many accounts."""
+    """Raise the soft limit of file descriptors to the hard one; a warning if that is too low for so many accounts."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST if hard == resource.RLIM_INFINITY else min(hard, MOST)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -93,22 +70,22 @@ def make_room(accounts: int) -> str | None:
 
 
 SWITCH_AFTER = 0.0005
-"""Seconds after which a thread that is at work lets another one in that asks for it."""
+"""Seconds after which a busy thread yields to a waiting one."""
 
 
 def keep_short() -> None:
-    """For this process: threads change often, and what is loaded by now is not looked through again."""
+    """Switch threads often, and exclude what is loaded now from garbage collection."""
     sys.setswitchinterval(SWITCH_AFTER)
     leave_alone()
 
 
 def leave_alone() -> None:
-    """What is there now stays for the rest of the process: collections leave it out. It is freed when unused."""
+    """Exclude the present objects from garbage collection; reference counting still frees them."""
     gc.freeze()
 
 
 class FirstAnswers:
-    """A witness that leaves alone what adapters have loaded when an account first answers.
+    """An observer that excludes an adapter's data from garbage collection when its account first answers.
 
     The rules of a venue are some ten thousand objects, and looking through those of fifty accounts takes an eighth of
     a second. It is done once for each account at the most.

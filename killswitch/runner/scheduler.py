@@ -1,65 +1,44 @@
-"""Waiting of the runner's loop: whatever it waits for, closings go on meanwhile.
+"""Schedules the runner's loop: closings continue whatever it waits for.
 
-Only here does a runner sleep in its clock's time: a clock which passes only when someone sleeps has one sleeper.
+Only this module sleeps on the run's clock: a simulated clock advances only while its one sleeper sleeps.
 
-A tick waits for the disk some ten times, and each time asks for the interpreter anew; while a page is drawn it is
-given it after the switch interval, five thousandths of a second by default. And a collection of garbage that looks
-through all that libraries have loaded stops every thread for half a tenth of a second.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
+from killswitch.accounts.poll.account_poller import AccountPoller
 from killswitch.model.clock import Clock
 from killswitch.runner.closing_workers import Closings
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 
 
-class Caller(Protocol):
-    """What may want a tick before its time."""
-
-    @property
-    def bell(self) -> asyncio.Event: ...
-
-    @property
-    def ready(self) -> bool: ...
-
-    def ask(self, due: float) -> None: ...
-
-    def wait(self, due: float) -> float: ...
-
-    def futures(self) -> set[asyncio.Future[Any]]: ...
-
-
 class Pacing:
-    """One runner's waiting. StoreError comes out of every method: a closing that cannot record ends the run."""
+    """Waits for ticks, polls and passes. Every method raises StoreError: a closing that cannot record ends the run."""
 
     def __init__(self, closings: Closings, clock: Clock) -> None:
         self._closings = closings
         self._clock = clock
 
     async def beside(self, reading: Coroutine[None, None, T]) -> T:
-        """What `reading` comes to; closings go on meanwhile, because a venue may take its whole timeout to answer."""
+        """Await a poll while closings continue, because a venue may take its whole timeout to answer."""
         if not (self._closings.working or self._closings.owing):
             return await reading
         task = asyncio.create_task(reading)
         try:
-            await self._closings.go_on(until=task)
+            await self._closings.go_on(task)
             return await task
         finally:
             task.cancel()
 
-    async def until(self, due: float, stop: asyncio.Event, caller: Caller | None = None) -> bool:
-        """Until the next tick is due, or `stop`: closings go on, each pass as soon as it makes sense.
+    async def until(self, due: float, stop: asyncio.Event, caller: AccountPoller | None = None) -> bool:
+        """Wait until the next tick is due, or `stop`; closings continue, each pass as soon as it is due.
 
-        True where `caller` wants a tick before that.
+        True if a push calls for a tick before that.
         """
         stopped = asyncio.ensure_future(stop.wait())
         rung: asyncio.Future[Any] | None = None

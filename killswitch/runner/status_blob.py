@@ -95,7 +95,7 @@ class MachineView(Struct, frozen=True):
 
 
 class UnfinishedCloseView(Struct, frozen=True):
-    """A close by hand that waits until accounts can be read, by the id of its event."""
+    """An operator's close that waits until accounts can be polled, by the id of its event."""
 
     event: str
     accounts: tuple[str, ...]
@@ -119,7 +119,7 @@ class AccountView(Struct, frozen=True):
 
 
 class OrphanView(Struct, frozen=True):
-    """A latched stage whose policy or account is gone from the files: it stands, and only a hand ends it."""
+    """A latched stage whose policy or account was removed from the files: only `ksctl reset` ends it."""
 
     policy: str
     scope: str
@@ -149,14 +149,14 @@ class RunnerView(Struct, frozen=True):
     streams: tuple[StreamView, ...] = ()
     timers: tuple[TimerView, ...] = ()
     suspended: tuple[str, ...] = ()
-    """Accounts whose broker refuses every new order by our word."""
+    """Accounts whose broker refuses every new order at this program's request."""
     apart: float | None = None
     """The most seconds between two of the last ten scheduled ticks; null after the first. More than `interval` where a
     tick waited for an account that did not answer."""
     clock: ClockState | None = None
     """Where the timeline of the ticks was when this was written."""
     unfinished_closes: tuple[UnfinishedCloseView, ...] = ()
-    """Closes by hand that wait for accounts; their commands are among what is pending."""
+    """Operator closes that wait for accounts; their commands are still pending."""
 
 
 def last_clock_state(view: RunnerView | None) -> ClockState | None:
@@ -171,8 +171,17 @@ encode_view = _ENCODER.encode
 decode_view = _DECODER.decode
 
 
+def last_view(store: Store) -> RunnerView | None:
+    """The view of the last tick on this store; None if there was none, or another version wrote it."""
+    blob = store.live(LIVE_NAME)
+    try:
+        return None if blob is None else decode_view(blob)
+    except msgspec.DecodeError:
+        return None
+
+
 def account_view(snapshot: AccountSnapshot, *, armed: bool) -> AccountView:
-    """What status shows of one account."""
+    """The view of one account."""
     return AccountView(
         snapshot.account, snapshot.venue, snapshot.market, snapshot.currency, armed,
         snapshot.quality, snapshot.reason, snapshot.observed_at, snapshot.equity,
@@ -181,12 +190,12 @@ def account_view(snapshot: AccountSnapshot, *, armed: bool) -> AccountView:
 
 
 def orphan_views(orphans: tuple[Orphan, ...]) -> tuple[OrphanView, ...]:
-    """What status shows of latches that no machine answers for."""
+    """The views of latched stages without a stage machine."""
     return tuple(OrphanView(each.policy, each.scope, each.level, each.stage) for each in orphans)
 
 
 def machine_views(machines: tuple[MachineStatus, ...], policies: PolicySet) -> tuple[MachineView, ...]:
-    """What status shows of the interpreter's machines."""
+    """The views of the stage machines."""
     graphs = {graph.policy: graph for graph in policies.graphs}
     return tuple(_machine_view(machine, graphs[machine.policy]) for machine in machines)
 
@@ -208,7 +217,7 @@ def _waiting(waiting: Waiting | None) -> WaitingView | None:
 
 
 def unfinished_close_views(unfinished: Mapping[str, UnfinishedClose]) -> tuple[UnfinishedCloseView, ...]:
-    """What status shows of closes by hand that wait for accounts."""
+    """The views of operator closes that wait for accounts."""
     return tuple(
         UnfinishedCloseView(id_, tuple(sorted(each.accounts)), from_micros(each.since), from_micros(each.until))
         for id_, each in unfinished.items()
@@ -251,15 +260,15 @@ _RECORDING = "recording"
 
 
 def keep_start(store: Store, digest: str, runbooks: Runbooks, recording: Path | None) -> None:
-    """Write down, at the start of a run, what a report needs that no tick says: runbooks, and what is recorded to."""
+    """Store at the start of a run what reports need beside the ticks: the runbooks and the recording."""
     keep_runbooks(store, digest, runbooks)
     # Not resolved: that asks a disk that may hang.
     store.put_live(_RECORDING, b"" if recording is None else str(recording.absolute()).encode())
 
 
 def started_as(store: Store, store_at: str) -> StartedAs:
-    """Where a command finds the store and the policies. `store_at`: the store as it was named."""
-    view = _view(store)
+    """The store, policies and recording for the commands in a report. `store_at`: the store as named."""
+    view = last_view(store)
     path = store_at if "://" in store_at else str(Path(store_at).resolve())
     recording = (store.live(_RECORDING) or b"").decode()
     # A packed recording cannot be read while it is written, so it is not offered.
@@ -269,18 +278,10 @@ def started_as(store: Store, store_at: str) -> StartedAs:
 
 def last_tick(store: Store) -> datetime | None:
     """The `as_of` of the last tick on this store; None if there was none that we can read."""
-    view = _view(store)
+    view = last_view(store)
     return None if view is None else view.as_of
 
 
 def tick_time(store: Store | None, clock: Clock) -> datetime:
-    """Now, as the next tick on the store is dated: what is given to a tick, and held against its dates, is dated so."""
-    return now_after(None if store is None else last_clock_state(_view(store)), clock)
-
-
-def _view(store: Store) -> RunnerView | None:
-    blob = store.live(LIVE_NAME)
-    try:
-        return None if blob is None else decode_view(blob)
-    except msgspec.DecodeError:
-        return None  # written by another version: the commands then name the store only
+    """Now, as the next tick on the store is dated; for commands, and for ages of what ticks did."""
+    return now_after(None if store is None else last_clock_state(last_view(store)), clock)

@@ -140,7 +140,9 @@ async def close(
         profile.enable()
     begun = loop.time()
     closings.adopt([decision])
-    await closings.go_on()
+    while closings.goes_on():
+        await closings.advance(1.0)
+        await asyncio.sleep(min(closings.wait, 0.001))
     took = loop.time() - begun
     if profile is not None:
         profile.disable()

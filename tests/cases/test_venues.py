@@ -59,7 +59,7 @@ def test_c14_a_ban_is_waited_out_and_other_venues_go_on() -> None:
         await closings.recover(1.0)
         closings.adopt([scene.decide({key: 0}) for scene, key in ((banned, BTC), (free, ETH))])
         while closings.working and banned.time.elapsed < 200.0:
-            await closings.go_on(1.0)
+            await closings.go_on(asyncio.ensure_future(asyncio.sleep(1.0)))
             if not flat_at and free.held(ETH) == [0]:
                 flat_at.append(banned.time.elapsed)
 
@@ -79,7 +79,7 @@ def test_c14_one_silent_venue_delays_no_other() -> None:
         closings = closings_of(silent, quick)
         closings.adopt([scene.decide({key: 0}) for scene, key in ((silent, BTC), (quick, ETH))])
         while closings.working and silent.time.elapsed < 300.0:
-            await closings.go_on(0.5)
+            await closings.go_on(asyncio.ensure_future(asyncio.sleep(0.5)))
             if not ended and quick.statuses:
                 ended.append(silent.time.elapsed)
 

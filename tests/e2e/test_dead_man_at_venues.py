@@ -169,7 +169,7 @@ def test_a_timer_runs_while_ticks_are_committed_a_clean_stop_ends_it_and_a_kille
     assert told.unspoken == []
     assert (bool(told.killed[0]), told.killed[1]) == (True, 1)
     if name in AS_RECKONED:
-        assert "the dead-man timer of account main has gone off at" in told.later
+        assert "the dead-man timer of account main has fired at" in told.later
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_a_timer_does_not_run_over_a_protective_stop_unless_that_is_accepted(
     symbol = REACHED[name].symbols[0]
     why = (
         f"the dead-man timer of account main does not run: it {word} cancel the protective orders of {symbol} and "
-        "leave the position naked; `accept_unprotected: true` would accept that"
+        "leave the position unprotected; `accept_unprotected: true` would accept that"
     )
     assert told.stopped == []
     assert told.problems == (why,)

@@ -137,8 +137,8 @@ def test_a_loss_between_two_ticks_is_told_at_the_next_one_until_the_stream_is_st
     stream.lost("the venue hung up")
     time.elapsed = 6.0
     stream.heard()
-    why = "the stream of account main is not to be counted on: the venue hung up; "
-    why += "until it is heard nothing but the interval calls for readings"
+    why = "the stream of account main is unreliable: the venue hung up; "
+    why += "until it delivers again the account is polled at the interval only"
     assert (stream.state, stream.problem) == ("heard", why)
     time.elapsed = 6.0 + STEADY_AFTER - 1
     stream.heard()
@@ -156,7 +156,7 @@ def test_silence_between_two_ticks_is_told_at_the_next_one() -> None:
     time.elapsed = STALE_AFTER + 1
     stream.heard()
     assert stream.problem is not None
-    assert "it has said nothing for 60 s" in stream.problem
+    assert "no sign of life for 60 s" in stream.problem
 
 
 def test_a_stream_that_stays_open_and_says_nothing_is_told_as_stale() -> None:
@@ -188,7 +188,7 @@ def test_a_stream_that_stays_open_and_says_nothing_is_told_as_stale() -> None:
             await time.sleep(30.0)
             assert [it.state for it in listening.views] == ["stale"]
             (problem,) = listening.problems
-            assert "is not to be counted on: it has said nothing for 60 s; until it is heard" in problem
+            assert "is unreliable: no sign of life for 60 s; until it is heard" in problem
             assert len(wire.sockets) == 1
         finally:
             await listening.stop(5.0)

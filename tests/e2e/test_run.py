@@ -97,7 +97,7 @@ def test_a_second_runner_is_refused_by_name(tmp_path: Path) -> None:
             second = ksctl("run", *site.place, "--live", "--ticks", "1")
             assert second.returncode == 1
             assert f"/{runner.pid}/" in second.stderr
-            assert "another runner lives on this store" in second.stderr
+            assert "another runner holds this store" in second.stderr
             assert "Traceback" not in second.stderr
             assert site.standing().runner.generation == 1
             assert terminate(runner)[0] == 0

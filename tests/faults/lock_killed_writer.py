@@ -19,8 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from killswitch.gate.lock_folder import LockFolder
 from killswitch.model.decision import LockOrder
+from tests.lock_turns import LockFolder
 
 NOW = datetime(2021, 5, 19, 12, 0, tzinfo=UTC)
 

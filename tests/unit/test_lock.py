@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from killswitch.gate.changes import Lock, LockChanges, LockError, LockRequest
-from killswitch.gate.lock_folder import LockFolder
 from killswitch.gate.lock_preflight import require_writable
 from killswitch.gate.reading import read_lock
 from killswitch.model.decision import LockMode, LockOrder
+from tests.lock_turns import LockFolder
 
 NOW = datetime(2021, 5, 19, 12, 0, tzinfo=UTC)
 MAIN = "account/main"

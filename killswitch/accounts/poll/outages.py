@@ -1,9 +1,8 @@
-"""Accounts that cannot be read: what a person must know of an armed one when it lasts, and when it is over.
+"""Outages of accounts: a page when an armed account cannot be polled for long, and one when it can be again.
 
-A single reading that fails is no news: venues limit, restart and stumble. It is news once the account has not been
-read for as long as three readings may take, and 15 s at least: by then bots take a silent runner's lock file for a
-lock, and this is an account on which the runner is as good as silent. A venue that refuses the key is told at once,
-since asking again brings the same.
+A single failed poll is not reported: venues limit and restart. An outage is reported once the account has not been
+polled for as long as three polls may take, and at least 15 s: by then bots treat the lock file of a silent runner as
+locked. A venue that refuses the key is reported at once, since repeating the request does not help.
 """
 
 from __future__ import annotations
@@ -20,23 +19,22 @@ from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot
 
 READINGS = 3
-"""So many readings in a row, each as slow as it may be, may fail without a word."""
+"""Consecutive failed polls, each as slow as allowed, that are not reported."""
 LEAST = 15.0
-"""Seconds for which they may fail at least, however fast readings are."""
+"""Seconds; the least time for which polls may fail without a report."""
 REMEMBERED = 3600.0
-"""Seconds for which an account that was told is given twice as long before it is told again: one that comes and goes
-is no page each time."""
+"""Seconds for which each report doubles the time before the next one: a flapping account is not paged each time."""
 MOST_DOUBLINGS = 6
 
 
 def patience(interval: float, read_timeout: float) -> float:
-    """Seconds for which an account may be unread before it is a problem."""
+    """Seconds for which polls of an account may fail before that is a problem."""
     return max(LEAST, READINGS * (interval + read_timeout))
 
 
 @dataclass(slots=True)
 class _Outage:
-    """What is known of one account. Times of `failing` and `told_at` are seconds of the runner's clock."""
+    """The outage of one account. `failing` and `told_at` are in seconds of the runner's clock."""
 
     failing: float | None = None
     since: datetime | None = None
@@ -46,10 +44,10 @@ class _Outage:
 
 
 class Unread:
-    """The accounts of one runner."""
+    """Tracks the outages of a runner's accounts."""
 
     def __init__(self, names: Iterable[str], readers: Readers, clock: Clock, patience: float) -> None:
-        """`names`: the armed accounts. `patience`: seconds for which one may be unread without a word."""
+        """`names`: the armed accounts. `patience`: seconds for which polls may fail unreported."""
         self._readers = readers
         self._clock = clock
         self._patience = patience
@@ -59,11 +57,11 @@ class Unread:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """The accounts that are not read, each in words that stay the same until it is."""
+        """One message per account that cannot be polled, unchanged until it can be."""
         return tuple(each.problem for each in self._outages.values() if each.problem is not None)
 
     def look(self, accounts: Iterable[AccountSnapshot], as_of: datetime) -> tuple[str, ...]:
-        """Take in what was read anew; which accounts are read again, after at least one reading that failed."""
+        """Record new snapshots; the accounts that can be polled again after at least one failure."""
         return tuple(account.account for account in accounts if self._is_back(account, as_of))
 
     def _is_back(self, account: AccountSnapshot, as_of: datetime) -> bool:
@@ -75,19 +73,19 @@ class Unread:
             return was
         if outage.failing is None or outage.since is None:
             outage.failing, outage.since = now, as_of
-        if account.account in self._armed and not self._readers.awaits_first(account.account):
+        if account.account in self._armed and not self._readers[account.account].awaits_first:
             self._judge(account, outage, now, outage.since)
         return False
 
     def notices(self, as_of: datetime) -> tuple[Notice, ...]:
-        """What is over, each once: as a page, so that it reaches those who were paged."""
+        """A page, once, for each outage that is over: it reaches those who were paged."""
         told, self._cleared = self._cleared, []
         return tuple(Notice(as_of, "runner", "runner", "warning", "page", text) for text in told)
 
     def _judge(self, account: AccountSnapshot, outage: _Outage, now: float, since: datetime) -> None:
         assert outage.failing is not None
         outage.told_at = [at for at in outage.told_at if now - at < REMEMBERED]
-        denied = self._readers.denied(account.account)
+        denied = self._readers[account.account].denied
         again = len(outage.told_at) - (outage.problem is not None)
         wait = 0.0 if denied and not again else self._patience * 2.0 ** min(again, MOST_DOUBLINGS)
         if now - outage.failing < wait or (outage.problem is not None and (outage.denied or not denied)):
@@ -99,7 +97,7 @@ class Unread:
 
     def _over(self, name: str, outage: _Outage, as_of: datetime) -> None:
         if outage.problem is not None and outage.since is not None:
-            self._cleared.append(f"account {name} is read again, after {_length(as_of - outage.since)}")
+            self._cleared.append(f"account {name} can be read again, after {_length(as_of - outage.since)}")
         outage.failing = outage.since = outage.problem = None
         outage.denied = False
 
@@ -108,8 +106,8 @@ def _words(account: AccountSnapshot, since: datetime, *, denied: bool) -> str:
     reason = legible(account.reason or "no reason given")
     if denied:
         return (
-            f"the venue refuses the key of account {account.account}: {reason}; nothing can be seen or closed there: "
-            "put a good key where the document's credentials point to, and start the runner anew"
+            f"the venue refuses the key of account {account.account}: {reason}; nothing can be read or closed there: "
+            "put a valid key where the document's credentials point to, and restart the runner"
         )
     when = rfc3339(since.replace(microsecond=0))
     return (

@@ -1,7 +1,6 @@
-"""How many readings the venues' limits leave beside the polls: a reading that a push calls for never costs a poll.
+"""The request budget for polls that a push calls for: they never displace scheduled polls.
 
-Nor does it cost a dead-man timer its refresh. The share that is kept for closing is left out of account, as by every
-reading.
+Nor do they displace refreshes of dead-man timers, or use the share that is reserved for closing.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from killswitch.accounts.arming import ArmedAccount
-from killswitch.accounts.poll.timer_budget import Refreshing
+from killswitch.accounts.poll.timer_budget import Refreshing, sharers
 from killswitch.model.venue import RateLimit, VenueTraits, traits_of
 from killswitch.ratelimit.limits import added_up
 
@@ -65,16 +64,14 @@ def spares(
     for name, account in accounts.items():
         lanes = []
         for limit, units in costs[name]:
-            fellows = [name]
-            if limit.by == "address":
-                fellows = [each for each, other in accounts.items() if other.venue == account.venue]
+            fellows = sharers(accounts, name, limit)
             key = (account.venue, limit.name) if limit.by == "address" else (name, limit.name)
             polls = math.ceil(limit.per / interval) + 1  # one more: a poll is held until its answer, and beyond
             polled = polls * sum(cost for each in fellows for one, cost in costs[each] if one.name == limit.name)
             kept = max(int(limit.allowed * accounts[each].closing_share) for each in fellows)
             lane = shared.setdefault(key, Lane(limit.allowed - kept - polled, limit.per))
             if refreshing is not None:
-                lane.kept = partial(refreshing.kept, tuple(fellows), limit)
+                lane.kept = partial(refreshing.kept, fellows, limit)
             lane.room = min(lane.room, limit.allowed - kept - polled)
             lanes.append((lane, units))
         found[name] = Spare(tuple(lanes))

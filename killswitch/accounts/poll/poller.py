@@ -1,10 +1,10 @@
-"""Reads all accounts for one tick, at the same time, so that one slow venue costs the others at most its timeout.
+"""Polls all accounts at the same time, so that one slow venue delays the others by at most its timeout.
 
-A read that does not answer in time is called off, and its account is `down` for the tick. From then on the
-account is read in the background: ticks do not wait for it again until an answer has come back.
+A poll that is not answered in time is cancelled, and its account is `down` for the tick. From then on the account is
+polled in the background: ticks do not wait for it until it answers again.
 
-Every read is counted on its account's meter. Where the venue's limits leave no room for it in time, the account is
-`down` for the tick and nothing was asked: what is kept for closing, reading does not use.
+Every poll is counted against its account's request limits. Where these leave no room in time, the account is `down` for
+the tick and nothing is sent: polls do not use what is reserved for closing.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from killswitch.model.venue import (
 )
 
 FIRST_PATIENCE = 30.0
-"""Seconds after which a venue's first answer is not waited for any more: it holds the rules of all its markets."""
+"""Seconds after which a venue's first answer is overdue: it holds the rules of all its markets."""
 
-FIRST_ANSWER = "the first answer is being waited for"
-"""How the reason of an account begins whose venue has not answered yet, and may still take its time."""
+FIRST_ANSWER = "waiting for the first answer"
+"""Beginning of the reason of an account whose venue has not answered yet and is not overdue."""
 
 _ENCODER = msgjson.Encoder(decimal_format="string")
 _DECODER = msgjson.Decoder(AccountSnapshot)
@@ -44,7 +44,7 @@ _SIGNALLING = re.compile(rb'"-?sNaN[0-9]*"')
 
 
 class AccountReader:
-    """At most one read of one account in flight; its outcome is always an AccountSnapshot."""
+    """Polls one account, one request in flight at most; the outcome is always an AccountSnapshot."""
 
     def __init__(self, account: ArmedAccount, timeout: float, meter: Meter, first: float = 0.0) -> None:
         """`timeout` in seconds of real time: it bounds input and output, not decisions.
@@ -60,11 +60,11 @@ class AccountReader:
         self._began = 0.0
         self._asked_at: float | None = None
         self.dated = meter.monotonic()
-        """Seconds of the meter's clock of which the last outcome tells: when the venue was asked, or gave no answer."""
+        """Seconds of the meter's clock to which the last outcome refers: when it was requested, or timed out."""
         self.late = False
         """Whether the last read missed its timeout; ticks do not wait for a late reader."""
         self.denied = False
-        """Whether the venue has refused the credentials, as far as the last outcome tells."""
+        """Whether the last outcome was that the venue refused the credentials."""
         self._last: AccountSnapshot | None = None
 
     @property
@@ -79,7 +79,7 @@ class AccountReader:
             return False
         return asyncio.get_running_loop().time() - self._begun_first < self._first
 
-    def begin(self, span: Span, *, poll: bool) -> asyncio.Task[AccountSnapshot]:
+    def begin(self, span: Span = NO_SPAN, *, poll: bool = False) -> asyncio.Task[AccountSnapshot]:
         """Start a read as a part of `span`, unless one is still in flight. `poll`: it is the one of an interval."""
         if self._read is None:
             self._began = asyncio.get_running_loop().time()
@@ -87,21 +87,20 @@ class AccountReader:
             self._read = asyncio.create_task(self._watched(span, poll=poll))
         return self._read
 
-    def take(self, waited: float) -> AccountSnapshot:
-        """The outcome of the read, or `down` if `waited` seconds brought none; past its timeout it is called off."""
+    def take(self, waited: float = 0.0) -> AccountSnapshot:
+        """The outcome of the poll, or `down` after `waited` seconds without one; past its timeout it is cancelled."""
         self._last = self._taken(waited)
         return self._last
 
     def again(self, within: float) -> AccountSnapshot:
-        """What was taken last, for a tick that does not read this account; `stale` if it is older than `within`.
+        """The last snapshot, for a tick that does not poll this account; `stale` if it is older than `within`.
 
-        What was new in it is not new again: rows and rules are of the tick that took them. How reading went stays as
-        it was, since it is what is known of the venue until it is asked again.
+        Rows and instruments belong to the tick that first had them and are left out. The quality stays as it was.
         """
         if self._last is None:
-            return self._account.unreadable("down", "it has not been read")
+            return self._account.unreadable("down", "it has not been polled")
         if self._meter.monotonic() - self.dated > within:
-            return self._account.unreadable("stale", "the last reading is older than an interval")
+            return self._account.unreadable("stale", "the last snapshot is older than an interval")
         return structs.replace(
             self._last,
             flows=None if self._last.flows is None else (),
@@ -112,8 +111,8 @@ class AccountReader:
     def _taken(self, waited: float) -> AccountSnapshot:
         read = self._read
         if read is None:
-            # A second reading of another pass has taken the answer: what it came to stands.
-            return self._last or self._account.unreadable("down", "it has not been read")
+            # The second look of another pass has collected the answer, which is still valid.
+            return self._last or self._account.unreadable("down", "it has not been polled")
         self.dated = self._meter.monotonic()
         if read.done():
             self._read = None
@@ -130,7 +129,7 @@ class AccountReader:
         self.late = True
         self.denied = False
         if self.awaits_first:
-            why = f"{FIRST_ANSWER}, for {self._first:g} s at the most: it holds the rules of all markets"
+            why = f"{FIRST_ANSWER}, for at most {self._first:g} s: it holds the rules of all markets"
             return self._account.unreadable("down", why)
         if self._called_off_after > self._timeout:
             return self._account.unreadable("down", f"no first answer within {self._first:g} s")
@@ -145,11 +144,11 @@ class AccountReader:
 
     @property
     def tells_prices(self) -> bool:
-        """Whether the adapter reads prices by themselves."""
+        """Whether the adapter reads prices alone."""
         return isinstance(self._account.adapter, PricedVenue)
 
     async def prices(self, symbols: frozenset[str], span: Span) -> Mapping[str, Prices] | None:
-        """Prices of one moment; None where they cannot be had, which the span says."""
+        """Prices of one moment; None if they are not available, which the span records."""
         adapter = self._account.adapter
         assert isinstance(adapter, PricedVenue)  # the caller has looked
         with span.span("prices", {"killswitch.account": self._account.name}) as part:
@@ -181,7 +180,7 @@ class AccountReader:
         except asyncio.CancelledError:
             if called_off():
                 raise
-            return account.unreadable("down", "the adapter called its own request off")
+            return account.unreadable("down", "the adapter cancelled its own request")
         except MalformedAnswerError as error:
             return account.unreadable("malformed", _reason(error))
         except RateLimitedError as error:
@@ -203,7 +202,7 @@ class AccountReader:
             self._meter.refused(error.retry_after)
             raise
         else:
-            # A failure may be told by quality; whether this is a snapshot at all is looked at later.
+            # A failure may be a quality; whether this is a snapshot at all is checked later.
             if getattr(answer, "quality", "down") != "down":
                 self._meter.heard()
             return answer
@@ -212,7 +211,7 @@ class AccountReader:
 
 
 class Readers:
-    """All accounts of a runner."""
+    """The pollers of all accounts, by name."""
 
     def __init__(
         self,
@@ -232,29 +231,8 @@ class Readers:
         }
         self._timeout = timeout
 
-    def dated(self, name: str) -> float:
-        """Seconds of the clock of its meter of which the account's last outcome tells."""
-        return self._readers[name].dated
-
-    def denied(self, name: str) -> bool:
-        """Whether the venue has refused the account's credentials, as far as its last outcome tells."""
-        return self._readers[name].denied
-
-    def awaits_first(self, name: str) -> bool:
-        """Whether the account's venue has never answered, and the allowance for its first answer is not over."""
-        return self._readers[name].awaits_first
-
-    def is_reading(self, name: str) -> bool:
-        """Whether a read of the account is under way, or its answer waits to be taken."""
-        return self._readers[name].reading
-
-    def begin(self, name: str, span: Span = NO_SPAN) -> asyncio.Task[AccountSnapshot]:
-        """Read one account beside the ticks, unless it is being read."""
-        return self._readers[name].begin(span, poll=False)
-
-    def take(self, name: str) -> AccountSnapshot:
-        """What such a read has come to."""
-        return self._readers[name].take(0.0)
+    def __getitem__(self, name: str) -> AccountReader:
+        return self._readers[name]
 
     def complete(self, read: Mapping[str, AccountSnapshot], within: float) -> tuple[AccountSnapshot, ...]:
         """`read`, and every other account as it was read last, at most `within` seconds ago; in the accounts' order."""
@@ -272,7 +250,7 @@ class Readers:
         return dict(zip(chosen, await self._gather(chosen.values(), span, within, poll=False), strict=True))
 
     def priced(self, snapshot: Snapshot, names: Iterable[str]) -> dict[str, frozenset[str]]:
-        """Account → the symbols that it holds, of those named whose adapters tell prices by themselves."""
+        """Account → the symbols that it holds, of the named accounts whose adapters read prices alone."""
         wanted = frozenset(names)
         return {
             account.account: frozenset(position.symbol for position in account.positions or ())
@@ -315,9 +293,9 @@ class Readers:
 
 
 def _as_recorded(account: ArmedAccount, answer: AccountSnapshot) -> AccountSnapshot:
-    """The answer written and read back: no type of an adapter's answer is checked before that.
+    """The answer encoded and decoded again, which checks the types of what an adapter returns.
 
-    What cannot be written, or read again, would end the run when it is stored, or when it is reckoned with.
+    What cannot be encoded or decoded would end the run later.
     """
     try:
         recorded = _DECODER.decode(_SIGNALLING.sub(rb'"NaN"', _ENCODER.encode(answer)))
@@ -327,14 +305,14 @@ def _as_recorded(account: ArmedAccount, answer: AccountSnapshot) -> AccountSnaps
 
 
 def _held_against_document(account: ArmedAccount, answer: AccountSnapshot) -> AccountSnapshot:
-    """The answer under the document's names; an answer about something else is malformed."""
+    """The answer under the document's names; one about another account, market or currency is malformed."""
     for what, said, told in (
         ("account", account.name, answer.account),
         ("market", account.market, answer.market),
         ("currency", account.currency, answer.currency),
     ):
         if said != told:
-            return account.unreadable("malformed", f"the document says {what} {said}, the venue answers for {told}")
+            return account.unreadable("malformed", f"venue returned {what} {told}; the document declares {said}")
     if answer.venue != account.venue:
         return structs.replace(answer, venue=account.venue)
     return answer

@@ -1,9 +1,8 @@
-"""Hears the venues' private streams. What is heard wakes a reading; it never stands for one, and silence is not calm.
+"""Listens to the venues' private streams. A push triggers a poll; it never replaces one, and silence is not calm.
 
-Polling goes on whatever a stream says. A stream that is lost, or that gives no sign of life for `STALE_AFTER`, is told
-once as a warning, and once more when it has been heard for `STEADY_AFTER`. What pages is an account that is not read.
-Where an adapter stops listening it is made to begin again, after pauses that grow; only one whose credentials the venue
-refuses stays silent for the rest of the run.
+Polling continues whatever a stream does. A stream that is lost, or that gives no sign of life for `STALE_AFTER`, is
+reported once as a warning, and once more when it has been delivering for `STEADY_AFTER`; only an account that cannot be
+polled is paged. A stream that ends is reopened after growing pauses, except where the venue refuses the credentials.
 """
 
 from __future__ import annotations
@@ -27,24 +26,24 @@ STALE_AFTER = 60.0
 """Seconds without any sign of life after which a stream counts as stale: venues ping every three minutes at the most
 seldom, but adapters ask them every twenty to thirty seconds."""
 STEADY_AFTER = 60.0
-"""Seconds for which a stream must be heard again before its next failure is news: one that flaps is told once."""
+"""Seconds for which a stream must deliver again before its next failure is reported: flapping is reported once."""
 FIRST_PAUSE = 1.0
 """Seconds of real time before an adapter that stopped listening begins again, doubled by each further end in a row."""
 LONGEST_PAUSE = 300.0
-"""The most that this doubling comes to."""
+"""Seconds; the limit of that doubling."""
 
-WITHOUT = "nothing but the interval calls for readings"
-"""What follows for the account; whether these readings come to anything is told by themselves."""
+WITHOUT = "the account is polled at the interval only"
+"""The consequence for the account; whether the polls succeed is reported separately."""
 
 LETS_GO_WITHIN = 5.0
-"""Seconds of real time for which a listening that was called off is waited for before another one begins."""
+"""Seconds of real time for which a cancelled stream may close before another one is opened."""
 
 StreamState = Literal["opening", "heard", "stale", "lost", "ended"]
 _WAKING = frozenset({"positions", "orders", "balance"})
 
 
 class StreamView(Struct, frozen=True):
-    """What `status` shows of one account's stream. `why`: why it is not heard, or was not until a moment ago."""
+    """One account's stream as `status` shows it. `why`: why it does not deliver, or did not until recently."""
 
     account: str
     state: StreamState
@@ -53,7 +52,7 @@ class StreamView(Struct, frozen=True):
 
 
 class Stream:
-    """What one account's stream has said, by the seconds of the runner's clock."""
+    """The state of one account's stream, by the seconds of the runner's clock."""
 
     def __init__(self, account: str, clock: Clock) -> None:
         self.account = account
@@ -69,7 +68,7 @@ class Stream:
         self._cleared = False
 
     def heard(self) -> None:
-        """A sign of life."""
+        """Record a sign of life."""
         now = self._clock.monotonic()
         self._note()
         if self.state != "heard":
@@ -77,12 +76,12 @@ class Stream:
         self._heard, self._heard_at, self._lost = now, self._clock.now(), None
 
     def lost(self, why: str) -> None:
-        """The adapter says that the stream is down. Of several channels the first that says so is told."""
+        """Record that the stream is down. Of several channels the first reason is kept."""
         self._lost = self._lost or legible(why)
         self._note()
 
     def ended(self, why: str) -> None:
-        """The adapter listens no more, and is not asked to."""
+        """Record that the stream is closed for the rest of the run."""
         self._ended = legible(why)
 
     @property
@@ -101,9 +100,11 @@ class Stream:
 
     @property
     def problem(self) -> str | None:
-        """Why pushes are not to be counted on, in words that stay the same until that is over; None if they are."""
+        """Why the stream is unreliable, unchanged until it is over; None if it delivers."""
         if self._ended is not None:
-            self._told = f"the stream of account {self.account} is given up: {self._ended}; from now on {WITHOUT}"
+            self._told = (
+                f"the stream of account {self.account} is closed for this run: {self._ended}; from now on {WITHOUT}"
+            )
         elif self.state in ("lost", "stale"):
             self._note()
         elif self._told is not None and self._is_steady():
@@ -113,17 +114,15 @@ class Stream:
 
     @property
     def news(self) -> str | None:
-        """That what was told is over; once."""
+        """The message that a reported problem is over; once."""
         cleared, self._cleared = self._cleared, False
-        return f"the stream of account {self.account} is heard again" if cleared else None
+        return f"the stream of account {self.account} delivers again" if cleared else None
 
     def _note(self) -> None:
-        """Keep what is wrong now: it is to be told also where it is over when the next tick looks."""
+        """Keep the current problem: it is reported even if it is over before the next tick."""
         if self._told is None and self.state in ("lost", "stale"):
-            why = self._told_why = self._lost or f"it has said nothing for {STALE_AFTER:g} s"
-            self._told = (
-                f"the stream of account {self.account} is not to be counted on: {why}; until it is heard {WITHOUT}"
-            )
+            why = self._told_why = self._lost or f"no sign of life for {STALE_AFTER:g} s"
+            self._told = f"the stream of account {self.account} is unreliable: {why}; until it delivers again {WITHOUT}"
 
     def _is_steady(self) -> bool:
         since = self._steady_since
@@ -131,7 +130,7 @@ class Stream:
 
 
 class Listening:
-    """One task for each account whose adapter hears its venue's stream."""
+    """One task for each account whose adapter offers a private stream."""
 
     def __init__(self, accounts: Mapping[str, ArmedAccount], clock: Clock) -> None:
         self._venues = {
@@ -142,20 +141,20 @@ class Listening:
         self._begun_anew: dict[str, float] = {}
         self._streams: dict[str, Stream] = {}
         self.called: dict[str, None] = {}
-        """Accounts of which something was heard that no reading has been begun for since, in that order."""
+        """Accounts with a push for which no poll has begun yet, oldest first."""
         self.bell = asyncio.Event()
-        """Set by whatever is heard that calls for a reading."""
+        """Set by a push that calls for a poll."""
 
     def start(self) -> None:
-        """Begin to listen. Nothing is waited for."""
+        """Open the streams, without waiting for them."""
         for name, venue in self._venues.items():
             stream = self._streams[name] = Stream(name, self._clock)
             self._tasks[name] = asyncio.create_task(self._listen(stream, venue), name=f"stream of {name}")
 
     def begin_anew(self, name: str) -> None:
-        """The account is read again: a stream that is not heard need not wait for the end of its pause.
+        """Reopen the stream of an account that can be polled again, without waiting for the end of its pause.
 
-        At most once in `STEADY_AFTER`, so that a venue that comes and goes is not asked without a pause.
+        At most once in `STEADY_AFTER`, so that a flapping venue is not called without a pause.
         """
         stream, now = self._streams.get(name), self._clock.monotonic()
         if stream is None or stream.state not in ("lost", "stale"):
@@ -170,11 +169,11 @@ class Listening:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong with the streams, each in words that stay the same while it is."""
+        """One message per stream that does not deliver, unchanged until that is over."""
         return tuple(problem for stream in self._streams.values() if (problem := stream.problem) is not None)
 
     def notices(self, as_of: datetime) -> tuple[Notice, ...]:
-        """What is over, each once: as a warning, so that it reaches those who were warned."""
+        """A warning, once, for each stream problem that is over: it reaches those who were warned."""
         found = (news for stream in self._streams.values() if (news := stream.news) is not None)
         return tuple(Notice(as_of, "runner", "runner", "warning", "warning", text) for text in found)
 
@@ -183,7 +182,7 @@ class Listening:
         return tuple(stream.view for stream in self._streams.values())
 
     async def stop(self, patience: float) -> None:
-        """Listen no more; for at most `patience` seconds of real time."""
+        """Close the streams, in at most `patience` seconds of real time."""
         tasks, self._tasks = list(self._tasks.values()), {}
         for task in tasks:
             task.cancel()
@@ -191,7 +190,7 @@ class Listening:
             await asyncio.wait(tasks, timeout=patience)
 
     async def _listen(self, stream: Stream, venue: PushingVenue, *, after: asyncio.Task[None] | None = None) -> None:
-        """`after`: a listening that was called off, and must have let go of its connection."""
+        """Listen until cancelled. `after`: a cancelled task that must have closed its connection first."""
         if after is not None:
             await asyncio.wait((after,), timeout=LETS_GO_WITHIN)
         pause = FIRST_PAUSE
@@ -208,15 +207,15 @@ class Listening:
             except asyncio.CancelledError:
                 if called_off():
                     raise
-                why = "the adapter called its own listening off"
+                why = "the adapter cancelled its own stream"
             except CredentialsRefusedError as error:
                 stream.ended(str(error) or type(error).__name__)
                 return
             except Exception as error:  # noqa: BLE001 - whatever an adapter raises ends its pushes, never the watch
                 why = str(error) or type(error).__name__
             else:
-                why = "the adapter stopped listening"
-            stream.lost(f"{why}; it is listened to again after pauses of up to {LONGEST_PAUSE / 60:g} minutes")
+                why = "the adapter has closed the stream"
+            stream.lost(f"{why}; it is reopened after pauses of up to {LONGEST_PAUSE / 60:g} minutes")
             pause = FIRST_PAUSE if heard else pause
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)

@@ -1,4 +1,4 @@
-"""What the requests of one account are counted on, and how a reading finds its place among them."""
+"""Counts the requests of an account against its venue's limits, and admits polls in turn."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOOK_AGAIN = 0.1
 
 
 class NoRoomError(Exception):
-    """The venue's limits leave no room for a reading within its time; the message says why, without numbers."""
+    """The request limits leave no room for a poll in time; the message says why, without numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,22 +80,22 @@ class Meter:
 
     @property
     def free(self) -> bool:
-        """Whether a reading may leave at once, without a turn."""
+        """Whether a poll may be sent at once, without a turn."""
         return self.budget.wait(self.monotonic(), "snapshot", purpose="reading") <= 0.0
 
     def refused(self, retry_after: float | None) -> None:
-        """The venue refused to listen, for `retry_after` seconds or for a time that it did not say."""
+        """Record a rate-limit refusal, for `retry_after` seconds or an unknown time."""
         self.budget.refused(self.monotonic(), retry_after)
 
     def heard(self) -> None:
-        """A reading got an answer. It asked no breaker, so this is a probe that always leaves.
+        """Record an answered poll, which probes the circuit breaker without asking it.
 
-        One without an answer is nothing to the breaker: a venue that cannot tell positions may take orders.
+        An unanswered poll does not trip the breaker: a venue that returns no positions may accept orders.
         """
         self.breaker.succeeded(self.monotonic())
 
     def over(self, ticket: Ticket, adapter: object) -> None:
-        """The reading has ended, however it did: its units begin to come back, and the venue's own count is taken."""
+        """Record the end of a poll: its units are released in time, and the venue's own count is applied."""
         now = self.monotonic()
         self.budget.answered(now, ticket)
         self.budget.heed(now, adapter)
@@ -104,7 +104,7 @@ class Meter:
         if wait == math.inf:
             return "one request is more than the venue's request limit allows"
         if self.budget.quiet_until > now:
-            return "the venue asked not to be spoken to"
+            return "the venue has asked for a pause"
         return "the request budget is spent"
 
 

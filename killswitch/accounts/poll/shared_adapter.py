@@ -1,76 +1,90 @@
-"""One adapter, two readers: what a venue tells one of them only once reaches the other too.
+"""Shares one adapter between polling and closing: what a venue returns only once reaches both.
 
 An adapter may give instruments the first time only, and flows and fills only as they become known. The closing may
 not read for days and does not look at flows and fills, so only instruments are kept for it.
-
-What only some adapters offer (batches, a whole book at once, the venue's own count) a view offers only if its adapter
-does: those who use it ask for the method.
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from msgspec import structs
 
 from killswitch.model.snapshot import AccountSnapshot, Fill, Flow, Instrument, Order
-from killswitch.model.venue import (
-    OPTIONAL_CALLS,
-    OrderReport,
-    OrderRequest,
-    VenueAdapter,
-    VenueTraits,
-    traits_of,
-)
+from killswitch.model.venue import OPTIONAL_CALLS, OrderReport, OrderRequest, VenueAdapter, VenueTraits, traits_of
 
+T = TypeVar("T")
 _Row = TypeVar("_Row", Flow, Fill)
 
 
-class SharedVenue:
+class AdapterView:
+    """A VenueAdapter that passes every call on to another one.
+
+    What only some adapters offer (batches, a whole book at once, the venue's own count) a view offers only if its
+    adapter does: callers test for the method.
+    """
+
+    def __init__(self, adapter: VenueAdapter) -> None:
+        self._adapter = adapter
+        self.account = adapter.account
+        for name in OPTIONAL_CALLS:
+            if hasattr(adapter, name):
+                setattr(self, name, self._optional(name, getattr(adapter, name)))
+
+    @property
+    def traits(self) -> VenueTraits:
+        """The adapter's traits."""
+        return traits_of(self._adapter)
+
+    async def snapshot(self) -> AccountSnapshot:
+        return await self._through(self._adapter.snapshot())
+
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        return await self._through(self._adapter.submit(request))
+
+    async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
+        return await self._through(self._adapter.find_order(symbol, client_order_id))
+
+    async def open_orders(self) -> tuple[Order, ...]:
+        return await self._through(self._adapter.open_orders())
+
+    async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
+        return await self._through(self._adapter.fills(symbol, client_order_id))
+
+    async def cancel(self, symbol: str, order_id: str) -> None:
+        await self._through(self._adapter.cancel(symbol, order_id))
+
+    async def close(self) -> None:
+        await self._through(self._adapter.close())
+
+    async def _through(self, answer: Awaitable[T]) -> T:
+        """Await the adapter's answer."""
+        return await answer
+
+    def _optional(self, name: str, call: Callable[..., Any]) -> Callable[..., object]:
+        """What an optional call of the adapter becomes here."""
+        return call
+
+
+class SharedVenue(AdapterView):
     """One of two views of one adapter, as a VenueAdapter. `shared` makes the pair."""
 
     def __init__(self, adapter: VenueAdapter, *, wants_rows: bool) -> None:
-        """`wants_rows`: whether flows and fills that the other view was told are kept for this one."""
+        """`wants_rows`: whether flows and fills that the other view has read are kept for this one."""
+        super().__init__(adapter)
         self._wants_rows = wants_rows
-        self._adapter = adapter
         self._other: SharedVenue | None = None
         self._instruments: dict[str, Instrument] = {}
         self._flows: dict[str, Flow] = {}
         self._fills: dict[str, Fill] = {}
-        self.account = adapter.account
-        for name in OPTIONAL_CALLS:
-            if hasattr(adapter, name):
-                setattr(self, name, getattr(adapter, name))
-
-    @property
-    def traits(self) -> VenueTraits:
-        """What the adapter says of its venue."""
-        return traits_of(self._adapter)
 
     async def snapshot(self) -> AccountSnapshot:
-        """The adapter's snapshot, with what the other view has been told since this one last read."""
-        answer = await self._adapter.snapshot()
+        """The adapter's snapshot, with what the other view has read since this one did."""
+        answer = await super().snapshot()
         if self._other is not None:
             self._other._keep(answer)  # two halves of one thing
         return self._with_kept(answer) if answer.quality == "ok" else answer
-
-    async def submit(self, request: OrderRequest) -> OrderReport:
-        return await self._adapter.submit(request)
-
-    async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
-        return await self._adapter.find_order(symbol, client_order_id)
-
-    async def open_orders(self) -> tuple[Order, ...]:
-        return await self._adapter.open_orders()
-
-    async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
-        return await self._adapter.fills(symbol, client_order_id)
-
-    async def cancel(self, symbol: str, order_id: str) -> None:
-        await self._adapter.cancel(symbol, order_id)
-
-    async def close(self) -> None:
-        await self._adapter.close()
 
     def _keep(self, answer: AccountSnapshot) -> None:
         self._instruments.update((each.symbol, each) for each in answer.instruments or ())

@@ -1,9 +1,9 @@
-"""What refreshing the venues' dead-man timers takes of their limits beside the polls, and how fast it can go."""
+"""The share of request limits that refreshing dead-man timers takes beside polls, and the fastest refresh."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.graph.nodes import TimerRule
@@ -14,6 +14,13 @@ from killswitch.ratelimit.read_cost import refresh_units
 
 SLACK = 1.25
 """So much longer than the limits alone would have it a round takes: requests wait for their turns."""
+
+
+def sharers(accounts: Mapping[str, ArmedAccount], name: str, limit: RateLimit) -> tuple[str, ...]:
+    """The accounts whose requests count against the same limit as the named one's, itself included."""
+    if limit.by != "address":
+        return (name,)
+    return tuple(other for other, account in accounts.items() if account.venue == accounts[name].venue)
 
 
 class Refreshing:
@@ -65,19 +72,12 @@ class Refreshing:
     def _elsewhere(self, name: str, limit: RateLimit) -> float:
         """Units in `per` seconds that polls, and the timers of other accounts behind the same limit, take."""
         taken = 0.0
-        for other in self._sharers(name, limit):
+        for other in sharers(self._accounts, name, limit):
             traits = traits_of(self._accounts[other].adapter)
             taken += added_up(traits).get(("snapshot", limit.name), (0, 0))[0] * limit.per / self._interval
             if other != name and other in self._rules:
                 taken += self._units(other, limit) * limit.per * SECOND / self._rules[other].refresh
         return taken
-
-    def _sharers(self, name: str, limit: RateLimit) -> Iterator[str]:
-        if limit.by != "address":
-            yield name
-            return
-        venue = self._accounts[name].venue
-        yield from (other for other, account in self._accounts.items() if account.venue == venue)
 
     def _units(self, name: str, limit: RateLimit) -> int:
         """Of one refresh. What is counted for each symbol apart, polls do not draw on."""

@@ -1,4 +1,4 @@
-"""What a store remembers of the venues' timers, so that a restart and an audit know when one ran."""
+"""The stored record of dead-man timers, from which a restart and an audit see when one ran."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from killswitch.model.words import Severity
 
 LIVE_NAME = "deadman"
 KEPT = 200
-"""So many of the newest happenings are kept."""
+"""Number of the newest events that are kept."""
 A_DAY = timedelta(days=1)
 
 
 class TimerView(Struct, frozen=True):
-    """What `status` shows of one account's timer. `until`: when it goes off unless it is refreshed.
+    """One account's timer as `status` shows it. `until`: when it fires unless it is refreshed.
 
-    `refreshed_at`: when the last word that the venue has confirmed had left; None for one that is not surely armed.
+    `refreshed_at`: when the last refresh that the venue confirmed was sent; None unless it is known to be armed.
     """
 
     account: str
@@ -32,14 +32,14 @@ class TimerView(Struct, frozen=True):
 
 
 class Running(Struct):
-    """A timer that was started, or may have been: until when at the latest word that left for the venue."""
+    """A timer that was started, or may have been. `until`: when it fires after the last request sent."""
 
     until: datetime
     symbols: list[str] = []
 
 
 class Happening(Struct, frozen=True):
-    """Something that a timer did, and whether a notice has told it."""
+    """An event of a timer, reported by a notice."""
 
     at: datetime
     account: str
@@ -48,7 +48,7 @@ class Happening(Struct, frozen=True):
 
 
 class Memory(Struct):
-    """The blob. `untold` is how many of the newest happenings no tick has told yet."""
+    """The stored blob. `untold`: how many of the newest events no tick has reported yet."""
 
     running: dict[str, Running] = {}
     went_off: dict[str, list[datetime]] = {}
@@ -56,20 +56,20 @@ class Memory(Struct):
     untold: int = 0
 
     def add(self, happening: Happening) -> None:
-        """Something has happened."""
+        """Record an event."""
         self.happenings = [*self.happenings, happening][-KEPT:]
         self.untold = min(self.untold + 1, KEPT)
 
     def gone_off(self, account: str, at: datetime) -> None:
-        """A timer has run out."""
+        """Record that a timer has fired."""
         self.went_off[account] = [*self.went_off.get(account, []), at][-KEPT:]
 
     def in_a_day(self, account: str, now: datetime) -> int:
-        """How often the account's timer has gone off in the last 24 hours."""
+        """How often the account's timer has fired in the last 24 hours."""
         return sum(now - at < A_DAY for at in self.went_off.get(account, ()))
 
     def notices(self) -> tuple[Notice, ...]:
-        """Everything untold, each with the time at which it happened; it counts as told from then on."""
+        """A notice for each unreported event, dated by the event; they count as reported from then on."""
         fresh = self.happenings[len(self.happenings) - self.untold :]
         self.untold = 0
         return tuple(Notice(each.at, "runner", "runner", "warning", each.severity, each.text) for each in fresh)

@@ -1,4 +1,4 @@
-"""One account's dead-man timer: what is known of it, and whether it may run."""
+"""One account's dead-man timer: its state, and whether it may run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FIRST_RETRY = 1.0
 
 
 class Obstacle(NamedTuple):
-    """What keeps a timer from running. `pages`: whether a person must know."""
+    """A reason why a timer must not run. `pages`: whether it is paged."""
 
     why: str
     pages: bool = False
@@ -68,7 +68,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What the venue said about one symbol alone. `retry`: seconds of the clock before which it is not asked again."""
+    """The refusal of one symbol. `retry`: seconds of the clock before which it is not requested again."""
 
     times: int
     retry: float
@@ -86,24 +86,24 @@ class Timer:
     meter: Meter
     patience: float
     room: Refreshing
-    state: Literal["armed", "off", "unknown"] = "off"
-    until: float = 0.0
-    until_at: Instant | None = None
-    runs: dict[str, float] = field(default_factory=dict)
-    """Symbol → when the word left by which its timer runs, or may; `WHOLE` where it is for the whole account."""
-    refused: dict[str, Refusal] = field(default_factory=dict)
-    why: str | None = "no tick has ended yet"
-    pages: bool = False
-    """Whether what keeps it off is news to a person."""
-    paged: bool = False
-    """Whether a person was told of something wrong that is not over; that it is over must reach the same person."""
-    failures: int = 0
-    failure: str | None = None
-    not_before: float = 0.0
-    looked_at: float | None = None
-    maintenance: str | None = None
-    states: dict[str, InstrumentState] = field(default_factory=dict)
-    work: Work | None = None
+    state: Literal["armed", "off", "unknown"] = field(init=False, default="off")
+    until: float = field(init=False, default=0.0)
+    until_at: Instant | None = field(init=False, default=None)
+    runs: dict[str, float] = field(init=False, default_factory=dict)
+    """Symbol → when the request was sent by which its timer runs, or may; `WHOLE` for the whole account."""
+    refused: dict[str, Refusal] = field(init=False, default_factory=dict)
+    why: str | None = field(init=False, default="no tick has ended yet")
+    pages: bool = field(init=False, default=False)
+    """Whether the reason why it is off is paged."""
+    paged: bool = field(init=False, default=False)
+    """Whether a problem was paged that is not over; its end must be paged as well."""
+    failures: int = field(init=False, default=0)
+    failure: str | None = field(init=False, default=None)
+    not_before: float = field(init=False, default=0.0)
+    looked_at: float | None = field(init=False, default=None)
+    maintenance: str | None = field(init=False, default=None)
+    states: dict[str, InstrumentState] = field(init=False, default_factory=dict)
+    work: Work | None = field(init=False, default=None)
 
     @property
     def view(self) -> TimerView:
@@ -117,28 +117,28 @@ class Timer:
 
     @property
     def problems(self) -> Iterator[str]:
-        """What keeps it from running or from being refreshed, in words that stay the same while it does."""
+        """Why the timer does not run or is not refreshed; each message is unchanged until that is over."""
         if self.failure is not None:
             end = "it does not run"
             if self.state != "off" and self.until_at is not None:
-                end = f"it goes off at {rfc3339(self.until_at)} unless that ends"
+                end = f"it fires at {rfc3339(self.until_at)} unless that ends"
             yield f"the dead-man timer of account {self.account}: {self.failure}; {end}"
         elif self.pages:
             yield does_not_run(self.account, self.why or "no reason is known")
         for refusal in self.refused.values():
-            yield f"the dead-man timer of account {self.account} {refusal.what}; it is tried again"
+            yield f"the dead-man timer of account {self.account} {refusal.what}; it is retried"
 
     @property
     def left_behind(self) -> str:
-        """What a clean stop that could not stop it leaves to say."""
-        at = "a time not known" if self.until_at is None else rfc3339(self.until_at)
+        """The message of a clean stop that could not stop the timer."""
+        at = "an unknown time" if self.until_at is None else rfc3339(self.until_at)
         return (
-            f"the dead-man timer of account {self.account} could not be stopped ({self.reason}): it goes off at {at} "
-            "and cancels what rests there"
+            f"the dead-man timer of account {self.account} could not be stopped ({self.reason}): it fires at {at} "
+            "and cancels the orders that rest there"
         )
 
     def could_not(self, doing: Doing) -> str:
-        """What a request that failed has not done."""
+        """The effect that a failed request did not have."""
         if doing == "disarm":
             return "could not be stopped"
         return "could not be refreshed" if self.state == "armed" else "could not be started"
@@ -153,7 +153,7 @@ class Timer:
 
     @property
     def reason(self) -> str:
-        """Why the last round did not do what it should."""
+        """Why the last round of requests failed."""
         return self.failure or "; ".join(f"it {refusal.what}" for refusal in self.refused.values()) or "not known"
 
     @property
@@ -169,7 +169,7 @@ class Timer:
         return self.free(now, (*due, *(each for each in wanted if each not in self.runs)))
 
     def free(self, now: float, symbols: Iterable[str]) -> tuple[str, ...]:
-        """Those of which the venue has not said no a moment ago."""
+        """The symbols that the venue has not refused a moment ago."""
         return tuple(each for each in symbols if each not in self.refused or now >= self.refused[each].retry)
 
     def pause(self, failures: int) -> float:
@@ -177,36 +177,36 @@ class Timer:
         return min(self.refresh, FIRST_RETRY * 2.0 ** min(failures - 1, 30))
 
     def look(self, account: AccountSnapshot) -> None:
-        """Take in the book, and the symbols' states, which hold until they are given again."""
+        """Record the book, and the symbols' states, which hold until they are given again."""
         self.room.symbols[self.account] = max(len(self.wanted(account)), 1)
         for each in account.instruments or ():
             if each.state is not None:
                 self.states[each.symbol] = each.state
 
     def obstacle(self, account: AccountSnapshot, went_off: int) -> Obstacle | None:
-        """Why the timer must not run now; None if it may. `went_off`: how often it has in the last day."""
+        """Why the timer must not run now; None if it may. `went_off`: how often it has fired in the last 24 h."""
         return next(self._obstacles(account, went_off), None)
 
     def _obstacles(self, account: AccountSnapshot, went_off: int) -> Iterator[Obstacle]:
         if self.venue.a_day is not None and went_off >= self.venue.a_day:
-            yield Obstacle(f"it has gone off {went_off} times in a day, and the venue allows no more", pages=True)
+            yield Obstacle(f"it has fired {went_off} times in 24 h, the most that the venue allows", pages=True)
         if self.venue.quiet_for_maintenance:
             if self.maintenance is not None:
-                yield Obstacle(f"the venue says {self.maintenance}", pages=True)
+                yield Obstacle(f"the venue announces {self.maintenance}", pages=True)
             if self.states and all(state in CLOSED_TO_ORDERS for state in self.states.values()):
-                yield Obstacle("the venue takes no ordinary orders, as around its maintenance", pages=True)
+                yield Obstacle("the venue accepts no ordinary orders, as around its maintenance", pages=True)
         if not self.rule.accept_unprotected:
             bare = bared(account, self.venue)
             if bare:
                 yield Obstacle(would_bare(bare, self.venue), pages=True)
             if bare is None and self.state != "armed":
                 # One that runs is refreshed all the same: it is letting go of it that would cancel.
-                yield Obstacle("it is not known which protective orders rest there")
+                yield Obstacle("the protective orders there are unknown")
         if self.venue.reach == "symbol" and self.wanted(account) == ():
-            yield Obstacle("nothing rests there that it could cancel")
+            yield Obstacle("no order rests there that it could cancel")
         if not self.room.fits(self.account):
             number = len(self.wanted(account))
-            why = f"polls and its refreshes for {number} symbol{'s' * (number != 1)} do not both find room in time"
+            why = f"polls and its refreshes for {number} symbol{'s' * (number != 1)} exceed the request limits"
             yield Obstacle(f"{why}: lengthen --interval or `timeout`, or lower closing_share", pages=True)
 
     def wants_look(self, now: float) -> bool:
@@ -222,5 +222,5 @@ class Timer:
 
 
 def words(error: BaseException) -> str:
-    """What an error says, or its name where it says nothing."""
+    """The message of an error, or its class if it has none."""
     return legible(str(error) or type(error).__name__)

@@ -1,4 +1,4 @@
-"""What is said to a venue about its dead-man timer, counted as readings are, each round in turn with them."""
+"""The requests of dead-man timers, counted against the venue's limits in turn with polls."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from killswitch.runner.dead_man.timer import LOOK_EVERY, Timer, Work
 
 
 async def ask(timer: Timer, work: Work, clock: Clock) -> str | None:
-    """One round; what the venue says of its maintenance, where it was asked.
+    """Run one round of requests; the maintenance that the venue announces, where it was queried.
 
-    What a venue says about one symbol alone keeps no other from its turn: it is noted in the work. Raises what concerns
-    them all. A round that takes longer than the time between refreshes ends; the next healthy tick begins another.
+    A refusal of one symbol is recorded in the round, and the others continue; an error that concerns all is raised. A
+    round that takes longer than the time between refreshes ends; the next healthy tick begins another.
     """
     told = timer.maintenance
     if work.doing != "disarm" and timer.venue.quiet_for_maintenance:
@@ -62,7 +62,7 @@ async def _request(timer: Timer, work: Work, chunk: tuple[str, ...], clock: Cloc
 
 
 async def _announced(timer: Timer) -> str | None:
-    """The venue's word on its state where it is not well; asked now and then, if there is room for it."""
+    """The status of the venue unless it is ok; queried every `LOOK_EVERY`, if the limits leave room."""
     now = timer.meter.monotonic()
     due = timer.looked_at is None or now - timer.looked_at >= LOOK_EVERY
     if not due or not isinstance(timer.adapter, InspectedVenue) or not timer.meter.free:
@@ -72,7 +72,7 @@ async def _announced(timer: Timer) -> str | None:
     try:
         async with asyncio.timeout(timer.patience):
             status = (await timer.adapter.inspect()).status
-    except Exception:  # noqa: BLE001 - who cannot be asked has announced nothing: the book and its states decide
+    except Exception:  # noqa: BLE001 - without an answer nothing is announced: the book and its states decide
         return timer.maintenance
     finally:
         timer.meter.budget.answered(timer.meter.monotonic(), ticket)

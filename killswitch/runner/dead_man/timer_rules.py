@@ -1,4 +1,4 @@
-"""What must hold before a venue's dead-man timer is started: by the venue's rules, and by the book as it was read."""
+"""Preconditions of a venue's dead-man timer: the venue's rules, and the book of the last snapshot."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def _refusals(rule: TimerRule, account: ArmedAccount, slowest: float) -> Iterato
         return
     if venue.reach == "connection":
         yield (
-            f"the timer of venue {account.venue} covers the orders of one connection only, so it would cancel none "
-            "that a bot has placed; take the account out of the switch"
+            f"the timer of venue {account.venue} covers the orders of one connection only, so it would not cancel the "
+            "orders of bots; take the account out of the switch"
         )
     if timeout < venue.shortest:
-        yield f"the timer of venue {account.venue} runs for {venue.shortest:g} s at least; lengthen `timeout`"
+        yield f"the timer of venue {account.venue} runs for at least {venue.shortest:g} s; lengthen `timeout`"
     if venue.longest is not None and timeout > venue.longest:
-        yield f"the timer of venue {account.venue} runs for {venue.longest:g} s at the most; shorten `timeout`"
+        yield f"the timer of venue {account.venue} runs for at most {venue.longest:g} s; shorten `timeout`"
     if refresh + slowest >= timeout:
         yield (
             f"a tick may come {slowest:g} s late (--interval and --read-timeout), so that a refresh every {refresh:g} "
@@ -110,12 +110,12 @@ def bared(account: AccountSnapshot, venue: DeadManRule) -> tuple[str, ...] | Non
 def would_bare(bare: Sequence[str], venue: DeadManRule) -> str:
     """Why a timer must not run while the positions in `bare` have protective orders."""
     told = "would" if venue.takes_stops else "may"
-    why = f"it {told} cancel the protective orders of {', '.join(bare)} and leave the position naked"
+    why = f"it {told} cancel the protective orders of {', '.join(bare)} and leave the position unprotected"
     return f"{why}; `accept_unprotected: true` would accept that"
 
 
 def does_not_run(account: str, why: str) -> str:
-    """What a person is told of a timer that is kept from running."""
+    """The message about a timer that must not run."""
     return f"the dead-man timer of account {account} does not run: {why}"
 
 

@@ -1,7 +1,7 @@
-"""Keeps the venues' dead-man timers running for as long as the runner is healthy, and stops them at a clean stop.
+"""Refreshes the venues' dead-man timers while the runner is healthy, and stops them at a clean stop.
 
-A tick that has ended and was committed is the only sign of health: nothing here refreshes by itself. After a crash
-nobody refreshes, the timers go off, and the venues cancel what rests: that is the point.
+A committed tick is the only sign of health: nothing here refreshes on its own. After a crash nothing refreshes, the
+timers fire, and the venues cancel the resting orders, as intended.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Timers:
                 if timer is not None:
                     timer.paged = True
             elif timer is None:
-                self._happened(name, f"may go off at {rfc3339(running.until)}: this run does not refresh it", "page")
+                self._happened(name, f"may fire at {rfc3339(running.until)}: this run does not refresh it", "page")
             else:
                 timer.state, timer.until, timer.until_at = "unknown", mono + left, running.until
                 timer.runs = dict.fromkeys(running.symbols or (WHOLE,), mono + left - timer.timeout)
@@ -100,11 +100,11 @@ class Timers:
         return tuple(each.view for each in self._timers.values())
 
     def notices(self) -> tuple[Notice, ...]:
-        """What has happened to timers and no tick has told yet, each with the time at which it happened."""
+        """The unreported events of timers, each with its time."""
         return self._memory.notices()
 
     def healthy(self, snapshot: Snapshot) -> None:
-        """A tick has ended and is committed: refresh what is due, stop what must not run. Nothing is waited for."""
+        """After a committed tick, refresh timers that are due and stop those that must not run, without waiting."""
         accounts = {account.account: account for account in snapshot.accounts}
         for name, timer in self._timers.items():
             timer.look(accounts[name])
@@ -116,13 +116,13 @@ class Timers:
         self._save()
 
     async def rest(self) -> tuple[str, ...]:
-        """A clean stop: every timer is stopped, and tried again if that fails; what is left running, in words."""
+        """Stop every timer, with retries; a message for each that is left running."""
         await asyncio.gather(*(self._stop(timer) for timer in self._timers.values()))
         self._save()
         return tuple(each.left_behind for each in self._timers.values() if each.state != "off")
 
     async def abandon(self) -> None:
-        """The run has ended, somehow: call off what is under way, and leave every timer as it is."""
+        """Cancel requests under way, and leave every timer as it is."""
         works = [timer.work for timer in self._timers.values() if timer.work is not None]
         tasks = [work.task for work in works if work.task is not None]
         for task in tasks:
@@ -193,12 +193,12 @@ class Timers:
         timer.refused = {each: why for each, why in timer.refused.items() if each in timer.runs or each in wanted}
 
     def _take_in(self, timer: Timer, work: Work) -> None:
-        """Take in what the venue has confirmed."""
+        """Record what the venue has confirmed."""
         done, work.done = work.done, []
         for symbol, left in done:
             if timer.refused.pop(symbol, None) is not None:
                 was = "runs" if work.doing == "arm" else "is stopped"
-                self._happened(timer.account, f"{was} for {symbol} after all", "page")
+                self._happened(timer.account, f"{was} for {symbol} now", "page")
             if work.doing == "arm":
                 timer.runs[symbol] = left
             else:
@@ -208,7 +208,7 @@ class Timers:
         if work.doing == "arm":
             if timer.state != "armed":
                 every = f"{timer.timeout:g} s, refreshed every {timer.refresh:g} s, by the switch {timer.rule.name}"
-                self._over(timer, f"runs from now on ({every})")
+                self._over(timer, f"is running ({every})")
             timer.state = "armed"
             self._set_until(timer)
         elif not timer.runs:
@@ -217,7 +217,7 @@ class Timers:
             self._set_until(timer)
 
     def _over(self, timer: Timer, what: str) -> None:
-        """It runs as it should. Where something else was paged, this is told to the same people."""
+        """Report that the timer runs; as a page where a problem was paged before."""
         self._happened(timer.account, what, "page" if timer.paged else "info")
         timer.paged = False
 
@@ -230,7 +230,7 @@ class Timers:
         timer.refused.clear()
 
     def _refused(self, timer: Timer, work: Work, symbol: str, left: float, error: Exception) -> None:
-        """The venue has said something about one symbol alone: the others go on without it."""
+        """Record a refusal of one symbol; the others continue without it."""
         before = timer.refused.get(symbol)
         times = 1 if before is None else before.times + 1
         what = (
@@ -261,7 +261,7 @@ class Timers:
         self._set_until(timer)
 
     def _run_out(self, timer: Timer, wanted: tuple[str, ...]) -> None:
-        """Whether its time is over without a word that reached the venue. Where nothing rests, that cancels nothing."""
+        """Detect a timer whose time is over without a refresh. Where no order rests, nothing was cancelled."""
         now, work = self._clock.monotonic(), timer.work
         over = {each: at + timer.timeout for each, at in timer.runs.items() if now >= at + timer.timeout}
         if work is not None and work.doing == "arm":
@@ -282,29 +282,26 @@ class Timers:
             self._set_until(timer)
             return
         if not lost:
-            self._is_off(timer, "nothing rested any more where it ran")
+            self._is_off(timer, "no order rested any more where it ran")
         self._memory.running.pop(timer.account, None)
         timer.state, timer.until_at = "off", None
 
     def _went_off(self, account: str, at: Instant, why: str, symbols: tuple[str, ...] = ()) -> None:
         self._memory.gone_off(account, at)
         where = "".join(f" for {', '.join(symbols)}" for _ in (1,) if symbols not in ((), (WHOLE,)))
-        text = f"has gone off{where} at {rfc3339(at)}, and the venue cancels what rests there: {why}"
+        text = f"has fired{where} at {rfc3339(at)}, and the venue cancels the orders there: {why}"
         self._happened(account, text, "page")
 
     async def _stop(self, timer: Timer) -> None:
-        """Let a round under way end, then stop the timer. The last word may take what is kept for closing."""
-        for _ in range(LAST_TRIES + 1):
+        """Wait for the round under way, then stop the timer. The last request may use what is reserved for closing."""
+        for tries in range(LAST_TRIES + 2):
             if timer.work is not None and timer.work.task is not None:
                 await asyncio.wait((timer.work.task,))  # bounded by its own patience
                 self._collect(timer, ())
-            if timer.state == "off":
+            if timer.state == "off" or tries > LAST_TRIES:
                 return
             timer.why, timer.pages = "the runner was stopped", False
             self._send(timer, "disarm", tuple(timer.runs), last=True)
-        if timer.work is not None and timer.work.task is not None:
-            await asyncio.wait((timer.work.task,))
-            self._collect(timer, ())
 
     def _set_until(self, timer: Timer) -> None:
         until = min(timer.runs.values()) + timer.timeout

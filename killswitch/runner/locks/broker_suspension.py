@@ -1,7 +1,7 @@
-"""Suspends trading at the broker itself while a lock of mode `all` stands on an account and nothing is left to close.
+"""Suspends trading at the broker while a lock of mode `all` is in force and nothing is left to close on an account.
 
-A broker that is told so refuses every new order, ours included: where a close begins, the suspension is lifted first.
-Only what this program has suspended is lifted by it; the store remembers that over restarts.
+A suspended account refuses every new order, including those of this program: a close lifts the suspension first. Only
+what this program has suspended is lifted by it; the store keeps that over restarts.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from killswitch.accounts.arming import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount, left_to_do
 from killswitch.accounts.poll.request_counters import Meter
 from killswitch.model.clock import Clock
 from killswitch.model.legible import legible
@@ -21,7 +21,7 @@ LIVE_NAME = "suspended"
 FIRST_RETRY = 1.0
 """Seconds after a request that failed, doubled by each further one in a row."""
 LONGEST_RETRY = 60.0
-"""The most that this doubling comes to."""
+"""Seconds; the limit of that doubling."""
 
 
 class Broker:
@@ -33,40 +33,38 @@ class Broker:
         self._meter = meter
         self._patience = patience
         self.suspended: bool | None = False
-        """What the broker was told last; None while that is not known."""
+        """What the broker confirmed last; None while that is unknown."""
         self._failures = 0
         self._not_before = 0.0
         self.task: asyncio.Task[None] | None = None
         self.problem: str | None = None
 
     def begin(self, *, suspended: bool, now: float, at_once: bool = False) -> None:
-        """Tell the broker, unless it knows, is being told, or refused a moment ago."""
-        if self.task is None and self.suspended is not suspended and (at_once or now >= self._not_before):
+        """Send the request, unless it is done, under way, or was refused a moment ago."""
+        if not self.is_busy and self.suspended is not suspended and (at_once or now >= self._not_before):
             self.task = asyncio.create_task(self._tell(suspended=suspended, now=now))
 
     async def settled(self) -> None:
         """Until the request under way has ended; it is bounded by its own patience."""
-        if (task := self.task) is not None:
-            await asyncio.wait((task,))
-            if self.task is task:
-                self.task = None
+        if self.task is not None:
+            await asyncio.wait((self.task,))
 
     async def make_way(self, now: Callable[[], float]) -> None:
-        """Let orders through, whatever the broker is being told now; over when it has answered, or failed to."""
+        """Lift the suspension, after any request under way; over when the broker has answered, or failed to."""
         await self.settled()
         self.begin(suspended=False, now=now(), at_once=True)
         await self.settled()
 
-    def collect(self) -> None:
-        """Forget a request that has ended."""
-        if self.task is not None and self.task.done():
-            self.task = None
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is under way."""
+        return self.task is not None and not self.task.done()
 
     async def _tell(self, *, suspended: bool, now: float) -> None:
         try:
             async with asyncio.timeout(self._patience):
                 await self._adapter.suspend_trading(suspended)
-        except Exception as error:  # noqa: BLE001 - told, and tried again: an adapter's defect must not end the watch
+        except Exception as error:  # noqa: BLE001 - reported and retried: an adapter's defect must not end the run
             self._failures += 1
             self._not_before = now + min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(self._failures - 1, 30))
             self.suspended = None
@@ -75,7 +73,7 @@ class Broker:
             if self.problem is None:  # the first reason stays while it lasts
                 what = "suspended at" if suspended else "allowed again by"
                 why = legible(str(error) or type(error).__name__)
-                self.problem = f"trading of account {self.account} could not be {what} its broker: {why}; tried again"
+                self.problem = f"trading of account {self.account} could not be {what} its broker: {why}; it is retried"
         else:
             self.suspended, self.problem = suspended, None
             self._failures, self._not_before = 0, 0.0
@@ -104,32 +102,36 @@ class Suspending:
         self._ways: set[asyncio.Task[None]] = set()
         self._left: tuple[str, ...] = ()
 
-    def start(self) -> None:
-        """Take up what an earlier run has suspended: whether it still is, is not known."""
+    def start(self) -> dict[str, asyncio.Task[None]]:
+        """Restore the suspensions of an earlier run, whose state is unknown.
+
+        Returns the tasks that lift them for the closes that are left to do.
+        """
         self._ours = set(json.loads(self._store.live(LIVE_NAME) or b"[]"))
         for name in self._ours & self._brokers.keys():
             self._brokers[name].suspended = None
         self._left = tuple(
-            f"account {name} was suspended at its broker by an earlier run, and this one does not tell it anything: "
-            "start with --live and `options: {suspend_trade: true}`, or allow trading there by hand"
+            f"account {name} was suspended at its broker by an earlier run, and this run does not manage that: "
+            "start with --live and `options: {suspend_trade: true}`, or allow trading there manually"
             for name in sorted(self._ours - self._brokers.keys())
         )
+        return self.make_way(left_to_do(self._store))
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What the brokers could not be told, in words that stay the same while it is tried."""
+        """One message per broker request that fails, unchanged while it is retried."""
         told = (broker.problem for broker in self._brokers.values())
         return self._left + tuple(problem for problem in told if problem is not None)
 
     @property
     def suspended(self) -> tuple[str, ...]:
-        """Accounts whose broker has said that it refuses every new order."""
+        """Accounts whose broker has confirmed that it refuses every new order."""
         return tuple(name for name, broker in self._brokers.items() if broker.suspended)
 
     def make_way(self, accounts: Iterable[str]) -> dict[str, asyncio.Task[None]]:
-        """Begin to let orders through again on those of `accounts` that are suspended; what their closes wait for.
+        """Begin to lift the suspensions among `accounts`; the tasks that their closes wait for.
 
-        Each broker answers for its own account only: no other waits for it.
+        Each close waits for its own account only.
         """
         ways = {
             name: asyncio.create_task(self._brokers[name].make_way(self._clock.monotonic))
@@ -141,22 +143,21 @@ class Suspending:
         return ways
 
     def settle(self, locked: Collection[str], busy: Collection[str]) -> None:
-        """Bring the brokers to what the locks say. `locked`: accounts under a lock of mode `all`; `busy`: closing."""
+        """Suspend or allow trading as locks require. `locked`: accounts under a lock of mode `all`; `busy`: closing."""
         now = self._clock.monotonic()
         for name, broker in self._brokers.items():
-            broker.collect()
             wanted = name in locked and name not in busy
             if wanted and name not in self._ours:
                 self._ours.add(name)  # before it is asked for: a crash must not leave it behind unknown
                 self._save()
             if name in self._ours:
                 broker.begin(suspended=wanted, now=now)
-            if not wanted and name in self._ours and broker.suspended is False and broker.task is None:
+            if not wanted and name in self._ours and broker.suspended is False and not broker.is_busy:
                 self._ours.discard(name)
                 self._save()
 
     async def abandon(self) -> None:
-        """Call off what is under way; the store knows what to take up."""
+        """Cancel requests under way; the store records what to restore."""
         tasks = [*self._ways, *(broker.task for broker in self._brokers.values() if broker.task is not None)]
         for task in tasks:
             task.cancel()

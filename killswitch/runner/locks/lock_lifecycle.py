@@ -1,4 +1,4 @@
-"""Which locks the decisions call for, and the lock folder brought to say so.
+"""The life of each decision's lock: ordered, written, superseded, lifted, expired.
 
 A scope may be locked by several policies at once. A reset takes back the locks of its own policy only, and those
 once nothing is being closed for them any more; the scope's file is lifted when nobody wants it locked.
@@ -7,9 +7,8 @@ once nothing is being closed for them any more; the scope's file is lifted when 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Protocol
 
 from msgspec import structs
 
@@ -25,28 +24,17 @@ from killswitch.runner.clock import Leap, confirmed_end
 
 RAN_OUT = "the lock ran out before it was written"
 LIFTED = "lifted"
-"""How the journal says that a decision's lock was taken back, so that no restart writes it again."""
+"""The journal's status of a lifted lock, so that no restart writes it again."""
 SUPERSEDED = "superseded by another lock"
 """The same of a lock on suspicion where another lock is in force, or was written in its place."""
 
 
-class LockKeeper(Protocol):
-    """The part of the gate's lock folder that the runner uses."""
-
-    def settle(self, changes: LockChanges, now: datetime) -> LockOutcome: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted(LockRequest):
     """One decision's lock: what it ordered, when, and for which policy."""
 
-    order: LockOrder
     policy: str
-    stage: str | None
-    reason: str
-    decision: str
     ordered_at: datetime
-    on_suspicion: bool = False
 
     @property
     def scope(self) -> str:
@@ -61,17 +49,16 @@ class Wanted:
 
 
 class Locking:
-    """Keeps the lock folder at what the acted-on decisions call for.
+    """Tracks the locks that decisions call for.
 
-    `change` takes in what was decided, `due` says what the files must come to, and `done` what came of that; the
+    `change` records what was decided, `due` returns the changes to the files, and `done` records their outcome; the
     files themselves may be written beside the ticks, between the two. A folder that cannot be written, and a file that
     a newer runner has written, are problems in words, and due again at the next call: they must not keep positions from
     being closed. Whether this runner may act is the lease's business, and that is in the store.
     """
 
-    def __init__(self, keeper: LockKeeper, store: Store, arming: Arming, leaps: tuple[Leap, ...] = ()) -> None:
+    def __init__(self, store: Store, arming: Arming, leaps: tuple[Leap, ...] = ()) -> None:
         """`leaps`: what a wall clock alone has vouched for, which shortens no lock that was in force then."""
-        self._keeper = keeper
         self._leaps = leaps
         self._store = store
         self._arming = arming
@@ -87,24 +74,19 @@ class Locking:
         """(scope, policy) of resets → the decisions whose locks end as soon as nothing is being closed for them."""
         self._to_lift: set[str] = set()
         self._by_hand: set[str] = set()
-        """Scopes that a person wants lifted, whatever their files say."""
+        """Scopes that an operator has reset, whatever their files say."""
         self._to_watch = frozenset(f"account/{name}" for name in arming.names)
 
     def planned(self, decision: Decision) -> tuple[JournalEntry, ...]:
-        """What the decision's own transaction says of its lock, so that a crash before writing loses nothing."""
+        """The journal entry of the lock in the decision's transaction, so that a crash before writing loses nothing."""
         order = decision.lock
         if order is None or decision.is_withdrawal:
             return ()
         lock = OrderedLock(order.mode, order.scope, order.until)
         return (encode(Planned(decision.id, decision.as_of, lock=lock)),)
 
-    def recover(self, now: datetime) -> tuple[str, ...]:
-        """`remember` and `settle`."""
-        self.remember(now)
-        return self.settle(now)
-
     def remember(self, now: datetime) -> None:
-        """Before the first tick: what was called for and still holds, and what was taken back since."""
+        """Before the first tick, restore the locks in force, and the resets since."""
         unfinished = {stored.decision.id for stored in self._store.unfinished()}
         for stored in reversed(self._store.decisions(REMEMBERED)):
             decision = stored.decision
@@ -119,16 +101,11 @@ class Locking:
         for suspected in [each for each in self._wanted.values() if each.on_suspicion and each.in_force(now)]:
             self._give_way(suspected, suspected.ordered_at, now)  # also to one that has run out since
 
-    def act(self, decisions: Iterable[Decision], now: datetime, hands: Iterable[Event] = ()) -> tuple[str, ...]:
-        """`change` and `settle`."""
-        self.change(decisions, now, hands)
-        return self.settle(now)
-
     def change(self, decisions: Iterable[Decision], now: datetime, hands: Iterable[Event] = ()) -> None:
-        """Take in the locks of decisions to act on, and what resets take back.
+        """Record the locks of decisions to act on, and what resets lift.
 
-        `hands`: the events that this tick has taken. A reset by hand lifts its scope's lock whoever wrote it, and
-        also where no policy was latched.
+        `hands`: the operator commands of this tick. A reset by an operator lifts its scope's lock, whichever program
+        wrote it, and also where no policy was latched.
         """
         for event in hands:
             if event.kind == "reset" and event.scope is not None:
@@ -143,10 +120,6 @@ class Locking:
             elif decision.lock is not None:
                 self._want(decision, decision.lock)
 
-    def settle(self, now: datetime) -> tuple[str, ...]:
-        """Write, lift and renew what is due, and wait for it; what went wrong, in words."""
-        return tuple(each.text for each in self.done(self._keeper.settle(self.due(now), now), now))
-
     def due(self, now: datetime) -> LockChanges:
         """Every lock that must be in force at `now`, and what is to be opened.
 
@@ -160,10 +133,7 @@ class Locking:
             self._known_at_last = frozenset(self._known)
         return LockChanges(
             requests=tuple(
-                LockRequest(
-                    each.order, each.stage, each.reason, each.decision, each.on_suspicion,
-                    is_new=each.decision in self._unwritten, reach=self._reach(each),
-                )
+                replace(each, is_new=each.decision in self._unwritten, reach=self._reach(each))
                 for each in self._wanted.values()
             ),
             lift=frozenset(self._by_hand),
@@ -183,7 +153,7 @@ class Locking:
         return reached - self._given_way.get(wanted.decision, frozenset()) if reached else None
 
     def done(self, outcome: LockOutcome, now: datetime) -> tuple[LockProblem, ...]:
-        """Record what the files have come to; what went wrong, in words. What is not in `outcome` stays due."""
+        """Record the outcome of a turn at the files; its problems. What is not in `outcome` stays due."""
         for decision in outcome.superseded & self._wanted.keys():
             self._drop(self._wanted[decision], now, SUPERSEDED)
         for decision in outcome.in_file & self._unwritten.keys():
@@ -194,13 +164,13 @@ class Locking:
         return outcome.problems + self.missing() if failed else outcome.problems
 
     def missing(self) -> tuple[LockProblem, ...]:
-        """What is locked by decision and not yet by file."""
+        """A problem for each lock that is ordered and not written yet."""
         scopes = sorted({each.scope for each in self._unwritten.values()})
-        words = "is not written: bots may still trade there"
+        words = "is not written yet: bots may still trade there"
         return tuple(LockProblem(f"missing: {scope}", f"the lock of {scope} {words}") for scope in scopes)
 
     def locked_whole(self, now: datetime) -> frozenset[str]:
-        """Armed accounts on which a lock of mode `all` is called for; a suspicion suspends no broker."""
+        """Armed accounts on which a lock of mode `all` is called for; a lock on suspicion suspends no broker."""
         whole = [
             each
             for each in self._wanted.values()
@@ -218,25 +188,25 @@ class Locking:
         return wanted
 
     def _take_back(self, scope: str, policy: str) -> None:
-        """Mark what the policy has ordered until now; a lock that it orders after the reset stays."""
+        """Mark the policy's locks so far for lifting; a lock ordered after the reset stays."""
         ordered = (each for each in self._wanted.values() if (each.scope, each.policy) == (scope, policy))
         earlier = self._taken_back.get((scope, policy), ())
         self._taken_back[scope, policy] = tuple(dict.fromkeys((*earlier, *(each.decision for each in ordered))))
 
     def _withdraw(self, decision: Decision, now: datetime) -> None:
-        """Lift the locks on suspicion that the decision's policy has ordered on its scope."""
+        """Lift the locks on suspicion of the decision's policy on its scope."""
         for wanted in tuple(self._wanted.values()):
             if wanted.on_suspicion and (wanted.scope, wanted.policy) == (decision.scope, decision.policy):
                 self._drop(wanted, now, LIFTED)
                 self._to_lift.add(wanted.scope)
 
     def _end_superseded(self, now: datetime) -> None:
-        """A suspicion never lengthens another lock: where one is in force it is over, and stays so after its end."""
+        """End locks on suspicion where another lock is in force: they never extend it."""
         for wanted in [each for each in self._wanted.values() if each.on_suspicion]:
             self._give_way(wanted, now, now)
 
     def _give_way(self, suspected: Wanted, since: datetime, now: datetime) -> None:
-        """End the suspicion for what is reached by another lock of its scope that was in force at `since`.
+        """End the lock on suspicion where another lock of its scope was in force at `since`.
 
         Two policies may draw one scope differently: only what the other lock reaches too is locked by that.
         """
@@ -258,7 +228,7 @@ class Locking:
         self._finish(wanted, now, status)
 
     def _end_taken_back(self, now: datetime) -> None:
-        """A lock is held until the last order that its policy's decisions call for on the scope has ended."""
+        """Lift reset locks once no order of their policy on the scope is open any more."""
         if not self._taken_back:
             return
         closing = closing_for(self._store, self._armed)
@@ -320,8 +290,11 @@ def _wanted(decision: Decision, order: LockOrder) -> Wanted:
     if decision.kind is None and decision.reason:
         reason = f"{by_policy}; {decision.reason}"
     if decision.is_suspicion and order.until is not None:
-        reason = f"{reason}; locked until {rfc3339(order.until)} unless it is known before"
-    return Wanted(order, decision.policy, decision.stage, reason, decision.id, decision.as_of, decision.is_suspicion)
+        reason = f"{reason}; locked until {rfc3339(order.until)} unless the cause is known before"
+    return Wanted(
+        order, decision.stage, reason, decision.id, decision.is_suspicion,
+        policy=decision.policy, ordered_at=decision.as_of,
+    )  # fmt: skip
 
 
 def _may_order_a_lock(entry: Entry) -> bool:

@@ -1,4 +1,4 @@
-"""What a run tells people: messages go into the outbox with the tick, and from there out beside the ticks."""
+"""Notifications of a run: messages enter the outbox with the tick, and are delivered beside the ticks."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from killswitch.telemetry.metrics import Notifications
 
 KEPT_WITHOUT_ROUTE = 24 * HOUR
-"""How long what waits for a target that no route names any more may wait for the route to be put back."""
+"""How long messages to a target without a route wait for the route to return."""
 RECALLED = 1_000
-"""How many of the newest notices and decisions are read at the start for what an earlier run has counted."""
+"""Number of the newest notices and decisions from which a start restores groups."""
 
 
 class Notifier:
-    """The notifications of one run. A witness: it is woken after the acting, and says what is wrong with sending."""
+    """The notifications of one run: an observer that delivers after acting, and reports delivery problems."""
 
     def __init__(self, policies: PolicySet, store: Store, clock: Clock) -> None:
         self._addressing = Addressing(policies)
@@ -40,7 +40,7 @@ class Notifier:
         self._paged: dict[tuple[str, str], Instant] = {}
         """(policy, scope) → when people were paged about an unexplained fall last."""
         self._fresh = True
-        """Whether there may be something to send that no thread has been told of; an earlier run may have left some."""
+        """Whether messages may wait that no delivery thread knows of, such as those of an earlier run."""
         self._clock = clock
         self._stranded: tuple[str, ...] = ()
         self._unusable: dict[str, str] = {}
@@ -84,23 +84,23 @@ class Notifier:
         return paged is not None and fell_at is not None and fell_at <= paged
 
     def ticked(self, _report: TickReport) -> None:
-        """What was committed may leave."""
+        """Wake the delivery of committed messages."""
         if self._fresh:
             self._sending.wake()
             self._fresh = False
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with the targets, in words, for as long as it is."""
+        """The current problems of the targets; None if there are none."""
         found = [problem for lane in self._sending.lanes.values() if (problem := lane.problem) is not None]
         for target, why in self._unusable.items():
             lane = self._sending.lanes[target]
             if lane.problem is None and not lane.tally.delivered:
-                found.append(f"notifications to {target} will not be taken: {why}")
+                found.append(f"notifications to {target} will fail: {why}")
         return "; ".join((*self._stranded, *found)) or None
 
     def start(self) -> None:
-        """Forget what was settled long ago, and find what waits for a target that no route names any more."""
+        """Remove old messages, and find those whose target no route names any more."""
         now = to_micros(self._clock.now())
         self._unusable = {target.key: why for target, why in unusable_targets(self._policies).items()}
         if self._addressing.has_routes:
@@ -110,7 +110,7 @@ class Notifier:
         self._stranded = tuple(self._strand(target, now) for target in waiting if target not in self._sending.lanes)
 
     def _recall_groups(self) -> None:
-        """What an earlier run has counted and not told yet is not lost, nor told twice."""
+        """Restore the groups of an earlier run, so that nothing is lost or sent twice."""
         since = self._clock.now() - 2 * GROUP_INTERVAL
         self._groups.recall(
             (notice for notice in self._store.notices(RECALLED) if notice.as_of >= since),
@@ -118,12 +118,12 @@ class Notifier:
         )
 
     def _strand(self, target: str, now: int) -> str:
-        """End what has waited in vain for long; what a person must know of the rest."""
-        why = "no route leads there any more"
+        """Drop messages that waited too long for a route; a message about the rest."""
+        why = "no route names this target any more"
         given_up = self._store.give_up(target, now - KEPT_WITHOUT_ROUTE, now, why)
         left = self._store.waiting(target)
         said = [f"{left} wait"] if left else []
-        said += [f"{given_up} were given up"] if given_up else []
+        said += [f"{given_up} were dropped"] if given_up else []
         return f"of the notifications to {target} {' and '.join(said)}, because {why}; `ksctl status` counts them"
 
     async def rest(self, patience: float) -> None:
@@ -149,7 +149,7 @@ class Notifier:
         )
 
     def _of_closings(self, closings: Sequence[Closing], at: Instant) -> Iterator[Outgoing]:
-        """Every end once; after a restart the outbox knows which have been told."""
+        """A message for each closing that ended; the outbox keeps a restart from repeating it."""
         for closing in closings:
             if self._ended.get(closing.decision) == closing.status:
                 continue

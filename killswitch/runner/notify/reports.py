@@ -1,6 +1,6 @@
-"""Renders runbooks and reports beside a run, in a thread of its own: a tick only says that there is news.
+"""Renders runbooks and reports of open incidents in a thread of its own, beside the ticks.
 
-What goes wrong here is told as a problem, as long as it lasts, and ends nothing.
+A failure here is a problem that is reported while it lasts, and ends nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from killswitch.store.errors import StoreError
 from killswitch.store.sqlite import open_store
 
 COURSE_EVERY = 10 * SECOND
-"""How often the course of an open incident is looked at (microseconds of the run's own time)."""
+"""How often the equity curve of an open incident is updated (microseconds of the run's clock)."""
 RENDERED_AT_LEAST = 60.0
 """Seconds after which an open incident is rendered again although nothing but its equity has moved."""
 PAUSE = 1.0
@@ -39,7 +39,7 @@ PAUSE = 1.0
 PAUSE_FOR_WORK = 4.0
 """A pass is followed by a pause of so many times its own length: pages take a fifth of the time at most."""
 LAST_WORDS = 20.0
-"""Seconds that a stop waits for the last pass."""
+"""Seconds for which a stop waits for the last pass."""
 STALLED_AFTER = 60.0
 """Seconds after which a pass that goes on hangs in a disk: that is a problem, and a stop does not wait for it."""
 ENDED_LATELY = 5
@@ -49,7 +49,7 @@ _ENCODER = msgspec.json.Encoder(decimal_format="string")
 
 
 class Reporting:
-    """A witness that keeps the files of every open incident as things stand, and once more after its reset."""
+    """An observer that keeps the files of open incidents up to date, and renders each once more after its reset."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Reporting:
         pause_for_work: float = PAUSE_FOR_WORK,
         warmed_up: Callable[[], None] | None = None,
     ) -> None:
-        """`store` is the runner's own, for the course; everything is read through a read-only view of `store_at`.
+        """`store` is the runner's own, for the equity curve; everything is read through a read-only view of `store_at`.
 
         `warmed_up` is called once, from the thread, when all that draws has been loaded.
         """
@@ -92,8 +92,8 @@ class Reporting:
 
     @property
     def problem(self) -> str | None:
-        """What could not be rendered, and why; None if all could."""
-        stalled = (f"reports stall: {self._folder}, or its disk, takes nothing",) if self._stalled else ()
+        """What could not be rendered, and why; None if everything was."""
+        stalled = (f"reports are stalled: {self._folder}, or its disk, accepts no writes",) if self._stalled else ()
         return "; ".join((*stalled, *self._troubles.values())) or None
 
     @property
@@ -102,7 +102,7 @@ class Reporting:
         return began is not None and time.monotonic() - began >= STALLED_AFTER
 
     def ticked(self, report: TickReport) -> None:
-        """Say that there is news, if there is. The thread begins with the first tick."""
+        """Request a pass if anything has changed. The thread starts with the first tick."""
         now = to_micros(report.snapshot.as_of)
         seen = _what_moves(report.snapshot)
         news = report.decisions or report.notices or report.snapshot.events or seen != self._seen
@@ -112,7 +112,7 @@ class Reporting:
             self._ask()
 
     def close(self, patience: float = LAST_WORDS) -> bool:
-        """One pass more, then no other; whether it came to its end in so many seconds."""
+        """Run one last pass; whether it ended within `patience` seconds."""
         if self._thread is None:
             return True
         with self._wake:
@@ -168,13 +168,13 @@ class Reporting:
 
     def _one(self, view: IncidentStore, life: Life, started: StartedAs, now: datetime | None) -> None:
         if _stands(life) or life.id in self._open or view.incident_note(life.id) is None:
-            course = f"the course of incident {life.id} is not kept"
+            course = f"the equity curve of incident {life.id} is not kept"
             self._tried(f"{life.id} course", course, lambda: self._keep(view, life))
         report = f"the report of incident {life.id} cannot be written"
         self._tried(life.id, report, lambda: self._render(view, life, started, now))
 
     def _keep(self, view: IncidentStore, life: Life) -> None:
-        """The note of the incident, and the points of its course that are due; none after its reset."""
+        """Store the note of the incident, and the due points of its equity curve until its reset."""
         opening, reset = life.decisions[0], life.reset
         opened, known = to_micros(opening.as_of), view.course(life.id)
         since = known[-1].at + 1 if known else opened - BEFORE
@@ -210,7 +210,7 @@ class Reporting:
     def _files(self, incident: Incident, runbooks: Mapping[str, RunbookFacts]) -> None:
         """The runbooks first: they are what somebody waits for, and one that fails must not keep back the report.
 
-        In its place stands the generic one: somebody on call has to have the commands of the moment.
+        A generic runbook replaces it: whoever is on call needs the current commands.
         """
         from killswitch.incident.report.rendering import generic_runbook, report, runbook, write
         from killswitch.incident.report.templates import RenderingError
@@ -228,7 +228,7 @@ class Reporting:
             raise failed[0]
 
     def _tried(self, key: str, what: str, work: Callable[[], None]) -> None:
-        """Do it; what goes wrong is a problem until it works again."""
+        """Call `work`; a failure is a problem until it succeeds again."""
         try:
             work()
         except Exception as error:  # noqa: BLE001 - a defect in a page must end neither the run nor other pages
@@ -239,15 +239,15 @@ class Reporting:
 
 
 def _stands(life: Life) -> bool:
-    """Whether it waits for a reset. A close by hand does not: it is rendered when there is news of closings."""
+    """Whether the incident waits for a reset. An operator's close does not: it is rendered when closings change."""
     return life.reset is None and not life.by_hand
 
 
 def _what_moves(snapshot: Snapshot) -> tuple[object, ...]:
-    """What of a snapshot says that a report would read otherwise."""
+    """The part of a snapshot whose change changes a report."""
     return tuple((each.decision, each.status, each.residual) for each in snapshot.closings)
 
 
 def _lasting_parts(incident: Incident) -> Incident:
-    """The record without what moves by itself."""
+    """The record without the values that change with time alone."""
     return msgspec.structs.replace(incident, as_of=incident.opened_at, lasted="", course=None)

@@ -1,16 +1,16 @@
-"""The targets of notification routes: what sends to each, and which cannot work from here."""
+"""The targets of notification routes: their senders, test messages, and which are unusable from this process."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from urllib.parse import unquote, urlsplit
 
 from killswitch.accounts.credentials import CredentialError, resolve_one
 from killswitch.accounts.redaction import Redactor
-from killswitch.deadline import NoThreadError, begin
+from killswitch.deadline import DaemonThreads, NoThreadError
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.routing import RouteTarget
 from killswitch.incident.notify.apprise_target import AppriseSender
@@ -26,7 +26,7 @@ DELIVERY_PATIENCE = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """What became of a message to one target. `error`: why it was not taken; None where it was."""
+    """The delivery of a message to one target. `error`: why it failed; None if it was accepted."""
 
     target: str
     routes: tuple[str, ...]
@@ -39,18 +39,14 @@ def deliver(policies: PolicySet, message: Message, patience: float = DELIVERY_PA
     for route in policies.routes:
         for target in route.targets:
             routes.setdefault(target, []).append(route.name)
-    begun = [_begin(target, partial(_send, target, message)) for target in routes]
-    ends = [attempt.end(patience) for attempt in begun]
-    return tuple(
-        Delivered(target.key, tuple(names), error) for (target, names), error in zip(routes.items(), ends, strict=True)
-    )
+    ends = _attempts({target: partial(_send, target, message) for target in routes}, patience)
+    return tuple(Delivered(target.key, tuple(names), ends[target]) for target, names in routes.items())
 
 
 def unusable_targets(policies: PolicySet, patience: float = PATIENCE) -> dict[RouteTarget, str]:
     """Every target that could not be sent to from this process, with the reason. Sends nothing."""
     targets = dict.fromkeys(target for route in policies.routes for target in route.targets)
-    begun = {target: _begin(target, sender(target).check) for target in targets}
-    found = {target: attempt.end(patience) for target, attempt in begun.items()}
+    found = _attempts({target: sender(target).check for target in targets}, patience)
     return {target: why for target, why in found.items() if why is not None}
 
 
@@ -64,42 +60,31 @@ def _warnings(policies: PolicySet) -> Iterator[Diagnostic]:
     for route in policies.routes:
         for target, place in zip(route.targets, route.target_places, strict=True):
             if target in unusable:
-                message = f"this target takes no message from this process: {unusable[target]}"
-                fix = "put it right where the runner runs; `ksctl notify test` sends a message through every route"
+                message = f"this target accepts no message from this process: {unusable[target]}"
+                fix = "correct it on the machine of the runner; `ksctl notify test` sends a message through every route"
                 length = len(target.to) + 2 * place.text[place.column - 1 :].startswith(("'", '"'))
                 yield diagnostic("KS5029", place, message, fix, length=length, severity="warning")
 
 
-class _Attempt:
-    """Something that is tried in a thread of its own: a disk or a service that hangs holds up nothing else."""
+def _attempts(attempts: Mapping[RouteTarget, Callable[[], None]], patience: float) -> dict[RouteTarget, str | None]:
+    """Why each attempt failed, or that it has not ended in time; None where it worked.
 
-    def __init__(self, name: str, deed: Callable[[], None]) -> None:
-        self._deed = deed
-        self._error: str | None = None
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        try:
-            begin(self._thread)
-        except NoThreadError as error:
-            self._error = str(error.strerror)
-
-    def end(self, patience: float) -> str | None:
-        """Why it failed, or that it has not ended within `patience` seconds; None where it worked."""
-        if self._thread.ident is None:
-            return self._error
-        self._thread.join(patience)
-        return f"no answer within {patience:g} s" if self._thread.is_alive() else self._error
-
-    def _run(self) -> None:
-        try:
-            self._deed()
-        except NotSentError as error:
-            self._error = str(error)
-        except Exception as error:  # noqa: BLE001 - a plugin of somebody else may raise anything, with the URL in it
-            self._error = f"unexpected {type(error).__name__}"
+    All at the same time, each in a thread of its own: a disk or a service that hangs holds up nothing else.
+    """
+    begun = {target: DaemonThreads(f"notify {target.kind}").submit(attempt) for target, attempt in attempts.items()}
+    return {target: _end(future, patience) for target, future in begun.items()}
 
 
-def _begin(target: RouteTarget, deed: Callable[[], None]) -> _Attempt:
-    return _Attempt(f"notify {target.kind}", deed)
+def _end(attempt: Future[None], patience: float) -> str | None:
+    try:
+        attempt.result(patience)
+    except NoThreadError as error:
+        return str(error.strerror)
+    except NotSentError as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001 - a plugin of somebody else may raise anything, with the URL in it
+        return f"unexpected {type(error).__name__}" if attempt.done() else f"no answer within {patience:g} s"
+    return None
 
 
 def _send(target: RouteTarget, message: Message) -> None:
@@ -111,7 +96,7 @@ SHORTEST_SECRET = 4
 
 
 def sender(target: RouteTarget) -> Sender:
-    """What sends to `target`. Nothing is opened, looked up or imported yet."""
+    """The sender of `target`. Nothing is opened, looked up or imported yet."""
     if target.kind == "log":
         return LogSender(target.to)
     if target.kind == "file":
@@ -135,7 +120,7 @@ def _secret(to: str) -> str:
 
 
 def discreet(url: str) -> Callable[[str], str]:
-    """What takes an Apprise URL out of a text, and every part of it: any of them may be a token."""
+    """A function that removes an Apprise URL, and every part of it, from a text: any part may be a token."""
     parts = {url, unquote(url)}
     try:
         split = urlsplit(url)

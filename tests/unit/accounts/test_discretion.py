@@ -93,7 +93,7 @@ def test_w3_an_adapter_that_refuses_its_account_does_not_say_its_credential(monk
     monkeypatch.setattr(plug_ins, "_factory", lambda name: refuse)
     with pytest.raises(AdapterError) as refused:
         make_adapter(SPEC)
-    assert str(refused.value) == f"account main: adapter leaky refused it: key {HIDDEN} is malformed"
+    assert str(refused.value) == f"account main: adapter leaky refused the account: key {HIDDEN} is malformed"
     assert refused.value.__cause__ is None
 
 

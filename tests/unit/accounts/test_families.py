@@ -70,7 +70,7 @@ def test_a_family_whose_client_is_not_installed_says_what_to_install(
     found = families()
     assert [listing.exchange for listing in found.listings] == ["spotex", "swapex"]
     assert [str(each) for each in found.absent] == [
-        "the venues of ccxt are not there: ModuleNotFoundError: No module named 'bigclient_that_is_not_there'; "
+        "the venues of ccxt are not available: ModuleNotFoundError: No module named 'bigclient_that_is_not_there'; "
         "pip install '.[ccxt]' in a clone of killswitch, or what its extra ccxt lists"
     ]
 
@@ -80,7 +80,7 @@ def test_a_defect_is_none_of_the_users_install(monkeypatch: pytest.MonkeyPatch, 
     declared(monkeypatch, ccxt="defective:family", alpaca="nowhere.at.all:family")
     told = [str(each) for each in families().absent]
     assert told[0].endswith(
-        "No module named 'nowhere'; this is a defect of nowhere.at.all:family; what is not of it works all the same"
+        "No module named 'nowhere'; this is a defect of nowhere.at.all:family; other venues are not affected"
     )
     assert "RuntimeError: it does not compute; this is a defect of defective:family" in told[1]
 

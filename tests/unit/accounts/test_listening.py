@@ -12,11 +12,11 @@ import pytest
 from msgspec import structs
 
 from killswitch.accounts.arming import ArmedAccount
+from killswitch.accounts.poll.account_poller import LEAST_DISTANCE
 from killswitch.accounts.poll.poll_budget import spares
 from killswitch.accounts.poll.poller import Readers
 from killswitch.accounts.poll.push_listener import STALE_AFTER, STEADY_AFTER, Stream
 from killswitch.accounts.poll.request_counters import metered
-from killswitch.accounts.poll.wake_up import LEAST_DISTANCE
 from killswitch.model.snapshot import AccountSnapshot, Health
 from killswitch.model.venue import Cost, CredentialsRefusedError, Push, RateLimit, VenueDownError, VenueTraits
 from killswitch.runner.assembly import LockPaths, assemble
@@ -29,7 +29,7 @@ from tests.virtual_time import VirtualTime
 from tests.worlds import START, fill
 
 Script = tuple[tuple[float, Push | BaseException], ...]
-LEFT = "until it is heard nothing but the interval calls for readings"
+LEFT = "until it delivers again the account is polled at the interval only"
 TRIP = 0.03
 """Seconds that a reading takes."""
 
@@ -254,7 +254,7 @@ def test_what_was_read_longer_than_an_interval_ago_is_not_given_again(site: Site
 
     in_time, late = site.time.run(story())
     assert (in_time.quality, in_time.equity) == ("ok", Decimal(1000))
-    assert (late.quality, late.equity, late.reason) == ("stale", None, "the last reading is older than an interval")
+    assert (late.quality, late.equity, late.reason) == ("stale", None, "the last snapshot is older than an interval")
 
 
 def test_pushed_readings_leave_every_poll_its_room(site: Site) -> None:
@@ -301,7 +301,7 @@ def test_a_stream_that_says_nothing_is_stale_and_told_once_while_polling_goes_on
     ticks = int(STALE_AFTER) + 10
     site.run(site.runner(venue), ticks)
     told = [notice for report in site.seen.reports for notice in report.notices if "stream" in notice.text]
-    assert [(notice.severity, "has said nothing for 60 s" in notice.text) for notice in told] == [("warning", True)]
+    assert [(notice.severity, "no sign of life for 60 s" in notice.text) for notice in told] == [("warning", True)]
     blob = site.store.live(LIVE_NAME)
     assert blob is not None
     assert [(each.account, each.state) for each in decode_view(blob).streams] == [("one", "stale")]
@@ -324,7 +324,7 @@ def test_a_lost_stream_is_told_with_its_reason_and_once_however_often_it_flaps(s
     )
     site.run(site.runner(PushingTestVenue(site.time, "one", script)), 8)
     told = [notice.text for report in site.seen.reports for notice in report.notices]
-    assert told == [f"the stream of account one is not to be counted on: code 1006; {LEFT}"]
+    assert told == [f"the stream of account one is unreliable: code 1006; {LEFT}"]
     assert site.seen.reports[-1].streams[0].state == "lost"
     assert site.seen.reports[-1].streams[0].why == "code 1006"
 
@@ -341,7 +341,7 @@ def test_a_stream_that_was_steady_again_is_news_when_it_is_lost() -> None:
         time.elapsed += 20
         stream.heard()
     assert stream.problem is None
-    assert stream.news == "the stream of account one is heard again"
+    assert stream.news == "the stream of account one delivers again"
     assert stream.news is None
     stream.lost("second")
     assert "second" in (stream.problem or "")
@@ -356,8 +356,7 @@ def test_what_listening_raises_is_told_once_and_it_is_begun_again_after_growing_
     site.run(site.runner(venue), 20)
     told = [notice.text for report in site.seen.reports for notice in report.notices]
     assert told == [
-        f"the stream of account one is not to be counted on: {error}; it is listened to again after pauses of up to "
-        f"5 minutes; {LEFT}"
+        f"the stream of account one is unreliable: {error}; it is reopened after pauses of up to 5 minutes; {LEFT}"
     ]
     assert venue.began == pytest.approx([0.0, 1.5, 4.0, 8.5, 17.0])
     assert venue.reads == 20
@@ -393,8 +392,8 @@ def test_a_stream_whose_credentials_are_refused_is_given_up(site: Site) -> None:
     venue = PushingTestVenue(site.time, "one", ((0.5, error),))
     site.run(site.runner(venue), 8)
     told = [notice.text for report in site.seen.reports for notice in report.notices]
-    after = "from now on nothing but the interval calls for readings"
-    assert told == [f"the stream of account one is given up: invalid key; {after}"]
+    after = "from now on the account is polled at the interval only"
+    assert told == [f"the stream of account one is closed for this run: invalid key; {after}"]
     assert venue.began == [0.0]
 
 

@@ -112,7 +112,7 @@ def test_c14_a_refused_reading_silences_its_venue_for_all_accounts_there_and_for
         await readers.gather()
         seen = {each.account: each for each in await readers.gather()}
         assert (one.reads, two.reads, far.reads) == (1, 0, 2)
-        assert seen["one"].reason == seen["two"].reason == "the venue asked not to be spoken to"
+        assert seen["one"].reason == seen["two"].reason == "the venue has asked for a pause"
         assert seen["far"].quality == "ok"
         assert meters["two"].budget.wait(0.0, "submit", ["BTC"]) == 30.0
 

@@ -37,7 +37,7 @@ def test_w3_a_credential_never_shows_in_a_record(monkeypatch: pytest.MonkeyPatch
     ("reference", "says"),
     [
         ("env:NOT_SET_ANYWHERE", "the environment variable NOT_SET_ANYWHERE is not set; set it for this process"),
-        ("file:/not/there", "cannot read /not/there (No such file or directory); check the path and its rights"),
+        ("file:/not/there", "cannot read /not/there (No such file or directory); check the path and its permissions"),
         ("pasted-secret", "not a reference; write env:NAME or file:PATH"),
     ],
     ids=["no variable", "no file", "a pasted secret is not repeated"],
@@ -79,7 +79,7 @@ def test_a_credential_on_a_disk_that_hangs_is_given_up_and_asked_for_once(
     monkeypatch.setattr(credentials, "READ_WITHIN", 0.01)
     monkeypatch.setattr(credentials.os, "open", hangs)
     for _ in range(3):
-        with pytest.raises(CredentialError, match="it has not answered within"):
+        with pytest.raises(CredentialError, match="no answer within"):
             resolve({"key": f"file:{tmp_path / 'secret'}"}, account="main")
     assert len(asked) == 1
     disk.set()
@@ -98,7 +98,7 @@ def test_an_adapter_that_refuses_its_account_says_which_and_why() -> None:
     """The adapter's own words come through."""
     with pytest.raises(AdapterError) as refused:
         make_adapter(AccountSpec("main", "paper", "swap", "USDT", None, {}, {}))
-    assert "account main: adapter paper refused it" in str(refused.value)
+    assert "account main: adapter paper refused the account" in str(refused.value)
     assert "needs an endpoint" in str(refused.value)
 
 
@@ -134,7 +134,9 @@ def test_an_adapter_that_contradicts_itself_on_its_venue_is_refused_before_the_s
     (tmp_path / "account.yaml").write_text(ACCOUNT % "", encoding="utf-8")
     (document,) = load([tmp_path]).documents
     assert isinstance(document.model, AccountDocument)
-    with pytest.raises(AdapterError, match=r"account main: adapter paper contradicts itself.*'odrers'"):
+    with pytest.raises(
+        AdapterError, match=r"account main: adapter paper declares inconsistent request limits.*'odrers'"
+    ):
         open_accounts([document.model], live=True)
 
 

@@ -37,7 +37,7 @@ def readers(*venues: ScriptedVenue, timeout: float = 0.05) -> Readers:
         (MalformedAnswerError("equity is text"), "malformed", "equity is text"),
         (KeyError("equity"), "down", "the adapter failed: 'equity'"),
         (VenueDownError(), "down", "VenueDownError"),
-        (asyncio.CancelledError(), "down", "the adapter called its own request off"),
+        (asyncio.CancelledError(), "down", "the adapter cancelled its own request"),
     ],
     ids=["down", "fate unknown", "rate limited", "malformed", "a defect of the adapter", "no text", "cancelled"],
 )
@@ -103,9 +103,9 @@ def test_a_late_venue_is_back_as_soon_as_a_background_read_has_come_in() -> None
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (account("1", name="other"), "the document says account main, the venue answers for other"),
-        (account("1", market="spot"), "the document says market swap, the venue answers for spot"),
-        (account("1", currency="EUR"), "the document says currency USDT, the venue answers for EUR"),
+        (account("1", name="other"), "venue returned account other; the document declares main"),
+        (account("1", market="spot"), "venue returned market spot; the document declares swap"),
+        (account("1", currency="EUR"), "venue returned currency EUR; the document declares USDT"),
     ],
     ids=["account", "market", "currency"],
 )
@@ -190,7 +190,7 @@ def test_a_reading_is_as_old_as_its_request_and_a_failure_as_its_end() -> None:
     accounts = {venue.account: armed(venue) for venue in (fast, down, slow)}
     watch = Readers(accounts, 5.0, metered(accounts, clock))
     asyncio.run(watch.gather())
-    assert [watch.dated(name) for name in accounts] == [5.0, 6.6, 5.0]
+    assert [watch[name].dated for name in accounts] == [5.0, 6.6, 5.0]
 
 
 def test_a_closer_is_told_when_its_account_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

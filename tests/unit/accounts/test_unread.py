@@ -94,7 +94,7 @@ def test_an_outage_of_72_s_is_one_page_with_its_reason_and_one_all_clear(site: S
             "account main cannot be read since 2021-05-19T12:00:05Z (down: connection refused); until it is, its "
             "triggers go by their on_unknown",
         ),
-        (77, "page", "account main is read again, after 72 s"),
+        (77, "page", "account main can be read again, after 72 s"),
     ]
 
 
@@ -124,7 +124,7 @@ def test_slow_ticks_bear_three_slow_readings(site: Site) -> None:
     site.run(12, Timed(site.time, lambda now: DOWN if now in (60, 120) or 300 <= now <= 540 else 0.0), pace=pace)
     assert [(at, text.partition(" (")[0]) for at, _, text in site.told()] == [
         (540, "account main cannot be read since 2021-05-19T12:05:00Z"),
-        (600, "account main is read again, after 5 min"),
+        (600, "account main can be read again, after 5 min"),
     ]
 
 
@@ -135,8 +135,8 @@ def test_a_refused_key_is_told_at_once(site: Site) -> None:
         (
             0,
             "page",
-            "the venue refuses the key of account main: invalid signature; nothing can be seen or closed there: put a "
-            "good key where the document's credentials point to, and start the runner anew",
+            "the venue refuses the key of account main: invalid signature; nothing can be read or closed there: put a "
+            "valid key where the document's credentials point to, and restart the runner",
         )
     ]
     assert site.seen.reports[0].problems == (site.told()[0][2],)
@@ -166,7 +166,7 @@ def test_an_account_that_comes_and_goes_is_told_less_and_less(site: Site) -> Non
     """20 s away and one reading in between, 40 times: each page doubles what must go by before the next."""
     site.run(850, Timed(site.time, lambda now: 0.0 if now % 21 == 0 else DOWN))
     assert [text.partition(" since")[0].partition(",")[0] for _, _, text in site.told()] == [
-        "account main cannot be read", "account main is read again",
+        "account main cannot be read", "account main can be read again",
     ]  # fmt: skip
 
 
@@ -177,8 +177,7 @@ def test_a_first_answer_that_takes_twelve_seconds_is_waited_for_without_a_proble
     assert {(each.quality, reading_words(each)) for each in waited} == {
         (
             "down",
-            "not read yet: the first answer is being waited for, for 30 s at the most: it holds the rules of all "
-            "markets",
+            "not polled yet: waiting for the first answer, for at most 30 s: it holds the rules of all markets",
         )
     }
     assert len(waited) in (12, 13)
@@ -217,10 +216,10 @@ def test_a_lost_stream_is_begun_anew_as_soon_as_the_account_is_read_again(site: 
     assert [(severity, text) for _, severity, text in site.told("stream")] == [
         (
             "warning",
-            "the stream of account main is not to be counted on: the venue hung up; until it is heard nothing but the "
-            "interval calls for readings",
+            "the stream of account main is unreliable: the venue hung up; until it delivers again the "
+            "account is polled at the interval only",
         ),
-        ("warning", "the stream of account main is heard again"),
+        ("warning", "the stream of account main delivers again"),
     ]
     assert [severity for _, severity, text in site.told() if "stream" not in text] == ["page", "page"]
 

@@ -60,7 +60,7 @@ CHANGED = {
         ),
     ),
     PERFORMERS: (
-        ("    return {Lock:", "    return {Mark: MarkPerformer(Mark, parts.store, parts.clock), Lock:"),
+        ("    return {Lock:", "    return {Mark: MarkPerformer(Mark, store, clock), Lock:"),
         (
             "from killswitch.model.effects import ",
             "from killswitch.execution.effects.mark import MarkPerformer\nfrom killswitch.model.effects import Mark, ",
@@ -144,8 +144,8 @@ def test_a_kind_that_lacks_a_part_is_refused_with_what_lacks_it(tree: Path, repo
     if module is None:
         program = (
             "from killswitch.execution.effects.performing import Performing\n"
-            "from killswitch.runner.performers import RunnerParts, performers\n"
-            "Performing(performers(RunnerParts(None, None, None, None, frozenset(), None, None)))"
+            "from killswitch.runner.performers import performers\n"
+            "Performing(performers(None, None, None, None))"
         )
     assert python(tree, repository, "-c", program).endswith(sentence)
 

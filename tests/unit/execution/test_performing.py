@@ -15,7 +15,7 @@ from killswitch.model.effects import EFFECTS, Cancels, Lock, LockOrder, Orders
 from killswitch.model.record import RegistryError
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import JournalEntry, TickRecord
-from killswitch.runner.performers import RunnerParts, performers
+from killswitch.runner.performers import performers
 from killswitch.store.errors import StoreError
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
@@ -131,7 +131,6 @@ def test_after_a_restart_only_what_is_open_is_performed(store: SqlStore, finishe
 
 def test_the_runner_has_a_performer_for_each_kind() -> None:
     """Its own table is complete, also where nothing is armed."""
-    parts = RunnerParts(None, None, None, None, frozenset(), None, VirtualClock(START))  # type: ignore[arg-type]  # not asked here
-    table = Performing(performers(parts))
+    table = Performing(performers(None, Performer(), None, VirtualClock(START)))  # type: ignore[arg-type]  # not asked here
     assert table.planned(LOCKS, SNAPSHOT) == ()
     assert not table.ends_run

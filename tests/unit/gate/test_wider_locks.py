@@ -16,16 +16,15 @@ from pathlib import Path
 import pytest
 
 from killswitch.accounts.arming import ArmedAccount, Arming
-from killswitch.gate.lock_folder import LockFolder
 from killswitch.graph.nodes import Graph, ScopeRule
 from killswitch.model.decision import Decision, LockMode, LockOrder
 from killswitch.model.snapshot import Event
 from killswitch.model.store import TickRecord
 from killswitch.operations.commands import hand, locked_scopes
 from killswitch.operations.status import LockView, locks_at
-from killswitch.runner.locks.lock_lifecycle import Locking
 from killswitch.store.sql import SqlStore
 from tests import graphs
+from tests.lock_turns import LockFolder, Locking
 from tests.runner_world import ScriptedVenue, World
 
 Reader = Callable[[Path], str | None]

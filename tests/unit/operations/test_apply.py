@@ -84,7 +84,7 @@ def test_two_hands_with_one_plan_are_one_order_to_apply_it(world: World) -> None
     other = apply_hand(store, plan, "operator-2", world.clock.now())
     store.put_event(one)
     store.put_event(other)
-    with pytest.raises(SpentPlanError, match="waits for a tick already"):
+    with pytest.raises(SpentPlanError, match="is queued already"):
         apply_hand(store, plan, "operator-3", world.clock.now())
     asyncio.run(ticks(world, store, venue, 2))
     assert len(venue.sent) == len(store.decisions(10)) == 1

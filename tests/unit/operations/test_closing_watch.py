@@ -151,7 +151,7 @@ def test_without_a_runner_watching_ends_and_says_so(closing: Closing, capsys: py
     closing.store.release(this_process())
     assert follow(closing.store, json=False, terminal=False) == 1
     captured = capsys.readouterr()
-    assert "end unknown: no runner lives that works on it" in captured.out
+    assert "end unknown: no runner is running to work on it" in captured.out
     assert "`ksctl run --live` resumes the remaining work" in captured.err
     assert closing.slept == pytest.approx(close_progress.LEFT_ALONE)
 

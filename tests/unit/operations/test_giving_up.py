@@ -149,7 +149,7 @@ def test_a_tick_journals_the_command_and_answers_it(tmp_path: Path, scope: str |
         store.put_event(event)
         sent = len(venue.sent)
         report = await runner.tick()
-        assert [notice.subject for notice in report.notices if "given up" in notice.text] == [event.id]
+        assert [notice.subject for notice in report.notices if "is ended on" in notice.text] == [event.id]
         await runner.work_through(30.0)
         await runner.finish()
         await runner.let_go()
@@ -205,7 +205,7 @@ def test_two_commands_of_one_tick_end_a_close_once(tmp_path: Path) -> None:
         for author in ("mia", "leo"):
             store.put_event(hand("give_up", None, author, "sold over the phone", world.clock.now(), decision=decision))
         report = await runner.tick()
-        assert [it.text.rpartition(" by ")[2] for it in report.notices if "is given up" in it.text] == [
+        assert [it.text.rpartition(" by ")[2] for it in report.notices if "is ended on" in it.text] == [
             "mia: sold over the phone", "leo: sold over the phone",
         ]  # fmt: skip
         ends = [it.data["author"] for it in store.journal(decision) if it.kind == "given_up"]
@@ -239,7 +239,7 @@ def test_each_account_is_told_of_by_itself_and_a_venue_names_its_accounts(tmp_pa
         report = await runner.tick()
         await runner.work_through(5.0)
         given = sorted(it.account or "" for it in store.journal(open_one.decision.id) if it.kind == "given_up")
-        scopes = sorted(notice.scope for notice in report.notices if "given up" in notice.text)
+        scopes = sorted(notice.scope for notice in report.notices if "is ended on" in notice.text)
         words = "\n".join(outcome(recorded_result(store, open_one.decision)))
         await runner.let_go()
         return given, scopes, words

@@ -61,7 +61,7 @@ def test_status_of_a_store_that_never_ticked_says_so(world: World) -> None:
     world.open().close()
     shown = told(status, *at(world))
     assert shown.exit_code == 0
-    assert "not running: nobody holds the lease" in shown.stdout
+    assert "not running: no runner holds the lease" in shown.stdout
     assert "Stages: unknown, no runner has ticked on this store yet" in shown.stdout
     assert told(history, *at(world)).stdout == "No decision is recorded on this store.\n"
 
@@ -94,7 +94,7 @@ def test_status_tells_a_living_runner_from_one_that_fell_silent(world: World) ->
     """The lease says who lives; one that ran out is a runner that died without a word."""
     store = world.open()
     store.acquire(this_process(), to_micros(START), 10 * SECOND)
-    assert "NOT RUNNING: its lease ran out without being renewed" in told(status, *at(world)).stdout
+    assert "NOT RUNNING: its lease expired without renewal" in told(status, *at(world)).stdout
     store.acquire(this_process(), to_micros(START), 100 * 366 * 24 * 3600 * SECOND)
     assert "Runner   alive (pid " in told(status, *at(world)).stdout
     store.close()
@@ -219,7 +219,7 @@ spec:
     ("account", "says"),
     [
         ("", "the policies hold no Account document"),
-        (ACCOUNT % "", "account main: adapter paper refused it: account main needs an endpoint"),
+        (ACCOUNT % "", "account main: adapter paper refused the account: account main needs an endpoint"),
         (ACCOUNT % ", credentials: {key: 'env:NOT_SET_ANYWHERE'}", "NOT_SET_ANYWHERE is not set"),
         (
             ACCOUNT.replace("paper", "papre") % "",

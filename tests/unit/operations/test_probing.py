@@ -77,9 +77,7 @@ def test_a_lease_that_ran_out_is_live_but_not_ready(store: SqlStore) -> None:
     """A slow tick of a living process is no reason to kill it; another runner may already have the store."""
     ticked(store, 10.0, lease_left=-1.0)
     assert probe_of(store, "live", NOW).passed
-    assert probe_of(store, "ready", NOW) == Verdict(
-        False, "the lease ran out at 2024-01-01T11:59:59Z without being renewed"
-    )
+    assert probe_of(store, "ready", NOW) == Verdict(False, "the lease expired at 2024-01-01T11:59:59Z without renewal")
 
 
 def test_the_tick_of_the_runner_before_does_not_count(store: SqlStore) -> None:
@@ -87,7 +85,7 @@ def test_the_tick_of_the_runner_before_does_not_count(store: SqlStore) -> None:
     ticked(store, 1.0, owner="host-6/0b5e4f1a/4026531836/1/11")
     verdict = probe_of(store, "live", NOW)
     assert verdict == Verdict(
-        False, f"{ELSEWHERE} has not ticked yet, the last tick is that of host-6/0b5e4f1a/4026531836/1/11"
+        False, f"{ELSEWHERE} has not ticked yet; the last tick is by host-6/0b5e4f1a/4026531836/1/11"
     )
 
 
@@ -102,7 +100,7 @@ def test_a_process_that_is_proven_dead_is_not_live(store: SqlStore) -> None:
     """A fresh tick and a lease in force do not outweigh the kernel's word."""
     dead = this_process().rpartition("/")[0] + "/1"  # this process id, begun at another time
     ticked(store, 1.0, owner=dead, holder=dead)
-    assert probe_of(store, "live", NOW) == Verdict(False, f"the process that holds the lease is gone: {dead}")
+    assert probe_of(store, "live", NOW) == Verdict(False, f"the process that holds the lease is dead: {dead}")
 
 
 def test_a_tick_that_cannot_be_read_is_not_live(store: SqlStore) -> None:

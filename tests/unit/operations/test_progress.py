@@ -122,7 +122,7 @@ def test_without_a_runner_no_end_is_expected() -> None:
     """Nobody works on it."""
     journal = [*planned(A="1", B="1"), sent("A", "o1", 0, "1"), filled("A", "o1", 1, "1")]
     shown = at(5, decision("1", "1"), journal, runs=False)
-    assert (shown.expected_end, shown.unknown_because) == (None, "no runner lives that works on it")
+    assert (shown.expected_end, shown.unknown_because) == (None, "no runner is running to work on it")
 
 
 def test_what_is_refused_or_unknown_is_held_up_with_the_reason() -> None:
@@ -138,11 +138,11 @@ def test_what_is_refused_or_unknown_is_held_up_with_the_reason() -> None:
     shown = at(5, about, journal)
     assert (shown.orders.sent, shown.orders.unknown, shown.orders.refused) == (3, 1, 1)
     assert [(each.symbol, each.why) for each in shown.blocked] == [
-        ("A", "rejected: market_closed (A is halted)"), ("B", "nobody can say yet what order o2 did"),
+        ("A", "rejected: market_closed (A is halted)"), ("B", "the status of order o2 is unknown"),
     ]  # fmt: skip
     assert (shown.expected_end, shown.unknown_because) == (None, "2 of 3 open positions are held up")
     journal.append(entry("rejected", 6, "C", "o3", reason="price_band"))
-    assert at(7, about, journal).unknown_because == "everything that is open is held up"
+    assert at(7, about, journal).unknown_because == "every open position is held up"
 
 
 @pytest.mark.parametrize(("status", "standing"), [("flat", "flat"), ("residual", "residual"), ("blocked", "blocked")])

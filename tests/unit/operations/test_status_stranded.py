@@ -80,8 +80,8 @@ def test_a_clean_stop_in_the_middle_of_a_close_is_a_problem(world: World) -> Non
     decision = stopped_in_the_middle(world, store, 3)
     standing = told(world, store)
     words = (
-        f"nobody works on the closing of decision {decision} on account main, because no runner lives: "
-        "`ksctl run --live` goes on with what is left, `ksctl status --watch` shows how it stands"
+        f"no runner works on the closing of decision {decision} on account main, because none is running: "
+        "`ksctl run --live` continues with what is left, `ksctl status --watch` shows its progress"
     )
     assert standing.problems == (words,)
     assert f"  {words}" in block(standing, "Problems")

@@ -112,6 +112,6 @@ def test_a_timer_that_a_resting_stop_keeps_off_is_warned_of_in_the_words_of_the_
     desk._documents.append(SWITCH % more)
     words = (
         "dead man: the dead-man timer of account main does not run: it may cancel the protective orders of BTC and "
-        "leave the position naked; `accept_unprotected: true` would accept that"
+        "leave the position unprotected; `accept_unprotected: true` would accept that"
     )
     assert [each for each in findings(desk.checked(), "warning") if "dead man" in each] == [words] * warned

@@ -218,7 +218,7 @@ def test_an_armed_account_sends_no_key_over_the_network_in_clear(desk: Desk, key
     desk.key("main", GOOD, **{key: address})
     refused = desk.run("--live")
     assert refused.exit_code == 1
-    assert f"account main: {key} would take its credentials beyond this machine without TLS" in refused.stderr
+    assert f"account main: {key} would send its credentials beyond this machine without TLS" in refused.stderr
     assert "main.yaml:4:" in refused.stderr and "allow_unencrypted: true" in refused.stderr
     assert desk.asked == 0
     assert not (desk.folder / "store.sqlite").exists()

@@ -583,7 +583,7 @@ def test_the_list_has_a_row_for_each_venue() -> None:
     assert "swap, future  5      no          symbol    orders 60/2 s a symbol " in lines[2]
     assert lines[2].split()[-3:] == ["flows", "close", "book"]
     assert "Supported everywhere: equity." in lines
-    assert "the venues of zzz are not there: ModuleNotFoundError: No module named 'ccxt'" in done.stderr
+    assert "the venues of zzz are not available: ModuleNotFoundError: No module named 'ccxt'" in done.stderr
 
 
 @pytest.mark.usefixtures("listed")

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from killswitch.accounts.arming import ArmedAccount, Arming
-from killswitch.gate.lock_folder import LockFolder
 from killswitch.gate.reading import read_lock
 from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.nodes import PolicySet, SignalRef
@@ -39,11 +38,11 @@ from killswitch.runner.clock import (
     on_timeline,
 )
 from killswitch.runner.lease import LeaseHolder, LeaseRefusedError, end_misdated, is_misdated
-from killswitch.runner.locks.lock_lifecycle import Locking
 from killswitch.runner.loop import Runner
 from killswitch.runner.status_blob import tick_time
 from killswitch.store.sql import SqlStore
 from tests import graphs
+from tests.lock_turns import LockFolder, Locking
 from tests.runner_world import ScriptedVenue, World, book, crash_policy
 from tests.worlds import START, account, after
 
@@ -257,7 +256,7 @@ def test_the_difference_is_paged_once_and_so_is_its_end(world: JumpingWorld) -> 
     told = [(notice.severity, notice.text) for notice in reversed(store.notices(20)) if "wall clock" in notice.text]
     assert [severity for severity, _ in told] == ["page", "page"]
     assert "is 120 min behind the dates of the ticks" in told[0][1]
-    assert "agree again" in told[1][1]
+    assert "agrees with the dates of the ticks again" in told[1][1]
 
 
 def test_a_difference_that_changes_is_told_anew(clock: JumpingClock) -> None:
@@ -485,8 +484,8 @@ def test_a_boot_with_a_clock_that_is_ahead_ends_no_cooldown_and_is_paged(world: 
     runner = begins()
     world.ticks(runner, 5)
     assert len(store.decisions(9)) == 1, "it acted a second time"
-    (page,) = [each.text for each in store.notices(20) if "no runner has lived" in each.text]
-    assert page.startswith("by the wall clock alone no runner has lived on this store for 120 min (since 2024-")
+    (page,) = [each.text for each in store.notices(20) if "no runner has run" in each.text]
+    assert page.startswith("by the wall clock alone, no runner has run on this store for 120 min (since 2024-")
     world.clock.passes(HOUR / SECOND - 20)
     world.ticks(runner, 2)
     assert len(store.decisions(9)) == 1
@@ -592,7 +591,7 @@ def test_the_lease_of_a_dead_runner_is_over_after_one_life_however_far_ahead_it_
     taker = LeaseHolder(store, clock, 30.0, "here/2/2", pause=waited.append, say=said.append)
     assert taker.take().generation == dead.generation + 1
     assert sum(waited) == 30.0
-    assert "put back" in said[0]
+    assert "set back" in said[0]
 
 
 def test_one_that_lives_is_not_succeeded_for_its_date(world: JumpingWorld, clock: JumpingClock) -> None:

@@ -149,7 +149,7 @@ def test_c14_a_pass_that_hangs_keeps_neither_ticks_nor_other_accounts() -> None:
     [
         (VenueDownError("maintenance"), "VenueDownError: maintenance"),
         (ZeroDivisionError("a defect"), "unexpected ZeroDivisionError: a defect"),
-        (asyncio.CancelledError(), "it was called off by something that it called"),
+        (asyncio.CancelledError(), "one of its own calls cancelled it"),
     ],
     ids=["the venue", "a defect", "cancelled from inside"],
 )
@@ -161,7 +161,7 @@ def test_c16_trouble_in_a_pass_is_told_and_the_pass_tried_again(error: BaseExcep
         works = closings(clock, main=closer)
         works.adopt([decision("one", "main")])
         await works.advance(1.0)
-        assert (f"closing on account main will be tried again after {says}",) == works.troubles
+        assert (f"closing on account main is retried after {says}",) == works.troubles
         assert 0 < works.wait < 1, "tried again at once, or not soon"
         await rounds(works, clock)
         assert (closer.done, works.troubles) == (["one"], ())
@@ -197,7 +197,7 @@ def test_c1_a_closing_that_stands_still_because_it_trusts_nothing_is_told() -> N
         assert works.troubles == ()
         closer.waits = False
         await closer.one_pass(works)
-        said = "closing on account main stands still: an empty book with 5 of margin in use"
+        said = "closing on account main makes no progress: an empty book with 5 of margin in use"
         assert list(works.troubles) == [said]
         await closer.one_pass(works)
         assert works.troubles == ()

@@ -49,6 +49,6 @@ def test_an_order_of_unknown_fate_pages_when_it_is_set_aside(tmp_path: Path) -> 
     """The venue fills it, loses the answer and answers no question: the closing goes on, and a person is told."""
     venue = MoodyVenue(book("1100"), ["unsure"])
     venue.deaf = True
-    found = [text for text in pages(tmp_path, venue, rounds=30) if "is set aside" in text]
+    found = [text for text in pages(tmp_path, venue, rounds=30) if "is detached" in text]
     assert len(found) == 1
-    assert "is of unknown fate: it is set aside, and the venue is still asked" in found[0]
+    assert "has an unknown status: it is detached, and the venue is still queried" in found[0]

@@ -152,7 +152,7 @@ def test_a_timer_is_started_refreshed_and_stopped_by_a_clean_stop(site: Site) ->
     assert venue.said("disarm") == [45]
     assert venue.runs_out is None
     assert site.notices() == [
-        "the dead-man timer of account main runs from now on (60 s, refreshed every 20 s, by the switch venue-timer)"
+        "the dead-man timer of account main is running (60 s, refreshed every 20 s, by the switch venue-timer)"
     ]
     ((view),) = site.seen.reports[-1].timers
     assert (view.account, view.switch, view.state) == ("main", "venue-timer", "armed")
@@ -208,7 +208,7 @@ def test_after_a_stop_that_the_venue_did_not_hear_the_status_says_what_was_left(
     view = decode_view(blob)
     assert [each.state for each in view.timers] == ["armed"]
     assert view.problems == runner.left_behind
-    assert "could not be stopped (it could not be stopped: no route to host): it goes off at" in view.problems[0]
+    assert "could not be stopped (it could not be stopped: no route to host): it fires at" in view.problems[0]
 
 
 class TornStore:
@@ -263,8 +263,8 @@ def test_a_restart_knows_that_the_timer_went_off_meanwhile(site: Site) -> None:
     site.store.release(runner._lease.owner)
     site.run(site.runner(venue), 2)
     (page,) = site.notices("page")
-    assert page.startswith("the dead-man timer of account main has gone off at 2021-05-19T12:01:00")
-    assert page.endswith("and the venue cancels what rests there: no runner refreshed it")
+    assert page.startswith("the dead-man timer of account main has fired at 2021-05-19T12:01:00")
+    assert page.endswith("and the venue cancels the orders there: no runner refreshed it")
     assert len(venue.said("arm")) == 2
 
 
@@ -273,8 +273,8 @@ def test_a_restart_knows_that_the_timer_went_off_meanwhile(site: Site) -> None:
     [
         (None, 60.0, 20.0, "venue kraken has no timer that could be set"),
         (DeadManRule("connection", 1.0), 60.0, 20.0, "covers the orders of one connection only"),
-        (DeadManRule("account", 10.0), 9.0, 3.0, "runs for 10 s at least"),
-        (DeadManRule("account", 3.0, longest=300.0), 301.0, 60.0, "runs for 300 s at the most"),
+        (DeadManRule("account", 10.0), 9.0, 3.0, "runs for at least 10 s"),
+        (DeadManRule("account", 3.0, longest=300.0), 301.0, 60.0, "runs for at most 300 s"),
         (DeadManRule("account", 1.0), 10.0, 4.0, "a tick may come 11 s late"),
     ],
 )  # fmt: skip
@@ -314,7 +314,7 @@ def test_protective_stops_keep_a_timer_from_starting_and_a_person_is_told(site: 
     site.run(site.runner(venue), 30)
     assert venue.calls == []
     (page,) = site.notices("page")
-    assert "cancel the protective orders of BTC and leave the position naked" in page
+    assert "cancel the protective orders of BTC and leave the position unprotected" in page
     assert "`accept_unprotected: true` would accept that" in page
     blob = site.store.live(STATUS)
     assert blob is not None
@@ -403,9 +403,9 @@ def test_a_refresh_that_fails_is_told_with_the_time_left_and_tried_again(site: S
     pages = site.notices("page")
     assert pages[0] == (
         "the dead-man timer of account main: it could not be refreshed: no route to host; "
-        "it goes off at 2021-05-19T12:01:00Z unless that ends"
+        "it fires at 2021-05-19T12:01:00Z unless that ends"
     )
-    assert "has gone off at 2021-05-19T12:01:00Z" in pages[1]
+    assert "has fired at 2021-05-19T12:01:00Z" in pages[1]
 
 
 def test_a_timer_that_is_refreshed_again_is_told_to_those_who_were_paged(site: Site) -> None:
@@ -440,8 +440,8 @@ def test_a_timer_that_runs_again_after_it_went_off_is_told_to_those_who_were_pag
 
     site.time.run(story())
     pages = site.notices("page")
-    assert "has gone off" in pages[1]
-    assert pages[-1].startswith("the dead-man timer of account main runs from now on (60 s")
+    assert "has fired" in pages[1]
+    assert pages[-1].startswith("the dead-man timer of account main is running (60 s")
     assert not any("refreshed again" in text for text in pages)
 
 
@@ -460,7 +460,7 @@ def test_an_answer_that_comes_late_is_waited_for_before_a_timer_is_given_up(site
 
     site.time.run(story())
     assert venue.said("arm") == [0, 2, 4, 6, 8]
-    assert not any("has gone off" in text for text in site.notices())
+    assert not any("has fired" in text for text in site.notices())
 
 
 def test_an_answer_that_is_lost_counts_as_a_timer_that_may_run(site: Site) -> None:
@@ -500,7 +500,7 @@ def test_a_timer_that_cannot_be_stopped_is_left_behind_in_words(site: Site) -> N
     site.time.run(story())
     (words,) = runner.left_behind
     assert "could not be stopped" in words
-    assert "it goes off at 2021-05-19T12:01:00Z" in words
+    assert "it fires at 2021-05-19T12:01:00Z" in words
     assert decode_memory(site.store.live(LIVE_NAME)).running.keys() == {"main"}
 
 
@@ -546,7 +546,9 @@ def test_announced_maintenance_stops_the_timer_until_it_is_over(site: Site) -> N
     site.time.run(story())
     assert venue.said("arm") == [0, 20]
     assert venue.said("disarm") == [5]
-    assert any("the venue takes no ordinary orders, as around its maintenance" in text for text in site.notices("page"))
+    assert any(
+        "the venue accepts no ordinary orders, as around its maintenance" in text for text in site.notices("page")
+    )
 
 
 def test_a_venue_that_says_maintenance_is_asked_again_until_it_says_ok(site: Site) -> None:
@@ -566,8 +568,8 @@ def test_a_venue_that_says_maintenance_is_asked_again_until_it_says_ok(site: Sit
     site.time.run(story())
     assert venue.said("arm")[0] == 601
     assert venue.asked == 3
-    assert not any("has gone off" in text for text in site.notices())
-    assert any("does not run: the venue says maintenance" in text for text in site.notices("page"))
+    assert not any("has fired" in text for text in site.notices())
+    assert any("does not run: the venue announces maintenance" in text for text in site.notices("page"))
 
 
 def test_a_timer_that_has_gone_off_as_often_as_the_venue_allows_is_not_started(site: Site) -> None:
@@ -589,7 +591,7 @@ def test_a_timer_that_has_gone_off_as_often_as_the_venue_allows_is_not_started(s
         assert len(venue.said("arm")) == armed + 1
 
     site.time.run(story())
-    assert any("it has gone off 2 times in a day" in text for text in site.notices("page"))
+    assert any("it has fired 2 times in 24 h" in text for text in site.notices("page"))
     assert max(at for at in venue.said("arm") if at < 80_000) < 60
 
 
@@ -598,7 +600,7 @@ def test_refreshes_never_take_the_share_that_is_kept_for_closing(site: Site) -> 
     limits = (RateLimit("weight", 40, 60.0),)
     venue = TimerVenue(site.time, PLAIN, flat(), limits=limits, costs=(Cost("dead_man", "weight", units=4),))
     runner = site.runner(venue)
-    budget = runner._timers._timers["main"].meter.budget  # type: ignore[union-attr] # to spend what is for reading
+    budget = runner._observers._timers._timers["main"].meter.budget  # type: ignore[union-attr] # to spend what is for reading
     for _ in range(5):
         budget.answered(0.0, budget.take(0.0, "dead_man", purpose="reading"))
     site.run(runner, 55)
@@ -671,7 +673,7 @@ def test_the_last_word_of_a_clean_stop_may_take_what_is_kept_for_closing(site: S
         costs=(Cost("snapshot", "weight", units=1), Cost("dead_man", "weight", units=20)),
     )  # fmt: skip
     runner = site.runner(venue)
-    budget = runner._timers._timers["main"].meter.budget  # type: ignore[union-attr] # to spend what is for reading
+    budget = runner._observers._timers._timers["main"].meter.budget  # type: ignore[union-attr] # to spend what is for reading
 
     async def story() -> None:
         await runner.start()
@@ -739,10 +741,10 @@ def test_a_symbol_that_the_venue_refuses_holds_up_no_other(site: Site, doing: st
     for symbol in ("BTC", "ETH"):
         assert venue.ends[symbol] > 230.0
     told = site.notices("page")
-    assert any("for OLD: no such symbol OLD; it is tried again" in text for text in told)
+    assert any("for OLD: no such symbol OLD; it is retried" in text for text in told)
     # Of what has an order, it matters that it went off; where nothing rests, nothing was cancelled.
     assert [text for text in told if "gone off" in text and "OLD" not in text] == []
-    assert any("gone off for OLD" in text for text in told) == (doing == "arm")
+    assert any("fired for OLD" in text for text in told) == (doing == "arm")
 
 
 def test_a_timer_for_many_symbols_is_refreshed_in_turn_with_the_polls(site: Site) -> None:
@@ -777,7 +779,7 @@ def test_a_timer_for_more_symbols_than_the_limits_allow_is_stopped_and_a_person_
 
     site.time.run(story())
     assert [(round(at), call) for at, call, *_ in venue.calls] == [(0, "arm"), (10, "disarm")]
-    assert any("polls and its refreshes for 100 symbols do not both find room in time" in text
+    assert any("polls and its refreshes for 100 symbols exceed the request limits" in text
                for text in site.notices("page"))  # fmt: skip
     assert {report.snapshot.accounts[0].quality for report in site.seen.reports} == {"ok"}
 

@@ -10,9 +10,8 @@ from concurrent.futures import Future
 
 import pytest
 
-from killswitch.deadline import NoThreadError
+from killswitch.deadline import DaemonThreads, NoThreadError
 from killswitch.runner import process
-from killswitch.runner.process import DaemonThreads
 from tests.threads import NoThreads
 
 

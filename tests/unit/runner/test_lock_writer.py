@@ -93,7 +93,7 @@ def test_l3_a_close_begins_in_the_tick_that_decides_it_though_the_lock_folder_ha
     asyncio.run(story())
     (hangs, missing) = seen.reports[-1].problems
     assert "locks has not answered since 2024-01-01 00:00:02" in hangs
-    assert missing == "the lock of account/main is not written: bots may still trade there"
+    assert missing == "the lock of account/main is not written yet: bots may still trade there"
     pages = [notice.text for notice in store.notices(20) if notice.severity == "page" and notice.policy == "runner"]
     assert sorted(pages) == sorted([hangs, missing]), "each is paged once"
     assert mount.asked == 1, "one thread hangs, however many ticks go by"
@@ -185,9 +185,9 @@ def test_a_lock_folder_that_refuses_is_one_page_and_its_end_is_another(
     asyncio.run(story())
     pages = [notice.text for notice in store.notices(500) if notice.policy == "runner"]
     assert sorted(pages) == sorted([
-        "the lock of account/main could not be written and will be tried again: Permission denied",
-        f"the lock file {world.locks.union} could not be written and will be tried again: Permission denied",
-        "the lock of account/main is not written: bots may still trade there",
+        "the lock of account/main could not be written and is retried: Permission denied",
+        f"the lock file {world.locks.union} could not be written and is retried: Permission denied",
+        "the lock of account/main is not written yet: bots may still trade there",
         *(page for page in pages if page.startswith("over since 2024-01-01T00:02:0")),
     ])  # fmt: skip
     assert len(pages) == 6
@@ -202,8 +202,9 @@ def test_a_folder_that_has_been_given_up_is_waited_for_no_more(world: World, mou
         runner = world.runner(store, [venue], pace=SHORT)
         await runner.start()
         await ticks(world, runner, 3)
-        assert runner._locking is not None
-        problems = await runner._locking.settle(3600.0)
+        assert runner._effects._locking is not None
+        await runner._effects._locking.settle(3600.0)
+        problems = runner._effects._locking.problems
         assert "has not answered" in problems[0]
         await runner.let_go()
 
@@ -389,6 +390,28 @@ def test_a_close_goes_on_and_locks_are_written_later_where_no_thread_can_be_begu
     asyncio.run(story())
     assert len(venue.sent) == 1
     problem, *_ = seen.reports[1].problems
-    assert "locks is not written to: cannot start a thread: can't start new thread" in problem
-    assert problem.endswith("closing goes on")
+    assert "locks is not written: cannot start a thread: can't start new thread" in problem
+    assert problem.endswith("closing continues")
     assert read_lock(world.folder / "locks" / "account__main.json", world.clock.now().timestamp()).locked
+
+
+def test_a_foreign_lock_outlives_turns_that_end_later_than_they_are_waited_for(world: World) -> None:
+    """The union becomes the sum of all before the folder keeps what another program has left there: it stays locked."""
+    store, venue = world.open(), ScriptedVenue(book("1100"))
+    union = world.locks.union
+    assert union is not None
+    union.write_text('{"locked": true}')
+    foreign = world.locks.folder / "foreign.json"
+
+    async def story() -> None:
+        runner = world.runner(store, [venue], pace=replace(SHORT, lock_patience=0.0))
+        await runner.start()
+        for _ in range(6):
+            await asyncio.sleep(0.05)
+            await ticks(world, runner, 1)
+            assert json.loads(union.read_text())["locked"] is True
+        await runner.finish()
+        await runner.let_go()
+
+    asyncio.run(story())
+    assert json.loads(foreign.read_text())["locked"] is True

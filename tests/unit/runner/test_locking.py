@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 
 from killswitch.accounts.arming import ArmedAccount, Arming
-from killswitch.gate.lock_folder import LockFolder
 from killswitch.gate.reading import Verdict, read_lock
 from killswitch.model.decision import Decision, LockMode, LockOrder
 from killswitch.model.store import JournalEntry, JournalKind, TickRecord
 from killswitch.operations.commands import hand
-from killswitch.runner.locks.lock_lifecycle import Locking
 from killswitch.store.sql import SqlStore
 from tests import graphs
+from tests.lock_turns import LockFolder, Locking
 from tests.runner_world import ScriptedVenue, World, crash_policy
 
 MAIN = "account/main"
@@ -221,7 +220,7 @@ def test_a_lock_on_suspicion_says_so_and_until_when_and_ends_by_itself(site: Sit
     """20 s from 00:00:00; the reason is what bots and people read, and `details` is what programs read."""
     site.commit(site.suspects())
     assert site.is_locked
-    reason = "suspicion: equity fell by 30000 USDT; locked until 2024-01-01T00:00:20Z unless it is known before"
+    reason = "suspicion: equity fell by 30000 USDT; locked until 2024-01-01T00:00:20Z unless the cause is known before"
     assert site.written()["reason"] == reason
     assert site.written()["details"] == {"decision": "crash-suspects-1704067200", "on_suspicion": "yes"}
     assert "on_suspicion" in json.loads(site.union.read_text())["details"]

@@ -148,7 +148,7 @@ def test_an_armed_account_that_no_policy_watches_is_a_problem_for_as_long_as_it_
         await runner.start()
         return await runner.tick()
 
-    words = "account main is armed, and no policy that enforces has it in its scope"
+    words = "account main is armed, and no enforcing policy has it in its scope"
     report = asyncio.run(story())
     assert any(words in each.text for each in report.notices) is problem
     assert any(words in each for each in report.problems) is problem
@@ -305,10 +305,9 @@ def test_a_reset_by_hand_lifts_the_lock_once_its_closing_has_ended(world: World)
 def test_a_reset_of_one_policy_leaves_the_lock_that_another_still_wants(world: World) -> None:
     """L2: the scope's file is lifted when no policy wants it any more, and not before."""
     from killswitch.accounts.arming import ArmedAccount, Arming
-    from killswitch.gate.lock_folder import LockFolder
     from killswitch.model.decision import Decision, LockOrder
     from killswitch.model.store import TickRecord
-    from killswitch.runner.locks.lock_lifecycle import Locking
+    from tests.lock_turns import LockFolder, Locking
 
     store, now = world.open(), world.clock.now()
     policies = graphs.policy_set(crash_policy(), graphs.graph([], [], [], policy="other"))
@@ -524,7 +523,7 @@ def test_a_witness_that_fails_neither_stops_the_close_nor_the_other_witnesses(wo
         await runner.let_go()
 
     asyncio.run(story())
-    said = "Deaf cannot be told what happens: [Errno 28] No space left on device"
+    said = "the observer Deaf failed (OSError: [Errno 28] No space left on device); closing continues"
     assert sent_when_told == [1]
     assert [said in report.problems for report in seen.reports] == [False, False, True, False]
     assert said in [notice.text for notice in store.notices(10)]
@@ -538,9 +537,9 @@ async def _start_and_tick(runner: Runner) -> None:
 @pytest.mark.parametrize(
     ("place", "part"),
     [
-        ("killswitch.runner.locks.lock_writer.LockWriter.act", "the locks"),
+        ("killswitch.runner.locks.lock_writer.LockWriter.settle", "the locks"),
         ("killswitch.runner.notify.notifier.Notifier.outgoing", "what is to be notified"),
-        ("killswitch.runner.loop.describe", "the trace of a tick"),
+        ("killswitch.runner.observer_chain.describe", "the trace of a tick"),
     ],
     ids=lambda each: each.rpartition(".")[2],
 )
@@ -571,5 +570,5 @@ def test_a_mistake_beside_a_close_is_a_problem_and_keeps_no_position_open(
 
     asyncio.run(story())
     assert len(venue.sent) == 1
-    assert f"{part} cannot be dealt with (KeyError: 'a mistake of ours'); closing goes on" in seen.reports[2].problems
+    assert f"{part} failed (KeyError: 'a mistake of ours'); closing continues" in seen.reports[2].problems
     assert seen.reports[-1].problems == ()

@@ -39,7 +39,7 @@ def test_a_problem_that_comes_and_goes_is_told_at_doubled_distances_with_how_oft
     for second in range(3600):
         told.tick(second, *([WEAK] if second % 2 == 0 else []), subject="folder")
     assert [second for second, _ in told.pages] == [0, 60, 180, 420, 900, 1860]
-    assert told.pages[1][1] == f"{WEAK} (it has come back 30 times since 2024-01-01T00:00:00Z)"
+    assert told.pages[1][1] == f"{WEAK} (it has returned 30 times since 2024-01-01T00:00:00Z)"
 
 
 def test_the_end_of_a_problem_is_told_once_and_after_that_it_is_news_again() -> None:

@@ -144,7 +144,7 @@ def test_what_waits_for_a_target_that_no_route_names_any_more_is_told_and_ends_i
     asyncio.run(again(world, store, routed(in_file(world))))
     view = standing_of(store, world.clock.now(), 0).view
     assert view is not None
-    (told,) = [text for text in view.problems if "no route leads there any more" in text]
+    (told,) = [text for text in view.problems if "no route names this target any more" in text]
     assert f"{world.folder}/none/n.jsonl 3 wait" in told  # the stage, its end, and that this target cannot work
     asyncio.run(world.clock.sleep(25 * 3600.0))
     asyncio.run(again(world, store, graphs.policy_set(crash_policy())))
@@ -305,14 +305,14 @@ def test_what_is_given_up_pages_once_and_reaches_the_other_targets(
         seen, venue = Seen(), ScriptedVenue(book("1000"))
         runner = world.runner(store, [venue], armed=False, policies=routed(broken, in_file(world)), witnesses=(seen,))
         # No threads: the lanes work when the test says so, in its time.
-        monkeypatch.setattr(runner._notifier._sending, "wake", lambda: None)
+        monkeypatch.setattr(runner._observers._notifier._sending, "wake", lambda: None)
         await runner.start()
         await runner.tick()
         venue.answer = book("850")
         for _ in range(4):
             await world.clock.sleep(3601.0)
             await runner.tick()
-            for lane in runner._notifier._sending.lanes.values():
+            for lane in runner._observers._notifier._sending.lanes.values():
                 while lane.step() == 0:
                     pass
         await runner.finish()

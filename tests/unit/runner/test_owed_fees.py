@@ -30,7 +30,9 @@ def worked(scene: Scene, story: Callable[[Closings], Awaitable[None]]) -> None:
     async def play() -> None:
         works = Closings({"main": ClosingWorker("main", scene.closer, (), scene.time.monotonic)})
         works.adopt(scene.decisions)
-        await works.go_on()
+        while works.goes_on():
+            await works.advance(1.0)
+            await asyncio.sleep(works.wait if works.wait < math.inf else 0.01)
         await story(works)
 
     scene.time.run(play())

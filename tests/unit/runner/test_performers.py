@@ -34,8 +34,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 def test_an_effect_that_an_account_cannot_perform_is_refused(world: World) -> None:
     """With the place, the action, the account and what its adapter lacks; no lease is taken, so nothing has begun."""
     sentence = (
-        "policy.yaml:1: `lock_trading` of stage close-everything cannot be done on account main: the adapter of venue "
-        "paper is no SuspendingVenue; take the account out of the scope, or the action out of the stage"
+        "policy.yaml:1: `lock_trading` of stage close-everything cannot be performed on account main: the adapter of "
+        "venue paper is no SuspendingVenue; take the account out of the scope, or the action out of the stage"
     )
     store = world.open()
     with pytest.raises(CapabilityError) as refused:

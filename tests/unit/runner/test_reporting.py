@@ -122,7 +122,7 @@ def test_a_disk_that_hangs_under_a_page_is_a_problem_and_a_stop_does_not_wait_fo
     assert begun.wait(PATIENCE)
     assert reports.problem is None
     monkeypatch.setattr("killswitch.runner.notify.reports.STALLED_AFTER", 0.0)
-    assert reports.problem == f"reports stall: {world.folder / 'rendered'}, or its disk, takes nothing"
+    assert reports.problem == f"reports are stalled: {world.folder / 'rendered'}, or its disk, accepts no writes"
     assert not reports.close(3600.0)
     held.set()
     monkeypatch.setattr("killswitch.runner.notify.reports.STALLED_AFTER", PATIENCE)

@@ -148,7 +148,7 @@ def test_a_broker_that_does_not_listen_is_told_of_and_tried_again(site: Site) ->
     assert venue.suspended
     assert 4 <= len(venue.told) <= 6
     pages = [notice.text for report in site.seen.reports for notice in report.notices if "broker" in notice.text]
-    assert pages == ["trading of account main could not be suspended at its broker: 503; tried again"]
+    assert pages == ["trading of account main could not be suspended at its broker: 503; it is retried"]
     assert site.seen.reports[-1].problems == ()
 
 
@@ -229,7 +229,7 @@ def test_an_account_that_asks_for_what_its_adapter_cannot_do_is_refused(tmp_path
     )
     accounts = [each.model for each in load([file]).documents if isinstance(each.model, AccountDocument)]
     with pytest.raises(
-        AdapterError, match="account main: suspend_trade is asked for, and adapter paper reaches no broker"
+        AdapterError, match="account main: suspend_trade is set, and adapter paper cannot suspend trading at a broker"
     ):
         open_accounts(accounts, live=True)
 

@@ -84,7 +84,7 @@ def test_a_target_that_cannot_work_is_shown_where_it_is_written(folder: Path) ->
     at = told.index("KS_TEST_UNSET")
     found = [line.partition("|")[2] or line for line in told[told.rfind("\n", 0, at) + 1 :].splitlines()]
     assert found[0].endswith(
-        "routes.yaml:8:22: warning KS5029: this target takes no message from this process: "
+        "routes.yaml:8:22: warning KS5029: this target accepts no message from this process: "
         "the environment variable KS_TEST_UNSET is not set; set it for this process"
     )
     written, underlined = found[1:3]
@@ -111,10 +111,10 @@ def test_status_lists_who_cannot_be_told_under_problems(folder: Path) -> None:
     """Of a run that was started with --unnotified: names without a route, then a target that cannot work."""
     assert run(folder, "--live", "--unnotified").exit_code == 0
     store = folder.parent / "store.sqlite"
-    assert "nobody is told of what is meant for risk-desk" in called("status", "--store", store).output
+    assert "nobody is notified of what is addressed to risk-desk" in called("status", "--store", store).output
     routed(folder, {"apprise": {"url": "env:KS_TEST_UNSET"}})
     assert run(folder, "--live", "--unnotified").exit_code == 0
-    assert "env:KS_TEST_UNSET will not be taken" in called("status", "--store", store).output
+    assert "env:KS_TEST_UNSET will fail" in called("status", "--store", store).output
 
 
 def test_a_test_message_reaches_every_target_and_says_which_did_not_take_it(folder: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_stream_that_falls_silent_is_told_as_stale_and_the_polls_go_on() -> No
         await here.time.sleep(60.0)
         assert here.view.state == "stale"
         (problem,) = here.listening.problems
-        assert "is not to be counted on: it has said nothing for 60 s; until it is heard" in problem
+        assert "is unreliable: no sign of life for 60 s; until it delivers again" in problem
         assert not await here.wakes(lambda: exchange.trade((ETH, "short"), D(-1)))
         seen = await here.poll()
         assert (seen.quality, len(here.venue.sockets)) == ("ok", 1)

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from killswitch.execution.account_executor import Closer
 from killswitch.execution.state.intents import client_order_id, planned_entries
-from killswitch.gate.lock_folder import LockFolder
 from killswitch.journal.codec import decode
 from killswitch.journal.lifecycle import TRANSITIONS, Event, ForbiddenTransitionError, State
 from killswitch.journal.targets import Line
@@ -35,6 +34,7 @@ from killswitch.model.venue import (
 from killswitch.store.sqlite import open_store
 from tests.closing_cases import commit, decide, drive
 from tests.honest_venue import NOW, HonestVenue, VirtualClock
+from tests.lock_turns import LockFolder
 
 D = Decimal
 

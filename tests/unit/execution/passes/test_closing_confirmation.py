@@ -182,13 +182,16 @@ def test_protection_that_was_put_back_may_rest_and_one_that_was_refused_may_not(
     assert watched.says(after(minutes=9), resting()) == []
     watched.answers(after(minutes=10), "refused: too close")
     bare, still = watched.says(after(minutes=11), resting())
-    assert bare == "BTC long on account main stands without its protective order s1: refused: too close"
+    assert bare == "BTC long on account main is without its protective order s1: refused: too close"
     assert "still open at the venue" in still
 
 
 @pytest.mark.parametrize(
     ("kind", "words"),
-    [("set_aside", "it is set aside, and the venue is still asked"), ("abandoned", "is asked no more: look there")],
+    [
+        ("set_aside", "it is detached, and the venue is still queried"),
+        ("abandoned", "is no longer queried: check the order at the venue"),
+    ],
 )
 def test_an_order_of_unknown_fate_that_is_given_up_pages_once(watched: Watched, kind: JournalKind, words: str) -> None:
     """When it is journaled, and not again after a restart takes the decision up."""

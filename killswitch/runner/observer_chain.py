@@ -1,0 +1,159 @@
+"""The observers of one run, in their order: recording, status, outputs, notifications, dead-man timers.
+
+All of them are notified after the acting, and a failure of one is a problem that is paged (ADR 0115). Only the store
+ends a run: a runner that cannot record must not act.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from killswitch.model.decision import Decision, Notice
+from killswitch.model.instant import to_micros
+from killswitch.model.snapshot import Snapshot
+from killswitch.model.store import Outgoing
+from killswitch.model.tracing import AS_OF, Span, Tracer
+from killswitch.runner.dead_man.memory import TimerView
+from killswitch.runner.dead_man.timers import Timers
+from killswitch.runner.fault_isolation import Beside
+from killswitch.runner.notify.notifier import Notifier
+from killswitch.runner.observers import Lasting, TickReport, Troubled, Witness, shortfall
+from killswitch.runner.order_reconciliation import Confirming
+
+if TYPE_CHECKING:
+    from killswitch.telemetry.metrics import Notifications
+
+
+class Recorder(Protocol):
+    """Records snapshots after acting. One that is `Troubled` reports what is missing."""
+
+    def write(self, snapshot: Snapshot) -> None: ...
+
+    def close(self) -> bool | None:
+        """False: not all snapshots could be written."""
+        ...
+
+
+class Observers:
+    """Everything that follows a run: it is notified of each tick, and contributes problems and notices to the next."""
+
+    def __init__(
+        self,
+        witnesses: tuple[Witness, ...],
+        notifier: Notifier,
+        beside: Beside,
+        confirming: Confirming,
+        tracer: Tracer,
+        *,
+        timers: Timers | None,
+        recorder: Recorder | None,
+    ) -> None:
+        """`timers`: the venues' dead-man timers, where the run keeps any."""
+        self._witnesses = (*witnesses, notifier)
+        self._notifier = notifier
+        self._beside = beside
+        self._confirming = confirming
+        self._timers = timers
+        self._recorder = recorder
+        self._unrecorded: tuple[str, ...] = ()
+        self.tracer = tracer
+
+    def start(self) -> None:
+        """Continue from what an earlier run left in the outbox and at the venues' timers."""
+        self._beside.call("the outbox of notifications", self._notifier.start, None)
+        if self._timers is not None:
+            self._beside.call("the dead-man timers", self._timers.start, None)
+
+    def notify(self, report: TickReport, span: Span) -> None:
+        """Notify every observer of the tick; the timers last, as only a tick that has ended is healthy."""
+        self._beside.call("the trace of a tick", lambda: describe(span, report), None)
+        self._record(report.snapshot)
+        for witness in self._witnesses:
+            self._beside.call(f"the observer {type(witness).__name__}", partial(witness.ticked, report), None)
+        if (timers := self._timers) is not None:
+            self._beside.call("refreshing dead-man timers", lambda: timers.healthy(report.snapshot), None)
+
+    def _record(self, snapshot: Snapshot) -> None:
+        if self._recorder is None:
+            return
+        try:
+            self._recorder.write(snapshot)
+        except Exception as error:  # noqa: BLE001 - a recording is beside the point of a run
+            self._recorder = None
+            self._unrecorded = (f"snapshots are not recorded from {snapshot.as_of:%H:%M:%S} on: {error}",)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """One message for each problem of an observer."""
+        timers = () if self._timers is None else self._timers.problems
+        parts: tuple[object, ...] = (*self._witnesses, self._recorder)
+        behind = (each.problem for each in parts if isinstance(each, Troubled))
+        return (*self._unrecorded, *timers, *self._beside.problems, *(each for each in behind if each is not None))
+
+    @property
+    def timers(self) -> tuple[TimerView, ...]:
+        """What `status` shows of the dead-man timers."""
+        return () if self._timers is None else self._timers.views
+
+    def notices(self, snapshot: Snapshot) -> tuple[Notice, ...]:
+        """Notices of order reconciliation and of dead-man timers."""
+        found = self._beside.call("orders to be confirmed", lambda: self._confirming.notices(snapshot), ())
+        if self._timers is not None:
+            found += self._beside.call("notices of dead-man timers", self._timers.notices, ())
+        return found
+
+    def messages(
+        self, snapshot: Snapshot, decisions: Sequence[Decision], notices: Sequence[Notice], acting: Sequence[Decision]
+    ) -> tuple[Outgoing, ...]:
+        """The notifications of a tick, to be committed with it.
+
+        A close that left positions has a message of its own, so its notice is left out.
+        """
+        ends = {shortfall(closing) for closing in snapshot.closings}
+        left = [notice for notice in notices if notice.text not in ends]
+        return self._beside.call(
+            "what is to be notified", lambda: self._notifier.outgoing(snapshot, decisions, left, acting), ()
+        )
+
+    def notifications(self) -> Notifications | None:
+        """The counts of the outbox, from memory; None without a route."""
+        return self._notifier.counts()
+
+    async def rest(self, patience: float, problems: tuple[str, ...]) -> tuple[str, ...]:
+        """Stop cleanly, in about `patience` seconds; a message for each timer that could not be stopped.
+
+        `problems`: those of the run; those of timers are over after the stop.
+        """
+        left: tuple[str, ...] = ()
+        if self._timers is not None:
+            over = frozenset(self._timers.problems)
+            left = await self._timers.rest()
+            lasting = (*(each for each in problems if each not in over), *left)
+            for witness in self._witnesses:
+                if isinstance(witness, Lasting):
+                    witness.stopped(self._timers.views, lasting)
+        await self._beside.wait("notifications", lambda: self._notifier.rest(patience), None)
+        return left
+
+    async def abandon(self) -> tuple[str, ...]:
+        """Cancel what is under way at the end of any run; a message if the recording is incomplete."""
+        if self._timers is not None:
+            await self._timers.abandon()
+        await self._notifier.rest(0.0)
+        if self._recorder is not None and self._recorder.close() is False:
+            return ("the recording ends early: its last snapshots could not be written",)
+        return ()
+
+
+def describe(span: Span, report: TickReport) -> None:
+    """Set the outcome of the tick as attributes of its span."""
+    span.set(AS_OF, to_micros(report.snapshot.as_of))
+    span.set("killswitch.scheduled", report.snapshot.scheduled)
+    span.set("killswitch.streams.silent", sum(stream.state != "heard" for stream in report.streams))
+    span.set("killswitch.timers.armed", sum(timer.state == "armed" for timer in report.timers))
+    span.set("killswitch.decisions", len(report.decisions))
+    span.set("killswitch.acting_on", len(report.acting_on))
+    span.set("killswitch.notices", len(report.notices))
+    span.set("killswitch.problems", len(report.problems))

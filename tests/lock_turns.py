@@ -1,0 +1,115 @@
+"""The gate driven from a test: a lock folder and the locks of decisions, each turn waited for to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from killswitch.gate.changes import Lock, LockChanges, LockError, LockOutcome, LockRequest
+from killswitch.gate.lock_folder import LockFolder as Folder
+from killswitch.gate.reading import LockFile, read_file
+from killswitch.gate.union import UnionFile
+from killswitch.model.decision import Decision, LockOrder
+from killswitch.model.snapshot import Event
+from killswitch.runner.locks.lock_lifecycle import Locking as Lifecycle
+
+
+class LockFolder(Folder):
+    """A lock folder whose turns include the file for all scopes. Every other method is a turn for one thing.
+
+    Those raise LockError if the disk refuses, or a newer runner has written there.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._kept: set[str] = set()
+
+    def settle(self, changes: LockChanges, now: datetime, is_late: Callable[[], bool] = lambda: False) -> LockOutcome:
+        """The scopes' files, and then the file for all of them."""
+        if self.union is None:
+            return self.settle_scopes(changes, now, is_late)
+        with suppress(OSError):
+            self._begin()
+        try:
+            self.union._begin(now)
+            foreign = self.union._foreign(now)
+        except (OSError, LockError):
+            foreign = None
+        outcome = self.settle_scopes(replace(changes, foreign=foreign), now, is_late)
+        union = self.union.settle(outcome.held, now, is_late, is_whole=outcome.is_whole)
+        return replace(outcome, problems=outcome.problems + union.problems)
+
+    def write(
+        self,
+        order: LockOrder,
+        stage: str | None,
+        reason: str | None,
+        decision: str,
+        now: datetime,
+        *,
+        on_suspicion: bool = False,
+    ) -> Lock:
+        """Lock the scope of `order`."""
+        self._kept.add(order.scope)
+        self._require(LockChanges((LockRequest(order, stage, reason, decision, on_suspicion),)), now)
+        written = read_file(self.path_of(order.scope)).lock
+        if written is None:
+            raise LockError(f"the lock of {order.scope} was taken away as soon as it was written")
+        return written
+
+    def lift(self, scope: str, now: datetime) -> None:
+        """Open `scope`."""
+        self._kept.add(scope)
+        self._require(LockChanges(lift=frozenset({scope})), now)
+
+    def watch(self, scope: str, now: datetime) -> None:
+        """Make an open file for a scope that has none."""
+        self._kept.add(scope)
+        self._require(LockChanges(watch=frozenset({scope})), now)
+
+    def renew(self, now: datetime) -> None:
+        """Keep alive what was written before, and end the locks that have run out."""
+        self._require(LockChanges(), now)
+
+    def locks(self) -> tuple[LockFile, ...]:
+        """Every scope's file as it is."""
+        union = None if self.union is None else self.union.path
+        return tuple(read_file(path) for path in sorted(self._folder.glob("*.json")) if path != union)
+
+    def union_lock(self, now: datetime) -> Lock:
+        """What the file for all scopes says, or would say if one were configured."""
+        union = self.union or UnionFile(self._folder / "union.json", self._folder, self._pen)
+        return union.sum_of([self._own(file, now) for file in self.locks()], now)
+
+    def _kept_alive(self, changes: LockChanges) -> set[str]:
+        return super()._kept_alive(replace(changes, watch=changes.watch | self._kept))
+
+    def _require(self, changes: LockChanges, now: datetime) -> None:
+        problems = [each.text for each in self.settle(changes, now).problems if not each.is_mild]
+        if problems:
+            raise LockError("; ".join(problems))
+
+
+class Locking(Lifecycle):
+    """The locks of decisions, and the folder brought to them in the same call."""
+
+    def __init__(self, keeper: LockFolder, *args: Any) -> None:
+        super().__init__(*args)
+        self.keeper = keeper
+
+    def recover(self, now: datetime) -> tuple[str, ...]:
+        """What an earlier run has left."""
+        self.remember(now)
+        return self.settle(now)
+
+    def act(self, decisions: Iterable[Decision], now: datetime, hands: Iterable[Event] = ()) -> tuple[str, ...]:
+        """The locks of decisions to act on, and what resets take back."""
+        self.change(decisions, now, hands)
+        return self.settle(now)
+
+    def settle(self, now: datetime) -> tuple[str, ...]:
+        """Write, lift and renew what is due; what went wrong, in words."""
+        return tuple(each.text for each in self.done(self.keeper.settle(self.due(now), now), now))
