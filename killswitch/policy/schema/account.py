@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, StrictBool, Tag
+from pydantic import Discriminator, StrictBool, Tag
 
 from killswitch.model.words import Market
 from killswitch.policy.schema.cross_key_checks import Breach
@@ -16,73 +16,40 @@ from killswitch.policy.schema.scalars import Duration, Endpoint, Name, ProperSha
 class AccountSpec(Part):
     """One account at one venue."""
 
-    adapter: Annotated[Name, Field(description="The venue adapter, as installed.")]
-    market: Annotated[Market, Field(description="The kind of market.")]
-    currency: Annotated[Word, Field(description="The currency of account.")]
-    exchange: Annotated[
-        Name | None,
-        Field(
-            description=(
-                "Which of the adapter's venues it is, by its name there, as in binanceusdm. Left out: it has one."
-            )
-        ),
-    ] = None
-    venue: Annotated[
-        Name | None, Field(description="The venue's name. Left out: the exchange's, or else the adapter's name.")
-    ] = None
-    endpoint: Annotated[
-        Endpoint | None,
-        Field(description="The address that stands for the venue's own in every request. Left out: the venue's own."),
-    ] = None
-    endpoint_ws: Annotated[
-        Endpoint | None, Field(description="The same for its streams (ws:// or wss://). Left out: the venue's own.")
-    ] = None
-    sandbox: Annotated[StrictBool, Field(description="The venue's test system, where it has one. Left out: no.")] = (
-        False
-    )
-    demo: Annotated[StrictBool, Field(description="The venue's demo trading, where it has some. Left out: no.")] = False
-    execution: Annotated[
-        Literal["observe", "live"],
-        Field(description="`live` acts, and only when the runner was started with --live; `observe` never."),
-    ]
-    credentials: Annotated[
-        dict[str, Reference],
-        Field(description="References to secrets, never the secrets: env:NAME or file:PATH. Left out: none."),
-    ] = {}  # noqa: RUF012 # pydantic copies it
-    options: Annotated[dict[str, object], Field(description="Whatever the adapter takes. Left out: none.")] = {}  # noqa: RUF012 # pydantic copies it
-    allow_withdrawal_keys: Annotated[
-        StrictBool,
-        Field(
-            description="Whether credentials that may withdraw are accepted. Left out: no, `venues check` refuses them."
-        ),
-    ] = False
-    allow_unencrypted: Annotated[
-        StrictBool,
-        Field(
-            description=(
-                "Whether credentials are sent to an `endpoint` beyond this machine without TLS (http://, ws://). Left "
-                "out: no, `run --live` refuses to."
-            )
-        ),
-    ] = False
-    outside_hours: Annotated[
-        Literal["queue", "extended"] | None,
-        Field(
-            description=(
-                "Where the market has hours: what becomes of a close outside them. `queue` holds it until the market "
-                "opens, `extended` sends it at a limit into the extended hours. Left out: it is refused there."
-            )
-        ),
-    ] = None
-    closing_share: Annotated[
-        ProperShare,
-        Field(
-            description=(
-                "The share of every request limit of the venue that is kept for closing: reading never uses it. Left "
-                "out: 50%."
-            )
-        ),
-    ] = DEFAULT_CLOSING_SHARE
+    adapter: Name
+    """The venue adapter, as installed."""
+    market: Market
+    """The kind of market."""
+    currency: Word
+    """The currency of account."""
+    exchange: Name | None = None
+    """Which of the adapter's venues it is, by its name there, as in binanceusdm. Left out: it has one."""
+    venue: Name | None = None
+    """The venue's name. Left out: the exchange's, or else the adapter's name."""
+    endpoint: Endpoint | None = None
+    """The address that stands for the venue's own in every request. Left out: the venue's own."""
+    endpoint_ws: Endpoint | None = None
+    """The same for its streams (ws:// or wss://). Left out: the venue's own."""
+    sandbox: StrictBool = False
+    """The venue's test system, where it has one. Left out: no."""
+    demo: StrictBool = False
+    """The venue's demo trading, where it has some. Left out: no."""
+    execution: Literal["observe", "live"]
+    """`live` acts, and only when the runner was started with --live; `observe` never."""
+    credentials: dict[str, Reference] = {}  # noqa: RUF012 # pydantic copies it
+    """References to secrets, never the secrets: env:NAME or file:PATH. Left out: none."""
+    options: dict[str, object] = {}  # noqa: RUF012 # pydantic copies it
+    """Whatever the adapter takes. Left out: none."""
+    allow_withdrawal_keys: StrictBool = False
+    """Whether credentials that may withdraw are accepted. Left out: no, `venues check` refuses them."""
+    allow_unencrypted: StrictBool = False
+    """Whether credentials are sent to an `endpoint` beyond this machine without TLS (http://, ws://). Left out: no,
+    `run --live` refuses to."""
+    outside_hours: Literal["queue", "extended"] | None = None
+    """Where the market has hours: what becomes of a close outside them. `queue` holds it until the market opens,
+    `extended` sends it at a limit into the extended hours. Left out: it is refused there."""
+    closing_share: ProperShare = DEFAULT_CLOSING_SHARE
+    """The share of every request limit of the venue that is kept for closing: reading never uses it. Left out: 50%."""
 
 
 def venue_of(spec: AccountSpec) -> str:
@@ -111,39 +78,17 @@ Names = Annotated[tuple[Word, ...], AtLeastOne()]
 class DeadManSpec(Part):
     """A timer at the venue, started anew for as long as the runner is healthy."""
 
-    accounts: Annotated[
-        Annotated[Names, Tag("names")] | Annotated[Match, Tag("match")],
-        Discriminator(_names_or_match),
-        Field(description="Whose orders: names of accounts, or what they have in common; `{}` is every account."),
-    ]
-    at_venue: Annotated[
-        StrictBool,
-        Field(
-            description=(
-                "`true`: the venue itself cancels all resting orders of the account. There is no other kind yet."
-            )
-        ),
-    ]
-    timeout: Annotated[
-        Duration, Field(description="For how long nothing may be heard of the runner before the venue cancels.")
-    ]
-    refresh: Annotated[
-        Duration,
-        Field(
-            description=(
-                "How often the timer is started anew, after a tick that has ended well. At most half of `timeout`."
-            )
-        ),
-    ]
-    accept_unprotected: Annotated[
-        StrictBool,
-        Field(
-            description=(
-                "Whether the timer may also run while it would cancel protective stops of open positions. Left out: "
-                "no, it is stopped then and a person is told."
-            )
-        ),
-    ] = False
+    accounts: Annotated[Annotated[Names, Tag("names")] | Annotated[Match, Tag("match")], Discriminator(_names_or_match)]
+    """Whose orders: names of accounts, or what they have in common; `{}` is every account."""
+    at_venue: StrictBool
+    """`true`: the venue itself cancels all resting orders of the account. There is no other kind yet."""
+    timeout: Duration
+    """For how long nothing may be heard of the runner before the venue cancels."""
+    refresh: Duration
+    """How often the timer is started anew, after a tick that has ended well. At most half of `timeout`."""
+    accept_unprotected: StrictBool = False
+    """Whether the timer may also run while it would cancel protective stops of open positions. Left out: no, it is
+    stopped then and a person is told."""
 
 
 class DeadManDocument(VersionedPart):

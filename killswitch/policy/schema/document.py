@@ -17,9 +17,12 @@ ApiVersion = Literal["killswitch.dev/v1"]
 class Metadata(Part):
     """Who a document is, and whose."""
 
-    name: Annotated[Name, Field(description="Unique among documents of the same kind.")]
-    labels: Annotated[dict[str, Text], Field(description="For people and for selecting. Left out: none.")] = {}  # noqa: RUF012 # pydantic copies it
-    annotations: Annotated[dict[str, Text], Field(description="For tools and for notes. Left out: none.")] = {}  # noqa: RUF012 # pydantic copies it
+    name: Name
+    """Unique among documents of the same kind."""
+    labels: dict[str, Text] = {}  # noqa: RUF012 # pydantic copies it
+    """For people and for selecting. Left out: none."""
+    annotations: dict[str, Text] = {}  # noqa: RUF012 # pydantic copies it
+    """For tools and for notes. Left out: none."""
 
 
 class VersionedPart(Part):

@@ -22,10 +22,19 @@ class Part(BaseModel):
     """A piece of a document: frozen, and compared by content. Its models are built when the first document needs them.
 
     What must hold between keys is checked on what was written (`cross_key_checks`), because a validator of the whole
-    part does not run once one of its values has a mistake.
+    part does not run once one of its values has a mistake. The docstring below a key is its description, in the
+    JSON Schema and in diagnostics.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True, use_attribute_docstrings=True
+    )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: object) -> None:
+        """Join the lines of every description: they are wrapped in the source only."""
+        for key in cls.model_fields.values():
+            key.description = None if key.description is None else " ".join(key.description.split())
 
 
 class MistakeError(ValueError):

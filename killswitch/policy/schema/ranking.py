@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 
 from killswitch.policy.schema import cross_key_checks
 from killswitch.policy.schema.cross_key_checks import Breach
@@ -16,11 +16,16 @@ from killswitch.policy.schema.scalars import Duration, OrderNumber, ReturnCount,
 class Weights(Part):
     """The weight of each term; a term left out weighs nothing."""
 
-    pnl_delta: Annotated[Weight, Field(description="Loss over the window.")] = Decimal(0)
-    loss: Annotated[Weight, Field(description="Current unrealised loss.")] = Decimal(0)
-    liquidation_proximity: Annotated[Weight, Field(description="Nearness to liquidation.")] = Decimal(0)
-    notional_share: Annotated[Weight, Field(description="Part of the gross notional.")] = Decimal(0)
-    margin_loss: Annotated[Weight, Field(description="Loss as part of the margin.")] = Decimal(0)
+    pnl_delta: Weight = Decimal(0)
+    """Loss over the window."""
+    loss: Weight = Decimal(0)
+    """Current unrealised loss."""
+    liquidation_proximity: Weight = Decimal(0)
+    """Nearness to liquidation."""
+    notional_share: Weight = Decimal(0)
+    """Part of the gross notional."""
+    margin_loss: Weight = Decimal(0)
+    """Loss as part of the margin."""
 
 
 class RankingSpec(Part):
@@ -33,61 +38,25 @@ class RankingSpec(Part):
         }
     )
 
-    formula: Annotated[
-        Literal["normalised", "killswitch-v6", "component-risk", "genesis"],
-        Field(
-            description=(
-                "How the terms become a score. Two have no terms and go by the returns of the marks over the window: "
-                "`component-risk` is a position's share of the variance of the scope's P&L; `genesis` is share of the "
-                "gross × standard deviation of returns × fall of the P&L, the last two ÷ the book's largest, where "
-                "an unknown factor counts as the worst in the book."
-            )
-        ),
-    ]
-    weights: Annotated[
-        Weights | None,
-        Field(
-            description=(
-                "Of the terms; with `component-risk` those of `if_unknown`, with `genesis` none. Left out: 0.40, "
-                "0.25, 0.20, 0.10, 0.05 in the order of the terms."
-            )
-        ),
-    ] = None
-    window: Annotated[
-        Duration,
-        Field(
-            description=(
-                "Time over which the loss is taken when no trigger's window is at hand; with `component-risk` and "
-                "`genesis` also the returns."
-            )
-        ),
-    ]
-    sample: Annotated[
-        Duration | None,
-        Field(
-            description=(
-                "Of `component-risk` and `genesis`, which need it: the time between two marks. Left out: not recorded."
-            )
-        ),
-    ] = None
-    least: Annotated[
-        ReturnCount | None,
-        Field(
-            description=(
-                "Of `component-risk` and `genesis`, which need it: with fewer returns in the window the component "
-                "risk, or the volatility of the position, is unknown. Left out: not asked."
-            )
-        ),
-    ] = None
-    if_unknown: Annotated[
-        Literal["normalised", "killswitch-v6"] | None,
-        Field(
-            description=(
-                "Of `component-risk`, which needs it: the formula that ranks while the component risk is unknown; the "
-                "decision says so. Left out: not asked."
-            )
-        ),
-    ] = None
+    formula: Literal["normalised", "killswitch-v6", "component-risk", "genesis"]
+    """How the terms become a score. Two have no terms and go by the returns of the marks over the window:
+    `component-risk` is a position's share of the variance of the scope's P&L; `genesis` is share of the gross ×
+    standard deviation of returns × fall of the P&L, the last two ÷ the book's largest, where an unknown factor counts
+    as the worst in the book."""
+    weights: Weights | None = None
+    """Of the terms; with `component-risk` those of `if_unknown`, with `genesis` none. Left out: 0.40, 0.25, 0.20, 0.10,
+    0.05 in the order of the terms."""
+    window: Duration
+    """Time over which the loss is taken when no trigger's window is at hand; with `component-risk` and `genesis` also
+    the returns."""
+    sample: Duration | None = None
+    """Of `component-risk` and `genesis`, which need it: the time between two marks. Left out: not recorded."""
+    least: ReturnCount | None = None
+    """Of `component-risk` and `genesis`, which need it: with fewer returns in the window the component risk, or the
+    volatility of the position, is unknown. Left out: not asked."""
+    if_unknown: Literal["normalised", "killswitch-v6"] | None = None
+    """Of `component-risk`, which needs it: the formula that ranks while the component risk is unknown; the decision
+    says so. Left out: not asked."""
 
 
 class RankingDocument(VersionedPart):
@@ -108,7 +77,8 @@ class CorrelationGroupSpec(Part):
     """Symbols that fall together, closed in one place of the order."""
 
     symbols: Annotated[tuple[Word, ...], AtLeastOne()]
-    order: Annotated[OrderNumber, Field(description="Groups with a smaller number close first.")]
+    order: OrderNumber
+    """Groups with a smaller number close first."""
 
 
 class CorrelationGroupDocument(VersionedPart):

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Literal, get_args
 
-from pydantic import ConfigDict, Discriminator, Field, Tag
+from pydantic import ConfigDict, Discriminator, Tag
 
 from killswitch.model.instant import HOUR
 from killswitch.model.words import NotificationEvent, Severity
@@ -109,65 +109,49 @@ FilePath = Annotated[
 class LevelRange(Part):
     """From which level of stage on."""
 
-    at_least: Annotated[StageLevel, Field(description="This level and those above it.")]
+    at_least: StageLevel
+    """This level and those above it."""
 
 
 class RouteMatch(Part):
     """Which messages a route takes: those that have everything that is asked for. A key left out asks for nothing."""
 
-    notify: Annotated[
-        Names | None,
-        Field(description="Names under `notify` of the stage; a notice has those of all its policy's. Left out: any."),
-    ] = None
-    level: Annotated[
-        LevelRange | None, Field(description="Level of the stage. Notices have none. Left out: any, or none.")
-    ] = None
-    severity: Annotated[
-        Severities | None,
-        Field(
-            description=(
-                "A stage that fires, and a close that leaves something, page; other ends are info. Left out: any."
-            )
-        ),
-    ] = None
-    events: Annotated[Events | None, Field(description="What has happened. Left out: anything.")] = None
-    policy: Annotated[
-        Names | None, Field(description="Names of policies; the program's own notices are of `runner`. Left out: any.")
-    ] = None
-    scope: Annotated[
-        Words | None, Field(description="Scopes as `ksctl status` shows them, such as account/main. Left out: any.")
-    ] = None
-    labels: Annotated[
-        dict[str, Text], Field(description="Labels of the policy, every one of them. Left out: any.")
-    ] = {}  # noqa: RUF012 # pydantic copies it
+    notify: Names | None = None
+    """Names under `notify` of the stage; a notice has those of all its policy's. Left out: any."""
+    level: LevelRange | None = None
+    """Level of the stage. Notices have none. Left out: any, or none."""
+    severity: Severities | None = None
+    """A stage that fires, and a close that leaves something, page; other ends are info. Left out: any."""
+    events: Events | None = None
+    """What has happened. Left out: anything."""
+    policy: Names | None = None
+    """Names of policies; the program's own notices are of `runner`. Left out: any."""
+    scope: Words | None = None
+    """Scopes as `ksctl status` shows them, such as account/main. Left out: any."""
+    labels: dict[str, Text] = {}  # noqa: RUF012 # pydantic copies it
+    """Labels of the policy, every one of them. Left out: any."""
 
 
 class LogTarget(Part):
     """The program's log; without a configured one, a line on stderr."""
 
-    level: Annotated[
-        Literal["info", "warning", "error"],
-        Field(
-            description=(
-                "The level at which a configured log gets every message of the route; a line on stderr has none. It "
-                "leaves no message out: `match: {severity: page}` does."
-            )
-        ),
-    ]
+    level: Literal["info", "warning", "error"]
+    """The level at which a configured log gets every message of the route; a line on stderr has none. It leaves no
+    message out: `match: {severity: page}` does."""
 
 
 class FileTarget(Part):
     """A file of JSON Lines, appended to and synced to disk."""
 
-    path: Annotated[
-        FilePath, Field(description="From the root. It is made, for its owner alone, where it is not there.")
-    ]
+    path: FilePath
+    """From the root. It is made, for its owner alone, where it is not there."""
 
 
 class AppriseTarget(Part):
     """A service that Apprise reaches: chat, mail, pager, webhook."""
 
-    url: Annotated[ServiceUrl, Field(description="A reference to its Apprise URL: env:NAME or file:PATH.")]
+    url: ServiceUrl
+    """A reference to its Apprise URL: env:NAME or file:PATH."""
 
 
 class Target(Part):
@@ -175,30 +159,23 @@ class Target(Part):
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
-    log: Annotated[
-        LogTarget | None, Field(description="The program's log, or stderr. Left out: another key says where.")
-    ] = None
-    file: Annotated[FileTarget | None, Field(description="A file of JSON Lines. Left out: another key says where.")] = (
-        None
-    )
-    apprise: Annotated[
-        AppriseTarget | None, Field(description="Any service of Apprise. Left out: another key says where.")
-    ] = None
+    log: LogTarget | None = None
+    """The program's log, or stderr. Left out: another key says where."""
+    file: FileTarget | None = None
+    """A file of JSON Lines. Left out: another key says where."""
+    apprise: AppriseTarget | None = None
+    """Any service of Apprise. Left out: another key says where."""
 
 
 class RouteSpec(Part):
     """Which messages go where."""
 
-    match: Annotated[RouteMatch, Field(description="Which messages; `{}` is every one.")]
-    targets: Annotated[tuple[Target, ...], AtLeastOne(), Field(description="Where they go: to each of these, once.")]
-    give_up_after: Annotated[
-        Duration,
-        Field(
-            description=(
-                "A message that could not be delivered for so long is given up, and that is reported. Left out: 24h."
-            )
-        ),
-    ] = DEFAULT_GIVE_UP_AFTER
+    match: RouteMatch
+    """Which messages; `{}` is every one."""
+    targets: Annotated[tuple[Target, ...], AtLeastOne()]
+    """Where they go: to each of these, once."""
+    give_up_after: Duration = DEFAULT_GIVE_UP_AFTER
+    """A message that could not be delivered for so long is given up, and that is reported. Left out: 24h."""
 
 
 class RouteDocument(VersionedPart):

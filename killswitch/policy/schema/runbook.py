@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import Field
-
 from killswitch.policy.schema.cross_key_checks import Breach
 from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.part import MistakeError, Part, Scalar
@@ -57,44 +55,43 @@ Page = Annotated[str, Scalar(link, {"type": "string", "pattern": r"^https?://\S+
 class Contact(Part):
     """Someone who can help."""
 
-    name: Annotated[Text, Field(description="Who; escalation refers to it.")]
-    role: Annotated[Text, Field(description="What for.")]
-    reach: Annotated[
-        Reach,
-        Field(description="How: a number, an address, or env:NAME or file:PATH, which is named and never resolved."),
-    ]
+    name: Text
+    """Who; escalation refers to it."""
+    role: Text
+    """What for."""
+    reach: Reach
+    """How: a number, an address, or env:NAME or file:PATH, which is named and never resolved."""
 
 
 class EscalationStep(Part):
     """Whom to turn to when it goes on."""
 
-    after: Annotated[Duration, Field(description="How long after the stage has fired.")]
-    contact: Annotated[Text, Field(description="One of the contacts, by name.")]
+    after: Duration
+    """How long after the stage has fired."""
+    contact: Text
+    """One of the contacts, by name."""
 
 
 class LinkTo(Part):
     """A page to open."""
 
-    title: Annotated[Text, Field(description="What is to be found there.")]
-    url: Annotated[Page, Field(description="Its address.")]
+    title: Text
+    """What is to be found there."""
+    url: Page
+    """Its address."""
 
 
 class RunbookSpec(Part):
     """What the engineer on call is given when a stage fires."""
 
-    template: Annotated[
-        Template | None,
-        Field(
-            description=(
-                "A Jinja2 template beside the document. Left out: the shipped one of the same name, or the generic one."
-            )
-        ),
-    ] = None
-    contacts: Annotated[tuple[Contact, ...], Field(description="Who can help. Left out: nobody.")] = ()
-    escalation: Annotated[
-        tuple[EscalationStep, ...], Field(description="Whom to turn to, and when. Left out: nobody.")
-    ] = ()
-    links: Annotated[tuple[LinkTo, ...], Field(description="Pages to open. Left out: none.")] = ()
+    template: Template | None = None
+    """A Jinja2 template beside the document. Left out: the shipped one of the same name, or the generic one."""
+    contacts: tuple[Contact, ...] = ()
+    """Who can help. Left out: nobody."""
+    escalation: tuple[EscalationStep, ...] = ()
+    """Whom to turn to, and when. Left out: nobody."""
+    links: tuple[LinkTo, ...] = ()
+    """Pages to open. Left out: none."""
 
 
 class RunbookDocument(VersionedPart):

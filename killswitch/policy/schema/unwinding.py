@@ -72,37 +72,17 @@ OrdersPerMinute = Annotated[int, Scalar(orders_per_minute, {"type": "integer", "
 class Impact(Part):
     """How large a slice may be, so that it does not move the market against what is left."""
 
-    model: Annotated[
-        Literal["square_root", "linear"],
-        Field(
-            description=(
-                "The expected impact of trading Q: `square_root` is σ·√(Q/V) (Almgren, Thum, Hauptmann and Li 2005), "
-                "`linear` is σ·Q/V (Kyle 1985), with the daily volatility σ and the daily volume V."
-            )
-        ),
-    ]
-    at_most: Annotated[
-        Fraction, Field(description="The greatest expected impact of one slice, as a fraction of the price.")
-    ]
-    participation: Annotated[
-        Fraction | None,
-        Field(
-            description=(
-                "The greatest part of the visible depth, or where that is unknown of the recent volume, that one "
-                "slice may be. Left out: not bounded."
-            )
-        ),
-    ] = None
-    if_unknown: Annotated[
-        Literal["whole", "ladder_only"],
-        Field(
-            description=(
-                "When volume, volatility and depth are unknown the position goes in one order, as far as the venue's "
-                "maximum allows. `whole` accepts that; `ladder_only` accepts it only because a ladder bounds the "
-                "price, and needs one."
-            )
-        ),
-    ]
+    model: Literal["square_root", "linear"]
+    """The expected impact of trading Q: `square_root` is σ·√(Q/V) (Almgren, Thum, Hauptmann and Li 2005), `linear` is
+    σ·Q/V (Kyle 1985), with the daily volatility σ and the daily volume V."""
+    at_most: Fraction
+    """The greatest expected impact of one slice, as a fraction of the price."""
+    participation: Fraction | None = None
+    """The greatest part of the visible depth, or where that is unknown of the recent volume, that one slice may be.
+    Left out: not bounded."""
+    if_unknown: Literal["whole", "ladder_only"]
+    """When volume, volatility and depth are unknown the position goes in one order, as far as the venue's maximum
+    allows. `whole` accepts that; `ladder_only` accepts it only because a ladder bounds the price, and needs one."""
 
 
 class SlippageClass(Part):
@@ -110,127 +90,83 @@ class SlippageClass(Part):
 
     model_config = ConfigDict(json_schema_extra={"not": {"required": ["symbols", "group"]}})
 
-    symbols: Annotated[
-        tuple[Word, ...] | None, AtLeastOne(), Field(description="Symbols, or base assets. Left out: every one.")
-    ] = None
-    group: Annotated[
-        Name | None, Field(description="A CorrelationGroup, in place of its symbols. Left out: `symbols` says which.")
-    ] = None
-    at_most: Annotated[ProperShare, Field(description="The bound, as a fraction of the mark when the order is sent.")]
+    symbols: Annotated[tuple[Word, ...] | None, AtLeastOne()] = None
+    """Symbols, or base assets. Left out: every one."""
+    group: Name | None = None
+    """A CorrelationGroup, in place of its symbols. Left out: `symbols` says which."""
+    at_most: ProperShare
+    """The bound, as a fraction of the mark when the order is sent."""
 
 
 class Rung(Part):
     """One step of the ladder: so many orders of one kind, then the next step."""
 
-    order: Annotated[
-        Literal["limit_ioc", "market", "limit"],
-        Field(
-            description=(
-                "`limit_ioc` has a limit and expires as far as it does not fill at once. `market` has none. `limit` "
-                "rests, and is for markets that take no market orders."
-            )
-        ),
-    ]
-    widen: Annotated[
-        Widening, Field(description="The limit, in times of the symbol's bound; not with `market`. Left out: 1.")
-    ] = Decimal(1)
-    tries: Annotated[Tries, Field(description="How many orders before the next step. Left out: 1.")] = 1
+    order: Literal["limit_ioc", "market", "limit"]
+    """`limit_ioc` has a limit and expires as far as it does not fill at once. `market` has none. `limit` rests, and is
+    for markets that take no market orders."""
+    widen: Widening = Decimal(1)
+    """The limit, in times of the symbol's bound; not with `market`. Left out: 1."""
+    tries: Tries = 1
+    """How many orders before the next step. Left out: 1."""
 
 
 class StandIn(Part):
     """An instrument that may stand in for a position that cannot be closed."""
 
-    account: Annotated[Word, Field(description="The name of its Account.")]
-    symbol: Annotated[Word, Field(description="Its symbol there.")]
+    account: Word
+    """The name of its Account."""
+    symbol: Word
+    """Its symbol there."""
 
 
 class Hedge(Part):
     """What is done about a position that cannot be closed: its venue is down, its market is halted or delisted."""
 
-    mode: Annotated[
-        Literal["suggest", "act"],
-        Field(description="`suggest` tells a person what to open, and how much; `act` opens it, temporarily."),
-    ]
-    after: Annotated[Duration, Field(description="How long the position cannot be closed before. Left out: 60s.")] = (
-        DEFAULT_HEDGE_AFTER
-    )
-    stand_ins: Annotated[
-        tuple[StandIn, ...],
-        AtLeastOne(),
-        Field(alias="with", description="Instruments that may stand in; the first that can does."),
-    ]
-    window: Annotated[
-        Duration, Field(description="Of the returns over which beta is taken, which sizes the hedge. Left out: 4h.")
-    ] = DEFAULT_HEDGE_WINDOW
-    max_notional: Annotated[
-        Money | None, Field(description="The greatest worth of one hedge; needed with `act`. Left out: what beta says.")
-    ] = None
+    mode: Literal["suggest", "act"]
+    """`suggest` tells a person what to open, and how much; `act` opens it, temporarily."""
+    after: Duration = DEFAULT_HEDGE_AFTER
+    """How long the position cannot be closed before. Left out: 60s."""
+    stand_ins: Annotated[tuple[StandIn, ...], AtLeastOne(), Field(alias="with")]
+    """Instruments that may stand in; the first that can does."""
+    window: Duration = DEFAULT_HEDGE_WINDOW
+    """Of the returns over which beta is taken, which sizes the hedge. Left out: 4h."""
+    max_notional: Money | None = None
+    """The greatest worth of one hedge; needed with `act`. Left out: what beta says."""
 
 
 class Spot(Part):
     """How holdings are sold that have no open market against the account's currency, and what is never sold."""
 
-    via: Annotated[
-        tuple[Word, ...],
-        Field(description="Assets to go over, the first that has both markets. Left out: BTC, then ETH."),
-    ] = DEFAULT_VIA
-    stables: Annotated[
-        tuple[Word, ...],
-        Field(description="Assets that count as money, and are never sold. Left out: USDT, USDC, FDUSD."),
-    ] = DEFAULT_STABLES
-    keep: Annotated[tuple[Word, ...], Field(description="Other assets that are never sold. Left out: none.")] = ()
+    via: tuple[Word, ...] = DEFAULT_VIA
+    """Assets to go over, the first that has both markets. Left out: BTC, then ETH."""
+    stables: tuple[Word, ...] = DEFAULT_STABLES
+    """Assets that count as money, and are never sold. Left out: USDT, USDC, FDUSD."""
+    keep: tuple[Word, ...] = ()
+    """Other assets that are never sold. Left out: none."""
 
 
 class UnwindingSpec(Part):
     """How fast, in which pieces and at which price a close is carried out, and what if it cannot be."""
 
-    reasons: Annotated[
-        tuple[Cause, ...],
-        Field(
-            description=(
-                "Closes by hand for these reasons are carried out by it. Left out: none; what a reason does by itself "
-                "is in `docs/semantics.md`."
-            )
-        ),
-    ] = ()
-    max_orders_per_minute: Annotated[
-        OrdersPerMinute | None,
-        Field(description="On each account, evenly spaced. Left out: as fast as the venue allows."),
-    ] = None
-    pause: Annotated[Duration | None, Field(description="Between two slices of one position. Left out: none.")] = None
-    impact: Annotated[
-        Impact | None,
-        Field(description="How large a slice may be. Left out: positions are split at the venue's maximum only."),
-    ] = None
-    slippage: Annotated[
-        tuple[SlippageClass, ...],
-        Field(
-            description=(
-                "How far from the mark an order may fill; the first that covers a symbol holds, and what none covers "
-                "is not bounded. Needs a `ladder`. Left out: no bound."
-            )
-        ),
-    ] = ()
-    ladder: Annotated[
-        tuple[Rung, ...],
-        Field(
-            description=(
-                "The orders that are tried, one step after the other. It ends with an exit: `market`, or `limit`. "
-                "Left out: market orders."
-            )
-        ),
-    ] = ()
-    hedge: Annotated[
-        Hedge | None,
-        Field(
-            description=(
-                "What to do about a position that cannot be closed. Left out: it is told, and nothing is opened."
-            )
-        ),
-    ] = None
-    spot: Annotated[
-        Spot, Field(description="Routes of spot holdings. Left out: over BTC, then ETH; USDT, USDC and FDUSD are kept.")
-    ] = Spot()
+    reasons: tuple[Cause, ...] = ()
+    """Closes by hand for these reasons are carried out by it. Left out: none; what a reason does by itself is in
+    `docs/semantics.md`."""
+    max_orders_per_minute: OrdersPerMinute | None = None
+    """On each account, evenly spaced. Left out: as fast as the venue allows."""
+    pause: Duration | None = None
+    """Between two slices of one position. Left out: none."""
+    impact: Impact | None = None
+    """How large a slice may be. Left out: positions are split at the venue's maximum only."""
+    slippage: tuple[SlippageClass, ...] = ()
+    """How far from the mark an order may fill; the first that covers a symbol holds, and what none covers is not
+    bounded. Needs a `ladder`. Left out: no bound."""
+    ladder: tuple[Rung, ...] = ()
+    """The orders that are tried, one step after the other. It ends with an exit: `market`, or `limit`. Left out: market
+    orders."""
+    hedge: Hedge | None = None
+    """What to do about a position that cannot be closed. Left out: it is told, and nothing is opened."""
+    spot: Spot = Spot()
+    """Routes of spot holdings. Left out: over BTC, then ETH; USDT, USDC and FDUSD are kept."""
 
 
 class UnwindingDocument(VersionedPart):
