@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Literal, get_args
 
-from pydantic import ConfigDict, Discriminator, Tag
+from pydantic import ConfigDict
 
 from killswitch.model.instant import HOUR
 from killswitch.model.words import NotificationEvent, Severity
@@ -14,11 +14,12 @@ from killswitch.policy.schema.part import AtLeastOne, MistakeError, Part, Scalar
 from killswitch.policy.schema.scalars import (
     Duration,
     Name,
+    OneOrSeveral,
     StageLevel,
     Text,
     Words,
     name,
-    one_or_several,
+    one_of_several,
     require_name,
     spelled,
 )
@@ -55,37 +56,21 @@ def absolute(value: object) -> str:
     )
 
 
-def _one_name(value: object) -> tuple[str, ...]:
-    return (name(value),)
-
-
 def _one_of(words: object) -> Scalar:
     known = get_args(words)
 
-    def read(value: object) -> tuple[str, ...]:
+    def read(value: object) -> str:
         if isinstance(value, str) and value in known:
-            return (value,)
-        told = ", ".join(known)
-        raise MistakeError("KS2004", f"{spelled(value)} is not one of {told}", f"write one or more of {told}")
+            return value
+        allowed = ", ".join(known)
+        raise MistakeError("KS2004", f"{spelled(value)} is not one of {allowed}", f"write one or more of {allowed}")
 
-    return Scalar(read, {"enum": list(known)})
+    return one_of_several(read, {"enum": list(known)})
 
 
-OneName = Annotated[tuple[str, ...], Scalar(_one_name, {"type": "string"})]
-Names = Annotated[
-    Annotated[OneName, Tag("one")] | Annotated[tuple[Name, ...], AtLeastOne(), Tag("several")],
-    Discriminator(one_or_several),
-]
-OneEvent = Annotated[tuple[str, ...], _one_of(NotificationEvent)]
-Events = Annotated[
-    Annotated[OneEvent, Tag("one")] | Annotated[tuple[NotificationEvent, ...], AtLeastOne(), Tag("several")],
-    Discriminator(one_or_several),
-]
-OneSeverity = Annotated[tuple[str, ...], _one_of(Severity)]
-Severities = Annotated[
-    Annotated[OneSeverity, Tag("one")] | Annotated[tuple[Severity, ...], AtLeastOne(), Tag("several")],
-    Discriminator(one_or_several),
-]
+Names = OneOrSeveral[Annotated[tuple[str, ...], one_of_several(name, {"type": "string"})], Name]
+Events = OneOrSeveral[Annotated[tuple[str, ...], _one_of(NotificationEvent)], NotificationEvent]
+Severities = OneOrSeveral[Annotated[tuple[str, ...], _one_of(Severity)], Severity]
 ServiceUrl = Annotated[
     str,
     Scalar(

@@ -7,8 +7,9 @@ Each function takes what the YAML says (str, int, Decimal, bool, None) and retur
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Annotated, Literal, NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple, TypeVar, get_args
 
 from pydantic import Discriminator, Field, Tag
 
@@ -75,10 +76,9 @@ def spelled(value: object) -> str:
 
 def duration(value: object) -> int:
     """Microseconds of `90s`, `1h30m`; zero and more than ten years are mistakes."""
-    text = value.strip() if isinstance(value, str) else None
-    if text is None or _DURATION.fullmatch(text) is None:
+    micros = written_micros(value)
+    if micros is None:
         raise MistakeError("KS2101", f"{spelled(value)} is not a duration", _duration_fix(value))
-    micros = _micros(text)
     if not 0 < micros <= LONGEST:
         raise MistakeError("KS2101", f"{spelled(value)} is no usable duration", "write more than 0 and at most 3660d")
     return micros
@@ -86,13 +86,14 @@ def duration(value: object) -> int:
 
 def duration_or_zero(value: object) -> int:
     """As `duration`, and `0s` says at once."""
-    text = value.strip() if isinstance(value, str) else None
-    if text is not None and _DURATION.fullmatch(text) and _micros(text) == 0:
-        return 0
-    return duration(value)
+    return 0 if written_micros(value) == 0 else duration(value)
 
 
-def _micros(text: str) -> int:
+def written_micros(value: object) -> int | None:
+    """The microseconds of a duration of any length, zero included; None for what is no duration."""
+    text = value.strip() if isinstance(value, str) else ""
+    if _DURATION.fullmatch(text) is None:
+        return None
     return int(sum(Decimal(number) * _STEP[unit] for number, unit in _DURATION_PART.findall(text)))
 
 
@@ -104,49 +105,33 @@ def _duration_fix(value: object) -> str:
 
 def fraction(value: object) -> Decimal:
     """A share above 0 and at most 1, from `4.5%` or `0.045`."""
-    share = _share(value)
-    if not 0 < share <= 1:
-        meant = _percent_meant(value)
-        bound = "write at most 100%, or 1" if share > 1 else "write more than 0%"
-        fix = f"write {meant}% (or {share / 100})" if meant else bound
-        raise MistakeError("KS2102", f"{spelled(value)} is not above 0% and at most 100%", fix)
-    return share
+    return _share(value, lambda share: 0 < share <= 1, "above 0% and at most 100%", "write more than 0%, up to 100%")
 
 
 def proper_share(value: object) -> Decimal:
     """A share above 0 and below 1, so that something is left on both sides."""
-    share = _share(value)
-    if not 0 < share < 1:
-        meant = _percent_meant(value) if share < 100 else None
-        fix = f"write {meant}% (or {share / 100})" if meant else "write a share that leaves something over, like 50%"
-        raise MistakeError("KS2102", f"{spelled(value)} is not above 0% and below 100%", fix)
-    return share
-
-
-def _percent_meant(value: object) -> str | None:
-    """The number itself where it was written without a sign and makes sense as per cent only."""
-    number = plain_number(value)
-    return f"{number:f}" if number is not None and 1 < number <= 100 else None
+    fix = "write a share that leaves something over, like 50%"
+    return _share(value, lambda share: 0 < share < 1, "above 0% and below 100%", fix)
 
 
 def majority(value: object) -> Decimal:
     """A share above one half and at most 1, so that not both sides can have it."""
-    share = _share(value)
-    meant = _percent_meant(value) if share > 50 else None
-    if not Decimal("0.5") < share <= 1:
-        fix = f"write {meant}% (or {share / 100})" if meant else "write a share that only one side can have, like 0.65"
-        raise MistakeError("KS2102", f"{spelled(value)} is not above 50% and at most 100%", fix)
-    return share
+    fix = "write a share that only one side can have, like 0.65"
+    return _share(value, lambda share: Decimal("0.5") < share <= 1, "above 50% and at most 100%", fix)
 
 
-def _share(value: object) -> Decimal:
+def _share(value: object, is_allowed: Callable[[Decimal], bool], bounds: str, fix: str) -> Decimal:
+    """A percentage or a plain fraction within its bounds; a plain 65 was probably meant as 65%."""
     number = plain_number(value)
-    if number is not None:
-        return number
     found = _PERCENT.fullmatch(value.strip()) if isinstance(value, str) else None
-    if found is None:
+    if number is None and found is None:
         raise MistakeError("KS2102", f"{spelled(value)} is not a percentage", PERCENT_FIX)
-    return Decimal(found[1]) / 100
+    share = number if found is None else Decimal(found[1]) / 100
+    if share is not None and is_allowed(share):
+        return share
+    if number is not None and number > 1 and is_allowed(number / 100):
+        fix = f"write {number:f}% (or {number / 100})"
+    raise MistakeError("KS2102", f"{spelled(value)} is not {bounds}", fix)
 
 
 def weight(value: object) -> Decimal:
@@ -187,8 +172,8 @@ def quantity(value: object) -> Quantity:
     text = value.strip() if isinstance(value, str) else ""
     if found := _PERCENT.fullmatch(text):
         return Quantity(Decimal(found[1]) / 100, "percent", None, text)
-    if _DURATION.fullmatch(text):
-        return Quantity(Decimal(_micros(text)) / SECOND, "time", None, text)
+    if (micros := written_micros(text)) is not None:
+        return Quantity(Decimal(micros) / SECOND, "time", None, text)
     if found := _MONEY.fullmatch(text):
         return Quantity(Decimal(found[1]), "money", found[2], text)
     raise MistakeError("KS2103", f"{spelled(value)} is not a threshold", QUANTITY_FIX)
@@ -203,7 +188,7 @@ def confirm(value: object) -> Confirm:
                 "KS2104", f"{spelled(value)} is no usable confirmation", "write 1 to 1000 ticks, or a time"
             )
         return Confirm(0, ticks)
-    if not isinstance(value, str) or _DURATION.fullmatch(value.strip()) is None:
+    if written_micros(value) is None:
         raise MistakeError("KS2104", f"{spelled(value)} is not a confirmation", "write a time such as 2m, or `3 ticks`")
     return Confirm(duration_or_zero(value), 0)
 
@@ -234,27 +219,12 @@ def word(value: object) -> str:
     raise MistakeError("KS2105", f"{spelled(value)} is not a name", fix)
 
 
-def one_word(value: object) -> tuple[str, ...]:
-    """One name where several may stand."""
-    return (word(value),)
-
-
 def market(value: object) -> str:
     """A kind of market."""
     if value not in get_args(Market):
         known = ", ".join(get_args(Market))
         raise MistakeError("KS2004", f"{spelled(value)} is not a kind of market", f"write one of {known}")
     return str(value)
-
-
-def one_market(value: object) -> tuple[str, ...]:
-    """One kind of market where several may stand."""
-    return (market(value),)
-
-
-def one_or_several(value: object) -> str:
-    """Which of the two shapes of one-or-more is meant."""
-    return "several" if isinstance(value, list) else "one"
 
 
 def text(value: object) -> str:
@@ -310,33 +280,34 @@ def endpoint(value: object) -> str:
     return value
 
 
-def level(value: object) -> int:
-    """1 to 9."""
-    return whole_number(value, 1, 9)
-
-
-def rank_count(value: object) -> int:
-    """How many of the ranked: 1 to 1000."""
-    return whole_number(value, 1, 1000)
-
-
-def return_count(value: object) -> int:
-    """How many returns: 2 to 100000."""
-    return whole_number(value, 2, 100_000)
-
-
-def order(value: object) -> int:
-    """A place in an order: 0 to 10000."""
-    return whole_number(value, 0, 10_000)
-
-
-def whole_number(value: object, low: int, high: int) -> int:
+def whole_number(low: int, high: int) -> Scalar:
     """A whole number from `low` to `high`."""
-    if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
-        return value
-    raise MistakeError(
-        "KS2006", f"{spelled(value)} is not a whole number from {low} to {high}", f"write {low} to {high}"
-    )
+
+    def read(value: object) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+            return value
+        message = f"{spelled(value)} is not a whole number from {low} to {high}"
+        raise MistakeError("KS2006", message, f"write {low} to {high}")
+
+    return Scalar(read, {"type": "integer", "minimum": low, "maximum": high})
+
+
+def one_of_several(parse: Callable[[object], str], json: Mapping[str, object]) -> Scalar:
+    """A single value in the place of a list: it is read as a list of one."""
+    return Scalar(lambda value: (parse(value),), json)
+
+
+def _one_or_several(value: object) -> str:
+    return "several" if isinstance(value, list) else "one"
+
+
+One = TypeVar("One")
+Each = TypeVar("Each")
+OneOrSeveral = Annotated[
+    Annotated[One, Tag("one")] | Annotated[tuple[Each, ...], AtLeastOne(), Tag("several")],
+    Discriminator(_one_or_several),
+]
+"""A value, or a list of values that is not empty."""
 
 
 def _pattern(pattern: str, *examples: object) -> dict[str, object]:
@@ -371,17 +342,9 @@ Threshold = Annotated[Quantity, Scalar(quantity, _QUANTITY_JSON)]
 Confirmation = Annotated[Confirm, Scalar(confirm, _pattern(rf"{_DURATION.pattern}|{_TICKS.pattern}", "2m", "3 ticks"))]
 Name = Annotated[str, Scalar(name, _NAME_JSON)]
 Word = Annotated[str, Scalar(word, _WORD_JSON)]
-OneWord = Annotated[tuple[str, ...], Scalar(one_word, _WORD_JSON)]
-Words = Annotated[
-    Annotated[OneWord, Tag("one")] | Annotated[tuple[Word, ...], AtLeastOne(), Tag("several")],
-    Discriminator(one_or_several),
-]
+Words = OneOrSeveral[Annotated[tuple[str, ...], one_of_several(word, _WORD_JSON)], Word]
 MarketKind = Annotated[str, Scalar(market, _MARKET_JSON)]
-OneMarket = Annotated[tuple[str, ...], Scalar(one_market, _MARKET_JSON)]
-Markets = Annotated[
-    Annotated[OneMarket, Tag("one")] | Annotated[tuple[MarketKind, ...], AtLeastOne(), Tag("several")],
-    Discriminator(one_or_several),
-]
+Markets = OneOrSeveral[Annotated[tuple[str, ...], one_of_several(market, _MARKET_JSON)], MarketKind]
 Text = Annotated[str, Scalar(text, {"type": "string", "minLength": 1})]
 Expression = Annotated[Text, Field(description="A condition in CEL over signals.")]
 Reference = Annotated[
@@ -390,7 +353,7 @@ Reference = Annotated[
 ]
 Manual = Annotated[str, Scalar(manual, {"const": "manual"})]
 Endpoint = Annotated[str, Scalar(endpoint, _pattern(r"(https?|wss?)://\S+", "http://127.0.0.1:8700"))]
-StageLevel = Annotated[int, Scalar(level, {"type": "integer", "minimum": 1, "maximum": 9})]
-RankCount = Annotated[int, Scalar(rank_count, {"type": "integer", "minimum": 1, "maximum": 1000})]
-ReturnCount = Annotated[int, Scalar(return_count, {"type": "integer", "minimum": 2, "maximum": 100_000})]
-OrderNumber = Annotated[int, Scalar(order, {"type": "integer", "minimum": 0, "maximum": 10_000})]
+StageLevel = Annotated[int, whole_number(1, 9)]
+RankCount = Annotated[int, whole_number(1, 1000)]
+ReturnCount = Annotated[int, whole_number(2, 100_000)]
+OrderNumber = Annotated[int, whole_number(0, 10_000)]

@@ -53,20 +53,10 @@ def widening(value: object) -> Decimal:
     return number
 
 
-def tries(value: object) -> int:
-    """How many orders: 1 to 100."""
-    return whole_number(value, 1, 100)
-
-
-def orders_per_minute(value: object) -> int:
-    """1 to 60000."""
-    return whole_number(value, 1, 60_000)
-
-
 Money = Annotated[Quantity, Scalar(money, {"type": "string", "pattern": r"^[0-9.]+\s+[A-Za-z][A-Za-z0-9]+$"})]
 Widening = Annotated[Decimal, Scalar(widening, {"type": "number", "exclusiveMinimum": 0, "maximum": WIDEST})]
-Tries = Annotated[int, Scalar(tries, {"type": "integer", "minimum": 1, "maximum": 100})]
-OrdersPerMinute = Annotated[int, Scalar(orders_per_minute, {"type": "integer", "minimum": 1, "maximum": 60_000})]
+Tries = Annotated[int, whole_number(1, 100)]
+OrdersPerMinute = Annotated[int, whole_number(1, 60_000)]
 
 
 class Impact(Part):
