@@ -6,11 +6,20 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, StrictBool, Tag
 
 from killswitch.model.words import Market
-from killswitch.policy.schema.cross_key_checks import Breach
+from killswitch.policy.schema.cross_key_checks import Breach, spec_of
 from killswitch.policy.schema.document import VersionedPart
-from killswitch.policy.schema.part import AtLeastOne, MistakeError, Part
+from killswitch.policy.schema.part import AtLeastOne, Part
 from killswitch.policy.schema.policy import DEFAULT_CLOSING_SHARE, Match
-from killswitch.policy.schema.scalars import Duration, Endpoint, Name, ProperShare, Reference, Word, duration
+from killswitch.policy.schema.scalars import (
+    LONGEST,
+    Duration,
+    Endpoint,
+    Name,
+    ProperShare,
+    Reference,
+    Word,
+    written_micros,
+)
 
 
 class AccountSpec(Part):
@@ -100,29 +109,15 @@ class DeadManDocument(VersionedPart):
     @classmethod
     def breaches(cls, written: object) -> Iterator[Breach]:
         """It is somewhere, and outlives a lost refresh."""
-        return dead_man(written)
-
-
-def dead_man(written: object) -> Iterator[Breach]:
-    """It is somewhere, and outlives a lost refresh."""
-    spec = written.get("spec") if isinstance(written, dict) else None
-    if not isinstance(spec, dict):
-        return
-    if spec.get("at_venue") is False:
-        yield Breach(
-            "KS2230", ("spec", "at_venue"), "a dead man's switch that is not at the venue is not there yet",
-            "write `at_venue: true` for accounts whose venue has a timer, or take the document out",
-        )  # fmt: skip
-    timeout, refresh = _micros(spec.get("timeout")), _micros(spec.get("refresh"))
-    if timeout is not None and refresh is not None and refresh * LEAST_REFRESHES > timeout:
-        yield Breach(
-            "KS2231", ("spec", "refresh"), "one refresh that is lost or late would set the timer off",
-            "write at most half of `timeout`, such as `timeout: 60s` and `refresh: 20s`",
-        )  # fmt: skip
-
-
-def _micros(written: object) -> int | None:
-    try:
-        return duration(written)
-    except MistakeError:
-        return None
+        spec = spec_of(written)
+        if spec.get("at_venue") is False:
+            yield Breach(
+                "KS2230", ("spec", "at_venue"), "a dead man's switch that is not at the venue is not there yet",
+                "write `at_venue: true` for accounts whose venue has a timer, or take the document out",
+            )  # fmt: skip
+        timeout, refresh = written_micros(spec.get("timeout")), written_micros(spec.get("refresh"))
+        if timeout and refresh and timeout < refresh * LEAST_REFRESHES <= LONGEST * LEAST_REFRESHES:
+            yield Breach(
+                "KS2231", ("spec", "refresh"), "one refresh that is lost or late would set the timer off",
+                "write at most half of `timeout`, such as `timeout: 60s` and `refresh: 20s`",
+            )  # fmt: skip

@@ -36,23 +36,23 @@ class Breach(NamedTuple):
 
 def policy(written: object) -> Iterator[Breach]:
     """All that must hold inside one `Policy`."""
-    spec = _mapping(_mapping(written).get("spec"))
-    for key, trigger in _mapping(spec.get("triggers")).items():
+    spec = spec_of(written)
+    for key, trigger in mapping(spec.get("triggers")).items():
         yield from _named(("spec", "triggers", key), key)
         if isinstance(trigger, dict):
             yield from _trigger(("spec", "triggers", key), trigger)
-    for variant, written_variant in _mapping(spec.get("variants")).items():
+    for variant, written_variant in mapping(spec.get("variants")).items():
         yield from _named(("spec", "variants", variant), variant)
-        for key, override in _mapping(_mapping(written_variant).get("triggers")).items():
-            yield from _one_comparison(("spec", "variants", variant, "triggers", key), _mapping(override))
-    for number, stage in enumerate(_list(spec.get("stages"))):
+        for key, override in mapping(mapping(written_variant).get("triggers")).items():
+            yield from _one_comparison(("spec", "variants", variant, "triggers", key), mapping(override))
+    for number, stage in enumerate(items(spec.get("stages"))):
         if isinstance(stage, dict):
             yield from _stage(("spec", "stages", number), stage)
 
 
 def ranking(written: object) -> Iterator[Breach]:
     """What only some formulas read, and what those cannot do without."""
-    spec = _mapping(_mapping(written).get("spec"))
+    spec = spec_of(written)
     formula = str(spec.get("formula"))
     if formula not in FORMULA_KEYS:
         return
@@ -103,10 +103,8 @@ def _trigger(at: Path, trigger: dict[str, object]) -> Iterator[Breach]:
 
 
 def _one_comparison(at: Path, trigger: dict[str, object]) -> Iterator[Breach]:
-    given = [key for key in COMPARISONS if key in trigger]
-    for key in given[1:]:
-        fix = "keep one comparison here, and write a trigger of its own for each other"
-        yield Breach("KS2202", (*at, key), f"`{key}` is a second comparison beside `{given[0]}`", fix)
+    fix = "keep one comparison here, and write a trigger of its own for each other"
+    return only_one("KS2202", at, trigger, COMPARISONS, "comparison", fix)
 
 
 def _mixed(at: Path, trigger: dict[str, object], given: list[str]) -> Iterator[Breach]:
@@ -124,10 +122,10 @@ def _stage(at: Path, stage: dict[str, object]) -> Iterator[Breach]:
         where = next(((*at, key) for key in ("any", "all", "name") if key in stage), at)
         message = f"stage `{called}` has no trigger, so it can never fire"
         yield Breach("KS2203", where, message, "name triggers under `any` or `all`")
-    for number, action in enumerate(_list(stage.get("actions"))):
+    for number, action in enumerate(items(stage.get("actions"))):
         if isinstance(action, dict):
             yield from _action((*at, "actions", number), action)
-            if _mapping(action.get("close")).get("side") == "losing" and "attribution" not in stage:
+            if mapping(action.get("close")).get("side") == "losing" and "attribution" not in stage:
                 fix = (
                     "add to the stage `attribution: {source_at_least: 0.65, if_mixed: worst_ranked, "
                     "if_unknown: worst_ranked}`, with your own share and fallbacks"
@@ -139,15 +137,29 @@ def _stage(at: Path, stage: dict[str, object]) -> Iterator[Breach]:
 def _action(at: Path, action: dict[str, object]) -> Iterator[Breach]:
     if not action:
         yield Breach("KS2204", at, "the action says nothing to do", f"write one of {', '.join(ACTIONS)}")
-    given = [key for key in ACTIONS if key in action]
-    for key in given[1:]:
-        fix = "give it a dash of its own: each action has one key"
-        yield Breach("KS2204", (*at, key), f"`{key}` is a second thing to do in one action", fix)
+    fix = "give it a dash of its own: each action has one key"
+    yield from only_one("KS2204", at, action, ACTIONS, "action", fix)
 
 
-def _mapping(written: object) -> dict[str, object]:
+def only_one(
+    code: str, at: Path, written: dict[str, object], keys: Iterable[str], noun: str, fix: str
+) -> Iterator[Breach]:
+    """A breach for each of the `keys` beyond the first that is written; `noun` is what such a key stands for."""
+    first, *others = [key for key in keys if key in written] or [""]
+    for key in others:
+        yield Breach(code, (*at, key), f"`{key}` is a second {noun} beside `{first}`", fix)
+
+
+def spec_of(written: object) -> dict[str, object]:
+    """The `spec` of a document as written; empty where it is no mapping."""
+    return mapping(mapping(written).get("spec"))
+
+
+def mapping(written: object) -> dict[str, object]:
+    """What was written, where it is a mapping; else an empty one."""
     return written if isinstance(written, dict) else {}
 
 
-def _list(written: object) -> list[object]:
+def items(written: object) -> list[object]:
+    """What was written, where it is a list; else an empty one."""
     return written if isinstance(written, list) else []

@@ -8,7 +8,7 @@ from pydantic import ConfigDict
 
 from killswitch.model.instant import HOUR
 from killswitch.model.words import NotificationEvent, Severity
-from killswitch.policy.schema.cross_key_checks import Breach
+from killswitch.policy.schema.cross_key_checks import Breach, items, mapping, only_one, spec_of
 from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.part import AtLeastOne, MistakeError, Part, Scalar
 from killswitch.policy.schema.scalars import (
@@ -172,18 +172,8 @@ class RouteDocument(VersionedPart):
     @classmethod
     def breaches(cls, written: object) -> Iterator[Breach]:
         """Each target is one thing."""
-        return route(written)
-
-
-def route(written: object) -> Iterator[Breach]:
-    """What must hold between the keys of a route: each target is one thing."""
-    spec = written.get("spec") if isinstance(written, dict) else None
-    targets = spec.get("targets") if isinstance(spec, dict) else None
-    for number, target in enumerate(targets if isinstance(targets, list) else ()):
-        if not isinstance(target, dict):
-            continue
-        at = ("spec", "targets", number)
-        if not target:
-            yield Breach("KS2110", at, "the target is nowhere", f"write one of {', '.join(TARGETS)}")
-        for key in [key for key in TARGETS if key in target][1:]:
-            yield Breach("KS2110", (*at, key), f"`{key}` is a second target in one item", "give it a dash of its own")
+        for number, target in enumerate(items(spec_of(written).get("targets"))):
+            at = ("spec", "targets", number)
+            if target == {}:
+                yield Breach("KS2110", at, "the target is nowhere", f"write one of {', '.join(TARGETS)}")
+            yield from only_one("KS2110", at, mapping(target), TARGETS, "target", "give it a dash of its own")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
-from killswitch.policy.schema.cross_key_checks import Breach
+from killswitch.policy.schema.cross_key_checks import Breach, items, mapping, spec_of
 from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.part import MistakeError, Part, Scalar
 from killswitch.policy.schema.scalars import Duration, Text, spelled, text
@@ -103,21 +103,13 @@ class RunbookDocument(VersionedPart):
     @classmethod
     def breaches(cls, written: object) -> Iterator[Breach]:
         """Escalation names contacts that are there."""
-        return escalates_to_contacts(written)
-
-
-def escalates_to_contacts(written: object) -> Iterator[Breach]:
-    """Escalation names contacts that are there."""
-    spec = written.get("spec") if isinstance(written, dict) else None
-    if not isinstance(spec, dict):
-        return
-    contacts, escalation = spec.get("contacts"), spec.get("escalation")
-    named = [each.get("name") for each in contacts if isinstance(each, dict)] if isinstance(contacts, list) else []
-    for number, step in enumerate(escalation if isinstance(escalation, list) else []):
-        contact = step.get("contact") if isinstance(step, dict) else None
-        if isinstance(contact, str) and contact not in named:
-            known = ", ".join(f"`{name}`" for name in named if isinstance(name, str)) or "there is none"
-            yield Breach(
-                "KS2206", ("spec", "escalation", number, "contact"),
-                f"there is no contact `{contact}`", f"write one of the contacts ({known}), or add it",
-            )  # fmt: skip
+        spec = spec_of(written)
+        named = [mapping(each).get("name") for each in items(spec.get("contacts"))]
+        for number, step in enumerate(items(spec.get("escalation"))):
+            contact = mapping(step).get("contact")
+            if isinstance(contact, str) and contact not in named:
+                known = ", ".join(f"`{name}`" for name in named if isinstance(name, str)) or "there is none"
+                yield Breach(
+                    "KS2206", ("spec", "escalation", number, "contact"),
+                    f"there is no contact `{contact}`", f"write one of the contacts ({known}), or add it",
+                )  # fmt: skip

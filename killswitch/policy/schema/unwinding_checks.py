@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import Decimal
 
-from killswitch.policy.schema.cross_key_checks import Breach, Path
+from killswitch.policy.schema.cross_key_checks import Breach, Path, items, mapping, spec_of
 from killswitch.policy.schema.scalars import plain_number
 
 ORDERS = ("limit_ioc", "market", "limit")
@@ -13,15 +13,15 @@ ORDERS = ("limit_ioc", "market", "limit")
 
 def unwinding(written: object) -> Iterator[Breach]:
     """An exit always exists, a bound has orders that keep it, and nothing is opened without a bound."""
-    spec = _mapping(_mapping(written).get("spec"))
+    spec = spec_of(written)
     yield from _slippage(spec)
     yield from _ladder(spec)
-    if _mapping(spec.get("impact")).get("if_unknown") == "ladder_only" and "ladder" not in spec:
+    if mapping(spec.get("impact")).get("if_unknown") == "ladder_only" and "ladder" not in spec:
         yield Breach(
             "KS2225", ("spec", "impact", "if_unknown"), "`ladder_only` relies on a ladder, and there is none",
             "add a `ladder` and `slippage`, or write `if_unknown: whole`",
         )  # fmt: skip
-    hedge = _mapping(spec.get("hedge"))
+    hedge = mapping(spec.get("hedge"))
     if hedge.get("mode") == "act" and "max_notional" not in hedge:
         yield Breach(
             "KS2223", ("spec", "hedge", "mode"), "a hedge that is opened by itself has no bound",
@@ -35,8 +35,8 @@ def _slippage(spec: dict[str, object]) -> Iterator[Breach]:
             "KS2220", ("spec", "slippage"), "nothing says what is sent to keep the bound, or when it cannot be kept",
             "add `ladder: [{order: limit_ioc, tries: 2}, {order: market, tries: 2}, {order: limit, widen: 3}]`",
         )  # fmt: skip
-    for number, each in enumerate(_list(spec.get("slippage"))):
-        if {"symbols", "group"} <= _mapping(each).keys():
+    for number, each in enumerate(items(spec.get("slippage"))):
+        if {"symbols", "group"} <= mapping(each).keys():
             yield Breach(
                 "KS2224", ("spec", "slippage", number, "group"), "`group` stands beside `symbols`",
                 "keep one of them, and give the other an item of its own",
@@ -44,7 +44,7 @@ def _slippage(spec: dict[str, object]) -> Iterator[Breach]:
 
 
 def _ladder(spec: dict[str, object]) -> Iterator[Breach]:
-    rungs = [_mapping(each) for each in _list(spec.get("ladder"))]
+    rungs = [mapping(each) for each in items(spec.get("ladder"))]
     if "ladder" in spec and isinstance(spec["ladder"], list) and not rungs and not spec.get("slippage"):
         yield Breach("KS2221", ("spec", "ladder"), "the ladder has no rung", "take it out: then market orders are sent")
     if rungs and rungs[-1].get("order") == "limit_ioc":
@@ -74,11 +74,3 @@ def _narrows(at: Path, rung: dict[str, object], reached: Decimal | None) -> Iter
     before = "a market order" if reached is None else f"{reached:f} × the bound"
     fix = "write it further up, or take it out" if reached is None else f"write `widen: {reached:f}` or more"
     yield Breach("KS2222", (*at, "widen") if "widen" in rung else at, f"this rung asks for less than {before}", fix)
-
-
-def _mapping(written: object) -> dict[str, object]:
-    return written if isinstance(written, dict) else {}
-
-
-def _list(written: object) -> list[object]:
-    return written if isinstance(written, list) else []
