@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -35,7 +34,7 @@ def _value(history: History, view: ScopeView) -> Interval:
     found = history.equity_range
     if view.unknown is None or found is None:
         return known(view.equity)
-    return float(found.low), math.inf if found.high is None else float(found.high)
+    return float(found.low), float(found.high)
 
 
 def _unexplained(history: History, view: ScopeView) -> Interval:

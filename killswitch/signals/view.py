@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import cached_property
 from operator import attrgetter
 
 from msgspec.structs import replace
@@ -106,22 +107,6 @@ class ScopeView:
     it; accounts, positions and prices stay as their venues give them.
     """
 
-    __slots__ = (
-        "_conversions",
-        "_sound",
-        "_stale_after",
-        "accounts",
-        "around",
-        "as_of",
-        "currency",
-        "equity",
-        "instruments",
-        "positions_unknown",
-        "reference",
-        "scheduled",
-        "unknown",
-    )
-
     def __init__(
         self,
         as_of: int,
@@ -143,9 +128,8 @@ class ScopeView:
         self.positions_unknown: str | None = None
         self.equity: Decimal | None = None
         self.currency: str | None = None
-        self._sound: tuple[AccountSnapshot, ...] | None = None
         self._stale_after = stale_after
-        self._add_up(stale_after)
+        self._add_up()
 
     def repeats(self, before: ScopeView | None) -> bool:
         """Whether a pass between two ticks gives every account as `before` had it: none of them was read for it."""
@@ -153,21 +137,19 @@ class ScopeView:
             return False
         return all(_is_again(one, other) for one, other in zip(self.accounts, before.accounts, strict=True))
 
-    @property
+    @cached_property
     def sound(self) -> tuple[AccountSnapshot, ...]:
-        """The accounts with every number that cannot be one unknown; made when first asked for."""
-        if self._sound is None:
-            self._sound = tuple(sound_account(account) for account in self.accounts)
-        return self._sound
+        """The accounts with every number that cannot be one unknown."""
+        return tuple(sound_account(account) for account in self.accounts)
 
-    def _add_up(self, stale_after: int | None) -> None:
+    def _add_up(self) -> None:
         if not self.accounts:
             self.unknown = "the snapshot does not hold the scope's account"
             return
         total = ZERO
         self.currency = self.accounts[0].currency if self.reference is None else self.reference.currency
         for account in self.accounts:
-            reason = doubt_of_equity(account, self.as_of, stale_after)
+            reason = doubt_of_equity(account, self.as_of, self._stale_after)
             if reason is None and account.currency != self.currency:
                 reason = self.conversion(account.currency).unknown
             if reason is not None:
@@ -230,23 +212,22 @@ class ScopeView:
         """
         for each in self.accounts:
             if each.account == account:
-                return self._rate(each.currency)
+                return self.converted(ONE, each)
         raise LookupError(f"{account} is not in the scope, so that its currency is not known")
 
     def converted(self, amount: Decimal, account: AccountSnapshot) -> Decimal:
         """An amount of the account's currency in the scope's. LookupError as with `rate`."""
-        return amount if account.currency == self.currency else amount * self._rate(account.currency)
+        found = self.measured(amount, account)
+        if found is None:
+            raise LookupError(self.conversion(account.currency).unknown)
+        return found
 
     def measured(self, amount: Decimal, account: AccountSnapshot) -> Decimal | None:
         """An amount of the account's currency in the scope's; None where nothing converts."""
+        if account.currency == self.currency:
+            return amount
         rate = self.conversion(account.currency).rate
-        return None if rate is None else amount if account.currency == self.currency else amount * rate
-
-    def _rate(self, currency: str) -> Decimal:
-        found = self.conversion(currency)
-        if found.rate is None:
-            raise LookupError(found.unknown)
-        return found.rate
+        return None if rate is None else amount * rate
 
     def maintenance(self) -> Decimal | None:
         """The maintenance margin of all accounts; None where one is not known."""

@@ -100,17 +100,32 @@ class PositionMoves:
     the notional by which positions near their liquidation shrank. `untold`: what was traded and no fill says so.
     """
 
-    by_marks: Decimal | None
-    traded: Decimal
-    repriced: Decimal
-    gross: Decimal
-    liquidated: Decimal
+    by_marks: Decimal | None = ZERO
+    traded: Decimal = ZERO
+    repriced: Decimal = ZERO
+    gross: Decimal = ZERO
+    liquidated: Decimal = ZERO
     untold: tuple[Untold, ...] = ()
 
     @property
     def is_covered(self) -> bool:
         """Whether fills account for every position that shrank, so that they say all that was realised."""
         return not any(each.closes for each in self.untold)
+
+    def __add__(self, other: PositionMoves) -> PositionMoves:
+        """The moves of both, which are of different symbols."""
+        return PositionMoves(
+            None if self.by_marks is None or other.by_marks is None else self.by_marks + other.by_marks,
+            self.traded + other.traded,
+            self.repriced + other.repriced,
+            self.gross + other.gross,
+            self.liquidated + other.liquidated,
+            self.untold + other.untold,
+        )
+
+
+UNVALUED = PositionMoves(by_marks=None)
+"""Nothing about a symbol can be valued."""
 
 
 def wallet_change(before: AccountSnapshot, after: AccountSnapshot, unrealized: Decimal | None) -> Decimal | None:
@@ -346,11 +361,7 @@ def position_moves(
     executed: dict[str, list[Fill]] = {}
     for fill in fills:
         executed.setdefault(fill.symbol, []).append(fill)
-    by_marks: Decimal | None = ZERO
-    if before.positions is None or after.positions is None:
-        by_marks = None
-    traded = repriced = gross = liquidated = ZERO
-    untold: tuple[Untold, ...] = ()
+    moves = UNVALUED if before.positions is None or after.positions is None else PositionMoves()
     none, holds = _Symbol(), before.market in HOLDINGS
     in_hedge_mode = "hedge" in (before.position_mode, after.position_mode)
     # In the order of the snapshots: what is stored is the same in every process.
@@ -360,15 +371,8 @@ def position_moves(
         contract = contract_value(after, symbol, known) or (Decimal(1) if holds else None)
         hedged = in_hedge_mode or len(one.sizes) > 1 or len(other.sizes) > 1
         change = _Change(symbol, one, other, executed.get(symbol, ()), is_inverse(symbol, known), hedged)
-        move = _symbol_moves(change, later.get(symbol), contract, holds=holds)
-        if move is None:
-            by_marks = None
-            continue
-        by_marks = None if by_marks is None or move.by_marks is None else by_marks + move.by_marks
-        traded, repriced, gross = traded + move.traded, repriced + move.repriced, gross + move.gross
-        liquidated += move.liquidated
-        untold += move.untold
-    return PositionMoves(by_marks, traded, repriced, gross, liquidated, untold)
+        moves += _symbol_moves(change, later.get(symbol), contract, holds=holds)
+    return moves
 
 
 def _symbols(account: AccountSnapshot, rules: Instruments) -> dict[str, _Symbol]:
@@ -385,8 +389,8 @@ def _symbols(account: AccountSnapshot, rules: Instruments) -> dict[str, _Symbol]
 
 def _symbol_moves(
     change: _Change, later_mark: Decimal | None, contract: Decimal | None, *, holds: bool
-) -> PositionMoves | None:
-    """What became of one symbol; None where nothing about it can be valued."""
+) -> PositionMoves:
+    """What became of one symbol."""
     one, other, fills, inverse = change.one, change.other, change.fills, change.inverse
     moved = change.moved
     unit = other.unit or one.unit or contract
@@ -398,7 +402,7 @@ def _symbol_moves(
         return _unmarked(change)
     if one.net and other.net and _is_split(one.net, other.net, mark0, mark1):
         profit = ZERO if one.pnl is None or other.pnl is None else other.pnl - one.pnl
-        return PositionMoves(profit, ZERO, ZERO, _notional(unit, one, mark0, inverse=inverse), ZERO)
+        return PositionMoves(profit, gross=_notional(unit, one, mark0, inverse=inverse))
     x0, x1 = _x(mark0, inverse=inverse), _x(mark1, inverse=inverse)
     effect = ZERO if holds else unit * one.net * (x1 - x0)
     effect += unit * sum((signed(it) * (x1 - _x(it.price, inverse=inverse)) for it in fills if it.price > ZERO), ZERO)
@@ -422,19 +426,19 @@ def _symbol_moves(
     )
 
 
-def _unmarked(change: _Change) -> PositionMoves | None:
+def _unmarked(change: _Change) -> PositionMoves:
     """What can be said of a symbol without a mark: its own profit, and how much of its notional was traded."""
     one, other, moved = change.one, change.other, change.moved
     if not moved:
         if one.pnl is None or other.pnl is None or change.fills:
-            return None
+            return UNVALUED
         by_profit = other.pnl - one.pnl
-        return PositionMoves(by_profit, ZERO, abs(by_profit), ZERO, ZERO)
+        return PositionMoves(by_profit, repriced=abs(by_profit))
     if not one.held or not one.notional:
-        return None
+        return UNVALUED
     each = one.notional / one.held
     untold = change.untold(each, Decimal(1), Decimal(1), is_marked=False)
-    return PositionMoves(None, moved * each, ZERO, one.notional, ZERO, untold)
+    return PositionMoves(None, traded=moved * each, gross=one.notional, untold=untold)
 
 
 def _is_near(distance: Decimal | None, one: _Symbol, side: Side, mark0: Decimal, mark1: Decimal) -> bool:

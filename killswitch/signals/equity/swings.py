@@ -10,7 +10,6 @@ show yet. They hide no more of a loss than prices moved both ways before it, and
 
 from __future__ import annotations
 
-from collections import deque
 from decimal import Decimal
 
 from msgspec import Struct
@@ -35,8 +34,8 @@ class Swing(Struct, frozen=True):
     amount: Decimal
 
 
-class SwingsState(Struct):
-    """What is remembered of one account.
+class Swings(Struct):
+    """The swings of one account, as they are stored.
 
     `level` is G, None where it is not known or has just been moved by a trade. `swung` is how far it has moved since
     the first of the `entries`, and `taken` how much of that equity counts without.
@@ -47,22 +46,9 @@ class SwingsState(Struct):
     swung: Decimal = ZERO
     taken: Decimal = ZERO
 
-
-class Swings:
-    """One account's."""
-
-    def __init__(self, state: SwingsState | None = None) -> None:
-        state = state or SwingsState()
-        self._level, self._swung, self._taken = state.level, state.swung, state.taken
-        self._entries = deque(state.entries)
-
-    def state(self) -> SwingsState:
-        """Everything, for storing."""
-        return SwingsState(self._level, list(self._entries), self._swung, self._taken)
-
     def begin(self, account: AccountSnapshot, profit: Decimal | None) -> None:
         """Take the first snapshot; `profit`: that of its positions together."""
-        self._level = _level(account, profit)
+        self.level = _level(account, profit)
 
     def observe(
         self, at: int, account: AccountSnapshot, change: Decimal, profit: Decimal | None, noise: Decimal, *, still: bool
@@ -72,27 +58,27 @@ class Swings:
         `profit`: that of its positions together. `still`: nothing was traded and the wallet did not move.
         """
         self._forget_before(at - NOISY_FOR)
-        last, self._level = self._level, _level(account, profit)
-        if last is None or self._level is None or not still:
+        last, self.level = self.level, _level(account, profit)
+        if last is None or self.level is None or not still:
             return ZERO, []
-        swing = self._level - last
+        swing = self.level - last
         was_noisy = bool(self._both_ways())
         own = min(swing, change, key=abs) if swing * change > ZERO else ZERO
         if abs(own) > noise:
-            self._entries.append(Swing(at, own))
-        if not self._entries:
+            self.entries.append(Swing(at, own))
+        if not self.entries:
             return ZERO, []
-        before, self._swung = self._swung, self._swung + swing
+        before, self.swung = self.swung, self.swung + swing
         bound = self._both_ways()
         if not bound:
             return ZERO, []
         found = [] if was_noisy else self._found(at - CORRECTED, max(-bound, min(bound, before)))
-        self._taken += sum((it.amount for it in found), ZERO)
+        self.taken += sum((it.amount for it in found), ZERO)
         return self._take(change, bound), found
 
     def _found(self, since: int, amount: Decimal) -> list[Swing]:
         """What of the swings before the newest, `since` then, is noise: `amount` together."""
-        earlier = [it for it in [*self._entries][:-1] if it.at >= since]
+        earlier = [it for it in self.entries[:-1] if it.at >= since]
         found, taken = [], ZERO
         for it in earlier:
             reached = max(min(ZERO, amount), min(max(ZERO, amount), taken + it.amount))
@@ -105,24 +91,24 @@ class Swings:
 
         More than before only as far as equity itself moved so: else it is the positions that show what it did before.
         """
-        reach = (ZERO, self._taken, self._taken + change)
-        wanted = max(-bound, min(bound, self._swung))
-        before, self._taken = self._taken, max(min(reach), min(max(reach), wanted))
-        return self._taken - before
+        reach = (ZERO, self.taken, self.taken + change)
+        wanted = max(-bound, min(bound, self.swung))
+        before, self.taken = self.taken, max(min(reach), min(max(reach), wanted))
+        return self.taken - before
 
     def _both_ways(self) -> Decimal:
         """How far noise may go, by the smaller of the greatest rise and fall; 0 while there were not both."""
-        if len(self._entries) < 2:
+        if len(self.entries) < 2:
             return ZERO
-        risen = max((it.amount for it in self._entries), default=ZERO)
-        fallen = min((it.amount for it in self._entries), default=ZERO)
+        risen = max((it.amount for it in self.entries), default=ZERO)
+        fallen = min((it.amount for it in self.entries), default=ZERO)
         return BEYOND * max(min(risen, -fallen), ZERO)
 
     def _forget_before(self, edge: int) -> None:
-        while self._entries and self._entries[0].at < edge:
-            self._entries.popleft()
+        while self.entries and self.entries[0].at < edge:
+            del self.entries[0]
             if not self._both_ways():
-                self._swung = self._taken = ZERO  # what was taken out stays so: it is no more than swung both ways
+                self.swung = self.taken = ZERO  # what was taken out stays so: it is no more than swung both ways
 
 
 def _level(account: AccountSnapshot, profit: Decimal | None) -> Decimal | None:

@@ -9,7 +9,6 @@ Times in microseconds, money as Decimal in the account's currency.
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -63,14 +62,6 @@ class FilledNotional(Struct, frozen=True):
     amount: Decimal
 
 
-class TradesState(Struct):
-    """Trades as serialised."""
-
-    trades: list[Trade] = []
-    early: list[EarlyFill] = []
-    filled: list[FilledNotional] = []
-
-
 @dataclass(frozen=True, slots=True)
 class Traded:
     """What one observation shows: the moves of positions, the fills of its own time, and those of earlier trades."""
@@ -80,18 +71,12 @@ class Traded:
     late: list[FillRow]
 
 
-class Trades:
-    """One account's."""
+class Trades(Struct):
+    """The recent trades of one account, as they are stored."""
 
-    def __init__(self, state: TradesState | None = None) -> None:
-        state = state or TradesState()
-        self._trades = deque(state.trades)
-        self._early = list(state.early)
-        self._filled = deque(state.filled)
-
-    def state(self) -> TradesState:
-        """Everything, for storing."""
-        return TradesState(list(self._trades), self._early, list(self._filled))
+    trades: list[Trade] = []
+    early: list[EarlyFill] = []
+    filled: list[FilledNotional] = []
 
     def observe(
         self,
@@ -111,20 +96,18 @@ class Trades:
         for row in late:
             if self._trade_of(row) is None:
                 side = _side_of(row.fill, before, account)
-                self._early.append(EarlyFill(at, row.fill.symbol, signed(row.fill), side))
-        self._filled.extend(
-            FilledNotional(to_micros(row.fill.at), _notional(row.fill, account, rules)) for row in fills
-        )
+                self.early.append(EarlyFill(at, row.fill.symbol, signed(row.fill), side))
+        self.filled.extend(FilledNotional(to_micros(row.fill.at), _notional(row.fill, account, rules)) for row in fills)
         moves = position_moves(before, account, rules, [row.fill for row in timely])
         moves = self._without_early_fills(at, moves, before, account)
         if moves.traded:
-            self._trades.append(Trade(at, since, moves.traded, moves.untold))
+            self.trades.append(Trade(at, since, moves.traded, moves.untold))
         return Traded(moves, timely, late)
 
     def settle(self, at: int) -> None:
         """The equity of `at` holds all of what was traded until then."""
-        if self._trades and self._trades[-1].at == at:
-            self._trades[-1].settled = True
+        if self.trades and self.trades[-1].at == at:
+            self.trades[-1].settled = True
 
     def fill(self, row: FillRow, currency: str) -> tuple[int, Decimal] | None:
         """Account for a part of a trade by a late fill: when that trade was seen, and what the fill made of it.
@@ -136,7 +119,7 @@ class Trades:
 
     def notional(self, at: int) -> Decimal:
         """X: the notional that was traded shortly before and after `at`, by positions or by fills."""
-        by_fills = sum((each.amount for each in self._filled if _is_near(each.at, at)), ZERO)
+        by_fills = sum((each.amount for each in self.filled if _is_near(each.at, at)), ZERO)
         return max(sum((trade.traded for trade in self._about(at)), ZERO), by_fills)
 
     def bound(self, at: int) -> Decimal:
@@ -151,12 +134,12 @@ class Trades:
         return sum((_bound_of(untold) for untold in net.values()), ZERO)
 
     def _about(self, at: int) -> list[Trade]:
-        return [it for it in self._trades if _is_near(it.at, at) and (it.at >= at or not it.settled)]
+        return [it for it in self.trades if _is_near(it.at, at) and (it.at >= at or not it.settled)]
 
     def _trade_of(self, row: FillRow) -> Trade | None:
         """The trade that a fill is a part of: of the fill's own time, else of as good as that."""
         happened = to_micros(row.fill.at)
-        about = [it for it in self._trades if is_about(happened, it.since, it.at) and _has(it, row)]
+        about = [it for it in self.trades if is_about(happened, it.since, it.at) and _has(it, row)]
         inside = [it for it in about if it.since < happened <= it.at]
         return min(inside or about, key=lambda it: abs(it.at - happened), default=None)
 
@@ -173,11 +156,11 @@ class Trades:
         self, at: int, moves: PositionMoves, before: AccountSnapshot, account: AccountSnapshot
     ) -> PositionMoves:
         """Fills that were known before their position changed account for its change, and are no trade of their own."""
-        self._early = [each for each in self._early if at - each.at <= EARLY]
+        self.early = [each for each in self.early if at - each.at <= EARLY]
         untold = []
         for each in sorted(moves.untold, key=lambda it: not it.opens):
             if _size(each.symbol, each.side, before) == _size(each.symbol, each.side, account):
-                self._early.append(EarlyFill(at, each.symbol, -each.quantity, each.side))
+                self.early.append(EarlyFill(at, each.symbol, -each.quantity, each.side))
                 continue
             known = self._take_early(each)
             if each.quantity != known:
@@ -190,7 +173,7 @@ class Trades:
         Of one that does not say its side, as much as the position of this side has changed.
         """
         known, kept = ZERO, []
-        for early in sorted(self._early, key=lambda it: it.side is None):
+        for early in sorted(self.early, key=lambda it: it.side is None):
             if early.symbol != untold.symbol or early.side not in (untold.side, None):
                 kept.append(early)
                 continue
@@ -199,14 +182,13 @@ class Trades:
             known += part
             if part != early.quantity:
                 kept.append(replace(early, quantity=early.quantity - part))
-        self._early = kept
+        self.early = kept
         return known
 
     def _forget_before(self, at: int) -> None:
-        while self._filled and self._filled[0].at < at - KEPT:
-            self._filled.popleft()
-        while self._trades and self._trades[0].at < at - KEPT:
-            self._trades.popleft()
+        for kept in (self.filled, self.trades):
+            while kept and kept[0].at < at - KEPT:
+                del kept[0]
 
 
 def _bound_of(untold: list[Untold]) -> Decimal:

@@ -26,8 +26,8 @@ from killswitch.signals.equity.loss_or_flow import (
     skew_of,
     unrecorded,
 )
-from killswitch.signals.equity.swings import Swing, Swings, SwingsState
-from killswitch.signals.equity.trades import Traded, Trades, TradesState, fee_of
+from killswitch.signals.equity.swings import Swing, Swings
+from killswitch.signals.equity.trades import Traded, Trades, fee_of
 from killswitch.signals.position import HOLDINGS, ZERO
 from killswitch.signals.view import Instruments
 
@@ -64,8 +64,8 @@ class TrailState(Struct):
     before: AccountSnapshot
     at: int
     unrealized: Decimal | None
-    trades: TradesState = field(default_factory=TradesState)
-    swings: SwingsState = field(default_factory=SwingsState)
+    trades: Trades = field(default_factory=Trades)
+    swings: Swings = field(default_factory=Swings)
     carried: Carried = NOTHING_CARRIED
     noise: list[Entry] = []
     slips: list[Entry] = []
@@ -284,7 +284,7 @@ class Trail:
             self.before, orders=None, fills=None, flows=None, instruments=None, health=None, liquidity=None, reason=None
         )
         return TrailState(
-            slim, self.at, self._unrealized, self.trades.state(), self.swings.state(), self._carried,
+            slim, self.at, self._unrealized, self.trades, self.swings, self._carried,
             list(self._noise), list(self._slips), self._had_parts,
         )  # fmt: skip
 
@@ -293,7 +293,7 @@ class Trail:
         """Take up where a stored trail left off."""
         trail = cls()
         trail.before, trail.at, trail._unrealized = state.before, state.at, state.unrealized
-        trail.trades, trail.swings = Trades(state.trades), Swings(state.swings)
+        trail.trades, trail.swings = state.trades, state.swings
         trail._carried, trail._noise, trail._slips = state.carried, deque(state.noise), deque(state.slips)
         trail._had_parts = state.had_parts
         return trail

@@ -27,26 +27,24 @@ from killswitch.signals.view import Instruments
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Between `low` and `high`; None is without end upwards."""
+    """Between `low` and `high`, which is +∞ where there is no upper bound."""
 
     low: Decimal
-    high: Decimal | None
+    high: Decimal
 
     def __add__(self, other: Range) -> Range:
-        high = None if self.high is None or other.high is None else self.high + other.high
-        return Range(self.low + other.low, high)
+        return Range(self.low + other.low, self.high + other.high)
 
     def above(self, equity: Decimal) -> Range:
         """What an account of this equity is worth once it has made as much: no less than nothing by that."""
-        high = None if self.high is None else equity + self.high
-        return Range(max(equity + self.low, min(equity, ZERO)), high)
+        return Range(max(equity + self.low, min(equity, ZERO)), equity + self.high)
 
     def times(self, rate: Decimal) -> Range:
         """In another currency, of which one unit of this one is worth `rate`."""
-        return Range(self.low * rate, None if self.high is None else self.high * rate)
+        return Range(self.low * rate, self.high * rate)
 
 
-ANYTHING = Range(ZERO, None)
+ANYTHING = Range(ZERO, Decimal("Infinity"))
 NOTHING = Range(ZERO, ZERO)
 MARGIN = Decimal("0.01")
 """Of the gross: by how much the mark of an account that is dark may have moved otherwise than those that are seen."""
@@ -267,5 +265,5 @@ def unit_range(at: int, equity: Range, units: float, before: UnitRange | None) -
     """The unit value of an equity between two bounds; None without units. `before`: that of the last dark tick."""
     if units <= 0.0:
         return None
-    high = float("inf") if equity.high is None else float(equity.high) / units
+    high = float(equity.high) / units
     return UnitRange(at, float(equity.low) / units, high, max(high, before.highest if before is not None else high))
