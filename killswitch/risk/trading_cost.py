@@ -45,38 +45,19 @@ def daily_volume(volume: Decimal, over: float) -> Decimal:
     return volume * DAY / seconds
 
 
-def expected_impact(model: Model, size: Decimal, volume: Decimal, volatility: float) -> Decimal:
-    """By what fraction trading `size` is expected to move the price.
+def greatest_size(model: Model, at_most: Decimal, volume: Decimal, volatility: float) -> Decimal:
+    """The greatest size whose expected impact is at most the fraction `at_most`: the inverse of the model.
 
-    `size` and the day's `volume` in one unit; `volatility` of a day as a fraction. Infinite where nothing trades.
+    In the unit of the day's `volume`; infinite where the price does not move. `volatility` of a day as a fraction.
     ValueError for a number below zero.
     """
-    spread = _checked(size, volume, volatility)
-    if not size:
-        return Decimal(0)
-    if not volume:
-        return Decimal("Infinity")
-    share = size / volume
-    return Y * spread * (share.sqrt() if model == "square_root" else share)
-
-
-def greatest_size(model: Model, at_most: Decimal, volume: Decimal, volatility: float) -> Decimal:
-    """The greatest size whose expected impact is at most the fraction `at_most`: the inverse of `expected_impact`.
-
-    In the unit of the day's `volume`; infinite where the price does not move. ValueError for a number below zero.
-    """
-    spread = _checked(at_most, volume, volatility)
+    spread = _number(volatility)
+    if not (at_most >= 0 and volume >= 0 and spread >= 0):
+        raise ValueError(f"impact of {at_most} against a volume of {volume} at a volatility of {volatility}")
     if not spread:
         return Decimal("Infinity")
     share = at_most / (Y * spread)
     return volume * (share * share if model == "square_root" else share)
-
-
-def _checked(size: Decimal, volume: Decimal, volatility: float) -> Decimal:
-    spread = _number(volatility)
-    if not (size >= 0 and volume >= 0 and spread >= 0):
-        raise ValueError(f"impact of {size} against a volume of {volume} at a volatility of {volatility}")
-    return spread
 
 
 def _number(value: float) -> Decimal:

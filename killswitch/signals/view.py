@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import InitVar, dataclass, field
 from decimal import Decimal
 from functools import cached_property
 from operator import attrgetter
@@ -99,6 +100,7 @@ def _is_again(account: AccountSnapshot, before: AccountSnapshot) -> bool:
     return account == replace(before, flows=account.flows, fills=account.fills, instruments=account.instruments)
 
 
+@dataclass(eq=False)
 class ScopeView:
     """One scope in one snapshot. `unknown` says why its equity may not be used, or is None.
 
@@ -107,28 +109,23 @@ class ScopeView:
     it; accounts, positions and prices stay as their venues give them.
     """
 
-    def __init__(
-        self,
-        as_of: int,
-        scheduled: bool,
-        accounts: Sequence[AccountSnapshot],
-        instruments: Instruments,
-        stale_after: int | None,
-        around: Sequence[AccountSnapshot] | None = None,
-        reference: ReferenceCurrency | None = None,
-    ) -> None:
-        self.as_of = as_of
-        self.scheduled = scheduled
-        self.accounts = accounts
-        self.instruments = instruments
-        self.around = accounts if around is None else around
-        self.reference = reference
-        self._conversions: dict[str, Conversion] = {}
-        self.unknown: str | None = None
-        self.positions_unknown: str | None = None
-        self.equity: Decimal | None = None
-        self.currency: str | None = None
-        self._stale_after = stale_after
+    as_of: int
+    scheduled: bool
+    accounts: Sequence[AccountSnapshot]
+    instruments: Instruments
+    stale_after: int | None
+    snapshot: InitVar[Sequence[AccountSnapshot] | None] = None
+    """All accounts of the snapshot; None: there are no others."""
+    reference: ReferenceCurrency | None = None
+    around: Sequence[AccountSnapshot] = field(init=False)
+    unknown: str | None = field(init=False, default=None)
+    positions_unknown: str | None = field(init=False, default=None)
+    equity: Decimal | None = field(init=False, default=None)
+    currency: str | None = field(init=False, default=None)
+    _conversions: dict[str, Conversion] = field(init=False, default_factory=dict)
+
+    def __post_init__(self, snapshot: Sequence[AccountSnapshot] | None) -> None:
+        self.around = self.accounts if snapshot is None else snapshot
         self._add_up()
 
     def repeats(self, before: ScopeView | None) -> bool:
@@ -149,7 +146,7 @@ class ScopeView:
         total = ZERO
         self.currency = self.accounts[0].currency if self.reference is None else self.reference.currency
         for account in self.accounts:
-            reason = doubt_of_equity(account, self.as_of, self._stale_after)
+            reason = doubt_of_equity(account, self.as_of, self.stale_after)
             if reason is None and account.currency != self.currency:
                 reason = self.conversion(account.currency).unknown
             if reason is not None:
@@ -164,13 +161,13 @@ class ScopeView:
         """The scope without the accounts whose answers are not to be trusted; itself where all are."""
         if self.unknown is None and self.positions_unknown is None:
             return self
-        known = [account for account in self.accounts if distrust(account, self.as_of, self._stale_after) is None]
+        known = [account for account in self.accounts if distrust(account, self.as_of, self.stale_after) is None]
         return self.of(known)
 
     def of(self, accounts: Sequence[AccountSnapshot]) -> ScopeView:
         """The scope as if these were its accounts."""
         return ScopeView(
-            self.as_of, self.scheduled, accounts, self.instruments, self._stale_after, self.around, self.reference
+            self.as_of, self.scheduled, accounts, self.instruments, self.stale_after, self.around, self.reference
         )
 
     # Currencies
@@ -190,7 +187,7 @@ class ScopeView:
         return found
 
     def _by_venues(self, currency: str, reference: ReferenceCurrency) -> Conversion:
-        stale = {} if self._stale_after is None else self._too_old(self._stale_after)
+        stale = {} if self.stale_after is None else self._too_old(self.stale_after)
         fresh = [account for account in self.around if account.account not in stale]
         found = conversion(currency, reference, fresh)
         if found.rate is not None or not stale:
@@ -252,7 +249,7 @@ class ScopeView:
         return {
             account.account: account
             for account in (*self.around, *self.accounts)
-            if doubt_of_equity(account, self.as_of, self._stale_after) is None
+            if doubt_of_equity(account, self.as_of, self.stale_after) is None
         }
 
     def convertible(self, last: Mapping[str, AccountSnapshot]) -> dict[str, Decimal]:

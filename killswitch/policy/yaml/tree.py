@@ -78,8 +78,9 @@ def parse(text: str, note: Callable[[Note], None]) -> list[Root]:
     builder = _Builder(documents, note)
     try:
         for event in YAML(typ="safe", pure=True).parse(text):
-            if not builder.take(event):
-                break
+            builder.take(event)
+    except _TooLargeError:
+        pass  # it has had its note
     except MarkedYAMLError as error:
         note(_syntax(error, text))
     except ReaderError as error:
@@ -110,6 +111,10 @@ def _scalar_value(text: str) -> object:
     return Decimal(text) if _FLOAT.fullmatch(text) else text
 
 
+class _TooLargeError(Exception):
+    """The text is nested too deep, or holds too many values."""
+
+
 class _Frame:
     """A mapping or list that is still open, with the key that waits for its value."""
 
@@ -131,57 +136,44 @@ class _Builder:
         self._root: Node | None = None
         self._sound = True
 
-    def take(self, event: Any) -> bool:
-        """False if the rest of the text is not worth reading."""
-        kind = type(event).__name__
-        if kind == "ScalarEvent":
-            return self._scalar(event)
-        if kind in ("MappingStartEvent", "SequenceStartEvent"):
-            return self._begin(event, mapping=kind == "MappingStartEvent")
-        if kind in ("MappingEndEvent", "SequenceEndEvent"):
-            self._end(event)
-        elif kind == "AliasEvent":
-            self._alias(event)
-        elif kind == "DocumentStartEvent":
-            self._root, self._sound = None, True
-            self._directives(event)
-        elif kind == "DocumentEndEvent" and self._root is not None:
-            self._documents.append(Root(self._root, self._sound))
-        return True
+    def take(self, event: Any) -> None:
+        """Take the next event. _TooLargeError, once it has been noted, where the rest is not worth reading."""
+        match type(event).__name__:
+            case "ScalarEvent":
+                plain = event.style is None and event.implicit[0]
+                self._begin(event, Node(_content_span(event), event.value, plain))
+            case "MappingStartEvent" | "SequenceStartEvent" as kind:
+                node = Node(_span(event))
+                if kind == "MappingStartEvent":
+                    node.pairs = {}
+                else:
+                    node.items = []
+                self._begin(event, node)
+            case "MappingEndEvent" | "SequenceEndEvent":
+                node = self._open.pop().node
+                node.span = node.span._replace(end_line=event.end_mark.line, end_column=event.end_mark.column)
+            case "AliasEvent":
+                self._alias(event)
+            case "DocumentStartEvent":
+                self._root, self._sound = None, True
+                self._directives(event)
+            case "DocumentEndEvent" if self._root is not None:
+                self._documents.append(Root(self._root, self._sound))
 
-    def _scalar(self, event: Any) -> bool:
+    def _begin(self, event: Any, node: Node) -> None:
+        """Hang a node where it belongs; a mapping or a list stays open."""
         self._properties(event)
-        plain = event.style is None and event.implicit[0]
-        node = Node(_content_span(event), event.value, plain)
         node.refused = event.ctag is not None
         self._hang(node)
-        return self._bounded(event)
-
-    def _begin(self, event: Any, mapping: bool) -> bool:
-        self._properties(event)
-        node = Node(_span(event))
-        node.refused = event.ctag is not None
-        if mapping:
-            node.pairs = {}
-        else:
-            node.items = []
-        self._hang(node)
-        self._open.append(_Frame(node))
+        self._count += 1
+        if node.text is None:
+            self._open.append(_Frame(node))
         if len(self._open) > DEEPEST:
             self._say("KS1107", node.span, f"nested more than {DEEPEST} deep", "take the nesting apart")
-            return False
-        return self._bounded(event)
-
-    def _bounded(self, event: Any) -> bool:
-        self._count += 1
+            raise _TooLargeError
         if self._count > LARGEST:
             self._say("KS1107", _span(event), f"more than {LARGEST} values in one file", "split the file")
-            return False
-        return True
-
-    def _end(self, event: Any) -> None:
-        node = self._open.pop().node
-        node.span = node.span._replace(end_line=event.end_mark.line, end_column=event.end_mark.column)
+            raise _TooLargeError
 
     def _alias(self, event: Any) -> None:
         span = _span(event)

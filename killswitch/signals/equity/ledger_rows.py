@@ -6,7 +6,6 @@ equity cannot be used, so they are gathered until the next equity that can.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -143,13 +142,10 @@ class Ledger:
             self.fills = [row for row in self.fills if row.account != account]
         return found
 
-    def drop(self, accounts: Collection[str] | None = None) -> None:
-        """Forget what waits, of these accounts or of all; of all, also what accounts realised that have left."""
-        if accounts is None:
-            self._keep_joined()
-        self.rows = [row for row in self.rows if accounts is not None and row.account not in accounts]
-        self.fills = [row for row in self.fills if accounts is not None and row.account not in accounts]
-        self.unpriced = [row for row in self.unpriced if accounts is not None and row.account not in accounts]
+    def drop(self) -> None:
+        """Forget everything that waits, and what accounts realised that have left the scope."""
+        self._keep_joined()
+        self.rows, self.fills, self.unpriced = [], [], []
 
     def _keep_joined(self) -> None:
         """What accounts realised which are not in the scope any more is in a currency that is not known any more."""

@@ -16,6 +16,7 @@ from decimal import Decimal
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.model.instant import HOUR
 from killswitch.signals.equity.loss_or_flow import SMALL, TRADES_AFTER, is_about, is_amount
@@ -219,12 +220,8 @@ class Changes:
             change.lost = True
             return
         place = self.all.index(change)
-        rest = Change(
-            change.at, change.amount - part, change.before + float(part * change.rate), change.value, 0.0,
-            account=change.account, since=change.since, equity=change.equity, slack=change.slack, kind=change.kind,
-            unanswered_since=change.unanswered_since, hurried=change.hurried, suspected=change.suspected,
-            in_transit=change.in_transit, rate=change.rate,
-        )  # fmt: skip
+        before = change.before + float(part * change.rate)
+        rest = replace(change, amount=change.amount - part, before=before, peak=0.0)
         change.amount, change.lost = part, True
         self.all.insert(place + 1, rest)
 

@@ -266,6 +266,10 @@ class History:
         self._corrections.append(self.corrected_now[-1])
         self._corrections = [each for each in self._corrections if each.end > now - self._keep]
         self.rows = deque(corrected(row, self._corrections[-1]) for row in self.rows)
+        self._record_anew()
+
+    def _record_anew(self) -> None:
+        """Fill the windows of unit values from the rows."""
         self.track.forget()
         for row in self.rows:
             self.track.record(row.at, row.value)
@@ -281,9 +285,7 @@ class History:
         value = min(self.rows[-1].value, float(equity) / self.track.units)
         self.rows[-1] = replace(self.rows[-1], value=value)
         self.changes.peak = max(self._peak_before, value)
-        self.track.forget()
-        for row in self.rows:
-            self.track.record(row.at, row.value)
+        self._record_anew()
 
     def leave(self, present: frozenset[str]) -> None:
         """A hand took accounts that are gone out of the scope: what is left begins a new series."""
@@ -293,16 +295,16 @@ class History:
         self.ledger.joined = {name: at for name, at in self.ledger.joined.items() if name in self.members}
         self.explanation.leave(self.members)
         self._equity = None
-        self._corrections = []
-        self.rows.clear()
-        self.gaps.clear()
-        self.begun_at, self.rebased = None, True
+        self._begin_series(None)
 
     def _begin_anew(self, at: int, equity: float) -> None:
         self.track.open(at, equity)
         self.ledger.joined = dict.fromkeys(self.ledger.joined, at)
         self.ledger.drop()
         self.explanation.changes = Changes(peak=equity)
+        self._begin_series(at)
+
+    def _begin_series(self, at: int | None) -> None:
         self._corrections = []
         self.rows.clear()
         self.gaps.clear()
@@ -326,10 +328,8 @@ class History:
         self._rebase_due = accept if self.unknown is not None else None
         self.rows = deque([self.rows[-1]] if self.rows and self._rebase_due is None else [])
         self.gaps.clear()
-        self.track.forget()
+        self._record_anew()
         self.rebased, self.begun_at = True, self.last_at if self._rebase_due is None else None
-        for row in self.rows:
-            self.track.record(row.at, row.value)
         if accept and self.last_at is not None:
             self.track.accept(self.last_at)
             self.changes.accept(self.track.value)

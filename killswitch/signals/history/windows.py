@@ -35,19 +35,29 @@ def why_partly(history: History, window: int) -> str | None:
     if history.begun_at is None or history.last_at is None:
         return "nothing was observed yet"
     edge = history.last_at - window
-    if not history.rebased and history.begun_at > edge:
+    if _begins_after(history, edge):
         return "history does not reach back to the window's start"
-    if history.gaps and history.gaps[-1][1] > edge:
+    if _has_gap(history, edge):
         return f"a gap of {(history.gaps[-1][1] - history.gaps[-1][0]) / 1e6:.0f} s lies in the window"
     return None
 
 
 def is_young(history: History, window: int) -> bool:
     """Whether the window is not wholly known because the history began in it, and for no other reason."""
-    if history.begun_at is None or history.last_at is None or history.rebased:
+    if history.begun_at is None or history.last_at is None:
         return False
     edge = history.last_at - window
-    return history.begun_at > edge and not (history.gaps and history.gaps[-1][1] > edge)
+    return _begins_after(history, edge) and not _has_gap(history, edge)
+
+
+def _begins_after(history: History, edge: int) -> bool:
+    """Whether nothing is known of the time at `edge`. A reset makes a window count as complete."""
+    return not history.rebased and (history.begun_at or 0) > edge
+
+
+def _has_gap(history: History, edge: int) -> bool:
+    """Whether a gap reaches beyond `edge`."""
+    return bool(history.gaps) and history.gaps[-1][1] > edge
 
 
 def drawdown(history: History, window: int) -> Interval:
@@ -60,7 +70,7 @@ def drawdown(history: History, window: int) -> Interval:
     edge = (history.last_at or 0) - window
     if history.changes.all and history.changes.open:
         low, high = (_fall_read(history, edge, reading) for reading in history.readings)
-    if (history.gaps and history.gaps[-1][1] > edge) or (not history.rebased and (history.begun_at or 0) > edge):
+    if _has_gap(history, edge) or _begins_after(history, edge):
         high = 1.0
     return low, high
 
@@ -70,10 +80,13 @@ def _drawdown_in_the_dark(history: History, window: int, now: UnitRange) -> Inte
     edge = now.at - window
     low, high = (max((value for _, value in _read(history, edge, each)), default=0.0) for each in history.readings)
     least, most = now.fall_from((low, high))
-    gap = history.gaps[-1][1] > edge if history.gaps else False
-    begun = history.rebased or (history.begun_at or 0) <= edge
     # what was highest before the window may still have been so at its edge: only rows on both sides of that tell
-    whole = begun and not gap and high > 0.0 and now.at - (history.last_at or 0) <= history.max_gap
+    whole = (
+        not _begins_after(history, edge)
+        and not _has_gap(history, edge)
+        and high > 0.0
+        and now.at - (history.last_at or 0) <= history.max_gap
+    )
     return least, most if whole else 1.0
 
 
