@@ -16,6 +16,9 @@ from killswitch.signals.declaration import FRACTION, NO_LOOK_AHEAD, SignalSpec, 
 from killswitch.signals.history.windows import known, pnl_change
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from killswitch.model.snapshot import Side
     from killswitch.signals.history.scope import History
 
 TWO_THIRDS = 2 / 3
@@ -60,43 +63,29 @@ def _source(history: History, window: int) -> str | None:
     return None if source == "UNKNOWN" else source
 
 
-_NO_SHARES = "positions are unknown at either end; the window is not complete; neither side lost"
+def _side_share(name: str, side: Side, reader: Callable[[Shares], float | None]) -> WindowSignal:
+    return WindowSignal(
+        name=name,
+        unit="fraction",
+        measures="loss",
+        meaning=(
+            f"The {side} side's part of what the losing sides lost, realised and unrealised, since the unit value "
+            "was highest in the window."
+        ),
+        partly_known="never",
+        unknown="positions are unknown at either end; the window is not complete; neither side lost",
+        range=FRACTION,
+        reader=lambda history, window: known(reader(shares(history, window))),
+        look_ahead=NO_LOOK_AHEAD,
+        is_loss_size=False,
+        keeps_highest=False,
+        reads_pnl=True,
+    )
+
 
 SIGNALS: tuple[SignalSpec, ...] = (
-    WindowSignal(
-        name="attribution.long_share",
-        unit="fraction",
-        measures="loss",
-        meaning=(
-            "The long side's part of what the losing sides lost, realised and unrealised, since the unit value "
-            "was highest in the window."
-        ),
-        partly_known="never",
-        unknown=_NO_SHARES,
-        range=FRACTION,
-        reader=lambda history, window: known(shares(history, window).long),
-        look_ahead=NO_LOOK_AHEAD,
-        is_loss_size=False,
-        keeps_highest=False,
-        reads_pnl=True,
-    ),
-    WindowSignal(
-        name="attribution.short_share",
-        unit="fraction",
-        measures="loss",
-        meaning=(
-            "The short side's part of what the losing sides lost, realised and unrealised, since the unit value "
-            "was highest in the window."
-        ),
-        partly_known="never",
-        unknown=_NO_SHARES,
-        range=FRACTION,
-        reader=lambda history, window: known(shares(history, window).short),
-        look_ahead=NO_LOOK_AHEAD,
-        is_loss_size=False,
-        keeps_highest=False,
-        reads_pnl=True,
-    ),
+    _side_share("attribution.long_share", "long", lambda found: found.long),
+    _side_share("attribution.short_share", "short", lambda found: found.short),
     TextSignal(
         name="attribution.source",
         unit="source",

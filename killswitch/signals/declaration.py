@@ -19,12 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from killswitch.model.record import Record, record
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
     import numpy as np
     from numpy.typing import NDArray
 
-    from killswitch.model.snapshot import AccountSnapshot, Position
     from killswitch.signals.history.scope import History
     from killswitch.signals.history.windows import Interval
     from killswitch.signals.view import ScopeView
@@ -113,12 +110,6 @@ class PositionMeasures(Protocol):
     """A position with what a decision measures of it: floats in the scope's currency or as fractions; None unknown."""
 
     @property
-    def account(self) -> AccountSnapshot: ...
-
-    @property
-    def position(self) -> Position: ...
-
-    @property
     def pnl_delta(self) -> float | None:
         """Change of its P&L over the window that the decision is made on."""
 
@@ -134,10 +125,6 @@ class PositionMeasures(Protocol):
 
     @property
     def margin_loss(self) -> float | None: ...
-
-    @property
-    def measured(self) -> Decimal | None:
-        """Absolute notional in the scope's currency."""
 
 
 class RankedPosition(Protocol):

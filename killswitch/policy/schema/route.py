@@ -12,6 +12,7 @@ from killswitch.policy.schema.cross_key_checks import Breach, items, mapping, on
 from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.part import AtLeastOne, MistakeError, Part, Scalar
 from killswitch.policy.schema.scalars import (
+    REFERENCE,
     Duration,
     Name,
     OneOrSeveral,
@@ -20,14 +21,13 @@ from killswitch.policy.schema.scalars import (
     Words,
     name,
     one_of_several,
-    require_name,
+    secret_reference,
     spelled,
 )
 
 TARGETS = ("log", "file", "apprise")
 DEFAULT_GIVE_UP_AFTER = 24 * HOUR
 
-_REFERENCE = r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+"
 # Host and port alone: a path, a query or a user is where services put their tokens.
 _BARE = r"(?:json|jsons|xml|xmls|form|forms)://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?/?"
 
@@ -37,14 +37,9 @@ def service_url(value: object) -> str:
 
     The message never repeats what was written: it may be the secret itself.
     """
-    if isinstance(value, str) and re.fullmatch(f"{_REFERENCE}|{_BARE}", value):
-        return value
-    require_name(value)
-    raise MistakeError(
-        "KS2106", "an Apprise URL holds tokens, so it must be a reference, not a value",
-        "write env:NAME or file:PATH, and change the secret if it was ever real: it has been in a file; "
-        "only json://HOST:PORT and its like, without user, path and query, may be written out",
-    )  # fmt: skip
+    message = "an Apprise URL holds tokens, so it must be a reference, not a value"
+    more = "; only json://HOST:PORT and its like, without user, path and query, may be written out"
+    return secret_reference(value, f"{REFERENCE}|{_BARE}", message, more)
 
 
 def absolute(value: object) -> str:
@@ -77,7 +72,7 @@ ServiceUrl = Annotated[
         service_url,
         {
             "type": "string",
-            "pattern": f"^(?:{_REFERENCE}|{_BARE})$",
+            "pattern": f"^(?:{REFERENCE}|{_BARE})$",
             "examples": ["env:RISK_DESK_URL", "file:/run/secrets/risk-desk", "json://127.0.0.1:8080/"],
         },
         is_confidential=True,

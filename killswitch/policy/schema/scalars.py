@@ -29,7 +29,7 @@ _MONEY = re.compile(rf"({_NUMBER})\s+([A-Za-z][A-Za-z0-9]{{1,14}})", re.ASCII)
 _PLAIN = re.compile(_NUMBER, re.ASCII)
 _TICKS = re.compile(r"(\d{1,6})\s*ticks?", re.ASCII)
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?", re.ASCII)
-_REFERENCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+")
+REFERENCE = r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+"
 _WORD = re.compile(r"\S+")
 
 DURATION_FIX = "write a number with its unit: 90s, 15m, 6h, 2d, 250ms or 1h30m"
@@ -136,19 +136,20 @@ def _share(value: object, is_allowed: Callable[[Decimal], bool], bounds: str, fi
 
 def weight(value: object) -> Decimal:
     """A plain number, zero or more."""
-    number = plain_number(value)
-    if number is None or number < 0:
-        raise MistakeError(
-            "KS2103", f"{spelled(value)} is not a weight", "write a plain number, 0 or more, such as 0.25"
-        )
-    return number
+    fix = "write a plain number, 0 or more, such as 0.25"
+    return number_within(value, lambda number: number >= 0, "a weight", fix)
 
 
 def price(value: object) -> Decimal:
     """A plain number above zero."""
+    return number_within(value, lambda number: number > 0, "a price", "write a plain number above 0, such as 1.08")
+
+
+def number_within(value: object, is_allowed: Callable[[Decimal], bool], wanted: str, fix: str) -> Decimal:
+    """A plain number within its bounds; `wanted` names it in the message."""
     number = plain_number(value)
-    if number is None or number <= 0:
-        raise MistakeError("KS2103", f"{spelled(value)} is not a price", "write a plain number above 0, such as 1.08")
+    if number is None or not is_allowed(number):
+        raise MistakeError("KS2103", f"{spelled(value)} is not {wanted}", fix)
     return number
 
 
@@ -239,23 +240,21 @@ def text(value: object) -> str:
 
 def reference(value: object) -> str:
     """`env:NAME` or `file:PATH`. The message never repeats what was written: it may be the secret itself."""
-    if isinstance(value, str) and _REFERENCE.fullmatch(value):
+    return secret_reference(value, REFERENCE, "a credential must be a reference, not a value")
+
+
+def secret_reference(value: object, pattern: str, message: str, more: str = "") -> str:
+    """What the pattern allows. No message repeats what was written: a reference without a name holds no secret."""
+    if isinstance(value, str) and re.fullmatch(pattern, value):
         return value
-    require_name(value)
-    raise MistakeError(
-        "KS2106", "a credential must be a reference, not a value",
-        "write env:NAME or file:PATH, and change the secret if it was ever real: it has been in a file",
-    )  # fmt: skip
-
-
-def require_name(value: object) -> None:
-    """MistakeError where a reference has been begun, and does not say to what. Nothing of it can be a secret."""
     if value == "env:":
         raise MistakeError(
             "KS2106", "after `env:` the name of the variable is missing", "write it as env:RISK_DESK_URL"
         )
     if value == "file:":
         raise MistakeError("KS2106", "after `file:` the path is missing", "write it as file:/run/secrets/risk-desk")
+    fix = "write env:NAME or file:PATH, and change the secret if it was ever real: it has been in a file"
+    raise MistakeError("KS2106", message, fix + more)
 
 
 def manual(value: object) -> str:
@@ -349,7 +348,7 @@ Text = Annotated[str, Scalar(text, {"type": "string", "minLength": 1})]
 Expression = Annotated[Text, Field(description="A condition in CEL over signals.")]
 Reference = Annotated[
     str,
-    Scalar(reference, _pattern(_REFERENCE.pattern, "env:BINANCE_KEY", "file:/run/secrets/key"), is_confidential=True),
+    Scalar(reference, _pattern(REFERENCE, "env:BINANCE_KEY", "file:/run/secrets/key"), is_confidential=True),
 ]
 Manual = Annotated[str, Scalar(manual, {"const": "manual"})]
 Endpoint = Annotated[str, Scalar(endpoint, _pattern(r"(https?|wss?)://\S+", "http://127.0.0.1:8700"))]

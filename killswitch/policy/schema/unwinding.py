@@ -19,7 +19,7 @@ from killswitch.policy.schema.scalars import (
     ProperShare,
     Quantity,
     Word,
-    plain_number,
+    number_within,
     quantity,
     spelled,
     whole_number,
@@ -46,11 +46,8 @@ def money(value: object) -> Quantity:
 
 def widening(value: object) -> Decimal:
     """How many times the bound: a plain number above 0 and at most 100."""
-    number = plain_number(value)
-    if number is None or not 0 < number <= WIDEST:
-        message = f"{spelled(value)} is not above 0 and at most {WIDEST}"
-        raise MistakeError("KS2103", message, "write how many times the bound, such as 1 or 2.5")
-    return number
+    fix = "write how many times the bound, such as 1 or 2.5"
+    return number_within(value, lambda number: 0 < number <= WIDEST, f"above 0 and at most {WIDEST}", fix)
 
 
 Money = Annotated[Quantity, Scalar(money, {"type": "string", "pattern": r"^[0-9.]+\s+[A-Za-z][A-Za-z0-9]+$"})]

@@ -15,7 +15,7 @@ All money is Decimal in the account's currency.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from operator import attrgetter
 
@@ -226,20 +226,18 @@ def _sizes(positions: Iterable[Position]) -> dict[tuple[str, str], Decimal]:
     return found
 
 
+@dataclass(slots=True)
 class _Symbol:
     """One symbol of an account before or after: sizes by side, mark, value of a contract."""
 
-    __slots__ = ("distance", "mark", "notional", "pnl", "sizes", "unit")
-
-    def __init__(self, unit: Decimal | None = None) -> None:
-        self.sizes: dict[Side, Decimal] = {}
-        self.mark: Decimal | None = None
-        self.unit = unit
-        """The value of a contract per unit of x, in the account's currency; None where it is not known."""
-        self.notional: Decimal | None = ZERO
-        """Its positions' own, added up; None where one does not say, and of options."""
-        self.pnl: Decimal | None = ZERO
-        self.distance: dict[str, Decimal | None] = {}
+    unit: Decimal | None = None
+    """The value of a contract per unit of x, in the account's currency; None where it is not known."""
+    sizes: dict[Side, Decimal] = field(default_factory=dict)
+    mark: Decimal | None = None
+    notional: Decimal | None = ZERO
+    """Its positions' own, added up; None where one does not say, and of options."""
+    pnl: Decimal | None = ZERO
+    distance: dict[str, Decimal | None] = field(default_factory=dict)
 
     @property
     def net(self) -> Decimal:

@@ -81,12 +81,8 @@ def _drawdown_in_the_dark(history: History, window: int, now: UnitRange) -> Inte
     low, high = (max((value for _, value in _read(history, edge, each)), default=0.0) for each in history.readings)
     least, most = now.fall_from((low, high))
     # what was highest before the window may still have been so at its edge: only rows on both sides of that tell
-    whole = (
-        not _begins_after(history, edge)
-        and not _has_gap(history, edge)
-        and high > 0.0
-        and now.at - (history.last_at or 0) <= history.max_gap
-    )
+    is_covered = not _begins_after(history, edge) and not _has_gap(history, edge)
+    whole = is_covered and high > 0.0 and now.at - (history.last_at or 0) <= history.max_gap
     return least, most if whole else 1.0
 
 
