@@ -1,7 +1,7 @@
-"""What must hold between the keys of a document.
+"""Cross-key checks of documents.
 
-The checks read what was written, not the finished model: a document with another mistake in it has none yet, and
-every problem is to be found in one pass. What is not of the right shape is left to the validator.
+The checks use the document as written, not the validated model: a document with another mistake has no model, and every
+problem is reported in one pass. Values of the wrong type are left to the validator.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ FORMULA_KEYS = {
     "component-risk": ("weights", "sample", "least", "if_unknown"),
     "genesis": ("sample", "least"),
 }
-"""The keys that each formula of a `Ranking` reads; all but `weights` are needed where they are read."""
+"""The keys that each formula of a `Ranking` uses; all but `weights` are required where they are used."""
 
 Path = tuple[str | int, ...]
 
 
 class Breach(NamedTuple):
-    """Something that does not hold, and the path at whose key to say so."""
+    """A violated check, and the path of the key to report it at."""
 
     code: str
     path: Path
@@ -35,7 +35,7 @@ class Breach(NamedTuple):
 
 
 def policy(written: object) -> Iterator[Breach]:
-    """All that must hold inside one `Policy`."""
+    """Check the keys of one `Policy` against each other."""
     spec = spec_of(written)
     for key, trigger in mapping(spec.get("triggers")).items():
         yield from _named(("spec", "triggers", key), key)
@@ -51,7 +51,7 @@ def policy(written: object) -> Iterator[Breach]:
 
 
 def ranking(written: object) -> Iterator[Breach]:
-    """What only some formulas read, and what those cannot do without."""
+    """Check that a ranking has the keys that its formula requires, and no others."""
     spec = spec_of(written)
     formula = str(spec.get("formula"))
     if formula not in FORMULA_KEYS:
@@ -63,15 +63,15 @@ def ranking(written: object) -> Iterator[Breach]:
             yield Breach("KS2210", ("spec", "formula"), f"`{formula}` needs `{key}`", fix)
         elif key in spec and key not in reads:
             others = [f"`formula: {name}`" for name, keys in FORMULA_KEYS.items() if key in keys]
-            fix = f"take it out, or write {' or '.join(others)}"
-            yield Breach("KS2210", ("spec", key), f"`{key}` says nothing to the formula `{formula}`", fix)
+            fix = f"remove it, or write {' or '.join(others)}"
+            yield Breach("KS2210", ("spec", key), f"the formula `{formula}` does not use `{key}`", fix)
 
 
 _BUILT_IN_KEYS = {"component-risk": "sample: 1m, least: 30, if_unknown: normalised", "genesis": "sample: 1m, least: 30"}
 
 
 def _named(at: Path, key: str) -> Iterator[Breach]:
-    """Triggers and variants are named by their keys, and as everything is named."""
+    """Check that the key of a trigger or variant is a valid name."""
     try:
         name(key)
     except MistakeError as mistake:
@@ -79,7 +79,7 @@ def _named(at: Path, key: str) -> Iterator[Breach]:
 
 
 def mixed_forms(breaches: Iterable[Breach]) -> frozenset[Path]:
-    """The triggers of which it has been said that they mix or lack a form."""
+    """The paths of triggers that are already reported to mix or lack a form."""
     mixed = [breach.path for breach in breaches if breach.code == "KS2201"]
     return frozenset(path[:-1] if path[-1] == "when" and len(path) > len(_TRIGGER) else path for path in mixed)
 
@@ -88,7 +88,7 @@ _TRIGGER = ("spec", "triggers", "name")
 
 
 def _trigger(at: Path, trigger: dict[str, object]) -> Iterator[Breach]:
-    """A threshold has exactly one comparison, an expression none; a trigger is one of the two."""
+    """Check that a trigger is either a threshold with exactly one comparison, or an expression without one."""
     given = [key for key in COMPARISONS if key in trigger]
     if "when" in trigger:
         yield from _mixed(at, trigger, given)
@@ -103,7 +103,7 @@ def _trigger(at: Path, trigger: dict[str, object]) -> Iterator[Breach]:
 
 
 def _one_comparison(at: Path, trigger: dict[str, object]) -> Iterator[Breach]:
-    fix = "keep one comparison here, and write a trigger of its own for each other"
+    fix = "keep one comparison here, and write a separate trigger for each other"
     return only_one("KS2202", at, trigger, COMPARISONS, "comparison", fix)
 
 
@@ -111,33 +111,33 @@ def _mixed(at: Path, trigger: dict[str, object], given: list[str]) -> Iterator[B
     beside = [key for key in ("signal", "window", *given) if key in trigger]
     if beside:
         fix = "keep one of the two forms: `signal` with a threshold, or `when` with an expression"
-        message = f"`when` stands beside {', '.join(f'`{key}`' for key in beside)}"
+        message = f"`when` cannot be combined with {', '.join(f'`{key}`' for key in beside)}"
         yield Breach("KS2201", (*at, "when"), message, fix)
 
 
 def _stage(at: Path, stage: dict[str, object]) -> Iterator[Breach]:
-    """A stage needs something to fire on, and `losing` needs to know which side that is."""
+    """Check that a stage has triggers, and that `losing` has an attribution rule."""
     called = stage.get("name", at[-1])
     if not any(stage.get(key) for key in ("any", "all")):
         where = next(((*at, key) for key in ("any", "all", "name") if key in stage), at)
         message = f"stage `{called}` has no trigger, so it can never fire"
-        yield Breach("KS2203", where, message, "name triggers under `any` or `all`")
+        yield Breach("KS2203", where, message, "list triggers under `any` or `all`")
     for number, action in enumerate(items(stage.get("actions"))):
         if isinstance(action, dict):
             yield from _action((*at, "actions", number), action)
             if mapping(action.get("close")).get("side") == "losing" and "attribution" not in stage:
                 fix = (
-                    "add to the stage `attribution: {source_at_least: 0.65, if_mixed: worst_ranked, "
-                    "if_unknown: worst_ranked}`, with your own share and fallbacks"
+                    "add `attribution: {source_at_least: 0.65, if_mixed: worst_ranked, "
+                    "if_unknown: worst_ranked}` to the stage, with your own share and fallbacks"
                 )
-                message = f"stage `{called}` closes the losing side without saying which one that is"
+                message = f"stage `{called}` closes the losing side without an `attribution` that defines it"
                 yield Breach("KS2205", (*at, "actions", number, "close", "side"), message, fix)
 
 
 def _action(at: Path, action: dict[str, object]) -> Iterator[Breach]:
     if not action:
-        yield Breach("KS2204", at, "the action says nothing to do", f"write one of {', '.join(ACTIONS)}")
-    fix = "give it a dash of its own: each action has one key"
+        yield Breach("KS2204", at, "the action is empty", f"write one of {', '.join(ACTIONS)}")
+    fix = "write it as a list item of its own: each action has one key"
     yield from only_one("KS2204", at, action, ACTIONS, "action", fix)
 
 

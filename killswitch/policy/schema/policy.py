@@ -1,7 +1,7 @@
-"""What a `Policy` holds: when a book has gone wrong, and what then happens.
+"""The `Policy` document: when a book has gone wrong, and what happens then.
 
-Times are whole microseconds, percentages are Decimal fractions, sequences are tuples. A key without a value on
-its class may not be left out; what leaving out any other means is said beside it, and in the JSON Schema.
+Times are whole microseconds, percentages are Decimal fractions, sequences are tuples. A key without a default is
+required; the description of any other key says what leaving it out means.
 """
 
 from collections.abc import Iterator
@@ -59,10 +59,14 @@ WhenUnknown = Annotated[
 ]
 Confirming = Annotated[
     Confirmation,
-    Field(description="How long it must be true at every evaluation: a time, or scheduled ticks. Left out: at once."),
+    Field(
+        description=(
+            "How long the condition must be true at each evaluation: a duration, or scheduled ticks. Left out: at once."
+        )
+    ),
 ]
 Grace = Annotated[
-    Duration, Field(description="How long it may be unknown before that is itself reported. Left out: 60s.")
+    Duration, Field(description="How long the condition may be unknown before that is reported. Left out: 60s.")
 ]
 
 
@@ -80,7 +84,7 @@ class Match(Part):
 
 
 class Scope(Part):
-    """What gets a stage machine of its own."""
+    """The scopes of a policy; each has its own stage machine."""
 
     each: Literal["account", "venue", "portfolio"]
     """One stage machine for each matching account, for each venue, or one for all of them together."""
@@ -89,46 +93,46 @@ class Scope(Part):
 
 
 class Unexplained(Part):
-    """How a change of equity that no price and no row explains is judged."""
+    """How a change of equity that neither prices nor ledger rows explain is judged."""
 
     tolerance: Fraction = DEFAULT_TOLERANCE
-    """Fraction of equity below which it is noise; half of it where the venue gives the wallet. Left out: 0.1%."""
+    """The fraction of equity below which a change is noise; half of it if the venue reports the wallet balance. Left
+    out: 0.1%."""
     flow_grace: DurationOrZero = DEFAULT_FLOW_GRACE
-    """How long a change that trades may account for waits for a ledger that does not answer, before it counts as profit
-    or loss. Left out: 60s."""
+    """How long a change that trades may explain waits for a ledger that does not answer, before it counts as profit or
+    loss. Left out: 60s."""
 
 
 class Reference(Part):
-    """The currency that a scope with accounts of several is measured in, and what converts to it."""
+    """The currency that a scope with accounts in several currencies is measured in, and the conversion rates."""
 
     currency: Word
-    """Equity, profits, flows, notionals and thresholds in money are in it."""
+    """The currency of equity, profits, flows, notionals and thresholds in money."""
     rates_from: RankCount = 2
-    """How many venues of the snapshot must agree on a price, each of them one voice. Left out: 2."""
+    """How many venues of the snapshot must agree on a price; each venue counts once. Left out: 2."""
     within: Fraction = DEFAULT_AGREEMENT
-    """How far apart prices of venues that agree may be. Left out: 1%."""
+    """How far apart the prices of venues that agree may be. Left out: 1%."""
     otherwise: dict[str, Price] = {}  # noqa: RUF012 # pydantic copies it
-    """What one unit of a currency is taken for where too few venues agree. Left out: none, and then the scope is
-    unknown."""
+    """The rate of a currency to use where too few venues agree. Left out: none; the scope is unknown then."""
 
 
 class ThresholdTrigger(Part):
-    """A signal held against a number: exactly one of `at_least`, `at_most`, `above`, `below`."""
+    """A signal compared with a number: exactly one of `at_least`, `at_most`, `above`, `below`."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [key]} for key in COMPARISONS]})
 
     signal: Text
     """A signal of the catalogue; `ksctl schema signals` lists it."""
     window: Duration | None = None
-    """Time it is taken over, for signals that have a window."""
+    """The window of the signal, if it has one."""
     at_least: Threshold | None = None
-    """True from this value upwards."""
+    """True at or above this value."""
     at_most: Threshold | None = None
-    """True from this value downwards."""
+    """True at or below this value."""
     above: Threshold | None = None
-    """True beyond this value."""
+    """True above this value."""
     below: Threshold | None = None
-    """True short of this value."""
+    """True below this value."""
     confirm: Confirming = AT_ONCE
     on_unknown: WhenUnknown
     grace: Grace = DEFAULT_GRACE
@@ -144,7 +148,7 @@ class ExpressionTrigger(Part):
 
 
 def trigger_form(written: object) -> str:
-    """`when` makes it an expression, unless `signal` is there too: then the superfluous `when` is the mistake."""
+    """The form of a trigger: `expression` if `when` is given without `signal`, else `threshold`."""
     is_expression = isinstance(written, dict) and "when" in written and "signal" not in written
     return "expression" if is_expression else "threshold"
 
@@ -156,22 +160,22 @@ Trigger = Annotated[
 
 
 class Auto(Part):
-    """A reset without a person."""
+    """An automatic reset."""
 
     when: Expression
     duration: Annotated[DurationOrZero, Field(alias="for")]
-    """How long it must have held, at every evaluation."""
+    """How long the condition must have been true, at every evaluation."""
 
 
 class AutoReset(Part):
-    """`auto`, as the other choice beside `manual`."""
+    """An automatic reset, the alternative to `manual`."""
 
     auto: Auto
-    """When a stage returns to normal by itself; its cooldown must be over too."""
+    """When a stage returns to normal automatically; its cooldown must be over, too."""
 
 
 def reset_form(written: object) -> str:
-    """A mapping is meant to be `auto`; anything else must be the word `manual`."""
+    """The form of a reset: `auto` for a mapping, else `manual`."""
     return "auto" if isinstance(written, dict | AutoReset) else "manual"
 
 
@@ -179,22 +183,22 @@ Reset = Annotated[Annotated[Manual, Tag("manual")] | Annotated[AutoReset, Tag("a
 
 
 class AttributionRule(Part):
-    """Which side counts as losing, and what is selected when neither does."""
+    """Which side counts as losing, and what to select when neither does."""
 
     source_at_least: Majority
-    """Share of the losses that makes a side the losing one."""
+    """The share of the losses that makes a side the losing one."""
     if_mixed: Fallback
-    """What is selected when neither side has that share."""
+    """What to select when neither side has that share."""
     if_unknown: Fallback
-    """What is selected when the shares are unknown."""
+    """What to select when the shares are unknown."""
 
 
 class WhenUnreachable(Part):
-    """What becomes of a close on accounts that cannot be read when the stage fires."""
+    """What happens to a close on accounts that are unreachable when the stage fires."""
 
     close_within: DurationOrZero = DEFAULT_CLOSE_WITHIN
-    """It is carried out when the account answers again, if that is within this time of the last evaluation at which the
-    stage's triggers held. `0s` keeps nothing: only triggers that hold then close. Left out: 10m."""
+    """The close is executed when the account answers again, if that is within this time of the last evaluation at which
+    the stage's triggers held. `0s`: only triggers that hold then close the positions. Left out: 10m."""
 
 
 class Stage(Part):
@@ -203,34 +207,35 @@ class Stage(Part):
     model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["any"]}, {"required": ["all"]}]})
 
     name: Name
-    """Unique in the policy."""
+    """The stage's name, unique in the policy."""
     level: StageLevel
-    """1 to 9; a higher level may always fire over a lower one."""
+    """1 to 9; a higher level can always fire over a lower one."""
     any_of: Annotated[tuple[Text, ...], Field(alias="any")] = ()
-    """Triggers of which one must be confirmed. Left out: no demand."""
+    """Triggers of which at least one must be confirmed. Left out: no requirement."""
     all_of: Annotated[tuple[Text, ...], Field(alias="all")] = ()
-    """Triggers that must all be confirmed. Left out: no demand."""
+    """Triggers that must all be confirmed. Left out: no requirement."""
     cooldown: DurationOrZero
-    """How long before the same level may fire again, and then only on a new loss, or on a condition (exposure,
+    """How long before the same level can fire again, and then only on a new loss, or on a condition (exposure,
     leverage, margin, venue health) that has been false and is true again."""
     reset: Reset
-    """Who returns the scope to normal."""
+    """How the scope returns to normal."""
     corroborate: StrictBool = False
-    """Re-read once, and hold the mark against index and last price, before acting. Left out: false."""
+    """Whether to read prices once more, and compare the mark with index and last price, before acting. Left out: false.
+    """
     attribution: AttributionRule | None = None
-    """Which side counts as losing. Needed by `close: {side: losing}`. Left out: not asked."""
+    """Which side counts as losing. Required by `close: {side: losing}`. Left out: not determined."""
     actions: tuple[Action, ...]
-    """What to do; `[]` records and notifies only."""
+    """The actions of the stage; `[]` only records and notifies."""
     notify: tuple[Name, ...] = ()
-    """Whom to tell. Left out: nobody beyond the record."""
+    """Names for notification routes. Left out: none; the firing is only recorded."""
     runbook: Name | None = None
-    """The runbook to open. Left out: none."""
+    """The runbook to render. Left out: none."""
     when_unreachable: WhenUnreachable = WhenUnreachable()
-    """What becomes of a close on accounts that cannot be read. Left out: close_within 10m."""
+    """What happens to a close on unreachable accounts. Left out: close_within 10m."""
 
 
 class Override(Part):
-    """What a variant changes of a trigger; whatever is left out stays as the policy has it."""
+    """What a variant changes in a trigger; keys that are left out keep the policy's values."""
 
     at_least: Threshold | None = None
     """For a trigger with `at_least`."""
@@ -241,50 +246,50 @@ class Override(Part):
     below: Threshold | None = None
     """For a trigger with `below`."""
     confirm: Confirmation | None = None
-    """How long it must be true. Left out: as the policy has it."""
+    """How long the condition must be true. Left out: the policy's value."""
     grace: Duration | None = None
-    """How long it may be unknown. Left out: as the policy has it."""
+    """How long the condition may be unknown. Left out: the policy's value."""
 
 
 class Variant(Part):
     """The same policy with other thresholds."""
 
     triggers: dict[str, Override]
-    """What changes, by the names of the policy's triggers."""
+    """The changes, by the name of the policy's trigger."""
 
 
 class PolicySpec(Part):
-    """When a book has gone wrong, and what then happens."""
+    """When a book has gone wrong, and what happens then."""
 
     mode: PolicyMode
-    """`enforce`, or `observe`: decide, record and notify, but never act."""
+    """`enforce`, or `observe`, which decides, records and notifies, but never acts."""
     scope: Scope
     max_gap: Duration
-    """A gap between evaluations longer than this makes a window partly known."""
+    """The longest gap between evaluations; a longer one makes a window partly known."""
     unexplained: Unexplained = Unexplained()
-    """Below which size a change of equity is noise, and how long one that trades may account for waits for a silent
-    ledger. Left out: tolerance 0.1%, flow_grace 60s."""
+    """How unexplained changes of equity are judged. Left out: tolerance 0.1%, flow_grace 60s."""
     on_unexplained: Literal["hold", "close"] = "hold"
-    """What a fall of equity that neither prices nor trades explain is. `hold`: money that moved; it pages and never
-    closes. `close`: a loss, once the ledger was read past it and has no row for it. Left out: hold."""
+    """How a fall of equity that neither prices nor trades explain is treated. `hold`: as a transfer; it pages and never
+    closes. `close`: as a loss, once the ledger is known past it and has no row for it. Left out: hold."""
     on_suspicion: Literal["lock", "page"] = "lock"
-    """While it is not known whether a fall is a loss. `lock`: the lock of a stage that would fire is written for at
-    most 20 s. `page`: nothing is written. Left out: lock."""
+    """What to do while it is not known whether a fall is a loss. `lock`: write the lock of a stage that would fire, for
+    at most 20 s. `page`: write no lock. Left out: lock."""
     stale_after: Duration | None = None
-    """Data observed longer ago than this is unknown. Left out: the adapter's word on quality holds."""
+    """The age beyond which data is unknown. Left out: the `quality` that the adapter reports decides."""
     reference: Reference | None = None
-    """The currency that a scope with accounts of several is measured in. Left out: the accounts' own, which must be
-    one."""
+    """The currency that a scope with accounts in several currencies is measured in. Left out: the accounts' own
+    currency, which must be the same."""
     variant: Name | None = None
-    """Which of `variants` holds. Left out: none, the triggers hold as they are written."""
+    """Which of `variants` applies. Left out: none, the triggers apply as written."""
     variants: dict[str, Variant] = {}  # noqa: RUF012 # pydantic copies it
-    """The policy with other thresholds, by name. Every one is checked, whichever holds. Left out: none."""
+    """Variants of the policy with other thresholds, by name. All of them are validated, whichever applies. Left out:
+    none."""
     triggers: dict[str, Trigger]
     stages: Annotated[tuple[Stage, ...], AtLeastOne()]
 
 
 class PolicyDocument(VersionedPart):
-    """A policy: triggers, stages and what they do."""
+    """A policy: triggers, stages and their actions."""
 
     kind: Literal["Policy"]
     spec: PolicySpec

@@ -1,4 +1,4 @@
-"""What a `Ranking` and a `CorrelationGroup` hold: in which order positions are closed."""
+"""The `Ranking` and `CorrelationGroup` documents: the order in which positions are closed."""
 
 from collections.abc import Iterator
 from decimal import Decimal
@@ -14,22 +14,22 @@ from killswitch.policy.schema.scalars import Duration, OrderNumber, ReturnCount,
 
 
 class Weights(Part):
-    """The weight of each term; a term left out weighs nothing."""
+    """The weight of each term; a term that is left out has weight 0."""
 
     pnl_delta: Weight = Decimal(0)
     """Loss over the window."""
     loss: Weight = Decimal(0)
     """Current unrealised loss."""
     liquidation_proximity: Weight = Decimal(0)
-    """Nearness to liquidation."""
+    """Proximity to liquidation."""
     notional_share: Weight = Decimal(0)
-    """Part of the gross notional."""
+    """Share of the gross notional."""
     margin_loss: Weight = Decimal(0)
-    """Loss as part of the margin."""
+    """Loss as a fraction of the margin."""
 
 
 class RankingSpec(Part):
-    """In which order positions are closed."""
+    """The order in which positions are closed."""
 
     # which formula has them is for `checks`: a schema of keys by the value of another says nothing in an editor
     model_config = ConfigDict(
@@ -39,24 +39,23 @@ class RankingSpec(Part):
     )
 
     formula: Literal["normalised", "killswitch-v6", "component-risk", "genesis"]
-    """How the terms become a score. Two have no terms and go by the returns of the marks over the window:
+    """How terms are combined into a score. Two formulas have no terms and use the returns of the marks over the window:
     `component-risk` is a position's share of the variance of the scope's P&L; `genesis` is share of the gross ×
     standard deviation of returns × fall of the P&L, the last two ÷ the book's largest, where an unknown factor counts
     as the worst in the book."""
     weights: Weights | None = None
-    """Of the terms; with `component-risk` those of `if_unknown`, with `genesis` none. Left out: 0.40, 0.25, 0.20, 0.10,
-    0.05 in the order of the terms."""
+    """The weights of the terms; with `component-risk` those of `if_unknown`, with `genesis` none. Left out: 0.40, 0.25,
+    0.20, 0.10, 0.05 in the order of the terms."""
     window: Duration
-    """Time over which the loss is taken when no trigger's window is at hand; with `component-risk` and `genesis` also
-    the returns."""
+    """The window of the loss where no trigger provides one; with `component-risk` and `genesis` also of the returns."""
     sample: Duration | None = None
-    """Of `component-risk` and `genesis`, which need it: the time between two marks. Left out: not recorded."""
+    """The interval between two marks; required by `component-risk` and `genesis`. Left out: marks are not recorded."""
     least: ReturnCount | None = None
-    """Of `component-risk` and `genesis`, which need it: with fewer returns in the window the component risk, or the
-    volatility of the position, is unknown. Left out: not asked."""
+    """The minimum number of returns in the window; required by `component-risk` and `genesis`. With fewer, the
+    component risk, or the volatility of the position, is unknown. Left out: not used."""
     if_unknown: Literal["normalised", "killswitch-v6"] | None = None
-    """Of `component-risk`, which needs it: the formula that ranks while the component risk is unknown; the decision
-    says so. Left out: not asked."""
+    """The formula to use while the component risk is unknown; required by `component-risk`. The decision records its
+    use. Left out: not used."""
 
 
 class RankingDocument(VersionedPart):
@@ -74,7 +73,7 @@ class RankingDocument(VersionedPart):
 
 
 class CorrelationGroupSpec(Part):
-    """Symbols that fall together, closed in one place of the order."""
+    """Correlated symbols, which are closed together."""
 
     symbols: Annotated[tuple[Word, ...], AtLeastOne()]
     order: OrderNumber

@@ -1,4 +1,4 @@
-"""What a `NotificationRoute` holds: which messages it takes, and where they go."""
+"""The `NotificationRoute` document: which messages it matches, and where they are sent."""
 
 import re
 from collections.abc import Iterator
@@ -33,9 +33,9 @@ _BARE = r"(?:json|jsons|xml|xmls|form|forms)://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]
 
 
 def service_url(value: object) -> str:
-    """A reference to an Apprise URL, or one that names host and port only.
+    """A reference to an Apprise URL, or a URL with host and port only.
 
-    The message never repeats what was written: it may be the secret itself.
+    The message never repeats the value, which may be a secret.
     """
     message = "an Apprise URL holds tokens, so it must be a reference, not a value"
     more = "; only json://HOST:PORT and its like, without user, path and query, may be written out"
@@ -43,11 +43,11 @@ def service_url(value: object) -> str:
 
 
 def absolute(value: object) -> str:
-    """A path that means the same file wherever the program was started."""
+    """An absolute path of a file."""
     if isinstance(value, str) and re.fullmatch(r"/[^\x00-\x1f]*[^\x00-\x1f/]", value):
         return value
     raise MistakeError(
-        "KS2111", "this is not a path of a file from the root", "write it as /var/log/killswitch/notifications.jsonl"
+        "KS2111", "this is not the absolute path of a file", "write it as /var/log/killswitch/notifications.jsonl"
     )
 
 
@@ -87,88 +87,89 @@ FilePath = Annotated[
 
 
 class LevelRange(Part):
-    """From which level of stage on."""
+    """A minimum level of stage."""
 
     at_least: StageLevel
     """This level and those above it."""
 
 
 class RouteMatch(Part):
-    """Which messages a route takes: those that have everything that is asked for. A key left out asks for nothing."""
+    """The messages that a route matches: those that satisfy every key. A key that is left out matches any message."""
 
     notify: Names | None = None
-    """Names under `notify` of the stage; a notice has those of all its policy's. Left out: any."""
+    """Names under `notify` of the stage; a notice has those of all stages of its policy. Left out: any."""
     level: LevelRange | None = None
-    """Level of the stage. Notices have none. Left out: any, or none."""
+    """The level of the stage; notices have none. Left out: any, or none."""
     severity: Severities | None = None
-    """A stage that fires, and a close that leaves something, page; other ends are info. Left out: any."""
+    """The severity: `page` for a stage that fires and a close that leaves a residual, `info` for other ends of a close.
+    Left out: any."""
     events: Events | None = None
-    """What has happened. Left out: anything."""
+    """The kinds of events. Left out: any."""
     policy: Names | None = None
-    """Names of policies; the program's own notices are of `runner`. Left out: any."""
+    """Names of policies; the runner's own notices have the policy `runner`. Left out: any."""
     scope: Words | None = None
     """Scopes as `ksctl status` shows them, such as account/main. Left out: any."""
     labels: dict[str, Text] = {}  # noqa: RUF012 # pydantic copies it
-    """Labels of the policy, every one of them. Left out: any."""
+    """Labels that the policy must all have. Left out: any."""
 
 
 class LogTarget(Part):
-    """The program's log; without a configured one, a line on stderr."""
+    """The program's log, or stderr if no log is configured."""
 
     level: Literal["info", "warning", "error"]
-    """The level at which a configured log gets every message of the route; a line on stderr has none. It leaves no
-    message out: `match: {severity: page}` does."""
+    """The log level of the route's messages; lines on stderr have none. It does not filter messages: `match: {severity:
+    page}` does."""
 
 
 class FileTarget(Part):
-    """A file of JSON Lines, appended to and synced to disk."""
+    """A JSON Lines file; messages are appended and synced to disk."""
 
     path: FilePath
-    """From the root. It is made, for its owner alone, where it is not there."""
+    """The absolute path. A missing file is created, readable by its owner only."""
 
 
 class AppriseTarget(Part):
-    """A service that Apprise reaches: chat, mail, pager, webhook."""
+    """A service that Apprise supports: chat, mail, pager, webhook."""
 
     url: ServiceUrl
     """A reference to its Apprise URL: env:NAME or file:PATH."""
 
 
 class Target(Part):
-    """One place to send to: exactly one key."""
+    """One notification target: exactly one key."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
     log: LogTarget | None = None
-    """The program's log, or stderr. Left out: another key says where."""
+    """The program's log, or stderr. Left out: another key is the target."""
     file: FileTarget | None = None
-    """A file of JSON Lines. Left out: another key says where."""
+    """A JSON Lines file. Left out: another key is the target."""
     apprise: AppriseTarget | None = None
-    """Any service of Apprise. Left out: another key says where."""
+    """A service that Apprise supports. Left out: another key is the target."""
 
 
 class RouteSpec(Part):
-    """Which messages go where."""
+    """Which messages are sent to which targets."""
 
     match: RouteMatch
-    """Which messages; `{}` is every one."""
+    """The messages of the route; `{}` matches every message."""
     targets: Annotated[tuple[Target, ...], AtLeastOne()]
-    """Where they go: to each of these, once."""
+    """The targets; each receives every message once."""
     give_up_after: Duration = DEFAULT_GIVE_UP_AFTER
-    """A message that could not be delivered for so long is given up, and that is reported. Left out: 24h."""
+    """How long delivery of a message is retried; then it is given up, and that is reported. Left out: 24h."""
 
 
 class RouteDocument(VersionedPart):
-    """A notification route: which messages go where."""
+    """A notification route: which messages are sent to which targets."""
 
     kind: Literal["NotificationRoute"]
     spec: RouteSpec
 
     @classmethod
     def breaches(cls, written: object) -> Iterator[Breach]:
-        """Each target is one thing."""
+        """Check that each target has exactly one key."""
         for number, target in enumerate(items(spec_of(written).get("targets"))):
             at = ("spec", "targets", number)
             if target == {}:
-                yield Breach("KS2110", at, "the target is nowhere", f"write one of {', '.join(TARGETS)}")
-            yield from only_one("KS2110", at, mapping(target), TARGETS, "target", "give it a dash of its own")
+                yield Breach("KS2110", at, "the target is empty", f"write one of {', '.join(TARGETS)}")
+            yield from only_one("KS2110", at, mapping(target), TARGETS, "target", "write it as a list item of its own")

@@ -1,4 +1,4 @@
-"""What a `Runbook` document holds: a template for a stage's runbook, and who is to be reached."""
+"""The `Runbook` document: a template for a stage's runbook, contacts and escalation."""
 
 import re
 from collections.abc import Iterator
@@ -15,30 +15,30 @@ _SECRET_IN_QUERY = re.compile(r"(?i)[?&#;][^=\s&]*(?:secret|token|passw|key|sig)
 
 
 def template(value: object) -> str:
-    """A file beside the document, or below its folder."""
+    """A file in the folder of the document, or in a subfolder."""
     written = text(value)
     path = PurePosixPath(written)
     if path.is_absolute() or ".." in path.parts or "\\" in written or "\x00" in written:
         raise MistakeError(
             "KS2109", f"{spelled(written)} is not a file in the folder of the document",
-            "put the template beside the document, and write its name, such as trim.md.j2",
+            "move the template next to the document and write its name, such as trim.md.j2",
         )  # fmt: skip
     return written
 
 
 def reach(value: object) -> str:
-    """A number, an address or a reference. The message never repeats what was written: it may hold a secret."""
+    """A phone number, an address or a reference. The message never repeats the value, which may contain a secret."""
     written = text(value)
     if _USER.search(written) or _SECRET_IN_QUERY.search(written):
         raise MistakeError(
             "KS2106", "an address must not carry a password or a token",
-            "write env:NAME or file:PATH, and change the secret if it was ever real: it has been in a file",
+            "write env:NAME or file:PATH, and rotate the secret if it was real: it has been stored in a file",
         )  # fmt: skip
     return written
 
 
 def link(value: object) -> str:
-    """A page to open: http or https, without a secret in it."""
+    """The http or https address of a page, without a secret in it."""
     written = reach(value)
     if not re.fullmatch(r"https?://\S+", written):
         raise MistakeError("KS2107", "this is not the address of a page", "write it as https://wiki.example/drawdown")
@@ -56,42 +56,43 @@ class Contact(Part):
     """Someone who can help."""
 
     name: Text
-    """Who; escalation refers to it."""
+    """The name, which escalation steps reference."""
     role: Text
-    """What for."""
+    """The role."""
     reach: Reach
-    """How: a number, an address, or env:NAME or file:PATH, which is named and never resolved."""
+    """A phone number, an address, or env:NAME or file:PATH, which is displayed and never resolved."""
 
 
 class EscalationStep(Part):
-    """Whom to turn to when it goes on."""
+    """A step of the escalation path."""
 
     after: Duration
-    """How long after the stage has fired."""
+    """The time since the stage fired."""
     contact: Text
-    """One of the contacts, by name."""
+    """The name of one of the contacts."""
 
 
 class LinkTo(Part):
-    """A page to open."""
+    """A link to a page."""
 
     title: Text
-    """What is to be found there."""
+    """The title of the page."""
     url: Page
-    """Its address."""
+    """The address of the page."""
 
 
 class RunbookSpec(Part):
-    """What the engineer on call is given when a stage fires."""
+    """The runbook that the engineer on call receives when a stage fires."""
 
     template: Template | None = None
-    """A Jinja2 template beside the document. Left out: the shipped one of the same name, or the generic one."""
+    """A Jinja2 template in the folder of the document. Left out: the shipped template of the same name, or the generic
+    one."""
     contacts: tuple[Contact, ...] = ()
-    """Who can help. Left out: nobody."""
+    """People who can help. Left out: none."""
     escalation: tuple[EscalationStep, ...] = ()
-    """Whom to turn to, and when. Left out: nobody."""
+    """Whom to contact, and when. Left out: nobody."""
     links: tuple[LinkTo, ...] = ()
-    """Pages to open. Left out: none."""
+    """Links to pages. Left out: none."""
 
 
 class RunbookDocument(VersionedPart):
@@ -102,13 +103,13 @@ class RunbookDocument(VersionedPart):
 
     @classmethod
     def breaches(cls, written: object) -> Iterator[Breach]:
-        """Escalation names contacts that are there."""
+        """Check that escalation steps name existing contacts."""
         spec = spec_of(written)
         named = [mapping(each).get("name") for each in items(spec.get("contacts"))]
         for number, step in enumerate(items(spec.get("escalation"))):
             contact = mapping(step).get("contact")
             if isinstance(contact, str) and contact not in named:
-                known = ", ".join(f"`{name}`" for name in named if isinstance(name, str)) or "there is none"
+                known = ", ".join(f"`{name}`" for name in named if isinstance(name, str)) or "none"
                 yield Breach(
                     "KS2206", ("spec", "escalation", number, "contact"),
                     f"there is no contact `{contact}`", f"write one of the contacts ({known}), or add it",

@@ -1,7 +1,7 @@
-"""Values as policies write them: durations, percentages, thresholds with their units, names, references.
+"""Parsers of written values: durations, percentages, thresholds with their units, names, references.
 
-Each function takes what the YAML says (str, int, Decimal, bool, None) and returns the value in house units
-(microseconds for time, fractions for percentages), or raises the mistake with the way out.
+Each function takes the YAML value (str, int, Decimal, bool, None) and returns it in internal units (microseconds for
+time, fractions for percentages), or raises a MistakeError with the fix.
 """
 
 from __future__ import annotations
@@ -38,11 +38,12 @@ QUANTITY_FIX = (
     "write the number with the unit of the signal: 4.5%, 10000 USDT, 30s, 250ms, or a plain number for a ratio"
 )
 LONGEST = 3660 * _STEP["d"]
-"""Ten years: whoever writes more means something else."""
+"""Ten years; a longer duration is a mistake."""
 
 
 class Quantity(NamedTuple):
-    """A threshold as written: `value` in fractions for percent, in seconds for time, else as it stands."""
+    """A threshold: `value` as a fraction for percent, in seconds for time, else unchanged; `written` is the original
+    text."""
 
     value: Decimal
     unit: QuantityUnit
@@ -51,7 +52,7 @@ class Quantity(NamedTuple):
 
 
 class Confirm(NamedTuple):
-    """For how long a trigger must have been true: microseconds, or scheduled ticks; both 0 is at once."""
+    """How long a trigger must have been true: microseconds, or scheduled ticks; at once if both are 0."""
 
     micros: int
     ticks: int
@@ -61,7 +62,7 @@ AT_ONCE = Confirm(0, 0)
 
 
 def spelled(value: object) -> str:
-    """What was written, short enough to quote in a message."""
+    """A written value, shortened for use in a message."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -75,22 +76,24 @@ def spelled(value: object) -> str:
 
 
 def duration(value: object) -> int:
-    """Microseconds of `90s`, `1h30m`; zero and more than ten years are mistakes."""
+    """The microseconds of a duration such as `1h30m`, greater than zero and at most ten years."""
     micros = written_micros(value)
     if micros is None:
         raise MistakeError("KS2101", f"{spelled(value)} is not a duration", _duration_fix(value))
     if not 0 < micros <= LONGEST:
-        raise MistakeError("KS2101", f"{spelled(value)} is no usable duration", "write more than 0 and at most 3660d")
+        raise MistakeError(
+            "KS2101", f"{spelled(value)} is outside the range of durations", "write more than 0 and at most 3660d"
+        )
     return micros
 
 
 def duration_or_zero(value: object) -> int:
-    """As `duration`, and `0s` says at once."""
+    """The microseconds of a duration, which may be `0s`."""
     return 0 if written_micros(value) == 0 else duration(value)
 
 
 def written_micros(value: object) -> int | None:
-    """The microseconds of a duration of any length, zero included; None for what is no duration."""
+    """The microseconds of a duration of any length, zero included; None for any other value."""
     text = value.strip() if isinstance(value, str) else ""
     if _DURATION.fullmatch(text) is None:
         return None
@@ -104,24 +107,24 @@ def _duration_fix(value: object) -> str:
 
 
 def fraction(value: object) -> Decimal:
-    """A share above 0 and at most 1, from `4.5%` or `0.045`."""
+    """A fraction greater than 0 and at most 1, from `4.5%` or `0.045`."""
     return _share(value, lambda share: 0 < share <= 1, "above 0% and at most 100%", "write more than 0%, up to 100%")
 
 
 def proper_share(value: object) -> Decimal:
-    """A share above 0 and below 1, so that something is left on both sides."""
-    fix = "write a share that leaves something over, like 50%"
+    """A fraction greater than 0 and less than 1."""
+    fix = "write a share below 100%, such as 50%"
     return _share(value, lambda share: 0 < share < 1, "above 0% and below 100%", fix)
 
 
 def majority(value: object) -> Decimal:
-    """A share above one half and at most 1, so that not both sides can have it."""
-    fix = "write a share that only one side can have, like 0.65"
+    """A fraction greater than one half and at most 1, which only one of two sides can reach."""
+    fix = "write a share above 50%, such as 0.65"
     return _share(value, lambda share: Decimal("0.5") < share <= 1, "above 50% and at most 100%", fix)
 
 
 def _share(value: object, is_allowed: Callable[[Decimal], bool], bounds: str, fix: str) -> Decimal:
-    """A percentage or a plain fraction within its bounds; a plain 65 was probably meant as 65%."""
+    """A percentage or a plain fraction within bounds; the fix for a plain 65 suggests 65%."""
     number = plain_number(value)
     found = _PERCENT.fullmatch(value.strip()) if isinstance(value, str) else None
     if number is None and found is None:
@@ -166,7 +169,7 @@ def plain_number(value: object) -> Decimal | None:
 
 
 def quantity(value: object) -> Quantity:
-    """A threshold with its unit; whether the unit fits the signal is for the graph to say."""
+    """A threshold with its unit; the graph checks whether the unit fits the signal."""
     number = plain_number(value)
     if number is not None:
         return Quantity(number, "plain", None, str(value))
@@ -181,24 +184,28 @@ def quantity(value: object) -> Quantity:
 
 
 def confirm(value: object) -> Confirm:
-    """`2m` or `3 ticks`; `0s` is at once."""
+    """A confirmation such as `2m` or `3 ticks`; `0s` is at once."""
     if isinstance(value, str) and (found := _TICKS.fullmatch(value.strip())):
         ticks = int(found[1])
         if not 1 <= ticks <= 1000:
             raise MistakeError(
-                "KS2104", f"{spelled(value)} is no usable confirmation", "write 1 to 1000 ticks, or a time"
+                "KS2104",
+                f"{spelled(value)} is outside the range of confirmations",
+                "write 1 to 1000 ticks, or a duration",
             )
         return Confirm(0, ticks)
     if written_micros(value) is None:
-        raise MistakeError("KS2104", f"{spelled(value)} is not a confirmation", "write a time such as 2m, or `3 ticks`")
+        raise MistakeError(
+            "KS2104", f"{spelled(value)} is not a confirmation", "write a duration such as 2m, or `3 ticks`"
+        )
     return Confirm(duration_or_zero(value), 0)
 
 
 def name(value: object) -> str:
-    """A name: small letters, digits, `-` and `.`, at most 63, beginning and ending with a letter or digit."""
+    """A name: at most 63 lowercase letters, digits, `-` and `.`, beginning and ending with a letter or digit."""
     if isinstance(value, str) and _NAME.fullmatch(value):
         return value
-    fix = "use small letters, digits, - and ., at most 63, beginning and ending with a letter or digit"
+    fix = "use at most 63 lowercase letters, digits, - and ., beginning and ending with a letter or digit"
     if isinstance(value, int | Decimal) and not isinstance(value, bool):
         fix = f'YAML reads this as a number; write it in quotes: "{value}"'
     elif isinstance(value, str) and _NAME.fullmatch(suggestion := _as_name(value)):
@@ -211,7 +218,7 @@ def _as_name(value: str) -> str:
 
 
 def word(value: object) -> str:
-    """A name given by a venue (symbol, account, currency): not empty, no space."""
+    """A venue's name of a symbol, account or currency: not empty, no spaces."""
     if isinstance(value, str) and _WORD.fullmatch(value):
         return value
     fix = "write it without spaces"
@@ -229,22 +236,22 @@ def market(value: object) -> str:
 
 
 def text(value: object) -> str:
-    """Text that says something."""
+    """Text that is not empty or blank."""
     if isinstance(value, str) and value.strip():
         return value
     fix = "write some text"
     if isinstance(value, int | Decimal):
-        fix = f'YAML does not read this as text; write it in quotes: "{spelled(value).strip("`")}"'
+        fix = f'YAML does not parse this as text; write it in quotes: "{spelled(value).strip("`")}"'
     raise MistakeError("KS2003", f"{spelled(value)} is not text", fix)
 
 
 def reference(value: object) -> str:
-    """`env:NAME` or `file:PATH`. The message never repeats what was written: it may be the secret itself."""
+    """A reference to a secret: `env:NAME` or `file:PATH`. Messages never repeat the value, which may be a secret."""
     return secret_reference(value, REFERENCE, "a credential must be a reference, not a value")
 
 
 def secret_reference(value: object, pattern: str, message: str, more: str = "") -> str:
-    """What the pattern allows. No message repeats what was written: a reference without a name holds no secret."""
+    """A value that matches the pattern; no message repeats any other value, which may be a secret."""
     if isinstance(value, str) and re.fullmatch(pattern, value):
         return value
     if value == "env:":
@@ -253,16 +260,16 @@ def secret_reference(value: object, pattern: str, message: str, more: str = "") 
         )
     if value == "file:":
         raise MistakeError("KS2106", "after `file:` the path is missing", "write it as file:/run/secrets/risk-desk")
-    fix = "write env:NAME or file:PATH, and change the secret if it was ever real: it has been in a file"
+    fix = "write env:NAME or file:PATH, and rotate the secret if it was real: it has been stored in a file"
     raise MistakeError("KS2106", message, fix + more)
 
 
 def manual(value: object) -> str:
-    """The word `manual`; the other way to reset is a mapping."""
+    """The word `manual`; the alternative is a mapping."""
     if value == "manual":
         return "manual"
     raise MistakeError(
-        "KS2004", f"{spelled(value)} is no way to reset",
+        "KS2004", f"{spelled(value)} is not a kind of reset",
         "write `manual`, or {auto: {when: 'equity.drawdown(\"1h\") < 0.02', for: 60m}}",
     )  # fmt: skip
 
@@ -274,7 +281,7 @@ def endpoint(value: object) -> str:
     if "@" in value.split("/")[2]:
         raise MistakeError(
             "KS2106", "an address must not carry a user or a password",
-            "take the part before the @ out, and refer to it under `credentials`",
+            "remove the part before the @, and reference it under `credentials`",
         )  # fmt: skip
     return value
 

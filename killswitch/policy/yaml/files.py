@@ -1,4 +1,4 @@
-"""From paths to texts: which files are read, and why one cannot be."""
+"""Discovery and reading of policy files."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from killswitch.policy.yaml.masked_text import Written
 from killswitch.policy.yaml.tree import Span
 
 LARGEST = 1 << 20
-"""Bytes. A policy is read by people; a larger file is something else."""
+"""The maximum size of a policy file in bytes. Policies are read by people; a larger file is something else."""
 
 ANSWERS_WITHIN = 30.0
-"""Seconds for one path: a folder of policies is read in far less, a dead mount never."""
+"""Seconds to read one path. A folder of policies takes far less; a dead mount never answers."""
 
 Report = Callable[[Diagnostic], None]
 
 
 def texts(paths: Iterable[Path], report: Report) -> Iterator[Written]:
-    """Every `*.yaml` and `*.yml` below `paths`, in the order of their names, each once; hidden ones are left out."""
+    """The texts of every `*.yaml` and `*.yml` below `paths`, in the order of their names, each once; hidden files are
+    skipped."""
     seen: set[Path] = set()
     for path in paths:
         try:
             found, problems = within(ANSWERS_WITHIN, str(path), partial(_read_below, path))
         except DeadlineError as error:
-            report(about_file("KS1001", path, str(error).removeprefix(f"{path} "), "see whether its mount is alive"))
+            report(about_file("KS1001", path, str(error).removeprefix(f"{path} "), "check that its mount is alive"))
             continue
         for problem in problems:
             report(problem)
@@ -41,7 +42,7 @@ def texts(paths: Iterable[Path], report: Report) -> Iterator[Written]:
 
 
 class _RefusedError(Exception):
-    """A file or folder that is not read: `problem` says why."""
+    """A file or folder that cannot be used; `problem` is the diagnostic."""
 
     def __init__(self, problem: Diagnostic) -> None:
         super().__init__(problem.message)
@@ -49,7 +50,7 @@ class _RefusedError(Exception):
 
 
 def _read_below(path: Path) -> tuple[list[tuple[Path, Written]], list[Diagnostic]]:
-    """Every text there with its path without links, and why others cannot be read."""
+    """The texts at or below a path, each with its resolved path, and the problems of files that cannot be read."""
     found: list[tuple[Path, Written]] = []
     problems: list[Diagnostic] = []
     try:
@@ -72,7 +73,7 @@ def _problem(path: Path, error: _RefusedError | OSError | RuntimeError) -> Diagn
     if isinstance(error, _RefusedError):
         return error.problem
     why = error.strerror if isinstance(error, OSError) else error
-    return about_file("KS1001", path, f"cannot be read: {why}", "check the path and who may read it")
+    return about_file("KS1001", path, f"cannot be read: {why}", "check the path and its permissions")
 
 
 def _files(path: Path) -> list[Path]:
@@ -86,19 +87,19 @@ def _files(path: Path) -> list[Path]:
         and not file.is_dir()
     )
     if not found:
-        fix = "name the folder that holds the policies"
-        raise _RefusedError(about_file("KS1002", path, "holds no .yaml or .yml file", fix))
+        fix = "name the folder that contains the policies"
+        raise _RefusedError(about_file("KS1002", path, "contains no .yaml or .yml file", fix))
     return found
 
 
 def _read(file: Path) -> Written:
-    # Without waiting: a named pipe opens only when somebody writes to it.
+    # Non-blocking: opening a named pipe would wait for a writer.
     with open(os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as stream:  # noqa: PTH123 # a descriptor is no path
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            raise _RefusedError(about_file("KS1001", file, "is not a file", "name a YAML file or a folder"))
+            raise _RefusedError(about_file("KS1001", file, "is not a regular file", "name a YAML file or a folder"))
         content = stream.read(LARGEST + 1)
     if len(content) > LARGEST:
-        fix = "split it into several files; if it is data, keep it out of the policy folder"
+        fix = "split it into several files; if it is data, move it out of the policy folder"
         raise _RefusedError(about_file("KS1003", file, f"is larger than {LARGEST >> 20} MiB", fix))
     content = content.removeprefix(BOM_UTF8)
     try:
@@ -108,7 +109,7 @@ def _read(file: Path) -> Written:
 
 
 def _not_utf8(file: Path, content: bytes, broken: int) -> Diagnostic:
-    """The problem of the byte at `broken`, at its place in the text before it."""
+    """The diagnostic of the invalid byte at `broken`."""
     before = Written(str(file), content[:broken].decode(errors="replace"))
     line, column = len(before.lines) - 1, len(before.lines[-1])
     place = before.place(Span(line, column, line, column + 1))
