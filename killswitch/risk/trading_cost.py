@@ -1,4 +1,4 @@
-"""What trading costs: expected before, measured after.
+"""Trading cost: the expected market impact before a trade, and the measured cost after it.
 
 Square root: I(Q) = Y·σ·√(Q/V), with σ the volatility of a day as a fraction, V the volume of a day and Q the size, in
 the same unit. Y is of order one; here it is 1 (Tóth, Lempérière, Deremble, de Lataillade, Kockelkoren & Bouchaud,
@@ -31,7 +31,7 @@ Y: Final = Decimal(1)
 """The factor of both models. Tóth et al. find it of order one over markets and sizes."""
 
 DAY: Final = Decimal(86_400)
-"""Seconds."""
+"""Seconds of a day."""
 
 
 def daily_volume(volume: Decimal, over: float) -> Decimal:
@@ -41,7 +41,7 @@ def daily_volume(volume: Decimal, over: float) -> Decimal:
     """
     seconds = _number(over)
     if not seconds > 0:
-        raise ValueError(f"a volume over {over} seconds says nothing of a day")
+        raise ValueError(f"a volume over {over} seconds cannot be scaled to a day")
     return volume * DAY / seconds
 
 
@@ -61,32 +61,32 @@ def greatest_size(model: Model, at_most: Decimal, volume: Decimal, volatility: f
 
 
 def _number(value: float) -> Decimal:
-    """The decimal that a person would read: 0.02, not the binary fraction behind it. ValueError for no number."""
+    """The shortest decimal form of a float, such as 0.02. ValueError unless it is finite."""
     number = Decimal(repr(float(value)))
     if not number.is_finite():
-        raise ValueError(f"{value} is no number to reckon with")
+        raise ValueError(f"{value} is not a finite number")
     return number
 
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """A mark, and the account currency that one contract moves when that mark doubles; both above 0."""
+    """A mark, and the account currency that one contract moves per 100% of that mark; both above 0."""
 
     mark: Decimal
     value: Decimal
 
     @classmethod
     def of(cls, mark: Decimal | None, value: Decimal | None) -> Marked | None:
-        """The pair; None where a part of it is unknown or makes no sense."""
+        """The pair; None if either number is unknown or not positive."""
         return None if not mark or not value or mark < 0 or value < 0 else cls(mark, value)
 
     def cost(self, side: OrderSide | str | None, contracts: Decimal, price: Decimal) -> Decimal:
-        """What trading `contracts` at `price` in place of the mark costs, in the account's currency."""
+        """The cost of trading `contracts` at `price` instead of the mark, in the account's currency."""
         return contracts * self.value * slipped(side, self.mark, price)
 
 
 def slipped(side: OrderSide | str | None, mark: Decimal, price: Decimal) -> Decimal:
-    """How much worse `price` is than `mark` for an order of this side, as a fraction of the mark."""
+    """The slippage of `price` against `mark` for an order of this side, as a fraction of the mark; above 0 is worse."""
     fall = (mark - price) / mark
     return fall if side == "sell" else -fall
 
@@ -94,5 +94,5 @@ def slipped(side: OrderSide | str | None, mark: Decimal, price: Decimal) -> Deci
 def delay_cost(
     side: OrderSide | str | None, contracts: Decimal, decided: Marked | None, arrival: Marked | None
 ) -> Decimal | None:
-    """What the market's move from the decision's mark to the arrival mark cost; None where one of them is unknown."""
+    """The cost of the market's move from the decision's mark to the arrival mark; None if one of them is unknown."""
     return None if decided is None or arrival is None else decided.cost(side, contracts, arrival.mark)

@@ -1,8 +1,8 @@
-"""Signals of attribution: which side of a book lost the money.
+"""Attribution signals: which side of a book lost money.
 
-A side's loss is the fall of its P&L since the unit value was highest in the window, realised and unrealised:
-a position that is still in profit but fell counts, as do positions opened, reduced or closed since. A side whose
-positions gained in sum lost nothing. A side's share is its loss ÷ the losses of both sides.
+A side's loss is the fall of its realised and unrealised P&L since the highest unit value in the window. It includes
+positions that fell but are still in profit, and positions opened, reduced or closed since. The loss of a side that
+gained in total is zero. A side's share is its loss ÷ the losses of both sides.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from killswitch.signals.history.scope import History
 
 TWO_THIRDS = 2 / 3
-"""From which share on `attribution.source` names a side; stages declare their own."""
+"""The minimum share for `attribution.source` to name a side; stages declare their own minimum."""
 
 
 @record
 class Shares(Record):
-    """Shares 0…1 that sum to 1, or None with the reason why they are unknown."""
+    """The shares of both sides, 0…1 with the sum 1, or None with the reason why they are unknown."""
 
     long: float | None
     short: float | None
     reason: str | None = None
 
     def source(self, at_least: float) -> Source:
-        """The side whose share is at least `at_least`; MIXED if neither's is, UNKNOWN if shares are."""
+        """The side whose share is at least `at_least`; MIXED if there is none, UNKNOWN if the shares are unknown."""
         if self.long is None or self.short is None:
             return "UNKNOWN"
         if max(self.long, self.short) < at_least:

@@ -1,11 +1,11 @@
-"""Equity that swings without trades, prices or money that moves.
+"""Swings of equity without trades, price moves or transfers.
 
-Some venues give an equity that its parts do not add up to, and that jumps up and down while the wallet and the
-positions' profits do not. What the parts do not show, G = E − Σ w p − Σ profit of positions, is profit or loss at
-first: it may be a product that is not listed. Once it has both risen and fallen it is noise, and equity counts without
-it: up to one and a half times the smaller of its greatest rise and its greatest fall, for what goes beyond is profit or
-loss. Positions that are read later than the worth look like noise too: a rise or fall of the equity that they do not
-show yet. They hide no more of a loss than prices moved both ways before it, and only until they show it.
+Some venues report an equity that differs from the sum of its parts and jumps up and down while the wallet and the
+positions' profits do not. The difference G = E − Σ w p − Σ profit of positions first counts as profit or loss, since it
+may be an unlisted product. Once it has both risen and fallen it is noise, which is excluded from equity up to 1.5 × the
+smaller of its greatest rise and its greatest fall; anything beyond is profit or loss. Positions that are polled later
+than the equity look like noise, too: they do not show its rise or fall yet. They hide at most a loss of the size that
+prices moved both ways before, and only until they show it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from killswitch.model.snapshot import AccountSnapshot
 from killswitch.signals.position import ZERO
 
 NOISY_FOR = 600 * SECOND
-"""How long an account counts as noisy after its last swing."""
+"""How long an account counts as noisy after a swing."""
 BEYOND = Decimal("1.5")
-"""The next swing of noise may be greater than those before it by so much."""
+"""The maximum size of a swing of noise relative to earlier ones."""
 CORRECTED = 60 * SECOND
-"""How far back swings are taken out again once they are found to be noise."""
+"""How far back swings are removed once they are identified as noise."""
 
 
 class Swing(Struct, frozen=True):
-    """By how much equity moved in a way that its parts do not show."""
+    """A move of equity that its parts do not show."""
 
     at: int
     amount: Decimal
@@ -37,8 +37,8 @@ class Swing(Struct, frozen=True):
 class Swings(Struct):
     """The swings of one account, as they are stored.
 
-    `level` is G, None where it is not known or has just been moved by a trade. `swung` is how far it has moved since
-    the first of the `entries`, and `taken` how much of that equity counts without.
+    `level` is G, None if unknown or just changed by a trade. `swung` is its move since the first of the `entries`, and
+    `taken` the part of it that is excluded from equity.
     """
 
     level: Decimal | None = None
@@ -47,15 +47,15 @@ class Swings(Struct):
     taken: Decimal = ZERO
 
     def begin(self, account: AccountSnapshot, profit: Decimal | None) -> None:
-        """Take the first snapshot; `profit`: that of its positions together."""
+        """Observe the first snapshot; `profit` is the total profit of its positions."""
         self.level = _level(account, profit)
 
     def observe(
         self, at: int, account: AccountSnapshot, change: Decimal, profit: Decimal | None, noise: Decimal, *, still: bool
     ) -> tuple[Decimal, list[Swing]]:
-        """What of the last `change` of the account's equity is noise, and which earlier swings were.
+        """The part of the last `change` of the account's equity that is noise, and the earlier swings that were.
 
-        `profit`: that of its positions together. `still`: nothing was traded and the wallet did not move.
+        `profit`: the total profit of its positions. `still`: nothing was traded and the wallet did not move.
         """
         self._forget_before(at - NOISY_FOR)
         last, self.level = self.level, _level(account, profit)
@@ -77,7 +77,7 @@ class Swings(Struct):
         return self._take(change, bound), found
 
     def _found(self, since: int, amount: Decimal) -> list[Swing]:
-        """What of the swings before the newest, `since` then, is noise: `amount` together."""
+        """The swings since `since`, without the newest, that are noise, `amount` in total."""
         earlier = [it for it in self.entries[:-1] if it.at >= since]
         found, taken = [], ZERO
         for it in earlier:
@@ -87,9 +87,9 @@ class Swings(Struct):
         return [it for it in found if it.amount]
 
     def _take(self, change: Decimal, bound: Decimal) -> Decimal:
-        """How much more is to be taken out; below zero what is to be given back of a rise, and taken of a fall.
+        """The additional amount to exclude from equity; negative for a fall.
 
-        More than before only as far as equity itself moved so: else it is the positions that show what it did before.
+        The excluded amount grows only as far as equity itself moved; otherwise the positions show an earlier move.
         """
         reach = (ZERO, self.taken, self.taken + change)
         wanted = max(-bound, min(bound, self.swung))
@@ -97,7 +97,7 @@ class Swings(Struct):
         return self.taken - before
 
     def _both_ways(self) -> Decimal:
-        """How far noise may go, by the smaller of the greatest rise and fall; 0 while there were not both."""
+        """The bound of noise, by the smaller of the greatest rise and fall; 0 without both."""
         if len(self.entries) < 2:
             return ZERO
         risen = max((it.amount for it in self.entries), default=ZERO)
@@ -108,11 +108,11 @@ class Swings(Struct):
         while self.entries and self.entries[0].at < edge:
             del self.entries[0]
             if not self._both_ways():
-                self.swung = self.taken = ZERO  # what was taken out stays so: it is no more than swung both ways
+                self.swung = self.taken = ZERO  # the excluded amount stays excluded: it is at most the smaller swing
 
 
 def _level(account: AccountSnapshot, profit: Decimal | None) -> Decimal | None:
-    """G; None where a part is not given, or the account says that it holds what is not listed."""
+    """G; None if a part is unknown, or if the account holds unlisted products."""
     if account.complete is False or account.equity is None or account.unrealized is None:
         return None
     if profit is None or not account.balances:
