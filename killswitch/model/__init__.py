@@ -1,1 +1,1 @@
-"""The words of the house: snapshots, decisions, locks, and the protocols of what acts."""
+"""The public data model: snapshots, decisions, locks, and the protocols of venues and stores."""

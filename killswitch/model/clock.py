@@ -1,4 +1,4 @@
-"""Time as something handed down: made by the runner or the lab, never reached for."""
+"""The clock protocol. The runner or the lab provides the clock; no code reads the system time directly."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """`now` is UTC wall time, `monotonic` seconds for durations, `sleep` waits in the same time."""
+    """A source of time: `now` is UTC wall time, `monotonic` counts seconds, and `sleep` waits in the same time."""
 
     def now(self) -> datetime: ...
 

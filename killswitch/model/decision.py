@@ -1,4 +1,4 @@
-"""What deciding says must happen; format `killswitch.decision/v1`. The live runner stores what replay prints."""
+"""Decisions and notices; format `killswitch.decision/v1`. The live runner stores what replay prints."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ NOTICE_FORMAT: Final = "killswitch.notice/v1"
 
 NoticeKind = Literal[
     "unknown",  # a trigger stayed unknown past its grace, or warns on unknown
-    "unexplained",  # a change of equity that nothing explains
-    "uncorroborated",  # a stage did not fire because its prints did not hold
-    "nothing_selected",  # a stage would have fired, but selects nothing of a book that is not empty
-    "blocked",  # a position that the venue's rules do not let us reduce (dust, halted)
-    "warning",  # anything else that a person should read
+    "unexplained",  # a change of equity without an explanation
+    "uncorroborated",  # a stage did not fire because its prices were not corroborated
+    "nothing_selected",  # a stage would have fired, but selects nothing of a non-empty book
+    "blocked",  # a position that the venue's rules do not allow to reduce (dust, halted)
+    "warning",  # anything else that needs attention
 ]
 
 
 class TriggerReading(Struct, frozen=True, omit_defaults=True):
-    """A trigger as it stood: its interval `[lo, hi]` (null: unbounded), its threshold, and since when it is true."""
+    """The state of a trigger: its interval `[lo, hi]` (null: unbounded), its threshold, and since when it is true."""
 
     name: str
     value: tuple[str | None, str | None] | None = None
@@ -61,7 +61,7 @@ class TriggerReading(Struct, frozen=True, omit_defaults=True):
 class Attribution(Struct, frozen=True, omit_defaults=True):
     """Which side lost, over the window of the trigger that fired; shares are null where unknown.
 
-    `window` is empty where no trigger of the stage has one: then it is about no loss.
+    `window` is empty if no trigger of the stage has one: then there is no loss to attribute.
     """
 
     source: Source
@@ -80,17 +80,17 @@ class Book(Struct, frozen=True):
 
 
 class BookChange(Struct, frozen=True):
-    """The book as it is, and as it would be with every intent filled at the mark."""
+    """The book before the decision, and after every intent is filled at the mark."""
 
     before: Book
     after: Book
 
 
 class Rung(Struct, frozen=True, omit_defaults=True):
-    """One step of the ladder by which an order is sent: `tries` orders of this kind, then the next rung.
+    """One step of the order ladder: `tries` orders of this kind, then the next step.
 
-    `limit_ioc` is limited at `widen` × the intent's band from the mark, and what does not fill at once expires;
-    `market` has no limit; `limit` rests, at `widen` × the band, for markets that take no market orders.
+    `limit_ioc` has its limit at `widen` × the intent's band from the mark, and its unfilled part expires at once;
+    `market` has no limit; `limit` rests at `widen` × the band, for markets that accept no market orders.
     """
 
     order: Literal["limit_ioc", "market", "limit"]
@@ -99,11 +99,11 @@ class Rung(Struct, frozen=True, omit_defaults=True):
 
 
 class Unwinding(Struct, frozen=True, omit_defaults=True):
-    """How the intents of a decision are sent: `name` of the document, ladder and pace.
+    """How the intents of a decision are executed: `name` of the document, ladder and rate.
 
-    `max_orders_per_minute` spaces the decision's orders evenly on each account; `pause` is seconds between two slices
-    of one position. Without a ladder every order is a market order; without a pace they leave as fast as the venue
-    allows.
+    `max_orders_per_minute` spaces the decision's orders evenly on each account; `pause` is the seconds between two
+    slices of one position. Without a ladder every order is a market order; without a rate, orders are sent as fast as
+    the venue allows.
     """
 
     name: str
@@ -113,9 +113,9 @@ class Unwinding(Struct, frozen=True, omit_defaults=True):
 
 
 def patience_of(unwinding: Unwinding | None) -> tuple[float, float, int]:
-    """How long an unwinding lets a close take: of two for the same target, the smaller one is the more urgent.
+    """The urgency of an unwinding: of two for the same target, the smaller one is the more urgent.
 
-    Seconds between two orders, seconds between two slices, and how many orders with a bound come before one without.
+    Seconds between two orders, seconds between two slices, and the number of bounded orders before one without a bound.
     """
     if unwinding is None:
         return (0.0, 0.0, 0)
@@ -125,15 +125,15 @@ def patience_of(unwinding: Unwinding | None) -> tuple[float, float, int]:
 
 
 class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effects"}):
-    """What `step` and planning say must happen, with the reason.
+    """A decision of the stage machine or an operator: its effects and the reason.
 
-    `kind` is absent for a stage that fires, `reset` for a return to a lower level, `manual` for a close by hand,
-    `suspicion` for the lock of a stage that has not fired, while it is not known whether a fall was a loss (it has no
-    intents, and leaves the level as it was; one whose lock ends at `as_of` withdraws those before it),
-    `hedge` for positions that stand in for others that cannot be closed, which are `covers`. `cause` is the declared
-    reason of a hand. `fell_at` is when the newest fall was seen that a suspicion is about. `waits_for` are the accounts
-    of a close by hand that could not be read: the same command closes them when they can. `effects` has everything
-    that is to be done; `further`, the key `effects` of the record, what has no key of its own in it.
+    `kind` is absent for a stage that fires, `reset` for a return to a lower level, `manual` for a manual close,
+    `suspicion` for the lock of a stage that has not fired while it is not known whether a fall was a loss (it has no
+    intents and does not change the level; one whose lock ends at `as_of` withdraws earlier ones), `hedge` for positions
+    that hedge others that cannot be closed, which are `covers`. `cause` is the declared reason of an operator command.
+    `fell_at` is the time of the newest fall that a suspicion refers to. `waits_for` are the accounts of a manual close
+    that were unreachable: the same command closes them when they answer again. `effects` contains every effect;
+    `further`, the key `effects` of the record, only those without a key of their own.
     """
 
     id: str
@@ -166,37 +166,37 @@ class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effe
 
     def __post_init__(self) -> None:
         if any(isinstance(effect, WITH_OWN_KEYS) for effect in self.further):
-            raise ValueError("orders, cancels and a lock have keys of their own, and are not among `effects`")
+            raise ValueError("orders, cancels and locks have keys of their own and must not be in `effects`")
 
     @property
     def effects(self) -> tuple[Effect, ...]:
-        """All that is to be done, one effect of a kind, in the order in which they are performed."""
+        """All effects, one of each kind, in the order of execution."""
         lock = () if self.lock is None else (Lock(self.lock),)
         return merged((Orders(self.intents), Cancels(self.cancels), *lock, *self.further))
 
     @property
     def accounts(self) -> tuple[str, ...]:
-        """The accounts that its effects act on, in the order of the record."""
+        """The accounts that the effects act on, in the order of the record."""
         return accounts_of(self.effects)
 
     @property
     def accounts_at_work(self) -> tuple[str, ...]:
-        """The accounts whose executors have work of it."""
+        """The accounts whose executors work on the decision."""
         return accounts_of(effect for effect in self.effects if kind_of(effect).is_worked_off)
 
     @property
     def until(self) -> datetime | None:
-        """When what it does for a time ends by itself, as a lock; None where nothing does."""
+        """The earliest time at which an effect expires, such as a lock; None if none does."""
         return min((end for effect in self.effects if (end := until_of(effect)) is not None), default=None)
 
     @property
     def is_suspicion(self) -> bool:
-        """Whether no stage has fired: a lock and cancels of entries only, or the withdrawal of such."""
+        """Whether no stage has fired: the decision is a lock with cancels of entries, or the withdrawal of one."""
         return self.kind == "suspicion"
 
     @property
     def is_withdrawal(self) -> bool:
-        """Whether it withdraws what was done on suspicion of its policy on its scope: all that it does ends at once."""
+        """Whether it withdraws earlier suspicions of its policy on its scope: all its effects end at once."""
         if not self.is_suspicion:
             return False
         ends = [until_of(effect) for effect in self.effects if kind_of(effect).is_reversible]
@@ -204,7 +204,7 @@ class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effe
 
 
 def with_effects(decision: Decision, effects: Iterable[Effect]) -> Decision:
-    """The decision with these effects in place of its own."""
+    """A copy of the decision with these effects instead of its own."""
     whole = merged(effects)
     orders, cancels, lock = of_kind(whole, Orders), of_kind(whole, Cancels), of_kind(whole, Lock)
     return replace(
@@ -217,9 +217,9 @@ def with_effects(decision: Decision, effects: Iterable[Effect]) -> Decision:
 
 
 class Notice(Struct, frozen=True, omit_defaults=True):
-    """Something a person must know that is not a decision.
+    """A message for operators that is not a decision.
 
-    `at_once`: it is news beside those like it before it, so that it is told by itself and not counted with them.
+    `at_once`: it differs from earlier notices of its kind, so that it is sent separately and not grouped with them.
     """
 
     as_of: Instant
@@ -234,7 +234,7 @@ class Notice(Struct, frozen=True, omit_defaults=True):
 
 
 def decision_id(policy: str, scope: str, stage: str | None, as_of: datetime) -> str:
-    """A digest of (policy, scope, stage, as_of): the same decision has the same id on every machine."""
+    """The id of a decision: a digest of policy, scope, stage and as_of, the same on every machine."""
     text = "\x00".join((policy, scope, stage or "", as_of.isoformat()))
     return blake2b(text.encode(), digest_size=10).hexdigest()
 
@@ -247,7 +247,7 @@ decode_decision = _DECISION_DECODER.decode
 
 
 def decision_record(decision: Decision) -> dict[str, object]:
-    """The public record: `format` first, and the keys that a reader looks for present even when null."""
+    """The public record of a decision: `format` comes first, and required keys are present even if null."""
     encoded: dict[str, object] = msgjson.decode(_ENCODER.encode(decision))
     record: dict[str, object] = {"format": DECISION_FORMAT, **encoded}
     for key in _RECORD_KEYS:
@@ -258,7 +258,7 @@ def decision_record(decision: Decision) -> dict[str, object]:
 
 
 def encode_decision(decision: Decision) -> bytes:
-    """One line of `ksctl replay --output json`, and what the store keeps."""
+    """The decision as one JSON line, as in `ksctl replay --output json` and in the store."""
     return msgjson.encode(decision_record(decision))
 
 

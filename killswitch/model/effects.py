@@ -1,8 +1,7 @@
-"""What decisions do, kind by kind: the effects, and all that is asked of one without knowing which it is.
+"""Effects of decisions, and the registry of their kinds.
 
-An action is what a policy says, an effect is what a decision does; several actions may have the same effect. `EFFECTS`
-has every kind in the order in which a decision record lists them; `rank` is the order in which they are performed. What
-performs them lives above: `killswitch.execution.effects`.
+Policies declare actions, decisions have effects; several actions may have the same effect. `EFFECTS` lists every kind
+in the order of a decision record; `rank` is the order of execution. `killswitch.execution.effects` executes them.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from killswitch.model.words import LockMode as LockMode
 
 
 class Intent(Struct, frozen=True, omit_defaults=True):
-    """One order towards a target, exact in venue units.
+    """One intended order towards a target, exact in venue units.
 
-    `contracts` is what to trade; `target` is what should be left of the position, both in contracts.
-    `exact` is false when the venue's rules for the symbol are unknown, so nothing could be rounded.
-    `band` is the fraction of the mark that the order may slip. A `hop` sells what the intent at index `after` of the
-    same decision has bought, and nothing that was there before: its `contracts` are an estimate, and its `target` is
-    what was there. One that comes `after` nothing sells `contracts` of a holding on another market than the one that it
-    is listed on. A `hedge` opens `contracts` instead of reducing. Both are counted by their own fills.
+    `contracts` is the amount to trade; `target` is the remaining size of the position, both in contracts. `exact` is
+    false if the venue's rules for the symbol are unknown, so that nothing was rounded. `band` is the maximum slippage
+    as a fraction of the mark. A `hop` sells what the intent at index `after` of the same decision has bought, and
+    nothing held before: its `contracts` are an estimate, and its `target` is the earlier holding. A hop without `after`
+    sells `contracts` of a holding on another market than the one that it is listed on. A `hedge` opens `contracts`
+    instead of reducing. Hops and hedges are counted by their own fills.
     """
 
     account: str
@@ -59,7 +58,7 @@ class Cancel(Struct, frozen=True):
 
 
 class LockOrder(Struct, frozen=True):
-    """A lock to write; `until` null is a lock without end."""
+    """A lock to write; with `until` null it does not expire."""
 
     scope: str
     mode: LockMode
@@ -67,19 +66,19 @@ class LockOrder(Struct, frozen=True):
 
 
 class Orders(Struct, frozen=True, tag="orders", tag_field="kind"):
-    """Orders at venues, in the order of closing: the index of an intent is inside every client order id of it."""
+    """Orders at venues, in the order of closing; client order ids contain the index of the intent."""
 
     intents: tuple[Intent, ...]
 
 
 class Cancels(Struct, frozen=True, tag="cancels", tag_field="kind"):
-    """Resting orders to cancel: entries before closing, the rest after it."""
+    """Resting orders to cancel: entries before closing, others after it."""
 
     cancels: tuple[Cancel, ...]
 
 
 class Lock(Struct, frozen=True, tag="lock", tag_field="kind"):
-    """A lock of a scope, which bots read."""
+    """A trading lock of a scope, which bots read."""
 
     order: LockOrder
 
@@ -91,7 +90,7 @@ E = TypeVar("E", bound=Struct)
 
 @dataclass(frozen=True, slots=True)
 class Reversal(Generic[E]):
-    """How an effect is taken back: `until` when it ends by itself (None: never), `ending` makes it end then."""
+    """How an effect is reversed: `until` is its expiry (None: never), `ending` returns it with another expiry."""
 
     until: Callable[[E], datetime | None]
     ending: Callable[[E, datetime], E]
@@ -101,12 +100,13 @@ class Reversal(Generic[E]):
 class EffectKind(Generic[E]):
     """One kind of effect.
 
-    `rank`: what is performed first has the smallest. `noun` and `size`: what of it there is, and how many; one of size
-    0 is none. `text` is a line for people. `accounts` are those that it acts on, `only` is what of it concerns some of
-    them (None: nothing); what acts on no account by itself stays as it is. `merged`: what two of a decision come to. A
-    kind with a `reversal` may be performed on the pessimistic bound of what is known, any other on the optimistic one.
-    `needs`: the protocol of `killswitch.model.venue` that an account's adapter must have; None: every adapter will do.
-    `is_worked_off`: by the executors of its accounts, whose journal entries name the account.
+    `rank`: the order of execution, smallest first. `noun` and `size`: the unit and the count; an effect of size 0 is
+    dropped. `text`: a line for people. `accounts`: the accounts that it acts on; `only`: its part on some accounts
+    (None: nothing), unchanged for an effect that acts on no account. `merged`: the combination of two effects of a
+    decision. A kind with a `reversal` may be executed on the pessimistic bound of a condition, any other on the
+    optimistic bound. `needs`: the protocol of `killswitch.model.venue` that an account's adapter must implement; None:
+    any adapter. `is_worked_off`: whether the executors of its accounts execute it, whose journal entries name the
+    account.
     """
 
     effect: type[E]
@@ -123,7 +123,7 @@ class EffectKind(Generic[E]):
 
     @property
     def key(self) -> str:
-        """The tag by which it is stored, and journaled."""
+        """The tag that identifies the kind in stored records and in the journal."""
         return tag_of(self.effect)
 
     @property
@@ -137,7 +137,7 @@ def tag_of(effect: type[Struct]) -> str:
 
 
 def wanted_intents(intents: Sequence[Intent], is_wanted: Callable[[Intent], bool]) -> tuple[Intent, ...]:
-    """The intents that are wanted. A second hop goes with the first, whose place it names anew."""
+    """The wanted intents. A second hop follows its first one, and its `after` is the first one's new index."""
     kept: list[Intent] = []
     place: dict[int, int] = {}
     for index, intent in enumerate(intents):
@@ -156,7 +156,7 @@ def _orders_only(orders: Orders, accounts: Collection[str]) -> Orders | None:
 
 
 def _orders_merged(one: Orders, other: Orders) -> Orders:
-    raise ValueError("a decision has one effect of orders: targets are merged before they are unwound")
+    raise ValueError("a decision has only one effect of orders: targets must be merged before unwinding")
 
 
 def _cancels_only(cancels: Cancels, accounts: Collection[str]) -> Cancels | None:
@@ -165,7 +165,7 @@ def _cancels_only(cancels: Cancels, accounts: Collection[str]) -> Cancels | None
 
 
 def _cancels_merged(one: Cancels, other: Cancels) -> Cancels:
-    """Each order once, in the order of the longer one."""
+    """Every order once, in the order of the longer effect."""
     long, short = sorted((one.cancels, other.cancels), key=len, reverse=True)
     known = {(each.account, each.symbol, each.order) for each in long}
     return Cancels((*long, *(each for each in short if (each.account, each.symbol, each.order) not in known)))
@@ -226,7 +226,7 @@ EFFECTS: Final[tuple[EffectKind[Any], ...]] = (
 )
 
 WITH_OWN_KEYS: Final = (Orders, Cancels, Lock)
-"""The kinds that a decision record has keys of their own for; all others are in its key `effects`."""
+"""The kinds with keys of their own in a decision record; all others are in its key `effects`."""
 
 require_same_keys("EFFECTS", [kind.key for kind in EFFECTS], "Effect", [tag_of(each) for each in get_args(Effect)])
 _KINDS: Final = {kind.effect: kind for kind in EFFECTS}
@@ -234,47 +234,47 @@ _BY_KEY: Final = {kind.key: kind for kind in EFFECTS}
 
 
 class UnknownEffectError(Exception):
-    """An effect of a kind that is not registered."""
+    """The kind of an effect is not registered in EFFECTS."""
 
 
 def kind_of(effect: Effect | type[Struct]) -> EffectKind[Any]:
     """The kind of an effect, or of an effect's class; UnknownEffectError for any other."""
     found = _KINDS.get(effect if isinstance(effect, type) else type(effect))
     if found is None:
-        raise UnknownEffectError(f"{effect!r} is of no kind that EFFECTS has")
+        raise UnknownEffectError(f"{effect!r} is not of a kind in EFFECTS")
     return found
 
 
 def kind_named(key: str) -> EffectKind[Any]:
     """The kind with this key; UnknownEffectError for any other."""
     if key not in _BY_KEY:
-        raise UnknownEffectError(f"`{key}` is no effect: there are {', '.join(_BY_KEY)}")
+        raise UnknownEffectError(f"`{key}` is not a kind of effect: the kinds are {', '.join(_BY_KEY)}")
     return _BY_KEY[key]
 
 
 def until_of(effect: Effect) -> datetime | None:
-    """When an effect ends by itself; None for one without end, and for one that cannot be taken back."""
+    """The expiry of an effect; None if it does not expire or cannot be reversed."""
     reversal = kind_of(effect).reversal
     until: datetime | None = None if reversal is None else reversal.until(effect)
     return until
 
 
 def ending(effect: Effect, at: datetime) -> Effect:
-    """The effect made to end then; UnknownEffectError for one that cannot be taken back."""
+    """A copy of the effect that expires at `at`; UnknownEffectError if it cannot be reversed."""
     reversal = kind_of(effect).reversal
     if reversal is None:
-        raise UnknownEffectError(f"{effect!r} cannot be taken back, so that it has no end")
+        raise UnknownEffectError(f"{effect!r} cannot be reversed, so it has no expiry")
     ended: Effect = reversal.ending(effect, at)
     return ended
 
 
 def of_kind(effects: Iterable[Effect], effect: type[E]) -> E | None:
-    """The one among the effects that is of this class; None where there is none."""
+    """The effect of this class; None if there is none."""
     return next((each for each in effects if isinstance(each, effect)), None)
 
 
 def merged(effects: Iterable[Effect]) -> tuple[Effect, ...]:
-    """One effect of each kind, in the order in which they are performed; those of size 0 are left out."""
+    """The effects merged to one of each kind, in the order of execution, without those of size 0."""
     found: dict[type, Effect] = {}
     for effect in effects:
         kind = kind_of(effect)
@@ -284,23 +284,23 @@ def merged(effects: Iterable[Effect]) -> tuple[Effect, ...]:
 
 
 def listed(effects: Iterable[Effect]) -> tuple[Effect, ...]:
-    """The effects in the order in which a decision record has them."""
+    """The effects in the order of a decision record."""
     places = {kind.effect: place for place, kind in enumerate(EFFECTS)}
     return tuple(sorted(effects, key=lambda each: places[kind_of(each).effect]))
 
 
 def accounts_of(effects: Iterable[Effect]) -> tuple[str, ...]:
-    """The accounts that the effects act on, each once, as a decision record lists them."""
+    """The accounts that the effects act on, each once, in the order of a decision record."""
     return tuple(dict.fromkeys(name for effect in listed(effects) for name in kind_of(effect).accounts(effect)))
 
 
 def sizes_of(effects: Iterable[Effect]) -> dict[str, int]:
-    """How much of each kind there is, by key, as a decision record lists them; 0 of a kind that there is none of."""
+    """The size of each kind of effect by key, in the order of a decision record; 0 for a kind that is absent."""
     found = tuple(effects)
     return {kind.key: sum(kind.size(effect) for effect in found if type(effect) is kind.effect) for kind in EFFECTS}
 
 
 def only_on(effects: Iterable[Effect], accounts: Collection[str]) -> tuple[Effect, ...]:
-    """What of the effects concerns these accounts, and what acts on no account by itself."""
+    """The parts of the effects on these accounts, and the effects that act on no account."""
     found = (kind_of(effect).only(effect, accounts) for effect in effects)
     return tuple(effect for effect in found if effect is not None)

@@ -1,4 +1,4 @@
-"""Whether an Account document fits its venue, told from the text: without a secret, a connection or a client."""
+"""Validation of Account documents against their venues, without secrets or connections."""
 
 from __future__ import annotations
 
@@ -6,48 +6,48 @@ from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple, Protocol
 
 VENUES: Final = "killswitch.venues"
-"""The entry-point group of families of venues. A family goes by the name of its adapter."""
+"""The entry-point group of venue families. A family has the name of its adapter."""
 
 
 class WrittenAccount(NamedTuple):
-    """What an Account document says of the venue that it leads to."""
+    """The parts of an Account document that select its venue."""
 
     exchange: str | None
     market: str
     currency: str
     environment: Literal["production", "sandbox", "demo"]
     credentials: tuple[str, ...]
-    """Their names, in the order of the text."""
+    """Names of the credentials, in the order of the document."""
 
 
 class Misfit(NamedTuple):
-    """One thing that the venue does not have, and what it has instead."""
+    """A part of an Account document that the venue does not support, and the fix."""
 
     key: tuple[str, ...]
-    """Below the document's `spec`. One that is not written stands for what should hold it."""
+    """The path below the document's `spec`; a missing key is reported at its container."""
     message: str
     fix: str
     at_key: bool = False
-    """Whether it is the key itself that is wrong, and not its value."""
+    """Whether the key itself is wrong, not its value."""
 
 
 class FittingFamily(Protocol):
-    """A `VenueFamily` that can tell it.
+    """A `VenueFamily` that validates Account documents.
 
-    `ksctl validate` asks at every save, so nothing that takes long may be imported for it.
+    `ksctl validate` calls it at every save, so it must not import slow modules.
     """
 
     def misfits(self, account: WrittenAccount) -> Sequence[Misfit]:
-        """Everything for which the adapter would refuse the document; empty where that is not known."""
+        """Everything for which the adapter would reject the document; empty if that is unknown."""
         ...
 
     def not_installed(self) -> Misfit | None:
-        """That the library which the adapter works with is missing, and how to install it; None where it is there.
+        """The misfit for a missing library of the adapter, with installation instructions; None if it is installed.
 
         A family may lack this method.
         """
         ...
 
     def keeps_apart(self, exchange: str | None) -> bool:
-        """Whether one key leads to a book for each settlement currency there, and not to one for all of them."""
+        """Whether one key gives access to a separate book for each settlement currency, instead of one for all."""
         ...

@@ -1,4 +1,4 @@
-"""What a venue says before it is trusted, which rights its keys have, and what an adapter says of its venues."""
+"""Inspection of venues and keys before they are trusted, and an adapter's description of its venues."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from killswitch.model.venue import VenueTraits
 
 
 class Capability(Struct, frozen=True):
-    """One thing that the switch can, cannot or can only partly do at a venue, and what must be known about it.
+    """A capability of Killswitch at a venue, with a note.
 
-    `unknown`: the venue could not be asked about this account.
+    `unknown`: the venue could not be queried about this account.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Capability(Struct, frozen=True):
 
 
 class KeyRights(Struct, frozen=True):
-    """What the credentials may do; None where the venue does not tell."""
+    """The permissions of the credentials; None where the venue does not report one."""
 
     read: bool | None = None
     trade: bool | None = None
@@ -37,9 +37,9 @@ class KeyRights(Struct, frozen=True):
 
 
 class Inspection(Struct, frozen=True):
-    """What an account's venue says when it is asked before it is trusted. What could not be read is None, with a note.
+    """The result of inspecting an account's venue; a value that could not be read is None, with a note.
 
-    `clock_skew_ms`: the venue's clock minus ours. `status`: `ok`, or the venue's own word.
+    `clock_skew_ms`: the venue's clock minus ours. `status`: `ok`, or the venue's own status.
     """
 
     status: str | None
@@ -53,15 +53,15 @@ class Inspection(Struct, frozen=True):
 
 @runtime_checkable
 class InspectedVenue(Protocol):
-    """An adapter that can be asked what its account may do."""
+    """An adapter that can inspect its account."""
 
     async def inspect(self) -> Inspection:
-        """Ask the venue. Raises VenueError only where it cannot be reached at all, or refuses the credentials."""
+        """Inspect the venue. Raises VenueError only if it is unreachable or rejects the credentials."""
         ...
 
 
 class Bar(Struct, frozen=True, array_like=True):
-    """One bar as the venue gives it. `ts` is its opening in UTC milliseconds."""
+    """One bar of a venue. `ts` is its opening time in UTC milliseconds."""
 
     ts: int
     open: Decimal
@@ -75,14 +75,14 @@ class BarHistory(Protocol):
     """A venue's public bars."""
 
     async def bars(self, symbol: str, timeframe: str, since: int, limit: int | None = None) -> Sequence[Bar]:
-        """Bars from `since` (UTC ms) on, oldest first, as many as the venue gives at once; empty where none follow."""
+        """Bars from `since` (UTC ms), oldest first, as many as one answer holds; empty if there are no more."""
         ...
 
     async def close(self) -> None: ...
 
 
 class VenueListing(Struct, frozen=True):
-    """One venue that an installed adapter reaches. `tried`: against what it was tried."""
+    """One venue that an installed adapter supports. `tried`: what it was tested against."""
 
     adapter: str
     exchange: str | None
@@ -93,21 +93,21 @@ class VenueListing(Struct, frozen=True):
 
 
 class VenueFamily(Protocol):
-    """What the entry-point group `killswitch.venues` names: the venues of one adapter."""
+    """The venues of one adapter, an entry point of the group `killswitch.venues`."""
 
     def listings(self) -> Sequence[VenueListing]:
-        """Every venue that is supported by name."""
+        """Every venue that the adapter supports by name."""
         ...
 
     def history(self, exchange: str, endpoint: str | None = None) -> BarHistory | None:
-        """Its public bars; None if this family does not know the exchange, or has no bars of it."""
+        """The exchange's public bars; None if this family does not support the exchange or its bars."""
         ...
 
 
 @runtime_checkable
 class KeyedVenue(Protocol):
-    """An adapter that can be asked for its key alone, by one request or two."""
+    """An adapter that can query only the permissions of its key, with one or two requests."""
 
     async def key_rights(self) -> KeyRights:
-        """What the credentials may do. Raises VenueError where that cannot be read."""
+        """The permissions of the credentials. Raises VenueError if they cannot be read."""
         ...

@@ -1,26 +1,26 @@
-"""Words of others as text that can be stored and printed."""
+"""Sanitising of foreign text for storage and display."""
 
 from __future__ import annotations
 
 from typing import Final
 
 CUT: Final = "…"
-"""Ends a text that was cut off."""
+"""The mark at the end of a shortened text."""
 
 
 def legible(text: str) -> str:
-    """`text` with lone surrogates, which no encoding can write, shown as escapes."""
+    """`text` with lone surrogates, which cannot be encoded, written as escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def shortened(text: str, most: int) -> str:
-    """At most `most` characters of `text`. What is cut off ends in "…".
+    """At most `most` characters of `text`; a shortened text ends in "…".
 
-    Where a secret was cut in two the mark shows it: `Redactor` takes the beginning of one out that ends there.
+    `Redactor` also removes the beginning of a secret that is cut off at the mark.
     """
     return text if len(text) <= most else f"{text[: most - 1]}{CUT}"
 
 
 def one_line(text: str) -> str:
-    """`text` as a terminal shows it safely: line breaks, escape sequences and the like are spelled out."""
+    """`text` on one line, safe for terminals: line breaks and other control characters are escaped."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

@@ -1,7 +1,7 @@
-"""How large a number of money, size or price can be, and which numbers are none.
+"""Bounds of amounts, sizes and prices.
 
-A text of ten characters such as `1e10000000` is a number that takes minutes to write out or to divide by. Adapters
-refuse such numbers where they read them; what is merely too large for a sum is unknown to whoever reckons with it.
+A text of ten characters such as `1e10000000` is a number that takes minutes to format or to divide by. Adapters reject
+such numbers when they parse them; a number that is only too large for a sum counts as unknown in computations.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from msgspec.structs import asdict, replace
 from killswitch.model.snapshot import AccountSnapshot, Fill, Instrument
 
 MOST_POWER = 30
-"""A sum is made of numbers below 10**30 and not nearer to zero than 10**-30; the smallest unit of a coin is 10**-18."""
+"""Sums use numbers below 10**30 and not nearer to zero than 10**-30; the smallest unit of a coin is 10**-18."""
 READABLE_POWER = 60
-"""What is read at all: rounded floats come nearer to zero than any amount."""
+"""The bound of readable numbers: rounded floats are nearer to zero than any amount."""
 LONGEST = 120
-"""Characters of a number that is written out: both sides of the point, its sign and an exponent."""
+"""The maximum length of a written number: both sides of the decimal point, sign and exponent."""
 
 
 def sane(value: Decimal) -> bool:
-    """Whether sums can be made with a number: finite, and of fewer than thirty digits before and after its point."""
+    """Whether a number is usable in sums: finite, with fewer than thirty digits before and after the decimal point."""
     return value.is_finite() and -MOST_POWER < value.adjusted() < MOST_POWER
 
 
 def readable(value: Decimal) -> bool:
-    """Whether an adapter passes a number on: finite, and short enough to be written out."""
+    """Whether an adapter accepts a number: finite, and short enough to be formatted."""
     return value.is_finite() and -READABLE_POWER < value.adjusted() < READABLE_POWER
 
 
 def readable_number(text: str) -> Decimal | None:
-    """The number that `text` writes; None for what is none, is longer than `LONGEST`, or is not readable."""
+    """The number in `text`; None if it is not a number, longer than `LONGEST`, or not readable."""
     if len(text) > LONGEST:
         return None
     try:
@@ -46,14 +46,14 @@ def readable_number(text: str) -> Decimal | None:
 _Record = TypeVar("_Record", bound=Struct)
 
 LEAST, MOST = Decimal("1e-29"), Decimal("1e30")
-"""A positive number is sane from the one on and below the other."""
+"""The range of sane positive numbers: `LEAST` is included, `MOST` is not."""
 _POSITIVE = ("contract_size", "amount_step", "price_step", "max_amount")
 
 
 def sound_account(account: AccountSnapshot) -> AccountSnapshot:
-    """The account with every insane optional number unknown. An order of insane size is left out.
+    """The account with every insane optional number unknown, and without orders of insane size.
 
-    Contracts are not looked at: an account that gives insane ones is not trusted at all.
+    Contracts are not checked: an account with insane contracts is not trusted at all.
     """
     positions, orders = account.positions, account.orders
     return replace(
@@ -64,16 +64,16 @@ def sound_account(account: AccountSnapshot) -> AccountSnapshot:
 
 
 def sound_instrument(instrument: Instrument) -> Instrument:
-    """The rules with every insane number, and every size that is not above zero, unknown."""
+    """The instrument with every insane number, and every size that is not positive, unknown."""
     sound = _sound(instrument)
     bad = {name: None for name in _POSITIVE if (value := getattr(sound, name)) is not None and value <= 0}
     return replace(sound, **bad) if bad else sound
 
 
 def sound_fill(fill: Fill, rules: Instrument | None) -> Fill | None:
-    """The fill with every insane optional number unknown; None where its amount or its price is insane.
+    """The fill with every insane optional number unknown; None if its amount or price is insane.
 
-    Zero is no price of an inverse contract: it would be worth infinitely much.
+    Zero is not a valid price of an inverse contract, whose value would be infinite.
     """
     if not (sane(fill.amount) and sane(fill.price)) or fill.amount < 0:
         return None
@@ -83,7 +83,7 @@ def sound_fill(fill: Fill, rules: Instrument | None) -> Fill | None:
 
 
 def is_inverse(symbol: str, rules: Instrument | None) -> bool:
-    """Whether a contract is settled in its base; where its rules are not known, by its name (`BTC/USD:BTC`)."""
+    """Whether a contract is settled in its base asset; if its rules are unknown, by its symbol (`BTC/USD:BTC`)."""
     if rules is not None:
         return rules.inverse
     base, _, rest = symbol.partition("/")

@@ -1,4 +1,4 @@
-"""The kind of an order in one spelling for all venues, where the venue's word for it is known."""
+"""Normalisation of order types across venues."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ _MARKETS: Final = frozenset({"mkt"})
 
 
 def order_type(told: str | None, *, conditional: bool, priced: bool, guards: bool | None = None) -> str | None:
-    """`limit`, `market`, `stop_…` and `take_profit_…` with either, `trailing_stop`; `trigger_…` where nobody says which
-    of the two a conditional order is. The venue's own word where none of these fits it, None for none.
+    """The normalised type of an order.
 
-    `priced`: whether it has a limit. `guards`: whether it waits for a loss or for a profit, where the venue tells that
-    beside its word.
+    `limit`, `market`, `trailing_stop`, or `stop_…`, `take_profit_…` and `trigger_…` with `limit` or `market`;
+    `trigger_…` is a conditional order of unknown purpose. An unrecognised type is returned unchanged, and None for
+    none. `priced`: whether the order has a limit. `guards`: True for a stop, False for a take-profit, None if the venue
+    reports neither.
     """
     word = (told or "").strip().lower().replace("-", "_").replace(" ", "_")
     if not word and not conditional:

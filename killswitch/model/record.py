@@ -1,8 +1,8 @@
-"""Frozen dataclasses that cost next to nothing to declare, and registries of kinds that are held to one another.
+"""Frozen dataclasses that are cheap to declare, and consistency checks of registries.
 
-`dataclass(frozen=True, slots=True)` writes and compiles half a dozen methods for each class, half a millisecond a
-class; the decision graph alone has two dozen, and `ksctl validate` starts at every save. A record shares one set of
-methods instead. `dataclasses.replace`, `fields` and `match` work on it as on any dataclass.
+`dataclass(frozen=True)` generates and compiles half a dozen methods for each class, which takes one to two milliseconds
+a class; `ksctl validate`, which runs at every save, imports about sixty. Records share one set of methods instead.
+`dataclasses.replace`, `fields` and `match` work on them as on any dataclass.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ R = TypeVar("R", bound="Record")
 
 
 class Record:
-    """What records share. Defaults live on the class; two records are equal if class and fields are."""
+    """The base class of records. Defaults are class attributes; records of one class with equal fields are equal."""
 
     __match_args__: tuple[str, ...] = ()
 
@@ -27,7 +27,7 @@ class Record:
         unknown = named.keys() - set(fields)
         missing = [name for name in fields if name not in values and name not in named and not hasattr(cls, name)]
         if len(args) > len(fields) or twice or unknown or missing:
-            raise TypeError(f"{cls.__name__}: {', '.join(fields)} are wanted, each once")
+            raise TypeError(f"{cls.__name__}: {', '.join(fields)} are required, each once")
         self.__dict__.update(values, **named)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
@@ -55,9 +55,9 @@ class Record:
 
 @dataclass_transform(frozen_default=True)
 def record(cls: type[R]) -> type[R]:
-    """Make a subclass of Record one: its annotations are its fields, in order."""
+    """Declare a subclass of Record: its annotations are its fields, in order."""
     if cls.__doc__ is None:
-        # without one, dataclass would work out a signature to put there, at a price
+        # without a docstring, dataclass would compute a signature for it, which is slow
         cls.__doc__ = f"{cls.__name__}."
     return dataclass(init=False, repr=False, eq=False)(cls)
 
@@ -71,11 +71,11 @@ class Node(Record):
 
 
 class RegistryError(TypeError):
-    """A kind that is registered in one place and not in another; the message names the key and what lacks it."""
+    """A kind is registered in one registry and missing in another; the message names both."""
 
 
 def require_same_keys(registry: str, keys: Iterable[str], reference: str, wanted: Iterable[str]) -> None:
-    """RegistryError unless `registry` has each key that `reference` has, once, and no other."""
+    """Raise RegistryError unless `registry` has exactly the keys of `reference`, each once."""
     keys, wanted = tuple(keys), tuple(wanted)
     for key in wanted:
         if key not in keys:

@@ -1,8 +1,8 @@
-"""The snapshot: everything read for one tick, immutable; format `killswitch.snapshot/v1`.
+"""The snapshot: the immutable input of one tick; format `killswitch.snapshot/v1`.
 
-Money, prices and quantities are Decimal in the account's currency, in quote units per base unit and in
-contracts; times are aware UTC datetimes. `None` (absent in the file) means *unknown*, never zero.
-Unknown keys are ignored, so that a newer writer does not break an older reader.
+Money, prices and quantities are Decimal in the account's currency, in quote units per base unit and in contracts; times
+are aware UTC datetimes. `None` (absent in the file) means *unknown*, never zero. Unknown keys are ignored, for
+compatibility with newer writers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FillCause = Literal["trade", "liquidation", "adl", "delivery"]
 InstrumentState = Literal["open", "reduce_only", "cancel_only", "post_only", "limit_only", "halted", "delisted"]
 
 UNIT_FLOWS: frozenset[str] = frozenset({"deposit", "withdrawal", "transfer"})
-"""Flows that issue or redeem units; every other kind is profit or loss."""
+"""Kinds of flows that issue or redeem units; every other kind is profit or loss."""
 
 
 class Position(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -58,12 +58,12 @@ class Position(Struct, frozen=True, gc=False, omit_defaults=True):
 
     @property
     def key(self) -> tuple[str, Side]:
-        """What makes a position one position inside its account."""
+        """The identity of a position within its account."""
         return (self.symbol, self.side)
 
 
 class Order(Struct, frozen=True, gc=False, omit_defaults=True):
-    """An open order; `trigger_price` marks a stop, take-profit or other conditional order."""
+    """An open order; a stop, take-profit or other conditional order has a `trigger_price`."""
 
     id: str
     symbol: str
@@ -81,7 +81,7 @@ class Order(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Fill(Struct, frozen=True, gc=False, omit_defaults=True):
-    """A fill that became known since the last snapshot. `realized_pnl` is gross of `fee`."""
+    """A fill first reported since the last snapshot. `realized_pnl` is gross of `fee`."""
 
     id: str
     at: Instant
@@ -98,7 +98,7 @@ class Fill(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Flow(Struct, frozen=True, gc=False, omit_defaults=True):
-    """Money that entered (+) or left (−) the account other than by a price move or a fill."""
+    """Money that entered (+) or left (−) the account, except by price moves and fills."""
 
     id: str
     at: Instant
@@ -125,21 +125,21 @@ class Balance(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Mark(Struct, frozen=True, gc=False, omit_defaults=True):
-    """The mark price of a symbol that is held, or was held in the last five minutes."""
+    """The mark price of a symbol that is held or was held in the last five minutes."""
 
     symbol: str
     mark_price: Decimal
 
 
 class Rate(Struct, frozen=True, gc=False, omit_defaults=True):
-    """What one unit of the account's currency costs in another `currency`, as the account's venue prices it."""
+    """The price of one unit of the account's currency in another `currency`, by the account's venue."""
 
     currency: str
     price: Decimal
 
 
 class Instrument(Struct, frozen=True, gc=False, omit_defaults=True):
-    """A symbol's rules. They hold until they are given again."""
+    """The trading rules of a symbol, valid until they are reported again."""
 
     symbol: str
     contract_size: Decimal | None = None
@@ -154,10 +154,10 @@ class Instrument(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Liquidity(Struct, frozen=True, gc=False, omit_defaults=True):
-    """What a symbol's market can take. Depths and volume in contracts, `over` in seconds.
+    """The liquidity of a symbol's market. Depths and volume are in contracts, `over` in seconds.
 
-    `bid_depth` and `ask_depth` are what rests within the fraction `within` of the best price; `volume` was traded in
-    the last `over` seconds; `volatility` is that of a day, as a fraction.
+    `bid_depth` and `ask_depth` are the resting amounts within the fraction `within` of the best price; `volume` was
+    traded in the last `over` seconds; `volatility` is daily, as a fraction.
     """
 
     symbol: str
@@ -170,7 +170,7 @@ class Liquidity(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Health(Struct, frozen=True, gc=False, omit_defaults=True):
-    """What reading the venue for this snapshot was like: counts of requests and of what went wrong."""
+    """Statistics of polling the venue for this snapshot: latency, counts of requests and of failures."""
 
     latency_ms: float | None = None
     requests: int | None = None
@@ -182,9 +182,9 @@ class Health(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class AccountSnapshot(Struct, frozen=True, gc=False, omit_defaults=True):
-    """One account as its venue told it. `positions=()` means flat; `positions=None` means unknown.
+    """One account as its venue reported it. `positions=()` means flat; `positions=None` means unknown.
 
-    With any `quality` but `ok` the numbers are the last known ones: shown to people, unknown to triggers.
+    With a `quality` other than `ok`, the numbers are the last known ones: displayed to people, unknown to triggers.
     """
 
     account: str
@@ -209,16 +209,16 @@ class AccountSnapshot(Struct, frozen=True, gc=False, omit_defaults=True):
     health: Health | None = None
     liquidity: tuple[Liquidity, ...] | None = None
     unrealized: Decimal | None = None
-    """Unrealised profit of the same answer as `equity`."""
+    """Unrealised profit, from the same answer as `equity`."""
     wallet_as_of: Instant | None = None
     positions_as_of: Instant | None = None
     fills_as_of: Instant | None = None
     flows_as_of: Instant | None = None
-    """Venue time up to which every row is proven to have been read; not known where it is absent."""
+    """Venue time up to which all rows are known to be complete; absent if unknown."""
     row_lag_s: float | None = None
-    """How late the venue's rows come, in seconds, as far as that was measured."""
+    """The measured delay of the venue's rows, in seconds."""
     complete: bool | None = None
-    """False where the account holds products that the adapter does not read."""
+    """False if the account holds products that the adapter does not read."""
     marks: tuple[Mark, ...] | None = None
     rates: tuple[Rate, ...] | None = None
 
@@ -229,7 +229,7 @@ EventKind = Literal[
 
 
 class Event(Struct, frozen=True, gc=False, omit_defaults=True):
-    """A hand or a reload that became known since the last snapshot; `scope` as in `account/main`."""
+    """An operator command or a reload received since the last snapshot; `scope` as in `account/main`."""
 
     id: str
     at: Instant
@@ -240,13 +240,13 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     cause: Cause | None = None
     force: bool = False
     plan: str | None = None
-    """The saved plan that an `apply` is about: the text of its file."""
+    """The saved plan of an `apply`: the text of its file."""
     decision: str | None = None
-    """The decision whose closing a `give_up` ends, on the account of its scope or on every one."""
+    """The decision whose closing a `give_up` ends, on the account of its scope or on all accounts."""
 
 
 class Residual(Struct, frozen=True, gc=False, omit_defaults=True):
-    """What a close has not closed yet, in contracts."""
+    """The part of a position that a close has not closed yet, in contracts."""
 
     account: str
     symbol: str
@@ -258,7 +258,7 @@ ClosingStatus = Literal["planned", "closing", "flat", "residual", "blocked", "ab
 
 
 class Closing(Struct, frozen=True, gc=False, omit_defaults=True):
-    """What acting on one decision has reached so far. `cost` is fees and slippage so far, ≥ 0, account currency."""
+    """The progress of closing for one decision. `cost` is fees and slippage so far, ≥ 0, in the account's currency."""
 
     decision: str
     status: ClosingStatus
@@ -268,7 +268,7 @@ class Closing(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Snapshot(Struct, frozen=True, gc=False, omit_defaults=True):
-    """Everything read for one tick. `as_of` is the only clock that deciding knows."""
+    """The complete input of one tick. `as_of` is the only time that decisions use."""
 
     as_of: Instant
     accounts: tuple[AccountSnapshot, ...]
@@ -279,16 +279,16 @@ class Snapshot(Struct, frozen=True, gc=False, omit_defaults=True):
     events: tuple[Event, ...] = ()
     closings: tuple[Closing, ...] = ()
     missing: int = 0
-    """Of a recording: so many snapshots before this one could not be written. Deciding does not look at it."""
+    """The number of earlier snapshots that a recording could not write. Decisions do not use it."""
 
 
 _DECODER = msgjson.Decoder(Snapshot)
 _ENCODER = msgjson.Encoder(decimal_format="string")
 
 decode_snapshot = _DECODER.decode
-"""One line of a recording → Snapshot; `msgspec.ValidationError` or `msgspec.DecodeError` says where it is wrong."""
+"""Decode one line of a recording; `msgspec.ValidationError` or `msgspec.DecodeError` names the place of a mistake."""
 
 
 def encode_snapshot(snapshot: Snapshot) -> bytes:
-    """One line of a recording, without the newline."""
+    """Encode a snapshot as one line of a recording, without the newline."""
     return _ENCODER.encode(snapshot)

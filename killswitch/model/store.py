@@ -1,4 +1,4 @@
-"""What a store must do: journal, state, history, operator commands, and what it remembers of incidents."""
+"""The store protocols: journal, state, history, operator commands, notifications and incidents."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from killswitch.model.snapshot import Event, Instant
 
 JournalKind = Literal[
     "planned",  # the targets of a decision, written with the decision itself
-    "sending",  # an attempt: client order id, symbol, side, amount; written before the request leaves
+    "sending",  # an attempt: client order id, symbol, side, amount; written before the request is sent
     "acknowledged",  # the venue's answer to an attempt
-    "unknown",  # no answer that says what happened
-    "rejected",  # the venue said no
-    "absent",  # the venue was asked, and has no such order
+    "unknown",  # no conclusive answer to an attempt
+    "rejected",  # the venue rejected the attempt
+    "absent",  # the venue was queried and has no such order
     "filled",  # an attempt is final: filled amount, average price, fee
-    "set_aside",  # an order of unknown fate that its position no longer waits for; it is asked about all the same
-    "abandoned",  # asking about an order of unknown fate has an end without an answer; its worst case counts for ever
-    "swept",  # every position of the account is asked to be closed in one request; written before it leaves
+    "set_aside",  # an order of unknown status that its position no longer waits for; it is still queried
+    "abandoned",  # querying an order of unknown status ended without an answer; its worst case counts from then on
+    "swept",  # one request closes every position of the account; written before it is sent
     "cancelled",  # a resting order is gone
-    "unprotected",  # a protective order is about to be cancelled because it blocks a close: what it was, to the letter
-    "protected",  # protection is to be put back: client order id, amount, trigger; written before it leaves
-    "guarded",  # what the venue said to that, or that none is needed any more
+    "unprotected",  # a protective order that blocks a close is about to be cancelled; with a full copy of it
+    "protected",  # protection is to be restored: client order id, amount, trigger; written before it is sent
+    "guarded",  # the venue's answer to restored protection, or that none is needed any more
     "verified",  # the venue's own account of the position, after the attempts
-    "given_up",  # a person ends the decision's work on the account: who, and why; written with the tick that took it
+    "given_up",  # an operator ends the decision's work on the account: who, why; written with the command's tick
     "locked",  # a lock was written
-    "charged",  # what an order has cost in fees, where only its fills tell: asked for when closing is over
-    "finished",  # the decision's work has an honest end: flat, residual, blocked or abandoned
+    "charged",  # the fees of an order, if only its fills report them; queried when closing is over
+    "finished",  # the decision's work has ended: flat, residual, blocked or abandoned
 ]
 
 
 class JournalEntry(Struct, frozen=True, omit_defaults=True):
-    """One row of the journal as it is stored; `killswitch.journal` decodes it.
+    """One row of the journal as stored; `killswitch.journal` decodes it.
 
-    `kind` is a `JournalKind`, or one that a later version has written. `sequence` is 0 until the store has given one.
-    `unreadable`: what stands in place of `data`, where that is no mapping of text to text.
+    `kind` is a `JournalKind`, or one that a later version has written. `sequence` is 0 until the store assigns one.
+    `unreadable`: the stored text, if it is not a mapping of text to text.
     """
 
     decision: str
@@ -62,7 +62,7 @@ class MachineState(Struct, frozen=True):
 
 
 class HistoryRow(Struct, frozen=True):
-    """One row of signal history of one policy on one scope; `blob` is the room's own affair."""
+    """One row of signal history of one policy on one scope; `blob` is opaque to the store."""
 
     policy: str
     scope: str
@@ -71,7 +71,7 @@ class HistoryRow(Struct, frozen=True):
 
 
 class TickRecord(Struct, frozen=True):
-    """What one tick changes, written in one transaction or not at all."""
+    """The changes of one tick, written in one transaction or not at all."""
 
     as_of: Instant
     policy_set: str
@@ -81,23 +81,23 @@ class TickRecord(Struct, frozen=True):
     notices: tuple[Notice, ...]
     journal: tuple[JournalEntry, ...]
     snapshot: bytes | None
-    """The encoded snapshot, kept when there is a decision, so that `explain` can show it."""
+    """The encoded snapshot, stored with a decision for `explain`."""
     consumed_events: tuple[str, ...]
     prune_before: int
-    """History rows older than this (microseconds) may go."""
+    """History rows older than this (microseconds) may be deleted."""
     messages: tuple[Outgoing, ...] = ()
-    """Notifications of this tick; one whose id is in the outbox already counts once."""
+    """Notifications of this tick; a duplicate id is stored once."""
 
 
 class Outgoing(Struct, frozen=True):
-    """A notification on its way to one target. `id` is a digest of what it is about and the target."""
+    """A notification for one target. `id` is a digest of its subject and the target."""
 
     id: str
     at: int
-    """When what it tells was decided (microseconds)."""
+    """When its subject was decided (microseconds)."""
     route: str
     target: str
-    """Kind and place as the route writes them; never a secret."""
+    """Kind and address of the target as written in the route; never a secret."""
     body: bytes
 
 
@@ -105,19 +105,19 @@ DeliveryState = Literal["pending", "delivered", "given_up"]
 
 
 class Delivery(Struct, frozen=True):
-    """A notification and what has come of it. `attempts` counts those begun, the one under way included."""
+    """A notification and its delivery state. `attempts` includes one in progress."""
 
     message: Outgoing
     state: DeliveryState = "pending"
     attempts: int = 0
     error: str | None = None
-    """Why the last attempt failed, or why it was given up; secrets hidden."""
+    """Why the last attempt failed, or why delivery was given up; secrets are redacted."""
     ended_at: int | None = None
     """When it was delivered or given up (microseconds)."""
 
 
 class RouteCount(Struct, frozen=True):
-    """How many notifications of one route to one target stand how; `error` is that of the oldest pending one."""
+    """Delivery counts of one route and target; `error` is that of the oldest pending notification."""
 
     route: str
     target: str
@@ -125,35 +125,35 @@ class RouteCount(Struct, frozen=True):
     delivered: int
     given_up: int
     oldest: int | None
-    """When what the oldest pending one tells was decided (microseconds)."""
+    """When the subject of the oldest pending notification was decided (microseconds)."""
     error: str | None
 
 
 class StoredDecision(Struct, frozen=True):
-    """A decision with the snapshot that it was made on, where that was kept."""
+    """A decision with its snapshot, if that was stored."""
 
     decision: Decision
     snapshot: bytes | None
 
 
 class UnreadableCommand(Struct, frozen=True):
-    """A command in a store of which this version can make nothing: its id there, and why."""
+    """A stored command that this version cannot decode: its id, and why."""
 
     id: str
     why: str
 
 
 class Commands(Struct, frozen=True):
-    """What waits for a tick, in the order in which it came."""
+    """The pending operator commands, in the order of arrival."""
 
     events: tuple[Event, ...]
     unreadable: tuple[UnreadableCommand, ...] = ()
 
 
 class Lease(Struct, frozen=True):
-    """Who may act on this store, until when (microseconds), in which generation.
+    """The lease of a store: its owner, expiry (microseconds) and generation.
 
-    `ttl`: how far ahead its holder dates it at most, in microseconds; None where an older version wrote it.
+    `ttl`: the maximum time to its expiry, in microseconds; None if an older version wrote it.
     """
 
     owner: str
@@ -163,23 +163,23 @@ class Lease(Struct, frozen=True):
 
 
 class StoreBusyError(Exception):
-    """Another live owner holds the lease; the message names it and until when."""
+    """Another live owner holds the lease; the message names the owner and the expiry."""
 
 
 class StoreTroubleError(Exception):
-    """A store could not do what was asked; nothing of the call was written."""
+    """A store operation failed; it wrote nothing."""
 
 
 class DamagedMemoryError(StoreTroubleError):
-    """What a store kept of a policy on a scope is nothing that a watch can begin with; the message says of which."""
+    """The stored state of a policy on a scope cannot be restored; the message names both."""
 
 
 class OvertakenError(StoreTroubleError):
-    """Another holds the lease by now: what is known here is older than the store."""
+    """Another owner holds the lease by now; the state of this process is outdated."""
 
 
 class Journal(Protocol):
-    """What closing writes down and takes up again: the part of a store that it needs."""
+    """The part of a store that closing needs: the journal and stored decisions."""
 
     def append(self, entry: JournalEntry) -> int: ...
 
@@ -190,11 +190,11 @@ class Journal(Protocol):
     def journal(self, decision: str | None = None) -> Sequence[JournalEntry]: ...
 
     def journal_from(self, sequence: int) -> Sequence[JournalEntry]:
-        """Every entry from that sequence number on, of whichever decision."""
+        """All entries from that sequence number, of every decision."""
         ...
 
     def decision(self, id_prefix: str) -> StoredDecision | None:
-        """The one decision whose id starts so; LookupError if several do."""
+        """The decision whose id begins with the prefix; LookupError if there are several."""
         ...
 
     def unfinished(self) -> Sequence[StoredDecision]:
@@ -207,29 +207,32 @@ class Journal(Protocol):
 
 
 class Outbox(Protocol):
-    """What sending takes from and gives back to: the part of a store that it needs. Writes are fenced as ticks are."""
+    """The part of a store that the delivery of notifications needs. Writes are fenced like ticks."""
 
     def claim(self, target: str, besides: Collection[str] = ()) -> Delivery | None:
-        """The oldest pending notification for `target`, its attempt counted before it is made; None if none waits.
+        """The oldest pending notification for `target`, with the attempt counted before it is made; None if there is
+        none.
 
-        `besides`: ids that are passed over.
+        `besides`: ids to skip.
         """
         ...
 
     def settle(self, message: str, at: int, error: str | None) -> None:
-        """What came of an attempt: delivered, or still pending because of `error`."""
+        """Record the result of an attempt: delivered, or still pending because of `error`."""
         ...
 
     def give_up(self, target: str, before: int, at: int, reason: str) -> int:
-        """End what waits for `target` and was decided before `before`; how many that are. `reason` where none is."""
+        """Give up notifications for `target` that were decided before `before`; returns their number.
+
+        `reason` is recorded for those without an error."""
         ...
 
     def waiting(self, target: str) -> int:
-        """How many are pending for `target`."""
+        """The number of pending notifications for `target`."""
         ...
 
     def outbox(self) -> Sequence[RouteCount]:
-        """How many stand how, by route and target."""
+        """Delivery counts by route and target."""
         ...
 
     def deliveries(self, limit: int) -> Sequence[Delivery]:
@@ -237,12 +240,12 @@ class Outbox(Protocol):
         ...
 
     def forget(self, before: int) -> None:
-        """Drop what was delivered or given up before `before` (microseconds)."""
+        """Delete notifications that were delivered or given up before `before` (microseconds)."""
         ...
 
 
 class Store(Journal, Outbox, Protocol):
-    """Journal, state, history, hands, outbox and lease. Every write is durable when the call returns."""
+    """A store: journal, state, history, operator commands, outbox and lease. Writes are durable when a call returns."""
 
     def states(self) -> Sequence[MachineState]: ...
 
@@ -253,13 +256,13 @@ class Store(Journal, Outbox, Protocol):
     def notices(self, limit: int) -> Sequence[Notice]: ...
 
     def put_event(self, event: Event) -> None:
-        """A hand for the next tick."""
+        """Store an operator command for the next tick."""
         ...
 
     def pending_events(self) -> Sequence[Event]: ...
 
     def commands(self) -> Commands:
-        """The pending events, and what waits beside them that cannot be read."""
+        """The pending operator commands, and those that cannot be decoded."""
         ...
 
     def put_live(self, name: str, blob: bytes) -> None:
@@ -269,18 +272,18 @@ class Store(Journal, Outbox, Protocol):
     def live(self, name: str) -> bytes | None: ...
 
     def acquire(self, owner: str, now: int, ttl: int) -> Lease:
-        """Take or renew the lease; StoreBusyError if another owner's has not run out."""
+        """Acquire or renew the lease; StoreBusyError if another owner's lease has not expired."""
         ...
 
     def fence(self, generation: int) -> None:
-        """Write under the lease of `generation` from now on: once there is a later one, ticks, journal entries and
-        live blobs are refused, in the transaction that would write them."""
+        """Fence all later writes by the lease of `generation`: once there is a newer lease, writes of ticks, journal
+        entries and live blobs fail in their transaction."""
         ...
 
     def release(self, owner: str) -> None: ...
 
     def release_unrenewed(self, lease: Lease) -> None:
-        """Take back a lease whose holder is dead; nothing happens if it is not as it was."""
+        """Release the lease of a dead holder, unless it has been renewed."""
         ...
 
     def lease(self) -> Lease | None: ...
@@ -289,21 +292,21 @@ class Store(Journal, Outbox, Protocol):
 
 
 class CoursePoint(Struct, frozen=True, gc=False):
-    """The value of a unit at an instant (microseconds)."""
+    """A point of the equity curve: the unit value at an instant (microseconds)."""
 
     at: int
     value: float
 
 
 class IncidentStore(Store, Protocol):
-    """A store that remembers incidents too. Every write is durable when the call returns."""
+    """A store that also keeps incidents. Writes are durable when a call returns."""
 
     def keep_incident(self, incident: str, note: bytes, points: Sequence[CoursePoint]) -> None:
-        """Write the note of an incident, unless it has one, and add to its course; points that are there stay."""
+        """Store the note of an incident, unless it has one, and extend its equity curve; existing points are kept."""
         ...
 
     def incident_note(self, incident: str) -> bytes | None: ...
 
     def course(self, incident: str) -> Sequence[CoursePoint]:
-        """The kept points of an incident, oldest first."""
+        """The equity curve of an incident, oldest point first."""
         ...

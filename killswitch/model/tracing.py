@@ -1,7 +1,7 @@
-"""How acting rooms tell what they do while they do it: spans.
+"""The tracing interface: spans of operations.
 
-A room is handed a `Tracer`, and does not know whether anyone listens. It never raises, and never waits. Pure rooms are
-never handed one: whoever calls them opens the span around the call.
+A package receives a `Tracer` and does not know whether spans are exported. A tracer never raises and never blocks. Pure
+packages receive none: their caller opens the span around the call.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from killswitch.model.instant import to_micros
 Attribute = str | bool | int | float
 
 AS_OF: Final = "killswitch.as_of"
-"""The `as_of` of the tick that a span belongs to, in microseconds: all spans with the same one are one trace.
+"""The attribute with the `as_of` of a span's tick, in microseconds: all spans with the same value form one trace.
 
-The span named `tick` is its root; every other span that a Tracer opens with it is a child of that one.
+    The span named `tick` is its root; every other span that a Tracer opens with the attribute is a child of it.
 """
 
 NOTHING: Final[Mapping[str, Attribute]] = {}
 
 
 class Span(Protocol):
-    """Something that takes time. Used as a context manager: an exception that passes through makes it failed."""
+    """An operation in progress. As a context manager, it fails with an exception that passes through."""
 
     def set(self, name: str, value: Attribute | None) -> None:
-        """Add an attribute; None is unknown, and sets nothing."""
+        """Set an attribute; None is unknown and sets nothing."""
         ...
 
     def fail(self, reason: str) -> None:
-        """Say that it went wrong, and why. The reason is searched for credentials before anyone sees it."""
+        """Mark the span as failed. Credentials are redacted from the reason."""
         ...
 
     def span(self, name: str, attributes: Mapping[str, Attribute] = NOTHING) -> Span:
-        """Begin a part of it. A part may end after the whole."""
+        """Start a child span, which may end after this span."""
         ...
 
     def __enter__(self) -> Span: ...
@@ -47,15 +47,15 @@ class Span(Protocol):
 
 
 class Tracer(Protocol):
-    """Where spans begin."""
+    """Opens spans."""
 
     def span(self, name: str, attributes: Mapping[str, Attribute] = NOTHING) -> Span:
-        """Begin a span that is part of no other; with `AS_OF` among its attributes it is filed under that tick."""
+        """Start a span without a parent; with the attribute `AS_OF` it belongs to the trace of that tick."""
         ...
 
 
 class _Silence:
-    """Tracer and Span that nobody listens to."""
+    """A Tracer and Span that records nothing."""
 
     __slots__ = ()
 
@@ -78,9 +78,9 @@ class _Silence:
 
 
 def report_span(tracer: Tracer, incident: str, as_of: datetime) -> Span:
-    """The span of rendering the files of `incident`, in the trace of the decision that it began with.
+    """The span of rendering the files of an incident, in the trace of its first decision.
 
-    `as_of` is that decision's. May be called, entered and left in a thread of its own.
+    `as_of` is that decision's. Usable from any thread.
     """
     return tracer.span("report", {AS_OF: to_micros(as_of), "killswitch.incident": incident})
 

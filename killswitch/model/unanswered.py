@@ -1,7 +1,7 @@
-"""In plain words, what became of a request that got no answer, or one that is none: for people, not for programs.
+"""Explanations of failed requests, for people.
 
-Libraries say it by the class of an error, and wrap one in another: what happened is looked for in all of them. Classes
-go by their names, so that this needs none of the libraries.
+Libraries express the cause by error classes and wrap one error in another, so all of them are searched. Classes are
+matched by name, which needs no import of the libraries.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Final
 from killswitch.model.legible import shortened
 
 CLOCK_OFF: Final = "this machine's clock is off, by what the venue says"
-"""What stands beside a venue's words where these mean the clock, and is looked for where causes are told apart."""
+"""The phrase added to a venue's message about a wrong clock; causes are classified by it."""
 _TAGS: Final = re.compile(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>", re.DOTALL | re.IGNORECASE)
 _TITLE: Final = re.compile(r"<title[^>]*>(.*?)</title\s*>", re.DOTALL | re.IGNORECASE)
 _LONGEST_PAGE: Final = 100
-"""Characters of a page's words that are repeated: the first ones say what it is."""
+"""The maximum number of characters quoted from a web page."""
 _DEEPEST: Final = 20
 _NO_NAME: Final = frozenset({"gaierror", "ClientConnectorDNSError", "NameResolutionError"})
 _CLOSED: Final = frozenset({"ServerDisconnectedError", "ConnectionResetError", "ConnectionAbortedError",
@@ -30,9 +30,9 @@ _UNREACHED: Final = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errn
 
 
 def why_unanswered(error: BaseException, where: str, within: float | None = None) -> str | None:
-    """What happened to a request to `where`, which was given `within` seconds; None where it is nothing of this kind.
+    """The cause of a failed request to `where` with a timeout of `within` seconds; None for other errors.
 
-    What is surely known wins over what was made of it: a name that is not found, over a connection that failed.
+    A specific cause takes precedence over a general one: an unresolved name over a failed connection.
     """
     return next(_told(list(_all(error)), where, within), None)
 
@@ -42,18 +42,18 @@ def _told(found: Sequence[BaseException], where: str, within: float | None) -> I
     numbers = {one.errno for one in found if isinstance(one, OSError)}
     if names & _NOT_ACCEPTED:
         said = next((told for one in found if (told := getattr(one, "verify_message", ""))), "")
-        yield f"the certificate of {where} is not accepted" + (f": {said}" if said else "")
+        yield f"the TLS certificate of {where} is not trusted" + (f": {said}" if said else "")
     if names & _NO_NAME:
-        yield f"the name of {where} is not found"
+        yield f"the host name of {where} cannot be resolved"
     if "SSLError" in names:
         said = next((told for one in found if isinstance(told := getattr(one, "reason", None), str)), "")
-        yield f"{where} does not speak TLS as it should" + (f" ({said.lower().replace('_', ' ')})" if said else "")
+        yield f"the TLS handshake with {where} failed" + (f" ({said.lower().replace('_', ' ')})" if said else "")
     if errno.ECONNREFUSED in numbers or "ConnectionRefusedError" in names:
-        yield f"nothing listens at {where} (connection refused)"
+        yield f"{where} refused the connection"
     if numbers & _UNREACHED:
-        yield f"no network leads to {where}"
+        yield f"the network of {where} is unreachable"
     if names & _LATE:
-        yield f"no whole answer {'in time' if within is None else f'within {within:g} s'} from {where}"
+        yield f"no complete answer {'in time' if within is None else f'within {within:g} s'} from {where}"
     if errno.ECONNRESET in numbers or names & _CLOSED:
         yield f"{where} closed the connection without an answer"
     yield from (
@@ -62,14 +62,14 @@ def _told(found: Sequence[BaseException], where: str, within: float | None) -> I
 
 
 def words_of(status: int, text: str) -> str:
-    """An answer's status and words. Of nothing, what the status is called."""
+    """The status and text of an answer; for an empty answer, the name of the status."""
     if not text.strip():
-        return f"{status} {_called(status)}".rstrip() + ", without a word"
+        return f"{status} {_called(status)}".rstrip() + ", without a message"
     return f"{status}{',' if _is_page(text) else ''} {text_of(text)}"
 
 
 def text_of(text: str) -> str:
-    """The words of an answer; of a web page its title, or else the first words on it. Empty where there are none."""
+    """The text of an answer; for a web page its title, or else its first words. Empty if there is none."""
     if not _is_page(text):
         return text.strip()
     title = _TITLE.search(text)
@@ -89,7 +89,7 @@ def _called(status: int) -> str:
 
 
 def _all(error: BaseException) -> Iterator[BaseException]:
-    """The error, and those that it is made of, was raised from, or carries, each once."""
+    """The error and all errors that it was raised from or contains, each once."""
     seen: set[int] = set()
     left: list[object] = [error]
     while left and len(seen) < _DEEPEST:

@@ -1,4 +1,4 @@
-"""What a venue adapter offers, what else some offer, and the five ways in which a call can go wrong."""
+"""The protocol of venue adapters, optional extensions of it, and the errors of calls."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ OrderState = Literal["open", "filled", "canceled", "rejected", "expired"]
 
 
 class OrderRequest(Struct, frozen=True):
-    """One order as sent. `amount` in contracts, `price` in quote per base, both exact by the instrument's rules.
+    """An order to send. `amount` is in contracts, `price` in quote per base; both conform to the instrument's rules.
 
-    `ioc`: what does not fill at once expires. With a `trigger_price` it rests unseen until the mark falls to it or
-    rises to it, as `trigger_when` says, and is then sent as the order that it otherwise is. `valid_for`: seconds from
-    the call after which the venue must refuse the request; only where `VenueTraits.order_life` says that it can.
+    `ioc`: the unfilled part expires at once. An order with a `trigger_price` is inactive until the mark falls or rises
+    to it, by `trigger_when`. `valid_for`: seconds from the call after which the venue must reject the request; only if
+    `VenueTraits.order_life` supports it.
     """
 
     client_order_id: str
@@ -41,7 +41,7 @@ class OrderRequest(Struct, frozen=True):
 
 
 class OrderReport(Struct, frozen=True):
-    """The venue's account of one order. `filled` in contracts, `fee` in the account's currency or unknown."""
+    """The venue's report of one order. `filled` is in contracts, `fee` in the account's currency or unknown."""
 
     id: str
     client_order_id: str | None
@@ -54,11 +54,11 @@ class OrderReport(Struct, frozen=True):
 
 
 class VenueError(Exception):
-    """A call to a venue did not do what was asked; the subclass says what is known."""
+    """A call to a venue failed; the subclass states what is known about its effect."""
 
 
 class OrderRejectedError(VenueError):
-    """The venue refused the order: nothing was done."""
+    """The venue rejected the order, which has no effect."""
 
     def __init__(self, reason: RejectReason, text: str) -> None:
         super().__init__(text)
@@ -66,7 +66,8 @@ class OrderRejectedError(VenueError):
 
 
 class RateLimitedError(VenueError):
-    """The venue refused to listen; nothing was done. `retry_after` in seconds, or unknown."""
+    """The venue rejected the request because of a rate limit; it has no effect. `retry_after` is in seconds, or
+    unknown."""
 
     def __init__(self, text: str, retry_after: float | None = None) -> None:
         super().__init__(text)
@@ -74,32 +75,32 @@ class RateLimitedError(VenueError):
 
 
 class VenueDownError(VenueError):
-    """The venue could not be reached, or is in maintenance, and surely did nothing."""
+    """The venue was unreachable or in maintenance; the request certainly had no effect."""
 
 
 class RequestExpiredError(VenueDownError):
-    """The venue refused the request because its time was up when it was looked at: surely nothing was done."""
+    """The venue rejected the request as expired; it certainly had no effect."""
 
 
 class CredentialsRefusedError(VenueDownError):
-    """The venue does not accept the credentials, or they may not do this: asking again brings the same."""
+    """The venue rejects the credentials, or they lack the permission; a retry fails the same way."""
 
 
 class FateUnknownError(VenueError):
-    """The request may or may not have taken effect: ask, never send again."""
+    """The request may or may not have taken effect: query its status, never send it again."""
 
 
 class MalformedAnswerError(VenueError):
-    """The answer does not make sense: its meaning is unknown."""
+    """The answer is malformed, so its meaning is unknown."""
 
 
 class VenueAdapter(Protocol):
-    """One account at one venue. Every method may raise any VenueError; none of them decides anything."""
+    """One account at one venue. Every method may raise any VenueError; adapters make no decisions."""
 
     account: str
 
     async def snapshot(self) -> AccountSnapshot:
-        """Everything about the account. A failure is told by `quality`, never by empty lists."""
+        """Poll the account. A failure is reported by `quality`, never by empty lists."""
         ...
 
     async def submit(self, request: OrderRequest) -> OrderReport:
@@ -107,7 +108,7 @@ class VenueAdapter(Protocol):
         ...
 
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
-        """The order with this client id; None only if the venue says that it has none."""
+        """The order with this client order id; None only if the venue reports that it has none."""
         ...
 
     async def open_orders(self) -> tuple[Order, ...]:
@@ -115,15 +116,15 @@ class VenueAdapter(Protocol):
         ...
 
     async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
-        """What filled of the order with this client id."""
+        """The fills of the order with this client order id."""
         ...
 
     async def cancel(self, symbol: str, order_id: str) -> None:
-        """Cancel one order; an order that is already gone is no error."""
+        """Cancel one order; an order that no longer exists is not an error."""
         ...
 
     async def close(self) -> None:
-        """Give back connections."""
+        """Close connections."""
         ...
 
 
@@ -133,10 +134,10 @@ Call = Literal[
 
 
 class RateLimit(Struct, frozen=True):
-    """At most `allowed` units in any `per` seconds.
+    """A rate limit: at most `allowed` units in any `per` seconds.
 
-    `by`: counted for the account, for each symbol of the account, or for the network address, which all accounts
-    at the venue share.
+    `by`: counted for the account, for each symbol of the account, or for the network address, which all accounts at the
+    venue share.
     """
 
     name: str
@@ -146,7 +147,7 @@ class RateLimit(Struct, frozen=True):
 
 
 class Cost(Struct, frozen=True):
-    """What one call takes of a limit: `units`, and `each` for every order in it."""
+    """The cost of one call against a limit: `units`, plus `each` for every order in it."""
 
     call: Call
     limit: str
@@ -155,7 +156,7 @@ class Cost(Struct, frozen=True):
 
 
 class ClientIdRule(Struct, frozen=True):
-    """Which client order ids a venue takes.
+    """The format of client order ids that a venue accepts.
 
     `plain` is up to `longest` of [a-z0-9]; `hex` is `0x` and 32 hex digits; `uuid` is 32 hex digits, grouped.
     """
@@ -165,11 +166,12 @@ class ClientIdRule(Struct, frozen=True):
 
 
 class OrderLife(Struct, frozen=True):
-    """For how long a request for an order can be carried out after it has left, and what its name guards against.
+    """How long after sending a request for an order can take effect, and how its client order id prevents duplicates.
 
-    `shortest` and `longest`: what `OrderRequest.valid_for` may be, in seconds; `longest` None where a request cannot
-    say it. `always`: seconds after which the venue refuses any request, whatever it says; None: it names no bound.
-    `names`: until when the venue refuses a second order of a name: for `ever`, while the first is `open`, or `none`.
+    `shortest` and `longest`: the range of `OrderRequest.valid_for`, in seconds; `longest` None if requests cannot
+    declare it. `always`: seconds after which the venue rejects any request; None: no documented bound. `names`: how
+    long the venue rejects a second order with the same client order id: for `ever`, while the first is `open`, or never
+    (`none`).
     """
 
     shortest: float = 0.0
@@ -181,9 +183,9 @@ class OrderLife(Struct, frozen=True):
 class DeadManRule(Struct, frozen=True):
     """The venue's own dead-man timer: unless it is refreshed in time, the venue cancels resting orders.
 
-    `reach`: what one timer covers. `shortest` and `longest` in seconds; `longest` None where the venue names none.
-    `a_day`: how often it may go off in a day. `takes_stops`: whether it cancels conditional orders too; None: unknown.
-    `quiet_for_maintenance`: whether it must be disarmed before maintenance of the venue.
+    `reach`: what one timer covers. `shortest` and `longest`: its range in seconds; `longest` None if the venue
+    documents none. `a_day`: how often it can trigger in a day. `takes_stops`: whether it also cancels conditional
+    orders; None: unknown. `quiet_for_maintenance`: whether it must be disarmed before maintenance of the venue.
     """
 
     reach: Literal["account", "symbol", "connection"]
@@ -195,12 +197,12 @@ class DeadManRule(Struct, frozen=True):
 
 
 class VenueTraits(Struct, frozen=True):
-    """What a venue is like, as far as acting has to know. Without limits nothing is metered.
+    """The properties of a venue that execution needs. Without limits, no requests are metered.
 
-    `batch` is the most orders of one `submit_batch`; 1 where there is none. `whole_book`: `close_book` closes every
-    position of the account and nothing else. A call without a cost is free. `dead_man`: None where it has no timer.
-    `fees_by_fills`: what the venue says of an order may lack its fee, which `fills` tells. `order_life`: how late an
-    order may arrive and still be carried out.
+    `batch`: the maximum number of orders in one `submit_batch`; 1 if there is none. `whole_book`: whether `close_book`
+    closes every position of the account and nothing else. A call without a cost is free. `dead_man`: None if there is
+    no timer. `fees_by_fills`: whether order reports may lack the fee, which `fills` provides. `order_life`: how long
+    after sending an order can take effect.
     """
 
     limits: tuple[RateLimit, ...] = ()
@@ -218,7 +220,7 @@ PLAIN_VENUE: Final = VenueTraits()
 
 @runtime_checkable
 class DescribedVenue(Protocol):
-    """An adapter that says what its venue is like; of one that does not, nothing but the plain is taken for granted."""
+    """An adapter that describes its venue; `PLAIN_VENUE` applies to any other."""
 
     @property
     def traits(self) -> VenueTraits: ...
@@ -226,10 +228,10 @@ class DescribedVenue(Protocol):
 
 @runtime_checkable
 class MeteredVenue(Protocol):
-    """An adapter that reads the venue's own count of what was used."""
+    """An adapter that reports the venue's own rate-limit counters."""
 
     def used(self) -> Mapping[str, int]:
-        """Limit name → units used in its current time, as the venue said last; nothing for what it has not said."""
+        """Limit name → units used in its current period, as last reported by the venue; others are missing."""
         ...
 
 
@@ -238,34 +240,35 @@ class BatchingVenue(Protocol):
     """An adapter that sends several orders in one request."""
 
     async def submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
-        """Send each order once; for each, in order, the venue's answer. What is raised holds for all of them."""
+        """Send each order once, and return the venue's answers in order. An error that is raised applies to all of
+        them."""
         ...
 
 
 @runtime_checkable
 class BookClosingVenue(Protocol):
-    """An adapter whose venue closes everything in one request."""
+    """An adapter whose venue can close all positions in one request."""
 
     async def close_book(self) -> None:
-        """Ask the venue to close every position of the account at market. What it did, its positions say."""
+        """Request the venue to close every position of the account at market. The positions show the result."""
         ...
 
 
 @runtime_checkable
 class DeadManVenue(Protocol):
-    """An adapter that sets its venue's dead-man timer. `traits.dead_man` says what that is worth."""
+    """An adapter that controls its venue's dead-man timer, which `traits.dead_man` describes."""
 
     async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
-        """Start the timer, or start it again. `symbols`: those with something to cancel, where it is for a symbol."""
+        """Start or restart the timer. `symbols`: those with orders to cancel, if the timer covers a symbol."""
         ...
 
     async def disarm_dead_man(self, symbols: Collection[str]) -> None:
-        """Stop the timer; one that does not run is no error."""
+        """Stop the timer; a timer that does not run is not an error."""
         ...
 
 
 class Push(Struct, frozen=True):
-    """The venue said something of itself. `alive` is a sign of life only; `lost`: the stream is down, with `why`."""
+    """A message of the venue's private stream. `alive` is only a heartbeat; `lost`: the stream is down, with `why`."""
 
     kind: Literal["positions", "orders", "balance", "alive", "lost"]
     why: str | None = None
@@ -273,22 +276,22 @@ class Push(Struct, frozen=True):
 
 @runtime_checkable
 class PushingVenue(Protocol):
-    """An adapter that hears its venue's private stream. What it hears wakes a reading; it never stands for one."""
+    """An adapter that subscribes to its venue's private stream. Messages trigger a poll and never replace one."""
 
     async def listen(self, hear: Callable[[Push], None]) -> None:
-        """Hear until cancelled, connecting anew by itself; VenueError only where it will never work."""
+        """Listen until cancelled, reconnecting automatically; VenueError only if it can never work."""
         ...
 
 
 @runtime_checkable
 class SuspendingVenue(Protocol):
-    """An adapter whose broker itself refuses every new order on demand, ours included."""
+    """An adapter whose broker can reject every new order on request, ours included."""
 
     async def suspend_trading(self, suspended: bool) -> None: ...
 
 
 class Prices(Struct, frozen=True):
-    """What a symbol costs at one moment, quote units per base unit; `at`: venue time. None is unknown."""
+    """Prices of a symbol at one moment, in quote units per base unit; `at`: venue time. None is unknown."""
 
     mark: Decimal | None = None
     index: Decimal | None = None
@@ -298,57 +301,57 @@ class Prices(Struct, frozen=True):
 
 @runtime_checkable
 class PricedVenue(Protocol):
-    """An adapter that reads prices by themselves, for a second look at a mark."""
+    """An adapter that reads prices separately, to corroborate a mark."""
 
     async def prices(self, symbols: Collection[str]) -> Mapping[str, Prices]:
-        """Mark, index and last price of each symbol, in one round trip and never from memory.
+        """Mark, index and last price of each symbol, in one round trip and never from a cache.
 
-        A symbol of which the venue has no price is left out.
+        A symbol without a price is omitted.
         """
         ...
 
 
 @runtime_checkable
 class RememberingVenue(Protocol):
-    """An adapter that must know what the run before it knew: which symbols were held, where its venue wants them named,
-    and since when rows are new."""
+    """An adapter that needs state of the previous run: which symbols were held, if its venue requires symbols in
+    queries, and the time from which rows are new."""
 
     def remember(self, symbols: Collection[str], since: datetime | None = None) -> None:
-        """Ask for rows of these symbols too at the first snapshot, from `since` on; called before it.
+        """Include these symbols in the first snapshot's query for rows; called before it.
 
-        `since`: the time of the last snapshot that was stored; None where it is not known.
+        `since`: the time of the last stored snapshot, from which rows are read; None if unknown.
         """
         ...
 
 
 @runtime_checkable
 class RuleKeepingVenue(Protocol):
-    """An adapter that can begin with the rules of an earlier run while the venue's own are on their way."""
+    """An adapter that can start with the instrument rules of an earlier run while the venue's own are loading."""
 
     def rules_to_keep(self) -> bytes | None:
-        """The rules of the symbols that the account holds; None while they are those of the last call."""
+        """The rules of the symbols that the account holds; None if unchanged since the last call."""
         ...
 
     def use_rules(self, kept: bytes) -> None:
-        """Begin with them; called before the first snapshot. What cannot be read, or is too old, is not used."""
+        """Start with stored rules; called before the first snapshot. Unreadable or outdated rules are not used."""
         ...
 
 
 OPTIONAL_CALLS: Final = ("used", "submit_batch", "close_book", "arm_dead_man", "disarm_dead_man", "listen",
                          "suspend_trading", "inspect", "key_rights", "prices", "remember",
                          "rules_to_keep", "use_rules")  # fmt: skip
-"""What only some adapters offer. Who wraps an adapter passes on what it has of these."""
+"""Optional methods of adapters. A wrapper of an adapter must forward those that it has."""
 
 
 def traits_of(adapter: object) -> VenueTraits:
-    """What the adapter says of its venue."""
-    # Asked many times in each tick: a check against the protocol would take longer than all that is done with it.
+    """The adapter's description of its venue; `PLAIN_VENUE` if it has none."""
+    # Called many times in each tick; a check against the protocol would be slow.
     told: VenueTraits = getattr(adapter, "traits", PLAIN_VENUE)
     return told
 
 
 class AccountSpec(Struct, frozen=True):
-    """What an adapter is made from: an `Account` document without the policy room's types.
+    """The configuration of an adapter, from an `Account` document.
 
     `credentials` are references resolved by the caller's `resolve`, never values in a document.
     """
@@ -367,6 +370,6 @@ class AccountSpec(Struct, frozen=True):
 
 
 class AdapterFactory(Protocol):
-    """What the entry-point group `killswitch.adapters` names."""
+    """A factory of adapters, an entry point of the group `killswitch.adapters`."""
 
     def __call__(self, spec: AccountSpec) -> VenueAdapter: ...

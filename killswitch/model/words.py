@@ -1,7 +1,7 @@
-"""The closed vocabularies that policies and decisions share, and places in policy files.
+"""Enumerations shared by policies and decisions, and places in policy files.
 
-They stand apart from the message types because importing msgspec costs what parsing a whole policy set costs,
-and a verb that only reads policies needs no message.
+They are separate from the message types because importing msgspec takes as long as parsing a whole policy set, and
+verbs that only read policies need no messages.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ PolicyMode = Literal["enforce", "observe"]
 CancelWhy = Literal["entry", "all"]
 Market = Literal["swap", "future", "spot", "margin", "equity"]
 Cause = Literal["market", "system-failure", "exchange-breach", "regulatory", "counterparty", "drill", "operator"]
-"""Why a hand closes. market: prices run away. system-failure: our own systems fail. exchange-breach: the venue is
-broken into or insolvent. regulatory: an authority or compliance demands it. counterparty: a bank, a broker or a stable
-coin fails. drill: an exercise. operator: a person's own judgement."""
+"""The reason of a manual close. market: prices move away. system-failure: our own systems fail. exchange-breach: the
+venue is hacked or insolvent. regulatory: an authority or compliance requires it. counterparty: a bank, a broker or a
+stablecoin fails. drill: an exercise. operator: a person's own judgement."""
 Severity = Literal["info", "warning", "page"]
 NotificationEvent = Literal["fired", "closed", "residual", "reset", "notice"]
-"""fired: a stage, or a close by hand. closed: at target. residual: ended and left something. reset: back to normal."""
+"""fired: a stage fired, or a manual close. closed: every target is reached. residual: the close ended with a residual.
+reset: the scope is back to normal."""
 
 
 @record
 class ReferenceCurrency(Record):
-    """A rate to `currency` wants `venues` that agree: none further than the fraction `within` from the others.
+    """The rule for rates to `currency`: at least `venues` venues must agree within the fraction `within`.
 
-    `declared`: what one unit of a currency is taken for where they do not, sorted by currency.
+    `declared`: the rates to use where they do not, sorted by currency.
     """
 
     currency: str
@@ -40,7 +41,7 @@ class ReferenceCurrency(Record):
 
 @record
 class Place(Record):
-    """Where in the policy text a node was written; lines and columns count from 1."""
+    """A place in a policy file; lines and columns count from 1."""
 
     file: str
     line: int

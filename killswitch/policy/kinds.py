@@ -15,10 +15,10 @@ from killswitch.policy.schema.unwinding import UnwindingDocument
 
 
 def kind_of(document: type[VersionedPart]) -> str:
-    """The word that its `kind` is. ValueError where that is no single word."""
+    """The value of a document's `kind`. ValueError unless it is a single literal."""
     words = get_args(document.model_fields["kind"].annotation)
     if len(words) != 1:
-        raise ValueError(f'{document.__name__} needs `kind: Literal["…"]`, with the one word that it is written as')
+        raise ValueError(f'{document.__name__} needs `kind: Literal["…"]`, with a single value')
     return str(words[0])
 
 

@@ -1,4 +1,4 @@
-"""Policy files → documents with source positions, and every problem on the way, in one pass."""
+"""The loader of policy files: documents with source positions, and every problem, in one pass."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from killswitch.policy.yaml.source import SourceMap
 from killswitch.policy.yaml.tree import Node, Note, parse, plain_value
 
 _BROKEN_OFF = frozenset({"KS1005", "KS1101", "KS1102", "KS1107"})
-"""Notes after which the rest of a file is not read."""
+"""Codes of notes after which the rest of a file is not parsed."""
 
 
 class Document(NamedTuple):
-    """One document that says what its kind may say. Whether its references hold is for the graph to find out."""
+    """A valid document. The graph resolves its references."""
 
     kind: str
     name: str
     model: VersionedPart
-    """Of the class that the registry of kinds has for `kind`."""
+    """An instance of the class that `KINDS` has for `kind`."""
     source: SourceMap
 
 
 class Faulty(NamedTuple):
-    """A document with a mistake in it, for checking the rest of it; nothing may be run from it."""
+    """A document with mistakes, for further checks only; nothing runs from it."""
 
     kind: str
     name: str | None
-    """None where not even that could be read."""
+    """None if the name is invalid."""
     model: VersionedPart
-    """What could be read; fillers stand in the `gaps`."""
+    """The valid parts of the document, with fillers at the `gaps`."""
     source: SourceMap
     gaps: Gaps
 
 
 class Loaded(NamedTuple):
-    """What was read: every sound document, and everything that is wrong."""
+    """The result of loading: every valid document, and every problem."""
 
     documents: tuple[Document, ...]
     diagnostics: tuple[Diagnostic, ...]
     faulty: tuple[Faulty, ...] = ()
-    """What is left of the documents that are not sound."""
+    """The documents with mistakes."""
     lost: bool = False
-    """Whether there may be documents of which nothing is known, not even a kind and a name."""
+    """Whether there may be documents whose kind and name are unknown."""
 
 
 def load(paths: Sequence[Path]) -> Loaded:
@@ -62,7 +62,7 @@ def load(paths: Sequence[Path]) -> Loaded:
     if not loading.documents and not loading.problems:
         where = paths[0] if paths else Path()
         loading.problems.append(
-            about_file("KS1202", where, "holds no document", "write a Policy; policies/ has some to start from")
+            about_file("KS1202", where, "contains no document", "write a Policy; policies/ has examples")
         )
     return Loaded(tuple(loading.documents), in_order(loading.problems), tuple(loading.faulty), loading.lost)
 
@@ -76,12 +76,12 @@ class _Loading:
         self._named: dict[tuple[str, str], Document] = {}
 
     def no_text(self, problem: Diagnostic) -> None:
-        """A file that could not be read at all."""
+        """Record a file that could not be read at all."""
         self.problems.append(problem)
         self.lost = True
 
     def file(self, written: Written) -> None:
-        """All documents of one file."""
+        """Load all documents of one file."""
 
         def note(found: Note) -> None:
             place = written.place(found.span)
@@ -92,13 +92,13 @@ class _Loading:
         before = len(self.problems)
         roots = parse(written.text, note)
         if not roots and len(self.problems) == before:
-            fix = "write a document that begins with apiVersion and kind, or take the file out"
-            self.problems.append(about_file("KS1202", Path(written.file), "holds no document", fix))
+            fix = "write a document that begins with apiVersion and kind, or remove the file"
+            self.problems.append(about_file("KS1202", Path(written.file), "contains no document", fix))
         for root in roots:
             self._document(root.node, SourceMap(written, root.node), root.sound)
 
     def _document(self, root: Node, source: SourceMap, sound: bool) -> None:
-        """Everything that is wrong is said, also of a document whose text has had a note; but then it is not taken."""
+        """Validate one document and record its problems; a document with any problem is recorded as faulty."""
         kind = self._kind(root, source)
         if kind is None:
             self.lost = True
@@ -118,24 +118,24 @@ class _Loading:
             self.faulty.append(Faulty(kind, name, read, source, gaps))
 
     def _kind(self, root: Node, source: SourceMap) -> str | None:
-        """The kind of document, or None when there is no telling."""
+        """The document's kind, or None if it cannot be determined."""
         if root.pairs is None:
             fix = "begin with `apiVersion: killswitch.dev/v1` and `kind: Policy`"
             self.problems.append(source.diagnostic("KS1201", (), "a document is a mapping", fix))
             return None
         if "apiVersion" not in root.pairs:
-            fix = f"add `apiVersion: {API_VERSION}`, or keep other YAML out of the policy folder"
-            message = "no `apiVersion`: this is not a policy document"
+            fix = f"add `apiVersion: {API_VERSION}`, or move other YAML out of the policy folder"
+            message = "`apiVersion` is missing: this is not a policy document"
             self.problems.append(source.diagnostic("KS1203", (), message, fix, key=True))
             return None
         version = plain_value(root.pairs["apiVersion"][1])
         if version != API_VERSION:
-            message = f"{spelled(version)} is not a version that this program reads"
+            message = f"{spelled(version)} is not a supported version"
             self.problems.append(source.diagnostic("KS1204", ("apiVersion",), message, f"write `{API_VERSION}`"))
             root.pairs["apiVersion"][1].refused = True
         if "kind" not in root.pairs:
             fix = f"add `kind:`, one of {', '.join(KINDS)}"
-            self.problems.append(source.diagnostic("KS1205", (), "the document has no `kind`", fix, key=True))
+            self.problems.append(source.diagnostic("KS1205", (), "`kind` is missing in the document", fix, key=True))
             return None
         return self._known_kind(plain_value(root.pairs["kind"][1]), source)
 
@@ -143,13 +143,13 @@ class _Loading:
         if isinstance(kind, str) and kind in KINDS:
             return kind
         near = closest(str(kind), list(KINDS))
-        message = f"{spelled(kind)} is no kind of document" + (f", did you mean `{near}`?" if near else "")
+        message = f"{spelled(kind)} is not a kind of document" + (f", did you mean `{near}`?" if near else "")
         fix = f"write `{near}`" if near else f"write one of {', '.join(KINDS)}"
         self.problems.append(source.diagnostic("KS1206", ("kind",), message, fix))
         return None
 
     def _take(self, document: Document) -> bool:
-        """Names are unique per kind, and those that are always there are taken; False if it may not have its."""
+        """Add a document. False if its name is built in, or used by another document of its kind."""
         kind, name, _, source = document
         at = ("metadata", "name")
         if name in KINDS[kind].BUILT_IN:
@@ -160,7 +160,7 @@ class _Loading:
         if first is not document:
             place = first.source.place(at)
             message = f"a {kind} named `{name}` is already in {place.file}:{place.line}"
-            fix = "rename one of the two, or take one out"
+            fix = "rename one of the two, or remove one"
             self.problems.append(source.diagnostic("KS1207", at, message, fix))
             return False
         self.documents.append(document)

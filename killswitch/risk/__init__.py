@@ -1,1 +1,1 @@
-"""Risk measures of a book: how its positions move together, and which of them carry its variance."""
+"""Risk measures of a book: covariance, risk contributions and trading cost."""

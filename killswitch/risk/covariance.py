@@ -1,4 +1,4 @@
-"""Covariance of returns, what of it each position carries, where to cut it, and betas.
+"""Covariance of returns, risk contributions of positions, minimum-variance cuts, and betas.
 
 A sample covariance of n series needs many more than n observations: the largest risks in it are overstated, the
 smallest understated, and whoever looks for the book with the least variance finds its errors. Ledoit & Wolf (2004),
@@ -50,7 +50,7 @@ def _centred(values: Sequence[float]) -> list[float]:
 
 
 def _weight(sample: Matrix, mean: float, centred: Sequence[Sequence[float]]) -> float:
-    """How much of the estimate is the target: β² ÷ δ² of the paper (its lemmas 3.2 to 3.4), at most 1.
+    """The weight of the target in the estimate: β² ÷ δ² of the paper (its lemmas 3.2 to 3.4), at most 1.
 
     δ² is how far the sample is from the target, β² how far it is expected to be from the truth.
     """
@@ -68,12 +68,12 @@ def variance(exposures: Sequence[float], covariance: Matrix) -> float:
 
 
 def slopes(exposures: Sequence[float], covariance: Matrix) -> list[float]:
-    """Σx: half of what the variance grows by with each exposure."""
+    """Σx: half of the gradient of the variance with respect to the exposures."""
     return [fsum(map(mul, row, exposures)) for row in covariance]
 
 
 def variance_shares(exposures: Sequence[float], covariance: Matrix) -> list[float] | None:
-    """Each position's share of the variance; None where the book does not vary at all."""
+    """Each position's share of the variance; None if the variance is zero."""
     total = variance(exposures, covariance)
     if not total > 0.0:
         return None
@@ -81,16 +81,16 @@ def variance_shares(exposures: Sequence[float], covariance: Matrix) -> list[floa
 
 
 CLOSE_ENOUGH = 1e-9
-"""Two slopes that differ by this part of the steepest are taken for equal."""
+"""Slopes that differ by less than this fraction of the steepest count as equal."""
 
 
 def least_variance(
     exposures: Sequence[float], covariance: Matrix, most: Sequence[float | None], kept: float
 ) -> list[float]:
-    """The worth to keep of each position.
+    """The notional to keep of each position so that the variance is minimal.
 
-    `exposures` are the signed notionals of the whole book, `most` what may be kept of each position's worth (None: the
-    position is not to be touched), `kept` what is to be kept of all that may be touched together: 0 to their sum.
+    `exposures` are the signed notionals of the whole book, `most` the maximum notional to keep of each position (None:
+    the position is not changed), `kept` the total to keep of the positions that may be changed, from 0 to their sum.
     """
     movable = [i for i, limit in enumerate(most) if limit is not None]
     limits = {i: limit for i in movable if (limit := most[i]) is not None}
@@ -120,13 +120,13 @@ def least_variance(
 
 @dataclass(frozen=True, slots=True)
 class Beta:
-    """A slope and its standard error; None: of fewer than three returns nobody can say how far it is off."""
+    """A slope and its standard error, which is None for fewer than three returns."""
 
     slope: float
     error: float | None
 
     def is_sure(self, errors: float) -> bool:
-        """Whether it lies more than so many standard errors from zero."""
+        """Whether the slope is more than `errors` standard errors from zero."""
         return self.error is not None and abs(self.slope) > errors * self.error
 
 

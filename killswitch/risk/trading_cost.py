@@ -1,4 +1,4 @@
-"""What trading costs: expected before, measured after.
+"""Trading cost: the expected market impact before a trade, and the measured cost after it.
 
 Square root: I(Q) = Y·σ·√(Q/V), with σ the volatility of a day as a fraction, V the volume of a day and Q the size, in
 the same unit. Y is of order one; here it is 1 (Tóth, Lempérière, Deremble, de Lataillade, Kockelkoren & Bouchaud,
@@ -31,7 +31,7 @@ Y: Final = Decimal(1)
 """The factor of both models. Tóth et al. find it of order one over markets and sizes."""
 
 DAY: Final = Decimal(86_400)
-"""Seconds."""
+"""Seconds of a day."""
 
 
 def daily_volume(volume: Decimal, over: float) -> Decimal:
@@ -41,71 +41,52 @@ def daily_volume(volume: Decimal, over: float) -> Decimal:
     """
     seconds = _number(over)
     if not seconds > 0:
-        raise ValueError(f"a volume over {over} seconds says nothing of a day")
+        raise ValueError(f"a volume over {over} seconds cannot be scaled to a day")
     return volume * DAY / seconds
 
 
-def expected_impact(model: Model, size: Decimal, volume: Decimal, volatility: float) -> Decimal:
-    """By what fraction trading `size` is expected to move the price.
+def greatest_size(model: Model, at_most: Decimal, volume: Decimal, volatility: float) -> Decimal:
+    """The greatest size whose expected impact is at most the fraction `at_most`: the inverse of the model.
 
-    `size` and the day's `volume` in one unit; `volatility` of a day as a fraction. Infinite where nothing trades.
+    In the unit of the day's `volume`; infinite where the price does not move. `volatility` of a day as a fraction.
     ValueError for a number below zero.
     """
-    spread = _checked(size, volume, volatility)
-    if not size:
-        return Decimal(0)
-    if not volume:
-        return Decimal("Infinity")
-    share = size / volume
-    return Y * spread * (share.sqrt() if model == "square_root" else share)
-
-
-def greatest_size(model: Model, at_most: Decimal, volume: Decimal, volatility: float) -> Decimal:
-    """The greatest size whose expected impact is at most the fraction `at_most`: the inverse of `expected_impact`.
-
-    In the unit of the day's `volume`; infinite where the price does not move. ValueError for a number below zero.
-    """
-    spread = _checked(at_most, volume, volatility)
+    spread = _number(volatility)
+    if not (at_most >= 0 and volume >= 0 and spread >= 0):
+        raise ValueError(f"impact of {at_most} against a volume of {volume} at a volatility of {volatility}")
     if not spread:
         return Decimal("Infinity")
     share = at_most / (Y * spread)
     return volume * (share * share if model == "square_root" else share)
 
 
-def _checked(size: Decimal, volume: Decimal, volatility: float) -> Decimal:
-    spread = _number(volatility)
-    if not (size >= 0 and volume >= 0 and spread >= 0):
-        raise ValueError(f"impact of {size} against a volume of {volume} at a volatility of {volatility}")
-    return spread
-
-
 def _number(value: float) -> Decimal:
-    """The decimal that a person would read: 0.02, not the binary fraction behind it. ValueError for no number."""
+    """The shortest decimal form of a float, such as 0.02. ValueError unless it is finite."""
     number = Decimal(repr(float(value)))
     if not number.is_finite():
-        raise ValueError(f"{value} is no number to reckon with")
+        raise ValueError(f"{value} is not a finite number")
     return number
 
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """A mark, and the account currency that one contract moves when that mark doubles; both above 0."""
+    """A mark, and the account currency that one contract moves per 100% of that mark; both above 0."""
 
     mark: Decimal
     value: Decimal
 
     @classmethod
     def of(cls, mark: Decimal | None, value: Decimal | None) -> Marked | None:
-        """The pair; None where a part of it is unknown or makes no sense."""
+        """The pair; None if either number is unknown or not positive."""
         return None if not mark or not value or mark < 0 or value < 0 else cls(mark, value)
 
     def cost(self, side: OrderSide | str | None, contracts: Decimal, price: Decimal) -> Decimal:
-        """What trading `contracts` at `price` in place of the mark costs, in the account's currency."""
+        """The cost of trading `contracts` at `price` instead of the mark, in the account's currency."""
         return contracts * self.value * slipped(side, self.mark, price)
 
 
 def slipped(side: OrderSide | str | None, mark: Decimal, price: Decimal) -> Decimal:
-    """How much worse `price` is than `mark` for an order of this side, as a fraction of the mark."""
+    """The slippage of `price` against `mark` for an order of this side, as a fraction of the mark; above 0 is worse."""
     fall = (mark - price) / mark
     return fall if side == "sell" else -fall
 
@@ -113,5 +94,5 @@ def slipped(side: OrderSide | str | None, mark: Decimal, price: Decimal) -> Deci
 def delay_cost(
     side: OrderSide | str | None, contracts: Decimal, decided: Marked | None, arrival: Marked | None
 ) -> Decimal | None:
-    """What the market's move from the decision's mark to the arrival mark cost; None where one of them is unknown."""
+    """The cost of the market's move from the decision's mark to the arrival mark; None if one of them is unknown."""
     return None if decided is None or arrival is None else decided.cost(side, contracts, arrival.mark)

@@ -1,8 +1,8 @@
-"""Signals of attribution: which side of a book lost the money.
+"""Attribution signals: which side of a book lost money.
 
-A side's loss is the fall of its P&L since the unit value was highest in the window, realised and unrealised:
-a position that is still in profit but fell counts, as do positions opened, reduced or closed since. A side whose
-positions gained in sum lost nothing. A side's share is its loss ÷ the losses of both sides.
+A side's loss is the fall of its realised and unrealised P&L since the highest unit value in the window. It includes
+positions that fell but are still in profit, and positions opened, reduced or closed since. The loss of a side that
+gained in total is zero. A side's share is its loss ÷ the losses of both sides.
 """
 
 from __future__ import annotations
@@ -16,22 +16,25 @@ from killswitch.signals.declaration import FRACTION, NO_LOOK_AHEAD, SignalSpec, 
 from killswitch.signals.history.windows import known, pnl_change
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from killswitch.model.snapshot import Side
     from killswitch.signals.history.scope import History
 
 TWO_THIRDS = 2 / 3
-"""From which share on `attribution.source` names a side; stages declare their own."""
+"""The minimum share for `attribution.source` to name a side; stages declare their own minimum."""
 
 
 @record
 class Shares(Record):
-    """Shares 0…1 that sum to 1, or None with the reason why they are unknown."""
+    """The shares of both sides, 0…1 with the sum 1, or None with the reason why they are unknown."""
 
     long: float | None
     short: float | None
     reason: str | None = None
 
     def source(self, at_least: float) -> Source:
-        """The side whose share is at least `at_least`; MIXED if neither's is, UNKNOWN if shares are."""
+        """The side whose share is at least `at_least`; MIXED if there is none, UNKNOWN if the shares are unknown."""
         if self.long is None or self.short is None:
             return "UNKNOWN"
         if max(self.long, self.short) < at_least:
@@ -60,43 +63,29 @@ def _source(history: History, window: int) -> str | None:
     return None if source == "UNKNOWN" else source
 
 
-_NO_SHARES = "positions are unknown at either end; the window is not complete; neither side lost"
+def _side_share(name: str, side: Side, reader: Callable[[Shares], float | None]) -> WindowSignal:
+    return WindowSignal(
+        name=name,
+        unit="fraction",
+        measures="loss",
+        meaning=(
+            f"The {side} side's part of what the losing sides lost, realised and unrealised, since the unit value "
+            "was highest in the window."
+        ),
+        partly_known="never",
+        unknown="positions are unknown at either end; the window is not complete; neither side lost",
+        range=FRACTION,
+        reader=lambda history, window: known(reader(shares(history, window))),
+        look_ahead=NO_LOOK_AHEAD,
+        is_loss_size=False,
+        keeps_highest=False,
+        reads_pnl=True,
+    )
+
 
 SIGNALS: tuple[SignalSpec, ...] = (
-    WindowSignal(
-        name="attribution.long_share",
-        unit="fraction",
-        measures="loss",
-        meaning=(
-            "The long side's part of what the losing sides lost, realised and unrealised, since the unit value "
-            "was highest in the window."
-        ),
-        partly_known="never",
-        unknown=_NO_SHARES,
-        range=FRACTION,
-        reader=lambda history, window: known(shares(history, window).long),
-        look_ahead=NO_LOOK_AHEAD,
-        is_loss_size=False,
-        keeps_highest=False,
-        reads_pnl=True,
-    ),
-    WindowSignal(
-        name="attribution.short_share",
-        unit="fraction",
-        measures="loss",
-        meaning=(
-            "The short side's part of what the losing sides lost, realised and unrealised, since the unit value "
-            "was highest in the window."
-        ),
-        partly_known="never",
-        unknown=_NO_SHARES,
-        range=FRACTION,
-        reader=lambda history, window: known(shares(history, window).short),
-        look_ahead=NO_LOOK_AHEAD,
-        is_loss_size=False,
-        keeps_highest=False,
-        reads_pnl=True,
-    ),
+    _side_share("attribution.long_share", "long", lambda found: found.long),
+    _side_share("attribution.short_share", "short", lambda found: found.short),
     TextSignal(
         name="attribution.source",
         unit="source",

@@ -1,4 +1,4 @@
-"""The signal catalogue: every signal, from the declarations of each subject."""
+"""The signal catalogue: the declarations of all subjects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from killswitch.signals.declaration import SignalSpec
 
 
 def catalogue(*subjects: Iterable[SignalSpec]) -> tuple[SignalSpec, ...]:
-    """The signals of all subjects, in this order. TypeError where two have one name."""
+    """The signals of all subjects, in order. TypeError if two have the same name."""
     found: dict[str, SignalSpec] = {}
     for spec in (spec for subject in subjects for spec in subject):
         if spec.name in found:
@@ -34,4 +34,4 @@ CATALOGUE: tuple[SignalSpec, ...] = catalogue(
 BY_NAME: dict[str, SignalSpec] = {spec.name: spec for spec in CATALOGUE}
 
 TRIGGER_SIGNALS: dict[str, str] = {spec.name: spec.meaning for spec in CATALOGUE if spec.level == "scope"}
-"""The signals that a trigger may watch → their meaning."""
+"""Signals allowed in triggers → their description."""

@@ -1,7 +1,7 @@
-"""What one currency is worth in another by the venues' own prices: a quorum that agrees, else what is declared.
+"""Currency conversion by the venues' own prices: a quorum that agrees, else the declared rate.
 
 A venue prices a currency in the `rates` of its accounts (one unit of the account's currency) and in their `balances`
-(one unit of the asset in the account's currency), either way round. Prices of one venue are one voice.
+(one unit of the asset in the account's currency), in either direction. The prices of one venue count once.
 """
 
 from __future__ import annotations
@@ -21,17 +21,16 @@ ONE = Decimal(1)
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """`rate`: one unit of the currency in the reference currency; None where `unknown` says why there is none."""
+    """`rate`: one unit of the currency in the reference currency; None with the reason in `unknown`."""
 
     rate: Decimal | None
     unknown: str | None = None
 
 
 def conversion(currency: str, reference: ReferenceCurrency, accounts: Iterable[AccountSnapshot]) -> Conversion:
-    """What one unit of `currency` is worth in the reference currency.
+    """The rate of `currency` to the reference currency.
 
-    `accounts`: those of the snapshot that are not too old to count. What is declared is taken wherever too few venues
-    agree: where they say nothing, and where they disagree.
+    `accounts`: the fresh accounts of the snapshot. The declared rate applies wherever too few venues agree.
     """
     if currency == reference.currency:
         return Conversion(ONE)
@@ -42,29 +41,29 @@ def conversion(currency: str, reference: ReferenceCurrency, accounts: Iterable[A
     if agreed is not None:
         return Conversion(agreed)
     seen = (
-        ", ".join(f"{venue} {price.normalize():f}" for venue, price in sorted(prices.items())) or "no venue gives one"
+        ", ".join(f"{venue} {price.normalize():f}" for venue, price in sorted(prices.items())) or "no venue reports one"
     )
-    why = f"{reference.venues} venues within {(reference.within * 100).normalize():f}% of each other are wanted"
-    return Conversion(None, f"the price of {currency} in {reference.currency} is not known: {why} ({seen})")
+    why = f"{reference.venues} venues within {(reference.within * 100).normalize():f}% of each other are required"
+    return Conversion(None, f"the price of {currency} in {reference.currency} is unknown: {why} ({seen})")
 
 
 def agreed_price(prices: Mapping[str, Decimal], reference: ReferenceCurrency) -> Decimal | None:
-    """The median of the venues that agree; None where they are too few.
+    """The median of the venues that agree; None if they are too few.
 
-    Agreement is with the median of all, so that of three a single one that is off counts for nothing, and of two that
-    are further apart than `within` neither is believed.
+    Agreement is measured against the median of all venues, so that a single outlier of three is ignored, and neither of
+    two that differ by more than `within` is used.
     """
     if len(prices) < reference.venues:
         return None
     middle = median(prices.values())
-    # a pair that is just `within` apart lies half of that from its median
+    # two prices that are `within` apart each differ from their median by half of that
     reach = middle * reference.within / (2 if len(prices) % 2 == 0 else 1)
     agreeing = [price for price in prices.values() if abs(price - middle) <= reach]
     return median(agreeing) if len(agreeing) >= reference.venues else None
 
 
 def prices_by_venue(currency: str, other: str, accounts: Iterable[AccountSnapshot]) -> dict[str, Decimal]:
-    """Venue → the price of one unit of `currency` in `other`; of several by one venue the median."""
+    """Venue → the price of one unit of `currency` in `other`; the median of several prices of a venue."""
     found: dict[str, list[Decimal]] = {}
     for account in accounts:
         if account.quality == "ok":

@@ -1,11 +1,11 @@
-"""What a signal's declaration consists of: its parts, of which none has a default and none may be left out.
+"""Declarations of signals. Every part is required and has no default.
 
-A declaration is one of four kinds, by what its reader is given: `ScopeSignal` (a number of the scope now),
+A declaration is one of four kinds, by the arguments of its reader: `ScopeSignal` (a current number of the scope),
 `WindowSignal` (a number over a window), `TextSignal` (a text over a window), `PositionSignal` (a number of one
-position). Everything that is not the same for all signals is a part; nothing else names a signal.
+position). Every property of a signal is a part of its declaration; no other code depends on its name.
 
-Importing the catalogue must cost next to nothing, because `ksctl validate` reads it at every save: histories, views and
-arrays are imported for their types only.
+Importing the catalogue must be fast, because `ksctl validate` does so at every save: histories, views and arrays are
+imported only for type checking.
 """
 
 from __future__ import annotations
@@ -19,12 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from killswitch.model.record import Record, record
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
     import numpy as np
     from numpy.typing import NDArray
 
-    from killswitch.model.snapshot import AccountSnapshot, Position
     from killswitch.signals.history.scope import History
     from killswitch.signals.history.windows import Interval
     from killswitch.signals.view import ScopeView
@@ -39,7 +36,7 @@ SignalType = Literal["number", "text"]
 Unit = Literal["fraction", "money", "seconds", "milliseconds", "count", "ratio", "score", "source"]
 Level = Literal["scope", "position"]
 Measures = Literal["loss", "condition"]
-"""A loss, or a condition of the book or the venue."""
+"""Whether a signal measures a loss, or a condition of the book or the venue."""
 Range = tuple[float, float]
 """Least and greatest value, both included."""
 
@@ -48,29 +45,29 @@ NOT_NEGATIVE: Range = (0.0, math.inf)
 UNBOUNDED: Range = (-math.inf, math.inf)
 
 PARTS: Mapping[str, str] = {
-    "name": "SUBJECT.QUANTITY, as policies write it; of a signal of a position the subject is `position`",
-    "unit": "what its values are in, which decides how a threshold is written",
-    "windowed": "whether it is taken over a window",
+    "name": "SUBJECT.QUANTITY, as written in policies; the subject of a position signal is `position`",
+    "unit": "the unit of its values, which determines how a threshold is written",
+    "windowed": "whether it is computed over a window",
     "measures": "`loss`: fires again only after a new loss; `condition`: when it was false and is true again",
-    "meaning": "one or two sentences for the reference, with the formula",
-    "partly_known": "when it is between two bounds, or `never`",
-    "unknown": "when it can be anything, or `never`",
+    "meaning": "its description for the reference, one or two sentences with the formula",
+    "partly_known": "when only bounds of it are known, or `never`",
+    "unknown": "when it is unknown, or `never`",
     "range": "least and greatest value: FRACTION, NOT_NEGATIVE, UNBOUNDED or a pair of numbers",
-    "values": "the texts that it can be",
-    "reader": "the function that computes it; unknown is UNKNOWN, and None for a text or a position",
-    "look_ahead": "its values at bars to come: NO_LOOK_AHEAD, UNCHANGED or a function of an EquityPath",
-    "is_loss_size": "whether its value is the size of a loss, so that half of a threshold is half of that loss",
-    "counts_unexplained": "whether it grows with money that moved without an explanation",
-    "keeps_highest": "whether its reader asks for the highest unit value of the window (`Track.fall`)",
-    "reads_pnl": "whether it is unknown where positions do not say what they made",
+    "values": "its possible texts",
+    "reader": "the function that computes it; returns UNKNOWN, or None for a text or a position, if it is unknown",
+    "look_ahead": "its values at future bars of a backtest: NO_LOOK_AHEAD, UNCHANGED or a function of an EquityPath",
+    "is_loss_size": "whether its value is the size of a loss, so that half a threshold is half the loss",
+    "counts_unexplained": "whether it counts unexplained transfers",
+    "keeps_highest": "whether its reader uses the highest unit value of the window (`Track.fall`)",
+    "reads_pnl": "whether it is unknown if the P&L of a position is unknown",
 }
-"""Every part with what it says, as the sentence on a part that is missing repeats it."""
+"""Every part with its description, which the message about a missing part quotes."""
 
 _NAME = re.compile(r"[a-z]+\.[a-z_]+")
 
 
 class LookAhead(Enum):
-    """What a backtest can know of a signal at bars to come without a function of their prices."""
+    """How a backtest treats a signal at future bars without a look-ahead function."""
 
     UNCHANGED = "as the last tick left it, while nothing is traded"
     NO_LOOK_AHEAD = "nothing: a policy that reads it is ticked at every bar"
@@ -81,10 +78,10 @@ NO_LOOK_AHEAD = LookAhead.NO_LOOK_AHEAD
 
 
 class EquityPath(Protocol):
-    """A scope's equity at the bars to come, if nothing is traded: arrays with one number for each bar.
+    """A scope's equity at future bars if nothing is traded: arrays with one number for each bar.
 
-    Numbers are floats and may be off by their last bits: whoever asks takes a comparison that is that close for a
-    change. What is not surely known is bounded.
+    Numbers are floats with rounding errors: callers treat a comparison that is that close as a change. Values that are
+    not certain are bounded.
     """
 
     @property
@@ -106,25 +103,19 @@ class EquityPath(Protocol):
         """The fall of the unit value from `highest` to each bar, 0…1; 0 where it is above."""
 
     def within(self, window: int, value: Floats, most: float) -> Bounds:
-        """`value`; at least `value` and at most `most` at bars whose window is not wholly known."""
+        """`value`, or the bounds `value` and `most` at bars whose window is partly known."""
 
 
 class PositionMeasures(Protocol):
-    """A position with what a decision measures of it: floats in the scope's currency or as fractions; None unknown."""
-
-    @property
-    def account(self) -> AccountSnapshot: ...
-
-    @property
-    def position(self) -> Position: ...
+    """Measures of a position: floats in the scope's currency or fractions; None means unknown."""
 
     @property
     def pnl_delta(self) -> float | None:
-        """Change of its P&L over the window that the decision is made on."""
+        """The change of its P&L over the window of the decision."""
 
     @property
     def pnl(self) -> float | None:
-        """Unrealised."""
+        """The unrealised P&L."""
 
     @property
     def liquidation_distance(self) -> float | None: ...
@@ -135,13 +126,9 @@ class PositionMeasures(Protocol):
     @property
     def margin_loss(self) -> float | None: ...
 
-    @property
-    def measured(self) -> Decimal | None:
-        """Absolute notional in the scope's currency."""
-
 
 class RankedPosition(Protocol):
-    """A position in the order of closing; `score` is larger for worse."""
+    """A position in the order of closing; a larger `score` is worse."""
 
     @property
     def candidate(self) -> PositionMeasures: ...
@@ -151,7 +138,7 @@ class RankedPosition(Protocol):
 
 
 class _Kind(Record):
-    """What a signal's kind says of it; a part where a kind leaves it open."""
+    """Properties that the kind of a signal determines, or leaves to the declaration."""
 
     type: SignalType
     level: Level
@@ -165,11 +152,11 @@ class _Kind(Record):
 
 @record
 class SignalSpec(_Kind):
-    """A signal as policies may use it. TypeError, with a sentence, where a part is missing or makes no sense.
+    """The declaration of a signal. TypeError if a part is missing or invalid.
 
-    `level` says what it is a quantity of: the scope that a stage machine watches, or one position of it.
-    Position signals may be used in `close.all_if` and rankings, not in triggers. `measures` says when the same level
-    may fire again: on a `loss` only after a new loss, on a `condition` when it has been false and is true again.
+    `level` is `scope` for a signal of the scope that a stage machine watches, `position` for one of a single position.
+    Position signals are allowed in `close.all_if` and rankings, not in triggers. `measures` determines when the same
+    level can fire again: on a `loss` only after a new loss, on a `condition` when it has been false and is true again.
     """
 
     name: str
@@ -194,17 +181,17 @@ class SignalSpec(_Kind):
             raise TypeError(f"the signal {name}: {fault}")
 
     def _fault(self) -> str | None:
-        """What of the parts makes no sense, or None."""
+        """The message about an invalid part, or None."""
         if _NAME.fullmatch(self.name) is None or self.name.startswith("position.") != (self.level == "position"):
             return f"its `name` is not {PARTS['name']}"
         if not self.range[0] < self.range[1]:
-            return f"nothing is in its `range` {self.range}"
+            return f"its `range` {self.range} is empty"
         return None
 
 
 @record
 class ScopeSignal(SignalSpec):
-    """A number of the scope, read from its history and from what its accounts show now."""
+    """A number of the scope, computed from its history and its current view."""
 
     type = "number"
     level = "scope"
@@ -221,7 +208,7 @@ class ScopeSignal(SignalSpec):
 
 @record
 class WindowSignal(SignalSpec):
-    """A number of the scope over a window (microseconds), read from its history."""
+    """A number of the scope over a window (microseconds), computed from its history."""
 
     type = "number"
     level = "scope"
@@ -238,12 +225,12 @@ class WindowSignal(SignalSpec):
 
 @record
 class TextSignal(SignalSpec):
-    """One of a few texts, over a window (microseconds); None is unknown. A backtest looks ahead in numbers only."""
+    """One of a fixed set of texts, over a window (microseconds); None means unknown. It has no look-ahead."""
 
     type = "text"
     level = "scope"
     windowed = True
-    range = UNBOUNDED  # beside its text its column of numbers says nothing
+    range = UNBOUNDED  # the numeric column of a text is not used
     is_loss_size = False
     counts_unexplained = False
     keeps_highest = False
@@ -255,7 +242,7 @@ class TextSignal(SignalSpec):
 
 @record
 class PositionSignal(SignalSpec):
-    """A number of one position, read when a stage closes; None is unknown. Between ticks no backtest needs it."""
+    """A number of one position, computed when a stage closes; None means unknown. It needs no look-ahead."""
 
     type = "number"
     level = "position"

@@ -1,8 +1,7 @@
-"""Signals of equity: what a scope is worth, how far its unit value fell, and what nothing explains of it."""
+"""Equity signals: the scope's equity, the fall of its unit value, and unexplained changes."""
 
 from __future__ import annotations
 
-import math
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -23,19 +22,19 @@ if TYPE_CHECKING:
     from killswitch.signals.view import ScopeView
 
 _NO_EQUITY = (
-    "no account of the scope can be read (each is stale, malformed or down, or gives no equity), or one of them is "
+    "every account of the scope is unavailable (stale, malformed, down, or without an equity), or one of them is "
     "not in the snapshot"
 )
-_DARK = "an account of several cannot be read: then it is bounded by what it held and by how far prices moved elsewhere"
-_TWO_READINGS = f"an unexplained change leaves two readings of the unit value open; {_DARK}"
+_DARK = "one of several accounts is unavailable: it is bounded by its last positions and by price moves at other venues"
+_TWO_READINGS = f"an unexplained change of equity leaves two possible unit values; {_DARK}"
 
 
 def _value(history: History, view: ScopeView) -> Interval:
-    """Equity; between two bounds while accounts cannot be read."""
+    """The scope's equity; bounds of it while accounts are unavailable."""
     found = history.equity_range
     if view.unknown is None or found is None:
         return known(view.equity)
-    return float(found.low), math.inf if found.high is None else float(found.high)
+    return float(found.low), float(found.high)
 
 
 def _unexplained(history: History, view: ScopeView) -> Interval:
@@ -52,7 +51,7 @@ def _unexplained_share(history: History, view: ScopeView) -> Interval:
 
 
 def _share(part: Decimal, whole: Decimal) -> Decimal:
-    """part ÷ whole, at most 1; 1 where nothing is left of the whole."""
+    """part ÷ whole, at most 1; 1 if the whole is not positive."""
     if not part:
         return Decimal(0)
     return min(Decimal(1), part / whole) if whole > 0 else Decimal(1)
@@ -81,7 +80,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         name="equity.value",
         unit="money",
         measures="loss",
-        meaning="Equity in the scope's currency, as the venue gives it.",
+        meaning="Equity in the scope's currency, as reported by the venue.",
         partly_known=_DARK,
         unknown=(
             f"{_NO_EQUITY}; accounts of a scope in different currencies, without a reference currency or a rate to it"
@@ -146,8 +145,8 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unit="money",
         measures="condition",
         meaning=(
-            "Change of equity that no price, no trade and no row of the ledger explains, those of the last 48 h "
-            "added up until they are explained, or an operator resets; below zero for a fall."
+            "Sum of the equity changes of the last 48 h that no price, trade or ledger row explains, until they are "
+            "explained or an operator resets; negative for a fall."
         ),
         partly_known="never",
         unknown=f"{_NO_EQUITY}; a position gives neither its P&L nor the prices to compute it",
@@ -161,10 +160,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         name="equity.unexplained_share",
         unit="fraction",
         measures="condition",
-        meaning=(
-            "The falls among what `equity.unexplained` adds up, as a part of what equity would be without them; 0 "
-            "where there are none."
-        ),
+        meaning=("The falls in `equity.unexplained` as a fraction of the equity without them; 0 if there are none."),
         partly_known="never",
         unknown=f"{_NO_EQUITY}; a position gives neither its P&L nor the prices to compute it",
         range=FRACTION,

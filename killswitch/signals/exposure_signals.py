@@ -1,7 +1,7 @@
-"""Signals of exposure: how large the book is, beside itself, beside equity, and beside its margin.
+"""Exposure signals: the size and concentration of the book, leverage and margin ratio.
 
-Prices alone could tell a backtest how a book's size changes, but positions are no part of an equity path: a policy
-that reads one of these is ticked at every bar.
+An equity path contains no positions, so these signals have no look-ahead: a policy that reads one is ticked at every
+bar.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def _notionals(view: ScopeView) -> list[Decimal] | None:
-    """The notional of every position, below zero for a short one; None where one is unknown."""
+    """The notional of every position, negative for shorts; None if one is unknown."""
     rows = None if view.unknown is not None else view.notionals()
     if rows is None:
         return None
@@ -50,7 +50,7 @@ def _maintenance(view: ScopeView) -> Decimal | None:
 
 
 def _ratio(part: Decimal | None, equity: Decimal | None) -> Interval:
-    """part ÷ equity; +∞ when equity is at or below zero and the part is not."""
+    """part ÷ equity; +∞ if equity is not positive and the part is."""
     if part is None or equity is None:
         return UNKNOWN
     if equity <= 0:
@@ -104,7 +104,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         name="exposure.largest_share",
         unit="fraction",
         measures="condition",
-        meaning="The largest position's part of the gross notional; 0 for an empty book.",
+        meaning="The largest position's share of the gross notional; 0 for an empty book.",
         partly_known="never",
         unknown=_UNKNOWN,
         range=FRACTION,

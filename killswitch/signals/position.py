@@ -1,12 +1,11 @@
-"""Quantities of one position, exact in Decimal; None is unknown.
+"""Quantities of one position, exact in Decimal; None means unknown.
 
-Linear contracts: notional = contracts × contract size × price, P&L = ± base × (price − entry).
-Inverse contracts are worth contracts × contract size in quote and settle in the base coin:
-notional = contracts × size ÷ price, P&L = ± contracts × size × (1 ÷ entry − 1 ÷ price).
-(Both as the venues' own contract specifications have them.)
+Linear contracts: notional = contracts × contract size × price, P&L = ± base × (price − entry). Inverse contracts are
+worth contracts × contract size in quote and settle in the base coin: notional = contracts × size ÷ price, P&L = ±
+contracts × size × (1 ÷ entry − 1 ÷ price). (Both follow the venues' contract specifications.)
 
-A contract's face counts in the coin that it settles in. Where that is not the account's currency, it counts at what the
-account's own venue says that the coin is worth, and is unknown where the venue does not say.
+The face value of a contract is in its settlement coin. If that is not the account's currency, it is converted at the
+venue's price of the coin, and is unknown without one.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
 
 HOLDINGS = frozenset({"spot", "margin", "equity"})
-"""Markets whose positions are holdings: their whole value is in the equity, and not only their profit."""
+"""Markets whose positions are holdings: equity includes their whole value, not only their profit."""
 ZERO = Decimal(0)
 _OPTION = re.compile(r"-\d[\d.d]*-[CP]$")
-"""How symbols of options end: with the strike, and what it is."""
+"""The suffix of option symbols: strike and type."""
 
 
 def base_of(symbol: str) -> str:
@@ -37,23 +36,23 @@ def sign(position: Position) -> int:
 
 
 def is_option(symbol: str) -> bool:
-    """Whether the symbol is that of an option, as in `BTC/USD:BTC-260327-60000-C`."""
+    """Whether the symbol is an option, such as `BTC/USD:BTC-260327-60000-C`."""
     return _OPTION.search(symbol) is not None
 
 
 def is_inverse(symbol: str, rules: Instrument | None) -> bool:
-    """Whether the value of a contract goes by x = −1 ÷ mark. Not of an option: its mark is a premium."""
+    """Whether a contract's value is linear in x = −1 ÷ mark. False for options, whose mark is a premium."""
     return rules is not None and rules.inverse and not is_option(symbol)
 
 
 def settlement(symbol: str) -> str:
-    """The coin in which the symbol pays: `BTC` of `BTC/USD:BTC-250926`, `USD` of `BTC/USD`; empty where unsaid."""
+    """The settlement coin of a symbol: `BTC` of `BTC/USD:BTC-250926`, `USD` of `BTC/USD`; empty if there is none."""
     pair, _, settled = symbol.partition(":")
     return settled.partition("-")[0] or pair.partition("/")[2]
 
 
 def contract_value(account: AccountSnapshot, symbol: str, rules: Instrument | None) -> Decimal | None:
-    """The value of a contract per unit of x, in the account's currency; None where it is not known."""
+    """The value of a contract per unit of x, in the account's currency; None if unknown."""
     if rules is None or rules.contract_size is None:
         return None
     coin = settlement(symbol)
@@ -64,7 +63,7 @@ def contract_value(account: AccountSnapshot, symbol: str, rules: Instrument | No
 
 
 def _price_of(coin: str, account: AccountSnapshot) -> Decimal | None:
-    """What one coin is worth in the account's currency, as its venue says; None where it does not."""
+    """The venue's price of a coin in the account's currency; None if it reports none."""
     for balance in account.balances or ():
         if balance.asset == coin and balance.price is not None and sane(balance.price) and balance.price > ZERO:
             return balance.price
@@ -75,9 +74,9 @@ def _price_of(coin: str, account: AccountSnapshot) -> Decimal | None:
 
 
 def notional(position: Position, account: AccountSnapshot, rules: Instrument | None) -> Decimal | None:
-    """Absolute notional in the account's currency: the venue's own number, else from the mark.
+    """The absolute notional in the account's currency: the venue's own number, else computed from the mark.
 
-    Not of an option: its mark is a premium, and its notional that of the underlying.
+    It is not computed for options, whose mark is a premium and whose notional is that of the underlying.
     """
     if position.notional is not None:
         return abs(position.notional)
@@ -94,7 +93,7 @@ def move_value(
     rules: Instrument | None,
     prices: tuple[Decimal | None, Decimal | None],
 ) -> Decimal | None:
-    """P&L of the position's present size, in the account's currency, when its price goes from one to the other."""
+    """The P&L of the position's current size for a move between two prices, in the account's currency."""
     value, (before, after) = contract_value(account, position.symbol, rules), prices
     if value is None or not before or not after:
         return None
@@ -103,16 +102,16 @@ def move_value(
 
 
 def unrealized(position: Position, account: AccountSnapshot, rules: Instrument | None) -> Decimal | None:
-    """Unrealised P&L in the account's currency: the venue's own number, else from entry and mark."""
+    """The unrealised P&L in the account's currency: the venue's own number, else computed from entry and mark."""
     if position.unrealized_pnl is not None:
         return position.unrealized_pnl
     return move_value(position, account, rules, (position.entry_price, position.mark_price))
 
 
 def liquidation_distance(position: Position) -> Decimal | None:
-    """How far the mark may move against the position before liquidation, ÷ mark; 0 at or beyond it.
+    """The distance of the mark from the liquidation price ÷ mark; 0 at or beyond it.
 
-    A short cannot be liquidated at zero or below: such a price is none.
+    A liquidation price of zero or below is invalid for a short position, and counts as unknown.
     """
     if not position.mark_price or position.liquidation_price is None:
         return None
@@ -123,7 +122,7 @@ def liquidation_distance(position: Position) -> Decimal | None:
 
 
 def together(one: Position, other: Position) -> Position:
-    """Two rows of the same symbol and side as the one position that a venue closes; prices are the first row's."""
+    """The sum of two rows of the same symbol and side; prices are those of the first row."""
     return replace(
         one,
         contracts=one.contracts + other.contracts,

@@ -1,6 +1,6 @@
-"""Signals of a position, asked of each by itself when a stage closes: for `close.all_if` and rankings.
+"""Position signals, evaluated for each position when a stage closes: for `close.all_if` and rankings.
 
-What they are computed from is measured once for the whole book, in the scope's currency (`RankedPosition`).
+The underlying measures are computed once for the whole book, in the scope's currency (`RankedPosition`).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unit="fraction",
         windowed=False,
         measures="condition",
-        meaning="Its part of the gross notional.",
+        meaning="Its share of the gross notional.",
         partly_known="never",
         unknown="a price is missing",
         range=FRACTION,

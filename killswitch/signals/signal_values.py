@@ -1,4 +1,4 @@
-"""From signal references to values: a tick's columns, a position's, and what a backtest sees at bars to come."""
+"""Evaluation of signals: the columns of a tick, of a position, and of future bars in a backtest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Reference(Protocol):
-    """What the graph says of a signal: its catalogue name and its window (microseconds)."""
+    """The graph's reference to a signal: its catalogue name and its window (microseconds)."""
 
     @property
     def name(self) -> str: ...
@@ -29,7 +29,7 @@ class Reference(Protocol):
 
 @dataclass(slots=True)
 class Columns:
-    """One tick's values, by position in the graph's signals: intervals [lo, hi], and texts where a signal is one."""
+    """The values of one tick, by index in the graph's signals: intervals [lo, hi], and texts of text signals."""
 
     lo: list[float]
     hi: list[float]
@@ -56,10 +56,10 @@ class ColumnReader:
             case ScopeSignal() as spec:
                 self._numbers.append((index, spec.reader))
             case _:
-                raise TypeError(f"{reference.name} is no signal of a scope")
+                raise TypeError(f"{reference.name} is not a scope signal")
 
     def read(self, history: History, view: ScopeView) -> Columns:
-        """The columns now. `history` has observed `view`, or supposes another equity of it."""
+        """The current columns. `history` has observed `view`, or assumes another equity for it."""
         lo, hi = [-math.inf] * self._size, [math.inf] * self._size
         text: list[str | None] = [None] * self._size if self._texts else []
         for index, windowed, window in self._windowed:
@@ -72,7 +72,7 @@ class ColumnReader:
 
 
 def position_columns(references: Iterable[Reference], ranked: RankedPosition) -> Columns:
-    """The columns of signals of one position. Their windows are the one that the decision is made on."""
+    """The columns of signals of one position, over the window of the decision."""
     intervals = [_of_position(reference, ranked) for reference in references]
     return Columns([low for low, _ in intervals], [high for _, high in intervals], [])
 
@@ -80,12 +80,12 @@ def position_columns(references: Iterable[Reference], ranked: RankedPosition) ->
 def _of_position(reference: Reference, ranked: RankedPosition) -> Interval:
     spec = BY_NAME[reference.name]
     if not isinstance(spec, PositionSignal):
-        raise TypeError(f"{reference.name} is no signal of a position")
+        raise TypeError(f"{reference.name} is not a position signal")
     return known(spec.reader(ranked))
 
 
 def bounds_ahead(reference: Reference, path: EquityPath) -> Bounds | LookAhead:
-    """The signal's bounds at each bar of the path, or what is known of it without one."""
+    """The signal's bounds at each bar of the path, or its declared look-ahead."""
     match BY_NAME[reference.name]:
         case WindowSignal(look_ahead=look_ahead):
             return look_ahead if isinstance(look_ahead, LookAhead) else look_ahead(path, _window(reference))
@@ -97,12 +97,12 @@ def bounds_ahead(reference: Reference, path: EquityPath) -> Bounds | LookAhead:
 
 def _window(reference: Reference) -> int:
     if reference.window is None:
-        raise LookupError(f"{reference.name} is taken over a window, and none is given")
+        raise LookupError(f"{reference.name} requires a window, and none is given")
     return reference.window
 
 
 def kept_highest(references: Iterable[Reference]) -> tuple[int, ...]:
-    """The windows of which the history has to keep the highest unit value, microseconds, each once."""
+    """The windows whose highest unit value the history keeps, in microseconds, each once."""
     return tuple(sorted({_window(each) for each in references if BY_NAME[each.name].keeps_highest}))
 
 

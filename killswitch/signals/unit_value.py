@@ -1,9 +1,9 @@
-"""Unit value: equity measured as in a fund, so that money moved is never a gain or a loss.
+"""Unit value: equity per unit as in a fund, so that transfers are neither gains nor losses.
 
 A deposit issues units and a withdrawal redeems them at the value just before it; drawdown is the fall of the
 value of one unit (the method of unit pricing, as in GIPS' true time-weighted return).
 Values are floats in account currency per unit. An account begins as one unit, so that without flows a value is
-the equity itself and a fall of exactly a threshold reaches it; a debt is a value below zero.
+the equity itself and a fall of exactly a threshold reaches it; a debt is a negative value.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from copy import copy
 from msgspec import Struct
 
 DIGITS = 12
-"""Decimals of a fall: cents of equity decide whether a threshold is reached, not the last bits of a float."""
+"""Decimals of a fall, so that rounding errors of floats do not decide whether a threshold is reached."""
 
 
 class TrackState(Struct):
-    """The serialised part of a track that rows do not hold."""
+    """The serialised part of a track that is not in rows."""
 
     units: float
     value: float
@@ -29,7 +29,7 @@ class TrackState(Struct):
 
 
 class Track:
-    """The unit value over time, with its highest in each window."""
+    """The unit value over time, with its maximum in each window."""
 
     __slots__ = ("_maxima", "start", "start_at", "units", "value")
 
@@ -41,7 +41,7 @@ class Track:
         self.start_at = 0
 
     def open(self, at: int, equity: float) -> None:
-        """Begin as one unit; equity at or below zero begins wiped out."""
+        """Begin with one unit; non-positive equity begins wiped out."""
         self.units = 1.0
         self.value = equity
         self.accept(at)
@@ -50,10 +50,10 @@ class Track:
     def issue(self, flow: float, equity: float) -> None:
         """Issue (+) or redeem (−) units for `flow`, which is already in `equity`.
 
-        What was in the account just before a flow is its value at the observation before. Where that cannot
-        be (more was taken out than was there then, or nothing is left) the profit or loss came first.
+        The value just before a flow is that of the previous observation. If that is impossible (more was withdrawn than
+        was there, or nothing is left), the profit or loss came first.
         """
-        if self.value <= 0.0:  # a unit that is worth nothing cannot be bought
+        if self.value <= 0.0:  # a worthless unit cannot be issued
             return
         if self.units <= 0.0:
             self.units = max(0.0, equity) / self.value
@@ -68,9 +68,9 @@ class Track:
             self.units = max(0.0, equity) / before
 
     def observe(self, at: int, equity: float) -> None:
-        """Take the equity observed `at`, after its flows were issued.
+        """Record the equity observed `at`, after units were issued for its flows.
 
-        An emptied account keeps its value; one that is emptied and then in debt is worth what it owes.
+        An emptied account keeps its value; an emptied account in debt has the value of the debt.
         """
         if self.units > 0.0:
             self.value = equity / self.units
@@ -81,7 +81,7 @@ class Track:
         self.record(at, self.value)
 
     def record(self, at: int, value: float) -> None:
-        """Enter one value into the windows; values at the window's far edge stay in it."""
+        """Add one value to the windows, which include their far edge."""
         for window, maxima in self._maxima.items():
             while maxima and maxima[-1][1] <= value:
                 maxima.pop()
@@ -96,13 +96,13 @@ class Track:
             maxima.clear()
 
     def accept(self, at: int) -> None:
-        """What the value is now is where it starts from."""
+        """Set the start to the current value."""
         self.start, self.start_at = self.value, at
 
     def correct(self, at: int, factor: float, value: float) -> None:
-        """From `at` on, units were issued that make values `factor` times smaller; 0: all was taken out at `value`."""
+        """Apply units issued at `at`, which divide values by `factor`; 0: everything was withdrawn at `value`."""
         if not math.isfinite(factor):
-            return  # what is stored must be numbers
+            return  # stored values must be finite
         if factor > 0.0:
             self.units *= factor
             self.value /= factor
@@ -112,7 +112,7 @@ class Track:
             self.units, self.value = 0.0, value
 
     def uncorrect(self, at: int, factor: float, value: float, before: float, equity: float) -> None:
-        """What `correct` did is undone; `before`: the equity before the change, at the unit value `value`."""
+        """Revert `correct`; `before` is the equity before the change, at the unit value `value`."""
         if not math.isfinite(factor):
             return
         if factor > 0.0:
@@ -134,7 +134,7 @@ class Track:
         return fall_from(highest, self.value)
 
     def supposing(self, equity: float) -> Track:
-        """A reading in which the present equity is another; the past stays."""
+        """A copy with another current equity and the same past."""
         other = copy(self)
         if self.units > 0.0:
             other.value = equity / self.units

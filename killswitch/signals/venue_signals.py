@@ -1,6 +1,6 @@
-"""Signals of venue health: how old, how slow, how faulty what venues answer is.
+"""Venue health signals: age, latency and errors of answers.
 
-The paper venue of a backtest answers at every bar alike, so that these stay as the last tick left them.
+The paper venue of a backtest answers in the same way at every bar, so these signals do not change between ticks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _health_sum(view: ScopeView, *counts: str) -> int | None:
-    """Sum of the named counts over the scope's accounts; None if one is not given."""
+    """The sum of the named counts over the scope's accounts; None if one is unknown."""
     total = 0
     for account in view.accounts:
         for name in counts:
@@ -46,11 +46,11 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unit="seconds",
         measures="condition",
         meaning=(
-            "How long before the snapshot's as_of the oldest account of the scope was observed. It goes on growing "
-            "while an account cannot be read, over a restart too."
+            "Time from the oldest observation of an account of the scope to the snapshot's as_of. It keeps growing "
+            "while an account is unavailable, also over a restart."
         ),
-        partly_known="an account was never observed: then it is at least the time since it is watched",
-        unknown="an account that can be read does not give observed_at",
+        partly_known="an account was never observed: it is at least the time since it is watched",
+        unknown="an available account does not report observed_at",
         range=UNBOUNDED,
         reader=lambda history, view: history.last_observed.age(view),
         look_ahead=UNCHANGED,
@@ -63,7 +63,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         measures="condition",
         meaning="The slowest account's latency.",
         partly_known="never",
-        unknown="latency is not given",
+        unknown="an account does not report its latency",
         range=UNBOUNDED,
         reader=_latency,
         look_ahead=UNCHANGED,
@@ -76,7 +76,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         measures="condition",
         meaning="Errors and timeouts ÷ requests of this snapshot.",
         partly_known="never",
-        unknown="request counts are not given or zero",
+        unknown="request counts are missing or zero",
         range=NOT_NEGATIVE,
         reader=_error_rate,
         look_ahead=UNCHANGED,
@@ -87,9 +87,9 @@ SIGNALS: tuple[SignalSpec, ...] = (
         name="venue.malformed",
         unit="count",
         measures="condition",
-        meaning="Answers of this snapshot that made no sense.",
+        meaning="Malformed answers in this snapshot.",
         partly_known="never",
-        unknown="the count is not given",
+        unknown="the count is missing",
         range=NOT_NEGATIVE,
         reader=lambda _, view: known(_health_sum(view, "malformed")),
         look_ahead=UNCHANGED,
@@ -101,8 +101,8 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unit="count",
         measures="condition",
         meaning=(
-            "Scheduled snapshots in a row in which an account of the scope was not `ok`. One that a push calls for "
-            "in between is not counted; where it is sound, the count begins anew."
+            "Consecutive scheduled snapshots in which an account of the scope was not `ok`. Snapshots woken by a push "
+            "are not counted, but a sound one resets the count."
         ),
         partly_known="never",
         unknown="never",

@@ -1,9 +1,11 @@
-"""What one scope shows in one snapshot: one account as it is, or several added up."""
+"""The view of one scope in one snapshot: one account, or the sum of several."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import InitVar, dataclass, field
 from decimal import Decimal
+from functools import cached_property
 from operator import attrgetter
 
 from msgspec.structs import replace
@@ -16,35 +18,35 @@ from killswitch.signals.currency import ONE, Conversion, conversion, prices_by_v
 from killswitch.signals.position import HOLDINGS, ZERO, notional, together, unrealized
 
 PnlKey = tuple[str, str, str]
-"""(account, symbol, side): what makes a position one position in a scope."""
+"""(account, symbol, side): the identity of a position in a scope."""
 
 Instruments = Mapping[tuple[str, str], Instrument]
-"""(account, symbol) → the symbol's rules."""
+"""(account, symbol) → the instrument's rules."""
 
 PROFIT_OF_NOTHING = Decimal("0.01")
-"""An account without positions has no unrealised profit; so much of its equity is more than rounding."""
+"""The fraction of equity above which the unrealised profit of an account without positions is more than rounding."""
 
 _contracts = attrgetter("contracts")
 
 
 def distrust(account: AccountSnapshot, as_of: int, stale_after: int | None) -> str | None:
-    """Why the account's numbers are unknown, or None where they may be used."""
+    """The reason why the account's numbers are unknown, or None if they are usable."""
     doubt = doubt_of_equity(account, as_of, stale_after)
     return positions_missing(account) if doubt is None else doubt
 
 
 def doubt_of_equity(account: AccountSnapshot, as_of: int, stale_after: int | None) -> str | None:
-    """Why the account's equity is unknown, or None. Positions that are not given leave it known; absurd ones do not."""
+    """The reason why the account's equity is unknown, or None. Missing positions leave it known; absurd ones do not."""
     if account.quality == "ok" and account.equity is None:
-        return f"{account.account} gives no equity"
+        return f"{account.account} reports no equity"
     if account.quality == "ok" and account.equity is not None and not sane(account.equity):
-        return f"{account.account} gives {account.equity} as its equity"
+        return f"{account.account} reports an equity of {account.equity} {account.currency}"
     doubt = doubt_of_positions(account)
     return _stale(account, as_of, stale_after) if doubt is None and stale_after is not None else doubt
 
 
 def doubt_of_positions(account: AccountSnapshot) -> str | None:
-    """Why what the account says that it holds is absurd, or None; it is no matter whether its equity is known."""
+    """The reason why the account's positions are unusable, or None, whether or not its equity is known."""
     if account.quality != "ok":
         return f"{account.account} is {account.quality}: {account.reason or 'no reason given'}"
     fault = None if account.positions is None else _impossible(account, account.positions)
@@ -52,31 +54,31 @@ def doubt_of_positions(account: AccountSnapshot) -> str | None:
 
 
 def positions_missing(account: AccountSnapshot) -> str | None:
-    """That the account does not say what it holds, or None."""
-    return f"{account.account} gives no positions" if account.positions is None else None
+    """The reason if the account does not report its positions, or None."""
+    return f"{account.account} reports no positions" if account.positions is None else None
 
 
 def _impossible(account: AccountSnapshot, positions: Sequence[Position]) -> str | None:
-    """What the positions say that cannot be: then the whole answer is in doubt."""
+    """The impossible value in the positions, if any; it makes the whole answer unusable."""
     sizes = [*map(_contracts, positions)]
     if sizes and all(map(Decimal.is_finite, sizes)) and min(sizes) >= LEAST and max(sizes) < MOST:
-        return None  # nearly every snapshot: all are open, and none is absurd
+        return None  # nearly every snapshot: all positions are open and plausible
     open_ones = False
     for position in positions:
         contracts = position.contracts
         if not sane(contracts) or contracts < ZERO:
-            return f"gives {contracts} contracts of {position.symbol}"
+            return f"reports {contracts} contracts of {position.symbol}"
         open_ones = open_ones or contracts > ZERO
     margin = account.margin_used
     if not open_ones and margin is not None and margin.is_finite() and margin > ZERO:
-        return f"shows no positions, but {margin} of margin in use"
+        return f"reports no positions, but {margin} {account.currency} of margin in use"
     if not open_ones and _has_profit(account):
-        return f"shows no positions, but {account.unrealized} of unrealised profit"
+        return f"reports no positions, but {account.unrealized} {account.currency} of unrealised profit"
     return None
 
 
 def _has_profit(account: AccountSnapshot) -> bool:
-    """Whether it shows a profit that its positions must have made, if it lists all of them."""
+    """Whether the account shows a profit that requires positions, although it lists none."""
     profit, equity = account.unrealized, account.equity
     if profit is None or equity is None or account.complete is False or account.market in HOLDINGS:
         return False
@@ -85,89 +87,66 @@ def _has_profit(account: AccountSnapshot) -> bool:
 
 def _stale(account: AccountSnapshot, as_of: int, stale_after: int) -> str | None:
     if account.observed_at is None:
-        return f"{account.account} does not say when it was observed"
+        return f"{account.account} does not report when it was observed"
     if as_of - to_micros(account.observed_at) > stale_after:
         return f"{account.account} was last observed at {account.observed_at.isoformat()}"
     return None
 
 
 def _is_again(account: AccountSnapshot, before: AccountSnapshot) -> bool:
-    """Whether it says nothing that `before` did not: rows and rules are given only when they are new."""
+    """Whether the account is unchanged since `before`; rows and rules are reported only when they are new."""
     if account.flows or account.fills or account.instruments:
         return False
     return account == replace(before, flows=account.flows, fills=account.fills, instruments=account.instruments)
 
 
+@dataclass(eq=False)
 class ScopeView:
-    """One scope in one snapshot. `unknown` says why its equity may not be used, or is None.
+    """One scope in one snapshot. `unknown` is the reason why its equity is unusable, or None.
 
-    `positions_unknown` says why what it holds is not known although its equity is. `around` are all accounts of the
-    snapshot, also those outside of the scope. With a `reference` currency equity, profits, notionals and margin are in
-    it; accounts, positions and prices stay as their venues give them.
+    `positions_unknown` is the reason why its positions are unknown although its equity is known. `around` are all
+    accounts of the snapshot, including those outside the scope. With a `reference` currency, equity, profits, notionals
+    and margin are in it; accounts, positions and prices remain as reported.
     """
 
-    __slots__ = (
-        "_conversions",
-        "_sound",
-        "_stale_after",
-        "accounts",
-        "around",
-        "as_of",
-        "currency",
-        "equity",
-        "instruments",
-        "positions_unknown",
-        "reference",
-        "scheduled",
-        "unknown",
-    )
+    as_of: int
+    scheduled: bool
+    accounts: Sequence[AccountSnapshot]
+    instruments: Instruments
+    stale_after: int | None
+    snapshot: InitVar[Sequence[AccountSnapshot] | None] = None
+    """All accounts of the snapshot; None if there are no others."""
+    reference: ReferenceCurrency | None = None
+    around: Sequence[AccountSnapshot] = field(init=False)
+    unknown: str | None = field(init=False, default=None)
+    positions_unknown: str | None = field(init=False, default=None)
+    equity: Decimal | None = field(init=False, default=None)
+    currency: str | None = field(init=False, default=None)
+    _conversions: dict[str, Conversion] = field(init=False, default_factory=dict)
 
-    def __init__(
-        self,
-        as_of: int,
-        scheduled: bool,
-        accounts: Sequence[AccountSnapshot],
-        instruments: Instruments,
-        stale_after: int | None,
-        around: Sequence[AccountSnapshot] | None = None,
-        reference: ReferenceCurrency | None = None,
-    ) -> None:
-        self.as_of = as_of
-        self.scheduled = scheduled
-        self.accounts = accounts
-        self.instruments = instruments
-        self.around = accounts if around is None else around
-        self.reference = reference
-        self._conversions: dict[str, Conversion] = {}
-        self.unknown: str | None = None
-        self.positions_unknown: str | None = None
-        self.equity: Decimal | None = None
-        self.currency: str | None = None
-        self._sound: tuple[AccountSnapshot, ...] | None = None
-        self._stale_after = stale_after
-        self._add_up(stale_after)
+    def __post_init__(self, snapshot: Sequence[AccountSnapshot] | None) -> None:
+        self.around = self.accounts if snapshot is None else snapshot
+        self._add_up()
 
     def repeats(self, before: ScopeView | None) -> bool:
-        """Whether a pass between two ticks gives every account as `before` had it: none of them was read for it."""
+        """Whether an unscheduled pass repeats every account of `before`, because none of them was polled for it."""
         if self.scheduled or before is None or len(self.accounts) != len(before.accounts):
             return False
         return all(_is_again(one, other) for one, other in zip(self.accounts, before.accounts, strict=True))
 
-    @property
+    @cached_property
     def sound(self) -> tuple[AccountSnapshot, ...]:
-        """The accounts with every number that cannot be one unknown; made when first asked for."""
-        if self._sound is None:
-            self._sound = tuple(sound_account(account) for account in self.accounts)
-        return self._sound
+        """The accounts with every insane number unknown."""
+        return tuple(sound_account(account) for account in self.accounts)
 
-    def _add_up(self, stale_after: int | None) -> None:
+    def _add_up(self) -> None:
         if not self.accounts:
-            self.unknown = "the snapshot does not hold the scope's account"
+            self.unknown = "the snapshot does not contain the scope's account"
             return
         total = ZERO
         self.currency = self.accounts[0].currency if self.reference is None else self.reference.currency
         for account in self.accounts:
-            reason = doubt_of_equity(account, self.as_of, stale_after)
+            reason = doubt_of_equity(account, self.as_of, self.stale_after)
             if reason is None and account.currency != self.currency:
                 reason = self.conversion(account.currency).unknown
             if reason is not None:
@@ -179,36 +158,38 @@ class ScopeView:
         self.equity = total
 
     def trusted(self) -> ScopeView:
-        """The scope without the accounts whose answers are not to be trusted; itself where all are."""
+        """The scope without untrusted accounts; itself if all are trusted."""
         if self.unknown is None and self.positions_unknown is None:
             return self
-        known = [account for account in self.accounts if distrust(account, self.as_of, self._stale_after) is None]
+        known = [account for account in self.accounts if distrust(account, self.as_of, self.stale_after) is None]
         return self.of(known)
 
     def of(self, accounts: Sequence[AccountSnapshot]) -> ScopeView:
-        """The scope as if these were its accounts."""
+        """The scope with these accounts instead of its own."""
         return ScopeView(
-            self.as_of, self.scheduled, accounts, self.instruments, self._stale_after, self.around, self.reference
+            self.as_of, self.scheduled, accounts, self.instruments, self.stale_after, self.around, self.reference
         )
 
     # Currencies
 
     def conversion(self, currency: str) -> Conversion:
-        """What one unit of a currency is worth in the scope's, or why that is not known.
+        """The rate of a currency to the scope's currency, or why it is unknown.
 
-        By accounts that are no staler than those whose equity is used.
+        Only accounts that are fresh enough for their equity to be used count.
         """
         if currency == self.currency:
             return Conversion(ONE)
         found = self._conversions.get(currency)
         if found is None:
-            mixed = Conversion(None, f"the scope mixes {self.currency} and {currency}; nothing converts between them")
+            mixed = Conversion(
+                None, f"the scope has accounts in {self.currency} and {currency}, and no reference currency"
+            )
             found = mixed if self.reference is None else self._by_venues(currency, self.reference)
             self._conversions[currency] = found
         return found
 
     def _by_venues(self, currency: str, reference: ReferenceCurrency) -> Conversion:
-        stale = {} if self._stale_after is None else self._too_old(self._stale_after)
+        stale = {} if self.stale_after is None else self._too_old(self.stale_after)
         fresh = [account for account in self.around if account.account not in stale]
         found = conversion(currency, reference, fresh)
         if found.rate is not None or not stale:
@@ -218,38 +199,36 @@ class ScopeView:
         return Conversion(None, "; ".join((found.unknown or "", *reasons)))
 
     def _too_old(self, stale_after: int) -> dict[str, str]:
-        """Account → why what it says is too old, for those of the snapshot of which it is."""
+        """Account → reason, for the stale accounts of the snapshot."""
         reasons = {account.account: _stale(account, self.as_of, stale_after) for account in self.around}
         return {name: reason for name, reason in reasons.items() if reason is not None}
 
     def rate(self, account: str) -> Decimal:
-        """What one unit of the account's currency is worth in the scope's.
+        """The rate of the account's currency to the scope's currency.
 
-        LookupError for an account that is not in the view, and where its currency cannot be converted: then the view
-        is unknown.
+        LookupError if the account is not in the view or its currency cannot be converted; then the view is unknown.
         """
         for each in self.accounts:
             if each.account == account:
-                return self._rate(each.currency)
-        raise LookupError(f"{account} is not in the scope, so that its currency is not known")
+                return self.converted(ONE, each)
+        raise LookupError(f"{account} is not in the scope, so its currency is unknown")
 
     def converted(self, amount: Decimal, account: AccountSnapshot) -> Decimal:
         """An amount of the account's currency in the scope's. LookupError as with `rate`."""
-        return amount if account.currency == self.currency else amount * self._rate(account.currency)
+        found = self.measured(amount, account)
+        if found is None:
+            raise LookupError(self.conversion(account.currency).unknown)
+        return found
 
     def measured(self, amount: Decimal, account: AccountSnapshot) -> Decimal | None:
-        """An amount of the account's currency in the scope's; None where nothing converts."""
+        """An amount of the account's currency in the scope's; None if the rate is unknown."""
+        if account.currency == self.currency:
+            return amount
         rate = self.conversion(account.currency).rate
-        return None if rate is None else amount if account.currency == self.currency else amount * rate
-
-    def _rate(self, currency: str) -> Decimal:
-        found = self.conversion(currency)
-        if found.rate is None:
-            raise LookupError(found.unknown)
-        return found.rate
+        return None if rate is None else amount * rate
 
     def maintenance(self) -> Decimal | None:
-        """The maintenance margin of all accounts; None where one is not known."""
+        """The maintenance margin of all accounts; None if one is unknown."""
         total = ZERO
         for account in self.sound:
             margin = account.maintenance_margin
@@ -260,30 +239,30 @@ class ScopeView:
         return total
 
     def read(self) -> ScopeView:
-        """The scope without the accounts whose equity cannot be used; itself where it can of all."""
+        """The scope without accounts of unknown equity; itself if every equity is known."""
         if self.unknown is None:
             return self
         readable = self.readable()
         return self.of([account for account in self.accounts if account.account in readable])
 
     def readable(self) -> dict[str, AccountSnapshot]:
-        """The accounts of the snapshot whose equity can be used, by name, in the scope and around it."""
+        """The accounts of the snapshot whose equity is known, by name, in the scope and around it."""
         return {
             account.account: account
             for account in (*self.around, *self.accounts)
-            if doubt_of_equity(account, self.as_of, self._stale_after) is None
+            if doubt_of_equity(account, self.as_of, self.stale_after) is None
         }
 
     def convertible(self, last: Mapping[str, AccountSnapshot]) -> dict[str, Decimal]:
-        """Account → rate, where its currency can be converted. `last`: snapshots of accounts that the view may lack."""
+        """Account → rate, for convertible currencies. `last`: last snapshots of accounts that the view may lack."""
         accounts = {**last, **{account.account: account for account in self.accounts}}
         rates = {name: self.conversion(account.currency).rate for name, account in accounts.items()}
         return {name: rate for name, rate in rates.items() if rate is not None}
 
     def positions(self) -> list[tuple[AccountSnapshot, Position]]:
-        """Open positions with their accounts; a row of zero contracts is no position.
+        """The open positions with their accounts; rows of zero contracts are skipped.
 
-        Rows of one account, symbol and side (several strategies) are one position: that is what a venue closes.
+        Rows of one account, symbol and side (several strategies) are one position, as for the venue.
         """
         rows: dict[PnlKey, tuple[AccountSnapshot, Position]] = {}
         for account in self.sound:
@@ -294,11 +273,11 @@ class ScopeView:
         return list(rows.values())
 
     def instrument(self, account: str, symbol: str) -> Instrument | None:
-        """The symbol's rules as last given, or None."""
+        """The symbol's last reported rules, or None."""
         return self.instruments.get((account, symbol))
 
     def pnl(self) -> dict[PnlKey, Decimal] | None:
-        """Unrealised P&L of every position; None if one position's is unknown, what is held, or a rate is."""
+        """The unrealised P&L of every position; None if the P&L of a position, the positions or a rate are unknown."""
         if self.positions_unknown is not None:
             return None
         found: dict[PnlKey, Decimal] = {}
@@ -322,7 +301,7 @@ class ScopeView:
         return found
 
     def _computed_pnl(self, account: AccountSnapshot, position: Position) -> Decimal | None:
-        """P&L from entry and mark, where the venue does not give it (or gives what is no number)."""
+        """The P&L computed from entry and mark, if the venue reports none or no valid number."""
         prices = (position.contracts, position.entry_price, position.mark_price)
         if any(price is not None and not sane(price) for price in prices):
             return None
@@ -330,12 +309,12 @@ class ScopeView:
         return unrealized(replace(position, unrealized_pnl=None), account, rules)
 
     def pnl_of(self, account: AccountSnapshot) -> Decimal | None:
-        """Sum of the unrealised P&L of one of the accounts, in its own currency; None if a position's is unknown."""
+        """The sum of the unrealised P&L of one account, in its own currency; None if a position's P&L is unknown."""
         alone = ScopeView(self.as_of, self.scheduled, (account,), self.instruments, None).pnl()
         return None if alone is None else sum(alone.values(), ZERO)
 
     def notionals(self) -> list[tuple[AccountSnapshot, Position, Decimal]] | None:
-        """Every position with its absolute notional; None if one is unknown, what is held, or a rate is."""
+        """Every position with its absolute notional; None if a notional, the positions or a rate are unknown."""
         if self.positions_unknown is not None:
             return None
         rows = []

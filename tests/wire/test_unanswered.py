@@ -127,14 +127,14 @@ def test_where_nothing_listens(kind: str) -> None:
         nobody.bind(("127.0.0.1", 0))
         port = nobody.getsockname()[1]
         said = told(kind, f"http://127.0.0.1:{port}")
-    assert f"nothing listens at 127.0.0.1:{port} (connection refused)" in said
+    assert f"127.0.0.1:{port} refused the connection" in said
     assert not CLASS.search(said)
 
 
 def test_a_wrong_name(kind: str) -> None:
     """A name that no server of names has."""
     said = told(kind, "http://no-such-host.invalid")
-    assert "the name of no-such-host.invalid is not found" in said
+    assert "the host name of no-such-host.invalid cannot be resolved" in said
     assert not CLASS.search(said)
 
 
@@ -150,7 +150,7 @@ def test_a_server_that_says_nothing(kind: str) -> None:
     """For as long as the account's `timeout` allows."""
     with saying(None) as port:
         said = told(kind, f"http://127.0.0.1:{port}", 0.5)
-    assert "no whole answer within 0.5 s from " in said
+    assert "no complete answer within 0.5 s from " in said
     assert f"127.0.0.1:{port}" in said
     assert not CLASS.search(said)
 
@@ -159,7 +159,7 @@ def test_a_server_without_tls() -> None:
     """`https` where `http` is spoken."""
     with saying(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
         said = told("bybit", f"https://127.0.0.1:{port}")
-    assert f"127.0.0.1:{port} does not speak TLS as it should" in said
+    assert f"the TLS handshake with 127.0.0.1:{port} failed" in said
     assert not CLASS.search(said)
 
 
@@ -168,7 +168,7 @@ def test_a_server_without_tls() -> None:
     [
         (200, PAGE, "200, a web page instead of data: Bad gateway"),
         (503, PAGE, "a web page instead of data: Bad gateway"),
-        (502, "", "without a word"),
+        (502, "", "without a "),
     ],
 )
 def test_a_page_or_nothing_instead_of_data(kind: str, status: int, text: str, words: str) -> None:

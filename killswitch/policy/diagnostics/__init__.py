@@ -1,1 +1,1 @@
-"""Problems of documents, and the page of every code."""
+"""Diagnostics of documents, and the reference page of every code."""

@@ -1,7 +1,7 @@
-"""The page of every diagnostic code, from whichever room it comes: Markdown in `codes`, a section a code.
+"""The reference pages of all diagnostic codes: Markdown in `codes`, one section for each code.
 
-A section is `## CODE: title`, what it means, a fenced example (YAML that brings the problem about, or how it comes
-about), and `**Fix**: ` with the way out. The files are read when a page is asked for, never to validate.
+A section is `## CODE: title`, an explanation, a fenced example (YAML that causes the problem, or a description), and
+`**Fix**: ` with the fix. The files are read when a page is requested, never to validate.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SECTION: Final = re.compile(
 
 
 class Page(NamedTuple):
-    """One code. `example` is YAML that brings the problem about, or says how it comes about (`language` text)."""
+    """The page of one code. `example` is YAML that causes the problem, or a description of the cause (text)."""
 
     code: str
     title: str
@@ -32,7 +32,7 @@ class Page(NamedTuple):
 
 
 class Family(NamedTuple):
-    """The codes that begin alike: `digits` as KS12."""
+    """A family of codes with the same prefix, `digits`, such as KS12."""
 
     digits: str
     title: str
@@ -65,10 +65,10 @@ def page(code: str) -> str:
     if found is None:
         from difflib import get_close_matches
 
-        # one digit off is a guess that anybody can make; a digit too many or too few is a slip
+        # with one digit off any code would be close; one digit too many or too few is a typing mistake
         near = get_close_matches(code.strip().upper(), known, n=1, cutoff=0.9)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise LookupError(f"there is no code {code}{hint}")
+        raise LookupError(f"unknown code {code}{hint}")
     example = "\n".join(f"    {line}".rstrip() for line in found.example.splitlines())
     return f"{found.code}: {found.title}\n\n{found.meaning}\n\nExample:\n\n{example}\n\nHow to fix it:\n\n{found.fix}\n"
 
@@ -82,7 +82,7 @@ def _family(file: Path) -> Family:
 
 
 def _sections(name: str, digits: str, text: str) -> Iterator[Page]:
-    """Every section, one after the other with nothing between."""
+    """The sections of a file, which contains nothing else after its head."""
     at = 0
     while at < len(text):
         at += len(text[at:]) - len(text[at:].lstrip("\n"))

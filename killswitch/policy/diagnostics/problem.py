@@ -1,4 +1,4 @@
-"""A problem in a policy: where, what, and the way out; as text for people and as JSON for machines."""
+"""Diagnostics of policies: place, message and fix, rendered as text or as JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Severity = Literal["error", "warning"]
 class Diagnostic(Record):
     """One problem. `line` and `column` count from 1 in characters; `length` is how much to underline, at least 1.
 
-    `source_line` is the line as written, secrets masked; empty where there is no line (a missing file).
+    `source_line` is the line as written, with secrets masked; empty if there is no line (a missing file).
     """
 
     code: str
@@ -32,22 +32,22 @@ class Diagnostic(Record):
 def diagnostic(
     code: str, place: Place, message: str, fix: str, *, length: int = 1, severity: Severity = "error"
 ) -> Diagnostic:
-    """A problem at a place that is already known."""
+    """A diagnostic at a known place."""
     return Diagnostic(code, severity, message, fix, place.file, place.line, place.column, max(1, length), place.text)
 
 
 def in_order(diagnostics: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
-    """By file, line, column, then code; the same problem once."""
+    """The diagnostics sorted by file, line, column and code, without duplicates."""
     return tuple(sorted(dict.fromkeys(diagnostics), key=lambda d: (d.file, d.line, d.column, d.code, d.message)))
 
 
 def has_errors(diagnostics: Iterable[Diagnostic]) -> bool:
-    """Whether any of them is more than a warning."""
+    """Whether any diagnostic is an error."""
     return any(found.severity == "error" for found in diagnostics)
 
 
 def render(diagnostics: Sequence[Diagnostic]) -> str:
-    """For people: place, code and message, the line with the problem underlined, the fix. No final newline."""
+    """The diagnostics as text: place, code and message, the underlined source line, the fix. No final newline."""
     return "\n\n".join(_render(found) for found in diagnostics)
 
 
@@ -66,7 +66,7 @@ _WIDEST = 120
 
 
 def _window(found: Diagnostic) -> tuple[str, int, str]:
-    """The part of the line to show, how far in the caret stands, and the caret; tabs become one blank."""
+    """The part of the line to show, the caret's offset in it, and the caret; tabs become one space."""
     line = found.source_line.replace("\t", " ")
     start = 0
     if len(line) > _WIDEST and found.column > _WIDEST - 40:
@@ -78,5 +78,5 @@ def _window(found: Diagnostic) -> tuple[str, int, str]:
 
 
 def as_json(diagnostics: Sequence[Diagnostic]) -> list[dict[str, object]]:
-    """For machines: one object each, with the names of the fields as keys."""
+    """The diagnostics as JSON objects, with the names of the fields as keys."""
     return [{name: getattr(found, name) for name in Diagnostic.__dataclass_fields__} for found in diagnostics]

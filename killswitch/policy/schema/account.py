@@ -3,86 +3,64 @@
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, StrictBool, Tag
+from pydantic import Discriminator, StrictBool, Tag
 
 from killswitch.model.words import Market
-from killswitch.policy.schema.cross_key_checks import Breach
+from killswitch.policy.schema.cross_key_checks import Breach, spec_of
 from killswitch.policy.schema.document import VersionedPart
-from killswitch.policy.schema.part import AtLeastOne, MistakeError, Part
+from killswitch.policy.schema.part import AtLeastOne, Part
 from killswitch.policy.schema.policy import DEFAULT_CLOSING_SHARE, Match
-from killswitch.policy.schema.scalars import Duration, Endpoint, Name, ProperShare, Reference, Word, duration
+from killswitch.policy.schema.scalars import (
+    LONGEST,
+    Duration,
+    Endpoint,
+    Name,
+    ProperShare,
+    Reference,
+    Word,
+    written_micros,
+)
 
 
 class AccountSpec(Part):
     """One account at one venue."""
 
-    adapter: Annotated[Name, Field(description="The venue adapter, as installed.")]
-    market: Annotated[Market, Field(description="The kind of market.")]
-    currency: Annotated[Word, Field(description="The currency of account.")]
-    exchange: Annotated[
-        Name | None,
-        Field(
-            description=(
-                "Which of the adapter's venues it is, by its name there, as in binanceusdm. Left out: it has one."
-            )
-        ),
-    ] = None
-    venue: Annotated[
-        Name | None, Field(description="The venue's name. Left out: the exchange's, or else the adapter's name.")
-    ] = None
-    endpoint: Annotated[
-        Endpoint | None,
-        Field(description="The address that stands for the venue's own in every request. Left out: the venue's own."),
-    ] = None
-    endpoint_ws: Annotated[
-        Endpoint | None, Field(description="The same for its streams (ws:// or wss://). Left out: the venue's own.")
-    ] = None
-    sandbox: Annotated[StrictBool, Field(description="The venue's test system, where it has one. Left out: no.")] = (
-        False
-    )
-    demo: Annotated[StrictBool, Field(description="The venue's demo trading, where it has some. Left out: no.")] = False
-    execution: Annotated[
-        Literal["observe", "live"],
-        Field(description="`live` acts, and only when the runner was started with --live; `observe` never."),
-    ]
-    credentials: Annotated[
-        dict[str, Reference],
-        Field(description="References to secrets, never the secrets: env:NAME or file:PATH. Left out: none."),
-    ] = {}  # noqa: RUF012 # pydantic copies it
-    options: Annotated[dict[str, object], Field(description="Whatever the adapter takes. Left out: none.")] = {}  # noqa: RUF012 # pydantic copies it
-    allow_withdrawal_keys: Annotated[
-        StrictBool,
-        Field(
-            description="Whether credentials that may withdraw are accepted. Left out: no, `venues check` refuses them."
-        ),
-    ] = False
-    allow_unencrypted: Annotated[
-        StrictBool,
-        Field(
-            description=(
-                "Whether credentials are sent to an `endpoint` beyond this machine without TLS (http://, ws://). Left "
-                "out: no, `run --live` refuses to."
-            )
-        ),
-    ] = False
-    outside_hours: Annotated[
-        Literal["queue", "extended"] | None,
-        Field(
-            description=(
-                "Where the market has hours: what becomes of a close outside them. `queue` holds it until the market "
-                "opens, `extended` sends it at a limit into the extended hours. Left out: it is refused there."
-            )
-        ),
-    ] = None
-    closing_share: Annotated[
-        ProperShare,
-        Field(
-            description=(
-                "The share of every request limit of the venue that is kept for closing: reading never uses it. Left "
-                "out: 50%."
-            )
-        ),
-    ] = DEFAULT_CLOSING_SHARE
+    adapter: Name
+    """The venue adapter, as installed."""
+    market: Market
+    """The kind of market."""
+    currency: Word
+    """The currency of account."""
+    exchange: Name | None = None
+    """Which of the adapter's venues, by the adapter's name for it, as in binanceusdm. Left out: the adapter has only
+    one."""
+    venue: Name | None = None
+    """The venue's name. Left out: the name of the exchange, or else of the adapter."""
+    endpoint: Endpoint | None = None
+    """The address that replaces the venue's own in every request. Left out: the venue's own."""
+    endpoint_ws: Endpoint | None = None
+    """The same for its streams (ws:// or wss://). Left out: the venue's own."""
+    sandbox: StrictBool = False
+    """Whether to use the venue's test system, if it has one. Left out: no."""
+    demo: StrictBool = False
+    """Whether to use the venue's demo trading, if it has one. Left out: no."""
+    execution: Literal["observe", "live"]
+    """`live` sends orders, but only if the runner is started with --live; `observe` never does."""
+    credentials: dict[str, Reference] = {}  # noqa: RUF012 # pydantic copies it
+    """References to secrets, never the secrets themselves: env:NAME or file:PATH. Left out: none."""
+    options: dict[str, object] = {}  # noqa: RUF012 # pydantic copies it
+    """Options of the adapter. Left out: none."""
+    allow_withdrawal_keys: StrictBool = False
+    """Whether credentials with the right to withdraw are accepted. Left out: no, `venues check` rejects them."""
+    allow_unencrypted: StrictBool = False
+    """Whether credentials may be sent to an `endpoint` on another machine without TLS (http://, ws://). Left out: no,
+    `run --live` refuses to start."""
+    outside_hours: Literal["queue", "extended"] | None = None
+    """What happens to a close outside the market's hours. `queue` holds it until the market opens, `extended` sends
+    limit orders in extended hours. Left out: the close is rejected."""
+    closing_share: ProperShare = DEFAULT_CLOSING_SHARE
+    """The share of each of the venue's rate limits that is reserved for closing; polling never uses it. Left out: 50%.
+    """
 
 
 def venue_of(spec: AccountSpec) -> str:
@@ -91,14 +69,14 @@ def venue_of(spec: AccountSpec) -> str:
 
 
 class AccountDocument(VersionedPart):
-    """An account, and how it is reached."""
+    """An account, and how to connect to it."""
 
     kind: Literal["Account"]
     spec: AccountSpec
 
 
 LEAST_REFRESHES = 2
-"""So many refreshes must fit into a timeout: one that is lost must not set the timer off."""
+"""The minimum number of refreshes per timeout: a single lost refresh must not trigger the timer."""
 
 
 def _names_or_match(value: object) -> str:
@@ -109,75 +87,39 @@ Names = Annotated[tuple[Word, ...], AtLeastOne()]
 
 
 class DeadManSpec(Part):
-    """A timer at the venue, started anew for as long as the runner is healthy."""
+    """A timer at the venue, restarted as long as the runner is healthy."""
 
-    accounts: Annotated[
-        Annotated[Names, Tag("names")] | Annotated[Match, Tag("match")],
-        Discriminator(_names_or_match),
-        Field(description="Whose orders: names of accounts, or what they have in common; `{}` is every account."),
-    ]
-    at_venue: Annotated[
-        StrictBool,
-        Field(
-            description=(
-                "`true`: the venue itself cancels all resting orders of the account. There is no other kind yet."
-            )
-        ),
-    ]
-    timeout: Annotated[
-        Duration, Field(description="For how long nothing may be heard of the runner before the venue cancels.")
-    ]
-    refresh: Annotated[
-        Duration,
-        Field(
-            description=(
-                "How often the timer is started anew, after a tick that has ended well. At most half of `timeout`."
-            )
-        ),
-    ]
-    accept_unprotected: Annotated[
-        StrictBool,
-        Field(
-            description=(
-                "Whether the timer may also run while it would cancel protective stops of open positions. Left out: "
-                "no, it is stopped then and a person is told."
-            )
-        ),
-    ] = False
+    accounts: Annotated[Annotated[Names, Tag("names")] | Annotated[Match, Tag("match")], Discriminator(_names_or_match)]
+    """The accounts whose orders are covered: a list of names, or a match on their properties; `{}` is every account."""
+    at_venue: StrictBool
+    """`true`: the venue itself cancels all resting orders of the account. No other kind is supported yet."""
+    timeout: Duration
+    """How long the venue waits for the runner's next refresh before it cancels orders."""
+    refresh: Duration
+    """How often the timer is restarted, after a successful tick. At most half of `timeout`."""
+    accept_unprotected: StrictBool = False
+    """Whether the timer may run while it would cancel protective stops of open positions. Left out: no, the timer is
+    stopped then and operators are notified."""
 
 
 class DeadManDocument(VersionedPart):
-    """A dead man's switch: what the venue does when nothing is heard of the runner any more."""
+    """A dead man's switch: the venue cancels orders when the runner stops refreshing a timer."""
 
     kind: Literal["DeadMansSwitch"]
     spec: DeadManSpec
 
     @classmethod
     def breaches(cls, written: object) -> Iterator[Breach]:
-        """It is somewhere, and outlives a lost refresh."""
-        return dead_man(written)
-
-
-def dead_man(written: object) -> Iterator[Breach]:
-    """It is somewhere, and outlives a lost refresh."""
-    spec = written.get("spec") if isinstance(written, dict) else None
-    if not isinstance(spec, dict):
-        return
-    if spec.get("at_venue") is False:
-        yield Breach(
-            "KS2230", ("spec", "at_venue"), "a dead man's switch that is not at the venue is not there yet",
-            "write `at_venue: true` for accounts whose venue has a timer, or take the document out",
-        )  # fmt: skip
-    timeout, refresh = _micros(spec.get("timeout")), _micros(spec.get("refresh"))
-    if timeout is not None and refresh is not None and refresh * LEAST_REFRESHES > timeout:
-        yield Breach(
-            "KS2231", ("spec", "refresh"), "one refresh that is lost or late would set the timer off",
-            "write at most half of `timeout`, such as `timeout: 60s` and `refresh: 20s`",
-        )  # fmt: skip
-
-
-def _micros(written: object) -> int | None:
-    try:
-        return duration(written)
-    except MistakeError:
-        return None
+        """Check that the switch is at the venue, and that one lost refresh does not trigger it."""
+        spec = spec_of(written)
+        if spec.get("at_venue") is False:
+            yield Breach(
+                "KS2230", ("spec", "at_venue"), "only a dead man's switch at the venue is supported",
+                "write `at_venue: true` for accounts whose venue has a timer, or remove the document",
+            )  # fmt: skip
+        timeout, refresh = written_micros(spec.get("timeout")), written_micros(spec.get("refresh"))
+        if timeout and refresh and timeout < refresh * LEAST_REFRESHES <= LONGEST * LEAST_REFRESHES:
+            yield Breach(
+                "KS2231", ("spec", "refresh"), "a single lost or late refresh would trigger the timer",
+                "write at most half of `timeout`, such as `timeout: 60s` and `refresh: 20s`",
+            )  # fmt: skip

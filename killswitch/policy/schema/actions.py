@@ -1,4 +1,4 @@
-"""What an action may say: one part for each kind, and `Action`, which holds exactly one of them."""
+"""Actions of a stage: one part for each kind, and `Action`, which contains exactly one of them."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -11,97 +11,70 @@ from killswitch.policy.schema.scalars import Duration, Expression, Fraction, Nam
 
 
 class LockTrading(Part):
-    """Tell the bots to stop."""
+    """Lock trading: bots that read the lock stop."""
 
-    mode: Annotated[LockMode, Field(description="`reduce_only` forbids new risk; `all` forbids every order.")]
-    duration: Annotated[Duration | None, Field(alias="for", description="How long. Left out: until it is lifted.")] = (
-        None
-    )
+    mode: LockMode
+    """`reduce_only` forbids new risk; `all` forbids every order."""
+    duration: Annotated[Duration | None, Field(alias="for")] = None
+    """How long the lock lasts. Left out: until it is lifted."""
 
 
 class CancelOrders(Part):
     """Cancel resting orders."""
 
-    kind: Annotated[
-        Literal["entry", "all"], Field(description="`entry` cancels what would add risk; `all` protective orders too.")
-    ]
+    kind: Literal["entry", "all"]
+    """`entry` cancels orders that would add risk; `all` also cancels protective orders."""
 
 
 class Close(Part):
     """Close positions, worst first."""
 
-    side: Annotated[
-        Literal["losing", "long", "short", "both"],
-        Field(description="Which positions. `losing` needs the stage's `attribution`."),
-    ]
-    rank: Annotated[Name, Field(description="The ranking that orders them. Left out: `default`.")] = "default"
-    top: Annotated[RankCount | None, Field(description="Only so many, by rank. Left out: all selected.")] = None
-    worst: Annotated[
-        Fraction | None,
-        Field(
-            description=(
-                "When attribution falls back to `worst_ranked`: this part of the positions by rank, at least one. "
-                "Left out: all of them, or `top`."
-            )
-        ),
-    ] = None
-    fraction: Annotated[Fraction, Field(description="How much of each position to close.")]
-    share_cap: Annotated[
-        Fraction | None,
-        Field(
-            description=(
-                "After the close no selected position is worth more than this part of the scope's gross notional at "
-                "firing. Gross counts what is known, which can only lower the cap; a selected position whose worth is "
-                "unknown is closed wholly, and the decision says so. Left out: no cap."
-            )
-        ),
-    ] = None
-    spread: Annotated[
-        Literal["each", "by_rank"],
-        Field(
-            description=(
-                "`each` closes the fraction of every selected position; `by_rank` closes the fraction of the selected "
-                "gross, from the worst ranked on. By component risk that is the cut which leaves the scope's P&L "
-                "with the least variance. While a worth or the component risk is unknown it closes as `each`, and the "
-                "decision says so. Left out: each."
-            )
-        ),
-    ] = "each"
-    all_if: Annotated[
-        Expression | None,
-        Field(description="A condition over `position.*` signals; where true, all of the position. Left out: never."),
-    ] = None
-    symbols: Annotated[
-        tuple[Word, ...] | None,
-        AtLeastOne(),
-        Field(description="Only these symbols, or base assets of spot symbols. Left out: any."),
-    ] = None
-    except_assets: Annotated[
-        tuple[Word, ...], Field(description="Base assets that are never sold. Left out: none.")
-    ] = ()
-    unwinding: Annotated[
-        Name | None,
-        Field(
-            description=(
-                "The Unwinding by which it is carried out. Left out: the one called `default` where there is one, "
-                "else market orders as fast as the venue allows."
-            )
-        ),
-    ] = None
+    side: Literal["losing", "long", "short", "both"]
+    """Which positions. `losing` requires the stage's `attribution`."""
+    rank: Name = "default"
+    """The ranking that orders the positions. Left out: `default`."""
+    top: RankCount | None = None
+    """The maximum number of positions, by rank. Left out: all selected positions."""
+    worst: Fraction | None = None
+    """The share of the positions, by rank and at least one, to select when attribution falls back to `worst_ranked`.
+    Left out: all of them, or `top`."""
+    fraction: Fraction
+    """The fraction of each position to close."""
+    share_cap: Fraction | None = None
+    """The maximum notional of each selected position after the close, as a fraction of the scope's gross notional at
+    firing. Positions of unknown notional do not count in the gross, which can only lower the cap; a selected position
+    of unknown notional is closed completely, and the decision records it. Left out: no cap."""
+    spread: Literal["each", "by_rank"] = "each"
+    """`each` closes the fraction of every selected position; `by_rank` closes the fraction of the selected gross
+    notional, starting with the worst ranked position. With component risk, this is the cut that minimises the variance
+    of the scope's P&L. While a notional or the component risk is unknown, the close uses `each`, and the decision
+    records it. Left out: each."""
+    all_if: Expression | None = None
+    """A condition over `position.*` signals; where true, the whole position is closed. Left out: never."""
+    symbols: Annotated[tuple[Word, ...] | None, AtLeastOne()] = None
+    """Only these symbols, or base assets of spot symbols. Left out: all symbols."""
+    except_assets: tuple[Word, ...] = ()
+    """Base assets that the close never sells. Left out: none."""
+    unwinding: Name | None = None
+    """The Unwinding that executes the close. Left out: the one called `default` if there is one, else market orders as
+    fast as the venue allows."""
 
 
 class Action(Part):
-    """One thing to do: exactly one key. The order of acting is the program's, not the file's."""
+    """One action: exactly one key. Killswitch determines the order of execution, not the file."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
-    lock_trading: Annotated[LockTrading | None, Field(description="Tell the bots to stop.")] = None
-    cancel_orders: Annotated[CancelOrders | None, Field(description="Cancel resting orders.")] = None
-    close: Annotated[Close | None, Field(description="Close positions.")] = None
+    lock_trading: LockTrading | None = None
+    """Lock trading: bots that read the lock stop."""
+    cancel_orders: CancelOrders | None = None
+    """Cancel resting orders."""
+    close: Close | None = None
+    """Close positions."""
 
     @property
     def written(self) -> Mapping[str, Part]:
-        """Key → what stands below it: one of a sound document, none where it could not be read."""
+        """Key → its part: exactly one in a valid document, none where the action could not be parsed."""
         return {key: part for key in ACTIONS if (part := getattr(self, key)) is not None}
 
 

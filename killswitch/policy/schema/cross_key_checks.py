@@ -1,7 +1,7 @@
-"""What must hold between the keys of a document.
+"""Cross-key checks of documents.
 
-The checks read what was written, not the finished model: a document with another mistake in it has none yet, and
-every problem is to be found in one pass. What is not of the right shape is left to the validator.
+The checks use the document as written, not the validated model: a document with another mistake has no model, and every
+problem is reported in one pass. Values of the wrong type are left to the validator.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ FORMULA_KEYS = {
     "component-risk": ("weights", "sample", "least", "if_unknown"),
     "genesis": ("sample", "least"),
 }
-"""The keys that each formula of a `Ranking` reads; all but `weights` are needed where they are read."""
+"""The keys that each formula of a `Ranking` uses; all but `weights` are required where they are used."""
 
 Path = tuple[str | int, ...]
 
 
 class Breach(NamedTuple):
-    """Something that does not hold, and the path at whose key to say so."""
+    """A violated check, and the path of the key to report it at."""
 
     code: str
     path: Path
@@ -35,24 +35,24 @@ class Breach(NamedTuple):
 
 
 def policy(written: object) -> Iterator[Breach]:
-    """All that must hold inside one `Policy`."""
-    spec = _mapping(_mapping(written).get("spec"))
-    for key, trigger in _mapping(spec.get("triggers")).items():
+    """Check the keys of one `Policy` against each other."""
+    spec = spec_of(written)
+    for key, trigger in mapping(spec.get("triggers")).items():
         yield from _named(("spec", "triggers", key), key)
         if isinstance(trigger, dict):
             yield from _trigger(("spec", "triggers", key), trigger)
-    for variant, written_variant in _mapping(spec.get("variants")).items():
+    for variant, written_variant in mapping(spec.get("variants")).items():
         yield from _named(("spec", "variants", variant), variant)
-        for key, override in _mapping(_mapping(written_variant).get("triggers")).items():
-            yield from _one_comparison(("spec", "variants", variant, "triggers", key), _mapping(override))
-    for number, stage in enumerate(_list(spec.get("stages"))):
+        for key, override in mapping(mapping(written_variant).get("triggers")).items():
+            yield from _one_comparison(("spec", "variants", variant, "triggers", key), mapping(override))
+    for number, stage in enumerate(items(spec.get("stages"))):
         if isinstance(stage, dict):
             yield from _stage(("spec", "stages", number), stage)
 
 
 def ranking(written: object) -> Iterator[Breach]:
-    """What only some formulas read, and what those cannot do without."""
-    spec = _mapping(_mapping(written).get("spec"))
+    """Check that a ranking has the keys that its formula requires, and no others."""
+    spec = spec_of(written)
     formula = str(spec.get("formula"))
     if formula not in FORMULA_KEYS:
         return
@@ -63,15 +63,15 @@ def ranking(written: object) -> Iterator[Breach]:
             yield Breach("KS2210", ("spec", "formula"), f"`{formula}` needs `{key}`", fix)
         elif key in spec and key not in reads:
             others = [f"`formula: {name}`" for name, keys in FORMULA_KEYS.items() if key in keys]
-            fix = f"take it out, or write {' or '.join(others)}"
-            yield Breach("KS2210", ("spec", key), f"`{key}` says nothing to the formula `{formula}`", fix)
+            fix = f"remove it, or write {' or '.join(others)}"
+            yield Breach("KS2210", ("spec", key), f"the formula `{formula}` does not use `{key}`", fix)
 
 
 _BUILT_IN_KEYS = {"component-risk": "sample: 1m, least: 30, if_unknown: normalised", "genesis": "sample: 1m, least: 30"}
 
 
 def _named(at: Path, key: str) -> Iterator[Breach]:
-    """Triggers and variants are named by their keys, and as everything is named."""
+    """Check that the key of a trigger or variant is a valid name."""
     try:
         name(key)
     except MistakeError as mistake:
@@ -79,7 +79,7 @@ def _named(at: Path, key: str) -> Iterator[Breach]:
 
 
 def mixed_forms(breaches: Iterable[Breach]) -> frozenset[Path]:
-    """The triggers of which it has been said that they mix or lack a form."""
+    """The paths of triggers that are already reported to mix or lack a form."""
     mixed = [breach.path for breach in breaches if breach.code == "KS2201"]
     return frozenset(path[:-1] if path[-1] == "when" and len(path) > len(_TRIGGER) else path for path in mixed)
 
@@ -88,7 +88,7 @@ _TRIGGER = ("spec", "triggers", "name")
 
 
 def _trigger(at: Path, trigger: dict[str, object]) -> Iterator[Breach]:
-    """A threshold has exactly one comparison, an expression none; a trigger is one of the two."""
+    """Check that a trigger is either a threshold with exactly one comparison, or an expression without one."""
     given = [key for key in COMPARISONS if key in trigger]
     if "when" in trigger:
         yield from _mixed(at, trigger, given)
@@ -103,51 +103,63 @@ def _trigger(at: Path, trigger: dict[str, object]) -> Iterator[Breach]:
 
 
 def _one_comparison(at: Path, trigger: dict[str, object]) -> Iterator[Breach]:
-    given = [key for key in COMPARISONS if key in trigger]
-    for key in given[1:]:
-        fix = "keep one comparison here, and write a trigger of its own for each other"
-        yield Breach("KS2202", (*at, key), f"`{key}` is a second comparison beside `{given[0]}`", fix)
+    fix = "keep one comparison here, and write a separate trigger for each other"
+    return only_one("KS2202", at, trigger, COMPARISONS, "comparison", fix)
 
 
 def _mixed(at: Path, trigger: dict[str, object], given: list[str]) -> Iterator[Breach]:
     beside = [key for key in ("signal", "window", *given) if key in trigger]
     if beside:
         fix = "keep one of the two forms: `signal` with a threshold, or `when` with an expression"
-        message = f"`when` stands beside {', '.join(f'`{key}`' for key in beside)}"
+        message = f"`when` cannot be combined with {', '.join(f'`{key}`' for key in beside)}"
         yield Breach("KS2201", (*at, "when"), message, fix)
 
 
 def _stage(at: Path, stage: dict[str, object]) -> Iterator[Breach]:
-    """A stage needs something to fire on, and `losing` needs to know which side that is."""
+    """Check that a stage has triggers, and that `losing` has an attribution rule."""
     called = stage.get("name", at[-1])
     if not any(stage.get(key) for key in ("any", "all")):
         where = next(((*at, key) for key in ("any", "all", "name") if key in stage), at)
         message = f"stage `{called}` has no trigger, so it can never fire"
-        yield Breach("KS2203", where, message, "name triggers under `any` or `all`")
-    for number, action in enumerate(_list(stage.get("actions"))):
+        yield Breach("KS2203", where, message, "list triggers under `any` or `all`")
+    for number, action in enumerate(items(stage.get("actions"))):
         if isinstance(action, dict):
             yield from _action((*at, "actions", number), action)
-            if _mapping(action.get("close")).get("side") == "losing" and "attribution" not in stage:
+            if mapping(action.get("close")).get("side") == "losing" and "attribution" not in stage:
                 fix = (
-                    "add to the stage `attribution: {source_at_least: 0.65, if_mixed: worst_ranked, "
-                    "if_unknown: worst_ranked}`, with your own share and fallbacks"
+                    "add `attribution: {source_at_least: 0.65, if_mixed: worst_ranked, "
+                    "if_unknown: worst_ranked}` to the stage, with your own share and fallbacks"
                 )
-                message = f"stage `{called}` closes the losing side without saying which one that is"
+                message = f"stage `{called}` closes the losing side without an `attribution` that defines it"
                 yield Breach("KS2205", (*at, "actions", number, "close", "side"), message, fix)
 
 
 def _action(at: Path, action: dict[str, object]) -> Iterator[Breach]:
     if not action:
-        yield Breach("KS2204", at, "the action says nothing to do", f"write one of {', '.join(ACTIONS)}")
-    given = [key for key in ACTIONS if key in action]
-    for key in given[1:]:
-        fix = "give it a dash of its own: each action has one key"
-        yield Breach("KS2204", (*at, key), f"`{key}` is a second thing to do in one action", fix)
+        yield Breach("KS2204", at, "the action is empty", f"write one of {', '.join(ACTIONS)}")
+    fix = "write it as a list item of its own: each action has one key"
+    yield from only_one("KS2204", at, action, ACTIONS, "action", fix)
 
 
-def _mapping(written: object) -> dict[str, object]:
+def only_one(
+    code: str, at: Path, written: dict[str, object], keys: Iterable[str], noun: str, fix: str
+) -> Iterator[Breach]:
+    """A breach for each of the `keys` beyond the first that is written; `noun` is what such a key stands for."""
+    first, *others = [key for key in keys if key in written] or [""]
+    for key in others:
+        yield Breach(code, (*at, key), f"`{key}` is a second {noun} beside `{first}`", fix)
+
+
+def spec_of(written: object) -> dict[str, object]:
+    """The `spec` of a document as written; empty where it is no mapping."""
+    return mapping(mapping(written).get("spec"))
+
+
+def mapping(written: object) -> dict[str, object]:
+    """What was written, where it is a mapping; else an empty one."""
     return written if isinstance(written, dict) else {}
 
 
-def _list(written: object) -> list[object]:
+def items(written: object) -> list[object]:
+    """What was written, where it is a list; else an empty one."""
     return written if isinstance(written, list) else []

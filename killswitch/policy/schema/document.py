@@ -1,4 +1,4 @@
-"""What every document begins with."""
+"""Metadata and version, which every document begins with."""
 
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
@@ -15,18 +15,21 @@ ApiVersion = Literal["killswitch.dev/v1"]
 
 
 class Metadata(Part):
-    """Who a document is, and whose."""
+    """The name of a document, and labels and annotations for people and tools."""
 
-    name: Annotated[Name, Field(description="Unique among documents of the same kind.")]
-    labels: Annotated[dict[str, Text], Field(description="For people and for selecting. Left out: none.")] = {}  # noqa: RUF012 # pydantic copies it
-    annotations: Annotated[dict[str, Text], Field(description="For tools and for notes. Left out: none.")] = {}  # noqa: RUF012 # pydantic copies it
+    name: Name
+    """The document's name, unique among documents of the same kind."""
+    labels: dict[str, Text] = {}  # noqa: RUF012 # pydantic copies it
+    """Labels, for people and for selection. Left out: none."""
+    annotations: dict[str, Text] = {}  # noqa: RUF012 # pydantic copies it
+    """Annotations, for tools and notes. Left out: none."""
 
 
 class VersionedPart(Part):
-    """What every document begins with. Its kind is the one word that `kind` may be."""
+    """A document: version, kind and metadata. The kind is the only value of `kind`."""
 
     BUILT_IN: ClassVar[frozenset[str]] = frozenset()
-    """Names that are always there, so that no document of the kind may take them."""
+    """Built-in names, which no document of the kind may use."""
 
     api_version: Annotated[ApiVersion, Field(alias="apiVersion")]
     kind: str
@@ -34,5 +37,5 @@ class VersionedPart(Part):
 
     @classmethod
     def breaches(cls, written: object) -> Iterator[Breach]:
-        """What does not hold between the keys of what was written, whatever else is wrong with it."""
+        """The violated cross-key checks of a document as written, whatever other mistakes it has."""
         return iter(())

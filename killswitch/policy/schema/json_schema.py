@@ -29,7 +29,7 @@ def schema_of(kind: str, document: type[Part], signals: Signals) -> Schema:
 
 
 def schema_of_all(kinds: Mapping[str, type[Part]], signals: Signals) -> Schema:
-    """One schema that takes a document of any kind, for an editor that knows nothing more about a file."""
+    """One JSON Schema that accepts a document of any kind, for editors that do not know a file's kind."""
     made = _generate(kinds.values(), signals)
     cases = [
         {
@@ -51,10 +51,10 @@ def schema_of_all(kinds: Mapping[str, type[Part]], signals: Signals) -> Schema:
 
 
 class _Documents(GenerateJsonSchema):
-    """What pydantic says of a model, less what would mislead somebody who writes a document.
+    """pydantic's JSON Schema of a model, without parts that would mislead authors of documents.
 
-    Defaults are in the units of the program, so that each is described in words instead; no key takes a null; and a
-    title that repeats a key says nothing.
+    Defaults are omitted, because they are in internal units and described in words; no key accepts null; titles only
+    repeat the key.
     """
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> Schema:

@@ -1,7 +1,7 @@
-"""What documents are made of: `Part`, a pydantic model that takes no key that it does not declare, and its values.
+"""Building blocks of documents: `Part`, a pydantic model that rejects unknown keys, and its values.
 
-A value with a meaning of its own is `Annotated[T, Scalar(parse, json)]`, a list that must not be empty has
-`AtLeastOne()`, and a key with several shapes is a union of `Tag`ged shapes under a `Discriminator`.
+A value with its own syntax is `Annotated[T, Scalar(parse, json)]`, a list that must not be empty has `AtLeastOne()`,
+and a key with several shapes is a union of `Tag`ged shapes under a `Discriminator`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,23 @@ class Part(BaseModel):
     """A piece of a document: frozen, and compared by content. Its models are built when the first document needs them.
 
     What must hold between keys is checked on what was written (`cross_key_checks`), because a validator of the whole
-    part does not run once one of its values has a mistake.
+    part does not run once one of its values has a mistake. The docstring below a key is its description, in the
+    JSON Schema and in diagnostics.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True, use_attribute_docstrings=True
+    )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: object) -> None:
+        """Join the lines of every description: they are wrapped in the source only."""
+        for key in cls.model_fields.values():
+            key.description = None if key.description is None else " ".join(key.description.split())
 
 
 class MistakeError(ValueError):
-    """A written value that does not mean anything: the code, what is wrong, and the way out."""
+    """An invalid value: the diagnostic code, the message, and the fix."""
 
     def __init__(self, code: str, message: str, fix: str) -> None:
         super().__init__(message)
@@ -39,15 +48,15 @@ class MistakeError(ValueError):
 
 
 class Filler(NamedTuple):
-    """Takes the place of a value that cannot be read, so that the rest of its document can be."""
+    """A placeholder for a value that cannot be parsed, so that the rest of its document can be checked."""
 
     value: object
 
 
 class Scalar:
-    """One written value with a meaning of its own: how it is read (or a MistakeError), and its JSON Schema.
+    """A value with its own syntax: the function that parses it or raises MistakeError, and its JSON Schema.
 
-    `is_confidential`: what people write there by mistake may be a secret, so that no message repeats it.
+    `is_confidential`: the value may be a secret written there by mistake, so that no message repeats it.
     """
 
     __slots__ = ("is_confidential", "json", "parse")

@@ -1,7 +1,7 @@
-"""What a `Policy` holds: when a book has gone wrong, and what then happens.
+"""The `Policy` document: when a book has gone wrong, and what happens then.
 
-Times are whole microseconds, percentages are Decimal fractions, sequences are tuples. A key without a value on
-its class may not be left out; what leaving out any other means is said beside it, and in the JSON Schema.
+Times are whole microseconds, percentages are Decimal fractions, sequences are tuples. A key without a default is
+required; the description of any other key says what leaving it out means.
 """
 
 from collections.abc import Iterator
@@ -59,94 +59,80 @@ WhenUnknown = Annotated[
 ]
 Confirming = Annotated[
     Confirmation,
-    Field(description="How long it must be true at every evaluation: a time, or scheduled ticks. Left out: at once."),
+    Field(
+        description=(
+            "How long the condition must be true at each evaluation: a duration, or scheduled ticks. Left out: at once."
+        )
+    ),
 ]
 Grace = Annotated[
-    Duration, Field(description="How long it may be unknown before that is itself reported. Left out: 60s.")
+    Duration, Field(description="How long the condition may be unknown before that is reported. Left out: 60s.")
 ]
 
 
 class Match(Part):
     """Which accounts a policy watches. A key left out matches any; several values match any of them."""
 
-    account: Annotated[Words | None, Field(description="Names of accounts.")] = None
-    venue: Annotated[Words | None, Field(description="Names of venues.")] = None
-    market: Annotated[Markets | None, Field(description="Kinds of market.")] = None
-    currency: Annotated[Words | None, Field(description="Currencies of account.")] = None
+    account: Words | None = None
+    """Names of accounts."""
+    venue: Words | None = None
+    """Names of venues."""
+    market: Markets | None = None
+    """Kinds of market."""
+    currency: Words | None = None
+    """Currencies of account."""
 
 
 class Scope(Part):
-    """What gets a stage machine of its own."""
+    """The scopes of a policy; each has its own stage machine."""
 
-    each: Annotated[
-        Literal["account", "venue", "portfolio"],
-        Field(
-            description="One stage machine for each matching account, for each venue, or one for all of them together."
-        ),
-    ]
-    match: Annotated[Match, Field(description="Which accounts; `{}` is every account.")]
+    each: Literal["account", "venue", "portfolio"]
+    """One stage machine for each matching account, for each venue, or one for all of them together."""
+    match: Match
+    """Which accounts; `{}` is every account."""
 
 
 class Unexplained(Part):
-    """How a change of equity that no price and no row explains is judged."""
+    """How a change of equity that neither prices nor ledger rows explain is judged."""
 
-    tolerance: Annotated[
-        Fraction,
-        Field(
-            description=(
-                "Fraction of equity below which it is noise; half of it where the venue gives the wallet. Left out: "
-                "0.1%."
-            )
-        ),
-    ] = DEFAULT_TOLERANCE
-    flow_grace: Annotated[
-        DurationOrZero,
-        Field(
-            description=(
-                "How long a change that trades may account for waits for a ledger that does not answer, before it "
-                "counts as profit or loss. Left out: 60s."
-            )
-        ),
-    ] = DEFAULT_FLOW_GRACE
+    tolerance: Fraction = DEFAULT_TOLERANCE
+    """The fraction of equity below which a change is noise; half of it if the venue reports the wallet balance. Left
+    out: 0.1%."""
+    flow_grace: DurationOrZero = DEFAULT_FLOW_GRACE
+    """How long a change that trades may explain waits for a ledger that does not answer, before it counts as profit or
+    loss. Left out: 60s."""
 
 
 class Reference(Part):
-    """The currency that a scope with accounts of several is measured in, and what converts to it."""
+    """The currency that a scope with accounts in several currencies is measured in, and the conversion rates."""
 
-    currency: Annotated[Word, Field(description="Equity, profits, flows, notionals and thresholds in money are in it.")]
-    rates_from: Annotated[
-        RankCount,
-        Field(
-            description="How many venues of the snapshot must agree on a price, each of them one voice. Left out: 2."
-        ),
-    ] = 2
-    within: Annotated[
-        Fraction, Field(description="How far apart prices of venues that agree may be. Left out: 1%.")
-    ] = DEFAULT_AGREEMENT
-    otherwise: Annotated[
-        dict[str, Price],
-        Field(
-            description=(
-                "What one unit of a currency is taken for where too few venues agree. Left out: none, and then the "
-                "scope is unknown."
-            )
-        ),
-    ] = {}  # noqa: RUF012 # pydantic copies it
+    currency: Word
+    """The currency of equity, profits, flows, notionals and thresholds in money."""
+    rates_from: RankCount = 2
+    """How many venues of the snapshot must agree on a price; each venue counts once. Left out: 2."""
+    within: Fraction = DEFAULT_AGREEMENT
+    """How far apart the prices of venues that agree may be. Left out: 1%."""
+    otherwise: dict[str, Price] = {}  # noqa: RUF012 # pydantic copies it
+    """The rate of a currency to use where too few venues agree. Left out: none; the scope is unknown then."""
 
 
 class ThresholdTrigger(Part):
-    """A signal held against a number: exactly one of `at_least`, `at_most`, `above`, `below`."""
+    """A signal compared with a number: exactly one of `at_least`, `at_most`, `above`, `below`."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [key]} for key in COMPARISONS]})
 
-    signal: Annotated[Text, Field(description="A signal of the catalogue; `ksctl schema signals` lists it.")]
-    window: Annotated[Duration | None, Field(description="Time it is taken over, for signals that have a window.")] = (
-        None
-    )
-    at_least: Annotated[Threshold | None, Field(description="True from this value upwards.")] = None
-    at_most: Annotated[Threshold | None, Field(description="True from this value downwards.")] = None
-    above: Annotated[Threshold | None, Field(description="True beyond this value.")] = None
-    below: Annotated[Threshold | None, Field(description="True short of this value.")] = None
+    signal: Text
+    """A signal of the catalogue; `ksctl schema signals` lists it."""
+    window: Duration | None = None
+    """The window of the signal, if it has one."""
+    at_least: Threshold | None = None
+    """True at or above this value."""
+    at_most: Threshold | None = None
+    """True at or below this value."""
+    above: Threshold | None = None
+    """True above this value."""
+    below: Threshold | None = None
+    """True below this value."""
     confirm: Confirming = AT_ONCE
     on_unknown: WhenUnknown
     grace: Grace = DEFAULT_GRACE
@@ -162,7 +148,7 @@ class ExpressionTrigger(Part):
 
 
 def trigger_form(written: object) -> str:
-    """`when` makes it an expression, unless `signal` is there too: then the superfluous `when` is the mistake."""
+    """The form of a trigger: `expression` if `when` is given without `signal`, else `threshold`."""
     is_expression = isinstance(written, dict) and "when" in written and "signal" not in written
     return "expression" if is_expression else "threshold"
 
@@ -174,22 +160,22 @@ Trigger = Annotated[
 
 
 class Auto(Part):
-    """A reset without a person."""
+    """An automatic reset."""
 
     when: Expression
-    duration: Annotated[
-        DurationOrZero, Field(alias="for", description="How long it must have held, at every evaluation.")
-    ]
+    duration: Annotated[DurationOrZero, Field(alias="for")]
+    """How long the condition must have been true, at every evaluation."""
 
 
 class AutoReset(Part):
-    """`auto`, as the other choice beside `manual`."""
+    """An automatic reset, the alternative to `manual`."""
 
-    auto: Annotated[Auto, Field(description="When a stage returns to normal by itself; its cooldown must be over too.")]
+    auto: Auto
+    """When a stage returns to normal automatically; its cooldown must be over, too."""
 
 
 def reset_form(written: object) -> str:
-    """A mapping is meant to be `auto`; anything else must be the word `manual`."""
+    """The form of a reset: `auto` for a mapping, else `manual`."""
     return "auto" if isinstance(written, dict | AutoReset) else "manual"
 
 
@@ -197,26 +183,22 @@ Reset = Annotated[Annotated[Manual, Tag("manual")] | Annotated[AutoReset, Tag("a
 
 
 class AttributionRule(Part):
-    """Which side counts as losing, and what is selected when neither does."""
+    """Which side counts as losing, and what to select when neither does."""
 
-    source_at_least: Annotated[Majority, Field(description="Share of the losses that makes a side the losing one.")]
-    if_mixed: Annotated[Fallback, Field(description="What is selected when neither side has that share.")]
-    if_unknown: Annotated[Fallback, Field(description="What is selected when the shares are unknown.")]
+    source_at_least: Majority
+    """The share of the losses that makes a side the losing one."""
+    if_mixed: Fallback
+    """What to select when neither side has that share."""
+    if_unknown: Fallback
+    """What to select when the shares are unknown."""
 
 
 class WhenUnreachable(Part):
-    """What becomes of a close on accounts that cannot be read when the stage fires."""
+    """What happens to a close on accounts that are unreachable when the stage fires."""
 
-    close_within: Annotated[
-        DurationOrZero,
-        Field(
-            description=(
-                "It is carried out when the account answers again, if that is within this time of the last evaluation "
-                "at which the stage's triggers held. `0s` keeps nothing: only triggers that hold then close. Left "
-                "out: 10m."
-            )
-        ),
-    ] = DEFAULT_CLOSE_WITHIN
+    close_within: DurationOrZero = DEFAULT_CLOSE_WITHIN
+    """The close is executed when the account answers again, if that is within this time of the last evaluation at which
+    the stage's triggers held. `0s`: only triggers that hold then close the positions. Left out: 10m."""
 
 
 class Stage(Part):
@@ -224,134 +206,90 @@ class Stage(Part):
 
     model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["any"]}, {"required": ["all"]}]})
 
-    name: Annotated[Name, Field(description="Unique in the policy.")]
-    level: Annotated[StageLevel, Field(description="1 to 9; a higher level may always fire over a lower one.")]
-    any_of: Annotated[
-        tuple[Text, ...],
-        Field(alias="any", description="Triggers of which one must be confirmed. Left out: no demand."),
-    ] = ()
-    all_of: Annotated[
-        tuple[Text, ...], Field(alias="all", description="Triggers that must all be confirmed. Left out: no demand.")
-    ] = ()
-    cooldown: Annotated[
-        DurationOrZero,
-        Field(
-            description=(
-                "How long before the same level may fire again, and then only on a new loss, or on a condition "
-                "(exposure, leverage, margin, venue health) that has been false and is true again."
-            )
-        ),
-    ]
-    reset: Annotated[Reset, Field(description="Who returns the scope to normal.")]
-    corroborate: Annotated[
-        StrictBool,
-        Field(
-            description="Re-read once, and hold the mark against index and last price, before acting. Left out: false."
-        ),
-    ] = False
-    attribution: Annotated[
-        AttributionRule | None,
-        Field(description="Which side counts as losing. Needed by `close: {side: losing}`. Left out: not asked."),
-    ] = None
-    actions: Annotated[tuple[Action, ...], Field(description="What to do; `[]` records and notifies only.")]
-    notify: Annotated[tuple[Name, ...], Field(description="Whom to tell. Left out: nobody beyond the record.")] = ()
-    runbook: Annotated[Name | None, Field(description="The runbook to open. Left out: none.")] = None
-    when_unreachable: Annotated[
-        WhenUnreachable,
-        Field(description="What becomes of a close on accounts that cannot be read. Left out: close_within 10m."),
-    ] = WhenUnreachable()
+    name: Name
+    """The stage's name, unique in the policy."""
+    level: StageLevel
+    """1 to 9; a higher level can always fire over a lower one."""
+    any_of: Annotated[tuple[Text, ...], Field(alias="any")] = ()
+    """Triggers of which at least one must be confirmed. Left out: no requirement."""
+    all_of: Annotated[tuple[Text, ...], Field(alias="all")] = ()
+    """Triggers that must all be confirmed. Left out: no requirement."""
+    cooldown: DurationOrZero
+    """How long before the same level can fire again, and then only on a new loss, or on a condition (exposure,
+    leverage, margin, venue health) that has been false and is true again."""
+    reset: Reset
+    """How the scope returns to normal."""
+    corroborate: StrictBool = False
+    """Whether to read prices once more, and compare the mark with index and last price, before acting. Left out: false.
+    """
+    attribution: AttributionRule | None = None
+    """Which side counts as losing. Required by `close: {side: losing}`. Left out: not determined."""
+    actions: tuple[Action, ...]
+    """The actions of the stage; `[]` only records and notifies."""
+    notify: tuple[Name, ...] = ()
+    """Names for notification routes. Left out: none; the firing is only recorded."""
+    runbook: Name | None = None
+    """The runbook to render. Left out: none."""
+    when_unreachable: WhenUnreachable = WhenUnreachable()
+    """What happens to a close on unreachable accounts. Left out: close_within 10m."""
 
 
 class Override(Part):
-    """What a variant changes of a trigger; whatever is left out stays as the policy has it."""
+    """What a variant changes in a trigger; keys that are left out keep the policy's values."""
 
-    at_least: Annotated[Threshold | None, Field(description="For a trigger with `at_least`.")] = None
-    at_most: Annotated[Threshold | None, Field(description="For a trigger with `at_most`.")] = None
-    above: Annotated[Threshold | None, Field(description="For a trigger with `above`.")] = None
-    below: Annotated[Threshold | None, Field(description="For a trigger with `below`.")] = None
-    confirm: Annotated[
-        Confirmation | None, Field(description="How long it must be true. Left out: as the policy has it.")
-    ] = None
-    grace: Annotated[
-        Duration | None, Field(description="How long it may be unknown. Left out: as the policy has it.")
-    ] = None
+    at_least: Threshold | None = None
+    """For a trigger with `at_least`."""
+    at_most: Threshold | None = None
+    """For a trigger with `at_most`."""
+    above: Threshold | None = None
+    """For a trigger with `above`."""
+    below: Threshold | None = None
+    """For a trigger with `below`."""
+    confirm: Confirmation | None = None
+    """How long the condition must be true. Left out: the policy's value."""
+    grace: Duration | None = None
+    """How long the condition may be unknown. Left out: the policy's value."""
 
 
 class Variant(Part):
     """The same policy with other thresholds."""
 
-    triggers: Annotated[dict[str, Override], Field(description="What changes, by the names of the policy's triggers.")]
+    triggers: dict[str, Override]
+    """The changes, by the name of the policy's trigger."""
 
 
 class PolicySpec(Part):
-    """When a book has gone wrong, and what then happens."""
+    """When a book has gone wrong, and what happens then."""
 
-    mode: Annotated[PolicyMode, Field(description="`enforce`, or `observe`: decide, record and notify, but never act.")]
+    mode: PolicyMode
+    """`enforce`, or `observe`, which decides, records and notifies, but never acts."""
     scope: Scope
-    max_gap: Annotated[
-        Duration, Field(description="A gap between evaluations longer than this makes a window partly known.")
-    ]
-    unexplained: Annotated[
-        Unexplained,
-        Field(
-            description=(
-                "Below which size a change of equity is noise, and how long one that trades may account for waits for "
-                "a silent ledger. Left out: tolerance 0.1%, flow_grace 60s."
-            )
-        ),
-    ] = Unexplained()
-    on_unexplained: Annotated[
-        Literal["hold", "close"],
-        Field(
-            description=(
-                "What a fall of equity that neither prices nor trades explain is. `hold`: money that moved; it pages "
-                "and never closes. `close`: a loss, once the ledger was read past it and has no row for it. Left out: "
-                "hold."
-            )
-        ),
-    ] = "hold"
-    on_suspicion: Annotated[
-        Literal["lock", "page"],
-        Field(
-            description=(
-                "While it is not known whether a fall is a loss. `lock`: the lock of a stage that would fire is "
-                "written for at most 20 s. `page`: nothing is written. Left out: lock."
-            )
-        ),
-    ] = "lock"
-    stale_after: Annotated[
-        Duration | None,
-        Field(
-            description="Data observed longer ago than this is unknown. Left out: the adapter's word on quality holds."
-        ),
-    ] = None
-    reference: Annotated[
-        Reference | None,
-        Field(
-            description=(
-                "The currency that a scope with accounts of several is measured in. Left out: the accounts' own, "
-                "which must be one."
-            )
-        ),
-    ] = None
-    variant: Annotated[
-        Name | None,
-        Field(description="Which of `variants` holds. Left out: none, the triggers hold as they are written."),
-    ] = None
-    variants: Annotated[
-        dict[str, Variant],
-        Field(
-            description=(
-                "The policy with other thresholds, by name. Every one is checked, whichever holds. Left out: none."
-            )
-        ),
-    ] = {}  # noqa: RUF012 # pydantic copies it
+    max_gap: Duration
+    """The longest gap between evaluations; a longer one makes a window partly known."""
+    unexplained: Unexplained = Unexplained()
+    """How unexplained changes of equity are judged. Left out: tolerance 0.1%, flow_grace 60s."""
+    on_unexplained: Literal["hold", "close"] = "hold"
+    """How a fall of equity that neither prices nor trades explain is treated. `hold`: as a transfer; it pages and never
+    closes. `close`: as a loss, once the ledger is known past it and has no row for it. Left out: hold."""
+    on_suspicion: Literal["lock", "page"] = "lock"
+    """What to do while it is not known whether a fall is a loss. `lock`: write the lock of a stage that would fire, for
+    at most 20 s. `page`: write no lock. Left out: lock."""
+    stale_after: Duration | None = None
+    """The age beyond which data is unknown. Left out: the `quality` that the adapter reports decides."""
+    reference: Reference | None = None
+    """The currency that a scope with accounts in several currencies is measured in. Left out: the accounts' own
+    currency, which must be the same."""
+    variant: Name | None = None
+    """Which of `variants` applies. Left out: none, the triggers apply as written."""
+    variants: dict[str, Variant] = {}  # noqa: RUF012 # pydantic copies it
+    """Variants of the policy with other thresholds, by name. All of them are validated, whichever applies. Left out:
+    none."""
     triggers: dict[str, Trigger]
     stages: Annotated[tuple[Stage, ...], AtLeastOne()]
 
 
 class PolicyDocument(VersionedPart):
-    """A policy: triggers, stages and what they do."""
+    """A policy: triggers, stages and their actions."""
 
     kind: Literal["Policy"]
     spec: PolicySpec

@@ -1,10 +1,10 @@
-"""What a `Ranking` and a `CorrelationGroup` hold: in which order positions are closed."""
+"""The `Ranking` and `CorrelationGroup` documents: the order in which positions are closed."""
 
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 
 from killswitch.policy.schema import cross_key_checks
 from killswitch.policy.schema.cross_key_checks import Breach
@@ -14,17 +14,22 @@ from killswitch.policy.schema.scalars import Duration, OrderNumber, ReturnCount,
 
 
 class Weights(Part):
-    """The weight of each term; a term left out weighs nothing."""
+    """The weight of each term; a term that is left out has weight 0."""
 
-    pnl_delta: Annotated[Weight, Field(description="Loss over the window.")] = Decimal(0)
-    loss: Annotated[Weight, Field(description="Current unrealised loss.")] = Decimal(0)
-    liquidation_proximity: Annotated[Weight, Field(description="Nearness to liquidation.")] = Decimal(0)
-    notional_share: Annotated[Weight, Field(description="Part of the gross notional.")] = Decimal(0)
-    margin_loss: Annotated[Weight, Field(description="Loss as part of the margin.")] = Decimal(0)
+    pnl_delta: Weight = Decimal(0)
+    """Loss over the window."""
+    loss: Weight = Decimal(0)
+    """Current unrealised loss."""
+    liquidation_proximity: Weight = Decimal(0)
+    """Proximity to liquidation."""
+    notional_share: Weight = Decimal(0)
+    """Share of the gross notional."""
+    margin_loss: Weight = Decimal(0)
+    """Loss as a fraction of the margin."""
 
 
 class RankingSpec(Part):
-    """In which order positions are closed."""
+    """The order in which positions are closed."""
 
     # which formula has them is for `checks`: a schema of keys by the value of another says nothing in an editor
     model_config = ConfigDict(
@@ -33,61 +38,24 @@ class RankingSpec(Part):
         }
     )
 
-    formula: Annotated[
-        Literal["normalised", "killswitch-v6", "component-risk", "genesis"],
-        Field(
-            description=(
-                "How the terms become a score. Two have no terms and go by the returns of the marks over the window: "
-                "`component-risk` is a position's share of the variance of the scope's P&L; `genesis` is share of the "
-                "gross × standard deviation of returns × fall of the P&L, the last two ÷ the book's largest, where "
-                "an unknown factor counts as the worst in the book."
-            )
-        ),
-    ]
-    weights: Annotated[
-        Weights | None,
-        Field(
-            description=(
-                "Of the terms; with `component-risk` those of `if_unknown`, with `genesis` none. Left out: 0.40, "
-                "0.25, 0.20, 0.10, 0.05 in the order of the terms."
-            )
-        ),
-    ] = None
-    window: Annotated[
-        Duration,
-        Field(
-            description=(
-                "Time over which the loss is taken when no trigger's window is at hand; with `component-risk` and "
-                "`genesis` also the returns."
-            )
-        ),
-    ]
-    sample: Annotated[
-        Duration | None,
-        Field(
-            description=(
-                "Of `component-risk` and `genesis`, which need it: the time between two marks. Left out: not recorded."
-            )
-        ),
-    ] = None
-    least: Annotated[
-        ReturnCount | None,
-        Field(
-            description=(
-                "Of `component-risk` and `genesis`, which need it: with fewer returns in the window the component "
-                "risk, or the volatility of the position, is unknown. Left out: not asked."
-            )
-        ),
-    ] = None
-    if_unknown: Annotated[
-        Literal["normalised", "killswitch-v6"] | None,
-        Field(
-            description=(
-                "Of `component-risk`, which needs it: the formula that ranks while the component risk is unknown; the "
-                "decision says so. Left out: not asked."
-            )
-        ),
-    ] = None
+    formula: Literal["normalised", "killswitch-v6", "component-risk", "genesis"]
+    """How terms are combined into a score. Two formulas have no terms and use the returns of the marks over the window:
+    `component-risk` is a position's share of the variance of the scope's P&L; `genesis` is share of the gross ×
+    standard deviation of returns × fall of the P&L, the last two ÷ the book's largest, where an unknown factor counts
+    as the worst in the book."""
+    weights: Weights | None = None
+    """The weights of the terms; with `component-risk` those of `if_unknown`, with `genesis` none. Left out: 0.40, 0.25,
+    0.20, 0.10, 0.05 in the order of the terms."""
+    window: Duration
+    """The window of the loss where no trigger provides one; with `component-risk` and `genesis` also of the returns."""
+    sample: Duration | None = None
+    """The interval between two marks; required by `component-risk` and `genesis`. Left out: marks are not recorded."""
+    least: ReturnCount | None = None
+    """The minimum number of returns in the window; required by `component-risk` and `genesis`. With fewer, the
+    component risk, or the volatility of the position, is unknown. Left out: not used."""
+    if_unknown: Literal["normalised", "killswitch-v6"] | None = None
+    """The formula to use while the component risk is unknown; required by `component-risk`. The decision records its
+    use. Left out: not used."""
 
 
 class RankingDocument(VersionedPart):
@@ -105,10 +73,11 @@ class RankingDocument(VersionedPart):
 
 
 class CorrelationGroupSpec(Part):
-    """Symbols that fall together, closed in one place of the order."""
+    """Correlated symbols, which are closed together."""
 
     symbols: Annotated[tuple[Word, ...], AtLeastOne()]
-    order: Annotated[OrderNumber, Field(description="Groups with a smaller number close first.")]
+    order: OrderNumber
+    """Groups with a smaller number close first."""
 
 
 class CorrelationGroupDocument(VersionedPart):

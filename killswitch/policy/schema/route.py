@@ -1,98 +1,78 @@
-"""What a `NotificationRoute` holds: which messages it takes, and where they go."""
+"""The `NotificationRoute` document: which messages it matches, and where they are sent."""
 
 import re
 from collections.abc import Iterator
 from typing import Annotated, Literal, get_args
 
-from pydantic import ConfigDict, Discriminator, Field, Tag
+from pydantic import ConfigDict
 
 from killswitch.model.instant import HOUR
 from killswitch.model.words import NotificationEvent, Severity
-from killswitch.policy.schema.cross_key_checks import Breach
+from killswitch.policy.schema.cross_key_checks import Breach, items, mapping, only_one, spec_of
 from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.part import AtLeastOne, MistakeError, Part, Scalar
 from killswitch.policy.schema.scalars import (
+    REFERENCE,
     Duration,
     Name,
+    OneOrSeveral,
     StageLevel,
     Text,
     Words,
     name,
-    one_or_several,
-    require_name,
+    one_of_several,
+    secret_reference,
     spelled,
 )
 
 TARGETS = ("log", "file", "apprise")
 DEFAULT_GIVE_UP_AFTER = 24 * HOUR
 
-_REFERENCE = r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+"
 # Host and port alone: a path, a query or a user is where services put their tokens.
 _BARE = r"(?:json|jsons|xml|xmls|form|forms)://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?/?"
 
 
 def service_url(value: object) -> str:
-    """A reference to an Apprise URL, or one that names host and port only.
+    """A reference to an Apprise URL, or a URL with host and port only.
 
-    The message never repeats what was written: it may be the secret itself.
+    The message never repeats the value, which may be a secret.
     """
-    if isinstance(value, str) and re.fullmatch(f"{_REFERENCE}|{_BARE}", value):
-        return value
-    require_name(value)
-    raise MistakeError(
-        "KS2106", "an Apprise URL holds tokens, so it must be a reference, not a value",
-        "write env:NAME or file:PATH, and change the secret if it was ever real: it has been in a file; "
-        "only json://HOST:PORT and its like, without user, path and query, may be written out",
-    )  # fmt: skip
+    message = "an Apprise URL holds tokens, so it must be a reference, not a value"
+    more = "; only json://HOST:PORT and its like, without user, path and query, may be written out"
+    return secret_reference(value, f"{REFERENCE}|{_BARE}", message, more)
 
 
 def absolute(value: object) -> str:
-    """A path that means the same file wherever the program was started."""
+    """An absolute path of a file."""
     if isinstance(value, str) and re.fullmatch(r"/[^\x00-\x1f]*[^\x00-\x1f/]", value):
         return value
     raise MistakeError(
-        "KS2111", "this is not a path of a file from the root", "write it as /var/log/killswitch/notifications.jsonl"
+        "KS2111", "this is not the absolute path of a file", "write it as /var/log/killswitch/notifications.jsonl"
     )
-
-
-def _one_name(value: object) -> tuple[str, ...]:
-    return (name(value),)
 
 
 def _one_of(words: object) -> Scalar:
     known = get_args(words)
 
-    def read(value: object) -> tuple[str, ...]:
+    def read(value: object) -> str:
         if isinstance(value, str) and value in known:
-            return (value,)
-        told = ", ".join(known)
-        raise MistakeError("KS2004", f"{spelled(value)} is not one of {told}", f"write one or more of {told}")
+            return value
+        allowed = ", ".join(known)
+        raise MistakeError("KS2004", f"{spelled(value)} is not one of {allowed}", f"write one or more of {allowed}")
 
-    return Scalar(read, {"enum": list(known)})
+    return one_of_several(read, {"enum": list(known)})
 
 
-OneName = Annotated[tuple[str, ...], Scalar(_one_name, {"type": "string"})]
-Names = Annotated[
-    Annotated[OneName, Tag("one")] | Annotated[tuple[Name, ...], AtLeastOne(), Tag("several")],
-    Discriminator(one_or_several),
-]
-OneEvent = Annotated[tuple[str, ...], _one_of(NotificationEvent)]
-Events = Annotated[
-    Annotated[OneEvent, Tag("one")] | Annotated[tuple[NotificationEvent, ...], AtLeastOne(), Tag("several")],
-    Discriminator(one_or_several),
-]
-OneSeverity = Annotated[tuple[str, ...], _one_of(Severity)]
-Severities = Annotated[
-    Annotated[OneSeverity, Tag("one")] | Annotated[tuple[Severity, ...], AtLeastOne(), Tag("several")],
-    Discriminator(one_or_several),
-]
+Names = OneOrSeveral[Annotated[tuple[str, ...], one_of_several(name, {"type": "string"})], Name]
+Events = OneOrSeveral[Annotated[tuple[str, ...], _one_of(NotificationEvent)], NotificationEvent]
+Severities = OneOrSeveral[Annotated[tuple[str, ...], _one_of(Severity)], Severity]
 ServiceUrl = Annotated[
     str,
     Scalar(
         service_url,
         {
             "type": "string",
-            "pattern": f"^(?:{_REFERENCE}|{_BARE})$",
+            "pattern": f"^(?:{REFERENCE}|{_BARE})$",
             "examples": ["env:RISK_DESK_URL", "file:/run/secrets/risk-desk", "json://127.0.0.1:8080/"],
         },
         is_confidential=True,
@@ -107,121 +87,89 @@ FilePath = Annotated[
 
 
 class LevelRange(Part):
-    """From which level of stage on."""
+    """A minimum level of stage."""
 
-    at_least: Annotated[StageLevel, Field(description="This level and those above it.")]
+    at_least: StageLevel
+    """This level and those above it."""
 
 
 class RouteMatch(Part):
-    """Which messages a route takes: those that have everything that is asked for. A key left out asks for nothing."""
+    """The messages that a route matches: those that satisfy every key. A key that is left out matches any message."""
 
-    notify: Annotated[
-        Names | None,
-        Field(description="Names under `notify` of the stage; a notice has those of all its policy's. Left out: any."),
-    ] = None
-    level: Annotated[
-        LevelRange | None, Field(description="Level of the stage. Notices have none. Left out: any, or none.")
-    ] = None
-    severity: Annotated[
-        Severities | None,
-        Field(
-            description=(
-                "A stage that fires, and a close that leaves something, page; other ends are info. Left out: any."
-            )
-        ),
-    ] = None
-    events: Annotated[Events | None, Field(description="What has happened. Left out: anything.")] = None
-    policy: Annotated[
-        Names | None, Field(description="Names of policies; the program's own notices are of `runner`. Left out: any.")
-    ] = None
-    scope: Annotated[
-        Words | None, Field(description="Scopes as `ksctl status` shows them, such as account/main. Left out: any.")
-    ] = None
-    labels: Annotated[
-        dict[str, Text], Field(description="Labels of the policy, every one of them. Left out: any.")
-    ] = {}  # noqa: RUF012 # pydantic copies it
+    notify: Names | None = None
+    """Names under `notify` of the stage; a notice has those of all stages of its policy. Left out: any."""
+    level: LevelRange | None = None
+    """The level of the stage; notices have none. Left out: any, or none."""
+    severity: Severities | None = None
+    """The severity: `page` for a stage that fires and a close that leaves a residual, `info` for other ends of a close.
+    Left out: any."""
+    events: Events | None = None
+    """The kinds of events. Left out: any."""
+    policy: Names | None = None
+    """Names of policies; the runner's own notices have the policy `runner`. Left out: any."""
+    scope: Words | None = None
+    """Scopes as `ksctl status` shows them, such as account/main. Left out: any."""
+    labels: dict[str, Text] = {}  # noqa: RUF012 # pydantic copies it
+    """Labels that the policy must all have. Left out: any."""
 
 
 class LogTarget(Part):
-    """The program's log; without a configured one, a line on stderr."""
+    """The program's log, or stderr if no log is configured."""
 
-    level: Annotated[
-        Literal["info", "warning", "error"],
-        Field(
-            description=(
-                "The level at which a configured log gets every message of the route; a line on stderr has none. It "
-                "leaves no message out: `match: {severity: page}` does."
-            )
-        ),
-    ]
+    level: Literal["info", "warning", "error"]
+    """The log level of the route's messages; lines on stderr have none. It does not filter messages: `match: {severity:
+    page}` does."""
 
 
 class FileTarget(Part):
-    """A file of JSON Lines, appended to and synced to disk."""
+    """A JSON Lines file; messages are appended and synced to disk."""
 
-    path: Annotated[
-        FilePath, Field(description="From the root. It is made, for its owner alone, where it is not there.")
-    ]
+    path: FilePath
+    """The absolute path. A missing file is created, readable by its owner only."""
 
 
 class AppriseTarget(Part):
-    """A service that Apprise reaches: chat, mail, pager, webhook."""
+    """A service that Apprise supports: chat, mail, pager, webhook."""
 
-    url: Annotated[ServiceUrl, Field(description="A reference to its Apprise URL: env:NAME or file:PATH.")]
+    url: ServiceUrl
+    """A reference to its Apprise URL: env:NAME or file:PATH."""
 
 
 class Target(Part):
-    """One place to send to: exactly one key."""
+    """One notification target: exactly one key."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
-    log: Annotated[
-        LogTarget | None, Field(description="The program's log, or stderr. Left out: another key says where.")
-    ] = None
-    file: Annotated[FileTarget | None, Field(description="A file of JSON Lines. Left out: another key says where.")] = (
-        None
-    )
-    apprise: Annotated[
-        AppriseTarget | None, Field(description="Any service of Apprise. Left out: another key says where.")
-    ] = None
+    log: LogTarget | None = None
+    """The program's log, or stderr. Left out: another key is the target."""
+    file: FileTarget | None = None
+    """A JSON Lines file. Left out: another key is the target."""
+    apprise: AppriseTarget | None = None
+    """A service that Apprise supports. Left out: another key is the target."""
 
 
 class RouteSpec(Part):
-    """Which messages go where."""
+    """Which messages are sent to which targets."""
 
-    match: Annotated[RouteMatch, Field(description="Which messages; `{}` is every one.")]
-    targets: Annotated[tuple[Target, ...], AtLeastOne(), Field(description="Where they go: to each of these, once.")]
-    give_up_after: Annotated[
-        Duration,
-        Field(
-            description=(
-                "A message that could not be delivered for so long is given up, and that is reported. Left out: 24h."
-            )
-        ),
-    ] = DEFAULT_GIVE_UP_AFTER
+    match: RouteMatch
+    """The messages of the route; `{}` matches every message."""
+    targets: Annotated[tuple[Target, ...], AtLeastOne()]
+    """The targets; each receives every message once."""
+    give_up_after: Duration = DEFAULT_GIVE_UP_AFTER
+    """How long delivery of a message is retried; then it is given up, and that is reported. Left out: 24h."""
 
 
 class RouteDocument(VersionedPart):
-    """A notification route: which messages go where."""
+    """A notification route: which messages are sent to which targets."""
 
     kind: Literal["NotificationRoute"]
     spec: RouteSpec
 
     @classmethod
     def breaches(cls, written: object) -> Iterator[Breach]:
-        """Each target is one thing."""
-        return route(written)
-
-
-def route(written: object) -> Iterator[Breach]:
-    """What must hold between the keys of a route: each target is one thing."""
-    spec = written.get("spec") if isinstance(written, dict) else None
-    targets = spec.get("targets") if isinstance(spec, dict) else None
-    for number, target in enumerate(targets if isinstance(targets, list) else ()):
-        if not isinstance(target, dict):
-            continue
-        at = ("spec", "targets", number)
-        if not target:
-            yield Breach("KS2110", at, "the target is nowhere", f"write one of {', '.join(TARGETS)}")
-        for key in [key for key in TARGETS if key in target][1:]:
-            yield Breach("KS2110", (*at, key), f"`{key}` is a second target in one item", "give it a dash of its own")
+        """Check that each target has exactly one key."""
+        for number, target in enumerate(items(spec_of(written).get("targets"))):
+            at = ("spec", "targets", number)
+            if target == {}:
+                yield Breach("KS2110", at, "the target is empty", f"write one of {', '.join(TARGETS)}")
+            yield from only_one("KS2110", at, mapping(target), TARGETS, "target", "write it as a list item of its own")

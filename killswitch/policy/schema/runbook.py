@@ -1,13 +1,11 @@
-"""What a `Runbook` document holds: a template for a stage's runbook, and who is to be reached."""
+"""The `Runbook` document: a template for a stage's runbook, contacts and escalation."""
 
 import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import Field
-
-from killswitch.policy.schema.cross_key_checks import Breach
+from killswitch.policy.schema.cross_key_checks import Breach, items, mapping, spec_of
 from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.part import MistakeError, Part, Scalar
 from killswitch.policy.schema.scalars import Duration, Text, spelled, text
@@ -17,30 +15,30 @@ _SECRET_IN_QUERY = re.compile(r"(?i)[?&#;][^=\s&]*(?:secret|token|passw|key|sig)
 
 
 def template(value: object) -> str:
-    """A file beside the document, or below its folder."""
+    """A file in the folder of the document, or in a subfolder."""
     written = text(value)
     path = PurePosixPath(written)
     if path.is_absolute() or ".." in path.parts or "\\" in written or "\x00" in written:
         raise MistakeError(
             "KS2109", f"{spelled(written)} is not a file in the folder of the document",
-            "put the template beside the document, and write its name, such as trim.md.j2",
+            "move the template next to the document and write its name, such as trim.md.j2",
         )  # fmt: skip
     return written
 
 
 def reach(value: object) -> str:
-    """A number, an address or a reference. The message never repeats what was written: it may hold a secret."""
+    """A phone number, an address or a reference. The message never repeats the value, which may contain a secret."""
     written = text(value)
     if _USER.search(written) or _SECRET_IN_QUERY.search(written):
         raise MistakeError(
             "KS2106", "an address must not carry a password or a token",
-            "write env:NAME or file:PATH, and change the secret if it was ever real: it has been in a file",
+            "write env:NAME or file:PATH, and rotate the secret if it was real: it has been stored in a file",
         )  # fmt: skip
     return written
 
 
 def link(value: object) -> str:
-    """A page to open: http or https, without a secret in it."""
+    """The http or https address of a page, without a secret in it."""
     written = reach(value)
     if not re.fullmatch(r"https?://\S+", written):
         raise MistakeError("KS2107", "this is not the address of a page", "write it as https://wiki.example/drawdown")
@@ -57,44 +55,44 @@ Page = Annotated[str, Scalar(link, {"type": "string", "pattern": r"^https?://\S+
 class Contact(Part):
     """Someone who can help."""
 
-    name: Annotated[Text, Field(description="Who; escalation refers to it.")]
-    role: Annotated[Text, Field(description="What for.")]
-    reach: Annotated[
-        Reach,
-        Field(description="How: a number, an address, or env:NAME or file:PATH, which is named and never resolved."),
-    ]
+    name: Text
+    """The name, which escalation steps reference."""
+    role: Text
+    """The role."""
+    reach: Reach
+    """A phone number, an address, or env:NAME or file:PATH, which is displayed and never resolved."""
 
 
 class EscalationStep(Part):
-    """Whom to turn to when it goes on."""
+    """A step of the escalation path."""
 
-    after: Annotated[Duration, Field(description="How long after the stage has fired.")]
-    contact: Annotated[Text, Field(description="One of the contacts, by name.")]
+    after: Duration
+    """The time since the stage fired."""
+    contact: Text
+    """The name of one of the contacts."""
 
 
 class LinkTo(Part):
-    """A page to open."""
+    """A link to a page."""
 
-    title: Annotated[Text, Field(description="What is to be found there.")]
-    url: Annotated[Page, Field(description="Its address.")]
+    title: Text
+    """The title of the page."""
+    url: Page
+    """The address of the page."""
 
 
 class RunbookSpec(Part):
-    """What the engineer on call is given when a stage fires."""
+    """The runbook that the engineer on call receives when a stage fires."""
 
-    template: Annotated[
-        Template | None,
-        Field(
-            description=(
-                "A Jinja2 template beside the document. Left out: the shipped one of the same name, or the generic one."
-            )
-        ),
-    ] = None
-    contacts: Annotated[tuple[Contact, ...], Field(description="Who can help. Left out: nobody.")] = ()
-    escalation: Annotated[
-        tuple[EscalationStep, ...], Field(description="Whom to turn to, and when. Left out: nobody.")
-    ] = ()
-    links: Annotated[tuple[LinkTo, ...], Field(description="Pages to open. Left out: none.")] = ()
+    template: Template | None = None
+    """A Jinja2 template in the folder of the document. Left out: the shipped template of the same name, or the generic
+    one."""
+    contacts: tuple[Contact, ...] = ()
+    """People who can help. Left out: none."""
+    escalation: tuple[EscalationStep, ...] = ()
+    """Whom to contact, and when. Left out: nobody."""
+    links: tuple[LinkTo, ...] = ()
+    """Links to pages. Left out: none."""
 
 
 class RunbookDocument(VersionedPart):
@@ -105,22 +103,14 @@ class RunbookDocument(VersionedPart):
 
     @classmethod
     def breaches(cls, written: object) -> Iterator[Breach]:
-        """Escalation names contacts that are there."""
-        return escalates_to_contacts(written)
-
-
-def escalates_to_contacts(written: object) -> Iterator[Breach]:
-    """Escalation names contacts that are there."""
-    spec = written.get("spec") if isinstance(written, dict) else None
-    if not isinstance(spec, dict):
-        return
-    contacts, escalation = spec.get("contacts"), spec.get("escalation")
-    named = [each.get("name") for each in contacts if isinstance(each, dict)] if isinstance(contacts, list) else []
-    for number, step in enumerate(escalation if isinstance(escalation, list) else []):
-        contact = step.get("contact") if isinstance(step, dict) else None
-        if isinstance(contact, str) and contact not in named:
-            known = ", ".join(f"`{name}`" for name in named if isinstance(name, str)) or "there is none"
-            yield Breach(
-                "KS2206", ("spec", "escalation", number, "contact"),
-                f"there is no contact `{contact}`", f"write one of the contacts ({known}), or add it",
-            )  # fmt: skip
+        """Check that escalation steps name existing contacts."""
+        spec = spec_of(written)
+        named = [mapping(each).get("name") for each in items(spec.get("contacts"))]
+        for number, step in enumerate(items(spec.get("escalation"))):
+            contact = mapping(step).get("contact")
+            if isinstance(contact, str) and contact not in named:
+                known = ", ".join(f"`{name}`" for name in named if isinstance(name, str)) or "none"
+                yield Breach(
+                    "KS2206", ("spec", "escalation", number, "contact"),
+                    f"there is no contact `{contact}`", f"write one of the contacts ({known}), or add it",
+                )  # fmt: skip

@@ -1,14 +1,15 @@
-"""Values as policies write them: durations, percentages, thresholds with their units, names, references.
+"""Parsers of written values: durations, percentages, thresholds with their units, names, references.
 
-Each function takes what the YAML says (str, int, Decimal, bool, None) and returns the value in house units
-(microseconds for time, fractions for percentages), or raises the mistake with the way out.
+Each function takes the YAML value (str, int, Decimal, bool, None) and returns it in internal units (microseconds for
+time, fractions for percentages), or raises a MistakeError with the fix.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Annotated, Literal, NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple, TypeVar, get_args
 
 from pydantic import Discriminator, Field, Tag
 
@@ -28,7 +29,7 @@ _MONEY = re.compile(rf"({_NUMBER})\s+([A-Za-z][A-Za-z0-9]{{1,14}})", re.ASCII)
 _PLAIN = re.compile(_NUMBER, re.ASCII)
 _TICKS = re.compile(r"(\d{1,6})\s*ticks?", re.ASCII)
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?", re.ASCII)
-_REFERENCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+")
+REFERENCE = r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+"
 _WORD = re.compile(r"\S+")
 
 DURATION_FIX = "write a number with its unit: 90s, 15m, 6h, 2d, 250ms or 1h30m"
@@ -37,11 +38,12 @@ QUANTITY_FIX = (
     "write the number with the unit of the signal: 4.5%, 10000 USDT, 30s, 250ms, or a plain number for a ratio"
 )
 LONGEST = 3660 * _STEP["d"]
-"""Ten years: whoever writes more means something else."""
+"""Ten years; a longer duration is a mistake."""
 
 
 class Quantity(NamedTuple):
-    """A threshold as written: `value` in fractions for percent, in seconds for time, else as it stands."""
+    """A threshold: `value` as a fraction for percent, in seconds for time, else unchanged; `written` is the original
+    text."""
 
     value: Decimal
     unit: QuantityUnit
@@ -50,7 +52,7 @@ class Quantity(NamedTuple):
 
 
 class Confirm(NamedTuple):
-    """For how long a trigger must have been true: microseconds, or scheduled ticks; both 0 is at once."""
+    """How long a trigger must have been true: microseconds, or scheduled ticks; at once if both are 0."""
 
     micros: int
     ticks: int
@@ -60,7 +62,7 @@ AT_ONCE = Confirm(0, 0)
 
 
 def spelled(value: object) -> str:
-    """What was written, short enough to quote in a message."""
+    """A written value, shortened for use in a message."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -74,25 +76,27 @@ def spelled(value: object) -> str:
 
 
 def duration(value: object) -> int:
-    """Microseconds of `90s`, `1h30m`; zero and more than ten years are mistakes."""
-    text = value.strip() if isinstance(value, str) else None
-    if text is None or _DURATION.fullmatch(text) is None:
+    """The microseconds of a duration such as `1h30m`, greater than zero and at most ten years."""
+    micros = written_micros(value)
+    if micros is None:
         raise MistakeError("KS2101", f"{spelled(value)} is not a duration", _duration_fix(value))
-    micros = _micros(text)
     if not 0 < micros <= LONGEST:
-        raise MistakeError("KS2101", f"{spelled(value)} is no usable duration", "write more than 0 and at most 3660d")
+        raise MistakeError(
+            "KS2101", f"{spelled(value)} is outside the range of durations", "write more than 0 and at most 3660d"
+        )
     return micros
 
 
 def duration_or_zero(value: object) -> int:
-    """As `duration`, and `0s` says at once."""
-    text = value.strip() if isinstance(value, str) else None
-    if text is not None and _DURATION.fullmatch(text) and _micros(text) == 0:
-        return 0
-    return duration(value)
+    """The microseconds of a duration, which may be `0s`."""
+    return 0 if written_micros(value) == 0 else duration(value)
 
 
-def _micros(text: str) -> int:
+def written_micros(value: object) -> int | None:
+    """The microseconds of a duration of any length, zero included; None for any other value."""
+    text = value.strip() if isinstance(value, str) else ""
+    if _DURATION.fullmatch(text) is None:
+        return None
     return int(sum(Decimal(number) * _STEP[unit] for number, unit in _DURATION_PART.findall(text)))
 
 
@@ -103,67 +107,52 @@ def _duration_fix(value: object) -> str:
 
 
 def fraction(value: object) -> Decimal:
-    """A share above 0 and at most 1, from `4.5%` or `0.045`."""
-    share = _share(value)
-    if not 0 < share <= 1:
-        meant = _percent_meant(value)
-        bound = "write at most 100%, or 1" if share > 1 else "write more than 0%"
-        fix = f"write {meant}% (or {share / 100})" if meant else bound
-        raise MistakeError("KS2102", f"{spelled(value)} is not above 0% and at most 100%", fix)
-    return share
+    """A fraction greater than 0 and at most 1, from `4.5%` or `0.045`."""
+    return _share(value, lambda share: 0 < share <= 1, "above 0% and at most 100%", "write more than 0%, up to 100%")
 
 
 def proper_share(value: object) -> Decimal:
-    """A share above 0 and below 1, so that something is left on both sides."""
-    share = _share(value)
-    if not 0 < share < 1:
-        meant = _percent_meant(value) if share < 100 else None
-        fix = f"write {meant}% (or {share / 100})" if meant else "write a share that leaves something over, like 50%"
-        raise MistakeError("KS2102", f"{spelled(value)} is not above 0% and below 100%", fix)
-    return share
-
-
-def _percent_meant(value: object) -> str | None:
-    """The number itself where it was written without a sign and makes sense as per cent only."""
-    number = plain_number(value)
-    return f"{number:f}" if number is not None and 1 < number <= 100 else None
+    """A fraction greater than 0 and less than 1."""
+    fix = "write a share below 100%, such as 50%"
+    return _share(value, lambda share: 0 < share < 1, "above 0% and below 100%", fix)
 
 
 def majority(value: object) -> Decimal:
-    """A share above one half and at most 1, so that not both sides can have it."""
-    share = _share(value)
-    meant = _percent_meant(value) if share > 50 else None
-    if not Decimal("0.5") < share <= 1:
-        fix = f"write {meant}% (or {share / 100})" if meant else "write a share that only one side can have, like 0.65"
-        raise MistakeError("KS2102", f"{spelled(value)} is not above 50% and at most 100%", fix)
-    return share
+    """A fraction greater than one half and at most 1, which only one of two sides can reach."""
+    fix = "write a share above 50%, such as 0.65"
+    return _share(value, lambda share: Decimal("0.5") < share <= 1, "above 50% and at most 100%", fix)
 
 
-def _share(value: object) -> Decimal:
+def _share(value: object, is_allowed: Callable[[Decimal], bool], bounds: str, fix: str) -> Decimal:
+    """A percentage or a plain fraction within bounds; the fix for a plain 65 suggests 65%."""
     number = plain_number(value)
-    if number is not None:
-        return number
     found = _PERCENT.fullmatch(value.strip()) if isinstance(value, str) else None
-    if found is None:
+    if number is None and found is None:
         raise MistakeError("KS2102", f"{spelled(value)} is not a percentage", PERCENT_FIX)
-    return Decimal(found[1]) / 100
+    share = number if found is None else Decimal(found[1]) / 100
+    if share is not None and is_allowed(share):
+        return share
+    if number is not None and number > 1 and is_allowed(number / 100):
+        fix = f"write {number:f}% (or {number / 100})"
+    raise MistakeError("KS2102", f"{spelled(value)} is not {bounds}", fix)
 
 
 def weight(value: object) -> Decimal:
     """A plain number, zero or more."""
-    number = plain_number(value)
-    if number is None or number < 0:
-        raise MistakeError(
-            "KS2103", f"{spelled(value)} is not a weight", "write a plain number, 0 or more, such as 0.25"
-        )
-    return number
+    fix = "write a plain number, 0 or more, such as 0.25"
+    return number_within(value, lambda number: number >= 0, "a weight", fix)
 
 
 def price(value: object) -> Decimal:
     """A plain number above zero."""
+    return number_within(value, lambda number: number > 0, "a price", "write a plain number above 0, such as 1.08")
+
+
+def number_within(value: object, is_allowed: Callable[[Decimal], bool], wanted: str, fix: str) -> Decimal:
+    """A plain number within its bounds; `wanted` names it in the message."""
     number = plain_number(value)
-    if number is None or number <= 0:
-        raise MistakeError("KS2103", f"{spelled(value)} is not a price", "write a plain number above 0, such as 1.08")
+    if number is None or not is_allowed(number):
+        raise MistakeError("KS2103", f"{spelled(value)} is not {wanted}", fix)
     return number
 
 
@@ -180,39 +169,43 @@ def plain_number(value: object) -> Decimal | None:
 
 
 def quantity(value: object) -> Quantity:
-    """A threshold with its unit; whether the unit fits the signal is for the graph to say."""
+    """A threshold with its unit; the graph checks whether the unit fits the signal."""
     number = plain_number(value)
     if number is not None:
         return Quantity(number, "plain", None, str(value))
     text = value.strip() if isinstance(value, str) else ""
     if found := _PERCENT.fullmatch(text):
         return Quantity(Decimal(found[1]) / 100, "percent", None, text)
-    if _DURATION.fullmatch(text):
-        return Quantity(Decimal(_micros(text)) / SECOND, "time", None, text)
+    if (micros := written_micros(text)) is not None:
+        return Quantity(Decimal(micros) / SECOND, "time", None, text)
     if found := _MONEY.fullmatch(text):
         return Quantity(Decimal(found[1]), "money", found[2], text)
     raise MistakeError("KS2103", f"{spelled(value)} is not a threshold", QUANTITY_FIX)
 
 
 def confirm(value: object) -> Confirm:
-    """`2m` or `3 ticks`; `0s` is at once."""
+    """A confirmation such as `2m` or `3 ticks`; `0s` is at once."""
     if isinstance(value, str) and (found := _TICKS.fullmatch(value.strip())):
         ticks = int(found[1])
         if not 1 <= ticks <= 1000:
             raise MistakeError(
-                "KS2104", f"{spelled(value)} is no usable confirmation", "write 1 to 1000 ticks, or a time"
+                "KS2104",
+                f"{spelled(value)} is outside the range of confirmations",
+                "write 1 to 1000 ticks, or a duration",
             )
         return Confirm(0, ticks)
-    if not isinstance(value, str) or _DURATION.fullmatch(value.strip()) is None:
-        raise MistakeError("KS2104", f"{spelled(value)} is not a confirmation", "write a time such as 2m, or `3 ticks`")
+    if written_micros(value) is None:
+        raise MistakeError(
+            "KS2104", f"{spelled(value)} is not a confirmation", "write a duration such as 2m, or `3 ticks`"
+        )
     return Confirm(duration_or_zero(value), 0)
 
 
 def name(value: object) -> str:
-    """A name: small letters, digits, `-` and `.`, at most 63, beginning and ending with a letter or digit."""
+    """A name: at most 63 lowercase letters, digits, `-` and `.`, beginning and ending with a letter or digit."""
     if isinstance(value, str) and _NAME.fullmatch(value):
         return value
-    fix = "use small letters, digits, - and ., at most 63, beginning and ending with a letter or digit"
+    fix = "use at most 63 lowercase letters, digits, - and ., beginning and ending with a letter or digit"
     if isinstance(value, int | Decimal) and not isinstance(value, bool):
         fix = f'YAML reads this as a number; write it in quotes: "{value}"'
     elif isinstance(value, str) and _NAME.fullmatch(suggestion := _as_name(value)):
@@ -225,18 +218,13 @@ def _as_name(value: str) -> str:
 
 
 def word(value: object) -> str:
-    """A name given by a venue (symbol, account, currency): not empty, no space."""
+    """A venue's name of a symbol, account or currency: not empty, no spaces."""
     if isinstance(value, str) and _WORD.fullmatch(value):
         return value
     fix = "write it without spaces"
     if isinstance(value, int | Decimal) and not isinstance(value, bool):
         fix = f'YAML reads this as a number; write it in quotes: "{value}"'
     raise MistakeError("KS2105", f"{spelled(value)} is not a name", fix)
-
-
-def one_word(value: object) -> tuple[str, ...]:
-    """One name where several may stand."""
-    return (word(value),)
 
 
 def market(value: object) -> str:
@@ -247,53 +235,41 @@ def market(value: object) -> str:
     return str(value)
 
 
-def one_market(value: object) -> tuple[str, ...]:
-    """One kind of market where several may stand."""
-    return (market(value),)
-
-
-def one_or_several(value: object) -> str:
-    """Which of the two shapes of one-or-more is meant."""
-    return "several" if isinstance(value, list) else "one"
-
-
 def text(value: object) -> str:
-    """Text that says something."""
+    """Text that is not empty or blank."""
     if isinstance(value, str) and value.strip():
         return value
     fix = "write some text"
     if isinstance(value, int | Decimal):
-        fix = f'YAML does not read this as text; write it in quotes: "{spelled(value).strip("`")}"'
+        fix = f'YAML does not parse this as text; write it in quotes: "{spelled(value).strip("`")}"'
     raise MistakeError("KS2003", f"{spelled(value)} is not text", fix)
 
 
 def reference(value: object) -> str:
-    """`env:NAME` or `file:PATH`. The message never repeats what was written: it may be the secret itself."""
-    if isinstance(value, str) and _REFERENCE.fullmatch(value):
+    """A reference to a secret: `env:NAME` or `file:PATH`. Messages never repeat the value, which may be a secret."""
+    return secret_reference(value, REFERENCE, "a credential must be a reference, not a value")
+
+
+def secret_reference(value: object, pattern: str, message: str, more: str = "") -> str:
+    """A value that matches the pattern; no message repeats any other value, which may be a secret."""
+    if isinstance(value, str) and re.fullmatch(pattern, value):
         return value
-    require_name(value)
-    raise MistakeError(
-        "KS2106", "a credential must be a reference, not a value",
-        "write env:NAME or file:PATH, and change the secret if it was ever real: it has been in a file",
-    )  # fmt: skip
-
-
-def require_name(value: object) -> None:
-    """MistakeError where a reference has been begun, and does not say to what. Nothing of it can be a secret."""
     if value == "env:":
         raise MistakeError(
             "KS2106", "after `env:` the name of the variable is missing", "write it as env:RISK_DESK_URL"
         )
     if value == "file:":
         raise MistakeError("KS2106", "after `file:` the path is missing", "write it as file:/run/secrets/risk-desk")
+    fix = "write env:NAME or file:PATH, and rotate the secret if it was real: it has been stored in a file"
+    raise MistakeError("KS2106", message, fix + more)
 
 
 def manual(value: object) -> str:
-    """The word `manual`; the other way to reset is a mapping."""
+    """The word `manual`; the alternative is a mapping."""
     if value == "manual":
         return "manual"
     raise MistakeError(
-        "KS2004", f"{spelled(value)} is no way to reset",
+        "KS2004", f"{spelled(value)} is not a kind of reset",
         "write `manual`, or {auto: {when: 'equity.drawdown(\"1h\") < 0.02', for: 60m}}",
     )  # fmt: skip
 
@@ -305,38 +281,39 @@ def endpoint(value: object) -> str:
     if "@" in value.split("/")[2]:
         raise MistakeError(
             "KS2106", "an address must not carry a user or a password",
-            "take the part before the @ out, and refer to it under `credentials`",
+            "remove the part before the @, and reference it under `credentials`",
         )  # fmt: skip
     return value
 
 
-def level(value: object) -> int:
-    """1 to 9."""
-    return whole_number(value, 1, 9)
-
-
-def rank_count(value: object) -> int:
-    """How many of the ranked: 1 to 1000."""
-    return whole_number(value, 1, 1000)
-
-
-def return_count(value: object) -> int:
-    """How many returns: 2 to 100000."""
-    return whole_number(value, 2, 100_000)
-
-
-def order(value: object) -> int:
-    """A place in an order: 0 to 10000."""
-    return whole_number(value, 0, 10_000)
-
-
-def whole_number(value: object, low: int, high: int) -> int:
+def whole_number(low: int, high: int) -> Scalar:
     """A whole number from `low` to `high`."""
-    if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
-        return value
-    raise MistakeError(
-        "KS2006", f"{spelled(value)} is not a whole number from {low} to {high}", f"write {low} to {high}"
-    )
+
+    def read(value: object) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+            return value
+        message = f"{spelled(value)} is not a whole number from {low} to {high}"
+        raise MistakeError("KS2006", message, f"write {low} to {high}")
+
+    return Scalar(read, {"type": "integer", "minimum": low, "maximum": high})
+
+
+def one_of_several(parse: Callable[[object], str], json: Mapping[str, object]) -> Scalar:
+    """A single value in the place of a list: it is read as a list of one."""
+    return Scalar(lambda value: (parse(value),), json)
+
+
+def _one_or_several(value: object) -> str:
+    return "several" if isinstance(value, list) else "one"
+
+
+One = TypeVar("One")
+Each = TypeVar("Each")
+OneOrSeveral = Annotated[
+    Annotated[One, Tag("one")] | Annotated[tuple[Each, ...], AtLeastOne(), Tag("several")],
+    Discriminator(_one_or_several),
+]
+"""A value, or a list of values that is not empty."""
 
 
 def _pattern(pattern: str, *examples: object) -> dict[str, object]:
@@ -371,26 +348,18 @@ Threshold = Annotated[Quantity, Scalar(quantity, _QUANTITY_JSON)]
 Confirmation = Annotated[Confirm, Scalar(confirm, _pattern(rf"{_DURATION.pattern}|{_TICKS.pattern}", "2m", "3 ticks"))]
 Name = Annotated[str, Scalar(name, _NAME_JSON)]
 Word = Annotated[str, Scalar(word, _WORD_JSON)]
-OneWord = Annotated[tuple[str, ...], Scalar(one_word, _WORD_JSON)]
-Words = Annotated[
-    Annotated[OneWord, Tag("one")] | Annotated[tuple[Word, ...], AtLeastOne(), Tag("several")],
-    Discriminator(one_or_several),
-]
+Words = OneOrSeveral[Annotated[tuple[str, ...], one_of_several(word, _WORD_JSON)], Word]
 MarketKind = Annotated[str, Scalar(market, _MARKET_JSON)]
-OneMarket = Annotated[tuple[str, ...], Scalar(one_market, _MARKET_JSON)]
-Markets = Annotated[
-    Annotated[OneMarket, Tag("one")] | Annotated[tuple[MarketKind, ...], AtLeastOne(), Tag("several")],
-    Discriminator(one_or_several),
-]
+Markets = OneOrSeveral[Annotated[tuple[str, ...], one_of_several(market, _MARKET_JSON)], MarketKind]
 Text = Annotated[str, Scalar(text, {"type": "string", "minLength": 1})]
 Expression = Annotated[Text, Field(description="A condition in CEL over signals.")]
 Reference = Annotated[
     str,
-    Scalar(reference, _pattern(_REFERENCE.pattern, "env:BINANCE_KEY", "file:/run/secrets/key"), is_confidential=True),
+    Scalar(reference, _pattern(REFERENCE, "env:BINANCE_KEY", "file:/run/secrets/key"), is_confidential=True),
 ]
 Manual = Annotated[str, Scalar(manual, {"const": "manual"})]
 Endpoint = Annotated[str, Scalar(endpoint, _pattern(r"(https?|wss?)://\S+", "http://127.0.0.1:8700"))]
-StageLevel = Annotated[int, Scalar(level, {"type": "integer", "minimum": 1, "maximum": 9})]
-RankCount = Annotated[int, Scalar(rank_count, {"type": "integer", "minimum": 1, "maximum": 1000})]
-ReturnCount = Annotated[int, Scalar(return_count, {"type": "integer", "minimum": 2, "maximum": 100_000})]
-OrderNumber = Annotated[int, Scalar(order, {"type": "integer", "minimum": 0, "maximum": 10_000})]
+StageLevel = Annotated[int, whole_number(1, 9)]
+RankCount = Annotated[int, whole_number(1, 1000)]
+ReturnCount = Annotated[int, whole_number(2, 100_000)]
+OrderNumber = Annotated[int, whole_number(0, 10_000)]

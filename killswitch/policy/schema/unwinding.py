@@ -1,4 +1,4 @@
-"""What an `Unwinding` holds: how a close is carried out once it is decided."""
+"""The `Unwinding` document: how a decided close is executed."""
 
 from collections.abc import Iterator
 from decimal import Decimal
@@ -19,7 +19,7 @@ from killswitch.policy.schema.scalars import (
     ProperShare,
     Quantity,
     Word,
-    plain_number,
+    number_within,
     quantity,
     spelled,
     whole_number,
@@ -33,208 +33,131 @@ WIDEST = 100
 
 
 def money(value: object) -> Quantity:
-    """More than zero of a currency, as `50000 USDT`."""
+    """An amount of money greater than zero, such as `50000 USDT`."""
     fix = "write the number and its currency, such as 50000 USDT"
     try:
         written = quantity(value)
     except MistakeError:
-        raise MistakeError("KS2103", f"{spelled(value)} is no sum of money", fix) from None
+        raise MistakeError("KS2103", f"{spelled(value)} is not an amount of money", fix) from None
     if written.unit != "money" or written.value <= 0:
-        raise MistakeError("KS2103", f"{spelled(value)} is no sum of money above zero", fix)
+        raise MistakeError("KS2103", f"{spelled(value)} is not an amount of money above zero", fix)
     return written
 
 
 def widening(value: object) -> Decimal:
-    """How many times the bound: a plain number above 0 and at most 100."""
-    number = plain_number(value)
-    if number is None or not 0 < number <= WIDEST:
-        message = f"{spelled(value)} is not above 0 and at most {WIDEST}"
-        raise MistakeError("KS2103", message, "write how many times the bound, such as 1 or 2.5")
-    return number
-
-
-def tries(value: object) -> int:
-    """How many orders: 1 to 100."""
-    return whole_number(value, 1, 100)
-
-
-def orders_per_minute(value: object) -> int:
-    """1 to 60000."""
-    return whole_number(value, 1, 60_000)
+    """A multiple of the bound: a plain number greater than 0 and at most 100."""
+    fix = "write a multiple of the bound, such as 1 or 2.5"
+    return number_within(value, lambda number: 0 < number <= WIDEST, f"above 0 and at most {WIDEST}", fix)
 
 
 Money = Annotated[Quantity, Scalar(money, {"type": "string", "pattern": r"^[0-9.]+\s+[A-Za-z][A-Za-z0-9]+$"})]
 Widening = Annotated[Decimal, Scalar(widening, {"type": "number", "exclusiveMinimum": 0, "maximum": WIDEST})]
-Tries = Annotated[int, Scalar(tries, {"type": "integer", "minimum": 1, "maximum": 100})]
-OrdersPerMinute = Annotated[int, Scalar(orders_per_minute, {"type": "integer", "minimum": 1, "maximum": 60_000})]
+Tries = Annotated[int, whole_number(1, 100)]
+OrdersPerMinute = Annotated[int, whole_number(1, 60_000)]
 
 
 class Impact(Part):
-    """How large a slice may be, so that it does not move the market against what is left."""
+    """The maximum size of a slice, by its expected market impact."""
 
-    model: Annotated[
-        Literal["square_root", "linear"],
-        Field(
-            description=(
-                "The expected impact of trading Q: `square_root` is σ·√(Q/V) (Almgren, Thum, Hauptmann and Li 2005), "
-                "`linear` is σ·Q/V (Kyle 1985), with the daily volatility σ and the daily volume V."
-            )
-        ),
-    ]
-    at_most: Annotated[
-        Fraction, Field(description="The greatest expected impact of one slice, as a fraction of the price.")
-    ]
-    participation: Annotated[
-        Fraction | None,
-        Field(
-            description=(
-                "The greatest part of the visible depth, or where that is unknown of the recent volume, that one "
-                "slice may be. Left out: not bounded."
-            )
-        ),
-    ] = None
-    if_unknown: Annotated[
-        Literal["whole", "ladder_only"],
-        Field(
-            description=(
-                "When volume, volatility and depth are unknown the position goes in one order, as far as the venue's "
-                "maximum allows. `whole` accepts that; `ladder_only` accepts it only because a ladder bounds the "
-                "price, and needs one."
-            )
-        ),
-    ]
+    model: Literal["square_root", "linear"]
+    """The expected impact of trading Q: `square_root` is σ·√(Q/V) (Almgren, Thum, Hauptmann and Li 2005), `linear` is
+    σ·Q/V (Kyle 1985), with the daily volatility σ and the daily volume V."""
+    at_most: Fraction
+    """The maximum expected impact of one slice, as a fraction of the price."""
+    participation: Fraction | None = None
+    """The maximum size of one slice as a share of the visible depth or, where that is unknown, of the recent volume.
+    Left out: no limit."""
+    if_unknown: Literal["whole", "ladder_only"]
+    """When volume, volatility and depth are unknown, the position is closed in one order, up to the venue's maximum.
+    `whole` accepts that; `ladder_only` accepts it only with a ladder, which bounds the price."""
 
 
 class SlippageClass(Part):
-    """How far from the mark an order of some symbols may fill. Without `symbols` and `group` it is for all."""
+    """How far from the mark an order may fill, for some symbols, or without `symbols` and `group` for all."""
 
     model_config = ConfigDict(json_schema_extra={"not": {"required": ["symbols", "group"]}})
 
-    symbols: Annotated[
-        tuple[Word, ...] | None, AtLeastOne(), Field(description="Symbols, or base assets. Left out: every one.")
-    ] = None
-    group: Annotated[
-        Name | None, Field(description="A CorrelationGroup, in place of its symbols. Left out: `symbols` says which.")
-    ] = None
-    at_most: Annotated[ProperShare, Field(description="The bound, as a fraction of the mark when the order is sent.")]
+    symbols: Annotated[tuple[Word, ...] | None, AtLeastOne()] = None
+    """Symbols, or base assets. Left out: all symbols."""
+    group: Name | None = None
+    """A CorrelationGroup, instead of its symbols. Left out: `symbols` applies."""
+    at_most: ProperShare
+    """The bound, as a fraction of the mark at the time the order is sent."""
 
 
 class Rung(Part):
-    """One step of the ladder: so many orders of one kind, then the next step."""
+    """One step of the ladder: a number of orders of one kind, then the next step."""
 
-    order: Annotated[
-        Literal["limit_ioc", "market", "limit"],
-        Field(
-            description=(
-                "`limit_ioc` has a limit and expires as far as it does not fill at once. `market` has none. `limit` "
-                "rests, and is for markets that take no market orders."
-            )
-        ),
-    ]
-    widen: Annotated[
-        Widening, Field(description="The limit, in times of the symbol's bound; not with `market`. Left out: 1.")
-    ] = Decimal(1)
-    tries: Annotated[Tries, Field(description="How many orders before the next step. Left out: 1.")] = 1
+    order: Literal["limit_ioc", "market", "limit"]
+    """The kind of order. `limit_ioc` is a limit order whose unfilled part expires at once. `market` has no limit.
+    `limit` rests, for markets that accept no market orders."""
+    widen: Widening = Decimal(1)
+    """The limit, as a multiple of the symbol's bound; not with `market`. Left out: 1."""
+    tries: Tries = 1
+    """The number of orders before the next step. Left out: 1."""
 
 
 class StandIn(Part):
-    """An instrument that may stand in for a position that cannot be closed."""
+    """An instrument to hedge a position with that cannot be closed."""
 
-    account: Annotated[Word, Field(description="The name of its Account.")]
-    symbol: Annotated[Word, Field(description="Its symbol there.")]
+    account: Word
+    """The name of the Account to open it on."""
+    symbol: Word
+    """The symbol on that account."""
 
 
 class Hedge(Part):
-    """What is done about a position that cannot be closed: its venue is down, its market is halted or delisted."""
+    """The hedge for a position that cannot be closed, because its venue is down or its market is halted or delisted."""
 
-    mode: Annotated[
-        Literal["suggest", "act"],
-        Field(description="`suggest` tells a person what to open, and how much; `act` opens it, temporarily."),
-    ]
-    after: Annotated[Duration, Field(description="How long the position cannot be closed before. Left out: 60s.")] = (
-        DEFAULT_HEDGE_AFTER
-    )
-    stand_ins: Annotated[
-        tuple[StandIn, ...],
-        AtLeastOne(),
-        Field(alias="with", description="Instruments that may stand in; the first that can does."),
-    ]
-    window: Annotated[
-        Duration, Field(description="Of the returns over which beta is taken, which sizes the hedge. Left out: 4h.")
-    ] = DEFAULT_HEDGE_WINDOW
-    max_notional: Annotated[
-        Money | None, Field(description="The greatest worth of one hedge; needed with `act`. Left out: what beta says.")
-    ] = None
+    mode: Literal["suggest", "act"]
+    """`suggest` notifies operators what to open, and how much; `act` opens it temporarily."""
+    after: Duration = DEFAULT_HEDGE_AFTER
+    """How long a position must be uncloseable before it is hedged. Left out: 60s."""
+    stand_ins: Annotated[tuple[StandIn, ...], AtLeastOne(), Field(alias="with")]
+    """Instruments for the hedge; the first that can be used is."""
+    window: Duration = DEFAULT_HEDGE_WINDOW
+    """The window of the returns for beta, which determines the size of the hedge. Left out: 4h."""
+    max_notional: Money | None = None
+    """The maximum notional of one hedge; required with `act`. Left out: the size by beta."""
 
 
 class Spot(Part):
-    """How holdings are sold that have no open market against the account's currency, and what is never sold."""
+    """How holdings without an open market against the account's currency are sold, and which assets are never sold."""
 
-    via: Annotated[
-        tuple[Word, ...],
-        Field(description="Assets to go over, the first that has both markets. Left out: BTC, then ETH."),
-    ] = DEFAULT_VIA
-    stables: Annotated[
-        tuple[Word, ...],
-        Field(description="Assets that count as money, and are never sold. Left out: USDT, USDC, FDUSD."),
-    ] = DEFAULT_STABLES
-    keep: Annotated[tuple[Word, ...], Field(description="Other assets that are never sold. Left out: none.")] = ()
+    via: tuple[Word, ...] = DEFAULT_VIA
+    """Intermediate assets; the first that has both markets is used. Left out: BTC, then ETH."""
+    stables: tuple[Word, ...] = DEFAULT_STABLES
+    """Assets that count as cash and are never sold. Left out: USDT, USDC, FDUSD."""
+    keep: tuple[Word, ...] = ()
+    """Other assets that are never sold. Left out: none."""
 
 
 class UnwindingSpec(Part):
-    """How fast, in which pieces and at which price a close is carried out, and what if it cannot be."""
+    """How fast, in which slices and at which price a close is executed, and what to do if it cannot be."""
 
-    reasons: Annotated[
-        tuple[Cause, ...],
-        Field(
-            description=(
-                "Closes by hand for these reasons are carried out by it. Left out: none; what a reason does by itself "
-                "is in `docs/semantics.md`."
-            )
-        ),
-    ] = ()
-    max_orders_per_minute: Annotated[
-        OrdersPerMinute | None,
-        Field(description="On each account, evenly spaced. Left out: as fast as the venue allows."),
-    ] = None
-    pause: Annotated[Duration | None, Field(description="Between two slices of one position. Left out: none.")] = None
-    impact: Annotated[
-        Impact | None,
-        Field(description="How large a slice may be. Left out: positions are split at the venue's maximum only."),
-    ] = None
-    slippage: Annotated[
-        tuple[SlippageClass, ...],
-        Field(
-            description=(
-                "How far from the mark an order may fill; the first that covers a symbol holds, and what none covers "
-                "is not bounded. Needs a `ladder`. Left out: no bound."
-            )
-        ),
-    ] = ()
-    ladder: Annotated[
-        tuple[Rung, ...],
-        Field(
-            description=(
-                "The orders that are tried, one step after the other. It ends with an exit: `market`, or `limit`. "
-                "Left out: market orders."
-            )
-        ),
-    ] = ()
-    hedge: Annotated[
-        Hedge | None,
-        Field(
-            description=(
-                "What to do about a position that cannot be closed. Left out: it is told, and nothing is opened."
-            )
-        ),
-    ] = None
-    spot: Annotated[
-        Spot, Field(description="Routes of spot holdings. Left out: over BTC, then ETH; USDT, USDC and FDUSD are kept.")
-    ] = Spot()
+    reasons: tuple[Cause, ...] = ()
+    """The reasons of manual closes that use this Unwinding. Left out: none; `docs/semantics.md` describes what a reason
+    does by default."""
+    max_orders_per_minute: OrdersPerMinute | None = None
+    """The maximum order rate on each account, evenly spaced. Left out: as fast as the venue allows."""
+    pause: Duration | None = None
+    """The pause between two slices of one position. Left out: none."""
+    impact: Impact | None = None
+    """The maximum size of a slice. Left out: positions are split only at the venue's maximum."""
+    slippage: tuple[SlippageClass, ...] = ()
+    """How far from the mark orders may fill; the first item that covers a symbol applies, and other symbols are not
+    bounded. Requires a `ladder`. Left out: no bound."""
+    ladder: tuple[Rung, ...] = ()
+    """The orders to try, one step after the other. The last step is an exit: `market`, or `limit`. Left out: market
+    orders."""
+    hedge: Hedge | None = None
+    """The hedge for a position that cannot be closed. Left out: operators are notified, and nothing is opened."""
+    spot: Spot = Spot()
+    """How spot holdings are sold. Left out: via BTC, then ETH; USDT, USDC and FDUSD are kept."""
 
 
 class UnwindingDocument(VersionedPart):
-    """An unwinding: how a close is carried out."""
+    """An unwinding: how a close is executed."""
 
     kind: Literal["Unwinding"]
     spec: UnwindingSpec

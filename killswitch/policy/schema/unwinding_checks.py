@@ -1,56 +1,56 @@
-"""What must hold between the keys of an `Unwinding`. Like `checks`, it reads what was written, not the model."""
+"""Cross-key checks of an `Unwinding`, on the document as written."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import Decimal
 
-from killswitch.policy.schema.cross_key_checks import Breach, Path
+from killswitch.policy.schema.cross_key_checks import Breach, Path, items, mapping, spec_of
 from killswitch.policy.schema.scalars import plain_number
 
 ORDERS = ("limit_ioc", "market", "limit")
 
 
 def unwinding(written: object) -> Iterator[Breach]:
-    """An exit always exists, a bound has orders that keep it, and nothing is opened without a bound."""
-    spec = _mapping(_mapping(written).get("spec"))
+    """Check that a ladder has an exit, that a bound has limit orders to keep it, and that a hedge has a limit."""
+    spec = spec_of(written)
     yield from _slippage(spec)
     yield from _ladder(spec)
-    if _mapping(spec.get("impact")).get("if_unknown") == "ladder_only" and "ladder" not in spec:
+    if mapping(spec.get("impact")).get("if_unknown") == "ladder_only" and "ladder" not in spec:
         yield Breach(
-            "KS2225", ("spec", "impact", "if_unknown"), "`ladder_only` relies on a ladder, and there is none",
+            "KS2225", ("spec", "impact", "if_unknown"), "`ladder_only` requires a ladder, and there is none",
             "add a `ladder` and `slippage`, or write `if_unknown: whole`",
         )  # fmt: skip
-    hedge = _mapping(spec.get("hedge"))
+    hedge = mapping(spec.get("hedge"))
     if hedge.get("mode") == "act" and "max_notional" not in hedge:
         yield Breach(
-            "KS2223", ("spec", "hedge", "mode"), "a hedge that is opened by itself has no bound",
-            "add `max_notional:` with the most that one hedge may be worth, or write `mode: suggest`",
+            "KS2223", ("spec", "hedge", "mode"), "a hedge that is opened automatically has no maximum notional",
+            "add `max_notional:` with the maximum notional of one hedge, or write `mode: suggest`",
         )  # fmt: skip
 
 
 def _slippage(spec: dict[str, object]) -> Iterator[Breach]:
     if spec.get("slippage") and not spec.get("ladder"):
         yield Breach(
-            "KS2220", ("spec", "slippage"), "nothing says what is sent to keep the bound, or when it cannot be kept",
+            "KS2220", ("spec", "slippage"), "no ladder declares how to keep the bound, and what to send when it fails",
             "add `ladder: [{order: limit_ioc, tries: 2}, {order: market, tries: 2}, {order: limit, widen: 3}]`",
         )  # fmt: skip
-    for number, each in enumerate(_list(spec.get("slippage"))):
-        if {"symbols", "group"} <= _mapping(each).keys():
+    for number, each in enumerate(items(spec.get("slippage"))):
+        if {"symbols", "group"} <= mapping(each).keys():
             yield Breach(
-                "KS2224", ("spec", "slippage", number, "group"), "`group` stands beside `symbols`",
-                "keep one of them, and give the other an item of its own",
+                "KS2224", ("spec", "slippage", number, "group"), "`group` cannot be combined with `symbols`",
+                "keep one of them, and write a separate item for the other",
             )  # fmt: skip
 
 
 def _ladder(spec: dict[str, object]) -> Iterator[Breach]:
-    rungs = [_mapping(each) for each in _list(spec.get("ladder"))]
+    rungs = [mapping(each) for each in items(spec.get("ladder"))]
     if "ladder" in spec and isinstance(spec["ladder"], list) and not rungs and not spec.get("slippage"):
-        yield Breach("KS2221", ("spec", "ladder"), "the ladder has no rung", "take it out: then market orders are sent")
+        yield Breach("KS2221", ("spec", "ladder"), "the ladder has no steps", "remove it to send market orders")
     if rungs and rungs[-1].get("order") == "limit_ioc":
         yield Breach(
             "KS2221", ("spec", "ladder", len(rungs) - 1, "order"),
-            "the ladder ends without an exit: where this one does not fill, the position stays",
+            "the ladder ends without an exit: if this step does not fill, the position stays open",
             "add `- {order: market, tries: 2}` below it, and `- {order: limit, widen: 3}` for markets without one",
         )  # fmt: skip
     reached: Decimal | None = Decimal(0)
@@ -62,8 +62,8 @@ def _ladder(spec: dict[str, object]) -> Iterator[Breach]:
         if order == "market":
             reached = None
             if "widen" in rung:
-                fix = "take it out, or write `order: limit_ioc`"
-                yield Breach("KS2226", (*at, "widen"), "`widen` says nothing to a market order", fix)
+                fix = "remove it, or write `order: limit_ioc`"
+                yield Breach("KS2226", (*at, "widen"), "`widen` has no effect on a market order", fix)
         elif reached is not None and widen >= reached:
             reached = widen
         elif reached is not None or order == "limit_ioc":
@@ -72,13 +72,7 @@ def _ladder(spec: dict[str, object]) -> Iterator[Breach]:
 
 def _narrows(at: Path, rung: dict[str, object], reached: Decimal | None) -> Iterator[Breach]:
     before = "a market order" if reached is None else f"{reached:f} × the bound"
-    fix = "write it further up, or take it out" if reached is None else f"write `widen: {reached:f}` or more"
-    yield Breach("KS2222", (*at, "widen") if "widen" in rung else at, f"this rung asks for less than {before}", fix)
-
-
-def _mapping(written: object) -> dict[str, object]:
-    return written if isinstance(written, dict) else {}
-
-
-def _list(written: object) -> list[object]:
-    return written if isinstance(written, list) else []
+    fix = "move it up, or remove it" if reached is None else f"write `widen: {reached:f}` or more"
+    yield Breach(
+        "KS2222", (*at, "widen") if "widen" in rung else at, f"the limit of this step is tighter than {before}", fix
+    )

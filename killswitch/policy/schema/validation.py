@@ -1,8 +1,8 @@
-"""From nodes to documents: every key and value held against the declared shape, every mistake in one pass.
+"""Validation of documents: every mistake of a document in one pass.
 
-pydantic checks the values; this module says where each error was written, in the words and with the code of a
-diagnostic. A document with mistakes is validated again with a filler in the place of whatever was wrong, so that the
-rest of it can be checked too. Only documents with mistakes have fillers, and no policy set is ever made of them.
+pydantic checks the values; this module turns each error into a diagnostic with code, place and fix. A document with
+mistakes is validated again with fillers in place of the faulty values, so that the rest of it can be checked too. Only
+documents with mistakes contain fillers, and no policy set is compiled from them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _SORTS = {
     "string_type": "text",
     "int_type": "a whole number",
 }
-"""Type of a pydantic error → what was wanted."""
+"""Type of a pydantic error → the type of value that is required."""
 _FIXES = {
     _MAPPING: "write its keys below it, or {} for none",
     _LIST: "put it in brackets, or begin each line with a dash",
@@ -59,19 +59,19 @@ _FIXES = {
 
 
 class Gaps(NamedTuple):
-    """`holes` are the paths at which a filler stands, `flaws` those at which something else is wrong."""
+    """The faulty places of a document: `holes` are the paths of fillers, `flaws` those of other mistakes."""
 
     holes: frozenset[Path] = frozenset()
     flaws: frozenset[Path] = frozenset()
     sound: bool = True
-    """False when the text itself has had a note, such as a key given twice: names may then be missing anywhere."""
+    """False when the YAML text itself has a problem, such as a duplicate key: names may then be missing anywhere."""
 
     def unread(self, path: Path) -> bool:
         """Whether the value at `path` is a filler, or inside one."""
         return any(path[:depth] in self.holes for depth in range(len(path) + 1))
 
     def flawed(self, path: Path) -> bool:
-        """Whether anything is wrong with the value at `path`, inside it, or with what holds it."""
+        """Whether there is a mistake in the value at `path`, inside it, or in a value that contains it."""
         if not self.sound or self.unread(path):
             return True
         return any(hole[: len(path)] == path for hole in self.holes) or any(
@@ -83,18 +83,19 @@ NO_GAPS: Final = Gaps()
 
 
 class Validated(NamedTuple):
-    """A document, and what is wrong with it. `holes` are the paths of what could not be read, and has a filler."""
+    """A validated document and its problems. `holes` are the paths of values that could not be parsed and have a
+    filler."""
 
     model: Part | None
-    """None where not even the rest of it could be read."""
+    """None if not even the rest of it could be validated."""
     problems: tuple[Diagnostic, ...]
     holes: frozenset[Path]
 
 
 def validate(document: type[Part], root: Node, source: SourceMap, forms: frozenset[Path]) -> Validated:
-    """Validate one document. What only follows from another mistake is left out of the problems.
+    """Validate one document. Problems that only follow from another one are omitted.
 
-    `forms` are the triggers of which it has already been reported that they mix or lack a form.
+    `forms` are the triggers that are already reported to mix or lack a form.
     """
     faults = _Faults(document, source, forms)
     for path, annotation, node in _declared(document, root):
@@ -112,7 +113,7 @@ def validate(document: type[Part], root: Node, source: SourceMap, forms: frozens
 
 
 def _declared(document: type[Part], root: Node) -> Iterator[tuple[Path, Any, Node]]:
-    """Every written value for which something is declared, and its shape; nothing below one that is refused."""
+    """Every written value that has a declaration, with its shape; nothing below a rejected value."""
     waiting: list[tuple[Path, Any, Node]] = [((), document, root)]
     while waiting:
         path, annotation, node = waiting.pop()
@@ -133,7 +134,7 @@ def _inside(node: Node) -> Iterator[tuple[str | int, Node]]:
 
 
 class _Place(NamedTuple):
-    """Where an error is: `annotation` is what is declared there, None if nothing is; `holder` is what holds it."""
+    """The place of an error: the annotation at its path, None if there is none, and the annotation of its container."""
 
     path: Path
     annotation: Any
@@ -141,7 +142,7 @@ class _Place(NamedTuple):
 
 
 def _located(document: type[Part], loc: Iterable[str | int]) -> _Place:
-    """The path as written: pydantic also names the shape that it has picked of several."""
+    """The place of a pydantic `loc`, which also contains the tag of a selected shape."""
     path: list[str | int] = []
     annotation: Any = document
     holder: Any = None
@@ -155,25 +156,25 @@ def _located(document: type[Part], loc: Iterable[str | int]) -> _Place:
 
 
 class _Faults:
-    """What is wrong with one document: the problems, and the paths at which it could not be read."""
+    """The faults of one document: the problems, and the paths that could not be parsed."""
 
     def __init__(self, document: type[Part], source: SourceMap, forms: frozenset[Path]) -> None:
         self.problems: list[Diagnostic] = []
         self.values: set[Path] = set()
-        """Values that could not be read."""
+        """Paths of values that could not be parsed."""
         self.unknown: set[Path] = set()
-        """Keys that nobody knows."""
+        """Paths of unknown keys."""
         self.missing: dict[Path, Key] = {}
         self.holes: set[Path] = set()
         self._document = document
         self._source = source
         self._forms = forms
         self._parts: dict[Path, type[Part]] = {}
-        """Parts of which it is not known which of their keys were meant to be there."""
+        """Parts with unknown keys, each of which may be any of the missing ones."""
         self._refused: set[Path] = set()
 
     def unreadable(self, path: Path, annotation: Any, node: Node) -> None:
-        """Note a value that has had its diagnostic from the reader of YAML, and report one that is null."""
+        """Record a value that the YAML parser has rejected, and report a null value."""
         if node.refused and node.pairs is not None:
             self._refused.add(path)
             if is_part(annotation):
@@ -182,11 +183,11 @@ class _Faults:
             self._hole(path)
         elif node.text is not None and plain_value(node) is None:
             self._hole(path)
-            fix = "write a value, or take the key out if it may be left out"
+            fix = "write a value, or remove the key if it is optional"
             self._report("KS2005", path, f"{_called(path)} has no value", fix, key=True)
 
     def invalid(self, error: ErrorDetails) -> None:
-        """Report an error of pydantic; those about keys are reported together afterwards."""
+        """Report a pydantic error; errors about keys are collected for `report_keys`."""
         place = _located(self._document, error["loc"])
         path, part = place.path, unwrap(place.holder)[0]
         if any(path[:depth] in self.values for depth in range(len(path) + 1)):
@@ -201,14 +202,14 @@ class _Faults:
             self._value(error, place)
 
     def report_keys(self) -> None:
-        """Report keys that nobody knows, and missing ones unless an unknown key was meant to be that one."""
+        """Report unknown keys, and missing keys unless an unknown key is probably a misspelling of one."""
         meant = {(*path[:-1], self._unknown_key(path)) for path in self.unknown}
         for path, key in self.missing.items():
             self.holes.add(path)
             if path not in meant and path[:-1] not in self._refused:
                 self._missing_key(path[:-1], key)
         for path, part in self._parts.items():
-            # a key that nobody knows may be any of those that are not there
+            # an unknown key may be any of the missing ones
             node = self._source.node(path)
             written = node.pairs if node is not None and node.pairs is not None else {}
             self.holes.update((*path, key) for key in keys_of(part) if key not in written)
@@ -218,12 +219,12 @@ class _Faults:
         self.holes.add(path)
 
     def _unknown_key(self, path: Path) -> str | None:
-        """Report it; the key that was probably meant."""
+        """Report an unknown key; returns the known key that was probably meant."""
         key, known = str(path[-1]), keys_of(self._parts[path[:-1]])
         near = closest(key, known)
         if not (path[:-1] in self._forms and key in _FORM_KEYS):
             message = f"unknown key `{key}`" + (f", did you mean `{near}`?" if near else "")
-            fix = f"write `{near}`" if near else f"take it out; known here: {', '.join(known)}"
+            fix = f"write `{near}`" if near else f"remove it; known keys: {', '.join(known)}"
             self._report("KS2001", path, message, fix, key=True)
         return near
 
@@ -251,7 +252,7 @@ class _Faults:
             is_hidden = not isinstance(value, dict | list) and is_confidential(place.annotation)
             what = "this" if is_hidden else spelled(value)
             message = f"{what} is not {wanted}" if wanted else f"{what} does not fit: {error['msg']}"
-            fix = _FIXES[wanted] if wanted else f"see what `{path[-1]}` may be in the reference of documents"
+            fix = _FIXES[wanted] if wanted else f"see the values of `{path[-1]}` in the reference of documents"
             self._report("KS2003", path, message, fix, key=not isinstance(value, str | int))
 
     def _one_of(self, allowed: tuple[str, ...], value: object, path: Path) -> None:
@@ -283,7 +284,7 @@ def closest(word: str, known: Iterable[str]) -> str | None:
 
 
 def _rest(document: type[Part], written: Any, faults: _Faults) -> Part | None:
-    """The document with a filler in the place of whatever is wrong; None if it cannot be read even so."""
+    """The document with fillers in place of its mistakes; None if it is still invalid."""
     for path in sorted(faults.values, key=len, reverse=True):
         holder = _at(written, path[:-1])
         place = _located_in(document, path, written)
@@ -303,7 +304,7 @@ def _rest(document: type[Part], written: Any, faults: _Faults) -> Part | None:
 
 
 def _located_in(document: type[Part], path: Path, written: Any) -> _Place:
-    """What is declared at a path as written."""
+    """The place of a path as written."""
     annotation: Any = document
     holder: Any = None
     for depth, step in enumerate(path):
@@ -319,7 +320,7 @@ def _at(written: Any, path: Path) -> Any:
 
 
 def filler(annotation: Any) -> object:
-    """A written value of the annotated type that says nothing; of several shapes, of the first."""
+    """A placeholder of the annotated type; of the first shape where there are several."""
     if options := shapes(annotation):
         return filler(next(iter(options.values())))
     bare, metadata = unwrap(annotation)

@@ -1,1 +1,1 @@
-"""YAML texts as trees that know where they were written."""
+"""A YAML parser that keeps source positions."""

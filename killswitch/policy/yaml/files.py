@@ -1,4 +1,4 @@
-"""From paths to texts: which files are read, and why one cannot be."""
+"""Discovery and reading of policy files."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from functools import partial
 from pathlib import Path
 
 from killswitch.deadline import DeadlineError, within
-from killswitch.policy.diagnostics.problem import Diagnostic
+from killswitch.policy.diagnostics.problem import Diagnostic, diagnostic
 from killswitch.policy.yaml.masked_text import Written
 from killswitch.policy.yaml.tree import Span
 
 LARGEST = 1 << 20
-"""Bytes. A policy is read by people; a larger file is something else."""
+"""The maximum size of a policy file in bytes. Policies are read by people; a larger file is something else."""
 
 ANSWERS_WITHIN = 30.0
-"""Seconds for one path: a folder of policies is read in far less, a dead mount never."""
+"""Seconds to read one path. A folder of policies takes far less; a dead mount never answers."""
 
 Report = Callable[[Diagnostic], None]
 
 
 def texts(paths: Iterable[Path], report: Report) -> Iterator[Written]:
-    """Every `*.yaml` and `*.yml` below `paths`, in the order of their names, each once; hidden ones are left out."""
+    """The texts of every `*.yaml` and `*.yml` below `paths`, in the order of their names, each once; hidden files are
+    skipped."""
     seen: set[Path] = set()
     for path in paths:
         try:
             found, problems = within(ANSWERS_WITHIN, str(path), partial(_read_below, path))
         except DeadlineError as error:
-            report(about_file("KS1001", path, str(error).removeprefix(f"{path} "), "see whether its mount is alive"))
+            report(about_file("KS1001", path, str(error).removeprefix(f"{path} "), "check that its mount is alive"))
             continue
         for problem in problems:
             report(problem)
@@ -40,75 +41,79 @@ def texts(paths: Iterable[Path], report: Report) -> Iterator[Written]:
                 yield written
 
 
+class _RefusedError(Exception):
+    """A file or folder that cannot be used; `problem` is the diagnostic."""
+
+    def __init__(self, problem: Diagnostic) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
 def _read_below(path: Path) -> tuple[list[tuple[Path, Written]], list[Diagnostic]]:
-    """Every text there with its path without links, and why others cannot be read."""
+    """The texts at or below a path, each with its resolved path, and the problems of files that cannot be read."""
     found: list[tuple[Path, Written]] = []
     problems: list[Diagnostic] = []
-    for file in _files(path, problems.append):
-        written = _read(file, problems.append)
-        if written is None:
-            continue
-        try:
-            found.append((file.resolve(), written))
-        except (OSError, RuntimeError) as error:  # Path's own word for links that lead in a circle
-            why = f"cannot be read: {error}"
-            problems.append(about_file("KS1001", file, why, "check the path and who may read it"))
+    try:
+        for file in _files(path):
+            try:
+                written = _read(file)
+                found.append((file.resolve(), written))
+            except _FAILURES as error:
+                problems.append(_problem(file, error))
+    except _FAILURES as error:
+        problems.append(_problem(path, error))
     return found, problems
 
 
-def _files(path: Path, report: Report) -> list[Path]:
-    try:
-        if not path.is_dir():
-            return [path]
-        found = sorted(
-            file
-            for file in path.rglob("*")
-            if file.suffix in (".yaml", ".yml")
-            and not any(part.startswith(".") for part in file.relative_to(path).parts)
-            and not file.is_dir()
-        )
-    except OSError as error:
-        report(about_file("KS1001", path, f"cannot be read: {error.strerror}", "check that it may be read"))
-        return []
+_FAILURES = (_RefusedError, OSError, RuntimeError)
+"""`Path` raises a RuntimeError for links that lead in a circle."""
+
+
+def _problem(path: Path, error: _RefusedError | OSError | RuntimeError) -> Diagnostic:
+    if isinstance(error, _RefusedError):
+        return error.problem
+    why = error.strerror if isinstance(error, OSError) else error
+    return about_file("KS1001", path, f"cannot be read: {why}", "check the path and its permissions")
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = sorted(
+        file
+        for file in path.rglob("*")
+        if file.suffix in (".yaml", ".yml")
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        and not file.is_dir()
+    )
     if not found:
-        report(about_file("KS1002", path, "holds no .yaml or .yml file", "name the folder that holds the policies"))
+        fix = "name the folder that contains the policies"
+        raise _RefusedError(about_file("KS1002", path, "contains no .yaml or .yml file", fix))
     return found
 
 
-def _read(file: Path, report: Report) -> Written | None:
-    try:
-        # Without waiting: a named pipe opens only when somebody writes to it.
-        with open(os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as stream:  # noqa: PTH123 # a descriptor is no path
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                report(about_file("KS1001", file, "is not a file", "name a YAML file or a folder"))
-                return None
-            content = stream.read(LARGEST + 1)
-    except OSError as error:
-        report(about_file("KS1001", file, f"cannot be read: {error.strerror}", "check the path and who may read it"))
-        return None
+def _read(file: Path) -> Written:
+    # Non-blocking: opening a named pipe would wait for a writer.
+    with open(os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as stream:  # noqa: PTH123 # a descriptor is no path
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise _RefusedError(about_file("KS1001", file, "is not a regular file", "name a YAML file or a folder"))
+        content = stream.read(LARGEST + 1)
     if len(content) > LARGEST:
-        fix = "split it into several files; if it is data, keep it out of the policy folder"
-        report(about_file("KS1003", file, f"is larger than {LARGEST >> 20} MiB", fix))
-        return None
-    return _decoded(file, content, report)
-
-
-def _decoded(file: Path, content: bytes, report: Report) -> Written | None:
+        fix = "split it into several files; if it is data, move it out of the policy folder"
+        raise _RefusedError(about_file("KS1003", file, f"is larger than {LARGEST >> 20} MiB", fix))
     content = content.removeprefix(BOM_UTF8)
     try:
         return Written(str(file), content.decode())
     except UnicodeDecodeError as error:
-        broken = error.start
-        before = Written(str(file), content[:broken].decode(errors="replace"))
-        span = Span(len(before.lines) - 1, len(before.lines[-1]), len(before.lines) - 1, len(before.lines[-1]) + 1)
-        place = before.place(span)
-        report(
-            Diagnostic(
-                "KS1004", "error", f"byte 0x{content[broken]:02X} is not UTF-8", "save the file as UTF-8",
-                place.file, place.line, place.column, 1, place.text,
-            )
-        )  # fmt: skip
-        return None
+        raise _RefusedError(_not_utf8(file, content, error.start)) from None
+
+
+def _not_utf8(file: Path, content: bytes, broken: int) -> Diagnostic:
+    """The diagnostic of the invalid byte at `broken`."""
+    before = Written(str(file), content[:broken].decode(errors="replace"))
+    line, column = len(before.lines) - 1, len(before.lines[-1])
+    place = before.place(Span(line, column, line, column + 1))
+    return diagnostic("KS1004", place, f"byte 0x{content[broken]:02X} is not UTF-8", "save the file as UTF-8")
 
 
 def about_file(code: str, path: Path, message: str, fix: str) -> Diagnostic:

@@ -1,4 +1,4 @@
-"""One file's text as it may be shown: line by line, with what may be a secret made unreadable."""
+"""A file's text for display: line by line, with possible secrets masked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _VALUE = re.compile(r"[\"']?(?:env|file):\S*|#.*|(?<=[{,])\s*+[^\s:{},]++\s*+:(?
 
 
 class Written:
-    """A file's lines, and places in them."""
+    """A file's text, its lines, and places in them."""
 
     def __init__(self, file: str, text: str) -> None:
         self.file = file
@@ -28,12 +28,12 @@ class Written:
         self.lines: Sequence[str] = split_lines(text)
 
     def place(self, span: Span) -> Place:
-        """Where `span` begins."""
+        """The place where `span` begins, with its masked source line."""
         shown = self._shown[span.line] if span.line < len(self.lines) else ""
         return Place(self.file, span.line + 1, span.column + 1, shown)
 
     def length(self, span: Span) -> int:
-        """How many characters of its first line `span` takes, at least 1."""
+        """The number of characters that `span` covers on its first line, at least 1."""
         if span.end_line == span.line:
             return max(1, span.end_column - span.column)
         line = self.lines[span.line] if span.line < len(self.lines) else ""
@@ -45,7 +45,7 @@ class Written:
 
 
 def _masked(lines: Sequence[str]) -> Iterator[str]:
-    """Every line at its full length, so that columns stay where they are."""
+    """The masked lines. Each keeps its length, so that columns stay valid."""
     block: _Credentials | None = None
     for line in lines:
         if block is not None and block.goes_on(line):
@@ -59,7 +59,7 @@ def _masked(lines: Sequence[str]) -> Iterator[str]:
 
 
 class _Credentials:
-    """The lines that belong to one `credentials:`, told from the text alone: it may not even be YAML."""
+    """The block of lines below one `credentials:` key, detected from the text alone, which may not be valid YAML."""
 
     def __init__(self, line: str, end: int) -> None:
         self._indent = _indent(line)
@@ -67,11 +67,11 @@ class _Credentials:
         self._children: int | None = None
 
     def goes_on(self, line: str) -> bool:
-        """Deeper lines, blank ones, and whatever comes before the brackets are closed."""
+        """Whether the line belongs to the block: deeper lines, blank lines, and lines inside open brackets."""
         return self._open > 0 or not line.strip() or _indent(line) > self._indent
 
     def hide(self, line: str) -> str:
-        """The line with its keys left; what is deeper than the keys is a value that goes on."""
+        """The line with values masked and keys kept; text deeper than the keys continues a value."""
         self._open += _brackets(line)
         if self._children is None and line.strip():
             self._children = _indent(line)
@@ -89,12 +89,12 @@ def _brackets(text: str) -> int:
 
 
 def _hide_values(text: str) -> str:
-    """Everything but keys in braces, punctuation, references and comments."""
+    """Mask everything but keys in braces, punctuation, references and comments."""
     return _VALUE.sub(lambda found: "•" * len(found[0]) if found[1] else found[0], text)
 
 
 def _hide_secret(found: re.Match[str]) -> str:
-    """The value of a key that sounds like a secret."""
+    """Mask the value of a key whose name suggests a secret."""
     return found[1] + found[2] + "•" * len(found[3]) if _SECRET.search(found[1]) else found[0]
 
 

@@ -1,4 +1,4 @@
-"""Where every value of a document was written, for messages and for `explain`."""
+"""Source positions of a document's values, for diagnostics and for `explain`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Path = tuple[str | int, ...]
 
 
 class SourceMap:
-    """The text of one document and where its parts stand in it. Paths are keys and list indexes as written."""
+    """The text of one document with the positions of its nodes. Paths are keys and list indexes as written."""
 
     def __init__(self, written: Written, root: Node) -> None:
         self.file = written.file
@@ -21,20 +21,20 @@ class SourceMap:
         self._root = root
 
     def place(self, path: Path, *, key: bool = False) -> Place:
-        """Where the value at `path` begins, or its key; of a path that leaves the text, the last part that is there."""
+        """The place of the value at `path`, or of its key; for a missing path, the place of its last existing part."""
         return self._written.place(self._span(path, key=key))
 
     def diagnostic(
         self, code: str, path: Path, message: str, fix: str, *, key: bool = False, severity: Severity = "error"
     ) -> Diagnostic:
-        """A problem with the value at `path`, or with its key, underlined as far as its first line goes."""
+        """A diagnostic at the value at `path`, or at its key, which underlines its first line."""
         span = self._span(path, key=key)
         return diagnostic(
             code, self._written.place(span), message, fix, length=self._written.length(span), severity=severity
         )
 
     def inside(self, path: Path, offset: int) -> Place:
-        """Where character `offset` of the text at `path` was written, whatever its quoting and folding."""
+        """The place of character `offset` of the text at `path`, for any quoting and folding."""
         node = self._node(path)[0]
         if node.text is None:
             return self._written.place(node.span)
@@ -42,12 +42,12 @@ class SourceMap:
         return self._written.place(Span(line, column, line, column + 1))
 
     def node(self, path: Path) -> Node | None:
-        """The node at `path`, or None where nothing is written there."""
+        """The node at `path`, or None if there is none."""
         node, found = self._node(path)
         return node if found == len(path) else None
 
     def _node(self, path: Path) -> tuple[Node, int]:
-        """The last node on the way that is there, and how many steps it took."""
+        """The last existing node on the path, and the number of steps to it."""
         node = self._root
         for depth, step in enumerate(path):
             below = _below(node, step)
@@ -57,7 +57,7 @@ class SourceMap:
         return node, len(path)
 
     def _span(self, path: Path, *, key: bool) -> Span:
-        """Of a value, or of its key; what is not there is pointed at by the key of what should hold it."""
+        """The span of a value or its key; of a missing value, that of the key of its nearest existing container."""
         node, found = self._node(path)
         if found == len(path) and not key:
             return node.span
@@ -81,14 +81,14 @@ def _below(node: Node, step: str | int) -> tuple[Node | None, Node] | None:
 
 
 def _first(root: Node) -> Span:
-    """The first key of a document, where what is missing from it is reported."""
+    """The first key of a document, where missing keys are reported."""
     if root.pairs:
         return next(iter(root.pairs.values()))[0].span
     return root.span
 
 
 def _position(lines: Sequence[str], node: Node, offset: int) -> tuple[int, int]:
-    """Walk the written text beside the value: what was escaped, folded or indented away is stepped over."""
+    """The line and column of a character of a value, skipping escapes, folding and indentation."""
     value = node.text or ""
     line, column = node.span.line, node.span.column
     head = lines[line][column : column + 1] if line < len(lines) else ""
@@ -106,7 +106,7 @@ def _position(lines: Sequence[str], node: Node, offset: int) -> tuple[int, int]:
 
 
 def _next(lines: Sequence[str], line: int, column: int, wanted: str, quote: str) -> tuple[int, int]:
-    """From here on, where `wanted` is written: over line ends and the indentation after them."""
+    """The position at or after this one where `wanted` is written, past line ends and indentation."""
     while line < len(lines):
         rest = lines[line][column:]
         if wanted in " \n" and not rest.strip() and line + 1 < len(lines):
@@ -124,7 +124,7 @@ def _next(lines: Sequence[str], line: int, column: int, wanted: str, quote: str)
 
 
 def _width(text: str, column: int, wanted: str, quote: str) -> int:
-    """How many written characters stand for `wanted`."""
+    """The number of written characters that represent `wanted`."""
     rest = text[column:]
     if quote == "'" and wanted == "'":
         return 2

@@ -1,8 +1,8 @@
-"""A YAML text as a tree of nodes that know where they were written.
+"""A parser of YAML texts into trees of nodes with source positions.
 
-Built from ruamel.yaml's events rather than by its composer: policies use a small part of YAML (no anchors, tags
-or merges), and what lies outside it is named at its own place while reading goes on. Nothing here recurses, so
-no nesting, however deep, ends in anything but a diagnostic.
+It uses ruamel.yaml's events rather than its composer: policies use a subset of YAML (no anchors, tags or merges), and
+each construct outside it is reported at its place while parsing continues. Parsing does not recurse, so deep nesting
+always ends in a diagnostic.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from decimal import Decimal
 from typing import Any, NamedTuple, cast
 
 DEEPEST = 40
-"""Policies nest about ten deep."""
+"""The maximum nesting; policies nest about ten deep."""
 LARGEST = 100_000
-"""Nodes in one file; more than any policy set of a firm."""
+"""The maximum number of nodes in one file, more than in any firm's policy set."""
 
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -33,7 +33,7 @@ class Span(NamedTuple):
 
 
 class Note(NamedTuple):
-    """Something wrong with the text itself."""
+    """A problem of the YAML text itself."""
 
     code: str
     span: Span
@@ -42,16 +42,16 @@ class Note(NamedTuple):
 
 
 class Root(NamedTuple):
-    """The top of one document; `sound` is false when something in its text has had a note."""
+    """The root of one document; `sound` is false if its text has a problem."""
 
     node: Node
     sound: bool
 
 
 class Node:
-    """A value as written. Of `text`, `pairs` and `items` exactly one is not None; `pairs` is key → (key, value).
+    """A value as written. Exactly one of `text`, `pairs` and `items` is not None; `pairs` is key → (key, value).
 
-    `refused` marks what has had its diagnostic, so that nothing more need be said about it.
+    `refused`: the value already has a diagnostic and needs no other.
     """
 
     __slots__ = ("items", "pairs", "plain", "refused", "span", "text")
@@ -66,9 +66,9 @@ class Node:
 
 
 def parse(text: str, note: Callable[[Note], None]) -> list[Root]:
-    """The documents of a text, empty ones left out; everything wrong with it goes to `note`.
+    """The non-empty documents of a text; problems are passed to `note`.
 
-    A text that breaks off being YAML gives the documents before the one in which it does.
+    If the text stops being valid YAML, the result is the documents before that point.
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError
@@ -78,8 +78,9 @@ def parse(text: str, note: Callable[[Note], None]) -> list[Root]:
     builder = _Builder(documents, note)
     try:
         for event in YAML(typ="safe", pure=True).parse(text):
-            if not builder.take(event):
-                break
+            builder.take(event)
+    except _TooLargeError:
+        pass  # it has had its note
     except MarkedYAMLError as error:
         note(_syntax(error, text))
     except ReaderError as error:
@@ -90,7 +91,7 @@ def parse(text: str, note: Callable[[Note], None]) -> list[Root]:
 def plain_value(node: Node) -> object:
     """The value as dict, list, str, int, Decimal, bool or None, by YAML 1.2's core schema.
 
-    Numbers with a point are Decimal, exactly as written. Numbers too long to be meant stay text.
+    Numbers with a decimal point are Decimal, exactly as written. Overlong numbers stay text.
     """
     if node.pairs is not None:
         return {key: plain_value(value) for key, (_, value) in node.pairs.items()}
@@ -110,8 +111,12 @@ def _scalar_value(text: str) -> object:
     return Decimal(text) if _FLOAT.fullmatch(text) else text
 
 
+class _TooLargeError(Exception):
+    """The text is nested too deep, or holds too many values."""
+
+
 class _Frame:
-    """A mapping or list that is still open, with the key that waits for its value."""
+    """An open mapping or list, with the key that waits for its value."""
 
     __slots__ = ("key", "node")
 
@@ -121,7 +126,7 @@ class _Frame:
 
 
 class _Builder:
-    """Takes events one by one and hangs what they say where it belongs."""
+    """Builds the tree from events."""
 
     def __init__(self, documents: list[Root], note: Callable[[Note], None]) -> None:
         self._documents = documents
@@ -131,82 +136,72 @@ class _Builder:
         self._root: Node | None = None
         self._sound = True
 
-    def take(self, event: Any) -> bool:
-        """False if the rest of the text is not worth reading."""
-        kind = type(event).__name__
-        if kind == "ScalarEvent":
-            return self._scalar(event)
-        if kind in ("MappingStartEvent", "SequenceStartEvent"):
-            return self._begin(event, mapping=kind == "MappingStartEvent")
-        if kind in ("MappingEndEvent", "SequenceEndEvent"):
-            self._end(event)
-        elif kind == "AliasEvent":
-            self._alias(event)
-        elif kind == "DocumentStartEvent":
-            self._root, self._sound = None, True
-            self._directives(event)
-        elif kind == "DocumentEndEvent" and self._root is not None:
-            self._documents.append(Root(self._root, self._sound))
-        return True
+    def take(self, event: Any) -> None:
+        """Process the next event. Raises _TooLargeError, after a note, if the rest must not be parsed."""
+        match type(event).__name__:
+            case "ScalarEvent":
+                plain = event.style is None and event.implicit[0]
+                self._begin(event, Node(_content_span(event), event.value, plain))
+            case "MappingStartEvent" | "SequenceStartEvent" as kind:
+                node = Node(_span(event))
+                if kind == "MappingStartEvent":
+                    node.pairs = {}
+                else:
+                    node.items = []
+                self._begin(event, node)
+            case "MappingEndEvent" | "SequenceEndEvent":
+                node = self._open.pop().node
+                node.span = node.span._replace(end_line=event.end_mark.line, end_column=event.end_mark.column)
+            case "AliasEvent":
+                self._alias(event)
+            case "DocumentStartEvent":
+                self._root, self._sound = None, True
+                self._directives(event)
+            case "DocumentEndEvent" if self._root is not None:
+                self._documents.append(Root(self._root, self._sound))
 
-    def _scalar(self, event: Any) -> bool:
+    def _begin(self, event: Any, node: Node) -> None:
+        """Attach a node to its container; a mapping or a list stays open."""
         self._properties(event)
-        plain = event.style is None and event.implicit[0]
-        node = Node(_content_span(event), event.value, plain)
         node.refused = event.ctag is not None
         self._hang(node)
-        return self._bounded(event)
-
-    def _begin(self, event: Any, mapping: bool) -> bool:
-        self._properties(event)
-        node = Node(_span(event))
-        node.refused = event.ctag is not None
-        if mapping:
-            node.pairs = {}
-        else:
-            node.items = []
-        self._hang(node)
-        self._open.append(_Frame(node))
-        if len(self._open) > DEEPEST:
-            self._say("KS1107", node.span, f"nested more than {DEEPEST} deep", "take the nesting apart")
-            return False
-        return self._bounded(event)
-
-    def _bounded(self, event: Any) -> bool:
         self._count += 1
+        if node.text is None:
+            self._open.append(_Frame(node))
+        if len(self._open) > DEEPEST:
+            self._say("KS1107", node.span, f"nested more than {DEEPEST} deep", "reduce the nesting")
+            raise _TooLargeError
         if self._count > LARGEST:
             self._say("KS1107", _span(event), f"more than {LARGEST} values in one file", "split the file")
-            return False
-        return True
-
-    def _end(self, event: Any) -> None:
-        node = self._open.pop().node
-        node.span = node.span._replace(end_line=event.end_mark.line, end_column=event.end_mark.column)
+            raise _TooLargeError
 
     def _alias(self, event: Any) -> None:
         span = _span(event)
-        self._say("KS1104", span, f"`*{event.anchor}` repeats something written elsewhere", _WRITE_OUT)
+        self._say("KS1104", span, f"`*{event.anchor}` is an alias of a value written elsewhere", _WRITE_OUT)
         node = Node(span, f"*{event.anchor}")
         node.refused = True
         self._hang(node)
 
     def _properties(self, event: Any) -> None:
-        """Anchors and tags, which stand before the value."""
+        """Report anchors and tags, which precede the value."""
         start = event.start_mark
         if event.anchor is not None:
             span = Span(start.line, start.column, start.line, start.column + len(event.anchor) + 1)
-            self._say("KS1104", span, f"`&{event.anchor}` is an anchor", f"take it out; {_WRITE_OUT}")
+            self._say("KS1104", span, f"`&{event.anchor}` is an anchor", f"remove it; {_WRITE_OUT}")
         if event.ctag is not None:
             span = Span(start.line, start.column, start.line, start.column + 1)
             self._say(
-                "KS1106", span, "tags are not part of policies", "take it out; text that must stay text goes in quotes"
+                "KS1106",
+                span,
+                "tags are not allowed in policies",
+                "remove it; quote text that YAML would parse as a number",
             )
 
     def _directives(self, event: Any) -> None:
         if event.version is not None or event.tags:
-            # the event stands at the `---`, the directive above it
+            # the event is at the `---`, the directive above it
             span = Span(max(0, event.start_mark.line - 1), 0, event.start_mark.line, 0)
-            self._say("KS1108", span, "directives are not part of policies", "take the line that begins with % out")
+            self._say("KS1108", span, "directives are not allowed in policies", "remove the line that begins with %")
 
     def _hang(self, node: Node) -> None:
         if not self._open:
@@ -225,13 +220,13 @@ class _Builder:
     def _pair(self, frame: _Frame, key: Node, value: Node) -> None:
         pairs = cast("dict[str, tuple[Node, Node]]", frame.node.pairs)
         if key.text is None or key.refused:
-            self._say("KS1109", key.span, "a key must be a word", "write the key as a word")
+            self._say("KS1109", key.span, "a key must be a plain word", "write the key as a plain word")
         elif key.text == "<<" and key.plain:
             frame.node.refused = True
-            self._say("KS1105", key.span, "`<<` merges in something written elsewhere", _WRITE_OUT)
+            self._say("KS1105", key.span, "`<<` merges keys of another mapping", _WRITE_OUT)
         elif key.text in pairs:
             first = pairs[key.text][0].span.line + 1
-            fix = "keep one of the two: which of them counts would be a guess"
+            fix = "keep one of the two; which of them applies is ambiguous"
             self._say("KS1103", key.span, f"`{key.text}` is already given in line {first}", fix)
         else:
             pairs[key.text] = (key, value)
@@ -241,7 +236,7 @@ class _Builder:
         self._note(Note(code, span, message, fix))
 
 
-_WRITE_OUT = "write the value out here: whoever reads a policy must see what it says"
+_WRITE_OUT = "write the value out here, so that readers of the policy see it"
 
 
 def _span(event: Any) -> Span:
@@ -250,7 +245,7 @@ def _span(event: Any) -> Span:
 
 
 def _content_span(event: Any) -> Span:
-    """Without trailing blanks and comments: ruamel ends an empty value at the next token."""
+    """The span without trailing spaces and comments: ruamel ends an empty value at the next token."""
     span = _span(event)
     if not event.value and event.style is None:
         return span._replace(end_line=span.line, end_column=span.column)
@@ -258,7 +253,7 @@ def _content_span(event: Any) -> Span:
 
 
 def _syntax(error: Any, text: str) -> Note:
-    """What ruamel says, at the place where it says it; a tab is named as such."""
+    """A note of ruamel's syntax error at its position; a tab is reported as such."""
     mark = error.problem_mark or error.context_mark
     lines = split_lines(text)
     line = min(mark.line, len(lines) - 1)
@@ -267,7 +262,7 @@ def _syntax(error: Any, text: str) -> Note:
     at = mark.column if written[mark.column : mark.column + 1] == "\t" else indentation.find("\t")
     if at >= 0:
         return Note(
-            "KS1102", Span(line, at, line, at + 1), "a tab where YAML wants blanks", "replace the tab by blanks"
+            "KS1102", Span(line, at, line, at + 1), "a tab where YAML requires spaces", "replace the tab with spaces"
         )
     problem = (error.problem or "this is not YAML").replace("\n", " ")
     begun = error.context_mark
@@ -277,19 +272,19 @@ def _syntax(error: Any, text: str) -> Note:
     return Note("KS1101", Span(line, column, line, column + 1), problem, _SYNTAX_FIX)
 
 
-_SYNTAX_FIX = "look for a missing colon, quote or bracket, or for indentation that does not line up, here or just above"
+_SYNTAX_FIX = "look for a missing colon, quote or bracket, or for inconsistent indentation, here or just above"
 
 
 def _unprintable(position: int, text: str) -> Note:
     before = split_lines(text[:position])
     line, column = len(before) - 1, len(before[-1])
-    message = f"the character U+{ord(text[position]):04X} cannot be in a policy"
-    return Note("KS1005", Span(line, column, line, column + 1), message, "take the character out")
+    message = f"the character U+{ord(text[position]):04X} is not allowed in a policy"
+    return Note("KS1005", Span(line, column, line, column + 1), message, "remove the character")
 
 
 _BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 
 
 def split_lines(text: str) -> list[str]:
-    """Lines as YAML counts them, without their ends; never empty."""
+    """The lines of a text by YAML's rules, without line ends; at least one."""
     return _BREAK.split(text)

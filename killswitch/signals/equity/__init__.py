@@ -1,1 +1,1 @@
-"""Why equity changed: prices, trades, rows of the ledger, or nothing that is known."""
+"""Explanation of equity changes: prices, trades, ledger rows, or unexplained."""

@@ -1,4 +1,4 @@
-"""What an account's assets are worth, also those that it holds no more: their rows come when they are gone."""
+"""Prices of an account's assets, including recently sold ones, whose rows may arrive later."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from killswitch.model.snapshot import AccountSnapshot
 from killswitch.signals.position import HOLDINGS, ZERO
 
 KEPT = 48 * HOUR
-"""How long the price of what is gone is remembered (microseconds)."""
+"""How long the price of a sold asset is kept (microseconds)."""
 
 
 class LastPrice(Struct, frozen=True, array_like=True):
@@ -26,7 +26,7 @@ class LastPrice(Struct, frozen=True, array_like=True):
 
 
 class AssetPrices:
-    """Prices of the assets of each account of a scope, in its own currency."""
+    """The prices of the assets of each account of a scope, in the account's currency."""
 
     def __init__(self) -> None:
         self._last: dict[str, AccountSnapshot] = {}
@@ -34,7 +34,7 @@ class AssetPrices:
         self._gone: dict[tuple[str, str], LastPrice] = {}
 
     def take(self, account: AccountSnapshot, at: int) -> None:
-        """Note an account's next snapshot. What it prices no longer keeps the price that it had in the last one."""
+        """Observe an account's next snapshot; assets that it no longer prices keep their last price."""
         if account.quality != "ok" or account.balances is None:
             return
         name, names = account.account, _names(account)
@@ -47,11 +47,11 @@ class AssetPrices:
         self._last[name], self._names[name] = account, names
 
     def last(self, account: str) -> AccountSnapshot | None:
-        """The last snapshot that was taken of an account."""
+        """The last observed snapshot of an account."""
         return self._last.get(account)
 
     def price(self, account: AccountSnapshot, asset: str) -> Decimal | None:
-        """What one unit is worth: by what the account holds, or last held of it, else by a market or a rate."""
+        """The price of an asset: from the account's current or last holding, else from a market or a rate."""
         last = self._last.get(account.account)
         for snapshot in (account, last):
             found = None if snapshot is None else next((it for name, it in _prices(snapshot) if name == asset), None)
@@ -61,7 +61,7 @@ class AssetPrices:
         return next(_by_markets(account, asset), None) if gone is None else gone.price
 
     def amount(self, account: AccountSnapshot, amount: Decimal, currency: str | None) -> Decimal | None:
-        """`amount` of `currency` in the account's; None where nothing converts, or it is no amount."""
+        """`amount` of `currency` in the account's currency; None if the price is unknown or the amount is invalid."""
         if currency is None or not sane(amount):
             return None
         price = Decimal(1) if currency == account.currency else self.price(account, currency)
@@ -69,7 +69,7 @@ class AssetPrices:
         return found if found is not None and sane(found) else None
 
     def state(self, at: int | None) -> list[LastPrice]:
-        """Everything, for storing; `at`: when the present prices were seen."""
+        """The state to store; `at` is the time of the current prices."""
         present = {
             (name, asset): LastPrice(name, asset, price, at or 0)
             for name, account in self._last.items()
@@ -78,12 +78,12 @@ class AssetPrices:
         return [*(self._gone | present).values()]
 
     def restore(self, state: list[LastPrice]) -> None:
-        """Take up where stored prices left off."""
+        """Restore stored prices."""
         self._gone = {(each.account, each.asset): each for each in state}
 
 
 def _names(account: AccountSnapshot) -> list[str]:
-    """What the account prices, as a list to compare with the last one."""
+    """The names of the assets that the account prices, for comparison with the last snapshot."""
     names = [balance.asset for balance in account.balances or () if balance.price is not None]
     if account.market in HOLDINGS:
         names += [position.symbol for position in account.positions or ()]
@@ -91,7 +91,7 @@ def _names(account: AccountSnapshot) -> list[str]:
 
 
 def _prices(account: AccountSnapshot) -> Iterator[tuple[str, Decimal]]:
-    """(asset, price) of every asset that is held, but for the account's own currency."""
+    """(asset, price) of every asset held, except the account's own currency."""
     for balance in account.balances or ():
         if balance.asset != account.currency and balance.price is not None and _is_price(balance.price):
             yield balance.asset, balance.price
@@ -102,7 +102,7 @@ def _prices(account: AccountSnapshot) -> Iterator[tuple[str, Decimal]]:
 
 
 def _by_markets(account: AccountSnapshot, asset: str) -> Iterator[Decimal]:
-    """Prices by symbols of the asset against the account's currency, and by the rates that the venue gives."""
+    """Prices of an asset by markets against the account's currency, and by the venue's rates."""
     marks = [(mark.symbol, mark.mark_price) for mark in account.marks or ()]
     marks += [(it.symbol, it.mark_price) for it in account.positions or () if it.mark_price is not None]
     for symbol, mark in marks:

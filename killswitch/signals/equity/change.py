@@ -1,13 +1,13 @@
-"""How one account's equity changed between two snapshots, and how much of that prices and trades account for.
+"""Decomposition of one account's change of equity between two snapshots into prices, trades and the rest.
 
 Prices move unrealised profit and never the wallet. Transfers move the wallet and never unrealised profit. Trades move
 both. With E = Σ w p + U (wallet amounts at the prices of the assets, plus unrealised profit), for two snapshots 0, 1:
 
-- C = Σ w₀ (p₁ − p₀), what the prices of held assets made; the wallet moved by ΔW = ΔE − ΔU − C.
-- M = Σ k (q₀ (x₁ − x₀) + Σ dq (x₁ − x(price))), what marks made, trades at the prices of their fills, where q is the
-  signed size, k the value of a contract per unit of x, and x(m) = m; of an inverse contract x(m) = −1 ÷ m. k is the
-  contract's size times what the coin that it settles in is worth; only where that is not known is it the position's
-  notional by its mark, and never an option's: its notional may be that of the underlying, its mark is the premium.
+- C = Σ w₀ (p₁ − p₀), the effect of the prices of held assets; the wallet moved by ΔW = ΔE − ΔU − C.
+- M = Σ k (q₀ (x₁ − x₀) + Σ dq (x₁ − x(price))), the effect of marks, with trades at the prices of their fills, where q
+  is the signed size, k the value of a contract per unit of x, and x(m) = m, or −1 ÷ m for an inverse contract. k is the
+  contract size × the price of the settlement coin; if that is unknown, it is derived from the position's notional and
+  mark, except for options, whose notional may be that of the underlying and whose mark is the premium.
 
 All money is Decimal in the account's currency.
 """
@@ -15,7 +15,7 @@ All money is Decimal in the account's currency.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from operator import attrgetter
 
@@ -37,9 +37,9 @@ from killswitch.signals.position import (
 from killswitch.signals.view import Instruments
 
 NEAR_LIQUIDATION = Decimal("0.05")
-"""A position that shrank from within this distance of its liquidation price may have been liquidated."""
+"""The distance to the liquidation price within which a position that shrank may have been liquidated."""
 SPLIT = Decimal("0.01")
-"""Size and mark that jump inversely leave the notional as it was, but for this fraction: a split, and no trade."""
+"""The tolerance of a split: size and mark jump inversely, and the notional changes by at most this fraction."""
 
 _SIDES: tuple[Side, Side] = ("long", "short")
 
@@ -47,12 +47,12 @@ _size = attrgetter("symbol", "side", "contracts")
 
 
 class Untold(Struct, frozen=True):
-    """A signed `quantity` of a symbol that was traded, and that no fill accounts for.
+    """A traded signed `quantity` of a symbol that no fill accounts for.
 
-    It is valued at the later mark: `unit` is the value of a contract per unit of x, and `x` that of the mark. `closes`:
-    whether it may have realised something. One that is not marked is valued by its notional before. `span`: what the
-    price made of the quantity meanwhile, of which the trade may have had any part. `side`: of which position it is in
-    hedge mode, where the two sides do not account for each other; None in one-way mode, and where fills do not say.
+    It is valued at the later mark: `unit` is the value of a contract per unit of x, and `x` that of the mark; without a
+    mark it is valued by its earlier notional. `closes`: whether it may have realised P&L. `span`: the effect of the
+    price move on the quantity, any part of which may belong to the trade. `side`: its position in hedge mode, where the
+    two sides do not offset each other; None in one-way mode, and if fills do not report it.
     """
 
     symbol: str
@@ -67,26 +67,26 @@ class Untold(Struct, frozen=True):
 
     @property
     def notional(self) -> Decimal:
-        """Its notional at the later mark, in the account's currency: of an inverse contract x is 1 ÷ mark already."""
+        """The notional at the later mark, in the account's currency; for an inverse contract x is −1 ÷ mark."""
         return abs(self.quantity * self.unit * self.x)
 
     @property
     def opens(self) -> bool:
-        """Whether it makes the position of its side larger; not so where the side is not known."""
+        """Whether it enlarges the position of its side; False if the side is unknown."""
         return self.side is not None and (self.quantity > ZERO) == (self.side == "long")
 
     def is_about(self, fill: Fill) -> bool:
-        """Whether the fill may account for it: one that does not say its side may be of either."""
+        """Whether the fill may account for it; a fill without a side may belong to either."""
         return self.symbol == fill.symbol and (self.side is None or fill.position_side in (None, self.side))
 
     def effect(self, quantity: Decimal, price: Decimal) -> Decimal:
-        """What a fill of `quantity` (signed) at `price` makes of it, against the mark at which it was valued."""
+        """The effect of a fill of `quantity` (signed) at `price`, against the mark at which it is valued."""
         if not self.is_marked:
             return ZERO
         return self.unit * quantity * (self.x - _x(price, inverse=self.inverse))
 
     def less(self, quantity: Decimal) -> Untold:
-        """What is left of it once `quantity` (signed) is accounted for; its span is of what is left."""
+        """The remainder after `quantity` (signed) is accounted for, with its proportional span."""
         left = self.quantity - quantity
         span = abs(self.span * left / self.quantity) if self.quantity else self.span
         return replace(self, quantity=left, span=span)
@@ -94,29 +94,44 @@ class Untold(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class PositionMoves:
-    """What the positions of two snapshots say; `by_marks` None where a price or a contract's value is unknown.
+    """The moves of positions between two snapshots; `by_marks` is None if a price or a contract's value is unknown.
 
     `traded` is Σ |Δ quantity| × mark, `repriced` Σ |quantity| × |Δ mark|, `gross` the earlier notional, `liquidated`
-    the notional by which positions near their liquidation shrank. `untold`: what was traded and no fill says so.
+    the notional by which positions near their liquidation shrank. `untold`: trades without a fill.
     """
 
-    by_marks: Decimal | None
-    traded: Decimal
-    repriced: Decimal
-    gross: Decimal
-    liquidated: Decimal
+    by_marks: Decimal | None = ZERO
+    traded: Decimal = ZERO
+    repriced: Decimal = ZERO
+    gross: Decimal = ZERO
+    liquidated: Decimal = ZERO
     untold: tuple[Untold, ...] = ()
 
     @property
     def is_covered(self) -> bool:
-        """Whether fills account for every position that shrank, so that they say all that was realised."""
+        """Whether fills account for every position that shrank, so that all realised P&L is known."""
         return not any(each.closes for each in self.untold)
+
+    def __add__(self, other: PositionMoves) -> PositionMoves:
+        """The sum of the moves of different symbols."""
+        return PositionMoves(
+            None if self.by_marks is None or other.by_marks is None else self.by_marks + other.by_marks,
+            self.traded + other.traded,
+            self.repriced + other.repriced,
+            self.gross + other.gross,
+            self.liquidated + other.liquidated,
+            self.untold + other.untold,
+        )
+
+
+UNVALUED = PositionMoves(by_marks=None)
+"""The moves of a symbol that cannot be valued."""
 
 
 def wallet_change(before: AccountSnapshot, after: AccountSnapshot, unrealized: Decimal | None) -> Decimal | None:
-    """ΔW, by which the wallet moved; `unrealized` is ΔU. None where either cannot be known.
+    """ΔW, the change of the wallet; `unrealized` is ΔU. None if unknown.
 
-    Where both snapshots give every wallet it is Σ (w₁ − w₀) p₁: neither a haircut nor an old price moves a wallet.
+    If both snapshots report every wallet, it is Σ (w₁ − w₀) p₁, which no haircut or old price affects.
     """
     alone = _alone(before), _alone(after)
     if alone[0] is not None and alone[1] is not None:
@@ -136,7 +151,7 @@ def wallet_change(before: AccountSnapshot, after: AccountSnapshot, unrealized: D
 
 
 def collateral_effect(before: AccountSnapshot, after: AccountSnapshot) -> Decimal:
-    """C: what the prices of the assets made of the amounts that were held before. An asset is counted once."""
+    """C, the effect of asset prices on the amounts held before. An asset is counted once."""
     first = holdings(before)
     if not first:
         return ZERO
@@ -150,10 +165,10 @@ def collateral_effect(before: AccountSnapshot, after: AccountSnapshot) -> Decima
 
 
 def holdings(account: AccountSnapshot) -> dict[str, tuple[Decimal, Decimal]]:
-    """Asset → (amount, price) of every priced asset but the account's own currency.
+    """Asset → (amount, price) of every priced asset except the account's own currency.
 
-    The amount without unrealised profit where it is given, else with it. On a market of holdings a position that is in
-    no balance is a holding too.
+    The amount excludes unrealised profit if the venue reports it separately. On a market of holdings, a position
+    without a balance is a holding, too.
     """
     found: dict[str, tuple[Decimal, Decimal]] = {}
     for balance in account.balances or ():
@@ -174,7 +189,7 @@ def holdings(account: AccountSnapshot) -> dict[str, tuple[Decimal, Decimal]]:
 
 
 def _alone(account: AccountSnapshot) -> Decimal | None:
-    """The wallet of an account that holds its own currency only; None of any other, and where it is not given."""
+    """The wallet of an account that holds only its own currency; None for any other account, and if unknown."""
     if account.unrealized is None or account.balances is None or len(account.balances) != 1:
         return None
     balance = account.balances[0]
@@ -183,7 +198,7 @@ def _alone(account: AccountSnapshot) -> Decimal | None:
 
 
 def _wallets(account: AccountSnapshot) -> dict[str, tuple[Decimal, Decimal]] | None:
-    """Asset → (wallet, price), where the wallet of every priced asset is given."""
+    """Asset → (wallet, price) if the wallet of every priced asset is reported, else None."""
     if not account.balances or account.unrealized is None:
         return None
     found: dict[str, tuple[Decimal, Decimal]] = {}
@@ -196,7 +211,7 @@ def _wallets(account: AccountSnapshot) -> dict[str, tuple[Decimal, Decimal]] | N
 
 
 def sizes_changed(before: AccountSnapshot, after: AccountSnapshot) -> bool:
-    """Whether any position's quantity differs, or either snapshot does not know its positions."""
+    """Whether a position's quantity differs, or the positions of either snapshot are unknown."""
     one, other = before.positions, after.positions
     if one is None or other is None:
         return True
@@ -211,20 +226,18 @@ def _sizes(positions: Iterable[Position]) -> dict[tuple[str, str], Decimal]:
     return found
 
 
+@dataclass(slots=True)
 class _Symbol:
-    """One symbol of an account before or after: sizes by side, mark, value of a contract."""
+    """A symbol in one snapshot of an account: sizes by side, mark, value of a contract."""
 
-    __slots__ = ("distance", "mark", "notional", "pnl", "sizes", "unit")
-
-    def __init__(self, unit: Decimal | None = None) -> None:
-        self.sizes: dict[Side, Decimal] = {}
-        self.mark: Decimal | None = None
-        self.unit = unit
-        """The value of a contract per unit of x, in the account's currency; None where it is not known."""
-        self.notional: Decimal | None = ZERO
-        """Its positions' own, added up; None where one does not say, and of options."""
-        self.pnl: Decimal | None = ZERO
-        self.distance: dict[str, Decimal | None] = {}
+    unit: Decimal | None = None
+    """The value of a contract per unit of x, in the account's currency; None if unknown."""
+    sizes: dict[Side, Decimal] = field(default_factory=dict)
+    mark: Decimal | None = None
+    notional: Decimal | None = ZERO
+    """The sum of its positions' notionals; None if one is unknown, and for options."""
+    pnl: Decimal | None = ZERO
+    distance: dict[str, Decimal | None] = field(default_factory=dict)
 
     @property
     def net(self) -> Decimal:
@@ -236,7 +249,7 @@ class _Symbol:
         return sum(self.sizes.values(), ZERO)
 
     def add(self, position: Position, *, inverse: bool) -> None:
-        """Take one row of the symbol."""
+        """Add one position of the symbol."""
         self.sizes[position.side] = self.sizes.get(position.side, ZERO) + position.contracts
         self.distance[position.side] = liquidation_distance(position)
         self.pnl = None if self.pnl is None or position.unrealized_pnl is None else self.pnl + position.unrealized_pnl
@@ -253,7 +266,7 @@ class _Symbol:
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """A symbol in `one` snapshot and in the `other`, and the fills of the time between; see `is_hedged`."""
+    """A symbol in `one` snapshot and the `other`, with the fills between them; for `hedged` see `is_hedged`."""
 
     symbol: str
     one: _Symbol
@@ -264,7 +277,7 @@ class _Change:
 
     @property
     def sizes(self) -> dict[Side, Decimal]:
-        """By how much the position of each side grew."""
+        """The growth of the position of each side."""
         return {side: self.other.sizes.get(side, ZERO) - self.one.sizes.get(side, ZERO) for side in _SIDES}
 
     @property
@@ -272,7 +285,7 @@ class _Change:
         return sum((abs(change) for change in self.sizes.values()), ZERO)
 
     def untold(self, unit: Decimal, x0: Decimal, x1: Decimal, *, is_marked: bool = True) -> tuple[Untold, ...]:
-        """What positions show and fills do not, for each side by itself in hedge mode."""
+        """The trades that positions show and fills do not, separately for each side in hedge mode."""
         sizes = self.sizes
 
         def of(quantity: Decimal, side: Side | None, *, closes: bool) -> Untold:
@@ -288,10 +301,11 @@ class _Change:
         return (*found, of(-unplaced, None, closes=False)) if unplaced else tuple(found)
 
     def _by_side(self, sizes: Mapping[Side, Decimal]) -> tuple[dict[Side, Decimal], Decimal]:
-        """What fills leave of each side's change, signed as trades are, and what of the fills belongs to neither.
+        """The part of each side's change that fills do not explain, signed like trades, and the unmatched part of the
+        fills.
 
-        A fill that does not say its side may have been of either. It goes to the side that it opens first, so that what
-        was closed without a fill is not taken for told.
+        A fill without a side may belong to either. It is matched first with the side that it opens, so that a position
+        closed without a fill stays unexplained.
         """
         left: dict[Side, Decimal] = {"long": sizes["long"], "short": -sizes["short"]}
         bought = sold = ZERO
@@ -314,17 +328,17 @@ class _Change:
 
 
 def signed(fill: Fill) -> Decimal:
-    """The amount of a fill, negative where it sold."""
+    """The amount of a fill, negative for a sale."""
     return fill.amount if fill.side == "buy" else -fill.amount
 
 
 def part_of(quantity: Decimal, wanted: Decimal) -> Decimal:
-    """As much of a quantity as is wanted; none where the two have opposite signs."""
+    """The part of a quantity that is wanted; zero if the two have opposite signs."""
     return min(quantity, wanted, key=abs) if quantity * wanted > ZERO else ZERO
 
 
 def is_hedged(symbol: str, before: AccountSnapshot, after: AccountSnapshot) -> bool:
-    """Whether the account may hold both sides of a symbol: it is in hedge mode, or it is seen to hold both."""
+    """Whether the account can hold both sides of a symbol: it is in hedge mode, or a snapshot shows both."""
     if "hedge" in (before.position_mode, after.position_mode):
         return True
     return any(
@@ -336,39 +350,28 @@ def is_hedged(symbol: str, before: AccountSnapshot, after: AccountSnapshot) -> b
 def position_moves(
     before: AccountSnapshot, after: AccountSnapshot, rules: Instruments, fills: Sequence[Fill] = ()
 ) -> PositionMoves:
-    """What marks and trades made of the positions from `before` to `after`; `fills` are those of the time between.
+    """The effect of marks and trades on the positions from `before` to `after`, with the `fills` between them.
 
-    A symbol that vanished is marked by the later snapshot's `marks`, else by its last mark. On a market of holdings
-    `by_marks` is what trades made alone: the rest are the prices of assets, see `collateral_effect`.
+    A symbol that vanished is marked by the later snapshot's `marks`, else by its last mark. On a market of holdings,
+    `by_marks` is only the effect of trades; asset prices are part of `collateral_effect`.
     """
     first, second = _symbols(before, rules), _symbols(after, rules)
     later = {mark.symbol: mark.mark_price for mark in after.marks or () if sane(mark.mark_price)}
     executed: dict[str, list[Fill]] = {}
     for fill in fills:
         executed.setdefault(fill.symbol, []).append(fill)
-    by_marks: Decimal | None = ZERO
-    if before.positions is None or after.positions is None:
-        by_marks = None
-    traded = repriced = gross = liquidated = ZERO
-    untold: tuple[Untold, ...] = ()
+    moves = UNVALUED if before.positions is None or after.positions is None else PositionMoves()
     none, holds = _Symbol(), before.market in HOLDINGS
     in_hedge_mode = "hedge" in (before.position_mode, after.position_mode)
-    # In the order of the snapshots: what is stored is the same in every process.
+    # In the order of the snapshots, so that stored state is deterministic.
     for symbol in dict.fromkeys((*first, *second, *executed)):
         one, other = first.get(symbol, none), second.get(symbol, none)
         known = rules.get((after.account, symbol))
         contract = contract_value(after, symbol, known) or (Decimal(1) if holds else None)
         hedged = in_hedge_mode or len(one.sizes) > 1 or len(other.sizes) > 1
         change = _Change(symbol, one, other, executed.get(symbol, ()), is_inverse(symbol, known), hedged)
-        move = _symbol_moves(change, later.get(symbol), contract, holds=holds)
-        if move is None:
-            by_marks = None
-            continue
-        by_marks = None if by_marks is None or move.by_marks is None else by_marks + move.by_marks
-        traded, repriced, gross = traded + move.traded, repriced + move.repriced, gross + move.gross
-        liquidated += move.liquidated
-        untold += move.untold
-    return PositionMoves(by_marks, traded, repriced, gross, liquidated, untold)
+        moves += _symbol_moves(change, later.get(symbol), contract, holds=holds)
+    return moves
 
 
 def _symbols(account: AccountSnapshot, rules: Instruments) -> dict[str, _Symbol]:
@@ -385,8 +388,8 @@ def _symbols(account: AccountSnapshot, rules: Instruments) -> dict[str, _Symbol]
 
 def _symbol_moves(
     change: _Change, later_mark: Decimal | None, contract: Decimal | None, *, holds: bool
-) -> PositionMoves | None:
-    """What became of one symbol; None where nothing about it can be valued."""
+) -> PositionMoves:
+    """The moves of one symbol."""
     one, other, fills, inverse = change.one, change.other, change.fills, change.inverse
     moved = change.moved
     unit = other.unit or one.unit or contract
@@ -398,7 +401,7 @@ def _symbol_moves(
         return _unmarked(change)
     if one.net and other.net and _is_split(one.net, other.net, mark0, mark1):
         profit = ZERO if one.pnl is None or other.pnl is None else other.pnl - one.pnl
-        return PositionMoves(profit, ZERO, ZERO, _notional(unit, one, mark0, inverse=inverse), ZERO)
+        return PositionMoves(profit, gross=_notional(unit, one, mark0, inverse=inverse))
     x0, x1 = _x(mark0, inverse=inverse), _x(mark1, inverse=inverse)
     effect = ZERO if holds else unit * one.net * (x1 - x0)
     effect += unit * sum((signed(it) * (x1 - _x(it.price, inverse=inverse)) for it in fills if it.price > ZERO), ZERO)
@@ -422,23 +425,23 @@ def _symbol_moves(
     )
 
 
-def _unmarked(change: _Change) -> PositionMoves | None:
-    """What can be said of a symbol without a mark: its own profit, and how much of its notional was traded."""
+def _unmarked(change: _Change) -> PositionMoves:
+    """The moves of a symbol without a mark, from its own profit and its earlier notional."""
     one, other, moved = change.one, change.other, change.moved
     if not moved:
         if one.pnl is None or other.pnl is None or change.fills:
-            return None
+            return UNVALUED
         by_profit = other.pnl - one.pnl
-        return PositionMoves(by_profit, ZERO, abs(by_profit), ZERO, ZERO)
+        return PositionMoves(by_profit, repriced=abs(by_profit))
     if not one.held or not one.notional:
-        return None
+        return UNVALUED
     each = one.notional / one.held
     untold = change.untold(each, Decimal(1), Decimal(1), is_marked=False)
-    return PositionMoves(None, moved * each, ZERO, one.notional, ZERO, untold)
+    return PositionMoves(None, traded=moved * each, gross=one.notional, untold=untold)
 
 
 def _is_near(distance: Decimal | None, one: _Symbol, side: Side, mark0: Decimal, mark1: Decimal) -> bool:
-    """Whether the mark was close to the liquidation price, or went more than half of the way to it."""
+    """Whether the mark was close to the liquidation price, or moved at least half the way to it."""
     if distance is None or not one.sizes.get(side):
         return False
     gone = (mark0 - mark1) / mark0 if side == "long" else (mark1 - mark0) / mark0

@@ -1,7 +1,7 @@
-"""Why a scope's equity changed: the rows of the ledger held against what prices and trades leave unexplained.
+"""Explanation of a scope's changes of equity: ledger rows are matched with what prices and trades leave unexplained.
 
-Each account is explained by itself, see `change` for its parts and `loss_or_flow` for the rule. What comes out
-is money that moved, for which units are issued, and changes that wait until it is known what they were.
+Each account is explained separately, see `change` for its parts and `loss_or_flow` for the rule. The results are
+transfers, for which units are issued, and changes that wait until their cause is known.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from killswitch.signals.position import ZERO
 from killswitch.signals.view import ScopeView
 
 OUT_OF_REACH = HOUR
-"""Flows that are known up to so long before a change only are not waited for."""
+"""The age of known flows, before a change, from which flows are not waited for."""
 SILENT = 5 * SECOND
-"""A ledger that has not answered for so long after a change does not hold up what may be taken back."""
+"""The time after which a silent ledger no longer delays what can be reversed."""
 
 
 @dataclass(frozen=True, slots=True)
 class EquityTerms:
     """How the policy judges equity: see `EquityRule` of the graph (microseconds, fraction).
 
-    `flow_grace`: how long a pending change waits for a ledger that does not answer. `closes`: whether a fall that
-    nothing explains counts as loss, once the ledger was known past it.
+    `flow_grace`: how long a pending change waits for a ledger that does not answer. `closes`: whether an unexplained
+    fall counts as a loss once the ledger is known past it.
     """
 
     max_gap: int
@@ -58,11 +58,10 @@ class EquityTerms:
 
 @dataclass(frozen=True, slots=True)
 class ChangeEvent:
-    """What became of unexplained money; `amount` in the scope's currency.
+    """An event of an unexplained change; `amount` is in the scope's currency.
 
-    `appeared`: nothing explains it; it is `pending`, or taken for money that moved. `explained`: a row of the ledger
-    did. `lost`: it counts as profit or loss from now on. `anew`: money came into a wiped-out account, so that a new
-    series begins.
+    `appeared`: it is new, and `pending` or treated as a transfer. `explained`: a ledger row explains it. `lost`: it
+    counts as profit or loss from now on. `anew`: a deposit into a wiped-out account begins a new series.
     """
 
     kind: Literal["appeared", "explained", "lost", "anew"]
@@ -71,7 +70,7 @@ class ChangeEvent:
 
 
 class Explained(Struct):
-    """What one observation came to: `flow` for which units are issued, corrections of the past, and new changes."""
+    """The result of one observation: `flow` to issue units for, corrections of the past, and new changes."""
 
     flow: Decimal = ZERO
     resolved: list[Resolved] = []
@@ -80,7 +79,7 @@ class Explained(Struct):
 
 
 class Explanation:
-    """The memory by which a scope's changes of equity are explained."""
+    """The state that explains a scope's changes of equity."""
 
     def __init__(self, terms: EquityTerms) -> None:
         self._terms = terms
@@ -89,7 +88,7 @@ class Explanation:
         self.changes = Changes()
         self.trails: dict[str, Trail] = {}
         self.complete = True
-        """Whether the last observation said of every account what its equity is made of."""
+        """Whether the last observation reported the parts of every account's equity."""
         self._arrived: list[tuple[int, str, Decimal]] = []
 
     def explain(self, view: ScopeView, profits: dict[str, Decimal | None], before: Decimal | None) -> Explained:
@@ -126,7 +125,7 @@ class Explanation:
         return found
 
     def settle(self, view: ScopeView) -> Explained:
-        """Let changes count as what they are by now, those that have just appeared included."""
+        """Resolve the changes whose cause is known by now, including new ones."""
         found = Explained()
         if self.changes.all or self.ledger.rows:
             self._settle(view, found)
@@ -134,9 +133,9 @@ class Explanation:
         return found
 
     def settle_readable(self, view: ScopeView) -> Explained:
-        """The same while other accounts of the scope cannot be read: `view` has those that can.
+        """Resolve changes of the available accounts in `view` while others are unavailable.
 
-        Their rows are held against what appeared before; those of what happens meanwhile wait until all can be read.
+        Their rows are matched with earlier changes; rows of later changes wait until all accounts are available.
         """
         found = Explained()
         if not self.changes.all:
@@ -150,9 +149,9 @@ class Explanation:
         return found
 
     def unsettled(self, view: ScopeView, profits: dict[str, Decimal | None]) -> dict[str, Unsettled]:
-        """What moved in each account since its last usable snapshot, and what nothing explains; nothing is remembered.
+        """The transfers and unexplained changes of each account since its last known equity; changes no state.
 
-        For accounts that can be read while others of the scope cannot.
+        For available accounts while others of the scope are unavailable.
         """
         found: dict[str, Unsettled] = {}
         for account in view.accounts:
@@ -177,7 +176,7 @@ class Explanation:
         found: Explained,
         rate: Decimal,
     ) -> None:
-        """Hold the rows against the residual, then against earlier changes; judge what is left."""
+        """Match the rows with the residual, then with earlier changes, and classify the rest."""
         left = rest.amount
         timely = self._together(trail, account, rest, rows)
         for row in timely:
@@ -207,13 +206,13 @@ class Explanation:
             found.appeared.append(change)
             self._arrive(rest.at, account, left * rate)
         elif kind == "slip" and left:
-            # It counts at once, and is kept for a row that may yet speak of money that moved.
+            # It counts at once, and is kept in case a later row identifies it as a transfer.
             slip = Change(rest.at, left, 0.0, 0.0, 0.0, lost=True, account=account, since=rest.since, rate=rate)
             slip.equity = rest.equity
             found.appeared.append(slip)
 
     def _explain_earlier(self, row: LedgerRow, noise: Decimal, found: Explained) -> None:
-        """Hold a row against changes that have appeared before it."""
+        """Match a row with earlier changes."""
         resolved, row.amount = self.changes.explain(row.account, row.amount, row.at, noise, moved=row.moved)
         found.resolved += resolved
         found.events += [ChangeEvent("explained", it.worth) for it in resolved]
@@ -221,10 +220,10 @@ class Explanation:
             self._drop([row])
 
     def _together(self, trail: Trail, account: str, rest: Unexplained, rows: list[LedgerRow]) -> list[LedgerRow]:
-        """The flows dated inside the interval, where all of them belong to its residual; else none.
+        """The flows dated inside the interval if all of them belong to its residual, else none.
 
-        They do where they add up to it. They do too where they hide a fall that trades may have made which no fill
-        accounts for: a deposit hides no loss.
+        They do if they sum up to it, or if they hide a fall that trades without fills may have caused: a deposit must
+        not hide a loss.
         """
         timely = [it for it in rows if it.moved and is_about(it.at, rest.since, rest.at)]
         timely = [it for it in timely if not self.changes.has(account, it.amount, it.at, rest.noise)]
@@ -237,7 +236,7 @@ class Explanation:
         return timely if may_be_lost else []
 
     def _late_fill(self, trail: Trail, row: FillRow, currency: str) -> list[Resolved]:
-        """Let a fill say what an earlier change was: against the mark of its trade, else by what it realised."""
+        """Explain an earlier change by a late fill: against the mark of its trade, else by its realised P&L."""
         trade = trail.trades.fill(row, currency)
         if trade is not None:
             return self.changes.fill(row.account, *trade)
@@ -253,7 +252,7 @@ class Explanation:
         gone = {id(row) for row in rows}
         self.ledger.rows = [row for row in self.ledger.rows if id(row) not in gone]
 
-    # What becomes of changes
+    # Resolving changes
 
     def _settle(self, view: ScopeView, found: Explained) -> None:
         now = view.as_of
@@ -273,7 +272,7 @@ class Explanation:
         self.changes.expire(now)
 
     def _judge_anew(self, change: Change, now: int, found: Explained) -> None:
-        """Trades that were seen later than the change bound it too, and fills that came say what they made of it."""
+        """Reclassify a change by trades and fills that were reported after it."""
         if change.moved and now - change.at > EARLY:
             return
         trail = self.trails[change.account]
@@ -291,11 +290,11 @@ class Explanation:
             change.kind = "trade" if bounded or self._may_be_lost(change) else "money"
 
     def _may_be_lost(self, change: Change) -> bool:
-        """Whether it may be a loss although no trade accounts for it: by the policy's choice, or as one of many."""
+        """Whether it may be a loss although no trade explains it: by the policy's choice, or as one of many falls."""
         return change.amount < ZERO and (self._terms.closes or change.hurried)
 
     def _many_falls(self, now: int, found: Explained) -> None:
-        """Falls that come one after the other, and no rises among them: trades that nobody shows."""
+        """Treat a series of falls without rises as unreported trades."""
         recent = [each for each in self.changes.all if now - each.at <= FALLS_WITHIN and _is_loose(each)]
         for account in dict.fromkeys(each.account for each in recent):
             own = [each for each in recent if each.account == account]
@@ -312,7 +311,7 @@ class Explanation:
                     found.resolved.append(self.changes.reopen(change))
 
     def _resolve(self, change: Change, account: AccountSnapshot, now: int, found: Explained) -> None:
-        """Let an open change count as what it is taken for, once enough is known."""
+        """Resolve an open change once enough is known."""
         age = now - change.at
         proven = _proven(account, change, ahead_of_venue(account, now))
         if change.unanswered_since is None and ((proven is not None and proven >= change.at) or age >= SILENT):
@@ -332,14 +331,14 @@ class Explanation:
             found.events.append(ChangeEvent("lost", -change.worth))
 
     def _is_in_transit(self, change: Change) -> bool:
-        """Whether about as much arrived in another account of the scope shortly before or after."""
+        """Whether a similar amount arrived in another account of the scope at about the same time."""
         return any(
             account != change.account and abs(at - change.at) <= LAG and ZERO <= -change.worth - amount <= amount / 100
             for at, account, amount in self._arrived
         )
 
     def _give_up_rows(self, view: ScopeView, found: Explained) -> None:
-        """Rows whose change was never seen: a small one went as noise, the others never touched this equity."""
+        """Drop rows without a change: small ones were counted as noise, others never affected this equity."""
         late = [row for row in self.ledger.rows if view.as_of - row.seen > EARLY]
         for row in late:
             trail = self.trails.get(row.account)
@@ -352,33 +351,33 @@ class Explanation:
                 found.resolved.append(Resolved(row.at, worth, float(view.equity / before), 0.0))
         self._drop(late)
 
-    # Keeping
+    # Serialising
 
     def leave(self, members: frozenset[str]) -> None:
-        """Only `members` are in the scope any more; what was open of it is forgotten."""
+        """Restrict the scope to `members`, and drop open changes."""
         self.trails = {name: trail for name, trail in self.trails.items() if name in members}
         self.ledger.drop()
         self.changes = Changes()
 
     def state(self) -> tuple[LedgerState, dict[str, TrailState]]:
-        """Everything but the changes, for storing."""
+        """The state to store, without the changes."""
         trails = {name: state for name, trail in self.trails.items() if (state := trail.state()) is not None}
         return self.ledger.state(), trails
 
     def restore(self, ledger: LedgerState, trails: dict[str, TrailState], changes: Changes) -> None:
-        """Take up where a stored explanation left off."""
+        """Restore a stored explanation."""
         self.ledger.restore(ledger)
         self.trails = {name: Trail.restored(state) for name, state in trails.items()}
         self.changes = changes
 
 
 def _is_loose(change: Change) -> bool:
-    """Whether no trade accounts for a change: it is taken for money that moved, or was until many others came."""
+    """Whether no trade explains a change: it is treated as a transfer, or was until many others followed."""
     return not change.accepted and (change.hurried or (change.kind == "money" and not change.lost))
 
 
 def _part(row: LedgerRow, left: Decimal, rest: Unexplained) -> Decimal:
-    """The part of what is left that the row explains: all of the row, where it is about that amount."""
+    """The part of the residual that the row explains: the whole row if the amounts are about equal."""
     if is_amount(row.amount, left, rest.noise):
         return row.amount
     if abs(left) <= rest.noise or (row.amount > ZERO) != (left > ZERO):
@@ -387,10 +386,10 @@ def _part(row: LedgerRow, left: Decimal, rest: Unexplained) -> Decimal:
 
 
 def _proven(account: AccountSnapshot, change: Change, ahead: int) -> int | None:
-    """Until when both fills and flows are known, by our clock, `ahead` of the venue's; None where that is not said.
+    """The time up to which fills and flows are known, on our clock, `ahead` of the venue's; None if unknown.
 
-    A venue that gives its flows hours late, as Alpaca does, will not show one of the change's own time within any
-    grace: waiting for it says nothing. There a change that trades may account for goes by the fills alone.
+    A venue that reports flows hours late, such as Alpaca, shows none of the change's time within any grace, so waiting
+    is useless. There, only fills count for a change that trades may explain.
     """
     if account.fills_as_of is None or account.flows_as_of is None:
         return None
@@ -399,7 +398,7 @@ def _proven(account: AccountSnapshot, change: Change, ahead: int) -> int | None:
 
 
 def _taken_out(swings: list[Swing], rate: Decimal, equity: Decimal | None) -> list[Resolved]:
-    """Earlier swings of an account as what they were: no profit and no loss. `equity` is the scope's."""
+    """The corrections that remove earlier swings of an account from profit and loss. `equity` is the scope's."""
     if equity is None or equity <= ZERO:
         return []
     worths = [(it.at, it.amount * rate) for it in swings]

@@ -1,12 +1,11 @@
-"""What flows and fills say about a change of equity, each row counted once, by the venue's clock.
+"""The ledger of flows and fills that explain changes of equity; each row counts once, by the venue's clock.
 
-Money is Decimal in the scope's currency. Rows arrive when they become known, also with snapshots whose
-equity cannot be used, so they are gathered until the next equity that can.
+Money is Decimal in the scope's currency. Rows also arrive with snapshots of unknown equity, so they are collected until
+the next known equity.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -22,14 +21,14 @@ from killswitch.signals.position import ZERO, move_value
 from killswitch.signals.view import PnlKey, ScopeView
 
 LATEST = 48 * HOUR
-"""Rows that happened longer before the last look than this are old news, told again: their ids may be forgotten."""
+"""The maximum age of a new row at the last observation. Older rows are repetitions, so their ids can be dropped."""
 
 
 class Row(Struct):
-    """A row of an account's ledger that no change of equity has been found for yet.
+    """A ledger row that is not matched with a change of equity yet.
 
-    `at` is when it happened, `seen` when it became known (microseconds, as ticks are dated); `amount` in the account's
-    currency. `moved`: it is a deposit, a withdrawal or a transfer; otherwise profit or loss.
+    `at` is the time of the event, `seen` that of its first report (microseconds on the clock of ticks); `amount` is in
+    the account's currency. `moved`: it is a deposit, a withdrawal or a transfer; otherwise it is profit or loss.
     """
 
     account: str
@@ -40,7 +39,7 @@ class Row(Struct):
 
 
 class UnpricedFlow(Struct, frozen=True):
-    """A flow in an asset whose price is not known yet; `seen` when it became known."""
+    """A flow in an asset whose price is unknown yet; `seen` is the time of its first report."""
 
     account: str
     flow: Flow
@@ -48,7 +47,7 @@ class UnpricedFlow(Struct, frozen=True):
 
 
 class FillRow(Struct):
-    """A fill that became known since its account's equity was last usable, and what it realised less its fee."""
+    """A fill reported since its account's last known equity, and its realised P&L less fee."""
 
     account: str
     fill: Fill
@@ -56,7 +55,7 @@ class FillRow(Struct):
 
 
 class LedgerState(Struct):
-    """A ledger as serialised."""
+    """The serialised form of a ledger."""
 
     seen: list[tuple[str, int]]
     realized: list[tuple[str, str, str, Decimal]]
@@ -70,27 +69,27 @@ class LedgerState(Struct):
 
 
 class Ledger:
-    """Gathers rows by id, and keeps realised P&L per position, net of fees.
+    """Collects rows by id, and tracks realised P&L per position, net of fees.
 
-    `unknown` says of which positions, and when, a fill's gain was not known.
+    `unknown`: position → the last time that the P&L of a fill was unknown.
     """
 
     def __init__(self) -> None:
         self.realized: dict[PnlKey, Decimal] = {}
         self.unknown: dict[PnlKey, int] = {}
         self.rows: list[Row] = []
-        """Flows, funding, interest and fees that still wait for their change of equity, oldest first."""
+        """Flows, funding, interest and fees that are not matched with a change of equity, oldest first."""
         self.fills: list[FillRow] = []
         self.joined: dict[str, int] = {}
-        """When each account's equity was first counted, by its venue's clock: what was before is in that already."""
+        """When each account's equity first counted, by its venue's clock; earlier rows are included in it."""
         self.unpriced: list[UnpricedFlow] = []
-        """Flows that wait for a price, as long as rows wait for their change."""
+        """Flows without a price, which wait as long as rows do."""
         self._prices = AssetPrices()
         self._seen: dict[str, int] = {}
         self._looked_at: int | None = None
 
     def gather(self, view: ScopeView, before: ScopeView | None) -> None:
-        """Take the view's new rows; `before` is the view of the tick before, for the positions that fills met."""
+        """Collect the view's new rows; `before` is the previous view, with the positions before the fills."""
         for account in view.accounts:
             self._correct_joined(account)
             self._prices.take(account, view.as_of)
@@ -107,7 +106,7 @@ class Ledger:
         self._forget_old()
 
     def _take_rows(self, account: AccountSnapshot, view: ScopeView, before: ScopeView | None) -> None:
-        """Take an account's new rows, dated as ticks are."""
+        """Collect an account's new rows, dated on the clock of ticks."""
         ahead = ahead_of_venue(account, view.as_of)
         for flow in account.flows or ():
             if self._is_new(account.account, f"flow/{account.account}/{flow.id}", flow.at):
@@ -117,7 +116,7 @@ class Ledger:
                 self._take_fill(account, replace(fill, at=_later(fill.at, ahead)) if ahead else fill, view, before)
 
     def _correct_joined(self, account: AccountSnapshot) -> None:
-        """A time that the venue's clock has not reached yet is one of a wrong clock: it joined by the last snapshot."""
+        """Correct a joining time that is ahead of the venue's clock, which was wrong, to that of the last snapshot."""
         joined, now = self.joined.get(account.account), venue_time(account)
         if joined is None or now is None or joined <= now:
             return
@@ -126,7 +125,7 @@ class Ledger:
         self.joined[account.account] = now if then is None else min(now, then)
 
     def unit_flow_in(self, view: ScopeView) -> Decimal:
-        """Money moved by rows of the view that were not counted yet, in its currency; nothing is counted."""
+        """The transfers in uncounted rows of the view, in its currency; leaves them uncounted."""
         total = ZERO
         for account in view.accounts:
             for flow in account.flows or ():
@@ -137,22 +136,19 @@ class Ledger:
         return total
 
     def fills_of(self, account: str) -> list[FillRow]:
-        """The account's new fills, each given once."""
+        """The account's new fills; each is returned once."""
         found = [row for row in self.fills if row.account == account]
         if found:
             self.fills = [row for row in self.fills if row.account != account]
         return found
 
-    def drop(self, accounts: Collection[str] | None = None) -> None:
-        """Forget what waits, of these accounts or of all; of all, also what accounts realised that have left."""
-        if accounts is None:
-            self._keep_joined()
-        self.rows = [row for row in self.rows if accounts is not None and row.account not in accounts]
-        self.fills = [row for row in self.fills if accounts is not None and row.account not in accounts]
-        self.unpriced = [row for row in self.unpriced if accounts is not None and row.account not in accounts]
+    def drop(self) -> None:
+        """Drop all waiting rows, and the realised P&L of accounts that have left the scope."""
+        self._keep_joined()
+        self.rows, self.fills, self.unpriced = [], [], []
 
     def _keep_joined(self) -> None:
-        """What accounts realised which are not in the scope any more is in a currency that is not known any more."""
+        """Drop the realised P&L of accounts that left the scope, whose currency is no longer known."""
         self.realized = {key: value for key, value in self.realized.items() if key[0] in self.joined}
         self.unknown = {key: at for key, at in self.unknown.items() if key[0] in self.joined}
 
@@ -165,7 +161,7 @@ class Ledger:
         return joined is not None and happened >= joined
 
     def _forget_old(self) -> None:
-        """Ids of rows that would be old news; the oldest were entered first, more or less, and that will do."""
+        """Drop ids of rows older than `LATEST`; ids are in approximate order of time, which suffices."""
         while self._seen and self._looked_at is not None:
             oldest = next(iter(self._seen))
             if self._seen[oldest] >= self._looked_at - LATEST:
@@ -174,7 +170,7 @@ class Ledger:
 
     def _take_flow(self, account: AccountSnapshot, flow: Flow, seen: int) -> None:
         if not sane(flow.amount):
-            return  # what it moved shows as unexplained change, and is treated as such
+            return  # its effect appears as an unexplained change
         amount = self._prices.amount(account, flow.amount, flow.currency)
         if amount is None:
             self.unpriced.append(UnpricedFlow(account.account, flow, seen))
@@ -182,7 +178,7 @@ class Ledger:
             self.rows.append(Row(account.account, to_micros(flow.at), seen, amount, flow.kind in UNIT_FLOWS))
 
     def _price_anew(self, view: ScopeView) -> None:
-        """Take the flows whose price is known by now; those that wait for too long are given up, as rows are."""
+        """Collect the flows whose price is known by now; those that wait too long are dropped, like rows."""
         waiting, self.unpriced = self.unpriced, []
         accounts = {account.account: account for account in view.accounts}
         for each in waiting:
@@ -227,7 +223,7 @@ class Ledger:
         )
 
     def restore(self, state: LedgerState) -> None:
-        """Take up where a stored ledger left off."""
+        """Restore a stored ledger."""
         self._seen = dict(state.seen)
         self.realized = {(a, s, side): value for a, s, side, value in state.realized}
         self.unknown = {(a, s, side): at for a, s, side, at in state.unknown}
@@ -238,7 +234,7 @@ class Ledger:
 
 
 def _later(at: datetime, micros: int) -> datetime:
-    """A time by another clock; itself where no calendar has it."""
+    """The time plus `micros`; unchanged if the result is out of range."""
     try:
         return at + timedelta(microseconds=micros)
     except OverflowError:
@@ -246,7 +242,7 @@ def _later(at: datetime, micros: int) -> datetime:
 
 
 def _position_met(account: str, fill: Fill, before: ScopeView | None) -> Position | None:
-    """The position that the fill met, as it was before."""
+    """The position before the fill."""
     if before is None:
         return None
     for owner, position in before.positions():
@@ -257,33 +253,33 @@ def _position_met(account: str, fill: Fill, before: ScopeView | None) -> Positio
 
 
 def _side_alone(fill: Fill) -> str:
-    """The side of a fill of which nothing else is known: one with a result closes, one without opens."""
+    """The probable side of a fill without a position: a fill with realised P&L closes, one without opens."""
     closes = fill.realized_pnl is not None and sane(fill.realized_pnl) and fill.realized_pnl != ZERO
     return "long" if (fill.side == "buy") != closes else "short"
 
 
 def _realized(account: AccountSnapshot, fill: Fill, met: Position | None, side: str, view: ScopeView) -> Decimal | None:
-    """Realised P&L of a fill that does not say: none when it opens, else from the entry price it met."""
+    """The realised P&L of a fill that does not report it: zero if it opens, else from the position's entry price."""
     opens = (fill.side == "buy") == (side == "long")
     if opens:
         return ZERO if met is not None or fill.position_side is not None else None
     if met is None:
         return None
-    # What goes beyond the position turns it round: that part opens.
+    # The part beyond the position's size flips it, so it opens.
     closed = Position(symbol=met.symbol, side=met.side, contracts=min(fill.amount, met.contracts))
     return move_value(closed, account, view.instrument(account.account, fill.symbol), (met.entry_price, fill.price))
 
 
 BEHIND = 5 * SECOND
-"""A venue's clock that is ahead of ours by less is taken for ours: answers are not dated more exactly."""
+"""The tolerance for a venue's clock that is ahead of ours; timestamps are not more accurate."""
 AHEAD = 30 * SECOND
-"""The same of one that is behind: so long an answer may have been under way."""
+"""The tolerance for a venue's clock that is behind ours; an answer may have been in transit for so long."""
 OLD = 60 * SECOND
-"""No good answer is so old when it is judged: where one seems to be, ticks are dated ahead of our clock."""
+"""The maximum age of a good answer; if one seems older, ticks are dated ahead of our clock."""
 
 
 def venue_time(account: AccountSnapshot) -> int | None:
-    """The venue's time of the account's newest answer (microseconds); None where it dates none."""
+    """The venue's time of the account's newest answer (microseconds); None if it dates none."""
     wallet, positions = account.wallet_as_of, account.positions_as_of
     if wallet is None or (positions is not None and positions > wallet):
         wallet = positions
@@ -291,9 +287,9 @@ def venue_time(account: AccountSnapshot) -> int | None:
 
 
 def ahead_of_venue(account: AccountSnapshot, as_of: int) -> int:
-    """By how much ticks are dated ahead of the venue's clock (microseconds); 0 where they agree, or nothing shows it.
+    """The offset of the clock of ticks from the venue's clock (microseconds); 0 if they agree, or if it is unknown.
 
-    To be added to the venue's times where they are held against a tick's.
+    It is added to the venue's times for comparison with a tick's.
     """
     venue = venue_time(account)
     if venue is None or account.observed_at is None or account.quality != "ok":

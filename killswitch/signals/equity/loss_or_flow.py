@@ -1,8 +1,8 @@
-"""Which part of a change of equity is profit or loss, and which is money that came or went.
+"""Classification of unexplained changes of equity as profit or loss, or as transfers.
 
-What neither prices nor rows of the ledger explain is a residual R. It is judged by its size against the equity E, by
-what was traded in the three seconds before it and the five after it (X, notional), and by `slack`, what venues are
-known to do without a row or a price: answers that are not of one moment, funding, liquidation.
+A residual R is the part that neither prices nor ledger rows explain. It is classified by its size relative to the
+equity E, by the notional X traded from three seconds before to five seconds after it, and by `slack`, the possible
+effect of events without a row or price: answers of different moments, funding, liquidation.
 
 - noise: |R| ≤ n, and the sum of such in a minute at most 0.5% of E. Profit or loss.
 - slip: |R| ≤ (2% + fee) × X, and the sum of such in a minute at most 1% of E. Profit or loss, until a row says flow.
@@ -25,7 +25,7 @@ Residual = Literal["noise", "slip", "trade", "money"]
 
 NOISE_IN_A_MINUTE = Decimal("0.005")
 SLIP = Decimal("0.021")
-"""2% of what was traded, and a taker's fee of 0.1%."""
+"""2% of the traded notional, plus a taker fee of 0.1%."""
 SLIPS_IN_A_MINUTE = Decimal("0.01")
 TRADED = Decimal("0.20")
 FUNDING = Decimal("0.03")
@@ -35,31 +35,31 @@ MINUTE_OF_SUMS = 60 * SECOND
 TRADES_BEFORE = 3 * SECOND
 TRADES_AFTER = 5 * SECOND
 SKEW = 3 * SECOND
-"""How far two answers of a venue may be apart where it does not date them."""
+"""The assumed time between two answers of a venue that does not date them."""
 FUNDING_LATE = 15 * SECOND
-"""How long after the full hour funding may be booked."""
+"""How long after the full hour funding can be booked."""
 HOUR_OF_FUNDING = 3600 * SECOND
 
 LAG = 16 * SECOND
-"""The least time by which the ledger must be known past a pending change before that is profit or loss."""
+"""The minimum time by which the ledger must be known past a pending change before that counts as profit or loss."""
 LONGEST_LAG = 180 * SECOND
-"""The most, however late a row was seen to be: what waits longer leaves the windows that triggers look at."""
+"""The maximum lag, whatever the delay of rows: a longer wait would exceed the windows of triggers."""
 LAG_OF_A_SMALL_ONE = 5 * SECOND
 LAG_OF_MANY = 10 * SECOND
-"""The same of one of many falls in a row."""
+"""The minimum lag of one of many falls in a row."""
 SMALL = Decimal("0.01")
-"""A pending change of at most this fraction of equity waits for the shorter lag."""
+"""The fraction of equity up to which a pending change waits only for the shorter lag."""
 FALLS = 5
 FALLS_WITHIN = 12 * SECOND
-"""So many unexplained falls in such a time are no transfers: trades that nobody shows."""
+"""`FALLS` unexplained falls within this time are unreported trades, not transfers."""
 SETTLED_AFTER = 30 * SECOND
-"""Money that moved is settled as that after so long; a row, a fill or more falls may undo it."""
+"""The time after which a transfer is settled; a row, a fill or more falls can reverse it."""
 SAME_MOMENT = 4 * SECOND
-"""A row dated so near to a change may be about it."""
+"""The maximum time between a row and a change that it may explain."""
 EARLY = 60 * SECOND
-"""How long a row waits for the change that it tells of."""
+"""How long a row waits for its change of equity."""
 NETTED_WITHIN = 5 * SECOND
-"""Pending changes of opposite sign so near to each other are one answer that lagged behind another."""
+"""The time within which pending changes of opposite sign are one answer that lagged behind another."""
 
 
 def judge(
@@ -73,10 +73,10 @@ def judge(
     noise_before: Decimal,
     slips_before: Decimal,
 ) -> Residual:
-    """What a residual is taken for. Money in the account's currency; `noise` is n.
+    """Classify a residual. Money is in the account's currency; `noise` is n.
 
-    `untold` is what trades that no fill accounts for may have made. `noise_before` and `slips_before`: the sums of the
-    residuals of these kinds in the minute before, with their signs.
+    `untold` is the bound of the effect of trades without fills. `noise_before` and `slips_before` are the signed sums
+    of the residuals of these kinds in the last minute.
     """
     size = abs(residual)
     if size <= noise and abs(noise_before + residual) <= NOISE_IN_A_MINUTE * equity:
@@ -89,25 +89,25 @@ def judge(
 
 
 def skew_of(repriced: Decimal, skew: int | None, interval: int) -> Decimal:
-    """Σ |q| |Δ mark| × skew ÷ interval, at most three intervals' worth; `skew` None where answers are not dated."""
+    """Σ |q| |Δ mark| × skew ÷ interval, at most three intervals' worth; `skew` is None if answers are not dated."""
     return repriced * min(Decimal(SKEW if skew is None else skew) / Decimal(max(interval, 1)), Decimal(3))
 
 
 def unrecorded(gross: Decimal, liquidated: Decimal, since: int, at: int) -> Decimal:
-    """What venues take without a row for a while: funding of the `gross`, and fees of what was `liquidated`."""
+    """The possible charges without a row yet: funding on the `gross`, and fees on the `liquidated` notional."""
     return (FUNDING * gross if has_funding(since, at) else ZERO) + LIQUIDATION * liquidated
 
 
 def has_funding(since: int, at: int) -> bool:
-    """Whether a full hour, at which venues book funding, lies in the time or shortly before it."""
+    """Whether a full hour, when venues book funding, is in the interval or shortly before it."""
     return (at + 10 * SECOND) // HOUR_OF_FUNDING > (since - FUNDING_LATE) // HOUR_OF_FUNDING
 
 
 def lag_of(amount: Decimal, equity: Decimal, row_lag: float | None, *, hurried: bool = False) -> int:
-    """By how much the ledger must be known past a pending change (microseconds).
+    """The lag by which the ledger must be known past a pending change (microseconds).
 
-    `row_lag`: by how much its rows were late, in seconds. A small change, or one of many falls, waits for that too, but
-    no longer than another one waits at least.
+    `row_lag`: the measured delay of its rows, in seconds. A small change, or one of many falls, waits for that, too,
+    but at most `LAG`.
     """
     late = 0 if row_lag is None else int(min(row_lag * SECOND, LONGEST_LAG))
     if abs(amount) <= SMALL * abs(equity):
@@ -116,12 +116,12 @@ def lag_of(amount: Decimal, equity: Decimal, row_lag: float | None, *, hurried: 
 
 
 def is_about(row_at: int, since: int, at: int) -> bool:
-    """Whether a row is dated inside the time from `since` to `at`, or as good as."""
+    """Whether a row is dated from `since` to `at`, within a tolerance."""
     return since - SAME_MOMENT <= row_at <= at + SAME_MOMENT
 
 
 def is_amount(row: Decimal, change: Decimal, noise: Decimal) -> bool:
-    """Whether a row's amount is that of a change: within 1% of the row, or within noise where it is more than that."""
+    """Whether the amounts of a row and a change agree: within 1% of the row, or within noise if that is greater."""
     if row * change <= ZERO:
         return False
     return abs(row - change) <= max(abs(row) / 100, noise if abs(row) > 2 * noise else ZERO)

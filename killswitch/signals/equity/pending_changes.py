@@ -1,12 +1,10 @@
-"""Changes of equity that no row and no price accounts for, and what becomes of them.
+"""Unexplained changes of equity, and how they are resolved.
 
-A change is money that moved or profit or loss. While that is open both readings are kept. If it was money that moved,
-every unit value from the change on is `factor` times too high (too low for money taken out), where
-factor = (equity before + change) ÷ equity before: that is what issuing units for it would have divided them by.
-
-Values follow equity, so that an open change is in them as profit or loss; one that is settled as money that moved is
-in them as issued units. Either is undone where a row comes that says otherwise. Rises and falls never cancel each other
-out, but for two answers of one venue that are not of one moment.
+A change is a transfer, or profit or loss. While it is open, both interpretations are kept. If it was a transfer, every
+unit value from the change on is `factor` times too high (too low for a withdrawal), where factor = (equity before +
+change) ÷ equity before: issuing units for it would have divided the values by that. Unit values follow equity, so an
+open change counts as profit or loss in them; a change settled as a transfer counts as issued units. A later row can
+reverse either. Rises and falls never offset each other, except two answers of one venue that are of different moments.
 """
 
 from __future__ import annotations
@@ -16,29 +14,30 @@ from decimal import Decimal
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.model.instant import HOUR
 from killswitch.signals.equity.loss_or_flow import SMALL, TRADES_AFTER, is_about, is_amount
 from killswitch.signals.position import ZERO
 
 REMEMBER = 48 * HOUR
-"""How long a row may be late."""
+"""The maximum delay of a row."""
 REMEMBER_SLIPS = HOUR
-"""How long one that counts as profit or loss is remembered where it was small."""
+"""How long a small change that counts as profit or loss is kept."""
 MOST = 500
-"""Changes kept apart at a time; beyond that the oldest count as what they seem."""
+"""The maximum number of changes; beyond that, the oldest count as they are."""
 
 
 class Change(Struct):
-    """One unexplained change of `account`, which appeared `at`, the account having been read before at `since`.
+    """An unexplained change of `account`, observed `at`, with the previous snapshot at `since`.
 
     Microseconds. `before` is the scope's equity and `value` its unit value just before it; `peak` the highest unit
-    value since the change before it; `equity` the account's. `kind` is what it is taken for while it is open: `trade`
-    is pending, `money` a flow. `lost`: it counts as profit or loss by now; `moved`: it was settled as money that moved.
-    `hurried`: it is one of many falls in a row, which wait for the shorter lag. `unanswered_since`: when the
-    ledger was first known to lack its row, or was given up on. `suspected`: a lock was written on suspicion of it.
-    `in_transit`: about as much arrived in another account of the scope. `accepted`: an operator has accepted that
-    it moved; it is kept only for a late row to be held against it.
+    value since the change before it; `equity` the account's. `kind` is its treatment while it is open: `trade` is
+    pending, `money` a transfer. `lost`: it counts as profit or loss by now; `moved`: it is settled as a transfer.
+    `hurried`: it is one of many falls in a row, which wait for the shorter lag. `unanswered_since`: when the ledger was
+    first known to lack its row, or was given up. `suspected`: a lock was written because of it. `in_transit`: a similar
+    amount arrived in another account of the scope. `accepted`: an operator has accepted it as a transfer; it is kept
+    only to match a late row.
     """
 
     at: int
@@ -59,7 +58,7 @@ class Change(Struct):
     in_transit: bool = False
     accepted: bool = False
     rate: Decimal = Decimal(1)
-    """One unit of the account's currency, which `amount` is in, in the scope's currency, which `before` is in."""
+    """The rate of the account's currency, of `amount`, to the scope's currency, of `before`."""
 
     @property
     def worth(self) -> Decimal:
@@ -68,24 +67,25 @@ class Change(Struct):
 
     @property
     def factor(self) -> float:
-        """What unit values from the change on would be divided by if it was a flow; 0 if all was taken out."""
+        """The divisor of unit values from the change on if it was a transfer; 0 if everything was withdrawn."""
         return max(0.0, (self.before + float(self.worth)) / self.before) if self.before > 0.0 else 1.0
 
     @property
     def is_open(self) -> bool:
-        """Whether it may still be either."""
+        """Whether its cause is still open."""
         return not self.lost and not self.moved
 
 
 Reading = Callable[[Change], float]
-"""By what unit values from before a change are to be multiplied to stand beside those after it."""
+"""The factor that makes unit values from before a change comparable with those after it."""
 
 
 class Resolved(Struct, frozen=True):
-    """`worth`, in the scope's currency, of the change that appeared `at` was a flow: divide by `factor` from there on.
+    """A resolved change: `worth`, in the scope's currency, at `at` was a transfer; values from there on are divided by
+    `factor`.
 
-    A `factor` of 0: all was taken out, at the unit value `value`. `undone`: it was taken for a flow and was none, and
-    `factor` is to be multiplied by.
+    A `factor` of 0: everything was withdrawn, at the unit value `value`. `undone`: it was treated as a transfer and was
+    none, so values are multiplied by `factor`.
     """
 
     at: int
@@ -97,7 +97,7 @@ class Resolved(Struct, frozen=True):
 
 
 class Changes:
-    """The changes that are open or may still be explained, oldest first, and the peaks of the times between them."""
+    """The changes that are open or may still be explained, oldest first, with the peak unit value between them."""
 
     def __init__(self, changes: Iterable[Change] = (), peak: float = 0.0) -> None:
         """`peak` is the highest unit value since the newest change."""
@@ -106,37 +106,38 @@ class Changes:
 
     @property
     def open(self) -> list[Change]:
-        """Those that count as neither yet."""
+        """The changes whose cause is open."""
         return [change for change in self.all if change.is_open]
 
     @property
     def unexplained(self) -> list[Change]:
-        """Those that no row, no price, no trade and no operator has explained."""
+        """The changes that no row, price, trade or operator has explained."""
         return [change for change in self.all if not (change.lost or change.accepted)]
 
     @property
     def sum(self) -> Decimal:
-        """What is unexplained now; below zero for a fall."""
+        """The sum of unexplained changes; negative for a fall."""
         return sum((change.worth for change in self.unexplained), ZERO)
 
     def appear(self, change: Change) -> None:
-        """Enter a change that nothing explains; its `peak` is taken from here."""
+        """Add an unexplained change, and set its `peak`."""
         change.peak = self.peak
         self.all.append(change)
         self.peak = 0.0
 
     def has(self, account: str, row: Decimal, row_at: int, noise: Decimal) -> bool:
-        """Whether a change of the row's own time and amount is remembered, which may be what the row tells of."""
+        """Whether a change with about the time and amount of the row is kept, which the row may explain."""
         own = (each for each in self.all if each.account == account)
         return any(is_about(row_at, each.since, each.at) and is_amount(row, each.amount, noise) for each in own)
 
     def explain(
         self, account: str, row: Decimal, row_at: int, noise: Decimal, *, moved: bool
     ) -> tuple[list[Resolved], Decimal]:
-        """Hold a late row against the account's changes of its sign; what of them it explains, and what is left of it.
+        """Match a late row with the account's changes of the same sign; returns the resolved parts and the rest of the
+        row.
 
-        Changes of the row's own time come first, then one of its very amount. `moved`: the row is a flow; otherwise it
-        is profit or loss.
+        Changes at the time of the row come first, then one of about its amount. `moved`: the row is a transfer;
+        otherwise it is profit or loss.
         """
         own = [each for each in self.all if each.account == account and (each.amount > ZERO) == (row > ZERO)]
         timely = [each for each in own if is_about(row_at, each.since, each.at)]
@@ -154,12 +155,12 @@ class Changes:
         return resolved, row
 
     def _explained(self, change: Change, part: Decimal, *, moved: bool) -> Resolved | None:
-        """Take `part` off the change; how values are to be corrected for it, or None where they hold it already."""
+        """Subtract `part` from the change; returns the correction of values, or None if they include it already."""
         before = change.factor
         change.amount -= part
         factor = before / change.factor if change.factor > 0.0 else before
         found = None
-        if moved and change.moved:  # values hold it as issued units already
+        if moved and change.moved:  # values include it as issued units already
             found = Resolved(change.at, part * change.rate, 1.0, change.value)
         elif moved:
             self._divide_after(change, factor)
@@ -172,9 +173,9 @@ class Changes:
         return found
 
     def fill(self, account: str, at: int, effect: Decimal) -> list[Resolved]:
-        """Take what late fills made of a trade, which positions showed `at`, off the change that appeared with it.
+        """Subtract the effect of late fills of a trade, which positions showed `at`, from the change observed with it.
 
-        Where the trade made more than the change, something else made the difference, of the other sign: it is open.
+        If the trade made more than the change, the difference, of the opposite sign, has another cause and is open.
         """
         own = [each for each in self.all if each.account == account and at <= each.at <= at + TRADES_AFTER]
         if not own:
@@ -192,20 +193,20 @@ class Changes:
         return resolved
 
     def settle_as_flow(self, change: Change) -> Resolved:
-        """An open change counts as money that moved from now on."""
+        """Settle an open change as a transfer."""
         change.moved = True
         self._divide_after(change, change.factor)
         return Resolved(change.at, change.worth, change.factor, change.value)
 
     def reopen(self, change: Change) -> Resolved:
-        """A change that was settled as money that moved may be profit or loss after all."""
+        """Reopen a change that was settled as a transfer."""
         change.moved = False
         factor = change.factor
         self._divide_after(change, 1.0 / factor if factor > 0.0 else 0.0)
         return Resolved(change.at, change.worth, factor, change.value, undone=True, before=change.before)
 
     def net(self, change: Change, within: int) -> None:
-        """Count an open, pending change, and those of the other sign shortly before it, as profit and loss alike."""
+        """Count an open, pending change, and changes of the opposite sign shortly before it, as profit and loss."""
         for other in self.open:
             if change.amount == ZERO or other is change or not _are_opposite(change, other, within):
                 continue
@@ -214,29 +215,25 @@ class Changes:
                 self._count(each, part if each.amount > ZERO else -part)
 
     def _count(self, change: Change, part: Decimal) -> None:
-        """Let `part` of a change count as profit or loss; the rest stays open beside it."""
+        """Count `part` of a change as profit or loss; the rest becomes a separate open change."""
         if part == change.amount:
             change.lost = True
             return
         place = self.all.index(change)
-        rest = Change(
-            change.at, change.amount - part, change.before + float(part * change.rate), change.value, 0.0,
-            account=change.account, since=change.since, equity=change.equity, slack=change.slack, kind=change.kind,
-            unanswered_since=change.unanswered_since, hurried=change.hurried, suspected=change.suspected,
-            in_transit=change.in_transit, rate=change.rate,
-        )  # fmt: skip
+        before = change.before + float(part * change.rate)
+        rest = replace(change, amount=change.amount - part, before=before, peak=0.0)
         change.amount, change.lost = part, True
         self.all.insert(place + 1, rest)
 
     def expire(self, now: int) -> None:
-        """Let go of what no row will explain any more, and of small slips sooner."""
+        """Drop changes that no row can explain any more, and small slips sooner."""
         for change in [each for each in self.all if each.lost and now - each.at > REMEMBER_SLIPS and _is_small(each)]:
             self._forget(change)
         while self.all and (now - self.all[0].at > REMEMBER or len(self.all) > MOST):
             self._forget(self.all[0])
 
     def highest(self, reading: Reading) -> float:
-        """The highest unit value ever, as it would be in the reading, in terms of the present value."""
+        """The highest unit value ever, by one interpretation of open changes, comparable with the current value."""
         scale, best = 1.0, self.peak
         for change in reversed(self.all):
             scale *= reading(change) if change.is_open else 1.0
@@ -244,9 +241,9 @@ class Changes:
         return best
 
     def accept_until(self, at: int) -> list[Resolved]:
-        """An operator accepted what had appeared by then and nothing explains: it counts as money that moved for good.
+        """Settle the unexplained changes up to `at` finally as transfers, after an operator accepted them.
 
-        It is remembered all the same: its row may come later, and must not be taken for more of it.
+        They are kept, so that a later row matches them and does not count again.
         """
         found = [self.settle_as_flow(change) for change in self.open if change.at <= at]
         for change in self.all:
@@ -254,7 +251,7 @@ class Changes:
         return found
 
     def accept(self, value: float) -> None:
-        """An operator accepted the loss: what was before is no peak any more."""
+        """Forget earlier peaks, after an operator accepted the loss."""
         for change in self.all:
             change.peak = 0.0
         self.peak = value
@@ -266,7 +263,7 @@ class Changes:
             self.peak /= factor
 
     def _forget(self, change: Change) -> None:
-        """Its time becomes one with the next."""
+        """Remove a change, and merge its peak into the next one."""
         place = self.all.index(change)
         del self.all[place]
         if place < len(self.all):
@@ -285,15 +282,15 @@ def _are_opposite(one: Change, other: Change, within: int) -> bool:
 
 
 def optimistic(change: Change) -> float:
-    """The reading of the smallest drawdown: falls were flows, rises were gains; money that moved is a flow."""
+    """The interpretation with the smallest drawdown: falls were transfers, rises were gains."""
     return change.factor if change.kind == "money" else min(1.0, change.factor)
 
 
 def pessimistic(change: Change) -> float:
-    """The reading of the greatest drawdown of what is pending: rises were flows, falls were losses."""
+    """The interpretation of pending changes with the greatest drawdown: rises were transfers, falls were losses."""
     return change.factor if change.kind == "money" else max(1.0, change.factor)
 
 
 def suspicious(change: Change) -> float:
-    """The reading that goes by the worst of every open change: every fall was a loss, and every rise a flow."""
+    """The worst interpretation of every open change: every fall was a loss, and every rise a transfer."""
     return max(1.0, change.factor)

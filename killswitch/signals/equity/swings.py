@@ -1,16 +1,15 @@
-"""Equity that swings without trades, prices or money that moves.
+"""Swings of equity without trades, price moves or transfers.
 
-Some venues give an equity that its parts do not add up to, and that jumps up and down while the wallet and the
-positions' profits do not. What the parts do not show, G = E − Σ w p − Σ profit of positions, is profit or loss at
-first: it may be a product that is not listed. Once it has both risen and fallen it is noise, and equity counts without
-it: up to one and a half times the smaller of its greatest rise and its greatest fall, for what goes beyond is profit or
-loss. Positions that are read later than the worth look like noise too: a rise or fall of the equity that they do not
-show yet. They hide no more of a loss than prices moved both ways before it, and only until they show it.
+Some venues report an equity that differs from the sum of its parts and jumps up and down while the wallet and the
+positions' profits do not. The difference G = E − Σ w p − Σ profit of positions first counts as profit or loss, since it
+may be an unlisted product. Once it has both risen and fallen it is noise, which is excluded from equity up to 1.5 × the
+smaller of its greatest rise and its greatest fall; anything beyond is profit or loss. Positions that are polled later
+than the equity look like noise, too: they do not show its rise or fall yet. They hide at most a loss of the size that
+prices moved both ways before, and only until they show it.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from decimal import Decimal
 
 from msgspec import Struct
@@ -21,25 +20,25 @@ from killswitch.model.snapshot import AccountSnapshot
 from killswitch.signals.position import ZERO
 
 NOISY_FOR = 600 * SECOND
-"""How long an account counts as noisy after its last swing."""
+"""How long an account counts as noisy after a swing."""
 BEYOND = Decimal("1.5")
-"""The next swing of noise may be greater than those before it by so much."""
+"""The maximum size of a swing of noise relative to earlier ones."""
 CORRECTED = 60 * SECOND
-"""How far back swings are taken out again once they are found to be noise."""
+"""How far back swings are removed once they are identified as noise."""
 
 
 class Swing(Struct, frozen=True):
-    """By how much equity moved in a way that its parts do not show."""
+    """A move of equity that its parts do not show."""
 
     at: int
     amount: Decimal
 
 
-class SwingsState(Struct):
-    """What is remembered of one account.
+class Swings(Struct):
+    """The swings of one account, as they are stored.
 
-    `level` is G, None where it is not known or has just been moved by a trade. `swung` is how far it has moved since
-    the first of the `entries`, and `taken` how much of that equity counts without.
+    `level` is G, None if unknown or just changed by a trade. `swung` is its move since the first of the `entries`, and
+    `taken` the part of it that is excluded from equity.
     """
 
     level: Decimal | None = None
@@ -47,52 +46,39 @@ class SwingsState(Struct):
     swung: Decimal = ZERO
     taken: Decimal = ZERO
 
-
-class Swings:
-    """One account's."""
-
-    def __init__(self, state: SwingsState | None = None) -> None:
-        state = state or SwingsState()
-        self._level, self._swung, self._taken = state.level, state.swung, state.taken
-        self._entries = deque(state.entries)
-
-    def state(self) -> SwingsState:
-        """Everything, for storing."""
-        return SwingsState(self._level, list(self._entries), self._swung, self._taken)
-
     def begin(self, account: AccountSnapshot, profit: Decimal | None) -> None:
-        """Take the first snapshot; `profit`: that of its positions together."""
-        self._level = _level(account, profit)
+        """Observe the first snapshot; `profit` is the total profit of its positions."""
+        self.level = _level(account, profit)
 
     def observe(
         self, at: int, account: AccountSnapshot, change: Decimal, profit: Decimal | None, noise: Decimal, *, still: bool
     ) -> tuple[Decimal, list[Swing]]:
-        """What of the last `change` of the account's equity is noise, and which earlier swings were.
+        """The part of the last `change` of the account's equity that is noise, and the earlier swings that were.
 
-        `profit`: that of its positions together. `still`: nothing was traded and the wallet did not move.
+        `profit`: the total profit of its positions. `still`: nothing was traded and the wallet did not move.
         """
         self._forget_before(at - NOISY_FOR)
-        last, self._level = self._level, _level(account, profit)
-        if last is None or self._level is None or not still:
+        last, self.level = self.level, _level(account, profit)
+        if last is None or self.level is None or not still:
             return ZERO, []
-        swing = self._level - last
+        swing = self.level - last
         was_noisy = bool(self._both_ways())
         own = min(swing, change, key=abs) if swing * change > ZERO else ZERO
         if abs(own) > noise:
-            self._entries.append(Swing(at, own))
-        if not self._entries:
+            self.entries.append(Swing(at, own))
+        if not self.entries:
             return ZERO, []
-        before, self._swung = self._swung, self._swung + swing
+        before, self.swung = self.swung, self.swung + swing
         bound = self._both_ways()
         if not bound:
             return ZERO, []
         found = [] if was_noisy else self._found(at - CORRECTED, max(-bound, min(bound, before)))
-        self._taken += sum((it.amount for it in found), ZERO)
+        self.taken += sum((it.amount for it in found), ZERO)
         return self._take(change, bound), found
 
     def _found(self, since: int, amount: Decimal) -> list[Swing]:
-        """What of the swings before the newest, `since` then, is noise: `amount` together."""
-        earlier = [it for it in [*self._entries][:-1] if it.at >= since]
+        """The swings since `since`, without the newest, that are noise, `amount` in total."""
+        earlier = [it for it in self.entries[:-1] if it.at >= since]
         found, taken = [], ZERO
         for it in earlier:
             reached = max(min(ZERO, amount), min(max(ZERO, amount), taken + it.amount))
@@ -101,32 +87,32 @@ class Swings:
         return [it for it in found if it.amount]
 
     def _take(self, change: Decimal, bound: Decimal) -> Decimal:
-        """How much more is to be taken out; below zero what is to be given back of a rise, and taken of a fall.
+        """The additional amount to exclude from equity; negative for a fall.
 
-        More than before only as far as equity itself moved so: else it is the positions that show what it did before.
+        The excluded amount grows only as far as equity itself moved; otherwise the positions show an earlier move.
         """
-        reach = (ZERO, self._taken, self._taken + change)
-        wanted = max(-bound, min(bound, self._swung))
-        before, self._taken = self._taken, max(min(reach), min(max(reach), wanted))
-        return self._taken - before
+        reach = (ZERO, self.taken, self.taken + change)
+        wanted = max(-bound, min(bound, self.swung))
+        before, self.taken = self.taken, max(min(reach), min(max(reach), wanted))
+        return self.taken - before
 
     def _both_ways(self) -> Decimal:
-        """How far noise may go, by the smaller of the greatest rise and fall; 0 while there were not both."""
-        if len(self._entries) < 2:
+        """The bound of noise, by the smaller of the greatest rise and fall; 0 without both."""
+        if len(self.entries) < 2:
             return ZERO
-        risen = max((it.amount for it in self._entries), default=ZERO)
-        fallen = min((it.amount for it in self._entries), default=ZERO)
+        risen = max((it.amount for it in self.entries), default=ZERO)
+        fallen = min((it.amount for it in self.entries), default=ZERO)
         return BEYOND * max(min(risen, -fallen), ZERO)
 
     def _forget_before(self, edge: int) -> None:
-        while self._entries and self._entries[0].at < edge:
-            self._entries.popleft()
+        while self.entries and self.entries[0].at < edge:
+            del self.entries[0]
             if not self._both_ways():
-                self._swung = self._taken = ZERO  # what was taken out stays so: it is no more than swung both ways
+                self.swung = self.taken = ZERO  # the excluded amount stays excluded: it is at most the smaller swing
 
 
 def _level(account: AccountSnapshot, profit: Decimal | None) -> Decimal | None:
-    """G; None where a part is not given, or the account says that it holds what is not listed."""
+    """G; None if a part is unknown, or if the account holds unlisted products."""
     if account.complete is False or account.equity is None or account.unrealized is None:
         return None
     if profit is None or not account.balances:

@@ -1,7 +1,7 @@
-"""What an account has traded lately, and which part of that its fills account for.
+"""Recent trades of an account, and the part of them that fills account for.
 
-Positions show a trade between two snapshots, fills tell its price: earlier than the position, with it, or minutes
-later. Until they do, the trade may have been made at any price near the mark, and that bounds what it may have cost.
+Positions show a trade between two snapshots; fills report its price earlier, at the same time, or minutes later. Until
+then, the trade may have been executed at any price near the mark, which bounds its cost.
 
 Times in microseconds, money as Decimal in the account's currency.
 """
@@ -9,7 +9,6 @@ Times in microseconds, money as Decimal in the account's currency.
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -25,16 +24,15 @@ from killswitch.signals.position import ZERO, contract_value, is_inverse
 from killswitch.signals.view import Instruments
 
 KEPT = 300 * SECOND
-"""How long trades are remembered, for fills that come late."""
+"""How long trades are kept for late fills."""
 EARLY = 10 * SECOND
-"""How long before its position a fill may be known."""
+"""How long before its position a fill may be reported."""
 
 
 class Trade(Struct):
-    """What was traded between two snapshots, the later one read `at`: the notional, and what no fill accounts for.
+    """The trades between two snapshots, the later one at `at`: the notional, and the part without fills.
 
-    `settled`: worth and positions were of one moment, so that the equity of `at` holds all of it: what changes later is
-    not its doing.
+    `settled`: equity and positions were of one moment, so that the equity of `at` includes all of it.
     """
 
     at: int
@@ -45,9 +43,9 @@ class Trade(Struct):
 
 
 class EarlyFill(Struct, frozen=True):
-    """A fill of a position that had not changed when it became known, `at`; `quantity` is signed.
+    """A fill that was reported, `at`, before its position changed; `quantity` is signed.
 
-    `side`: of which position it was in hedge mode; None where that is not known, and in one-way mode.
+    `side`: its position in hedge mode; None if unknown, and in one-way mode.
     """
 
     at: int
@@ -57,41 +55,27 @@ class EarlyFill(Struct, frozen=True):
 
 
 class FilledNotional(Struct, frozen=True):
-    """The notional of a fill, by the fill's own time."""
+    """The notional of a fill, at the time of the fill."""
 
     at: int
     amount: Decimal
 
 
-class TradesState(Struct):
-    """Trades as serialised."""
-
-    trades: list[Trade] = []
-    early: list[EarlyFill] = []
-    filled: list[FilledNotional] = []
-
-
 @dataclass(frozen=True, slots=True)
 class Traded:
-    """What one observation shows: the moves of positions, the fills of its own time, and those of earlier trades."""
+    """The result of one observation: the moves of positions, the fills of its interval, and those of earlier trades."""
 
     moves: PositionMoves
     timely: list[FillRow]
     late: list[FillRow]
 
 
-class Trades:
-    """One account's."""
+class Trades(Struct):
+    """The recent trades of one account, as they are stored."""
 
-    def __init__(self, state: TradesState | None = None) -> None:
-        state = state or TradesState()
-        self._trades = deque(state.trades)
-        self._early = list(state.early)
-        self._filled = deque(state.filled)
-
-    def state(self) -> TradesState:
-        """Everything, for storing."""
-        return TradesState(list(self._trades), self._early, list(self._filled))
+    trades: list[Trade] = []
+    early: list[EarlyFill] = []
+    filled: list[FilledNotional] = []
 
     def observe(
         self,
@@ -102,7 +86,7 @@ class Trades:
         rules: Instruments,
         fills: list[FillRow],
     ) -> Traded:
-        """Take what the positions of two snapshots and the new fills show. Both accounts are sound."""
+        """Observe the positions of two snapshots and the new fills. Both accounts are sound."""
         self._forget_before(at)
         timely: list[FillRow] = []
         late: list[FillRow] = []
@@ -111,38 +95,36 @@ class Trades:
         for row in late:
             if self._trade_of(row) is None:
                 side = _side_of(row.fill, before, account)
-                self._early.append(EarlyFill(at, row.fill.symbol, signed(row.fill), side))
-        self._filled.extend(
-            FilledNotional(to_micros(row.fill.at), _notional(row.fill, account, rules)) for row in fills
-        )
+                self.early.append(EarlyFill(at, row.fill.symbol, signed(row.fill), side))
+        self.filled.extend(FilledNotional(to_micros(row.fill.at), _notional(row.fill, account, rules)) for row in fills)
         moves = position_moves(before, account, rules, [row.fill for row in timely])
         moves = self._without_early_fills(at, moves, before, account)
         if moves.traded:
-            self._trades.append(Trade(at, since, moves.traded, moves.untold))
+            self.trades.append(Trade(at, since, moves.traded, moves.untold))
         return Traded(moves, timely, late)
 
     def settle(self, at: int) -> None:
-        """The equity of `at` holds all of what was traded until then."""
-        if self._trades and self._trades[-1].at == at:
-            self._trades[-1].settled = True
+        """Mark the trades of `at` as included in its equity."""
+        if self.trades and self.trades[-1].at == at:
+            self.trades[-1].settled = True
 
     def fill(self, row: FillRow, currency: str) -> tuple[int, Decimal] | None:
-        """Account for a part of a trade by a late fill: when that trade was seen, and what the fill made of it.
+        """Account for part of a trade by a late fill; returns the time of the trade and the effect of the fill.
 
-        None where no position shows such a trade. `currency`: the account's.
+        None if no position shows such a trade. `currency` is the account's.
         """
         trade = self._trade_of(row)
         return None if trade is None else (trade.at, _take_off(trade, row) - fee_of(row, currency))
 
     def notional(self, at: int) -> Decimal:
-        """X: the notional that was traded shortly before and after `at`, by positions or by fills."""
-        by_fills = sum((each.amount for each in self._filled if _is_near(each.at, at)), ZERO)
+        """X, the notional traded shortly before and after `at`, by positions or by fills."""
+        by_fills = sum((each.amount for each in self.filled if _is_near(each.at, at)), ZERO)
         return max(sum((trade.traded for trade in self._about(at)), ZERO), by_fills)
 
     def bound(self, at: int) -> Decimal:
-        """What trades that no fill accounts for may have made: 20% of their notional beyond the price's own way.
+        """The bound of the effect of trades without fills: 20% of their notional, plus the price move.
 
-        Net of each position: one that comes and goes in the venue's answers was not traded each time.
+        Net for each position: one that comes and goes in the venue's answers was not traded each time.
         """
         net: dict[tuple[str, Side | None], list[Untold]] = {}
         for trade in self._about(at):
@@ -151,17 +133,17 @@ class Trades:
         return sum((_bound_of(untold) for untold in net.values()), ZERO)
 
     def _about(self, at: int) -> list[Trade]:
-        return [it for it in self._trades if _is_near(it.at, at) and (it.at >= at or not it.settled)]
+        return [it for it in self.trades if _is_near(it.at, at) and (it.at >= at or not it.settled)]
 
     def _trade_of(self, row: FillRow) -> Trade | None:
-        """The trade that a fill is a part of: of the fill's own time, else of as good as that."""
+        """The trade that a fill belongs to: one at the time of the fill, else the nearest one."""
         happened = to_micros(row.fill.at)
-        about = [it for it in self._trades if is_about(happened, it.since, it.at) and _has(it, row)]
+        about = [it for it in self.trades if is_about(happened, it.since, it.at) and _has(it, row)]
         inside = [it for it in about if it.since < happened <= it.at]
         return min(inside or about, key=lambda it: abs(it.at - happened), default=None)
 
     def _is_timely(self, row: FillRow, before: AccountSnapshot, account: AccountSnapshot, since: int) -> bool:
-        """Whether a fill is of the time between the two snapshots, and not of a position that had changed before."""
+        """Whether a fill belongs to the interval between the snapshots, and not to an earlier change of a position."""
         if to_micros(row.fill.at) > since:
             return True
         if self._trade_of(row) is not None:
@@ -172,12 +154,13 @@ class Trades:
     def _without_early_fills(
         self, at: int, moves: PositionMoves, before: AccountSnapshot, account: AccountSnapshot
     ) -> PositionMoves:
-        """Fills that were known before their position changed account for its change, and are no trade of their own."""
-        self._early = [each for each in self._early if at - each.at <= EARLY]
+        """Match fills that were reported before their position changed with that change, so that they are no separate
+        trade."""
+        self.early = [each for each in self.early if at - each.at <= EARLY]
         untold = []
         for each in sorted(moves.untold, key=lambda it: not it.opens):
             if _size(each.symbol, each.side, before) == _size(each.symbol, each.side, account):
-                self._early.append(EarlyFill(at, each.symbol, -each.quantity, each.side))
+                self.early.append(EarlyFill(at, each.symbol, -each.quantity, each.side))
                 continue
             known = self._take_early(each)
             if each.quantity != known:
@@ -185,12 +168,12 @@ class Trades:
         return dataclasses.replace(moves, untold=tuple(untold)) if moves.untold else moves
 
     def _take_early(self, untold: Untold) -> Decimal:
-        """Take out the fills that were known before; how much of the quantity they account for.
+        """Remove the matching early fills; returns the quantity that they account for.
 
-        Of one that does not say its side, as much as the position of this side has changed.
+        A fill without a side counts up to the change of this side's position.
         """
         known, kept = ZERO, []
-        for early in sorted(self._early, key=lambda it: it.side is None):
+        for early in sorted(self.early, key=lambda it: it.side is None):
             if early.symbol != untold.symbol or early.side not in (untold.side, None):
                 kept.append(early)
                 continue
@@ -199,18 +182,17 @@ class Trades:
             known += part
             if part != early.quantity:
                 kept.append(replace(early, quantity=early.quantity - part))
-        self._early = kept
+        self.early = kept
         return known
 
     def _forget_before(self, at: int) -> None:
-        while self._filled and self._filled[0].at < at - KEPT:
-            self._filled.popleft()
-        while self._trades and self._trades[0].at < at - KEPT:
-            self._trades.popleft()
+        for kept in (self.filled, self.trades):
+            while kept and kept[0].at < at - KEPT:
+                del kept[0]
 
 
 def _bound_of(untold: list[Untold]) -> Decimal:
-    """What one symbol's trades may have made, as far as they do not undo each other."""
+    """The bound of the net effect of one symbol's trades."""
     largest = max(untold, key=lambda each: each.notional)
     quantity = abs(sum((each.quantity for each in untold), ZERO))
     if not largest.quantity or not quantity:
@@ -219,14 +201,14 @@ def _bound_of(untold: list[Untold]) -> Decimal:
 
 
 def fee_of(row: FillRow, currency: str) -> Decimal:
-    """What a fill was charged in `currency`; nothing of a fee in another one, which is in that asset's wallet."""
+    """The fee of a fill in `currency`; zero for a fee in another asset, which affects that asset's wallet."""
     return row.fill.fee if row.fill.fee is not None and row.fill.fee_currency == currency else ZERO
 
 
 def _take_off(trade: Trade, row: FillRow) -> Decimal:
-    """Account for a part of a trade by one of its fills; what that made, against the mark.
+    """Account for part of a trade by one of its fills; returns its effect against the mark.
 
-    One that does not say its side, where both sides were traded: of each as much as was, what was opened first.
+    If both sides were traded, a fill without a side is matched with each, the opened side first.
     """
     fill = row.fill
     about = sorted((each for each in trade.untold if each.is_about(fill)), key=lambda it: not it.opens)
@@ -243,13 +225,13 @@ def _take_off(trade: Trade, row: FillRow) -> Decimal:
 
 
 def _size(symbol: str, side: Side | None, account: AccountSnapshot) -> list[tuple[str, Decimal]]:
-    """The contracts of a symbol by side; those of one side where it is given."""
+    """The contracts of a symbol by side, or of one side if it is given."""
     held = (each for each in account.positions or () if each.symbol == symbol and side in (None, each.side))
     return sorted((each.side, each.contracts) for each in held)
 
 
 def _side_of(fill: Fill, before: AccountSnapshot, account: AccountSnapshot) -> Side | None:
-    """Of which position a fill was; None in one-way mode, where it only names the side that it made or took."""
+    """The side of a fill's position; None in one-way mode."""
     return fill.position_side if is_hedged(fill.symbol, before, account) else None
 
 
@@ -262,7 +244,7 @@ def _is_near(then: int, at: int) -> bool:
 
 
 def _notional(fill: Fill, account: AccountSnapshot, rules: Instruments) -> Decimal:
-    """The notional of a fill in the account's currency; none where its unit is not known: then it bounds nothing."""
+    """The notional of a fill in the account's currency; zero if its unit is unknown, so that it bounds nothing."""
     known = rules.get((account.account, fill.symbol))
     unit = contract_value(account, fill.symbol, known)
     if unit is None or fill.price <= ZERO:

@@ -1,4 +1,4 @@
-"""What is remembered of one account to say why its equity changed: its last snapshot, and the minute before it.
+"""The state of one account that explains its changes of equity: its last snapshot, and the minute before it.
 
 Times in microseconds, money as Decimal in the account's currency.
 """
@@ -26,23 +26,23 @@ from killswitch.signals.equity.loss_or_flow import (
     skew_of,
     unrecorded,
 )
-from killswitch.signals.equity.swings import Swing, Swings, SwingsState
-from killswitch.signals.equity.trades import Traded, Trades, TradesState, fee_of
+from killswitch.signals.equity.swings import Swing, Swings
+from killswitch.signals.equity.trades import Traded, Trades, fee_of
 from killswitch.signals.position import HOLDINGS, ZERO
 from killswitch.signals.view import Instruments
 
 CONTRADICTION = Decimal("0.1")
-"""Wallet and equity that move so far apart, as a fraction of equity, are not of one account: an answer is wrong."""
+"""The difference of wallet and equity moves, as a fraction of equity, above which an answer is wrong."""
 CARRIED_FOR = 5 * SECOND
-"""How long worth and positions may be out of step before they are judged as they are."""
+"""How long equity and positions may be out of step before they are judged as reported."""
 Entry = tuple[int, Decimal]
 """An instant and an amount."""
 
 
 class Carried(Struct, frozen=True):
-    """What marks left and the wallet did not, `since` worth and positions were not of one moment.
+    """The residual by marks that the wallet did not show, `since` equity and positions were of different moments.
 
-    The next answers that are in step hold both. `partly`: positions were closed meanwhile, without all their fills.
+    The next consistent answers contain both. `partly`: positions were closed meanwhile, and some fills are missing.
     """
 
     amount: Decimal = ZERO
@@ -51,7 +51,7 @@ class Carried(Struct, frozen=True):
 
     @property
     def is_open(self) -> bool:
-        """Whether there is anything to be made up for."""
+        """Whether a residual is carried."""
         return self.partly or bool(self.amount)
 
 
@@ -59,13 +59,13 @@ NOTHING_CARRIED = Carried()
 
 
 class TrailState(Struct):
-    """A trail as serialised."""
+    """The serialised form of a trail."""
 
     before: AccountSnapshot
     at: int
     unrealized: Decimal | None
-    trades: TradesState = field(default_factory=TradesState)
-    swings: SwingsState = field(default_factory=SwingsState)
+    trades: Trades = field(default_factory=Trades)
+    swings: Swings = field(default_factory=Swings)
     carried: Carried = NOTHING_CARRIED
     noise: list[Entry] = []
     slips: list[Entry] = []
@@ -73,10 +73,11 @@ class TrailState(Struct):
 
 
 class Unexplained(Struct, frozen=True):
-    """What neither prices nor fills account for, from one snapshot of an account to the next, before its other rows.
+    """The change of equity between two snapshots of an account that neither prices nor fills explain, before other
+    rows.
 
-    `noise` is n; `slack` what may be missing without a row, `equity` the greater of the two equities. Not `complete`:
-    parts are missing that are given else, and it is all of the change.
+    `noise` is n; `slack` is the possible effect of events without a row, `equity` the greater of the two equities. Not
+    `complete`: parts of the equity that are usually reported are missing, and the amount is the whole change.
     """
 
     since: int
@@ -90,9 +91,9 @@ class Unexplained(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class _Interval:
-    """The time between two snapshots: when they were read, n, the greater equity, and whether answers were `apart`.
+    """The interval between two snapshots: their times, n, the greater equity, and whether answers were `apart`.
 
-    Apart: worth and positions of the later one are not of one moment; None where nothing shows it.
+    Apart: equity and positions of the later snapshot are of different moments; None if unknown.
     """
 
     since: int
@@ -103,7 +104,7 @@ class _Interval:
 
 
 class Trail:
-    """One account of a scope."""
+    """The trail of one account of a scope."""
 
     def __init__(self) -> None:
         self.before: AccountSnapshot | None = None
@@ -111,18 +112,18 @@ class Trail:
         self.trades = Trades()
         self.swings = Swings()
         self.swing = ZERO
-        """What of the last change of equity is noise."""
+        """The part of the last change of equity that is noise."""
         self.noise_found: list[Swing] = []
-        """The swings that the last observation has shown to be noise."""
+        """The earlier swings that the last observation identified as noise."""
         self.late: list[FillRow] = []
-        """The fills of the last observation that are of earlier trades, or of trades that no position showed."""
+        """The fills of the last observation that belong to earlier trades, or to trades that no position showed."""
         self._unrealized: Decimal | None = None
         self._tolerance = ZERO
         self._carried = NOTHING_CARRIED
         self._was_apart: bool | None = None
-        """Whether worth and positions were apart at the last observation; None where that is not known."""
+        """Whether equity and positions were apart at the last observation; None if unknown."""
         self._had_parts = False
-        """Whether it was ever said what its equity is made of: then a snapshot without parts is a gap."""
+        """Whether the parts of the equity were ever reported; then a snapshot without them is a gap."""
         self._noise: deque[Entry] = deque()
         self._slips: deque[Entry] = deque()
 
@@ -135,10 +136,10 @@ class Trail:
         fills: list[FillRow],
         tolerance: Decimal,
     ) -> Unexplained | None:
-        """Take the account's next snapshot; None where nothing can be said: it is the first, or has no parts.
+        """Observe the account's next snapshot; None for the first one, and if the parts of its equity are unknown.
 
-        `profit`: that of its positions together, None where it is not known. `tolerance`: n as a fraction of equity,
-        where the wallet is not given.
+        `profit`: the total profit of its positions, None if unknown. `tolerance`: n as a fraction of equity, without a
+        reported wallet.
         """
         known = account.unrealized is not None and sane(account.unrealized)
         unrealized = account.unrealized if known else profit
@@ -183,7 +184,7 @@ class Trail:
         by_wallet: Decimal | None,
         found: Traded,
     ) -> Unexplained | None:
-        """The residual where something was traded, the wallet has moved, or worth and positions are not in step."""
+        """The residual if something was traded, the wallet moved, or equity and positions are out of step."""
         moves, noise = found.moves, interval.noise
         by_marks = _by_marks(before, account, found)
         moved = True
@@ -197,15 +198,15 @@ class Trail:
         bound = SLIP * moves.traded + skewed
         partly = not moves.is_covered or self._carried.partly
         still = by_wallet is not None and abs(by_wallet) <= noise
-        # Marks say that closed positions lost, and the wallet does not hold it yet.
+        # By marks, closed positions lost money that the wallet does not show yet.
         ahead = partly and still and by_marks is not None and by_marks > bound
-        # A fill that is known before the wallet holds it must not make a wallet that has not moved look as if it had.
+        # A fill that the wallet does not contain yet must not make an unchanged wallet look changed.
         if interval.apart is False and (moves.is_covered or (moved and not still)):
             self.trades.settle(interval.at)
         begun = self._carried.since or interval.at
         waits = (bool(interval.apart) or ahead) and interval.at - begun <= CARRIED_FOR
-        # While it waits, the wallet has not moved: what positions show is not in the worth yet.
-        # Where nothing was traded and all answers are of one moment, only money or a row moves the wallet.
+        # While it waits and the wallet is unchanged, the equity does not contain what positions show.
+        # If nothing was traded and all answers are of one moment, only transfers and rows move the wallet.
         exact = interval.apart is False and self._was_apart is False
         by_worth = (waits and still) or (exact and not moves.traded and not partly)
         by_worth = by_worth or _is_by_wallet(by_wallet, by_marks, noise, bound, partly=partly)
@@ -215,7 +216,7 @@ class Trail:
             return self._unknown_parts(interval, before, account)
         if waits and by_marks is not None:
             self._carried = Carried(by_marks - amount, partly, begun)
-        # The figure by the wallet is of one answer, where that gives its unrealised profit too.
+        # The residual by the wallet comes from one answer if that reports unrealised profit, too.
         allowed = ZERO if by_worth and account.unrealized is not None else skewed
         if amount < ZERO:
             allowed += unrecorded(moves.gross, moves.liquidated, interval.since, interval.at)
@@ -224,7 +225,7 @@ class Trail:
     def _unknown_parts(
         self, interval: _Interval, before: AccountSnapshot, account: AccountSnapshot
     ) -> Unexplained | None:
-        """All of the change where parts are missing that are given else: prices may have made it, trades or money."""
+        """The whole change if parts that are usually reported are missing; its cause is unknown."""
         if not self._had_parts or before.equity is None or account.equity is None:
             return None
         change = account.equity - before.equity
@@ -233,7 +234,7 @@ class Trail:
         )
 
     def _left_of(self, late: list[FillRow], currency: str) -> list[FillRow]:
-        """Late fills without those that say what a trade made whose loss or gain is carried."""
+        """The late fills without those of trades whose effect is carried."""
         if not self._carried.is_open:
             return late
         left = []
@@ -246,7 +247,7 @@ class Trail:
         return left
 
     def judge(self, amount: Decimal, found: Unexplained) -> Residual:
-        """What the part of a residual that rows leave is taken for; noise and slips are added to the minute's sums."""
+        """Classify the part of a residual that rows do not explain; noise and slips count in the minute's sums."""
         kind = judge(
             amount, found.equity, found.noise,
             traded=self.trades.notional(found.at), untold=self.trades.bound(found.at), slack=found.slack,
@@ -260,11 +261,11 @@ class Trail:
         return kind
 
     def noise_of(self, equity: Decimal) -> Decimal:
-        """n of an equity, as of the last observation."""
+        """n for an equity, with the tolerance of the last observation."""
         return equity * self._tolerance
 
     def takes_for_slip(self, amount: Decimal, equity: Decimal, at: int) -> bool:
-        """Whether an earlier residual is within what trades slip, as far as trades are known by now."""
+        """Whether an earlier residual is within the slippage of the trades known by now."""
         slipped = sum((each for _, each in self._slips), ZERO)
         if abs(amount) > SLIP * self.trades.notional(at) or abs(slipped + amount) > SLIPS_IN_A_MINUTE * equity:
             return False
@@ -277,30 +278,30 @@ class Trail:
                 kept.popleft()
 
     def state(self) -> TrailState | None:
-        """Everything, for storing; of the snapshot what the next residual needs."""
+        """The state to store, with the parts of the snapshot that the next residual needs."""
         if self.before is None:
             return None
         slim = replace(
             self.before, orders=None, fills=None, flows=None, instruments=None, health=None, liquidity=None, reason=None
         )
         return TrailState(
-            slim, self.at, self._unrealized, self.trades.state(), self.swings.state(), self._carried,
+            slim, self.at, self._unrealized, self.trades, self.swings, self._carried,
             list(self._noise), list(self._slips), self._had_parts,
         )  # fmt: skip
 
     @classmethod
     def restored(cls, state: TrailState) -> Trail:
-        """Take up where a stored trail left off."""
+        """Restore a stored trail."""
         trail = cls()
         trail.before, trail.at, trail._unrealized = state.before, state.at, state.unrealized
-        trail.trades, trail.swings = Trades(state.trades), Swings(state.swings)
+        trail.trades, trail.swings = state.trades, state.swings
         trail._carried, trail._noise, trail._slips = state.carried, deque(state.noise), deque(state.slips)
         trail._had_parts = state.had_parts
         return trail
 
 
 def _by_wallet(before: AccountSnapshot, account: AccountSnapshot, profit: Decimal | None) -> Decimal | None:
-    """ΔW; on a market of holdings by the prices of the assets, or by the profit that holdings show themselves."""
+    """ΔW; on a market of holdings by asset prices, or by the profit of the holdings."""
     if account.market not in HOLDINGS or account.unrealized is not None:
         return wallet_change(before, account, profit)
     by_prices = wallet_change(before, account, ZERO)
@@ -310,7 +311,7 @@ def _by_wallet(before: AccountSnapshot, account: AccountSnapshot, profit: Decima
 
 
 def _contradicts(before: AccountSnapshot, account: AccountSnapshot, change: Decimal | None, by_wallet: Decimal) -> bool:
-    """Whether the wallet moved in a way that the equity did not, by more than noise ever is: one of them is wrong."""
+    """Whether wallet and equity moved apart by more than any noise, so that one of them is wrong."""
     if change is None or before.equity is None or account.equity is None or account.market in HOLDINGS:
         return False
     by_equity = account.equity - before.equity - change - collateral_effect(before, account)
@@ -318,7 +319,7 @@ def _contradicts(before: AccountSnapshot, account: AccountSnapshot, change: Deci
 
 
 def _by_marks(before: AccountSnapshot, account: AccountSnapshot, found: Traded) -> Decimal | None:
-    """ΔE − C − M, with trades at the prices of their fills and less their fees; None where M is not known."""
+    """ΔE − C − M, with trades at the prices of their fills and without their fees; None if M is unknown."""
     if found.moves.by_marks is None or before.equity is None or account.equity is None:
         return None
     fees = sum((fee_of(row, account.currency) for row in found.timely), ZERO)
@@ -326,12 +327,12 @@ def _by_marks(before: AccountSnapshot, account: AccountSnapshot, found: Traded) 
 
 
 def _realized(fills: list[FillRow]) -> Decimal:
-    """What fills put into the wallet: what they realised less fees, as far as that is known."""
+    """The effect of fills on the wallet: known realised P&L less fees."""
     return sum((row.gain for row in fills if row.gain is not None), ZERO)
 
 
 def _skew(account: AccountSnapshot) -> int | None:
-    """How far the answers of a snapshot are apart; None where the venue does not date them."""
+    """The time between the answers of a snapshot; None if the venue does not date them."""
     if account.wallet_as_of is None or account.positions_as_of is None:
         return None
     return abs(to_micros(account.wallet_as_of) - to_micros(account.positions_as_of))
@@ -340,11 +341,11 @@ def _skew(account: AccountSnapshot) -> int | None:
 def _is_by_wallet(
     by_wallet: Decimal | None, by_marks: Decimal | None, noise: Decimal, bound: Decimal, *, partly: bool
 ) -> bool:
-    """Whether the residual is the one by the wallet, and not the one by marks.
+    """Whether to use the residual by the wallet instead of the one by marks.
 
-    Where nothing was closed without its fills, it is the smaller one: marks that are not of the wallet's moment spoil
-    only the one by marks. Where something was (`partly`), the wallet holds what that realised against its entry
-    price: then what marks leave is the residual, unless the wallet stayed and marks leave no more than `bound`.
+    If all closed positions have fills, the smaller one is used: marks of another moment than the wallet distort only
+    the residual by marks. Otherwise (`partly`) the wallet contains P&L realised against unknown prices, and the
+    residual by marks is used, unless the wallet is unchanged and the residual by marks is at most `bound`.
     """
     if by_wallet is None or by_marks is None:
         return by_marks is None

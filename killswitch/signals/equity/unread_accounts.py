@@ -1,13 +1,13 @@
-"""What a scope is worth while accounts of it cannot be read: a range, by their last snapshots and by prices elsewhere.
+"""Bounds of a scope's equity while accounts are unavailable, from their last snapshots and prices at other accounts.
 
-An account that cannot be read contributes its last equity, and for each thing that it held N × [lo, hi]: N is the
-signed notional (long +, short −), lo ≤ 0 ≤ hi the lowest and the highest relative move of its mark since then, as other
-accounts show it. It may have been closed at any price on the way. `MARGIN` of the gross is added to either side, since
-the marks of two venues differ. Anything from zero upwards where such a mark is not seen; exactly the last equity where
-nothing was held.
+An unavailable account contributes its last equity, and N × [lo, hi] for each holding: N is the signed notional (long +,
+short −), lo ≤ 0 ≤ hi the lowest and the highest relative move of its mark since then, as shown by other accounts. The
+holding may have been closed at any price in between. `MARGIN` of the gross is added on both sides, since the marks of
+two venues differ. If no mark is available, the range is from zero to infinity; if nothing was held, it is exactly the
+last equity.
 
-Assumed is that nobody opened, grew or flipped a position while the account could not be read, and that no money came to
-it or left it: the bounds are wrong then. Money is Decimal in the scope's currency, moves are fractions.
+The bounds assume that no position was opened, enlarged or flipped, and no money transferred, while the account was
+unavailable. Money is Decimal in the scope's currency, moves are fractions.
 """
 
 from __future__ import annotations
@@ -27,34 +27,32 @@ from killswitch.signals.view import Instruments
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Between `low` and `high`; None is without end upwards."""
+    """A range from `low` to `high`, which is +∞ without an upper bound."""
 
     low: Decimal
-    high: Decimal | None
+    high: Decimal
 
     def __add__(self, other: Range) -> Range:
-        high = None if self.high is None or other.high is None else self.high + other.high
-        return Range(self.low + other.low, high)
+        return Range(self.low + other.low, self.high + other.high)
 
     def above(self, equity: Decimal) -> Range:
-        """What an account of this equity is worth once it has made as much: no less than nothing by that."""
-        high = None if self.high is None else equity + self.high
-        return Range(max(equity + self.low, min(equity, ZERO)), high)
+        """The range of the equity after a P&L in this range; losses do not take it below zero."""
+        return Range(max(equity + self.low, min(equity, ZERO)), equity + self.high)
 
     def times(self, rate: Decimal) -> Range:
-        """In another currency, of which one unit of this one is worth `rate`."""
-        return Range(self.low * rate, None if self.high is None else self.high * rate)
+        """The range converted to another currency at `rate`."""
+        return Range(self.low * rate, self.high * rate)
 
 
-ANYTHING = Range(ZERO, None)
+ANYTHING = Range(ZERO, Decimal("Infinity"))
 NOTHING = Range(ZERO, ZERO)
 MARGIN = Decimal("0.01")
-"""Of the gross: by how much the mark of an account that is dark may have moved otherwise than those that are seen."""
+"""The fraction of the gross by which the mark of an unavailable account may have moved differently from others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """The lowest and the highest relative move of a mark, no move included."""
+    """The lowest and the highest relative move of a mark; zero is included."""
 
     low: Decimal = ZERO
     high: Decimal = ZERO
@@ -68,9 +66,9 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """A position or an asset that an account held. `notional`: signed, in its currency; None is not known.
+    """A position or an asset that an account held. `notional`: signed, in the account's currency; None is unknown.
 
-    `inverse`: settled in its base, which makes more of a fall, and less of a rise, than the move itself.
+    `inverse`: settled in its base, which amplifies a fall and dampens a rise.
     """
 
     symbol: str
@@ -78,11 +76,11 @@ class Holding:
     inverse: bool = False
 
     def made(self, move: Move) -> Range:
-        """Between what it may have made if it was kept or reduced at prices within the move; its notional is known."""
+        """The range of its P&L if it was kept or reduced at prices within the move; requires a known notional."""
         assert self.notional is not None
         low, high = move.low, move.high
         if self.inverse and low <= -1:
-            return ANYTHING  # worth nothing by now, so that no number of coins is enough
+            return ANYTHING  # a worthless coin: no number of coins covers the loss
         if self.inverse:
             # 1 − x₀/x in coins of x₀ each, which may be worth up to `high` more by now (Deribit, "Inverse futures").
             low = low / (1 + low) * (1 + high)
@@ -91,7 +89,7 @@ class Holding:
 
 
 def held_by(account: AccountSnapshot, rules: Instruments) -> tuple[Holding, ...] | None:
-    """What the account's price risk comes from: positions, and assets other than its currency; None is unknown."""
+    """The holdings with price risk: positions, and assets other than the account's currency; None if unknown."""
     if account.positions is None or account.complete is False:
         return None
     assets = {asset: amount * price for asset, (amount, price) in holdings(account).items() if amount * price != ZERO}
@@ -108,14 +106,14 @@ def held_by(account: AccountSnapshot, rules: Instruments) -> tuple[Holding, ...]
 
 @dataclass(slots=True)
 class Prices:
-    """Marks of readable accounts, then and now: how far each symbol, and each base asset, has moved since."""
+    """The moves of symbols and base assets since an earlier time, by the marks of available accounts."""
 
     _moves: dict[str, Move] = field(default_factory=dict)
     _now: dict[str, list[Decimal]] = field(default_factory=dict)
 
     @classmethod
     def seen(cls, then: Iterable[AccountSnapshot], now: Iterable[AccountSnapshot]) -> Prices:
-        """The moves that the accounts of `now` show beside their snapshots of `then`."""
+        """The moves from the snapshots of `then` to those of `now`."""
         found, before = cls(), {account.account: marks_of(account) for account in then}
         for account in now:
             earlier = before.get(account.account, {})
@@ -130,9 +128,9 @@ class Prices:
             self._moves[name] = self._moves.get(name, Move()).and_also(move)
 
     def move_of(self, symbol: str, mark: Decimal | None) -> Move | None:
-        """How far the symbol has moved from `mark`, its last one in the account that is dark; None where nobody shows.
+        """The move of the symbol from `mark`, its last mark in the unavailable account; None if no account shows it.
 
-        What is seen of the same symbol beside that mark, and of any symbol of its base beside its own.
+        It combines current marks of the symbol, compared with that mark, and moves of any symbol with the same base.
         """
         own = self._moves.get(symbol, self._moves.get(base_of(symbol)))
         seen = [now / mark - 1 for now in self._now.get(symbol, ())] if mark else []
@@ -145,7 +143,7 @@ class Prices:
 
 
 def marks_of(account: AccountSnapshot) -> dict[str, Decimal]:
-    """Symbol → mark, of positions, of `marks`, and of priced assets (by the asset's name)."""
+    """Symbol → mark, from positions, `marks`, and priced assets (by the name of the asset)."""
     found = {mark.symbol: mark.mark_price for mark in account.marks or ()}
     found |= {each.symbol: each.mark_price for each in account.positions or () if each.mark_price is not None}
     found |= {asset: price for asset, (_, price) in holdings(account).items()}
@@ -153,7 +151,7 @@ def marks_of(account: AccountSnapshot) -> dict[str, Decimal]:
 
 
 def range_of(last: AccountSnapshot, held: tuple[Holding, ...] | None, moves: Mapping[str, Move | None]) -> Range:
-    """What an account that cannot be read is worth. `moves`: of each symbol it held; None, or none, is not known."""
+    """The equity range of an unavailable account. `moves`: the move of each symbol it held; None is unknown."""
     if last.equity is None or not sane(last.equity) or held is None:
         return ANYTHING
     made = NOTHING
@@ -168,9 +166,9 @@ def range_of(last: AccountSnapshot, held: tuple[Holding, ...] | None, moves: Map
 
 @dataclass(frozen=True, slots=True)
 class Unsettled:
-    """What is not settled of an account that can be read: money that `moved` by its rows, and what nothing explains.
+    """The unsettled changes of an available account: transfers (`moved`) by its rows, and unexplained changes.
 
-    `unexplained` may be money that moved or profit and loss: both readings are in the range.
+    `unexplained` may be transfers or profit and loss: the range covers both.
     """
 
     moved: Decimal = ZERO
@@ -178,20 +176,20 @@ class Unsettled:
 
 
 def range_read(equity: Decimal, unsettled: Unsettled) -> Range:
-    """What an account that can be read is worth but for money that came or went since its units were issued."""
+    """The equity range of an available account, without transfers since its units were issued."""
     value = equity - unsettled.moved
     return Range(value - max(ZERO, unsettled.unexplained), value - min(ZERO, unsettled.unexplained))
 
 
 class DarkAccounts:
-    """What is remembered of a scope's unreadable accounts from tick to tick: how far their marks have moved."""
+    """The moves of marks of a scope's unavailable accounts, accumulated over ticks."""
 
     def __init__(self) -> None:
         self._moves: dict[str, dict[str, Move | None]] = {}
-        """Account → symbol → move so far; None once the mark was not seen: what it was then is not known."""
+        """Account → symbol → move so far; None once the mark was not available at a tick."""
 
     def clear(self) -> None:
-        """Every account could be read."""
+        """Forget all moves, when every account is available."""
         self._moves.clear()
 
     def equity_range(
@@ -203,11 +201,11 @@ class DarkAccounts:
         unsettled: Mapping[str, Unsettled],
         rates: Mapping[str, Decimal] | None = None,
     ) -> Range:
-        """The range of the members' equity together, in the currency that `rates` convert to; without any, their own.
+        """The range of the members' total equity, in the currency that `rates` convert to, or in their own.
 
-        `readable`: the accounts that can be read, also those outside of the scope, whose prices count. `last`: of each
-        account the last snapshot that could be used. A move counts on though the price comes back: what was held may
-        have been closed at it.
+        `readable`: the available accounts, including those outside the scope, whose prices count. `last`: the last
+        usable snapshot of each account. A move still counts after the price returns, since a holding may have been
+        closed at it.
         """
         prices = Prices.seen(last.values(), readable.values())
         total = NOTHING
@@ -226,7 +224,7 @@ class DarkAccounts:
     def _moved(
         self, name: str, last: AccountSnapshot, held: Iterable[Holding], prices: Prices
     ) -> Mapping[str, Move | None]:
-        """How far what the account held has moved so far."""
+        """The moves so far of the symbols that the account held."""
         before, marks = self._moves.get(name, {}), marks_of(last)
         found: dict[str, Move | None] = {}
         for symbol in dict.fromkeys(each.symbol for each in held):
@@ -241,9 +239,10 @@ class DarkAccounts:
 
 @dataclass(frozen=True, slots=True)
 class UnitRange:
-    """The unit value at `at` (microseconds) as far as it is known, and the highest it may have been while in the dark.
+    """The bounds of the unit value at `at` (microseconds), and its highest possible value while accounts are
+    unavailable.
 
-    Without end upwards is +∞.
+    An unknown upper bound is +∞.
     """
 
     at: int
@@ -252,10 +251,10 @@ class UnitRange:
     highest: float
 
     def fall_from(self, highest: tuple[float, float]) -> tuple[float, float]:
-        """The fall from a highest value, which is itself between two bounds.
+        """The bounds of the fall from a highest value, which itself lies between two bounds.
 
-        At least what it is in the best case: from the lower highest to the upper value. At most what it is in the
-        worst.
+        The lower bound is the best case, from the lower highest value to the upper current value; the upper bound is
+        the worst case.
         """
         low, high = highest
         least = fall_from(low, self.high) if low > 0.0 and self.high != float("inf") else 0.0
@@ -264,8 +263,8 @@ class UnitRange:
 
 
 def unit_range(at: int, equity: Range, units: float, before: UnitRange | None) -> UnitRange | None:
-    """The unit value of an equity between two bounds; None without units. `before`: that of the last dark tick."""
+    """The unit value range of an equity range; None without units. `before`: that of the previous such tick."""
     if units <= 0.0:
         return None
-    high = float("inf") if equity.high is None else float(equity.high) / units
+    high = float(equity.high) / units
     return UnitRange(at, float(equity.low) / units, high, max(high, before.highest if before is not None else high))

@@ -1,1 +1,1 @@
-"""What a policy remembers of a scope."""
+"""The history of a scope."""

@@ -1,8 +1,7 @@
-"""Marks of what a scope holds, and how old the last observation of each account is.
+"""Samples of marks of a scope's positions, and the age of each account's last observation.
 
-A sample is taken at the first observation in each stretch of `every` microseconds, counted from the epoch, so that
-ticks which come a little late skip none. Samples say nothing about the account: they outlive resets, which re-base what
-is known of the account's fall.
+The first observation in each interval of `every` microseconds since the epoch is a sample, so that slightly late ticks
+skip none. Samples survive resets, which re-base the account's drawdown.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from killswitch.signals.position import ZERO
 from killswitch.signals.view import ScopeView
 
 MarkKey = tuple[str, str]
-"""(account, symbol): two venues may mark one symbol differently."""
+"""(account, symbol), since two venues may mark one symbol differently."""
 
 
 class Marks:
@@ -30,7 +29,7 @@ class Marks:
         self._samples: deque[tuple[int, Mapping[MarkKey, float]]] = deque()
 
     def sample(self, view: ScopeView) -> dict[MarkKey, float] | None:
-        """The view's marks if they are a sample, which is then remembered; None between two samples."""
+        """Record the view's marks if a sample is due, and return them; None otherwise."""
         if not self.is_due(view.as_of):
             return None
         marks = {
@@ -42,20 +41,21 @@ class Marks:
         return marks
 
     def is_due(self, at: int) -> bool:
-        """Whether an observation at `at` is the first in its stretch."""
+        """Whether an observation at `at` is the first in its interval."""
         return not self._samples or at // self.every != self._samples[-1][0] // self.every
 
     def recall(self, at: int, marks: Mapping[MarkKey, float]) -> None:
-        """Remember a sample that was taken at `at`."""
+        """Add a sample of the time `at`."""
         self._samples.append((at, marks))
         while self._samples[0][0] < at - self._keep:
             self._samples.popleft()
 
     def returns(self, keys: Sequence[MarkKey], now: int, window: int, every: int) -> list[list[float]]:
-        """The simple returns of each key between samples that lie `every` apart, oldest first, all of the same times.
+        """The simple returns of each key between samples `every` microseconds apart, oldest first, all at the same
+        times.
 
-        Of the last `window` microseconds before `now`. Where a mark is missing, or two samples lie too far apart, there
-        is no return.
+        They cover the last `window` microseconds before `now`. There is no return where a mark is missing, or where two
+        samples are too far apart.
         """
         found: list[list[float]] = [[] for _ in keys]
         before: tuple[int, Mapping[MarkKey, float]] | None = None
@@ -80,14 +80,14 @@ _ANY_AGE = (-math.inf, math.inf)
 class LastObserved:
     """The last observation of each account. Times in microseconds.
 
-    `at`: account → when it was observed last. `awaited`: account → since when it is watched and was never observed.
+    `at`: account → time of its last observation. `awaited`: account → since when it is watched without an observation.
     """
 
     at: dict[str, int] = field(default_factory=dict)
     awaited: dict[str, int] = field(default_factory=dict)
 
     def observe(self, view: ScopeView) -> None:
-        """Take one snapshot of the scope. An account without `observed_at` that is not `ok` was not observed."""
+        """Record one snapshot of the scope. An account without `observed_at` that is not `ok` was not observed."""
         for account in view.accounts:
             if account.observed_at is not None:
                 self.at[account.account] = to_micros(account.observed_at)
@@ -96,10 +96,10 @@ class LastObserved:
                 self.awaited.setdefault(account.account, view.as_of)
 
     def age(self, view: ScopeView) -> tuple[float, float]:
-        """Seconds since the scope's oldest account was observed.
+        """The age of the scope's oldest observation in seconds, as an interval.
 
-        An account that was never observed is at least as old as the watch on it: a bound below, and none above. Unknown
-        where an account that can be read does not say when it was observed.
+        The age of an account that was never observed is at least the time since it is watched, without an upper bound.
+        Unknown if an available account does not report when it was observed.
         """
         if not view.accounts:
             return _ANY_AGE

@@ -1,4 +1,4 @@
-"""The rows of a history, and everything else that it is stored as."""
+"""The stored form of a history: its state and its rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from killswitch.signals.view import PnlKey
 
 
 class Row(Struct, frozen=True, gc=False):
-    """One observation: unit value, each position's P&L since the start of observation, and marks where sampled."""
+    """One observation: unit value, each position's P&L since the start of observation, and sampled marks."""
 
     at: int
     value: float
@@ -25,7 +25,7 @@ class Row(Struct, frozen=True, gc=False):
 
 
 class StoredRow(Struct, frozen=True, array_like=True, omit_defaults=True):
-    """A row as serialised: JSON has no tuple keys."""
+    """The serialised form of a row, without tuple keys, which JSON does not support."""
 
     at: int
     value: float
@@ -34,9 +34,9 @@ class StoredRow(Struct, frozen=True, array_like=True, omit_defaults=True):
 
 
 class Correction(Struct, frozen=True):
-    """Rows stored from `start` until before `end` say values from before a change was found to be a flow.
+    """A correction of rows stored from `start` until before `end`, because a change was identified as a transfer.
 
-    `undone`: to be one no longer.
+    `undone`: a change is no longer treated as a transfer.
     """
 
     start: int
@@ -47,7 +47,7 @@ class Correction(Struct, frozen=True):
 
 
 class HistoryState(Struct):
-    """The serialised part of a history that rows do not hold."""
+    """The serialised part of a history that is not in rows."""
 
     begun_at: int | None
     rebased: bool
@@ -63,22 +63,22 @@ class HistoryState(Struct):
     members: list[str]
     ledger: LedgerState
     open_pnl: Decimal | None = None
-    """Of a state that was stored before there were trails."""
+    """Only in state stored by versions without trails."""
     trails: dict[str, TrailState] = {}
     observed: dict[str, int] = {}
-    """Account → when it was observed last, microseconds."""
+    """Account → time of its last observation, microseconds."""
     awaited: dict[str, int] = {}
-    """Account → since when it is watched and was never observed."""
+    """Account → since when it is watched without an observation."""
 
 
 def corrected(row: Row, correction: Correction) -> Row:
-    """The row as it would have been, had the change been known for a flow."""
+    """The row with the correction applied."""
     value = restated(row.at, row.value, correction)
     return row if value == row.value else replace(row, value=value)
 
 
 def restated(at: int, value: float, correction: Correction) -> float:
-    """The unit value of `at` as it would have been."""
+    """The unit value of `at` with the correction applied."""
     if at < correction.start:
         return value
     if correction.undone:
@@ -87,13 +87,13 @@ def restated(at: int, value: float, correction: Correction) -> float:
 
 
 def stored(row: Row) -> StoredRow:
-    """A row as serialised."""
+    """The serialised form of a row."""
     pnl = None if row.pnl is None else [(*key, value) for key, value in row.pnl.items()]
     marks = None if row.marks is None else [(*key, mark) for key, mark in row.marks.items()]
     return StoredRow(row.at, row.value, pnl, marks)
 
 
 def unstored(row: StoredRow) -> Row:
-    """A stored row as it was."""
+    """The row of its serialised form."""
     pnl = None if row.pnl is None else {(a, s, side): v for a, s, side, v in row.pnl}
     return Row(row.at, row.value, pnl, None if row.marks is None else {(a, s): mark for a, s, mark in row.marks})

@@ -1,7 +1,6 @@
-"""What one policy remembers of one scope: unit value, windows, P&L per position.
+"""The history of one scope for one policy: unit value, windows, P&L per position.
 
-A history is a fold over snapshots: `observe` is its only mutator but for `rebase`, and everything that it
-returns follows from what it was given. Serialised it is a `HistoryState` and its rows.
+A history is a deterministic fold over snapshots. It is serialised as a `HistoryState` and its rows.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ from killswitch.signals.unit_value import Track
 from killswitch.signals.view import PnlKey, ScopeView
 
 JUMP = 1.02
-"""A rise by more than this between two observations is looked at before it counts as a peak."""
+"""The rise between two observations above which a new peak is corroborated first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What a scope came to at one instant: equity, unrealised P&L per open position, and marks."""
+    """The scope at one instant: equity, unrealised P&L per open position, and marks."""
 
     at: int
     equity: Decimal
@@ -43,17 +42,17 @@ class Observed:
 
 
 class History:
-    """The memory of one scope. Windows in microseconds; intervals are (lo, hi) floats."""
+    """The history of one scope. Windows are in microseconds; intervals are (lo, hi) floats."""
 
     def __init__(self, windows: Iterable[int], keep: int, terms: EquityTerms, marks: Marks | None = None) -> None:
         self._keep = keep
         self.marks = marks
-        """Sampled where a ranking reads returns; else None."""
+        """Samples of marks if a ranking uses returns, else None."""
         self._terms = terms
         self.track = Track(sorted(set(windows)))
         self.explanation = Explanation(terms)
         self.readings: tuple[Reading, Reading] = (optimistic, pessimistic)
-        """In which the lower and the upper end of an interval are read, as long as a change is open."""
+        """The interpretations of open changes for the lower and the upper end of an interval."""
         self.rows: deque[Row] = deque()
         self.view: ScopeView | None = None
         self.unknown: str | None = "nothing was observed yet"
@@ -62,45 +61,45 @@ class History:
         self.last_at: int | None = None
         self.gaps: deque[tuple[int, int]] = deque()
         self.failures = 0
-        """Scheduled observations in a row that told nothing; a known one ends the row, whatever called for it."""
+        """Consecutive scheduled observations of unknown equity; any known one resets the count."""
         self.last_observed = LastObserved()
         self.members: frozenset[str] = frozenset()
         self._rebase_due: bool | None = None
         self._corrections: list[Correction] = []
         self.corrected_now: list[Correction] = []
-        """Of the last observation: unit values from before it count anew."""
+        """Corrections of earlier unit values by the last observation."""
         self._equity: Decimal | None = None
         self._peak_before = 0.0
         self.dark: UnitRange | None = None
-        """The unit value as far as it is known, while accounts cannot be read."""
+        """The bounds of the unit value while accounts are unavailable."""
         self.equity_range: Range | None = None
-        """The members' equity then, but for money that moved since they could be read last."""
+        """The range of the members' equity then, without transfers since their last known equity."""
         self._dark_accounts = DarkAccounts()
 
     @property
     def max_gap(self) -> int:
-        """How long nothing may be known in a window that counts as known (microseconds)."""
+        """The maximum gap in a window that counts as known (microseconds)."""
         return self._terms.max_gap
 
     @property
     def ledger(self) -> Ledger:
-        """The rows of flows and fills that were seen, and what each position realised."""
+        """The ledger of flows and fills, with the realised P&L of each position."""
         return self.explanation.ledger
 
     @property
     def changes(self) -> Changes:
-        """The changes of equity that nothing explains, or nothing did for a while."""
+        """The changes of equity that are or were unexplained."""
         return self.explanation.changes
 
     def observe(self, view: ScopeView) -> list[ChangeEvent]:
-        """Take one snapshot of the scope; returns what became of unexplained money."""
+        """Observe one snapshot of the scope; returns the events of unexplained changes."""
         before, self.view = self.view, view
         self.corrected_now = []
         self.ledger.gather(view, before)
         self.last_observed.observe(view)
         self.unknown = view.unknown
         if view.unknown is not None or view.equity is None:
-            # A pass woken by a push gives the other accounts again as they were read last: that is no reading more.
+            # A pass triggered by a push repeats the other accounts without polling them again.
             self.failures += view.scheduled
             news = self._settle(view, self.explanation.settle_readable(view.read()))
             self._look_into_the_dark(view)
@@ -121,9 +120,9 @@ class History:
         return news
 
     def _look_into_the_dark(self, view: ScopeView) -> None:
-        """Bound what the scope is worth. It is no row: the next one is entered when every account can be read.
+        """Bound the scope's equity while accounts are unavailable; adds no row.
 
-        Where none of its own accounts can be read, everything stays unknown.
+        If none of its own accounts is available, everything stays unknown.
         """
         readable = view.readable()
         if self.members.isdisjoint(readable) or self._equity is None or self._rebase_due is not None:
@@ -139,7 +138,7 @@ class History:
         self.dark = unit_range(view.as_of, self.equity_range, self.track.units, self.dark)
 
     def supposing_dark(self, view: ScopeView) -> History:
-        """The same past with another view of the accounts that can be read; it must not observe."""
+        """A copy with another view of the available accounts; it must not observe."""
         other = copy(self)
         other._dark_accounts = deepcopy(self._dark_accounts)
         other._look_into_the_dark(view)
@@ -166,7 +165,7 @@ class History:
 
     @property
     def explained(self) -> bool:
-        """Whether the newest observation is known, and nothing is unexplained, late or about to be re-based."""
+        """Whether the newest observation is known, and no change, row or re-base is pending."""
         settled = not self.changes.all and not self.ledger.rows
         return self.unknown is None and self.explanation.complete and settled and self._rebase_due is None
 
@@ -193,7 +192,7 @@ class History:
         return events
 
     def _joined(self, view: ScopeView) -> Decimal:
-        """The equity that accounts bring which join the scope: it is no gain."""
+        """The equity of accounts that join the scope, which is not a gain."""
         if len(view.accounts) == len(self.members):
             return ZERO
         new = [each for each in view.accounts if each.account not in self.members]
@@ -216,7 +215,7 @@ class History:
     # Explaining how equity changed
 
     def _account_for(self, view: ScopeView, equity: Decimal, profits: dict[str, Decimal | None]) -> list[ChangeEvent]:
-        """Issue units for money that moved, and hold apart what nothing explains."""
+        """Issue units for transfers, and record unexplained changes."""
         at, value = view.as_of, float(equity)
         rows = self.ledger.rows
         came = sum((it.amount * view.rate(it.account) for it in rows if it.moved), ZERO) if rows else ZERO
@@ -243,7 +242,7 @@ class History:
         return settled.events
 
     def _appear(self, found: Explained, before: float, value: float) -> list[ChangeEvent]:
-        """Enter the new changes, each after the one before it."""
+        """Add the new changes in order."""
         events = []
         for change in found.appeared:
             change.before, change.value = before, value
@@ -254,7 +253,7 @@ class History:
         return events
 
     def _correct(self, now: int, part: Resolved) -> None:
-        """What was taken for profit or loss was a flow, or the other way round: values since then change."""
+        """Correct unit values after a change was resolved differently than it counted before."""
         if part.factor == 1.0 or not math.isfinite(part.factor):
             return
         value = part.value or self.track.value
@@ -266,52 +265,54 @@ class History:
         self._corrections.append(self.corrected_now[-1])
         self._corrections = [each for each in self._corrections if each.end > now - self._keep]
         self.rows = deque(corrected(row, self._corrections[-1]) for row in self.rows)
+        self._record_anew()
+
+    def _record_anew(self) -> None:
+        """Rebuild the windows of unit values from the rows."""
         self.track.forget()
         for row in self.rows:
             self.track.record(row.at, row.value)
 
     def jumped(self) -> bool:
-        """Whether the newest unit value lies far above the one before it."""
+        """Whether the newest unit value is far above the previous one."""
         return len(self.rows) > 1 and self.rows[-1].value > JUMP * self.rows[-2].value
 
     def doubt(self, equity: Decimal) -> None:
-        """The newest observation holds a print that does not hold: it is a peak only as far as `equity` makes it."""
+        """Limit the newest observation to the unit value of `equity`, because a price in it was not corroborated."""
         if self.track.units <= 0.0:
             return
         value = min(self.rows[-1].value, float(equity) / self.track.units)
         self.rows[-1] = replace(self.rows[-1], value=value)
         self.changes.peak = max(self._peak_before, value)
-        self.track.forget()
-        for row in self.rows:
-            self.track.record(row.at, row.value)
+        self._record_anew()
 
     def leave(self, present: frozenset[str]) -> None:
-        """A hand took accounts that are gone out of the scope: what is left begins a new series."""
+        """Remove accounts that are no longer present, after an operator command; the rest begins a new series."""
         if self.members <= present:
             return
         self.members &= present
         self.ledger.joined = {name: at for name, at in self.ledger.joined.items() if name in self.members}
         self.explanation.leave(self.members)
         self._equity = None
-        self._corrections = []
-        self.rows.clear()
-        self.gaps.clear()
-        self.begun_at, self.rebased = None, True
+        self._begin_series(None)
 
     def _begin_anew(self, at: int, equity: float) -> None:
         self.track.open(at, equity)
         self.ledger.joined = dict.fromkeys(self.ledger.joined, at)
         self.ledger.drop()
         self.explanation.changes = Changes(peak=equity)
+        self._begin_series(at)
+
+    def _begin_series(self, at: int | None) -> None:
         self._corrections = []
         self.rows.clear()
         self.gaps.clear()
         self.begun_at, self.rebased = at, True
 
     def accept_until(self, at: int, now: int) -> bool:
-        """A reset by hand `now`, made `at`: what nothing explains of before counts as money that moved for good.
+        """Settle unexplained changes up to `at` as transfers, by an operator's reset processed `now` (microseconds).
 
-        Microseconds. Whether there was any.
+        Returns whether there were any.
         """
         before = len(self.changes.unexplained)
         for each in self.changes.accept_until(at):
@@ -319,29 +320,27 @@ class History:
         return len(self.changes.unexplained) < before
 
     def rebase(self, *, accept: bool) -> None:
-        """A reset: windows begin now and count as complete; one by hand accepts the loss, peak and start too.
+        """Reset the history: windows begin now and count as complete; with `accept`, the peak and the start as well.
 
-        While equity is unknown they begin with the next that is known.
+        While equity is unknown, they begin with the next known one.
         """
         self._rebase_due = accept if self.unknown is not None else None
         self.rows = deque([self.rows[-1]] if self.rows and self._rebase_due is None else [])
         self.gaps.clear()
-        self.track.forget()
+        self._record_anew()
         self.rebased, self.begun_at = True, self.last_at if self._rebase_due is None else None
-        for row in self.rows:
-            self.track.record(row.at, row.value)
         if accept and self.last_at is not None:
             self.track.accept(self.last_at)
             self.changes.accept(self.track.value)
 
     def supposing(self, equity: Decimal) -> History:
-        """The same past with another present equity; shares the past, so it must not observe."""
+        """A copy with another current equity; it shares the past, so it must not observe."""
         other = copy(self)
         other.track = self.track.supposing(float(equity))
         return other
 
     def suspecting(self) -> History:
-        """The same memory, read by the worst of every open change; it must not observe."""
+        """A copy that uses the worst interpretation of every open change; it must not observe."""
         other = copy(self)
         other.readings = (suspicious, suspicious)
         return other
@@ -349,7 +348,7 @@ class History:
     # Serialising
 
     def state(self) -> HistoryState:
-        """Everything that rows do not hold."""
+        """The state to store beside the rows."""
         ledger, trails = self.explanation.state()
         return HistoryState(
             begun_at=self.begun_at, rebased=self.rebased, rebase_due=self._rebase_due, last_at=self.last_at,
@@ -360,7 +359,7 @@ class History:
         )  # fmt: skip
 
     def restore(self, state: HistoryState, rows: Iterable[StoredRow]) -> None:
-        """Take up where a history of the same policy left off; its windows may be others."""
+        """Restore a stored history of the same policy; its windows may differ."""
         self.begun_at, self.rebased, self._rebase_due = state.begun_at, state.rebased, state.rebase_due
         self.last_at, self.gaps, self.failures = state.last_at, deque(state.gaps), state.failures
         self._corrections, self._equity = state.corrections, state.equity
@@ -368,14 +367,14 @@ class History:
         self.last_observed = LastObserved(dict(state.observed), dict(state.awaited))
         trails = state.trails or _before_trails(state)
         if self.members:
-            for change in state.changes:  # of a state from before changes were an account's: they waited for the scope
+            for change in state.changes:  # state of versions in which changes belonged to the scope
                 change.account = change.account or min(self.members)
         self.explanation.restore(state.ledger, trails, Changes(state.changes, state.peak))
         self.track.restore(state.track)
         for row in rows:
-            if self.marks is not None and row.marks is not None:  # markets know of no reset
+            if self.marks is not None and row.marks is not None:  # resets do not affect marks
                 self.marks.recall(row.at, {(account, symbol): mark for account, symbol, mark in row.marks})
-            if self.begun_at is not None and row.at >= self.begun_at:  # what was before a reset is forgotten
+            if self.begun_at is not None and row.at >= self.begun_at:  # rows before a reset are dropped
                 self._replay(row)
 
     def _replay(self, stored_row: StoredRow) -> None:
@@ -388,7 +387,7 @@ class History:
 
 
 def _before_trails(state: HistoryState) -> dict[str, TrailState]:
-    """The trail of a single account, of a state that was stored before there were any."""
+    """The trail of a single account, from state stored by versions without trails."""
     if state.equity is None or state.last_at is None or len(state.members) != 1:
         return {}
     (name,) = state.members
@@ -397,7 +396,7 @@ def _before_trails(state: HistoryState) -> dict[str, TrailState]:
 
 
 def _profits(view: ScopeView, pnl: dict[PnlKey, Decimal] | None) -> dict[str, Decimal | None]:
-    """Account → the unrealised profit of its positions together, in its own currency; None where one is not known.
+    """Account → the total unrealised profit of its positions, in its own currency; None if one is unknown.
 
     `pnl` is each position's, in the scope's currency.
     """

@@ -1,6 +1,6 @@
-"""What signals read of a scope's memory: its falls, its unit value and its P&L, over windows.
+"""Signal values from a scope's history: drawdowns, unit value and P&L over windows.
 
-Windows are in microseconds; intervals are (lo, hi) floats. A window that is not wholly known says so by its interval.
+Windows are in microseconds; intervals are (lo, hi) floats. A partly known window results in a wider interval.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ZERO = Decimal(0)
 
 
 def known(value: float | Decimal | None) -> Interval:
-    """[v, v]; everything where v is missing or not a number."""
+    """The interval [v, v]; UNKNOWN if v is missing or not a number."""
     if value is None:
         return UNKNOWN
     number = float(value)
@@ -34,27 +34,37 @@ TOO_YOUNG = "history does not reach back to the window's start"
 
 
 def why_partly(history: History, window: int) -> str | None:
-    """Why the window is not wholly known, or None."""
+    """The reason why the window is not completely known, or None."""
     if history.begun_at is None or history.last_at is None:
         return "nothing was observed yet"
     edge = history.last_at - window
-    if not history.rebased and history.begun_at > edge:
+    if _begins_after(history, edge):
         return TOO_YOUNG
-    if history.gaps and history.gaps[-1][1] > edge:
+    if _has_gap(history, edge):
         return f"a gap of {(history.gaps[-1][1] - history.gaps[-1][0]) / 1e6:.0f} s lies in the window"
     return None
 
 
 def is_young(history: History, window: int) -> bool:
-    """Whether the window is not wholly known because the history began in it, and for no other reason."""
-    if history.begun_at is None or history.last_at is None or history.rebased:
+    """Whether the only reason for a partly known window is that the history begins in it."""
+    if history.begun_at is None or history.last_at is None:
         return False
     edge = history.last_at - window
-    return history.begun_at > edge and not (history.gaps and history.gaps[-1][1] > edge)
+    return _begins_after(history, edge) and not _has_gap(history, edge)
+
+
+def _begins_after(history: History, edge: int) -> bool:
+    """Whether the history begins after `edge`. A reset makes a window count as complete."""
+    return not history.rebased and (history.begun_at or 0) > edge
+
+
+def _has_gap(history: History, edge: int) -> bool:
+    """Whether a gap ends after `edge`."""
+    return bool(history.gaps) and history.gaps[-1][1] > edge
 
 
 def drawdown(history: History, window: int) -> Interval:
-    """Fall of the unit value in the window; [seen, 1] where the window is partly known."""
+    """The fall of the unit value in the window; [observed, 1] if the window is partly known."""
     if history.dark is not None:
         return _drawdown_in_the_dark(history, window, history.dark)
     if history.unknown is not None:
@@ -63,32 +73,31 @@ def drawdown(history: History, window: int) -> Interval:
     edge = (history.last_at or 0) - window
     if history.changes.all and history.changes.open:
         low, high = (_fall_read(history, edge, reading) for reading in history.readings)
-    if (history.gaps and history.gaps[-1][1] > edge) or (not history.rebased and (history.begun_at or 0) > edge):
+    if _has_gap(history, edge) or _begins_after(history, edge):
         high = 1.0
     return low, high
 
 
 def _drawdown_in_the_dark(history: History, window: int, now: UnitRange) -> Interval:
-    """The fall from what was seen in the window to what the scope may be worth; [seen, 1] where it is partly known."""
+    """The fall from the observed highest value to the range of the current one; [observed, 1] if partly known."""
     edge = now.at - window
     low, high = (max((value for _, value in _read(history, edge, each)), default=0.0) for each in history.readings)
     least, most = now.fall_from((low, high))
-    gap = history.gaps[-1][1] > edge if history.gaps else False
-    begun = history.rebased or (history.begun_at or 0) <= edge
-    # what was highest before the window may still have been so at its edge: only rows on both sides of that tell
-    whole = begun and not gap and high > 0.0 and now.at - (history.last_at or 0) <= history.max_gap
+    # without rows on both sides of the edge, the highest value at the edge is unknown
+    is_covered = not _begins_after(history, edge) and not _has_gap(history, edge)
+    whole = is_covered and high > 0.0 and now.at - (history.last_at or 0) <= history.max_gap
     return least, most if whole else 1.0
 
 
 def _fall_read(history: History, edge: int, reading: Reading) -> float:
-    """The fall in the window as it would be in the reading of the open changes."""
+    """The fall in the window by one interpretation of the open changes."""
     highest = max((value for _, value in _read(history, edge, reading)), default=history.track.value)
-    # Where nothing was left but what a withdrawal took, nothing fell.
+    # If everything was withdrawn, nothing fell.
     return history.track.fall_from(max(highest, history.track.value)) if highest > 0.0 else 0.0
 
 
 def _read(history: History, edge: int, reading: Reading) -> Iterable[tuple[int, float]]:
-    """The rows since `edge`, newest first, in the reading: values from before an open change times its factor."""
+    """The values since `edge`, newest first, with those before an open change multiplied by its factor."""
     scale, open_changes = 1.0, history.changes.open
     for row in reversed(history.rows):
         if row.at < edge:
@@ -99,7 +108,7 @@ def _read(history: History, edge: int, reading: Reading) -> Iterable[tuple[int, 
 
 
 def drawdown_from_peak(history: History) -> Interval:
-    """Fall from the highest value since the start or the last reset by hand."""
+    """The fall from the highest value since the start or the last reset by an operator."""
     if history.unknown is not None and history.dark is None:
         return UNKNOWN
     low, high = (history.changes.highest(reading) for reading in history.readings)
@@ -109,7 +118,7 @@ def drawdown_from_peak(history: History) -> Interval:
 
 
 def loss_from_start(history: History) -> Interval:
-    """Fall from the value at the start or the last reset by hand."""
+    """The fall from the value at the start or the last reset by an operator."""
     if history.unknown is not None and history.dark is None:
         return UNKNOWN
     track = history.track
@@ -120,7 +129,7 @@ def loss_from_start(history: History) -> Interval:
 
 
 def unit_value(history: History, since: int) -> Interval:
-    """The unit value now beside values of `since`, in either reading of what is unexplained after it."""
+    """The current unit value relative to values of `since`, by both interpretations of later open changes."""
     if history.unknown is not None and history.dark is None:
         return UNKNOWN
     low, high = (_scale(history, since, reading) for reading in reversed(history.readings))
@@ -128,7 +137,7 @@ def unit_value(history: History, since: int) -> Interval:
         return history.dark.low / low if low > 0.0 else -math.inf, history.dark.high / high if high > 0.0 else math.inf
     value = history.track.value
     if low <= 0.0 < value:
-        return UNKNOWN  # all that was there may have been taken out: there is nothing to stand beside
+        return UNKNOWN  # everything may have been withdrawn, so there is no value to compare with
     return (value / low, value / high if high > 0.0 else math.inf) if value > 0.0 else (value, value)
 
 
@@ -141,9 +150,9 @@ def _scale(history: History, since: int, reading: Reading) -> float:
 
 
 def pnl_change(history: History, window: int) -> dict[PnlKey, Decimal] | str:
-    """P&L of every position since the unit value's highest in the window; or why that is unknown.
+    """The P&L of every position since the highest unit value in the window, or the reason why it is unknown.
 
-    Closed positions are in it. The values sum to the fall that drawdown over the window measures.
+    Closed positions are included. The values sum up to the drawdown over the window.
     """
     if history.unknown is not None or not history.rows:
         return history.unknown or "nothing was observed yet"
@@ -151,12 +160,12 @@ def pnl_change(history: History, window: int) -> dict[PnlKey, Decimal] | str:
     if partly is not None:
         return partly
     now, edge = history.rows[-1], history.rows[-1].at - window
-    # of equals the latest: nothing was lost between them
+    # the latest of equal values: nothing was lost between them
     highest = max((row for row in history.rows if row.at >= edge), key=lambda row: (row.value, row.at))
     if now.pnl is None or highest.pnl is None:
-        return "a position's profit and loss is unknown"
+        return "the profit or loss of a position is unknown"
     gone = [key for key in highest.pnl if key not in now.pnl]
     gone += [key for key, at in history.ledger.unknown.items() if at >= highest.at]
     if gone:
-        return f"what {gone[0][1]} made or lost when it was closed is unknown"
+        return f"the profit or loss of closed {gone[0][1]} is unknown"
     return {key: value - highest.pnl.get(key, _ZERO) for key, value in now.pnl.items()}

@@ -86,10 +86,10 @@ def test_an_answer_that_never_ends_is_waited_for_as_long_as_the_timeout_says(beg
         for _ in range(2):
             seen = await venue.snapshot()
             assert seen.quality == "down"
-            assert "no whole answer within 0.3 s" in (seen.reason or "")
+            assert "no complete answer within 0.3 s" in (seen.reason or "")
         assert seen.health is not None
         assert (seen.health.timeouts or 0) >= 1
-        with pytest.raises(FateUnknownError, match="no whole answer"):
+        with pytest.raises(FateUnknownError, match="no complete answer"):
             await venue.submit(SALE)
         await venue.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,7 +27,6 @@ from killswitch_ccxt.validation import Offered
 OF_DOCUMENTS = """
 from collections.abc import Iterator
 from typing import Annotated, Literal
-from pydantic import Field
 from killswitch.policy.schema.cross_key_checks import Breach
 from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.part import AtLeastOne, Part
@@ -60,11 +60,15 @@ def module_of(name: str, imports: str, code: str) -> ModuleType:
 
 
 @pytest.fixture
-def calendar(repository: Path, monkeypatch: pytest.MonkeyPatch) -> type[VersionedPart]:
-    """The kind of the page, registered."""
+def calendar(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[VersionedPart]:
+    """The kind of the page, registered. Descriptions of keys are read from the file of its module."""
     code = block(repository / "docs" / "add-a-document-kind.md", "python")
-    made = module_of("calendar_of_the_page", OF_DOCUMENTS, code)
-    monkeypatch.setitem(sys.modules, made.__name__, made)
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "calendar_of_the_page.py").write_text(OF_DOCUMENTS + code)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "calendar_of_the_page", raising=False)
+    made = import_module("calendar_of_the_page")
     document: type[VersionedPart] = made.CalendarDocument
     monkeypatch.setitem(KINDS, kind_of(document), document)  # type: ignore[arg-type] # a dict, which nobody else changes
     return document

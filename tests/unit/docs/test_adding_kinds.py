@@ -29,12 +29,11 @@ CHANGED = {
         (
             "class Action(Part):",
             'class SetMark(Part):\n    """Leave a mark."""\n\n'
-            '    text: Annotated[Word, Field(description="What it says.")]\n\n\nclass Action(Part):',
+            '    text: Word\n    """What it says."""\n\n\nclass Action(Part):',
         ),
         (
             "    @property\n    def written(self)",
-            '    set_mark: Annotated[SetMark | None, Field(description="Leave a mark.")] = None\n\n'
-            "    @property\n    def written(self)",
+            '    set_mark: SetMark | None = None\n    """Leave a mark."""\n\n    @property\n    def written(self)',
         ),
     ),
     GRAPH: (

@@ -142,7 +142,7 @@ def test_a_secret_that_is_put_right_is_taken_at_the_next_attempt() -> None:
     sender = AppriseSender("env:URL", lambda: next(answers), lambda _: str)
     with pytest.raises(NotSentError, match="env:URL does not refer to one URL that Apprise understands"):
         sender.send(message("m1"))
-    with pytest.raises(NotSentError, match="connection refused"):
+    with pytest.raises(NotSentError, match="refused the connection"):
         sender.send(message("m1"))
 
 
@@ -191,13 +191,13 @@ def test_a_service_whose_status_drips_has_stalled(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(apprise_target, "TIMEOUT", 0.3)
     webhook = Webhook(free_port())
     webhook.drips = "status"
-    with webhook.listening(), pytest.raises(StalledError, match=r"^no whole answer within 0\.3 s from 127\.0\.0\.1:"):
+    with webhook.listening(), pytest.raises(StalledError, match=r"^no complete answer within 0\.3 s from 127\."):
         apprise(webhook).send(message("m1"))
 
 
 def test_a_service_that_is_not_there_is_said_with_the_innermost_cause_first() -> None:
     """What a library wraps round it comes after, where it may be cut off."""
-    with pytest.raises(NotSentError, match=r"^nothing listens at 127\.0\.0\.1:\d+ \(connection refused\)") as refused:
+    with pytest.raises(NotSentError, match=r"^127\.0\.0\.1:\d+ refused the connection") as refused:
         apprise(Webhook(free_port())).send(message("m1"))
     assert not isinstance(refused.value, StalledError)
     assert "HTTPConnectionPool" not in str(refused.value)

@@ -111,7 +111,7 @@ def test_what_can_be_taken_back_has_an_end() -> None:
     assert until_of(Lock(LOCK)) == after(minutes=5)
     assert ending(Lock(LOCK), START) == Lock(LockOrder("account/main", "reduce_only", START))
     assert until_of(Orders((intent(),))) is None
-    with pytest.raises(UnknownEffectError, match="cannot be taken back"):
+    with pytest.raises(UnknownEffectError, match="cannot be reversed"):
         ending(Cancels(CANCELS), START)
 
 

@@ -163,7 +163,7 @@ def test_explain_of_a_code_prints_its_page_without_a_store() -> None:
     assert told(explain, "ks1203").stdout.startswith("KS1203: ")
     refused = told(explain, "KS9999")
     assert refused.exit_code == 1
-    assert "there is no code KS9999" in refused.stderr
+    assert "unknown code KS9999" in refused.stderr
 
 
 def test_explain_of_a_decision_needs_a_store() -> None:

@@ -226,7 +226,7 @@ def test_a_row_that_is_no_position_and_was_never_read_is_named_by_force() -> Non
         ("page", "not closed by hand: main gives NaN contracts of short ETH, and its position was never read"),
         (
             "warning",
-            "closed by force: main gives NaN contracts of ETH; closed on its positions of an unknown time",
+            "closed by force: main reports NaN contracts of ETH; closed on its positions of an unknown time",
         ),
     ]
 

@@ -200,7 +200,7 @@ def test_a_close_by_hand_closes_what_can_be_seen_and_pages_for_the_rest() -> Non
     assert decisions[0].waits_for == ("b",)
     (notice,) = notices
     assert notice.severity == "page"
-    assert notice.text.startswith("the close by hand waits: b shows no positions, but 9000 of margin in use; --force")
+    assert notice.text.startswith("the close by hand waits: b reports no positions, but 9000 USDT of margin in use; --")
     alone = put(snapshot(after(seconds=3), empty), events=(hand("close", after(seconds=3), "account/b", "e2"),))
     decisions, notices = run(interpreter, alone)
     assert decisions == []
@@ -225,7 +225,7 @@ def test_a_position_that_was_closed_without_a_word_makes_attribution_unknown_not
     (decision,) = decisions
     assert decision.attribution is not None
     assert decision.attribution.source == "UNKNOWN"
-    assert decision.attribution.reason == "what B made or lost when it was closed is unknown"
+    assert decision.attribution.reason == "the profit or loss of closed B is unknown"
 
 
 def test_two_rows_of_one_symbol_and_side_are_one_position() -> None:

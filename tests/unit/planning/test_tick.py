@@ -164,14 +164,14 @@ def test_d14_an_equity_that_is_no_number_is_unknown_and_says_so() -> None:
     assert fired(run(interpreter, snapshot(after(minutes=17), broken))) == []
     reading = interpreter.status()[0].readings[0]
     assert reading.truth is None
-    assert reading.unknown_because == "main gives NaN as its equity"
+    assert reading.unknown_because == "main reports an equity of NaN USDT"
 
 
 @pytest.mark.parametrize(
     ("seen", "why"),
     [
-        (account("50000", [], margin_used="9000"), "main shows no positions, but 9000 of margin in use"),
-        (account(None, None), "main gives no equity"),
+        (account("50000", [], margin_used="9000"), "main reports no positions, but 9000 USDT of margin in use"),
+        (account(None, None), "main reports no equity"),
         (account(None, None, quality="down", reason="timeout"), "main is down: timeout"),
         (account("50000", [], quality="stale", reason="feed stopped"), "main is stale: feed stopped"),
     ],

@@ -58,11 +58,11 @@ def test_a_code_may_be_asked_for_in_small_letters() -> None:
 
 def test_an_unknown_code_is_answered_with_the_nearest() -> None:
     """LookupError, in words that can be shown."""
-    with pytest.raises(LookupError, match=r"there is no code KS20011; did you mean KS2001\?"):
+    with pytest.raises(LookupError, match=r"unknown code KS20011; did you mean KS2001\?"):
         page("KS20011")
-    with pytest.raises(LookupError, match=r"there is no code KS9999$"):
+    with pytest.raises(LookupError, match=r"unknown code KS9999$"):
         page("KS9999")
-    with pytest.raises(LookupError, match=r"there is no code nonsense$"):
+    with pytest.raises(LookupError, match=r"unknown code nonsense$"):
         page("nonsense")
 
 

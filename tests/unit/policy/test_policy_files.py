@@ -119,7 +119,7 @@ def test_a_folder_on_a_mount_that_hangs_is_given_up(tmp_path: Path, monkeypatch:
         answers.set()
     assert [document.name for document in loaded.documents] == ["one"]
     (found,) = loaded.diagnostics
-    assert (found.code, found.file, found.fix) == ("KS1001", str(dead), "see whether its mount is alive")
+    assert (found.code, found.file, found.fix) == ("KS1001", str(dead), "check that its mount is alive")
     assert "has not answered within 0.05 s" in found.message
     assert loaded.lost
 
@@ -145,7 +145,7 @@ def test_an_empty_folder_is_a_diagnostic(tmp_path: Path) -> None:
     """KS1002: an empty policy set would watch nothing and say that all is well."""
     found = only([tmp_path])
     assert (found.code, found.line, found.column) == ("KS1002", 1, 1)
-    assert found.fix == "name the folder that holds the policies"
+    assert found.fix == "name the folder that contains the policies"
 
 
 def test_no_path_at_all_is_a_diagnostic() -> None:
@@ -202,7 +202,7 @@ def test_a_control_character_is_shown_where_it_is(tmp_path: Path) -> None:
     found = only([file])
     assert (found.code, found.line, found.column) == ("KS1005", 2, 8)
     assert "U+0000" in found.message
-    assert found.fix == "take the character out"
+    assert found.fix == "remove the character"
 
 
 def test_a_billion_laughs_take_no_time_and_no_memory(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_an_abyss_of_nesting_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "deep.yaml"
     file.write_text(text)
     found = only([file])
-    assert (found.code, found.fix) == ("KS1107", "take the nesting apart")
+    assert (found.code, found.fix) == ("KS1107", "reduce the nesting")
 
 
 def test_the_same_name_in_two_files_names_the_first(tmp_path: Path) -> None:

@@ -116,8 +116,8 @@ def test_a_refused_credential_is_not_repeated() -> None:
 
 READERS = [
     scalars.duration, scalars.duration_or_zero, scalars.fraction, scalars.majority, scalars.weight, scalars.quantity,
-    scalars.confirm, scalars.name, scalars.word, scalars.one_word, scalars.one_market, scalars.text,
-    scalars.reference, scalars.endpoint, scalars.level, scalars.rank_count, scalars.order, scalars.manual,
+    scalars.confirm, scalars.name, scalars.word, scalars.market, scalars.text, scalars.reference, scalars.endpoint,
+    scalars.whole_number(1, 9).parse, scalars.one_of_several(scalars.word, {}).parse, scalars.manual,
 ]  # fmt: skip
 
 

@@ -180,7 +180,7 @@ def test_a_member_that_was_never_read_is_worth_anything_and_a_stranger_is_not_co
     """`c` is read and no member, `b` is a member and was not read."""
     readable = {"a": account("100", [], name="a"), "c": account("900", [], name="c")}
     assert DarkAccounts().equity_range(readable, {}, ["a"], {}, {}) == Range(Decimal(100), Decimal(100))
-    assert DarkAccounts().equity_range(readable, {}, ["a", "b"], {}, {}) == Range(Decimal(100), None)
+    assert DarkAccounts().equity_range(readable, {}, ["a", "b"], {}, {}) == Range(Decimal(100), Decimal("Infinity"))
 
 
 # Falls

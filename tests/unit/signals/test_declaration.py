@@ -68,8 +68,8 @@ def test_a_signal_that_lacks_a_part_cannot_be_imported(
         ({"meaning": ""}, "lacks `meaning`"),
         ({"name": "net_share"}, "its `name` is not SUBJECT.QUANTITY"),
         ({"name": "position.net_share"}, "its `name` is not SUBJECT.QUANTITY"),
-        ({"range": (1.0, 0.0)}, r"nothing is in its `range` \(1.0, 0.0\)"),
-        ({"range": (float("nan"), 1.0)}, "nothing is in its `range`"),
+        ({"range": (1.0, 0.0)}, r"its `range` \(1.0, 0.0\) is empty"),
+        ({"range": (float("nan"), 1.0)}, "its `range` .* is empty"),
         ({"values": ("LONG",)}, "is a ScopeSignal, which has no part values"),
     ],
 )

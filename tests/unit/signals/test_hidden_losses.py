@@ -279,7 +279,7 @@ def test_an_answer_without_positions_and_with_a_loss_of_theirs_is_not_believed()
     past = history()
     observe(past, 0, account(0, "100000", [held(1000, "100")]))
     observe(past, 1, account(1, "100000", profit="-15000"))
-    assert past.unknown == "main shows no positions, but -15000 of unrealised profit"
+    assert past.unknown == "main reports no positions, but -15000 USDT of unrealised profit"
 
 
 def test_noise_of_an_account_in_another_currency_is_taken_out_in_the_scopes() -> None:

@@ -57,7 +57,7 @@ async def never(here: Heard) -> None:
     ("made", "happens", "told"),
     [
         (venue, cut, "Connection closed by remote server"),
-        (venue, gone, "nothing listens at the venue's stream (connection refused)"),
+        (venue, gone, "the venue's stream refused the connection"),
         (shut, never, "503, message='Invalid response status', url='ws://127.0.0.1:"),
     ],
 )
