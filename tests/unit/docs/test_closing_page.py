@@ -63,21 +63,21 @@ def test_the_table_of_states_is_the_one_that_the_program_folds(page: dict[str, S
         State(row["state"].strip("`")): {
             Event(entry): State(then) for entry, then in re.findall(r"`([^`]+)` → `([^`]+)`", row["entry → next state"])
         }
-        for row in page["The life of an order"].tables[0]
+        for row in page["Order states"].tables[0]
     }
     assert told == {state: dict(moves) for state, moves in TRANSITIONS.items()}
 
 
 def test_every_kind_of_journal_entry_has_its_line(page: dict[str, Section]) -> None:
     """In the order in which the store knows them."""
-    rows = page["The life of an order"].tables[1]
+    rows = page["Order states"].tables[1]
     assert [row["entry"].strip("`") for row in rows] == list(get_args(JournalKind))
 
 
-def test_the_table_of_orders_set_aside_is_the_one_that_the_program_folds(page: dict[str, Section]) -> None:
-    """Whether each entry about such an order leaves it asked about."""
-    rows = page["Orders of unknown fate"].tables[0]
-    assert {Event(row["entry"].strip("`")): row["asked about after it"] == "yes" for row in rows} == dict(ASIDE)
+def test_the_table_of_detached_orders_is_the_one_that_the_program_folds(page: dict[str, Section]) -> None:
+    """Whether an order is still queried after each entry about it."""
+    rows = page["Orders of unknown status"].tables[0]
+    assert {Event(row["entry"].strip("`")): row["queried afterwards"] == "yes" for row in rows} == dict(ASIDE)
 
 
 # Names
@@ -87,21 +87,21 @@ def test_the_names_of_the_page_are_those_that_orders_get(text: str, page: dict[s
     """Decision, intent and attempt as the page gives them, by the rule of each row."""
     found = re.search(r"decision `(\w+)`, intent (\d+), attempt (\d+)", plain(text))
     assert found is not None
-    rows = page["What an order is called"].tables[0]
-    assert {row["the venue takes"].split("`")[1] for row in rows} == {"plain", "hex", "uuid"}
+    rows = page["Client order ids"].tables[0]
+    assert {row["the venue accepts"].split("`")[1] for row in rows} == {"plain", "hex", "uuid"}
     for row in rows:
-        rule = re.fullmatch(r"`(plain|hex|uuid)`(?:, up to (\d+))?", row["the venue takes"])
+        rule = re.fullmatch(r"`(plain|hex|uuid)`(?:, up to (\d+))?", row["the venue accepts"])
         assert rule is not None
         form = rule[1]
         longest = int(rule[2] or LONGEST[form])
         name = client_order_id(found[1], int(found[2]), int(found[3]), ClientIdRule(form, longest))  # type: ignore[arg-type] # one of the three
-        assert row["for example"] == f"`{name}`"
+        assert row["example"] == f"`{name}`"
         assert len(name) <= longest
 
 
 def test_the_shortest_name_of_the_page_is_the_shortest_that_is_made(text: str) -> None:
     """14 characters are enough, 13 are not."""
-    said = re.search(r"fewer than (\d+) characters is not served", plain(text))
+    said = re.search(r"accepts fewer than (\d+) characters is not supported", plain(text))
     assert said is not None
     shortest = int(said[1])
     assert len(client_order_id("d", 0, 1, ClientIdRule("plain", shortest))) == shortest
@@ -147,7 +147,7 @@ def next_order(reason: str | None) -> str:
     if once.largest < line("0").largest:
         assert (once.largest, once.tried) == (D(5), 0)
         return "half"
-    return "a try of its rung" if once.tried else "the same"
+    return "the next try" if once.tried else "the same"
 
 
 def verdict(of: Line) -> Do:
@@ -156,7 +156,7 @@ def verdict(of: Line) -> Do:
 
 def after_eight(target: str, reason: str | None) -> str:
     """What the page calls the end of a line after so many of them."""
-    words = {Do.SEND: "goes on", Do.BLOCKED: "blocked", Do.GIVE_UP: "residual"}
+    words = {Do.SEND: "continues", Do.BLOCKED: "blocked", Do.GIVE_UP: "residual"}
     at_once = verdict(refused(target, reason, 1)) is not Do.SEND
     before = verdict(refused(target, reason, PACE.fruitless_attempts - 1))
     assert at_once or before is Do.SEND
@@ -165,9 +165,9 @@ def after_eight(target: str, reason: str | None) -> str:
 
 def test_every_refusal_does_what_the_page_says(page: dict[str, Section]) -> None:
     """The next order, and how a full close and a trim go on or end after eight of them in a row."""
-    rows = {row["refused as"].strip("`"): row for row in page["What a refusal does"].tables[0]}
+    rows = {row["rejected as"].strip("`"): row for row in page["Rejections"].tables[0]}
     reasons = [each for each in get_args(RejectReason) if each not in NOT_BY_A_REFUSAL]
-    assert list(rows) == [*reasons, "not refused, and expired without a fill"]
+    assert list(rows) == [*reasons, "not rejected, and expired without a fill"]
     for row, reason in zip(rows.values(), [*reasons, None], strict=True):
         assert row["the next order"] == next_order(reason), reason
         assert row["a full close, after eight"] == after_eight("0", reason), reason
@@ -179,7 +179,7 @@ def test_a_refusal_to_listen_counts_for_nothing(text: str) -> None:
     assert PACE.fruitless_attempts == 8
     unheard = refused("0", "rate_limited", 1)
     assert (unheard.fruitless, unheard.tried, unheard.spent) == (0, 0, False)
-    assert "counts for nothing" in plain(text)
+    assert "**Not counted:** a rejection because of too many requests" in plain(text)
 
 
 # Ends
@@ -198,26 +198,26 @@ def test_every_end_that_a_close_can_have_has_its_line(page: dict[str, Section]) 
 
 def test_the_numbers_of_the_pace_are_the_ones_of_the_code(page: dict[str, Section]) -> None:
     """All of them, in their order; counts without a unit, everything else in seconds."""
-    rows = page["The numbers"].tables[0]
-    assert [row["number"].strip("`") for row in rows] == [field.name for field in fields(Pace)]
+    rows = page["Constants"].tables[0]
+    assert [row["constant"].strip("`") for row in rows] == [field.name for field in fields(Pace)]
     for row in rows:
-        value = getattr(PACE, row["number"].strip("`"))
+        value = getattr(PACE, row["constant"].strip("`"))
         assert measured(row["value"]) == value
-        assert row["value"].endswith(" s") is isinstance(value, float), row["number"]
+        assert row["value"].endswith(" s") is isinstance(value, float), row["constant"]
 
 
 def test_the_other_numbers_are_where_the_page_says(page: dict[str, Section]) -> None:
     """Each by the module and the name that it has there; those of a breaker are what it is made with."""
-    rows = page["The numbers"].tables[1]
-    assert len({row["number"] for row in rows}) == len(rows)
+    rows = page["Constants"].tables[1]
+    assert len({row["constant"] for row in rows}) == len(rows)
     for row in rows:
-        module, _, name = row["number"].strip("`").rpartition(".")
+        module, _, name = row["constant"].strip("`").rpartition(".")
         if module == "ratelimit.breaker.Breaker":
             breaker = import_module("killswitch.ratelimit.breaker").Breaker
             value = inspect.signature(breaker).parameters[name].default
         else:
             value = getattr(import_module(f"killswitch.{module}"), name)
-        assert measured(row["value"]) == value, row["number"]
+        assert measured(row["value"]) == value, row["constant"]
 
 
 def test_the_numbers_in_the_sentences_are_those_of_the_tables(text: str) -> None:
@@ -232,17 +232,18 @@ def test_the_numbers_in_the_sentences_are_those_of_the_tables(text: str) -> None
     assert chunks == [10, 80, 320, 320]
     for said in (
         "waits for 0.5, 1, 2 … 30 s",
-        "repeated after 0.1, 0.2, 0.4 … 1 s",
-        f"{order_sender.FIRST} first and eight times as many in each further one, up to {order_sender.LARGEST};",
+        "Queries repeat after 0.1, 0.2, 0.4 … 1 s",
+        f"{order_sender.FIRST} in the first one and eight times as many in each further one",
+        f"in each further one, up to {order_sender.LARGEST}.",
         f"within {order_sender.TOGETHER * 1000:g} ms of each other",
-        f"comes within {order_sender.SOON * 1000:g} ms",
-        f'"No such order" counts only {PACE.absence_after:g} s after sending',
-        f"{PACE.asked_for / 60:g} minutes after the venue was first",
+        f"becomes free within {order_sender.SOON * 1000:g} ms",
+        f"at the earliest {PACE.absence_after:g} s after sending",
+        f"{PACE.asked_for / 60:g} minutes after the first query",
         f"cancelled after {PACE.rest_at_most:g} s",
-        f"and a cancel is given up after {PACE.cancel_timeout:g} s",
-        f"it was asked for at most {PACE.given_for:g} s ago",
+        f"a cancel times out after {PACE.cancel_timeout:g} s",
+        f"it was requested at most {PACE.given_for:g} s ago",
         f"the decision is at most {PACE.fresh_for:g} s old",
-        f"done {PACE.unprotected_for:g} s after `unprotected`",
+        f"{PACE.unprotected_for:g} s after `unprotected` it does the same",
     ):
         assert said in words, said
 
