@@ -26,8 +26,7 @@ true or false only where the whole interval agrees; what [a trigger does otherwi
 
 `ksctl schema signals` prints the same catalogue. In a threshold trigger a windowed signal takes its window beside it
 (`{signal: equity.drawdown, window: 15m, …}`), in an expression in brackets (`equity.drawdown("15m")`). A window of
-15m at the time t covers [t − 15m, t], both ends included. [What must not be got wrong](../semantics.md) works some of
-them out with numbers."""
+15m at the time t covers [t − 15m, t], both ends included. [Semantics](../semantics.md) has worked examples."""
 
 LEVELS = {
     "scope": (

@@ -22,8 +22,8 @@ class Section(NamedTuple):
 
 
 def sections(page: str) -> dict[str, Section]:
-    """The sections of a page by the words of their headings."""
-    parts = re.split(r"^## (.+)$", page, flags=re.MULTILINE)
+    """The sections of a page by the words of their headings, without their anchors."""
+    parts = re.split(r"^## (.+?)(?: \{ #[\w-]+ \})?$", page, flags=re.MULTILINE)
     found = {"": Section(_tables(parts[0]), _yaml(parts[0]))}
     for heading, text in zip(parts[1::2], parts[2::2], strict=True):
         found[heading] = Section(_tables(text), _yaml(text))

@@ -24,7 +24,7 @@ from killswitch.planning.tick import Interpreter, Outcome
 from tests.unit.docs.pages import Section, compiled, number, percent, sections
 from tests.worlds import account, after, fill, flow, position, rules, snapshot
 
-HEADING = "What is a loss, and what is money that moved"
+HEADING = "Losses and transfers"
 BEFORE = 15 * 60
 """Seconds of quiet before an example."""
 ENTRY = Decimal(100)
@@ -208,7 +208,7 @@ def test_money_is_what_the_page_says_that_nothing_bounds(
     """20,000 beside 800 × 100 that were sold, 12,000 beside 100 × 100 that were bought: a fifth is less."""
     rows = [each for table in page[HEADING].tables for each in table]
     (choice,) = [each for each in rows if each.get("what is seen") == seen]
-    assert "money" in choice["the rule takes it for"]
+    assert "money" in choice["classified as"]
     fired = decided_until(90, Example(tmp_path, page[""].yaml[0]), row, read=True)
     assert [each for each in fired if not each[1].startswith("lock until")] == []
 
@@ -244,7 +244,7 @@ def test_a_portfolio_with_a_venue_down_is_decided_as_the_page_says(page: dict[st
     def accounts(row: Row) -> list[AccountSnapshot]:
         return [one_of_two(name, held, row) for name, held in (("a", 4), ("b", 1))]
 
-    are_decided(compiled(tmp_path, policy), page["What is partly unknown is bounded"].tables[1], accounts)
+    are_decided(compiled(tmp_path, policy), page["Partly unknown values are bounded"].tables[1], accounts)
 
 
 def one_of_two(name: str, held: int, row: Row) -> AccountSnapshot:
@@ -264,7 +264,7 @@ def one_of_two(name: str, held: int, row: Row) -> AccountSnapshot:
 
 def test_accounts_of_two_currencies_are_decided_as_the_page_says(page: dict[str, Section], tmp_path: Path) -> None:
     """By hand: the USDT of `a`, and the USDC of `b` and `c` times the rate."""
-    section = page["Several currencies are measured in one"]
+    section = page["Several currencies: the reference currency"]
 
     def accounts(row: Row) -> list[AccountSnapshot]:
         rate, a, b, c = (number(row[name]) for name in ("USDC in USD", "`a`, USDT", "`b`, USDC", "`c`, USDC"))

@@ -63,7 +63,7 @@ class Account:
         now = after(minutes=BEFORE + float(minute))
         long, short = (row.get(f"{side} P&L", "0") for side in ("long", "short"))
         flows: list[Flow] = []
-        if moved := row.get("moved"):
+        if moved := row.get("transfer"):
             self.moved += number(moved)
             kind = "deposit" if number(moved) > 0 else "withdrawal"
             flows = [flow(f"moved-{minute}", now, str(number(moved)), kind)]
@@ -120,7 +120,7 @@ def told(column: str, row: dict[str, str], interpreter: Interpreter, decisions: 
         return ", ".join(str(decision.stage) for decision in fired) or "—"
     if column == "level":
         return str(machine.level)
-    if column == "whose loss":
+    if column == "loss source":
         return ", ".join(d.attribution.source for d in fired if d.attribution is not None)
     if column in ("closes", "orders"):
         verb = column == "orders"
@@ -139,7 +139,7 @@ def truth(reading: Reading) -> str:
 
 def test_the_bounds_of_a_portfolio_with_an_account_down_are_those_of_the_page(page: dict[str, Section]) -> None:
     """By hand: 4 × 10,500 lost; of 50,000 long between nothing and 21%, and 1% of it either way."""
-    rows = {row[""]: row for row in page["What is partly unknown is bounded"].tables[0]}
+    rows = {row[""]: row for row in page["Partly unknown values are bounded"].tables[0]}
     b, together, fall = rows["`b`"], rows["together"], rows["fall from 200,000"]
     move = Decimal(10_500) / 50_000
     for case, moved, margin in (("best case", Decimal(0), 500), ("worst case", -50_000 * move, -500)):
@@ -151,7 +151,7 @@ def test_the_bounds_of_a_portfolio_with_an_account_down_are_those_of_the_page(pa
 
 def test_rates_are_those_of_the_page(page: dict[str, Section], tmp_path: Path) -> None:
     """Each price by a venue of its own; the policy of the page compiles, with the reference that it has."""
-    section = page["Several currencies are measured in one"]
+    section = page["Several currencies: the reference currency"]
     reference = compiled(tmp_path, *section.yaml).graphs[0].equity.reference
     assert reference is not None
     for row in section.tables[0]:
@@ -160,7 +160,7 @@ def test_rates_are_those_of_the_page(page: dict[str, Section], tmp_path: Path) -
             account("1", [], name=str(n), venue=str(n), currency="USDC", rates=(Rate("USD", Decimal(price)),))
             for n, price in enumerate(prices)
         ]
-        declared = (("USDC", Decimal(1)),) if "otherwise" in row["what declares it"] else ()
+        declared = (("USDC", Decimal(1)),) if "otherwise" in row["declared by"] else ()
         found = conversion("USDC", replace(reference, declared=declared), seen).rate
         assert ("unknown" if found is None else f"{found.normalize():f}") == row["rate"], row
 
@@ -196,14 +196,14 @@ def test_equity_is_the_sum_of_what_the_columns_say(page: dict[str, Section]) -> 
                 continue
             moved = Decimal(0)
             for row in rows:
-                moved += number(row.get("moved") or "0")
+                moved += number(row.get("transfer") or "0")
                 total = 100_000 + moved + number(row.get("long P&L", "0")) + number(row.get("short P&L", "0"))
                 assert row["equity"] in ("down", f"{total:,}".replace("-", "−")), row
 
 
 def test_the_ranking_table_is_what_the_default_ranking_says(page: dict[str, Section]) -> None:
     """Scores and places of the three positions."""
-    rows, *_ = page["Ranking: the worst first, and only harm counts"].tables
+    rows, *_ = page["Ranking: the largest losses first"].tables
     ranked = rank(DEFAULT_RANKING, [candidate(row) for row in rows])
     assert {r.candidate.position.symbol: (f"{r.score:.4f}", str(r.rank)) for r in ranked} == {
         row["position"]: (row["score"], row["rank"]) for row in rows
@@ -212,7 +212,7 @@ def test_the_ranking_table_is_what_the_default_ranking_says(page: dict[str, Sect
 
 def test_the_table_of_component_risk_is_what_the_cut_leaves(page: dict[str, Section], repository: Path) -> None:
     """What is kept of each position, and the two variances; minimising by hand gives 250/7, 250/7 and 25/7."""
-    _, rows, _ = page["Ranking: the worst first, and only harm counts"].tables
+    _, rows, _ = page["Ranking: the largest losses first"].tables
     exposures = [float(number(row["exposure"])) for row in rows]
     covariance = [[1.0, 0.9, 0.0], [0.9, 1.0, 0.0], [0.0, 0.0, 1.0]]
     kept = least_variance(exposures, covariance, [50.0, 50.0, 50.0], 75.0)
@@ -226,7 +226,7 @@ def test_the_table_of_component_risk_is_what_the_cut_leaves(page: dict[str, Sect
 
 def test_the_table_of_genesis_is_what_the_ranking_says(page: dict[str, Section]) -> None:
     """Scores and places, from marks whose three returns r, −r and 0 have the standard deviation r."""
-    _, _, rows = page["Ranking: the worst first, and only harm counts"].tables
+    _, _, rows = page["Ranking: the largest losses first"].tables
     marks = Marks(MINUTE, HOUR, HOUR)
     for minute, swing in enumerate(((0, 0), (1, 0), (1, -1), (1, -1))):
         at = {
@@ -286,18 +286,18 @@ def test_the_lock_table_is_what_the_reader_says(page: dict[str, Section], tmp_pa
     for row in page["The lock"].tables[0]:
         path = tmp_path / "lock.json"
         path.unlink(missing_ok=True)
-        if row["the file says"] == "half a file":
+        if row["the file contains"] == "half a file":
             path.write_text('{"locked": fal', encoding="utf-8")
-        elif row["the file says"] != "there is none":
+        elif row["the file contains"] != "no file":
             path.write_text(lock_text(row, to_micros(now) // 1_000_000), encoding="utf-8")
         verdict = read_lock(path, now)
         assert (f"`{verdict.mode}`" if verdict.locked else "open") == row["a bot reads"], row
 
 
 def lock_text(row: dict[str, str], now: int) -> str:
-    mode = "all" if "`mode: all`" in row["the file says"] else "reduce_only"
-    locked = "true" if "`locked: true`" in row["the file says"] else "false"
-    alive = now + 10 if row["kept alive"] == "yes" else now - 10
+    mode = "all" if "`mode: all`" in row["the file contains"] else "reduce_only"
+    locked = "true" if "`locked: true`" in row["the file contains"] else "false"
+    alive = now + 10 if row["renewed"] == "yes" else now - 10
     return (
         f'{{"locked": {locked}, "scope": "account/main", "stage": "s", "reason": "r", "created_ts": {now}, '
         f'"expires_ts": {now + 60}, "details": {{}}, "mode": "{mode}", "generation": 1, "alive_until": {alive}}}'
@@ -306,9 +306,9 @@ def lock_text(row: dict[str, str], now: int) -> str:
 
 def test_only_the_last_line_of_the_arming_table_acts(page: dict[str, Section], tmp_path: Path) -> None:
     """The document's word and the runner's are both needed."""
-    rows: Rows = page["Live is armed twice"].tables[0]
+    rows: Rows = page["Live trading is armed twice"].tables[0]
     for row in rows:
-        execution = row["the Account says"].strip("`").removeprefix("execution: ")
+        execution = row["Account document"].strip("`").removeprefix("execution: ")
         (tmp_path / "account.yaml").write_text(
             "apiVersion: killswitch.dev/v1\nkind: Account\nmetadata: {name: main}\n"
             "spec: {adapter: paper, market: swap, currency: USDT, endpoint: 'http://127.0.0.1:1', "
@@ -317,10 +317,10 @@ def test_only_the_last_line_of_the_arming_table_acts(page: dict[str, Section], t
         )
         (document,) = load([tmp_path]).documents
         assert isinstance(document.model, AccountDocument)
-        live = row["the runner was started"] == "with `--live`"
+        live = row["runner started"] == "with `--live`"
         (opened,) = open_accounts([document.model], live=live).values()
-        assert ("yes" if opened.armed else "no") == row["acts"]
-    assert [row["acts"] for row in rows] == ["no", "no", "no", "yes"]
+        assert ("yes" if opened.armed else "no") == row["sends orders"]
+    assert [row["sends orders"] for row in rows] == ["no", "no", "no", "yes"]
 
 
 def test_with_an_order_outstanding_the_worst_case_is_what_may_be_sent(repository: Path) -> None:
